@@ -1,0 +1,31 @@
+"""Parameters of `compress`."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from stages.params.base import Block
+
+
+class Distil(Block):
+    """Hinton et al. 2015: loss = alpha * T^2 * KL(teacher, student) + (1 - alpha) * cross entropy."""
+
+    enabled: bool
+    temperature: float = Field(gt=0)
+    alpha: float = Field(ge=0, le=1)
+    epochs: int = Field(gt=0)
+    student_scale: float = Field(gt=0, le=1)
+
+
+class Prune(Block):
+    """`sparsity` is the share of channels that goes away."""
+
+    enabled: bool
+    sparsity: float = Field(gt=0, lt=1)
+    finetune_epochs: int = Field(ge=0)
+    learning_rate: float = Field(gt=0)
+
+
+class Compress(Block):
+    distil: Distil
+    prune: Prune
