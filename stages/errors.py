@@ -45,7 +45,7 @@ class GateError(StageError):
     """A gate did not pass."""
 
 
-class StageErrors(StageError):
+class CombinedError(StageError):
     """Several independent failures, reported together."""
 
     def __init__(self, errors: list[StageError]) -> None:
