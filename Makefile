@@ -1,0 +1,56 @@
+# Everything a person does here is one of these targets; CI calls the same ones.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+READY := $(VENV)/.ready
+RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+
+.PHONY: help
+help:  ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml constraints.txt device/pyproject.toml
+	@command -v "$(PYTHON)" >/dev/null || { echo "error: Python 3.11 is not installed; remedy: install python3.11, or name one: make PYTHON=/path/to/python3.11"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "error: $(PYTHON) is $$("$(PYTHON)" -V); expected: Python 3.11; remedy: make PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(VENV)/bin/python || "$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); echo "error: no virtual environment could be made; remedy: apt-get install python3.11-venv"; exit 1; }
+	@echo "installing the pinned dependencies into $(VENV) (a few minutes, once)"
+	@$(PIP) install --quiet --constraint constraints.txt --editable 'device[onnx,litert]' --editable '.[dev]'
+	@touch $@
+
+.PHONY: setup
+setup: $(READY)  ## make .venv with the pinned dependencies
+
+.PHONY: repro
+repro: $(READY)  ## build the task that params.yaml names, end with a summary
+	@$(RUN) dvc repro || { $(RUN) python -m stages.restore; exit 1; }
+	@$(RUN) python -m stages.summary
+
+.PHONY: test
+test: $(READY)  ## run every test
+	@$(RUN) python -m pytest
+
+.PHONY: test-fast
+test-fast: $(READY)  ## run the quick tests (under 2 minutes)
+	@$(RUN) python -m pytest -m "not slow"
+
+.PHONY: lint
+lint: $(READY)  ## check style, types and YAML
+	@$(RUN) ruff check .
+	@$(RUN) ruff format --check .
+	@$(RUN) mypy
+	@$(RUN) yamllint --strict .
+
+.PHONY: format
+format: $(READY)  ## put the code into the house's format
+	@$(RUN) ruff check --fix .
+	@$(RUN) ruff format .
+
+.PHONY: bench
+bench: $(READY)  ## time every stage, DVC's and the imports' share, against one script without DVC
+	@$(RUN) python tests/bench_pipeline.py
+
+.PHONY: clean
+clean:  ## remove what the pipeline wrote in the work tree (DVC's cache stays)
+	rm -rf data models reports .work
