@@ -1,0 +1,151 @@
+"""The whole pipeline on the default task, as a person runs it: `dvc repro` in a fresh clone."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline import (
+    ENVIRONMENT,
+    bundle_digest,
+    call,
+    change,
+    commit,
+    fresh_clone,
+    report,
+    stages_run,
+)
+
+pytestmark = pytest.mark.slow
+
+DIGITS = Path("tasks/digits/params.yaml")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh clone in which the default task has been built once, and committed."""
+    root = fresh_clone(tmp_path_factory.mktemp("built"))
+    (root / "dvc.lock").unlink(missing_ok=True)
+    call(root, "dvc", "repro")
+    commit(root)
+    return root
+
+
+@pytest.fixture
+def copy(built: Path, tmp_path: Path) -> Path:
+    """The built clone, to be changed."""
+    return Path(shutil.copytree(built, tmp_path / "copy", symlinks=True))
+
+
+def test_default_task_passes_every_gate_with_the_promised_quality(built: Path) -> None:
+    gate, trained = report(built, "gate.json"), report(built, "train/summary.json")
+    int8 = {name: report(built, f"evaluate/{name}/metrics.json") for name in ("onnx-int8", "tflite-int8")}
+
+    assert gate["passed"], [check for check in gate["checks"] if not check["passed"]]
+    assert trained["test"]["accuracy"] >= 0.98
+    for metrics in int8.values():
+        assert metrics["accuracy"]["value"] / trained["test"]["accuracy"] >= 0.99
+    assert trained["size_bytes"] / int8["tflite-int8"]["size_bytes"] >= 10
+
+
+def test_nothing_changed_runs_nothing(built: Path) -> None:
+    done = call(built, "dvc", "repro")
+
+    assert stages_run(done.stdout) == []
+    assert call(built, "dvc", "status", "--quiet", check=False).returncode == 0
+
+
+def test_clone_with_the_remote_restores_everything_and_retrains_nothing(built: Path, tmp_path: Path) -> None:
+    remote, second = tmp_path / "remote", tmp_path / "second"
+    first = Path(shutil.copytree(built, tmp_path / "first", symlinks=True))
+    call(first, "dvc", "remote", "add", "--default", "store", str(remote))
+    call(first, "dvc", "push", "--run-cache")
+    commit(first)
+
+    call(tmp_path, "git", "clone", "--quiet", str(first), str(second))
+    call(second, "dvc", "pull", "--run-cache")
+    done = call(second, "dvc", "repro")
+
+    assert stages_run(done.stdout) == []
+    assert bundle_digest(second) == bundle_digest(built)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "expected"),
+    [
+        ("gate__calibration_error", 0.5, ["gate", "package"]),
+        (
+            "evaluate__confidence",
+            0.9,
+            [*(f"evaluate@{t}" for t in ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-int8")), "gate", "package"],
+        ),
+        ("package__description", "another", ["package"]),
+    ],
+)
+def test_a_changed_parameter_runs_only_what_depends_on_it(
+    copy: Path, parameter: str, value: object, expected: list[str]
+) -> None:
+    change(copy / DIGITS, **{parameter: value})
+
+    done = call(copy, "dvc", "repro")
+
+    assert sorted(set(stages_run(done.stdout)) - set(expected)) == []
+    assert stages_run(done.stdout)[0] == expected[0]
+
+
+def test_killed_in_every_stage_it_recovers_to_the_same_bundle(built: Path, tmp_path: Path) -> None:
+    """From clean, SIGKILL in each stage the first time it runs; what comes out is the same to the byte."""
+    root = fresh_clone(tmp_path)
+    (root / "dvc.lock").unlink(missing_ok=True)
+    moment = random.Random(7)  # noqa: S311 - a moment, not a secret
+    killed: set[str] = set()
+
+    while (stage := _run_until_new_stage_and_kill(root, killed, moment)) is not None:
+        killed.add(stage)
+
+    assert len(killed) == len(call(root, "dvc", "stage", "list", "--name-only").stdout.split())
+    assert bundle_digest(root) == bundle_digest(built)
+
+
+def _run_until_new_stage_and_kill(root: Path, killed: set[str], moment: random.Random) -> str | None:
+    """Run `dvc repro` and kill its whole process group in the first stage not killed before; None: it ended."""
+    process = subprocess.Popen(
+        ["dvc", "repro"], cwd=root, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    output = ""
+    for line in process.stdout:
+        output += line
+        started = [stage for stage in stages_run(line) if stage not in killed]
+        if started:
+            try:
+                process.wait(timeout=moment.uniform(0.0, 4.0))
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                raise AssertionError(f"ended in {started}:\n{output}")
+            process.stdout.read()
+            process.wait()
+            return started[0]
+    assert process.wait() == 0, output
+    return None
+
+
+def test_a_failed_gate_makes_no_bundle_and_keeps_the_last_good_one_restorable(copy: Path) -> None:
+    change(copy / DIGITS, gate__metrics={"accuracy": 1.01})
+
+    failed = call(copy, "dvc", "repro", check=False)
+    call(copy, "python", "-m", "stages.restore")
+
+    assert failed.returncode != 0
+    assert "Traceback" not in failed.stdout + failed.stderr
+    assert not report(copy, "gate.json")["passed"]
+    assert (copy / "reports" / "index.html").exists()
+    assert "package" not in stages_run(failed.stdout)
