@@ -126,7 +126,7 @@ def _run_until_new_stage_and_kill(root: Path, killed: set[str], moment: random.R
         started = [stage for stage in stages_run(line) if stage not in killed]
         if started:
             try:
-                process.wait(timeout=moment.uniform(0.0, 4.0))
+                process.wait(timeout=moment.uniform(0.0, 1.0))
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
             else:
