@@ -53,4 +53,4 @@ bench: $(READY)  ## time every stage, DVC's and the imports' share, against one 
 
 .PHONY: clean
 clean:  ## remove what the pipeline wrote in the work tree (DVC's cache stays)
-	rm -rf data models reports .work
+	git clean --force -d -X --quiet data models reports .work

@@ -1,0 +1,136 @@
+"""What must be true of the repository itself."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.pipeline import REPOSITORY
+
+# Modules that change no result: parameters are tracked by DVC by value, the others only carry messages and bytes.
+NO_RESULT = {
+    "stages/__init__.py",
+    "stages/errors.py",
+    "stages/files.py",
+    "stages/progress.py",
+    "device/edge_agent/__init__.py",
+}
+PIPELINE = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+
+
+def tracked() -> list[Path]:
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    return [Path(name) for name in names.stdout.split("\0") if name and (REPOSITORY / name).is_file()]
+
+
+def stage_body(name: str) -> dict[str, object]:
+    return PIPELINE[name].get("do", PIPELINE[name])
+
+
+def module_files(imported: str) -> list[Path]:
+    """The file of a module of ours, by its dotted name, and of the packages above it."""
+    parts = imported.split(".")
+    base = REPOSITORY if parts[0] == "stages" else REPOSITORY / "device"
+    found = []
+    for count in range(1, len(parts) + 1):
+        path = base.joinpath(*parts[:count])
+        found += [candidate for candidate in (path.with_suffix(".py"), path / "__init__.py") if candidate.is_file()]
+    return found
+
+
+def imports(path: Path) -> set[Path]:
+    found: set[Path] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            if name.split(".")[0] in ("stages", "edge_agent"):
+                found.update(module_files(name))
+    return found
+
+
+def closure(path: Path) -> set[Path]:
+    seen: set[Path] = set()
+    todo = [path]
+    while todo:
+        current = todo.pop()
+        if current not in seen and "params" not in current.relative_to(REPOSITORY).parts:
+            seen.add(current)
+            todo += imports(current)
+    return seen
+
+
+def test_no_private_key_and_no_token_is_tracked() -> None:
+    secret = re.compile(
+        rb"-----BEGIN [A-Z ]*PRIVATE KEY-----\s+[A-Za-z0-9+/]|AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}"
+    )
+    leaking = [str(path) for path in tracked() if secret.search((REPOSITORY / path).read_bytes())]
+
+    assert leaking == []
+
+
+def test_nothing_large_is_tracked_by_git() -> None:
+    large = [str(path) for path in tracked() if (REPOSITORY / path).stat().st_size > 500_000]
+
+    assert large == []
+
+
+def test_actions_are_pinned_by_commit_and_steps_are_make_targets() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE))
+    for path in (REPOSITORY / ".github" / "workflows").glob("*.yml"):
+        for job in yaml.safe_load(path.read_text())["jobs"].values():
+            for step in job["steps"]:
+                if "uses" in step:
+                    assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", step["uses"]), f"{path.name}: {step['uses']}"
+                else:
+                    command, target = step["run"].split()
+                    assert command == "make", f"{path.name}: {step['run']}"
+                    assert target in targets, f"{path.name}: {step['run']}"
+
+
+def test_no_stage_is_frozen_and_every_output_can_be_restored() -> None:
+    """A frozen training stage silently reuses an old model; uncached and persistent outputs are not restored."""
+    for name in PIPELINE:
+        body = stage_body(name)
+        assert not body.get("frozen"), name
+        assert not body.get("always_changed"), name
+        assert all(isinstance(out, str) for out in body["outs"]), f"{name}: outs with options: {body['outs']}"
+
+
+@pytest.mark.parametrize("name", PIPELINE)
+def test_a_stage_depends_on_every_module_that_it_imports(name: str) -> None:
+    declared = [REPOSITORY / str(dep) for dep in stage_body(name)["deps"]]
+
+    missing = {
+        str(path.relative_to(REPOSITORY))
+        for path in closure(REPOSITORY / "stages" / f"{name}.py")
+        if not any(path == dep or dep in path.parents for dep in declared)
+    }
+
+    assert missing - NO_RESULT == set()
+
+
+@pytest.mark.parametrize("name", PIPELINE)
+def test_a_stage_explains_itself(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", f"stages.{name}", "--help"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert f"stages.{name}" in done.stdout
+    assert len(done.stdout.splitlines()) > 4, done.stdout
+
+
+def test_the_agent_imports_nothing_of_the_pipeline() -> None:
+    for path in (REPOSITORY / "device").rglob("*.py"):
+        assert "import stages" not in path.read_text(), path
+        assert "from stages" not in path.read_text(), path
