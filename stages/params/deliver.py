@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from stages.params.base import Block, TargetName
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+# What a gate may judge: estimates of the evaluation that are better when they are larger ...
+MetricName = Literal[
+    "accuracy",
+    "precision_macro",
+    "recall_macro",
+    "f1_macro",
+    "precision_weighted",
+    "recall_weighted",
+    "f1_weighted",
+]
+# ... and those that were also measured on the trained float model.
+RetainedName = Literal["accuracy", "f1_macro"]
 
 
 class Export(Block):
@@ -27,24 +41,44 @@ class Evaluate(Block):
 
 
 class Budget(Block):
-    """What one target may cost. A target that is not required and fails is left out of the bundle."""
+    """What one target may cost; null is not judged. A target that is not required and fails is left out of the bundle.
+
+    `size_kb` is in 1000 bytes. `compression` is how many times smaller than the trained network in float32
+    the file is at least.
+    """
 
     required: bool
-    size_kb: Positive
-    latency_p95_ms: Positive
-    memory_mb: Positive
+    size_kb: Positive | None
+    compression: Positive | None
+    latency_p95_ms: Positive | None
+    memory_mb: Positive | None
 
 
 class Gate(Block):
-    metrics: dict[str, float]
-    retention: dict[str, Share]
-    agreement: Share
-    calibration_error: Share
-    targets: dict[TargetName, Budget]
+    """Thresholds. `metrics`, `retention` (share of the trained float model's value) and `agreement` are least
+    values, the others largest ones; null is not judged.
+    """
+
+    metrics: dict[MetricName, Finite]
+    retention: dict[RetainedName, Share]
+    agreement: Share | None
+    calibration_error: Share | None
+    targets: dict[TargetName, Budget] = Field(min_length=1)
+
+
+class Tolerance(Block):
+    """Largest difference of a probability when golden samples are replayed, by the target's precision.
+
+    Float kernels differ in the last bits between processors; int8 kernels by a step of a scale here and there.
+    """
+
+    fp32: Share
+    int8: Share
 
 
 class Package(Block):
     golden_samples: int = Field(gt=0)
+    golden_tolerance: Tolerance
     description: str
     licence: str
     limitations: str
