@@ -2,34 +2,58 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stages.params.base import Block
 
 
 class Cnn(Block):
-    channels: list[int] = Field(min_length=1)
+    """One block per entry of `channels`, each pooled by `pool`; a hidden layer on the flattened or averaged rest."""
+
+    channels: list[Annotated[int, Field(gt=0)]] = Field(min_length=1)
     kernel: int = Field(gt=0)
+    pool: int = Field(gt=1)
+    head: Literal["flatten", "average"]
     hidden: int = Field(gt=0)
     dropout: float = Field(ge=0, lt=1)
 
+    @model_validator(mode="after")
+    def _odd(self) -> Cnn:
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel must be odd, so that a block keeps its samples centred; found {self.kernel}")
+        return self
+
 
 class Rnn(Block):
+    """Each step reads `frame` samples of the time axis (images: rows), a step every `hop` samples; with spectral
+    features each step reads one frame of them, and `frame` and `hop` are those of `prepare.features`.
+    """
+
     cell: Literal["gru", "lstm"]
     hidden: int = Field(gt=0)
     layers: int = Field(gt=0)
+    frame: int = Field(gt=0)
+    hop: int = Field(gt=0)
     dropout: float = Field(ge=0, lt=1)
 
 
 class Transformer(Block):
+    """`patch`: pixels a side (images), samples (series, raw audio) or frames (spectral features) per token."""
+
     width: int = Field(gt=0)
     heads: int = Field(gt=0)
     layers: int = Field(gt=0)
     feedforward: int = Field(gt=0)
     patch: int = Field(gt=0)
     dropout: float = Field(ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _whole_heads(self) -> Transformer:
+        if self.width % self.heads:
+            raise ValueError(f"width must be a multiple of heads; found {self.width} and {self.heads}")
+        return self
 
 
 class Optimiser(Block):

@@ -1,0 +1,135 @@
+"""Transformer encoder over patches (Vaswani et al. 2017; patches as in Dosovitskiy et al. 2021), pre-norm.
+
+Attention is written out as matrix products and a softmax, which every converter knows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stages.dataset import SampleSpec
+from stages.errors import ParameterError
+from stages.networks.base import Network
+
+
+class Transformer(Network):
+    """Tokens: images `patch` x `patch` pixels, series and raw audio `patch` samples, spectral features `patch`
+    frames. What does not fill a whole patch at the end is not read. The classifier reads the tokens' mean.
+    """
+
+    kind = "transformer"
+
+    def __init__(
+        self,
+        spec: SampleSpec,
+        *,
+        width: int,
+        heads: int,
+        head_width: int,
+        feedforward: list[int],
+        patch: int,
+        dropout: float,
+    ) -> None:
+        super().__init__(spec)
+        self.patch, self.dropout = patch, dropout
+        shape = self.body_shape
+        if spec.features is not None:
+            extent: tuple[int, ...] = (shape[1], patch)
+        else:
+            extent = (patch,) * (len(shape) - 1)
+        if any(size < side for size, side in zip(shape[1:], extent, strict=True)):
+            raise ParameterError(
+                "params: train.transformer.patch", f"found {patch}, larger than a sample of {list(shape)}"
+            )
+        self.body = TransformerBody(shape, extent, len(spec.classes), width, heads, head_width, feedforward, dropout)
+
+    def sizes(self) -> dict[str, Any]:
+        attention = self.body.layers[0].attention
+        return {
+            "width": self.body.position.shape[2],
+            "heads": attention.heads,
+            "head_width": attention.query.out_features // attention.heads,
+            "feedforward": [layer.expand.out_features for layer in self.body.layers],
+            "patch": self.patch,
+            "dropout": self.dropout,
+        }
+
+
+class TransformerBody(nn.Module):
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        patch: tuple[int, ...],
+        classes: int,
+        width: int,
+        heads: int,
+        head_width: int,
+        feedforward: list[int],
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        tokens = 1
+        for size, side in zip(shape[1:], patch, strict=True):
+            tokens *= size // side
+        convolution: Any = nn.Conv2d if len(patch) == 2 else nn.Conv1d
+        self.embed = convolution(shape[0], width, patch, stride=patch)
+        self.position = nn.Parameter(torch.randn(1, tokens, width) * 0.02)
+        self.dropout = nn.Dropout(dropout)
+        self.layers: Any = nn.ModuleList(Layer(width, heads, head_width, inner, dropout) for inner in feedforward)
+        self.norm = nn.LayerNorm(width)
+        self.classifier = nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.embed(x).flatten(2).transpose(1, 2) + self.position
+        tokens = self.dropout(tokens)
+        for layer in self.layers:
+            tokens = layer(tokens)
+        logits: Tensor = self.classifier(self.norm(tokens).mean(dim=1))
+        return logits
+
+
+class Layer(nn.Module):
+    def __init__(self, width: int, heads: int, head_width: int, feedforward: int, dropout: float) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width)
+        self.attention = Attention(width, heads, head_width)
+        self.feedforward_norm = nn.LayerNorm(width)
+        self.expand = nn.Linear(width, feedforward)
+        self.relu = nn.ReLU()
+        self.contract = nn.Linear(feedforward, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = tokens + self.dropout(self.attention(self.attention_norm(tokens)))
+        inner = self.relu(self.expand(self.feedforward_norm(tokens)))
+        return tokens + self.dropout(self.contract(inner))
+
+
+class Attention(nn.Module):
+    """softmax(Q K^T / sqrt(head_width)) V per head; [B, tokens, width] -> the same."""
+
+    def __init__(self, width: int, heads: int, head_width: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, heads * head_width)
+        self.key = nn.Linear(width, heads * head_width)
+        self.value = nn.Linear(width, heads * head_width)
+        self.output = nn.Linear(heads * head_width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        query, key, value = (
+            self._heads(self.query(tokens)),
+            self._heads(self.key(tokens)),
+            self._heads(self.value(tokens)),
+        )
+        weights = torch.softmax(torch.matmul(query, key.transpose(2, 3)) * query.shape[3] ** -0.5, dim=-1)
+        mixed = torch.matmul(weights, value).transpose(1, 2).flatten(2)
+        output: Tensor = self.output(mixed)
+        return output
+
+    def _heads(self, tokens: Tensor) -> Tensor:
+        """[B, tokens, heads * head_width] -> [B, heads, tokens, head_width]."""
+        return tokens.unflatten(2, (self.heads, tokens.shape[2] // self.heads)).transpose(1, 2)
