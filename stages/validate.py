@@ -1,0 +1,253 @@
+"""Check the snapshot against the data contract; quarantine the rows that break it.
+
+Reads  data/snapshot/<source>/*.parquet, tasks/<task>/expectations.json
+Writes data/validated/<source>/, data/quarantine/<source>/, reports/quality.json, reports/data_docs/
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from stages import contract as contracts
+from stages.errors import CombinedError, ContractError, StageError, run
+from stages.files import new_directory, write_json
+from stages.params import Params, load, task_folder
+from stages.quality import METRICS, Counts, Share, judge, table
+from stages.rules import Rule, rules
+from stages.tables import Engine, parquet_files, write_parquet
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+SNAPSHOT = Path("data/snapshot")
+VALIDATED = Path("data/validated")
+QUARANTINE = Path("data/quarantine")
+QUALITY = Path("reports/quality.json")
+DATA_DOCS = Path("reports/data_docs")
+
+
+@dataclass
+class Checked:
+    """One source after the check: its rows with flags, and what was counted."""
+
+    name: str
+    flagged: ir.Table
+    failing: list[Rule]
+    counts: Counts
+    quarantined: int
+    profile: dict[str, Any] = field(default_factory=dict)
+    columns: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
+
+
+def check(engine: Engine, name: str, paths: list[Path], params: Params) -> Checked:
+    """Check one source. Raises CombinedError for faults of the table as a whole."""
+    from stages import profile
+
+    data, contract = params.data, params.validation
+    raw = engine.read(paths)
+    faults = contracts.check_columns(raw, name, contract)
+    if faults:
+        raise CombinedError(faults)
+    rows_table = contracts.canonical(raw, contract)
+    rows, there = profile.count_cells(rows_table, contract)
+    if rows == 0:
+        raise ContractError(f"source {name}", "it has no rows", "at least one", "mend the source (collect.sources)")
+    empty = [column for column, n in there.items() if n == 0]
+    if empty:
+        raise CombinedError([_all_null(name, column, rows) for column in empty])
+
+    every = rules(data, contract, params.collect.snapshot)
+    failing = contracts.broken(rows_table, every)
+    flagged = contracts.flagged(rows_table, failing)
+    lost = contracts.count_broken(flagged, failing)
+    counts = Counts(
+        rows=rows,
+        cells={column: Share(n, rows) for column, n in there.items()},
+        consistent=_consistency(paths, every, lost, rows, params),
+        plausible=Share(rows - lost.by_metric["accuracy"], rows) if contract.plausibility else Share(),
+        fresh=Share(rows - lost.by_metric["timeliness"], rows) if contract.freshness else Share(),
+        valid=Share(rows - lost.by_metric["validity"], rows),
+        broken={
+            metric: {r.reason: lost.by_rule[r.reason] for r in failing if r.metric == metric} for metric in METRICS
+        },
+    )
+    checked = Checked(name, flagged, failing, counts, lost.rows, reasons=lost.by_rule)
+    kept = contracts.kept(flagged, failing)
+    found = profile.figures(kept, contract)
+    classes = profile.class_counts(kept, data)
+    null_shares = {column: profile.settled(1 - n / rows) or 0.0 for column, n in there.items()}
+    checked.profile = profile.describe(
+        name, rows - lost.rows, profile.group_count(kept, data), classes, null_shares, found
+    )
+    checked.columns = {
+        column: {"null_share": null_shares[column], "min": None, "max": None, "mean": None}
+        | {figure: value for figure, value in found.get(column, {}).items() if figure != "std"}
+        for column in contract.columns
+    }
+    return checked
+
+
+def _all_null(source: str, column: str, rows: int) -> ContractError:
+    return ContractError(
+        f"source {source}, column {column}",
+        f"it is missing in all {rows} rows",
+        "values",
+        "mend the source, or take the column out of the contract (validate.columns)",
+    )
+
+
+def _consistency(
+    paths: list[Path], every: list[Rule], lost: contracts.Broken, rows: int, params: Params
+) -> dict[str, Share]:
+    data, contract = params.data, params.validation
+    of_rows = [rule for rule in every if rule.metric == "consistency"]
+    shares = {rule.reason: Share(rows - lost.by_rule.get(rule.reason, 0), rows) for rule in of_rows}
+    if data.time is not None:
+        from stages.timeline import count_steps
+
+        sampling = contract.sampling
+        interval, tolerance = (sampling.interval_s, sampling.tolerance_s) if sampling else (0.0, 0.0)
+        steps = count_steps(paths, data.group, data.time, interval, tolerance)
+        shares[f"{data.time}: not in order"] = Share(steps.forward, steps.total)
+        if sampling:
+            shares[f"{data.time}: step is not {interval:g} s +- {tolerance:g} s"] = Share(steps.regular, steps.total)
+    return shares
+
+
+def check_whole(sources: list[Checked], params: Params) -> list[StageError]:
+    """Faults that only all sources together show: one class only, a channel that never changes."""
+    data = params.data
+    faults: list[StageError] = []
+    seen = {label for s in sources for label in data.classes if (s.profile[f"share.{label}"] or 0) > 0}
+    if len(seen) < 2:
+        found = f"only the class {seen.pop()!r}" if seen else "no known class"
+        faults.append(
+            ContractError(
+                f"column {data.label}",
+                f"found {found} in the rows that were kept",
+                f"at least two of {', '.join(data.classes)}",
+                "collect rows of the other classes",
+            )
+        )
+    for column in data.columns:
+        lows = {s.profile[f"min.{column}"] for s in sources} - {None}
+        highs = {s.profile[f"max.{column}"] for s in sources} - {None}
+        if len(lows | highs) == 1:
+            faults.append(
+                ContractError(
+                    f"column {column}",
+                    f"it is {lows.pop():g} in every row",
+                    "a channel that changes: a constant one carries nothing and cannot be standardised",
+                    "mend the sensor, or take the channel out (data.channels and validate.columns)",
+                )
+            )
+    return faults
+
+
+def report(sources: list[Checked], params: Params) -> dict[str, Any]:
+    """What reports/quality.json holds."""
+    thresholds = params.validation.thresholds
+    total = sum((s.counts for s in sources), Counts())
+    quarantined = sum(s.quarantined for s in sources)
+    reasons = sum((Counter(s.reasons) for s in sources), Counter[str]())
+    return {
+        "overall": judge(total, thresholds),
+        "sources": {
+            s.name: judge(s.counts, thresholds) | {"rows": s.counts.rows, "quarantined": s.quarantined} for s in sources
+        },
+        "quarantine": {"rows": quarantined, "share": quarantined / total.rows, "reasons": dict(reasons)},
+        "columns": {s.name: s.columns for s in sources},
+    }
+
+
+def refuse_below_thresholds(quality: dict[str, Any], largest_share: float) -> None:
+    """Raise ContractError with a table of what is below its threshold."""
+    places = {"overall": quality["overall"], **{f"source {n}": v for n, v in quality["sources"].items()}}
+    low = [
+        (where, metric, judged[metric]["value"], judged[metric]["threshold"], judged[metric]["worst_columns"])
+        for where, judged in places.items()
+        for metric in METRICS
+        if not judged[metric]["passed"]
+    ]
+    quarantine = quality["quarantine"]
+    reasons = "".join(f"\n    {n} row(s): {reason}" for reason, n in sorted(quarantine["reasons"].items()))
+    remedy = "mend the source, or the contract in tasks/<task>/params.yaml (validate)"
+    if low:
+        found = f"quality is below its threshold\n{table(low)}"
+        found += f"\n  rows that break the contract:{reasons}" if reasons else ""
+        raise ContractError("data/snapshot", found, "every metric at or above its threshold", remedy)
+    if quarantine["share"] > largest_share:
+        found = f"{quarantine['rows']} rows ({quarantine['share']:.2%}) would go to quarantine{reasons}"
+        raise ContractError("data/snapshot", found, f"at most {largest_share:.2%} (quarantine_share)", remedy)
+
+
+def write(sources: list[Checked], engine: Engine, params: Params) -> None:
+    """The rows that were kept, and those that were not with the reason, in an order that the data alone decides."""
+    import ibis
+
+    contract, data = params.validation, params.data
+    schema = contracts.arrow_schema(contract).append(pa.field("source", pa.string()))
+    bad_schema = contracts.arrow_schema(contract).append(pa.field("reason", pa.string()))
+    first = [data.group] + ([data.time] if data.time else [])
+    order = first + [name for name in contract.columns if name not in first]
+    with new_directory(VALIDATED) as validated, new_directory(QUARANTINE) as quarantine:
+        for s in sources:
+            good = contracts.kept(s.flagged, s.failing).mutate(source=ibis.literal(s.name)).order_by(order)
+            write_parquet(validated / s.name / "part-00000.parquet", engine.stream(good, schema), schema)
+            if s.quarantined:
+                bad = contracts.reasons(s.flagged, s.failing).order_by([*order, "reason"])
+                write_parquet(quarantine / s.name / "part-00000.parquet", engine.stream(bad, bad_schema), bad_schema)
+
+
+def main() -> None:
+    argparse.ArgumentParser(prog="python -m stages.validate", description=__doc__.splitlines()[0]).parse_args()
+    # pandera imports pyspark where that is installed, whichever engine is asked for.
+    warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas", category=FutureWarning)
+    params = load()
+    contracts.check_parameters(params.data, params.validation)
+    suite_path = task_folder() / "expectations.json"
+
+    from stages.expectations import read_suite, run_suite
+
+    suite = read_suite(suite_path)
+    sources = sorted(params.collect.sources)
+    with Engine(params.compute) as engine:
+        checked, faults = [], list[StageError]()
+        for name in sources:
+            try:
+                checked.append(check(engine, name, parquet_files(SNAPSHOT / name), params))
+            except CombinedError as error:
+                faults += error.errors
+            except StageError as error:
+                faults.append(error)
+        if faults:
+            raise CombinedError(faults)
+        quality = report(checked, params)
+        refuse_below_thresholds(quality, params.validation.quarantine_share)
+        faults = check_whole(checked, params)
+        if faults:
+            raise CombinedError(faults)
+        with new_directory(DATA_DOCS) as data_docs:
+            import pandas as pd
+
+            profile = pd.DataFrame([s.profile for s in checked])
+            faults = run_suite(profile, suite, suite_path, params.collect.snapshot, data_docs)
+            if faults:
+                raise CombinedError(faults)
+            write(checked, engine, params)
+            write_json(QUALITY, quality)
+    overall = ", ".join(f"{metric} {judged['value']:.4f}" for metric, judged in quality["overall"].items())
+    rows = sum(s.counts.rows for s in checked)
+    print(f"validated {rows} rows of {len(checked)} source(s), {quality['quarantine']['rows']} quarantined; {overall}")
+
+
+if __name__ == "__main__":
+    run(main)
