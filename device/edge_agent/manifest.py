@@ -1,0 +1,113 @@
+"""A bundle's manifest: read, checked against its JSON Schema, and the files checked against it.
+
+The pipeline writes through the same `check`, so what is written can be read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+SCHEMA_FILE = Path(__file__).with_name("manifest.schema.json")
+
+
+class ManifestError(Exception):
+    """A manifest, or a bundle's files, are not what they have to be."""
+
+    def __init__(self, file: str | Path, field: str, found: str, expected: str) -> None:
+        self.file, self.field, self.found, self.expected = str(file), field, found, expected
+        where = f"{file}: {field}" if field else f"{file}"
+        super().__init__(f"{where}: found {found}; expected {expected}")
+
+
+@cache
+def _validator() -> Draft202012Validator:
+    schema = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
+    return Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
+
+
+def check(manifest: Any, file: str | Path = MANIFEST) -> dict[str, Any]:
+    """The manifest itself, if it meets the schema and agrees with itself. Raises ManifestError otherwise."""
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if isinstance(manifest, dict) and version != SCHEMA_VERSION:
+        raise ManifestError(file, "schema_version", repr(version), f"{SCHEMA_VERSION}, the one this agent reads")
+    faults = sorted(_validator().iter_errors(manifest), key=lambda fault: [str(part) for part in fault.absolute_path])
+    if faults:
+        raise _as_error(faults[0], file)
+    for name, target in manifest["targets"].items():
+        golden = target["golden"]
+        for field, path in (("file", target["file"]), *((f"golden.{k}", golden[k]) for k in ("inputs", "outputs"))):
+            if path not in manifest["files"]:
+                raise ManifestError(file, f"targets.{name}.{field}", repr(path), "a path listed under `files`")
+        listed = manifest["files"][target["file"]]
+        for field in ("sha256", "size_bytes"):
+            if target[field] != listed[field]:
+                raise ManifestError(
+                    file, f"targets.{name}.{field}", repr(target[field]), f"{listed[field]!r}, as in `files`"
+                )
+    return dict(manifest)
+
+
+def _as_error(fault: ValidationError, file: str | Path) -> ManifestError:
+    field = ".".join(str(part) for part in fault.absolute_path)
+    found = json.dumps(fault.instance, default=str)
+    if len(found) > 120:
+        found = found[:117] + "..."
+    expected = {
+        "required": f"the fields {', '.join(map(str, fault.validator_value))}" if fault.validator == "required" else "",
+        "additionalProperties": "no other fields than the schema names",
+        "pattern": f"text that matches {fault.validator_value}",
+        "type": f"type {fault.validator_value}",
+        "const": f"{fault.validator_value!r}",
+        "enum": f"one of {fault.validator_value}",
+    }.get(str(fault.validator), fault.message)
+    return ManifestError(file, field, found, expected)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The checked manifest of an unpacked bundle. Raises ManifestError."""
+    path = folder / MANIFEST
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ManifestError(path, "", error.strerror or str(error), "a readable file") from None
+    except ValueError as error:
+        raise ManifestError(path, "", f"no JSON ({error})", "JSON in UTF-8") from None
+    return check(value, path)
+
+
+def verify(folder: Path, manifest: dict[str, Any]) -> None:
+    """Every file that the manifest lists is there to the byte, and nothing else is. Raises ManifestError."""
+    listed = set(manifest["files"]) | {MANIFEST}
+    entries = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    for name, path in sorted(entries.items()):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise ManifestError(folder, name, "a link or special file", "regular files only")
+        if path.is_file() and name not in listed:
+            raise ManifestError(folder, name, "a file that the manifest does not list", "listed files only")
+    for name, expected in sorted(manifest["files"].items()):
+        if name not in entries or not entries[name].is_file():
+            raise ManifestError(folder, name, "nothing", "a file, as the manifest lists it")
+        size = entries[name].stat().st_size
+        if size != expected["size_bytes"]:
+            raise ManifestError(folder, name, f"{size} bytes", f"{expected['size_bytes']} bytes")
+        with entries[name].open("rb") as stream:
+            digest = _sha256(stream)
+        if digest != expected["sha256"]:
+            raise ManifestError(folder, name, f"sha256 {digest}", f"sha256 {expected['sha256']}")
+
+
+def _sha256(stream: Any) -> str:
+    """Hex SHA-256 in blocks: a device has little memory (and Python 3.10 has no hashlib.file_digest)."""
+    total = hashlib.sha256()
+    while block := stream.read(1 << 20):
+        total.update(block)
+    return total.hexdigest()

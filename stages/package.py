@@ -1,0 +1,237 @@
+"""Put what passed into one deterministic bundle: models/bundle/<name>.tar.zst.
+
+Nothing goes in that changes without the model, its data or its parameters: no time, no commit, no latency.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256 as digest_of
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from edge_agent import manifest as bundle_manifest
+from edge_agent.runtime import RuntimeFault, open_model
+
+from stages.bundle import pack
+from stages.dataset import SPLITS, SampleSpec, Split
+from stages.errors import GateError, StageError, run
+from stages.files import new_directory, read_json, sha256, write_json, write_text
+from stages.model_card import model_card
+from stages.params import Params, load
+from stages.sbom import ModelFile, libraries, sbom
+
+BUNDLE = Path("models/bundle")
+EXPORTED = Path("models/exported")
+EVALUATED = Path("reports/evaluate")
+GATE = Path("reports/gate.json")
+PREPARED = Path("data/prepared")
+SNAPSHOT = Path("data/snapshot")
+DRIFT = Path("data/drift_reference.json")
+
+# What the stages handed to each other on the way to the exported files.
+INPUTS = (PREPARED, DRIFT, Path("models/trained"), Path("models/compressed"))
+# What steers them. `compute` and `device` say where the work is done, not what it is.
+BLOCKS = (
+    "seed",
+    "targets",
+    "data",
+    "collect",
+    "validate",
+    "prepare",
+    "train",
+    "compress",
+    "export",
+    "evaluate",
+    "gate",
+)
+
+AXES = {2: ["channel", "time"], 3: ["channel", "height", "width"]}
+# Only what repeats exactly: estimates from the test split, not times or memory.
+ESTIMATES = (
+    "accuracy", "precision_macro", "recall_macro", "f1_macro", "precision_weighted", "recall_weighted", "f1_weighted",
+    "calibration_error", "agreement",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Passed:
+    """One target that passed: its file, export.json and metrics.json."""
+
+    file: Path
+    export: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+
+
+def select(gate: Mapping[str, Any], built: list[str]) -> tuple[dict[str, Passed], dict[str, list[str]]]:
+    """The targets that passed, and for those left out the names of the failed checks.
+
+    Raises GateError when the gate failed or judged other files than those that lie there now.
+    """
+    if gate.get("passed") is not True:
+        raise GateError(str(GATE), "the gate did not pass", "a passed gate", "see reports/index.html, then run again")
+    passed: dict[str, Passed] = {}
+    left_out: dict[str, list[str]] = {}
+    for target in built:
+        verdict = gate["targets"].get(target)
+        if verdict is None:
+            raise GateError(str(GATE), f"{target} was not judged", "a verdict for every target", "run stages.gate")
+        if not verdict["passed"]:
+            left_out[target] = list(verdict["failed"])
+            continue
+        export = read_json(EXPORTED / target / "export.json")
+        file = EXPORTED / target / export["file"]
+        if sha256(file) != verdict["sha256"]:
+            raise GateError(str(GATE), f"it judged another file than {file}", "this file's verdict", "run stages.gate")
+        passed[target] = Passed(file, export, read_json(EVALUATED / target / "metrics.json"))
+    return passed, left_out
+
+
+def golden_indices(labels: np.ndarray, count: int) -> np.ndarray:
+    """Up to `count` sample indices, ascending: the first of each class, then the second of each, and so on."""
+    labels = np.asarray(labels)
+    ranks = np.zeros(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        ranks[members] = np.arange(len(members))
+    order = np.lexsort((labels, ranks))
+    return np.sort(order[:count])
+
+
+def golden_outputs(target: Passed, inputs: np.ndarray) -> np.ndarray:
+    """Probabilities [N, classes] for `inputs` [N, *shape], one sample at a time, as a device asks for them."""
+    try:
+        model = open_model(target.file, dict(target.export["io"]), threads=1)
+        return np.concatenate([model.predict(inputs[i : i + 1]) for i in range(len(inputs))])
+    except RuntimeFault as error:
+        raise StageError(
+            str(target.file), str(error), "a model file as export.json describes it", "export it again"
+        ) from None
+
+
+def drift_reference(reference: Mapping[str, Any], passed: Mapping[str, Passed]) -> dict[str, Any]:
+    """The reference of the inputs, and of what each target predicts and how sure it is."""
+    kept = ("prediction_ratios", "confidence_bins")
+    return {**reference, "targets": {name: {k: own.metrics[k] for k in kept} for name, own in passed.items()}}
+
+
+def canonical_digest(value: Any) -> str:
+    """SHA-256 of a value as JSON with sorted keys and no spaces."""
+    return digest_of(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def manifest_of(
+    params: Params,
+    spec: SampleSpec,
+    passed: Mapping[str, Passed],
+    golden: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    sources: Mapping[str, str],
+    versions: Mapping[str, str],
+) -> dict[str, Any]:
+    """The manifest but for `files`, which `main` adds when they are written."""
+    blocks = params.model_dump(mode="json", by_alias=True)
+    return {
+        "schema_version": bundle_manifest.SCHEMA_VERSION,
+        "name": params.name,
+        "description": params.package.description,
+        "licence": params.package.licence,
+        "input": {
+            "kind": spec.kind,
+            "dtype": "float32",
+            "axes": AXES[len(spec.shape)],
+            "shape": spec.shape,
+            "channels": [channel.model_dump() for channel in spec.channels],
+            "rate_hz": spec.rate_hz,
+        },
+        "output": {"meaning": "probability of each class", "classes": spec.classes},
+        "data": {"snapshot": blocks["collect"]["snapshot"], "sources": dict(sources)},
+        "inputs": dict(inputs),
+        "parameters": {block: canonical_digest(blocks[block]) for block in BLOCKS},
+        "targets": {
+            name: {
+                "file": f"targets/{name}/{own.file.name}",
+                "sha256": own.export["sha256"],
+                "size_bytes": own.export["size_bytes"],
+                "precision": params.targets[name].precision,  # type: ignore[index]
+                "io": own.export["io"],
+                "metrics": {
+                    "samples": own.metrics["samples"],
+                    "confidence": own.metrics["confidence"],
+                    "estimates": {k: own.metrics[k] for k in ESTIMATES if k in own.metrics},
+                },
+                "golden": golden[name],
+            }
+            for name, own in passed.items()
+        },
+        "libraries": dict(versions),
+    }
+
+
+def fill(folder: Path, params: Params) -> dict[str, Any]:
+    """Write the bundle's files into `folder`; the checked manifest. Raises StageError, OSError."""
+    passed, left_out = select(read_json(GATE), list(params.targets))
+    spec, test = SampleSpec.read(PREPARED), Split.open(PREPARED, "test")
+    samples = test.samples(golden_indices(test.y, params.package.golden_samples))
+    (folder / "golden").mkdir()
+    np.save(folder / "golden" / "inputs.npy", samples, allow_pickle=False)
+    golden: dict[str, Any] = {}
+    for name, own in passed.items():
+        (folder / "targets" / name).mkdir(parents=True)
+        shutil.copyfile(own.file, folder / "targets" / name / own.file.name)
+        np.save(folder / "golden" / f"{name}.npy", golden_outputs(own, samples), allow_pickle=False)
+        precision = params.targets[name].precision  # type: ignore[index]
+        golden[name] = {
+            "inputs": "golden/inputs.npy",
+            "outputs": f"golden/{name}.npy",
+            "samples": len(samples),
+            "tolerance": getattr(params.package.golden_tolerance, precision),
+        }
+    versions = libraries()
+    inputs = {path.as_posix(): sha256(path) for path in INPUTS}
+    sources = {path.name: sha256(path) for path in sorted(SNAPSHOT.iterdir())}
+    manifest = manifest_of(params, spec, passed, golden, inputs, sources, versions)
+    write_json(folder / "drift_reference.json", drift_reference(read_json(DRIFT), passed))
+    splits = {split: len(Split.open(PREPARED, split)) for split in SPLITS}
+    per_class = {name: own.metrics["per_class"] for name, own in passed.items()}
+    write_text(folder / "model_card.md", model_card(manifest, params.package.limitations, splits, per_class, left_out))
+    models = {
+        name: ModelFile(own["file"], own["sha256"], own["io"]["runtime"]) for name, own in manifest["targets"].items()
+    }
+    write_text(folder / "sbom.cdx.json", sbom(params.name, params.package.licence, models, versions))
+    manifest["files"] = {
+        path.relative_to(folder).as_posix(): {"sha256": sha256(path), "size_bytes": path.stat().st_size}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    write_json(folder / bundle_manifest.MANIFEST, manifest)
+    try:
+        checked = bundle_manifest.read(folder)
+        bundle_manifest.verify(folder, checked)
+    except bundle_manifest.ManifestError as error:
+        raise StageError(f"{error.file}: {error.field}", error.found, error.expected) from None
+    return checked
+
+
+def main() -> None:
+    argparse.ArgumentParser(prog="python -m stages.package", description=__doc__).parse_args()
+    params = load()
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = fill(Path(folder), params)
+        with new_directory(BUNDLE) as new:
+            archive = new / f"{params.name}.tar.zst"
+            pack(Path(folder), archive)
+    archive = BUNDLE / archive.name
+    print(
+        f"{archive}: {', '.join(manifest['targets'])}; {archive.stat().st_size / 1000:.1f} kB, sha256 {sha256(archive)}"
+    )
+
+
+if __name__ == "__main__":
+    run(main)

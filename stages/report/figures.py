@@ -1,0 +1,159 @@
+"""The page's pictures, each a pure function of numbers from the reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from stages.report.svg import WIDTH, Drawing, axes, spread, ticks
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.4g}%"
+
+
+@dataclass(frozen=True)
+class Line:
+    name: str
+    values: Sequence[float]
+    style: str
+
+
+def curves(
+    title: str, x: Sequence[float], lines: Sequence[Line], y_label: str, share: bool, best: float | None
+) -> Markup:
+    """Lines over epochs, each named at its end; `best` marks the epoch that was kept."""
+    every = [value for line in lines for value in line.values]
+    drawing = Drawing(title, 250)
+    y_ticks = ticks(min(every), max(every))
+    if share:
+        y_ticks = [value for value in y_ticks if value <= 1.0] or y_ticks
+    x_ticks = [value for value in ticks(x[0], max(x[-1], x[0] + 1), 6) if value.is_integer()]
+    frame = axes(drawing, x_ticks, y_ticks, "epoch", y_label, percent if share else "{:g}".format)
+    if best is not None:
+        mark, _ = frame.at(best, y_ticks[0])
+        drawing.line(mark, frame.top, mark, frame.bottom, "mark")
+        drawing.text(mark, frame.top - 4, "kept", "note", "middle" if mark < frame.right - 30 else "end")
+    ends = [frame.at(x[-1], line.values[-1])[1] for line in lines]
+    for line, y in zip(lines, spread([end - 7 for end in ends], 15, frame.top + 10, frame.bottom - 6), strict=True):
+        drawing.path([frame.at(a, b) for a, b in zip(x, line.values, strict=True)], f"curve {line.style}")
+        drawing.text(min(frame.at(x[-1], 0)[0], frame.right) - 2, y, line.name, f"name {line.style}-text", "end")
+    return drawing.markup()
+
+
+@dataclass(frozen=True)
+class Point:
+    name: str
+    x: tuple[float, float, float]  # value, low, high
+    y: tuple[float, float, float]
+    passed: bool
+
+
+def scatter(title: str, points: Sequence[Point], x_label: str, y_label: str) -> Markup:
+    """One marker per target with its intervals. A target that failed is hollow, and its label says so."""
+    drawing = Drawing(title, 270)
+    y_ticks = ticks(min(p.y[1] for p in points), max(p.y[2] for p in points))
+    y_ticks = [value for value in y_ticks if value <= 1.0] or y_ticks
+    frame = axes(drawing, ticks(0, max(p.x[2] for p in points) * 1.02), y_ticks, x_label, y_label, percent)
+    middles = [frame.at(p.x[0], p.y[0]) for p in points]
+    heights = spread([y - 9 for _, y in middles], 15, frame.top + 9, frame.bottom - 6)
+    for shape, (point, (x, y), label) in enumerate(zip(points, middles, heights, strict=True)):
+        style = f"s{shape % 4 + 1}"
+        (_, low), (_, high) = frame.at(0, point.y[1]), frame.at(0, min(point.y[2], y_ticks[-1]))
+        drawing.line(x, low, x, high, f"whisker {style}-line")
+        (left, _), (right, _) = frame.at(point.x[1], 0), frame.at(point.x[2], 0)
+        drawing.line(left, y, right, y, f"whisker {style}-line")
+        hint = f"{point.name}: {percent(point.y[0])} at {point.x[0]:.4g}"
+        drawing.marker(x, y, shape, style if point.passed else f"{style} hollow", hint=hint)
+        words = point.name if point.passed else f"{point.name} (failed)"
+        ahead = x < frame.left + 0.62 * (frame.right - frame.left)
+        drawing.text(x + 9 if ahead else x - 9, label, words, f"name {style}-text", "start" if ahead else "end")
+    return drawing.markup()
+
+
+def stacked(title: str, rows: Sequence[str], parts: Mapping[str, Sequence[int]]) -> Markup:
+    """A bar per class, one piece per split, the total at its end."""
+    band, top = 24.0, 24.0
+    drawing = Drawing(title, top + band * len(rows) + 2)
+    legend = 0.0
+    for i, name in enumerate(parts):
+        drawing.rect(legend, 2, 10, 10, f"s{i + 1}")
+        drawing.text(legend + 15, 11, name, "label")
+        legend += 30 + 7 * len(name)
+    left = 12 + 6.8 * min(max(map(len, rows)), 14)
+    totals = [sum(values[i] for values in parts.values()) for i in range(len(rows))]
+    scale = (WIDTH - left - 12 - 7 * len(f"{max(totals):,}")) / max(*totals, 1)
+    for i, row in enumerate(rows):
+        y, x = top + band * i, left
+        drawing.text(left - 8, y + 14, shorten(row, 14), "tick", "end")
+        for j, (split, values) in enumerate(parts.items()):
+            width = values[i] * scale
+            # A gap between the pieces keeps them apart without their colour.
+            drawing.rect(x, y + 3, width - 1.5, band - 8, f"s{j + 1}", hint=f"{row}: {values[i]:,} in {split}")
+            x += width
+        drawing.text(x + 5, y + 14, f"{totals[i]:,}", "tick")
+    return drawing.markup()
+
+
+@dataclass(frozen=True)
+class Bar:
+    name: str
+    value: float
+    words: str
+    threshold: float | None = None
+
+
+def bars(title: str, rows: Sequence[Bar], largest: float, style: str = "s1") -> Markup:
+    """Horizontal bars on one scale from zero to `largest`, with what they say at the right; a tick at the threshold."""
+    band = 40.0
+    drawing = Drawing(title, band * len(rows))
+    for i, row in enumerate(rows):
+        y = band * i
+        drawing.text(0, y + 13, shorten(row.name, 30), "tick strong")
+        drawing.text(WIDTH, y + 13, row.words, "tick", "end")
+        drawing.rect(0, y + 20, WIDTH, 9, "track", 'rx="2"')
+        drawing.rect(
+            0, y + 20, WIDTH * min(row.value / largest, 1), 9, style, 'rx="2"', hint=f"{row.name}: {row.words}"
+        )
+        if row.threshold is not None:
+            x = min(max(WIDTH * row.threshold / largest, 1), WIDTH - 1)
+            drawing.line(x, y + 16, x, y + 33, "threshold")
+    return drawing.markup()
+
+
+def confusion(title: str, matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Markup:
+    """Rows are what a sample is, columns what the model said; a row's shade is its share of that row."""
+    longest = min(max(map(len, classes)), 12)
+    left, top = 26 + 6.8 * longest, 26 + (6.2 * longest if longest > 3 else 12)
+    cell = min((WIDTH - left) / len(classes), 64)
+    drawing = Drawing(title, top + cell * len(classes) + 4)
+    drawing.text(left, 11, "predicted", "label")
+    drawing.text(10, top + 2, "actual", "label", "end", -90)
+    for i, name in enumerate(classes):
+        short = shorten(name, 12)
+        drawing.text(left - 7, top + cell * (i + 0.5) + 4, short, "tick", "end")
+        x = left + cell * (i + 0.5)
+        if longest > 3:
+            drawing.text(x + 3, top - 6, short, "tick", "start", -55)
+        else:
+            drawing.text(x, top - 7, short, "tick", "middle")
+    for i, row in enumerate(matrix):
+        total = sum(row) or 1
+        for j, count in enumerate(row):
+            share = count / total
+            x, y = left + cell * j, top + cell * i
+            shade = f'fill-opacity="{0.12 + 0.88 * share:.3f}"' if count else ""
+            hint = f"{classes[i]} taken for {classes[j]}: {count} of {total}"
+            style = "none" if not count else "right" if i == j else "wrong"
+            drawing.rect(x + 1, y + 1, cell - 2, cell - 2, f"cell {style}", f'rx="2" {shade}', hint)
+            if count and cell >= 15:
+                drawing.text(
+                    x + cell / 2, y + cell / 2 + 4, str(count), "count dark" if share > 0.5 else "count", "middle"
+                )
+    return drawing.markup()
+
+
+def shorten(words: str, length: int) -> str:
+    return words if len(words) <= length else words[: length - 1] + "…"

@@ -1,0 +1,104 @@
+"""The software bill of materials: CycloneDX 1.6, the same bytes for the same content.
+
+The standard lets a document carry a random serial number and the time; a bundle knows its content only, so
+both are left out (they are optional: https://cyclonedx.org/docs/1.6/json/).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+
+from cyclonedx.model import HashAlgorithm, HashType
+from cyclonedx.model.bom import Bom
+from cyclonedx.model.component import Component, ComponentScope, ComponentType
+from cyclonedx.model.license import DisjunctiveLicense
+from cyclonedx.output.json import JsonV1Dot6
+from cyclonedx.spdx import is_supported_id
+from packageurl import PackageURL
+
+# What a device needs beside the file, by the target's runtime.
+AT_RUNTIME = {"onnxruntime": ("numpy", "onnxruntime"), "litert": ("numpy", "ai-edge-litert")}
+# What shaped the data, the weights or the files.
+AT_BUILD = (
+    "ai-edge-litert",
+    "ai-edge-quantizer",
+    "duckdb",
+    "ibis-framework",
+    "lightning-fabric",
+    "litert-torch",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "pandera",
+    "pyarrow",
+    "scikit-learn",
+    "torch",
+    "torch-pruning",
+)
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model's path in the bundle, its digest, and the runtime it needs."""
+
+    path: str
+    sha256: str
+    runtime: str
+
+
+def libraries() -> dict[str, str]:
+    """Name -> version of the libraries above that are installed."""
+    versions = {}
+    for name in sorted({*AT_BUILD, *(name for names in AT_RUNTIME.values() for name in names)}):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def sbom(name: str, licence: str, models: Mapping[str, ModelFile], versions: Mapping[str, str]) -> str:
+    """CycloneDX JSON for the model files, by target, and the libraries in `versions` that run or made them."""
+    needed = {library for model in models.values() for library in AT_RUNTIME[model.runtime]}
+    root = Component(name=name, type=ComponentType.APPLICATION, bom_ref="bundle", licenses=[_licence(licence)])
+    files = {
+        target: Component(
+            name=model.path,
+            type=ComponentType.MACHINE_LEARNING_MODEL,
+            bom_ref=f"model:{target}",
+            description=f"the model in the form {target}",
+            hashes=[HashType(alg=HashAlgorithm.SHA_256, content=model.sha256)],
+            licenses=[_licence(licence)],
+        )
+        for target, model in sorted(models.items())
+    }
+    packages = {
+        library: Component(
+            name=library,
+            version=version,
+            type=ComponentType.LIBRARY,
+            bom_ref=f"library:{library}",
+            purl=PackageURL("pypi", None, library, version),
+            # CycloneDX: "excluded" is what was used to build and is not there when it runs.
+            scope=ComponentScope.REQUIRED if library in needed else ComponentScope.EXCLUDED,
+        )
+        for library, version in sorted(versions.items())
+    }
+    bom = Bom(components=[*files.values(), *packages.values()])
+    bom.metadata.component = root
+    bom.register_dependency(root, files.values())
+    for target, model in models.items():
+        bom.register_dependency(files[target], [packages[library] for library in AT_RUNTIME[model.runtime]])
+    document = json.loads(JsonV1Dot6(bom).output_as_string())
+    document.pop("serialNumber", None)
+    document["metadata"].pop("timestamp", None)
+    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _licence(text: str) -> DisjunctiveLicense:
+    """By SPDX identifier where it is one, else by name ("proprietary")."""
+    return DisjunctiveLicense(id=text) if is_supported_id(text) else DisjunctiveLicense(name=text)
