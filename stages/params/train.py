@@ -63,8 +63,12 @@ class Optimiser(Block):
 
 
 class Scheduler(Block):
+    """`step` multiplies the rate by `factor` every `step_epochs`; `plateau` when so many bring nothing better."""
+
     name: Literal["cosine", "step", "plateau", "none"]
     warmup_epochs: int = Field(ge=0)
+    step_epochs: int = Field(gt=0)
+    factor: float = Field(gt=0, lt=1)
 
 
 class EarlyStopping(Block):
@@ -72,6 +76,8 @@ class EarlyStopping(Block):
 
 
 class Augment(Block):
+    """Largest change of each kind; 0 is none. `rotation_deg` is for images, `time_shift` for series and audio."""
+
     noise: float = Field(ge=0)
     rotation_deg: float = Field(ge=0)
     scaling: float = Field(ge=0)
@@ -84,7 +90,7 @@ class Train(Block):
     rnn: Rnn
     transformer: Transformer
     epochs: int = Field(gt=0)
-    batch_size: int = Field(gt=0)
+    batch_size: int = Field(gt=1)
     optimiser: Optimiser
     scheduler: Scheduler
     label_smoothing: float = Field(ge=0, lt=1)
@@ -92,3 +98,10 @@ class Train(Block):
     early_stopping: EarlyStopping
     metric: Literal["accuracy", "f1_macro"]
     augment: Augment
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> Train:
+        if self.scheduler.warmup_epochs >= self.epochs:
+            found = self.scheduler.warmup_epochs
+            raise ValueError(f"scheduler.warmup_epochs must be less than epochs, {self.epochs}; found {found}")
+        return self
