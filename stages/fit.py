@@ -202,8 +202,12 @@ def split_batches(samples: int, size: int, seed: int, epoch: int) -> list[np.nda
 
 
 def load_batch(split: Split, index: np.ndarray | slice, fabric: Fabric) -> tuple[Tensor, Tensor]:
-    x, y = torch.from_numpy(split.samples(index)), torch.from_numpy(np.array(split.y[index]))
-    return x.to(fabric.device), y.to(fabric.device)
+    return _tensor(split.samples(index)).to(fabric.device), _tensor(split.y[index]).to(fabric.device)
+
+
+def _tensor(values: np.ndarray) -> Tensor:
+    """A copy: what is mapped from a file is read-only, and torch warns of it."""
+    return torch.from_numpy(np.array(values))
 
 
 def make_optimiser(params: Optimiser, network: nn.Module) -> torch.optim.Optimizer:
@@ -293,13 +297,13 @@ def all_logits(network: Network, split: Split, batch_size: int) -> np.ndarray:
     network.eval()
     device = next(network.parameters()).device
     chunks = (split.samples(slice(begin, begin + batch_size)) for begin in range(0, len(split), batch_size))
-    return np.concatenate([network(torch.from_numpy(x).to(device)).cpu().numpy() for x in chunks])
+    return np.concatenate([network(_tensor(x).to(device)).cpu().numpy() for x in chunks])
 
 
 def training_batches(data: Data, batch_size: int) -> Iterator[Tensor]:
     """The training split in its order, unchanged."""
     for begin in range(0, len(data.train), batch_size):
-        yield torch.from_numpy(data.train.samples(slice(begin, begin + batch_size)))
+        yield _tensor(data.train.samples(slice(begin, begin + batch_size)))
 
 
 def _summed(fabric: Fabric, value: Tensor) -> Tensor:
