@@ -70,6 +70,41 @@ class SampleSpec(_Strict):
         write_json(prepared / "spec.json", self.model_dump())
 
 
+class ArrayFile:
+    """A .npy file that grows along its first axis; for arrays that are larger than memory.
+
+    The header is written again at the end: numpy leaves room in it for the number of rows to grow.
+    """
+
+    def __init__(self, path: Path, row_shape: tuple[int, ...], dtype: np.dtype | type) -> None:
+        self.rows = 0
+        self._row_shape, self._dtype = row_shape, np.dtype(dtype)
+        self._stream = path.open("wb")
+        self._write_header()
+        self._data_at = self._stream.tell()
+
+    def __enter__(self) -> ArrayFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.seek(0)
+        self._write_header()
+        assert self._stream.tell() == self._data_at, "the header has grown over the data"
+        self._stream.close()
+
+    def append(self, rows: np.ndarray) -> None:
+        """rows: [n, *row_shape]."""
+        assert rows.shape[1:] == self._row_shape, f"rows of {rows.shape[1:]} for {self._row_shape}"
+        self._stream.write(np.ascontiguousarray(rows, dtype=self._dtype))
+        self.rows += len(rows)
+
+    def _write_header(self) -> None:
+        description = np.lib.format.dtype_to_descr(self._dtype)
+        shape = (self.rows, *self._row_shape)
+        header = {"descr": description, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._stream, header)
+
+
 @dataclass(frozen=True)
 class Split:
     """One split, opened without reading it. `x` and `y` are memory maps."""
