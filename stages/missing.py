@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stages.profile import settled
+from stages.tables import settled
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir

@@ -5,26 +5,18 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from stages.rules import complete
+from stages.tables import settled
+
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
     from stages.params.base import Data
     from stages.params.validate import Validate
 
-DIGITS = 9  # engines add floats in an order of their own; the last digits are not the data's
-
-
-def settled(value: Any) -> float | None:
-    """A figure as a plain float of DIGITS significant digits; None where there is none."""
-    if value is None or not math.isfinite(value):
-        return None
-    return float(f"{value:.{DIGITS}g}")
-
 
 def count_cells(table: ir.Table, contract: Validate) -> tuple[int, dict[str, int]]:
     """Rows, and per column the cells that are there."""
-    from stages.rules import complete
-
     names = list(contract.columns)
     sums = {f"there_{i}": complete(table, name).sum() for i, name in enumerate(names)}
     row = table.aggregate(rows=table.count(), **sums).to_pyarrow().to_pylist()[0]

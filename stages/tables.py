@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import re
 import shutil
 import tempfile
@@ -30,6 +31,17 @@ if TYPE_CHECKING:
 SCRATCH = Path(".work")
 BATCH_ROWS = 65_536
 BATCH_LISTS = 256  # rows that carry an image or a clip are large
+DIGITS = 9
+
+
+def settled(value: Any) -> float | None:
+    """A figure as a plain float of DIGITS significant digits; None where there is none.
+
+    An engine adds floats in an order of its own: the last digits of a sum are not the data's.
+    """
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{value:.{DIGITS}g}")
 
 
 class Engine:

@@ -21,7 +21,7 @@ from stages.files import new_directory, write_json
 from stages.params import Params, load, task_folder
 from stages.quality import METRICS, Counts, Share, judge, table
 from stages.rules import Rule, rules
-from stages.tables import Engine, parquet_files, write_parquet
+from stages.tables import Engine, parquet_files, settled, write_parquet
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -83,7 +83,7 @@ def check(engine: Engine, name: str, paths: list[Path], params: Params) -> Check
     kept = contracts.kept(flagged, failing)
     found = profile.figures(kept, contract)
     classes = profile.class_counts(kept, data)
-    null_shares = {column: profile.settled(1 - n / rows) or 0.0 for column, n in there.items()}
+    null_shares = {column: settled(1 - n / rows) or 0.0 for column, n in there.items()}
     checked.profile = profile.describe(
         name, rows - lost.rows, profile.group_count(kept, data), classes, null_shares, found
     )
