@@ -30,7 +30,7 @@ def augment(x: Tensor, spec: SampleSpec, params: Augment) -> Tensor:
 
     Images are turned by up to `rotation_deg` and enlarged or reduced by up to the factor 1 + `scaling`. Series and
     audio are scaled about the channel's center by such a factor and shifted by up to `time_shift` of their length,
-    the edge repeated. `noise` is Gaussian, its deviation a share of the channel's scale.
+    the edge repeated. Noise is Gaussian; each sample draws its deviation up to `noise` of the channel's scale.
     """
     if spec.kind == "image":
         if params.rotation_deg or params.scaling:
@@ -42,7 +42,8 @@ def augment(x: Tensor, spec: SampleSpec, params: Augment) -> Tensor:
             center = _per_channel(spec.scaling.center, x)
             x = center + (x - center) * _factors(x, params.scaling)
     if params.noise:
-        x = x + torch.randn_like(x) * params.noise * _per_channel(spec.scaling.scale, x)
+        deviation = params.noise * torch.rand(x.shape[0], *(1,) * (x.dim() - 1), device=x.device)
+        x = x + torch.randn_like(x) * deviation * _per_channel(spec.scaling.scale, x)
     return x
 
 

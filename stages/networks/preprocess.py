@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from stages.dataset import AudioFeatures, SampleSpec
 
-POWER_FLOOR = 1e-6  # under the power of one 16-bit step in a windowed frame: silence stays finite in the logarithm
+POWER_FLOOR = 1e-6  # -60 dB of a full-scale tone: digital silence looks like a quiet room, and stays finite in the log
 
 
 class Preprocess(nn.Module):
@@ -62,7 +62,8 @@ class SpectralFeatures(nn.Module):
 
     A frame is `frame` samples under a periodic Hann window, frames start every `hop` samples and none is
     padded: frames = (T - frame) // hop + 1. Power of the discrete Fourier transform of the frame's own
-    length, triangular mel filters, natural logarithm; MFCC is the orthonormal DCT-II of that.
+    length (a tone of amplitude 1 has power 1), triangular mel filters, natural logarithm of that plus
+    POWER_FLOOR; MFCC is the orthonormal DCT-II of the result.
     """
 
     kernels: Tensor
@@ -97,9 +98,10 @@ class SpectralFeatures(nn.Module):
 
 
 def fourier_kernels(frame: int) -> np.ndarray:
-    """Windowed cosines, then sines, of the real DFT: [2 * (frame // 2 + 1), 1, frame] float32."""
+    """Windowed cosines, then sines, of the real DFT, scaled to 1 for a tone: [2 * (frame // 2 + 1), 1, frame]."""
     time = np.arange(frame)
     window = 0.5 - 0.5 * np.cos(2 * np.pi * time / frame)
+    window *= 2 / window.sum()
     angle = 2 * np.pi * np.outer(np.arange(frame // 2 + 1), time) / frame
     return (np.concatenate([np.cos(angle), -np.sin(angle)]) * window)[:, None, :].astype(np.float32)
 
