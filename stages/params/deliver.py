@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stages.params.base import Block, TargetName
 
@@ -26,9 +27,20 @@ MetricName = Literal[
 RetainedName = Literal["accuracy", "f1_macro"]
 
 
+class Quantization(Block):
+    """Ways to quantise, each tried; what they are stands in stages/converters. Candidates that agree with torch
+    within `tie` of the best one count as equal; of these the first in `methods` is kept.
+    """
+
+    methods: list[Literal["min-max", "moving-average", "dynamic"]] = Field(min_length=1)
+    tie: Share
+
+
 class Export(Block):
     timeout_s: int = Field(gt=0)
     calibration_samples: int = Field(gt=0)
+    comparison_samples: int = Field(gt=0)
+    quantization: Quantization
     max_difference: Positive
     min_agreement: Share
 
@@ -38,6 +50,14 @@ class Evaluate(Block):
     repeats: int = Field(gt=1)
     threads: int = Field(gt=0)
     confidence: float = Field(gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _enough_repeats(self) -> Evaluate:
+        """Fewer calls have no upper end of the 99th percentile's interval: 0.99 ** repeats <= (1 - confidence) / 2."""
+        least = math.ceil(math.log((1 - self.confidence) / 2) / math.log(0.99))
+        if self.repeats < least:
+            raise ValueError(f"repeats must be at least {least} for a p99 with confidence {self.confidence:g}")
+        return self
 
 
 class Budget(Block):

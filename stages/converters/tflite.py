@@ -1,0 +1,154 @@
+"""PyTorch -> TFLite by litert-torch, and int8 by ai-edge-quantizer."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.converters import FLOAT, Candidate, read_request, write_candidates
+from stages.converters.graph import FLOAT_SCOPE, Graph, check_quantised, read_samples
+
+SIGNATURE = "serving_default"
+SMOOTHING = 0.95  # of the quantizer's own moving average
+# An operation's scope is the name of its output, made of the modules' names: "...Preprocess_preprocess/...;".
+FLOAT_PATTERN = rf".*_{FLOAT_SCOPE}[/;].*"
+
+
+def export(graph: Graph) -> bytes:
+    """Float model for one sample at a time."""
+    import litert_torch
+
+    return bytes(litert_torch.convert(graph.module, graph.example).model_content())
+
+
+def quantise(
+    model: bytes, methods: Sequence[str], feeds: Sequence[dict[str, np.ndarray]], floating: str = FLOAT_PATTERN
+) -> dict[str, bytes]:
+    """`model` with int8 weights, by method; operations whose scope matches `floating` stay in float."""
+    from ai_edge_quantizer import quantizer
+
+    result = {}
+    ranges: dict[str, Any] = {}
+    for method in methods:
+        worker = quantizer.Quantizer(model, recipe(method, floating))
+        if method != "dynamic" and not ranges:
+            ranges = calibrate(model, recipe(method, floating), feeds)
+        done = worker.quantize(ranges.get(method), enable_progress_report=False).quantized_model
+        assert done is not None, "the quantizer returns a model or raises"
+        result[method] = bytes(done)
+    return result
+
+
+def recipe(method: str, floating: str) -> Any:
+    """int8 for every operation that has an int8 form, float for the preprocessing."""
+    from ai_edge_quantizer import qtyping, recipe_manager
+
+    manager = recipe_manager.RecipeManager()
+    every = qtyping.TFLOperationName.ALL_SUPPORTED
+    if method == "dynamic":
+        manager.add_dynamic_config(".*", every, num_bits=8)
+    else:
+        manager.add_static_config(".*", every, activation_num_bits=8, weight_num_bits=8)
+    manager.add_quantization_config(floating, every, algorithm_key="no_quantize")
+    return manager.get_quantization_recipe()
+
+
+def calibrate(model: bytes, static: Any, feeds: Sequence[dict[str, np.ndarray]]) -> dict[str, Any]:
+    """Ranges of every tensor, both ways from one pass: {"min-max": ..., "moving-average": ...}.
+
+    The moving average is the quantizer's default and clips outliers; which is better depends on the network.
+    """
+    from ai_edge_quantizer import calibrator, recipe_manager
+
+    def both(known: Any, new: Any) -> Any:
+        low, high = known.get("low", known["min"]), known.get("high", known["max"])
+        return {
+            "min": np.minimum(known["min"], new["min"]),
+            "max": np.maximum(known["max"], new["max"]),
+            "low": SMOOTHING * low + (1 - SMOOTHING) * new["min"],
+            "high": SMOOTHING * high + (1 - SMOOTHING) * new["max"],
+        }
+
+    manager = recipe_manager.RecipeManager()
+    manager.load_quantization_recipe(static)
+    watcher = calibrator.Calibrator(model, num_threads=1, qsv_update_func=both)
+    watcher.calibrate({SIGNATURE: feeds}, manager)
+    found = watcher.get_model_qsvs()
+    return {
+        "min-max": {name: {"min": q["min"], "max": q["max"]} if q else q for name, q in found.items()},
+        "moving-average": {
+            name: {"min": q.get("low", q["min"]), "max": q.get("high", q["max"])} if q else q
+            for name, q in found.items()
+        },
+    }
+
+
+def renamed(model: bytes, graph: Graph) -> bytes:
+    """With the graph's names for inputs and outputs (litert-torch numbers them)."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    content = flatbuffer_utils.convert_bytearray_to_object(bytearray(model))
+    (signature,) = content.signatureDefs
+    for entries, names in ((signature.inputs, graph.inputs), (signature.outputs, graph.outputs)):
+        for entry in entries:
+            entry.name = names[int(entry.name.decode().rpartition("_")[2])]
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(content))
+
+
+def cleaned(model: bytes) -> bytes:
+    """With short names for tensors and no metadata: the names of a transformer weigh a tenth of its weights."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    content = flatbuffer_utils.convert_bytearray_to_object(bytearray(model))
+    for subgraph in content.subgraphs:
+        subgraph.name = None
+        for number, tensor in enumerate(subgraph.tensors):
+            tensor.name = f"t{number}"
+    content.metadata = None
+    content.description = None
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(content))
+
+
+def int8_elements(model: bytes) -> int:
+    """How many values of constants are stored as int8."""
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    content = flatbuffer_utils.convert_bytearray_to_object(bytearray(model))
+    buffers = {
+        tensor.buffer: content.buffers[tensor.buffer].data
+        for subgraph in content.subgraphs
+        for tensor in subgraph.tensors
+        if tensor.type == schema.TensorType.INT8
+    }
+    return sum(len(data) for data in buffers.values() if data is not None)
+
+
+def write(
+    graph: Graph, model: bytes, methods: Sequence[str], samples: Path, output: Path, floating: str = FLOAT_PATTERN
+) -> None:
+    """Write the candidates of a float TFLite model whose signature has the graph's names."""
+    wanted = [method for method in methods if method != FLOAT]
+    forms = {FLOAT: model} if FLOAT in methods else {}
+    if wanted:
+        forms |= quantise(model, wanted, graph.feeds(read_samples(samples)), floating)
+    for method, content in forms.items():
+        if method != FLOAT:
+            check_quantised(graph, int8_elements(content))
+        (output / f"{method}.tflite").write_bytes(cleaned(content))
+    write_candidates(output, [Candidate(f"{method}.tflite", method, graph.io("litert")) for method in forms])
+
+
+def main() -> None:
+    request = read_request("python -m stages.converters.tflite", __doc__)
+    warnings.simplefilter("ignore")
+    graph = Graph.read(request.network)
+    write(graph, renamed(export(graph), graph), request.methods, request.samples, request.output)
+
+
+if __name__ == "__main__":
+    main()

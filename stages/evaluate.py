@@ -1,0 +1,175 @@
+"""Measure the exported file on the test split, through the device's own runtime.
+
+Nothing of torch or TensorFlow is loaded: what is measured is what a device runs. Times and memory are this
+machine's; everything else repeats exactly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import platform
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from edge_agent.runtime import InferenceError, Model, open_model
+
+from stages import metrics
+from stages.dataset import SampleSpec, Split
+from stages.errors import StageError, run
+from stages.exported import PREPARED, find_target, read_export, read_reference
+from stages.files import new_directory, write_json, write_text
+from stages.latency import measure_latency, measure_memory
+from stages.metrics import Estimate
+from stages.params import load
+from stages.params.deliver import Evaluate
+
+REPORTS = Path("reports/evaluate")
+BATCH = 256
+CONFIDENCE_BINS = 10
+PACKAGES = {"onnxruntime": "onnxruntime", "litert": "ai-edge-litert"}
+
+
+def quality(
+    probabilities: np.ndarray,
+    actual: np.ndarray,
+    reference: np.ndarray,
+    groups: np.ndarray,
+    classes: list[str],
+    confidence: float,
+    seed: int,
+) -> dict[str, Any]:
+    """What repeats exactly of a report: of probabilities and torch's logits [N, classes], labels and groups [N]."""
+    predicted = probabilities.argmax(axis=1)
+    certain = probabilities[np.arange(len(actual)), predicted].astype(np.float64)
+    correct = predicted == actual
+    confusion = metrics.confusion_matrix(actual, predicted, len(classes))
+    means, each = metrics.estimates(confusion, confidence, seed)
+    edges = np.linspace(0, 1, CONFIDENCE_BINS + 1)[1:-1]
+    return {
+        "samples": len(actual),
+        "confidence": confidence,
+        "accuracy": asdict(metrics.wilson(int(correct.sum()), len(actual), confidence)),
+        **{name: asdict(estimate) for name, estimate in means.items()},
+        "calibration_error": asdict(metrics.calibration_estimate(certain, correct, confidence, seed)),
+        "agreement": asdict(
+            metrics.wilson(int((predicted == reference.argmax(axis=1)).sum()), len(actual), confidence)
+        ),
+        "per_class": {name: _class_report(each, k, confusion) for k, name in enumerate(classes)},
+        "by_group": metrics.by_group(groups, correct, confidence),
+        "confusion": confusion.tolist(),
+        "prediction_ratios": metrics.shares(predicted, classes),
+        "confidence_bins": {
+            "edges": [round(float(edge), 12) for edge in edges],
+            "ratios": (np.bincount(np.digitize(certain, edges), minlength=CONFIDENCE_BINS) / len(actual)).tolist(),
+        },
+    }
+
+
+def _class_report(each: Mapping[str, list[Estimate]], k: int, confusion: np.ndarray) -> dict[str, Any]:
+    report: dict[str, Any] = {"support": int(confusion[k].sum())}
+    for name, values in each.items():
+        report[name] = values[k].value
+        report[f"{name}_interval"] = [values[k].low, values[k].high]
+    return report
+
+
+def predict(model: Model, split: Split) -> np.ndarray:
+    """Probabilities [N, classes] of a whole split, some samples at a time. Raises InferenceError."""
+    starts = range(0, len(split), BATCH)
+    return np.concatenate([model.predict(split.samples(slice(start, start + BATCH))) for start in starts])
+
+
+def costs(model: Model, file: Path, io: Mapping[str, Any], samples: np.ndarray, params: Evaluate) -> dict[str, Any]:
+    """What differs from machine to machine: times and memory of single predictions, and what machine it was."""
+    latency = measure_latency(model, samples, params.warmup, params.repeats, params.confidence)
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder) / "sample.npy", samples[:1])
+        memory = measure_memory(file, io, Path(folder) / "sample.npy", params.threads, params.confidence)
+    package = PACKAGES[io["runtime"]]
+    return {
+        "latency_ms": {name: asdict(estimate) for name, estimate in latency.items()},
+        "memory_mb": asdict(memory),
+        "machine": {
+            "cpu": processor(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "runtime": f"{package} {version(package)}",
+            "threads": params.threads,
+        },
+    }
+
+
+def processor() -> str:
+    """The processor's name, as the system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model")))
+    return next(names, platform.processor() or platform.machine())
+
+
+def predictions(groups: np.ndarray, actual: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> str:
+    """CSV of every test sample: group, actual and predicted class, confidence in the predicted one."""
+    stream = StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["group", "actual", "predicted", "confidence"])
+    for group, label, row in zip(groups, actual, probabilities, strict=True):
+        writer.writerow([group, classes[label], classes[row.argmax()], f"{row.max():.6f}"])
+    return stream.getvalue()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m stages.evaluate", description=__doc__)
+    parser.add_argument("--target", required=True, help="a key of `targets` in params.yaml")
+    target = parser.parse_args().target
+    params = load()
+    find_target(params.targets, target)
+
+    classes = SampleSpec.read(PREPARED).classes
+    test = Split.open(PREPARED, "test")
+    if not len(test):
+        raise StageError(str(PREPARED / "test"), "found no samples", "some to measure", "change prepare.split")
+    actual, groups = np.asarray(test.y), np.asarray(test.group)
+    reference = read_reference("test", len(test))
+    file, exported = read_export(target)
+    try:
+        model = open_model(file, exported["io"], params.evaluate.threads)
+        probabilities = predict(model, test)
+        some = test.samples(slice(0, BATCH))
+        measured = costs(model, file, exported["io"], some, params.evaluate)
+    except InferenceError as error:
+        raise StageError(
+            str(file), str(error), "finite answers", f"python -m stages.export --target {target}"
+        ) from None
+    report = {
+        "target": target,
+        "model_sha256": exported["sha256"],
+        "size_bytes": exported["size_bytes"],
+        **quality(probabilities, actual, reference, groups, classes, params.evaluate.confidence, params.seed),
+        **measured,
+    }
+    with new_directory(REPORTS / target) as folder:
+        write_json(folder / "metrics.json", report)
+        write_text(folder / "predictions.csv", predictions(groups, actual, probabilities, classes))
+    print(summary(report))
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """One line for a person."""
+    accuracy, latency = report["accuracy"], report["latency_ms"]["p50"]
+    return (
+        f"{report['target']}: accuracy {accuracy['value']:.4f} [{accuracy['low']:.4f}, {accuracy['high']:.4f}], "
+        f"macro F1 {report['f1_macro']['value']:.4f}, agreement {report['agreement']['value']:.4f}, "
+        f"p50 {latency['value']:.3f} ms, {report['memory_mb']['value']:.1f} MB, {report['size_bytes'] / 1000:.1f} kB"
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,222 @@
+"""What a classifier's answers are worth, each number with its confidence interval.
+
+Intervals take the samples as independent draws. Windows that overlap, or many samples of one group, are
+not: then the intervals are too narrow, and accuracy by group shows by how much.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+RESAMPLES = 2000  # bootstrap replicates: the ends of a 95% interval repeat to about a twentieth of its width
+BINS = 15  # of the calibration error, as in Guo et al. 2017
+CELLS = 10_000_000  # numbers that a bootstrap holds in memory at once
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and its confidence interval, low <= value <= high."""
+
+    value: float
+    low: float
+    high: float
+
+
+def wilson(hits: int, samples: int, confidence: float) -> Estimate:
+    """The share hits / samples with Wilson's score interval (Wilson 1927; Brown, Cai & DasGupta 2001).
+
+    Right also near 0 and 1, where the normal approximation is not. `samples` > 0.
+    """
+    share = hits / samples
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    middle = (share + z * z / (2 * samples)) / (1 + z * z / samples)
+    half = z / (1 + z * z / samples) * math.sqrt(share * (1 - share) / samples + z * z / (4 * samples**2))
+    return Estimate(share, min(max(0.0, middle - half), share), max(min(1.0, middle + half), share))
+
+
+def confusion_matrix(actual: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Counts [classes, classes], rows are the actual classes."""
+    cells = np.bincount(actual * classes + predicted, minlength=classes * classes)
+    return cells.reshape(classes, classes)
+
+
+def per_class(confusion: np.ndarray) -> dict[str, np.ndarray]:
+    """precision, recall, f1, support of each class from counts [..., classes, classes] -> each [..., classes].
+
+    0 where a class was never predicted (precision) or never there (recall), as scikit-learn has it.
+    """
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
+    support, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
+    return {
+        "precision": _ratio(hits, predicted),
+        "recall": _ratio(hits, support),
+        "f1": _ratio(2 * hits, support + predicted),
+        "support": support,
+    }
+
+
+def averages(confusion: np.ndarray) -> dict[str, np.ndarray]:
+    """precision, recall and f1, macro and weighted by support, from counts [..., classes, classes] -> each [...].
+
+    Macro is over the classes that occur, as actual or as predicted ones.
+    """
+    scores = per_class(confusion)
+    support = scores["support"]
+    occurs = (support + confusion.sum(axis=-2)) > 0
+    result = {}
+    for name in ("precision", "recall", "f1"):
+        result[f"{name}_macro"] = _ratio((scores[name] * occurs).sum(axis=-1), occurs.sum(axis=-1))
+        result[f"{name}_weighted"] = _ratio((scores[name] * support).sum(axis=-1), support.sum(axis=-1))
+    return result
+
+
+def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    return np.divide(above, below, out=np.zeros(np.broadcast(above, below).shape), where=below > 0)
+
+
+def estimates(
+    confusion: np.ndarray, confidence: float, seed: int
+) -> tuple[dict[str, Estimate], dict[str, list[Estimate]]]:
+    """`averages` and the f1 of each class, with percentile bootstrap intervals (Efron & Tibshirani 1993, chapter 13);
+    precision and recall of each class, which are shares, with Wilson's.
+
+    Drawing samples again with replacement is drawing the counts from a multinomial: all replicates at once,
+    whatever the number of samples.
+    """
+    samples, classes = int(confusion.sum()), len(confusion)
+    draw = np.random.default_rng(seed).multinomial
+    replicates: dict[str, list[np.ndarray]] = {}
+    for size in _chunks(confusion.size):
+        counts = draw(samples, (confusion / samples).ravel(), size=size).reshape(size, classes, classes)
+        for name, value in {**averages(counts), "f1": per_class(counts)["f1"]}.items():
+            replicates.setdefault(name, []).append(value)
+    drawn = {name: np.concatenate(parts) for name, parts in replicates.items()}
+    means = {name: _enclosing(value, drawn[name], confidence) for name, value in averages(confusion).items()}
+
+    scores, predicted = per_class(confusion), confusion.sum(axis=0)
+    each = {
+        "precision": [_share(confusion[k, k], predicted[k], confidence) for k in range(classes)],
+        "recall": [_share(confusion[k, k], scores["support"][k], confidence) for k in range(classes)],
+        "f1": [_enclosing(scores["f1"][k], drawn["f1"][:, k], confidence) for k in range(classes)],
+    }
+    return means, each
+
+
+def _enclosing(value: np.ndarray, drawn: np.ndarray, confidence: float) -> Estimate:
+    low, high = np.quantile(drawn, _ends(confidence))
+    return Estimate(float(value), min(float(low), float(value)), max(float(high), float(value)))
+
+
+def _share(hits: int, of: int, confidence: float) -> Estimate:
+    """Of nothing, nothing is known: 0 to 1."""
+    return wilson(int(hits), int(of), confidence) if of else Estimate(0.0, 0.0, 1.0)
+
+
+def calibration_error(confidences: np.ndarray, correct: np.ndarray) -> float:
+    """Expected calibration error: the mean distance between confidence and accuracy over 15 equal bins of
+    confidence, weighted by how many samples are in each (Naeini et al. 2015; Guo et al. 2017, equation 3).
+
+    `confidences`: probability of the predicted class [N]; `correct`: bool [N]. 0 is best.
+    """
+    gaps = np.bincount(_bins(confidences), weights=confidences - correct, minlength=BINS)
+    return float(np.abs(gaps).sum() / len(confidences))
+
+
+def calibration_estimate(confidences: np.ndarray, correct: np.ndarray, confidence: float, seed: int) -> Estimate:
+    """`calibration_error` with a bootstrap interval.
+
+    The error is a mean of absolute values, so resampling pushes it up, as sampling did with the estimate
+    itself. The low end is the basic bootstrap's, which takes that off, the high end is the percentile one,
+    which does not: the interval errs on the wide side.
+    """
+    samples = len(confidences)
+    # Samples of one bin with the same gap are alike. To the third digit there are few kinds of them, however
+    # many samples; the estimate itself is not rounded.
+    kinds, counts = np.unique(
+        np.stack([_bins(confidences), np.round((confidences - correct) * 1000)]), axis=1, return_counts=True
+    )
+    gaps = np.zeros((len(counts), BINS))
+    gaps[np.arange(len(counts)), kinds[0].astype(np.int64)] = kinds[1] / 1000
+    draw = np.random.default_rng(seed).multinomial
+    errors = [
+        np.abs(draw(samples, counts / samples, size=size) @ gaps).sum(axis=1) / samples for size in _chunks(len(counts))
+    ]
+    value = calibration_error(confidences, correct)
+    high = float(np.quantile(np.concatenate(errors), (1 + confidence) / 2))
+    return Estimate(value, min(max(0.0, 2 * value - high), value), max(high, value))
+
+
+def _bins(confidences: np.ndarray) -> np.ndarray:
+    """(0, 1/15] is bin 0, ... (14/15, 1] is bin 14."""
+    return np.clip(np.ceil(confidences * BINS).astype(np.int64) - 1, 0, BINS - 1)
+
+
+def _ends(confidence: float) -> list[float]:
+    return [(1 - confidence) / 2, (1 + confidence) / 2]
+
+
+def _chunks(cells: int) -> list[int]:
+    """RESAMPLES in portions of which each holds at most CELLS numbers."""
+    size = max(1, min(RESAMPLES, CELLS // cells))
+    return [min(size, RESAMPLES - start) for start in range(0, RESAMPLES, size)]
+
+
+def percentile(sorted_values: np.ndarray, share: float, confidence: float) -> Estimate:
+    """The `share` quantile of ascending values with its distribution-free interval from order statistics
+    (David & Nagaraja 2003, section 7.1): the number of values below the quantile is binomial.
+
+    Raises ValueError for fewer values than `values_needed`.
+    """
+    count = len(sorted_values)
+    if count < values_needed(share, confidence):
+        raise ValueError(f"{count} values are too few for an interval of the {share:g} quantile")
+    below, above = _ends(confidence)
+    # Ranks from 1: P(B >= low) >= above and P(B < high) >= above, B ~ binomial(count, share).
+    low = binomial_quantile(below, count, share)
+    high = binomial_quantile(above, count, share) + 1
+    value = sorted_values[math.ceil(share * count) - 1]
+    return Estimate(float(value), float(sorted_values[max(low, 1) - 1]), float(sorted_values[min(high, count) - 1]))
+
+
+def binomial_quantile(probability: float, count: int, share: float) -> int:
+    """The least k with P(B <= k) >= probability, B ~ binomial(count, share), 0 < share < 1."""
+    steps = np.arange(count)
+    ratios = np.log((count - steps) / (steps + 1) * share / (1 - share))  # of successive terms
+    terms = np.exp(count * math.log1p(-share) + np.concatenate([[0.0], np.cumsum(ratios)]))
+    return int(np.searchsorted(np.cumsum(terms), probability))
+
+
+def values_needed(share: float, confidence: float) -> int:
+    """The least number of values for which the extremes enclose the quantile's interval on both sides."""
+    tail = (1 - confidence) / 2
+    return math.ceil(math.log(tail) / math.log(max(share, 1 - share)))
+
+
+def by_group(groups: np.ndarray, correct: np.ndarray, confidence: float) -> dict[str, dict[str, Any]]:
+    """Accuracy of each group with its Wilson interval; nothing where every sample is a group of its own."""
+    names, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(names) == len(groups):
+        return {}
+    hits = np.bincount(inverse, weights=correct, minlength=len(names)).astype(int)
+    result = {}
+    for name, hit, count in zip(names, hits, counts, strict=True):
+        accuracy = wilson(int(hit), int(count), confidence)
+        result[str(name)] = {
+            "accuracy": accuracy.value,
+            "low": accuracy.low,
+            "high": accuracy.high,
+            "samples": int(count),
+        }
+    return result
+
+
+def shares(values: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    """How often each class index occurs in `values`, by name."""
+    counts = np.bincount(values, minlength=len(names))
+    return {name: float(count / len(values)) for name, count in zip(names, counts, strict=True)}
