@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import tarfile
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import zstandard
 
@@ -61,17 +63,23 @@ def unpack(archive: Path, folder: Path, limit_bytes: int = 1 << 30) -> None:
     """
     try:
         with archive.open("rb") as raw, new_directory(folder) as new:
-            stream = zstandard.ZstdDecompressor().stream_reader(raw)
-            _extract(stream, new, limit_bytes, archive)
-    except (zstandard.ZstdError, tarfile.TarError, EOFError) as error:
-        raise BundleError(
-            str(archive), f"not a whole bundle ({error})", "a .tar.zst made by `package`", "fetch or build it again"
-        ) from None
+            # tar pads its entries: what it reads is more than their content, never twice as much plus a little.
+            frame = _Frame(raw, archive, 2 * limit_bytes + (1 << 20))
+            _extract(frame, new, limit_bytes, archive)
+            frame.finish()
+    except (zstandard.ZstdError, tarfile.TarError) as error:
+        raise _not_whole(archive, str(error)) from None
 
 
-def _extract(stream: zstandard.ZstdDecompressionReader, folder: Path, limit_bytes: int, archive: Path) -> None:
+def _not_whole(archive: Path, why: str) -> BundleError:
+    return BundleError(
+        str(archive), f"not a whole bundle ({why})", "a .tar.zst made by `package`", "fetch or build it again"
+    )
+
+
+def _extract(frame: _Frame, folder: Path, limit_bytes: int, archive: Path) -> None:
     seen, total = set(), 0
-    with tarfile.open(fileobj=_Counted(stream, limit_bytes * 2, archive), mode="r|") as tar:
+    with tarfile.open(fileobj=frame, mode="r|") as tar:
         for entry in tar:
             name = PurePosixPath(entry.name)
             if not entry.isreg() or name.is_absolute() or ".." in name.parts or not name.parts:
@@ -87,23 +95,40 @@ def _extract(stream: zstandard.ZstdDecompressionReader, folder: Path, limit_byte
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("xb") as out:
-                while block := content.read(1 << 20):
-                    out.write(block)
-            if path.stat().st_size != entry.size:
-                raise BundleError(str(archive), f"entry {entry.name!r} ends early", f"{entry.size} bytes")
-    while stream.read(1 << 20):  # the frame's checksum is compared at its end
-        pass
+                shutil.copyfileobj(content, out)
 
 
-class _Counted(io.RawIOBase):
-    """A stream that ends in an error after `limit` bytes: a small archive must not fill the disk."""
+class _Frame(io.RawIOBase):
+    """The content of one Zstandard frame, which must end as it should: zstandard's own reader takes a file that
+    ends early, without the checksum, for a whole one.
+    """
 
-    def __init__(self, stream: zstandard.ZstdDecompressionReader, limit: int, archive: Path) -> None:
-        self.stream, self.left, self.archive = stream, limit + (1 << 20), archive
+    # A block of 128 KiB can be stored in 4 bytes: a step of this size never holds more than 16 MiB in memory.
+    STEP = 512
+
+    def __init__(self, raw: BinaryIO, archive: Path, limit: int) -> None:
+        self.raw, self.archive, self.left = raw, archive, limit
+        self.frame = zstandard.ZstdDecompressor().decompressobj()
+        self.ready = bytearray()
 
     def read(self, size: int = -1) -> bytes:
-        block: bytes = self.stream.read(size)
-        self.left -= len(block)
-        if self.left < 0:
-            raise BundleError(str(self.archive), "more content than a bundle may have", "a smaller bundle")
-        return block
+        while not self.frame.eof and (size < 0 or len(self.ready) < size):
+            step = self.raw.read(self.STEP)
+            if not step:
+                raise _not_whole(self.archive, "it ends early")
+            block = self.frame.decompress(step)
+            self.left -= len(block)
+            if self.left < 0:
+                raise BundleError(str(self.archive), "more content than a bundle may have", "a smaller bundle")
+            self.ready += block
+        size = len(self.ready) if size < 0 else size
+        head = bytes(self.ready[:size])
+        del self.ready[:size]
+        return head
+
+    def finish(self) -> None:
+        """Read to the end, where the checksum is compared; nothing may follow."""
+        while self.read(1 << 20):
+            pass
+        if self.frame.unused_data or self.raw.read(1):
+            raise _not_whole(self.archive, "something follows its end")

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from edge_agent import manifest as bundle_manifest
-from edge_agent.runtime import RuntimeFault, open_model
+from edge_agent.runtime import InferenceError, open_model
 
 from stages.bundle import pack
 from stages.dataset import SPLITS, SampleSpec, Split
@@ -109,7 +109,7 @@ def golden_outputs(target: Passed, inputs: np.ndarray) -> np.ndarray:
     try:
         model = open_model(target.file, dict(target.export["io"]), threads=1)
         return np.concatenate([model.predict(inputs[i : i + 1]) for i in range(len(inputs))])
-    except RuntimeFault as error:
+    except InferenceError as error:
         raise StageError(
             str(target.file), str(error), "a model file as export.json describes it", "export it again"
         ) from None

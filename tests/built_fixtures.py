@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-import pytest
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.datasets import load_digits
@@ -33,14 +32,8 @@ LATENCY_MS = {"onnx-fp32": 0.012, "onnx-int8": 0.019}
 MEMORY_MB = 31.5
 
 
-@pytest.fixture
-def built(workspace: Path) -> Path:
-    """A workspace in which everything up to the gate has been written."""
-    build(workspace)
-    return workspace
-
-
 def build(root: Path) -> None:
+    """Write everything up to the gate below `root`, which holds the pipeline's parameters."""
     shared = yaml.safe_load((root / "params.yaml").read_text())
     shared |= {"task": "digits", "targets": TARGETS}
     (root / "params.yaml").write_text(yaml.safe_dump(shared, sort_keys=False))
@@ -130,6 +123,16 @@ def _write_data(root: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         for split, (_, labels_) in splits.items()
     }
     write_json(root / "reports" / "balance.json", {"splits": balance})
+    whole = {"value": 1.0, "threshold": 0.99, "passed": True, "measured": True, "worst_columns": []}
+    judged = dict.fromkeys(("completeness", "consistency", "accuracy", "timeliness", "validity"), whole)
+    write_json(
+        root / "reports" / "quality.json",
+        {
+            "overall": judged,
+            "sources": {"digits": {**judged, "rows": len(y), "quarantined": 2}},
+            "quarantine": {"rows": 2, "share": 2 / len(y), "reasons": {"values: out of range": 2}},
+        },
+    )
     return splits
 
 

@@ -14,6 +14,11 @@ def percent(value: float) -> str:
     return f"{100 * value:.4g}%"
 
 
+def interval(low: float, high: float) -> str:
+    """Bounds of a share; one digit is more than an interval knows."""
+    return f"{100 * low:.1f} to {100 * high:.1f}%"
+
+
 @dataclass(frozen=True)
 class Line:
     name: str
@@ -30,16 +35,20 @@ def curves(
     y_ticks = ticks(min(every), max(every))
     if share:
         y_ticks = [value for value in y_ticks if value <= 1.0] or y_ticks
-    x_ticks = [value for value in ticks(x[0], max(x[-1], x[0] + 1), 6) if value.is_integer()]
-    frame = axes(drawing, x_ticks, y_ticks, "epoch", y_label, percent if share else "{:g}".format)
+    reach = (x[0], max(x[-1], x[0] + 1))
+    x_ticks = [value for value in ticks(*reach, 6, whole=True) if reach[0] <= value <= reach[1]]
+    margin = 12 + 7.4 * max(len(line.name) for line in lines)
+    frame = axes(
+        drawing, x_ticks, y_ticks, "epoch", y_label, percent if share else "{:g}".format, margin=margin, x_range=reach
+    )
     if best is not None:
         mark, _ = frame.at(best, y_ticks[0])
         drawing.line(mark, frame.top, mark, frame.bottom, "mark")
-        drawing.text(mark, frame.top - 4, "kept", "note", "middle" if mark < frame.right - 30 else "end")
+        drawing.text(mark, frame.top - 4, "kept", "note", "middle")
     ends = [frame.at(x[-1], line.values[-1])[1] for line in lines]
-    for line, y in zip(lines, spread([end - 7 for end in ends], 15, frame.top + 10, frame.bottom - 6), strict=True):
+    for line, y in zip(lines, spread([end + 4 for end in ends], 15, frame.top + 4, frame.bottom), strict=True):
         drawing.path([frame.at(a, b) for a, b in zip(x, line.values, strict=True)], f"curve {line.style}")
-        drawing.text(min(frame.at(x[-1], 0)[0], frame.right) - 2, y, line.name, f"name {line.style}-text", "end")
+        drawing.text(frame.at(x[-1], 0)[0] + 6, y, line.name, f"name {line.style}-text")
     return drawing.markup()
 
 
@@ -130,7 +139,7 @@ def confusion(title: str, matrix: Sequence[Sequence[int]], classes: Sequence[str
     cell = min((WIDTH - left) / len(classes), 64)
     drawing = Drawing(title, top + cell * len(classes) + 4)
     drawing.text(left, 11, "predicted", "label")
-    drawing.text(10, top + 2, "actual", "label", "end", -90)
+    drawing.text(11, top + cell * len(classes) / 2, "actual", "label", "middle", -90)
     for i, name in enumerate(classes):
         short = shorten(name, 12)
         drawing.text(left - 7, top + cell * (i + 0.5) + 4, short, "tick", "end")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,7 @@ def render(name: str, data: Data, gate: Mapping[str, Any], reports: Path) -> str
     trained = _optional(reports / "train" / "summary.json", missing)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["percent"] = percent
+    environment.globals["interval"] = figures.interval
     sections = {
         "quality": _drawn(_quality, _optional(reports / "quality.json", missing), missing),
         "balance": _drawn(_balance, _optional(reports / "balance.json", missing), missing),
@@ -53,7 +53,7 @@ def render(name: str, data: Data, gate: Mapping[str, Any], reports: Path) -> str
         trained=trained,
         evaluated=evaluated,
         rows=[_row(target, gate, evaluated.get(target), trained) for target in targets],
-        checks={target: list(own) for target, own in groupby(gate["checks"], key=lambda check: check["target"])},
+        checks=_matrix(gate["checks"], targets),
         failures=[check for check in gate["checks"] if not check["passed"]],
         machines=sorted({_machine(report) for report in evaluated.values()}),
         missing=missing,
@@ -77,15 +77,17 @@ def _optional(path: Path, missing: list[str]) -> Any:
 def _history(path: Path, missing: list[str]) -> list[dict[str, float]]:
     try:
         with path.open(newline="", encoding="utf-8") as stream:
-            return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
+            rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
     except (OSError, ValueError, TypeError):
+        rows = []
+    if not rows:
         missing.append(path.as_posix())
-        return []
+    return rows
 
 
 def _drawn(draw: Any, report: Any, missing: list[str]) -> Any:
     """A report of another shape than the page knows must not hide the gate's verdict: that picture is left out."""
-    if not report:
+    if report is None:
         return None
     try:
         return draw(*report) if isinstance(report, tuple) else draw(report)
@@ -124,6 +126,14 @@ def _row(target: str, gate: Mapping[str, Any], report: Mapping[str, Any] | None,
     }
 
 
+def _matrix(checks: list[dict[str, Any]], targets: list[str]) -> list[tuple[str, list[dict[str, Any] | None]]]:
+    """Check name, then per target its check; None where the target is not judged by it."""
+    cells = {(check["name"], check["target"]): check for check in checks}
+    return [
+        (name, [cells.get((name, target)) for target in targets]) for name in dict.fromkeys(c["name"] for c in checks)
+    ]
+
+
 def _quality(report: Mapping[str, Any]) -> dict[str, Any]:
     bars = []
     for metric, own in report["overall"].items():
@@ -133,9 +143,9 @@ def _quality(report: Mapping[str, Any]) -> dict[str, Any]:
         bars.append(Bar(metric, own["value"], words, own["threshold"]))
     return {
         "picture": figures.bars("Data quality, each metric beside its threshold", bars, 1.0),
-        "sources": report.get("sources", {}),
-        "rows": report.get("rows"),
-        "quarantined": report.get("quarantined"),
+        "metrics": list(report["overall"]),
+        "sources": report["sources"],
+        "quarantine": report["quarantine"],
     }
 
 
@@ -217,7 +227,9 @@ def _tradeoffs(evaluated: Mapping[str, Mapping[str, Any]], gate: Mapping[str, An
     }
 
 
-def _mistakes(evaluated: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _mistakes(evaluated: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    if not evaluated:
+        return None
     first = next(iter(evaluated.values()))
     classes = list(first["per_class"])
     groups = {}

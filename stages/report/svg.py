@@ -74,13 +74,14 @@ def _hint(words: str) -> str:
     return f"<title>{escape(words)}</title>" if words else ""
 
 
-def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round values that cover [low, high]: multiples of 1, 2, 2.5 or 5 times a power of ten."""
+def ticks(low: float, high: float, about: int = 5, whole: bool = False) -> list[float]:
+    """Round values that cover [low, high]: multiples of 1, 2, 2.5 or 5 times a power of ten; `whole`: of integers."""
     if not high > low:
         low, high = low - 0.5, high + 0.5
     rough = (high - low) / max(about - 1, 1)
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= rough * 0.999)
+    steps = [power * m for m in (1, 2, 2.5, 5, 10) if power * m >= rough * 0.999]
+    step = max(1.0, next(s for s in steps if s.is_integer() or s < 1)) if whole else steps[0]
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(i * step, 12) for i in range(first, last + 1)]
 
@@ -111,15 +112,22 @@ def axes(
     y_label: str,
     y_format: Callable[[float], str],
     top: float = 26,
+    margin: float = 14,
+    x_range: tuple[float, float] | None = None,
 ) -> Frame:
     """Hairline grid, tick labels, and both axes' names; the y name stands above its axis, where it is read first."""
     labels = [y_format(value) for value in y_ticks]
     left = 12 + 6.6 * max(map(len, labels))
     frame = Frame(
-        (x_ticks[0], x_ticks[-1]), (y_ticks[0], y_ticks[-1]), left, top, drawing.width - 14, drawing.height - 38
+        x_range or (x_ticks[0], x_ticks[-1]),
+        (y_ticks[0], y_ticks[-1]),
+        left,
+        top,
+        drawing.width - margin,
+        drawing.height - 38,
     )
     for value, label in zip(y_ticks, labels, strict=True):
-        _, y = frame.at(x_ticks[0], value)
+        _, y = frame.at(frame.x[0], value)
         drawing.line(frame.left, y, frame.right, y, "grid")
         drawing.text(frame.left - 7, y + 4, label, "tick", "end")
     for value in x_ticks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,11 @@ COLUMNS = (
 )
 
 
+def _console() -> Console:
+    """As wide as the terminal; a pipe or a log has no width to keep."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+
+
 def print_gate(gate: Mapping[str, Any]) -> None:
     """Every check of the gate, and the reasons of those that failed below it."""
     table = Table(title=f"Gate: {gate['name']}", title_justify="left", title_style="bold", box=None, pad_edge=False)
@@ -35,7 +41,7 @@ def print_gate(gate: Mapping[str, Any]) -> None:
         target = check["target"] if check["target"] != before else ""
         table.add_row(target, check["name"], found, needed, PASS if check["passed"] else FAIL)
         before = check["target"]
-    console = Console(highlight=False)
+    console = _console()
     console.print(table)
     for check in gate["checks"]:
         if not check["passed"]:
@@ -56,7 +62,7 @@ def print_summary(name: str, rows: Sequence[Mapping[str, Any]], places: Sequence
     for row in rows:
         cells = [form.format(row[key]) if row.get(key) is not None else "-" for _, key, form in COLUMNS]
         table.add_row(row["target"], *cells, _verdict(row))
-    console = Console(highlight=False)
+    console = _console()
     console.print()
     console.print(table)
     console.print()
@@ -68,7 +74,7 @@ def _verdict(row: Mapping[str, Any]) -> str:
     if row["passed"]:
         return PASS
     reasons = ", ".join(row["failed"])
-    return f"{FAIL} {reasons}" if row["required"] else f"{FAIL}, left out: {reasons}"
+    return f"{FAIL}: {reasons}" if row["required"] else f"{FAIL}, left out: {reasons}"
 
 
 def _short(value: float | str | None) -> str:

@@ -1,0 +1,328 @@
+"""The gate: what passes, and that everything doubtful fails."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages import gate
+from stages.errors import GateError, ParameterError
+from stages.gate import Evidence, judge
+from stages.params import load
+from stages.params.deliver import Budget, Gate
+from tests.built_fixtures import build, change_report, edit, report
+
+DIGEST = "a" * 64
+ONE = {"value": 1.0, "low": 0.9, "high": 1.0}
+REPORT: dict[str, Any] = {
+    "accuracy": {"value": 0.97, "low": 0.95, "high": 0.98},
+    "f1_macro": {"value": 0.96, "low": 0.94, "high": 0.98},
+    "agreement": ONE,
+    "calibration_error": {"value": 0.03, "low": 0.02, "high": 0.05},
+    "size_bytes": 30_000,
+    "latency_ms": {"p95": {"value": 0.1, "low": 0.09, "high": 0.12}},
+    "memory_mb": {"value": 40.0, "low": 39.0, "high": 41.0},
+}
+TRAINED = {"test": {"accuracy": 0.98, "f1_macro": 0.98}, "size_bytes": 600_000}
+BUDGET = {"required": True, "size_kb": 40.0, "compression": 10.0, "latency_p95_ms": 5.0, "memory_mb": 200.0}
+
+
+def gate_of(budgets: dict[str, dict[str, Any]] | None = None, **changed: Any) -> Gate:
+    values: dict[str, Any] = {
+        "metrics": {"accuracy": 0.95, "f1_macro": 0.95},
+        "retention": {"accuracy": 0.98},
+        "agreement": 0.95,
+        "calibration_error": 0.1,
+        "targets": budgets or {"onnx-int8": BUDGET},
+    }
+    return Gate.model_validate(values | changed)
+
+
+def evidence(fault: str = "", **changed: Any) -> Evidence:
+    return Evidence(REPORT | changed, DIGEST, DIGEST, fault)
+
+
+def failed(verdict: gate.Verdict) -> set[str]:
+    return {check.name for check in verdict.failures()}
+
+
+def test_good_numbers_pass_every_check() -> None:
+    verdict = judge(gate_of(), {"onnx-int8": evidence()}, TRAINED)
+
+    assert verdict.passed, verdict.failures()
+    assert {check.name for check in verdict.checks} == {
+        "report", "accuracy", "f1_macro", "retention.accuracy", "agreement", "calibration_error",
+        "size_kb", "compression", "latency_p95_ms", "memory_mb",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "budget", "check"),
+    [
+        ({"metrics": {"accuracy": 0.971}}, {}, "accuracy"),
+        ({"metrics": {"precision_weighted": 0.5}}, {}, "precision_weighted"),
+        ({"retention": {"accuracy": 0.99}}, {}, "retention.accuracy"),
+        ({"retention": {"f1_macro": 0.99}}, {}, "retention.f1_macro"),
+        ({"calibration_error": 0.02}, {}, "calibration_error"),
+        ({}, {"size_kb": 29.9}, "size_kb"),
+        ({}, {"compression": 20.1}, "compression"),
+        ({}, {"latency_p95_ms": 0.09}, "latency_p95_ms"),
+        ({}, {"memory_mb": 39.9}, "memory_mb"),
+    ],
+)
+def test_every_threshold_can_fail(changed: dict[str, Any], budget: dict[str, Any], check: str) -> None:
+    verdict = judge(gate_of({"onnx-int8": BUDGET | budget}, **changed), {"onnx-int8": evidence()}, TRAINED)
+
+    assert not verdict.passed
+    assert failed(verdict) == {check}
+    assert all(one.reason for one in verdict.failures())
+
+
+def test_agreement_can_fail() -> None:
+    low = {"value": 0.94, "low": 0.9, "high": 0.96}
+    assert failed(judge(gate_of(), {"onnx-int8": evidence(agreement=low)}, TRAINED)) == {"agreement"}
+
+
+def test_a_value_at_its_threshold_passes() -> None:
+    exact = gate_of({"onnx-int8": BUDGET | {"size_kb": 30.0, "compression": 20.0}}, metrics={"accuracy": 0.97})
+    assert judge(exact, {"onnx-int8": evidence()}, TRAINED).passed
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None, "0.99", True, [], {"value": math.nan}, {}])
+def test_what_is_no_finite_number_fails(value: Any) -> None:
+    verdict = judge(gate_of(), {"onnx-int8": evidence(accuracy=value)}, TRAINED)
+
+    assert failed(verdict) == {"accuracy", "retention.accuracy"}
+    (check, _) = verdict.failures()
+    assert check.value is None
+    assert "accuracy" in check.reason
+
+
+def test_a_missing_metric_fails_with_its_name() -> None:
+    known = {name: value for name, value in REPORT.items() if name != "latency_ms"}
+    verdict = judge(gate_of(), {"onnx-int8": Evidence(known, DIGEST, DIGEST, "")}, TRAINED)
+
+    (check,) = verdict.failures()
+    assert check.reason == "latency_ms.p95 is missing from its report"
+
+
+@pytest.mark.parametrize("trained", [{}, {"test": {"accuracy": 0.0}, "size_bytes": 0}, {"test": None}])
+def test_without_the_trained_model_there_is_no_retention_and_no_compression(trained: dict[str, Any]) -> None:
+    expected = {"retention.accuracy"} if trained.get("size_bytes") == 0 else {"retention.accuracy", "compression"}
+    assert failed(judge(gate_of(), {"onnx-int8": evidence()}, trained)) >= expected
+
+
+def test_numbers_of_another_file_all_fail() -> None:
+    verdict = judge(gate_of(), {"onnx-int8": evidence(fault="it is stale")}, TRAINED)
+
+    assert failed(verdict) == {check.name for check in verdict.checks}
+    assert {check.reason for check in verdict.checks} == {"it is stale"}
+
+
+def test_nothing_judged_does_not_pass() -> None:
+    nothing = {"required": True, "size_kb": None, "compression": None, "latency_p95_ms": None, "memory_mb": None}
+    empty = gate_of({"onnx-int8": nothing}, metrics={}, retention={}, agreement=None, calibration_error=None)
+
+    verdict = judge(empty, {"onnx-int8": evidence()}, TRAINED)
+
+    assert not verdict.passed
+    assert failed(verdict) == {"thresholds"}
+
+
+def test_no_target_does_not_pass() -> None:
+    assert not judge(gate_of(), {}, TRAINED).passed
+
+
+def test_an_optional_target_that_fails_is_left_out_and_the_gate_passes() -> None:
+    tight = BUDGET | {"required": False, "size_kb": 1.0}
+    both = gate_of({"onnx-fp32": BUDGET, "onnx-int8": tight})
+
+    verdict = judge(both, {"onnx-fp32": evidence(), "onnx-int8": evidence()}, TRAINED)
+
+    assert verdict.passed
+    assert not verdict.targets["onnx-int8"].passed
+    assert verdict.targets["onnx-int8"].failed == ["size_kb"]
+
+
+def test_optional_targets_that_all_fail_do_not_pass() -> None:
+    tight = BUDGET | {"required": False, "size_kb": 1.0}
+    assert not judge(gate_of({"onnx-int8": tight}), {"onnx-int8": evidence()}, TRAINED).passed
+
+
+def test_a_required_target_that_fails_fails_the_gate() -> None:
+    both = gate_of({"onnx-fp32": BUDGET, "onnx-int8": BUDGET | {"size_kb": 1.0}})
+    assert not judge(both, {"onnx-fp32": evidence(), "onnx-int8": evidence()}, TRAINED).passed
+
+
+def test_budgets_of_a_target_that_is_not_built_judge_nothing() -> None:
+    both = gate_of({"onnx-fp32": BUDGET, "onnx-int8": BUDGET})
+    verdict = judge(both, {"onnx-int8": evidence()}, TRAINED)
+
+    assert verdict.passed
+    assert list(verdict.targets) == ["onnx-int8"]
+
+
+def test_a_built_target_without_budgets_is_an_error() -> None:
+    with pytest.raises(ParameterError, match=r"gate\.targets\.tflite-int8"):
+        judge(gate_of(), {"onnx-int8": evidence(), "tflite-int8": evidence()}, TRAINED)
+
+
+def test_the_same_numbers_give_the_same_verdict() -> None:
+    assert judge(gate_of(), {"onnx-int8": evidence()}, TRAINED) == judge(gate_of(), {"onnx-int8": evidence()}, TRAINED)
+
+
+@pytest.mark.parametrize(
+    ("block", "values", "said"),
+    [
+        ("metrics", {"acuracy": 0.9}, ["acuracy", "accuracy", "f1_macro", "recall_weighted"]),
+        ("retention", {"f1": 0.9}, ["gate.retention", "accuracy", "f1_macro"]),
+        ("metrics", {"accuracy": math.nan}, ["gate.metrics.accuracy", "finite"]),
+        ("calibration_error", "low", ["gate.calibration_error", "'low'"]),
+    ],
+)
+def test_an_unknown_metric_or_a_wrong_value_names_what_is_known(
+    workspace: Path, block: str, values: Any, said: list[str]
+) -> None:
+    edit(workspace, lambda task: task["gate"].update({block: values}))
+
+    with pytest.raises(ParameterError) as error:
+        load()
+
+    for word in said:
+        assert word in str(error.value)
+
+
+def test_infinite_budgets_are_refused() -> None:
+    with pytest.raises(ValueError, match="finite"):
+        Budget.model_validate(BUDGET | {"size_kb": math.inf})
+
+
+@pytest.fixture
+def built(workspace: Path) -> Path:
+    build(workspace)
+    return workspace
+
+
+def run_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["gate"])
+    gate.main()
+
+
+def verdict_of(root: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((root / "reports" / "gate.json").read_text())
+    return value
+
+
+def reasons(root: Path) -> str:
+    return "\n".join(check["reason"] for check in verdict_of(root)["checks"])
+
+
+def test_real_files_pass_and_every_output_is_written(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_gate(monkeypatch)
+
+    judged = verdict_of(built)
+    assert judged["passed"]
+    assert set(judged["checks"][0]) == {"name", "target", "value", "operator", "threshold", "passed", "reason"}
+    flat = json.loads((built / "reports" / "metrics.json").read_text())
+    assert flat["onnx-fp32"]["accuracy"] == report(built, "onnx-fp32")["accuracy"]["value"]
+    assert flat["onnx-fp32"]["size_kb"] == (built / "models/exported/onnx-fp32/model.onnx").stat().st_size / 1000
+    assert flat["onnx-fp32"]["retention"] == 1.0
+    assert (built / "reports" / "index.html").exists()
+
+
+def test_a_report_of_another_file_is_stale(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change_report(built, "onnx-fp32", model_sha256="0" * 64)
+
+    with pytest.raises(GateError, match="did not pass"):
+        run_gate(monkeypatch)
+
+    assert "measured on another file" in reasons(built)
+    assert verdict_of(built)["targets"]["onnx-int8"]["passed"]
+
+
+def test_a_file_exchanged_after_its_export_is_stale(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (built / "models/exported/onnx-int8/model.onnx").open("ab") as stream:
+        stream.write(b"\0")
+
+    with pytest.raises(GateError):
+        run_gate(monkeypatch)
+
+    assert "describes another file" in reasons(built)
+
+
+@pytest.mark.parametrize(
+    ("gone", "said"),
+    [
+        ("reports/evaluate/onnx-fp32/metrics.json", "metrics.json is missing"),
+        ("models/exported/onnx-fp32/model.onnx", "model.onnx is missing"),
+        ("models/exported/onnx-fp32/export.json", "export.json is missing"),
+        ("reports/train/summary.json", "test.accuracy is missing from reports/train/summary.json"),
+    ],
+)
+def test_what_is_missing_fails_and_the_page_is_there_to_look_at(
+    built: Path, monkeypatch: pytest.MonkeyPatch, gone: str, said: str
+) -> None:
+    (built / gone).unlink()
+
+    with pytest.raises(GateError):
+        run_gate(monkeypatch)
+
+    assert said in reasons(built)
+    assert "did not pass" in (built / "reports" / "index.html").read_text()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "\x00\x01"])
+def test_a_report_that_is_no_json_object_fails(built: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+    (built / "reports/evaluate/onnx-fp32/metrics.json").write_text(content)
+
+    with pytest.raises(GateError):
+        run_gate(monkeypatch)
+
+    assert "JSON" in reasons(built)
+
+
+def test_nan_in_a_report_fails_and_gate_json_stays_json(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change_report(built, "onnx-fp32", accuracy={"value": math.nan, "low": math.nan, "high": math.nan})
+
+    with pytest.raises(GateError):
+        run_gate(monkeypatch)
+
+    text = (built / "reports" / "gate.json").read_text()
+    assert "NaN" not in text
+    assert "accuracy in its report is nan" in reasons(built)
+
+
+def test_the_command_says_what_failed_and_exits_non_zero(built: Path) -> None:
+    edit(built, lambda task: task["gate"]["metrics"].update(accuracy=0.999))
+
+    done = subprocess.run([sys.executable, "-m", "stages.gate"], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "is not >= 0.999" in done.stderr
+    assert "FAIL" in done.stdout
+    assert not verdict_of(built)["passed"]
+
+
+def test_the_verdict_does_not_hang_on_where_it_is_made(
+    workspace: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path_factory.mktemp("other")
+    for name in ("params.yaml", "tasks"):
+        (other / name).symlink_to(workspace / name)
+    build(workspace)
+    for name in ("models", "reports", "data"):
+        subprocess.run(["cp", "-r", str(workspace / name), str(other / name)], check=True)
+
+    run_gate(monkeypatch)
+    monkeypatch.chdir(other)
+    run_gate(monkeypatch)
+
+    for name in ("gate.json", "metrics.json", "index.html"):
+        assert (other / "reports" / name).read_bytes() == (workspace / "reports" / name).read_bytes()
