@@ -56,6 +56,7 @@ def build(spec: SampleSpec, params: Train, scale: float = 1.0) -> Network:
             hidden=[scaled(rnn.hidden)] * rnn.layers,
             frame=rnn.frame,
             hop=rnn.hop,
+            pool=rnn.pool,
             dropout=rnn.dropout,
         )
     transformer = params.transformer

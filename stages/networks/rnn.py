@@ -22,17 +22,20 @@ class Rnn(Network):
 
     Images: rows from top to bottom. Spectral features: one frame of them per step, so that `frame` and `hop`
     are the features' own and the parameters of that name are not read.
-    The network's answer is the classifier's on the state after the last whole frame.
+    The classifier reads the output of the last step (`pool: last`), or of every unit its highest output so far, 0 at
+    least (`pool: max`), which does not fade while silence follows; that is one more state.
     """
 
     kind = "rnn"
 
-    def __init__(self, spec: SampleSpec, *, cell: str, hidden: list[int], frame: int, hop: int, dropout: float) -> None:
+    def __init__(
+        self, spec: SampleSpec, *, cell: str, hidden: list[int], frame: int, hop: int, pool: str, dropout: float
+    ) -> None:
         super().__init__(spec)
         if spec.features is not None:
             frame, hop = spec.features.frame, spec.features.hop
         self.frame, self.hop = frame, hop
-        self.cell, self.dropout = cell, dropout
+        self.cell, self.pool, self.dropout = cell, pool, dropout
         self.steps = (spec.shape[1] - frame) // hop + 1
         if self.steps < 1:
             raise ParameterError(
@@ -42,7 +45,7 @@ class Rnn(Network):
             )
         with torch.no_grad():
             width = self.preprocess(torch.zeros(1, *self.frame_shape)).numel()
-        self.body = RnnBody(width, len(spec.classes), cell, hidden, dropout)
+        self.body = RnnBody(width, len(spec.classes), cell, hidden, pool, dropout)
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
@@ -50,7 +53,7 @@ class Rnn(Network):
         return (self.spec.shape[0], self.frame, *self.spec.shape[2:])
 
     def initial_states(self, batch: int) -> tuple[Tensor, ...]:
-        """Zeros; per layer [batch, hidden], for LSTM the output and then the cell."""
+        """Zeros [batch, hidden]: per layer the output, for LSTM then the cell; at the end the highest output."""
         return self.body.initial_states(batch)
 
     def step(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
@@ -75,6 +78,7 @@ class Rnn(Network):
             "hidden": [layer.hidden for layer in self.body.layers],
             "frame": self.frame,
             "hop": self.hop,
+            "pool": self.pool,
             "dropout": self.dropout,
         }
 
@@ -82,8 +86,9 @@ class Rnn(Network):
 class RnnBody(nn.Module):
     """Layers of cells, dropout between them, a classifier on the last one's output. Reads [B, steps, width]."""
 
-    def __init__(self, width: int, classes: int, cell: str, hidden: list[int], dropout: float) -> None:
+    def __init__(self, width: int, classes: int, cell: str, hidden: list[int], pool: str, dropout: float) -> None:
         super().__init__()
+        self.highest = pool == "max"
         kind = {"gru": GruCell, "lstm": LstmCell}[cell]
         inputs = [width, *hidden[:-1]]
         self.layers: Any = nn.ModuleList(kind(wide, out) for wide, out in zip(inputs, hidden, strict=True))
@@ -92,7 +97,10 @@ class RnnBody(nn.Module):
 
     def initial_states(self, batch: int) -> tuple[Tensor, ...]:
         weight = self.classifier.weight
-        return tuple(weight.new_zeros(batch, layer.hidden) for layer in self.layers for _ in range(layer.states))
+        widths = [layer.hidden for layer in self.layers for _ in range(layer.states)]
+        if self.highest:
+            widths.append(self.layers[-1].hidden)
+        return tuple(weight.new_zeros(batch, width) for width in widths)
 
     def step(self, z: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         """One frame [B, width] -> (logits, *new states)."""
@@ -102,13 +110,17 @@ class RnnBody(nn.Module):
             new = layer(z, *own)
             after.extend(new)
             z = self.dropout(new[0])
+        if self.highest:
+            z = torch.maximum(z, states[-1])
+            after.append(z)
         return (self.classifier(z), *after)
 
     def forward(self, frames: Tensor) -> Tensor:
         z = frames
         for layer in self.layers:
             z = self.dropout(layer.sequence(z))
-        logits: Tensor = self.classifier(z[:, -1])
+        pooled = z.amax(dim=1).clamp_min(0) if self.highest else z[:, -1]
+        logits: Tensor = self.classifier(pooled)
         return logits
 
 

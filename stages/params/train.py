@@ -28,7 +28,8 @@ class Cnn(Block):
 
 class Rnn(Block):
     """Each step reads `frame` samples of the time axis (images: rows), a step every `hop` samples; with spectral
-    features each step reads one frame of them, and `frame` and `hop` are those of `prepare.features`.
+    features each step reads one frame of them, and `frame` and `hop` are those of `prepare.features`. `pool` is
+    what the classifier reads: the last output, or of every unit its highest.
     """
 
     cell: Literal["gru", "lstm"]
@@ -36,6 +37,7 @@ class Rnn(Block):
     layers: int = Field(gt=0)
     frame: int = Field(gt=0)
     hop: int = Field(gt=0)
+    pool: Literal["last", "max"]
     dropout: float = Field(ge=0, lt=1)
 
 
