@@ -137,7 +137,7 @@ def _check(
     if fault or value is None:
         return Check(name, target, value, operator, threshold, False, fault or missing)
     passed = OPERATORS[operator](value, threshold)
-    reason = "" if passed else f"{value:.6g} is not {operator} {threshold:.6g}"
+    reason = "" if passed else f"{value:.6g} is {'below' if operator == '>=' else 'above'} {threshold:.6g}"
     return Check(name, target, value, operator, threshold, passed, reason)
 
 

@@ -305,7 +305,7 @@ def test_the_command_says_what_failed_and_exits_non_zero(built: Path) -> None:
 
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert "is not >= 0.999" in done.stderr
+    assert "is below 0.999" in done.stderr
     assert "FAIL" in done.stdout
     assert not verdict_of(built)["passed"]
 

@@ -61,24 +61,30 @@ class Point:
 
 
 def scatter(title: str, points: Sequence[Point], x_label: str, y_label: str) -> Markup:
-    """One marker per target with its intervals. A target that failed is hollow, and its label says so."""
-    drawing = Drawing(title, 270)
+    """One marker per target with its intervals, named below. A target that failed is hollow, and its name says so."""
+    legend = 20.0 * ((len(points) + 1) // 2)
+    drawing = Drawing(title, 262)
     y_ticks = ticks(min(p.y[1] for p in points), max(p.y[2] for p in points))
     y_ticks = [value for value in y_ticks if value <= 1.0] or y_ticks
     frame = axes(drawing, ticks(0, max(p.x[2] for p in points) * 1.02), y_ticks, x_label, y_label, percent)
-    middles = [frame.at(p.x[0], p.y[0]) for p in points]
-    heights = spread([y - 9 for _, y in middles], 15, frame.top + 9, frame.bottom - 6)
-    for shape, (point, (x, y), label) in enumerate(zip(points, middles, heights, strict=True)):
+    places = []
+    for shape, point in enumerate(points):
         style = f"s{shape % 4 + 1}"
+        x, y = frame.at(point.x[0], point.y[0])
         (_, low), (_, high) = frame.at(0, point.y[1]), frame.at(0, min(point.y[2], y_ticks[-1]))
         drawing.line(x, low, x, high, f"whisker {style}-line")
         (left, _), (right, _) = frame.at(point.x[1], 0), frame.at(point.x[2], 0)
         drawing.line(left, y, right, y, f"whisker {style}-line")
         hint = f"{point.name}: {percent(point.y[0])} at {point.x[0]:.4g}"
-        drawing.marker(x, y, shape, style if point.passed else f"{style} hollow", hint=hint)
+        column, row = shape % 2, shape // 2
+        named = (12 + column * WIDTH / 2, drawing.height + 14 + 20 * row)
+        look = style if point.passed else f"{style} hollow"
+        places += [(x, y, shape, look, hint), (*named, shape, look, "")]
         words = point.name if point.passed else f"{point.name} (failed)"
-        ahead = x < frame.left + 0.62 * (frame.right - frame.left)
-        drawing.text(x + 9 if ahead else x - 9, label, words, f"name {style}-text", "start" if ahead else "end")
+        drawing.text(named[0] + 12, named[1] + 4, words, f"name {style}-text")
+    for x, y, shape, style, hint in places:  # over every whisker
+        drawing.marker(x, y, shape, style, hint=hint)
+    drawing.height += legend + 4
     return drawing.markup()
 
 

@@ -54,7 +54,7 @@ def render(name: str, data: Data, gate: Mapping[str, Any], reports: Path) -> str
         evaluated=evaluated,
         rows=[_row(target, gate, evaluated.get(target), trained) for target in targets],
         checks=_matrix(gate["checks"], targets),
-        failures=[check for check in gate["checks"] if not check["passed"]],
+        failures=_failures(gate["checks"]),
         machines=sorted({_machine(report) for report in evaluated.values()}),
         missing=missing,
         **sections,
@@ -126,6 +126,13 @@ def _row(target: str, gate: Mapping[str, Any], report: Mapping[str, Any] | None,
     }
 
 
+def _failures(checks: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Check name, then what it found in each target that failed it."""
+    failed = [check for check in checks if not check["passed"]]
+    names = dict.fromkeys(check["name"] for check in failed)
+    return [(name, [check for check in failed if check["name"] == name]) for name in names]
+
+
 def _matrix(checks: list[dict[str, Any]], targets: list[str]) -> list[tuple[str, list[dict[str, Any] | None]]]:
     """Check name, then per target its check; None where the target is not judged by it."""
     cells = {(check["name"], check["target"]): check for check in checks}
@@ -138,9 +145,10 @@ def _quality(report: Mapping[str, Any]) -> dict[str, Any]:
     bars = []
     for metric, own in report["overall"].items():
         words = f"{percent(own['value'])}, needed {percent(own['threshold'])}"
-        if not own.get("measured", True):
-            words = "nothing in the contract to measure"
-        bars.append(Bar(metric, own["value"], words, own["threshold"]))
+        if own["measured"]:
+            bars.append(Bar(metric, own["value"], words, own["threshold"]))
+        else:
+            bars.append(Bar(metric, 0.0, "no rule in the contract, so nothing to measure"))
     return {
         "picture": figures.bars("Data quality, each metric beside its threshold", bars, 1.0),
         "metrics": list(report["overall"]),
@@ -233,7 +241,7 @@ def _mistakes(evaluated: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | No
     first = next(iter(evaluated.values()))
     classes = list(first["per_class"])
     groups = {}
-    if len(first["by_group"]) <= MANY and all(own["samples"] >= FEW for own in first["by_group"].values()):
+    if 0 < len(first["by_group"]) <= MANY and all(own["samples"] >= FEW for own in first["by_group"].values()):
         for target, report in evaluated.items():
             rows = [
                 Bar(name, own["accuracy"], f"{percent(own['accuracy'])} of {own['samples']:,}")

@@ -28,7 +28,7 @@ def _console() -> Console:
 
 
 def print_gate(gate: Mapping[str, Any]) -> None:
-    """Every check of the gate, and the reasons of those that failed below it."""
+    """Every check of the gate; below it why a target that is not required is left out."""
     table = Table(title=f"Gate: {gate['name']}", title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("target")
     table.add_column("check")
@@ -44,11 +44,9 @@ def print_gate(gate: Mapping[str, Any]) -> None:
     console = _console()
     console.print(table)
     for check in gate["checks"]:
-        if not check["passed"]:
-            console.print(f"{FAIL} {check['target']} {check['name']}: {check['reason']}", soft_wrap=True)
-    for target, own in gate["targets"].items():
-        if not own["passed"] and not own["required"]:
-            console.print(f"{target} is not required and is left out of the bundle: {', '.join(own['failed'])}")
+        if gate["passed"] and not check["passed"]:  # where the gate fails, the stage ends with these lines
+            reason = f"{check['target']} is left out of the bundle, since {check['name']}: {check['reason']}"
+            console.print(reason, soft_wrap=True, markup=False)
     console.print(f"gate: {PASS if gate['passed'] else FAIL}")
 
 
