@@ -46,7 +46,9 @@ def interpolate(table: ir.Table, columns: list[str], group: list[str], time: str
     for name in columns:
         table = table.mutate(
             _value=table[name].cast("float64"),
-            _at=table[time].epoch_seconds().cast("float64") + table[time].microsecond().cast("float64") / 1e6,
+            # NOTE: epoch_seconds of DuckDB has a fraction, that of Spark has none; of a whole second they agree.
+            _at=table[time].truncate("s").epoch_seconds().cast("float64")
+            + table[time].microsecond().cast("float64") / 1e6,
         )
         upto = ibis.window(group_by=group, order_by=ibis.asc(table[time]), preceding=None, following=0)
         onwards = ibis.window(group_by=group, order_by=ibis.desc(table[time]), preceding=None, following=0)

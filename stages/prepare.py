@@ -71,6 +71,17 @@ def handle_missing(table: ir.Table, params: Params) -> tuple[ir.Table, Missing]:
     return kept, Missing(method, holes, _rows(table) - _rows(kept))
 
 
+def refuse_no_rows(table: ir.Table, dropped: int) -> None:
+    """Raise ContractError where nothing is left to prepare."""
+    if _rows(table) == 0:
+        raise ContractError(
+            str(VALIDATED),
+            "no row is left" + (f", {dropped} were dropped for missing values" if dropped else ""),
+            "rows",
+            "choose another method (prepare.missing)" if dropped else "run python -m stages.validate on a snapshot",
+        )
+
+
 def fill_missing(table: ir.Table, found: Missing, train: ir.Table, params: Params) -> ir.Table:
     """Fill the holes that `handle_missing` counted. Raises ContractError where there is nothing to fill them from."""
     from stages import missing
@@ -139,6 +150,7 @@ def prepare(engine: Engine, paths: list[Path], prepared: Path, params: Params) -
     from stages.splits import refuse_poor_splits
 
     table, found = handle_missing(engine.read(paths), params)
+    refuse_no_rows(table, found.dropped)
     splits = split_rows(engine, table, params)
     if found.holes and found.method in ("mean", "median"):
         table = fill_missing(table, found, splits.rows_of("train", engine, table), params)

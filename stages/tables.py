@@ -84,7 +84,9 @@ class Engine:
         """A small table from memory."""
         name = self._next()
         if self.name == "duckdb":
-            return self._connection.create_table(name, pa.Table.from_pandas(frame, preserve_index=False), temp=True)
+            # NOTE: create_table of ibis 12 writes SQL that DuckDB 2.0 does not read.
+            self._connection.con.register(name, pa.Table.from_pandas(frame, preserve_index=False))
+            return self._connection.table(name)
         self._connection._session.createDataFrame(frame).createOrReplaceTempView(name)
         return self._connection.table(name)
 
