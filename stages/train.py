@@ -49,7 +49,7 @@ def train(params: Params) -> None:
     fabric = fit.start(params)
     torch.manual_seed(params.seed)
     network = networks.build(data.spec, params.train)
-    network.preprocess.fit_bands(fit.training_batches(data, params.train.batch_size))
+    network.preprocess.fit(fit.training_batches(data, params.train.batch_size))
     folder = fit.resume_folder("train", params, [PREPARED], fabric)
     objective = fit.cross_entropy(data, params.train, fabric.device)
     with fit.Progress(f"train {params.train.network}", params.train.epochs, fabric.is_global_zero) as progress:

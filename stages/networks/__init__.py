@@ -41,6 +41,7 @@ def build(spec: SampleSpec, params: Train, scale: float = 1.0) -> Network:
         cnn = params.cnn
         return Cnn(
             spec,
+            bins=params.quantile_bins,
             channels=[scaled(width) for width in cnn.channels],
             kernel=cnn.kernel,
             pool=cnn.pool,
@@ -52,6 +53,7 @@ def build(spec: SampleSpec, params: Train, scale: float = 1.0) -> Network:
         rnn = params.rnn
         return Rnn(
             spec,
+            bins=params.quantile_bins,
             cell=rnn.cell,
             hidden=[scaled(rnn.hidden)] * rnn.layers,
             frame=rnn.frame,
@@ -63,6 +65,7 @@ def build(spec: SampleSpec, params: Train, scale: float = 1.0) -> Network:
     width = scaled(transformer.width, transformer.heads)
     return Transformer(
         spec,
+        bins=params.quantile_bins,
         width=width,
         heads=transformer.heads,
         head_width=width // transformer.heads,

@@ -17,10 +17,10 @@ class Network(nn.Module):
     kind: str
     body: Any
 
-    def __init__(self, spec: SampleSpec) -> None:
+    def __init__(self, spec: SampleSpec, bins: int) -> None:
         super().__init__()
-        self.spec = spec
-        self.preprocess = Preprocess(spec)
+        self.spec, self.bins = spec, bins
+        self.preprocess = Preprocess(spec, bins)
 
     @property
     def body_shape(self) -> tuple[int, ...]:

@@ -21,14 +21,24 @@ class Cnn(Network):
     kind = "cnn"
 
     def __init__(
-        self, spec: SampleSpec, *, channels: list[int], kernel: int, pool: int, head: str, hidden: int, dropout: float
+        self,
+        spec: SampleSpec,
+        *,
+        bins: int,
+        channels: list[int],
+        kernel: int,
+        pool: int,
+        head: str,
+        hidden: int,
+        dropout: float,
     ) -> None:
-        super().__init__(spec)
+        super().__init__(spec, bins)
         self.kernel, self.pool, self.head, self.dropout = kernel, pool, head, dropout
         self.body = CnnBody(self.body_shape, len(spec.classes), channels, kernel, pool, head, hidden, dropout)
 
     def sizes(self) -> dict[str, Any]:
         return {
+            "bins": self.bins,
             "channels": [block[0].out_channels for block in self.body.blocks],
             "kernel": self.kernel,
             "pool": self.pool,

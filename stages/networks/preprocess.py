@@ -16,16 +16,19 @@ POWER_FLOOR = 1e-6  # -60 dB of a full-scale tone: digital silence looks like a 
 
 
 class Preprocess(nn.Module):
-    """(x - center) / scale per channel; with `spec.features`, then log-mel or MFCC frames and a scaling per band.
+    """(x - center) / scale per channel; with `spec.features`, then log-mel or MFCC frames and a scaling per band;
+    with `bins`, then each channel of a series as `bins` channels, see QuantileBins.
 
-    Input [B, *spec.shape] in raw units. Output the same shape, or with features [B, 1, bands, frames].
+    Input [B, *spec.shape] in raw units. Output the same shape, or with features [B, 1, bands, frames], or with
+    bins [B, C * bins, T].
     """
 
     center: Tensor
     scale: Tensor
 
-    def __init__(self, spec: SampleSpec) -> None:
+    def __init__(self, spec: SampleSpec, bins: int = 0) -> None:
         super().__init__()
+        self.bins = QuantileBins(spec.shape[0], bins) if bins else None
         broadcast = (1, -1) + (1,) * (len(spec.shape) - 1)
         self.register_buffer("center", torch.tensor(spec.scaling.center, dtype=torch.float32).view(broadcast))
         self.register_buffer("scale", torch.tensor(spec.scaling.scale, dtype=torch.float32).view(broadcast))
@@ -36,13 +39,21 @@ class Preprocess(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         scaled = (x - self.center) / self.scale
-        return scaled if self.features is None else self.features(scaled)
+        if self.features is not None:
+            return self.features(scaled)
+        return scaled if self.bins is None else self.bins(scaled)
 
     @torch.no_grad()
-    def fit_bands(self, batches: Iterable[Tensor]) -> None:
-        """Set the scaling per band to mean 0 and deviation 1 over `batches` of training samples (raw units)."""
-        if self.features is None:
-            return
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Take what the training samples decide (`batches`, in raw units): the scaling per band, the bins' edges."""
+        if self.features is not None:
+            self._fit_bands(batches)
+        if self.bins is not None:
+            rows = [((batch - self.center) / self.scale).transpose(0, 1).flatten(1) for batch in batches]
+            self.bins.fit(torch.cat(rows, dim=1))
+
+    def _fit_bands(self, batches: Iterable[Tensor]) -> None:
+        assert self.features is not None
         self.features.band_center.zero_()
         self.features.band_scale.fill_(1.0)
         count, total, squares = 0, torch.zeros(()), torch.zeros(())
@@ -55,6 +66,37 @@ class Preprocess(nn.Module):
         deviation = (squares / count - mean**2).clamp_min(0).sqrt().clamp_min(1e-3)
         self.features.band_center.copy_(mean.view(1, 1, -1, 1))
         self.features.band_scale.copy_(deviation.view(1, 1, -1, 1))
+
+
+class QuantileBins(nn.Module):
+    """Piecewise linear encoding (Gorishniy et al. 2022): per channel and bin between two quantiles of the training
+    split how much of the bin lies below the value, 0 to 1. [B, C, T] -> [B, C * bins, T].
+
+    A machine that runs in several regimes has one spread over all of them and another within each; what is small
+    beside the first may be all there is to see. Bins are as narrow as the values are dense.
+    """
+
+    slope: Tensor
+    offset: Tensor
+
+    def __init__(self, channels: int, bins: int) -> None:
+        super().__init__()
+        self.channels, self.count = channels, bins
+        self.register_buffer("slope", torch.zeros(channels * bins, channels, 1))
+        self.register_buffer("offset", torch.zeros(channels * bins))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv1d(x, self.slope, self.offset).clamp(0.0, 1.0)
+
+    def fit(self, values: Tensor) -> None:
+        """Edges from scaled values [C, N]. A bin is never narrower than 1/1000 of the channel's scale."""
+        shares = np.linspace(0, 1, self.count + 1)
+        for channel, row in enumerate(values.double().numpy()):
+            edges = np.quantile(row, shares)
+            width = np.maximum(np.diff(edges), 1e-3)
+            place = slice(channel * self.count, (channel + 1) * self.count)
+            self.slope[place, channel, 0] = torch.from_numpy(1 / width).float()
+            self.offset[place] = torch.from_numpy(-edges[:-1] / width).float()
 
 
 class SpectralFeatures(nn.Module):

@@ -29,9 +29,18 @@ class Rnn(Network):
     kind = "rnn"
 
     def __init__(
-        self, spec: SampleSpec, *, cell: str, hidden: list[int], frame: int, hop: int, pool: str, dropout: float
+        self,
+        spec: SampleSpec,
+        *,
+        bins: int,
+        cell: str,
+        hidden: list[int],
+        frame: int,
+        hop: int,
+        pool: str,
+        dropout: float,
     ) -> None:
-        super().__init__(spec)
+        super().__init__(spec, bins)
         if spec.features is not None:
             frame, hop = spec.features.frame, spec.features.hop
         self.frame, self.hop = frame, hop
@@ -74,6 +83,7 @@ class Rnn(Network):
 
     def sizes(self) -> dict[str, Any]:
         return {
+            "bins": self.bins,
             "cell": self.cell,
             "hidden": [layer.hidden for layer in self.body.layers],
             "frame": self.frame,

@@ -26,6 +26,7 @@ class Transformer(Network):
         self,
         spec: SampleSpec,
         *,
+        bins: int,
         width: int,
         heads: int,
         head_width: int,
@@ -33,7 +34,7 @@ class Transformer(Network):
         patch: int,
         dropout: float,
     ) -> None:
-        super().__init__(spec)
+        super().__init__(spec, bins)
         self.patch, self.dropout = patch, dropout
         shape = self.body_shape
         if spec.features is not None:
@@ -49,6 +50,7 @@ class Transformer(Network):
     def sizes(self) -> dict[str, Any]:
         attention = self.body.layers[0].attention
         return {
+            "bins": self.bins,
             "width": self.body.position.shape[2],
             "heads": attention.heads,
             "head_width": attention.query.out_features // attention.heads,

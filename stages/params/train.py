@@ -87,7 +87,10 @@ class Augment(Block):
 
 
 class Train(Block):
+    """`quantile_bins`: channels of a series are spread over so many bins before the network; 0 leaves them."""
+
     network: Literal["cnn", "rnn", "transformer"]
+    quantile_bins: int = Field(ge=0)
     cnn: Cnn
     rnn: Rnn
     transformer: Transformer
