@@ -6,7 +6,20 @@ It says nothing that changes without the model: no time of making, no latency of
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Groups:
+    """What rows that belong together share (a person, a device, an experiment): how many the test split has, and
+    how many of these the training split has too.
+    """
+
+    name: str
+    tested: int
+    known: int
+
 
 METRICS = {
     "accuracy": "Accuracy",
@@ -24,6 +37,7 @@ def model_card(
     splits: Mapping[str, int],
     per_class: Mapping[str, Mapping[str, Mapping[str, float]]],
     left_out: Mapping[str, list[str]],
+    groups: Groups,
 ) -> str:
     """Markdown. `per_class`: target -> class -> precision, recall, f1, support; `left_out`: target -> failed checks."""
     shape, classes = manifest["input"], manifest["output"]["classes"]
@@ -44,9 +58,8 @@ def model_card(
         "",
         limitations,
         "",
-        "A group (a person, a device, a recording session) is in one split only: the numbers below are for groups that "
-        "the model has not seen, and for data like this data. They promise nothing for others; the drift reference in "
-        "this bundle is there to notice when the data changes.",
+        f"{_reach(groups)} The numbers below hold for data like this data and promise nothing for other; the drift "
+        "reference in this bundle is there to notice when the data changes.",
         "",
         "## Data",
         "",
@@ -62,6 +75,15 @@ def model_card(
         lines += ["", "## Left out", "", "Built, but not in this bundle, since they failed a gate:", ""]
         lines += [f"- {target}: {', '.join(checks)}" for target, checks in left_out.items()]
     return "\n".join(lines) + "\n"
+
+
+def _reach(groups: Groups) -> str:
+    if not groups.known:
+        return f"No {groups.name} of the test split was in training: the quality is that on ones not seen before."
+    return (
+        f"{groups.known} of the {groups.tested} {groups.name} values in the test split were in training too: "
+        "the quality on new ones may be lower."
+    )
 
 
 def _quality(manifest: Mapping[str, Any]) -> list[str]:

@@ -23,7 +23,7 @@ from stages.bundle import pack
 from stages.dataset import SPLITS, SampleSpec, Split
 from stages.errors import GateError, StageError, run
 from stages.files import new_directory, read_json, sha256, write_json, write_text
-from stages.model_card import model_card
+from stages.model_card import Groups, model_card
 from stages.params import Params, load
 from stages.sbom import ModelFile, libraries, sbom
 
@@ -39,18 +39,8 @@ DRIFT = Path("data/drift_reference.json")
 INPUTS = (PREPARED, DRIFT, Path("models/trained"), Path("models/compressed"))
 # What steers them. `compute` and `device` say where the work is done, not what it is.
 BLOCKS = (
-    "seed",
-    "targets",
-    "data",
-    "collect",
-    "validate",
-    "prepare",
-    "train",
-    "compress",
-    "export",
-    "evaluate",
-    "gate",
-)
+    "seed", "targets", "data", "collect", "validate", "prepare", "train", "compress", "export", "evaluate", "gate",
+)  # fmt: skip
 
 AXES = {2: ["channel", "time"], 3: ["channel", "height", "width"]}
 # Only what repeats exactly: estimates from the test split, not times or memory.
@@ -174,33 +164,48 @@ def manifest_of(
     }
 
 
-def fill(folder: Path, params: Params) -> dict[str, Any]:
-    """Write the bundle's files into `folder`; the checked manifest. Raises StageError, OSError."""
-    passed, left_out = select(read_json(GATE), list(params.targets))
-    spec, test = SampleSpec.read(PREPARED), Split.open(PREPARED, "test")
+def write_golden(folder: Path, passed: Mapping[str, Passed], test: Split, params: Params) -> dict[str, Any]:
+    """Write the golden samples, and each target's answers; what the manifest says of them, by target."""
     samples = test.samples(golden_indices(test.y, params.package.golden_samples))
     (folder / "golden").mkdir()
     np.save(folder / "golden" / "inputs.npy", samples, allow_pickle=False)
-    golden: dict[str, Any] = {}
+    described = {}
     for name, own in passed.items():
-        (folder / "targets" / name).mkdir(parents=True)
-        shutil.copyfile(own.file, folder / "targets" / name / own.file.name)
         np.save(folder / "golden" / f"{name}.npy", golden_outputs(own, samples), allow_pickle=False)
-        precision = params.targets[name].precision  # type: ignore[index]
-        golden[name] = {
+        described[name] = {
             "inputs": "golden/inputs.npy",
             "outputs": f"golden/{name}.npy",
             "samples": len(samples),
-            "tolerance": getattr(params.package.golden_tolerance, precision),
+            "tolerance": getattr(params.package.golden_tolerance, params.targets[name].precision),  # type: ignore[index]
         }
+    return described
+
+
+def card(
+    manifest: Mapping[str, Any], passed: Mapping[str, Passed], left_out: dict[str, list[str]], params: Params
+) -> str:
+    """The model card, with what the prepared splits say."""
+    splits = {split: Split.open(PREPARED, split) for split in SPLITS}
+    tested, trained = (set(np.unique(splits[split].group)) for split in ("test", "train"))
+    groups = Groups(params.data.group, len(tested), len(tested & trained))
+    sizes = {split: len(own) for split, own in splits.items()}
+    per_class = {name: own.metrics["per_class"] for name, own in passed.items()}
+    return model_card(manifest, params.package.limitations, sizes, per_class, left_out, groups)
+
+
+def fill(folder: Path, params: Params) -> dict[str, Any]:
+    """Write the bundle's files into `folder`; the checked manifest. Raises StageError, OSError."""
+    passed, left_out = select(read_json(GATE), list(params.targets))
+    for name, own in passed.items():
+        (folder / "targets" / name).mkdir(parents=True)
+        shutil.copyfile(own.file, folder / "targets" / name / own.file.name)
+    golden = write_golden(folder, passed, Split.open(PREPARED, "test"), params)
     versions = libraries()
     inputs = {path.as_posix(): sha256(path) for path in INPUTS}
     sources = {path.name: sha256(path) for path in sorted(SNAPSHOT.iterdir())}
-    manifest = manifest_of(params, spec, passed, golden, inputs, sources, versions)
+    manifest = manifest_of(params, SampleSpec.read(PREPARED), passed, golden, inputs, sources, versions)
     write_json(folder / "drift_reference.json", drift_reference(read_json(DRIFT), passed))
-    splits = {split: len(Split.open(PREPARED, split)) for split in SPLITS}
-    per_class = {name: own.metrics["per_class"] for name, own in passed.items()}
-    write_text(folder / "model_card.md", model_card(manifest, params.package.limitations, splits, per_class, left_out))
+    write_text(folder / "model_card.md", card(manifest, passed, left_out, params))
     models = {
         name: ModelFile(own["file"], own["sha256"], own["io"]["runtime"]) for name, own in manifest["targets"].items()
     }

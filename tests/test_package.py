@@ -165,6 +165,15 @@ def test_the_model_card_says_what_how_good_and_where_not(gated: Path) -> None:
         assert words in card
 
 
+def test_the_model_card_says_when_test_groups_were_in_training(gated: Path) -> None:
+    package.main()
+    assert "No sample_id of the test split was in training" in (unpacked(gated) / "model_card.md").read_text()
+
+    shutil.copy(gated / "data/prepared/test/group.npy", gated / "data/prepared/train/group.npy")
+    package.main()
+    assert "360 of the 360 sample_id values in the test split" in (unpacked(gated) / "model_card.md").read_text()
+
+
 def test_an_optional_target_that_failed_is_left_out_and_named(gated: Path) -> None:
     edit(gated, lambda task: task["gate"]["targets"]["onnx-int8"].update(required=False, size_kb=0.1))
     gate.main()

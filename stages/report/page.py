@@ -97,8 +97,10 @@ def _drawn(draw: Any, report: Any, missing: list[str]) -> Any:
 
 
 def _machine(report: Mapping[str, Any]) -> str:
-    machine = report.get("machine", {})
-    return ", ".join(f"{key} {value}" for key, value in machine.items())
+    machine = dict(report.get("machine", {}))
+    threads = machine.pop("threads", 1)
+    known = [str(machine.pop(key)) for key in ("cpu", "system", "runtime") if key in machine]
+    return ", ".join([*known, *map(str, machine.values()), f"{threads} thread" + ("s" if threads != 1 else "")])
 
 
 def _row(target: str, gate: Mapping[str, Any], report: Mapping[str, Any] | None, trained: Any) -> dict[str, Any]:
