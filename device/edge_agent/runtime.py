@@ -48,10 +48,15 @@ class State:
 
 
 class Backend(Protocol):
-    """One loaded file. Arrays are float32 with a batch of `batch` (None: any)."""
+    """One loaded file. `run` takes and gives float32 with a batch of `batch` (None: any)."""
 
     @property
     def batch(self) -> int | None: ...
+
+    @property
+    def dtypes(self) -> tuple[str, str]:
+        """The file's own types of its first input and its first output."""
+        ...
 
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]: ...
 
@@ -132,6 +137,9 @@ def open_model(path: Path, io: Mapping[str, Any], threads: int = 1) -> Model:
     if io["runtime"] not in backends:
         raise ModelError(f"{path}: found runtime {io['runtime']!r}, expected one of {', '.join(backends)}")
     backend = backends[io["runtime"]](Path(path), names, answers, threads)
+    for part, found in zip(("input", "output"), backend.dtypes, strict=True):
+        if io[part]["dtype"] != found:
+            raise ModelError(f"{path}: {part}: found dtype {found}, expected {io[part]['dtype']} as described")
     return Model(backend, io, states)
 
 
@@ -168,10 +176,11 @@ class Onnx:
                 )
         first = found_in[inputs[0]].shape[0]
         self.batch = first if isinstance(first, int) else None
+        self.dtypes = ("float32", "float32")
         self._inputs, self._outputs = list(inputs), list(outputs)
 
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        feeds = {name: np.ascontiguousarray(x) for name, x in zip(self._inputs, inputs)}  # noqa: B905 - Python 3.10
+        feeds = {name: np.ascontiguousarray(x) for name, x in zip(self._inputs, inputs, strict=True)}
         try:
             answers: list[np.ndarray] = self._session.run(self._outputs, feeds)
         except Exception as error:  # the library's exceptions have no common class
@@ -200,10 +209,11 @@ class LiteRt:
         _check_names(path, "outputs", outputs, found_out, exact=False)
         self._inputs = [found_in[name] for name in inputs]
         self._outputs = [found_out[name] for name in outputs]
+        self.dtypes = (np.dtype(self._inputs[0]["dtype"]).name, np.dtype(self._outputs[0]["dtype"]).name)
 
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         try:
-            for tensor, x in zip(self._inputs, inputs):  # noqa: B905 - Python 3.10
+            for tensor, x in zip(self._inputs, inputs, strict=True):
                 self._interpreter.set_tensor(tensor["index"], quantise(x, tensor))
             self._interpreter.invoke()
         except (ValueError, RuntimeError) as error:

@@ -23,6 +23,7 @@ from onnxruntime.quantization import (
 
 from stages.converters import FLOAT, Candidate, read_request, write_candidates
 from stages.converters.graph import FLOAT_SCOPE, Graph, check_quantised, read_samples
+from stages.errors import run
 
 OPSET = 18
 SCOPES = "pkg.torch.onnx.name_scopes"
@@ -161,4 +162,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -11,6 +11,7 @@ import numpy as np
 
 from stages.converters import FLOAT, Candidate, read_request, write_candidates
 from stages.converters.graph import FLOAT_SCOPE, Graph, check_quantised, read_samples
+from stages.errors import run
 
 SIGNATURE = "serving_default"
 SMOOTHING = 0.95  # of the quantizer's own moving average
@@ -54,6 +55,9 @@ def recipe(method: str, floating: str) -> Any:
     else:
         manager.add_static_config(".*", every, activation_num_bits=8, weight_num_bits=8)
     manager.add_quantization_config(floating, every, algorithm_key="no_quantize")
+    # Inputs too: int8 ones would have one scale for all channels, before the preprocessing sees them.
+    for operation in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+        manager.add_quantization_config(".*", operation, algorithm_key="no_quantize")
     return manager.get_quantization_recipe()
 
 
@@ -88,14 +92,14 @@ def calibrate(model: bytes, static: Any, feeds: Sequence[dict[str, np.ndarray]])
 
 
 def renamed(model: bytes, graph: Graph) -> bytes:
-    """With the graph's names for inputs and outputs (litert-torch numbers them)."""
+    """With the graph's names for inputs and outputs (litert-torch numbers them; a single one may have any name)."""
     from ai_edge_litert.tools import flatbuffer_utils
 
     content = flatbuffer_utils.convert_bytearray_to_object(bytearray(model))
     (signature,) = content.signatureDefs
     for entries, names in ((signature.inputs, graph.inputs), (signature.outputs, graph.outputs)):
         for entry in entries:
-            entry.name = names[int(entry.name.decode().rpartition("_")[2])]
+            entry.name = names[int(entry.name.decode().rpartition("_")[2]) if len(names) > 1 else 0]
     return bytes(flatbuffer_utils.convert_object_to_bytearray(content))
 
 
@@ -151,4 +155,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,0 +1,113 @@
+"""Small model files made by hand, as a third party would bring them: what they compute is known exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+
+def description(runtime: str, shape: list[int], classes: int, **changes: Any) -> dict[str, Any]:
+    """An `io` description of a float model with input "x" and output "y"."""
+    return {
+        "runtime": runtime,
+        "input": {"name": "x", "shape": shape, "dtype": "float32"},
+        "output": {"name": "y", "shape": [classes], "dtype": "float32", "activation": "logits"},
+        "recurrent": None,
+        **changes,
+    }
+
+
+def onnx_linear(path: Path, weight: np.ndarray, *, batch: int | str = "batch", operator: str | None = None) -> Path:
+    """y = x @ weight, then `operator` on it; x [batch, n], y [batch, classes]."""
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["product" if operator else "y"])]
+    if operator:
+        nodes.append(helper.make_node(operator, ["product"], ["y"]))
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, weight.shape[0]])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, weight.shape[1]])]
+    return _save_onnx(path, nodes, inputs, outputs, {"w": weight.astype(np.float32)})
+
+
+def onnx_step(path: Path, channels: int, frame: int) -> Path:
+    """One step: the state is half of what it was plus the frame's sum per channel; the answer is the state."""
+    nodes = [
+        helper.make_node("ReduceSum", ["x", "axis"], ["sum"], keepdims=0),
+        helper.make_node("Mul", ["state", "half"], ["faded"]),
+        helper.make_node("Add", ["faded", "sum"], ["next"]),
+        helper.make_node("Identity", ["next"], ["y"]),
+    ]
+    inputs = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", channels, frame]),
+        helper.make_tensor_value_info("state", TensorProto.FLOAT, ["batch", channels]),
+    ]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", channels]) for name in ("y", "next")]
+    weights = {"axis": np.array([2], np.int64), "half": np.array(0.5, np.float32)}
+    return _save_onnx(path, nodes, inputs, outputs, weights)
+
+
+def onnx_int8_input(path: Path) -> Path:
+    """y = float(x), x int8: nothing in the file says what one step of x is worth."""
+    nodes = [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.INT8, ["batch", 2])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 2])]
+    return _save_onnx(path, nodes, inputs, outputs, {})
+
+
+def _save_onnx(path: Path, nodes: Any, inputs: Any, outputs: Any, weights: dict[str, np.ndarray]) -> Path:
+    initializers = [numpy_helper.from_array(value, name) for name, value in weights.items()]
+    graph = helper.make_graph(nodes, "by_hand", inputs, outputs, initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
+def tflite_int8_linear(
+    path: Path, weight: np.ndarray, input_scale: tuple[float, int], output_scale: tuple[float, int]
+) -> Path:
+    """y = x @ weight with int8 input "x", weights and output "y", no signature; scales are (scale, zero point)."""
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    step = float(np.abs(weight).max() / 127)
+    levels = np.round(weight.T / step).astype(np.int8)
+    classes, width = levels.shape
+    kinds = schema.TensorType
+    tensors = [
+        _tensor(schema, "x", [1, width], kinds.INT8, 0, input_scale),
+        _tensor(schema, "w", [classes, width], kinds.INT8, 1, (step, 0)),
+        _tensor(schema, "b", [classes], kinds.INT32, 2, (step * input_scale[0], 0)),
+        _tensor(schema, "y", [1, classes], kinds.INT8, 0, output_scale),
+    ]
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.FULLY_CONNECTED
+    code.version = 4
+    operator = schema.OperatorT()
+    operator.opcodeIndex, operator.inputs, operator.outputs = 0, [0, 1, 2], [3]
+    operator.builtinOptionsType = schema.BuiltinOptions.FullyConnectedOptions
+    operator.builtinOptions = schema.FullyConnectedOptionsT()
+    subgraph = schema.SubGraphT()
+    subgraph.tensors, subgraph.inputs, subgraph.outputs, subgraph.operators = tensors, [0], [3], [operator]
+    model = schema.ModelT()
+    model.version, model.operatorCodes, model.subgraphs = 3, [code], [subgraph]
+    model.buffers = [_buffer(schema, data) for data in (None, levels, np.zeros(classes, np.int32))]
+    path.write_bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    return path
+
+
+def _tensor(schema: Any, name: str, shape: list[int], kind: int, buffer: int, scale: tuple[float, int]) -> Any:
+    tensor = schema.TensorT()
+    tensor.name, tensor.shape, tensor.type, tensor.buffer = name, shape, kind, buffer
+    tensor.quantization = schema.QuantizationParametersT()
+    tensor.quantization.scale, tensor.quantization.zeroPoint = [scale[0]], [scale[1]]
+    return tensor
+
+
+def _buffer(schema: Any, data: np.ndarray | None) -> Any:
+    buffer = schema.BufferT()
+    if data is not None:
+        buffer.data = np.frombuffer(data.tobytes(), np.uint8)
+    return buffer
