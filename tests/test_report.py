@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from stages.errors import GateError
 from stages.report import figures, svg
 from stages.report.figures import Line, Point
 from tests.built_fixtures import build, change_report, edit, report
+from tests.pipeline import call
 from tests.requirements import need_program
 
 
@@ -201,6 +203,25 @@ def test_a_target_is_known_without_its_colour() -> None:
     assert drawn.count("<circle") == 2  # in the plot and beside its name
     assert sorted(corners) == [3, 3, 4, 4]
     assert "c (failed)" in drawn
+
+
+@pytest.mark.slow
+def test_dvc_shows_the_metrics_and_draws_the_plots(built: Path) -> None:
+    gate.main()
+    for command in (["git", "init", "--quiet"], ["dvc", "init", "--quiet"]):
+        call(built, *command)
+
+    metrics = json.loads(call(built, "dvc", "metrics", "show", "--json").stdout)
+    plots = json.loads(call(built, "dvc", "plots", "show", "--json").stdout)["data"]
+    call(built, "dvc", "plots", "show")
+
+    (row,) = [own["data"] for own in metrics[""]["data"].values()]
+    assert row["onnx-fp32"]["accuracy"] == report(built, "onnx-fp32")["accuracy"]["value"]
+    assert set(plots) == {"loss", "validation", "confusion"}
+    drawn = {name: own[0]["content"]["data"]["values"] for name, own in plots.items()}
+    assert len(drawn["loss"]) == 2 * 12  # two lines of twelve epochs
+    assert len(drawn["confusion"]) == 2 * 360  # two targets of 360 test samples
+    assert (built / "dvc_plots" / "index.html").stat().st_size > 1000
 
 
 # --- in a browser -------------------------------------------------------------------------------------------------
