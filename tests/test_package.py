@@ -76,6 +76,16 @@ def test_golden_samples_replay_through_the_runtime_of_the_device(gated: Path) ->
         assert np.allclose(outputs.sum(1), 1, atol=1e-5)
 
 
+def test_golden_samples_are_as_many_and_as_tolerant_as_the_parameters_say(gated: Path) -> None:
+    tolerance = {"fp32": 0.002, "int8": 0.03}
+    edit(gated, lambda task: task["package"].update(golden_samples=12, golden_tolerance=tolerance))
+    package.main()
+
+    targets = read(gated)["targets"]
+    assert {own["precision"]: own["golden"]["tolerance"] for own in targets.values()} == tolerance
+    assert {own["golden"]["samples"] for own in targets.values()} == {12}
+
+
 def test_golden_samples_notice_an_exchanged_model(gated: Path) -> None:
     package.main()
 
@@ -161,7 +171,14 @@ def test_the_model_card_says_what_how_good_and_where_not(gated: Path) -> None:
     card = (unpacked(gated) / "model_card.md").read_text()
     accuracy = report(gated, "onnx-fp32")["accuracy"]
     assert f"{accuracy['value']:.4f} [{accuracy['low']:.4f}, {accuracy['high']:.4f}]" in card
-    for words in ("Apache-2.0", "clean, centred digits", "ink (1/16)", "360 test", "1 channel x 8 height x 8 width"):
+    for words in (
+        "Reads one handwritten digit",
+        "Apache-2.0",
+        "clean, centred digits",
+        "ink (1/16)",
+        "360 test",
+        "1 channel x 8 height x 8 width",
+    ):
         assert words in card
 
 
