@@ -7,6 +7,7 @@ one block per stage. There are no defaults in code: what is not written there do
 from __future__ import annotations
 
 import re
+import reprlib
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -80,12 +81,13 @@ def _parse(model: type[ModelT], path: Path) -> ModelT:
 
 def _describe(fault: Any) -> str:
     field = ".".join(str(part) for part in fault["loc"])
-    kind, found = fault["type"], fault["input"]
+    kind, found = fault["type"], reprlib.repr(fault["input"])
     if kind == "missing":
         return f"  {field}: found nothing, expected a value; remedy: add it (tasks/digits/params.yaml has an example)"
     if kind == "extra_forbidden":
-        return f"  {field}: found {found!r}, expected no such parameter; remedy: remove it or mend its spelling"
-    return f"  {field}: found {found!r} ({type(found).__name__}), expected: {fault['msg']}; remedy: change the value"
+        return f"  {field}: found {found}, expected no such parameter; remedy: remove it or mend its spelling"
+    kind = type(fault["input"]).__name__
+    return f"  {field}: found {found} ({kind}), expected: {fault['msg']}; remedy: change the value"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -2,11 +2,62 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, field_validator, model_validator
 
 from stages.params.base import Block
+
+
+class Csv(Block):
+    """`columns` maps a column's name in the file to its name here and leaves the others out; null keeps all."""
+
+    type: Literal["csv"]
+    separator: str = Field(min_length=1, max_length=1)
+    encoding: str
+    columns: dict[str, str] | None
+
+
+class Parquet(Block):
+    type: Literal["parquet"]
+    columns: dict[str, str] | None
+
+
+class Images(Block):
+    """Anything that Pillow opens; made grey or RGB by the number of channels, resized to `data.image`."""
+
+    type: Literal["images"]
+
+
+class Wav(Block):
+    """16-bit PCM, mono, at `data.audio.sample_rate_hz`."""
+
+    type: Literal["wav"]
+
+
+Format = Annotated[Csv | Parquet | Images | Wav, Field(discriminator="type")]
+
+
+class Files(Block):
+    """Which files, and what their paths say.
+
+    `select`: shell patterns on the path inside the archive or folder (`*` also matches `/`).
+    `path`: a regular expression searched in that path; its named groups become text columns.
+    """
+
+    select: list[str] = Field(min_length=1)
+    path: str | None
+    format: Format
+
+    @field_validator("path")
+    @classmethod
+    def _compiles(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"a regular expression ({error})") from None
+        return value
 
 
 class Embedded(Block):
@@ -16,11 +67,130 @@ class Embedded(Block):
     dataset: Literal["sklearn-digits"]
 
 
-Source = Embedded  # becomes a discriminated union
+class Cloud(Block):
+    """Objects that fsspec reads: `s3://bucket/folder`, `https://host/file`, or a local file or folder.
+
+    S3 credentials come from the environment (AWS_ACCESS_KEY_ID and so on); `endpoint_url` names an
+    S3-compatible store.
+    """
+
+    type: Literal["cloud"]
+    url: str
+    endpoint_url: str | None = None
+    files: Files
+
+
+class Pages(Block):
+    """JSON in pages. `rows` and `next` are dotted paths into a page: to its list of rows, to the next page's URL."""
+
+    rows: str
+    next: str | None
+    columns: dict[str, str] | None
+
+
+class ExternalApi(Block):
+    """An HTTP API: an `archive` to download (tar, zip), or `pages` of JSON. Exactly one of them is written.
+
+    `headers_env`: header name -> environment variable that holds its value; secrets never stand here.
+    """
+
+    type: Literal["external_api"]
+    url: str
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    headers_env: dict[str, str] | None = None
+    archive: Files | None = None
+    pages: Pages | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> ExternalApi:
+        if (self.archive is None) == (self.pages is None):
+            raise ValueError("exactly one of `archive:` and `pages:`")
+        return self
+
+
+class HttpPolling(Block):
+    """GET `url` `samples` times, every `interval_s`; the answer is one JSON object (a row) or a list of them."""
+
+    url: str
+    interval_s: float = Field(ge=0)
+    samples: int = Field(gt=0)
+
+
+class Mqtt(Block):
+    """Listen to `topics` until `messages` came or `seconds` are over; a payload is a JSON object or a list."""
+
+    host: str
+    port: int = Field(gt=0, lt=65536)
+    topics: list[str] = Field(min_length=1)
+    messages: int = Field(gt=0)
+    seconds: float = Field(gt=0)
+
+
+class Sensors(Block):
+    """Live readings, by HTTP polling or by MQTT. Exactly one of them is written."""
+
+    type: Literal["sensors"]
+    http: HttpPolling | None = None
+    mqtt: Mqtt | None = None
+    columns: dict[str, str] | None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Sensors:
+        if (self.http is None) == (self.mqtt is None):
+            raise ValueError("exactly one of `http:` and `mqtt:`")
+        return self
+
+
+class EdgeDevices(Block):
+    """Samples that devices captured, read from each one's `GET {url}/samples` (stages/sources/edge_devices.py)."""
+
+    type: Literal["edge_devices"]
+    devices: dict[str, str] = Field(min_length=1)
+    since: Annotated[AwareDatetime, Field(strict=False)] | None
+
+
+class Synthetic(Block):
+    """A seeded generator of `data.channels`: `groups` machines, `rows` instants each, at `rate_hz`.
+
+    `noise` is the deviation around a signal of amplitude 1; a `fault_share` of the time one of `faults` is on
+    and the label is the second class; `drift_per_hour` is added to every channel.
+    """
+
+    type: Literal["synthetic"]
+    groups: int = Field(gt=0)
+    rows: int = Field(gt=0)
+    rate_hz: float = Field(gt=0)
+    noise: float = Field(ge=0)
+    fault_share: float = Field(ge=0, le=1)
+    faults: list[Literal["spike", "stuck", "offset"]]
+    drift_per_hour: float
+
+
+Source = Annotated[
+    Embedded | Cloud | ExternalApi | Sensors | EdgeDevices | Synthetic,
+    Field(discriminator="type"),
+]
+
+
+class Retry(Block):
+    """`attempts` of a request, first `backoff_s` apart and then twice that; `timeout_s` of silence fails one."""
+
+    attempts: int = Field(gt=0)
+    backoff_s: float = Field(ge=0)
+    timeout_s: float = Field(gt=0)
 
 
 class Collect(Block):
     """`snapshot` is the time the data stands for; changing it is how new data is taken in."""
 
     snapshot: Annotated[AwareDatetime, Field(strict=False)]
+    retry: Retry
     sources: dict[str, Source] = Field(min_length=1)
+
+    @field_validator("sources")
+    @classmethod
+    def _names_are_folders(cls, value: dict[str, Source]) -> dict[str, Source]:
+        for name in value:
+            if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+                raise ValueError(f"source names of small letters, digits, - and _ ({name!r} is none)")
+        return value

@@ -1,0 +1,68 @@
+"""Samples that devices captured while they worked, read from each device over HTTP.
+
+`GET {url}/samples?since=<RFC 3339 time>` answers `application/x-ndjson`: one JSON object per line with
+`id`, `time`, `label` (null until somebody said what it was), `group` (optional; the device's name otherwise)
+and `values`: for series an object channel -> number, for images and audio the flat list of the sample.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from typing import Any
+
+import pyarrow as pa
+
+from stages.params.collect import EdgeDevices
+from stages.sources.http import patiently, refuse, session
+from stages.sources.raw import Context, Origin, Raw, of_rows, public
+
+
+async def fetch(source: EdgeDevices, context: Context) -> Raw:
+    """The labelled samples of all devices, in order of device, time and id. Raises SourceError.
+
+    A sample without a label teaches nothing and is left out. Every device must answer: a silent one is a failure.
+    """
+    since = {} if source.since is None else {"since": source.since.isoformat().replace("+00:00", "Z")}
+    async with session(context) as http:
+        answers = await asyncio.gather(
+            *(read_device(http, f"{url.rstrip('/')}/samples", since, context) for url in source.devices.values())
+        )
+    rows: list[dict[str, Any]] = []
+    origins: list[Origin] = []
+    for (device, url), content in zip(source.devices.items(), answers, strict=True):
+        origins.append(Origin(public(url), hashlib.sha256(content).hexdigest(), len(content)))
+        samples = [row(line, device, url, context) for line in content.splitlines() if line.strip()]
+        rows += sorted((s for s in samples if s is not None), key=lambda s: (str(s["time"]), str(s["id"])))
+    table: pa.Table = next(iter(of_rows(rows, "edge_devices", None, context).tables))
+    unwanted = [name for name in ("id", "time") if name != context.data.time]
+    return Raw(origins, [table.drop_columns(unwanted)])
+
+
+async def read_device(http: Any, url: str, since: dict[str, str], context: Context) -> bytes:
+    async def attempt() -> bytes:
+        async with http.get(url, params=since) as answer:
+            refuse(answer, url, context)
+            content: bytes = await answer.read()
+            return content
+
+    return await patiently(attempt, url, context)
+
+
+def row(line: bytes, device: str, url: str, context: Context) -> dict[str, Any] | None:
+    """One line as a row under the task's own column names; None for a sample without a label. Raises SourceError."""
+    data = context.data
+    try:
+        sample = json.loads(line)
+        label, values, time, number = sample["label"], sample["values"], sample["time"], sample["id"]
+        columns = dict(values) if data.kind == "series" else {"values": [float(value) for value in values]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise context.error(
+            f"{public(url)}: a line is no sample ({error!r})", "id, time, label, values in JSON", "update the agent"
+        ) from None
+    if label is None:
+        return None
+    return {"id": number, "time": time, data.group: sample.get("group") or device, data.label: label, **columns} | (
+        {data.time: time} if data.time else {}
+    )
