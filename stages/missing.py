@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from stages.tables import settled
@@ -33,9 +34,15 @@ def fill_constant(table: ir.Table, train: ir.Table, columns: list[str], method: 
     return table
 
 
-def interpolate(table: ir.Table, columns: list[str], group: list[str], time: str) -> ir.Table:
+def interpolate(
+    table: ir.Table,
+    columns: list[str],
+    group: list[str],
+    time: str,
+    micros: Callable[[ir.TimestampColumn], ir.IntegerColumn],
+) -> ir.Table:
     """Missing values lie on the line, in time, between their neighbours in the group; at its ends they are the
-    nearest one's. A group without any value keeps its holes.
+    nearest one's. A group without any value keeps its holes. `micros` is the engine's own (Engine.microseconds).
 
     NOTE: "the last value that is not null" over a window does not mean the same on all engines; a running count
     of values does. Rows with one count share the value that was seen last.
@@ -46,9 +53,7 @@ def interpolate(table: ir.Table, columns: list[str], group: list[str], time: str
     for name in columns:
         table = table.mutate(
             _value=table[name].cast("float64"),
-            # NOTE: epoch_seconds of DuckDB has a fraction, that of Spark has none; of a whole second they agree.
-            _at=table[time].truncate("s").epoch_seconds().cast("float64")
-            + table[time].microsecond().cast("float64") / 1e6,
+            _at=micros(table[time]).cast("float64"),
         )
         upto = ibis.window(group_by=group, order_by=ibis.asc(table[time]), preceding=None, following=0)
         onwards = ibis.window(group_by=group, order_by=ibis.desc(table[time]), preceding=None, following=0)

@@ -82,7 +82,7 @@ def refuse_no_rows(table: ir.Table, dropped: int) -> None:
         )
 
 
-def fill_missing(table: ir.Table, found: Missing, train: ir.Table, params: Params) -> ir.Table:
+def fill_missing(engine: Engine, table: ir.Table, found: Missing, train: ir.Table, params: Params) -> ir.Table:
     """Fill the holes that `handle_missing` counted. Raises ContractError where there is nothing to fill them from."""
     from stages import missing
 
@@ -91,7 +91,7 @@ def fill_missing(table: ir.Table, found: Missing, train: ir.Table, params: Param
         return table
     if found.method == "interpolate":
         assert params.data.time is not None
-        table = missing.interpolate(table, names, [params.data.group, "source"], params.data.time)
+        table = missing.interpolate(table, names, [params.data.group, "source"], params.data.time, engine.microseconds)
     else:
         table = missing.fill_constant(table, train, names, found.method)
     for name, n in missing.count_missing(table, names).items():
@@ -153,9 +153,9 @@ def prepare(engine: Engine, paths: list[Path], prepared: Path, params: Params) -
     refuse_no_rows(table, found.dropped)
     splits = split_rows(engine, table, params)
     if found.holes and found.method in ("mean", "median"):
-        table = fill_missing(table, found, splits.rows_of("train", engine, table), params)
+        table = fill_missing(engine, table, found, splits.rows_of("train", engine, table), params)
     else:
-        table = fill_missing(table, found, table, params)
+        table = fill_missing(engine, table, found, table, params)
     spec = specification(params)
     if params.data.kind == "series":
         spec = spec.model_copy(update={"rate_hz": write_series(engine, table, splits, prepared, params)})

@@ -62,7 +62,18 @@ class Engine:
     def __enter__(self) -> Engine:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        self.close()
+        if kind is not None and kind.__name__ == "OutOfMemoryException":
+            raise ParameterError(
+                "params.yaml: compute.memory_limit",
+                f"too little for this table: {str(error).splitlines()[0]}",
+                "memory for at least one batch of each thread",
+                "raise the limit",
+            ) from None
+
+    def close(self) -> None:
+        """Let the engine go, and what it spilled."""
         if self.name == "duckdb":
             self._connection.disconnect()
         else:
@@ -89,6 +100,18 @@ class Engine:
             return self._connection.table(name)
         self._connection._session.createDataFrame(frame).createOrReplaceTempView(name)
         return self._connection.table(name)
+
+    def microseconds(self, time: ir.TimestampColumn) -> ir.IntegerColumn:
+        """Microseconds since 1970. NOTE: ibis' epoch_seconds has a fraction on DuckDB and none on Spark, which in
+        turn cannot extract microseconds; each has a function of its own that is exact."""
+        import ibis
+        import ibis.expr.datatypes as dt
+
+        def epoch(moment):  # type: ignore[no-untyped-def]
+            """The engine's own function."""
+
+        name = "epoch_us" if self.name == "duckdb" else "unix_micros"
+        return ibis.udf.scalar.builtin(epoch, name=name, signature=((dt.timestamp,), dt.int64))(time)
 
     def stream(self, table: ir.Table, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """The rows of `table`, in its order, in equal batches (the last one shorter), cast to `schema`."""
@@ -124,6 +147,7 @@ def _duckdb(compute: Compute, spill: Path) -> Any:
     connection.raw_sql(f"SET temp_directory = '{spill}'")
     connection.raw_sql("SET TimeZone = 'UTC'")
     connection.raw_sql("SET enable_progress_bar = false")
+    connection.raw_sql("SET preserve_insertion_order = false")  # what needs an order asks for it; this saves memory
     return connection
 
 

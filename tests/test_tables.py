@@ -1,0 +1,146 @@
+"""Both engines give the same bytes; rows leave them in order, in equal batches; memory stays bounded."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from stages import tables
+from stages.errors import ContractError, ParameterError
+from stages.params.base import Compute
+from stages.tables import BATCH_ROWS, Engine, parquet_files, settled, write_parquet
+from tests.contract_fixtures import SERIES, call_stage, contents, series_rows, write_rows, write_task
+from tests.requirements import need_program
+
+DUCKDB = Compute(backend="duckdb", memory_limit="1GB", spark_master="local[2]")
+
+
+@pytest.fixture
+def numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """150,000 numbers in no order, in two files."""
+    monkeypatch.chdir(tmp_path)
+    values = np.random.default_rng(0).permutation(150_000)
+    for i, part in enumerate(np.split(values, 2)):
+        write_rows(tmp_path, pd.DataFrame({"n": part, "x": part * 0.5}), "in", "s", i)
+    return tmp_path / "in" / "s"
+
+
+def test_rows_come_in_order_and_in_equal_batches(numbers: Path) -> None:
+    # given
+    schema = pa.schema({"n": pa.int64(), "x": pa.float32()})
+    with Engine(DUCKDB) as engine:
+        # when
+        batches = list(engine.stream(engine.read(parquet_files(numbers)).order_by("n"), schema))
+    # then
+    assert [batch.num_rows for batch in batches] == [BATCH_ROWS, BATCH_ROWS, 150_000 - 2 * BATCH_ROWS]
+    assert np.array_equal(np.concatenate([batch.column("n") for batch in batches]), np.arange(150_000))
+    assert batches[0].schema == schema
+
+
+def test_an_engine_leaves_nothing_behind(numbers: Path) -> None:
+    with pytest.raises(KeyError), Engine(DUCKDB):
+        assert list(tables.SCRATCH.iterdir())
+        raise KeyError
+    assert not tables.SCRATCH.exists()
+
+
+def test_a_parquet_file_has_the_same_bytes_for_the_same_rows(tmp_path: Path) -> None:
+    schema = pa.schema({"n": pa.int64()})
+    batch = pa.record_batch({"n": np.arange(10)})
+    assert write_parquet(tmp_path / "a", iter([batch]), schema) == 10
+    assert write_parquet(tmp_path / "b", iter([batch]), schema) == 10
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_figures_keep_the_digits_that_are_the_data_s() -> None:
+    assert settled(0.1 + 0.2) == 0.3
+    assert settled(float("inf")) is None
+    assert settled(None) is None
+
+
+@pytest.mark.parametrize("limit", ["lots", "0GB", "-1GB", "2TB", "1e3MB"])
+def test_a_memory_limit_that_is_no_size_is_refused(limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ParameterError, match=r"compute\.memory_limit"):
+        Engine(DUCKDB.model_copy(update={"memory_limit": limit}))
+    assert list(tables.SCRATCH.iterdir()) == []
+
+
+def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match="there is no parquet file"):
+        parquet_files(tmp_path)
+
+
+def _run(folder: Path, stage: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", f"stages.{stage}"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["interpolate", "median"])
+def test_spark_gives_the_same_bytes(method: str, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given rows to quarantine and to fill, an even number of values for the median, times with fractions
+    need_program("java", "default-jre-headless")
+    rows = series_rows(runs=8, rows=40)
+    rows["time"] += pd.to_timedelta(np.arange(len(rows)) % 7, unit="ms")
+    rows.loc[[4, 5, 40, 41, 319], "flow"] = np.nan
+    rows.loc[100, "flow"] = np.inf
+    rows.loc[103, "state"] = "burst"
+    rows.loc[200, ["pressure", "state"]] = [11.0, "burst"]
+    rows = pd.concat([rows, rows.iloc[[20]]], ignore_index=True)
+    found: dict[str, dict[str, bytes]] = {}
+    for backend in ("duckdb", "pyspark"):
+        changes: dict[str, Any] = {"prepare.missing": method}
+        write_task(workspace, SERIES, changes, compute__backend=backend, compute__memory_limit="1GB")
+        write_rows(workspace, rows)
+        # when
+        for stage in ("validate", "prepare"):
+            _run(workspace, stage)
+        outputs = ("data/validated", "data/quarantine", "data/prepared", "reports")
+        found[backend] = contents(*outputs) | {"drift": Path("data/drift_reference.json").read_bytes()}
+        for folder in outputs:
+            shutil.rmtree(folder)
+    # then
+    assert found["pyspark"].keys() == found["duckdb"].keys()
+    differing = [name for name in found["duckdb"] if found["duckdb"][name] != found["pyspark"][name]]
+    assert differing == []
+    assert any(name.startswith("data/quarantine") for name in found["duckdb"])
+
+
+@pytest.mark.slow
+def test_memory_stays_bounded(workspace: Path) -> None:
+    # given a table whose rows alone are larger than what the engine may use
+    from tests.bench_prepare import measure, write_table
+
+    rows = 4_000_000
+    write_table(workspace, rows, memory_limit="400MB")
+    table = pq.ParquetFile("data/validated/rig/part-00000.parquet").metadata
+    assert table.num_rows == rows
+    # when
+    peak_mb, _ = measure(workspace, "prepare")
+    # then the table itself is 8 channels of 8 bytes, a time, a class and a group: over 340 MB
+    assert peak_mb < 900
+
+
+def test_too_little_memory_is_told_in_a_sentence(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # given a table that does not fit the engine's smallest working set
+    write_task(workspace, SERIES, compute__memory_limit="8MB")
+    write_rows(workspace, series_rows(runs=200, rows=2000).assign(source="rig"), "data/validated")
+    # when, then
+    assert call_stage("prepare", monkeypatch) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: params.yaml: compute.memory_limit: too little for this table")
+    assert "raise the limit" in message
