@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from stages.metrics import Estimate, percentile
 
 SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 LIMIT_S = 120
+PROBES_AT_ONCE = 2  # memory does not depend on who else computes
 MEMORY_CALLS = 3  # predictions until the memory is taken as settled: buffers are allocated by the first
 
 # Runs in a process of its own, which imports nothing but numpy, the runtime and its one library.
@@ -84,7 +86,8 @@ def measure_memory(file: Path, io: Mapping[str, Any], sample: Path, threads: int
     """
     request = {"file": str(file), "io": io, "sample": str(sample), "threads": threads, "calls": MEMORY_CALLS}
     count = math.ceil(1 - math.log2(1 - confidence))
-    values = sorted(_probe(json.dumps(request)) for _ in range(count))
+    with ThreadPoolExecutor(PROBES_AT_ONCE) as pool:
+        values = sorted(pool.map(_probe, [json.dumps(request)] * count))
     return Estimate(float(np.median(values)), values[0], values[-1])
 
 
