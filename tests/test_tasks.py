@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import threading
 import wave
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.pipeline import REPOSITORY, bundle_digest, call, fresh_clone, report, stages_run
+from tests.pipeline import REPOSITORY, bundle_digest, call, change, fresh_clone, report, stages_run
 from tests.requirements import SHARED, shared_data
 
 pytestmark = pytest.mark.slow
@@ -32,7 +33,7 @@ class Silent(SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def data_server() -> Iterator[str]:
     """`../shared/data` over HTTP on a free port of this machine."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=str(SHARED)))
@@ -44,10 +45,12 @@ def data_server() -> Iterator[str]:
     server.server_close()
 
 
-def use(root: Path, task: str, blocks: dict[str, Any]) -> None:
+def use(root: Path, task: str, blocks: dict[str, Any], targets: tuple[str, ...] = ()) -> None:
     """Make `task` the active one, quick to train, with some blocks replaced; accuracy is not judged here."""
     shared = yaml.safe_load((root / "params.yaml").read_text())
-    (root / "params.yaml").write_text(yaml.safe_dump({**shared, "task": task}, sort_keys=False))
+    shared["task"] = task
+    shared["targets"] = {name: form for name, form in shared["targets"].items() if not targets or name in targets}
+    (root / "params.yaml").write_text(yaml.safe_dump(shared, sort_keys=False))
     path = root / "tasks" / task / "params.yaml"
     params = {**yaml.safe_load(path.read_text()), **blocks}
     params["train"] |= {"epochs": 2}
@@ -56,22 +59,30 @@ def use(root: Path, task: str, blocks: dict[str, Any]) -> None:
     path.write_text(yaml.safe_dump(params, sort_keys=False))
 
 
-@pytest.mark.parametrize("network", ["cnn", "rnn", "transformer"])
-@pytest.mark.parametrize("task", ["pump", "spoken-digits"])
-def test_shipped_task_runs_through_with_each_network(task: str, network: str, data_server: str, tmp_path: Path) -> None:
-    root = fresh_clone(tmp_path)
+@pytest.fixture(scope="module", params=["pump", "spoken-digits"])
+def prepared(request: pytest.FixtureRequest, data_server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh clone in which a shipped task's real data has been collected, validated and prepared."""
+    task = request.param
+    root = fresh_clone(tmp_path_factory.mktemp(task))
     path = root / "tasks" / task / "params.yaml"
     content = path.read_text().replace("http://127.0.0.1:8000", data_server)
     (archive,) = re.findall(rf"{data_server}/(\S+)", content)
     shared_data(archive)
     path.write_text(content)
     use(root, task, {})
-    params = yaml.safe_load(path.read_text())
-    params["train"]["network"] = network
-    path.write_text(yaml.safe_dump(params, sort_keys=False))
+    call(root, "dvc", "repro", "prepare")
+    return root
 
-    call(root, "dvc", "repro")
 
+@pytest.mark.parametrize("network", ["cnn", "rnn", "transformer"])
+def test_shipped_task_runs_through_with_each_network(prepared: Path, network: str, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(prepared, tmp_path / "copy", symlinks=True))
+    task = yaml.safe_load((root / "params.yaml").read_text())["task"]
+    change(root / "tasks" / task / "params.yaml", train__network=network)
+
+    done = call(root, "dvc", "repro")
+
+    assert stages_run(done.stdout)[0] == "train"
     assert report(root, "train/summary.json")["network"] == network
     assert set(report(root, "gate.json")["targets"]) == {"onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-int8"}
     assert bundle_digest(root)
@@ -150,7 +161,7 @@ def test_a_strangers_task_needs_parameters_only(kind: str, base: str, make: Any,
     (root / "tasks" / "mine" / "expectations.json").write_text(suite)
     (root / "incoming").mkdir()
     make(root / "incoming")
-    use(root, "mine", blocks)
+    use(root, "mine", blocks, targets=("tflite-int8",))
 
     done = call(root, "dvc", "repro")
 
