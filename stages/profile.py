@@ -28,31 +28,29 @@ def figures(table: ir.Table, contract: Validate) -> dict[str, dict[str, float | 
     names = [n for n, c in contract.columns.items() if c.type in ("float", "integer", "values")]
     if not names:
         return {}
-    wanted = {}
+    wanted: dict[str, ir.Scalar] = {}
     for i, name in enumerate(names):
         cell = table[name]
         if contract.columns[name].type == "values":
-            squares = cell.map(lambda x: x.cast("float64") * x.cast("float64")).sums().sum()
-            total, elements = cell.map(lambda x: x.cast("float64")).sums().sum(), cell.length().sum()
-            low, high = cell.mins().min(), cell.maxs().max()
+            wide = cell.map(lambda x: x.cast("float64"))
+            wanted |= {
+                f"elements_{i}": cell.length().sum(),
+                f"total_{i}": wide.sums().sum(),
+                f"squares_{i}": wide.map(lambda x: x * x).sums().sum(),
+            }
+            cell, high = cell.mins(), cell.maxs()
         else:
-            number = cell.cast("float64")
-            squares, total, elements = (number * number).sum(), number.sum(), number.count()
-            low, high = number.min(), number.max()
-        parts = {"squares": squares, "total": total, "elements": elements, "low": low, "high": high}
-        wanted |= {f"{part}_{i}": value for part, value in parts.items()}
+            cell = high = cell.cast("float64")
+            wanted |= {f"mean_{i}": cell.mean(), f"std_{i}": cell.std(how="pop")}
+        wanted |= {f"min_{i}": cell.min(), f"max_{i}": high.max()}
     row = table.aggregate(**wanted).to_pyarrow().to_pylist()[0]
     found = {}
     for i, name in enumerate(names):
-        elements = row[f"elements_{i}"] or 0
-        mean = row[f"total_{i}"] / elements if elements else math.nan
-        variance = max(row[f"squares_{i}"] / elements - mean * mean, 0.0) if elements else math.nan
-        found[name] = {
-            "min": settled(row[f"low_{i}"]),
-            "max": settled(row[f"high_{i}"]),
-            "mean": settled(mean),
-            "std": settled(math.sqrt(variance)),
-        }
+        if row.get(f"elements_{i}"):
+            mean = row[f"total_{i}"] / row[f"elements_{i}"]
+            row[f"mean_{i}"] = mean
+            row[f"std_{i}"] = math.sqrt(max(row[f"squares_{i}"] / row[f"elements_{i}"] - mean * mean, 0.0))
+        found[name] = {figure: settled(row.get(f"{figure}_{i}")) for figure in ("min", "max", "mean", "std")}
     return found
 
 

@@ -32,6 +32,15 @@ SCRATCH = Path(".work")
 BATCH_ROWS = 65_536
 BATCH_LISTS = 256  # rows that carry an image or a clip are large
 DIGITS = 9
+SPARK_LOGGING = """\
+rootLogger.level = error
+rootLogger.appenderRef.stderr.ref = stderr
+appender.stderr.type = Console
+appender.stderr.name = stderr
+appender.stderr.target = SYSTEM_ERR
+appender.stderr.layout.type = PatternLayout
+appender.stderr.layout.pattern = Spark %p %c{1}: %m%n
+"""
 
 
 def settled(value: Any) -> float | None:
@@ -166,7 +175,7 @@ def _spark(compute: Compute, spill: Path) -> Any:
         ) from None
     logging.getLogger("py4j").setLevel(logging.ERROR)
     properties = spill / "log4j2.properties"
-    properties.write_text("rootLogger.level = error\n", encoding="utf-8")
+    properties.write_text(SPARK_LOGGING, encoding="utf-8")
     builder = SparkSession.builder.master(compute.spark_master).appName("edge-ai-workflow")
     settings = {
         "spark.driver.memory": f"{_size(compute.memory_limit)}m",
@@ -174,12 +183,13 @@ def _spark(compute: Compute, spill: Path) -> Any:
         "spark.local.dir": str(spill),
         "spark.sql.warehouse.dir": str(spill / "warehouse"),
         "spark.sql.session.timeZone": "UTC",
-        "spark.sql.shuffle.partitions": "8",
         "spark.sql.parquet.compression.codec": "zstd",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
     }
+    if compute.spark_master.startswith("local"):
+        settings["spark.sql.shuffle.partitions"] = "4"  # a cluster keeps Spark's own number
     for name, value in settings.items():
         builder = builder.config(name, value)
     try:
