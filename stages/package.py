@@ -130,6 +130,7 @@ def manifest_of(
     return {
         "schema_version": bundle_manifest.SCHEMA_VERSION,
         "name": params.name,
+        "task": f"{spec.kind}-classification",
         "description": params.package.description,
         "licence": params.package.licence,
         "input": {

@@ -25,6 +25,7 @@ def valid() -> dict[str, Any]:
     return {
         "schema_version": 1,
         "name": "digits",
+        "task": "image-classification",
         "description": "Reads a digit.",
         "licence": "Apache-2.0",
         "input": {

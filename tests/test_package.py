@@ -151,7 +151,7 @@ def test_nothing_in_the_manifest_is_a_version_a_time_or_a_place(gated: Path) -> 
     assert str(gated) not in text
     assert "latency" not in text
     assert set(read(gated)) == {
-        "schema_version", "name", "description", "licence", "input", "output", "data", "inputs", "parameters",
+        "schema_version", "name", "task", "description", "licence", "input", "output", "data", "inputs", "parameters",
         "targets", "files", "libraries",
     }  # fmt: skip
 
