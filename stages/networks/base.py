@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.dataset import SampleSpec
+from stages.errors import ParameterError
 from stages.networks.preprocess import Preprocess
 
 
@@ -19,6 +20,9 @@ class Network(nn.Module):
 
     def __init__(self, spec: SampleSpec, bins: int) -> None:
         super().__init__()
+        if bins and spec.kind != "series":
+            found = f"found {bins} for samples of kind {spec.kind}"
+            raise ParameterError("params: train.quantile_bins", found, "0: bins are for series only", "set it to 0")
         self.spec, self.bins = spec, bins
         self.preprocess = Preprocess(spec, bins)
 
