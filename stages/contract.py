@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from stages.errors import ContractError, ParameterError, StageError
 from stages.quality import METRICS
-from stages.rules import Rule, column_of
+from stages.rules import STATISTICS, Rule, column_of
 
 if TYPE_CHECKING:
     import ibis.expr.datatypes as dt
@@ -68,9 +68,20 @@ def check_parameters(data: Data, contract: Validate) -> None:
     for name, allowed in wanted.items():
         if types[name] not in allowed:
             raise _parameter_fault(f"{name!r} has type {types[name]}", f"type {' or '.join(allowed)}")
-    for name in (data.group, data.label, data.time):
-        if name is not None and contract.columns[name].nullable:
-            raise _parameter_fault(f"{name!r} is nullable", "group, time and label are in every row: nullable: false")
+    for term in (term for rule in contract.plausibility for term in rule.terms):
+        kind, statistic = types[column_of(term, contract)], None if term in types else term.rsplit(".", 1)[1]
+        if (kind == "values") != (statistic in STATISTICS) or kind in ("string", "timestamp"):
+            raise _parameter_fault(
+                f"the term {term!r} of `validate.plausibility` is no number",
+                f"a float or integer column, or of a values column .{', .'.join(STATISTICS)}",
+            )
+    for pair in contract.redundant:
+        kinds = {"number" if types[name] in ("float", "integer") else types[name] for name in pair.columns}
+        if len(kinds) > 1 or "values" in kinds:
+            raise _parameter_fault(f"{' and '.join(pair.columns)} have types that do not compare", "two alike columns")
+    for key in (data.group, data.label, data.time):
+        if key is not None and contract.columns[key].nullable:
+            raise _parameter_fault(f"{key!r} is nullable", "group, time and label are in every row: nullable: false")
     if "source" in contract.columns or "reason" in contract.columns:
         raise _parameter_fault("a column is called `source` or `reason`", "other names: validate writes these itself")
 

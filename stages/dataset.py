@@ -95,7 +95,7 @@ class ArrayFile:
     def append(self, rows: np.ndarray) -> None:
         """rows: [n, *row_shape]."""
         assert rows.shape[1:] == self._row_shape, f"rows of {rows.shape[1:]} for {self._row_shape}"
-        self._stream.write(np.ascontiguousarray(rows, dtype=self._dtype))
+        self._stream.write(np.ascontiguousarray(rows, dtype=self._dtype))  # type: ignore[arg-type]  # it is a buffer
         self.rows += len(rows)
 
     def _write_header(self) -> None:

@@ -43,7 +43,11 @@ def run_suite(
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     import great_expectations as gx
     from great_expectations.core.run_identifier import RunIdentifier
-    from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults
+    from great_expectations.data_context.types.base import (
+        DataContextConfig,
+        InMemoryStoreBackendDefaults,
+        ProgressBarsConfig,
+    )
 
     site = {
         "class_name": "SiteBuilder",
@@ -54,7 +58,7 @@ def run_suite(
         project_config=DataContextConfig(
             store_backend_defaults=InMemoryStoreBackendDefaults(),
             data_docs_sites={"data_docs": site},
-            progress_bars={"globally": False, "metric_calculations": False},
+            progress_bars=ProgressBarsConfig(globally=False, metric_calculations=False),
             analytics_enabled=False,
         )
     )

@@ -104,7 +104,7 @@ def write_task(root: Path, blocks: dict[str, Any], changes: dict[str, Any] | Non
             *path, last = dotted.replace("__", ".").split(".")
             node = place
             for name in path:
-                node = node[name]
+                node = node[int(name) if isinstance(node, list) else name]
             node[last] = value
     folder = root / "tasks" / "bench"
     folder.mkdir(parents=True, exist_ok=True)
