@@ -51,6 +51,16 @@ class Measured:
     comparison: Comparison
 
 
+@dataclass(frozen=True)
+class Exported:
+    """The converter that succeeded, the candidate to keep, all that could be measured, and by method why others not."""
+
+    converter: str
+    kept: Measured
+    measured: list[Measured]
+    broken: dict[str, str]
+
+
 def convert(command: Sequence[str], request: Request, limit_s: float, log: Path) -> list[Candidate]:
     """Run one converter for at most `limit_s` seconds; its output goes to `log`.
 
@@ -108,18 +118,23 @@ def compare(file: Path, io: Mapping[str, Any], x: np.ndarray, reference: np.ndar
     )
 
 
-def measure(folder: Path, candidates: Sequence[Candidate], x: np.ndarray, reference: np.ndarray) -> list[Measured]:
-    """The candidates that load and answer. Raises ConversionError where none does."""
-    measured, faults = [], []
+def measure(
+    folder: Path, candidates: Sequence[Candidate], x: np.ndarray, reference: np.ndarray
+) -> tuple[list[Measured], dict[str, str]]:
+    """The candidates that load and answer, and of the others, by method, why they do not.
+
+    Raises ConversionError where none does.
+    """
+    measured, faults = [], {}
     for candidate in candidates:
         file = folder / candidate.file
         try:
             measured.append(Measured(candidate, file, compare(file, candidate.io, x, reference)))
         except InferenceError as fault:
-            faults.append(str(fault))
+            faults[candidate.method] = str(fault)
     if not measured:
-        raise ConversionError(str(folder), "; ".join(faults), "a file that loads and answers")
-    return measured
+        raise ConversionError(str(folder), "; ".join(faults.values()), "a file that loads and answers")
+    return measured, faults
 
 
 def choose(measured: Sequence[Measured], params: Export) -> Measured:
@@ -158,8 +173,8 @@ def export(
     x: np.ndarray,
     reference: np.ndarray,
     work: Path,
-) -> tuple[str, list[Measured], Measured]:
-    """Try the converters in order: (the one that succeeded, its candidates, the one to keep).
+) -> Exported:
+    """Try the converters in order.
 
     `work` holds samples.npz. Raises CombinedError with every converter's fault.
     """
@@ -170,28 +185,28 @@ def export(
         request = Request(NETWORK, work / "samples.npz", output, tuple(methods))
         try:
             candidates = convert(command, request, params.timeout_s, work / f"{name}.log")
-            measured = measure(output, candidates, x, reference)
-            return name, measured, choose(measured, params)
+            measured, broken = measure(output, candidates, x, reference)
+            return Exported(name, choose(measured, params), measured, broken)
         except ConversionError as fault:
             faults.append(fault)
     raise CombinedError(faults)
 
 
-def description(
-    target: str, converter: str, measured: Sequence[Measured], kept: Measured, file: Path
-) -> dict[str, Any]:
+def description(target: str, exported: Exported, file: Path) -> dict[str, Any]:
     """What export.json holds."""
-    candidates = [
+    kept = exported.kept
+    candidates: list[dict[str, Any]] = [
         {"method": m.candidate.method, "size_bytes": m.file.stat().st_size, "agreement": m.comparison.agreement}
-        for m in measured
+        for m in exported.measured
     ]
+    candidates += [{"method": method, "fault": fault} for method, fault in exported.broken.items()]
     floating = kept.candidate.method == FLOAT
     return {
         "target": target,
         "file": file.name,
         "sha256": sha256(file),
         "size_bytes": file.stat().st_size,
-        "converter": converter,
+        "converter": exported.converter,
         "io": kept.candidate.io,
         "quantization": None if floating else {"calibration": kept.candidate.method, "candidates": candidates},
         "comparison": {
@@ -223,19 +238,25 @@ def main() -> None:
     np.savez(work / "samples.npz", calibration=training.samples(np.sort(chosen)))
 
     methods = [FLOAT] if target.precision == "fp32" else params.export.quantization.methods
-    converters = CONVERTERS[target.runtime]
-    converter, measured, kept = export(
-        converters, methods, params.export, validation.samples(compared), reference, work
-    )
+    exported = export(CONVERTERS[target.runtime], methods, params.export, validation.samples(compared), reference, work)
     with new_directory(EXPORTED / name) as folder:
-        file = folder / f"model{kept.file.suffix}"
-        shutil.copyfile(kept.file, file)
-        written = description(name, converter, measured, kept, file)
+        file = folder / f"model{exported.kept.file.suffix}"
+        shutil.copyfile(exported.kept.file, file)
+        written = description(name, exported, file)
         write_json(folder / "export.json", written)
-    compared_text = (
-        f"max difference {written['comparison']['max_difference']:g}, agreement {kept.comparison.agreement:.4f}"
+    print(summary(written, exported))
+
+
+def summary(written: Mapping[str, Any], exported: Exported) -> str:
+    """Lines for a person."""
+    compared = written["comparison"]
+    lines = [f"warning: {exported.converter}, {method}: {fault}" for method, fault in exported.broken.items()]
+    lines.append(
+        f"{written['target']}: {exported.converter}, {exported.kept.candidate.method}, "
+        f"{written['size_bytes'] / 1000:.1f} kB, against torch: max difference {compared['max_difference']:g}, "
+        f"agreement {compared['agreement']:.4f}"
     )
-    print(f"{name}: {converter}, {kept.candidate.method}, {written['size_bytes'] / 1000:.1f} kB, {compared_text}")
+    return "\n".join(lines)
 
 
 def spread(samples: int, most: int) -> np.ndarray:

@@ -81,7 +81,7 @@ def train_briefly(prepared: Path, spec: SampleSpec, case: Case) -> Network:
     torch.manual_seed(0)
     network = build(spec, Train.model_validate(values))
     split = Split.open(prepared, "train")
-    x, y = torch.from_numpy(split.samples(slice(None))), torch.from_numpy(np.array(split.y))
+    x, y = torch.from_numpy(np.array(split.x)), torch.from_numpy(np.array(split.y))
     network.preprocess.fit(x.split(64))
     optimiser = torch.optim.AdamW(network.parameters(), lr=4e-3)
     network.train()

@@ -15,6 +15,7 @@ import pytest
 from stages.converters import Candidate, Request
 from stages.errors import CombinedError, ConversionError
 from stages.export import Comparison, Measured, choose, compare, convert, export, spread
+from stages.export import description as description_of
 from stages.params.deliver import Export, Quantization
 from tests.model_files import description, onnx_linear
 
@@ -124,11 +125,11 @@ IO = description("onnxruntime", [2], 2)
 def test_the_next_converter_is_tried_where_one_fails(work: Path, right: Path) -> None:
     converters = {"first": command(SEGFAULT), "second": writes(right, IO)}
 
-    name, _, kept = export(converters, ["float"], PARAMS, X, REFERENCE, work)
+    found = export(converters, ["float"], PARAMS, X, REFERENCE, work)
 
-    assert name == "second"
-    assert kept.file.read_bytes() == right.read_bytes()
-    assert kept.comparison == Comparison(40, pytest.approx(0, abs=1e-6), 1.0)
+    assert found.converter == "second"
+    assert found.kept.file.read_bytes() == right.read_bytes()
+    assert found.kept.comparison == Comparison(40, pytest.approx(0, abs=1e-6), 1.0)
 
 
 def test_where_all_converters_fail_each_says_why(work: Path) -> None:
@@ -166,6 +167,25 @@ def test_a_file_that_does_not_load_or_answers_nan_is_refused(work: Path, tmp_pat
 
     assert "not loadable by ONNX Runtime" in str(caught.value)
     assert "found NaN or infinity" in str(caught.value)
+
+
+def test_a_form_that_does_not_load_is_told_and_another_one_kept(work: Path, right: Path, tmp_path: Path) -> None:
+    candidates = [{"file": f"{name}.onnx", "method": name, "io": IO} for name in ("min-max", "dynamic")]
+    converter = command(
+        READ + "open(output + '/min-max.onnx', 'w').write('garbage')\n"
+        f"shutil.copy({str(right)!r}, output + '/dynamic.onnx')\n"
+        f"json.dump(json.loads({json.dumps(json.dumps(candidates))}), open(output + '/candidates.json', 'w'))"
+    )
+
+    found = export({"only": converter}, ["min-max", "dynamic"], PARAMS, X, REFERENCE, work)
+    told = description_of("onnx-int8", found, found.kept.file)
+
+    assert found.kept.candidate.method == "dynamic"
+    assert "min-max.onnx: not loadable" in found.broken["min-max"]
+    assert [sorted(entry) for entry in told["quantization"]["candidates"]] == [
+        ["agreement", "method", "size_bytes"],
+        ["fault", "method"],
+    ]
 
 
 def test_comparison_by_hand(right: Path) -> None:

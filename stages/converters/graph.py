@@ -66,7 +66,7 @@ class Graph:
         )
 
     def io(self, runtime: str) -> dict[str, Any]:
-        """The description that the device's runtime reads; all inputs and outputs are float32."""
+        """The description that the device's runtime reads, of a file whose inputs and outputs are float32."""
         spec = self.network.spec
         return {
             "runtime": runtime,

@@ -56,8 +56,7 @@ def recipe(method: str, floating: str) -> Any:
         manager.add_static_config(".*", every, activation_num_bits=8, weight_num_bits=8)
     manager.add_quantization_config(floating, every, algorithm_key="no_quantize")
     # Inputs too: int8 ones would have one scale for all channels, before the preprocessing sees them.
-    for operation in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
-        manager.add_quantization_config(".*", operation, algorithm_key="no_quantize")
+    manager.add_quantization_config(".*", qtyping.TFLOperationName.INPUT, algorithm_key="no_quantize")
     return manager.get_quantization_recipe()
 
 
@@ -93,58 +92,108 @@ def calibrate(model: bytes, static: Any, feeds: Sequence[dict[str, np.ndarray]])
 
 def renamed(model: bytes, graph: Graph) -> bytes:
     """With the graph's names for inputs and outputs (litert-torch numbers them; a single one may have any name)."""
-    from ai_edge_litert.tools import flatbuffer_utils
-
-    content = flatbuffer_utils.convert_bytearray_to_object(bytearray(model))
+    content = opened(model)
     (signature,) = content.signatureDefs
     for entries, names in ((signature.inputs, graph.inputs), (signature.outputs, graph.outputs)):
         for entry in entries:
             entry.name = names[int(entry.name.decode().rpartition("_")[2]) if len(names) > 1 else 0]
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(content))
+    return packed(content)
 
 
 def cleaned(model: bytes) -> bytes:
     """With short names for tensors and no metadata: the names of a transformer weigh a tenth of its weights."""
-    from ai_edge_litert.tools import flatbuffer_utils
-
-    content = flatbuffer_utils.convert_bytearray_to_object(bytearray(model))
+    content = opened(model)
     for subgraph in content.subgraphs:
         subgraph.name = None
         for number, tensor in enumerate(subgraph.tensors):
             tensor.name = f"t{number}"
     content.metadata = None
     content.description = None
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(content))
+    return packed(content)
+
+
+def opened(model: bytes) -> Any:
+    """The file as objects of the schema; large buffers, which stand behind the flatbuffer, are taken in."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    return flatbuffer_utils.read_model_from_bytearray(bytearray(model))
+
+
+def packed(content: Any) -> bytes:
+    """The file of objects of the schema, its buffers aligned to 16 bytes, as the schema demands of a writer.
+
+    Python's flatbuffers does not know `force_align`; kernels may read weights with aligned loads.
+    """
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    class Aligned(schema.BufferT):  # type: ignore[misc]
+        def Pack(self, builder: Any) -> Any:  # noqa: N802 - the schema's name
+            vector = None
+            if self.data is not None:
+                data = bytes(self.data)
+                builder.StartVector(1, len(data), 16)
+                builder.head -= len(data)
+                builder.Bytes[builder.head : builder.head + len(data)] = data
+                vector = builder.EndVector()
+            schema.BufferStart(builder)
+            if vector is not None:
+                schema.BufferAddData(builder, vector)
+            return schema.BufferEnd(builder)
+
+    for place, buffer in enumerate(content.buffers):
+        content.buffers[place] = Aligned()
+        content.buffers[place].data = buffer.data
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(content.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
 
 
 def int8_elements(model: bytes) -> int:
     """How many values of constants are stored as int8."""
     from ai_edge_litert import schema_py_generated as schema
-    from ai_edge_litert.tools import flatbuffer_utils
 
-    content = flatbuffer_utils.convert_bytearray_to_object(bytearray(model))
-    buffers = {
+    content = opened(model)
+    constants = {
         tensor.buffer: content.buffers[tensor.buffer].data
         for subgraph in content.subgraphs
         for tensor in subgraph.tensors
         if tensor.type == schema.TensorType.INT8
     }
-    return sum(len(data) for data in buffers.values() if data is not None)
+    return sum(len(data) for data in constants.values() if data is not None)
+
+
+def described(graph: Graph, model: bytes) -> dict[str, Any]:
+    """The graph's description, with the type that the file's answer has: static int8 files answer in int8."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    content, io = opened(model), graph.io("litert")
+    index = next(o.tensorIndex for o in content.signatureDefs[0].outputs if o.name.decode() == "output")
+    kinds = {schema.TensorType.FLOAT32: "float32", schema.TensorType.INT8: "int8"}
+    io["output"]["dtype"] = kinds[content.subgraphs[0].tensors[index].type]
+    return io
 
 
 def write(
-    graph: Graph, model: bytes, methods: Sequence[str], samples: Path, output: Path, floating: str = FLOAT_PATTERN
+    graph: Graph,
+    model: bytes,
+    methods: Sequence[str],
+    samples: Path,
+    output: Path,
+    floating: str = FLOAT_PATTERN,
 ) -> None:
     """Write the candidates of a float TFLite model whose signature has the graph's names."""
     wanted = [method for method in methods if method != FLOAT]
     forms = {FLOAT: model} if FLOAT in methods else {}
     if wanted:
         forms |= quantise(model, wanted, graph.feeds(read_samples(samples)), floating)
+    candidates = []
     for method, content in forms.items():
         if method != FLOAT:
             check_quantised(graph, int8_elements(content))
         (output / f"{method}.tflite").write_bytes(cleaned(content))
-    write_candidates(output, [Candidate(f"{method}.tflite", method, graph.io("litert")) for method in forms])
+        candidates.append(Candidate(f"{method}.tflite", method, described(graph, content)))
+    write_candidates(output, candidates)
 
 
 def main() -> None:
