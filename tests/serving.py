@@ -64,7 +64,8 @@ class Request:
 class WebServer:
     """Answers by path. A fault in `faults[path]` is used up by one request; without one, the content comes.
 
-    Ranges and `If-Range` work as in RFC 9110 section 13 and 14, with the content's digest as its ETag.
+    `sent` counts the bytes of content that went out for each path. Ranges and `If-Range` work as in RFC 9110
+    section 13 and 14, with the content's digest as its ETag.
     """
 
     url: str
@@ -73,6 +74,8 @@ class WebServer:
     requests: list[Request] = field(default_factory=list)
     closing: threading.Event = field(default_factory=threading.Event)
     ranges: bool = True
+    sent: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    then: dict[str, Callable[[], object]] = field(default_factory=dict)
 
     def put(self, path: str, content: Answer, content_type: str = "application/octet-stream") -> str:
         """Serve `content` at `path`; the URL."""
@@ -85,6 +88,10 @@ class WebServer:
     def fail(self, path: str, *faults: Fault) -> None:
         """The next requests for `path` meet these faults, one each."""
         self.faults[path].extend(faults)
+
+    def after(self, path: str, call: Callable[[], object]) -> None:
+        """Call `call` once, when the next request for `path` has been answered."""
+        self.then[path] = call
 
     def asked(self, path: str) -> list[Request]:
         return [request for request in self.requests if request.path == path]
@@ -137,13 +144,17 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         with contextlib.suppress(ConnectionError):
+            path = urlsplit(self.path).path
             if isinstance(fault, Cut | Stall):
                 self.wfile.write(body[: fault.sent])
                 self.wfile.flush()
+                self.web.sent[path] += min(fault.sent, len(body))
+                self.web.then.pop(path, lambda: None)()
                 if isinstance(fault, Stall):
                     self.web.closing.wait()
                 self.close_connection = True
             else:
+                self.web.sent[path] += len(body)
                 self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:

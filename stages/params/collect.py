@@ -5,9 +5,37 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field, field_validator, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, field_validator, model_validator
 
 from stages.params.base import Block
+
+
+def _distinct(columns: dict[str, str] | None) -> dict[str, str] | None:
+    twice = sorted({name for name in (columns or {}).values() if list((columns or {}).values()).count(name) > 1})
+    if twice:
+        raise ValueError(f"every name here once ({', '.join(twice)} is there twice)")
+    return columns
+
+
+def _pattern(value: str | None) -> str | None:
+    try:
+        re.compile(value or "")
+    except re.error as error:
+        raise ValueError(f"a regular expression ({error})") from None
+    return value
+
+
+def _topic(value: str) -> str:
+    """MQTT 5, section 4.7: `+` stands for a whole level, `#` for the last ones."""
+    levels = value.split("/")
+    whole = all(level in ("+", "#") or not set(level) & {"+", "#"} for level in levels)
+    if not value or not whole or "#" in levels[:-1]:
+        raise ValueError("an MQTT topic, where + is a whole level and # the last one")
+    return value
+
+
+Columns = Annotated[dict[str, str] | None, AfterValidator(_distinct)]
+Pattern = Annotated[str | None, AfterValidator(_pattern)]
 
 
 class Csv(Block):
@@ -16,12 +44,12 @@ class Csv(Block):
     type: Literal["csv"]
     separator: str = Field(min_length=1, max_length=1)
     encoding: str
-    columns: dict[str, str] | None
+    columns: Columns
 
 
 class Parquet(Block):
     type: Literal["parquet"]
-    columns: dict[str, str] | None
+    columns: Columns
 
 
 class Images(Block):
@@ -47,17 +75,8 @@ class Files(Block):
     """
 
     select: list[str] = Field(min_length=1)
-    path: str | None
+    path: Pattern
     format: Format
-
-    @field_validator("path")
-    @classmethod
-    def _compiles(cls, value: str | None) -> str | None:
-        try:
-            re.compile(value or "")
-        except re.error as error:
-            raise ValueError(f"a regular expression ({error})") from None
-        return value
 
 
 class Embedded(Block):
@@ -85,7 +104,7 @@ class Pages(Block):
 
     rows: str
     next: str | None
-    columns: dict[str, str] | None
+    columns: Columns
 
 
 class ExternalApi(Block):
@@ -117,11 +136,20 @@ class HttpPolling(Block):
 
 
 class Mqtt(Block):
-    """Listen to `topics` until `messages` came or `seconds` are over; a payload is a JSON object or a list."""
+    """Listen to `topics` until `messages` came or `seconds` are over; a payload is a JSON object or a list.
+
+    `topic`: a regular expression searched in a message's topic; its named groups become text columns.
+    `tls`: encrypted, the broker's certificate checked (SSL_CERT_FILE names authorities of one's own).
+    `username`, `password_env`: who logs in, and the environment variable that holds the password.
+    """
 
     host: str
     port: int = Field(gt=0, lt=65536)
-    topics: list[str] = Field(min_length=1)
+    tls: bool = False
+    username: str | None = None
+    password_env: str | None = None
+    topics: list[Annotated[str, AfterValidator(_topic)]] = Field(min_length=1)
+    topic: Pattern = None
     messages: int = Field(gt=0)
     seconds: float = Field(gt=0)
 
@@ -132,7 +160,7 @@ class Sensors(Block):
     type: Literal["sensors"]
     http: HttpPolling | None = None
     mqtt: Mqtt | None = None
-    columns: dict[str, str] | None
+    columns: Columns
 
     @model_validator(mode="after")
     def _one_form(self) -> Sensors:

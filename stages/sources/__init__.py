@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from stages.sources import cloud, edge_devices, embedded, external_api, sensors, synthetic
+from stages.sources.progress import Progress
 from stages.sources.raw import Context, Raw
 
 FETCH: dict[str, Callable[[Any, Context], Awaitable[Raw]]] = {
@@ -17,4 +18,4 @@ FETCH: dict[str, Callable[[Any, Context], Awaitable[Raw]]] = {
     "synthetic": synthetic.fetch,
 }
 
-__all__ = ["FETCH", "Context", "Raw"]
+__all__ = ["FETCH", "Context", "Progress", "Raw"]

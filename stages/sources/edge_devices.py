@@ -14,9 +14,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from stages.errors import CombinedError, StageError
 from stages.params.collect import EdgeDevices
 from stages.sources.http import patiently, refuse, session
-from stages.sources.raw import Context, Origin, Raw, of_rows, public
+from stages.sources.raw import Context, Origin, Raw, Rows, public
 
 
 async def fetch(source: EdgeDevices, context: Context) -> Raw:
@@ -27,15 +28,29 @@ async def fetch(source: EdgeDevices, context: Context) -> Raw:
     since = {} if source.since is None else {"since": source.since.isoformat().replace("+00:00", "Z")}
     async with session(context) as http:
         answers = await asyncio.gather(
-            *(read_device(http, f"{url.rstrip('/')}/samples", since, context) for url in source.devices.values())
+            *(read_device(http, f"{url.rstrip('/')}/samples", since, context) for url in source.devices.values()),
+            return_exceptions=True,
         )
+    failures = [answer for answer in answers if isinstance(answer, BaseException)]
+    silent = [failure for failure in failures if isinstance(failure, StageError)]
+    if len(silent) < len(failures):
+        raise next(failure for failure in failures if not isinstance(failure, StageError))
+    if silent:
+        raise CombinedError(silent)
     rows: list[dict[str, Any]] = []
     origins: list[Origin] = []
     for (device, url), content in zip(source.devices.items(), answers, strict=True):
+        assert isinstance(content, bytes)
         origins.append(Origin(public(url), hashlib.sha256(content).hexdigest(), len(content)))
         samples = [row(line, device, url, context) for line in content.splitlines() if line.strip()]
         rows += sorted((s for s in samples if s is not None), key=lambda s: (str(s["time"]), str(s["id"])))
-    table: pa.Table = next(iter(of_rows(rows, "edge_devices", None, context).tables))
+    if not rows:
+        raise context.error(
+            f"no labelled sample came from {', '.join(source.devices)}", "at least one", "label some, or set `since:`"
+        )
+    together = Rows("edge_devices", context)
+    together.add(rows)
+    table: pa.Table = next(iter(together.raw(None).tables))
     unwanted = [name for name in ("id", "time") if name != context.data.time]
     return Raw(origins, [table.drop_columns(unwanted)])
 

@@ -3,37 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import lzma
 import shutil
 import stat
 import tarfile
 import zipfile
-from pathlib import Path
-from typing import Any
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
 from urllib.parse import urljoin
 
+from stages.errors import SourceError
 from stages.files import sha256
-from stages.params.collect import ExternalApi, Pages
+from stages.params.collect import ExternalApi, Files, Pages
 from stages.sources import decode
 from stages.sources.http import download, get_json, headers_from, session
-from stages.sources.raw import Context, Origin, Raw, at, of_rows, public
+from stages.sources.raw import Context, Origin, Raw, Rows, at, public
 
 
 async def fetch(source: ExternalApi, context: Context) -> Raw:
     """Raises SourceError."""
     async with session(context, headers_from(source.headers_env, context)) as http:
         if source.pages is not None:
-            rows = await read_pages(http, source.url, source.pages, context)
-            return of_rows(rows, source.url, source.pages.columns, context)
+            return (await read_pages(http, source.url, source.pages, context)).raw(source.pages.columns)
         archive = await download(http, source.url, source.sha256, context)
     assert source.archive is not None
-    folder = await asyncio.to_thread(unpack, archive, context)
+    folder = await asyncio.to_thread(unpack, archive, source.archive, context)
     origin = Origin(public(source.url), await asyncio.to_thread(sha256, archive), archive.stat().st_size)
     return Raw([origin], decode.tables(folder, source.archive, context))
 
 
-async def read_pages(http: Any, url: str, pages: Pages, context: Context) -> list[dict[str, Any]]:
+async def read_pages(http: Any, url: str, pages: Pages, context: Context) -> Rows:
     """All rows, page after page, until a page names no next one. Raises SourceError."""
-    rows: list[dict[str, Any]] = []
+    rows = Rows(url, context)
     seen: set[str] = set()
     current: str | None = url
     while current:
@@ -46,38 +50,75 @@ async def read_pages(http: Any, url: str, pages: Pages, context: Context) -> lis
             raise context.error(
                 f"{public(current)}: no list of objects at {pages.rows!r}", "rows", "mend `rows:` or the source"
             )
-        rows += found
+        await asyncio.to_thread(rows.add, found)
         link = at(page, pages.next) if pages.next else None
         current = urljoin(current, str(link)) if link else None
     return rows
 
 
-def unpack(archive: Path, context: Context) -> Path:
-    """The members of a tar or zip archive in a folder beside it. Links, devices and paths that lead out are refused."""
+def unpack(archive: Path, files: Files, context: Context) -> Path:
+    """The selected members of a tar or zip archive, in a folder beside it. Raises SourceError.
+
+    Content alone is taken, no owner, mode or link. A member that leads out of the folder spoils the whole archive,
+    also when it is not selected.
+    """
     folder = archive.with_suffix(".unpacked")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
+    seen: dict[str, None] = {}
     try:
-        if tarfile.is_tarfile(archive):
-            with tarfile.open(archive) as tar:
-                tar.extractall(folder, filter="data")
-        elif zipfile.is_zipfile(archive):
-            _unzip(archive, folder)
-        else:
-            raise context.error(
-                f"{archive.stat().st_size} bytes that are no archive", "a tar or zip file", "mend `url:`"
-            )
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError) as error:
-        raise context.error(
-            f"the archive cannot be unpacked ({error})", "a whole archive whose members stay inside", "fetch it again"
-        ) from None
+        for name, plain, content in _members(archive, context):
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts:
+                raise ValueError(f"member {name!r} leads out of the archive")
+            inside = path.as_posix()
+            selected = decode.selected(inside, files)
+            if selected and not plain:
+                raise ValueError(f"member {name!r} is a link or a device")
+            if selected and inside in seen:
+                raise ValueError(f"member {name!r} is there twice")
+            seen[inside] = None
+            if selected:
+                (folder / inside).parent.mkdir(parents=True, exist_ok=True)
+                with content() as packed, (folder / inside).open("wb") as unpacked:
+                    shutil.copyfileobj(packed, unpacked, 1 << 20)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, zlib.error, lzma.LZMAError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk, not the archive
+        raise _refused(str(error), context) from None
+    except (NotImplementedError, RuntimeError) as error:  # how zipfile says: packed in an unknown way, encrypted
+        raise _refused(str(error), context) from None
+    if not any(decode.selected(name, files) for name in seen):
+        raise decode.none_selected(list(seen), files, context)
     return folder
 
 
-def _unzip(archive: Path, folder: Path) -> None:
-    with zipfile.ZipFile(archive) as members:
-        for member in members.infolist():
-            path = (folder / member.filename).resolve()
-            if not path.is_relative_to(folder.resolve()) or stat.S_ISLNK(member.external_attr >> 16):
-                raise ValueError(f"member {member.filename!r} leads out of the archive")
-        members.extractall(folder)  # noqa: S202 - every member was looked at above
+def _refused(why: str, context: Context) -> SourceError:
+    return context.error(
+        f"the archive cannot be unpacked ({why})",
+        "a whole archive of plain files that stay inside",
+        "fetch it again, or have it packed anew",
+    )
+
+
+def _members(archive: Path, context: Context) -> Iterator[tuple[str, bool, Callable[[], IO[bytes]]]]:
+    """Every member that is not a folder: its name, whether it is a plain file, how to read it."""
+    if tarfile.is_tarfile(archive):
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                if not member.isdir():
+                    yield member.name, member.isreg(), partial(_read_tar, tar, member)
+    elif zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as packed:
+            for info in packed.infolist():
+                if not info.is_dir():
+                    kind = stat.S_IFMT(info.external_attr >> 16)
+                    yield info.filename, kind in (0, stat.S_IFREG), partial(packed.open, info)
+    else:
+        raise context.error(f"{archive.stat().st_size} bytes that are no archive", "a tar or zip file", "mend `url:`")
+
+
+def _read_tar(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    stream = tar.extractfile(member)
+    assert stream is not None, "a plain file has content"
+    return stream

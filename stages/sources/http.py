@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 
+from stages.errors import SourceError
 from stages.sources.raw import Context, public
 
 Answer = TypeVar("Answer")
@@ -45,6 +46,7 @@ def session(context: Context, headers: dict[str, str] | None = None) -> aiohttp.
 async def patiently(attempt: Callable[[], Awaitable[Answer]], url: str, context: Context) -> Answer:
     """The answer of the first attempt that succeeds. Raises SourceError after the last."""
     pause, why = context.retry.backoff_s, ""
+    remedy = "see that the source is up and reachable, then run again (collect.retry sets the patience)"
     for number in range(context.retry.attempts):
         if number:
             await asyncio.sleep(pause)
@@ -55,13 +57,14 @@ async def patiently(attempt: Callable[[], Awaitable[Answer]], url: str, context:
             why = str(error)
         except TimeoutError:
             why = f"no answer for {context.retry.timeout_s:g} s"
+        except aiohttp.TooManyRedirects as error:
+            why = f"redirected {len(error.history)} times"
+            raise context.error(f"{public(url)}: {why}", "an answer", "mend the URL or the server") from None
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
+            raise context.error(f"{error} is no URL", "http:// or https:// and a host", "mend `url:`") from None
         except (aiohttp.ClientError, ConnectionError) as error:
             why = str(error) or type(error).__name__
-    raise context.error(
-        f"{public(url)}: {why}; {context.retry.attempts} attempt(s)",
-        "an answer",
-        "see that the source is up and reachable, then run again (collect.retry sets the patience)",
-    )
+    raise context.error(f"{public(url)}: {why}; {context.retry.attempts} attempt(s)", "an answer", remedy)
 
 
 def refuse(answer: aiohttp.ClientResponse, url: str, context: Context) -> None:
@@ -106,7 +109,12 @@ async def download(http: aiohttp.ClientSession, url: str, digest: str | None, co
     partial, validator = whole.with_suffix(".partial"), whole.with_suffix(".validator")
     if digest and whole.exists() and await asyncio.to_thread(_digest, whole) == digest:
         return whole
-    await patiently(lambda: _go_on(http, url, partial, validator, context), url, context)
+    try:
+        await patiently(lambda: _go_on(http, url, partial, validator, context), url, context)
+    except SourceError as error:
+        if partial.exists() and validator.exists():
+            error.args = (f"{error}\n  kept:     {partial.stat().st_size} bytes, from which the next run goes on",)
+        raise
     found = await asyncio.to_thread(_digest, partial)
     if digest and found != digest:
         partial.unlink()
@@ -126,6 +134,8 @@ async def _go_on(http: aiohttp.ClientSession, url: str, partial: Path, validator
         headers |= {"Range": f"bytes={have}-", "If-Range": validator.read_text()}
     async with http.get(url, headers=headers) as answer:
         if answer.status == 416:
+            if answer.headers.get("Content-Range") == f"bytes */{have}":
+                return  # all of it is here: the last run ended after its last byte
             partial.unlink()
             raise Broken("the part that is here is not a part of the file any more")
         refuse(answer, url, context)
@@ -134,9 +144,17 @@ async def _go_on(http: aiohttp.ClientSession, url: str, partial: Path, validator
             validator.write_text(tag)
         else:
             validator.unlink(missing_ok=True)
-        with partial.open("ab" if answer.status == 206 else "wb") as stream:
+        goes_on = have > 0 and answer.status == 206
+        if goes_on and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            partial.unlink()
+            raise Broken(f"byte {have} was asked for and {answer.headers.get('Content-Range')} came")
+        rest = answer.content_length
+        start = have if goes_on else 0
+        context.progress.start(context.name, None if rest is None else start + rest, start)
+        with partial.open("ab" if goes_on else "wb") as stream:
             async for chunk in answer.content.iter_chunked(1 << 20):
                 stream.write(chunk)
+                context.progress.advance(context.name, len(chunk))
 
 
 def _digest(path: Path) -> str:

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+import re
+import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import pyarrow as pa
 
 from stages.errors import SourceError
 from stages.params.base import Data
 from stages.params.collect import Retry
+from stages.sources.progress import Progress
+
+USER = re.compile(r"(?<=://)[^/@\s]*@")
+SECRET = re.compile(r"(?i)([?&][^=&\s]*(?:auth|code|credential|key|passw|secret|sig|token)[^=&\s]*=)[^&\s'\")]*")
 
 
 @dataclass(frozen=True)
 class Context:
-    """What every source may need. `scratch` is the source's own folder for downloads; it outlives a failed run."""
+    """What every source may need. `scratch` is the source's own folder for downloads; it outlives a failed run.
+
+    `stop` is set when the run ends early: a thread that copies or writes looks at it and gives up.
+    """
 
     name: str
     data: Data
@@ -28,9 +36,12 @@ class Context:
     seed: int
     retry: Retry
     scratch: Path
+    progress: Progress
+    stop: threading.Event
 
     def error(self, found: str, expected: str = "", remedy: str = "") -> SourceError:
-        return SourceError(f"source {self.name}", found, expected, remedy)
+        """No secret of a URL gets into the message, whoever wrote it."""
+        return SourceError(f"source {self.name}", public(found), expected, remedy)
 
 
 @dataclass(frozen=True)
@@ -50,30 +61,57 @@ class Raw:
     tables: Iterable[pa.Table]
 
 
-def public(url: str) -> str:
-    """The URL without a user's name and password, fit for provenance and messages."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+def public(text: str) -> str:
+    """The text with the user, the password and the secret parameters of its URLs taken out, fit to be kept."""
+    return SECRET.sub(r"\1***", USER.sub("", text))
 
 
-def of_rows(rows: list[dict[str, Any]], url: str, columns: dict[str, str] | None, context: Context) -> Raw:
-    """JSON objects as one table; the digest is that of their JSON lines."""
-    if not rows:
-        raise context.error(f"{public(url)}: no rows came", "at least one", "mend the source")
-    text = "".join(json.dumps(row, sort_keys=True, default=str) + "\n" for row in rows).encode()
-    names = dict.fromkeys(name for row in rows for name in row)
-    try:
-        table = pa.table({name: pa.array([row.get(name) for row in rows]) for name in names})
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise context.error(
-            f"{public(url)}: a field holds values of several types ({error})", "one type per field", "mend the source"
-        ) from None
-    origin = Origin(public(url), hashlib.sha256(text).hexdigest(), len(text))
-    return Raw([origin], [choose(table, columns, public(url), context)])
+class Rows:
+    """JSON objects that become one table, bunch by bunch; an object without a field has no value there.
+
+    The digest is that of the objects as JSON lines with sorted keys.
+    """
+
+    def __init__(self, url: str, context: Context) -> None:
+        self.url, self.context = public(url), context
+        self.tables: list[pa.Table] = []
+        self.digest, self.bytes = hashlib.sha256(), 0
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        """Raises SourceError where a field holds values that are no column."""
+        if not rows:
+            return
+        text = "".join(json.dumps(row, sort_keys=True, default=str) + "\n" for row in rows).encode()
+        self.digest.update(text)
+        self.bytes += len(text)
+        names = dict.fromkeys(name for row in rows for name in row)
+        try:
+            self.tables.append(pa.table({name: pa.array([row.get(name) for row in rows]) for name in names}))
+        except (pa.ArrowException, OverflowError) as error:
+            raise self._mixed(error) from None
+
+    def raw(self, columns: dict[str, str] | None) -> Raw:
+        """All of it. Raises SourceError where nothing came, or a configured column did not."""
+        if not self.tables:
+            raise self.context.error(f"{self.url}: no rows came", "at least one", "mend the source")
+        try:
+            table = pa.concat_tables(self.tables, promote_options="permissive")
+        except pa.ArrowException as error:
+            raise self._mixed(error) from None
+        origin = Origin(self.url, self.digest.hexdigest(), self.bytes)
+        return Raw([origin], [choose(table, columns, self.url, self.context)])
+
+    def _mixed(self, error: Exception) -> SourceError:
+        return self.context.error(
+            f"{self.url}: a field holds values of several types ({error})", "one type per field", "mend the source"
+        )
 
 
 def choose(table: pa.Table, columns: dict[str, str] | None, where: str, context: Context) -> pa.Table:
     """The configured columns under their names here; all of them where none are configured. Raises SourceError."""
+    twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+    if twice:
+        raise context.error(f"{where}: column {', '.join(twice)} is there twice", "every name once", "rename one")
     if columns is None:
         return table
     missing = [name for name in columns if name not in table.column_names]
@@ -91,44 +129,3 @@ def at(value: Any, dotted: str) -> Any:
     for part in dotted.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return value
-
-
-def batches(tables: Iterable[pa.Table], data: Data) -> Iterator[pa.Table]:
-    """The tables with group and label as text, time as a UTC timestamp and channels as numbers, where they can be.
-
-    What cannot be read so stays as it is: the data contract says what is wrong with it.
-    """
-    for table in tables:
-        for index, name in enumerate(table.column_names):
-            column = table.column(index)
-            if name in (data.group, data.label):
-                column = as_text(column)
-            elif name == data.time:
-                column = as_time(column)
-            elif name in data.channels and (pa.types.is_integer(column.type) or pa.types.is_null(column.type)):
-                column = column.cast(pa.float64())
-            elif pa.types.is_null(column.type):
-                column = column.cast(pa.string())
-            table = table.set_column(index, name, column)
-        yield table
-
-
-def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Whole numbers without a point: a label 1.0 and a label 1 are the same class."""
-    import pyarrow.compute as pc
-
-    if pa.types.is_floating(column.type) and pc.all(pc.equal(pc.floor(column), column)).as_py() is not False:
-        column = column.cast(pa.int64())
-    return column.cast(pa.string())
-
-
-def as_time(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    try:
-        if pa.types.is_string(column.type):
-            zoned = column.to_pylist()[:1] and str(column[0].as_py()).endswith("Z")
-            column = column.cast(pa.timestamp("us", "UTC" if zoned else None))
-        if pa.types.is_timestamp(column.type):
-            return column.cast(pa.timestamp("us"))
-    except pa.ArrowInvalid:
-        pass
-    return column

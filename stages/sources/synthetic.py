@@ -12,7 +12,7 @@ import pyarrow as pa
 from stages.params.collect import Synthetic
 from stages.sources.raw import Context, Origin, Raw
 
-FAULT_S = 20  # a fault lasts this many samples
+FAULT_ROWS = 20  # a fault lasts this many instants
 
 
 async def fetch(source: Synthetic, context: Context) -> Raw:
@@ -60,7 +60,7 @@ def inject(values: np.ndarray, source: Synthetic, random: np.random.Generator) -
     """Put faults into `values` [rows, channels] in place; return where: bool [rows]."""
     rows, channels = values.shape
     fault = np.zeros(rows, dtype=bool)
-    length = min(FAULT_S, rows)
+    length = min(FAULT_ROWS, rows)
     slots = rows // length
     for slot in np.flatnonzero(random.random(slots) < source.fault_share):
         here = slice(slot * length, (slot + 1) * length)

@@ -1,0 +1,65 @@
+"""Columns as the pipeline wants them: group and label as text, time as a UTC timestamp, channels as numbers.
+
+What cannot be read so stays as it is: the data contract says what is wrong with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stages.params.base import Data
+
+ZONE = r"(Z|[+-]\d{2}(:?\d{2})?)$"
+EXACT = 2.0**53  # above it, a double no longer tells one whole number from the next
+
+
+def normalise(tables: Iterable[pa.Table], data: Data) -> Iterator[pa.Table]:
+    for table in tables:
+        for index, name in enumerate(table.column_names):
+            column = table.column(index)
+            if name in (data.group, data.label):
+                column = as_text(column)
+            elif name == data.time:
+                column = as_time(column)
+            elif name in data.channels and (pa.types.is_integer(column.type) or pa.types.is_null(column.type)):
+                column = column.cast(pa.float64())
+            table = table.set_column(index, name, column)
+        yield table
+
+
+def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Whole numbers without a point, so that a label 1.0 and a label 1 are the same class; not-a-number is missing.
+
+    Text stays as it is: `007` is not `7`.
+    """
+    if pa.types.is_nested(column.type):
+        return column
+    if pa.types.is_floating(column.type):
+        column = column.cast(pa.float64())
+        column = pc.if_else(pc.is_nan(column), None, column)
+        whole = pc.and_(pc.equal(pc.floor(column), column), pc.less(pc.abs(column), EXACT))
+        return pc.if_else(
+            whole, pc.if_else(whole, column, None).cast(pa.int64()).cast(pa.string()), column.cast("string")
+        )
+    return column.cast(pa.string())
+
+
+def as_time(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """UTC, in microseconds. A time without a zone is taken as UTC; one text may carry a zone and the next none."""
+    try:
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            # finer than microseconds is cut off: RFC 3339 allows any number of digits, Arrow no more than it stores
+            text = pc.replace_substring_regex(pc.utf8_upper(column), r"(\.\d{6})\d+", r"\1")
+            zoned = pc.match_substring_regex(text, ZONE)
+            # a bare date ends like an offset (-01)
+            zoned = pc.and_(zoned, pc.greater(pc.utf8_length(text), 10))
+            with_zone = pc.if_else(zoned, text, None).cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("us"))
+            column = pc.coalesce(with_zone, pc.if_else(zoned, None, text).cast(pa.timestamp("us")))
+        if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
+            return column.cast(pa.timestamp("us"), safe=False)
+    except pa.ArrowInvalid:
+        pass
+    return column

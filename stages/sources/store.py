@@ -1,0 +1,98 @@
+"""Tables that come one after the other, as one parquet file."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages.sources.raw import Context
+
+ROWS_PER_GROUP = 1 << 17
+BYTES_PER_GROUP = 64 << 20
+
+
+def write_tables(tables: Iterable[pa.Table], folder: Path, context: Context) -> int:
+    """The tables as `folder`/part-00000.parquet; returns the number of rows. Raises SourceError.
+
+    A column may be empty, or whole numbers, in one table and something finer in the next. What suits all is known
+    only at the end, so the tables first lie on disk as they are; one at a time is in memory. The same tables in the
+    same order give the same bytes.
+    """
+    aside = context.scratch / "tables"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        schema, parts = _lay_aside(tables, aside, context)
+        if schema is None or not any(len(table) for table in map(_read, parts)):
+            raise context.error("no rows came", "at least one", "mend the source")
+        folder.mkdir()
+        return _write(parts, schema, folder / "part-00000.parquet", context)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _lay_aside(tables: Iterable[pa.Table], aside: Path, context: Context) -> tuple[pa.Schema | None, list[Path]]:
+    schema: pa.Schema | None = None
+    parts: list[Path] = []
+    for table in tables:
+        _go_on(context)
+        schema = table.schema.remove_metadata() if schema is None else _unify(schema, table.schema, context)
+        parts.append(aside / f"{len(parts):08d}.arrow")
+        with pa.OSFile(str(parts[-1]), "wb") as stream, pa.ipc.new_file(stream, table.schema) as writer:
+            writer.write_table(table)
+    return schema, parts
+
+
+def _unify(schema: pa.Schema, other: pa.Schema, context: Context) -> pa.Schema:
+    if sorted(schema.names) != sorted(other.names):
+        raise context.error(
+            f"its files differ in columns: {', '.join(schema.names)} and then {', '.join(other.names)}",
+            "the same columns in every file",
+            "name the ones that all have (`columns:`), or select fewer files",
+        )
+    try:
+        return pa.unify_schemas([schema, other.remove_metadata()], promote_options="permissive")
+    except pa.ArrowException as error:
+        raise context.error(
+            f"its files differ in types ({error})", "the same types in every file", "mend the file that differs"
+        ) from None
+
+
+def _write(parts: list[Path], schema: pa.Schema, path: Path, context: Context) -> int:
+    nameless = [pa.field(f.name, pa.string() if pa.types.is_null(f.type) else f.type) for f in schema]
+    schema, rows = pa.schema(nameless), 0
+    try:
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            for table in _groups(parts, schema):
+                _go_on(context)
+                writer.write_table(table, row_group_size=ROWS_PER_GROUP)
+                rows += len(table)
+    except pa.ArrowException as error:
+        raise context.error(f"not to be kept as parquet ({error})", "flat columns", "mend the source") from None
+    return rows
+
+
+def _groups(parts: list[Path], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Small tables together, so that a thousand small files do not become a thousand row groups."""
+    waiting: list[pa.Table] = []
+    for part in parts:
+        waiting.append(_read(part).select(schema.names).cast(schema))
+        if sum(map(len, waiting)) >= ROWS_PER_GROUP or sum(t.nbytes for t in waiting) >= BYTES_PER_GROUP:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _read(part: Path) -> pa.Table:
+    with pa.memory_map(str(part)) as stream:
+        return pa.ipc.open_file(stream).read_all()
+
+
+def _go_on(context: Context) -> None:
+    if context.stop.is_set():
+        raise context.error("interrupted")

@@ -1,0 +1,112 @@
+"""A task whose sources a test writes, and collect run on it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from stages import collect
+from stages.errors import run
+
+SERIES = {
+    "kind": "series",
+    "group": "machine",
+    "time": "time",
+    "label": "state",
+    "classes": {"0": "normal", "1": "faulty"},
+    "channels": {"flow": {"unit": "l/min"}, "pressure": {"unit": "bar"}},
+    "image": None,
+    "audio": None,
+}
+IMAGE = SERIES | {
+    "kind": "image",
+    "time": None,
+    "channels": {"grey": {"unit": "level"}},
+    "image": {"height": 4, "width": 6},
+}
+AUDIO = SERIES | {
+    "kind": "audio",
+    "time": None,
+    "channels": {"sound": {"unit": "full scale"}},
+    "audio": {"sample_rate_hz": 8000, "samples": 800},
+}
+RETRY = {"attempts": 3, "backoff_s": 0.01, "timeout_s": 0.3}
+CSV = {"type": "csv", "separator": ",", "encoding": "utf-8", "columns": None}
+ROWS = "machine,time,flow,pressure,state\nm1,2026-01-01T00:00:00Z,1.5,2,0\nm1,2026-01-01T00:00:01Z,1.6,2.1,1\n"
+ARCHIVE: dict[str, Any] = {"select": ["*.csv"], "path": None, "format": CSV}
+
+
+def configure(root: Path, *, data: dict[str, Any] = SERIES, retry: dict[str, Any] = RETRY, **sources: Any) -> None:
+    """Write these sources into the default task of the workspace at `root`."""
+    path = root / "tasks" / "digits" / "params.yaml"
+    task = yaml.safe_load(path.read_text())
+    task["data"] = data
+    task["collect"] = {"snapshot": "2026-11-01T00:00:00Z", "retry": retry, "sources": sources}
+    path.write_text(yaml.safe_dump(task, sort_keys=False))
+
+
+def succeed() -> None:
+    """Collect in this process; its message where it refuses."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), mock.patch.object(sys, "argv", ["collect"]):
+            run(collect.main)
+    except SystemExit:
+        pytest.fail(said.getvalue())
+
+
+def refuse(capsys: pytest.CaptureFixture[str]) -> str:
+    """Collect, which must refuse with exit code 1, a message without traceback, and nothing written; the message."""
+    before = digests()
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end, mock.patch.object(sys, "argv", ["collect"]):
+        run(collect.main)
+    said = capsys.readouterr().err
+    assert end.value.code == 1
+    assert said.startswith("error: ")
+    assert "Traceback" not in said
+    assert digests() == before
+    return said
+
+
+def digests() -> dict[str, bytes]:
+    """Every byte of the snapshot and its provenance, and that nothing else lies beside them."""
+    return {str(p): p.read_bytes() for p in sorted(Path("data").rglob("*")) if p.is_file()}
+
+
+def taken(name: str) -> pa.Table:
+    return pq.read_table(collect.SNAPSHOT / name / "part-00000.parquet")
+
+
+def provenance() -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(collect.PROVENANCE.read_text())
+    return value
+
+
+def command() -> subprocess.CompletedProcess[str]:
+    """Collect as a person runs it."""
+    return subprocess.run(
+        [sys.executable, "-m", "stages.collect"], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def start() -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "stages.collect"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
+    )
