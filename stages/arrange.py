@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from stages.dataset import SPLITS, ArrayFile, SampleSpec
 from stages.errors import ContractError
+from stages.progress import watched
 from stages.splits import assign
 from stages.windows import find_segments, window_labels, window_starts
 
@@ -37,6 +38,7 @@ class Splits:
     of_group: dict[str, int]
     of_row: np.ndarray | None
     group: str
+    rows: int
 
     def rows_of(self, name: str, engine: Engine, table: ir.Table) -> ir.Table:
         """The rows of one split, where whole groups are in one."""
@@ -55,13 +57,13 @@ def sort_order(table: ir.Table, params: Params) -> list[str]:
     return first + [name for name in table.columns if name not in [*first, *data.columns]] + data.columns
 
 
-def split_rows(engine: Engine, table: ir.Table, params: Params) -> Splits:
-    """Decide the splits by `prepare.split`. Raises ContractError."""
+def split_rows(engine: Engine, table: ir.Table, rows: int, params: Params) -> Splits:
+    """Decide the splits of a table of so many rows by `prepare.split`. Raises ContractError."""
     data, split = params.data, params.prepare.split
     if split.method == "group":
         assert split.test is not None
         shares = {"train": 1 - split.validation - split.test, "validation": split.validation, "test": split.test}
-        return Splits(_by_group(table, shares, params), None, data.group)
+        return Splits(_by_group(table, shares, params), None, data.group, rows)
     assert split.column is not None and split.test_values is not None
     if split.column not in table.columns:
         raise ContractError(
@@ -73,7 +75,7 @@ def split_rows(engine: Engine, table: ir.Table, params: Params) -> Splits:
     shares = {"train": 1 - split.validation, "validation": split.validation}
     is_test = table[split.column].cast("string").isin(split.test_values)
     if split.validation_by == "row":
-        return Splits({}, _by_row(engine, table.mutate(is_test=is_test), shares, params), data.group)
+        return Splits({}, _by_row(engine, table.mutate(is_test=is_test), shares, params), data.group, rows)
     test = set(_groups(table.filter(is_test), data.group))
     both = sorted(test & set(_groups(table.filter(~is_test), data.group)))
     if both:
@@ -84,7 +86,7 @@ def split_rows(engine: Engine, table: ir.Table, params: Params) -> Splits:
             "set prepare.split.validation_by: row if the official split divides groups",
         )
     of_group = _by_group(table.filter(~is_test), shares, params)
-    return Splits(of_group | dict.fromkeys(test, SPLITS.index("test")), None, data.group)
+    return Splits(of_group | dict.fromkeys(test, SPLITS.index("test")), None, data.group, rows)
 
 
 def _groups(table: ir.Table, group: str) -> list[str]:
@@ -133,7 +135,8 @@ def _sorted_batches(
     numbers: dict[str, int] = {}
     schema = pa.schema(columns)
     at = 0
-    for batch in engine.stream(table.order_by(sort_order(table, params)).select(*columns), schema):
+    ordered = table.order_by(sort_order(table, params)).select(*columns)
+    for batch in watched(engine.stream(ordered, schema), "prepare", splits.rows):
         coded = batch.column(params.data.group).dictionary_encode()
         found = coded.dictionary.to_pylist()
         for name in found:

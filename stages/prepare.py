@@ -71,15 +71,17 @@ def handle_missing(table: ir.Table, params: Params) -> tuple[ir.Table, Missing]:
     return kept, Missing(method, holes, _rows(table) - _rows(kept))
 
 
-def refuse_no_rows(table: ir.Table, dropped: int) -> None:
-    """Raise ContractError where nothing is left to prepare."""
-    if _rows(table) == 0:
+def count_rows(table: ir.Table, dropped: int) -> int:
+    """Rows that are left. Raises ContractError where there are none."""
+    rows = _rows(table)
+    if rows == 0:
         raise ContractError(
             str(VALIDATED),
             "no row is left" + (f", {dropped} were dropped for missing values" if dropped else ""),
             "rows",
             "choose another method (prepare.missing)" if dropped else "run python -m stages.validate on a snapshot",
         )
+    return rows
 
 
 def fill_missing(engine: Engine, table: ir.Table, found: Missing, train: ir.Table, params: Params) -> ir.Table:
@@ -150,8 +152,7 @@ def prepare(engine: Engine, paths: list[Path], prepared: Path, params: Params) -
     from stages.splits import refuse_poor_splits
 
     table, found = handle_missing(engine.read(paths), params)
-    refuse_no_rows(table, found.dropped)
-    splits = split_rows(engine, table, params)
+    splits = split_rows(engine, table, count_rows(table, found.dropped), params)
     if found.holes and found.method in ("mean", "median"):
         table = fill_missing(engine, table, found, splits.rows_of("train", engine, table), params)
     else:

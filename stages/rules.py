@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import reduce
-from operator import and_
+from operator import and_, or_
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ def rules(data: Data, contract: Validate, snapshot: datetime) -> list[Rule]:
     for name, column in contract.columns.items():
         found += _column_rules(name, column, data)
     key = [data.group, data.time] if data.time is not None else data.columns
-    found.append(_duplicates(key, contract, f"duplicate of another row ({', '.join(key)})"))
-    found += [_agreement(pair, contract) for pair in contract.redundant]
+    found.append(_duplicates(key))
+    found += [_agreement(pair) for pair in contract.redundant]
     found += [_plausibility(rule, contract) for rule in contract.plausibility]
     if contract.freshness is not None:
         found.append(_freshness(contract.freshness.column, contract.freshness.max_age_s, snapshot))
@@ -88,8 +88,13 @@ def complete(table: ir.Table, name: str) -> ir.BooleanColumn:
     return (cell.notnull() & (cell.length() > 0) & (holes == 0)).fill_null(False)
 
 
-def _duplicates(key: list[str], contract: Validate, reason: str) -> Rule:
-    return Rule("consistency", tuple(key), reason, lambda t: _is_first(t, key))
+def _duplicates(key: list[str]) -> Rule:
+    reason = f"duplicate of another row ({', '.join(key)})"
+
+    def holds(table: ir.Table) -> ir.BooleanColumn:
+        return reduce(or_, [table[name].isnull() for name in key]) | _is_first(table, key)
+
+    return Rule("consistency", tuple(key), reason, holds)
 
 
 def _is_first(table: ir.Table, key: list[str]) -> ir.BooleanColumn:
@@ -100,7 +105,7 @@ def _is_first(table: ir.Table, key: list[str]) -> ir.BooleanColumn:
     return ibis.row_number().over(group_by=key, order_by=order or key) == 0
 
 
-def _agreement(pair: Redundant, contract: Validate) -> Rule:
+def _agreement(pair: Redundant) -> Rule:
     first, second = pair.columns
 
     def holds(table: ir.Table) -> ir.BooleanColumn:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import re
 import shutil
 import tempfile
@@ -57,9 +58,9 @@ class Engine:
     """Tables in, expressions over them out. Use it as a context: `with Engine(params.compute) as engine`."""
 
     def __init__(self, compute: Compute) -> None:
-        SCRATCH.mkdir(exist_ok=True)
+        _sweep()
         self.name = compute.backend
-        self._spill = Path(tempfile.mkdtemp(prefix="tables-", dir=SCRATCH)).resolve()
+        self._spill = Path(tempfile.mkdtemp(prefix=f"tables-{os.getpid()}-", dir=SCRATCH)).resolve()
         self._count = 0
         try:
             connect = _duckdb if self.name == "duckdb" else _spark
@@ -142,6 +143,18 @@ class Engine:
     def _next(self) -> str:
         self._count += 1
         return f"table_{self._count}"
+
+
+def _sweep() -> None:
+    """Remove what engines of killed processes have spilled."""
+    SCRATCH.mkdir(exist_ok=True)
+    for folder in SCRATCH.glob("tables-*-*"):
+        try:
+            os.kill(int(folder.name.split("-")[1]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except (PermissionError, ValueError):
+            continue  # alive, and not ours
 
 
 def _duckdb(compute: Compute, spill: Path) -> Any:

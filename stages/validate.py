@@ -19,6 +19,7 @@ from stages import contract as contracts
 from stages.errors import CombinedError, ContractError, StageError, run
 from stages.files import new_directory, write_json
 from stages.params import Params, load, task_folder
+from stages.progress import watched
 from stages.quality import METRICS, Counts, Share, judge, table
 from stages.rules import Rule, rules
 from stages.tables import Engine, parquet_files, settled, write_parquet
@@ -201,7 +202,8 @@ def write(sources: list[Checked], engine: Engine, params: Params) -> None:
     with new_directory(VALIDATED) as validated, new_directory(QUARANTINE) as quarantine:
         for s in sources:
             good = contracts.kept(s.flagged, s.failing).mutate(source=ibis.literal(s.name)).order_by(order)
-            write_parquet(validated / s.name / "part-00000.parquet", engine.stream(good, schema), schema)
+            batches = watched(engine.stream(good, schema), f"validate {s.name}", s.counts.rows - s.quarantined)
+            write_parquet(validated / s.name / "part-00000.parquet", batches, schema)
             if s.quarantined:
                 bad = contracts.reasons(s.flagged, s.failing).order_by([*order, "reason"])
                 write_parquet(quarantine / s.name / "part-00000.parquet", engine.stream(bad, bad_schema), bad_schema)

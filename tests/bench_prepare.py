@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -72,16 +70,23 @@ def write_table(root: Path, rows: int, memory_limit: str = "2GB") -> None:
             validated.write_table(shuffled.append_column("source", pa.array(["rig"] * len(n))))
 
 
+# A process of its own in between: Linux counts what a process held before it became another program, too.
+MEASURE = """
+import resource, subprocess, sys, time
+started = time.monotonic()
+code = subprocess.run([sys.executable, "-m", sys.argv[1]]).returncode
+print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, time.monotonic() - started, file=open("usage", "w"))
+"""
+
+
 def measure(root: Path, stage: str) -> tuple[float, float]:
-    """Peak resident memory in MB, and seconds, of one stage in a process of its own."""
-    started = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", f"stages.{stage}"], cwd=root, env=os.environ | {"PYTHONPATH": ""})
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{stage} ended with exit code {process.returncode}")
+    """Peak resident memory in MB, and seconds, of one stage."""
+    subprocess.run([sys.executable, "-c", MEASURE, f"stages.{stage}"], cwd=root, check=True)
+    code, peak, seconds = (root / "usage").read_text(encoding="utf-8").split()
+    if code != "0":
+        raise RuntimeError(f"{stage} ended with exit code {code}")
     per_mb = 1024 * 1024 if sys.platform == "darwin" else 1024
-    return usage.ru_maxrss / per_mb, time.monotonic() - started
+    return float(peak) / per_mb, float(seconds)
 
 
 def main() -> None:
