@@ -8,6 +8,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,6 +20,8 @@ import yaml
 
 from stages import collect
 from stages.errors import run
+from stages.params import Params
+from stages.sources import Context, Progress
 
 SERIES = {
     "kind": "series",
@@ -109,4 +112,18 @@ def start() -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
+    )
+
+
+def context(params: Params) -> Context:
+    """What a source is given, for calls below collect itself."""
+    return Context(
+        name="test",
+        data=params.data,
+        snapshot=params.collect.snapshot,
+        seed=params.seed,
+        retry=params.collect.retry,
+        scratch=Path("scratch"),
+        progress=Progress(),
+        stop=threading.Event(),
     )

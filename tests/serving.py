@@ -187,8 +187,11 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def mqtt_broker(folder: Path, users: dict[str, str] | None = None) -> Iterator[int]:
-    """A mosquitto broker on a free port, its only clients those of this machine; the port."""
+def mqtt_broker(folder: Path, users: dict[str, str] | None = None, tls: bool = False) -> Iterator[int]:
+    """A mosquitto broker on a free port, its only clients those of this machine; the port.
+
+    With `tls` it takes certificate.pem and key.pem out of `folder`.
+    """
     program = need_program("mosquitto", "mosquitto")
     port = free_port()
     lines = [f"listener {port} 127.0.0.1", f"allow_anonymous {'false' if users else 'true'}", "persistence false"]
@@ -201,8 +204,12 @@ def mqtt_broker(folder: Path, users: dict[str, str] | None = None) -> Iterator[i
                 check=True,
                 capture_output=True,
             )
+        lines += [f"password_file {passwords}"]
+    if tls:
+        lines += [f"certfile {folder}/certificate.pem", f"keyfile {folder}/key.pem"]
+    if users or tls:
         # mosquitto gives up root, and then could not read what only root may
-        lines += [f"password_file {passwords}", "user root"]
+        lines += ["user root"]
     configuration = folder / "mosquitto.conf"
     configuration.write_text("\n".join(lines) + "\n")
     process = subprocess.Popen(

@@ -120,6 +120,9 @@ def _patiently(call: Callable[[], Answer], url: str, context: Context) -> Answer
             return call()
         except (FileNotFoundError, PermissionError, NoCredentialsError, ParamValidationError) as error:
             raise context.error(f"{public(url)}: {error}", expected, remedy) from None
+        except aiohttp.TooManyRedirects as error:
+            why = f"redirected {len(error.history)} times"
+            raise context.error(f"{public(url)}: {why}", expected, "mend the URL or the server") from None
         except aiohttp.ClientResponseError as error:
             if error.status < 500 and error.status not in (408, 425, 429):
                 raise context.error(f"{public(url)}: HTTP {error.status} {error.message}", expected, remedy) from None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from datetime import UTC
 from typing import Any
 
 import pyarrow as pa
@@ -25,7 +26,7 @@ async def fetch(source: EdgeDevices, context: Context) -> Raw:
 
     A sample without a label teaches nothing and is left out. Every device must answer: a silent one is a failure.
     """
-    since = {} if source.since is None else {"since": source.since.isoformat().replace("+00:00", "Z")}
+    since = {} if source.since is None else {"since": source.since.astimezone(UTC).isoformat().replace("+00:00", "Z")}
     async with session(context) as http:
         answers = await asyncio.gather(
             *(read_device(http, f"{url.rstrip('/')}/samples", since, context) for url in source.devices.values()),

@@ -61,7 +61,8 @@ async def patiently(attempt: Callable[[], Awaitable[Answer]], url: str, context:
             why = f"redirected {len(error.history)} times"
             raise context.error(f"{public(url)}: {why}", "an answer", "mend the URL or the server") from None
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
-            raise context.error(f"{error} is no URL", "http:// or https:// and a host", "mend `url:`") from None
+            why = f"{error} is no URL of a web server"
+            raise context.error(f"{public(url)}: {why}", "http:// or https:// and a host", "mend `url:`") from None
         except (aiohttp.ClientError, ConnectionError) as error:
             why = str(error) or type(error).__name__
     raise context.error(f"{public(url)}: {why}; {context.retry.attempts} attempt(s)", "an answer", remedy)

@@ -20,7 +20,9 @@ from stages.params.collect import Retry
 from stages.sources.progress import Progress
 
 USER = re.compile(r"(?<=://)[^/@\s]*@")
-SECRET = re.compile(r"(?i)([?&][^=&\s]*(?:auth|code|credential|key|passw|secret|sig|token)[^=&\s]*=)[^&\s'\")]*")
+SECRET = re.compile(
+    r"(?i)([?&][^=&\s]*(?:auth|code|credential|key|passw|secret|sig|token)[^=&\s]*=)[^&\s'\")]*?(?=[:;,.]?(?:[&\s'\")]|$))"
+)
 
 
 @dataclass(frozen=True)
