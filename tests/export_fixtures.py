@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -52,7 +52,7 @@ def write_task(root: Path, case: Case) -> Network:
             copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
             copy(REPOSITORY / name, root / name)
     prepared = root / "data/prepared"
-    spec, splits = {"digits": digits, "series": series, "tones": tones}[case.task]()
+    spec, splits = TASKS[case.task]()
     write_prepared(prepared, spec, splits)
     network = train_briefly(prepared, spec, case)
     save(network, root / "models/compressed/model.pt")
@@ -133,7 +133,7 @@ def series() -> tuple[SampleSpec, dict[str, Samples]]:
     return spec, divided(x, y, 250)
 
 
-def tones() -> tuple[SampleSpec, dict[str, Samples]]:
+def tones(features: Literal["log-mel", "mfcc"] = "log-mel") -> tuple[SampleSpec, dict[str, Samples]]:
     """Four tones in noise, 0.2 s at 8 kHz."""
     rng = np.random.default_rng(2)
     y = rng.integers(0, 4, 900)
@@ -141,10 +141,19 @@ def tones() -> tuple[SampleSpec, dict[str, Samples]]:
     time = np.arange(1600) / 8000
     x = 0.3 * np.sin(2 * np.pi * frequency[:, None] * time + rng.uniform(0, 6, (900, 1)))
     x += rng.uniform(0.01, 0.3, (900, 1)) * rng.normal(size=x.shape)
+    coefficients = 13 if features == "mfcc" else None
     spec = SampleSpec(
         kind="audio", shape=[1, 1600], channels=[Channel(name="sound", unit="full scale")],
         classes=["low", "middle", "high", "very high"], rate_hz=8000.0,
         scaling=Scaling(method="none", center=[0.0], scale=[1.0]),
-        features=AudioFeatures(type="log-mel", frame=128, hop=64, bands=20),
+        features=AudioFeatures(type=features, frame=128, hop=64, bands=20, coefficients=coefficients),
     )  # fmt: skip
     return spec, divided(x.astype(np.float32)[:, None], y, 200)
+
+
+TASKS: dict[str, Callable[[], tuple[SampleSpec, dict[str, Samples]]]] = {
+    "digits": digits,
+    "series": series,
+    "tones": tones,
+    "mfcc": lambda: tones("mfcc"),
+}

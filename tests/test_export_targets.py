@@ -20,6 +20,7 @@ from edge_agent.runtime import open_model
 
 from stages.converters import CONVERTERS, FLOAT, METHODS, Request
 from stages.dataset import Split
+from stages.errors import ConversionError
 from stages.export import Measured, convert, measure
 from stages.networks import Network
 from tests.export_fixtures import CASES, answers, write_task
@@ -179,9 +180,17 @@ def test_the_same_network_gives_the_same_bytes(tmp_path: Path, format: str) -> N
         assert first[method].file.read_bytes() == second[method].file.read_bytes(), method
 
 
-@pytest.mark.parametrize("case", ["cnn-2d", "cnn-1d", "cnn-log-mel"])
+KERAS_CASES = {
+    "image": CASES["cnn-2d"],
+    "series in quantile bins": replace(CASES["cnn-1d"], changes={**CASES["cnn-1d"].changes, "quantile_bins": 4}),
+    "log-mel": CASES["cnn-log-mel"],
+    "mfcc": replace(CASES["cnn-log-mel"], task="mfcc"),
+}
+
+
+@pytest.mark.parametrize("case", list(KERAS_CASES))
 def test_tensorflows_converter_is_a_way_out_for_cnns(tmp_path: Path, case: str) -> None:
-    write_task(tmp_path, CASES[case])
+    write_task(tmp_path, KERAS_CASES[case])
     np.savez(
         tmp_path / "samples.npz", calibration=Split.open(tmp_path / "data/prepared", "train").samples(slice(0, 64))
     )
@@ -190,7 +199,16 @@ def test_tensorflows_converter_is_a_way_out_for_cnns(tmp_path: Path, case: str) 
 
     assert forms[FLOAT].comparison.max_difference <= 1e-4
     assert forms["min-max"].comparison.agreement >= 0.95
-    assert open_model(forms["min-max"].file, forms["min-max"].candidate.io).shape
+    graph = flatbuffer_utils.read_model(str(forms["min-max"].file)).subgraphs[0]
+    assert graph.tensors[graph.inputs[0]].type == schema.TensorType.FLOAT32
+
+
+def test_tensorflows_converter_says_that_it_knows_cnns_only(tmp_path: Path) -> None:
+    write_task(tmp_path, replace(CASES["gru"], epochs=0))
+    np.savez(tmp_path / "samples.npz", calibration=np.zeros((1, 2, 32), np.float32))
+
+    with pytest.raises(ConversionError, match=r"exit code 1\n(?s:.*)Keras converter: found a rnn\n *expected: a cnn"):
+        run_converter(CONVERTERS["litert"]["keras"], tmp_path, "keras", (FLOAT,))
 
 
 def test_the_stage_writes_one_form_of_each_target_and_says_what_it_is(tmp_path: Path) -> None:

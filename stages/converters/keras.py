@@ -25,10 +25,10 @@ def rebuild(network: Any) -> Any:
 
     Raises ConversionError for a network that is not a CNN.
     """
-    import keras
-
     if network.kind != "cnn":
         raise ConversionError("Keras converter", f"found a {network.kind}", "a cnn", "another converter must do it")
+    import keras
+
     given = keras.Input(batch_shape=(1, *network.spec.shape), name="input")
     x = preprocessing()(network.preprocess, name=FLOAT_SCOPE)(given)
     for number, block in enumerate(network.body.blocks):
