@@ -204,9 +204,9 @@ def write(sources: list[Checked], engine: Engine, params: Params) -> None:
             good = contracts.kept(s.flagged, s.failing).mutate(source=ibis.literal(s.name)).order_by(order)
             batches = watched(engine.stream(good, schema), f"validate {s.name}", s.counts.rows - s.quarantined)
             write_parquet(validated / s.name / "part-00000.parquet", batches, schema)
-            if s.quarantined:
-                bad = contracts.reasons(s.flagged, s.failing).order_by([*order, "reason"])
-                write_parquet(quarantine / s.name / "part-00000.parquet", engine.stream(bad, bad_schema), bad_schema)
+            # Written also where no row is: an empty folder is what a killed stage would leave.
+            bad = contracts.reasons(s.flagged, s.failing).order_by([*order, "reason"])
+            write_parquet(quarantine / s.name / "part-00000.parquet", engine.stream(bad, bad_schema), bad_schema)
 
 
 def main() -> None:
