@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,8 @@ def main() -> None:
 
 
 def compress(params: Params) -> None:
+    # Before torch is imported: threads that wait shall sleep, not spin, or on a busy machine two are slower than one.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from stages import fit, networks
 
     data = fit.Data.open(PREPARED)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -40,6 +41,8 @@ def main() -> None:
 
 
 def train(params: Params) -> None:
+    # Before torch is imported: threads that wait shall sleep, not spin, or on a busy machine two are slower than one.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
     from stages import augment, fit, networks
