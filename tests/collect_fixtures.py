@@ -54,10 +54,10 @@ ARCHIVE: dict[str, Any] = {"select": ["*.csv"], "path": None, "format": CSV}
 def configure(root: Path, *, data: dict[str, Any] = SERIES, retry: dict[str, Any] = RETRY, **sources: Any) -> None:
     """Write these sources into the default task of the workspace at `root`."""
     path = root / "tasks" / "digits" / "params.yaml"
-    task = yaml.safe_load(path.read_text())
+    task = yaml.load(path.read_text(), yaml.CSafeLoader)
     task["data"] = data
     task["collect"] = {"snapshot": "2026-11-01T00:00:00Z", "retry": retry, "sources": sources}
-    path.write_text(yaml.safe_dump(task, sort_keys=False))
+    path.write_text(json.dumps(task))  # which is YAML too
 
 
 def succeed() -> None:
@@ -106,12 +106,13 @@ def command() -> subprocess.CompletedProcess[str]:
 
 
 def start() -> subprocess.Popen[str]:
+    """Collect in the background, where SIGINT means what Ctrl-C means (a shell's `&` would switch that off)."""
     return subprocess.Popen(
         [sys.executable, "-m", "stages.collect"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

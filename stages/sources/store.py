@@ -27,7 +27,7 @@ def write_tables(tables: Iterable[pa.Table], folder: Path, context: Context) -> 
     aside.mkdir(parents=True)
     try:
         schema, parts = _lay_aside(tables, aside, context)
-        if schema is None or not any(len(table) for table in map(_read, parts)):
+        if schema is None or not any(len(batch) for batch in _batches(parts)):
             raise context.error("no rows came", "at least one", "mend the source")
         folder.mkdir()
         return _write(parts, schema, folder / "part-00000.parquet", context)
@@ -43,7 +43,7 @@ def _lay_aside(tables: Iterable[pa.Table], aside: Path, context: Context) -> tup
         schema = table.schema.remove_metadata() if schema is None else _unify(schema, table.schema, context)
         parts.append(aside / f"{len(parts):08d}.arrow")
         with pa.OSFile(str(parts[-1]), "wb") as stream, pa.ipc.new_file(stream, table.schema) as writer:
-            writer.write_table(table)
+            writer.write_table(table, max_chunksize=ROWS_PER_GROUP)
     return schema, parts
 
 
@@ -79,8 +79,8 @@ def _write(parts: list[Path], schema: pa.Schema, path: Path, context: Context) -
 def _groups(parts: list[Path], schema: pa.Schema) -> Iterator[pa.Table]:
     """Small tables together, so that a thousand small files do not become a thousand row groups."""
     waiting: list[pa.Table] = []
-    for part in parts:
-        waiting.append(_read(part).select(schema.names).cast(schema))
+    for batch in _batches(parts):
+        waiting.append(pa.Table.from_batches([batch]).select(schema.names).cast(schema))
         if sum(map(len, waiting)) >= ROWS_PER_GROUP or sum(t.nbytes for t in waiting) >= BYTES_PER_GROUP:
             yield pa.concat_tables(waiting)
             waiting = []
@@ -88,9 +88,11 @@ def _groups(parts: list[Path], schema: pa.Schema) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-def _read(part: Path) -> pa.Table:
-    with pa.memory_map(str(part)) as stream:
-        return pa.ipc.open_file(stream).read_all()
+def _batches(parts: list[Path]) -> Iterator[pa.RecordBatch]:
+    for part in parts:
+        with pa.OSFile(str(part)) as stream, pa.ipc.open_file(stream) as file:
+            for number in range(file.num_record_batches):
+                yield file.get_batch(number)
 
 
 def _go_on(context: Context) -> None:
