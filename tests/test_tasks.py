@@ -56,6 +56,8 @@ def use(root: Path, task: str, blocks: dict[str, Any], targets: tuple[str, ...] 
     params["train"] |= {"epochs": 2}
     params["compress"]["prune"] |= {"finetune_epochs": 1}
     params["gate"] |= {"metrics": {}, "retention": {}, "agreement": None, "calibration_error": None}
+    free = {"required": True, "size_kb": None, "compression": None, "latency_p95_ms": None, "memory_mb": 500.0}
+    params["gate"]["targets"] = {name: free for name in params["gate"]["targets"]}
     path.write_text(yaml.safe_dump(params, sort_keys=False))
 
 
