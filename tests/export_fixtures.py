@@ -38,7 +38,7 @@ CASES = {
         Case("cnn-2d", "digits", "cnn", {"cnn": {"channels": [16, 32], "hidden": 32, "dropout": 0.1}}, 4),
         Case("cnn-1d", "series", "cnn", {"cnn": {"channels": [16, 16], "hidden": 16, "head": "average"}}, 4),
         Case("cnn-log-mel", "tones", "cnn", {"cnn": {"channels": [8, 16], "hidden": 16, "head": "average"}}, 6),
-        Case("gru", "series", "rnn", {"rnn": {"hidden": 24, "frame": 4, "hop": 4}}, 4),
+        Case("gru", "series", "rnn", {"rnn": {"hidden": 24, "frame": 4, "hop": 4, "pool": "max"}}, 4),
         Case("lstm", "digits", "rnn", {"rnn": {"cell": "lstm", "hidden": 32, "layers": 2}}, 6),
         Case("transformer", "digits", "transformer", {"transformer": {"width": 32, "feedforward": 64}}, 8),
     )

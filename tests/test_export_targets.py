@@ -162,7 +162,7 @@ def test_a_recurrent_file_holds_one_step(converted: Converted) -> None:
         return
     weights = sum(p.numel() for p in converted.network.parameters()) * 4
     assert converted.forms[FLOAT].file.stat().st_size < weights + 25_000
-    states = {"gru": 1, "lstm": 4}[converted.case]  # two layers of LSTM, two states each
+    states = {"gru": 2, "lstm": 4}[converted.case]  # output and its maximum; two layers of output and cell
     assert len(recurrent["states"]) == states
 
 

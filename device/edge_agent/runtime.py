@@ -216,9 +216,10 @@ class LiteRt:
             for tensor, x in zip(self._inputs, inputs, strict=True):
                 self._interpreter.set_tensor(tensor["index"], quantise(x, tensor))
             self._interpreter.invoke()
+            values = [self._interpreter.get_tensor(tensor["index"]) for tensor in self._outputs]
         except (ValueError, RuntimeError) as error:
             raise ModelError(f"the model failed in LiteRT: {_first_line(error)}") from None
-        return [dequantise(self._interpreter.get_tensor(tensor["index"]), tensor) for tensor in self._outputs]
+        return [dequantise(value, tensor) for value, tensor in zip(values, self._outputs, strict=True)]
 
     def _named(self) -> tuple[dict[str, Any], dict[str, Any]]:
         found_in = {d["name"]: d for d in self._interpreter.get_input_details()}
