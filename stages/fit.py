@@ -139,6 +139,14 @@ def fit(
     `objective(logits, x, y)` gives the loss of a batch. `on_epoch` hears of every epoch, also of those that a
     killed run had done. Raises StageError when the loss is not finite.
     """
+    smallest = min(map(len, split_batches(len(data.train), params.batch_size, seed, 0)))
+    if smallest < fabric.world_size:
+        raise ParameterError(
+            "params: train.batch_size",
+            f"found {params.batch_size}, which makes batches of {smallest} for {fabric.world_size} processes",
+            "at least one sample for each process",
+            "raise it, or start fewer processes",
+        )
     network.to(fabric.device)
     model: Any = fabric.setup_module(network)
     optimiser: Any = fabric.setup_optimizers(make_optimiser(params.optimiser, network))
@@ -184,11 +192,13 @@ def _train_epoch(
         rate = learning_rate(params, epoch + number / len(batches), history)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        x, y = load_batch(data.train, np.array_split(batch, fabric.world_size)[fabric.global_rank], fabric)
+        mine = np.array_split(batch, fabric.world_size)[fabric.global_rank]
+        x, y = load_batch(data.train, mine, fabric)
         x = augment(x, data.spec, params.augment)
         loss = objective(model(x), x, y)
         optimiser.zero_grad()
-        fabric.backward(loss)
+        # Gradients are averaged over ranks, whose shares of the batch may differ by one sample.
+        fabric.backward(loss * (len(mine) * fabric.world_size / len(batch)))
         optimiser.step()
         total += torch.tensor([loss.item() * len(y), len(y)], dtype=torch.float64)
     total = _summed(fabric, total)

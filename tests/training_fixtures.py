@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import yaml
 from sklearn.datasets import load_digits
 
@@ -142,8 +141,7 @@ def run_stage(root: Path, *arguments: str, threads: str = "1", timeout: float = 
     )
 
 
-@pytest.fixture
-def digits_workspace(workspace: Path) -> Path:
+def prepare_digits(workspace: Path) -> Path:
     """A workspace with prepared digits and a small, quick recipe."""
     write_prepared(workspace, "image", (400, 100, 100))
     write_params(workspace, train=recipe("cnn", augment={"noise": 0.05, "rotation_deg": 5.0}))
