@@ -24,6 +24,7 @@ setup: $(READY)  ## make .venv with the pinned dependencies
 
 .PHONY: repro
 repro: $(READY)  ## build the task that params.yaml names, end with a summary
+	@$(RUN) python -m stages.restore --lock
 	@$(RUN) dvc repro || { $(RUN) python -m stages.restore; exit 1; }
 	@$(RUN) python -m stages.summary
 

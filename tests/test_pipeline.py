@@ -115,6 +115,7 @@ def test_killed_in_every_stage_it_recovers_to_the_same_bundle(built: Path, tmp_p
 
 def _run_until_new_stage_and_kill(root: Path, killed: set[str], moment: random.Random) -> str | None:
     """Run `dvc repro` and kill its whole process group in the first stage not killed before; None: it ended."""
+    call(root, "python", "-m", "stages.restore", "--lock")
     process = subprocess.Popen(
         ["dvc", "repro"], cwd=root, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
@@ -136,6 +137,21 @@ def _run_until_new_stage_and_kill(root: Path, killed: set[str], moment: random.R
             return started[0]
     assert process.wait() == 0, output
     return None
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.5, 0.7, 0.9])
+def test_a_lock_file_cut_short_costs_nothing_that_was_built(copy: Path, kept: float) -> None:
+    lock = copy / "dvc.lock"
+    whole = lock.read_text()
+    call(copy, "git", "rm", "--quiet", "--cached", "dvc.lock")
+    call(copy, "git", "commit", "--quiet", "--message", "no lock")
+    lock.write_text(whole[: int(len(whole) * kept)])
+
+    call(copy, "python", "-m", "stages.restore", "--lock")
+    done = call(copy, "dvc", "repro")
+
+    assert stages_run(done.stdout) == []
+    assert lock.read_text() == whole
 
 
 def test_a_failed_gate_makes_no_bundle_and_keeps_the_last_good_one_restorable(copy: Path) -> None:
