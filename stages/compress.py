@@ -23,8 +23,8 @@ from stages.params.train import Train
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from stages.fit import Data, Objective
     from stages.networks import Network
+    from stages.scores import Data, Objective
 
 PREPARED, TRAINED = Path("data/prepared"), Path("models/trained")
 MODEL, REFERENCE, REPORT = Path("models/compressed"), Path("models/reference.npz"), Path("reports/compress.json")
@@ -40,9 +40,9 @@ def main() -> None:
 def compress(params: Params) -> None:
     # Before torch is imported: threads that wait shall sleep, not spin, or on a busy machine two are slower than one.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from stages import fit, networks
+    from stages import fit, networks, scores
 
-    data = fit.Data.open(PREPARED)
+    data = scores.Data.open(PREPARED)
     network = networks.load(TRAINED / "model.pt")
     fabric = fit.start(params)
     network.to(fabric.device)
@@ -61,7 +61,7 @@ def compress(params: Params) -> None:
     if not fabric.is_global_zero:
         return
     size = params.train.batch_size
-    logits = {name: fit.all_logits(network, getattr(data, name), size) for name in ("validation", "test")}
+    logits = {name: scores.all_logits(network, getattr(data, name), size) for name in ("validation", "test")}
     report = summary(steps)
     with new_directory(MODEL) as models:
         networks.save(network, models / "model.pt")
@@ -111,9 +111,9 @@ class Work:
         return network
 
     def measure(self, name: str, network: Network) -> dict[str, Any]:
-        from stages import fit
+        from stages.scores import evaluate
 
-        scores = fit.evaluate(self.fabric, network, self.data.test, self.params.train.batch_size)
+        scores = evaluate(self.fabric, network, self.data.test, self.params.train.batch_size)
         parameters = sum(weight.numel() for weight in network.parameters())
         return {
             "name": name,
@@ -124,7 +124,7 @@ class Work:
         }
 
     def _objective(self) -> Objective:
-        from stages.fit import cross_entropy
+        from stages.scores import cross_entropy
 
         return cross_entropy(self.data, self.params.train, self.fabric.device)
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stages.fit import Objective
 from stages.networks import Network, build
 from stages.params.compress import Distil
 from stages.params.train import Train
+from stages.scores import Objective
 
 
 def make_student(teacher: Network, params: Train, scale: float, seed: int) -> Network:

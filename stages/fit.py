@@ -13,8 +13,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -22,70 +22,19 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from stages.augment import augment
-from stages.dataset import SPLITS, SampleSpec, Split
 from stages.errors import ParameterError, StageError
 from stages.files import sha256, write_bytes
 from stages.networks import Network, serialise
 from stages.params import Params
 from stages.params.train import Optimiser, Train
+from stages.schedule import Epoch, best_epoch, is_over, learning_rate
+from stages.scores import Data, Objective, evaluate, load_batch, summed, training_batches
 
 # Threads change the order of sums, and so the last bits of a weight: a fixed number repeats, whatever the machine.
 THREADS = 2
-CODE = ("train.py", "compress.py", "distil.py", "prune.py", "fit.py", "augment.py", "dataset.py", "networks")
-
-Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Scores:
-    """On one split. `loss` is the plain cross entropy; `f1_macro` is the mean over classes that occur."""
-
-    loss: float
-    accuracy: float
-    f1_macro: float
-
-
-@dataclass(frozen=True)
-class Epoch:
-    epoch: int
-    train_loss: float
-    validation_loss: float
-    validation_accuracy: float
-    validation_f1_macro: float
-    learning_rate: float
-
-
-@dataclass(frozen=True)
-class Data:
-    """The prepared data: what a sample is, and the three splits."""
-
-    spec: SampleSpec
-    train: Split
-    validation: Split
-    test: Split
-
-    @classmethod
-    def open(cls, prepared: Path) -> Data:
-        """Raises StageError where a split is missing, empty, or trains fewer than two classes."""
-        if not (prepared / "spec.json").exists():
-            raise StageError(str(prepared), "no prepared data", "what the stage prepare writes", "dvc repro prepare")
-        splits = {name: Split.open(prepared, name) for name in SPLITS}
-        for name, split in splits.items():
-            if len(split) == 0:
-                raise StageError(str(prepared / name), "found no samples", "at least one", "mend prepare.split")
-        spec = SampleSpec.read(prepared)
-        present = np.unique(splits["train"].y)
-        if len(present) < 2:
-            raise StageError(
-                str(prepared / "train" / "y.npy"),
-                f"every training sample is of class {spec.classes[int(present[0])]!r}",
-                "at least two classes to tell apart",
-                "take in data of other classes, or mend prepare.split",
-            )
-        return cls(spec, **splits)
+CODE = ["train", "compress", "distil", "prune", "fit", "schedule", "scores", "augment", "dataset", "networks/*"]
 
 
 def start(params: Params) -> Fabric:
@@ -119,7 +68,8 @@ def resume_folder(stage: str, params: Params, inputs: list[Path], fabric: Fabric
     if stage == "compress":
         parts.append(params.compress.model_dump_json())
     parts += [str(fabric.device.type), str(fabric.world_size)]
-    parts += [sha256(path) for path in [*inputs, *sorted((here / name) for name in CODE)] if path.exists()]
+    code = [path for name in CODE for path in sorted(here.glob(f"{name}.py"))]
+    parts += [sha256(path) for path in [*inputs, *code]]
     return Path(".work") / stage / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -201,7 +151,7 @@ def _train_epoch(
         fabric.backward(loss * (len(mine) * fabric.world_size / len(batch)))
         optimiser.step()
         total += torch.tensor([loss.item() * len(y), len(y)], dtype=torch.float64)
-    total = _summed(fabric, total)
+    total = summed(fabric, total)
     return float(total[0] / total[1]), rate
 
 
@@ -211,116 +161,12 @@ def split_batches(samples: int, size: int, seed: int, epoch: int) -> list[np.nda
     return np.array_split(order, math.ceil(samples / size))
 
 
-def load_batch(split: Split, index: np.ndarray | slice, fabric: Fabric) -> tuple[Tensor, Tensor]:
-    return _tensor(split.samples(index)).to(fabric.device), _tensor(split.y[index]).to(fabric.device)
-
-
-def _tensor(values: np.ndarray) -> Tensor:
-    """A copy: what is mapped from a file is read-only, and torch warns of it."""
-    return torch.from_numpy(np.array(values))
-
-
 def make_optimiser(params: Optimiser, network: nn.Module) -> torch.optim.Optimizer:
     rate, decay = params.learning_rate, params.weight_decay
     if params.name == "sgd":
         return torch.optim.SGD(network.parameters(), lr=rate, weight_decay=decay, momentum=0.9)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[params.name]
     return kind(network.parameters(), lr=rate, weight_decay=decay)
-
-
-def learning_rate(params: Train, progress: float, history: list[Epoch]) -> float:
-    """The rate when `progress` epochs are done: linear warm-up, then the schedule that `params` names."""
-    scheduler, rate = params.scheduler, params.optimiser.learning_rate
-    if progress < scheduler.warmup_epochs:
-        return rate * progress / scheduler.warmup_epochs
-    if scheduler.name == "cosine":
-        left = (params.epochs - progress) / (params.epochs - scheduler.warmup_epochs)
-        return rate * (1 - math.cos(math.pi * left)) / 2
-    if scheduler.name == "step":
-        return rate * scheduler.factor ** (len(history) // scheduler.step_epochs)
-    if scheduler.name == "plateau":
-        return float(rate * scheduler.factor ** _plateaus(history, params.metric, scheduler.step_epochs))
-    return rate
-
-
-def _plateaus(history: list[Epoch], metric: str, patience: int) -> int:
-    """How often `patience` epochs went by without a better one."""
-    count, since = 0, 0
-    for now in range(len(history)):
-        since = 0 if best_epoch(history[: now + 1], metric) == now else since + 1
-        if since == patience:
-            count, since = count + 1, 0
-    return count
-
-
-def best_epoch(history: list[Epoch], metric: str) -> int:
-    """The epoch with the highest validation metric; of equals the one with the lowest validation loss."""
-    return max(
-        range(len(history)),
-        key=lambda i: (getattr(history[i], f"validation_{metric}"), -history[i].validation_loss),
-    )
-
-
-def is_over(history: list[Epoch], params: Train) -> bool:
-    """Early stopping: `patience` epochs went by without a better one."""
-    return bool(history) and len(history) - 1 - best_epoch(history, params.metric) >= params.early_stopping.patience
-
-
-def class_weights(labels: np.ndarray, classes: int, params: Train) -> Tensor | None:
-    """`balanced`: inverse to the class's share of the training split, on average 1 per sample; absent classes 0."""
-    if params.class_weights == "none":
-        return None
-    counts = np.bincount(labels, minlength=classes)
-    weights = np.where(counts, len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1)), 0.0)
-    return torch.tensor(weights, dtype=torch.float32)
-
-
-def cross_entropy(data: Data, params: Train, device: torch.device) -> Objective:
-    weights = class_weights(np.asarray(data.train.y), len(data.spec.classes), params)
-    weights = None if weights is None else weights.to(device)
-    return lambda logits, _x, y: F.cross_entropy(logits, y, weight=weights, label_smoothing=params.label_smoothing)
-
-
-@torch.no_grad()
-def evaluate(fabric: Fabric, network: Network, split: Split, batch_size: int) -> Scores:
-    """Every rank its share of the split; all get the scores of the whole."""
-    network.eval()
-    classes = len(network.spec.classes)
-    confusion = torch.zeros(classes, classes, dtype=torch.float64)
-    loss = torch.zeros(1, dtype=torch.float64)
-    mine = np.arange(fabric.global_rank, len(split), fabric.world_size)
-    for begin in range(0, len(mine), batch_size):
-        x, y = load_batch(split, mine[begin : begin + batch_size], fabric)
-        logits = network(x)
-        loss += F.cross_entropy(logits, y, reduction="sum").double().cpu()
-        pairs = (y * classes + logits.argmax(1)).cpu()
-        confusion += torch.bincount(pairs, minlength=classes**2).view(classes, classes)
-    confusion, loss = _summed(fabric, confusion), _summed(fabric, loss)
-    hit, total = confusion.diagonal(), confusion.sum(0) + confusion.sum(1)
-    f1 = (2 * hit / total.clamp_min(1))[total > 0]
-    return Scores(float(loss / len(split)), float(hit.sum() / confusion.sum()), float(f1.mean()))
-
-
-@torch.no_grad()
-def all_logits(network: Network, split: Split, batch_size: int) -> np.ndarray:
-    """Logits of the whole split in its order: [N, classes] float32."""
-    network.eval()
-    device = next(network.parameters()).device
-    chunks = (split.samples(slice(begin, begin + batch_size)) for begin in range(0, len(split), batch_size))
-    return np.concatenate([network(_tensor(x).to(device)).cpu().numpy() for x in chunks])
-
-
-def training_batches(data: Data, batch_size: int) -> Iterator[Tensor]:
-    """The training split in its order, unchanged."""
-    for begin in range(0, len(data.train), batch_size):
-        yield _tensor(data.train.samples(slice(begin, begin + batch_size)))
-
-
-def _summed(fabric: Fabric, value: Tensor) -> Tensor:
-    if fabric.world_size == 1:
-        return value
-    total: Any = fabric.all_reduce(value.to(fabric.device), reduce_op="sum")
-    return total.cpu()
 
 
 def _same_buffers(fabric: Fabric, network: nn.Module) -> None:
@@ -393,6 +239,3 @@ class Progress:
         elif self.show and (time.monotonic() - self.said > 5 or done.epoch + 1 == self.epochs):
             self.said = time.monotonic()
             print(f"{self.title}: {words}", flush=True)
-
-
-HISTORY = [field.name for field in fields(Epoch)]

@@ -9,8 +9,9 @@ import torch_pruning
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from stages.fit import Data, Objective, load_batch, split_batches
+from stages.fit import split_batches
 from stages.networks import Network, Rnn, Transformer, architecture, rebuild
+from stages.scores import Data, Objective, load_batch
 
 IMPORTANCE_SAMPLES = 1024  # gradients for the importance come from so many training samples
 

@@ -22,7 +22,8 @@ from stages.files import new_directory, write_json, write_text
 from stages.params import Params, load
 
 if TYPE_CHECKING:
-    from stages.fit import Epoch, Scores
+    from stages.schedule import Epoch
+    from stages.scores import Scores
 
 LIVE_NAMES = {  # DVCLive makes a folder of what stands before the slash
     "train_loss": "train/loss",
@@ -45,16 +46,17 @@ def train(params: Params) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
-    from stages import augment, fit, networks
+    from stages import augment, fit, networks, scores
+    from stages.schedule import best_epoch
 
-    data = fit.Data.open(PREPARED)
+    data = scores.Data.open(PREPARED)
     augment.check(params.train.augment, data.spec)
     fabric = fit.start(params)
     torch.manual_seed(params.seed)
     network = networks.build(data.spec, params.train)
-    network.preprocess.fit(fit.training_batches(data, params.train.batch_size))
+    network.preprocess.fit(scores.training_batches(data, params.train.batch_size))
     folder = fit.resume_folder("train", params, [PREPARED], fabric)
-    objective = fit.cross_entropy(data, params.train, fabric.device)
+    objective = scores.cross_entropy(data, params.train, fabric.device)
     with fit.Progress(f"train {params.train.network}", params.train.epochs, fabric.is_global_zero) as progress:
         log = Log(folder / "live", enabled=fabric.is_global_zero)
         history = fit.fit(
@@ -69,11 +71,11 @@ def train(params: Params) -> None:
         )
         log.end()
     validation, test = (
-        fit.evaluate(fabric, network, split, params.train.batch_size) for split in (data.validation, data.test)
+        scores.evaluate(fabric, network, split, params.train.batch_size) for split in (data.validation, data.test)
     )
     if not fabric.is_global_zero:
         return
-    best = fit.best_epoch(history, params.train.metric)
+    best = best_epoch(history, params.train.metric)
     report = summary(params, network, history, best, validation, test)
     # Nested, so that neither takes its place before both are whole.
     with new_directory(REPORT) as reports, new_directory(MODEL) as models:

@@ -11,7 +11,7 @@ import pytest
 import sklearn.metrics
 import torch
 
-from stages import fit, networks
+from stages import fit, networks, schedule, scores
 from stages.errors import StageError
 from stages.params.train import Train
 from tests.training_fixtures import train_params, write_prepared
@@ -29,18 +29,20 @@ def fabric() -> Any:
 
 
 @pytest.fixture
-def digits(tmp_path: Path) -> fit.Data:
-    return fit.Data.open(write_prepared(tmp_path, "image", (300, 100, 100)))
+def digits(tmp_path: Path) -> scores.Data:
+    return scores.Data.open(write_prepared(tmp_path, "image", (300, 100, 100)))
 
 
-def past(*metric: float) -> list[fit.Epoch]:
-    return [fit.Epoch(i, 1.0, 1.0, value, value, 0.1) for i, value in enumerate(metric)]
+def past(*metric: float) -> list[schedule.Epoch]:
+    return [schedule.Epoch(i, 1.0, 1.0, value, value, 0.1) for i, value in enumerate(metric)]
 
 
-def fitted(fabric: Any, data: fit.Data, params: Train, folder: Path, seed: int = 1) -> tuple[Any, list[fit.Epoch]]:
+def fitted(
+    fabric: Any, data: scores.Data, params: Train, folder: Path, seed: int = 1
+) -> tuple[Any, list[schedule.Epoch]]:
     torch.manual_seed(seed)
     network = networks.build(data.spec, params)
-    objective = fit.cross_entropy(data, params, fabric.device)
+    objective = scores.cross_entropy(data, params, fabric.device)
     checkpoint = folder / "last.pt"
     history = fit.fit(
         fabric, network, data, params, objective, seed=seed, checkpoint=checkpoint, on_epoch=lambda _: None
@@ -55,7 +57,7 @@ def scheduled(name: str, warmup: int = 0, epochs: int = 20) -> Train:
 
 def test_the_rate_warms_up_in_a_line() -> None:
     params = scheduled("none", warmup=4)
-    assert [fit.learning_rate(params, at, []) for at in (1, 2, 4, 9)] == pytest.approx([0.025, 0.05, 0.1, 0.1])
+    assert [schedule.learning_rate(params, at, []) for at in (1, 2, 4, 9)] == pytest.approx([0.025, 0.05, 0.1, 0.1])
 
 
 def test_cosine_is_torchs_cosine() -> None:
@@ -63,45 +65,45 @@ def test_cosine_is_torchs_cosine() -> None:
     optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=20)
     for epoch in range(20):
-        assert fit.learning_rate(params, epoch, past(*[0.5] * epoch)) == pytest.approx(theirs.get_last_lr()[0])
+        assert schedule.learning_rate(params, epoch, past(*[0.5] * epoch)) == pytest.approx(theirs.get_last_lr()[0])
         optimiser.step()
         theirs.step()
 
 
 def test_step_is_torchs_step() -> None:
     params = scheduled("step")
-    rates = [fit.learning_rate(params, epoch + 0.5, past(*[0.5] * epoch)) for epoch in range(8)]
+    rates = [schedule.learning_rate(params, epoch + 0.5, past(*[0.5] * epoch)) for epoch in range(8)]
     assert rates == pytest.approx([0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.025, 0.025])
 
 
 def test_plateau_waits_for_a_better_epoch() -> None:
     params = scheduled("plateau")
     improving = past(0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
-    assert fit.learning_rate(params, 6, improving) == pytest.approx(0.1)
+    assert schedule.learning_rate(params, 6, improving) == pytest.approx(0.1)
     stuck = past(0.5, 0.4, 0.4, 0.4)
-    assert fit.learning_rate(params, 4, stuck) == pytest.approx(0.05)
-    assert fit.learning_rate(params, 7, past(0.5, *[0.4] * 6)) == pytest.approx(0.025)
-    assert fit.learning_rate(params, 7, past(0.5, 0.4, 0.4, 0.6, 0.4, 0.4)) == pytest.approx(0.1)
+    assert schedule.learning_rate(params, 4, stuck) == pytest.approx(0.05)
+    assert schedule.learning_rate(params, 7, past(0.5, *[0.4] * 6)) == pytest.approx(0.025)
+    assert schedule.learning_rate(params, 7, past(0.5, 0.4, 0.4, 0.6, 0.4, 0.4)) == pytest.approx(0.1)
 
 
 def test_of_equal_metrics_the_lower_loss_is_better() -> None:
-    history = [fit.Epoch(i, 1.0, loss, 0.9, 0.9, 0.1) for i, loss in enumerate([0.5, 0.3, 0.4])]
-    assert fit.best_epoch(history, "accuracy") == 1
+    history = [schedule.Epoch(i, 1.0, loss, 0.9, 0.9, 0.1) for i, loss in enumerate([0.5, 0.3, 0.4])]
+    assert schedule.best_epoch(history, "accuracy") == 1
 
 
 def test_early_stopping_after_patience_epochs_without_a_better_one() -> None:
     params = train_params(early_stopping={"patience": 2})
-    assert not fit.is_over([], params)
-    assert not fit.is_over(past(0.5, 0.6, 0.5), params)
-    assert fit.is_over(past(0.5, 0.6, 0.5, 0.5), params)
+    assert not schedule.is_over([], params)
+    assert not schedule.is_over(past(0.5, 0.6, 0.5), params)
+    assert schedule.is_over(past(0.5, 0.6, 0.5, 0.5), params)
 
 
-def test_early_stopping_ends_a_run(fabric: Any, digits: fit.Data, tmp_path: Path) -> None:
+def test_early_stopping_ends_a_run(fabric: Any, digits: scores.Data, tmp_path: Path) -> None:
     # With a rate of almost nothing no epoch beats the first by more than chance allows.
     params = train_params(epochs=50, early_stopping={"patience": 2}, optimiser={"learning_rate": 1e-12})
     _, history = fitted(fabric, digits, params, tmp_path)
     assert len(history) < 50
-    assert len(history) - 1 - fit.best_epoch(history, "accuracy") == 2
+    assert len(history) - 1 - schedule.best_epoch(history, "accuracy") == 2
 
 
 def test_batches_hold_every_sample_once_and_differ_by_epoch() -> None:
@@ -114,29 +116,29 @@ def test_batches_hold_every_sample_once_and_differ_by_epoch() -> None:
 
 
 @pytest.mark.parametrize("batch_size", [7, 100])
-def test_scores_are_scikit_learns(fabric: Any, digits: fit.Data, batch_size: int) -> None:
+def test_scores_are_scikit_learns(fabric: Any, digits: scores.Data, batch_size: int) -> None:
     torch.manual_seed(3)
     network = networks.build(digits.spec, train_params())
-    scores = fit.evaluate(fabric, network, digits.test, batch_size)
-    logits = fit.all_logits(network, digits.test, batch_size)
+    found = scores.evaluate(fabric, network, digits.test, batch_size)
+    logits = scores.all_logits(network, digits.test, batch_size)
     y, said = np.asarray(digits.test.y), logits.argmax(axis=1)
-    assert scores.accuracy == pytest.approx(sklearn.metrics.accuracy_score(y, said))
-    assert scores.f1_macro == pytest.approx(sklearn.metrics.f1_score(y, said, average="macro"))
+    assert found.accuracy == pytest.approx(sklearn.metrics.accuracy_score(y, said))
+    assert found.f1_macro == pytest.approx(sklearn.metrics.f1_score(y, said, average="macro"))
     probabilities = torch.softmax(torch.from_numpy(logits), 1).double().numpy()
-    assert scores.loss == pytest.approx(sklearn.metrics.log_loss(y, probabilities, labels=range(10)), rel=1e-4)
+    assert found.loss == pytest.approx(sklearn.metrics.log_loss(y, probabilities, labels=range(10)), rel=1e-4)
 
 
 def test_balanced_weights_are_scikit_learns_and_absent_classes_count_nothing() -> None:
     labels = np.array([0] * 6 + [2] * 2)
     params = train_params(class_weights="balanced")
-    assert fit.class_weights(labels, 3, params).tolist() == pytest.approx([8 / 12, 0.0, 8 / 4])  # type: ignore[union-attr]
-    assert fit.class_weights(labels, 3, train_params()) is None
+    assert scores.class_weights(labels, 3, params).tolist() == pytest.approx([8 / 12, 0.0, 8 / 4])  # type: ignore[union-attr]
+    assert scores.class_weights(labels, 3, train_params()) is None
 
 
-def test_the_objective_smooths_and_weighs(digits: fit.Data) -> None:
+def test_the_objective_smooths_and_weighs(digits: scores.Data) -> None:
     logits, y = torch.tensor([[4.0, 0.0] + [0.0] * 8, [0.0] * 10]), torch.tensor([0, 1])
     plain, smooth = (
-        fit.cross_entropy(digits, train_params(label_smoothing=value), torch.device("cpu"))(logits, logits, y)
+        scores.cross_entropy(digits, train_params(label_smoothing=value), torch.device("cpu"))(logits, logits, y)
         for value in (0.0, 0.2)
     )
     log_p = torch.log_softmax(logits, 1)
@@ -147,28 +149,28 @@ def test_the_objective_smooths_and_weighs(digits: fit.Data) -> None:
 @pytest.mark.parametrize("optimiser", ["adam", "adamw", "sgd"])
 @pytest.mark.parametrize("scheduler", ["cosine", "step", "plateau", "none"])
 def test_every_optimiser_learns_under_every_schedule(
-    optimiser: str, scheduler: str, fabric: Any, digits: fit.Data, tmp_path: Path
+    optimiser: str, scheduler: str, fabric: Any, digits: scores.Data, tmp_path: Path
 ) -> None:
     rate = 0.05 if optimiser == "sgd" else 0.01
     params = train_params(
         optimiser={"name": optimiser, "learning_rate": rate}, scheduler={"name": scheduler, "warmup_epochs": 1}
     )
     network, history = fitted(fabric, digits, params, tmp_path)
-    assert fit.evaluate(fabric, network, digits.test, 64).accuracy > 0.6  # chance is 0.1
+    assert scores.evaluate(fabric, network, digits.test, 64).accuracy > 0.6  # chance is 0.1
     assert history[0].train_loss > history[-1].train_loss
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "f1_macro"])
 def test_what_is_kept_is_the_best_epoch_not_the_last(
-    metric: str, fabric: Any, digits: fit.Data, tmp_path: Path
+    metric: str, fabric: Any, digits: scores.Data, tmp_path: Path
 ) -> None:
     # A rate that grows until it destroys what was learnt: the last epoch is not the best.
     params = train_params(epochs=6, metric=metric, optimiser={"name": "sgd", "learning_rate": 3.0})
     params = params.model_copy(update={"scheduler": scheduled("none", warmup=5).scheduler})
     network, history = fitted(fabric, digits, params, tmp_path)
-    best = history[fit.best_epoch(history, metric)]
+    best = history[schedule.best_epoch(history, metric)]
     assert best.epoch != history[-1].epoch
-    kept = fit.evaluate(fabric, network, digits.validation, 64)
+    kept = scores.evaluate(fabric, network, digits.validation, 64)
     assert (kept.accuracy, kept.f1_macro) == (best.validation_accuracy, best.validation_f1_macro)
     assert kept.accuracy > history[-1].validation_accuracy
 
@@ -180,7 +182,7 @@ class KilledError(Exception):
 @pytest.mark.parametrize("scheduler", ["cosine", "plateau"])
 @pytest.mark.parametrize("network", ["cnn", "rnn"])
 def test_a_resumed_run_equals_one_that_was_never_stopped(
-    network: str, scheduler: str, fabric: Any, digits: fit.Data, tmp_path: Path
+    network: str, scheduler: str, fabric: Any, digits: scores.Data, tmp_path: Path
 ) -> None:
     params = train_params(
         network,
@@ -194,9 +196,9 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(
 
     torch.manual_seed(1)
     torn = networks.build(digits.spec, params)
-    objective = fit.cross_entropy(digits, params, fabric.device)
+    objective = scores.cross_entropy(digits, params, fabric.device)
 
-    def stop(epoch: fit.Epoch) -> None:
+    def stop(epoch: schedule.Epoch) -> None:
         if epoch.epoch == 2:
             raise KilledError
 
@@ -205,7 +207,7 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(
         fit.fit(fabric, torn, digits, params, objective, seed=1, checkpoint=place, on_epoch=stop)
     torch.manual_seed(999)  # the resumed process need not have drawn the same numbers before
     resumed = networks.build(digits.spec, params)
-    heard: list[fit.Epoch] = []
+    heard: list[schedule.Epoch] = []
     again = fit.fit(fabric, resumed, digits, params, objective, seed=1, checkpoint=place, on_epoch=heard.append)
     assert again == history == heard
     networks.save(whole, tmp_path / "a.pt")
@@ -213,7 +215,7 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(
     assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
 
 
-def test_a_loss_that_is_no_number_names_the_rate(fabric: Any, digits: fit.Data, tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number_names_the_rate(fabric: Any, digits: scores.Data, tmp_path: Path) -> None:
     params = train_params(optimiser={"name": "sgd", "learning_rate": 1e30}, scheduler={"name": "none"})
     with pytest.raises(StageError, match=r"training loss.*\n?.*learning_rate 1e\+30"):
         fitted(fabric, digits, params, tmp_path)
@@ -225,14 +227,14 @@ def test_data_that_is_no_number_is_named_instead(fabric: Any, tmp_path: Path) ->
     x[123, 0, 4, 4] = math.nan
     np.save(prepared / "train" / "x.npy", x)
     with pytest.raises(StageError, match=r"sample 123.*NaN"):
-        fitted(fabric, fit.Data.open(prepared), train_params(), tmp_path)
+        fitted(fabric, scores.Data.open(prepared), train_params(), tmp_path)
 
 
 def test_one_class_only_is_refused(tmp_path: Path) -> None:
     prepared = write_prepared(tmp_path, "series")
     np.save(prepared / "train" / "y.npy", np.zeros(160, dtype=np.int64))
     with pytest.raises(StageError, match="every training sample is of class 'slow'"):
-        fit.Data.open(prepared)
+        scores.Data.open(prepared)
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
@@ -240,9 +242,9 @@ def test_an_empty_split_is_refused(split: str, tmp_path: Path) -> None:
     prepared = write_prepared(tmp_path, "series")
     np.save(prepared / split / "y.npy", np.zeros(0, dtype=np.int64))
     with pytest.raises(StageError, match=rf"{split}: found no samples"):
-        fit.Data.open(prepared)
+        scores.Data.open(prepared)
 
 
 def test_no_data_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="no prepared data"):
-        fit.Data.open(tmp_path)
+        scores.Data.open(tmp_path)
