@@ -62,7 +62,6 @@ async def snapshot(params: Params) -> None:
                 name=name,
                 data=params.data,
                 snapshot=params.collect.snapshot.astimezone(UTC),
-                seed=params.seed,
                 retry=params.collect.retry,
                 scratch=SCRATCH / name,
                 progress=progress,

@@ -122,7 +122,6 @@ def context(params: Params) -> Context:
         name="test",
         data=params.data,
         snapshot=params.collect.snapshot,
-        seed=params.seed,
         retry=params.collect.retry,
         scratch=Path("scratch"),
         progress=Progress(),

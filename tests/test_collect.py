@@ -36,8 +36,8 @@ from tests.collect_fixtures import (
 from tests.serving import Stall, Status, WebServer, free_port, web_server
 
 SYNTHETIC = {
-    "type": "synthetic", "groups": 2, "rows": 50, "rate_hz": 1.0, "noise": 0.1, "fault_share": 0.0, "faults": [],
-    "drift_per_hour": 0.0,
+    "type": "synthetic", "seed": 1, "groups": 2, "rows": 50, "rate_hz": 1.0, "noise": 0.1, "fault_share": 0.0,
+    "faults": [], "drift_per_hour": 0.0,
 }  # fmt: skip
 
 

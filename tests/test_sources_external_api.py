@@ -347,6 +347,43 @@ def test_secrets_come_from_the_environment_and_stay_out_of_everything(
         web.faults["/rows"].clear()
 
 
+def test_a_secret_header_goes_to_the_configured_host_alone(
+    workspace: Path, web: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLANT_TOKEN", "Bearer t0psecret")
+    web.put_json("/next", {"data": {"rows": [{"machine": "m2"}]}})
+    elsewhere = web.url.replace("127.0.0.1", "localhost")
+    url = web.put_json("/rows", {"data": {"rows": [{"machine": "m1"}]}, "next": f"{elsewhere}/next"})
+    web.fail("/rows", Redirect(f"{elsewhere}/rows"))
+    source = paged(url) | {"headers_env": {"X-Plant": "PLANT_TOKEN"}}
+    source["pages"] |= {"next": "next"}
+    configure(workspace, plant=source)
+
+    succeed()
+
+    here, there = web.asked("/rows")
+    assert here.headers["x-plant"] == "Bearer t0psecret"
+    assert "x-plant" not in there.headers
+    assert "x-plant" not in web.asked("/next")[0].headers
+
+
+def test_a_damaged_checksum_at_the_end_of_an_archive_is_noticed(
+    workspace: Path, web: WebServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = tar(("rows.csv", ROWS))
+    damaged = whole[:-8] + bytes(byte ^ 0xFF for byte in whole[-8:-4]) + whole[-4:]
+    configure(workspace, plant=archived(web.put("/rows", damaged)))
+
+    assert "cannot be unpacked" in refuse(capsys)
+
+
+def test_what_macos_adds_to_an_archive_is_passed_over(workspace: Path, web: WebServer) -> None:
+    content = zipped(("rows.csv", ROWS), ("__MACOSX/._rows.csv", "\x00\x05\x16\x07"), ("._rows.csv", "\x00"))
+    configure(workspace, plant=archived(web.put("/rows", content)))
+
+    succeed()
+
+
 def test_a_variable_that_is_not_set(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = paged("http://127.0.0.1:9/") | {"headers_env": {"X-Plant": "PLANT_TOKEN_NOT_SET"}}
     configure(workspace, plant=source)

@@ -185,6 +185,7 @@ class Synthetic(Block):
     """
 
     type: Literal["synthetic"]
+    seed: int = Field(ge=0)
     groups: int = Field(gt=0)
     rows: int = Field(gt=0)
     rate_hz: float = Field(gt=0)

@@ -24,7 +24,8 @@ from stages.sources.raw import Context, Origin, Raw, Rows, public
 async def fetch(source: EdgeDevices, context: Context) -> Raw:
     """The labelled samples of all devices, in order of device, time and id. Raises SourceError.
 
-    A sample without a label teaches nothing and is left out. Every device must answer: a silent one is a failure.
+    A sample without a label teaches nothing and is left out; one that a device sends twice counts once. Every
+    device must answer: a silent one is a failure.
     """
     since = {} if source.since is None else {"since": source.since.astimezone(UTC).isoformat().replace("+00:00", "Z")}
     async with session(context) as http:
@@ -44,7 +45,8 @@ async def fetch(source: EdgeDevices, context: Context) -> Raw:
         assert isinstance(content, bytes)
         origins.append(Origin(public(url), hashlib.sha256(content).hexdigest(), len(content)))
         samples = [row(line, device, url, context) for line in content.splitlines() if line.strip()]
-        rows += sorted((s for s in samples if s is not None), key=lambda s: (str(s["time"]), str(s["id"])))
+        labelled = {str(s["id"]): s for s in samples if s is not None}
+        rows += sorted(labelled.values(), key=lambda s: (str(s["time"]), str(s["id"])))
     if not rows:
         raise context.error(
             f"no labelled sample came from {', '.join(source.devices)}", "at least one", "label some, or set `since:`"

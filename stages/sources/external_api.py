@@ -25,7 +25,7 @@ from stages.sources.raw import Context, Origin, Raw, Rows, at, public
 
 async def fetch(source: ExternalApi, context: Context) -> Raw:
     """Raises SourceError."""
-    async with session(context, headers_from(source.headers_env, context)) as http:
+    async with session(context, headers_from(source.headers_env, context), source.url) as http:
         if source.pages is not None:
             return (await read_pages(http, source.url, source.pages, context)).raw(source.pages.columns)
         archive = await download(http, source.url, source.sha256, context)
@@ -69,6 +69,8 @@ def unpack(archive: Path, files: Files, context: Context) -> Path:
     try:
         for name, plain, content in _members(archive, context):
             path = PurePosixPath(name)
+            if "__MACOSX" in path.parts or path.name.startswith("._"):
+                continue  # what macOS adds to an archive about each of its files
             if path.is_absolute() or ".." in path.parts:
                 raise ValueError(f"member {name!r} leads out of the archive")
             inside = path.as_posix()
@@ -108,6 +110,10 @@ def _members(archive: Path, context: Context) -> Iterator[tuple[str, bool, Calla
             for member in tar:
                 if not member.isdir():
                     yield member.name, member.isreg(), partial(_read_tar, tar, member)
+            # tarfile stops at its own end mark; the checksum of what it is packed in comes after that.
+            assert tar.fileobj is not None
+            while tar.fileobj.read(1 << 20):
+                pass
     elif zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as packed:
             for info in packed.infolist():

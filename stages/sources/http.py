@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
+from yarl import URL
 
 from stages.errors import SourceError
 from stages.sources.raw import Context, public
@@ -34,13 +35,22 @@ def headers_from(names: dict[str, str] | None, context: Context) -> dict[str, st
     return {header: os.environ[variable] for header, variable in (names or {}).items()}
 
 
-def session(context: Context, headers: dict[str, str] | None = None) -> aiohttp.ClientSession:
-    """A session in which silence, not slowness, is a fault: a large file may take its time."""
+def session(context: Context, headers: dict[str, str] | None = None, url: str = "") -> aiohttp.ClientSession:
+    """A session in which silence, not slowness, is a fault: a large file may take its time.
+
+    `headers` often hold a secret: they go to the host of `url` alone, not where a redirect or a link leads.
+    """
+
+    async def add_headers(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        if headers and request.url.origin() == URL(url).origin():
+            request.headers.update(headers)
+        return await send(request)
+
     patience = aiohttp.ClientTimeout(
         total=None, connect=context.retry.timeout_s, sock_connect=context.retry.timeout_s,
         sock_read=context.retry.timeout_s,
     )  # fmt: skip
-    return aiohttp.ClientSession(timeout=patience, headers=headers, trust_env=True)
+    return aiohttp.ClientSession(timeout=patience, middlewares=(add_headers,), trust_env=True)
 
 
 async def patiently(attempt: Callable[[], Awaitable[Answer]], url: str, context: Context) -> Answer:

@@ -35,7 +35,6 @@ class Context:
     name: str
     data: Data
     snapshot: datetime
-    seed: int
     retry: Retry
     scratch: Path
     progress: Progress

@@ -23,9 +23,9 @@ async def fetch(source: Synthetic, context: Context) -> Raw:
         )
     if source.fault_share > 0 and not source.faults:
         raise context.error("fault_share is above 0 and `faults:` is empty", "at least one fault", "name one")
-    description = f"{source.model_dump_json()} seed={context.seed} channels={list(context.data.channels)}"
+    description = f"{source.model_dump_json()} channels={list(context.data.channels)}"
     digest = hashlib.sha256(description.encode()).hexdigest()
-    return Raw([Origin(f"synthetic:seed={context.seed}", digest, 0)], _groups(source, context))
+    return Raw([Origin(f"synthetic:seed={source.seed}", digest, 0)], _groups(source, context))
 
 
 def _groups(source: Synthetic, context: Context) -> Iterator[pa.Table]:
@@ -35,7 +35,7 @@ def _groups(source: Synthetic, context: Context) -> Iterator[pa.Table]:
     seconds = np.arange(source.rows) / source.rate_hz
     times = np.datetime64(start, "us") + (seconds * 1e6).astype("timedelta64[us]")
     for group in range(source.groups):
-        random = np.random.default_rng([context.seed, group])
+        random = np.random.default_rng([source.seed, group])
         values = np.stack([_signal(seconds, source, random) for _ in data.channels], axis=1)
         fault = inject(values, source, random)
         yield pa.table(
