@@ -24,7 +24,9 @@ def prune(fabric: Fabric, network: Network, data: Data, objective: Objective, sp
     Importance is the first-order Taylor term |sum w * dL/dw| of a channel (Molchanov et al. 2019), summed over
     the layers that share the channel (Fang et al. 2023, whose library finds them).
     """
-    network = rebuild_like(network).to(fabric.device).eval()  # no dropout: the same gradients every time
+    network = rebuild_like(network).to(
+        fabric.device
+    )  # in evaluation mode, so no dropout: the same gradients every time
     _gradients(fabric, network, data, objective, seed)
     body, frames = network.body, _example(network)
     frames = [frame.to(fabric.device) for frame in frames]
@@ -46,10 +48,10 @@ def prune(fabric: Fabric, network: Network, data: Data, objective: Objective, sp
 
 
 def rebuild_like(network: Network) -> Network:
-    """A copy from architecture and weights alone: what `save` and `load` would give."""
+    """A copy from architecture and weights alone, in evaluation mode: what `save` and `load` would give."""
     copy = rebuild(architecture(network))
     copy.load_state_dict({name: tensor.detach().cpu() for name, tensor in network.state_dict().items()})
-    return copy
+    return copy.eval()
 
 
 def _gradients(fabric: Fabric, network: Network, data: Data, objective: Objective, seed: int) -> None:
