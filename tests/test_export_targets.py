@@ -122,6 +122,8 @@ def test_a_static_int8_file_reads_float_so_that_no_channel_is_lost(converted: Co
     if converted.format == "litert":
         graph = flatbuffer_utils.read_model(str(file)).subgraphs[0]
         assert {graph.tensors[i].type for i in graph.inputs} == {schema.TensorType.FLOAT32}
+        if len(converted.network.spec.channels) == 1:
+            return  # one scale is nothing to lose, and a converter may move it into the weights
         readers = [op for op in graph.operators if graph.inputs[0] in op.inputs]
         assert all(graph.tensors[i].type == schema.TensorType.FLOAT32 for op in readers for i in op.outputs)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,9 +30,10 @@ def export(graph: Graph) -> bytes:
 def quantise(
     model: bytes, methods: Sequence[str], feeds: Sequence[dict[str, np.ndarray]], floating: str = FLOAT_PATTERN
 ) -> dict[str, bytes]:
-    """`model` with int8 weights, by method; operations whose scope matches `floating` stay in float."""
+    """`model` with int8 weights, by method; what `float_scopes` finds stays in float."""
     from ai_edge_quantizer import quantizer
 
+    floating = float_scopes(model, floating)
     result = {}
     ranges: dict[str, Any] = {}
     for method in methods:
@@ -44,8 +46,28 @@ def quantise(
     return result
 
 
+def float_scopes(model: bytes, pattern: str) -> str:
+    """A pattern of exactly the scopes of the preprocessing, those that `pattern` matches, and of all operations
+    that they depend on: a converter may move a reshape of the body before a scaling.
+    """
+    from ai_edge_quantizer.utils.tfl_flatbuffer_utils import get_op_scope
+
+    subgraph = opened(model).subgraphs[0]
+    scopes = [get_op_scope(operator, subgraph.tensors) for operator in subgraph.operators]
+    makers = {output: i for i, operator in enumerate(subgraph.operators) for output in operator.outputs}
+    pending = [i for i, scope in enumerate(scopes) if re.match(pattern, scope)]
+    found: set[int] = set()
+    while pending:
+        number = pending.pop()
+        if number not in found:
+            found.add(number)
+            pending += [makers[name] for name in subgraph.operators[number].inputs if name in makers]
+    # (?!) matches nothing: a network without preprocessing has no float scope.
+    return "^(" + "|".join([re.escape(scopes[number]) for number in sorted(found)] or ["(?!)"]) + ")$"
+
+
 def recipe(method: str, floating: str) -> Any:
-    """int8 for every operation that has an int8 form, float for the preprocessing."""
+    """int8 for every operation that has an int8 form, float for those whose scope matches `floating`."""
     from ai_edge_quantizer import qtyping, recipe_manager
 
     manager = recipe_manager.RecipeManager()
