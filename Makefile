@@ -30,11 +30,11 @@ repro: $(READY)  ## build the task that params.yaml names, end with a summary
 
 .PHONY: test
 test: $(READY)  ## run every test
-	@$(RUN) python -m pytest
+	@$(RUN) python -m pytest --numprocesses 2 --dist loadscope
 
 .PHONY: test-fast
 test-fast: $(READY)  ## run the quick tests (under 2 minutes)
-	@$(RUN) python -m pytest -m "not slow"
+	@$(RUN) python -m pytest --numprocesses 2 --dist loadscope -m "not slow"
 
 .PHONY: lint
 lint: $(READY)  ## check style, types and YAML

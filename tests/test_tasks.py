@@ -57,7 +57,7 @@ def use(root: Path, task: str, blocks: dict[str, Any], targets: tuple[str, ...] 
     params["compress"]["prune"] |= {"finetune_epochs": 1}
     params["gate"] |= {"metrics": {}, "retention": {}, "agreement": None, "calibration_error": None}
     free = {"required": True, "size_kb": None, "compression": None, "latency_p95_ms": None, "memory_mb": 500.0}
-    params["gate"]["targets"] = {name: free for name in params["gate"]["targets"]}
+    params["gate"]["targets"] = dict.fromkeys(params["gate"]["targets"], free)
     path.write_text(yaml.safe_dump(params, sort_keys=False))
 
 
