@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+
+# NOTE: pyspark takes a main module without a file for a doctest and ends the process with exit code 0, when
+# great-expectations imports it. A test worker's main module has none.
+if not hasattr(sys.modules["__main__"], "__file__"):
+    sys.modules["__main__"].__file__ = __file__
 
 REPOSITORY = Path(__file__).parents[1]
 COPIED = ("stages", "tasks", "device", "params.yaml", "dvc.yaml")
