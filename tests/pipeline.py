@@ -78,3 +78,19 @@ def change(path: Path, **values: Any) -> None:
             raise KeyError(f"{path}: {dotted}")
         block[last] = value
     path.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def quick(root: Path, task: str, blocks: dict[str, Any], targets: tuple[str, ...] = ()) -> None:
+    """Make `task` the active one, quick to train, with some blocks replaced; accuracy is not judged here."""
+    shared = yaml.safe_load((root / "params.yaml").read_text())
+    shared["task"] = task
+    shared["targets"] = {name: form for name, form in shared["targets"].items() if not targets or name in targets}
+    (root / "params.yaml").write_text(yaml.safe_dump(shared, sort_keys=False))
+    path = root / "tasks" / task / "params.yaml"
+    params = {**yaml.safe_load(path.read_text()), **blocks}
+    params["train"] |= {"epochs": 2}
+    params["compress"]["prune"] |= {"finetune_epochs": 1}
+    params["gate"] |= {"metrics": {}, "retention": {}, "agreement": None, "calibration_error": None}
+    free = {"required": True, "size_kb": None, "compression": None, "latency_p95_ms": None, "memory_mb": 500.0}
+    params["gate"]["targets"] = dict.fromkeys(params["gate"]["targets"], free)
+    path.write_text(yaml.safe_dump(params, sort_keys=False))

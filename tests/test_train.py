@@ -50,6 +50,7 @@ def train_here() -> None:
     train(load())
 
 
+@pytest.mark.slow
 def test_it_writes_a_network_and_its_reports(digits_workspace: Path) -> None:
     said = trained(digits_workspace).stdout
     network = networks.load(MODEL)
@@ -77,6 +78,7 @@ def test_it_writes_a_network_and_its_reports(digits_workspace: Path) -> None:
     assert not Path("dvc.lock").exists() and "dvclive" not in Path("dvc.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_two_runs_give_the_same_bytes(digits_workspace: Path) -> None:
     trained(digits_workspace, threads="1")
     first = (sha256(MODEL), sha256(REPORT))
@@ -111,6 +113,7 @@ def kill_after_epoch(root: Path, stage: str, epochs: int) -> None:
         process.wait()
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on_to_the_same_bytes(digits_workspace: Path) -> None:
     write_params(digits_workspace, train=recipe("cnn", epochs=12, augment={"noise": 0.05}))
     trained(digits_workspace)
@@ -126,6 +129,7 @@ def test_killed_it_goes_on_to_the_same_bytes(digits_workspace: Path) -> None:
     assert (sha256(MODEL), sha256(REPORT)) == expected
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_data_or_parameters_is_not_taken_up(digits_workspace: Path) -> None:
     write_params(digits_workspace, train=recipe("cnn", epochs=12))
     kill_after_epoch(digits_workspace, "stages.train", 2)
