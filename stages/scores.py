@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,10 +114,14 @@ def all_logits(network: Network, split: Split, batch_size: int) -> np.ndarray:
     return np.concatenate([network(_tensor(x).to(device)).cpu().numpy() for x in chunks])
 
 
-def training_batches(data: Data, batch_size: int) -> Iterator[Tensor]:
-    """The training split in its order, unchanged."""
-    for begin in range(0, len(data.train), batch_size):
-        yield _tensor(data.train.samples(slice(begin, begin + batch_size)))
+def training_batches(data: Data, batch_size: int, most: int | None = None) -> Iterator[Tensor]:
+    """The training split in its order, unchanged; with `most`, evenly spaced samples of about so many values."""
+    samples = len(data.train)
+    if most is not None:
+        samples = min(samples, max(1, most // math.prod(data.spec.shape)))
+    index = np.linspace(0, len(data.train) - 1, samples).round().astype(np.int64)
+    for begin in range(0, samples, batch_size):
+        yield _tensor(data.train.samples(index[begin : begin + batch_size]))
 
 
 def summed(fabric: Fabric, value: Tensor) -> Tensor:

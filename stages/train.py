@@ -31,6 +31,7 @@ LIVE_NAMES = {  # DVCLive makes a folder of what stands before the slash
     "validation_accuracy": "validation/accuracy",
     "validation_f1_macro": "validation/f1_macro",
 }
+FITTED_VALUES = 20_000_000  # preprocessing is fitted to so many values of the training split at most: 160 MB
 PREPARED, MODEL, REPORT = Path("data/prepared"), Path("models/trained"), Path("reports/train")
 
 
@@ -54,7 +55,7 @@ def train(params: Params) -> None:
     fabric = fit.start(params)
     torch.manual_seed(params.seed)
     network = networks.build(data.spec, params.train)
-    network.preprocess.fit(scores.training_batches(data, params.train.batch_size))
+    network.preprocess.fit(scores.training_batches(data, params.train.batch_size, FITTED_VALUES))
     folder = fit.resume_folder("train", params, [PREPARED], fabric)
     objective = scores.cross_entropy(data, params.train, fabric.device)
     with fit.Progress(f"train {params.train.network}", params.train.epochs, fabric.is_global_zero) as progress:

@@ -115,6 +115,13 @@ def test_batches_hold_every_sample_once_and_differ_by_epoch() -> None:
     assert not np.array_equal(np.concatenate(batches), np.concatenate(other))
 
 
+def test_preprocessing_is_fitted_to_a_bounded_choice_of_samples(digits: scores.Data) -> None:
+    whole = torch.cat(list(scores.training_batches(digits, 64)))
+    assert torch.equal(whole, torch.from_numpy(digits.train.samples(np.arange(300))))
+    few = torch.cat(list(scores.training_batches(digits, 7, most=64 * 11)))
+    assert torch.equal(few, whole[np.linspace(0, 299, 11).round()])
+
+
 @pytest.mark.parametrize("batch_size", [7, 100])
 def test_scores_are_scikit_learns(fabric: Any, digits: scores.Data, batch_size: int) -> None:
     torch.manual_seed(3)

@@ -79,6 +79,7 @@ def test_it_writes_a_network_and_its_reports(digits_workspace: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_two_runs_give_the_same_bytes(digits_workspace: Path) -> None:
     trained(digits_workspace, threads="1")
     first = (sha256(MODEL), sha256(REPORT))
@@ -114,6 +115,7 @@ def kill_after_epoch(root: Path, stage: str, epochs: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_killed_it_goes_on_to_the_same_bytes(digits_workspace: Path) -> None:
     write_params(digits_workspace, train=recipe("cnn", epochs=12, augment={"noise": 0.05}))
     trained(digits_workspace)
@@ -130,6 +132,7 @@ def test_killed_it_goes_on_to_the_same_bytes(digits_workspace: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_checkpoint_of_other_data_or_parameters_is_not_taken_up(digits_workspace: Path) -> None:
     write_params(digits_workspace, train=recipe("cnn", epochs=12))
     kill_after_epoch(digits_workspace, "stages.train", 2)
@@ -145,6 +148,7 @@ def test_a_checkpoint_of_other_data_or_parameters_is_not_taken_up(digits_workspa
     assert list(Path(".work/train").iterdir()) == [old]
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_earlier_network(digits_workspace: Path) -> None:
     train_here()
     before = (sha256(MODEL), sha256(REPORT))

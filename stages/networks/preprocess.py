@@ -17,7 +17,7 @@ POWER_FLOOR = 1e-6  # -60 dB of a full-scale tone: digital silence looks like a 
 
 class Preprocess(nn.Module):
     """(x - center) / scale per channel; with `spec.features`, then log-mel or MFCC frames and a scaling per band;
-    with `bins`, then each channel of a series as `bins` channels, see QuantileBins.
+    with `bins`, instead of all that each channel of a series as `bins` channels, see QuantileBins.
 
     Input [B, *spec.shape] in raw units. Output the same shape, or with features [B, 1, bands, frames], or with
     bins [B, C * bins, T].
@@ -38,10 +38,10 @@ class Preprocess(nn.Module):
             self.features = SpectralFeatures(spec.features, spec.rate_hz)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.bins is not None:
+            return self.bins(x)
         scaled = (x - self.center) / self.scale
-        if self.features is not None:
-            return self.features(scaled)
-        return scaled if self.bins is None else self.bins(scaled)
+        return scaled if self.features is None else self.features(scaled)
 
     @torch.no_grad()
     def fit(self, batches: Iterable[Tensor]) -> None:
@@ -49,8 +49,8 @@ class Preprocess(nn.Module):
         if self.features is not None:
             self._fit_bands(batches)
         if self.bins is not None:
-            rows = [((batch - self.center) / self.scale).transpose(0, 1).flatten(1) for batch in batches]
-            self.bins.fit(torch.cat(rows, dim=1))
+            rows = [batch.transpose(0, 1).flatten(1) for batch in batches]
+            self.bins.fit(torch.cat(rows, dim=1), self.scale.flatten())
 
     def _fit_bands(self, batches: Iterable[Tensor]) -> None:
         assert self.features is not None
@@ -74,29 +74,27 @@ class QuantileBins(nn.Module):
 
     A machine that runs in several regimes has one spread over all of them and another within each; what is small
     beside the first may be all there is to see. Bins are as narrow as the values are dense.
+    Values are compared in raw units: of two numbers that are close the difference is exact, so that a narrow bin
+    does not enlarge the rounding of one runtime against another.
     """
 
+    edge: Tensor
     slope: Tensor
-    offset: Tensor
 
     def __init__(self, channels: int, bins: int) -> None:
         super().__init__()
-        self.channels, self.count = channels, bins
-        self.register_buffer("slope", torch.zeros(channels * bins, channels, 1))
-        self.register_buffer("offset", torch.zeros(channels * bins))
+        self.register_buffer("edge", torch.zeros(1, channels, bins, 1))
+        self.register_buffer("slope", torch.zeros(1, channels, bins, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv1d(x, self.slope, self.offset).clamp(0.0, 1.0)
+        return ((x.unsqueeze(2) - self.edge) * self.slope).clamp(0.0, 1.0).flatten(1, 2)
 
-    def fit(self, values: Tensor) -> None:
-        """Edges from scaled values [C, N]. A bin is never narrower than 1/1000 of the channel's scale."""
-        shares = np.linspace(0, 1, self.count + 1)
-        for channel, row in enumerate(values.double().numpy()):
-            edges = np.quantile(row, shares)
-            width = np.maximum(np.diff(edges), 1e-3)
-            place = slice(channel * self.count, (channel + 1) * self.count)
-            self.slope[place, channel, 0] = torch.from_numpy(1 / width).float()
-            self.offset[place] = torch.from_numpy(-edges[:-1] / width).float()
+    def fit(self, values: Tensor, scale: Tensor) -> None:
+        """Edges from raw values [C, N]. A bin is never narrower than 1/1000 of the channel's `scale` [C]."""
+        edges = np.quantile(values.double().numpy(), np.linspace(0, 1, self.edge.shape[2] + 1), axis=1).T
+        width = np.maximum(np.diff(edges, axis=1), 1e-3 * scale.double().numpy()[:, None])
+        self.edge.copy_(torch.from_numpy(edges[:, :-1]).float()[None, :, :, None])
+        self.slope.copy_(torch.from_numpy(1 / width).float()[None, :, :, None])
 
 
 class SpectralFeatures(nn.Module):
