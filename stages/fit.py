@@ -235,7 +235,8 @@ class Progress:
             f"{done.validation_loss:.4f} accuracy {done.validation_accuracy:.4f} F1 {done.validation_f1_macro:.4f}"
         )
         if self.bar:
-            self.bar.update(self.task, completed=done.epoch + 1, words=words)
+            short = f"{done.epoch + 1}/{self.epochs} loss {done.train_loss:.3f} accuracy {done.validation_accuracy:.3f}"
+            self.bar.update(self.task, completed=done.epoch + 1, words=short)
         elif self.show and (time.monotonic() - self.said > 5 or done.epoch + 1 == self.epochs):
             self.said = time.monotonic()
             print(f"{self.title}: {words}", flush=True)
