@@ -62,13 +62,16 @@ def preprocessing() -> Any:
             self.bins, self.features = module.bins, module.features
 
         def call(self, x: Any) -> Any:
+            if self.bins is not None:
+                return self.binned(ops.moveaxis(x, 1, -1), self.bins)
             scaled = ops.moveaxis((x - self.center) / self.scale, 1, -1)
-            if self.features is not None:
-                return self.spectrum(scaled, self.features)
-            if self.bins is None:
-                return scaled
-            kernels = np.transpose(_array(self.bins.slope), (2, 1, 0))
-            return ops.clip(ops.conv(scaled, kernels) + _array(self.bins.offset), 0.0, 1.0)
+            return scaled if self.features is None else self.spectrum(scaled, self.features)
+
+        def binned(self, x: Any, bins: Any) -> Any:
+            """Raw [1, T, C] -> [1, T, C * bins]; edges and slopes are [1, C, bins, 1] in torch."""
+            edge, slope = (_array(v)[0, :, :, 0] for v in (bins.edge, bins.slope))
+            shares = ops.clip((x[..., None] - edge) * slope, 0.0, 1.0)
+            return ops.reshape(shares, (1, -1, edge.size))
 
         def spectrum(self, x: Any, features: Any) -> Any:
             kernels = np.transpose(_array(features.kernels), (2, 1, 0))
