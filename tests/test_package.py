@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 from edge_agent import manifest as bundle_manifest
+from edge_agent.archive import unpack
 from edge_agent.manifest import ManifestError
 from edge_agent.runtime import open_model
 
 from stages import gate, package
-from stages.bundle import unpack
 from stages.errors import GateError, StageError
 from stages.files import sha256
 from tests.built_fixtures import build, change_report, edit, report

@@ -1,0 +1,75 @@
+"""Files that survive a power cut: written aside, flushed to the disk, then renamed, and the rename flushed too.
+
+A rename without the flush of the file before it may leave an empty file under the new name, and without the flush
+of the directory after it may not have happened (Pillai et al., OSDI 2014, "All File Systems Are Not Created Equal").
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from edge_agent.faults import point
+
+
+def sync_file(path: Path) -> None:
+    """Flush a file's content to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# A directory's entries are flushed in the same way.
+sync_directory = sync_file
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush every file and directory below `folder`, and `folder` itself. Links are entries of their directory."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = Path(parent, name)
+            if not path.is_symlink():
+                sync_file(path)
+        sync_directory(Path(parent))
+
+
+def write_file(path: Path, content: bytes, faults: str = "") -> None:
+    """Replace `path` by `content`, or leave what was there, whatever happens in between.
+
+    `faults` names the family of fault points on the way ("state": state.before_write and so on).
+    """
+
+    def at(name: str) -> None:
+        if faults:
+            point(f"{faults}.{name}")
+
+    partial = path.with_name(f".{path.name}.partial")
+    at("before_write")
+    try:
+        with partial.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            at("after_write")
+            at("before_fsync")
+            os.fsync(stream.fileno())
+        at("before_rename")
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+    at("after_rename")
+    sync_directory(path.parent)
+    at("after_directory_fsync")
+
+
+def replace_link(link: Path, target: str) -> None:
+    """Make `link` a symbolic link to `target` in one step, in place of the one that was there."""
+    partial = link.with_name(f".{link.name}.partial")
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(target)
+    point("link.before_rename")
+    partial.replace(link)
+    point("link.after_rename")
+    sync_directory(link.parent)

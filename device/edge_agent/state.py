@@ -1,0 +1,133 @@
+"""Which release a device runs: one small file that is replaced in one step.
+
+`current`, `previous` and the trial change together, so they stand in one file. With a link for each, a power cut
+between two renames would leave a device in a state that nobody wrote.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+
+from edge_agent import durable
+from edge_agent.errors import BusyError, ConfigurationError
+from edge_agent.layout import Layout
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A release that was switched to and has not proved itself. `starts`: how often the service started with it."""
+
+    release: str
+    since: str
+    starts: int = 0
+
+
+@dataclass(frozen=True)
+class State:
+    """`bad`: releases that failed here, and why; they are not installed or activated until `forget`.
+
+    `trusted_time`: the latest time (ISO 8601, UTC) at which metadata was verified; no earlier one is believed.
+    """
+
+    current: str | None = None
+    previous: str | None = None
+    trial: Trial | None = None
+    bad: Mapping[str, str] = field(default_factory=dict)
+    trusted_time: str | None = None
+
+    def switched(self, release: str, now: str) -> State:
+        """`release` becomes current, on trial. A release that is on trial itself is not worth going back to."""
+        back = self.previous if self.trial else self.current
+        return replace(self, current=release, previous=back, trial=Trial(release, now))
+
+    def started(self) -> State:
+        """The service starts once more with a release on trial."""
+        assert self.trial is not None
+        return replace(self, trial=replace(self.trial, starts=self.trial.starts + 1))
+
+    def confirmed(self) -> State:
+        return replace(self, trial=None)
+
+    def rolled_back(self, reason: str | None) -> State:
+        """`previous` becomes current again, confirmed as it was; with a reason the one that is left is bad."""
+        bad = dict(self.bad)
+        if reason is not None and self.current is not None:
+            bad[self.current] = reason
+        return replace(self, current=self.previous, previous=None, trial=None, bad=bad)
+
+    def forgotten(self, release: str) -> State:
+        return replace(self, bad={name: reason for name, reason in self.bad.items() if name != release})
+
+
+def load(layout: Layout) -> State:
+    """The state on disk; a new device has an empty one. Raises ConfigurationError."""
+    try:
+        value = json.loads(layout.state_file.read_text(encoding="utf-8"))
+        if value.pop("schema_version") != SCHEMA_VERSION:
+            raise ValueError(f"schema_version is not {SCHEMA_VERSION}")
+        trial = value.pop("trial")
+        return State(trial=Trial(**trial) if trial else None, **value)
+    except FileNotFoundError:
+        return State()
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigurationError(
+            str(layout.state_file),
+            f"not a state that this agent wrote ({error})",
+            f"JSON with schema_version {SCHEMA_VERSION}",
+            "move it away: the agent then starts empty, and the next install brings it back",
+        ) from None
+
+
+def save(layout: Layout, state: State) -> None:
+    """Replace the state, durably; then the link that shows people the current slot."""
+    layout.state.mkdir(parents=True, exist_ok=True)
+    content = json.dumps({"schema_version": SCHEMA_VERSION, **asdict(state)}, indent=2, sort_keys=True) + "\n"
+    durable.write_file(layout.state_file, content.encode(), faults="state")
+    show_current(layout, state)
+
+
+def show_current(layout: Layout, state: State) -> None:
+    """Make the link `current` say what the state says."""
+    wanted = f"releases/{state.current}" if state.current else None
+    with contextlib.suppress(OSError):
+        if str(layout.current_link.readlink()) == wanted:
+            return
+    if wanted is None:
+        layout.current_link.unlink(missing_ok=True)
+    else:
+        durable.replace_link(layout.current_link, wanted)
+
+
+@contextlib.contextmanager
+def locked(layout: Layout, wait_s: float = 10.0) -> Iterator[None]:
+    """Hold the one lock for all that changes something. The kernel frees it when its process ends, however it ends.
+
+    Raises BusyError when it is not free within `wait_s` seconds.
+    """
+    layout.state.mkdir(parents=True, exist_ok=True)
+    with layout.lock.open("a+") as stream:
+        deadline = time.monotonic() + wait_s
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    stream.seek(0)
+                    holder = stream.read().strip() or "another process"
+                    raise BusyError(
+                        str(layout.lock), f"held by {holder}", f"free within {wait_s:g} s", "wait, then call again"
+                    ) from None
+                time.sleep(0.05)  # flock has no time limit of its own
+        stream.truncate(0)
+        stream.write(f"process {os.getpid()}")
+        stream.flush()
+        yield
