@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -212,6 +213,60 @@ def test_importing_the_runtime_loads_numpy_and_nothing_heavier() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+# Another thread writes to stderr from before the first model is loaded until after it; `count` lines were written.
+TALKS_WHILE_LOADING = """
+import json, os, sys, threading
+from pathlib import Path
+from edge_agent.runtime import open_model
+
+started, loaded = threading.Event(), threading.Event()
+count = 0
+
+def talk():
+    global count
+    while count < 10 or not loaded.is_set():
+        os.write(2, f"line {count}\\n".encode())
+        count += 1
+        started.set()
+
+thread = threading.Thread(target=talk)
+thread.start()
+started.wait()
+open_model(Path(sys.argv[1]), json.loads(sys.argv[2]))
+loaded.set()
+thread.join()
+print(count)
+"""
+
+
+def test_a_tflite_file_is_loaded_without_a_word_and_nobody_elses_words_are_lost(tmp_path: Path) -> None:
+    file = tflite_int8_linear(tmp_path / "model.tflite", WEIGHT, (0.05, 0), (0.1, 0))
+    io = description("litert", [2], 3)
+    io["input"]["dtype"] = io["output"]["dtype"] = "int8"
+
+    command = [sys.executable, "-c", TALKS_WHILE_LOADING, str(file), json.dumps(io)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    # Lines that were held come after those written just when the hold ended.
+    numbers = sorted(int(line.removeprefix("line ")) for line in done.stderr.splitlines())
+    assert numbers == list(range(int(done.stdout)))
+
+
+def test_a_tflite_file_is_loaded_where_there_is_no_stderr(tmp_path: Path) -> None:
+    file = tflite_int8_linear(tmp_path / "model.tflite", WEIGHT, (0.05, 0), (0.1, 0))
+    io = description("litert", [2], 3)
+    io["input"]["dtype"] = io["output"]["dtype"] = "int8"
+    program = "import json, sys; from pathlib import Path; from edge_agent.runtime import open_model; "
+    program += "print(open_model(Path(sys.argv[1]), json.loads(sys.argv[2])).classes)"
+
+    done = subprocess.run(
+        ["sh", "-c", '"$@" 2>&-', "sh", sys.executable, "-c", program, str(file), json.dumps(io)],
+        stdout=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+
+    assert done.stdout == "3\n"
 
 
 def test_the_runtime_is_python_3_10() -> None:

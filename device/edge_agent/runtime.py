@@ -14,12 +14,28 @@ Needs numpy and the one library of its file, which is imported when a file is op
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import functools
+import os
+import tempfile
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+
+# LiteRT's line at the first model of a process, and a TFLite file of one NEG of one float, for it to say so of.
+GREETING = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
+NEGATE = base64.b64decode(
+    "GAAAAFRGTDMAAA4AFAAQAAwACAAAAAQADgAAABAAAAAcAAAAtAAAAAMAAAABAAAACAAAAAQABAAEAAAAAQAAABAAAAAMABQAEAAMAAgABAAM"
+    "AAAAEAAAADwAAABAAAAARAAAAAEAAAAQAAAAAAAKAAwAAAAIAAQACgAAAAgAAAAMAAAAAQAAAAEAAAABAAAAAAAAAAEAAAABAAAAAQAAAAAA"
+    "AAACAAAAIAAAAAQAAADu////BAAAAAEAAAABAAAAAAAGAAgABAAGAAAABAAAAAEAAAABAAAAAQAAABAAAAAMAAwACwAAAAAABAAMAAAAOwAAAAAA"
+    "ADs="
+)
+_greeted = threading.Lock()
 
 
 class InferenceError(Exception):
@@ -162,7 +178,7 @@ class Onnx:
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the library's exceptions have no common class
+        except Exception as error:  # the library's fifteen exceptions derive from nothing narrower
             raise ModelError(f"{path}: not loadable by ONNX Runtime: {_first_line(error)}") from None
         found_in = {value.name: value for value in self._session.get_inputs()}
         found_out = {value.name: value for value in self._session.get_outputs()}
@@ -183,7 +199,7 @@ class Onnx:
         feeds = {name: np.ascontiguousarray(x) for name, x in zip(self._inputs, inputs, strict=True)}
         try:
             answers: list[np.ndarray] = self._session.run(self._outputs, feeds)
-        except Exception as error:  # the library's exceptions have no common class
+        except Exception as error:  # as above: a file may load and still fail when it runs
             raise ModelError(f"the model failed in ONNX Runtime: {_first_line(error)}") from None
         return answers
 
@@ -199,6 +215,7 @@ class LiteRt:
     def __init__(self, path: Path, inputs: Sequence[str], outputs: Sequence[str], threads: int) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
+        _greet()
         try:
             self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
             self._interpreter.allocate_tensors()
@@ -256,6 +273,34 @@ def dequantise(values: np.ndarray, tensor: Mapping[str, Any]) -> np.ndarray:
     if not scale:
         raise ModelError(f"{tensor['name']}: found {np.dtype(tensor['dtype'])} without a scale, expected one")
     return ((values.astype(np.int32) - zero) * np.float32(scale)).astype(np.float32)
+
+
+@functools.cache
+def _greet() -> None:
+    """Let LiteRT greet where nobody hears it: its Python package has neither a variable nor a call for that.
+
+    stderr is held for as long as NEGATE takes to load, never while a real file does: a native library that dies
+    of a file must be heard. What others say meanwhile is passed on.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    with _greeted, contextlib.ExitStack() as stack:
+        try:
+            kept = os.dup(2)
+            stack.callback(os.close, kept)
+            held = stack.enter_context(tempfile.TemporaryFile())
+        except OSError:  # no stderr, or no place for a file: then the line is shown
+            return
+        os.dup2(held.fileno(), 2)
+        try:
+            with contextlib.suppress(ValueError, RuntimeError):  # the real file's loading tells what is wrong
+                Interpreter(model_content=NEGATE).allocate_tensors()
+        finally:
+            os.dup2(kept, 2)
+        held.seek(0)
+        for line in held:
+            if line.rstrip() != GREETING:
+                os.write(kept, line)
 
 
 def _check_names(path: Path, what: str, wanted: Sequence[str], found: Mapping[str, Any], *, exact: bool) -> None:
