@@ -66,9 +66,16 @@ def _save_onnx(path: Path, nodes: Any, inputs: Any, outputs: Any, weights: dict[
 
 
 def tflite_int8_linear(
-    path: Path, weight: np.ndarray, input_scale: tuple[float, int], output_scale: tuple[float, int]
+    path: Path,
+    weight: np.ndarray,
+    input_scale: tuple[float, int],
+    output_scale: tuple[float, int],
+    shape: tuple[int, ...] = (),
 ) -> Path:
-    """y = x @ weight with int8 input "x", weights and output "y", no signature; scales are (scale, zero point)."""
+    """y = x @ weight with int8 input "x", weights and output "y", no signature; scales are (scale, zero point).
+
+    A sample has this shape and is flattened; left out, it is a vector.
+    """
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
 
@@ -77,7 +84,7 @@ def tflite_int8_linear(
     classes, width = levels.shape
     kinds = schema.TensorType
     tensors = [
-        _tensor(schema, "x", [1, width], kinds.INT8, 0, input_scale),
+        _tensor(schema, "x", [1, *(shape or (width,))], kinds.INT8, 0, input_scale),
         _tensor(schema, "w", [classes, width], kinds.INT8, 1, (step, 0)),
         _tensor(schema, "b", [classes], kinds.INT32, 2, (step * input_scale[0], 0)),
         _tensor(schema, "y", [1, classes], kinds.INT8, 0, output_scale),
@@ -94,6 +101,17 @@ def tflite_int8_linear(
     model = schema.ModelT()
     model.version, model.operatorCodes, model.subgraphs = 3, [code], [subgraph]
     model.buffers = [_buffer(schema, data) for data in (None, levels, np.zeros(classes, np.int32))]
+    path.write_bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    return path
+
+
+def tflite_without_graph(path: Path) -> Path:
+    """A TFLite file that LiteRT's checks let pass and that ends the process which loads it: SIGSEGV (2.3)."""
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = schema.ModelT()
+    model.version, model.buffers = 3, [_buffer(schema, None)]
     path.write_bytes(flatbuffer_utils.convert_object_to_bytearray(model))
     return path
 
