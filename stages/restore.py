@@ -1,46 +1,83 @@
 """After a run that failed or was killed: what DVC needs to go on.
 
 DVC writes dvc.lock in place, so that a kill or a power cut at that moment leaves it cut short, and removes a
-stage's outputs before it runs the stage. A damaged dvc.lock is replaced by the last commit's; the stages that
-finished since then come back from DVC's run cache. Missing outputs of the last good run come back from DVC's
-cache; what the failed stage left in place (a gate's report, say) stays.
+stage's outputs before it runs the stage. A damaged dvc.lock is put aside and replaced by the last commit's; the
+stages that finished since then come back from DVC's run cache. Missing outputs of the last good run come back from
+DVC's cache; what the failed stage left in place (a gate's report, say) stays.
 """
 
 from __future__ import annotations
 
-import argparse
+import logging
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.files import write_text
+from stages import command
+from stages.errors import StageError, run
+from stages.files import write_bytes
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
-LOCK = Path("dvc.lock")
+LOCK, ASIDE = Path("dvc.lock"), Path(".work/dvc.lock.damaged")
+CONFLICT = re.compile(rb"^(<<<<<<<|=======$|>>>>>>>)", re.MULTILINE)
 
 
 def mend_lock() -> None:
-    """Replace a dvc.lock that DVC cannot read by the last commit's, or remove it where none was committed."""
-    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
-    from dvc.utils.strictyaml import YAMLSyntaxError, YAMLValidationError, load
+    """Replace a dvc.lock that DVC cannot read by the last commit's, or remove it where none was committed.
 
+    What was there is kept in .work/dvc.lock.damaged. Raises StageError where only a person can tell what is meant:
+    a merge conflict, or something that is no file.
+    """
     if not LOCK.exists():
         return
+    if not LOCK.is_file():
+        raise StageError(str(LOCK), "found something that is no file", "DVC's lock file", f"remove {LOCK}, run again")
+    content = LOCK.read_bytes()
+    if CONFLICT.search(content):
+        raise StageError(
+            str(LOCK),
+            "found git's conflict markers",
+            "one side's lock file: what the other side built is restored or built again",
+            f"git checkout --ours {LOCK}, make repro, git add {LOCK}",
+        )
+    if readable(content):
+        return
+    write_bytes(ASIDE, content)
+    committed = last_commit()
+    if committed:
+        write_bytes(LOCK, committed)
+    else:
+        LOCK.unlink()
+    print(
+        f"{LOCK} was cut short by an interruption, and is now {'as last committed' if committed else 'removed'} "
+        f"(it lies in {ASIDE}); finished stages come back from the run cache"
+    )
+
+
+def readable(content: bytes) -> bool:
+    """Whether DVC can read the lock file, and it is whole: cut inside a digest it may still be valid YAML."""
+    from dvc.exceptions import DvcException
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from dvc.utils.strictyaml import load
+
     try:
         load(str(LOCK), COMPILED_LOCKFILE_SCHEMA)
-        whole = LOCK.read_bytes().endswith(b"\n")  # cut inside a digest it may still be valid YAML
-    except (YAMLSyntaxError, YAMLValidationError, UnicodeDecodeError):
-        whole = False
-    if not whole:
-        committed = subprocess.run(["git", "show", f"HEAD:./{LOCK}"], capture_output=True, text=True, check=False)
-        if committed.returncode == 0:
-            write_text(LOCK, committed.stdout)
-        else:
-            LOCK.unlink()
-        print(f"{LOCK} was cut short by an interruption; finished stages come back from the run cache")
+    except DvcException:
+        return False
+    return content.endswith(b"\n")
+
+
+def last_commit() -> bytes | None:
+    """dvc.lock as last committed; None where it never was, and where there is no git."""
+    try:
+        done = subprocess.run(["git", "show", f"HEAD:./{LOCK}"], capture_output=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout if done.returncode == 0 else None
 
 
 def missing_outputs(repo: Repo) -> list[str]:
@@ -53,20 +90,26 @@ def missing_outputs(repo: Repo) -> list[str]:
 
 
 def restore_outputs() -> None:
-    """Bring the missing outputs of the last good run back from DVC's cache."""
+    """Bring the missing outputs of the last good run back from DVC's cache. Raises StageError."""
+    from dvc.exceptions import DvcException
     from dvc.repo import Repo
+    from dvc.scm import SCMError
 
-    with Repo() as repo:
-        lost = missing_outputs(repo)
-        if lost:
-            repo.checkout(targets=lost, force=True, allow_missing=True)
-            print(f"restored from the last good run: {', '.join(sorted(lost))}")
+    logging.getLogger("dvc").setLevel(logging.CRITICAL)  # its warnings are of `dvc checkout`, which nobody called
+    try:
+        with Repo() as repo:
+            lost = missing_outputs(repo)
+            if lost:
+                repo.checkout(targets=lost, force=True, allow_missing=True)
+    except (DvcException, SCMError) as error:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise StageError("earlier outputs were not restored", first, remedy="mend that, then: make repro") from None
+    if lost:
+        print(f"restored from the last good run: {', '.join(sorted(lost))}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m stages.restore", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser("restore", __doc__)
     parser.add_argument("--lock", action="store_true", help="mend dvc.lock only")
     only_lock = parser.parse_args().lock
     mend_lock()
@@ -75,4 +118,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
