@@ -7,14 +7,13 @@ kept in .work/compress/.
 
 from __future__ import annotations
 
-import argparse
 import io
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages import command
 from stages.errors import run
 from stages.files import new_directory, write_bytes, write_json
 from stages.params import Params, load
@@ -31,15 +30,12 @@ MODEL, REFERENCE, REPORT = Path("models/compressed"), Path("models/reference.npz
 
 
 def main() -> None:
-    argparse.ArgumentParser(
-        prog="python -m stages.compress", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    command.parser("compress", __doc__).parse_args()
     compress(load())
 
 
 def compress(params: Params) -> None:
-    # Before torch is imported: threads that wait shall sleep, not spin, or on a busy machine two are slower than one.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    command.waiting_threads_sleep()
     from stages import fit, networks, scores
 
     data = scores.Data.open(PREPARED)

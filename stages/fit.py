@@ -11,6 +11,7 @@ import hashlib
 import io
 import math
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -61,7 +62,10 @@ def start(params: Params) -> Fabric:
 def resume_folder(stage: str, params: Params, inputs: list[Path], fabric: Fabric) -> Path:
     """Where this very run keeps what it resumes from: outside DVC's outs, which DVC removes before a run.
 
-    The name is a digest of everything that makes the result, so that a stale checkpoint is never taken up.
+    The name is a digest of everything that makes the result, so that a stale checkpoint is never taken up. Folders
+    of other digests are of runs that were killed and then given up for this one: they are removed, or every change
+    after a kill would leave its weights and optimiser's state on the disk for ever. (A run that had ended left none;
+    going back to it is DVC's run cache's work.)
     """
     here = Path(__file__).parent
     parts = [stage, str(params.seed), params.train.model_dump_json(), torch.__version__]
@@ -70,7 +74,11 @@ def resume_folder(stage: str, params: Params, inputs: list[Path], fabric: Fabric
     parts += [str(fabric.device.type), str(fabric.world_size)]
     code = [path for name in CODE for path in sorted(here.glob(f"{name}.py"))]
     parts += [sha256(path) for path in [*inputs, *code]]
-    return Path(".work") / stage / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    folder = Path(".work") / stage / hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    if fabric.is_global_zero:
+        for other in set(folder.parent.glob("*/")) - {folder}:
+            shutil.rmtree(other)
+    return folder
 
 
 def fit(

@@ -7,16 +7,15 @@ summary.json). A run that was killed goes on from its last whole epoch, kept in 
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages import command
 from stages.errors import run
 from stages.files import new_directory, write_json, write_text
 from stages.params import Params, load
@@ -36,15 +35,12 @@ PREPARED, MODEL, REPORT = Path("data/prepared"), Path("models/trained"), Path("r
 
 
 def main() -> None:
-    argparse.ArgumentParser(
-        prog="python -m stages.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    command.parser("train", __doc__).parse_args()
     train(load())
 
 
 def train(params: Params) -> None:
-    # Before torch is imported: threads that wait shall sleep, not spin, or on a busy machine two are slower than one.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    command.waiting_threads_sleep()
     import torch
 
     from stages import augment, fit, networks, scores

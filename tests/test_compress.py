@@ -228,7 +228,6 @@ def test_every_step_can_be_switched(block: dict[str, Any], expected: list[str], 
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_killed_it_goes_on_to_the_same_bytes(digits_workspace: Path) -> None:
     block = {"distil": {**DISTIL, "epochs": 20}, "prune": PRUNE}
     write_params(digits_workspace, compress=block)
@@ -246,7 +245,6 @@ def test_killed_it_goes_on_to_the_same_bytes(digits_workspace: Path) -> None:
     assert not list(Path(".work/compress").iterdir())
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_no_trained_network_is_refused_and_the_earlier_result_stays(digits_workspace: Path) -> None:
     compress(load())

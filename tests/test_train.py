@@ -79,7 +79,6 @@ def test_it_writes_a_network_and_its_reports(digits_workspace: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_two_runs_give_the_same_bytes(digits_workspace: Path) -> None:
     trained(digits_workspace, threads="1")
     first = (sha256(MODEL), sha256(REPORT))
@@ -115,7 +114,6 @@ def kill_after_epoch(root: Path, stage: str, epochs: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_killed_it_goes_on_to_the_same_bytes(digits_workspace: Path) -> None:
     write_params(digits_workspace, train=recipe("cnn", epochs=12, augment={"noise": 0.05}))
     trained(digits_workspace)
@@ -132,20 +130,30 @@ def test_killed_it_goes_on_to_the_same_bytes(digits_workspace: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
-def test_a_checkpoint_of_other_data_or_parameters_is_not_taken_up(digits_workspace: Path) -> None:
+def test_a_checkpoint_of_other_parameters_or_data_is_not_taken_up_and_goes(digits_workspace: Path) -> None:
+    checkpoints = Path(".work/train")
     write_params(digits_workspace, train=recipe("cnn", epochs=12))
     kill_after_epoch(digits_workspace, "stages.train", 2)
-    (old,) = Path(".work/train").iterdir()
     write_params(digits_workspace, train=recipe("cnn", epochs=2))
     train_here()
-    assert list(Path(".work/train").iterdir()) == [old]
+    assert not list(checkpoints.iterdir())
     assert json.loads((REPORT / "summary.json").read_text())["epochs"] == 2
+    kill_after_epoch(digits_workspace, "stages.train", 1)
     y = np.load("data/prepared/train/y.npy")
     np.save("data/prepared/train/y.npy", y[::-1])
-    write_params(digits_workspace, train=recipe("cnn", epochs=12))
     train_here()
-    assert list(Path(".work/train").iterdir()) == [old]
+    assert not list(checkpoints.iterdir())
+    beside_a_checkpoint = sha256(MODEL)
+    train_here()
+    assert sha256(MODEL) == beside_a_checkpoint
+
+
+def test_only_this_stages_own_checkpoints_go(digits_workspace: Path) -> None:
+    for stage in ("train", "compress"):
+        Path(f".work/{stage}/0123456789abcdef/distil").mkdir(parents=True)
+    train_here()
+    assert not list(Path(".work/train").iterdir())
+    assert Path(".work/compress/0123456789abcdef/distil").exists()
 
 
 @pytest.mark.slow
