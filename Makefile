@@ -11,12 +11,12 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(READY): pyproject.toml constraints.txt device/pyproject.toml
+$(READY): pyproject.toml constraints.txt constraints-dev.txt device/pyproject.toml
 	@command -v "$(PYTHON)" >/dev/null || { echo "error: Python 3.11 is not installed; remedy: install python3.11, or name one: make PYTHON=/path/to/python3.11"; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "error: $(PYTHON) is $$("$(PYTHON)" -V); expected: Python 3.11; remedy: make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(VENV)/bin/python || "$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); echo "error: no virtual environment could be made; remedy: apt-get install python3.11-venv"; exit 1; }
 	@echo "installing the pinned dependencies into $(VENV) (a few minutes, once)"
-	@$(PIP) install --quiet --constraint constraints.txt --editable 'device[onnx,litert]' --editable '.[dev]'
+	@$(PIP) install --quiet --constraint constraints.txt --constraint constraints-dev.txt --editable 'device[onnx,litert]' --editable '.[dev]'
 	@touch $@
 
 .PHONY: setup

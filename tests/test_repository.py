@@ -6,10 +6,15 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from tests.pipeline import REPOSITORY
 
@@ -135,3 +140,66 @@ def test_the_agent_imports_nothing_of_the_pipeline() -> None:
     for path in (REPOSITORY / "device").rglob("*.py"):
         assert "import stages" not in path.read_text(), path
         assert "from stages" not in path.read_text(), path
+
+
+OWN = {"edge-ai-workflow": REPOSITORY / "pyproject.toml", "edge-agent": REPOSITORY / "device" / "pyproject.toml"}
+BUILDS, TESTS = "constraints.txt", "constraints-dev.txt"
+
+
+def requirements(name: str, extras: frozenset[str]) -> list[Requirement]:
+    """What a project asks for here with these extras: ours as its file says now, others as installed."""
+    if name in OWN:
+        project = tomllib.loads(OWN[name].read_text())["project"]
+        lines = [
+            *project["dependencies"],
+            *(line for extra in extras for line in project["optional-dependencies"][extra]),
+        ]
+    else:
+        lines = metadata.requires(name) or []
+    asked = [Requirement(line) for line in lines]
+    return [each for each in asked if not each.marker or any(each.marker.evaluate({"extra": e}) for e in {"", *extras})]
+
+
+def installed(*roots: str) -> dict[str, str]:
+    """Version by name of every distribution that the roots bring here, themselves left out."""
+    versions: dict[str, str] = {}
+    seen: set[tuple[str, frozenset[str]]] = set()
+    todo = [Requirement(root) for root in roots]
+    while todo:
+        current = todo.pop()
+        name, extras = canonicalize_name(current.name), frozenset(current.extras)
+        if (name, extras) not in seen:
+            seen.add((name, extras))
+            todo += requirements(name, extras)
+            if name not in OWN:
+                versions[name] = metadata.version(name)
+    return versions
+
+
+def pins(file: str) -> dict[str, str]:
+    lines = [line.split("==") for line in (REPOSITORY / file).read_text().splitlines() if not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in lines}
+
+
+def test_everything_that_is_installed_is_pinned_where_it_belongs() -> None:
+    """The pipeline's own closure in one file, which stages depend on; what tests bring besides in the other."""
+    builds = installed("edge-ai-workflow", "edge-agent[onnx,litert]")
+    everything = installed("edge-ai-workflow[dev]", "edge-agent[onnx,litert]")
+
+    assert set(pins(BUILDS)) == set(builds)
+    assert set(pins(TESTS)) == set(everything) - set(builds)
+
+
+def test_what_is_installed_is_what_is_pinned() -> None:
+    """`make setup` brings it back: another version here would build what no clone can repeat."""
+    wanted = pins(BUILDS) | pins(TESTS)
+    found = installed("edge-ai-workflow[dev]", "edge-agent[onnx,litert]")
+
+    assert {name: version for name, version in found.items() if Version(version).public != wanted.get(name)} == {}
+
+
+def test_new_libraries_run_again_every_stage_whose_results_they_decide() -> None:
+    dependent = {name for name in PIPELINE if BUILDS in stage_body(name)["deps"]}
+
+    assert dependent == set(PIPELINE) - {"collect", "gate"}
+    assert not any(TESTS in stage_body(name)["deps"] for name in PIPELINE)
