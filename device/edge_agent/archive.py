@@ -5,17 +5,58 @@ from __future__ import annotations
 import io
 import shutil
 import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import zstandard
 
 from edge_agent.errors import TrustError
 from edge_agent.faults import point
 
+# What a file system gives out at a time, on anything that a device boots from.
+BLOCK = 4096
+# The one file that is read into memory; a manifest has a few kilobytes.
+WANTED_LIMIT = 4 << 20
+
 
 class ArchiveError(TrustError):
     """What was signed is not an archive that the agent unpacks."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """One file's content, and the disk space that the whole archive takes when it is unpacked."""
+
+    wanted: bytes
+    disk_bytes: int
+
+
+def inspect(archive: Path, wanted: str, limit_bytes: int = 1 << 30) -> Contents:
+    """Read a whole archive without writing anything. Refuses what `unpack` refuses, and an archive without `wanted`.
+
+    Raises ArchiveError, OSError.
+    """
+    found: bytes | None = None
+    folders: set[PurePosixPath] = set()
+    blocks = 0
+    try:
+        with archive.open("rb") as raw:
+            frame = _frame(raw, archive, limit_bytes)
+            for name, size, content in _entries(frame, limit_bytes, archive):
+                folders.update(name.parents)
+                blocks += -(-size // BLOCK) + 1  # and one for what the file system notes about it
+                if name == PurePosixPath(wanted):
+                    if size > WANTED_LIMIT:
+                        raise ArchiveError(f"{archive}: {wanted}", f"{size} bytes", f"at most {WANTED_LIMIT}")
+                    found = content.read()
+            frame.finish()
+    except (zstandard.ZstdError, tarfile.TarError) as error:
+        raise _not_whole(archive, str(error)) from None
+    if found is None:
+        raise ArchiveError(str(archive), f"no {wanted}", "a bundle that the pipeline packed", "build it again")
+    return Contents(found, BLOCK * (blocks + 2 * len(folders)))
 
 
 def unpack(archive: Path, folder: Path, limit_bytes: int = 1 << 30) -> None:
@@ -27,9 +68,13 @@ def unpack(archive: Path, folder: Path, limit_bytes: int = 1 << 30) -> None:
     folder.mkdir(parents=True)
     try:
         with archive.open("rb") as raw:
-            # tar pads its entries: what it reads is more than their content, never twice as much plus a little.
-            frame = _Frame(raw, archive, 2 * limit_bytes + (1 << 20))
-            _extract(frame, folder, limit_bytes, archive)
+            frame = _frame(raw, archive, limit_bytes)
+            for name, _, content in _entries(frame, limit_bytes, archive):
+                path = folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("xb") as out:
+                    shutil.copyfileobj(content, out)
+                point("install.unpacked_one")
             frame.finish()
     except (zstandard.ZstdError, tarfile.TarError) as error:
         shutil.rmtree(folder)
@@ -45,7 +90,13 @@ def _not_whole(archive: Path, why: str) -> ArchiveError:
     )
 
 
-def _extract(frame: _Frame, folder: Path, limit_bytes: int, archive: Path) -> None:
+def _frame(raw: BinaryIO, archive: Path, limit_bytes: int) -> _Frame:
+    # tar pads its entries: what it reads is more than their content, never twice as much plus a little.
+    return _Frame(raw, archive, 2 * limit_bytes + (1 << 20))
+
+
+def _entries(frame: _Frame, limit_bytes: int, archive: Path) -> Iterator[tuple[PurePosixPath, int, IO[bytes]]]:
+    """Name, size and content of each file, in their order; a content is read before the next one is asked for."""
     seen, total = set(), 0
     with tarfile.open(fileobj=frame, mode="r|") as tar:
         for entry in tar:
@@ -60,11 +111,7 @@ def _extract(frame: _Frame, folder: Path, limit_bytes: int, archive: Path) -> No
             seen.add(name)
             content = tar.extractfile(entry)
             assert content is not None
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("xb") as out:
-                shutil.copyfileobj(content, out)
-            point("install.unpacked_one")
+            yield name, entry.size, content
 
 
 class _Frame(io.RawIOBase):

@@ -35,6 +35,15 @@ def sync_tree(folder: Path) -> None:
         sync_directory(Path(parent))
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it where they are missing, each one's entry flushed to the disk."""
+    if path.is_dir():
+        return
+    make_directory(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_directory(path.parent)
+
+
 def write_file(path: Path, content: bytes, faults: str = "") -> None:
     """Replace `path` by `content`, or leave what was there, whatever happens in between.
 

@@ -74,7 +74,7 @@ def load(layout: Layout) -> State:
         if value.pop("schema_version") != SCHEMA_VERSION:
             raise ValueError(f"schema_version is not {SCHEMA_VERSION}")
         trial = value.pop("trial")
-        return State(trial=Trial(**trial) if trial else None, **value)
+        return _typed(State(trial=Trial(**trial) if trial else None, **value))
     except FileNotFoundError:
         return State()
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -86,9 +86,24 @@ def load(layout: Layout) -> State:
         ) from None
 
 
+def _typed(state: State) -> State:
+    """The same state, if its fields hold what they have to. Raises TypeError, ValueError."""
+    trial = state.trial
+    texts = [state.current, state.previous, state.trusted_time, *((trial.release, trial.since) if trial else ())]
+    if not all(text is None or isinstance(text, str) for text in texts):
+        raise TypeError("a release or a time is not text")
+    if not all(isinstance(text, str) for item in state.bad.items() for text in item):
+        raise TypeError("bad is not a mapping of releases to reasons")
+    if trial and (type(trial.starts) is not int or trial.release != state.current):
+        raise ValueError(f"trial is of {trial.release}, starts {trial.starts!r}, but current is {state.current}")
+    return state
+
+
 def save(layout: Layout, state: State) -> None:
-    """Replace the state, durably; then the link that shows people the current slot."""
-    layout.state.mkdir(parents=True, exist_ok=True)
+    """Replace the state, durably; then the link that shows people the current slot. Raises OSError: then the state on
+    disk is the old one or the new one, whole, and `load` says which.
+    """
+    durable.make_directory(layout.state)
     content = json.dumps({"schema_version": SCHEMA_VERSION, **asdict(state)}, indent=2, sort_keys=True) + "\n"
     durable.write_file(layout.state_file, content.encode(), faults="state")
     show_current(layout, state)
@@ -112,8 +127,8 @@ def locked(layout: Layout, wait_s: float = 10.0) -> Iterator[None]:
 
     Raises BusyError when it is not free within `wait_s` seconds.
     """
-    layout.state.mkdir(parents=True, exist_ok=True)
-    with layout.lock.open("a+") as stream:
+    durable.make_directory(layout.state)
+    with layout.lock.open("a+b", buffering=0) as stream:
         deadline = time.monotonic() + wait_s
         while True:
             try:
@@ -122,12 +137,12 @@ def locked(layout: Layout, wait_s: float = 10.0) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     stream.seek(0)
-                    holder = stream.read().strip() or "another process"
+                    holder = (stream.read() or b"").decode(errors="replace").strip() or "another process"
                     raise BusyError(
                         str(layout.lock), f"held by {holder}", f"free within {wait_s:g} s", "wait, then call again"
                     ) from None
                 time.sleep(0.05)  # flock has no time limit of its own
-        stream.truncate(0)
-        stream.write(f"process {os.getpid()}")
-        stream.flush()
+        with contextlib.suppress(OSError):  # who holds it is for a message only: a full disk must not keep us from it
+            stream.truncate(0)
+            stream.write(f"process {os.getpid()}".encode())
         yield
