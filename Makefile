@@ -4,23 +4,33 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 READY := $(VENV)/.ready
+INSTALLING := $(VENV)/.installing
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+# In CI a test may skip only where the data sets, which are not this repository's to publish, do not lie beside it.
+NO_SKIPS := $(if $(CI),$(if $(wildcard ../shared/data/*.tar.gz),--no-skips))
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
 .PHONY: help
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml constraints.txt constraints-dev.txt device/pyproject.toml
 	@command -v "$(PYTHON)" >/dev/null || { echo "error: Python 3.11 is not installed; remedy: install python3.11, or name one: make PYTHON=/path/to/python3.11"; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "error: $(PYTHON) is $$("$(PYTHON)" -V); expected: Python 3.11; remedy: make PYTHON=/path/to/python3.11"; exit 1; }
-	@test -x $(VENV)/bin/python || "$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); echo "error: no virtual environment could be made; remedy: apt-get install python3.11-venv"; exit 1; }
+	@# Killed half way, venv leaves no pip, and pip half a package that it takes for a whole one next time: begin anew then.
+	@test ! -e $(INSTALLING) && $(VENV)/bin/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV) || { rm -rf $(VENV); echo "error: no virtual environment could be made; remedy: apt-get install python3.11-venv"; exit 1; }
 	@echo "installing the pinned dependencies into $(VENV) (a few minutes, once)"
-	@$(PIP) install --quiet --constraint constraints.txt --constraint constraints-dev.txt --editable 'device[onnx,litert]' --editable '.[dev]'
+	@touch $(INSTALLING)
+	@$(PIP) install --quiet --constraint constraints.txt --constraint constraints-dev.txt --editable 'device[onnx,litert]' --editable '.[dev]' || { rm $(INSTALLING); echo "error: the dependencies could not be installed; remedy: see pip's message above, then run again: what is there is kept"; exit 1; }
+	@rm $(INSTALLING)
 	@touch $@
 
 .PHONY: setup
 setup: $(READY)  ## make .venv with the pinned dependencies
+
+.PHONY: system-packages
+system-packages:  ## install the programs that tests need (Debian, Ubuntu; asks for root)
+	@.ci/packages
 
 .PHONY: repro
 repro: $(READY)  ## build the task that params.yaml names, end with a summary
@@ -30,7 +40,7 @@ repro: $(READY)  ## build the task that params.yaml names, end with a summary
 
 .PHONY: test
 test: $(READY)  ## run every test
-	@$(RUN) python -m pytest --numprocesses 2 --dist loadscope
+	@$(RUN) python -m pytest --numprocesses 2 --dist loadscope $(NO_SKIPS)
 
 .PHONY: test-fast
 test-fast: $(READY)  ## run the quick tests (under 2 minutes)
@@ -53,5 +63,5 @@ bench: $(READY)  ## time every stage, DVC's and the imports' share, against one 
 	@$(RUN) python tests/bench_pipeline.py
 
 .PHONY: clean
-clean:  ## remove what the pipeline wrote in the work tree (DVC's cache stays)
-	git clean --force -d -X --quiet data models reports .work
+clean:  ## remove what the pipeline and its plots wrote in the work tree (DVC's cache stays)
+	git clean --force -d -X --quiet data models reports .work dvc_plots
