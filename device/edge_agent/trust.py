@@ -1,0 +1,139 @@
+"""Which releases may be installed: what The Update Framework's current metadata names, and nothing else.
+
+Specification 1.0, section 5, as python-tuf implements it (edge_agent.tufclient). Nothing here checks a signature.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from tuf.api.metadata import TargetFile
+
+from edge_agent.config import Config
+from edge_agent.errors import ConfigurationError, NoReleaseError, StorageError, TrustError
+from edge_agent.fetch import Progress, discard
+from edge_agent.state import State
+from edge_agent.tufclient import Client, partial_of
+
+# NAME@VERSION: the name as manifest.schema.json has it, the version as Semantic Versioning 2.0.0 has it.
+NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+_NUMBER = r"(0|[1-9][0-9]*)"
+_PART = rf"({_NUMBER}|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
+VERSION = re.compile(rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(-{_PART}(\.{_PART})*)?(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+LONGEST = 120
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A release as the current metadata vouches for it. `custom`: version, commit, time and builder, as published."""
+
+    release: str
+    name: str
+    version: str
+    path: str
+    length: int
+    sha256: str
+    custom: dict[str, Any]
+
+
+def split(release: str) -> tuple[str, str]:
+    """Name and version of a release. Raises NoReleaseError where it is not NAME@VERSION."""
+    name, _, version = release.partition("@")
+    if len(release) > LONGEST or not NAME.fullmatch(name) or not VERSION.fullmatch(version):
+        raise NoReleaseError(
+            f"release {release[:LONGEST]!r}",
+            "not the name of a release",
+            f"NAME@VERSION of at most {LONGEST} characters, such as digits@1.2.0",
+            "name one that was published",
+        )
+    return name, version
+
+
+def target_path(release: str) -> str:
+    """Where a release's archive is among the repository's targets. Raises NoReleaseError."""
+    name, version = split(release)
+    return f"{name}/{version}/{name}.tar.zst"
+
+
+class Repository:
+    """The repository of releases that the configuration names.
+
+    All methods raise TrustError, SourceError, ConfigurationError and OSError; what was trusted or installed before
+    stays as it was. The caller holds the lock.
+    """
+
+    def __init__(self, config: Config, state: State) -> None:
+        self.config, self.layout = config, config.layout
+        self.client = Client(
+            self.layout.tuf, Path(config.paths.root), config.source, _time(state.trusted_time, self.layout.state_file)
+        )
+        self._found: dict[str, TargetFile] = {}
+
+    def refresh(self) -> datetime:
+        """Bring the metadata up to date.
+
+        Returns the time at which all of it was current, for `State.trusted_time`. A refresh that fails gives none: a
+        clock that is far ahead must not push that time forward, or the device would refuse everything ever after.
+        """
+        self.layout.state.mkdir(parents=True, exist_ok=True)
+        return self.client.refresh()
+
+    def find(self, release: str) -> Offer:
+        """The release as the metadata has it; refreshes first if nothing has. Raises NoReleaseError for a bad name."""
+        (name, version), path = split(release), target_path(release)
+        info = self.client.target(path)
+        if info is None:
+            raise TrustError(
+                release,
+                f"the repository offers no target {path}: withdrawn, or never published",
+                "a release that the current metadata names",
+                "install another release; to leave one that runs here: edge-agent rollback",
+            )
+        digest, custom = info.hashes.get("sha256", ""), info.unrecognized_fields.get("custom", {})
+        if not SHA256.fullmatch(digest):
+            raise TrustError(release, f"digests {sorted(info.hashes)}", "a sha256 among them", "publish it again")
+        if not isinstance(custom, dict) or custom.get("version", version) != version:
+            raise TrustError(release, f"custom data {str(custom)[:200]}", f"version {version}", "publish it again")
+        self._found[release] = info
+        return Offer(release, name, version, path, info.length, digest, custom)
+
+    def download(self, offer: Offer, progress: Progress | None = None) -> Path:
+        """The archive, verified and flushed, in `layout.incoming`; goes on where an earlier call broke off.
+
+        `progress(bytes, of)` after each chunk. Raises StorageError before the first request where it has no room.
+        """
+        info, incoming = self._found[offer.release], self.layout.incoming
+        incoming.mkdir(parents=True, exist_ok=True)
+        archive, partial = incoming / f"{offer.release}.tar.zst", partial_of(info, incoming)
+        for other in incoming.glob(".*.partial"):
+            if other != partial:
+                discard(other)
+        have = max((path.stat().st_size for path in (archive, partial) if path.is_file()), default=0)
+        free, needed = shutil.disk_usage(incoming).free, max(0, offer.length - have)
+        reserve = int(self.config.install.reserve_mb * 1e6)
+        if needed and free < needed + reserve:
+            raise StorageError(
+                str(incoming),
+                f"{free} bytes free",
+                f"{needed} for {offer.release} and {reserve} that stay free (`install.reserve_mb`)",
+                "edge-agent prune, or make room",
+            )
+        return self.client.download(info, archive, progress)
+
+
+def _time(text: str | None, where: Path) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        when = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        raise ConfigurationError(
+            f"{where}: trusted_time", repr(text), "an ISO 8601 time", "correct it to the last time that was right"
+        ) from None
+    return when if when.tzinfo else when.replace(tzinfo=timezone.utc)
