@@ -78,7 +78,7 @@ class Backend(Protocol):
 
 
 class Model:
-    """A loaded model. Not safe for use from several threads at once.
+    """A loaded model. Not safe for use from several threads at once. `batch`: samples of one run; None: any number.
 
     Recurrent models: the file computes one step. A step reads `frame` samples of the time axis (the second
     axis of a sample: T of [C, T], H of [C, H, W]), the next one starts `hop` samples later; states start at
@@ -88,6 +88,7 @@ class Model:
     def __init__(self, backend: Backend, io: Mapping[str, Any], states: Sequence[State]) -> None:
         self._backend = backend
         self._states = states
+        self.batch = backend.batch
         self.shape: tuple[int, ...] = tuple(io["input"]["shape"])
         self.classes = int(io["output"]["shape"][-1])
         self._activation = io["output"]["activation"]
@@ -105,7 +106,7 @@ class Model:
 
     def logits(self, x: np.ndarray) -> np.ndarray:
         """What the file itself answers, float32 [B, classes]. Raises InputError, OutputError."""
-        self._check_input(x)
+        self.check_input(x)
         step = self._backend.batch or max(len(x), 1)
         parts = [self._answer(x[start : start + step]) for start in range(0, len(x), step)]
         answer = np.concatenate(parts) if parts else np.empty((0, self.classes), np.float32)
@@ -128,7 +129,8 @@ class Model:
             raise OutputError(f"output: found shape {answer.shape}, expected {(samples, self.classes)}")
         return answer
 
-    def _check_input(self, x: np.ndarray) -> None:
+    def check_input(self, x: np.ndarray) -> None:
+        """Raises InputError for what `predict` would refuse. Touches nothing of the model: safe from any thread."""
         if not isinstance(x, np.ndarray) or x.dtype != np.float32:
             found = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
             raise InputError(f"input: found {found}, expected a numpy array of float32")
