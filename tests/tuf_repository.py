@@ -5,13 +5,19 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from edge_agent import faults
 from edge_agent.config import Config, Install, Paths, Source
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import (
@@ -175,3 +181,21 @@ class TufRepository:
     def _timestamp(self) -> Timestamp:
         assert isinstance(self.signed["timestamp"], Timestamp)
         return self.signed["timestamp"]
+
+
+_DEVICE = """
+import json, sys
+from edge_agent import config, state, trust
+repository = trust.Repository(config.of(json.loads(sys.argv[1])), state.State())
+repository.refresh()
+print(repository.download(repository.find(sys.argv[2])))
+"""
+
+
+def fetch_in_process(config: Config, release: str, fault: str = "") -> subprocess.CompletedProcess[str]:
+    """Refresh, find and download in a process of its own, which `fault` (edge_agent.faults) may kill."""
+    environment = {name: value for name, value in os.environ.items() if name != faults.VARIABLE}
+    if fault:
+        environment[faults.VARIABLE] = fault
+    command = [sys.executable, "-c", _DEVICE, json.dumps(asdict(config)), release]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
