@@ -9,6 +9,9 @@ from markupsafe import Markup
 
 from stages.report.svg import WIDTH, Drawing, axes, spread, ticks
 
+# Widths at the size that a phone shows, in user units: a phone's letters are the largest beside the picture.
+LETTER, DIGIT = 7.9, 8.9
+
 
 def percent(value: float) -> str:
     return f"{100 * value:.4g}%"
@@ -96,10 +99,10 @@ def stacked(title: str, rows: Sequence[str], parts: Mapping[str, Sequence[int]])
     for i, name in enumerate(parts):
         drawing.rect(legend, 2, 10, 10, f"s{i + 1}")
         drawing.text(legend + 15, 11, name, "label")
-        legend += 30 + 7 * len(name)
-    left = 12 + 6.8 * min(max(map(len, rows)), 14)
+        legend += 30 + LETTER * len(name)
+    left = 12 + LETTER * min(max(map(len, rows)), 14)
     totals = [sum(values[i] for values in parts.values()) for i in range(len(rows))]
-    scale = (WIDTH - left - 12 - 7 * len(f"{max(totals):,}")) / max(*totals, 1)
+    scale = (WIDTH - left - 12 - DIGIT * len(f"{max(totals):,}")) / max(*totals, 1)
     for i, row in enumerate(rows):
         y, x = top + band * i, left
         drawing.text(left - 8, y + 14, shorten(row, 14), "tick", "end")
@@ -141,7 +144,7 @@ def bars(title: str, rows: Sequence[Bar], largest: float, style: str = "s1") -> 
 def confusion(title: str, matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Markup:
     """Rows are what a sample is, columns what the model said; a row's shade is its share of that row."""
     longest = min(max(map(len, classes)), 12)
-    left, top = 26 + 6.8 * longest, 26 + (6.2 * longest if longest > 3 else 12)
+    left, top = 26 + LETTER * longest, 26 + (LETTER * longest if longest > 3 else 12)
     cell = min((WIDTH - left) / len(classes), 64)
     drawing = Drawing(title, top + cell * len(classes) + 4)
     drawing.text(left, 11, "predicted", "label")
@@ -151,7 +154,7 @@ def confusion(title: str, matrix: Sequence[Sequence[int]], classes: Sequence[str
         drawing.text(left - 7, top + cell * (i + 0.5) + 4, short, "tick", "end")
         x = left + cell * (i + 0.5)
         if longest > 3:
-            drawing.text(x + 3, top - 6, short, "tick", "start", -55)
+            drawing.text(x + 4, top - 6, short, "tick", "start", -90)
         else:
             drawing.text(x, top - 7, short, "tick", "middle")
     for i, row in enumerate(matrix):
@@ -163,7 +166,7 @@ def confusion(title: str, matrix: Sequence[Sequence[int]], classes: Sequence[str
             hint = f"{classes[i]} taken for {classes[j]}: {count} of {total}"
             style = "none" if not count else "right" if i == j else "wrong"
             drawing.rect(x + 1, y + 1, cell - 2, cell - 2, f"cell {style}", f'rx="2" {shade}', hint)
-            if count and cell >= 15:
+            if count and cell >= max(15, DIGIT * len(str(count))):
                 drawing.text(
                     x + cell / 2, y + cell / 2 + 4, str(count), "count dark" if share > 0.5 else "count", "middle"
                 )
