@@ -80,8 +80,8 @@ def point(name: str) -> None:
     if where != name:
         return
     action, _, at = action.partition("#")
-    _passed[name] = _passed.get(name, 0) + 1
-    if _passed[name] != int(at or 1):
+    _passed[wanted] = _passed.get(wanted, 0) + 1
+    if _passed[wanted] != int(at or 1):
         return
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)

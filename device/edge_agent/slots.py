@@ -49,7 +49,6 @@ def install(config: Config, offer: Offer, archive: Path) -> dict[str, Any]:
     durable.make_directory(layout.releases)
     there = find(layout, offer)
     if there is not None:
-        durable.sync_directory(layout.releases)  # the run that renamed it may have ended before it did this
         return there
     limit = int(config.install.limit_mb * MB)
     contents = archives.inspect(archive, manifest.MANIFEST, limit)
@@ -98,6 +97,7 @@ def find(layout: Layout, offer: Offer) -> dict[str, Any] | None:
             "one content for one version, for ever",
             "publish the new content under a new version",
         )
+    durable.sync_directory(layout.releases)  # the run that renamed it may have ended before it did this
     return described
 
 
