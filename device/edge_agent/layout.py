@@ -39,6 +39,10 @@ class Layout:
         return self.state / "lock"
 
     @property
+    def install_lock(self) -> Path:
+        return self.state / "install.lock"
+
+    @property
     def tuf(self) -> Path:
         return self.state / "tuf"
 

@@ -13,6 +13,8 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
 
 from edge_agent import durable
 from edge_agent.errors import BusyError, ConfigurationError
@@ -65,6 +67,15 @@ class State:
 
     def forgotten(self, release: str) -> State:
         return replace(self, bad={name: reason for name, reason in self.bad.items() if name != release})
+
+
+def text(moment: datetime) -> str:
+    """A moment as the state has it: UTC in ISO 8601, whole seconds."""
+    return moment.astimezone(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def now() -> str:
+    return text(datetime.now(timezone.utc))
 
 
 def load(layout: Layout) -> State:
@@ -122,13 +133,14 @@ def show_current(layout: Layout, state: State) -> None:
 
 
 @contextlib.contextmanager
-def locked(layout: Layout, wait_s: float = 10.0) -> Iterator[None]:
+def locked(layout: Layout, wait_s: float = 10.0, file: Path | None = None) -> Iterator[None]:
     """Hold the one lock for all that changes something. The kernel frees it when its process ends, however it ends.
 
-    Raises BusyError when it is not free within `wait_s` seconds.
+    `file`: another lock, such as `layout.install_lock`. Raises BusyError when it is not free within `wait_s` seconds.
     """
     durable.make_directory(layout.state)
-    with layout.lock.open("a+b", buffering=0) as stream:
+    lock = file or layout.lock
+    with lock.open("a+b", buffering=0) as stream:
         deadline = time.monotonic() + wait_s
         while True:
             try:
@@ -139,7 +151,7 @@ def locked(layout: Layout, wait_s: float = 10.0) -> Iterator[None]:
                     stream.seek(0)
                     holder = (stream.read() or b"").decode(errors="replace").strip() or "another process"
                     raise BusyError(
-                        str(layout.lock), f"held by {holder}", f"free within {wait_s:g} s", "wait, then call again"
+                        str(lock), f"held by {holder}", f"free within {wait_s:g} s", "wait, then call again"
                     ) from None
                 time.sleep(0.05)  # flock has no time limit of its own
         with contextlib.suppress(OSError):  # who holds it is for a message only: a full disk must not keep us from it

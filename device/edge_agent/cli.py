@@ -1,0 +1,247 @@
+"""`edge-agent`: reads the command line, calls `edge_agent.operations`, prints text or JSON, exits as errors.py says."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edge_agent import errors
+from edge_agent.errors import AgentError, StorageError
+
+CODES = "\n".join((errors.__doc__ or "").splitlines()[2:])
+DEFAULT = "/etc/edge-agent/config.toml"
+OUTPUT_VERSION = 1
+EXIT_PIPE = 128 + 13  # as a shell says of a program that SIGPIPE ended
+SCHEMA_FILE = Path(__file__).with_name("output.schema.json")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Global options stand before the command."""
+    root = argparse.ArgumentParser(
+        prog="edge-agent",
+        description="Installs releases on this device, tests them, switches to them, and goes back from bad ones.",
+        epilog=CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    root.add_argument("--config", type=Path, default=Path(DEFAULT), metavar="FILE", help=f"default: {DEFAULT}")
+    root.add_argument("--json", action="store_true", help="one JSON object on stdout, errors too (output.schema.json)")
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, summary: str, more: str = "") -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.{' ' + more if more else ''}",
+        )
+
+    def release(to: argparse.ArgumentParser, **options: Any) -> None:
+        to.add_argument("release", type=_release, metavar="RELEASE", help="NAME@VERSION, as digits@1.2.0", **options)
+
+    release(
+        command(
+            "install",
+            "fetch a release, verify it, unpack it into a slot",
+            "Nothing is switched. A broken download goes on where it stopped. Installed and whole: nothing to do.",
+        )
+    )
+    shadow = command(
+        "shadow",
+        "let an installed release see live inputs beside the current one, without answering",
+        "Reports how often both name the same class, and how long each takes. Ends after either limit, or with ^C.",
+    )
+    release(shadow)
+    shadow.add_argument("--samples", type=_positive, default=1000, metavar="N", help="inputs to compare (1000)")
+    shadow.add_argument("--seconds", type=float, default=300.0, metavar="T", help="at most so long (300)")
+    shadow.add_argument("--no-selftest", action="store_true", help="skip the self-test that comes first")
+    activate = command(
+        "activate",
+        "self-test an installed release and switch to it, on trial",
+        "The service swaps between two requests. It confirms the release or goes back by itself.",
+    )
+    release(activate)
+    activate.add_argument("--no-selftest", action="store_true", help="skip the self-test; the trial still judges")
+    confirm = command(
+        "confirm",
+        "end the trial: the current release stays",
+        "Refused unless the service has loaded exactly this release and it is healthy.",
+    )
+    release(confirm, nargs="?")
+    confirm.add_argument("--force", action="store_true", help="confirm unseen")
+    rollback = command("rollback", "go back to the previous release, without network")
+    rollback.add_argument("--to", type=_release, metavar="RELEASE", help="another installed release")
+    rollback.add_argument("--reason", metavar="TEXT", help="marks the release that is left as bad until `forget`")
+    command(
+        "status",
+        "what is current, on trial, installed, and what the service has loaded",
+        "Exits 0 also where no service runs.",
+    )
+    command("report", "what the service counted since the switch")
+    verify = command(
+        "verify", "check every byte of every slot against its manifest", "Exits 3 where a slot is damaged."
+    )
+    verify.add_argument("--release", type=_release, metavar="RELEASE", help="only this one")
+    serve = command("serve", "answer predictions, judge trials, report; until SIGTERM")
+    serve.add_argument(
+        "--no-systemd", action="store_true", help="under another supervisor: no sd_notify, no journald fields"
+    )
+    prune = command("prune", "remove slots that are neither current nor previous, but the newest")
+    prune.add_argument("--keep", type=_count, metavar="N", help="so many beside the two; default: install.keep")
+    release(command("forget", "let a release that failed here be tried again"))
+    samples = command("samples", "samples captured for retraining").add_subparsers(
+        dest="action", required=True, metavar="ACTION"
+    )
+    export = samples.add_parser("export", help="write them to a file", description="Write them to a file.")
+    export.add_argument("file", type=Path, metavar="FILE", help="a new file")
+    return root
+
+
+def _release(text: str) -> str:
+    """A release's name goes into paths: what is none is refused before anything looks for it."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*@[0-9][0-9A-Za-z.+-]*", text) or len(text) > 200:
+        raise argparse.ArgumentTypeError(f"found {text[:200]!r}, expected NAME@VERSION, such as digits@1.2.0")
+    return text
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"found {text}, expected 1 or more")
+    return number
+
+
+def _count(text: str) -> int:
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"found {text}, expected 0 or more")
+    return number
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code. Only a defect of the agent itself ends in a traceback."""
+    options = parser().parse_args(arguments)
+    try:
+        code = 0
+        for result in _run(options):
+            code = result.pop("exit_code", 0)
+            _print(options, result)
+        return code
+    except AgentError as error:
+        return _fail(options, error)
+    except BrokenPipeError:  # `edge-agent status | head -1`: whoever read has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return EXIT_PIPE
+    except OSError as error:
+        return _fail(options, _storage(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return errors.EXIT_INTERRUPTED
+
+
+def _run(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The results of a command; all but `shadow` have one."""
+    from edge_agent import config as configuration
+
+    config = configuration.load(options.config)
+    if options.command in CHANGING:
+        become_owner(config.layout.state)
+    if options.command == "serve":
+        from edge_agent import service
+
+        service.serve(config, systemd=not options.no_systemd)
+        return
+    if options.command == "status":
+        from edge_agent.status import status
+
+        yield status(config)
+        return
+    if options.command == "samples":
+        from edge_agent import capture
+
+        yield capture.export(config, options.file)
+        return
+    yield from _operate(options, config)
+
+
+def _operate(options: argparse.Namespace, config: Any) -> Iterator[dict[str, Any]]:
+    from edge_agent import operations
+    from edge_agent.progress import Progress
+
+    progress = Progress(sys.stderr)
+    if options.command == "install":
+        yield operations.install(config, options.release, progress.bytes, progress.say)
+    elif options.command == "activate":
+        yield operations.activate(config, options.release, not options.no_selftest, progress.say)
+    elif options.command == "confirm":
+        yield operations.confirm(config, options.release, options.force)
+    elif options.command == "rollback":
+        yield operations.rollback(config, options.to, options.reason)
+    elif options.command == "report":
+        yield operations.report(config)
+    elif options.command == "verify":
+        result = operations.verify(config, options.release)
+        damaged = not all(slot["whole"] for slot in result["slots"])
+        yield {**result, "exit_code": errors.TrustError.exit_code if damaged else 0}
+    elif options.command == "prune":
+        yield operations.prune(config, options.keep)
+    elif options.command == "forget":
+        yield operations.forget(config, options.release)
+    else:
+        lines = operations.shadow(
+            config, options.release, options.samples, options.seconds, not options.no_selftest, progress.say
+        )
+        last = None
+        for last in lines:
+            progress.samples(last["samples"], options.samples)
+        progress.end()
+        yield last or {}
+
+
+# What writes below the state directory.
+CHANGING = frozenset({"install", "activate", "confirm", "rollback", "verify", "prune", "forget", "shadow"})
+
+
+def become_owner(folder: Path) -> None:
+    """As root: go on as the user that owns the state directory, so that the service can write what is made here.
+
+    It also unpacks and runs what was downloaded without root's rights. Group and other users are left as they are.
+    """
+    if os.geteuid() != 0:
+        return
+    try:
+        owner = folder.stat()
+    except FileNotFoundError:
+        return
+    if owner.st_uid == 0:
+        return
+    os.setgroups([owner.st_gid])
+    os.setresgid(owner.st_gid, owner.st_gid, owner.st_gid)
+    os.setresuid(owner.st_uid, owner.st_uid, owner.st_uid)
+
+
+def _print(options: argparse.Namespace, result: dict[str, Any]) -> None:
+    if options.json:
+        print(json.dumps({"schema_version": OUTPUT_VERSION, "command": options.command, **result}, allow_nan=False))
+        return
+    from edge_agent import text
+
+    print(text.of(options.command, result))
+
+
+def _fail(options: argparse.Namespace, error: AgentError) -> int:
+    if options.json:
+        print(json.dumps({"schema_version": OUTPUT_VERSION, "command": options.command, **error.as_json()}))
+    else:
+        print(f"edge-agent {options.command}: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def _storage(error: OSError) -> StorageError:
+    remedy = "free space on it, or see `dmesg` for a failing disk"
+    if isinstance(error, PermissionError):
+        remedy = "call as root, or as the user who owns the state directory: sudo edge-agent ..."
+    where = str(error.filename or "the state directory")
+    return StorageError(where, error.strerror or str(error), "", remedy)

@@ -1,0 +1,134 @@
+"""How the loaded release does: answers and errors since it was loaded, and golden samples sent through it as probes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from edge_agent import logs, notify, trial
+from edge_agent.engine import Engine, Probe
+from edge_agent.loading import Loaded
+from edge_agent.runtime import InferenceError
+
+IDLE_PROBE_S = 5.0  # between golden samples when nothing is on trial
+
+
+@dataclass
+class Watch:
+    """What is seen of the loaded release, in seconds of a clock that nobody sets."""
+
+    loaded: float
+    unhealthy: float
+    alive: float
+    answered: int = 0
+    errors: int = 0
+    wrong: str = ""
+
+    @staticmethod
+    def now() -> Watch:
+        moment = time.monotonic()
+        return Watch(moment, moment, moment)
+
+
+class Health:
+    """Watches one engine. `hang_s`: silence, while it is asked, that is taken for a hang."""
+
+    def __init__(self, engine: Engine, hang_s: float, error_share: float) -> None:
+        self._engine, self._hang_s, self._error_share = engine, hang_s, error_share
+        self._watch = Watch.now()
+        self._taken_over = asyncio.Event()
+        engine.swap_observers.append(self._swapped)
+        engine.observers.append(self._answered)
+        engine.failure_observers.append(self._failed)
+
+    def seen(self) -> trial.Seen:
+        now, watch = time.monotonic(), self._watch
+        return trial.Seen(now - watch.loaded, now - watch.unhealthy, watch.answered, watch.errors, watch.wrong)
+
+    def healthy(self) -> tuple[bool, str]:
+        """Whether the loaded release does what it should, and if not why."""
+        watch = self._watch
+        total = watch.answered + watch.errors
+        if watch.wrong:
+            return False, watch.wrong
+        if not watch.answered:
+            return False, "no golden sample answered yet"
+        if watch.errors > self._error_share * total:
+            return False, f"{watch.errors} of {total} inferences failed"
+        return True, "healthy"
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the last answer, of a request or of a probe."""
+        return time.monotonic() - self._watch.alive
+
+    def _swapped(self, loaded: Loaded) -> None:
+        self._watch = Watch.now()
+        self._taken_over.set()
+
+    def _answered(self, x: Any, probabilities: Any, latency_s: float, loaded: Loaded) -> None:
+        self._watch.answered += 1
+        self._watch.alive = time.monotonic()
+
+    def _failed(self, error: InferenceError, loaded: Loaded) -> None:
+        self._watch.errors += 1
+        self._watch.alive = self._watch.unhealthy = time.monotonic()
+
+    async def probe(self) -> None:
+        """One golden sample, through the queue and the thread that requests take."""
+        watch = self._watch
+        if self._engine.loaded is None:  # nothing to ask: the event loop itself is alive
+            watch.alive = time.monotonic()
+            return
+        try:
+            probe = await asyncio.wait_for(self._engine.probe(), self._hang_s)
+        except asyncio.TimeoutError:
+            self._late(watch)
+        except InferenceError as error:
+            watch.errors += 1
+            watch.alive = watch.unhealthy = time.monotonic()
+            logs.event("probe", f"a golden sample failed: {error}", logging.ERROR)
+        else:
+            self._came(watch, probe)
+
+    def _came(self, watch: Watch, probe: Probe) -> None:
+        watch.alive = time.monotonic()
+        watch.answered += 1
+        if probe.passed:
+            watch.wrong = ""
+            return
+        watch.unhealthy = watch.alive
+        watch.wrong = f"a golden sample differs by {probe.difference:.3g}, allowed {probe.tolerance:g}"
+        logs.event("probe", watch.wrong, logging.ERROR, release=probe.release)
+
+    def _late(self, watch: Watch) -> None:
+        """No golden sample came back. Where nothing else did either, the model hangs: else it is busy."""
+        silent = time.monotonic() - watch.alive
+        if silent < self._hang_s:
+            return
+        watch.unhealthy = time.monotonic()
+        watch.wrong = f"the model has not answered for {silent:.0f} s"
+        logs.event("hangs", watch.wrong, logging.CRITICAL)
+
+    async def probe_on(self, interval_s: Callable[[], float]) -> None:
+        """Without end, `interval_s()` apart, often enough for the watchdog, and when a release has taken over."""
+        ping = notify.watchdog_s() or 3 * IDLE_PROBE_S
+        while True:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._taken_over.wait(), min(interval_s(), ping / 3))
+            self._taken_over.clear()
+            await self.probe()
+
+    async def ping_on(self, every_s: float) -> None:
+        """Tell systemd, without end, each time that an inference went through since the last time."""
+        pinged = 0.0
+        while True:
+            if self._watch.alive > pinged:
+                pinged = time.monotonic()
+                notify.alive()
+            await asyncio.sleep(every_s / 4)

@@ -1,0 +1,293 @@
+"""What `edge-agent` does, one function each: takes the configuration, returns what `--json` prints.
+
+Whatever changes something holds the one lock. Modules that are slow to import are imported where they are needed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
+
+from edge_agent import control, state
+from edge_agent.config import Config
+from edge_agent.errors import AgentError, NoReleaseError, ServiceError, TrialError
+from edge_agent.faults import point
+from edge_agent.progress import size
+from edge_agent.state import State
+
+Result = dict[str, Any]
+Say = Callable[[str], None]
+
+# The service answers once the model is loaded and requests go to it; a large model takes its time.
+RECONCILE_S = 120.0
+
+
+def refuse_bad(known: State, release: str) -> None:
+    """Raises TrialError for a release that failed here before."""
+    if release in known.bad:
+        raise TrialError(
+            release,
+            f"failed on this device: {known.bad[release]}",
+            "a release that has not",
+            f"install another version, or once the cause is gone: edge-agent forget {release}",
+        )
+
+
+def install(
+    config: Config, release: str, progress: Callable[[int, int], None] | None = None, say: Say = lambda text: None
+) -> Result:
+    """Fetch, verify and unpack a release into a slot; nothing is switched."""
+    from edge_agent import slots, trust
+
+    layout = config.layout
+    # Two locks: a download may take hours, and a release on trial must be able to go back meanwhile.
+    with state.locked(layout, file=layout.install_lock):
+        known = state.load(layout)
+        refuse_bad(known, release)
+        say("asking the repository")
+        repository = trust.Repository(config, known)
+        _trusted(config, repository.refresh())
+        offer = repository.find(release)
+        with state.locked(layout):
+            manifest = slots.find(layout, offer)
+        changed = manifest is None
+        if manifest is None:
+            say(f"downloading {size(offer.length)}")
+            archive = repository.download(offer, progress)
+            say("unpacking")
+            with state.locked(layout):
+                manifest = slots.install(config, offer, archive)
+        for archive in layout.incoming.glob("*.tar.zst"):  # also one of an install that was given up
+            archive.unlink()
+        current = state.load(layout).current
+    if changed and current == release:  # it was damaged: the service may have nothing to serve
+        _reconcile(config)
+    return {
+        "release": release,
+        "changed": changed,
+        "sha256": offer.sha256,
+        "targets": sorted(manifest["targets"]),
+        "current": current,
+    }
+
+
+def _trusted(config: Config, reference: datetime) -> None:
+    """Keep the latest time at which metadata was verified: a device without a clock believes no earlier one."""
+    text = state.text(reference)
+    with state.locked(config.layout):
+        known = state.load(config.layout)
+        if known.trusted_time is None or text > known.trusted_time:
+            state.save(config.layout, dataclasses.replace(known, trusted_time=text))
+
+
+def activate(config: Config, release: str, selftest: bool = True, say: Say = lambda text: None) -> Result:
+    """Self-test a release, switch to it, on trial, and wait until the service answers with it."""
+    layout = config.layout
+    with state.locked(layout):
+        known = state.load(layout)
+        if known.current == release:
+            service = _reconcile(config)
+            return {
+                "release": release,
+                "changed": False,
+                "previous": known.previous,
+                "trial": known.trial is not None,
+                "service": service,
+                "selftest": None,
+            }
+        refuse_bad(known, release)
+        target = _fitting(config, release)
+        tested = None
+        if selftest:
+            from edge_agent import selftest as selftests
+
+            say(f"self-test of {target}")
+            tested = selftests.run(config, release, target)
+        say("switching")
+        point("activate.before_switch")
+        switched = known.switched(release, state.now())
+        state.save(layout, switched)
+        point("activate.after_switch")
+        point("activate.before_notify")
+        service = _reconcile(config)
+        point("activate.after_notify")
+        if service["error"]:
+            reason = f"the service could not load it: {service['error']}"
+            state.save(layout, switched.rolled_back(reason))
+            _reconcile(config)
+            raise TrialError(
+                release, reason, "a model that loads", f"went back to {switched.previous or 'no release'}; see the log"
+            )
+    return {
+        "release": release,
+        "changed": True,
+        "previous": switched.previous,
+        "trial": True,
+        "service": service,
+        "selftest": tested,
+    }
+
+
+def _fitting(config: Config, release: str) -> str:
+    """The target of an installed, undamaged release for this device. Raises TrustError, NoReleaseError, FitError."""
+    from edge_agent import fit, slots
+
+    return fit.check(config, slots.check(config.layout, release), None)
+
+
+def _reconcile(config: Config) -> Result:
+    """What the service loaded after it was asked to follow state.json: {running, loaded, error}."""
+    answer = control.call(config.layout, "POST", "/reconcile", timeout_s=RECONCILE_S)
+    if answer is None:
+        return {"running": False, "loaded": None, "error": None}
+    return {"running": True, "loaded": answer["loaded"], "error": answer["error"]}
+
+
+def confirm(config: Config, release: str | None = None, force: bool = False) -> Result:
+    """End the trial of the current release: it stays. Only where the service runs it and it is healthy, or by force."""
+    layout = config.layout
+    with state.locked(layout):
+        known = state.load(layout)
+        if known.current is None:
+            raise NoReleaseError(str(layout.state_file), "no release is current", "one on trial", "activate one first")
+        if release is not None and release != known.current:
+            raise NoReleaseError(
+                release, f"{known.current} is current", "the current release", "see: edge-agent status"
+            )
+        if known.trial is None:
+            return {"release": known.current, "changed": False}
+        if not force:
+            _healthy(config, known.current)
+        point("confirm.before")
+        state.save(layout, known.confirmed())
+        point("confirm.after")
+    return {"release": known.current, "changed": True}
+
+
+def _healthy(config: Config, release: str) -> None:
+    """Raises ServiceError, TrialError unless the service has loaded `release` and it does what it should."""
+    found = control.call(config.layout, "GET", "/status")
+    if found is None:
+        raise ServiceError(
+            str(config.layout.control_socket),
+            "no service runs, so nothing is known of this release's health",
+            f"a service that has loaded {release}",
+            "start it: systemctl start edge-agent; or confirm all the same: --force",
+        )
+    loaded = (found["loaded"] or {}).get("release")
+    if loaded != release:
+        raise ServiceError("the service", f"has loaded {loaded or 'no release'}", release, "see: edge-agent status")
+    if not found["healthy"]:
+        raise TrialError(release, found["reason"], "a healthy release", "wait, or go back: edge-agent rollback")
+
+
+def rollback(config: Config, to: str | None = None, reason: str | None = None) -> Result:
+    """Go back to the previous release, or to another installed one. Needs no network, and the repository no say."""
+    from edge_agent import slots
+
+    layout = config.layout
+    with state.locked(layout):
+        known = state.load(layout)
+        wanted = to or known.previous
+        if wanted is None:
+            raise NoReleaseError(
+                str(layout.state_file),
+                "there is no previous release to go back to",
+                "one that ran before",
+                "name an installed one: edge-agent rollback --to RELEASE",
+            )
+        if wanted == known.current:
+            return {"release": wanted, "left": None, "changed": False, "service": _reconcile(config)}
+        slots.check(layout, wanted)
+        point("rollback.before")
+        keeps = known.previous if known.previous != wanted else None
+        back = dataclasses.replace(known.rolled_back(reason), current=wanted, previous=keeps)
+        state.save(layout, back)
+        point("rollback.after_state")
+        service = _reconcile(config)
+        point("rollback.after")
+    if service["error"]:
+        raise ServiceError(wanted, f"current again, but not loaded: {service['error']}", "", control.REMEDY)
+    return {"release": wanted, "left": known.current, "changed": True, "service": service}
+
+
+def forget(config: Config, release: str) -> Result:
+    """A release that failed here may be tried again."""
+    with state.locked(config.layout):
+        known = state.load(config.layout)
+        changed = release in known.bad
+        if changed:
+            state.save(config.layout, known.forgotten(release))
+    return {"release": release, "changed": changed, "reason": known.bad.get(release)}
+
+
+def prune(config: Config, keep: int | None = None) -> Result:
+    """Remove slots that are neither current nor previous, all but the `keep` newest of them."""
+    from edge_agent import slots
+
+    with state.locked(config.layout):
+        slots.recover(config.layout)
+        removed = slots.prune(config, state.load(config.layout), keep)
+        left = slots.installed(config.layout)
+    return {"removed": removed, "installed": left}
+
+
+def verify(config: Config, release: str | None = None) -> Result:
+    """Every byte of every slot, or of one, against its manifest. Under the lock, so that no slot goes meanwhile."""
+    from edge_agent import slots
+
+    with state.locked(config.layout):
+        found = []
+        for name in [release] if release else slots.installed(config.layout):
+            try:
+                manifest = slots.check(config.layout, name)
+            except NoReleaseError:
+                raise
+            except AgentError as error:
+                found.append({"release": name, "whole": False, "files": None, "fault": error.as_json()})
+            else:
+                found.append({"release": name, "whole": True, "files": len(manifest["files"]), "fault": None})
+    return {"slots": found}
+
+
+def shadow(
+    config: Config,
+    release: str,
+    samples: int,
+    seconds: float,
+    selftest: bool = True,
+    say: Say = lambda text: None,
+) -> Iterator[Result]:
+    """Let an installed release see live inputs beside the current one; summaries, the last one when it ended.
+
+    The self-test comes first, in its own process: what dies of this release must not be the service.
+    """
+    with state.locked(config.layout):
+        refuse_bad(state.load(config.layout), release)
+        target = _fitting(config, release)
+    if selftest:
+        from edge_agent import selftest as selftests
+
+        say(f"self-test of {target}")
+        selftests.run(config, release, target)
+    say(f"comparing up to {samples} inputs, at most {seconds:g} s")
+    wanted = {"release": release, "samples": samples, "seconds": seconds}
+    for line in control.stream(config.layout, "/shadow", wanted):
+        if "found" in line:
+            raise ServiceError(line["where"], line["found"], line["expected"], line["remedy"])
+        yield line
+
+
+def report(config: Config) -> Result:
+    """What was counted since the switch, from the service."""
+    answer = control.call(config.layout, "GET", "/report")
+    if answer is None:
+        raise ServiceError(
+            str(config.layout.control_socket),
+            "no service runs",
+            "a running agent",
+            "start it: systemctl start edge-agent",
+        )
+    return answer

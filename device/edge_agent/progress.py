@@ -1,0 +1,51 @@
+"""How far a long command is: a bar on a terminal, a line now and then elsewhere. On stderr: stdout is the result's."""
+
+from __future__ import annotations
+
+import time
+from typing import TextIO
+
+WIDTH = 30
+EVERY_S = 5.0  # between two lines where nobody watches a bar
+
+
+def size(number: int) -> str:
+    """Bytes for a person."""
+    return f"{number / 1e6:.1f} MB" if number >= 1e6 else f"{number / 1e3:.1f} kB"
+
+
+class Progress:
+    """One command's progress on `out`."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._terminal = out.isatty()
+        self._open = False  # a bar stands on the terminal's line
+        self._next = time.monotonic() + EVERY_S
+
+    def say(self, text: str) -> None:
+        """One step begins."""
+        self.end()
+        print(f"{text} ...", file=self._out, flush=True)
+
+    def bytes(self, done: int, total: int) -> None:
+        self._show(done, total, f"{size(done)} of {size(total)}")
+
+    def samples(self, done: int, total: int) -> None:
+        self._show(done, total, f"{done} of {total} samples")
+
+    def end(self) -> None:
+        if self._open:
+            print(file=self._out, flush=True)
+            self._open = False
+
+    def _show(self, done: int, total: int, text: str) -> None:
+        if self._terminal:
+            filled = WIDTH * min(done, total) // max(total, 1)
+            print(f"\r[{'#' * filled}{'.' * (WIDTH - filled)}] {text} ", end="", file=self._out, flush=True)
+            self._open = True
+            if done >= total:
+                self.end()
+        elif time.monotonic() >= self._next:
+            self._next = time.monotonic() + EVERY_S
+            print(text, file=self._out, flush=True)

@@ -1,0 +1,147 @@
+"""A device for tests: its configuration and its state in a folder, the real command line and the real service.
+
+Nothing here waits by sleeping: the service's own sd_notify datagrams say how far it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from edge_agent import faults, state
+from edge_agent.cli import SCHEMA_FILE
+from edge_agent.config import Config, load
+from jsonschema import Draft202012Validator
+
+from tests.tuf_repository import TufRepository
+
+WAIT_S = 60.0
+OUTPUT = Draft202012Validator(json.loads(SCHEMA_FILE.read_text()))
+
+
+class Device:
+    """`folder` has config.toml and state/; sockets are in a short path of their own (108 bytes are all a name has)."""
+
+    def __init__(self, folder: Path, repository: TufRepository, **blocks: Mapping[str, Any]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.run = Path(tempfile.mkdtemp(prefix="agent-"))
+        self.socket = self.run / "predict.sock"
+        root = folder / "root.json"
+        shutil.copy(repository.root_file, root)
+        settings: dict[str, dict[str, Any]] = {
+            "device": {"id": "device-1"},
+            "paths": {"state": str(folder / "state"), "run": str(self.run), "root": str(root)},
+            "source": {
+                "metadata_url": f"{repository.folder.as_uri()}/metadata",
+                "targets_url": f"{repository.folder.as_uri()}/targets",
+                "backoff_s": 0.01,
+            },
+            "install": {"reserve_mb": 0.0},
+            "selftest": {"repeats": 5},
+            "trial": {"seconds": 0.0, "inferences": 3, "probe_interval_s": 0.05},
+            "serve": {"listen": "", "socket": str(self.socket)},
+        }
+        for name, block in blocks.items():
+            settings.setdefault(name, {}).update(block)
+        self.file = folder / "config.toml"
+        self.file.write_text(_toml(settings), encoding="utf-8")
+        self.config: Config = load(self.file)
+
+    @property
+    def known(self) -> state.State:
+        return state.load(self.config.layout)
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "edge_agent", "--config", str(self.file), *arguments]
+
+    def call(self, *arguments: str, fault: str = "") -> subprocess.CompletedProcess[str]:
+        """One command in a process of its own."""
+        return subprocess.run(
+            self.command(*arguments), capture_output=True, text=True, timeout=WAIT_S, env=_environment(fault)
+        )
+
+    def json(self, *arguments: str, code: int = 0) -> dict[str, Any]:
+        """What a command prints with --json, which must meet the schema."""
+        done = self.call("--json", *arguments)
+        assert done.returncode == code, done.stdout + done.stderr
+        value: dict[str, Any] = json.loads(done.stdout)
+        OUTPUT.validate(value)
+        return value
+
+    @contextlib.contextmanager
+    def serving(self, fault: str = "", **environment: str) -> Iterator[Served]:
+        """The service, until the block ends; then SIGTERM, and it must exit 0."""
+        with Served(self, fault, environment) as served:
+            yield served
+
+    def remove(self) -> None:
+        shutil.rmtree(self.run, ignore_errors=True)
+
+
+class Served:
+    """A service process, heard through its notify socket. `log`: what it said on stderr."""
+
+    def __init__(self, device: Device, fault: str, environment: Mapping[str, str]) -> None:
+        self.device = device
+        self._heard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._heard.settimeout(WAIT_S)
+        path = Path(tempfile.mkdtemp(dir=device.run)) / "notify"
+        self._heard.bind(str(path))
+        self.log_file = path.with_name("log")
+        with self.log_file.open("wb") as log:
+            self.process = subprocess.Popen(
+                device.command("serve"),
+                stdout=log,
+                stderr=log,
+                env={**_environment(fault), "NOTIFY_SOCKET": str(path), **environment},
+            )
+
+    def __enter__(self) -> Served:
+        return self
+
+    def __exit__(self, kind: Any, *rest: Any) -> None:
+        ended = self.process.poll()
+        if ended is None:
+            self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(WAIT_S)
+        self._heard.close()
+        if kind is None and ended is None:
+            assert code == 0, self.log
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    def hears(self, word: str) -> str:
+        """The next message of the service with `word` in it. A service that ended says no more: TimeoutError."""
+        while True:
+            message = self._heard.recv(65536).decode()
+            if word in message:
+                return message
+
+    def ready(self) -> Served:
+        self.hears("READY=1")
+        return self
+
+
+def _environment(fault: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in (faults.VARIABLE, "NOTIFY_SOCKET")}
+    return {**kept, **({faults.VARIABLE: fault} if fault else {})}
+
+
+def _toml(settings: Mapping[str, Mapping[str, Any]]) -> str:
+    """JSON's strings, numbers, lists and booleans are TOML's too."""
+    lines = []
+    for name, block in settings.items():
+        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in block.items())]
+    return "\n".join(lines) + "\n"
