@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,21 @@ from edge_agent.errors import FitError, NoReleaseError, StorageError, TrustError
 from edge_agent.faults import VARIABLE
 from edge_agent.state import State, Trial
 
-from tests.agent_device import Device
+from tests.agent_releases import Releases
 
 RELEASE = "pump@1.0.0"
+
+
+class Device(Releases):
+    """A device without a service, and what is released for it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.config = self.repository.config(folder / "state")
+        self.layout = self.config.layout
+
+    def configure(self, **install: float) -> None:
+        self.config = replace(self.config, install=replace(self.config.install, **install))
 
 
 @pytest.fixture
@@ -121,7 +134,7 @@ def test_disk_space_that_a_release_needs_beside_itself_counts(device: Device) ->
 
 
 def test_without_space_nothing_is_unpacked_and_the_message_has_the_numbers(device: Device) -> None:
-    device.configure(install={"reserve_mb": shutil.disk_usage(device.folder).free / 1e6 + 100})
+    device.configure(reserve_mb=shutil.disk_usage(device.folder).free / 1e6 + 100)
 
     with pytest.raises(StorageError, match=r"MB are free[\s\S]*edge-agent prune"):
         install(device)
@@ -139,7 +152,7 @@ def test_the_space_that_is_asked_for_is_what_the_files_take(device: Device) -> N
 
 
 def test_an_archive_that_is_larger_than_allowed_is_refused(device: Device) -> None:
-    device.configure(install={"limit_mb": 0.001})
+    device.configure(limit_mb=0.001)
 
     with pytest.raises(TrustError, match="1000 bytes"):
         install(device)
