@@ -28,6 +28,7 @@ from tuf.ngclient import FetcherInterface
 from edge_agent.config import Source
 from edge_agent.connection import LEAST_BYTES, Pools, watched
 from edge_agent.faults import point
+from edge_agent.partial import Validator
 
 CHUNK = 1 << 16
 LONGEST_PAUSE_S = 300.0
@@ -69,6 +70,7 @@ class Fetcher(FetcherInterface):
         self.source = source
         self.documents: dict[str, bytes] = {}
         self.url = ""
+        self.url = ""
         self.resumed = False
         self._partial: Path | None = None
         self._progress: Progress | None = None
@@ -92,6 +94,7 @@ class Fetcher(FetcherInterface):
     def download_file(self, url: str, max_length: int) -> Iterator[BinaryIO]:  # type: ignore[override]
         """The content of `url`, at most `max_length` bytes. Raises DownloadError and its kinds, OSError."""
         self.url = url
+        self.url = url
         if self._partial is None:
             memory = io.BytesIO()
             self._fill(url, memory, max_length, None)
@@ -101,14 +104,14 @@ class Fetcher(FetcherInterface):
             return
         self._partial.parent.mkdir(parents=True, exist_ok=True)
         with self._partial.open("a+b") as content:
-            self._fill(url, content, max_length, _Validator(self._partial))
+            self._fill(url, content, max_length, Validator(self._partial))
             point("download.before_fsync")
             content.flush()
             os.fsync(content.fileno())
             content.seek(0)
             yield content
 
-    def _fill(self, url: str, content: BinaryIO, limit: int, validator: _Validator | None) -> None:
+    def _fill(self, url: str, content: BinaryIO, limit: int, validator: Validator | None) -> None:
         """Append to `content` until the source has no more. Attempts count from the last progress on."""
         failed, reached = 0, content.seek(0, os.SEEK_END)
         self.resumed = self.resumed or reached > 0
@@ -130,7 +133,7 @@ class Fetcher(FetcherInterface):
                 self.resumed = self.resumed or have > 0
                 if failed >= self.source.attempts:
                     if broken.status:
-                        raise DownloadHTTPError(f"{url}: {broken.found}", broken.status) from None
+                        raise DownloadHTTPError(f"{broken.found}, {failed} time(s)", broken.status) from None
                     raise UnreachableError(url, f"{broken.found}, {failed} time(s)") from None
                 pause_s = self._pause(failed, broken, url)
                 log.warning("%s: %s; again in %.1f s", url, broken.found, pause_s)
@@ -143,24 +146,24 @@ class Fetcher(FetcherInterface):
         backoff_s = min(self.source.backoff_s * 2 ** (failed - 1), LONGEST_PAUSE_S)
         return max(broken.pause_s, backoff_s * random.uniform(0.5, 1.0))  # noqa: S311  (no secret)
 
-    def _attempt(self, url: str, content: BinaryIO, limit: int, validator: _Validator | None) -> None:
+    def _attempt(self, url: str, content: BinaryIO, limit: int, validator: Validator | None) -> None:
         point("download.before_request")
         offset = content.tell()
         if urlsplit(url).scheme == "file":
             chunks: Iterator[bytes] = _from_disk(url, offset)
         else:
             response = self._ask(url, offset, validator)
-            chunks = self._answer(response, content, validator)
+            chunks = self._answer(response, content, limit, validator)
         with contextlib.closing(chunks) as stream:  # type: ignore[type-var]
             for chunk in stream:
                 point("download.chunk")
                 if content.tell() + len(chunk) > limit:
-                    raise DownloadLengthMismatchError(f"{url}: more than the {limit} bytes that it may have")
+                    raise DownloadLengthMismatchError(f"more than the {limit} bytes that it may have")
                 content.write(chunk)
                 if self._progress:
                     self._progress(content.tell(), limit)
 
-    def _ask(self, url: str, offset: int, validator: _Validator | None) -> urllib3.BaseHTTPResponse:
+    def _ask(self, url: str, offset: int, validator: Validator | None) -> urllib3.BaseHTTPResponse:
         headers = {"User-Agent": "edge-agent", "Accept-Encoding": "identity"}
         if offset:
             headers["Range"] = f"bytes={offset}-"
@@ -197,7 +200,7 @@ class Fetcher(FetcherInterface):
             raise _BrokenError(_short(reason)) from None
 
     def _answer(
-        self, response: urllib3.BaseHTTPResponse, content: BinaryIO, validator: _Validator | None
+        self, response: urllib3.BaseHTTPResponse, content: BinaryIO, limit: int, validator: Validator | None
     ) -> Iterator[bytes]:
         """Check the status and the range, then give the body. `content` is emptied where it starts from zero."""
         status, offset = response.status, content.tell()
@@ -218,6 +221,13 @@ class Fetcher(FetcherInterface):
             else:
                 raise DownloadHTTPError(f"the server answers {status}", status)
             yield from self._body(response)
+            if (
+                validator
+                and content.tell() < limit
+                and not response.headers.keys() & {"Content-Length", "Transfer-Encoding"}
+            ):
+                # Such an answer ends with its connection: only the signed length tells whether that was meant.
+                raise _BrokenError(f"broke off, {limit - content.tell()} bytes before its end")
         finally:
             response.close()
 
@@ -242,29 +252,6 @@ class Fetcher(FetcherInterface):
         return f"less than {LEAST_BYTES} bytes in {self.source.timeout_s:g} s"
 
 
-class _Validator:
-    """What the server said of the version that a partial file is a part of (RFC 9110, 13.1.5), kept beside it."""
-
-    def __init__(self, partial: Path) -> None:
-        self.file = partial.with_name(f"{partial.name}.validator")
-
-    def read(self) -> str | None:
-        with contextlib.suppress(OSError, ValueError):
-            return self.file.read_text(encoding="ascii") or None
-        return None
-
-    def write(self, response: urllib3.BaseHTTPResponse) -> None:
-        entity = response.headers.get("ETag", "")
-        strong = entity if entity.startswith('"') else response.headers.get("Last-Modified", "")
-        self.file.write_text(strong, encoding="ascii", errors="ignore")
-
-
-def discard(partial: Path) -> None:
-    """Forget a partial file."""
-    partial.unlink(missing_ok=True)
-    _Validator(partial).file.unlink(missing_ok=True)
-
-
 def _from_disk(url: str, offset: int) -> Iterator[bytes]:
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost"):
@@ -279,7 +266,7 @@ def _from_disk(url: str, offset: int) -> Iterator[bytes]:
             stream.seek(offset)
             yield from iter(lambda: stream.read(CHUNK), b"")
     except (FileNotFoundError, NotADirectoryError):
-        raise DownloadHTTPError(f"{url}: no such file", 404) from None
+        raise DownloadHTTPError("no such file", 404) from None
     except PermissionError as error:
         raise UnreachableError(url, f"{error.strerror}") from None
     except OSError as error:
@@ -287,8 +274,9 @@ def _from_disk(url: str, offset: int) -> Iterator[bytes]:
 
 
 def _short(error: BaseException | None) -> str:
-    """What urllib3 says, without the object that it starts with."""
-    return re.sub(r"^[^()]*\(.*?\): |<[^>]*>:? ?", "", str(error)) or type(error).__name__
+    """What urllib3 says, without the objects that it shows."""
+    first = error.args[0] if isinstance(error, urllib3.exceptions.ProtocolError) and error.args else error
+    return re.sub(r"^\w+\([^()]*\): |^<[^>]*>:? ?", "", str(first)) or type(error).__name__
 
 
 def _retry_after(response: urllib3.BaseHTTPResponse) -> float:

@@ -16,9 +16,10 @@ from tuf.api.metadata import TargetFile
 
 from edge_agent.config import Config
 from edge_agent.errors import ConfigurationError, NoReleaseError, StorageError, TrustError
-from edge_agent.fetch import Progress, discard
+from edge_agent.fetch import Progress
+from edge_agent.partial import partial_of
 from edge_agent.state import State
-from edge_agent.tufclient import Client, partial_of
+from edge_agent.tufclient import Client
 
 # NAME@VERSION: the name as manifest.schema.json has it, the version as Semantic Versioning 2.0.0 has it.
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
@@ -100,7 +101,7 @@ class Repository:
             raise TrustError(release, f"digests {sorted(info.hashes)}", "a sha256 among them", "publish it again")
         if not isinstance(custom, dict) or custom.get("version", version) != version:
             raise TrustError(release, f"custom data {str(custom)[:200]}", f"version {version}", "publish it again")
-        self._found[release] = info
+        self._found[digest] = info
         return Offer(release, name, version, path, info.length, digest, custom)
 
     def download(self, offer: Offer, progress: Progress | None = None) -> Path:
@@ -108,12 +109,12 @@ class Repository:
 
         `progress(bytes, of)` after each chunk. Raises StorageError before the first request where it has no room.
         """
-        info, incoming = self._found[offer.release], self.layout.incoming
+        info, incoming = self._found[offer.sha256], self.layout.incoming
         incoming.mkdir(parents=True, exist_ok=True)
         archive, partial = incoming / f"{offer.release}.tar.zst", partial_of(info, incoming)
-        for other in incoming.glob(".*.partial"):
-            if other != partial:
-                discard(other)
+        for other in incoming.glob(".*.partial*"):
+            if not partial.is_file() or not other.name.startswith(partial.name):
+                other.unlink()  # of another release, which would take its room
         have = max((path.stat().st_size for path in (archive, partial) if path.is_file()), default=0)
         free, needed = shutil.disk_usage(incoming).free, max(0, offer.length - have)
         reserve = int(self.config.install.reserve_mb * 1e6)

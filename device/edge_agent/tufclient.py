@@ -25,11 +25,11 @@ from edge_agent import durable
 from edge_agent.config import Source
 from edge_agent.errors import ConfigurationError, SourceError, TrustError
 from edge_agent.faults import point
-from edge_agent.fetch import Fetcher, Progress, UnreachableError, discard
+from edge_agent.fetch import Fetcher, Progress, UnreachableError
+from edge_agent.partial import discard, partial_of
 
 # The order in which the client itself replaces them: after a power cut between two the older part is still consistent.
 ORDER = ("root.json", "timestamp.json", "snapshot.json", "targets.json")
-HEX = re.compile(r"[0-9a-f]{8,128}")
 SET_CLOCK = "set the clock (`timedatectl`; NTP needs the network, a battery-backed RTC does not)"
 log = logging.getLogger(__name__)
 
@@ -201,14 +201,6 @@ class Client:
             f"this device's clock says {stamp(self._clock)}, earlier than {stamp(self.floor)}, "
             "when metadata was last verified here"
         )
-
-
-def partial_of(info: TargetFile, folder: Path) -> Path:
-    """The file in which a target is being downloaded: named by its digest, so that another version never goes on."""
-    digest = info.hashes.get("sha256", next(iter(info.hashes.values())))
-    if not HEX.fullmatch(digest):
-        raise TrustError(info.path, f"the digest {digest[:200]!r}", "hexadecimal digits", _OTHER_COPY)
-    return folder / f".{digest}.partial"
 
 
 def set_reference_time(updater: Updater, when: datetime) -> None:
