@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,6 +15,7 @@ import pytest
 
 from tests.pipeline import (
     ENVIRONMENT,
+    REPOSITORY,
     bundle_digest,
     call,
     change,
@@ -61,19 +64,55 @@ def test_nothing_changed_runs_nothing(built: Path) -> None:
     assert call(built, "dvc", "status", "--quiet", check=False).returncode == 0
 
 
-def test_clone_with_the_remote_restores_everything_and_retrains_nothing(built: Path, tmp_path: Path) -> None:
-    remote, second = tmp_path / "remote", tmp_path / "second"
+def test_the_first_build_leaves_nothing_for_git_but_the_lock_file(built: Path) -> None:
+    done = call(built, "git", "diff", "--name-only", "HEAD~1", "HEAD")
+
+    assert done.stdout.split() == ["dvc.lock"]
+
+
+def commands(title: str) -> list[str]:
+    """The commands that docs/remote.md gives below a heading."""
+    section = (REPOSITORY / "docs" / "remote.md").read_text().split(f"## {title}\n")[1]
+    return re.findall(r"^\$ (.*)", section.split("```")[1], flags=re.MULTILINE)
+
+
+def follow(root: Path, command: str, store: Path) -> str:
+    """Run a documented command; the store is a folder, and this environment stands for what `make setup` makes."""
+    words = shlex.split(command.replace("s3://your-bucket/edge-ai", str(store)))
+    if words[0] == "make":
+        words[1:1] = ["--old-file", ".venv/.ready"]
+    return "" if words[-1] == "setup" else call(root, *words).stdout
+
+
+def test_a_clone_that_follows_the_documented_commands_restores_everything(built: Path, tmp_path: Path) -> None:
+    origin, second, store = tmp_path / "origin", tmp_path / "second", tmp_path / "store"
     first = Path(shutil.copytree(built, tmp_path / "first", symlinks=True))
-    call(first, "dvc", "remote", "add", "--default", "store", str(remote))
-    call(first, "dvc", "push", "--run-cache")
-    commit(first)
+    call(tmp_path, "git", "clone", "--quiet", "--bare", str(first), str(origin))
+    call(first, "git", "remote", "add", "origin", str(origin))
+    call(first, "git", "push", "--quiet", "--set-upstream", "origin", "main")
 
-    call(tmp_path, "git", "clone", "--quiet", str(first), str(second))
-    call(second, "dvc", "pull", "--run-cache")
-    done = call(second, "dvc", "repro")
+    for command in commands("In the clone that has built"):
+        follow(first, command, store)
+    shutil.rmtree(first)
+    call(tmp_path, "git", "clone", "--quiet", str(origin), str(second))
+    said = "".join(follow(second, command, store) for command in commands("In any other clone"))
 
-    assert stages_run(done.stdout) == []
+    assert stages_run(said) == []
+    assert "tflite-int8" in said and "models/bundle/digits.tar.zst" in said
     assert bundle_digest(second) == bundle_digest(built)
+    assert call(second, "git", "status", "--porcelain").stdout == ""
+
+
+def test_new_libraries_train_again_and_new_test_tools_do_not(copy: Path) -> None:
+    with (copy / "constraints-dev.txt").open("a") as stream:
+        stream.write("another==1.0\n")
+    assert call(copy, "dvc", "status", "--quiet", check=False).returncode == 0
+
+    with (copy / "constraints.txt").open("a") as stream:
+        stream.write("another==1.0\n")
+    planned = stages_run(call(copy, "dvc", "repro", "--dry").stdout)
+
+    assert {"validate", "prepare", "train", "compress", "package"} <= set(planned) and "collect" not in planned
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,14 @@ def test_actions_are_pinned_by_commit_and_steps_are_make_targets() -> None:
                     assert target in targets, f"{path.name}: {step['run']}"
 
 
+def test_ci_installs_every_program_that_a_test_needs() -> None:
+    script = (REPOSITORY / ".ci" / "packages").read_text()
+    sources = [path.read_text() for path in (REPOSITORY / "tests").glob("*.py")]
+    needed = {package for text in sources for package in re.findall(r'need_program\("[^"]+", "([^"]+)"\)', text)}
+
+    assert needed and {package for package in needed if not re.search(rf"\]={package}\b", script)} == set()
+
+
 def test_no_stage_is_frozen_and_every_output_can_be_restored() -> None:
     """A frozen training stage silently reuses an old model; uncached and persistent outputs are not restored."""
     for name in PIPELINE:
