@@ -134,4 +134,4 @@ def test_what_is_no_sample(
 def test_since_needs_a_zone(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     configure(workspace, fleet=source({"pi-1": "http://127.0.0.1:9"}, SINCE.removesuffix("Z")))
 
-    assert "collect.sources.fleet.edge_devices.since" in refuse(capsys)
+    assert "collect.sources.fleet.since" in refuse(capsys)

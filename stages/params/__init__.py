@@ -6,20 +6,20 @@ one block per stage. There are no defaults in code: what is not written there do
 
 from __future__ import annotations
 
-import re
+import math
 import reprlib
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from stages.errors import ParameterError
-from stages.params.base import Block, Data, Shared
+from stages.params.base import Block, Data, Shared, Slug
 from stages.params.collect import Collect
 from stages.params.compress import Compress
 from stages.params.deliver import Evaluate, Export, Gate, Package
 from stages.params.prepare import Prepare
+from stages.params.reading import read
 from stages.params.train import Train
 from stages.params.validate import Validate
 
@@ -31,7 +31,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 class Task(Block):
     """`tasks/<task>/params.yaml`: what one sample is, and a block per stage."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    name: Slug
     data: Data
     collect: Collect
     validation: Validate = Field(alias="validate")
@@ -71,32 +71,66 @@ def load(root: Path = Path()) -> Params:
     return Params.model_validate({**shared.model_dump(by_alias=True), **task.model_dump(by_alias=True)})
 
 
-def _parse(model: type[ModelT], path: Path) -> ModelT:
+def where(field: str, root: Path = Path()) -> str:
+    """`tasks/digits/params.yaml: train.batch_size`: the file that holds a parameter, and its dotted name."""
+    if field.split(".")[0] in Shared.model_fields:
+        return f"{root / SHARED_FILE}: {field}"
     try:
-        return model.model_validate(_read(path))
+        return f"{task_folder(root) / 'params.yaml'}: {field}"
+    except ParameterError:  # a part that is used without a pipeline around it
+        return f"parameter {field}"
+
+
+def _parse(model: type[ModelT], path: Path) -> ModelT:
+    values = read(path)
+    try:
+        return model.model_validate(values)
     except ValidationError as error:
-        lines = [_describe(fault) for fault in error.errors()]
+        lines = [_describe(fault, values) for fault in error.errors(include_url=False)]
         raise ParameterError(str(path), f"{len(lines)} fault(s)\n" + "\n".join(lines)) from None
+    except RecursionError:
+        raise ParameterError(
+            str(path), "an anchor that holds itself", "values that end", "write the value out"
+        ) from None
 
 
-def _describe(fault: Any) -> str:
-    field = ".".join(str(part) for part in fault["loc"])
-    kind, found = fault["type"], reprlib.repr(fault["input"])
+def _describe(fault: Any, values: Any) -> str:
+    field, kind = _field(fault["loc"], values, fault["type"]), fault["type"]
     if kind == "missing":
         return f"  {field}: found nothing, expected a value; remedy: add it (tasks/digits/params.yaml has an example)"
+    found = _shown(fault["input"])
     if kind == "extra_forbidden":
+        found = found.rpartition(" (")[0] or found
         return f"  {field}: found {found}, expected no such parameter; remedy: remove it or mend its spelling"
-    kind = type(fault["input"]).__name__
-    return f"  {field}: found {found} ({kind}), expected: {fault['msg']}; remedy: change the value"
+    expected = fault["msg"].removeprefix("Value error, ")
+    return f"  {field}: found {found}, expected: {expected}; remedy: {_remedy(fault['input'], kind)}"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _field(loc: tuple[str | int, ...], values: Any, kind: str) -> str:
+    """The dotted name as it is written: pydantic adds the kind of a source or a format, which is not in the file."""
+    parts = []
+    for number, part in enumerate(loc, start=1):
+        inside = part in values if isinstance(values, dict) else isinstance(values, list) and part in range(len(values))
+        if inside:
+            values = values[part]
+        elif kind != "missing" or number < len(loc):
+            continue
+        parts.append(str(part))
+    return ".".join(parts) or "the file"
+
+
+def _shown(value: Any) -> str:
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ParameterError(str(path), "there is no such file", "a YAML file of parameters") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParameterError(str(path), "not readable as YAML: " + re.sub(r"\s+", " ", str(error))) from None
-    if not isinstance(value, dict):
-        raise ParameterError(str(path), f"found {type(value).__name__}", "a mapping of blocks to parameters")
-    return value
+        return f"{reprlib.repr(value)} ({type(value).__name__})"
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        return "a number of thousands of digits"
+
+
+def _remedy(value: Any, kind: str) -> str:
+    """YAML 1.1 takes 1e-3 and 1_0.0e3 for text: it wants a point, and a sign in the exponent."""
+    if kind in ("float_type", "int_type") and isinstance(value, str):
+        try:
+            return f"write it as {float(value)!r}, without quotes" if math.isfinite(float(value)) else "write a number"
+        except ValueError:
+            pass
+    return "write it in quotes" if kind == "string_type" else "change the value"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AwareDatetime, Field, field_validator, model_validator
 
-from stages.params.base import Block
+from stages.params.base import Block, Count, Seed, Share, Text, Wait
 
 
 def _distinct(columns: dict[str, str] | None) -> dict[str, str] | None:
@@ -34,6 +36,40 @@ def _topic(value: str) -> str:
     return value
 
 
+def _encoding(value: str) -> str:
+    try:
+        "0".encode(value)
+    except (LookupError, ValueError) as error:
+        raise ValueError(f"an encoding of text that Python knows, such as utf-8 or latin-1 ({error})") from None
+    return value
+
+
+def _separator(value: str) -> str:
+    if len(value) != 1 or not value.isascii() or value in '"\r\n\0':
+        raise ValueError("one ASCII character, neither a quote nor the end of a line")
+    return value
+
+
+def _moment(value: datetime) -> datetime:
+    """Nanoseconds since 1970 in 64 bits end in 2262."""
+    if not 1970 <= value.year <= 2200:
+        raise ValueError("a time between 1970 and 2200")
+    return value
+
+
+def _url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, a bracket that is not closed
+        whole = False
+    if not whole or re.search(r"\s", value):
+        raise ValueError("a URL: http:// or https://, a host and a path, without spaces")
+    return value
+
+
+Moment = Annotated[AwareDatetime, Field(strict=False), AfterValidator(_moment)]
+Url = Annotated[str, AfterValidator(_url)]
 Columns = Annotated[dict[str, str] | None, AfterValidator(_distinct)]
 Pattern = Annotated[str | None, AfterValidator(_pattern)]
 
@@ -42,8 +78,8 @@ class Csv(Block):
     """`columns` maps a column's name in the file to its name here and leaves the others out; null keeps all."""
 
     type: Literal["csv"]
-    separator: str = Field(min_length=1, max_length=1)
-    encoding: str
+    separator: Annotated[str, AfterValidator(_separator)]
+    encoding: Annotated[str, AfterValidator(_encoding)]
     columns: Columns
 
 
@@ -74,7 +110,7 @@ class Files(Block):
     `path`: a regular expression searched in that path; its named groups become text columns.
     """
 
-    select: list[str] = Field(min_length=1)
+    select: list[Text] = Field(min_length=1)
     path: Pattern
     format: Format
 
@@ -94,16 +130,16 @@ class Cloud(Block):
     """
 
     type: Literal["cloud"]
-    url: str
-    endpoint_url: str | None = None
+    url: Text
+    endpoint_url: Url | None = None
     files: Files
 
 
 class Pages(Block):
     """JSON in pages. `rows` and `next` are dotted paths into a page: to its list of rows, to the next page's URL."""
 
-    rows: str
-    next: str | None
+    rows: Text
+    next: Text | None
     columns: Columns
 
 
@@ -114,7 +150,7 @@ class ExternalApi(Block):
     """
 
     type: Literal["external_api"]
-    url: str
+    url: Url
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     headers_env: dict[str, str] | None = None
     archive: Files | None = None
@@ -130,9 +166,9 @@ class ExternalApi(Block):
 class HttpPolling(Block):
     """GET `url` `samples` times, every `interval_s`; the answer is one JSON object (a row) or a list of them."""
 
-    url: str
-    interval_s: float = Field(ge=0)
-    samples: int = Field(gt=0)
+    url: Url
+    interval_s: float = Field(ge=0, le=1e6)
+    samples: Count
 
 
 class Mqtt(Block):
@@ -143,15 +179,15 @@ class Mqtt(Block):
     `username`, `password_env`: who logs in, and the environment variable that holds the password.
     """
 
-    host: str
+    host: Text
     port: int = Field(gt=0, lt=65536)
     tls: bool = False
     username: str | None = None
     password_env: str | None = None
     topics: list[Annotated[str, AfterValidator(_topic)]] = Field(min_length=1)
     topic: Pattern = None
-    messages: int = Field(gt=0)
-    seconds: float = Field(gt=0)
+    messages: Count
+    seconds: Wait
 
 
 class Sensors(Block):
@@ -173,8 +209,8 @@ class EdgeDevices(Block):
     """Samples that devices captured, read from each one's `GET {url}/samples` (stages/sources/edge_devices.py)."""
 
     type: Literal["edge_devices"]
-    devices: dict[str, str] = Field(min_length=1)
-    since: Annotated[AwareDatetime, Field(strict=False)] | None
+    devices: dict[Text, Url] = Field(min_length=1)
+    since: Moment | None
 
 
 class Synthetic(Block):
@@ -185,14 +221,20 @@ class Synthetic(Block):
     """
 
     type: Literal["synthetic"]
-    seed: int = Field(ge=0)
-    groups: int = Field(gt=0)
-    rows: int = Field(gt=0)
-    rate_hz: float = Field(gt=0)
-    noise: float = Field(ge=0)
-    fault_share: float = Field(ge=0, le=1)
+    seed: Seed
+    groups: Count
+    rows: Count
+    rate_hz: float = Field(ge=1e-6, le=1e6)  # a row's time is written in microseconds
+    noise: float = Field(ge=0, le=1e6)
+    fault_share: Share
     faults: list[Literal["spike", "stuck", "offset"]]
-    drift_per_hour: float
+    drift_per_hour: float = Field(ge=-1e6, le=1e6)
+
+    @model_validator(mode="after")
+    def _years(self) -> Synthetic:
+        if self.rows / self.rate_hz > 1e9:
+            raise ValueError(f"rows / rate_hz of at most 1e9 s; found {self.rows / self.rate_hz:g} s")
+        return self
 
 
 Source = Annotated[
@@ -204,15 +246,15 @@ Source = Annotated[
 class Retry(Block):
     """`attempts` of a request, first `backoff_s` apart and then twice that; `timeout_s` of silence fails one."""
 
-    attempts: int = Field(gt=0)
-    backoff_s: float = Field(ge=0)
-    timeout_s: float = Field(gt=0)
+    attempts: int = Field(gt=0, le=30)
+    backoff_s: float = Field(ge=0, le=3600)
+    timeout_s: Wait
 
 
 class Collect(Block):
     """`snapshot` is the time the data stands for; changing it is how new data is taken in."""
 
-    snapshot: Annotated[AwareDatetime, Field(strict=False)]
+    snapshot: Moment
     retry: Retry
     sources: dict[str, Source] = Field(min_length=1)
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from stages.params.base import Block
+from stages.params.base import Block, Count, Rate, Share
 
 
 class Distil(Block):
     """Hinton et al. 2015: loss = alpha * T^2 * KL(teacher, student) + (1 - alpha) * cross entropy."""
 
     enabled: bool
-    temperature: float = Field(gt=0)
-    alpha: float = Field(ge=0, le=1)
-    epochs: int = Field(gt=0)
+    temperature: float = Field(ge=0.01, le=1000)
+    alpha: Share
+    epochs: Count
     student_scale: float = Field(gt=0, le=1)
 
 
@@ -22,8 +22,8 @@ class Prune(Block):
 
     enabled: bool
     sparsity: float = Field(gt=0, lt=1)
-    finetune_epochs: int = Field(ge=0)
-    learning_rate: float = Field(gt=0)
+    finetune_epochs: int = Field(ge=0, le=2**31 - 1)
+    learning_rate: Rate
 
 
 class Compress(Block):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from stages.params.base import Block, TargetName
+from stages.params.base import Block, Count, Positive, Share, TargetName, Text
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+# A compressed model may be a little better than the one it comes from; to ask for much more is a slip.
+Retained = Annotated[float, Field(gt=0, le=1.1)]
 
 # What a gate may judge: estimates of the evaluation that are better when they are larger ...
 MetricName = Literal[
@@ -35,20 +34,27 @@ class Quantization(Block):
     methods: list[Literal["min-max", "moving-average", "dynamic"]] = Field(min_length=1)
     tie: Share
 
+    @field_validator("methods")
+    @classmethod
+    def _each_once(cls, value: list[str]) -> list[str]:
+        if len(set(value)) < len(value):
+            raise ValueError("each method once")
+        return value
+
 
 class Export(Block):
-    timeout_s: int = Field(gt=0)
-    calibration_samples: int = Field(gt=0)
-    comparison_samples: int = Field(gt=0)
+    timeout_s: int = Field(gt=0, le=1_000_000)
+    calibration_samples: Count
+    comparison_samples: Count
     quantization: Quantization
     max_difference: Positive
     min_agreement: Share
 
 
 class Evaluate(Block):
-    warmup: int = Field(ge=0)
-    repeats: int = Field(gt=1)
-    threads: int = Field(gt=0)
+    warmup: int = Field(ge=0, le=1_000_000)
+    repeats: int = Field(gt=1, le=10_000_000)
+    threads: int = Field(gt=0, le=1024)
     confidence: float = Field(gt=0, lt=1)
 
     @model_validator(mode="after")
@@ -79,8 +85,8 @@ class Gate(Block):
     values, the others largest ones; null is not judged.
     """
 
-    metrics: dict[MetricName, Finite]
-    retention: dict[RetainedName, Share]
+    metrics: dict[MetricName, Share]
+    retention: dict[RetainedName, Retained]
     agreement: Share | None
     calibration_error: Share | None
     targets: dict[TargetName, Budget] = Field(min_length=1)
@@ -97,8 +103,8 @@ class Tolerance(Block):
 
 
 class Package(Block):
-    golden_samples: int = Field(gt=0)
+    golden_samples: int = Field(gt=0, le=10_000)
     golden_tolerance: Tolerance
-    description: str
-    licence: str
-    limitations: str
+    description: Text
+    licence: Text
+    limitations: Text

@@ -7,7 +7,26 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from stages.dataset import AudioFeatures
-from stages.params.base import Block
+from stages.params.base import Block, Count, Span
+
+
+class Features(AudioFeatures):
+    """`hop` at most `frame`, so that no sample is passed over; `coefficients` (of mfcc) at most `bands`."""
+
+    model_config = Block.model_config
+
+    frame: int = Field(gt=1, le=2**16)
+    hop: int = Field(gt=0, le=2**16)
+    bands: int = Field(gt=0, le=1024)
+    coefficients: int | None = Field(default=None, gt=0, le=1024)
+
+    @model_validator(mode="after")
+    def _fit(self) -> Features:
+        if self.hop > self.frame:
+            raise ValueError(f"hop at most frame, {self.frame}; found {self.hop}")
+        if self.coefficients is not None and (self.type != "mfcc" or self.coefficients > self.bands):
+            raise ValueError(f"coefficients for type mfcc, at most bands, {self.bands}; found {self.coefficients}")
+        return self
 
 
 class Window(Block):
@@ -17,9 +36,9 @@ class Window(Block):
     than the first of `data.classes` (the normal state) if any row has one; `majority` = the most frequent class.
     """
 
-    length: int = Field(gt=1)
-    stride: int = Field(gt=0)
-    max_gap_s: float = Field(gt=0)
+    length: int = Field(gt=1, le=2**31 - 1)
+    stride: Count
+    max_gap_s: Span
     label: Literal["last", "any", "majority"]
 
 
@@ -54,8 +73,14 @@ class SplitBy(Block):
 class Drift(Block):
     """The drift reference: bins per feature, cut at equal shares of at most `samples` training samples."""
 
-    bins: int = Field(ge=2)
-    samples: int = Field(ge=100)
+    bins: int = Field(ge=2, le=1000)
+    samples: int = Field(ge=100, le=2**31 - 1)
+
+    @model_validator(mode="after")
+    def _filled(self) -> Drift:
+        if self.bins > self.samples:
+            raise ValueError(f"at most one bin per sample; found {self.bins} bins of {self.samples} samples")
+        return self
 
 
 class Prepare(Block):
@@ -63,7 +88,7 @@ class Prepare(Block):
 
     missing: Literal["mean", "median", "interpolate", "drop"]
     scaling: Literal["none", "normalise", "standardise"]
-    features: AudioFeatures | None
+    features: Features | None
     window: Window | None
     split: SplitBy
     drift: Drift

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from stages.params.base import Block
+from stages.params.base import Block, Count, Depth, Rate, Width
 
 
 class Cnn(Block):
     """One block per entry of `channels`, each pooled by `pool`; a hidden layer on the flattened or averaged rest."""
 
-    channels: list[Annotated[int, Field(gt=0)]] = Field(min_length=1)
-    kernel: int = Field(gt=0)
-    pool: int = Field(gt=1)
+    channels: list[Width] = Field(min_length=1, max_length=64)
+    kernel: int = Field(gt=0, lt=1024)
+    pool: int = Field(gt=1, lt=1024)
     head: Literal["flatten", "average"]
-    hidden: int = Field(gt=0)
+    hidden: Width
     dropout: float = Field(ge=0, lt=1)
 
     @model_validator(mode="after")
@@ -33,10 +33,10 @@ class Rnn(Block):
     """
 
     cell: Literal["gru", "lstm"]
-    hidden: int = Field(gt=0)
-    layers: int = Field(gt=0)
-    frame: int = Field(gt=0)
-    hop: int = Field(gt=0)
+    hidden: Width
+    layers: Depth
+    frame: Count
+    hop: Count
     pool: Literal["last", "max"]
     dropout: float = Field(ge=0, lt=1)
 
@@ -44,11 +44,11 @@ class Rnn(Block):
 class Transformer(Block):
     """`patch`: pixels a side (images), samples (series, raw audio) or frames (spectral features) per token."""
 
-    width: int = Field(gt=0)
-    heads: int = Field(gt=0)
-    layers: int = Field(gt=0)
-    feedforward: int = Field(gt=0)
-    patch: int = Field(gt=0)
+    width: Width
+    heads: Width
+    layers: Depth
+    feedforward: Width
+    patch: Count
     dropout: float = Field(ge=0, lt=1)
 
     @model_validator(mode="after")
@@ -60,8 +60,8 @@ class Transformer(Block):
 
 class Optimiser(Block):
     name: Literal["adam", "adamw", "sgd"]
-    learning_rate: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
+    learning_rate: Rate
+    weight_decay: float = Field(ge=0, le=1)
 
 
 class Scheduler(Block):
@@ -69,20 +69,20 @@ class Scheduler(Block):
 
     name: Literal["cosine", "step", "plateau", "none"]
     warmup_epochs: int = Field(ge=0)
-    step_epochs: int = Field(gt=0)
+    step_epochs: Count
     factor: float = Field(gt=0, lt=1)
 
 
 class EarlyStopping(Block):
-    patience: int = Field(gt=0)
+    patience: Count
 
 
 class Augment(Block):
     """Largest change of each kind; 0 is none. `rotation_deg` is for images, `time_shift` for series and audio."""
 
-    noise: float = Field(ge=0)
-    rotation_deg: float = Field(ge=0)
-    scaling: float = Field(ge=0)
+    noise: float = Field(ge=0, le=10)
+    rotation_deg: float = Field(ge=0, le=180)
+    scaling: float = Field(ge=0, le=10)
     time_shift: float = Field(ge=0, lt=1)
 
 
@@ -90,12 +90,12 @@ class Train(Block):
     """`quantile_bins`: channels of a series are spread over so many bins before the network; 0 leaves them."""
 
     network: Literal["cnn", "rnn", "transformer"]
-    quantile_bins: int = Field(ge=0)
+    quantile_bins: int = Field(ge=0, le=1024)
     cnn: Cnn
     rnn: Rnn
     transformer: Transformer
-    epochs: int = Field(gt=0)
-    batch_size: int = Field(gt=1)
+    epochs: Count
+    batch_size: int = Field(gt=1, le=2**31 - 1)
     optimiser: Optimiser
     scheduler: Scheduler
     label_smoothing: float = Field(ge=0, lt=1)

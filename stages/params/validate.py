@@ -6,17 +6,22 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from stages.params.base import Block
+from stages.params.base import Block, Share, Span, Text
+
+
+def _ordered(minimum: float | None, maximum: float | None) -> None:
+    if minimum is not None and maximum is not None and minimum > maximum:
+        raise ValueError(f"a minimum that is not above the maximum; found {minimum:g} and {maximum:g}")
 
 
 class Thresholds(Block):
     """The least share, 0 to 1, of each quality metric; formulas in stages/quality.py."""
 
-    completeness: float = Field(ge=0, le=1)
-    consistency: float = Field(ge=0, le=1)
-    accuracy: float = Field(ge=0, le=1)
-    timeliness: float = Field(ge=0, le=1)
-    validity: float = Field(ge=0, le=1)
+    completeness: Share
+    consistency: Share
+    accuracy: Share
+    timeliness: Share
+    validity: Share
 
 
 class Column(Block):
@@ -30,7 +35,7 @@ class Column(Block):
     nullable: bool
     minimum: float | None = None
     maximum: float | None = None
-    allowed: list[str] | None = None
+    allowed: list[str] | None = Field(default=None, min_length=1)
     unique: bool = False
 
     @model_validator(mode="after")
@@ -41,6 +46,7 @@ class Column(Block):
             raise ValueError(f"`allowed` is for type string, not for {self.type}")
         if self.unique and self.type == "values":
             raise ValueError("`unique` is not for type values: equal samples are found as duplicates anyway")
+        _ordered(self.minimum, self.maximum)
         return self
 
 
@@ -58,8 +64,8 @@ class Plausible(Block):
     `<column>.mean`, `.minimum`, `.maximum` and `.length` can be used.
     """
 
-    name: str
-    terms: dict[str, float] = Field(min_length=1)
+    name: Text
+    terms: dict[Text, float] = Field(min_length=1)
     minimum: float | None
     maximum: float | None
 
@@ -67,33 +73,34 @@ class Plausible(Block):
     def _bounded(self) -> Plausible:
         if self.minimum is None and self.maximum is None:
             raise ValueError("a rule without a bound says nothing: write a minimum or a maximum")
+        _ordered(self.minimum, self.maximum)
         return self
 
 
 class Sampling(Block):
     """The time from one row of a group to its next: `interval_s`, give or take `tolerance_s`."""
 
-    interval_s: float = Field(gt=0)
-    tolerance_s: float = Field(ge=0)
+    interval_s: Span
+    tolerance_s: float = Field(ge=0, le=3.2e9)
 
 
 class Freshness(Block):
     """A row is fresh when its time is at most `max_age_s` before the snapshot's, and not after it."""
 
     column: str
-    max_age_s: float = Field(gt=0)
+    max_age_s: Span
 
 
 class Validate(Block):
     """A metric that nothing measures must have threshold 0: a share of nothing is no evidence."""
 
     extra_columns: Literal["forbid", "drop"]
-    columns: dict[str, Column] = Field(min_length=1)
+    columns: dict[Text, Column] = Field(min_length=1)
     redundant: list[Redundant]
     plausibility: list[Plausible]
     sampling: Sampling | None
     freshness: Freshness | None
-    quarantine_share: float = Field(ge=0, le=1, description="the largest share of rows that may be quarantined")
+    quarantine_share: Share = Field(description="the largest share of rows that may be quarantined")
     thresholds: Thresholds
 
     @model_validator(mode="after")
