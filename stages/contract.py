@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from stages.errors import ContractError, ParameterError, StageError
+from stages.params import where
 from stages.quality import METRICS
 from stages.rules import STATISTICS, Rule, column_of
 
@@ -87,7 +88,7 @@ def check_parameters(data: Data, contract: Validate) -> None:
 
 
 def _parameter_fault(found: str, expected: str) -> ParameterError:
-    return ParameterError("tasks/<task>/params.yaml: validate.columns", found, expected, "mend the contract")
+    return ParameterError(where("validate.columns"), found, expected, "mend the contract")
 
 
 def check_columns(table: ir.Table, source: str, contract: Validate) -> list[StageError]:

@@ -28,7 +28,7 @@ from stages.augment import augment
 from stages.errors import ParameterError, StageError
 from stages.files import sha256, write_bytes
 from stages.networks import Network, serialise
-from stages.params import Params
+from stages.params import Params, where
 from stages.params.train import Optimiser, Train
 from stages.schedule import Epoch, best_epoch, is_over, learning_rate
 from stages.scores import Data, Objective, evaluate, load_batch, summed, training_batches
@@ -54,7 +54,9 @@ def start(params: Params) -> Fabric:
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise ParameterError("params.yaml: device", f"{params.device}: {reason}", "auto or cpu here") from None
+        raise ParameterError(
+            where("device"), f"found {params.device!r}: {reason}", "auto or cpu here", "set device: auto"
+        ) from None
     fabric.launch()
     return fabric
 
@@ -100,7 +102,7 @@ def fit(
     smallest = min(map(len, split_batches(len(data.train), params.batch_size, seed, 0)))
     if smallest < fabric.world_size:
         raise ParameterError(
-            "params: train.batch_size",
+            where("train.batch_size"),
             f"found {params.batch_size}, which makes batches of {smallest} for {fabric.world_size} processes",
             "at least one sample for each process",
             "raise it, or start fewer processes",

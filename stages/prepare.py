@@ -16,7 +16,7 @@ import numpy as np
 from stages.dataset import SPLITS, Channel, SampleSpec, Scaling, Split
 from stages.errors import ContractError, ParameterError, run
 from stages.files import new_directory, write_json
-from stages.params import Params, load
+from stages.params import Params, load, where
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -43,7 +43,7 @@ def check_parameters(params: Params) -> None:
     data, prepare = params.data, params.prepare
 
     def refuse(field: str, found: str, expected: str) -> None:
-        raise ParameterError(f"tasks/{params.task}/params.yaml: prepare.{field}", found, expected, "change the value")
+        raise ParameterError(where(f"prepare.{field}"), found, expected, "change the value")
 
     if (prepare.window is None) == (data.kind == "series"):
         refuse("window", f"found {prepare.window}", "a window for kind series, null for image and audio")

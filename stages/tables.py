@@ -10,7 +10,6 @@ import contextlib
 import logging
 import math
 import os
-import re
 import shutil
 import tempfile
 import warnings
@@ -22,6 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.errors import ContractError, ParameterError
+from stages.params import where
+from stages.params.base import megabytes
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -76,7 +77,7 @@ class Engine:
         self.close()
         if kind is not None and kind.__name__ == "OutOfMemoryException":
             raise ParameterError(
-                "params.yaml: compute.memory_limit",
+                where("compute.memory_limit"),
                 f"too little for this table: {str(error).splitlines()[0]}",
                 "memory for at least one batch of each thread",
                 "raise the limit",
@@ -163,9 +164,14 @@ def _duckdb(compute: Compute, spill: Path) -> Any:
 
     connection = ibis.duckdb.connect()
     try:
-        connection.raw_sql(f"SET memory_limit = '{_size(compute.memory_limit)}MB'")
-    except duckdb.Error as error:
-        raise ParameterError("params.yaml: compute.memory_limit", str(error), 'a size such as "2GB"') from None
+        connection.raw_sql(f"SET memory_limit = '{megabytes(compute.memory_limit)}MB'")
+    except (duckdb.Error, ValueError) as error:
+        raise ParameterError(
+            where("compute.memory_limit"),
+            f"found {compute.memory_limit!r}: {error}",
+            'a size such as "2GB"',
+            "change it",
+        ) from None
     connection.raw_sql(f"SET temp_directory = '{spill}'")
     connection.raw_sql("SET TimeZone = 'UTC'")
     connection.raw_sql("SET enable_progress_bar = false")
@@ -177,11 +183,12 @@ def _spark(compute: Compute, spill: Path) -> Any:
     warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas", category=FutureWarning)
     try:
         import ibis
+        from py4j.protocol import Py4JJavaError
         from pyspark.errors import PySparkRuntimeError
         from pyspark.sql import SparkSession
     except ImportError:
         raise ParameterError(
-            "params.yaml: compute.backend",
+            where("compute.backend"),
             "found 'pyspark', and it is not installed",
             "an installed engine",
             "pip install 'edge-ai-workflow[spark]', or set backend: duckdb",
@@ -191,7 +198,7 @@ def _spark(compute: Compute, spill: Path) -> Any:
     properties.write_text(SPARK_LOGGING, encoding="utf-8")
     builder = SparkSession.builder.master(compute.spark_master).appName("edge-ai-workflow")
     settings = {
-        "spark.driver.memory": f"{_size(compute.memory_limit)}m",
+        "spark.driver.memory": f"{megabytes(compute.memory_limit)}m",
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={properties}",
         "spark.local.dir": str(spill),
         "spark.sql.warehouse.dir": str(spill / "warehouse"),
@@ -207,23 +214,23 @@ def _spark(compute: Compute, spill: Path) -> Any:
         builder = builder.config(name, value)
     try:
         session = builder.getOrCreate()
+        session.sparkContext.setLogLevel("ERROR")
+    except Py4JJavaError as error:
+        raise ParameterError(
+            where("compute.spark_master"),
+            f"found {compute.spark_master!r}, and Spark does not start there: {error.java_exception.getMessage()}",
+            "a master that answers, or local[2] for this machine",
+            "mend the address, start the cluster, or set backend: duckdb",
+        ) from None
     except PySparkRuntimeError as error:
         raise ParameterError(
-            "params.yaml: compute.backend",
+            where("compute.backend"),
             f"found 'pyspark', and Spark does not start: {str(error).splitlines()[0]}",
-            "a Java runtime, version 17 or newer",
-            "apt-get install default-jre-headless, or set backend: duckdb",
+            f"a Java runtime, version 17 or newer, that takes memory_limit {compute.memory_limit} "
+            f"and spark_master {compute.spark_master}",
+            "apt-get install default-jre-headless, change what it does not take, or set backend: duckdb",
         ) from None
-    session.sparkContext.setLogLevel("ERROR")
     return ibis.pyspark.connect(session)
-
-
-def _size(text: str) -> int:
-    """Megabytes of a size such as "2GB". Raises ParameterError."""
-    match = re.fullmatch(r"(\d+)\s*(MB|GB)", text)
-    if not match or int(match[1]) == 0:
-        raise ParameterError("params.yaml: compute.memory_limit", f"found {text!r}", 'a size such as "512MB" or "2GB"')
-    return int(match[1]) * (1000 if match[2] == "GB" else 1)
 
 
 def batch_rows(schema: pa.Schema) -> int:

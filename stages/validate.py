@@ -18,7 +18,7 @@ import pyarrow as pa
 from stages import contract as contracts
 from stages.errors import CombinedError, ContractError, StageError, run
 from stages.files import new_directory, write_json
-from stages.params import Params, load, task_folder
+from stages.params import Params, load, task_folder, where
 from stages.progress import watched
 from stages.quality import METRICS, Counts, Share, judge, table
 from stages.rules import Rule, rules
@@ -180,7 +180,7 @@ def refuse_below_thresholds(quality: dict[str, Any], largest_share: float) -> No
     ]
     quarantine = quality["quarantine"]
     reasons = "".join(f"\n    {n} row(s): {reason}" for reason, n in sorted(quarantine["reasons"].items()))
-    remedy = "mend the source, or the contract in tasks/<task>/params.yaml (validate)"
+    remedy = f"mend the source, or the contract in {where('validate')}"
     if low:
         found = f"quality is below its threshold\n{table(low)}"
         found += f"\n  rows that break the contract:{reasons}" if reasons else ""

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from stages.dataset import SampleSpec
 from stages.errors import ParameterError
 from stages.networks.base import Network
+from stages.params import where
 
 
 class Rnn(Network):
@@ -48,9 +49,10 @@ class Rnn(Network):
         self.steps = (spec.shape[1] - frame) // hop + 1
         if self.steps < 1:
             raise ParameterError(
-                "params: train.rnn.frame",
+                where("train.rnn.frame"),
                 f"found {frame}, longer than a sample of shape {spec.shape}",
                 f"at most {spec.shape[1]}",
+                "lower it",
             )
         with torch.no_grad():
             width = self.preprocess(torch.zeros(1, *self.frame_shape)).numel()

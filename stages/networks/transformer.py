@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from stages.dataset import SampleSpec
 from stages.errors import ParameterError
 from stages.networks.base import Network
+from stages.params import where
 
 
 class Transformer(Network):
@@ -43,7 +44,10 @@ class Transformer(Network):
             extent = (patch,) * (len(shape) - 1)
         if any(size < side for size, side in zip(shape[1:], extent, strict=True)):
             raise ParameterError(
-                "params: train.transformer.patch", f"found {patch}, larger than a sample of {list(shape)}"
+                where("train.transformer.patch"),
+                f"found {patch}, larger than a sample of {list(shape)}",
+                f"at most {min(shape[1:])}",
+                "lower it",
             )
         self.body = TransformerBody(shape, extent, len(spec.classes), width, heads, head_width, feedforward, dropout)
 
