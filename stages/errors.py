@@ -61,8 +61,8 @@ EXIT_INTERRUPTED = 130
 def run(main: Callable[[], None]) -> None:
     """Call a stage's main(); turn what people can mend into a message and an exit code.
 
-    A full disk and a missing file are the operator's to mend; anything else is our defect and keeps
-    its traceback.
+    A full disk, too little memory and a missing file are the operator's to mend; anything else is our defect
+    and keeps its traceback.
     """
     try:
         main()
@@ -71,6 +71,11 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted; earlier results are untouched", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+    except MemoryError as error:
+        _fail(
+            f"memory: too little for this: {error or 'no more could be had'}\n"
+            "  remedy:   lower the sizes in the task's params.yaml, or take a machine with more"
+        )
     except OSError as error:
         where = error.filename or error.filename2 or "file system"
         _fail(f"{where}: {error.strerror or error}\n  remedy:   free the space or mend the path, then run again")
