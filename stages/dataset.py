@@ -12,16 +12,21 @@ Overlapping windows are cut from the rows when they are read: they cost no disk.
 
 from __future__ import annotations
 
+import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, model_validator
 
-from stages.files import read_json, write_json
+from stages.errors import StageError
+from stages.files import again, read_model, write_json
 
 SPLITS = ("train", "validation", "test")
+WRITER = "prepare"
+# What numpy's reader of a .npy header raises on other bytes than it expects.
+NOT_NPY = (ValueError, EOFError, OverflowError, SyntaxError, TypeError, tokenize.TokenError)
 
 
 class _Strict(BaseModel):
@@ -37,8 +42,8 @@ class Scaling(_Strict):
     """(x - center) / scale per channel, computed inside the exported graph. Training split only."""
 
     method: Literal["none", "normalise", "standardise"]
-    center: list[float]
-    scale: list[float]
+    center: list[FiniteFloat]
+    scale: list[FiniteFloat]
 
 
 class AudioFeatures(_Strict):
@@ -55,16 +60,23 @@ class SampleSpec(_Strict):
     """What one sample is. `shape` is without the batch: [C, T] for series and audio, [C, H, W] for images."""
 
     kind: Literal["series", "image", "audio"]
-    shape: list[int]
-    channels: list[Channel]
-    classes: list[str]
+    shape: list[PositiveInt] = Field(min_length=1)
+    channels: list[Channel] = Field(min_length=1)
+    classes: list[str] = Field(min_length=2)
     rate_hz: float | None
     scaling: Scaling
     features: AudioFeatures | None = None
 
+    @model_validator(mode="after")
+    def _scales_every_channel(self) -> SampleSpec:
+        if not len(self.scaling.center) == len(self.scaling.scale) == len(self.channels):
+            raise ValueError(f"scaling must have one center and one scale for each of {len(self.channels)} channels")
+        return self
+
     @classmethod
     def read(cls, prepared: Path) -> SampleSpec:
-        return cls.model_validate(read_json(prepared / "spec.json"))
+        """Raises StageError."""
+        return read_model(prepared / "spec.json", cls, WRITER)
 
     def write(self, prepared: Path) -> None:
         write_json(prepared / "spec.json", self.model_dump())
@@ -117,17 +129,25 @@ class Split:
 
     @classmethod
     def open(cls, prepared: Path, name: str) -> Split:
-        folder = prepared / name
-        spec = SampleSpec.read(prepared)
-        starts = folder / "starts.npy"
-        windowed = starts.exists()
-        return cls(
-            x=np.load(folder / "x.npy", mmap_mode="r"),
-            y=np.load(folder / "y.npy", mmap_mode="r"),
-            group=np.load(folder / "group.npy", mmap_mode="r"),
-            starts=np.load(starts, mmap_mode="r") if windowed else None,
-            window=spec.shape[-1] if windowed else None,
-        )
+        """Raises StageError where a file is missing, cut short, of another type or shape, or does not fit the others.
+
+        The labels and the starts are read, the samples are not.
+        """
+        folder, spec = prepared / name, SampleSpec.read(prepared)
+        windowed = (folder / "starts.npy").exists()
+        y = _array(folder / "y.npy", np.dtype(np.int64), "int64", ())
+        group = _array(folder / "group.npy", None, "unicode", ())
+        _same_length(folder / "group.npy", group, y)
+        _within(folder / "y.npy", y, len(spec.classes), f"of {len(spec.classes)} classes")
+        shape = (spec.shape[0],) if windowed else tuple(spec.shape)
+        x = _array(folder / "x.npy", np.dtype(np.float32), "float32", shape)
+        if not windowed:
+            _same_length(folder / "x.npy", x, y)
+            return cls(x, y, group, None, None)
+        starts, window = _array(folder / "starts.npy", np.dtype(np.int64), "int64", ()), spec.shape[-1]
+        _same_length(folder / "starts.npy", starts, y)
+        _within(folder / "starts.npy", starts, len(x) - window + 1, f"of windows of {window} in {len(x)} rows of x.npy")
+        return cls(x, y, group, starts, window)
 
     def __len__(self) -> int:
         return len(self.y)
@@ -138,3 +158,34 @@ class Split:
             return np.ascontiguousarray(self.x[index], dtype=np.float32)
         rows = np.asarray(self.starts[index])[:, None] + np.arange(self.window)
         return np.ascontiguousarray(self.x[rows].transpose(0, 2, 1), dtype=np.float32)
+
+
+def _array(path: Path, dtype: np.dtype | None, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The memory-mapped array [N, *shape] in `path`; without `dtype`, of text. Raises StageError."""
+    expected = f"{kind} [{', '.join(['N', *map(str, shape)])}]"
+    try:
+        array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
+    except FileNotFoundError:
+        raise StageError(str(path), "there is no such file", expected, again(WRITER)) from None
+    except OSError as error:
+        raise StageError(str(path), f"not readable: {error.strerror}", expected, again(WRITER)) from None
+    except NOT_NPY as error:
+        raise StageError(str(path), f"not readable as an array: {error}", expected, again(WRITER)) from None
+    if (
+        array.shape[1:] != shape
+        or not array.ndim
+        or (array.dtype.kind != "U" if dtype is None else array.dtype != dtype)
+    ):
+        raise StageError(str(path), f"found {array.dtype} {list(array.shape)}", expected, again(WRITER))
+    return array
+
+
+def _same_length(path: Path, array: np.ndarray, y: np.ndarray) -> None:
+    if len(array) != len(y):
+        raise StageError(str(path), f"found {len(array)} samples", f"{len(y)}, as in y.npy", again(WRITER))
+
+
+def _within(path: Path, index: np.ndarray, end: int, what: str) -> None:
+    if len(index) and not 0 <= index.min() <= index.max() < end:
+        found = f"found indices {index.min()} to {index.max()}"
+        raise StageError(str(path), found, f"indices {what}, 0 to {end - 1}", again(WRITER))
