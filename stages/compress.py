@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages import command
 from stages.errors import run
-from stages.files import new_directory, write_bytes, write_json
+from stages.files import new_directory, sha256, write_bytes, write_json
 from stages.params import Params, load
 from stages.params.train import Train
 
@@ -62,7 +62,8 @@ def compress(params: Params) -> None:
     with new_directory(MODEL) as models:
         networks.save(network, models / "model.pt")
         write_bytes(REFERENCE, as_npz(logits))
-        write_json(REPORT, report)
+        digests = {"trained_sha256": sha256(TRAINED / "model.pt"), "model_sha256": sha256(models / "model.pt")}
+        write_json(REPORT, {**report, **digests})
     shutil.rmtree(folder, ignore_errors=True)
     print(
         f"compressed {report['ratio']:.2f} times: {steps[0]['parameters']} -> {steps[-1]['parameters']} parameters; "

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edge_agent.runtime import InferenceError, Model, open_model
+from edge_agent.runtime import InferenceError, Model, ModelError, open_model
 
 from stages import metrics
 from stages.dataset import SampleSpec, Split
@@ -141,6 +141,8 @@ def main() -> None:
     file, exported = read_export(target)
     try:
         model = open_model(file, exported["io"], params.evaluate.threads)
+        if model.classes != len(classes):
+            raise ModelError(f"{file}: described with {model.classes} outputs, expected one for each of {classes}")
         probabilities = predict(model, test)
         some = test.samples(slice(0, BATCH))
         measured = costs(model, file, exported["io"], some, params.evaluate)

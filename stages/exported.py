@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stages.dataset import NOT_NPY, SampleSpec
 from stages.errors import ParameterError, StageError
-from stages.files import read_json, sha256
+from stages.files import again, read_model, read_object, sha256
 from stages.params.base import Target
+from stages.shapes import Exported
 
 PREPARED = Path("data/prepared")
 REFERENCE = Path("models/reference.npz")
@@ -27,17 +30,20 @@ def find_target(targets: Mapping[Any, Target], name: str) -> Target:
 
 def read_reference(split: str, samples: int) -> np.ndarray:
     """torch's logits of a split, float32 [samples, classes]. Raises StageError."""
-    remedy = "run the stage compress"
+    remedy, classes = again("compress"), len(SampleSpec.read(PREPARED).classes)
     try:
-        with np.load(REFERENCE) as arrays:
-            reference: np.ndarray = arrays[split]
+        with zipfile.ZipFile(REFERENCE) as archive, archive.open(f"{split}.npy") as stream:
+            reference: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
     except FileNotFoundError:
         raise StageError(str(REFERENCE), "there is no such file", "logits by split", remedy) from None
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (KeyError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error, *NOT_NPY) as error:
         raise StageError(str(REFERENCE), f"not readable: {error}", "logits by split", remedy) from None
-    if len(reference) != samples:
-        found = f"found logits of {len(reference)} samples of {split}"
+    if reference.ndim != 2 or len(reference) != samples:
+        found = f"found logits of {len(reference) if reference.ndim else 'no'} samples of {split}"
         raise StageError(str(REFERENCE), found, f"those of the {samples} in {PREPARED}", remedy)
+    if reference.dtype != np.float32 or reference.shape[1] != classes or not np.isfinite(reference).all():
+        found = f"found {reference.dtype} {list(reference.shape)} for {split}"
+        raise StageError(str(REFERENCE), found, f"finite float32 [{samples}, {classes}]", remedy)
     return reference
 
 
@@ -45,15 +51,14 @@ def read_export(target: str) -> tuple[Path, dict[str, Any]]:
     """The exported file of a target and its export.json. Raises StageError where the file is not the one that
     export.json describes.
     """
-    folder, remedy = EXPORTED / target, f"python -m stages.export --target {target}"
-    try:
-        description = read_json(folder / "export.json")
-        file, expected = folder / description["file"], description["sha256"]
-        found = sha256(file)
-    except FileNotFoundError as error:
-        raise StageError(str(error.filename), "there is no such file", "an exported model", remedy) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise StageError(str(folder / "export.json"), f"not readable: {error!r}", "what export wrote", remedy) from None
-    if found != expected:
-        raise StageError(str(file), f"found sha256 {found}", f"{expected}, as export wrote it", remedy)
-    return file, description
+    path, remedy = EXPORTED / target / "export.json", f"python -m stages.export --target {target}"
+    described = read_model(path, Exported, "export")
+    file = path.parent / described.file
+    if not file.is_file():
+        raise StageError(str(file), "there is no such file", "an exported model", remedy)
+    found = sha256(file)
+    if found != described.sha256:
+        raise StageError(str(file), f"found sha256 {found}", f"{described.sha256}, as export wrote it", remedy)
+    if file.stat().st_size != described.size_bytes:
+        raise StageError(f"{path}: size_bytes", f"found {described.size_bytes}", f"{file.stat().st_size}", remedy)
+    return file, read_object(path, "export")

@@ -9,7 +9,7 @@ import argparse
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256 as digest_of
 from pathlib import Path
@@ -22,21 +22,24 @@ from edge_agent.runtime import InferenceError, open_model
 from stages.bundle import pack
 from stages.dataset import SPLITS, SampleSpec, Split
 from stages.errors import GateError, StageError, run
-from stages.files import new_directory, read_json, sha256, write_json, write_text
+from stages.exported import PREPARED, read_export
+from stages.files import again, new_directory, read_model, read_object, sha256, write_json, write_text
 from stages.model_card import Groups, model_card
 from stages.params import Params, load
+from stages.params.base import TargetName
 from stages.sbom import ModelFile, libraries, sbom
+from stages.shapes import Bundled, DriftReference
+from stages.verdict import GATE, read_verdict
 
 BUNDLE = Path("models/bundle")
-EXPORTED = Path("models/exported")
 EVALUATED = Path("reports/evaluate")
-GATE = Path("reports/gate.json")
-PREPARED = Path("data/prepared")
 SNAPSHOT = Path("data/snapshot")
 DRIFT = Path("data/drift_reference.json")
 
-# What the stages handed to each other on the way to the exported files.
-INPUTS = (PREPARED, DRIFT, Path("models/trained"), Path("models/compressed"))
+# What the stages handed to each other on the way to the exported files, and which stage wrote it.
+INPUTS = {
+    PREPARED: "prepare", DRIFT: "prepare", Path("models/trained"): "train", Path("models/compressed"): "compress",
+}  # fmt: skip
 # What steers them. `compute` and `device` say where the work is done, not what it is.
 BLOCKS = (
     "seed", "targets", "data", "collect", "validate", "prepare", "train", "compress", "export", "evaluate", "gate",
@@ -59,28 +62,58 @@ class Passed:
     metrics: Mapping[str, Any]
 
 
-def select(gate: Mapping[str, Any], built: list[str]) -> tuple[dict[str, Passed], dict[str, list[str]]]:
+def select(
+    name: str, built: Iterable[TargetName], classes: list[str]
+) -> tuple[dict[TargetName, Passed], dict[str, list[str]]]:
     """The targets that passed, and for those left out the names of the failed checks.
 
-    Raises GateError when the gate failed or judged other files than those that lie there now.
+    Raises GateError when the gate failed or judged another task (`name`) or other files than lie there now.
     """
-    if gate.get("passed") is not True:
+    judged, verdict = read_verdict()
+    if judged != name:
+        raise GateError(f"{GATE}: name", f"it judged {judged!r}", f"{name!r}, as the parameters say", "run stages.gate")
+    if not verdict.passed:
         raise GateError(str(GATE), "the gate did not pass", "a passed gate", "see reports/index.html, then run again")
-    passed: dict[str, Passed] = {}
+    passed: dict[TargetName, Passed] = {}
     left_out: dict[str, list[str]] = {}
     for target in built:
-        verdict = gate["targets"].get(target)
-        if verdict is None:
+        own = verdict.targets.get(target)
+        if own is None:
             raise GateError(str(GATE), f"{target} was not judged", "a verdict for every target", "run stages.gate")
-        if not verdict["passed"]:
-            left_out[target] = list(verdict["failed"])
+        if not own.passed:
+            left_out[target] = own.failed
             continue
-        export = read_json(EXPORTED / target / "export.json")
-        file = EXPORTED / target / export["file"]
-        if sha256(file) != verdict["sha256"]:
+        file, export = read_export(target)
+        if export["sha256"] != own.sha256:
             raise GateError(str(GATE), f"it judged another file than {file}", "this file's verdict", "run stages.gate")
-        passed[target] = Passed(file, export, read_json(EVALUATED / target / "metrics.json"))
+        passed[target] = Passed(file, export, _metrics(target, export["sha256"], classes))
     return passed, left_out
+
+
+def _metrics(target: str, digest: str, classes: list[str]) -> dict[str, Any]:
+    """What the evaluation wrote of the file with this digest. Raises StageError."""
+    path = EVALUATED / target / "metrics.json"
+    report = read_model(path, Bundled, "evaluate")
+    if report.model_sha256 != digest:
+        raise StageError(f"{path}: model_sha256", f"found {report.model_sha256}", digest, again("evaluate"))
+    for field in ("per_class", "prediction_ratios"):
+        found = list(getattr(report, field))
+        if set(found) != set(classes):
+            raise StageError(f"{path}: {field}", f"found {found}", f"the classes {classes}", again("evaluate"))
+    return read_object(path, "evaluate")
+
+
+def read_drift(spec: SampleSpec) -> dict[str, Any]:
+    """The drift reference that `prepare` wrote, of this data's channels and classes. Raises StageError."""
+    reference = read_model(DRIFT, DriftReference, "prepare")
+    if set(reference.labels) != set(spec.classes):
+        found = f"found {list(reference.labels)}"
+        raise StageError(f"{DRIFT}: labels", found, f"the classes {spec.classes}", again("prepare"))
+    for i, feature in enumerate(reference.features):
+        if feature.channel >= len(spec.channels):
+            expected = f"a channel of {len(spec.channels)}"
+            raise StageError(f"{DRIFT}: features.{i}.channel", f"found {feature.channel}", expected, again("prepare"))
+    return read_object(DRIFT, "prepare")
 
 
 def golden_indices(labels: np.ndarray, count: int) -> np.ndarray:
@@ -105,7 +138,7 @@ def golden_outputs(target: Passed, inputs: np.ndarray) -> np.ndarray:
         ) from None
 
 
-def drift_reference(reference: Mapping[str, Any], passed: Mapping[str, Passed]) -> dict[str, Any]:
+def drift_reference(reference: Mapping[str, Any], passed: Mapping[TargetName, Passed]) -> dict[str, Any]:
     """The reference of the inputs, and of what each target predicts and how sure it is."""
     kept = ("prediction_ratios", "confidence_bins")
     return {**reference, "targets": {name: {k: own.metrics[k] for k in kept} for name, own in passed.items()}}
@@ -119,7 +152,7 @@ def canonical_digest(value: Any) -> str:
 def manifest_of(
     params: Params,
     spec: SampleSpec,
-    passed: Mapping[str, Passed],
+    passed: Mapping[TargetName, Passed],
     golden: Mapping[str, Any],
     inputs: Mapping[str, str],
     sources: Mapping[str, str],
@@ -150,7 +183,7 @@ def manifest_of(
                 "file": f"targets/{name}/{own.file.name}",
                 "sha256": own.export["sha256"],
                 "size_bytes": own.export["size_bytes"],
-                "precision": params.targets[name].precision,  # type: ignore[index]
+                "precision": params.targets[name].precision,
                 "io": own.export["io"],
                 "metrics": {
                     "samples": own.metrics["samples"],
@@ -165,38 +198,43 @@ def manifest_of(
     }
 
 
-def write_golden(folder: Path, passed: Mapping[str, Passed], test: Split, params: Params) -> dict[str, Any]:
+def write_golden(folder: Path, passed: Mapping[TargetName, Passed], test: Split, params: Params) -> dict[str, Any]:
     """Write the golden samples, and each target's answers; what the manifest says of them, by target."""
     samples = test.samples(golden_indices(test.y, params.package.golden_samples))
     (folder / "golden").mkdir()
     np.save(folder / "golden" / "inputs.npy", samples, allow_pickle=False)
-    described = {}
+    described: dict[str, Any] = {}
     for name, own in passed.items():
         np.save(folder / "golden" / f"{name}.npy", golden_outputs(own, samples), allow_pickle=False)
         described[name] = {
             "inputs": "golden/inputs.npy",
             "outputs": f"golden/{name}.npy",
             "samples": len(samples),
-            "tolerance": getattr(params.package.golden_tolerance, params.targets[name].precision),  # type: ignore[index]
+            "tolerance": getattr(params.package.golden_tolerance, params.targets[name].precision),
         }
     return described
 
 
 def card(
-    manifest: Mapping[str, Any], passed: Mapping[str, Passed], left_out: dict[str, list[str]], params: Params
+    manifest: Mapping[str, Any], passed: Mapping[TargetName, Passed], left_out: dict[str, list[str]], params: Params
 ) -> str:
     """The model card, with what the prepared splits say."""
     splits = {split: Split.open(PREPARED, split) for split in SPLITS}
     tested, trained = (set(np.unique(splits[split].group)) for split in ("test", "train"))
     groups = Groups(params.data.group, len(tested), len(tested & trained))
     sizes = {split: len(own) for split, own in splits.items()}
-    per_class = {name: own.metrics["per_class"] for name, own in passed.items()}
+    per_class: dict[str, Any] = {name: own.metrics["per_class"] for name, own in passed.items()}
     return model_card(manifest, params.package.limitations, sizes, per_class, left_out, groups)
 
 
 def fill(folder: Path, params: Params) -> dict[str, Any]:
     """Write the bundle's files into `folder`; the checked manifest. Raises StageError, OSError."""
-    passed, left_out = select(read_json(GATE), list(params.targets))
+    spec = SampleSpec.read(PREPARED)
+    passed, left_out = select(params.name, params.targets, spec.classes)
+    reference = read_drift(spec)
+    for path, stage in {**INPUTS, SNAPSHOT: "collect"}.items():
+        if not path.exists():
+            raise StageError(str(path), "there is no such file", f"what the stage {stage} writes", again(stage))
     for name, own in passed.items():
         (folder / "targets" / name).mkdir(parents=True)
         shutil.copyfile(own.file, folder / "targets" / name / own.file.name)
@@ -204,8 +242,8 @@ def fill(folder: Path, params: Params) -> dict[str, Any]:
     versions = libraries()
     inputs = {path.as_posix(): sha256(path) for path in INPUTS}
     sources = {path.name: sha256(path) for path in sorted(SNAPSHOT.iterdir())}
-    manifest = manifest_of(params, SampleSpec.read(PREPARED), passed, golden, inputs, sources, versions)
-    write_json(folder / "drift_reference.json", drift_reference(read_json(DRIFT), passed))
+    manifest = manifest_of(params, spec, passed, golden, inputs, sources, versions)
+    write_json(folder / "drift_reference.json", drift_reference(reference, passed))
     write_text(folder / "model_card.md", card(manifest, passed, left_out, params))
     models = {
         name: ModelFile(own["file"], own["sha256"], own["io"]["runtime"]) for name, own in manifest["targets"].items()

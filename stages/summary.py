@@ -1,16 +1,22 @@
-"""What came out: a table of the targets, and where the bundle and the report are."""
+"""What came out: a table of the targets, and where the bundle and the report are.
+
+It ends in an error where the last verdict is on another task than params.yaml names now. A bundle is called one of an
+earlier run where it holds other files than the gate let through.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from stages.errors import StageError, run
-from stages.files import read_json, sha256
+from stages.errors import ParameterError, StageError, run
+from stages.files import again, read_object, sha256
+from stages.verdict import GATE, PIPELINE, TargetVerdict, read_verdict
 
-GATE = Path("reports/gate.json")
 METRICS = Path("reports/metrics.json")
 PAGE = Path("reports/index.html")
 BUNDLES = Path("models/bundle")
@@ -18,37 +24,88 @@ BUNDLES = Path("models/bundle")
 
 def summarise() -> dict[str, Any]:
     """Name, verdict, targets, bundle and page as one JSON-ready value. Raises StageError when nothing was built."""
-    gate, metrics = _read(GATE), _read(METRICS)
-    targets = [{"target": target, **metrics.get(target, {}), **own} for target, own in gate["targets"].items()]
-    archive = BUNDLES / f"{gate['name']}.tar.zst"
+    name, verdict = read_verdict()
+    wanted = name_of_the_task()
+    if name != wanted:
+        raise StageError(f"{GATE}: name", f"found {name!r}", f"{wanted!r}, as params.yaml says now", "run: make repro")
+    metrics = read_object(METRICS, "gate")
+    targets = [{"target": target, **_row(metrics, target), **asdict(own)} for target, own in verdict.targets.items()]
+    archive = BUNDLES / f"{name}.tar.zst"
     bundle = None
     if archive.is_file():
-        bundle = {"path": str(archive), "size_bytes": archive.stat().st_size, "sha256": sha256(archive)}
+        current = verdict.passed and holds(archive, verdict.targets)
+        bundle = {
+            "path": str(archive),
+            "size_bytes": archive.stat().st_size,
+            "sha256": sha256(archive),
+            "current": current,
+        }
     return {
-        "name": gate["name"],
-        "passed": gate["passed"],
+        "name": name,
+        "passed": verdict.passed,
+        "failed": [f"{check.name}: {check.reason}" for check in verdict.failures() if check.target == PIPELINE],
         "targets": targets,
         "bundle": bundle,
         "report": str(PAGE) if PAGE.is_file() else None,
     }
 
 
-def _read(path: Path) -> Any:
+def name_of_the_task() -> str:
+    """`name` of the task that params.yaml names. Raises ParameterError.
+
+    The one value is read without the rest: a fault elsewhere in the parameters is the stages' to say, and the library
+    that checks them takes longer to load than all that is done here.
+    """
+    task = _text(Path("params.yaml"), "task")
+    return _text(Path("tasks") / task / "params.yaml", "name")
+
+
+def _text(path: Path, key: str) -> str:
+    import yaml
+
     try:
-        return read_json(path)
-    except FileNotFoundError:
-        raise StageError(str(path), "there is no such file", "the gate's report", "run: make repro") from None
-    except ValueError as error:
-        raise StageError(str(path), f"not readable as JSON: {error}", "the gate's report", "run: make repro") from None
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ParameterError(str(path), f"not readable: {' '.join(str(error).split())}", f"YAML with {key}") from None
+    value = values.get(key) if isinstance(values, dict) else None
+    if not isinstance(value, str):
+        raise ParameterError(f"{path}: {key}", f"found {value!r}", "text")
+    return value
+
+
+def _row(metrics: dict[str, Any], target: str) -> dict[str, float]:
+    """The target's numbers in reports/metrics.json. Raises StageError."""
+    row = metrics.get(target)
+    if not isinstance(row, dict) or not all(isinstance(value, int | float) for value in row.values()):
+        raise StageError(f"{METRICS}: {target}", f"found {row!r}", "numbers by name", again("gate"))
+    return row
+
+
+def holds(archive: Path, verdicts: dict[str, TargetVerdict]) -> bool:
+    """Whether the bundle holds just the files that passed. Raises StageError for one that is damaged."""
+    from edge_agent.archive import ArchiveError, unpack
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            unpack(archive, Path(folder) / "bundle")
+        except ArchiveError as error:
+            raise StageError(error.where, error.found, error.expected, again("package")) from None
+        targets = read_object(Path(folder) / "bundle" / "manifest.json", "package").get("targets")
+    held = {t: own.get("sha256") for t, own in targets.items()} if isinstance(targets, dict) else {}
+    return held == {target: own.sha256 for target, own in verdicts.items() if own.passed}
 
 
 def describe_bundle(summary: dict[str, Any]) -> str:
-    """Where the bundle is. One that lies there although the gate failed is of an earlier run, and it is said so."""
+    """Where the bundle is. One that lies there although the gate failed, or let other files through, is of an earlier
+    run, and it is said so.
+    """
     bundle = summary["bundle"]
     if bundle is None:
         return "none: the gate did not pass" if not summary["passed"] else "none yet: run make repro"
     place = f"{bundle['path']} ({bundle['size_bytes'] / 1000:.1f} kB, sha256 {bundle['sha256']})"
-    return place if summary["passed"] else f"{place}; of an earlier run, since the gate did not pass now"
+    if not summary["passed"]:
+        return f"{place}; of an earlier run, since the gate did not pass now"
+    return place if bundle["current"] else f"{place}; of an earlier run, with other files: run make repro"
 
 
 def main() -> None:
@@ -61,7 +118,8 @@ def main() -> None:
         return
     from stages.report.terminal import print_summary
 
-    places = [("bundle", describe_bundle(summary)), ("report", summary["report"] or "none")]
+    places = [("gate", f"FAIL: {fault}") for fault in summary["failed"]]
+    places += [("bundle", describe_bundle(summary)), ("report", summary["report"] or "none")]
     print_summary(summary["name"], summary["targets"], places)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages import command
 from stages.errors import run
-from stages.files import new_directory, write_json, write_text
+from stages.files import new_directory, sha256, write_json, write_text
 from stages.params import Params, load
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def train(params: Params) -> None:
         networks.save(network, models / "model.pt")
         shutil.copytree(folder / "live", reports, dirs_exist_ok=True)
         write_text(reports / "history.csv", history_csv(history))
-        write_json(reports / "summary.json", report)
+        write_json(reports / "summary.json", {**report, "model_sha256": sha256(models / "model.pt")})
     shutil.rmtree(folder)
     print(
         f"{params.train.network}, {report['parameters']} parameters: best epoch {best + 1} of {len(history)}, "

@@ -13,9 +13,11 @@ import pytest
 
 from stages import gate
 from stages.errors import GateError, ParameterError
-from stages.gate import Evidence, judge
+from stages.evidence import Evidence, Record
+from stages.gate import judge
 from stages.params import load
 from stages.params.deliver import Budget, Gate
+from stages.verdict import Verdict
 from tests.built_fixtures import build, change_report, edit, report
 
 DIGEST = "a" * 64
@@ -30,6 +32,7 @@ REPORT: dict[str, Any] = {
     "memory_mb": {"value": 40.0, "low": 39.0, "high": 41.0},
 }
 TRAINED = {"test": {"accuracy": 0.98, "f1_macro": 0.98}, "size_bytes": 600_000}
+SOUND = {name: Record({}, "") for name in ("quality", "balance", "compress")} | {"train": Record(TRAINED, "")}
 BUDGET = {"required": True, "size_kb": 40.0, "compression": 10.0, "latency_p95_ms": 5.0, "memory_mb": 200.0}
 
 
@@ -48,16 +51,17 @@ def evidence(fault: str = "", **changed: Any) -> Evidence:
     return Evidence(REPORT | changed, DIGEST, DIGEST, fault)
 
 
-def failed(verdict: gate.Verdict) -> set[str]:
+def failed(verdict: Verdict) -> set[str]:
     return {check.name for check in verdict.failures()}
 
 
 def test_good_numbers_pass_every_check() -> None:
-    verdict = judge(gate_of(), {"onnx-int8": evidence()}, TRAINED)
+    verdict = judge(gate_of(), {"onnx-int8": evidence()}, SOUND)
 
     assert verdict.passed, verdict.failures()
     assert {check.name for check in verdict.checks} == {
-        "report", "accuracy", "f1_macro", "retention.accuracy", "agreement", "calibration_error",
+        "quality", "balance", "train", "compress", "report",
+        "accuracy", "f1_macro", "retention.accuracy", "agreement", "calibration_error",
         "size_kb", "compression", "latency_p95_ms", "memory_mb",
     }  # fmt: skip
 
@@ -77,7 +81,7 @@ def test_good_numbers_pass_every_check() -> None:
     ],
 )
 def test_every_threshold_can_fail(changed: dict[str, Any], budget: dict[str, Any], check: str) -> None:
-    verdict = judge(gate_of({"onnx-int8": BUDGET | budget}, **changed), {"onnx-int8": evidence()}, TRAINED)
+    verdict = judge(gate_of({"onnx-int8": BUDGET | budget}, **changed), {"onnx-int8": evidence()}, SOUND)
 
     assert not verdict.passed
     assert failed(verdict) == {check}
@@ -86,17 +90,17 @@ def test_every_threshold_can_fail(changed: dict[str, Any], budget: dict[str, Any
 
 def test_agreement_can_fail() -> None:
     low = {"value": 0.94, "low": 0.9, "high": 0.96}
-    assert failed(judge(gate_of(), {"onnx-int8": evidence(agreement=low)}, TRAINED)) == {"agreement"}
+    assert failed(judge(gate_of(), {"onnx-int8": evidence(agreement=low)}, SOUND)) == {"agreement"}
 
 
 def test_a_value_at_its_threshold_passes() -> None:
     exact = gate_of({"onnx-int8": BUDGET | {"size_kb": 30.0, "compression": 20.0}}, metrics={"accuracy": 0.97})
-    assert judge(exact, {"onnx-int8": evidence()}, TRAINED).passed
+    assert judge(exact, {"onnx-int8": evidence()}, SOUND).passed
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None, "0.99", True, [], {"value": math.nan}, {}])
 def test_what_is_no_finite_number_fails(value: Any) -> None:
-    verdict = judge(gate_of(), {"onnx-int8": evidence(accuracy=value)}, TRAINED)
+    verdict = judge(gate_of(), {"onnx-int8": evidence(accuracy=value)}, SOUND)
 
     assert failed(verdict) == {"accuracy", "retention.accuracy"}
     (check, _) = verdict.failures()
@@ -106,7 +110,7 @@ def test_what_is_no_finite_number_fails(value: Any) -> None:
 
 def test_a_missing_metric_fails_with_its_name() -> None:
     known = {name: value for name, value in REPORT.items() if name != "latency_ms"}
-    verdict = judge(gate_of(), {"onnx-int8": Evidence(known, DIGEST, DIGEST, "")}, TRAINED)
+    verdict = judge(gate_of(), {"onnx-int8": Evidence(known, DIGEST, DIGEST, "")}, SOUND)
 
     (check,) = verdict.failures()
     assert check.reason == "latency_ms.p95 is missing from its report"
@@ -115,35 +119,54 @@ def test_a_missing_metric_fails_with_its_name() -> None:
 @pytest.mark.parametrize("trained", [{}, {"test": {"accuracy": 0.0}, "size_bytes": 0}, {"test": None}])
 def test_without_the_trained_model_there_is_no_retention_and_no_compression(trained: dict[str, Any]) -> None:
     expected = {"retention.accuracy"} if trained.get("size_bytes") == 0 else {"retention.accuracy", "compression"}
-    assert failed(judge(gate_of(), {"onnx-int8": evidence()}, trained)) >= expected
+    records = SOUND | {"train": Record(trained, "")}
+    assert failed(judge(gate_of(), {"onnx-int8": evidence()}, records)) >= expected
 
 
 def test_numbers_of_another_file_all_fail() -> None:
-    verdict = judge(gate_of(), {"onnx-int8": evidence(fault="it is stale")}, TRAINED)
+    verdict = judge(gate_of(), {"onnx-int8": evidence(fault="it is stale")}, SOUND)
 
-    assert failed(verdict) == {check.name for check in verdict.checks}
-    assert {check.reason for check in verdict.checks} == {"it is stale"}
+    own = [check for check in verdict.checks if check.target == "onnx-int8"]
+    assert verdict.failures() == own
+    assert {check.reason for check in own} == {"it is stale"}
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_a_report_on_the_pipeline_that_is_not_sound_fails_the_gate_and_no_target(name: str) -> None:
+    verdict = judge(gate_of(retention={}), {"onnx-int8": evidence()}, SOUND | {name: Record(TRAINED, "it is stale")})
+
+    assert not verdict.passed
+    (check, *others) = verdict.failures()
+    assert (check.name, check.target, check.value, check.reason) == (name, "pipeline", "unsound", "it is stale")
+    assert [one.name for one in others] == (["compression"] if name == "train" else [])
+
+
+def test_numbers_of_a_stale_training_give_no_retention() -> None:
+    verdict = judge(gate_of(), {"onnx-int8": evidence()}, SOUND | {"train": Record(TRAINED, "it is stale")})
+
+    assert failed(verdict) == {"train", "retention.accuracy", "compression"}
+    assert {check.value for check in verdict.failures()} == {"unsound", None}
 
 
 def test_nothing_judged_does_not_pass() -> None:
     nothing = {"required": True, "size_kb": None, "compression": None, "latency_p95_ms": None, "memory_mb": None}
     empty = gate_of({"onnx-int8": nothing}, metrics={}, retention={}, agreement=None, calibration_error=None)
 
-    verdict = judge(empty, {"onnx-int8": evidence()}, TRAINED)
+    verdict = judge(empty, {"onnx-int8": evidence()}, SOUND)
 
     assert not verdict.passed
     assert failed(verdict) == {"thresholds"}
 
 
 def test_no_target_does_not_pass() -> None:
-    assert not judge(gate_of(), {}, TRAINED).passed
+    assert not judge(gate_of(), {}, SOUND).passed
 
 
 def test_an_optional_target_that_fails_is_left_out_and_the_gate_passes() -> None:
     tight = BUDGET | {"required": False, "size_kb": 1.0}
     both = gate_of({"onnx-fp32": BUDGET, "onnx-int8": tight})
 
-    verdict = judge(both, {"onnx-fp32": evidence(), "onnx-int8": evidence()}, TRAINED)
+    verdict = judge(both, {"onnx-fp32": evidence(), "onnx-int8": evidence()}, SOUND)
 
     assert verdict.passed
     assert not verdict.targets["onnx-int8"].passed
@@ -152,17 +175,17 @@ def test_an_optional_target_that_fails_is_left_out_and_the_gate_passes() -> None
 
 def test_optional_targets_that_all_fail_do_not_pass() -> None:
     tight = BUDGET | {"required": False, "size_kb": 1.0}
-    assert not judge(gate_of({"onnx-int8": tight}), {"onnx-int8": evidence()}, TRAINED).passed
+    assert not judge(gate_of({"onnx-int8": tight}), {"onnx-int8": evidence()}, SOUND).passed
 
 
 def test_a_required_target_that_fails_fails_the_gate() -> None:
     both = gate_of({"onnx-fp32": BUDGET, "onnx-int8": BUDGET | {"size_kb": 1.0}})
-    assert not judge(both, {"onnx-fp32": evidence(), "onnx-int8": evidence()}, TRAINED).passed
+    assert not judge(both, {"onnx-fp32": evidence(), "onnx-int8": evidence()}, SOUND).passed
 
 
 def test_budgets_of_a_target_that_is_not_built_judge_nothing() -> None:
     both = gate_of({"onnx-fp32": BUDGET, "onnx-int8": BUDGET})
-    verdict = judge(both, {"onnx-int8": evidence()}, TRAINED)
+    verdict = judge(both, {"onnx-int8": evidence()}, SOUND)
 
     assert verdict.passed
     assert list(verdict.targets) == ["onnx-int8"]
@@ -170,11 +193,11 @@ def test_budgets_of_a_target_that_is_not_built_judge_nothing() -> None:
 
 def test_a_built_target_without_budgets_is_an_error() -> None:
     with pytest.raises(ParameterError, match=r"gate\.targets\.tflite-int8"):
-        judge(gate_of(), {"onnx-int8": evidence(), "tflite-int8": evidence()}, TRAINED)
+        judge(gate_of(), {"onnx-int8": evidence(), "tflite-int8": evidence()}, SOUND)
 
 
 def test_the_same_numbers_give_the_same_verdict() -> None:
-    assert judge(gate_of(), {"onnx-int8": evidence()}, TRAINED) == judge(gate_of(), {"onnx-int8": evidence()}, TRAINED)
+    assert judge(gate_of(), {"onnx-int8": evidence()}, SOUND) == judge(gate_of(), {"onnx-int8": evidence()}, SOUND)
 
 
 @pytest.mark.parametrize(
@@ -259,10 +282,10 @@ def test_a_file_exchanged_after_its_export_is_stale(built: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("gone", "said"),
     [
-        ("reports/evaluate/onnx-fp32/metrics.json", "metrics.json is missing"),
+        ("reports/evaluate/onnx-fp32/metrics.json", "metrics.json: there is no such file"),
         ("models/exported/onnx-fp32/model.onnx", "model.onnx is missing"),
-        ("models/exported/onnx-fp32/export.json", "export.json is missing"),
-        ("reports/train/summary.json", "test.accuracy is missing from reports/train/summary.json"),
+        ("models/exported/onnx-fp32/export.json", "export.json: there is no such file"),
+        ("reports/train/summary.json", "reports/train/summary.json: there is no such file"),
     ],
 )
 def test_what_is_missing_fails_and_the_page_is_there_to_look_at(
@@ -294,8 +317,9 @@ def test_nan_in_a_report_fails_and_gate_json_stays_json(built: Path, monkeypatch
         run_gate(monkeypatch)
 
     text = (built / "reports" / "gate.json").read_text()
-    assert "NaN" not in text
-    assert "accuracy in its report is nan" in reasons(built)
+    assert "NaN" not in text.replace("'NaN' is no finite number", "")
+    assert "metrics.json: not readable as JSON: 'NaN' is no finite number" in reasons(built)
+    assert not verdict_of(built)["targets"]["onnx-fp32"]["passed"]
 
 
 def test_the_command_says_what_failed_and_exits_non_zero(built: Path) -> None:

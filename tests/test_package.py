@@ -36,6 +36,7 @@ def gated(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def unpacked(root: Path) -> Path:
     folder = root / "unpacked"
+    shutil.rmtree(folder, ignore_errors=True)
     unpack(root / ARCHIVE, folder)
     return folder
 
@@ -185,7 +186,8 @@ def test_the_model_card_says_when_test_groups_were_in_training(gated: Path) -> N
     package.main()
     assert "No sample_id of the test split was in training" in (unpacked(gated) / "model_card.md").read_text()
 
-    shutil.copy(gated / "data/prepared/test/group.npy", gated / "data/prepared/train/group.npy")
+    tested, trained = (gated / f"data/prepared/{split}/group.npy" for split in ("test", "train"))
+    np.save(trained, np.resize(np.load(tested), len(np.load(trained))))
     package.main()
     assert "360 of the 360 sample_id values in the test split" in (unpacked(gated) / "model_card.md").read_text()
 
@@ -213,11 +215,21 @@ def test_after_a_failed_gate_there_is_no_bundle(gated: Path) -> None:
     assert not (gated / "models/bundle").exists()
 
 
-@pytest.mark.parametrize("content", [{}, {"passed": "yes"}, {"passed": 1}])
-def test_only_a_passed_gate_opens(gated: Path, content: dict[str, Any]) -> None:
-    (gated / "reports/gate.json").write_text(json.dumps(content))
+@pytest.mark.parametrize("passed", [False, "yes", 1, None, []])
+def test_only_a_passed_gate_opens(gated: Path, passed: Any) -> None:
+    judged = json.loads((gated / "reports/gate.json").read_text())
+    (gated / "reports/gate.json").write_text(json.dumps({**judged, "passed": passed}))
 
-    with pytest.raises(GateError):
+    with pytest.raises(StageError, match=r"reports/gate\.json"):
+        package.main()
+
+    assert not (gated / "models/bundle").exists()
+
+
+def test_the_verdict_on_another_task_does_not_open(gated: Path) -> None:
+    edit(gated, lambda task: task.update(name="letters"))
+
+    with pytest.raises(GateError, match="it judged 'digits'\n  expected: 'letters'"):
         package.main()
 
 
@@ -227,6 +239,13 @@ def test_a_file_that_the_gate_did_not_judge_is_refused_and_the_last_bundle_stays
     with (gated / "models/exported/onnx-fp32/model.onnx").open("ab") as stream:
         stream.write(b"\0")
 
+    with pytest.raises(StageError, match=r"model\.onnx: found sha256"):
+        package.main()
+
+    export = gated / "models/exported/onnx-fp32/export.json"
+    file = export.parent / "model.onnx"
+    new = {"sha256": sha256(file), "size_bytes": file.stat().st_size}
+    export.write_text(json.dumps({**json.loads(export.read_text()), **new}))
     with pytest.raises(GateError, match="judged another file"):
         package.main()
 
@@ -268,7 +287,7 @@ def test_a_model_file_that_does_not_load_is_named(gated: Path) -> None:
     export = json.loads((file.parent / "export.json").read_text())
     export |= {"sha256": sha256(file), "size_bytes": file.stat().st_size}
     (file.parent / "export.json").write_text(json.dumps(export))
-    change_report(gated, "onnx-fp32", model_sha256=sha256(file))
+    change_report(gated, "onnx-fp32", model_sha256=sha256(file), size_bytes=file.stat().st_size)
     gate.main()
 
     with pytest.raises(StageError, match=r"onnx-fp32/model\.onnx"):
@@ -278,7 +297,98 @@ def test_a_model_file_that_does_not_load_is_named(gated: Path) -> None:
 def test_a_report_of_another_shape_is_refused_by_the_schema(gated: Path) -> None:
     change_report(gated, "onnx-fp32", samples="many")
 
-    with pytest.raises(StageError, match=r"manifest\.json: targets\.onnx-fp32\.metrics\.samples"):
+    with pytest.raises(StageError, match=r"onnx-fp32/metrics\.json: samples: found 'many'"):
+        package.main()
+
+
+DAMAGE: dict[str, str | None] = {
+    "missing": None, "empty": "", "no JSON": "\x00\x01", "list": "[]", "text": '"all is well"', "null": "null",
+    "no field": "{}", "NaN": '{"samples": NaN}', "infinite": '{"samples": 1e999}', "deep": "[" * 100_000,
+}  # fmt: skip
+
+
+def stays(root: Path, where: str) -> None:
+    """`package` ends with a message that names the file; the last bundle and every other file stays as it was."""
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    with pytest.raises(StageError) as error:
+        package.main()
+    assert where in error.value.where
+    assert error.value.remedy
+    after = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "reports/gate.json", "reports/evaluate/onnx-fp32/metrics.json", "models/exported/onnx-fp32/export.json",
+        "data/drift_reference.json", "data/prepared/spec.json",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("damage", [*DAMAGE, "cut"])
+def test_a_damaged_input_is_named_and_the_last_bundle_stays(gated: Path, name: str, damage: str) -> None:
+    package.main()
+    path = gated / name
+    content = path.read_text()[:-30] if damage == "cut" else DAMAGE[damage]
+    path.unlink() if content is None else path.write_text(content)
+
+    stays(gated, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("reports/gate.json", {"targets": {"onnx-fp32": {}, "onnx-int8": {}}}),
+        ("reports/gate.json", {"targets": []}),
+        ("reports/gate.json", {"checks": [3]}),
+        ("reports/gate.json", {"name": 3}),
+        ("reports/evaluate/onnx-fp32/metrics.json", {"per_class": {"0": {"f1": 1.0, "support": 1}}}),
+        ("reports/evaluate/onnx-fp32/metrics.json", {"prediction_ratios": {}}),
+        ("reports/evaluate/onnx-fp32/metrics.json", {"confidence_bins": {"edges": [0.5], "ratios": [1.0]}}),
+        ("reports/evaluate/onnx-fp32/metrics.json", {"confidence": "high"}),
+        ("reports/evaluate/onnx-fp32/metrics.json", {"accuracy": {"value": "0.9", "low": 0.8, "high": 1.0}}),
+        ("reports/evaluate/onnx-fp32/metrics.json", {"model_sha256": "0" * 64}),
+        ("models/exported/onnx-fp32/export.json", {"io": {}}),
+        ("models/exported/onnx-fp32/export.json", {"file": "../onnx-int8/model.onnx"}),
+        ("models/exported/onnx-fp32/export.json", {"size_bytes": 1}),
+        ("data/drift_reference.json", {"schema_version": 2}),
+        ("data/drift_reference.json", {"features": []}),
+        ("data/drift_reference.json", {"labels": {"0": 1.0}}),
+        (
+            "data/drift_reference.json",
+            {"features": [{"name": "a", "channel": 1, "statistic": "mean", "edges": [], "ratios": [1.0]}]},
+        ),
+        (
+            "data/drift_reference.json",
+            {"features": [{"name": "a", "channel": 0, "statistic": "mean", "edges": [2.0, 1.0], "ratios": [1, 0, 0]}]},
+        ),
+    ],
+)
+def test_an_input_that_does_not_fit_is_named_and_the_last_bundle_stays(
+    gated: Path, name: str, change: dict[str, Any]
+) -> None:
+    package.main()
+    path = gated / name
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+
+    stays(gated, name)
+
+
+@pytest.mark.parametrize("name", ["x", "y", "group"])
+def test_damaged_samples_are_named_and_the_last_bundle_stays(gated: Path, name: str) -> None:
+    package.main()
+    path = gated / f"data/prepared/test/{name}.npy"
+    path.write_bytes(path.read_bytes()[:-9])
+
+    stays(gated, f"data/prepared/test/{name}.npy")
+
+
+def test_a_passed_gate_with_a_failed_check_of_the_pipeline_is_no_verdict(gated: Path) -> None:
+    judged = json.loads((gated / "reports/gate.json").read_text())
+    judged["checks"][0]["passed"] = False
+    (gated / "reports/gate.json").write_text(json.dumps(judged))
+
+    with pytest.raises(StageError, match=r"gate\.json: passed: found true, though quality failed"):
         package.main()
 
 

@@ -81,6 +81,81 @@ def test_a_bundle_of_an_earlier_run_is_called_so(packaged: Path) -> None:
     assert "of an earlier run, since the gate did not pass now" in text
 
 
+def test_a_bundle_of_other_files_is_called_one_of_an_earlier_run(packaged: Path) -> None:
+    """The gate has passed anew, and `package` has not run."""
+    edit(packaged, lambda task: task["gate"]["targets"]["onnx-int8"].update(required=False, size_kb=0.1))
+    gate.main()
+
+    assert "of an earlier run, with other files: run make repro" in printed()
+    assert json.loads(printed("--json"))["bundle"]["current"] is False
+
+    package.main()
+    assert "earlier run" not in printed()
+    assert json.loads(printed("--json"))["bundle"]["current"] is True
+
+
+def test_a_failed_check_of_the_pipeline_is_said(packaged: Path) -> None:
+    (packaged / "reports/quality.json").unlink()
+    with pytest.raises(GateError):
+        gate.main()
+
+    assert "FAIL: quality: reports/quality.json: there is no such file" in printed()
+    assert json.loads(printed("--json"))["failed"] == ["quality: reports/quality.json: there is no such file"]
+
+
+@pytest.mark.parametrize("change", ["task", "name"])
+def test_a_verdict_on_another_task_is_not_shown_as_this_ones(packaged: Path, change: str) -> None:
+    if change == "task":
+        params = packaged / "params.yaml"
+        params.write_text(params.read_text().replace("task: digits", "task: pump"))
+    else:
+        edit(packaged, lambda task: task.update(name="pump"))
+
+    refused(r"gate.json: name: found 'digits'", "'pump")
+
+
+@pytest.mark.parametrize("name", ["params.yaml", "tasks/digits/params.yaml"])
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "task: 3\nname: 3", "\x00"])
+def test_parameters_that_name_no_task_are_named(packaged: Path, name: str, content: str | None) -> None:
+    (packaged / name).unlink() if content is None else (packaged / name).write_text(content)
+
+    refused(name)
+
+
+@pytest.mark.parametrize("name", ["gate", "metrics"])
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "null", "{}", '{"name": NaN}', "[" * 100_000])
+def test_a_damaged_report_is_named(packaged: Path, name: str, content: str | None) -> None:
+    path = packaged / f"reports/{name}.json"
+    path.unlink() if content is None else path.write_text(content)
+
+    refused(f"reports/{name}.json", "make repro")
+
+
+@pytest.mark.parametrize("row", [None, 3, {"accuracy": "high"}, {"accuracy": [1]}])
+def test_a_row_that_holds_no_numbers_is_named(packaged: Path, row: Any) -> None:
+    path = packaged / "reports/metrics.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "onnx-fp32": row}))
+
+    refused("reports/metrics.json: onnx-fp32", "make repro")
+
+
+@pytest.mark.parametrize("keep", [0, 10, 1000])
+def test_a_bundle_that_was_cut_is_named(packaged: Path, keep: int) -> None:
+    archive = packaged / "models/bundle/digits.tar.zst"
+    archive.write_bytes(archive.read_bytes()[:keep])
+
+    refused("digits.tar.zst: not a whole bundle", "make repro")
+
+
+def refused(*said: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "stages.summary"], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    for words in said:
+        assert words in done.stderr
+
+
 def test_no_bundle_is_said(packaged: Path) -> None:
     (packaged / "models/bundle/digits.tar.zst").unlink()
 

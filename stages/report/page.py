@@ -10,10 +10,13 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from stages.files import read_json, write_text
+from stages.errors import StageError
+from stages.files import read_model, read_object, write_text
 from stages.params.base import Data
 from stages.report import figures
 from stages.report.figures import Bar, Line, Point, percent
+from stages.shapes import Balance, Compressed, Evaluated, Quality, Shape, Trained
+from stages.verdict import PIPELINE
 
 TEMPLATE = Path(__file__).with_name("template.html.j2")
 SPLITS = ("train", "validation", "test")
@@ -32,17 +35,17 @@ def render(name: str, data: Data, gate: Mapping[str, Any], reports: Path) -> str
     """The page. A report that is missing or unreadable leaves out its pictures and is named on the page."""
     missing: list[str] = []
     targets = list(gate["targets"])
-    evaluated = {t: _optional(reports / "evaluate" / t / "metrics.json", missing) for t in targets}
+    evaluated = {t: _optional(reports / "evaluate" / t / "metrics.json", Evaluated, missing) for t in targets}
     evaluated = {target: report for target, report in evaluated.items() if report}
-    trained = _optional(reports / "train" / "summary.json", missing)
+    trained = _optional(reports / "train" / "summary.json", Trained, missing)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["percent"] = percent
     environment.globals["interval"] = figures.interval
     sections = {
-        "quality": _drawn(_quality, _optional(reports / "quality.json", missing), missing),
-        "balance": _drawn(_balance, _optional(reports / "balance.json", missing), missing),
+        "quality": _drawn(_quality, _optional(reports / "quality.json", Quality, missing), missing),
+        "balance": _drawn(_balance, _optional(reports / "balance.json", Balance, missing), missing),
         "training": _drawn(_training, (_history(reports / "train" / "history.csv", missing), trained), missing),
-        "compression": _drawn(_compression, _optional(reports / "compress.json", missing), missing),
+        "compression": _drawn(_compression, _optional(reports / "compress.json", Compressed, missing), missing),
         "tradeoffs": _drawn(_tradeoffs, (evaluated, gate), missing),
         "mistakes": _drawn(_mistakes, evaluated, missing),
     }
@@ -53,7 +56,8 @@ def render(name: str, data: Data, gate: Mapping[str, Any], reports: Path) -> str
         trained=trained,
         evaluated=evaluated,
         rows=[_row(target, gate, evaluated.get(target), trained) for target in targets],
-        checks=_matrix(gate["checks"], targets),
+        checks=_matrix([check for check in gate["checks"] if check["target"] != PIPELINE], targets),
+        records=[check for check in gate["checks"] if check["target"] == PIPELINE],
         failures=_failures(gate["checks"]),
         machines=sorted({_machine(report) for report in evaluated.values()}),
         missing=missing,
@@ -66,10 +70,11 @@ def write_page(html: str, path: Path) -> None:
     write_text(path, html)
 
 
-def _optional(path: Path, missing: list[str]) -> Any:
+def _optional(path: Path, shape: type[Shape], missing: list[str]) -> Any:
     try:
-        return read_json(path)
-    except (OSError, ValueError):
+        read_model(path, shape, path.stem)
+        return read_object(path, path.stem)
+    except StageError:
         missing.append(path.as_posix())
         return None
 

@@ -1,0 +1,109 @@
+"""reports/gate.json: the gate's verdict, as it is written and as the stages after it read it."""
+
+from __future__ import annotations
+
+import reprlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.errors import StageError
+from stages.files import again, read_object
+
+GATE = Path("reports/gate.json")
+PIPELINE = "pipeline"  # the target of checks that are of no single exported file
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison. `value` is None where there is no number; `reason` says why a check failed."""
+
+    name: str
+    target: str
+    value: float | str | None
+    operator: str
+    threshold: float | str
+    passed: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class TargetVerdict:
+    passed: bool
+    required: bool
+    sha256: str | None
+    failed: list[str]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    passed: bool
+    checks: list[Check]
+    targets: dict[str, TargetVerdict]
+
+    def failures(self) -> list[Check]:
+        return [check for check in self.checks if not check.passed]
+
+
+def as_json(name: str, verdict: Verdict) -> dict[str, Any]:
+    """What reports/gate.json holds."""
+    return {
+        "name": name,
+        "passed": verdict.passed,
+        "checks": [asdict(check) for check in verdict.checks],
+        "targets": {target: asdict(own) for target, own in verdict.targets.items()},
+    }
+
+
+def read_verdict(path: Path = GATE) -> tuple[str, Verdict]:
+    """The name of the task that was judged, and the verdict. Raises StageError where it does not hold together.
+
+    Checked by hand: `summary`, which shows it, loads no library for it.
+    """
+    judged = read_object(path, "gate")
+    name, passed = judged.get("name"), judged.get("passed")
+    checks, targets = judged.get("checks"), judged.get("targets")
+    if not (isinstance(name, str) and isinstance(passed, bool)):
+        raise _odd(path, "name, passed", judged)
+    if not (isinstance(checks, list) and isinstance(targets, dict)):
+        raise _odd(path, "checks, targets", judged)
+    verdict = Verdict(
+        passed,
+        [_check(path, f"checks.{i}", check) for i, check in enumerate(checks)],
+        {target: _target(path, f"targets.{target}", own) for target, own in targets.items()},
+    )
+    wrong = [check.name for check in verdict.failures() if check.target == PIPELINE]
+    wrong += [target for target, own in verdict.targets.items() if own.required and not own.passed]
+    if passed and wrong:
+        raise StageError(f"{path}: passed", f"found true, though {', '.join(wrong)} failed", "false", again("gate"))
+    return name, verdict
+
+
+def _check(path: Path, field: str, found: Any) -> Check:
+    texts = ("name", "target", "operator", "reason")
+    if (
+        not isinstance(found, dict)
+        or set(found) != set(Check.__dataclass_fields__)
+        or not all(isinstance(found[text], str) for text in texts)
+        or not isinstance(found["passed"], bool)
+    ):
+        raise _odd(path, field, found)
+    return Check(**found)
+
+
+def _target(path: Path, field: str, found: Any) -> TargetVerdict:
+    if (
+        not isinstance(found, dict)
+        or set(found) != set(TargetVerdict.__dataclass_fields__)
+        or not all(isinstance(found[flag], bool) for flag in ("passed", "required"))
+        or not isinstance(found["sha256"], str | None)
+        or not isinstance(found["failed"], list)
+        or not all(isinstance(check, str) for check in found["failed"])
+        or found["passed"] == bool(found["failed"])
+    ):
+        raise _odd(path, field, found)
+    return TargetVerdict(**found)
+
+
+def _odd(path: Path, field: str, found: Any) -> StageError:
+    return StageError(f"{path}: {field}", f"found {reprlib.repr(found)}", "what the stage gate writes", again("gate"))
