@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from edge_agent.config import Config
-from edge_agent.engine import Engine, Loaded, NotLoadedError, OverloadedError, load
+from edge_agent.engine import Engine, Loaded, NotLoadedError, OverloadedError, TimedOutError, load
 from edge_agent.errors import FitError, NoReleaseError, SelfTestError, TrustError
 from edge_agent.runtime import InputError, ModelError, OutputError
 
@@ -294,11 +294,21 @@ def test_a_model_that_hangs_is_left_behind(tmp_path: Path) -> None:
     async def main() -> None:
         engine = Engine(settings.serve)
         await engine.swap(behaving(loaded, hanging))
+        failed: list[Any] = []
+        engine.failure_observers.append(lambda error, loaded: failed.append(type(error)))
         lost = asyncio.ensure_future(engine.predict(samples(1)))
         await until(hanging.entered)
+        behind = asyncio.ensure_future(engine.predict(samples(1)))
+        with pytest.raises(TimedOutError, match="no answer within"):
+            await lost
+        with pytest.raises(OverloadedError, match="busy with others"):
+            await behind
+        assert failed == [TimedOutError]
+        probe = asyncio.ensure_future(engine.probe())
+        await asyncio.sleep(0)  # it is asked before the swap
         await engine.swap(loaded)
         with pytest.raises(ModelError, match="hangs"):
-            await lost
+            await probe
         assert (await engine.predict(samples(1))).release == RELEASE
         hanging.go.set()
         await engine.close()

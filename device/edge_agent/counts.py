@@ -22,7 +22,7 @@ import psutil
 
 from edge_agent import durable
 from edge_agent.config import Config
-from edge_agent.engine import Answer, Engine, NotLoadedError
+from edge_agent.engine import Answer, Engine, NotLoadedError, TimedOutError
 from edge_agent.loading import Loaded
 from edge_agent.runtime import InferenceError, ModelError, OutputError
 from edge_agent.tally import Tally
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 SCHEMA_VERSION = 1
 # A power cut costs at most the counts of this time; each save is one small file and two flushes of a worn card.
 SAVE_EVERY_S = 30.0
-REASONS = {OutputError: "output", ModelError: "model"}
+REASONS = {OutputError: "output", ModelError: "model", TimedOutError: "timeout"}
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 
 
@@ -52,7 +52,7 @@ class _Prediction:
 
 
 class Counts:
-    """`trial`, `starts`: what the service says of itself. `refused`: captured samples and the like add their own."""
+    """One per service. `trial`, `starts`: what the service says of itself."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -108,11 +108,6 @@ class Counts:
         tally = self._of(loaded)
         if tally is not None:
             tally.fail(REASONS.get(type(error), "model"))
-
-    def timed_out(self) -> None:
-        """An answer did not come in time."""
-        if self.tally is not None:
-            self.tally.fail("timeout")
 
     def answered(self, answer: Answer) -> list[str]:
         """Remember the predictions of an answer until their labels come; their ids, one per sample.

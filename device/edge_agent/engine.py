@@ -22,7 +22,7 @@ from edge_agent.config import Serve
 from edge_agent.loading import Loaded, load
 from edge_agent.runtime import InferenceError, ModelError
 
-__all__ = ["Answer", "Engine", "Loaded", "NotLoadedError", "OverloadedError", "Probe", "load"]
+__all__ = ["Answer", "Engine", "Loaded", "NotLoadedError", "OverloadedError", "Probe", "TimedOutError", "load"]
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,11 @@ class NotLoadedError(InferenceError):
 
 
 class OverloadedError(InferenceError):
-    """More samples wait than `serve.queue` allows."""
+    """More is asked than the model answers: too many samples wait, or one has waited too long."""
+
+
+class TimedOutError(ModelError):
+    """The model was given the samples and did not answer in time."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +77,13 @@ class Probe:
         return self.difference <= self.tolerance
 
 
-@dataclass
+@dataclass(eq=False)
 class _Job:
     x: np.ndarray
     future: asyncio.Future[Answer]
     probe: bool
     waiting_since: float
+    started: bool = False
 
 
 Outcome = tuple[_Job, "np.ndarray | InferenceError", float, float]
@@ -142,18 +147,25 @@ class _Worker:
         if not self.drained.done():
             self.drained.set_result(None)
 
-    def _answer(self, jobs: list[_Job]) -> list[Outcome]:
+    def _answer(self, together: list[_Job]) -> list[Outcome]:
+        # Nobody waits any more for what has waited too long; the loop alone ends a future, here it is only looked at.
+        gone = [job for job in together if job.future.done()]
+        jobs = [job for job in together if job not in gone] if gone else together
+        outcomes: list[Outcome] = [(job, OverloadedError("given up"), 0.0, 0.0) for job in gone]
+        if not jobs:
+            return outcomes
+        for job in jobs:
+            job.started = True
         started = time.perf_counter()
         try:
             x = jobs[0].x if len(jobs) == 1 else np.concatenate([job.x for job in jobs])
             probabilities = self.loaded.model.predict(x)
         except Exception as error:  # whatever a model does, its thread goes on
             if len(jobs) > 1:  # only the request that the model fails for shall fail
-                return [outcome for job in jobs for outcome in self._answer([job])]
+                return outcomes + [outcome for job in jobs for outcome in self._answer([job])]
             failure = error if isinstance(error, InferenceError) else ModelError(f"{type(error).__name__}: {error}")
-            return [(jobs[0], failure, time.perf_counter() - started, started - jobs[0].waiting_since)]
+            return [*outcomes, (jobs[0], failure, time.perf_counter() - started, started - jobs[0].waiting_since)]
         latency = time.perf_counter() - started
-        outcomes: list[Outcome] = []
         row = 0
         for job in jobs:
             own = probabilities[row : row + len(job.x)]
@@ -191,7 +203,7 @@ class Engine:
         """Probabilities of samples in raw units, float32 [B, *shape].
 
         Raises InputError before anything is queued, NotLoadedError, OverloadedError; ModelError and OutputError are
-        the model's fault.
+        the model's fault. Takes at most `serve.request_timeout_s`.
         """
         worker = self._worker
         if worker is None:
@@ -202,8 +214,8 @@ class Engine:
         return await self._ask(worker, x, probe=False)
 
     async def probe(self) -> Probe:
-        """The next golden sample, through the same queue and thread as requests. Raises what `predict` raises, but
-        never OverloadedError: a busy model is not a dead one.
+        """The next golden sample, through the same queue and thread as requests, for as long as that takes. Raises
+        NotLoadedError, ModelError, OutputError; never OverloadedError: a busy model is not a dead one.
         """
         worker = self._worker
         if worker is None:
@@ -238,9 +250,26 @@ class Engine:
         await self.swap(None)
 
     async def _ask(self, worker: _Worker, x: np.ndarray, *, probe: bool) -> Answer:
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        worker.put(_Job(x, future, probe, time.perf_counter()))
-        return await future
+        loop = asyncio.get_running_loop()
+        job = _Job(x, loop.create_future(), probe, time.perf_counter())
+        worker.put(job)
+        timer = None if probe else loop.call_later(self._config.request_timeout_s, self._late, worker, job)
+        try:
+            return await job.future
+        finally:
+            if timer:
+                timer.cancel()
+
+    def _late(self, worker: _Worker, job: _Job) -> None:
+        if job.future.done():
+            return
+        limit = f"{self._config.request_timeout_s:g} s"
+        error: InferenceError = OverloadedError(f"the model was busy with others for {limit}")
+        if job.started:
+            error = TimedOutError(f"no answer within {limit}")
+            for hook in self.failure_observers:
+                _call(hook, error, worker.loaded)
+        job.future.set_exception(error)
 
     def _delivered(self, worker: _Worker, outcomes: list[Outcome]) -> None:
         for job, result, latency, waited in outcomes:
