@@ -67,7 +67,7 @@ class Device:
     def call(self, *arguments: str, fault: str = "") -> subprocess.CompletedProcess[str]:
         """One command in a process of its own."""
         return subprocess.run(
-            self.command(*arguments), capture_output=True, text=True, timeout=WAIT_S, env=_environment(fault)
+            self.command(*arguments), capture_output=True, text=True, timeout=WAIT_S, env=environment_with(fault)
         )
 
     def json(self, *arguments: str, code: int = 0) -> dict[str, Any]:
@@ -80,9 +80,16 @@ class Device:
 
     @contextlib.contextmanager
     def serving(self, fault: str = "", **environment: str) -> Iterator[Served]:
-        """The service, until the block ends; then SIGTERM, and it must exit 0."""
-        with Served(self, fault, environment) as served:
+        """The service until the block ends; then SIGTERM, and it must exit 0."""
+        served = Served(self, fault, **environment)
+        try:
             yield served
+            assert served.process.poll() is None, served.log
+            assert served.stop() == 0, served.log
+        finally:
+            if served.process.poll() is None:
+                served.process.kill()
+                served.process.wait()
 
     def remove(self) -> None:
         shutil.rmtree(self.run, ignore_errors=True)
@@ -91,50 +98,49 @@ class Device:
 class Served:
     """A service process, heard through its notify socket. `log`: what it said on stderr."""
 
-    def __init__(self, device: Device, fault: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, device: Device, fault: str = "", **environment: str) -> None:
         self.device = device
         self._heard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._heard.settimeout(WAIT_S)
         path = Path(tempfile.mkdtemp(dir=device.run)) / "notify"
         self._heard.bind(str(path))
-        self.log_file = path.with_name("log")
-        with self.log_file.open("wb") as log:
+        self._log = path.with_name("log")
+        with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 device.command("serve"),
                 stdout=log,
                 stderr=log,
-                env={**_environment(fault), "NOTIFY_SOCKET": str(path), **environment},
+                env={**environment_with(fault), "NOTIFY_SOCKET": str(path), **environment},
             )
-
-    def __enter__(self) -> Served:
-        return self
-
-    def __exit__(self, kind: Any, *rest: Any) -> None:
-        ended = self.process.poll()
-        if ended is None:
-            self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(WAIT_S)
-        self._heard.close()
-        if kind is None and ended is None:
-            assert code == 0, self.log
 
     @property
     def log(self) -> str:
-        return self.log_file.read_text(errors="replace")
+        return self._log.read_text(errors="replace")
 
-    def hears(self, word: str) -> str:
-        """The next message of the service with `word` in it. A service that ended says no more: TimeoutError."""
+    def hears(self, *words: str, within_s: float = WAIT_S) -> str:
+        """The next message of the service with one of `words` in it. Raises TimeoutError."""
+        self._heard.settimeout(within_s)
         while True:
             message = self._heard.recv(65536).decode()
-            if word in message:
+            if any(word in message for word in words):
                 return message
 
     def ready(self) -> Served:
         self.hears("READY=1")
         return self
 
+    def ended(self) -> int:
+        """The exit code of a service that ends by itself, or was told to."""
+        code = self.process.wait(WAIT_S)
+        self._heard.close()
+        return code
 
-def _environment(fault: str) -> dict[str, str]:
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.ended()
+
+
+def environment_with(fault: str) -> dict[str, str]:
+    """This process' environment, with `fault` (edge_agent.faults) or none."""
     kept = {name: value for name, value in os.environ.items() if name not in (faults.VARIABLE, "NOTIFY_SOCKET")}
     return {**kept, **({faults.VARIABLE: fault} if fault else {})}
 

@@ -1,0 +1,111 @@
+"""The self-test in its own process, with real model files that do what they should not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edge_agent import faults, selftest
+from edge_agent.config import SelfTest
+from edge_agent.errors import SelfTestError
+
+from tests.agent_cli import Device
+from tests.agent_fixtures import GARBAGE, GREEDY, SAMPLES, SLOW
+from tests.agent_releases import Releases
+
+RELEASE = "pump@1.0.0"
+
+
+def run(made: Device, timeout_s: float = 60, target: str = "onnx-fp32") -> dict[str, Any]:
+    config = dataclasses.replace(made.config, selftest=SelfTest(timeout_s=timeout_s, repeats=20))
+    return selftest.run(config, RELEASE, target)
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Any:
+    """A device with one release; the keywords are those of agent_fixtures.bundle."""
+
+    def make(**changes: Any) -> Device:
+        releases = Releases(tmp_path)
+        releases.publish(RELEASE, **changes)
+        made = Device(tmp_path / "device", releases.repository)
+        made.json("install", RELEASE)
+        return made
+
+    return make
+
+
+@pytest.mark.parametrize("target", ["onnx-fp32", "tflite-int8"])
+def test_a_good_release_is_replayed_and_measured(built: Any, target: str) -> None:
+    result = run(built(targets=[target], budget={"latency_p95_ms": 1000.0, "memory_mb": 500.0}), target=target)
+
+    assert result["target"] == target
+    assert result["samples"] == SAMPLES
+    assert result["max_difference"] <= result["tolerance"]
+    assert 0 < result["latency_ms"]["p50"] <= result["latency_ms"]["p95"] <= result["latency_budget_ms"]
+    assert result["memory_mb"] <= result["memory_budget_mb"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "found", "expected"),
+    [
+        ({"wrong_golden": True}, "golden sample", "at most 0.0001"),
+        ({"fault": GARBAGE}, "not loadable by ONNX Runtime", "a model that loads"),
+        ({"fault": SLOW, "budget": {"latency_p95_ms": 0.5, "memory_mb": None}}, "latency p95", "at most 0.5 ms"),
+        ({"fault": GREEDY, "budget": {"memory_mb": 100.0}}, "memory", "at most 100 MB"),
+    ],
+)
+def test_what_is_wrong_is_named(built: Any, changes: dict[str, Any], found: str, expected: str) -> None:
+    with pytest.raises(SelfTestError) as refused:
+        run(built(**changes))
+
+    assert found in refused.value.found
+    assert expected in refused.value.expected
+    assert refused.value.where == f"{RELEASE} (onnx-fp32)"
+
+
+def test_a_model_that_kills_its_process_is_told_with_the_signal(built: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = built()
+    monkeypatch.setenv(faults.VARIABLE, "selftest.loaded=kill")
+
+    with pytest.raises(SelfTestError) as refused:
+        run(made)
+
+    assert f"killed its process ({signal.Signals.SIGKILL.name})" in refused.value.found
+
+
+def test_a_model_that_takes_too_long_is_stopped(built: Any) -> None:
+    with pytest.raises(SelfTestError) as refused:
+        run(built(fault=SLOW), timeout_s=0.05)
+
+    assert refused.value.found == "no result after 0.05 s"
+
+
+def test_what_fails_the_self_test_is_not_switched_to(tmp_path: Path) -> None:
+    releases = Releases(tmp_path)
+    releases.publish(RELEASE)
+    releases.publish("pump@1.1.0", wrong_golden=True)
+    made = Device(tmp_path / "device", releases.repository)
+    for command in (("install", RELEASE), ("activate", RELEASE), ("confirm", "--force"), ("install", "pump@1.1.0")):
+        made.json(*command)
+
+    told = made.json("activate", "pump@1.1.0", code=SelfTestError.exit_code)
+
+    assert "golden sample" in told["found"]
+    assert made.known.current == RELEASE
+    assert made.known.bad == {}  # a self-test depends on how busy the device is: it may be tried again
+
+
+def test_the_measuring_process_says_what_is_missing(built: Any) -> None:
+    made = built()
+    bundle = made.config.layout.bundle(RELEASE)
+    target = json.loads((bundle / "manifest.json").read_text())["targets"]["onnx-fp32"]
+    target["golden"]["outputs"] = "golden/inputs.npy"
+
+    answer = selftest._measure({"bundle": str(bundle), "target": target, "repeats": 1})
+
+    assert "found outputs of shape (6, 3), expected (6, 2, 16)" in answer["failed"]
