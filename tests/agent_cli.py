@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,11 @@ class Device:
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "edge_agent", "--config", str(self.file), *arguments]
 
+    def start(self, arguments: list[str], environment: Mapping[str, str], log: Path) -> Any:
+        """A command that goes on running, as a subprocess.Popen."""
+        with log.open("wb") as stream:
+            return subprocess.Popen(self.command(*arguments), stdout=stream, stderr=stream, env=dict(environment))
+
     def call(self, *arguments: str, fault: str = "") -> subprocess.CompletedProcess[str]:
         """One command in a process of its own."""
         return subprocess.run(
@@ -84,8 +90,8 @@ class Device:
         served = Served(self, fault, **environment)
         try:
             yield served
-            assert served.process.poll() is None, served.log
-            assert served.stop() == 0, served.log
+            if served.process.poll() is None:
+                assert served.stop() == 0, served.log
         finally:
             if served.process.poll() is None:
                 served.process.kill()
@@ -104,23 +110,25 @@ class Served:
         path = Path(tempfile.mkdtemp(dir=device.run)) / "notify"
         self._heard.bind(str(path))
         self._log = path.with_name("log")
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                device.command("serve"),
-                stdout=log,
-                stderr=log,
-                env={**environment_with(fault), "NOTIFY_SOCKET": str(path), **environment},
-            )
+        settings = {**environment_with(fault), "NOTIFY_SOCKET": str(path), **environment}
+        self.process = device.start(["serve"], settings, self._log)
 
     @property
     def log(self) -> str:
         return self._log.read_text(errors="replace")
 
     def hears(self, *words: str, within_s: float = WAIT_S) -> str:
-        """The next message of the service with one of `words` in it. Raises TimeoutError."""
-        self._heard.settimeout(within_s)
+        """The next message of the service with one of `words` in it. Raises TimeoutError, at once where it ended."""
+        self._heard.settimeout(0.1)
+        deadline = time.monotonic() + within_s
         while True:
-            message = self._heard.recv(65536).decode()
+            gone = self.process.poll() is not None
+            try:
+                message = self._heard.recv(65536).decode()
+            except TimeoutError:
+                if gone or time.monotonic() > deadline:
+                    raise TimeoutError(f"the service did not say {words}; its log:\n{self.log}") from None
+                continue
             if any(word in message for word in words):
                 return message
 

@@ -21,7 +21,13 @@ def boot(config: Config) -> State:
         known = _whole(config, before)
         known, reason = trial.at_start(config.trial, known)
         if reason:
-            logs.event("rollback", f"went back: {reason}", logging.WARNING, release=before.current, now=known.current)
+            logs.event(
+                "rollback",
+                f"went back from {before.current}: {reason}",
+                logging.WARNING,
+                release=before.current,
+                now=known.current,
+            )
             known = _whole(config, known)
         if known != before:
             state.save(layout, known)
@@ -48,6 +54,10 @@ def _whole(config: Config, known: State) -> State:
         logs.event("damaged", f"the slot is damaged too: {error}", logging.CRITICAL, release=known.previous)
         return known
     logs.event(
-        "rollback", "went back: the slot is damaged", logging.CRITICAL, release=known.current, now=known.previous
+        "rollback",
+        f"went back from {known.current}: the slot is damaged",
+        logging.CRITICAL,
+        release=known.current,
+        now=known.previous,
     )
     return known.rolled_back(None)

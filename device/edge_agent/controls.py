@@ -39,7 +39,7 @@ def application(service: Service) -> web.Application:
         return web.json_response(_status(service))
 
     async def report(request: web.Request) -> web.Response:
-        return web.json_response(service.report())
+        return web.json_response(service.counts.report())
 
     async def reconcile(request: web.Request) -> web.Response:
         error = await service.follow(again=True)

@@ -19,6 +19,7 @@ from typing import Any
 from edge_agent import logs, notify, state, trial
 from edge_agent.boot import boot
 from edge_agent.config import Config
+from edge_agent.counts import Counts
 from edge_agent.engine import Engine
 from edge_agent.errors import AgentError, BusyError, SelfTestError, ServiceError
 from edge_agent.faults import point
@@ -51,7 +52,7 @@ class Service:
         self.events: collections.deque[dict[str, Any]] = collections.deque(maxlen=20)
         self.error: str | None = None  # why what state.json names is not loaded
         self.known = State()
-        self.report: Callable[[], dict[str, Any]] = dict
+        self.counts = Counts(config).attach(self.engine)
         self._systemd = systemd
         self.started = time.monotonic()
         self._failed: tuple[str | None, float] = (None, 0.0)
@@ -65,9 +66,15 @@ class Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, ending.set)
-        self.known = await asyncio.to_thread(boot, self.config)
+        layout = self.config.layout
+        layout.run.mkdir(parents=True, exist_ok=True)
         async with contextlib.AsyncExitStack() as stack:
+            # A second service would take the first one's sockets away.
+            stack.enter_context(state.locked(layout, wait_s=0.0, file=layout.run / "serve.lock"))
+            self.known = await asyncio.to_thread(boot, self.config)
             stack.push_async_callback(self.engine.close)
+            keeping = asyncio.create_task(self.counts.keep())
+            stack.push_async_callback(_cancelled, keeping)
             public = await serving.start(self, stack)
             await self.follow(again=True)
             await controls.start(self, stack)
@@ -106,6 +113,7 @@ class Service:
         """
         async with self._following:
             self.known = known = await asyncio.to_thread(state.load, self.config.layout)
+            self.counts.trial, self.counts.starts = known.trial is not None, known.trial.starts if known.trial else 0
             wanted, loaded = known.current, self.engine.loaded
             if (loaded.release if loaded else None) == wanted:
                 self.error, self._failed = None, (None, 0.0)
@@ -120,7 +128,6 @@ class Service:
                 self._event("load_failed", f"not loaded: {self.error}", logging.ERROR, release=wanted)
             else:
                 self.error, self._failed = None, (None, 0.0)
-            notify.status(self.line())
             return self.error
 
     async def _swap(self, wanted: str | None) -> None:
@@ -184,7 +191,7 @@ class Service:
             return
         if written:
             level = logging.WARNING if what == "rollback" else logging.INFO
-            text = f"went back: {reason}" if what == "rollback" else f"confirmed: {reason}"
+            text = f"{'went back from' if what == 'rollback' else 'confirmed'} {on.release}: {reason}"
             self._event(what, text, level, release=on.release)
             await self.follow(again=True)
             if what == "rollback":
@@ -221,4 +228,12 @@ class Service:
 
     def _event(self, name: str, message: str, level: int = logging.INFO, **fields: object) -> None:
         logs.event(name, message, level, **fields)
+        notify.status(message)
         self.events.append({"time": state.now(), "event": name, "message": message})
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    """Cancel a task, and wait for what it does at its end."""
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

@@ -1,4 +1,4 @@
-"""The public side of the service: opens the sockets that the configuration names, and what answers on them."""
+"""The public side of the service: opens the sockets that the configuration names, and says what answers on them."""
 
 from __future__ import annotations
 
@@ -6,45 +6,66 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from aiohttp import web as http
+
+from edge_agent import web
+from edge_agent.capture import Capture
+from edge_agent.errors import ServiceError
+from edge_agent.metrics import Metrics
 
 if TYPE_CHECKING:
     from edge_agent.service import Service
 
+MODE = 0o660  # the group's programs may ask for predictions
+
 
 async def start(service: Service, stack: contextlib.AsyncExitStack) -> str:
-    """Answer requests until `stack` unwinds; returns where. Raises OSError."""
-    config = service.config
-    app = _application(service)
-    runner = http.AppRunner(app, access_log=None, shutdown_timeout=config.serve.request_timeout_s)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    where = []
-    if config.serve.listen:
-        host, _, port = config.serve.listen.rpartition(":")
-        await http.TCPSite(runner, host.strip("[]"), int(port)).start()
-        where.append(f"http://{config.serve.listen}")
+    """Answer requests until `stack` unwinds; returns where. Raises ServiceError where an address is taken."""
+    try:
+        return await _start(service, stack)
+    except OSError as error:
+        raise ServiceError(
+            "serve.listen, serve.socket or serve.metrics_listen",
+            error.strerror or str(error),
+            "an address that this agent may open",
+            "see who holds it: ss -ltnp; or name another in the configuration",
+        ) from None
+
+
+async def _start(service: Service, stack: contextlib.AsyncExitStack) -> str:
+    config, engine, counts = service.config, service.engine, service.counts
+    capture = None
+    if config.capture.enabled:
+        capture = Capture(config)
+        stack.callback(capture.close)
+    metrics = Metrics(counts, capture.held if capture else None)
+    app = web.application(engine, counts, config, capture, metrics)
+    where = await _open(app, config.serve.listen, service, stack)
     if config.serve.socket:
-        Path(config.serve.socket).unlink(missing_ok=True)
-        await http.UnixSite(runner, config.serve.socket).start()
-        Path(config.serve.socket).chmod(0o660)
-        where.append(config.serve.socket)
+        path = Path(config.serve.socket)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # one that a killed service left refuses all
+        runner = await _runner(app, service, stack)
+        await http.UnixSite(runner, str(path)).start()
+        path.chmod(MODE)
+        where.append(str(path))
+    public = web.metrics_application(engine, counts, config, metrics)
+    where += [f"{address}/metrics" for address in await _open(public, config.serve.metrics_listen, service, stack)]
     return ", ".join(where) or "no socket"
 
 
-def _application(service: Service) -> http.Application:
-    async def live(request: http.Request) -> http.Response:
-        return http.Response(text="ok")
+async def _open(app: http.Application, listen: str, service: Service, stack: contextlib.AsyncExitStack) -> list[str]:
+    if not listen:
+        return []
+    host, _, port = listen.rpartition(":")
+    runner = await _runner(app, service, stack)
+    # Not reuse_port: a second service on the same address must fail, not take half of the requests.
+    await http.TCPSite(runner, host.strip("[]"), int(port)).start()
+    return [f"http://{name[0]}:{name[1]}" for name in runner.addresses]
 
-    async def ready(request: http.Request) -> http.Response:
-        return http.Response(status=200 if service.engine.loaded else 503)
 
-    async def predict(request: http.Request) -> http.Response:
-        x = np.asarray((await request.json())["inputs"], np.float32)
-        answer = await service.engine.predict(x)
-        return http.json_response({"probabilities": answer.probabilities.tolist(), "release": answer.release})
-
-    app = http.Application()
-    app.add_routes([http.get("/healthz", live), http.get("/readyz", ready), http.post("/predict", predict)])
-    return app
+async def _runner(app: http.Application, service: Service, stack: contextlib.AsyncExitStack) -> http.AppRunner:
+    runner = web.runner(app, service.config.serve)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    return runner
