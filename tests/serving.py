@@ -187,13 +187,15 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def mqtt_broker(folder: Path, users: dict[str, str] | None = None, tls: bool = False) -> Iterator[int]:
-    """A mosquitto broker on a free port, its only clients those of this machine; the port.
+def mqtt_broker(
+    folder: Path, users: dict[str, str] | None = None, tls: bool = False, port: int | None = None
+) -> Iterator[int]:
+    """A mosquitto broker on a free port or on `port`, its only clients those of this machine; the port.
 
     With `tls` it takes certificate.pem and key.pem out of `folder`.
     """
     program = need_program("mosquitto", "mosquitto")
-    port = free_port()
+    port = port or free_port()
     lines = [f"listener {port} 127.0.0.1", f"allow_anonymous {'false' if users else 'true'}", "persistence false"]
     if users:
         passwords = folder / "passwords"
