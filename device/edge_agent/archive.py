@@ -19,6 +19,16 @@ from edge_agent.faults import point
 BLOCK = 4096
 # The one file that is read into memory; a manifest has a few kilobytes.
 WANTED_LIMIT = 4 << 20
+# A bundle has some twenty files; each takes an inode, of which a small card has few.
+MOST_ENTRIES = 4096
+# What a ustar header holds. Longer names need extensions of the format, which the pipeline does not write.
+LONGEST_NAME = 255
+# Headers between two contents: tarfile reads an extended one into memory, however large it says that it is.
+HEADERS = 1 << 20
+# Zstandard's own window at the pipeline's level; a frame may ask for gigabytes.
+WINDOW = 8 << 20
+# What tarfile raises for headers that nobody wrote, beside TarError.
+_MALFORMED = (zstandard.ZstdError, tarfile.TarError, ValueError, LookupError, ArithmeticError, EOFError)
 
 
 class ArchiveError(TrustError):
@@ -52,7 +62,7 @@ def inspect(archive: Path, wanted: str, limit_bytes: int = 1 << 30) -> Contents:
                         raise ArchiveError(f"{archive}: {wanted}", f"{size} bytes", f"at most {WANTED_LIMIT}")
                     found = content.read()
             frame.finish()
-    except (zstandard.ZstdError, tarfile.TarError) as error:
+    except _MALFORMED as error:
         raise _not_whole(archive, str(error)) from None
     if found is None:
         raise ArchiveError(str(archive), f"no {wanted}", "a bundle that the pipeline packed", "build it again")
@@ -62,7 +72,8 @@ def inspect(archive: Path, wanted: str, limit_bytes: int = 1 << 30) -> Contents:
 def unpack(archive: Path, folder: Path, limit_bytes: int = 1 << 30) -> None:
     """Unpack into the new folder `folder`, which is removed again where the archive is refused.
 
-    Refuses names that leave the folder, links, special files, a name twice and more than `limit_bytes` of content.
+    Refuses names that leave the folder, links, special files, a name twice or as file and folder, too many or too
+    long names, and more than `limit_bytes` of content.
     Raises ArchiveError, OSError.
     """
     folder.mkdir(parents=True)
@@ -76,7 +87,7 @@ def unpack(archive: Path, folder: Path, limit_bytes: int = 1 << 30) -> None:
                     shutil.copyfileobj(content, out)
                 point("install.unpacked_one")
             frame.finish()
-    except (zstandard.ZstdError, tarfile.TarError) as error:
+    except _MALFORMED as error:
         shutil.rmtree(folder)
         raise _not_whole(archive, str(error)) from None
     except (ArchiveError, OSError):
@@ -97,21 +108,46 @@ def _frame(raw: BinaryIO, archive: Path, limit_bytes: int) -> _Frame:
 
 def _entries(frame: _Frame, limit_bytes: int, archive: Path) -> Iterator[tuple[PurePosixPath, int, IO[bytes]]]:
     """Name, size and content of each file, in their order; a content is read before the next one is asked for."""
-    seen, total = set(), 0
+    files: set[PurePosixPath] = set()
+    folders: set[PurePosixPath] = set()
+    total = 0
     with tarfile.open(fileobj=frame, mode="r|") as tar:
         for entry in tar:
             name = PurePosixPath(entry.name)
-            if not entry.isreg() or name.is_absolute() or ".." in name.parts or not name.parts:
-                raise ArchiveError(str(archive), f"entry {entry.name!r}", "regular files below the bundle's root")
-            if name in seen:
+            if (
+                entry.type not in (tarfile.REGTYPE, tarfile.AREGTYPE)
+                or entry.issparse()
+                or not _below(name, entry.name)
+            ):
+                raise ArchiveError(
+                    str(archive), f"entry {entry.name[:LONGEST_NAME]!r}", "regular files below the bundle's root"
+                )
+            if name in files:
                 raise ArchiveError(str(archive), f"entry {entry.name!r} twice", "every name once")
+            if name in folders or not files.isdisjoint(name.parents):
+                raise ArchiveError(str(archive), f"entry {entry.name!r} as file and as folder", "one of them")
             total += entry.size
-            if total > limit_bytes:
+            if entry.size < 0 or total > limit_bytes:
                 raise ArchiveError(str(archive), f"more than {limit_bytes} bytes of content", "a smaller bundle")
-            seen.add(name)
+            files.add(name)
+            folders.update(name.parents)
+            if len(files) > MOST_ENTRIES:
+                raise ArchiveError(str(archive), f"more than {MOST_ENTRIES} entries", "fewer files")
+            frame.allow(entry.size + HEADERS)
             content = tar.extractfile(entry)
             assert content is not None
             yield name, entry.size, content
+
+
+def _below(name: PurePosixPath, written: str) -> bool:
+    """A plain name below the bundle's root: printable, as short as a header holds, with nothing that is normalized."""
+    return (
+        0 < len(written.encode(errors="surrogateescape")) <= LONGEST_NAME
+        and written.isprintable()
+        and not name.is_absolute()
+        and ".." not in name.parts
+        and bool(name.parts)
+    )
 
 
 class _Frame(io.RawIOBase):
@@ -119,13 +155,17 @@ class _Frame(io.RawIOBase):
     ends early, without the checksum, for a whole one.
     """
 
-    # A block of 128 KiB can be stored in 4 bytes: a step of this size never holds more than 16 MiB in memory.
-    STEP = 512
+    # A block of 128 KiB can be stored in 4 bytes: a step of this size never becomes more than 8 MiB in memory.
+    STEP = 256
 
     def __init__(self, raw: BinaryIO, archive: Path, limit: int) -> None:
-        self.raw, self.archive, self.left = raw, archive, limit
-        self.frame = zstandard.ZstdDecompressor().decompressobj()
+        self.raw, self.archive, self.left, self.allowed = raw, archive, limit, HEADERS
+        self.frame = zstandard.ZstdDecompressor(max_window_size=WINDOW).decompressobj()
         self.ready = bytearray()
+
+    def allow(self, size: int) -> None:
+        """So many bytes from here on, until the next entry is known."""
+        self.allowed = size
 
     def read(self, size: int = -1) -> bytes:
         while not self.frame.eof and (size < 0 or len(self.ready) < size):
@@ -140,11 +180,16 @@ class _Frame(io.RawIOBase):
         size = len(self.ready) if size < 0 else size
         head = bytes(self.ready[:size])
         del self.ready[:size]
+        self.allowed -= len(head)
+        if self.allowed < 0:
+            raise ArchiveError(str(self.archive), f"more than {HEADERS} bytes of headers", "plain ustar headers")
         return head
 
     def finish(self) -> None:
         """Read to the end, where the checksum is compared; nothing may follow."""
-        while self.read(1 << 20):
-            pass
+        self.allow(HEADERS)
+        while rest := self.read(1 << 16):
+            if rest.strip(b"\0"):
+                raise _not_whole(self.archive, "something follows the end of the tar")
         if self.frame.unused_data or self.raw.read(1):
             raise _not_whole(self.archive, "something follows its end")
