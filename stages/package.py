@@ -178,12 +178,15 @@ def manifest_of(
         "data": {"snapshot": blocks["collect"]["snapshot"], "sources": dict(sources)},
         "inputs": dict(inputs),
         "parameters": {block: canonical_digest(blocks[block]) for block in BLOCKS},
+        "requirements": {k: v for k, v in blocks["package"]["requirements"].items() if k != "runtimes"},
         "targets": {
             name: {
                 "file": f"targets/{name}/{own.file.name}",
                 "sha256": own.export["sha256"],
                 "size_bytes": own.export["size_bytes"],
                 "precision": params.targets[name].precision,
+                **_runtime_version(params, name),
+                "budget": blocks["package"]["device_budget"],
                 "io": own.export["io"],
                 "metrics": {
                     "samples": own.metrics["samples"],
@@ -196,6 +199,11 @@ def manifest_of(
         },
         "libraries": dict(versions),
     }
+
+
+def _runtime_version(params: Params, name: TargetName) -> dict[str, str]:
+    oldest = params.package.requirements.runtimes.get(params.targets[name].runtime)
+    return {"runtime_version": oldest} if oldest else {}
 
 
 def write_golden(folder: Path, passed: Mapping[TargetName, Passed], test: Split, params: Params) -> dict[str, Any]:

@@ -149,11 +149,29 @@ def test_nothing_in_the_manifest_is_a_version_a_time_or_a_place(gated: Path) -> 
 
     text = json.dumps(read(gated))
     assert str(gated) not in text
-    assert "latency" not in text
+    assert "latency_ms" not in text  # what was measured; a budget is a parameter
     assert set(read(gated)) == {
         "schema_version", "name", "task", "description", "licence", "input", "output", "data", "inputs", "parameters",
-        "targets", "files", "libraries",
+        "requirements", "targets", "files", "libraries",
     }  # fmt: skip
+
+
+def test_the_manifest_says_what_a_device_must_have(gated: Path) -> None:
+    def demand(task: dict[str, Any]) -> None:
+        task["package"]["requirements"] |= {"device_types": ["meter-camera"], "memory_mb": 256.0}
+        task["package"]["requirements"]["runtimes"] = {"onnxruntime": "1.20"}
+        task["package"]["device_budget"] = {"latency_p95_ms": 25.0, "memory_mb": None}
+
+    edit(gated, demand)
+    package.main()
+
+    manifest = read(gated)
+    assert manifest["requirements"] == {
+        "device_types": ["meter-camera"], "architectures": None, "memory_mb": 256.0, "disk_mb": None,
+    }  # fmt: skip
+    for name, target in manifest["targets"].items():
+        assert target["budget"] == {"latency_p95_ms": 25.0, "memory_mb": None}
+        assert target.get("runtime_version") == ("1.20" if name.startswith("onnx") else None)
 
 
 def test_the_drift_reference_knows_what_each_target_predicts(gated: Path) -> None:
