@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edge_agent import faults, selftest
+from edge_agent import selftest
 from edge_agent.config import SelfTest
 from edge_agent.errors import SelfTestError
 
 from tests.agent_cli import Device
-from tests.agent_fixtures import GARBAGE, GREEDY, SAMPLES, SLOW
+from tests.agent_fixtures import CRASHING, GARBAGE, GREEDY, SAMPLES, SLOW
 from tests.agent_releases import Releases
 
 RELEASE = "pump@1.0.0"
@@ -68,14 +68,13 @@ def test_what_is_wrong_is_named(built: Any, changes: dict[str, Any], found: str,
     assert refused.value.where == f"{RELEASE} (onnx-fp32)"
 
 
-def test_a_model_that_kills_its_process_is_told_with_the_signal(built: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = built()
-    monkeypatch.setenv(faults.VARIABLE, "selftest.loaded=kill")
+def test_a_model_that_kills_its_process_is_told_with_the_signal(built: Any) -> None:
+    made = built(fault=CRASHING, targets=["tflite-int8"])
 
     with pytest.raises(SelfTestError) as refused:
-        run(made)
+        run(made, target="tflite-int8")
 
-    assert f"killed its process ({signal.Signals.SIGKILL.name})" in refused.value.found
+    assert f"killed its process ({signal.Signals.SIGSEGV.name})" in refused.value.found
 
 
 def test_a_model_that_takes_too_long_is_stopped(built: Any) -> None:

@@ -201,7 +201,7 @@ def _operate(options: argparse.Namespace, config: Any) -> Iterator[dict[str, Any
 
 
 # What writes below the state directory.
-CHANGING = frozenset({"install", "activate", "confirm", "rollback", "verify", "prune", "forget", "shadow"})
+CHANGING = frozenset({"install", "activate", "confirm", "rollback", "verify", "prune", "forget"})
 
 
 def become_owner(folder: Path) -> None:

@@ -96,6 +96,7 @@ async def _shadow(service: Service, request: web.Request) -> web.StreamResponse:
     shadow = Shadow(candidate, current, int(wanted["samples"]), float(wanted["seconds"]))
     service.shadow = shadow
     service.engine.observers.append(shadow.observe)
+    service.event("shadow", f"comparing {candidate.release} with {current.release}", release=candidate.release)
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     try:
         await response.prepare(request)
@@ -110,6 +111,10 @@ async def _shadow(service: Service, request: web.Request) -> web.StreamResponse:
     finally:
         shadow.end("nobody listens any more")
         service.engine.observers.remove(shadow.observe)
+        found = shadow.summary()
+        service.event(
+            "shadow_ended", f"{found['samples']} samples compared: {found['ended']}", release=candidate.release
+        )
     return response
 
 

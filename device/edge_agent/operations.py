@@ -111,7 +111,11 @@ def activate(config: Config, release: str, selftest: bool = True, say: Say = lam
         state.save(layout, switched)
         point("activate.after_switch")
         point("activate.before_notify")
-        service = _reconcile(config)
+        try:
+            service = _reconcile(config)
+        except ServiceError as error:
+            error_now = f"{error.found}; {release} is current, on trial: the service goes back unless it proves itself"
+            raise ServiceError(error.where, error_now, error.expected, error.remedy) from None
         point("activate.after_notify")
         if service["error"]:
             reason = f"the service could not load it: {service['error']}"
@@ -264,9 +268,9 @@ def shadow(
 
     The self-test comes first, in its own process: what dies of this release must not be the service.
     """
-    with state.locked(config.layout):
-        refuse_bad(state.load(config.layout), release)
-        target = _fitting(config, release)
+    # No lock: nothing is changed, and the group of the service may do this too.
+    refuse_bad(state.load(config.layout), release)
+    target = _fitting(config, release)
     if selftest:
         from edge_agent import selftest as selftests
 

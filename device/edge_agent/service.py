@@ -81,12 +81,12 @@ class Service:
             tasks = [asyncio.create_task(part) for part in self._parts()]
             stack.callback(lambda: [task.cancel() for task in tasks])
             notify.ready(self.line())
-            self._event("ready", f"serving {self.line()} on {public}")
+            self.event("ready", f"serving {self.line()} on {public}")
             waiting = asyncio.create_task(ending.wait())
             done, _ = await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
             notify.stopping()
-            self._event("stopping", "no new requests; those that wait are answered")
+            self.event("stopping", "no new requests; those that wait are answered")
             for task in done - {waiting}:
                 task.result()  # raises what ended it
 
@@ -125,7 +125,7 @@ class Service:
             except (AgentError, InferenceError, OSError, ValueError) as error:
                 self.error = " ".join(str(error).split())
                 self._failed = (wanted, time.monotonic() + RETRY_S)
-                self._event("load_failed", f"not loaded: {self.error}", logging.ERROR, release=wanted)
+                self.event("load_failed", f"not loaded: {self.error}", logging.ERROR, release=wanted)
             else:
                 self.error, self._failed = None, (None, 0.0)
             return self.error
@@ -143,7 +143,7 @@ class Service:
             raise SelfTestError(new.release, wrong)
         point("serve.after_swap")
         name = new.release if new else None
-        self._event("loaded", f"answering with {self.line()}", release=name, target=new.target if new else None)
+        self.event("loaded", f"answering with {self.line()}", release=name, target=new.target if new else None)
 
     async def _follow(self) -> None:
         while True:
@@ -152,7 +152,7 @@ class Service:
                 await self.follow()
                 await self._judge()
             except AgentError as error:  # a state that cannot be read: go on with what is loaded
-                self._event("state", " ".join(str(error).split()), logging.ERROR)
+                self.event("state", " ".join(str(error).split()), logging.ERROR)
 
     # --- the trial ---
 
@@ -187,12 +187,12 @@ class Service:
         try:
             written = await asyncio.to_thread(write)
         except (BusyError, OSError) as error:
-            self._event("waiting", f"{what} has to wait: {' '.join(str(error).split())}", logging.WARNING)
+            self.event("waiting", f"{what} has to wait: {' '.join(str(error).split())}", logging.WARNING)
             return
         if written:
             level = logging.WARNING if what == "rollback" else logging.INFO
             text = f"{'went back from' if what == 'rollback' else 'confirmed'} {on.release}: {reason}"
-            self._event(what, text, level, release=on.release)
+            self.event(what, text, level, release=on.release)
             await self.follow(again=True)
             if what == "rollback":
                 point("rollback.after")
@@ -226,7 +226,7 @@ class Service:
             return "no release" + (f" ({self.error})" if self.error else "")
         return f"{loaded.release} ({loaded.target}){', on trial' if self.known.trial else ''}"
 
-    def _event(self, name: str, message: str, level: int = logging.INFO, **fields: object) -> None:
+    def event(self, name: str, message: str, level: int = logging.INFO, **fields: object) -> None:
         logs.event(name, message, level, **fields)
         notify.status(message)
         self.events.append({"time": state.now(), "event": name, "message": message})
