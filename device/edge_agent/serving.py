@@ -11,6 +11,7 @@ from aiohttp import web as http
 from edge_agent import web
 from edge_agent.capture import Capture
 from edge_agent.errors import ServiceError
+from edge_agent.front import Front
 from edge_agent.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -51,6 +52,13 @@ async def _start(service: Service, stack: contextlib.AsyncExitStack) -> str:
         where.append(str(path))
     public = web.metrics_application(engine, counts, config, metrics)
     where += [f"{address}/metrics" for address in await _open(public, config.serve.metrics_listen, service, stack)]
+    if config.mqtt.host:
+        from edge_agent.mqtt import Mqtt
+
+        bridge = Mqtt(Front(engine, counts, config, capture))
+        bridge.start()
+        stack.push_async_callback(bridge.stop)
+        where.append(f"mqtt {config.mqtt.host}:{config.mqtt.port}")
     return ", ".join(where) or "no socket"
 
 

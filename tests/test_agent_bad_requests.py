@@ -1,0 +1,136 @@
+"""Bad requests get a 4xx with a reason, never a 5xx; a real server, real connections."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from tests.agent_http import Agent, npy, serving
+from tests.agent_serving import device, installed
+
+SHAPE = (2, 16)
+RAW, NPY = "application/octet-stream", "application/x-npy"
+ZEROS = np.zeros(SHAPE).tolist()
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
+    config = device(tmp_path_factory.mktemp("agent"), serve={"body_limit_mb": 0.1, "request_timeout_s": 0.5})
+    with serving(config, installed(config)) as running:
+        yield running
+
+
+def samples(count: int) -> np.ndarray:
+    return np.random.default_rng(count).normal(size=(count, *SHAPE)).astype(np.float32)
+
+
+DEEP = b'{"inputs": ' + b"[" * 30000 + b"]" * 30000 + b"}"
+# body, content type, status, words of the problem
+BAD = {
+    "no JSON": (b"{", "application/json", 400, "no JSON"),
+    "empty": (b"", "application/json", 400, "no JSON"),
+    "not UTF-8": (b'{"inputs": "\xff"}', "application/json", 400, "utf-8"),
+    "UTF-16": (json.dumps({"input": ZEROS}).encode("utf-16"), "application/json", 400, "utf-8"),
+    "nested deeply": (DEEP, "application/json", 400, "recursion"),
+    "NaN": (b'{"input": [NaN]}', "application/json", 400, "NaN is no JSON number"),
+    "Infinity": (b'{"input": [-Infinity]}', "application/json", 400, "-Infinity is no JSON number"),
+    "a name twice": (b'{"input": [1], "input": [1]}', "application/json", 400, "twice"),
+    "a list": (b"[1, 2]", "application/json", 422, "no object"),
+    "unknown name": ({"input": ZEROS, "inputz": 1}, None, 422, "unknown names"),
+    "both names": ({"input": ZEROS, "inputs": [ZEROS]}, None, 422, "exactly one"),
+    "no name": ({}, None, 422, "exactly one"),
+    "empty batch": ({"inputs": []}, None, 422, "another shape"),
+    "no batch axis": ({"inputs": ZEROS}, None, 422, "another shape"),
+    "wrong shape": ({"inputs": [[[0, 0]]]}, None, 422, "another shape"),
+    "ragged": ({"inputs": [[[0, 0], [0]]]}, None, 422, "different lengths"),
+    "text": ({"inputs": [[["1.0"] * 16] * 2]}, None, 422, "no number"),
+    "null": ({"inputs": [[[None] * 16] * 2]}, None, 422, "no number"),
+    "bool": ({"inputs": [[[True] + [0.5] * 15] * 2]}, None, 422, "no nested list of numbers"),
+    "an object": ({"inputs": {"a": 1}}, None, 422, "no nested list of numbers"),
+    "objects": ({"inputs": [[[{}] * 16] * 2]}, None, 422, "no number"),
+    "beyond float32": ({"inputs": [[[1e39] * 16] * 2]}, None, 422, "no finite float32"),
+    "a huge integer": (b'{"input": [' + b"9" * 9000 + b"]}", "application/json", 422, "another shape"),
+    "huge integers": (
+        b'{"inputs": [[[' + b",".join([b"9" * 400] * 16) + b"],[" + b",".join([b"0"] * 16) + b"]]]}",
+        "application/json",
+        422,
+        "no finite float32",
+    ),
+    "not whole samples": (bytes(127), RAW, 422, "not whole samples"),
+    "no bytes": (b"", RAW, 422, "not whole samples"),
+    "NaN in binary": (np.full((1, *SHAPE), np.nan, "<f4").tobytes(), RAW, 422, "no finite float32"),
+    "no npy": (b"\x93NUMPY", NPY, 400, "no .npy"),
+    "npy with a strange header": (b"\x93NUMPY\x01\x00\x10\x00" + b"(" * 16, NPY, 400, "no .npy"),
+    "npy of doubles": (npy(np.zeros((1, *SHAPE))), NPY, 422, "another type"),
+    "npy of objects": (npy(np.array([{}, None])), NPY, 422, "another type"),
+    "npy cut": (npy(samples(2))[:-1], NPY, 422, "not whole"),
+    "npy that promises much": (npy(samples(1)).replace(b"(1, 2", b"(9, 2"), NPY, 422, "not whole"),
+    "another type": (b"x", "text/plain", 415, "no such content type"),
+    "no type": (b"x", None, 415, "no such content type"),
+    "another charset": (b"{}", "application/json; charset=latin-1", 415, "encoded"),
+    "too large": (bytes(200_000), RAW, 413, "too large"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_request_gets_a_reason(agent: Agent, name: str) -> None:
+    body, kind, status, words = BAD[name]
+
+    answer = agent.ask("POST", "/predict", body, kind)
+
+    assert (answer.status, answer.headers["content-type"]) == (status, "application/problem+json")
+    problem = answer.json
+    assert words in problem["detail"]
+    assert (problem["status"], problem["type"]) == (status, "about:blank")
+    assert problem["title"]
+    assert agent.ask("POST", "/predict", {"input": ZEROS}).status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "allow"),
+    [("GET", "/nothing", 404, None), ("GET", "/predict", 405, "POST"), ("DELETE", "/metrics", 405, "GET,HEAD"),
+     ("GET", "/samples", 404, None), ("POST", "/../etc/passwd", 404, None)],
+)  # fmt: skip
+def test_what_is_not_there(agent: Agent, method: str, path: str, status: int, allow: str | None) -> None:
+    answer = agent.ask(method, path)
+
+    assert (answer.status, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert answer.headers.get("allow") == allow
+    assert path in answer.json["detail"]
+
+
+HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(50), 400),
+        (b"GET / HTTP/9.9.9\r\n\r\n", 400),
+        (b"GET /" + b"a" * 20000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (HEAD + b"Content-Length: -1\r\n\r\n", 400),
+        (HEAD + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (HEAD + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\nzz\r\n", 400),
+        (HEAD + b"Connection: close\r\n\r\n", 411),
+        (HEAD + b"Content-Encoding: gzip\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}", 415),
+        (HEAD + b"Content-Length: 100\r\n\r\n{", 408),
+        (HEAD + b"Content-Length: 999999999999\r\n\r\n{", 413),
+        (HEAD + b"Expect: much\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}", 417),
+    ],
+)
+def test_garbage_and_slow_clients(agent: Agent, data: bytes, status: int) -> None:
+    assert agent.raw(data).split(b" ", 2)[1] == str(status).encode()
+    assert agent.ask("GET", "/readyz").status == 200
+
+
+@pytest.mark.parametrize("data", [b"", b"GET /heal", HEAD])
+def test_a_client_that_says_nothing_more_is_cut_off(agent: Agent, data: bytes) -> None:
+    before = time.monotonic()
+
+    assert agent.raw(data) == b""
+
+    assert time.monotonic() - before < 30
