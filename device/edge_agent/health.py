@@ -20,7 +20,7 @@ IDLE_PROBE_S = 5.0  # between golden samples when nothing is on trial
 
 @dataclass
 class Watch:
-    """What is seen of the loaded release, in seconds of a clock that nobody sets."""
+    """What is seen of the loaded release, in seconds of a clock that nobody sets. `alive`: its last answer, or 0."""
 
     loaded: float
     unhealthy: float
@@ -29,10 +29,14 @@ class Watch:
     errors: int = 0
     wrong: str = ""
 
+    @property
+    def silent_s(self) -> float:
+        return time.monotonic() - max(self.alive, self.loaded)
+
     @staticmethod
     def now() -> Watch:
         moment = time.monotonic()
-        return Watch(moment, moment, moment)
+        return Watch(moment, moment, 0.0)
 
 
 class Health:
@@ -65,7 +69,7 @@ class Health:
     @property
     def silent_s(self) -> float:
         """Seconds since the last answer, of a request or of a probe."""
-        return time.monotonic() - self._watch.alive
+        return self._watch.silent_s
 
     def _swapped(self, loaded: Loaded) -> None:
         self._watch = Watch.now()
@@ -76,8 +80,8 @@ class Health:
         self._watch.alive = time.monotonic()
 
     def _failed(self, error: InferenceError, loaded: Loaded) -> None:
-        self._watch.errors += 1
-        self._watch.alive = self._watch.unhealthy = time.monotonic()
+        self._watch.errors += 1  # no sign of life: one that came too late is an error too
+        self._watch.unhealthy = time.monotonic()
 
     async def probe(self) -> None:
         """One golden sample, through the queue and the thread that requests take."""
@@ -108,7 +112,7 @@ class Health:
 
     def _late(self, watch: Watch) -> None:
         """No golden sample came back. Where nothing else did either, the model hangs: else it is busy."""
-        silent = time.monotonic() - watch.alive
+        silent = watch.silent_s
         if silent < self._hang_s:
             return
         watch.unhealthy = time.monotonic()
