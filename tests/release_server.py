@@ -24,10 +24,10 @@ class Handler(BaseHTTPRequestHandler):
             path = "/" + path.split("/", 3)[3]
         self.server.requests.append((path, dict(self.headers)))
         file = self.server.folder / path.lstrip("/")
-        told = self.server.told[path.rpartition("/")[2].split(".")[-2 if path.endswith(".json") else 1]]
+        told = self.server.told[_kind(path)]
         answer = told.pop(0) if len(told) > 1 else (told[0] if told else right)
         try:
-            answer(self, file.read_bytes() if file.is_file() else b"")
+            answer(self, file.read_bytes() if file.is_file() else self.server.otherwise)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
 
@@ -43,8 +43,17 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+def _kind(path: str) -> str:
+    """`timestamp` of timestamp.json, `snapshot` of 2.snapshot.json, `digits` of <digest>.digits.tar.zst."""
+    parts = path.rpartition("/")[2].split(".")
+    return parts[-2 if path.endswith(".json") else 1] if len(parts) > 1 else ""
+
+
 class ReleaseServer(ThreadingHTTPServer):
-    """`told[kind]`: the answers for `timestamp`, `root`, `digits`... one after the other, the last for ever."""
+    """`told[kind]`: the answers for `timestamp`, `root`, `digits`... one after the other, the last for ever.
+
+    `otherwise`: what a file has that is not in the folder; without content there is none.
+    """
 
     daemon_threads = True
 
@@ -53,6 +62,7 @@ class ReleaseServer(ThreadingHTTPServer):
         self.folder, self.sent = folder, 0
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.told: dict[str, list[Answer]] = defaultdict(list)
+        self.otherwise = b""
         self.over = threading.Event()
         if tls:
             self.socket = tls.wrap_socket(self.socket, server_side=True)
