@@ -1,0 +1,278 @@
+"""What the agent counts: its report, its Prometheus metrics, and what of it survives a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from edge_agent.config import Config
+from edge_agent.counts import Counts
+from edge_agent.drift import LEAST_SHARE, Bins, bin_counts, features, null_quantile, psi
+from edge_agent.engine import Engine, Loaded
+from edge_agent.metrics import Metrics
+from edge_agent.tally import BUCKETS, Durations
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+from scipy import stats
+
+from tests.agent_http import serving
+from tests.agent_serving import RELEASE, Backend, behaving, device, installed, run
+from tests.requirements import need_program
+
+SHAPE = (2, 16)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return device(tmp_path)
+
+
+def samples(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, *SHAPE)).astype(np.float32)
+
+
+def values(counts: Counts) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Every sample of the exposition by its name and labels."""
+    text = Metrics(counts).render()[0].decode()
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def counted(config: Config, *releases: Loaded, x: np.ndarray) -> Counts:
+    """Counts after each release has answered every sample of `x`, in requests of 1, 2, 3, ... samples."""
+    counts = Counts(config)
+
+    async def main() -> None:
+        engine = Engine(config.serve)
+        counts.attach(engine)
+        for loaded in releases:
+            await engine.swap(loaded)
+            row, size = 0, 1
+            while row < len(x):
+                counts.answered(await engine.predict(x[row : row + size]))
+                row, size = row + size, size % 7 + 1
+        await engine.close()
+
+    run(main)
+    return counts
+
+
+def test_the_report_is_what_the_answers_were(config: Config) -> None:
+    loaded, x = installed(config), samples(500)
+
+    report = counted(config, loaded, x=x).report()
+
+    y = loaded.model.predict(x)
+    classes = np.bincount(y.argmax(axis=1), minlength=3)
+    assert report["predictions"] == dict(zip(loaded.classes, classes.tolist(), strict=True))
+    assert report["confidence_mean"] == pytest.approx(y.max(axis=1).mean(), rel=1e-5)
+    assert (report["release"], report["model_sha256"]) == (RELEASE, loaded.sha256)
+    assert (report["inferences"], report["errors"], report["error_share"]) == (500, 0, 0.0)
+    assert 0 < report["latency_s"]["p50"] <= report["latency_s"]["p95"] <= report["latency_s"]["p99"] < 5
+    assert loaded.reference is not None
+    for column, feature in enumerate(loaded.reference["features"]):
+        counts = bin_counts(features(x)[:, column], feature["edges"])
+        p, q = np.maximum(counts / 500, LEAST_SHARE), np.maximum(feature["ratios"], LEAST_SHARE)
+        found = report["drift"][feature["name"]]
+        assert found == {"psi": pytest.approx(float(((p - q) * np.log(p / q)).sum())), "n": 500}
+    json.dumps(report)
+
+
+def test_metrics_agree_with_the_report(config: Config) -> None:
+    loaded, x = installed(config), samples(300)
+    counts = counted(config, loaded, x=x)
+
+    found = values(counts)
+
+    which = (("release", RELEASE), ("target", "onnx-fp32"))
+    assert found["edge_agent_inferences_total", which] == 300
+    info = (*which[:1], ("runtime", "onnxruntime"), ("sha256", loaded.sha256), *which[1:])
+    assert found["edge_agent_model_info", info] == 1
+    y = loaded.model.predict(x)
+    for i, name in enumerate(loaded.classes):
+        assert found["edge_agent_predictions_total", (("class", name),)] == (y.argmax(axis=1) == i).sum()
+    for edge in (0.5, 0.75, 0.9):
+        bucket = found["edge_agent_prediction_confidence_ratio_bucket", (("le", str(edge)),)]
+        assert bucket == (y.max(axis=1) < edge).sum()
+    assert loaded.reference is not None
+    for column, feature in enumerate(loaded.reference["features"]):
+        expected = bin_counts(features(x)[:, column], feature["edges"])
+        for number, (count, ratio) in enumerate(zip(expected, feature["ratios"], strict=True)):
+            labels = (("bin", str(number)), ("feature", feature["name"]))
+            assert found["edge_agent_feature_bin_total", labels] == count
+            assert found["edge_agent_feature_reference_ratio", labels] == ratio
+    requests = counts.tally.latency if counts.tally else Durations()
+    assert found["edge_agent_inference_duration_seconds_count", ()] == sum(requests.counts)
+    assert found["edge_agent_device_memory_bytes", ()] > 0
+    assert found["process_resident_memory_bytes", ()] > 0
+
+
+def test_the_number_of_series_does_not_grow(config: Config) -> None:
+    """Whatever clients send, and however many releases come: labels are bounded."""
+    with serving(config, installed(config)) as agent:
+        agent.ask("POST", "/predict", {"input": np.zeros(SHAPE).tolist()})
+        for path in ("/nothing", "/metrics"):
+            agent.ask("GET", path)
+        agent.ask("GET", "/metrics")
+        before = len(values(agent.counts))
+        for number in range(30):
+            agent.ask("GET", f"/nothing/{number}")
+            agent.ask(f"METHOD{number}", "/nothing")
+        assert len(values(agent.counts)) <= before + 2
+        following = installed(config, "pump@2.0.0", seed=2)
+        agent.call(agent.engine.swap(following))
+        assert len(values(agent.counts)) <= before + 2
+        assert ("edge_agent_inferences_total", (("release", RELEASE), ("target", "onnx-fp32"))) not in values(
+            agent.counts
+        )
+
+
+def test_promtool_has_nothing_to_say(config: Config) -> None:
+    promtool = need_program("promtool", "prometheus")
+    with serving(device(config.layout.state / "b", capture={"enabled": True}), installed(config)) as agent:
+        agent.ask("POST", "/predict", {"input": np.zeros(SHAPE).tolist()})
+        answer = agent.ask("GET", "/metrics")
+        openmetrics = agent.ask("GET", "/metrics", Accept="application/openmetrics-text; version=1.0.0")
+
+    said = subprocess.run([promtool, "check", "metrics"], input=answer.content, capture_output=True)
+
+    assert (said.returncode, said.stdout + said.stderr) == (0, b"")
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert openmetrics.headers["content-type"].startswith("application/openmetrics-text")
+    assert openmetrics.content.endswith(b"# EOF\n")
+
+
+def test_late_answers_belong_to_the_release_that_gave_them(config: Config) -> None:
+    first = installed(config)
+    slow = Backend(lambda x: x[:, 0, :3], held=True)
+    counts = Counts(config)
+
+    async def main() -> None:
+        engine = Engine(config.serve)
+        counts.attach(engine)
+        await engine.swap(behaving(first, slow))
+        late = asyncio.ensure_future(engine.predict(samples(5)))
+        await asyncio.to_thread(slow.entered.wait, 30)
+        swapping = asyncio.ensure_future(engine.swap(first))
+        await asyncio.sleep(0)
+        await engine.predict(samples(2))
+        slow.go.set()
+        await swapping
+        assert (await late).release == "other@1.0.0"
+        await engine.close()
+
+    run(main)
+    assert (counts.report()["release"], counts.report()["inferences"]) == (RELEASE, 2)
+
+
+def test_counts_survive_a_restart_but_not_another_release(config: Config) -> None:
+    loaded = installed(config)
+    counts = counted(config, loaded, x=samples(50))
+    counts.save(counts.snapshot())
+    assert counts.snapshot() is None
+
+    again = counted(config, loaded, x=samples(7))
+    other = counted(config, installed(config, "pump@2.0.0", seed=2), x=samples(7))
+
+    before, after = counts.report(), again.report()
+    assert (after["inferences"], after["restarts"], after["since"]) == (57, 1, before["since"])
+    assert sum(after["predictions"].values()) == after["drift"]["current.std"]["n"] == 57
+    assert (other.report()["inferences"], other.report()["restarts"]) == (7, 0)
+
+
+def test_going_back_counts_from_zero(config: Config) -> None:
+    loaded, other = installed(config), installed(config, "pump@2.0.0", seed=2)
+    counts = counted(config, loaded, other, loaded, x=samples(9))
+
+    assert counts.report()["inferences"] == 9
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"schema_version": 1}', b"\xff", b"null"])
+def test_counts_that_nobody_wrote_are_not_believed(config: Config, content: bytes) -> None:
+    loaded = installed(config)
+    config.layout.counts.write_bytes(content)
+
+    assert counted(config, loaded, x=samples(3)).report()["inferences"] == 3
+
+
+def test_counts_are_kept_when_the_service_ends(config: Config) -> None:
+    counts = counted(config, installed(config), x=samples(3))
+
+    async def main() -> None:
+        keeping = asyncio.ensure_future(counts.keep())
+        await asyncio.sleep(0)
+        keeping.cancel()
+        await keeping
+
+    run(main)
+    assert json.loads(config.layout.counts.read_bytes())["inferences"] == 3
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(1e-6, 20), min_size=1, max_size=300))
+def test_durations(seconds: list[float]) -> None:
+    durations = Durations()
+    for value in seconds:
+        durations.add(value)
+
+    for bound, count in durations.cumulative():
+        assert count == sum(value <= float(bound) for value in seconds)
+    for share in (0.5, 0.95, 0.99):
+        exact = float(np.quantile(seconds, share, method="inverted_cdf"))
+        found = durations.quantile(share)
+        assert found is not None
+        if exact < BUCKETS[-1]:
+            assert exact / 1.7 <= found <= exact * 1.7
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_bins_of_many_features_are_those_of_each(data: Any) -> None:
+    number = st.floats(-5, 5, allow_nan=False).map(lambda value: round(value, 1))
+    edges = data.draw(st.lists(st.lists(number, max_size=4, unique=True).map(sorted), min_size=1, max_size=3))
+    row = st.lists(number, min_size=len(edges), max_size=len(edges))
+    found = np.array(data.draw(st.lists(row, min_size=1, max_size=8)))
+
+    bins = Bins(edges)
+
+    counts = bins.counts(bins.find(found))
+    for column, own in enumerate(edges):
+        assert counts[column, : len(own) + 1].tolist() == bin_counts(found[:, column], own).tolist()
+
+
+def test_psi_and_what_it_is_by_chance() -> None:
+    assert psi([0.5, 0.5], [10, 10]) == 0.0
+    assert psi([0.5, 0.5], [0, 0]) == 0.0
+    assert psi([0.5, 0.5], [3, 1]) == pytest.approx(0.25 * np.log(3))
+    assert psi([1.0, 0.0], [0, 7]) == pytest.approx(2 * (1 - LEAST_SHARE) * np.log(1 / LEAST_SHARE))
+    for size in (2, 4, 10, 20):
+        exact = stats.chi2.ppf(0.99, size - 1) * (1 / 200 + 1 / 1000)
+        assert null_quantile(size, 200, 1000) == pytest.approx(exact, rel=0.04)
+
+
+def test_counting_costs_little(config: Config) -> None:
+    """Beside the answer itself: counted, remembered for feedback, its features binned. Measured: see the docs."""
+    loaded, x = installed(config), samples(1)
+    y = loaded.model.predict(x)
+    counts = Counts(config)
+    counts.begin(loaded)
+    best = min(_per_call(lambda: counts._answered(x, y, 1e-4, loaded)) for _ in range(5))
+
+    assert best < 50e-6
+
+
+def _per_call(call: Any, times: int = 2000) -> float:
+    started = time.perf_counter()
+    for _ in range(times):
+        call()
+    return (time.perf_counter() - started) / times
