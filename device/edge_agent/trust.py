@@ -14,6 +14,7 @@ from typing import Any
 
 from tuf.api.metadata import TargetFile
 
+from edge_agent import durable
 from edge_agent.config import Config
 from edge_agent.errors import ConfigurationError, NoReleaseError, StorageError, TrustError
 from edge_agent.fetch import Progress
@@ -82,7 +83,7 @@ class Repository:
         Returns the time at which all of it was current, for `State.trusted_time`. A refresh that fails gives none: a
         clock that is far ahead must not push that time forward, or the device would refuse everything ever after.
         """
-        self.layout.state.mkdir(parents=True, exist_ok=True)
+        durable.make_directory(self.layout.state)
         return self.client.refresh()
 
     def find(self, release: str) -> Offer:
@@ -110,7 +111,7 @@ class Repository:
         `progress(bytes, of)` after each chunk. Raises StorageError before the first request where it has no room.
         """
         info, incoming = self._found[offer.sha256], self.layout.incoming
-        incoming.mkdir(parents=True, exist_ok=True)
+        durable.make_directory(incoming)
         archive, partial = incoming / f"{offer.release}.tar.zst", partial_of(info, incoming)
         for other in incoming.glob(".*.partial*"):
             if not partial.is_file() or not other.name.startswith(partial.name):

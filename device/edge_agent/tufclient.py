@@ -154,9 +154,7 @@ class Client:
         for name in sorted(found, key=lambda name: (len(name.parts) == 1, rank.get(name.name, len(ORDER)), str(name))):
             content, path = (self._work / name).read_bytes(), self.metadata / name
             if path.is_symlink() or not path.is_file() or path.read_bytes() != content:
-                if not path.parent.is_dir():
-                    path.parent.mkdir(parents=True)
-                    durable.sync_directory(path.parent.parent)
+                durable.make_directory(path.parent)
                 durable.write_file(path, content, faults="trust")
 
     @contextlib.contextmanager
