@@ -91,6 +91,24 @@ def test_a_device_that_stumbles_is_asked_again(workspace: Path, web: WebServer) 
     assert len(taken("fleet")) == 2
 
 
+def test_a_label_may_be_the_name_of_its_class(workspace: Path, web: WebServer) -> None:
+    url = device(web, "pi-1", sample(1, "faulty"), sample(2, "0"), sample(3, "normal"))
+    configure(workspace, fleet=source({"pi-1": url}))
+
+    succeed()
+
+    assert taken("fleet")["state"].to_pylist() == ["1", "0", "0"]
+
+
+def test_a_label_of_two_meanings_is_refused(
+    workspace: Path, web: WebServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = SERIES | {"classes": {"0": "1", "1": "2"}}
+    configure(workspace, data=data, fleet=source({"pi-1": device(web, "pi-1", sample(1, "1"))}))
+
+    assert "one class's label and another one's name" in refuse(capsys)
+
+
 def test_every_silent_device_is_named(workspace: Path, web: WebServer, capsys: pytest.CaptureFixture[str]) -> None:
     urls = {name: device(web, name, sample(1)) for name in ("pi-1", "pi-2", "pi-3")}
     web.fail("/pi-1/samples", *[Stall(0)] * 3)

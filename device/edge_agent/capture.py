@@ -27,7 +27,7 @@ __all__ = ["Capture", "export", "since_of"]
 
 log = logging.getLogger(__name__)
 
-WAITING = 64
+WAITING_BYTES = 16_000_000  # what may wait for the disk
 Record = tuple[dict[str, Any], bytes]
 
 
@@ -40,7 +40,9 @@ class Capture:
         self.dropped = 0
         self._ring: Ring | None = None
         self._kept: OrderedDict[str, None] = OrderedDict()
-        self._queue: queue.Queue[Record | threading.Event | None] = queue.Queue(WAITING)
+        self._queue: queue.SimpleQueue[Record | threading.Event | None] = queue.SimpleQueue()
+        self._waiting = 0
+        self._lock = threading.Lock()
         self._recent: Recent | None = None
         self._random = random.Random()  # noqa: S311 - which samples are kept is no secret
         self._thread = threading.Thread(target=self._write, name="capture", daemon=True)
@@ -108,10 +110,12 @@ class Capture:
         return self._recent.add(x)
 
     def _put(self, record: Record) -> None:
-        try:
-            self._queue.put_nowait(record)
-        except queue.Full:
-            self.dropped += 1
+        with self._lock:
+            if self._waiting and self._waiting + len(record[1]) > WAITING_BYTES:
+                self.dropped += 1
+                return
+            self._waiting += len(record[1]) + 1
+        self._queue.put(record)
 
     def _write(self) -> None:
         said = False
@@ -119,6 +123,8 @@ class Capture:
             if isinstance(item, threading.Event):
                 item.set()
                 continue
+            with self._lock:
+                self._waiting -= len(item[1]) + 1
             try:
                 if self._ring is None:
                     rules, folder = self.rules, self.config.layout.samples

@@ -2,8 +2,8 @@
 
 It is a row of segments, `<number>.seg`; each is a row of records, only ever appended to:
 
-    magic "EAS1", length of the content, its CRC-32, length of the JSON that it begins with (little-endian uint32),
-    the content: JSON, then float32 values of the sample in C order (none for a label that came later)
+    magic "EAS1", length of the content, length of the JSON that it begins with, CRC-32 of these two numbers and the
+    content (little-endian uint32); the content: JSON, then the sample's float32 values in C order (none for a label)
 
 A segment is flushed to the disk when it is full, and at the end. A power cut costs at most what the last one held: a
 record that is not whole ends its segment, and the next start begins a new one.
@@ -52,7 +52,7 @@ class Ring:
         """Write one record. Raises OSError; then the segment ends before it."""
         text = json.dumps(described, separators=(",", ":")).encode()
         content = text + values
-        record = HEAD.pack(MAGIC, len(content), zlib.crc32(content), len(text)) + content
+        record = HEAD.pack(MAGIC, len(content), len(text), _checksum(len(content), len(text), content)) + content
         try:
             if self._stream is None:
                 self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -116,10 +116,14 @@ def records(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
         return  # it went while others were read: the ring turned
     with stream:
         while len(head := stream.read(HEAD.size)) == HEAD.size:
-            magic, length, checksum, text = HEAD.unpack(head)
+            magic, length, text, checksum = HEAD.unpack(head)
             if magic != MAGIC or text > length or length > LARGEST:
                 return
             content = stream.read(length)
-            if len(content) != length or zlib.crc32(content) != checksum:
+            if len(content) != length or _checksum(length, text, content) != checksum:
                 return
             yield json.loads(content[:text]), content[text:]
+
+
+def _checksum(length: int, text: int, content: bytes) -> int:
+    return zlib.crc32(content, zlib.crc32(struct.pack("<II", length, text)))

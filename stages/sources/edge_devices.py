@@ -2,7 +2,8 @@
 
 `GET {url}/samples?since=<RFC 3339 time>` answers `application/x-ndjson`: one JSON object per line with
 `id`, `time`, `label` (null until somebody said what it was), `group` (optional; the device's name otherwise)
-and `values`: for series an object channel -> number, for images and audio the flat list of the sample.
+and `values`: for series an object channel -> number, for images and audio the flat list of the sample. A label is a
+value of the label column or the name of its class, which is all that a device knows.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections.abc import Mapping
 from datetime import UTC
 from typing import Any
 
@@ -74,6 +76,7 @@ def row(line: bytes, device: str, url: str, context: Context) -> dict[str, Any] 
     try:
         sample = json.loads(line)
         label, values, time, number = sample["label"], sample["values"], sample["time"], sample["id"]
+        label = label_of(label, data.classes)
         columns = dict(values) if data.kind == "series" else {"values": [float(value) for value in values]}
     except (ValueError, KeyError, TypeError) as error:
         raise context.error(
@@ -84,3 +87,13 @@ def row(line: bytes, device: str, url: str, context: Context) -> dict[str, Any] 
     return {"id": number, "time": time, data.group: sample.get("group") or device, data.label: label, **columns} | (
         {data.time: time} if data.time else {}
     )
+
+
+def label_of(label: Any, classes: Mapping[str, str]) -> Any:
+    """What the label column holds for `label`. Raises ValueError where a class is named as another one's label."""
+    named = [value for value, name in classes.items() if name == label]
+    if len(named) != 1 or named[0] == label:
+        return label
+    if label in classes:
+        raise ValueError(f"label {label!r} is one class's label and another one's name")
+    return named[0]
