@@ -159,9 +159,9 @@ def _run(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         yield status(config)
         return
     if options.command == "samples":
-        from edge_agent import capture
+        from edge_agent import samples
 
-        yield capture.export(config, options.file)
+        yield samples.export(config, options.file)
         return
     yield from _operate(options, config)
 

@@ -6,6 +6,7 @@ import time
 from typing import TextIO
 
 WIDTH = 30
+REDRAW_S = 0.1
 EVERY_S = 5.0  # between two lines where nobody watches a bar
 
 
@@ -41,8 +42,11 @@ class Progress:
 
     def _show(self, done: int, total: int, text: str) -> None:
         if self._terminal:
+            if time.monotonic() < self._next and done < total and self._open:
+                return
+            self._next = time.monotonic() + REDRAW_S
             filled = WIDTH * min(done, total) // max(total, 1)
-            print(f"\r[{'#' * filled}{'.' * (WIDTH - filled)}] {text} ", end="", file=self._out, flush=True)
+            print(f"\r[{'#' * filled}{'.' * (WIDTH - filled)}] {text}\x1b[K", end="", file=self._out, flush=True)
             self._open = True
             if done >= total:
                 self.end()

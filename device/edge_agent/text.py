@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from edge_agent.progress import size
+
 Result = dict[str, Any]
 
 
@@ -164,7 +166,10 @@ def shadow(result: Result) -> str:
 
 
 def samples(result: Result) -> str:
-    return _table(list(_flat(result)))
+    return (
+        f"{result['samples']} samples, {result['labelled']} of them labelled, are in {result['file']} "
+        f"({size(result['size_bytes'])}, {result['lines']} lines)"
+    )
 
 
 def _table(rows: list[tuple[str, Any]]) -> str:
