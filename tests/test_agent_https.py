@@ -16,7 +16,7 @@ from edge_agent.errors import SourceError
 from edge_agent.state import State
 from edge_agent.trust import Repository
 
-from tests.release_server import ReleaseServer, serving
+from tests.release_server import Answer, ReleaseServer, breaks_off_after, drips, drips_headers, right, serving, silent
 from tests.tuf_repository import CONTENT, TufRepository
 
 RELEASE = "digits@1.2.0"
@@ -61,7 +61,7 @@ def server(published: TufRepository, certificate: Path) -> Iterator[ReleaseServe
 
 
 def fetched(repository: TufRepository, state: Path, url: str) -> bytes:
-    device = Repository(repository.config(state, url), State())
+    device = Repository(repository.config(state, url, timeout_s=0.5), State())
     device.refresh()
     return device.download(device.find(RELEASE)).read_bytes()
 
@@ -88,3 +88,27 @@ def test_another_name_than_the_certificate_has_is_refused(
     with pytest.raises(SourceError, match="TLS failed"):
         fetched(published, tmp_path / "device", server.url.replace("localhost", "127.0.0.1"))
     assert server.requests == []
+
+
+@pytest.mark.parametrize("answer", [drips, drips_headers, silent])
+def test_a_slow_server_is_given_up_here_too(
+    published: TufRepository,
+    server: ReleaseServer,
+    certificate: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Answer,
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    server.told["digits"] = [answer]
+    with pytest.raises(SourceError, match=r"3 time\(s\)"):
+        fetched(published, tmp_path / "device", server.url)
+
+
+def test_a_broken_download_goes_on_here_too(
+    published: TufRepository, server: ReleaseServer, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    server.told["digits"] = [breaks_off_after(50_000), right]
+    assert fetched(published, tmp_path / "device", server.url) == CONTENT
+    assert server.ranges() == [None, "bytes=50000-"]

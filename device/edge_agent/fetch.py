@@ -198,6 +198,8 @@ class Fetcher(FetcherInterface):
                 # A certificate does not become valid by asking again.
                 raise UnreachableError(url, f"TLS failed ({reason})") from None
             raise _BrokenError(_short(reason)) from None
+        except ValueError as error:  # TLS that the watch cut
+            raise _BrokenError(str(error)) from None
 
     def _answer(
         self, response: urllib3.BaseHTTPResponse, content: BinaryIO, limit: int, validator: Validator | None
@@ -240,7 +242,7 @@ class Fetcher(FetcherInterface):
                     watch.add(len(chunk))
                     left = None if left is None else left - len(chunk)
                     yield chunk
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:  # ValueError: TLS that the watch cut
             raise _BrokenError(self._slow if watch.slow else _short(error)) from None
         if watch.slow:
             raise _BrokenError(self._slow)
