@@ -12,6 +12,8 @@ EVERY_S = 5.0  # between two lines where nobody watches a bar
 
 def size(number: int) -> str:
     """Bytes for a person."""
+    if number < 1000:
+        return f"{number} bytes"
     return f"{number / 1e6:.1f} MB" if number >= 1e6 else f"{number / 1e3:.1f} kB"
 
 

@@ -140,8 +140,17 @@ def _flat(value: Any, path: str = "") -> Any:
     if isinstance(value, dict):
         for key, part in value.items():
             yield from _flat(part, f"{path}.{key}" if path else str(key))
+    elif path == "http":
+        for line in value:
+            yield f"http {line['method']} {line['path']} {line['code']}", line["count"]
     else:
-        yield path, "none" if value is None else value
+        yield path, _shown(value)
+
+
+def _shown(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def shadow(result: Result) -> str:
