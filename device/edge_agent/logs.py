@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 
 JOURNAL = "/run/systemd/journal/socket"
@@ -27,15 +28,21 @@ def event(name: str, message: str, level: int = logging.INFO, **fields: object) 
     log.log(level, message, extra={"fields": {"event": name, **given}})
 
 
-def setup(level: int = logging.INFO, journal: str = JOURNAL) -> logging.Handler:
-    """Send what `log`, and warnings of libraries, say to where they are read. Returns the handler."""
-    handler = Journal(journal) if _in_journal() and Path(journal).exists() else logging.StreamHandler(sys.stderr)
-    if not isinstance(handler, Journal):
+def setup(journal: str | None = JOURNAL) -> logging.Handler:
+    """Send what `log`, and warnings of libraries, say to where they are read; `journal` None: never to journald.
+
+    Returns the handler.
+    """
+    handler: logging.Handler
+    if journal is not None and _in_journal() and Path(journal).exists():
+        handler = Journal(journal)
+    else:
+        handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(Text())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    log.setLevel(level)
+    log.setLevel(logging.INFO)
     return handler
 
 
@@ -49,14 +56,20 @@ def _in_journal() -> bool:
 
 
 class Text(logging.Formatter):
-    """`level=info event=loaded message="..." release=digits@1.2.0`: logfmt, values quoted where they need it."""
+    """`time=... level=info event=loaded message="..." release=digits@1.2.0`: logfmt (values quoted if needed)."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = dict(getattr(record, "fields", {}))
         message = record.getMessage()
         if record.exc_info:
             message += "\n" + self.formatException(record.exc_info)
-        parts = {"level": record.levelname.lower(), "event": fields.pop("event", record.name), "message": message}
+        moment = datetime.fromtimestamp(record.created, timezone.utc)
+        parts = {
+            "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "event": fields.pop("event", record.name),
+            "message": message,
+        }
         return " ".join(f"{key}={_quoted(value)}" for key, value in {**parts, **fields}.items())
 
 

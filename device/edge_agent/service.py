@@ -35,7 +35,7 @@ RETRY_S = 30.0  # until a release that could not be loaded is tried again
 
 def serve(config: Config, systemd: bool = True) -> None:
     """Until SIGTERM or SIGINT. Raises AgentError where it cannot boot, or hangs without systemd to see it."""
-    logs.setup()
+    logs.setup(logs.JOURNAL if systemd else None)
     if not systemd:
         os.environ.pop("NOTIFY_SOCKET", None)
     asyncio.run(Service(config, systemd).run())
