@@ -151,8 +151,8 @@ class Lab:
             hosts = {device.name: {"ansible_host": device.address} for device in devices}
             groups[f"wave_{wave}"] = {"hosts": hosts, "vars": {"wave": wave}}
         (self.inventory / "group_vars").mkdir(parents=True, exist_ok=True)
-        hosts = {"all": {"children": {"devices": {"children": groups}}}}
-        (self.inventory / "hosts.yml").write_text(yaml.safe_dump(hosts, sort_keys=False))
+        tree = {"all": {"children": {"devices": {"children": groups}}}}
+        (self.inventory / "hosts.yml").write_text(yaml.safe_dump(tree, sort_keys=False))
         (self.inventory / "group_vars" / "all.yml").write_text(yaml.safe_dump(variables, sort_keys=False))
 
     def __exit__(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tests.lab.errors import LabError
 
-POOL = ipaddress.ip_network("10.213.0.0/16")
+POOL = ipaddress.IPv4Network("10.213.0.0/16")
 
 
 def ip(*arguments: str) -> str:
@@ -35,7 +35,7 @@ class Bridge:
 
     def device_address(self, index: int) -> ipaddress.IPv4Interface:
         """Of the device with this index, from 0; the prefix with it."""
-        return ipaddress.ip_interface(f"{self.subnet[10 + index]}/{self.subnet.prefixlen}")
+        return ipaddress.IPv4Interface(f"{self.subnet[10 + index]}/{self.subnet.prefixlen}")
 
     def create(self) -> None:
         ip("link", "add", self.name, "type", "bridge")

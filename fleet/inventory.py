@@ -1,0 +1,216 @@
+"""The fleet as declared: an Ansible inventory, read as Ansible reads it, checked, as typed objects.
+
+Devices are the hosts of the group `devices`. What this project reads of them, from any place where Ansible takes
+variables from (docs/fleet/inventory.md):
+
+    fleet         {name: NAME, development: true or false}
+    device_type   what a release names under `requirements.device_types`
+    wave          0 is the canaries; a rollout goes up from there
+    release       NAME@VERSION that the device shall run; absent: none is declared
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fleet.errors import InventoryError
+
+GROUP = "devices"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+RELEASE = re.compile(r"[a-z0-9][a-z0-9._-]*@[0-9]+\.[0-9]+\.[0-9]+([-+][0-9A-Za-z.+-]+)?")
+UNCHECKED = re.compile(r"StrictHostKeyChecking[= ]+(no|off|accept-new)|UserKnownHostsFile[= ]+/dev/null", re.IGNORECASE)
+TIMEOUT_S = 120
+
+
+@dataclass(frozen=True)
+class Device:
+    """One declared device. `variables`: all of Ansible's for it, merged, templates as they are written."""
+
+    name: str
+    address: str
+    type: str
+    wave: int
+    release: str | None
+    groups: tuple[str, ...]
+    variables: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """`development`: releases signed with development keys are accepted. Devices are sorted by wave and name."""
+
+    path: Path
+    name: str
+    development: bool
+    devices: tuple[Device, ...]
+
+    def waves(self) -> dict[int, tuple[Device, ...]]:
+        """Devices by wave, the canaries first."""
+        numbers = sorted({device.wave for device in self.devices})
+        return {number: tuple(each for each in self.devices if each.wave == number) for number in numbers}
+
+    def device(self, name: str) -> Device:
+        for device in self.devices:
+            if device.name == name:
+                return device
+        raise InventoryError(str(self.path), f"no device {name!r}", f"a host of the group {GROUP}", "see hosts.yml")
+
+
+def load(path: Path) -> Fleet:
+    """The fleet that an inventory declares. Raises InventoryError, which lists every fault by file, host and field."""
+    listed = listing(path)
+    hosts = _hosts(listed, GROUP)
+    variables = listed.get("_meta", {}).get("hostvars", {})
+    groups = _groups(listed)
+    check = _Check(path)
+    if not hosts:
+        check.fault("", "", f"no host in the group {GROUP}", f"at least one below {GROUP}: in hosts.yml")
+    devices = [check.device(host, groups.get(host, ()), variables.get(host, {})) for host in hosts]
+    fleets = [(host, variables.get(host, {}).get("fleet")) for host in hosts]
+    name, development = check.fleet(fleets)
+    check.whole(devices)
+    if check.faults:
+        lines = [f"  {line}" for line in dict.fromkeys(check.faults)]
+        raise InventoryError(
+            str(path), "\n".join([f"{len(lines)} fault(s)", *lines]), "what docs/fleet/inventory.md says", "mend them"
+        )
+    known = sorted((each for each in devices if each), key=lambda device: (device.wave, device.name))
+    return Fleet(path, name, development, tuple(known))
+
+
+def listing(path: Path) -> dict[str, Any]:
+    """What `ansible-inventory --list` says. Raises InventoryError."""
+    if not path.exists():
+        raise InventoryError(str(path), "not there", "an inventory's folder or file", "name one below inventory/")
+    command = [str(Path(sys.executable).with_name("ansible-inventory")), "--inventory", str(path), "--list"]
+    strict = {"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "true", "ANSIBLE_NOCOLOR": "true"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, **strict}, timeout=TIMEOUT_S, check=False
+    )
+    if done.returncode:
+        found = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise InventoryError(str(path), found, "an inventory that Ansible can read", "mend it")
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def _hosts(listed: Mapping[str, Any], group: str) -> list[str]:
+    """Of a group and of all groups below it."""
+    entry = listed.get(group, {})
+    below = [host for child in entry.get("children", ()) for host in _hosts(listed, child)]
+    return list(dict.fromkeys([*entry.get("hosts", ()), *below]))
+
+
+def _groups(listed: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for group in sorted(name for name in listed if name not in ("_meta", "all", "ungrouped")):
+        for host in _hosts(listed, group):
+            found[host] = (*found.get(host, ()), group)
+    return found
+
+
+class _Check:
+    """Collects every fault, each with the file that says the value."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.faults: list[str] = []
+
+    def fault(self, host: str, field: str, found: str, expected: str, groups: tuple[str, ...] = ()) -> None:
+        where = ": ".join(part for part in (origin(self.path, host, field, groups), host, field) if part)
+        self.faults.append(f"{where}: found {found}, expected {expected}")
+
+    def device(self, host: str, groups: tuple[str, ...], values: Mapping[str, Any]) -> Device | None:
+        before = len(self.faults)
+
+        def want(field: str, good: bool, expected: str) -> None:
+            if not good:
+                found = repr(values[field]) if field in values else "nothing"
+                self.fault(host, field, found, expected, groups)
+
+        wave, release, kind = values.get("wave"), values.get("release"), values.get("device_type")
+        if not NAME.fullmatch(host):
+            self.fault(host, "", repr(host), "letters, digits, '.', '_' and '-' in a device's name", groups)
+        want("wave", type(wave) is int and wave >= 0, "a whole number from 0")
+        want("device_type", isinstance(kind, str) and bool(NAME.fullmatch(kind)), "a name such as raspberry-pi-4")
+        want("release", release is None or bool(RELEASE.fullmatch(str(release))), "NAME@VERSION, as digits@1.2.0")
+        for field in ("ansible_ssh_common_args", "ansible_ssh_extra_args", "ansible_ssh_args"):
+            want(field, not UNCHECKED.search(str(values.get(field, ""))), "host keys that are checked")
+        if str(values.get("ansible_host_key_checking", "true")).lower() in ("false", "no", "0"):
+            want("ansible_host_key_checking", False, "host keys that are checked")
+        if len(self.faults) > before:
+            return None
+        assert isinstance(wave, int) and isinstance(kind, str)
+        address = str(values.get("ansible_host", host))
+        return Device(host, address, kind, wave, release, groups, values)
+
+    def fleet(self, said: list[tuple[str, Any]]) -> tuple[str, bool]:
+        """All devices must say the same."""
+        expected = "{name: NAME, development: true or false}, the same for all devices (group_vars/all.yml)"
+        for host, value in said:
+            good = (
+                isinstance(value, dict)
+                and set(value) == {"name", "development"}
+                and isinstance(value["name"], str)
+                and NAME.fullmatch(value["name"])
+                and isinstance(value["development"], bool)
+            )
+            if not good or value != said[0][1]:
+                self.fault(host, "fleet", repr(value) if value is not None else "nothing", expected)
+                return "", False
+        return (said[0][1]["name"], said[0][1]["development"]) if said else ("", False)
+
+    def whole(self, devices: list[Device | None]) -> None:
+        known = [device for device in devices if device]
+        if len(known) == len(devices) and known and not any(device.wave == 0 for device in known):
+            self.fault("", "wave", "no device in wave 0", "at least one canary")
+        seen: dict[tuple[str, str], str] = {}
+        for device in known:
+            if device.variables.get("ansible_connection") == "local":
+                continue
+            place = (device.address, str(device.variables.get("ansible_port", 22)))
+            if place in seen:
+                found = f"{device.address!r}, the address of {seen[place]}"
+                self.fault(device.name, "ansible_host", found, "an address of its own", device.groups)
+            seen[place] = device.name
+
+
+def origin(path: Path, host: str, field: str, groups: tuple[str, ...]) -> str:
+    """The file that says a host's variable, as far as one can see it; the inventory where none does."""
+    folder = path if path.is_dir() else path.parent
+    places = [f"host_vars/{host}", *(f"group_vars/{group}" for group in (*reversed(groups), "all"))]
+    for place in places:
+        for file in _files(folder / place):
+            if field in _mapping(file):
+                return str(file)
+    files = [path] if path.is_file() else sorted(file for file in path.glob("*.y*ml"))
+    for file in files:
+        if re.search(rf"^\s*{re.escape(field)}\s*:", file.read_text(encoding="utf-8"), re.MULTILINE) and field:
+            return str(file)
+    return str(path)
+
+
+def _files(place: Path) -> Iterator[Path]:
+    for suffix in (".yml", ".yaml", ""):
+        file = place.with_name(place.name + suffix)
+        if file.is_file():
+            yield file
+    yield from sorted(place.glob("*.y*ml")) if place.is_dir() else ()
+
+
+def _mapping(file: Path) -> Mapping[str, Any]:
+    try:
+        value = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError:  # a !vault value, say: Ansible has read it
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,125 @@
+"""fleet.inventory: what is declared is read as Ansible reads it; what is wrong is named by file, host and field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fleet import inventory
+from fleet.errors import InventoryError
+
+REPOSITORY = Path(__file__).parents[1]
+FLEET = {"fleet": {"name": "farm", "development": True}, "device_type": "generic"}
+
+
+def write(folder: Path, hosts: dict[str, Any], **files: Any) -> Path:
+    """An inventory: `hosts` by group below `devices`; files by name, `__` for a slash."""
+    groups = {name: {"hosts": members} for name, members in hosts.items()}
+    tree = {"all": {"children": {"devices": {"children": groups}}}}
+    for name, content in {"hosts": tree, **files}.items():
+        file = folder / f"{name.replace('__', '/')}.yml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return folder
+
+
+def good(folder: Path, **changes: Any) -> Path:
+    files: dict[str, Any] = {
+        "group_vars__all": FLEET,
+        "group_vars__canaries": {"wave": 0, "release": "digits@1.2.0"},
+        "group_vars__rest": {"wave": 1, "release": "digits@1.1.0"},
+    }
+    hosts = {"canaries": {"a": {"ansible_host": "192.0.2.1"}}, "rest": {"b": {"ansible_host": "192.0.2.2"}}}
+    return write(folder, changes.pop("hosts", hosts), **{**files, **changes})
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(InventoryError) as caught:
+        inventory.load(path)
+    assert caught.value.exit_code == 12
+    return str(caught.value)
+
+
+def test_devices_come_with_what_is_declared_for_them(tmp_path: Path) -> None:
+    found = inventory.load(good(tmp_path))
+
+    assert (found.name, found.development) == ("farm", True)
+    first, second = found.devices
+    assert (first.name, first.address, first.type, first.wave) == ("a", "192.0.2.1", "generic", 0)
+    assert (first.release, second.release) == ("digits@1.2.0", "digits@1.1.0")
+    assert first.groups == ("canaries", "devices")
+    assert {wave: [each.name for each in members] for wave, members in found.waves().items()} == {0: ["a"], 1: ["b"]}
+    assert found.device("b") is second
+
+
+def test_what_a_host_says_wins_over_its_group(tmp_path: Path) -> None:
+    found = inventory.load(good(tmp_path, host_vars__b={"release": "digits@2.0.0-rc.1"}))
+
+    assert found.device("b").release == "digits@2.0.0-rc.1"
+
+
+@pytest.mark.parametrize("name", ["example", "embedded"])
+def test_the_inventories_here_are_in_order(name: str) -> None:
+    found = inventory.load(REPOSITORY / "inventory" / name)
+
+    assert found.name == name and found.waves()[0] and len(found.waves()) > 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "file", "message"),
+    [
+        ({"group_vars__rest": {"wave": "one"}}, "group_vars/rest.yml", "b: wave: found 'one', expected a whole number"),
+        ({"group_vars__rest": {"wave": True}}, "group_vars/rest.yml", "b: wave: found True"),
+        ({"group_vars__rest": {}}, "", "b: wave: found nothing"),
+        ({"host_vars__b": {"release": "digits-1.2"}}, "host_vars/b.yml", "b: release: found 'digits-1.2'"),
+        ({"group_vars__all": {**FLEET, "device_type": "a b"}}, "group_vars/all.yml", "device_type: found 'a b'"),
+        ({"group_vars__all": {"device_type": "x"}}, "", "a: fleet: found nothing"),
+        ({"host_vars__b": {"fleet": {"name": "x", "development": True}}}, "", "'name': 'x'"),
+        ({"group_vars__canaries": {"wave": 3}}, "", "wave: found no device in wave 0"),
+        (
+            {"host_vars__b": {"ansible_ssh_common_args": "-o StrictHostKeyChecking=no"}},
+            "host_vars/b.yml",
+            "expected host keys that are checked",
+        ),
+        ({"host_vars__b": {"ansible_host_key_checking": False}}, "host_vars/b.yml", "expected host keys that are"),
+        (
+            {"hosts": {"canaries": {"a": {"ansible_host": "192.0.2.1"}}, "rest": {"b": {"ansible_host": "192.0.2.1"}}}},
+            "hosts.yml",
+            "b: ansible_host: found '192.0.2.1', the address of a",
+        ),
+        ({"hosts": {}}, "", "found no host in the group devices"),
+    ],
+)
+def test_a_fault_is_named_by_file_host_and_field(
+    tmp_path: Path, changes: dict[str, Any], file: str, message: str
+) -> None:
+    said = refused(good(tmp_path, **changes))
+
+    assert message in said
+    assert str(tmp_path / file) in said
+
+
+def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
+    said = refused(good(tmp_path, host_vars__a={"wave": -1}, host_vars__b={"release": "x", "device_type": 3}))
+
+    assert "3 fault(s)" in said
+
+
+def test_a_file_that_is_not_yaml_is_named(tmp_path: Path) -> None:
+    assert "group_vars/rest.yml" in refused(good(tmp_path, group_vars__rest="wave: [1\n"))
+
+
+def test_an_inventory_that_ansible_cannot_read_is_refused(tmp_path: Path) -> None:
+    assert "hosts.yml" in refused(good(tmp_path, hosts={"rest": 3}))
+
+
+def test_no_inventory_at_all(tmp_path: Path) -> None:
+    assert "not there" in refused(tmp_path / "nothing")
+
+
+def test_an_unknown_device_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InventoryError, match="no device 'c'"):
+        inventory.load(good(tmp_path)).device("c")
