@@ -122,9 +122,10 @@ HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n
         (HEAD + b"Expect: much\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}", 417),
     ],
 )
-def test_garbage_and_slow_clients(agent: Agent, data: bytes, status: int) -> None:
+def test_garbage_and_slow_clients(agent: Agent, data: bytes, status: int, caplog: pytest.LogCaptureFixture) -> None:
     assert agent.raw(data).split(b" ", 2)[1] == str(status).encode()
     assert agent.ask("GET", "/readyz").status == 200
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("data", [b"", b"GET /heal", HEAD])

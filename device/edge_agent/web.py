@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from edge_agent import bodies
 from edge_agent.bodies import RefusedError
@@ -227,13 +228,26 @@ def metrics_application(engine: Engine, counts: Counts, config: Config, metrics:
     return app
 
 
+class _OwnFaults(logging.Filter):
+    """Lets pass what the service did wrong: what aiohttp refuses as no HTTP must not fill the log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+_http_log = logging.getLogger(f"{__name__}.http")
+_http_log.addFilter(_OwnFaults())
+
+
 def runner(app: web.Application, serve: Serve) -> web.AppRunner:
     """With the limits of time that `serve` sets: a client that says nothing is cut off, one that is served is not."""
     return web.AppRunner(
         app,
         access_log=None,
+        logger=_http_log,
         handle_signals=False,
         keepalive_timeout=serve.request_timeout_s,
         shutdown_timeout=serve.request_timeout_s,
         lingering_time=1.0,
+        auto_decompress=False,  # no encoding is read: what a kilobyte unpacks to is not either
     )
