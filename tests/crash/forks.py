@@ -12,12 +12,18 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
 import traceback
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+# For tests of the tests: `everything` (as it is), `directories` or `nothing` of what the agent flushes is flushed.
+FLUSHES = "CRASH_TEST_FLUSHES"
 
 
 class Process:
@@ -30,6 +36,10 @@ class Process:
         self._channel.sendall(json.dumps(request).encode() + b"\n")
         self.pid = int(self._answers.readline())
         self.returncode: int | None = None
+        # Not the number: that may be another process' by the time a signal is sent.
+        self._descriptor = os.pidfd_open(self.pid)
+        weakref.finalize(self, os.close, self._descriptor)
+        self._channel.sendall(b"held\n")
 
     def wait(self, timeout: float = 60) -> int:
         """How it ended: an exit code, or a signal as negative number. Raises TimeoutError."""
@@ -53,8 +63,9 @@ class Process:
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        if self.poll() is None:
-            os.kill(self.pid, number)
+        """To a process that runs, or has ended and was not waited for."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._descriptor, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
@@ -72,9 +83,17 @@ class Forks:
 
 
 @contextlib.contextmanager
-def forks(folder: Path, **environment: str) -> Iterator[Forks]:
-    """Start it, with its socket in `folder` (a short path), and end it. `environment`: what its imports shall see."""
-    address = str(folder / "forks.sock")
+def folder() -> Iterator[Path]:
+    """A folder in memory, where there is such: the tests flush thousands of times. Its path is short, for sockets."""
+    memory = Path("/dev/shm")  # noqa: S108
+    with tempfile.TemporaryDirectory(prefix="crash-", dir=memory if memory.is_dir() else None) as name:
+        yield Path(name)
+
+
+@contextlib.contextmanager
+def forks(place: Path, **environment: str) -> Iterator[Forks]:
+    """Start it, with its socket in `place` (a short path), and end it. `environment`: what its imports shall see."""
+    address = str(place / "forks.sock")
     server = subprocess.Popen(
         [sys.executable, "-m", "tests.crash.forks", address],
         stdout=subprocess.PIPE,
@@ -95,6 +114,7 @@ def main(address: str) -> None:
     import onnxruntime  # noqa: F401
     from edge_agent import cli, operations, selftest, service, status, trust  # noqa: F401
 
+    _flush_only(os.environ.get(FLUSHES, "everything"))
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen(16)
@@ -109,6 +129,17 @@ def main(address: str) -> None:
         channel.close()
 
 
+def _flush_only(what: str) -> None:
+    flush = os.fsync
+
+    def some(descriptor: int) -> None:
+        if what == "directories" and stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            flush(descriptor)
+
+    if what != "everything":
+        os.fsync = some  # type: ignore[assignment]
+
+
 def _keep(channel: socket.socket) -> None:
     """Start what is asked for, tell its process id, and how it ended."""
     with channel.makefile("rw") as stream:
@@ -119,6 +150,7 @@ def _keep(channel: socket.socket) -> None:
             _command(request)
         stream.write(f"{pid}\n")
         stream.flush()
+        stream.readline()  # until the caller has hold of it
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         with contextlib.suppress(BrokenPipeError):  # nobody wants to know
             stream.write(f"{code}\n")

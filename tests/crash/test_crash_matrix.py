@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from tests.agent_releases import Releases
 from tests.crash.conftest import COUNTED
 from tests.crash.devices import OLD, ONE, THREE, TWO, QuickDevice, survives
 from tests.crash.forks import Forks, forks
+from tests.crash.forks import folder as folder_in_memory
 
 pytestmark = pytest.mark.slow
 
@@ -71,9 +71,9 @@ def test_every_point_is_on_the_way_of_an_operation() -> None:
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[tuple[Forks, Releases, Path]]:
-    """The process that forks, the releases, and the prepared devices' states, in a short path for its sockets."""
+    """The process that forks, the releases, and the folder of the prepared devices' states."""
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="crash-")))
+        folder = stack.enter_context(folder_in_memory())
         fork = stack.enter_context(forks(folder))
         releases = Releases(folder)
         device = QuickDevice(folder / "device", releases, fork)
@@ -112,7 +112,6 @@ def prepare(device: QuickDevice, releases: Releases, folder: Path) -> None:
 @pytest.mark.parametrize(("name", "point", "action"), CASES)
 def test_the_device_survives(
     bench: tuple[Forks, Releases, Path],
-    tmp_path: Path,
     record_property: pytest.RecordProperty,
     name: str,
     point: str,
@@ -121,13 +120,15 @@ def test_the_device_survives(
     fork, releases, prepared = bench
     each = OPERATIONS[name]
     record_property(COUNTED, 1)
-    device = QuickDevice(tmp_path, releases, fork)
+    place = prepared / f"{name}-{point}-{action}"
+    device = QuickDevice(place, releases, fork)
     try:
         device.adopt(prepared / each.prepared)
         meet(device, each, f"{point}={action}")
         survives(device, each.allowed, frozenset({TWO}) if each.prepared == "damaged" else frozenset())
     finally:
         device.remove()
+        shutil.rmtree(place)
 
 
 def meet(device: QuickDevice, each: Operation, fault: str) -> None:
