@@ -1,1 +1,1 @@
-"""Publishes releases, drives and judges rollouts. Knows devices by the inventory and by what their agents say."""
+"""OPERATE: publish releases, drive and judge rollouts. `python -m fleet --help`."""

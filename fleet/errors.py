@@ -1,20 +1,33 @@
-"""What operating a fleet refuses or cannot do: one message that a person can act on, and an exit code.
+"""What the fleet's tools say when they refuse or cannot go on: one message that a person can act on, and an exit code.
 
-Exit codes of `python -m fleet` (2 is argparse's own: the command line is wrong):
+Exit codes of `fleet` (2 is argparse's own: the command line is wrong):
 
      0  done, or nothing to do
-     1  a defect: the only case with a traceback
-     9  the disk, or a program that is needed, failed
-    12  the inventory or the configuration is wrong
+     1  a defect of the fleet's tools: the only case with a traceback
+     3  not trusted: a signature, a digest, expired or development metadata
+     4  not a whole bundle
+     5  the version is taken by other bytes, or is none
+     6  there is no such release
+     7  another operation holds the lock
+     8  a store, a host or a server cannot be reached
+     9  no space, or the disk failed
+    10  the rollout failed, and what it touched went back
+    11  the rollout is paused: the verdict is inconclusive, or a person has to decide
+    12  a configuration, an inventory or a repository is wrong
+    13  a private key is missing, or its passphrase is wrong
+   130  interrupted
 """
 
 from __future__ import annotations
 
+EXIT_DEFECT = 1
+EXIT_INTERRUPTED = 130
+
 
 class FleetError(Exception):
-    """Says where, what was found, what was expected, what to do."""
+    """The operation cannot be done. Says where, what was found, what was expected, what to do."""
 
-    exit_code = 1
+    exit_code = EXIT_DEFECT
 
     def __init__(self, where: str, found: str, expected: str = "", remedy: str = "") -> None:
         self.where, self.found, self.expected, self.remedy = where, found, expected, remedy
@@ -37,13 +50,67 @@ class FleetError(Exception):
         }
 
 
-class InventoryError(FleetError):
-    """What is declared is not a fleet that can be worked with."""
+class TrustError(FleetError):
+    """A signature, a digest or the metadata is not what the pinned trust says."""
+
+    exit_code = 3
+
+
+class BundleError(FleetError):
+    """The archive is not a whole bundle."""
+
+    exit_code = 4
+
+
+class VersionError(FleetError):
+    """The version is not one, or belongs to other bytes or another commit."""
+
+    exit_code = 5
+
+
+class NoReleaseError(FleetError):
+    """There is no such release."""
+
+    exit_code = 6
+
+
+class BusyError(FleetError):
+    """Another operation holds the lock."""
+
+    exit_code = 7
+
+
+class SourceError(FleetError):
+    """A store, a host or a server cannot be reached, or breaks off."""
+
+    exit_code = 8
+
+
+class StorageError(FleetError):
+    """No space, or the file system refuses."""
+
+    exit_code = 9
+
+
+class RolloutError(FleetError):
+    """The rollout failed; what it touched went back."""
+
+    exit_code = 10
+
+
+class PausedError(FleetError):
+    """The rollout waits: the verdict is inconclusive, or a person has to decide."""
+
+    exit_code = 11
+
+
+class ConfigurationError(FleetError):
+    """A configuration, an inventory or a repository of releases is not what it has to be."""
 
     exit_code = 12
 
 
-class WheelhouseError(FleetError):
-    """What devices install from could not be made."""
+class KeysError(FleetError):
+    """A private key is missing, or cannot be read."""
 
-    exit_code = 9
+    exit_code = 13
