@@ -92,6 +92,11 @@ def listing(path: Path) -> dict[str, Any]:
     """What `ansible-inventory --list` says. Raises InventoryError."""
     if not path.exists():
         raise InventoryError(str(path), "not there", "an inventory's folder or file", "name one below inventory/")
+    for file in sorted(path.rglob("*.y*ml")) if path.is_dir() else ():
+        try:
+            yaml.compose(file.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:  # Ansible says what, but not in which file
+            raise InventoryError(str(file), " ".join(str(error).split()), "YAML", "mend it") from None
     command = [str(Path(sys.executable).with_name("ansible-inventory")), "--inventory", str(path), "--list"]
     strict = {"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "true", "ANSIBLE_NOCOLOR": "true"}
     done = subprocess.run(
