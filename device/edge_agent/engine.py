@@ -95,6 +95,7 @@ class _Worker:
     def __init__(self, loaded: Loaded, batch: int, deliver: Callable[[_Worker, list[Outcome]], None]) -> None:
         self.loaded = loaded
         self.waiting = 0
+        self.watched = False  # a timer runs that ends what waits too long
         self.jobs: dict[int, _Job] = {}
         self._batch = batch if loaded.model.batch is None else 1
         self._deliver = deliver
@@ -253,16 +254,24 @@ class Engine:
         loop = asyncio.get_running_loop()
         job = _Job(x, loop.create_future(), probe, time.perf_counter())
         worker.put(job)
-        timer = None if probe else loop.call_later(self._config.request_timeout_s, self._late, worker, job)
-        try:
-            return await job.future
-        finally:
-            if timer:
-                timer.cancel()
+        if not worker.watched:
+            worker.watched = True
+            loop.call_later(self._config.request_timeout_s, self._end_late, worker)
+        return await job.future
 
-    def _late(self, worker: _Worker, job: _Job) -> None:
-        if job.future.done():
-            return
+    def _end_late(self, worker: _Worker) -> None:
+        """End what has waited too long, and look again when the next one has: one timer for all costs least."""
+        limit_s, now = self._config.request_timeout_s, time.perf_counter()
+        waiting = [job for job in worker.jobs.values() if not job.probe and not job.future.done()]
+        late = [job for job in waiting if now - job.waiting_since >= limit_s]
+        for job in late:
+            self._end(worker, job)
+        worker.watched = len(waiting) > len(late)
+        if worker.watched:
+            left_s = limit_s - (now - waiting[len(late)].waiting_since)  # in the order in which they came
+            asyncio.get_running_loop().call_later(left_s, self._end_late, worker)
+
+    def _end(self, worker: _Worker, job: _Job) -> None:
         limit = f"{self._config.request_timeout_s:g} s"
         error: InferenceError = OverloadedError(f"the model was busy with others for {limit}")
         if job.started:
