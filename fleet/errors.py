@@ -114,3 +114,11 @@ class KeysError(FleetError):
     """A private key is missing, or cannot be read."""
 
     exit_code = 13
+
+
+class InventoryError(ConfigurationError):
+    """What is declared is not a fleet that can be worked with."""
+
+
+class WheelhouseError(StorageError):
+    """What devices install from could not be made."""

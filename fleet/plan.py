@@ -1,0 +1,70 @@
+"""Who changes when: devices and rules in, waves out. Pure: the same fleet and rules give the same plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fleet.errors import InventoryError
+from fleet.inventory import Device
+from fleet.rules import Rules, Wave
+
+
+@dataclass(frozen=True)
+class PlannedWave:
+    """`devices`: names, in the order in which they are told."""
+
+    name: str
+    devices: tuple[str, ...]
+    approve: bool
+
+
+def waves(devices: Sequence[Device], rules: Rules, fleet_size: int) -> list[PlannedWave]:
+    """Every device of `devices` (those that change) in exactly one wave; waves without a device are left out.
+
+    `fleet_size` is what shares are of: a device that is up to date already makes no wave larger. Raises
+    InventoryError where the rules leave devices out.
+    """
+    if rules.waves is None:
+        numbers = sorted({device.wave for device in devices})
+        return [
+            _planned(f"wave-{number}", [device for device in devices if device.wave == number], rules)
+            for number in numbers
+        ]
+    left, planned = list(devices), []
+    for wave in rules.waves:
+        chosen = _choose(wave, left, fleet_size)
+        left = [device for device in left if device not in chosen]
+        if chosen:
+            planned.append(_planned(wave.name, chosen, rules))
+    if left:
+        names = ", ".join(device.name for device in left[:5]) + (" ..." if len(left) > 5 else "")
+        raise InventoryError(
+            "rollout.waves",
+            f"{len(left)} device(s) are in no wave: {names}",
+            "every device in one",
+            "end with a wave of the rest: {name: rest, rest: true}",
+        )
+    return planned
+
+
+def _planned(name: str, devices: Sequence[Device], rules: Rules) -> PlannedWave:
+    return PlannedWave(name, tuple(device.name for device in devices), name in rules.approve)
+
+
+def _choose(wave: Wave, left: Sequence[Device], fleet_size: int) -> list[Device]:
+    if wave.group is not None:
+        return [device for device in left if wave.group in device.groups]
+    if wave.device_type is not None:
+        return [device for device in left if device.type == wave.device_type]
+    if wave.per_type is not None:
+        return [
+            device
+            for kind in dict.fromkeys(device.type for device in left)
+            for device in [each for each in left if each.type == kind][: wave.per_type]
+        ]
+    if wave.count is not None:
+        return list(left[: wave.count])
+    if wave.percent is not None:
+        return list(left[: max(1, fleet_size * wave.percent // 100)])
+    return list(left)
