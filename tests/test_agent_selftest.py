@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +31,19 @@ def run(made: Device, timeout_s: float = 60, target: str = "onnx-fp32") -> dict[
 @pytest.fixture
 def built(tmp_path: Path) -> Any:
     """A device with one release; the keywords are those of agent_fixtures.bundle."""
+    devices: list[Device] = []
 
     def make(**changes: Any) -> Device:
         releases = Releases(tmp_path)
         releases.publish(RELEASE, **changes)
         made = Device(tmp_path / "device", releases.repository)
+        devices.append(made)
         made.json("install", RELEASE)
         return made
 
-    return make
+    yield make
+    for made in devices:
+        made.remove()
 
 
 @pytest.mark.parametrize("target", ["onnx-fp32", "tflite-int8"])
@@ -97,6 +104,7 @@ def test_what_fails_the_self_test_is_not_switched_to(tmp_path: Path) -> None:
     assert "golden sample" in told["found"]
     assert made.known.current == RELEASE
     assert made.known.bad == {}  # a self-test depends on how busy the device is: it may be tried again
+    made.remove()
 
 
 def test_the_measuring_process_says_what_is_missing(built: Any) -> None:
@@ -108,3 +116,22 @@ def test_the_measuring_process_says_what_is_missing(built: Any) -> None:
     answer = selftest._measure({"bundle": str(bundle), "target": target, "repeats": 1})
 
     assert "found outputs of shape (6, 3), expected (6, 2, 16)" in answer["failed"]
+
+
+def test_no_runtime_keeps_or_sends_anything_about_the_device(built: Any, tmp_path: Path) -> None:
+    """Imported alone, ONNX Runtime 1.32 leaves a device id and a queue of events below the home folder."""
+    made = built()
+    home = tmp_path / "home"
+    home.mkdir()
+    script = f"""
+from pathlib import Path
+from edge_agent import config, loading
+loading.load(config.load(Path({str(made.file)!r})), {RELEASE!r})
+"""
+    kept = {
+        name: value for name, value in os.environ.items() if name not in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
+    }
+
+    subprocess.run([sys.executable, "-c", script], check=True, env={**kept, "HOME": str(home)})
+
+    assert list(home.rglob("*")) == []

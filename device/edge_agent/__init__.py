@@ -1,1 +1,7 @@
 """What runs on a device. Imports nothing from the pipeline or the fleet."""
+
+import os
+
+# ONNX Runtime 1.32 for Linux gives the device an id, keeps events and uploads them. Nothing leaves a device by itself.
+# It looks at this when it is imported; its own disable_telemetry_events() comes too late.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

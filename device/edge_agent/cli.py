@@ -148,6 +148,7 @@ def _run(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     config = configuration.load(options.config)
     if options.command in CHANGING:
         become_owner(config.layout.state)
+        os.umask(0o027)  # as the unit has it: the group may look
     if options.command == "serve":
         from edge_agent import service
 
