@@ -134,11 +134,14 @@ def nonsense(handler: Handler, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("answer", [whole(), shifted, nonsense, status(416)], ids=["200", "other", "nonsense", "416"])
-def test_where_it_cannot_go_on_it_starts_from_zero(config: Config, server: ReleaseServer, answer: Answer) -> None:
+def test_where_it_cannot_go_on_it_starts_from_zero(
+    config: Config, server: ReleaseServer, answer: Answer, caplog: pytest.LogCaptureFixture
+) -> None:
     server.told["digits"] = [breaks_off_after(30_000), answer, right]
     assert fetched(config) == CONTENT
     assert server.ranges()[:2] == [None, "bytes=30000-"]
     assert server.ranges()[2:] in ([], [None])
+    assert "not what was signed" not in caplog.text  # seen in the answer, not only in what it would have become
 
 
 def test_another_version_on_the_server_is_not_joined_to_the_first(config: Config, server: ReleaseServer) -> None:
