@@ -1,0 +1,247 @@
+"""A rollout on disk: what was planned, how far it came, and whose it is.
+
+    rollouts/<fleet>/
+        lock                    held while a file here is changed
+        <id>/plan.json          what was decided at the start; never changed
+        <id>/state.json         how far it came; replaced durably after every step
+        <id>/audit.jsonl        one line per action, appended (fleet/audit.py)
+        <id>/reports/           what the devices said
+        <id>/report.html, .md   for people
+
+A rollout belongs to the ansible-playbook process that began it. When that process has ended without closing it, the
+next run takes it up where it stopped: devices are asked what they run, so that nothing that was done is done again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+from edge_agent import durable
+
+from fleet.errors import BusyError, ConfigurationError, NoReleaseError
+
+SCHEMA_VERSION = 1
+ROLLOUTS = Path("rollouts")
+LOCK_S = 30.0
+
+Status = Literal["running", "paused", "passed", "failed", "unchanged"]
+WaveStatus = Literal["waiting", "open", "pass", "fail", "inconclusive"]
+Outcome = Literal["planned", "unfit", "ok", "failed", "unreachable", "back", "pending"]
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process, told from a later one with the same number by when it started."""
+
+    host: str
+    pid: int
+    started: float
+
+    def is_alive(self) -> bool:
+        """Whether it still runs. Of another machine nothing is known: it may."""
+        if self.host != socket.gethostname():
+            return True
+        try:
+            return abs(psutil.Process(self.pid).create_time() - self.started) < 1.0
+        except psutil.Error:
+            return False
+
+
+def owner() -> Owner:
+    """The ansible-playbook that called this program, or else whoever did."""
+    parents = psutil.Process().parents()
+    playbooks = [each for each in parents if any("ansible-playbook" in part for part in _command(each))]
+    chosen = playbooks[-1] if playbooks else (parents[0] if parents else psutil.Process())
+    return Owner(socket.gethostname(), chosen.pid, chosen.create_time())
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()[:3]
+    except psutil.Error:
+        return []
+
+
+@dataclass(frozen=True)
+class DeviceState:
+    """`was`: the release that it ran before this rollout touched it. `touched`: it may run the new one."""
+
+    wave: str
+    release: str
+    was: str | None = None
+    outcome: Outcome = "planned"
+    reason: str = ""
+    touched: bool = False
+
+
+@dataclass(frozen=True)
+class WaveState:
+    name: str
+    devices: tuple[str, ...]
+    approve: bool = False
+    approved_by: str | None = None
+    status: WaveStatus = "waiting"
+    opened: str | None = None
+    verdict: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class RolloutState:
+    status: Status
+    owner: Owner
+    waves: tuple[WaveState, ...]
+    devices: dict[str, DeviceState] = field(default_factory=dict)
+    reason: str = ""
+    ended: str | None = None
+
+    def wave(self, name: str) -> WaveState:
+        return next(wave for wave in self.waves if wave.name == name)
+
+    def with_wave(self, name: str, **changed: Any) -> RolloutState:
+        waves = tuple(replace(wave, **changed) if wave.name == name else wave for wave in self.waves)
+        return replace(self, waves=waves)
+
+    def with_device(self, name: str, **changed: Any) -> RolloutState:
+        return replace(self, devices={**self.devices, name: replace(self.devices[name], **changed)})
+
+
+@dataclass(frozen=True)
+class Record:
+    """One rollout's folder. `plan` is what plan.json holds."""
+
+    folder: Path
+    plan: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    def load(self) -> RolloutState:
+        """Raises ConfigurationError for a state that this program did not write."""
+        return _state(self.folder / "state.json")
+
+    def save(self, state: RolloutState) -> None:
+        content = json.dumps({"schema_version": SCHEMA_VERSION, **asdict(state)}, indent=2, sort_keys=True) + "\n"
+        durable.write_file(self.folder / "state.json", content.encode())
+
+
+def _state(path: Path) -> RolloutState:
+    value = _read(path)
+    try:
+        return RolloutState(
+            status=value["status"],
+            owner=Owner(**value["owner"]),
+            waves=tuple(WaveState(**{**wave, "devices": tuple(wave["devices"])}) for wave in value["waves"]),
+            devices={name: DeviceState(**device) for name, device in value["devices"].items()},
+            reason=value["reason"],
+            ended=value["ended"],
+        )
+    except (KeyError, TypeError) as error:
+        raise _damaged(path, repr(error)) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if value["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"schema_version is not {SCHEMA_VERSION}")
+        return dict(value)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, str(error)) from None
+
+
+def _damaged(path: Path, why: str) -> ConfigurationError:
+    return ConfigurationError(
+        str(path), f"not a rollout's record ({why})", "what this program wrote", "move its folder away, then begin anew"
+    )
+
+
+@contextlib.contextmanager
+def locked(fleet: str, root: Path = ROLLOUTS) -> Iterator[None]:
+    """Hold the fleet's lock while its files are read and changed. Raises BusyError."""
+    folder = root / fleet
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a") as stream:
+        deadline = time.monotonic() + LOCK_S
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise BusyError(str(folder / "lock"), "held", f"free within {LOCK_S:g} s", "call again") from None
+                time.sleep(0.1)  # flock has no time limit of its own
+        yield
+
+
+def rollouts(fleet: str, root: Path = ROLLOUTS) -> list[Record]:
+    """Every rollout of a fleet, the oldest first; a folder without a plan was never begun."""
+    folders = sorted(path.parent for path in (root / fleet).glob("*/state.json"))
+    return [Record(folder, _read(folder / "plan.json")) for folder in folders]
+
+
+def find(fleet: str, rollout: str | None = None, root: Path = ROLLOUTS) -> Record:
+    """The named rollout, or the latest. Raises NoReleaseError."""
+    known = rollouts(fleet, root)
+    chosen = [each for each in known if rollout in (None, each.id)]
+    if not chosen:
+        there = ", ".join(each.id for each in known[-3:]) or "none"
+        raise NoReleaseError(f"{root / fleet}", f"no rollout {rollout or ''}".strip(), f"one of: {there}", "begin one")
+    return chosen[-1]
+
+
+def unfinished(fleet: str, root: Path = ROLLOUTS) -> Record | None:
+    """The rollout that was neither passed nor given up. Raises BusyError while its process runs."""
+    known = rollouts(fleet, root)
+    if not known:
+        return None
+    state = known[-1].load()
+    if state.status not in ("running", "paused"):
+        return None
+    if state.status == "running" and state.owner != owner() and state.owner.is_alive():
+        raise BusyError(
+            f"fleet {fleet}",
+            f"rollout {known[-1].id} runs: process {state.owner.pid} on {state.owner.host}",
+            "one rollout per fleet at a time",
+            "wait until it ends, or end that process: what it began is taken up by the next run",
+        )
+    return known[-1]
+
+
+def begin(fleet: str, plan: dict[str, Any], state: RolloutState, root: Path = ROLLOUTS) -> Record:
+    """Write a new rollout; state.json is last, so that a folder with one is whole. The caller holds the lock."""
+    now = datetime.now(UTC)
+    commit = str(plan.get("commit") or "")[:8]
+    name = now.strftime("%Y%m%dT%H%M%SZ") + (f"-{commit}" if commit else "")
+    folder, number = root / fleet / name, 1
+    while folder.exists():
+        number += 1
+        folder = root / fleet / f"{name}.{number}"
+    (folder / "reports").mkdir(parents=True)
+    content = json.dumps({"schema_version": SCHEMA_VERSION, **plan}, indent=2, sort_keys=True) + "\n"
+    durable.write_file(folder / "plan.json", content.encode())
+    record = Record(folder, _read(folder / "plan.json"))
+    record.save(state)
+    durable.sync_directory(folder.parent)
+    return record
+
+
+def now() -> str:
+    """UTC, ISO 8601, seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def user() -> str:
+    """Who acts: the name that CI or the shell gives."""
+    return os.environ.get("GITHUB_ACTOR") or os.environ.get("SUDO_USER") or os.environ.get("USER") or "unknown"
