@@ -1,103 +1,44 @@
-"""The audit trail: one JSON line per action, appended and flushed; nothing is ever rewritten.
+"""What was done, when and by whom: one JSON object a line, appended and flushed, never changed.
 
-Each line: time, fleet, rollout, who, commit, action, device, release, result, seconds, detail. Read as CSV by
-`python -m fleet audit`, by device and by time.
+A line is written before what it tells of is visible: a run that is killed in between and run again writes it twice.
 """
 
 from __future__ import annotations
 
-import csv
-import io
+import getpass
 import json
 import os
-from collections.abc import Iterable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fleet import record
-from fleet.record import Record
+from edge_agent import durable
 
-FIELDS = ("time", "fleet", "rollout", "who", "commit", "action", "device", "release", "result", "seconds", "detail")
 FILE = "audit.jsonl"
 
 
-def append(
-    to: Record,
-    action: str,
-    *,
-    result: str,
-    device: str | None = None,
-    release: str | None = None,
-    seconds: float | None = None,
-    detail: str = "",
-) -> None:
-    """One line. Its end is one write of one line, so that a kill leaves a whole line or a last one that is cut."""
-    line = {
-        "time": record.now(),
-        "fleet": to.plan["fleet"],
-        "rollout": to.id,
-        "who": record.user(),
-        "commit": to.plan.get("commit"),
-        "action": action,
-        "device": device,
-        "release": release,
-        "result": result,
-        "seconds": None if seconds is None else round(seconds, 3),
-        "detail": detail,
-    }
-    path = to.folder / FILE
-    _end_line(path)
-    with path.open("ab") as stream:
-        stream.write(json.dumps(line, sort_keys=True).encode() + b"\n")
-        stream.flush()
-        os.fsync(stream.fileno())
+def now() -> str:
+    """This second in UTC, ISO 8601."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _end_line(path: Path) -> None:
-    """A line that a power cut left without its end gets one, so that the next one stands alone."""
-    if path.exists() and path.stat().st_size:
-        with path.open("rb+") as stream:
-            stream.seek(-1, os.SEEK_END)
-            if stream.read(1) != b"\n":
-                stream.write(b"\n")
+def who() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name, as in a container
+        return f"uid {os.getuid()}"
 
 
-def read(records: Iterable[Record]) -> Iterator[dict[str, Any]]:
-    """Every line of these rollouts; one that was cut says so in its detail."""
-    for each in records:
-        path = each.folder / FILE
-        for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
-            try:
-                yield json.loads(text)
-            except ValueError:
-                yield {**dict.fromkeys(FIELDS), "rollout": each.id, "result": "cut short", "detail": text[:200]}
-
-
-def select(
-    lines: Iterable[dict[str, Any]],
-    device: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-) -> Iterator[dict[str, Any]]:
-    """Lines about a device, from `since` on and before `until`."""
-    for line in lines:
-        at = datetime.fromisoformat(line["time"].replace("Z", "+00:00")) if line["time"] else None
-        if device is not None and line["device"] != device:
-            continue
-        if at is None or ((since is None or at >= since) and (until is None or at < until)):
-            yield line
-
-
-def as_csv(lines: Iterable[dict[str, Any]]) -> str:
-    """RFC 4180, with a header. A text that a spreadsheet would take for a formula is quoted with an apostrophe."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, FIELDS, extrasaction="ignore")
-    writer.writeheader()
-    for line in lines:
-        writer.writerow({name: _harmless(line.get(name)) for name in FIELDS})
-    return stream.getvalue()
-
-
-def _harmless(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" else value
+def append(file: Path, action: str, **what: Any) -> None:
+    """Raises OSError."""
+    durable.make_directory(file.parent)
+    line = json.dumps({"time": now(), "by": who(), "action": action, **what}, allow_nan=False) + "\n"
+    descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        size = os.fstat(descriptor).st_size
+        torn = size and os.pread(descriptor, 1, size - 1) != b"\n"  # a power cut left half a line: it keeps its own
+        os.write(descriptor, (b"\n" if torn else b"") + line.encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    durable.sync_directory(file.parent)

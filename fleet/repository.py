@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import filecmp
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -128,13 +129,17 @@ class Repository:
         """Copy `file` to where its digest belongs and list it; nobody sees it before `write`."""
         target = TargetFile.from_file(path, str(file), ["sha256"])
         target.unrecognized_fields["custom"] = dict(custom)
+        self.place(target, file, progress)
+        self.targets.targets[path] = target
+        return target
+
+    def place(self, target: TargetFile, file: Path, progress: Progress | None = None) -> None:
+        """Copy a target's content to where clients fetch it, unless it is there."""
         place = self.file_of(target)
         durable.make_directory(place.parent)
         _copy(file, place, None if self.mirror else progress)
         if self.mirror:
             self.mirror(place, progress)
-        self.targets.targets[path] = target
-        return target
 
     def file_of(self, target: TargetFile) -> Path:
         parent, _, name = target.path.rpartition("/")
@@ -274,8 +279,8 @@ def _ours(key: Key) -> SSlibKey:
 
 
 def _copy(file: Path, place: Path, progress: Progress | None) -> None:
-    """A durable copy, whole or not there; nothing to do where it is there: its name is its digest."""
-    if place.is_file() and place.stat().st_size == file.stat().st_size:
+    """A durable copy, whole or not there; nothing to do where these bytes are there already."""
+    if place.is_file() and filecmp.cmp(file, place, shallow=False):
         return
     partial, total, done = place.with_name(f".{place.name}.partial"), file.stat().st_size, 0
     try:

@@ -1,0 +1,106 @@
+"""Versions in git: an annotated tag NAME@vVERSION on the commit that built the bundle, as GTO writes and lists them."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import gto.api
+import semver
+from gto.exceptions import ArtifactNotFound, GTOException
+
+from fleet.errors import ConfigurationError, VersionError
+
+FIRST = {"major": "1.0.0", "minor": "0.1.0", "patch": "0.0.1"}
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The tags of the git repository that `folder` is in."""
+
+    folder: Path
+
+    def commit(self) -> str:
+        """The commit that is checked out. Raises ConfigurationError where there is none."""
+        done = self._git("rev-parse", "--verify", "HEAD^{commit}")
+        if done.returncode:
+            said = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no commit"
+            raise ConfigurationError(
+                str(self.folder), said, "a commit that the version stands for", "commit first, or use --no-tag"
+            )
+        return done.stdout.strip()
+
+    def changed(self, but: Path) -> list[str]:
+        """Tracked files that differ from the commit, those below `but` left out (what publishing itself writes)."""
+        done = self._git("status", "--porcelain", "-z", "--untracked-files=no")
+        top = Path(self._git("rev-parse", "--show-toplevel").stdout.strip())
+        names = [entry[3:] for entry in done.stdout.split("\0") if len(entry) > 3 and entry[2] == " "]
+        return [name for name in names if not (top / name).is_relative_to(but.resolve())]
+
+    def versions(self, name: str) -> dict[str, str]:
+        """Registered versions of an artifact, and the commit of each."""
+        try:
+            found = gto.api.show(str(self.folder), name)
+        except ArtifactNotFound:
+            return {}
+        except GTOException as error:
+            raise ConfigurationError(str(self.folder), str(error), "a git repository with GTO's tags", "") from None
+        return {each["version"].removeprefix("v"): each["commit_hexsha"] for each in found if each["version"][0] == "v"}
+
+    def check(self, name: str, version: str, commit: str) -> bool:
+        """True if the version is registered on this commit, False if it is free there. Raises VersionError."""
+        versions = self.versions(name)
+        if version in versions and versions[version] != commit:
+            raise VersionError(
+                f"tag {name}@v{version}",
+                f"it stands for commit {versions[version][:12]}",
+                f"commit {commit[:12]}",
+                "publish another version, or from that commit",
+            )
+        other = next((each for each, at in versions.items() if at == commit and each != version), None)
+        if other:
+            raise VersionError(
+                f"commit {commit[:12]}",
+                f"registered as {name}@v{other}",
+                f"{name}@v{version}: a commit is one version of an artifact",
+                f"--version {other}, or commit what changed first",
+            )
+        return version in versions
+
+    def register(self, name: str, version: str, commit: str, message: str) -> str:
+        """Write the tag, unless it is there; returns its name. Nothing is pushed."""
+        if not self.check(name, version, commit):
+            try:
+                gto.api.register(str(self.folder), name, commit, version=f"v{version}", message=message)
+            except GTOException as error:
+                raise VersionError(f"tag {name}@v{version}", str(error), "a new tag", "") from None
+            except Exception as error:  # dulwich and git have their own, such as for a committer without a name
+                raise ConfigurationError(
+                    str(self.folder),
+                    f"{type(error).__name__}: {error}",
+                    "a git repository that takes tags",
+                    "git config user.name and user.email; then run it again",
+                ) from None
+        return f"{name}@v{version}"
+
+    def _git(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", "-C", str(self.folder), *arguments], capture_output=True, text=True, check=False)
+
+
+def parse(version: str) -> semver.Version:
+    """Raises VersionError for what is no version of Semantic Versioning 2.0.0."""
+    try:
+        return semver.Version.parse(version)
+    except (ValueError, TypeError):
+        raise VersionError(
+            f"version {version[:100]!r}", "not a semantic version", "MAJOR.MINOR.PATCH, such as 1.2.0", ""
+        ) from None
+
+
+def bump(versions: list[str], part: str) -> str:
+    """The next version after the highest of these, or the first one."""
+    if not versions:
+        return FIRST[part]
+    highest = max(map(parse, versions))
+    return str(highest.next_version(part))

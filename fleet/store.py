@@ -1,0 +1,125 @@
+"""Where the repository of releases lies: a folder, or any object store that fsspec knows (`s3://bucket/prefix`).
+
+A store is worked on through a local copy of its metadata; each file that was written goes up at once, in the order in
+which clients may see it, the timestamp last. Objects are replaced whole, so a client never reads half of one. Two
+publishers at a time: the lock is this machine's; from another one, the second finds a timestamp that it did not start
+from, and stops before it replaces it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from fleet.errors import BusyError, ConfigurationError, SourceError
+from fleet.repository import Mirror, Progress, locked
+
+CACHE = "~/.cache/edge-ai-workflow/releases"
+TIMESTAMP = "metadata/timestamp.json"
+
+
+@dataclass(frozen=True)
+class Place:
+    """The local folder that is worked on, and what brings its files to where they belong."""
+
+    folder: Path
+    mirror: Mirror | None = None
+
+
+def is_url(where: str) -> bool:
+    return "://" in where
+
+
+@contextlib.contextmanager
+def opened(where: str, write: bool) -> Iterator[Place]:
+    """Work on the repository at `where`, under its lock where it is to be changed.
+
+    Raises BusyError, SourceError, ConfigurationError, OSError.
+    """
+    if not is_url(where):
+        folder = Path(where)
+        with locked(folder) if write else contextlib.nullcontext():
+            yield Place(folder)
+        return
+    name = hashlib.sha256(where.rstrip("/").encode()).hexdigest()[:16]
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path(CACHE).expanduser().parents[1]) / Path(
+        *Path(CACHE).parts[2:]
+    )
+    with locked(folder / name):
+        store = _Store(where, folder / name)
+        store.fetch()
+        yield Place(folder / name, store.put if write else None)
+
+
+class _Store:
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url, self.folder = url, folder
+        try:
+            # No listing is kept: what another publisher wrote a moment ago has to be seen.
+            self.files, self.base = fsspec.core.url_to_fs(url.rstrip("/"), use_listings_cache=False)
+        except (ValueError, ImportError) as error:
+            raise ConfigurationError(url, str(error), "a folder, or a URL that fsspec opens", "s3://...") from None
+        self.started_from: bytes | None = None
+
+    def fetch(self) -> None:
+        """The store's metadata, as the whole content of the local copy's."""
+        local = self.folder / "metadata"
+        shutil.rmtree(local, ignore_errors=True)
+        local.mkdir(parents=True)
+
+        def get() -> None:
+            if self.files.exists(f"{self.base}/metadata"):
+                for remote in self.files.find(f"{self.base}/metadata"):
+                    (local / remote.rpartition("/")[2]).write_bytes(self.files.cat_file(remote))
+
+        self._try(get)
+        timestamp = local / "timestamp.json"
+        self.started_from = timestamp.read_bytes() if timestamp.is_file() else None
+
+    def put(self, file: Path, progress: Progress | None) -> None:
+        name = file.relative_to(self.folder).as_posix()
+        remote = f"{self.base}/{name}"
+        if name == TIMESTAMP:
+            found = self._try(lambda: self.files.cat_file(remote) if self.files.exists(remote) else None)
+            if found != self.started_from:
+                raise BusyError(f"{self.url}/{name}", "another publisher wrote it meanwhile", "", "run it again")
+        elif name.startswith("targets/") and self._there(remote, file):
+            return
+        self._try(lambda: self.files.put_file(str(file), remote, callback=_Callback(progress)))
+        if name == TIMESTAMP:
+            self.started_from = file.read_bytes()
+
+    def _there(self, remote: str, file: Path) -> bool:
+        """A target's name is its digest: one of the right size was uploaded whole."""
+        return bool(self._try(lambda: self.files.exists(remote) and self.files.size(remote) == file.stat().st_size))
+
+    def _try(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Exception as error:  # each backend has exceptions of its own
+            if isinstance(error, KeyboardInterrupt | BusyError):
+                raise
+            raise SourceError(
+                self.url,
+                f"{type(error).__name__}: {str(error)[:300]}",
+                "a store that can be read and written",
+                "check the address, the credentials and the network, then run it again",
+            ) from None
+
+
+class _Callback(fsspec.callbacks.Callback):
+    def __init__(self, progress: Progress | None) -> None:
+        super().__init__()
+        self.progress = progress
+
+    def call(self, hook_name: str | None = None, **kwargs: Any) -> None:
+        if self.progress and self.size:
+            self.progress(self.value, self.size)
