@@ -46,6 +46,10 @@ test: $(READY)  ## run every test
 test-fast: $(READY)  ## run the quick tests (under 2 minutes)
 	@$(RUN) python -m pytest --numprocesses 2 --dist loadscope -m "not slow"
 
+.PHONY: test-crash
+test-crash: $(READY)  ## kill the agent at every fault point, and cut the power (that part as root)
+	@$(RUN) python -m pytest --numprocesses 2 tests/crash
+
 .PHONY: lint
 lint: $(READY)  ## check style, types and YAML
 	@$(RUN) ruff check .

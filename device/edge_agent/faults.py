@@ -35,6 +35,7 @@ POINTS = (
     "install.before_files_fsync",
     "install.after_files_fsync",
     "install.before_rename",
+    "install.set_aside",
     "install.after_rename",
     "install.after_directory_fsync",
     "state.before_write",

@@ -69,6 +69,7 @@ def install(config: Config, offer: Offer, archive: Path) -> dict[str, Any]:
         point("install.before_rename")
         if layout.slot(offer.release).exists():
             _set_aside(layout, offer.release)
+            point("install.set_aside")
         partial.rename(layout.slot(offer.release))
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

@@ -44,9 +44,11 @@ def operation(prepared: str, allowed: set[str], *arguments: str, points: tuple[s
 
 
 YESTERDAY = datetime.now(UTC) - timedelta(days=1)
+DAMAGED = ("damaged", "torn")  # the slot of release 2: installed, or current and on trial
 SAVE = ("state.", "link.")
 OPERATIONS = {
     "install": operation("confirmed", {ONE}, "install", TWO, points=("trust.", "download.", "install.", "state.")),
+    "repair": operation("torn", {ONE, TWO}, "install", TWO, points=("install.",)),
     "reinstall": operation("damaged", {ONE}, "install", TWO, points=("install.",)),
     "activate": operation("installed", {ONE, TWO}, "activate", TWO, points=("selftest.", "activate.", *SAVE)),
     "confirm": operation("trial", {TWO}, "confirm", "--force", points=("confirm.", "state.")),
@@ -58,11 +60,18 @@ CASES = [
     (name, point, action)
     for name, each in OPERATIONS.items()
     for point in POINTS
-    if point.startswith(each.points)
+    if point.startswith(each.points) and (point != "install.set_aside" or each.prepared in DAMAGED)
     for action in ("kill", "error")
 ]
-# What happened when the fault is an error is said by an exit code: this one, unless it stands here.
-STORAGE = 9
+# An error ends an operation with exit code 9 (the disk failed), but for these: a self-test that breaks off has failed,
+# and a service goes on without what it could not load until it is told to end.
+OTHER_CODES = {
+    "selftest.loaded": 5,
+    "serve.before_load": 0,
+    "serve.after_load": 0,
+    "serve.before_swap": 0,
+    "serve.after_swap": 0,
+}
 
 
 def test_every_point_is_on_the_way_of_an_operation() -> None:
@@ -106,7 +115,9 @@ def prepare(device: QuickDevice, releases: Releases, folder: Path) -> None:
     device.must("install", OLD)
     device.keep(folder / "many")
     shutil.copytree(folder / "installed", folder / "damaged", symlinks=True)
-    (folder / "damaged" / "releases" / TWO / "bundle" / "model_card.md").write_text("another one")
+    shutil.copytree(folder / "trial", folder / "torn", symlinks=True)
+    for name in DAMAGED:
+        (folder / name / "releases" / TWO / "bundle" / "model_card.md").write_text("another one")
 
 
 @pytest.mark.parametrize(("name", "point", "action"), CASES)
@@ -125,7 +136,7 @@ def test_the_device_survives(
     try:
         device.adopt(prepared / each.prepared)
         meet(device, each, f"{point}={action}")
-        survives(device, each.allowed, frozenset({TWO}) if each.prepared == "damaged" else frozenset())
+        survives(device, each.allowed, frozenset({TWO}) if each.prepared in DAMAGED else frozenset())
     finally:
         device.remove()
         shutil.rmtree(place)
@@ -144,7 +155,8 @@ def meet(device: QuickDevice, each: Operation, fault: str) -> None:
     assert "Traceback" not in said, said
     if action == "kill" and point != "selftest.loaded":
         assert code == -signal.SIGKILL, said
-    print(code, said)
+    else:
+        assert code == OTHER_CODES.get(point, 9), said
 
 
 def serve_with_error(device: QuickDevice, fault: str) -> tuple[int, str]:
