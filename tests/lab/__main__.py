@@ -26,8 +26,8 @@ def main() -> int:
     parser.add_argument("--devices", type=int, default=10, metavar="N", help="how many (10)")
     parser.add_argument("--architecture", choices=("amd64", "arm64"), default="amd64")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGHUP, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a shell's `&` has SIGINT ignored
+        signal.signal(number, _interrupt)
     began = time.monotonic()
     try:
         with Lab(options.devices, architecture=options.architecture) as lab:

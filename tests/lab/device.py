@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tests.lab import cgroup, network
@@ -20,13 +20,13 @@ from tests.lab.root import USER
 BOOT_S = 180.0
 EXEC_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # The mounts live in a namespace of nspawn's own: the kernel takes them away with the last process of the device,
-# whatever ended it. Arguments: folder, root, cgroup.procs files, --, nspawn's own.
+# whatever ended it. Arguments: folder, lower folders, cgroup.procs files, --, nspawn's own.
 START = """\
 set -eu
-folder=$1; root=$2; shift 2
+folder=$1; lower=$2; shift 2
 while [ "$1" != -- ]; do echo $$ >"$1"; shift; done
 shift
-mount -t overlay overlay -o "lowerdir=$root,upperdir=$folder/upper,workdir=$folder/work" "$folder/merged"
+mount -t overlay overlay -o "lowerdir=$lower,upperdir=$folder/upper,workdir=$folder/work" "$folder/merged"
 exec systemd-nspawn "$@"
 """
 ENTER = ("unshare", "--mount", "--propagation", "private", "sh", "-c", START, "device")
@@ -35,10 +35,10 @@ ENTER = ("unshare", "--mount", "--propagation", "private", "sh", "-c", START, "d
 class Device:
     """`name` is its host name; `address` its IPv4 address. Made by Lab; off until `plug`."""
 
-    def __init__(self, lab: str, index: int, folder: Path, root: Path, bridge: Bridge) -> None:
+    def __init__(self, lab: str, index: int, folder: Path, lower: Sequence[Path], bridge: Bridge) -> None:
         self.name = f"device-{index + 1:02d}"
         self.machine = f"{lab}-{index + 1}"
-        self.folder, self.root, self.bridge = folder, root, bridge
+        self.folder, self.lower, self.bridge = folder, lower, bridge
         self.interface = bridge.device_address(index)
         self.address = str(self.interface.ip)
         self.link = f"vb-{self.machine}"
@@ -112,7 +112,7 @@ class Device:
         groups = [str(file) for file in cgroup.create(self.group)]
         with (self.folder / "console.log").open("ab") as console:
             self._nspawn = subprocess.Popen(
-                [*ENTER, str(self.folder), str(self.root), *groups, "--", *arguments],
+                [*ENTER, str(self.folder), ":".join(map(str, self.lower)), *groups, "--", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=subprocess.STDOUT,

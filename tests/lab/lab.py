@@ -47,6 +47,10 @@ def missing() -> str:
 class Lab:
     """`with Lab(devices=3) as lab:` boots them; leaving it removes all of it, also after an error or ^C.
 
+    layer          a folder that lies over the devices' root (tests.lab.agents)
+    variables      for group_vars/all.yml of the lab's inventory
+    plugged        False: nothing is booted yet
+
     lab.devices    Device by index, in the order of their names
     lab.inventory  folder for `ansible-playbook -i`; waves: about a tenth, a third, the rest
     lab.ssh_options  for `ssh`, with the lab's key and known_hosts
@@ -57,12 +61,14 @@ class Lab:
         devices: int = 10,
         *,
         architecture: str = "amd64",
+        layer: Path | None = None,
         variables: Mapping[str, Any] | None = None,
         plugged: bool = True,
     ) -> None:
         if not 1 <= devices <= LIMIT:
             raise LabError("devices", str(devices), f"1 to {LIMIT}", "ask for fewer")
         self.count, self.architecture, self.plugged = devices, architecture, plugged
+        self.layer = layer
         self.variables = dict(variables or {})
         self.devices: list[Device] = []
 
@@ -93,9 +99,10 @@ class Lab:
             check=True,
             stdin=subprocess.DEVNULL,
         )
+        lower = [*([self.layer] if self.layer else []), base]
         public = self.key.with_suffix(".pub").read_text().strip()
         for index in range(self.count):
-            device = Device(self.id, index, self.folder / f"device-{index + 1:02d}", base, self.bridge)
+            device = Device(self.id, index, self.folder / f"device-{index + 1:02d}", lower, self.bridge)
             device.seed(public)
             self.devices.append(device)
         self.known_hosts = self.folder / "known_hosts"
