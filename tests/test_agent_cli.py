@@ -75,6 +75,20 @@ def test_the_way_of_a_release_without_a_service(device: Device) -> None:
     assert (told["removed"], told["installed"]) == ([NEW], [OLD])
 
 
+def test_deploy_is_install_and_activate_in_one(device: Device) -> None:
+    told = device.json("deploy", OLD)
+    assert (told["changed"], told["installed"], told["previous"], told["trial"]) == (True, True, None, True)
+    assert told["selftest"]["samples"] > 0
+    told = device.json("deploy", OLD)
+    assert (told["changed"], told["installed"], told["selftest"]) == (False, False, None)
+    device.json("confirm", "--force")
+
+    device.json("install", NEW)
+    told = device.json("deploy", NEW)
+    assert (told["changed"], told["installed"], told["previous"]) == (True, False, OLD)
+    assert device.json("status", "--report")["report"] is None, "no service runs"
+
+
 def test_an_older_release_by_name(device: Device, releases: Releases) -> None:
     releases.publish("pump@1.2.0")
     for release in (OLD, NEW, "pump@1.2.0"):

@@ -66,6 +66,9 @@ def parser() -> argparse.ArgumentParser:
     )
     release(activate)
     activate.add_argument("--no-selftest", action="store_true", help="skip the self-test; the trial still judges")
+    deploy = command("deploy", "install a release and activate it", "Current already and whole: nothing to do.")
+    release(deploy)
+    deploy.add_argument("--no-selftest", action="store_true", help="skip the self-test; the trial still judges")
     confirm = command(
         "confirm",
         "end the trial: the current release stays",
@@ -80,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
         "status",
         "what is current, on trial, installed, and what the service has loaded",
         "Exits 0 also where no service runs.",
-    )
+    ).add_argument("--report", action="store_true", help="with what the service counted since the switch")
     command("report", "what the service counted since the switch")
     verify = command(
         "verify", "check every byte of every slot against its manifest", "Exits 3 where a slot is damaged."
@@ -123,6 +126,18 @@ def _count(text: str) -> int:
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code. Only a defect of the agent itself ends in a traceback."""
     options = parser().parse_args(arguments)
+    code = _ended(options)
+    if options.command == "serve":
+        # A thread that a native library still computes in (a shadow, a model that hangs) would abort the interpreter's
+        # own end, with another exit code.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _ended(options: argparse.Namespace) -> int:
+    """The exit code of a command, when it has ended."""
     try:
         code = 0
         for result in _run(options):
@@ -157,7 +172,7 @@ def _run(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     if options.command == "status":
         from edge_agent.status import status
 
-        yield status(config)
+        yield status(config, options.report)
         return
     if options.command == "samples":
         from edge_agent import samples
@@ -176,6 +191,8 @@ def _operate(options: argparse.Namespace, config: Any) -> Iterator[dict[str, Any
         yield operations.install(config, options.release, progress.bytes, progress.say)
     elif options.command == "activate":
         yield operations.activate(config, options.release, not options.no_selftest, progress.say)
+    elif options.command == "deploy":
+        yield operations.deploy(config, options.release, not options.no_selftest, progress.bytes, progress.say)
     elif options.command == "confirm":
         yield operations.confirm(config, options.release, options.force)
     elif options.command == "rollback":
@@ -202,7 +219,7 @@ def _operate(options: argparse.Namespace, config: Any) -> Iterator[dict[str, Any
 
 
 # What writes below the state directory.
-CHANGING = frozenset({"install", "activate", "confirm", "rollback", "verify", "prune", "forget"})
+CHANGING = frozenset({"install", "activate", "deploy", "confirm", "rollback", "verify", "prune", "forget"})
 
 
 def become_owner(folder: Path) -> None:

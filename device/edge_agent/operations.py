@@ -134,6 +134,24 @@ def activate(config: Config, release: str, selftest: bool = True, say: Say = lam
     }
 
 
+def deploy(
+    config: Config,
+    release: str,
+    selftest: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+    say: Say = lambda text: None,
+) -> Result:
+    """Install and activate: one call for who drives a fleet."""
+    installed = install(config, release, progress, say)
+    switched = activate(config, release, selftest, say)
+    return {
+        **switched,
+        "changed": installed["changed"] or switched["changed"],
+        "installed": installed["changed"],
+        "sha256": installed["sha256"],
+    }
+
+
 def _fitting(config: Config, release: str) -> str:
     """The target of an installed, undamaged release for this device. Raises TrustError, NoReleaseError, FitError."""
     from edge_agent import fit, slots

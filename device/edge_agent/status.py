@@ -12,8 +12,11 @@ from edge_agent.config import Config
 from edge_agent.errors import AgentError
 
 
-def status(config: Config) -> dict[str, Any]:
-    """Takes no lock and answers also where no service runs: it is the first thing that a person asks for."""
+def status(config: Config, report: bool = False) -> dict[str, Any]:
+    """Takes no lock and answers also where no service runs: it is the first thing that a person asks for.
+
+    `report`: with what the service counted since the switch, None where it says nothing.
+    """
     layout = config.layout
     known = state.load(layout)
     try:
@@ -21,7 +24,9 @@ def status(config: Config) -> dict[str, Any]:
         fault = None
     except AgentError as error:
         service, fault = None, error.as_json()
+    counted = {"report": _report(config) if service else None} if report else {}
     return {
+        "time": state.now(),
         "device": _device(config),
         "current": known.current,
         "previous": known.previous,
@@ -35,7 +40,15 @@ def status(config: Config) -> dict[str, Any]:
             **{name: (service or {}).get(name) for name in FROM_SERVICE},
         },
         "disk": _disk(config),
+        **counted,
     }
+
+
+def _report(config: Config) -> dict[str, Any] | None:
+    try:
+        return control.call(config.layout, "GET", "/report", timeout_s=5.0)
+    except AgentError:
+        return None
 
 
 # What the service's own /status holds; null where it does not run.

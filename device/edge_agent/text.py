@@ -13,6 +13,7 @@ def of(command: str, result: Result) -> str:
     return {
         "install": install,
         "activate": activate,
+        "deploy": activate,
         "confirm": confirm,
         "rollback": rollback,
         "status": status,
