@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import signal
+import stat
 import subprocess
 import sys
+import tarfile
 import threading
+import zipfile
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -127,3 +131,52 @@ def context(params: Params) -> Context:
         progress=Progress(),
         stop=threading.Event(),
     )
+
+
+def tar(*members: tuple[str, str] | tarfile.TarInfo, mode: Any = "w:gz") -> bytes:
+    """A tar archive of (name, text) and of members as they are."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode=mode) as archive:
+        for member in members:
+            if isinstance(member, tarfile.TarInfo):
+                archive.addfile(member)
+            else:
+                info = tarfile.TarInfo(member[0])
+                info.size = len(member[1].encode())
+                archive.addfile(info, io.BytesIO(member[1].encode()))
+    return packed.getvalue()
+
+
+def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def zipped(*members: tuple[str | zipfile.ZipInfo, str]) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in members:
+            archive.writestr(name, text)
+    return packed.getvalue()
+
+
+def zip_link(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)
+    info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    return info
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def archived(url: str, digest: str | None = None, **files: Any) -> dict[str, Any]:
+    return {"type": "external_api", "url": url, "sha256": digest, "archive": ARCHIVE | files}
+
+
+def paged(url: str, **pages: Any) -> dict[str, Any]:
+    return {"type": "external_api", "url": url, "pages": {"rows": "data.rows", "next": None, "columns": None} | pages}
+
+
+LARGE = tar(("rows.csv", ROWS), ("filler.bin", "x" * 100_000), mode="w")

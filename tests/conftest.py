@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.serving import WebServer, web_server
 
 # NOTE: pyspark takes a main module without a file for a doctest and ends the process with exit code 0, when
 # great-expectations imports it. A test worker's main module has none.
@@ -18,17 +20,79 @@ REPOSITORY = Path(__file__).parents[1]
 COPIED = ("stages", "tasks", "device", "params.yaml", "dvc.yaml")
 
 
-@pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder with the pipeline's code and parameters, as current directory. No data, no git."""
+def copy_code(root: Path) -> Path:
+    """Put the pipeline's code and parameters into the folder `root`."""
     for name in COPIED:
         origin = REPOSITORY / name
         if origin.is_dir():
-            shutil.copytree(origin, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+            shutil.copytree(origin, root / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
         else:
-            shutil.copy(origin, tmp_path / name)
-    monkeypatch.chdir(tmp_path)
+            shutil.copy(origin, root / name)
+    return root
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with the pipeline's code and parameters, as current directory. No data, no git."""
+    monkeypatch.chdir(copy_code(tmp_path))
     return tmp_path
+
+
+# What takes seconds is made once per worker, and copied for each test. Imports stand inside: most tests need none.
+
+
+@pytest.fixture(scope="session")
+def built_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.built_fixtures import build
+
+    root = copy_code(tmp_path_factory.mktemp("built"))
+    build(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def packaged_once(built_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from stages import gate, package
+
+    root = tmp_path_factory.mktemp("packaged")
+    shutil.copytree(built_once, root, dirs_exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setattr(sys, "argv", ["stage"])
+        gate.main()
+        package.main()
+    return root
+
+
+@pytest.fixture
+def built(built_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace in which everything before the gate has been written, with no arguments on the command line."""
+    shutil.copytree(built_once, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["stage"])
+    return tmp_path
+
+
+@pytest.fixture
+def packaged(packaged_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, in which the gate passed and a bundle was made."""
+    shutil.copytree(packaged_once, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["stage"])
+    return tmp_path
+
+
+@pytest.fixture
+def gated(packaged: Path) -> Path:
+    """A workspace in which everything up to the gate has been written, and the gate passed."""
+    shutil.rmtree(packaged / "models/bundle")
+    return packaged
+
+
+@pytest.fixture
+def web() -> Iterator[WebServer]:
+    with web_server() as server:
+        yield server
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import yaml
+
+from stages.dataset import SPLITS, SampleSpec, Split
+from stages.errors import run
 
 REPOSITORY = Path(__file__).parents[1]
 START = datetime(2026, 10, 1, tzinfo=UTC)
@@ -117,13 +123,13 @@ def series_rows(runs: int = 10, rows: int = 60, seed: int = 0) -> pd.DataFrame:
     """Runs of one row a second; each leaks in its second half, where pressure falls."""
     rng = np.random.default_rng(seed)
     frames = []
-    for run in range(runs):
+    for number in range(runs):
         leak = np.arange(rows) >= rows // 2
-        times = pd.date_range(START.replace(tzinfo=None), periods=rows, freq="s") + pd.Timedelta(hours=run)
+        times = pd.date_range(START.replace(tzinfo=None), periods=rows, freq="s") + pd.Timedelta(hours=number)
         frames.append(
             pd.DataFrame(
                 {
-                    "run": f"run-{run:02d}",
+                    "run": f"run-{number:02d}",
                     "time": times.astype("datetime64[us]"),
                     "state": np.where(leak, "leak", "ok"),
                     "pressure": np.where(leak, 3.0, 5.0) + rng.normal(0, 0.2, rows),
@@ -156,14 +162,9 @@ def write_rows(
     return path
 
 
-def call_stage(stage: str, monkeypatch: Any) -> int:
+def call_stage(stage: str, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
     """Run a stage as its command line does, in this process; the exit code."""
-    import importlib
-    import sys
-
-    from stages.errors import run
-
-    monkeypatch.setattr(sys, "argv", [f"stages.{stage}"])
+    monkeypatch.setattr(sys, "argv", [f"stages.{stage}", *options])
     try:
         run(importlib.import_module(f"stages.{stage}").main)
     except SystemExit as stop:
@@ -176,3 +177,63 @@ def contents(*folders: str) -> dict[str, bytes]:
     return {
         str(path): path.read_bytes() for folder in folders for path in sorted(Path(folder).rglob("*")) if path.is_file()
     }
+
+
+PREPARED = Path("data/prepared")
+CLIPS: dict[str, Any] = {
+    **IMAGES,
+    "data": IMAGES["data"]
+    | {
+        "kind": "audio",
+        "group": "speaker",
+        "label": "word",
+        "channels": {"sound": {"unit": "full scale"}},
+        "image": None,
+        "audio": {"sample_rate_hz": 8000, "samples": 10},
+    },
+    "prepare": IMAGES["prepare"]
+    | {
+        "scaling": "none",
+        "features": {"type": "log-mel", "frame": 4, "hop": 2, "bands": 3, "coefficients": None},
+        "split": {
+            "method": "column",
+            "column": "take",
+            "test_values": ["0", "1"],
+            "validation": 0.25,
+            "validation_by": "row",
+        },
+    },
+}
+
+
+def write_validated(workspace: Path, rows: pd.DataFrame, source: str = "rig") -> None:
+    write_rows(workspace, rows.assign(source=source), "data/validated", source)
+
+
+def clip_rows(takes: int = 10) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "values": rng.uniform(-1, 1, rng.integers(5, 16)).astype(np.float32),
+            "speaker": speaker,
+            "word": word,
+            "take": str(take),
+        }
+        for speaker in ("ann", "bob")
+        for word in "ab"
+        for take in range(takes)
+    ]
+    return pd.DataFrame(rows)
+
+
+def read_prepared() -> tuple[SampleSpec, dict[str, Split]]:
+    return SampleSpec.read(PREPARED), {name: Split.open(PREPARED, name) for name in SPLITS}
+
+
+def holes() -> pd.DataFrame:
+    rows = series_rows()
+    rows.loc[[10, 11], "flow"] = np.nan  # between two values
+    rows.loc[[60, 61], "flow"] = np.nan  # at the beginning of a run
+    rows.loc[[599], "flow"] = np.nan  # at the end of one
+    rows.loc[12, "time"] += pd.Timedelta(milliseconds=500)
+    return rows

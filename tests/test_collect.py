@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +32,12 @@ from tests.collect_fixtures import (
     succeed,
     taken,
 )
-from tests.serving import Stall, Status, WebServer, free_port, web_server
+from tests.serving import Stall, Status, WebServer, free_port
 
 SYNTHETIC = {
     "type": "synthetic", "seed": 1, "groups": 2, "rows": 50, "rate_hz": 1.0, "noise": 0.1, "fault_share": 0.0,
     "faults": [], "drift_per_hour": 0.0,
 }  # fmt: skip
-
-
-@pytest.fixture
-def web() -> Iterator[WebServer]:
-    with web_server() as server:
-        yield server
 
 
 def cloud(url: str | Path, **files: Any) -> dict[str, Any]:

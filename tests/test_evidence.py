@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 
 from stages import gate
 from stages.errors import GateError
-from tests.built_fixtures import build, change_report, edit
+from tests.built_fixtures import change_report, edit
 
 PIPELINE = {
     "quality": "quality.json",
@@ -24,13 +23,6 @@ DAMAGE: dict[str, str | None] = {
     "no JSON": "\x00\x01", "list": "[]", "text": '"all is well"',
     "null": "null", "no field": "{}", "NaN": '{"ratio": NaN}', "infinite": '{"ratio": 1e999}', "deep": "[" * 100_000,
 }  # fmt: skip
-
-
-@pytest.fixture
-def built(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    build(workspace)
-    monkeypatch.setattr(sys, "argv", ["gate"])
-    return workspace
 
 
 def verdict_of(root: Path) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def test_scores_are_scikit_learns(fabric: Any, digits: scores.Data, batch_size: 
     y, said = np.asarray(digits.test.y), logits.argmax(axis=1)
     assert found.accuracy == pytest.approx(sklearn.metrics.accuracy_score(y, said))
     assert found.f1_macro == pytest.approx(sklearn.metrics.f1_score(y, said, average="macro"))
-    probabilities = torch.softmax(torch.from_numpy(logits), 1).double().numpy()
+    probabilities = torch.softmax(torch.from_numpy(logits).double(), 1).numpy()
     assert found.loss == pytest.approx(sklearn.metrics.log_loss(y, probabilities, labels=range(10)), rel=1e-4)
 
 
@@ -247,7 +247,9 @@ def test_one_class_only_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_an_empty_split_is_refused(split: str, tmp_path: Path) -> None:
     prepared = write_prepared(tmp_path, "series")
-    np.save(prepared / split / "y.npy", np.zeros(0, dtype=np.int64))
+    for name in ("y", "group", "starts"):
+        path = prepared / split / f"{name}.npy"
+        np.save(path, np.load(path)[:0])
     with pytest.raises(StageError, match=rf"{split}: found no samples"):
         scores.Data.open(prepared)
 

@@ -20,13 +20,7 @@ from tests.collect_fixtures import (
     succeed,
     taken,
 )
-from tests.serving import Cut, Redirect, Stall, Status, WebServer, free_port, s3_store, web_server
-
-
-@pytest.fixture
-def web() -> Iterator[WebServer]:
-    with web_server() as server:
-        yield server
+from tests.serving import Cut, Redirect, Stall, Status, WebServer, free_port, s3_store
 
 
 @pytest.fixture(scope="module")

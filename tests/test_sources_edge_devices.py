@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.collect_fixtures import IMAGE, SERIES, configure, provenance, refuse, succeed, taken
-from tests.serving import Cut, Stall, Status, WebServer, web_server
+from tests.serving import Cut, Stall, Status, WebServer
 
 SINCE = "2026-01-01T00:00:00Z"
-
-
-@pytest.fixture
-def web() -> Iterator[WebServer]:
-    with web_server() as server:
-        yield server
 
 
 def sample(number: int, label: str | None = "0", **more: Any) -> dict[str, Any]:

@@ -18,15 +18,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.collect_fixtures import configure, provenance, refuse, succeed, taken
-from tests.serving import Cut, Stall, Status, WebServer, free_port, mqtt_broker, web_server
+from tests.serving import Cut, Stall, Status, WebServer, free_port, mqtt_broker
 
 READING = {"machine": "m1", "time": "2026-01-01T00:00:00Z", "flow": 1.5, "pressure": 2.0, "state": "0"}
-
-
-@pytest.fixture
-def web() -> Iterator[WebServer]:
-    with web_server() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -13,17 +13,7 @@ import pytest
 from stages import gate, package, summary
 from stages.errors import GateError, StageError
 from stages.files import sha256
-from tests.built_fixtures import build, edit, report
-
-
-@pytest.fixture
-def packaged(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A workspace in which the whole pipeline has passed."""
-    build(workspace)
-    monkeypatch.setattr(sys, "argv", ["stage"])
-    gate.main()
-    package.main()
-    return workspace
+from tests.built_fixtures import edit, report
 
 
 def printed(*arguments: str) -> str:

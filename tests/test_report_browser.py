@@ -1,0 +1,169 @@
+"""The page in Chromium: quiet, whole and legible in both schemes, on a phone and on a desk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages import gate
+from stages.errors import GateError
+from tests.built_fixtures import change_report, edit, report
+from tests.requirements import need_program
+
+pytestmark = pytest.mark.slow
+
+# The contrast that WCAG 2.2 asks of text (1.4.3) is 4.5 to 1.
+CHECKS = r"""() => {
+    const rgb = text => text.match(/[\d.]+/g).slice(0, 3).map(Number);
+    const light = colour => {
+        const linear = v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+        const [r, g, b] = rgb(colour).map(v => linear(v / 255));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const ground = element => {
+        for (let e = element; e; e = e.parentElement) {
+            const colour = getComputedStyle(e).backgroundColor;
+            if (!colour.startsWith('rgba') || !colour.endsWith(' 0)')) return colour;
+        }
+        return 'rgb(255, 255, 255)';
+    };
+    const faint = [];
+    const read = 'h1,h2,h3,p,li,td,th,small,figcaption,dt,dd,summary,.verdict,text:not(.count)';
+    for (const e of document.querySelectorAll(read)) {
+        if (!e.textContent.trim()) continue;
+        const style = getComputedStyle(e);
+        const [a, b] = [light(e.tagName === 'text' ? style.fill : style.color), light(ground(e))].sort((x, y) => y - x);
+        const ratio = (a + 0.05) / (b + 0.05);
+        if (ratio < 4.5) faint.push([e.tagName, e.textContent.trim().slice(0, 30), ratio.toFixed(2)]);
+    }
+    return {
+        width: document.documentElement.scrollWidth,
+        window: innerWidth,
+        unnamed: [...document.querySelectorAll('svg[role=img]')].filter(e => !e.getAttribute('aria-label')).length,
+        pictures: document.querySelectorAll('svg[role=img]').length,
+        uncaptioned: [...document.querySelectorAll('figure')].filter(e => !e.querySelector('figcaption')).length,
+        headings: document.querySelectorAll('h1').length,
+        faint,
+    };
+}"""
+# What is written in a picture, in CSS pixels: the smallest letters, words that lie on others, words beyond the card.
+WORDS = r"""() => {
+    const found = {smallest: 100, overlapping: [], outside: []};
+    for (const svg of document.querySelectorAll('figure svg')) {
+        const card = svg.closest('figure').getBoundingClientRect();
+        const zoom = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+        const texts = [...svg.querySelectorAll('text')].map(e => ({
+            words: e.textContent, box: e.getBoundingClientRect(), turned: e.hasAttribute('transform'),
+            size: parseFloat(getComputedStyle(e).fontSize) * zoom,
+        }));
+        for (const [i, a] of texts.entries()) {
+            found.smallest = Math.min(found.smallest, a.size);
+            if (a.box.left < card.left || a.box.right > card.right) found.outside.push(a.words);
+            for (const b of texts.slice(i + 1)) {
+                const wide = Math.min(a.box.right, b.box.right) - Math.max(a.box.left, b.box.left);
+                const high = Math.min(a.box.bottom, b.box.bottom) - Math.max(a.box.top, b.box.top);
+                // Letters do not fill their line: a quarter of it may be shared.
+                const [along, across, line] = a.turned ? [high, wide, a.box.width] : [wide, high, a.box.height];
+                if (along > 1 && across > line / 4) found.overlapping.push([a.words, b.words]);
+            }
+        }
+    }
+    return found;
+}"""
+# Of every wide table, scrolled to its end: can its last column be seen, and is its first one still there?
+TABLES = r"""() => [...document.querySelectorAll('.table')].map(frame => {
+    frame.scrollLeft = frame.scrollWidth;
+    const [first, last] = [':first-child', ':last-child'].map(
+        place => frame.querySelector('tbody tr > ' + place).getBoundingClientRect());
+    const edge = frame.getBoundingClientRect();
+    return {
+        wide: frame.scrollWidth > frame.clientWidth,
+        named: !!(frame.ariaLabel || frame.getAttribute('aria-labelledby')),
+        reachable: frame.tabIndex === 0, last: last.right <= edge.right && last.left >= first.right - 1,
+        first: Math.abs(first.left - edge.left) < 2,
+    };
+})"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    program = need_program("chromium", "chromium")
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        started = playwright.chromium.launch(executable_path=program, args=flags)
+        yield started
+        started.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 390, 1280])
+@pytest.mark.parametrize("passed", [True, False])
+def test_in_chromium_it_is_quiet_whole_and_legible(
+    built: Path, browser: Any, scheme: str, width: int, passed: bool
+) -> None:
+    if not passed:
+        edit(built, lambda task: task["gate"]["metrics"].update(accuracy=0.999))
+    try:
+        gate.main()
+    except GateError:
+        assert not passed
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    tab = context.new_page()
+    said: list[str] = []
+    asked: list[str] = []
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.on("request", lambda request: asked.append(request.url))
+
+    tab.goto((built / "reports" / "index.html").as_uri())
+    for fold in tab.locator("summary").all():
+        fold.click()
+    found = tab.evaluate(CHECKS)
+
+    assert said == []
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert found["width"] <= found["window"]
+    assert found["pictures"] >= 8
+    assert (found["unnamed"], found["uncaptioned"], found["headings"]) == (0, 0, 1)
+    assert found["faint"] == []
+    context.close()
+
+
+LONG = ["a very long class name", "kettle boiling", "door", "window pane cracked", "dog barking loudly", "rain"]
+
+
+@pytest.mark.parametrize("width", [360, 390, 1280])
+@pytest.mark.parametrize("classes", [[], LONG], ids=["short", "long"])
+def test_in_chromium_tables_scroll_in_their_frame_and_words_in_pictures_keep_apart(
+    built: Path, browser: Any, classes: list[str], width: int
+) -> None:
+    names = [*map(str, range(10 - len(classes))), *classes]
+    edit(built, lambda task: task["data"].update(classes={str(i): name for i, name in enumerate(names)}))
+    for target in ("onnx-fp32", "onnx-int8"):
+        per_class = dict(zip(names, report(built, target)["per_class"].values(), strict=True))
+        groups = {f"speaker number {i}": {"accuracy": 0.9 - i / 30, "samples": 50 + i} for i in range(4)}
+        change_report(built, target, per_class=per_class, by_group=groups)
+    balance = built / "reports" / "balance.json"
+    written = json.loads(balance.read_text())
+    for split in written["splits"].values():
+        split["classes"] = dict(zip(names, split["classes"].values(), strict=True))
+    balance.write_text(json.dumps(written))
+    gate.main()
+    tab = browser.new_context(viewport={"width": width, "height": 900}).new_page()
+    tab.goto((built / "reports" / "index.html").as_uri())
+    tab.evaluate("document.querySelectorAll('details').forEach(fold => { fold.open = true; })")
+
+    words, tables = tab.evaluate(WORDS), tab.evaluate(TABLES)
+
+    assert words["smallest"] >= 10
+    assert (words["overlapping"], words["outside"]) == ([], [])
+    assert any(table["wide"] for table in tables) == (width < 600)
+    assert [table for table in tables if not all(table[key] for key in ("named", "reachable", "first", "last"))] == []
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    tab.context.close()

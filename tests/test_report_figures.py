@@ -1,0 +1,53 @@
+"""The page's pictures: ticks, labels, curves and marks."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+import pytest
+
+from stages.report import figures, svg
+from stages.report.figures import Line, Point
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, 1.0), (0.012, 0.031), (0.9167, 0.9833), (5.0, 5.0), (0.0, 350_000.0), (-3.0, 2.0)]
+)
+def test_ticks_cover_the_values_with_round_steps(low: float, high: float) -> None:
+    values = svg.ticks(low, high)
+
+    assert values[0] <= low + 1e-9
+    assert values[-1] >= high - 1e-9
+    assert 2 <= len(values) <= 9
+    steps = {round(b - a, 9) for a, b in pairwise(values)}
+    assert len(steps) == 1
+
+
+def test_labels_keep_apart_and_inside() -> None:
+    placed = svg.spread([50, 51, 52, 10], gap=15, low=10, high=60)
+
+    ordered = sorted(placed)
+    assert min(b - a for a, b in pairwise(ordered)) >= 15
+    assert ordered[-1] <= 60
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 100])
+def test_curves_of_any_length_are_drawn(epochs: int) -> None:
+    x = [float(epoch) for epoch in range(epochs)]
+    drawn = figures.curves("loss", x, [Line("training", [1.0] * epochs, "s1")], "loss", False, 0.0)
+
+    assert "nan" not in drawn
+    assert drawn.count("<path") == 1
+
+
+def test_a_target_is_known_without_its_colour() -> None:
+    one = (0.9, 0.8, 1.0)
+    points = [Point(name, (10.0, 10.0, 10.0), one, passed) for name, passed in (("a", True), ("b", True), ("c", False))]
+
+    drawn = figures.scatter("quality", points, "size", "accuracy")
+
+    corners = [len(points.split()) for points in re.findall(r'points="([^"]*)"', drawn)]
+    assert drawn.count("<circle") == 2  # in the plot and beside its name
+    assert sorted(corners) == [3, 3, 4, 4]
+    assert "c (failed)" in drawn
