@@ -5,10 +5,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 READY := $(VENV)/.ready
 INSTALLING := $(VENV)/.installing
+SIGNING := .venv-signing
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 # In CI a test may skip only where the data sets, which are not this repository's to publish, do not lie beside it.
 NO_SKIPS := $(if $(CI),$(if $(wildcard ../shared/data/*.tar.gz),--no-skips))
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+SIGNING_PIP := $(SIGNING)/bin/python -m pip --disable-pip-version-check
 
 .PHONY: help
 help:  ## list these targets
@@ -25,8 +27,14 @@ $(READY): pyproject.toml constraints.txt constraints-dev.txt device/pyproject.to
 	@rm $(INSTALLING)
 	@touch $@
 
+# Model signing needs a younger typing-extensions than the TFLite converter bears (fleet/signing.py).
+$(SIGNING)/.ready: constraints-signing.txt $(READY)
+	@"$(PYTHON)" -m venv --clear $(SIGNING)
+	@$(SIGNING_PIP) install --quiet --no-deps --requirement constraints-signing.txt || { echo "error: model-signing could not be installed; remedy: see pip's message above, then run again"; exit 1; }
+	@touch $@
+
 .PHONY: setup
-setup: $(READY)  ## make .venv with the pinned dependencies
+setup: $(READY) $(SIGNING)/.ready  ## make .venv with the pinned dependencies
 
 .PHONY: system-packages
 system-packages:  ## install the programs that tests need (Debian, Ubuntu; asks for root)
@@ -39,11 +47,11 @@ repro: $(READY)  ## build the task that params.yaml names, end with a summary
 	@$(RUN) python -m stages.summary
 
 .PHONY: test
-test: $(READY)  ## run every test
+test: $(READY) $(SIGNING)/.ready  ## run every test
 	@$(RUN) python -m pytest --numprocesses 2 --dist loadscope $(NO_SKIPS)
 
 .PHONY: test-fast
-test-fast: $(READY)  ## run the quick tests (under 2 minutes)
+test-fast: $(READY) $(SIGNING)/.ready  ## run the quick tests (under 2 minutes)
 	@$(RUN) python -m pytest --numprocesses 2 --dist loadscope -m "not slow"
 
 .PHONY: test-crash

@@ -77,9 +77,7 @@ def closure(path: Path) -> set[Path]:
 
 
 def test_no_private_key_and_no_token_is_tracked() -> None:
-    secret = re.compile(
-        rb"-----BEGIN [A-Z ]*PRIVATE KEY-----\s+[A-Za-z0-9+/]|AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}"
-    )
+    secret = re.compile(rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY( BLOCK)?-----|AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}")
     leaking = [str(path) for path in tracked() if secret.search((REPOSITORY / path).read_bytes())]
 
     assert leaking == []
@@ -152,7 +150,7 @@ def test_the_agent_imports_nothing_of_the_pipeline() -> None:
 
 
 OWN = {"edge-ai-workflow": REPOSITORY / "pyproject.toml", "edge-agent": REPOSITORY / "device" / "pyproject.toml"}
-BUILDS, TESTS = "constraints.txt", "constraints-dev.txt"
+BUILDS, TESTS, SIGNS = "constraints.txt", "constraints-dev.txt", "constraints-signing.txt"
 
 
 def requirements(name: str, extras: frozenset[str]) -> list[Requirement]:
@@ -207,17 +205,26 @@ def test_what_is_installed_is_what_is_pinned() -> None:
     assert {name: version for name, version in found.items() if Version(version).public != wanted.get(name)} == {}
 
 
+def test_what_signs_is_what_is_pinned_and_loads_no_training_library() -> None:
+    python = REPOSITORY / ".venv-signing" / "bin" / "python"
+    told = "from importlib.metadata import distributions as d; [print(x.name, x.version) for x in d()]"
+    done = subprocess.run([python, "-I", "-c", told], capture_output=True, text=True, check=True)
+    found = {canonicalize_name(name): version for name, version in (line.split() for line in done.stdout.splitlines())}
+
+    assert {name: version for name, version in found.items() if name not in ("pip", "setuptools")} == pins(SIGNS)
+
+
 def test_new_libraries_run_again_every_stage_whose_results_they_decide() -> None:
     dependent = {name for name in PIPELINE if BUILDS in stage_body(name)["deps"]}
 
     assert dependent == set(PIPELINE) - {"collect", "gate"}
-    assert not any(TESTS in stage_body(name)["deps"] for name in PIPELINE)
+    assert not any(file in stage_body(name)["deps"] for name in PIPELINE for file in (TESTS, SIGNS))
 
 
 @pytest.mark.slow
 def test_a_setup_that_was_killed_begins_anew(tmp_path: Path) -> None:
     """Killed in pip, and killed in venv before it brought pip; what a setup left that ended well is kept."""
-    for name in ("Makefile", "pyproject.toml", BUILDS, TESTS, "device/pyproject.toml"):
+    for name in ("Makefile", "pyproject.toml", BUILDS, TESTS, SIGNS, "device/pyproject.toml"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes((REPOSITORY / name).read_bytes())
     packages = tmp_path / ".venv/lib/python3.11/site-packages"
@@ -225,7 +232,7 @@ def test_a_setup_that_was_killed_begins_anew(tmp_path: Path) -> None:
 
     def setup() -> None:
         (tmp_path / ".venv/.ready").unlink(missing_ok=True)
-        call(tmp_path, "make", "setup", "PIP=true", f"PYTHON={sys.executable}")
+        call(tmp_path, "make", "setup", "PIP=true", "SIGNING_PIP=true", f"PYTHON={sys.executable}")
 
     setup()
     half.touch()
