@@ -20,6 +20,7 @@ from stages.params import load
 from stages.params.compress import Distil
 from stages.prune import prune
 from stages.train import train
+from tests.conftest import copy_code
 from tests.test_train import kill_after_epoch
 from tests.training_fixtures import (
     prepare_digits,
@@ -51,14 +52,25 @@ def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit, "THREADS", 1)  # for runs in this process, whose waiting threads spin
 
 
-@pytest.fixture
-def digits_workspace(workspace: Path) -> Path:
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Digits, a network trained on them, both steps of compression switched on."""
-    prepare_digits(workspace)
+    root = prepare_digits(copy_code(tmp_path_factory.mktemp("trained")))
     cnn = {"channels": [16, 32], "hidden": 64}
-    write_params(workspace, train=recipe("cnn", epochs=10, cnn=cnn), compress={"distil": DISTIL, "prune": PRUNE})
-    train(load())
-    return workspace
+    write_params(root, train=recipe("cnn", epochs=10, cnn=cnn), compress={"distil": DISTIL, "prune": PRUNE})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit, "THREADS", 1)
+        patch.chdir(root)
+        train(load())
+    return root
+
+
+@pytest.fixture
+def digits_workspace(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, as current directory."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def steps() -> dict[str, dict[str, Any]]:

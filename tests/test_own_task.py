@@ -66,18 +66,10 @@ def sounds(folder: Path) -> None:
                 stream.writeframes((tone * 20000).astype("<i2").tobytes())
 
 
-@pytest.mark.parametrize(
-    ("kind", "base", "make"),
-    [
-        ("series", "pump", machines),
-        ("series", "pump", machines_as_parquet),
-        ("image", "digits", pictures),
-        ("audio", "spoken-digits", sounds),
-    ],
-    ids=["csv", "parquet", "images", "sounds"],
-)
-def test_a_strangers_task_needs_parameters_only(kind: str, base: str, make: Any, tmp_path: Path) -> None:
-    root = fresh_clone(tmp_path)
+def strangers_clone(folder: Path, kind: str, base: str, make: Any) -> tuple[Path, str]:
+    """A clone in `folder` with the page's task, made from the shipped task `base`, and its data; the task's name."""
+    folder.mkdir(exist_ok=True)
+    root = fresh_clone(folder)
     (block,) = re.findall(rf"```yaml {kind}\n(.*?)```", PAGE, flags=re.DOTALL)
     (suite,) = re.findall(r"```json\n(.*?)```", PAGE, flags=re.DOTALL)
     if make is machines_as_parquet:
@@ -92,8 +84,29 @@ def test_a_strangers_task_needs_parameters_only(kind: str, base: str, make: Any,
     (root / "incoming").mkdir()
     make(root / "incoming")
     quick(root, "mine", blocks, targets=("tflite-int8",))
+    return root, blocks["name"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "base", "make"),
+    [("series", "pump", machines), ("image", "digits", pictures), ("audio", "spoken-digits", sounds)],
+    ids=["csv", "images", "sounds"],
+)
+def test_a_strangers_task_needs_parameters_only(kind: str, base: str, make: Any, tmp_path: Path) -> None:
+    root, name = strangers_clone(tmp_path, kind, base, make)
 
     done = call(root, "dvc", "repro")
 
     assert stages_run(done.stdout)[-1] == "package"
-    assert (root / "models" / "bundle" / f"{blocks['name']}.tar.zst").is_file()
+    assert (root / "models" / "bundle" / f"{name}.tar.zst").is_file()
+
+
+def test_machines_that_log_parquet_are_prepared_as_those_that_log_csv(tmp_path: Path) -> None:
+    """What follows knows data/prepared alone, and cannot differ."""
+    prepared = []
+    for make in (machines, machines_as_parquet):
+        root, _ = strangers_clone(tmp_path / make.__name__, "series", "pump", make)
+        call(root, "dvc", "repro", "prepare")
+        prepared.append({path.name: path.read_bytes() for path in (root / "data/prepared/train").iterdir()})
+
+    assert prepared[0] == prepared[1]

@@ -11,6 +11,8 @@ import pytest
 
 from tests.pipeline import ENVIRONMENT, REPOSITORY, call, commit, stages_run
 
+pytestmark = pytest.mark.slow
+
 PIPELINE = """\
 stages:
   first:
