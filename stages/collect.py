@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.errors import CombinedError, StageError, run
+from stages.errors import run
 from stages.files import new_directory, write_json
 from stages.params import Params, load
 
@@ -53,6 +53,7 @@ async def take(source: Any, context: Context, folder: Path) -> dict[str, Any]:
 async def snapshot(params: Params) -> None:
     """All sources, side by side; the snapshot is replaced only when every one delivered. Raises CombinedError."""
     from stages.sources import Context, Progress
+    from stages.sources.side_by_side import all_of
 
     names = sorted(params.collect.sources)
     stop = threading.Event()
@@ -71,15 +72,9 @@ async def snapshot(params: Params) -> None:
         ]
         jobs = (take(params.collect.sources[c.name], c, folder / c.name) for c in contexts)
         try:
-            taken = await asyncio.gather(*jobs, return_exceptions=True)
+            taken = await all_of(jobs)
         finally:
             stop.set()  # interrupted: threads cannot be cancelled, they have to look
-        failures = [result for result in taken if isinstance(result, BaseException)]
-        refused = [failure for failure in failures if isinstance(failure, StageError)]
-        if len(refused) < len(failures):
-            raise next(failure for failure in failures if not isinstance(failure, StageError))
-        if refused:
-            raise CombinedError(refused)
         provenance = {"snapshot": params.collect.snapshot.isoformat(), "sources": dict(zip(names, taken, strict=True))}
         write_json(PROVENANCE, provenance)
     for name in names:

@@ -8,7 +8,6 @@ value of the label column or the name of its class, which is all that a device k
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from collections.abc import Mapping
@@ -17,10 +16,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from stages.errors import CombinedError, StageError
 from stages.params.collect import EdgeDevices
 from stages.sources.http import patiently, refuse, session
 from stages.sources.raw import Context, Origin, Raw, Rows, public
+from stages.sources.side_by_side import all_of
 
 
 async def fetch(source: EdgeDevices, context: Context) -> Raw:
@@ -31,20 +30,12 @@ async def fetch(source: EdgeDevices, context: Context) -> Raw:
     """
     since = {} if source.since is None else {"since": source.since.astimezone(UTC).isoformat().replace("+00:00", "Z")}
     async with session(context) as http:
-        answers = await asyncio.gather(
-            *(read_device(http, f"{url.rstrip('/')}/samples", since, context) for url in source.devices.values()),
-            return_exceptions=True,
+        answers = await all_of(
+            read_device(http, f"{url.rstrip('/')}/samples", since, context) for url in source.devices.values()
         )
-    failures = [answer for answer in answers if isinstance(answer, BaseException)]
-    silent = [failure for failure in failures if isinstance(failure, StageError)]
-    if len(silent) < len(failures):
-        raise next(failure for failure in failures if not isinstance(failure, StageError))
-    if silent:
-        raise CombinedError(silent)
     rows: list[dict[str, Any]] = []
     origins: list[Origin] = []
     for (device, url), content in zip(source.devices.items(), answers, strict=True):
-        assert isinstance(content, bytes)
         origins.append(Origin(public(url), hashlib.sha256(content).hexdigest(), len(content)))
         samples = [row(line, device, url, context) for line in content.splitlines() if line.strip()]
         labelled = {str(s["id"]): s for s in samples if s is not None}
