@@ -53,22 +53,28 @@ def main() -> int:
     return 0
 
 
-def build(output: Path, python: str, architecture: str, glibc: str, extras: str) -> Path:
-    """The wheelhouse's folder, whole or not there. Raises WheelhouseError."""
+def build(output: Path, python: str, architecture: str, glibc: str, extras: str, previous: Path | None = None) -> Path:
+    """The wheelhouse's folder, whole or not there. Third parties' wheels are taken over from `previous`, by default the
+    one that is replaced, when nothing that decides them has changed. Raises WheelhouseError.
+    """
     folder = output / f"cp{python.replace('.', '')}-{architecture}"
     output.mkdir(parents=True, exist_ok=True)
+    inputs = _inputs(python, architecture, glibc, extras)
     with tempfile.TemporaryDirectory(dir=output, prefix=".building-") as name:
         work = Path(name)
-        wheels, made = work / "wheels", work / "made"
+        made = work / "made"
         made.mkdir()
         agent = _agent(work / "agent")
-        _download(agent, extras, wheels, python, architecture, glibc)
-        (wheels / agent.name).unlink(missing_ok=True)
         shutil.copy(agent, made / agent.name)
-        lines = [_line(file) for file in sorted([*wheels.iterdir(), agent], key=lambda file: file.name.lower())]
-        requirements = "\n".join(lines) + "\n"
+        taken = _taken_over(previous or folder, inputs, made)
+        if taken is None:
+            wheels = work / "wheels"
+            _download(agent, extras, wheels, python, architecture, glibc)
+            (wheels / agent.name).unlink(missing_ok=True)
+            taken = _tar(wheels, made), [_line(file) for file in wheels.iterdir()]
+        dependencies, lines = taken
+        requirements = "\n".join(sorted([*lines, _line(agent)])) + "\n"
         (made / "requirements.txt").write_text(requirements, encoding="utf-8")
-        dependencies = _tar(wheels, made)
         with zipfile.ZipFile(agent) as archive:
             (made / "edge-agent.service").write_bytes(archive.read(UNIT))
         facts = {
@@ -78,12 +84,33 @@ def build(output: Path, python: str, architecture: str, glibc: str, extras: str)
             "agent": agent.name,
             "dependencies": dependencies.name,
             "dependencies_digest": dependencies.stem.rpartition("-")[2],
+            "inputs": inputs,
         }
         (made / "wheelhouse.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         if folder.exists():
             folder.rename(work / "old")
         made.rename(folder)
     return folder
+
+
+def _inputs(*options: str) -> str:
+    """Digest of all that decides which wheels of third parties there are."""
+    files = [REPOSITORY / "constraints.txt", REPOSITORY / "device" / "pyproject.toml"]
+    return hashlib.sha256(repr((options, [file.read_bytes() for file in files])).encode()).hexdigest()[:12]
+
+
+def _taken_over(previous: Path, inputs: str, made: Path) -> tuple[Path, list[str]] | None:
+    """The archive, linked into `made`, and the lines of its wheels; None where it must be made."""
+    try:
+        facts = json.loads((previous / "wheelhouse.json").read_text(encoding="utf-8"))
+        lines = (previous / "requirements.txt").read_text(encoding="utf-8").splitlines()
+        if facts.get("inputs") != inputs:
+            return None
+        path = made / facts["dependencies"]
+        path.hardlink_to(previous / path.name)
+    except (FileNotFoundError, ValueError):
+        return None
+    return path, [line for line in lines if not line.startswith("edge-agent==")]
 
 
 def _pip(*arguments: str) -> None:

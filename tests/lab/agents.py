@@ -1,17 +1,20 @@
 """The agent on a lab's devices: its wheelhouse, made once per state of its sources, and devices that have it already.
 
-A test of bootstrapping starts with bare devices. One of anything later starts with `Lab(n, layer=agents.layer())`:
-the environment that playbooks/bootstrap.yml would install is there, and bootstrapping takes seconds.
+Sources are read once in a process, so that one fleet has one agent. A test of bootstrapping starts with bare devices;
+one of anything later starts with `Lab(n, layer=agents.layer())`: the environment that playbooks/bootstrap.yml would
+install is there, and bootstrapping takes seconds.
 """
 
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from tests.lab.errors import LabError
 
 REPOSITORY = Path(__file__).parents[2]
 NAME = "cp311-x86_64"
+KEEP_S = 7200.0
 INSTALL = """\
 set -eu
 mount -t overlay overlay -o "lowerdir=$1,upperdir=$2,workdir=$3" "$4"
@@ -39,6 +43,7 @@ chroot "$4" /bin/sh -euc '
 ENTER = ("unshare", "--mount", "--propagation", "private", "sh", "-c", INSTALL, "install")
 
 
+@functools.cache
 def wheelhouses() -> Path:
     """For `edge_agent_wheelhouses`: what `make wheelhouse` makes of the sources as they are now."""
     sources = hashlib.sha256((REPOSITORY / "constraints.txt").read_bytes())
@@ -48,12 +53,14 @@ def wheelhouses() -> Path:
     folder = root.cache() / f"wheelhouse-{sources.hexdigest()[:12]}"
     with _alone("wheelhouse"):
         if not (folder / NAME).is_dir():
-            for old in root.cache().glob("wheelhouse-*/"):
-                shutil.rmtree(old)
-            building.build(folder, "3.11", "x86_64", "2.36", "onnx,litert")
+            others = sorted(root.cache().glob("wheelhouse-*/"), key=lambda path: path.stat().st_mtime)
+            previous = others[-1] / NAME if others else None
+            building.build(folder, "3.11", "x86_64", "2.36", "onnx,litert", previous)
+            _forget(others)
     return folder
 
 
+@functools.cache
 def layer() -> Path:
     """A folder that lies over the root: what bootstrapping installs of that wheelhouse, byte for byte."""
     house = wheelhouses() / NAME
@@ -62,8 +69,7 @@ def layer() -> Path:
     folder = root.cache() / f"agent-{facts['digest']}-{base.name.rpartition('-')[2]}"
     with _alone("agent"):
         if not folder.is_dir():
-            for old in root.cache().glob("agent-*/"):
-                shutil.rmtree(old)
+            _forget(root.cache().glob("agent-*/"))
             parts = [folder.with_suffix(suffix) for suffix in (".partial", ".work", ".merged")]
             for part in parts:
                 shutil.rmtree(part, ignore_errors=True)
@@ -81,6 +87,13 @@ def layer() -> Path:
             for part in parts[1:]:
                 shutil.rmtree(part)
     return folder
+
+
+def _forget(folders: Iterable[Path]) -> None:
+    """Those of earlier sources that no test can be using any more."""
+    for folder in folders:
+        if time.time() - folder.stat().st_mtime > KEEP_S:
+            shutil.rmtree(folder)
 
 
 @contextmanager

@@ -178,7 +178,7 @@ class Device:
         network.ip("link", "set", self.link, "up")
 
     def exec(
-        self, *command: str, check: bool = True, input: str | None = None, timeout_s: float = 60.0
+        self, *command: str, check: bool = True, stdin: bytes = b"", timeout_s: float = 60.0
     ) -> subprocess.CompletedProcess[str]:
         """Runs a command as root in the device, without its network. Raises LabError where it fails and `check`."""
         if self.leader is None:
@@ -186,21 +186,21 @@ class Device:
         done = subprocess.run(
             ["nsenter", f"--target={self.leader}", "--mount", "--uts", "--ipc", "--net", "--pid", "--", *command],
             capture_output=True,
-            text=True,
-            input=input,
+            input=stdin,
             timeout=timeout_s,
             env={"PATH": EXEC_PATH, "HOME": "/root", "LANG": "C.UTF-8"},
             cwd="/",
             check=False,
         )
-        if check and done.returncode:
+        result = subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+        if check and result.returncode:
             raise LabError(
                 f"{self.name}: {' '.join(command)}",
-                f"exit code {done.returncode}: {(done.stderr or done.stdout).strip()}",
+                f"exit code {result.returncode}: {(result.stderr or result.stdout).strip()}",
                 "exit code 0",
                 "see the message",
             )
-        return done
+        return result
 
     def remove(self) -> None:
         """All of a device that is off."""
