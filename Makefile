@@ -59,11 +59,13 @@ test-crash: $(READY)  ## kill the agent at every fault point, and cut the power 
 	@$(RUN) python -m pytest --numprocesses 2 tests/crash
 
 .PHONY: lint
-lint: $(READY)  ## check style, types and YAML
+lint: $(READY)  ## check style, types, YAML and playbooks
 	@$(RUN) ruff check .
 	@$(RUN) ruff format --check .
 	@$(RUN) mypy
 	@$(RUN) yamllint --strict .
+	@$(RUN) ansible-playbook --syntax-check --inventory inventory/example playbooks/*.yml >/dev/null
+	@$(RUN) ansible-lint --quiet playbooks
 
 .PHONY: format
 format: $(READY)  ## put the code into the house's format
@@ -73,6 +75,17 @@ format: $(READY)  ## put the code into the house's format
 .PHONY: bench
 bench: $(READY)  ## time every stage, DVC's and the imports' share, against one script without DVC
 	@$(RUN) python tests/bench_pipeline.py
+
+.PHONY: wheelhouse
+wheelhouse: PYTHON_VERSION ?= 3.11
+wheelhouse: ARCHITECTURE ?= x86_64
+wheelhouse: $(READY)  ## gather what devices install the agent from, offline (ARCHITECTURE=aarch64 for a Raspberry Pi)
+	@$(RUN) python -m fleet.wheelhouse --python $(PYTHON_VERSION) --architecture $(ARCHITECTURE)
+
+.PHONY: lab
+lab: N ?= 10
+lab: $(READY)  ## boot N=10 Debian devices on this machine, until ^C (as root; docs/fleet/lab.md)
+	@$(RUN) python -m tests.lab --devices $(N)
 
 .PHONY: clean
 clean:  ## remove what the pipeline and its plots wrote in the work tree (DVC's cache stays)
