@@ -61,7 +61,7 @@ class Owner:
 def owner() -> Owner:
     """The ansible-playbook that called this program, or else whoever did."""
     parents = psutil.Process().parents()
-    playbooks = [each for each in parents if any("ansible-playbook" in part for part in _command(each))]
+    playbooks = [each for each in parents if any(Path(part).name == "ansible-playbook" for part in _command(each))]
     chosen = playbooks[-1] if playbooks else (parents[0] if parents else psutil.Process())
     return Owner(socket.gethostname(), chosen.pid, chosen.create_time())
 

@@ -49,12 +49,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`failed` and `unreachable` count against the fleet's budget, apart."""
+    """`failed` and `unreachable` count against the fleet's budget, apart. `why`: of each device that failed."""
 
     status: Literal["pass", "fail", "inconclusive"]
     checks: tuple[Check, ...]
     failed: tuple[str, ...]
     unreachable: tuple[str, ...]
+    why: Mapping[str, str]
 
     def reason(self) -> str:
         """In one line, why it is what it is."""
@@ -67,14 +68,14 @@ class Verdict:
 
 def judge(
     rules: Judge,
-    release: str,
+    release: str | Mapping[str, str],
     wave: Sequence[Seen],
     rest: Sequence[Seen],
     *,
     failed_left: int,
     unreachable_left: int,
 ) -> Verdict:
-    """The verdict on a wave that switched to `release`.
+    """The verdict on a wave that switched to `release` (or each device to its own, by name).
 
     `*_left`: what earlier waves left of the budget; 0 for the canaries. A device that went back by itself, or says
     nothing, or runs something else, has failed.
@@ -85,7 +86,7 @@ def judge(
     for seen in wave:
         if seen.outcome != "ok":
             continue
-        wrong = _wrong(seen, release, rules)
+        wrong = _wrong(seen, release if isinstance(release, str) else release[seen.device], rules)
         if wrong:
             failed[seen.device] = wrong
         else:
@@ -101,7 +102,7 @@ def judge(
     ]
     statuses = {check.status for check in checks}
     status: Any = "fail" if "fail" in statuses else "inconclusive" if "inconclusive" in statuses else "pass"
-    return Verdict(status, tuple(checks), tuple(failed), tuple(unreachable))
+    return Verdict(status, tuple(checks), tuple(failed), tuple(unreachable), failed)
 
 
 def _wrong(seen: Seen, release: str, rules: Judge) -> str:

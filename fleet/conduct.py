@@ -1,0 +1,277 @@
+"""The course of a rollout: a wave is opened, judged; what failed is sent back; the rollout is closed.
+
+Each step reads the record, decides, and writes the record before its answer makes anything happen on a device.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from edge_agent import durable
+
+from fleet import fitness, record, trail
+from fleet.errors import BusyError, ConfigurationError
+from fleet.prepare import BEFORE, durable_json
+from fleet.record import DeviceState, Record, RolloutState, WaveState
+from fleet.rules import Rules, of_fleet
+
+Json = dict[str, Any]
+
+
+class Course:
+    """One rollout, by its folder. Raises BusyError where it became another process' meanwhile."""
+
+    def __init__(self, folder: Path) -> None:
+        self.record = Record(folder, _read(folder / "plan.json"))
+        self.state: RolloutState = self.record.load()
+        if self.state.owner != record.owner() and self.state.owner.is_alive():
+            raise BusyError(
+                str(folder), f"process {self.state.owner.pid} conducts it", "its own process", "wait until that ends"
+            )
+        self.plan = self.record.plan
+        self.rules = Rules.model_validate(self.plan["rules"])
+
+    def save(self, state: RolloutState) -> None:
+        self.state = state
+        self.record.save(state)
+
+    def say(self, action: str, result: str, device: str | None = None, detail: str = "") -> None:
+        release = self.state.devices[device].release if device else None
+        trail.append(self.record, action, result=result, device=device, release=release, detail=detail)
+
+    # --- a wave
+
+    def open(self, devices: list[str], approved_by: str | None = None) -> Json:
+        """Whether the wave of these devices may begin. From here on they count as touched."""
+        wave = self.wave_of(devices)
+        refused = self._closed(wave, approved_by)
+        if refused:
+            if self.state.status == "running" and wave.status != "pass" and not self._failed():
+                self.save(replace(self.state, status="paused", reason=refused))
+                self.say("pause", "paused", detail=refused)
+            return {"go": False, "wave": wave.name, "reason": refused, "rest": []}
+        state = self.state.with_wave(
+            wave.name, status="open", opened=record.now(), approved_by=approved_by if wave.approve else None
+        )
+        for name in devices:
+            state = state.with_device(name, touched=True)
+        self.save(state)
+        self.say("open", "go", detail=f"wave {wave.name}: {', '.join(devices)}")
+        return {"go": True, "wave": wave.name, "reason": "", "rest": self._rest(wave), "bake_s": self.rules.bake_s}
+
+    def _rest(self, wave: WaveState) -> list[str]:
+        """Some devices that do not change meanwhile, spread over the fleet, to compare the wave with."""
+        there = [
+            name
+            for name, device in self.state.devices.items()
+            if not device.touched and device.outcome in ("planned", "ok") and name not in wave.devices
+        ]
+        wanted = min(self.rules.control, len(there))
+        return [there[place * len(there) // wanted] for place in range(wanted)]
+
+    def wave_of(self, devices: list[str]) -> WaveState:
+        for wave in self.state.waves:
+            if set(devices) == set(wave.devices):
+                return wave
+        raise ConfigurationError(
+            str(self.record.folder),
+            f"{', '.join(devices)} are no wave of it",
+            "; ".join(f"{wave.name}: {', '.join(wave.devices)}" for wave in self.state.waves),
+            "begin anew: do not run single plays of rollout.yml",
+        )
+
+    def _failed(self) -> bool:
+        return any(wave.status == "fail" for wave in self.state.waves)
+
+    def _closed(self, wave: WaveState, approved_by: str | None) -> str:
+        """Why the wave may not begin, or nothing."""
+        for each in self.state.waves:
+            if each.name == wave.name:
+                break
+            if each.status != "pass":
+                return f"wave {each.name} before it did not pass ({each.status})"
+        if self.state.status != "running":
+            return self.state.reason
+        if wave.approve and not wave.approved_by and not approved_by:
+            return f"wave {wave.name} waits for approval: --approve {wave.name}, -e rollout_approve={wave.name}"
+        window = self.rules.window
+        if window and not self.plan["outside_window"] and not window.is_open(datetime.now(UTC)):
+            return f"wave {wave.name} waits: the maintenance window is closed"
+        return ""
+
+    def judge(self, devices: Mapping[str, Json], rest: Mapping[str, Json | None]) -> Json:
+        """The verdict on a wave after its bake.
+
+        `devices`: name -> {"outcome", "reason", "status"}; `rest`: name -> status, of some that did not change.
+        """
+        from fleet import verdict
+
+        wave = self.wave_of(list(devices))
+        before = _read(self.record.folder / BEFORE)
+        first = wave.name == self.state.waves[0].name
+        left = {"failed": 0, "unreachable": 0} if first else self._left(wave)
+        seen = [self._seen(name, told, before) for name, told in devices.items()]
+        others = [
+            verdict.Seen(name, "ok", "", before.get(name), (status or {}).get("report"))
+            for name, status in rest.items()
+        ]
+        judged = verdict.judge(
+            self.rules.judge,
+            {name: self.state.devices[name].release for name in wave.devices},
+            seen,
+            others,
+            failed_left=left["failed"],
+            unreachable_left=left["unreachable"],
+        )
+        state = self.state.with_wave(wave.name, status=judged.status, verdict=judged.as_json())
+        for name in devices:
+            reason = next((each.reason for each in seen if each.device == name), "")
+            outcome = "failed" if name in judged.failed else "unreachable" if name in judged.unreachable else "ok"
+            state = state.with_device(name, outcome=outcome, reason=judged.why.get(name) or reason)
+        if judged.status == "inconclusive":
+            state = replace(state, status="paused", reason=f"wave {wave.name}: {judged.reason()}")
+        if judged.status == "fail":
+            state = replace(state, reason=f"wave {wave.name}: {judged.reason()}")
+        reports = self.record.folder / "reports" / f"{wave.name}.json"
+        durable.write_file(reports, durable_json({**{n: d["status"] for n, d in devices.items()}, **rest}))
+        for name in devices:
+            self.say("deploy", state.devices[name].outcome, name, state.devices[name].reason)
+        self.save(state)
+        self.say("judge", judged.status, detail=f"wave {wave.name}: {judged.reason()}")
+        return {"wave": wave.name, "status": judged.status, "reason": judged.reason()}
+
+    def _seen(self, name: str, told: Json, before: Json) -> Any:
+        from fleet import verdict
+
+        device, status = self.state.devices[name], told["status"]
+        outcome, reason = told["outcome"], told["reason"]
+        if outcome == "ok" and status is not None:
+            found = fitness.loaded(status)
+            if found.get("release") == device.release:
+                expected = self.plan["releases"][device.release]["targets"].get(found["target"])
+                if found["sha256"] != expected:
+                    outcome, reason = "failed", f"has loaded sha256 {found['sha256'][:12]}, not {str(expected)[:12]}"
+            elif device.release in status["bad"]:
+                outcome, reason = "failed", f"it went back by itself: {status['bad'][device.release]}"
+        return verdict.Seen(name, outcome, reason, before.get(name), (status or {}).get("report"))
+
+    def _left(self, but: WaveState) -> dict[str, int]:
+        """What earlier waves, and those who could not take part, left of the fleet's budget."""
+        counted = {"failed": 0, "unreachable": 0}
+        for name, device in self.state.devices.items():
+            if device.outcome in counted and name not in but.devices:
+                counted[device.outcome] += 1
+        budget = self.rules.budget
+        return {
+            name: max(of_fleet(getattr(budget, name), self.plan["size"]) - number, 0)
+            for name, number in counted.items()
+        }
+
+    # --- the end
+
+    def settle(self, statuses: Mapping[str, Json | None]) -> Json:
+        """Who has to go back, and to which release, after every device that was touched was asked once more."""
+        state = self.state
+        for name, device in state.devices.items():
+            if device.touched and device.outcome == "ok" and name in statuses:
+                wrong = self._late(device, statuses[name])
+                if wrong:
+                    state = state.with_device(
+                        name, outcome="unreachable" if statuses[name] is None else "failed", reason=wrong
+                    )
+        late = [name for name, device in state.devices.items() if device != self.state.devices[name]]
+        if late and not self._failed():
+            count = sum(device.outcome == "failed" for device in state.devices.values())
+            allowed = of_fleet(self.rules.budget.failed, self.plan["size"])
+            if count > allowed:
+                told = "; ".join(f"{name}: {state.devices[name].reason}" for name in late)
+                last = [wave for wave in state.waves if wave.status in ("pass", "inconclusive")][-1]
+                state = replace(
+                    state.with_wave(last.name, status="fail"), status="running", reason=f"after its wave, {told}"
+                )
+        self.save(state)
+        back = {}
+        for name, device in state.devices.items():
+            if device.touched and (self._failed() or device.outcome == "failed"):
+                back[name] = {
+                    "to": device.was,
+                    "reason": f"rollout {self.record.id}: {device.reason or state.reason}"[:500],
+                }
+        going = {name: told for name, told in back.items() if told["to"]}
+        for name in back.keys() - going.keys():
+            self.say("back", "kept", name, "it ran no release before")
+        return {"back": going, "failed": self._failed()}
+
+    def _late(self, device: DeviceState, status: Json | None) -> str:
+        """What is wrong with a device that was well when its wave was judged, or nothing."""
+        if status is None:
+            return "does not answer any more"
+        if not fitness.runs(status, device.release, self.plan["releases"][device.release]):
+            why = status["bad"].get(device.release)
+            return f"runs {fitness.loaded(status).get('release', 'nothing')} now" + (f": {why}" if why else "")
+        return ""
+
+    def close(self, back: Mapping[str, Json]) -> Json:
+        """The end. `back`: name -> {"status", "reason"} of those that were sent back."""
+        state = self.state
+        for name, told in back.items():
+            device, status = state.devices[name], told["status"]
+            if status is not None and fitness.loaded(status).get("release") == device.was:
+                # Why it failed is kept where it did; those that only were called back say so.
+                state = state.with_device(name, outcome="back", reason=device.reason or "the rollout failed")
+                self.say("back", "back", name, f"runs {device.was}")
+            else:
+                why = told["reason"] or f"runs {fitness.loaded(status).get('release')}"
+                state = state.with_device(name, outcome="pending", reason=f"not back at {device.was}: {why}")
+                self.say("back", "pending", name, why)
+        if self._failed():
+            state = replace(state, status="failed", ended=record.now())
+        elif state.status == "running":
+            done = all(wave.status == "pass" for wave in state.waves)
+            state = replace(
+                state,
+                status="passed" if done else "paused",
+                reason=state.reason if done else state.reason or "not every wave was judged",
+                ended=record.now() if done else None,
+            )
+        self.save(state)
+        self.say("close", state.status, detail=state.reason)
+        return {
+            "id": self.record.id,
+            "status": state.status,
+            "reason": state.reason,
+            "table": self.table(),
+            "record": str(self.record.folder),
+        }
+
+    def table(self) -> list[str]:
+        """One line per wave and per device that is not simply well."""
+        rows = []
+        for wave in self.state.waves:
+            reason = f": {wave.verdict['reason']}" if wave.verdict else ""
+            rows.append(f"wave {wave.name}: {wave.status}{reason}")
+            for name in wave.devices:
+                device = self.state.devices[name]
+                if device.outcome != "ok" or len(wave.devices) <= 20:
+                    rows.append(
+                        f"  {name}: {device.release}: {device.outcome}"
+                        + (f" ({device.reason})" if device.reason else "")
+                    )
+        rows += [
+            f"  {name}: {device.outcome} ({device.reason})"
+            for name, device in self.state.devices.items()
+            if device.outcome in ("unfit", "unreachable") and not device.touched
+        ]
+        return rows
+
+
+def _read(path: Path) -> Json:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(str(path), str(error), "what this program wrote", "begin a new rollout") from None

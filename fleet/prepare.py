@@ -1,0 +1,282 @@
+"""The beginning of a rollout: what is to run where, who can take it, in which waves. Nothing on a device changes yet."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from edge_agent import durable
+
+from fleet import fitness, inventory, push, record, rules, trail
+from fleet import plan as plans
+from fleet.errors import InventoryError, PausedError, RolloutError
+from fleet.inventory import Device
+from fleet.record import DeviceState, Record, RolloutState, WaveState
+from fleet.repository import Repository
+from fleet.rules import Rules
+
+Json = dict[str, Any]
+BEFORE = "reports/before.json"
+PUSH = "push.tar"
+
+
+def plan(
+    path: Path,
+    repository: Repository,
+    root: Path,
+    only: Sequence[str] | None = None,
+    outside_window: bool = False,
+    again: bool = False,
+) -> Json:
+    """What the inventory declares, checked against the repository and against what this fleet does at the moment.
+
+    `only`: no other devices change. Raises InventoryError, TrustError, NoReleaseError, BusyError, PausedError,
+    RolloutError.
+    """
+    fleet = inventory.load(path)
+    declared = [device for device in fleet.devices if device.release and (only is None or device.name in only)]
+    if not declared:
+        raise InventoryError(
+            str(path), "no device declares a release", "release: NAME@VERSION for a group", "see docs/fleet/rollouts.md"
+        )
+    known = rules_of(fleet.devices, path)
+    plans.waves(declared, known, len(fleet.devices))  # who would be in no wave is told before anything else
+    if known.window and not outside_window and not known.window.is_open(datetime.now(UTC)):
+        raise PausedError(
+            f"{path}: rollout.window",
+            f"closed now ({datetime.now(UTC).isoformat(timespec='minutes')})",
+            f"{', '.join(known.window.days)} {known.window.start} to {known.window.until} {known.window.timezone}",
+            "wait; or in an emergency: --outside-window, -e rollout_outside_window=true",
+        )
+    push.check(repository, fleet.development)
+    wanted = sorted({str(device.release) for device in declared})
+    with record.locked(fleet.name, root):
+        begun = record.unfinished(fleet.name, root)
+        if not again:
+            _refuse_failed(fleet.name, wanted, root)
+    return {
+        "fleet": fleet.name,
+        "inventory": str(path),
+        "commit": _commit(path),
+        "development": fleet.development,
+        "repository": str(repository.folder),
+        "rules": known.model_dump(by_alias=True),
+        "outside_window": outside_window,
+        "size": len(fleet.devices),
+        "devices": {
+            device.name: {"release": device.release, "type": device.type, "wave": device.wave, "groups": device.groups}
+            for device in declared
+        },
+        "releases": {release: push.offer(repository, release) for release in wanted},
+        "resumes": begun.id if begun else None,
+        "asked": datetime.now(UTC).isoformat(),
+    }
+
+
+def rules_of(devices: Sequence[Device], path: Path) -> Rules:
+    """The one `rollout:` of all devices. Raises InventoryError."""
+    said = [device.variables.get("rollout") for device in devices]
+    for device, value in zip(devices, said, strict=True):
+        if value != said[0]:
+            where = inventory.origin(path, device.name, "rollout", device.groups)
+            raise InventoryError(
+                where,
+                f"{device.name}: another rollout: than {devices[0].name}",
+                "one for the fleet",
+                "group_vars/all.yml",
+            )
+    return rules.of(said[0], inventory.origin(path, "", "rollout", ()))
+
+
+def _refuse_failed(fleet: str, wanted: Sequence[str], root: Path) -> None:
+    """A release that failed in the last rollout is not tried on the devices that it spared."""
+    known = record.rollouts(fleet, root)
+    if not known or (state := known[-1].load()).status != "failed":
+        return
+    failed = {device.release for device in state.devices.values() if device.touched} & set(wanted)
+    if failed:
+        raise RolloutError(
+            ", ".join(sorted(failed)),
+            f"failed in rollout {known[-1].id}: {state.reason}",
+            "a release that did not fail",
+            "revert the inventory's `release`, or publish a new version; or try again all the same: --again, "
+            "-e rollout_again=true",
+        )
+
+
+def _commit(path: Path) -> str | None:
+    """What is checked out where the inventory lies; None outside git."""
+    folder = path if path.is_dir() else path.parent
+    done = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
+
+
+def preflight(planned: Json, answers: Mapping[str, Json], root: Path, check: bool = False) -> Json:
+    """Who can take it, in which waves; begins the record unless `check`, or takes up the one that is unfinished.
+
+    `answers`: device -> {"status": what its agent said, or None; "reason": why there is none}.
+    """
+    if planned["resumes"]:
+        return _resume(planned, answers, root, check)
+    found = _Found(planned, answers)
+    result = found.as_json()
+    if check or not result["go"]:
+        return result
+    with record.locked(planned["fleet"], root):
+        record.unfinished(planned["fleet"], root)  # raises where another one began meanwhile
+        begun = record.begin(planned["fleet"], planned, found.state(), root)
+        _bring(begun, found.changing)
+    durable.write_file(begun.folder / BEFORE, durable_json({name: _report(answers, name) for name in answers}))
+    trail.append(begun, "begin", result="running", detail=f"{len(found.changing)} devices, {len(found.waves)} waves")
+    return {**result, **_told(begun)}
+
+
+def durable_json(value: Any) -> bytes:
+    return (json.dumps(value, sort_keys=True) + "\n").encode()
+
+
+def _report(answers: Mapping[str, Json], name: str) -> Json | None:
+    status = answers[name]["status"]
+    return status.get("report") if status else None
+
+
+def _bring(begun: Record, changing: Sequence[str]) -> None:
+    """Pack what the devices of the rollout that change are brought."""
+    from fleet.keys import Keys, default_folder
+
+    repository = Repository(Path(begun.plan["repository"]), Keys(default_folder()))
+    wanted = {begun.plan["devices"][name]["release"] for name in changing}
+    push.pack(repository, wanted, begun.folder / PUSH)
+
+
+def _told(begun: Record) -> Json:
+    """What the playbook has to know of a rollout: the waves that are still to come."""
+    state = begun.load()
+    left = [wave for wave in state.waves if wave.status != "pass"]
+    if any(wave.status == "fail" for wave in left):
+        left = []  # killed before what failed had gone back: that comes next
+    return {
+        "record": str(begun.folder),
+        "order": [name for wave in left for name in wave.devices],
+        "serial": [len(wave.devices) for wave in left] or [1],
+        "touched": [name for name, device in state.devices.items() if device.touched],
+        "push": str(begun.folder / PUSH),
+    }
+
+
+def _resume(planned: Json, answers: Mapping[str, Json], root: Path, check: bool) -> Json:
+    with record.locked(planned["fleet"], root):
+        begun = record.unfinished(planned["fleet"], root)
+        assert begun is not None and begun.id == planned["resumes"], "another process ended it meanwhile"
+        state = begun.load()
+        if not check:
+            begun.save(replace(state, status="running", owner=record.owner(), reason=""))
+    same = {name: device["release"] for name, device in planned["devices"].items()} == {
+        name: device["release"] for name, device in begun.plan["devices"].items()
+    }
+    if not same:
+        if not check:
+            begun.save(replace(state, status="failed", reason="given up: the inventory changed", ended=record.now()))
+            trail.append(begun, "give up", result="failed", detail="the inventory declares something else now")
+        return preflight({**planned, "resumes": None}, answers, root, check)
+    if not check:
+        _bring(begun, [name for wave in state.waves for name in wave.devices])
+        trail.append(begun, "resume", result="running", detail=state.reason)
+    told = _told(begun)
+    rows = [f"rollout {begun.id} goes on: {len(told['order'])} of {len(state.devices)} devices are left"]
+    return {"go": True, "status": "resumed", "unfit": {}, "reason": rows[0], "table": rows, **told}
+
+
+class _Found:
+    """What the devices' answers mean for a plan."""
+
+    def __init__(self, planned: Json, answers: Mapping[str, Json]) -> None:
+        self.planned, self.answers = planned, answers
+        self.rules = Rules.model_validate(planned["rules"])
+        asked, now = datetime.fromisoformat(planned["asked"]), datetime.now(UTC)
+        self.unreachable: list[str] = []
+        self.unfit: dict[str, str] = {}
+        self.current: list[str] = []
+        devices = []
+        for name, told in planned["devices"].items():
+            answer = answers.get(name, {"status": None, "reason": "it was not asked"})
+            status, offer = answer["status"], planned["releases"][told["release"]]
+            if status is None:
+                self.unreachable.append(name)
+            elif fitness.runs(status, told["release"], offer):
+                self.current.append(name)
+                continue
+            elif why := fitness.reasons(status, told["release"], offer, asked, now, self.rules.clock_skew_s):
+                self.unfit[name] = "; ".join(why)
+            devices.append(Device(name, "", told["type"], told["wave"], told["release"], tuple(told["groups"]), {}))
+        self.all_waves = plans.waves(devices, self.rules, planned["size"])
+        out = {*self.unreachable, *self.unfit}
+        self.waves = [
+            replace(wave, devices=tuple(name for name in wave.devices if name not in out)) for wave in self.all_waves
+        ]
+        self.waves = [wave for wave in self.waves if wave.devices]
+        self.changing = [name for wave in self.waves for name in wave.devices]
+
+    def refusal(self) -> str:
+        """Why the rollout does not begin, or nothing."""
+        allowed = rules.of_fleet(self.rules.budget.unreachable, self.planned["size"])
+        canaries = set(self.all_waves[0].devices) if self.all_waves else set()
+        if self.unfit and self.rules.unfit == "stop":
+            return f"{len(self.unfit)} device(s) cannot take it (rollout.unfit: stop): {', '.join(self.unfit)}"
+        if len(self.unreachable) > allowed:
+            return f"{len(self.unreachable)} device(s) do not answer, {allowed} allowed: {', '.join(self.unreachable)}"
+        gone = sorted(canaries & {*self.unreachable, *self.unfit})
+        if self.changing and gone:
+            return f"of the first wave, {', '.join(gone)} cannot take part: all of its devices have to"
+        return ""
+
+    def was(self, name: str) -> str | None:
+        status = self.answers[name]["status"] if name in self.answers else None
+        return status["current"] if status else None
+
+    def state(self) -> RolloutState:
+        wave_of = {name: wave.name for wave in self.waves for name in wave.devices}
+        devices = {}
+        for name, told in self.planned["devices"].items():
+            outcome: record.Outcome = "planned" if name in wave_of else "ok"
+            reason = "runs it already" if name in self.current else ""
+            if name in self.unfit:
+                outcome, reason = "unfit", self.unfit[name]
+            elif name in self.unreachable:
+                outcome, reason = "unreachable", self.answers.get(name, {}).get("reason", "it was not asked")
+            devices[name] = DeviceState(wave_of.get(name, ""), told["release"], self.was(name), outcome, reason)
+        waves = tuple(WaveState(wave.name, wave.devices, wave.approve) for wave in self.waves)
+        return RolloutState("running", record.owner(), waves, devices)
+
+    def as_json(self) -> Json:
+        refused = self.refusal()
+        return {
+            "go": not refused and bool(self.changing),
+            "status": "refused" if refused else "ready" if self.changing else "unchanged",
+            "reason": refused or ("" if self.changing else "every device that answers runs what is declared"),
+            "unfit": self.unfit,
+            "record": None,
+            "order": self.changing,
+            "serial": [len(wave.devices) for wave in self.waves] or [1],
+            "touched": [],
+            "push": None,
+            "table": self.table(),
+        }
+
+    def table(self) -> list[str]:
+        rows = []
+        for wave in self.waves:
+            asks = ", asks for approval" if wave.approve else ""
+            rows.append(f"wave {wave.name}: {len(wave.devices)} device(s){asks}")
+            for name in wave.devices[:20]:
+                rows.append(f"  {name}: {self.was(name) or 'nothing'} -> {self.planned['devices'][name]['release']}")
+            if len(wave.devices) > 20:
+                rows.append(f"  and {len(wave.devices) - 20} more")
+        rows += [f"cannot: {name}: {why}" for name, why in self.unfit.items()]
+        rows += [f"no answer: {name}: {self.answers.get(name, {}).get('reason', '')}" for name in self.unreachable]
+        return [*rows, f"runs it already: {len(self.current)} device(s)"]

@@ -1,0 +1,155 @@
+"""`fleet wave ...`: the steps of a rollout that are decided on the controller, called by playbooks/rollout.yml.
+
+JSON on stdin where a step needs what devices said, JSON on stdout. A person calls `fleet rollout`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from fleet import record, workplace
+from fleet.cli import Commands, command
+from fleet.errors import ConfigurationError
+
+Json = dict[str, Any]
+STEPS = {
+    "plan": "what is to run where, checked; changes nothing",
+    "preflight": "who can take it, in which waves; begins the record",
+    "open": "whether a wave may begin",
+    "bake": "wait while a wave is watched",
+    "judge": "the verdict on a wave",
+    "settle": "who has to go back, and to which release",
+    "close": "the end: outcome and report",
+}
+
+
+def add_commands(commands: Commands) -> None:
+    to = command(commands, "wave", "one step of a rollout (playbooks/rollout.yml calls it)")
+    steps = to.add_subparsers(dest="action", required=True, metavar="STEP")
+    for name, summary in STEPS.items():
+        step = command(steps, name, summary)
+        step.set_defaults(run=RUN[name], text=lambda result: json.dumps(result, indent=2))
+        if name in ("plan", "preflight"):
+            step.add_argument("--rollouts", type=Path, default=record.ROLLOUTS, metavar="DIR")
+        else:
+            step.add_argument("--record", type=Path, required=True, metavar="DIR", help="rollouts/<fleet>/<id>")
+        if name == "plan":
+            step.add_argument("-i", "--inventory", type=Path, required=True, metavar="PATH")
+            step.add_argument("--only", metavar="DEVICES", help="no others change; names with commas between")
+            step.add_argument("--outside-window", action="store_true", help="the maintenance window does not count")
+            step.add_argument("--again", action="store_true", help="also a release that failed last time")
+            workplace.add_options(step, writes=False)
+        elif name == "preflight":
+            step.add_argument("--check", action="store_true", help="say what would be; write nothing")
+        elif name == "open":
+            step.add_argument("--approve", default="", metavar="WAVES", help="may begin; names with commas between")
+
+
+def _plan(options: argparse.Namespace) -> Json:
+    from fleet import prepare
+
+    only = [name for name in (options.only or "").split(",") if name] or None
+    with workplace.Workplace(options).opened(write=False) as repository:
+        return prepare.plan(
+            options.inventory, repository, options.rollouts, only, options.outside_window, options.again
+        )
+
+
+def _preflight(options: argparse.Namespace) -> Json:
+    from fleet import prepare
+
+    said = _stdin()
+    planned = {name: value for name, value in said["plan"].items() if name not in ("schema_version", "command")}
+    return prepare.preflight(planned, _answers(said["devices"]), options.rollouts, options.check)
+
+
+def _open(options: argparse.Namespace) -> Json:
+    course = _course(options)
+    devices = _stdin()["devices"]
+    approved = course.wave_of(devices).name in options.approve.split(",")
+    return course.open(devices, record.user() if approved else None)
+
+
+def _bake(options: argparse.Namespace) -> Json:
+    course = _course(options)
+    time.sleep(course.rules.bake_s)
+    return {"waited_s": course.rules.bake_s}
+
+
+def _judge(options: argparse.Namespace) -> Json:
+    said = _stdin()
+    asked = _answers(said["asked"])
+    devices = {}
+    for name, told in asked.items():
+        outcome, reason = _deployed(said["pushed"][name], said["deployed"][name], said["trouble"][name])
+        devices[name] = {"outcome": outcome, "reason": reason, "status": told["status"]}
+    rest = {result["item"]: answer(result)["status"] for result in said["rest"]}
+    return _course(options).judge(devices, rest)
+
+
+def _deployed(pushed: Json, deployed: Json, trouble: str) -> tuple[str, str]:
+    """Outcome and reason of a device's switch, from what Ansible registered of its tasks."""
+    for result in (pushed, deployed):
+        if result.get("unreachable"):
+            return "unreachable", str(result.get("msg", "unreachable"))
+    if trouble:
+        return "failed", trouble
+    if deployed.get("rc") == 0:
+        return "ok", ""
+    return "failed", answer(deployed)["reason"]
+
+
+def answer(result: Json) -> Json:
+    """What a device's agent answered, from what Ansible registered: {"status": its JSON or None, "reason"}."""
+    if result.get("unreachable"):
+        return {"status": None, "reason": str(result.get("msg", "unreachable"))}
+    try:
+        said = json.loads(result["stdout"])
+    except (KeyError, ValueError, TypeError):
+        return {"status": None, "reason": str(result.get("stderr") or result.get("msg") or "it said nothing")[:500]}
+    if "error" in said:
+        return {"status": None, "reason": f"{said['where']}: {said['found']}"}
+    return {"status": said, "reason": ""}
+
+
+def _answers(results: Json) -> dict[str, Json]:
+    return {name: answer(result) for name, result in results.items()}
+
+
+def _settle(options: argparse.Namespace) -> Json:
+    return _course(options).settle({name: told["status"] for name, told in _answers(_stdin()["devices"]).items()})
+
+
+def _close(options: argparse.Namespace) -> Json:
+    return _course(options).close(_answers(_stdin()["devices"]))
+
+
+def _course(options: argparse.Namespace) -> Any:
+    from fleet.conduct import Course
+
+    return Course(options.record)
+
+
+def _stdin() -> Json:
+    try:
+        return dict(json.load(sys.stdin))
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(
+            "stdin", f"no JSON object ({error})", "what playbooks/rollout.yml passes", ""
+        ) from None
+
+
+RUN = {
+    "plan": _plan,
+    "preflight": _preflight,
+    "open": _open,
+    "bake": _bake,
+    "judge": _judge,
+    "settle": _settle,
+    "close": _close,
+}
