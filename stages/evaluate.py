@@ -53,6 +53,7 @@ def quality(
     means, each = metrics.estimates(confusion, confidence, seed)
     edges = np.linspace(0, 1, CONFIDENCE_BINS + 1)[1:-1]
     return {
+        "classes": classes,
         "samples": len(actual),
         "confidence": confidence,
         "accuracy": asdict(metrics.wilson(int(correct.sum()), len(actual), confidence)),
@@ -63,7 +64,7 @@ def quality(
         ),
         "per_class": {name: _class_report(each, k, confusion) for k, name in enumerate(classes)},
         "by_group": metrics.by_group(groups, correct, confidence),
-        "confusion": confusion.tolist(),
+        "confusion": confusion.tolist(),  # in the order of `classes`
         "prediction_ratios": metrics.shares(predicted, classes),
         "confidence_bins": {
             "edges": [round(float(edge), 12) for edge in edges],

@@ -140,6 +140,7 @@ class Evaluated(Shape):
     """reports/evaluate/<target>/metrics.json. A number that is missing is a failed check, not another shape."""
 
     model_sha256: str | None = None
+    classes: list[str] | None = None
     samples: PositiveInt | None = None
     confidence: Annotated[float, Field(gt=0, lt=1)] | None = None
     size_bytes: PositiveInt | None = None

@@ -28,6 +28,8 @@ TARGETS = {
     "onnx-int8": {"runtime": "onnxruntime", "precision": "int8"},
 }
 CLASSES = [str(digit) for digit in range(10)]
+GROUPS = [f"s{i}" for i in range(360)]  # of the test samples: each is its own
+PREDICTIONS = ["group", "actual", "predicted", "confidence"]
 LATENCY_MS = {"onnx-fp32": 0.012, "onnx-int8": 0.019}
 MEMORY_MB = 31.5
 NETWORKS = {"trained": "trained", "model": "compressed"}
@@ -69,6 +71,29 @@ def edit(root: Path, change: Any) -> None:
 def report(root: Path, target: str) -> dict[str, Any]:
     value: dict[str, Any] = json.loads(_report_path(root, target).read_text())
     return value
+
+
+def rename_classes(root: Path, names: list[str]) -> None:
+    """Give the ten classes other names, in the parameters and in what the stages wrote of them."""
+    new = dict(zip(CLASSES, names, strict=True))
+
+    def renamed(by_class: dict[str, Any]) -> dict[str, Any]:
+        return {new[name]: value for name, value in by_class.items()}
+
+    edit(root, lambda task: task["data"].update(classes=new))
+    balance = json.loads((root / "reports" / "balance.json").read_text())
+    for split in balance["splits"].values():
+        split["classes"] = renamed(split["classes"])
+    write_json(root / "reports" / "balance.json", balance)
+    for target in TARGETS:
+        own = report(root, target)
+        fields = {field: renamed(own[field]) for field in ("per_class", "prediction_ratios")}
+        write_json(_report_path(root, target), {**own, **fields, "classes": names})
+        listed = _report_path(root, target).with_name("predictions.csv")
+        rows = list(csv.DictReader(listed.read_text().splitlines()))
+        _write_predictions(
+            listed, [{**row, "actual": new[row["actual"]], "predicted": new[row["predicted"]]} for row in rows]
+        )
 
 
 def change_report(root: Path, target: str, **values: Any) -> None:
@@ -200,10 +225,16 @@ def _write_target(root: Path, target: str, weights: np.ndarray, bias: np.ndarray
     exponents = np.exp(logits - logits.max(1, keepdims=True))
     confidence = (exponents / exponents.sum(1, keepdims=True)).max(1)
     write_json(evaluated / "metrics.json", _metrics(target, export, y, predicted, confidence, agreement))
-    with (evaluated / "predictions.csv").open("w", newline="") as stream:
-        rows = csv.writer(stream)
-        rows.writerow(["group", "actual", "predicted", "confidence"])
-        rows.writerows((f"s{i}", a, p, c) for i, (a, p, c) in enumerate(zip(y, predicted, confidence, strict=True)))
+    columns = (GROUPS[: len(y)], y, predicted, confidence)
+    rows = [dict(zip(PREDICTIONS, row, strict=True)) for row in zip(*columns, strict=True)]
+    _write_predictions(evaluated / "predictions.csv", rows)
+
+
+def _write_predictions(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, PREDICTIONS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _metrics(
@@ -232,6 +263,7 @@ def _metrics(
         "target": target,
         "model_sha256": export["sha256"],
         "size_bytes": export["size_bytes"],
+        "classes": CLASSES,
         "samples": samples,
         "confidence": 0.95,
         "accuracy": estimate(float(np.mean(correct))),

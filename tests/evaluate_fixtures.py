@@ -25,13 +25,14 @@ WRONG = np.arange(400) % 10 == 0
 LABELS = np.where(WRONG, (ANSWER + 1) % 3, ANSWER)
 GROUPS = [f"pump {i % 4}" for i in range(400)]  # every tenth sample is in pump 0 or pump 2
 TARGET = "onnx-fp32"
+CLASSES = ["running", "blocked", "leaking"]  # not in the order of the alphabet
 
 
 def write_measurable(root: Path) -> Path:
     """Put all that `python -m stages.evaluate` needs into the folder `root`."""
     copy_code(root)
     spec = SampleSpec(
-        kind="series", shape=[3], channels=[Channel(name="a", unit="1")], classes=["x", "y", "z"], rate_hz=1.0,
+        kind="series", shape=[3], channels=[Channel(name="a", unit="1")], classes=CLASSES, rate_hz=1.0,
         scaling=Scaling(method="none", center=[0.0], scale=[1.0]),
     )  # fmt: skip
     write_prepared(root / "data/prepared", spec, {"test": (X, LABELS)}, GROUPS)

@@ -14,7 +14,16 @@ import numpy as np
 import pytest
 
 from stages.files import sha256
-from tests.evaluate_fixtures import ANSWER, LABELS, TARGET, evaluate, put_model, set_parameter, write_measurable
+from tests.evaluate_fixtures import (
+    ANSWER,
+    CLASSES,
+    LABELS,
+    TARGET,
+    evaluate,
+    put_model,
+    set_parameter,
+    write_measurable,
+)
 from tests.model_files import description, tflite_int8_linear
 
 
@@ -52,7 +61,9 @@ def test_the_report_holds_what_is_known_by_hand(measured: Path) -> None:
     expected = np.zeros((3, 3), int)
     np.add.at(expected, (LABELS, ANSWER), 1)
     assert found["confusion"] == expected.tolist()
-    assert found["per_class"]["x"]["support"] == int((LABELS == 0).sum())
+    assert found["classes"] == CLASSES
+    for name, row in zip(CLASSES, expected, strict=True):
+        assert found["per_class"][name]["support"] == row.sum()
     assert sum(found["prediction_ratios"].values()) == pytest.approx(1)
     assert sum(found["confidence_bins"]["ratios"]) == pytest.approx(1)
     assert len(found["confidence_bins"]["edges"]) + 1 == len(found["confidence_bins"]["ratios"])
@@ -80,7 +91,7 @@ def test_predictions_are_listed_sample_by_sample(measured: Path) -> None:
         rows = list(csv.DictReader(stream))
 
     assert len(rows) == 400
-    assert [row["predicted"] for row in rows] == [["x", "y", "z"][k] for k in ANSWER]
+    assert [row["predicted"] for row in rows] == [CLASSES[k] for k in ANSWER]
     assert rows[1]["group"] == "pump 1"
     assert 1 / 3 <= float(rows[0]["confidence"]) <= 1
 

@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 
 from tests.contract_fixtures import call_stage
-from tests.evaluate_fixtures import GROUPS, LABELS, TARGET, X, evaluate, put_model, set_parameter, write_measurable
+from tests.evaluate_fixtures import (
+    CLASSES,
+    GROUPS,
+    LABELS,
+    TARGET,
+    X,
+    evaluate,
+    put_model,
+    set_parameter,
+    write_measurable,
+)
 from tests.model_files import description, onnx_linear
 
 
@@ -106,7 +116,7 @@ def reference_of_labels(root: Path) -> str:
 
 def other_classes(root: Path) -> str:
     put_model(root, onnx_linear(root / "model.onnx", np.eye(3)[:, :2]), description("onnxruntime", [3], 2))
-    return "described with 2 outputs, expected one for each of ['x', 'y', 'z']"
+    return f"described with 2 outputs, expected one for each of {CLASSES}"
 
 
 def cut_data(root: Path) -> str:

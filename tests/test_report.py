@@ -12,7 +12,7 @@ import pytest
 from stages import gate
 from stages.errors import GateError
 from stages.report import figures
-from tests.built_fixtures import change_report, edit, report
+from tests.built_fixtures import CLASSES, change_report, edit, rename_classes, report
 from tests.pipeline import call
 
 
@@ -83,11 +83,24 @@ def test_the_same_reports_give_the_same_page(built: Path) -> None:
     assert page(built) == first
 
 
-def test_names_from_the_data_are_escaped(built: Path) -> None:
+def test_a_cell_of_the_matrix_is_of_the_classes_that_it_names(built: Path) -> None:
+    """Classes in the order of the parameters: by name, as JSON sorts them, it is another one."""
+    names = [f"class {letter}" for letter in "zkaybxcwdv"]
+    rename_classes(built, names)
+    gate.main()
+
     measured = report(built, "onnx-fp32")
+    html = page(built)
+    for i, row in enumerate(measured["confusion"]):
+        assert sum(row) == measured["per_class"][names[i]]["support"]
+        assert f"{names[i]} taken for {names[i]}: {row[i]} of {sum(row)}" in html
+    picture = html[html.index("Confusion matrix of onnx-fp32") :]
+    assert re.findall(r">(class \w)</text>", picture)[: 2 * len(names)] == [name for name in names for _ in "xy"]
+
+
+def test_names_from_the_data_are_escaped(built: Path) -> None:
     evil = "<script>alert(1)</script>"
-    per_class = {evil if name == "0" else name: own for name, own in measured["per_class"].items()}
-    change_report(built, "onnx-fp32", per_class=per_class)
+    rename_classes(built, [evil, *CLASSES[1:]])
 
     gate.main()
 

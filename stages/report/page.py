@@ -246,7 +246,7 @@ def _mistakes(evaluated: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | No
     if not evaluated:
         return None
     first = next(iter(evaluated.values()))
-    classes = list(first["per_class"])
+    classes = first["classes"]  # the order of the matrix; objects in JSON are sorted by name
     groups = {}
     if 0 < len(first["by_group"]) <= MANY and all(own["samples"] >= FEW for own in first["by_group"].values()):
         for target, report in evaluated.items():
@@ -257,7 +257,7 @@ def _mistakes(evaluated: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | No
             groups[target] = figures.bars(f"Accuracy by group, {target}", rows, 1.0)
     return {
         "confusions": [
-            (target, figures.confusion(f"Confusion matrix of {target}", report["confusion"], classes))
+            (target, figures.confusion(f"Confusion matrix of {target}", report["confusion"], report["classes"]))
             for target, report in evaluated.items()
         ],
         "classes": [
