@@ -65,7 +65,7 @@ lint: $(READY)  ## check style, types, YAML and playbooks
 	@$(RUN) mypy
 	@$(RUN) yamllint --strict .
 	@$(RUN) ansible-playbook --syntax-check --inventory inventory/example playbooks/*.yml >/dev/null
-	@$(RUN) ansible-lint --quiet playbooks
+	@$(RUN) ansible-lint -q playbooks
 
 .PHONY: format
 format: $(READY)  ## put the code into the house's format

@@ -102,14 +102,20 @@ def test_again_changes_nothing(fleet: Fleet) -> None:
     assert [device.exec(*started.split()).stdout for device in fleet.lab.devices] == before
 
 
-def test_the_unit_is_confined_and_still_serves(fleet: Fleet) -> None:
-    """User, hardening and watchdog as the unit says; a release that both runtimes of this device can load."""
+@pytest.fixture(scope="module")
+def serving(fleet: Fleet) -> Device:
+    """The first device, with a release."""
     device = fleet.lab.devices[0]
     push(fleet, device)
     agent(device, "install", RELEASE)
     activated = agent(device, "activate", RELEASE)
-
     assert activated["service"]["loaded"]["release"] == RELEASE
+    return device
+
+
+def test_the_unit_is_confined_and_still_serves(serving: Device) -> None:
+    """User, hardening and watchdog as the unit says."""
+    device = serving
     show = device.exec("systemctl", "show", "edge-agent", "--property=User,MainPID,WatchdogUSec,NRestarts").stdout
     facts = dict(line.split("=", 1) for line in show.splitlines())
     assert (facts["User"], facts["WatchdogUSec"], facts["NRestarts"]) == ("edge-agent", "1min", "0")
@@ -125,20 +131,19 @@ def test_the_unit_is_confined_and_still_serves(fleet: Fleet) -> None:
     assert device.exec("python3", "-c", ready).stdout.split() == ["200", "200"]
 
 
-def test_the_agent_is_there_again_after_a_power_cut(fleet: Fleet) -> None:
-    device = fleet.lab.devices[0]
-    loaded = agent(device, "status")["service"]["loaded"]
+def test_the_agent_is_there_again_after_a_power_cut(serving: Device) -> None:
+    loaded = agent(serving, "status")["service"]["loaded"]
 
-    device.unplug()
-    device.plug()
+    serving.unplug()
+    serving.plug()
 
     assert loaded["release"] == RELEASE
-    assert agent(device, "status")["service"]["loaded"] == loaded
+    assert agent(serving, "status")["service"]["loaded"] == loaded
 
 
-def test_status_is_declared_against_running(fleet: Fleet, tmp_path: Path) -> None:
+def test_status_is_declared_against_running(fleet: Fleet, serving: Device, tmp_path: Path) -> None:
     """A device that is off is listed, and the play fails; so does one that runs something else."""
-    first, second = fleet.lab.devices
+    first, second = serving, fleet.lab.devices[1]
     agent(first, "confirm", "--force")
     hosts = declare(fleet, tmp_path, {first.name: RELEASE, second.name: RELEASE})
     second.unplug()
@@ -261,3 +266,23 @@ def test_a_bare_device_runs_the_agent_afterwards(fleet: Fleet) -> None:
         assert status["service"]["running"] and status["service"]["fault"] is None
         pinned = device.exec("cat", "/etc/edge-agent/root.json").stdout
         assert pinned == Path(fleet.variables["edge_agent_root"]).read_text()
+
+
+def test_a_simulated_device_needs_no_root_and_no_systemd(fleet: Fleet, tmp_path: Path) -> None:
+    """inventory/embedded: the same playbooks over the local connection, an agent in a folder."""
+    inventory, limit = REPOSITORY / "inventory" / "embedded", ("--limit", "embedded-01,localhost")
+    prefix = tmp_path / "d"
+    variables = {
+        **fleet.variables,
+        "edge_agent_prefix": str(prefix),
+        "edge_agent_config": {"serve": {"listen": "", "socket": f"{prefix}/run/edge-agent/predict.sock"}},
+    }
+    try:
+        play(inventory, "bootstrap", *limit, **variables)
+        assert recap(play(inventory, "bootstrap", *limit, **variables))["embedded-01"]["changed"] == 0
+        process = int((prefix / "run/edge-agent/pid").read_text())
+        assert Path(f"/proc/{process}").exists()
+    finally:
+        play(inventory, "decommission", *limit, confirm="yes", **variables)
+
+    assert not prefix.exists() and not Path(f"/proc/{process}").exists()

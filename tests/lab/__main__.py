@@ -24,13 +24,12 @@ USE = """\
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make lab", description="Boots a fleet on this machine until ^C.")
     parser.add_argument("--devices", type=int, default=10, metavar="N", help="how many (10)")
-    parser.add_argument("--architecture", choices=("amd64", "arm64"), default="amd64")
     options = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a shell's `&` has SIGINT ignored
         signal.signal(number, _interrupt)
     began = time.monotonic()
     try:
-        with Lab(options.devices, architecture=options.architecture) as lab:
+        with Lab(options.devices) as lab:
             use = USE.format(
                 count=len(lab.devices),
                 seconds=time.monotonic() - began,

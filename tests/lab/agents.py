@@ -11,6 +11,7 @@ import fcntl
 import functools
 import hashlib
 import json
+import platform
 import shutil
 import subprocess
 import time
@@ -23,7 +24,7 @@ from tests.lab import root
 from tests.lab.errors import LabError
 
 REPOSITORY = Path(__file__).parents[2]
-NAME = "cp311-x86_64"
+NAME = f"cp311-{platform.machine()}"
 KEEP_S = 7200.0
 INSTALL = """\
 set -eu
@@ -55,7 +56,7 @@ def wheelhouses() -> Path:
         if not (folder / NAME).is_dir():
             others = sorted(root.cache().glob("wheelhouse-*/"), key=lambda path: path.stat().st_mtime)
             previous = others[-1] / NAME if others else None
-            building.build(folder, "3.11", "x86_64", "2.36", "onnx,litert", previous)
+            building.build(folder, "3.11", platform.machine(), "2.36", "onnx,litert", previous)
             _forget(others)
     return folder
 

@@ -60,14 +60,13 @@ class Lab:
         self,
         devices: int = 10,
         *,
-        architecture: str = "amd64",
         layer: Path | None = None,
         variables: Mapping[str, Any] | None = None,
         plugged: bool = True,
     ) -> None:
         if not 1 <= devices <= LIMIT:
             raise LabError("devices", str(devices), f"1 to {LIMIT}", "ask for fewer")
-        self.count, self.architecture, self.plugged = devices, architecture, plugged
+        self.count, self.plugged = devices, plugged
         self.layer = layer
         self.variables = dict(variables or {})
         self.devices: list[Device] = []
@@ -75,7 +74,7 @@ class Lab:
     def __enter__(self) -> Lab:
         if lacking := missing():
             raise LabError("this machine", lacking, "root and the programs of a lab", "see docs/fleet/lab.md")
-        base = root.ensure(self.architecture)
+        base = root.ensure()
         reap()
         self.id = secrets.token_hex(2)
         self.folder = FOLDER / f"{PREFIX}{self.id}"

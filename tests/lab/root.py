@@ -73,36 +73,35 @@ def cache() -> Path:
     return Path(os.environ.get("LAB_CACHE") or Path.home() / ".cache" / "edge-ai-workflow" / "lab")
 
 
-def digest(architecture: str) -> str:
-    recipe = repr((SUITE, PACKAGES, NETWORK_UNIT, CUSTOMIZE, APT, DPKG, architecture))
+def digest() -> str:
+    recipe = repr((SUITE, PACKAGES, NETWORK_UNIT, CUSTOMIZE, APT, DPKG))
     return hashlib.sha256(recipe.encode()).hexdigest()[:12]
 
 
-def ensure(architecture: str = "amd64") -> Path:
+def ensure() -> Path:
     """The root's folder, built when it is not there. Two processes that ask at once build one."""
-    folder = cache() / f"root-{architecture}-{digest(architecture)}"
+    folder = cache() / f"root-{digest()}"
     if folder.is_dir():
         return folder
     cache().mkdir(parents=True, exist_ok=True)
-    with (cache() / f"root-{architecture}.lock").open("w") as lock:
+    with (cache() / "root.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.is_dir():
             partial = folder.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
             try:
-                _build(architecture, partial)
+                _build(partial)
                 partial.rename(folder)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
-def _build(architecture: str, folder: Path) -> None:
+def _build(folder: Path) -> None:
     command = [
         "mmdebstrap",
         "--mode=root",
         "--variant=minbase",
-        f"--architectures={architecture}",
         f"--include={','.join(PACKAGES)}",
         *(f"--aptopt={option}" for option in APT),
         *(f"--dpkgopt={option}" for option in DPKG),
@@ -131,7 +130,7 @@ def _build(architecture: str, folder: Path) -> None:
         raise LabError(
             "mmdebstrap",
             "\n    ".join([f"exit code {done.returncode}; its last lines:", *lines]),
-            f"a Debian {SUITE} root for {architecture} in {folder}",
+            f"a Debian {SUITE} root in {folder}",
             f"see {log}; is a Debian archive reachable, and is debian-archive-keyring installed?",
         )
     log.unlink()
