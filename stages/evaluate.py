@@ -21,6 +21,7 @@ import numpy as np
 from edge_agent.runtime import InferenceError, Model, ModelError, open_model
 
 from stages import metrics
+from stages.confusion import confusion_matrix
 from stages.dataset import SampleSpec, Split
 from stages.errors import StageError, run
 from stages.exported import PREPARED, find_target, read_export, read_reference
@@ -49,8 +50,8 @@ def quality(
     predicted = probabilities.argmax(axis=1)
     certain = probabilities[np.arange(len(actual)), predicted].astype(np.float64)
     correct = predicted == actual
-    confusion = metrics.confusion_matrix(actual, predicted, len(classes))
-    means, each = metrics.estimates(confusion, confidence, seed)
+    counts = confusion_matrix(actual, predicted, len(classes))
+    means, each = metrics.estimates(counts, confidence, seed)
     edges = np.linspace(0, 1, CONFIDENCE_BINS + 1)[1:-1]
     return {
         "classes": classes,
@@ -62,9 +63,9 @@ def quality(
         "agreement": asdict(
             metrics.wilson(int((predicted == reference.argmax(axis=1)).sum()), len(actual), confidence)
         ),
-        "per_class": {name: _class_report(each, k, confusion) for k, name in enumerate(classes)},
+        "per_class": {name: _class_report(each, k, counts) for k, name in enumerate(classes)},
         "by_group": metrics.by_group(groups, correct, confidence),
-        "confusion": confusion.tolist(),  # in the order of `classes`
+        "confusion": counts.tolist(),  # in the order of `classes`
         "prediction_ratios": metrics.shares(predicted, classes),
         "confidence_bins": {
             "edges": [round(float(edge), 12) for edge in edges],

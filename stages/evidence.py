@@ -15,7 +15,7 @@ from typing import Any
 from stages.errors import StageError
 from stages.files import ModelT, read_model, read_object, sha256
 from stages.params.base import Data, TargetName
-from stages.shapes import Balance, Compressed, Evaluated, Exported, Metrics, Quality, Trained
+from stages.shapes import Balance, Compressed, Evaluated, ExportedFile, Quality, QualityMetrics, Trained
 
 EXPORTED = Path("models/exported")
 TRAINED = Path("models/trained/model.pt")
@@ -48,7 +48,7 @@ def read_evidence(target: str) -> Evidence:
     report_path, export_path = REPORTS / "evaluate" / target / "metrics.json", EXPORTED / target / "export.json"
     report, evaluated, fault = _read(report_path, Evaluated, "evaluate")
     measured = evaluated.model_sha256 if evaluated else None
-    _, export, export_fault = _read(export_path, Exported, "export")
+    _, export, export_fault = _read(export_path, ExportedFile, "export")
     if not export:
         return Evidence(report, None, measured, export_fault)
     path = export_path.parent / export.file
@@ -103,7 +103,7 @@ def _named(path: Path, doubt: str) -> str:
 def _doubt_quality(quality: Quality, balance: Balance | None) -> str:
     """`balance` where a row that the contract lets through is one sample."""
     for where, judged in {"overall": quality.overall, **quality.sources}.items():
-        for metric in Metrics.model_fields:
+        for metric in QualityMetrics.model_fields:
             own = getattr(judged, metric)
             if not own.passed or own.value < own.threshold:
                 return f"the data contract did not pass: {where}, {metric} {own.value:g}, needed {own.threshold:g}"

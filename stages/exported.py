@@ -14,7 +14,7 @@ from stages.dataset import NOT_NPY, SampleSpec
 from stages.errors import ParameterError, StageError
 from stages.files import again, read_model, read_object, sha256
 from stages.params.base import Target
-from stages.shapes import Exported
+from stages.shapes import ExportedFile
 
 PREPARED = Path("data/prepared")
 REFERENCE = Path("models/reference.npz")
@@ -52,7 +52,7 @@ def read_export(target: str) -> tuple[Path, dict[str, Any]]:
     export.json describes.
     """
     path, remedy = EXPORTED / target / "export.json", f"python -m stages.export --target {target}"
-    described = read_model(path, Exported, "export")
+    described = read_model(path, ExportedFile, "export")
     file = path.parent / described.file
     if not file.is_file():
         raise StageError(str(file), "there is no such file", "an exported model", remedy)

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from stages.confusion import averages, per_class
+
 RESAMPLES = 2000  # bootstrap replicates: the ends of a 95% interval repeat to about a twentieth of its width
 BINS = 15  # of the calibration error, as in Guo et al. 2017
 CELLS = 10_000_000  # numbers that a bootstrap holds in memory at once
@@ -38,46 +40,6 @@ def wilson(hits: int, samples: int, confidence: float) -> Estimate:
     middle = (share + z * z / (2 * samples)) / (1 + z * z / samples)
     half = z / (1 + z * z / samples) * math.sqrt(share * (1 - share) / samples + z * z / (4 * samples**2))
     return Estimate(share, min(max(0.0, middle - half), share), max(min(1.0, middle + half), share))
-
-
-def confusion_matrix(actual: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Counts [classes, classes], rows are the actual classes."""
-    cells = np.bincount(actual * classes + predicted, minlength=classes * classes)
-    return cells.reshape(classes, classes)
-
-
-def per_class(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """precision, recall, f1, support of each class from counts [..., classes, classes] -> each [..., classes].
-
-    0 where a class was never predicted (precision) or never there (recall), as scikit-learn has it.
-    """
-    hits = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
-    support, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
-    return {
-        "precision": _ratio(hits, predicted),
-        "recall": _ratio(hits, support),
-        "f1": _ratio(2 * hits, support + predicted),
-        "support": support,
-    }
-
-
-def averages(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """precision, recall and f1, macro and weighted by support, from counts [..., classes, classes] -> each [...].
-
-    Macro is over the classes that occur, as actual or as predicted ones.
-    """
-    scores = per_class(confusion)
-    support = scores["support"]
-    occurs = (support + confusion.sum(axis=-2)) > 0
-    result = {}
-    for name in ("precision", "recall", "f1"):
-        result[f"{name}_macro"] = _ratio((scores[name] * occurs).sum(axis=-1), occurs.sum(axis=-1))
-        result[f"{name}_weighted"] = _ratio((scores[name] * support).sum(axis=-1), support.sum(axis=-1))
-    return result
-
-
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    return np.divide(above, below, out=np.zeros(np.broadcast(above, below).shape), where=below > 0)
 
 
 def estimates(

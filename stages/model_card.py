@@ -21,7 +21,7 @@ class Groups:
     known: int
 
 
-METRICS = {
+ROWS = {
     "accuracy": "Accuracy",
     "f1_macro": "F1, macro",
     "precision_macro": "Precision, macro",
@@ -92,7 +92,7 @@ def _quality(manifest: Mapping[str, Any]) -> list[str]:
     head = ["|  | " + " | ".join(targets) + " |", "|---|" + "---:|" * len(targets)]
     size = "| Size | " + " | ".join(f"{own['size_bytes'] / 1000:.1f} kB" for own in targets.values()) + " |"
     rows = []
-    for name, title in METRICS.items():
+    for name, title in ROWS.items():
         estimates = [own["metrics"]["estimates"].get(name) for own in targets.values()]
         if any(estimates):
             rows.append(f"| {title} | " + " | ".join(_estimate(estimate) for estimate in estimates) + " |")

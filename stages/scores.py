@@ -14,6 +14,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.nn import functional as F
 
+from stages.confusion import averages
 from stages.dataset import SPLITS, SampleSpec, Split
 from stages.errors import StageError
 from stages.networks import Network
@@ -100,9 +101,8 @@ def evaluate(fabric: Fabric, network: Network, split: Split, batch_size: int) ->
         pairs = (y * classes + logits.argmax(1)).cpu()
         confusion += torch.bincount(pairs, minlength=classes**2).view(classes, classes)
     confusion, loss = summed(fabric, confusion), summed(fabric, loss)
-    hit, total = confusion.diagonal(), confusion.sum(0) + confusion.sum(1)
-    f1 = (2 * hit / total.clamp_min(1))[total > 0]
-    return Scores(float(loss / len(split)), float(hit.sum() / confusion.sum()), float(f1.mean()))
+    accuracy = float(confusion.diagonal().sum() / confusion.sum())
+    return Scores(float(loss / len(split)), accuracy, float(averages(confusion.numpy())["f1_macro"]))
 
 
 @torch.no_grad()

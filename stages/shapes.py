@@ -23,7 +23,7 @@ class Judged(Shape):
     measured: bool
 
 
-class Metrics(Shape):
+class QualityMetrics(Shape):
     completeness: Judged
     consistency: Judged
     accuracy: Judged
@@ -31,7 +31,7 @@ class Metrics(Shape):
     validity: Judged
 
 
-class Source(Metrics):
+class Source(QualityMetrics):
     rows: PositiveInt
     quarantined: NonNegativeInt
 
@@ -45,7 +45,7 @@ class Quarantine(Shape):
 class Quality(Shape):
     """reports/quality.json"""
 
-    overall: Metrics
+    overall: QualityMetrics
     sources: dict[str, Source] = Field(min_length=1)
     quarantine: Quarantine
 
@@ -224,7 +224,7 @@ class Io(Shape):
         return self
 
 
-class Exported(Shape):
+class ExportedFile(Shape):
     """models/exported/<target>/export.json"""
 
     file: Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")]

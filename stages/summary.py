@@ -17,7 +17,7 @@ from stages.errors import ParameterError, StageError, run
 from stages.files import again, read_object, sha256
 from stages.verdict import GATE, PIPELINE, TargetVerdict, read_verdict
 
-METRICS = Path("reports/metrics.json")
+TABLE = Path("reports/metrics.json")
 PAGE = Path("reports/index.html")
 BUNDLES = Path("models/bundle")
 
@@ -28,7 +28,7 @@ def summarise() -> dict[str, Any]:
     wanted = name_of_the_task()
     if name != wanted:
         raise StageError(f"{GATE}: name", f"found {name!r}", f"{wanted!r}, as params.yaml says now", "run: make repro")
-    metrics = read_object(METRICS, "gate")
+    metrics = read_object(TABLE, "gate")
     targets = [{"target": target, **_row(metrics, target), **asdict(own)} for target, own in verdict.targets.items()]
     archive = BUNDLES / f"{name}.tar.zst"
     bundle = None
@@ -77,7 +77,7 @@ def _row(metrics: dict[str, Any], target: str) -> dict[str, float]:
     """The target's numbers in reports/metrics.json. Raises StageError."""
     row = metrics.get(target)
     if not isinstance(row, dict) or not all(isinstance(value, int | float) for value in row.values()):
-        raise StageError(f"{METRICS}: {target}", f"found {row!r}", "numbers by name", again("gate"))
+        raise StageError(f"{TABLE}: {target}", f"found {row!r}", "numbers by name", again("gate"))
     return row
 
 

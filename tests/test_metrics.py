@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from sklearn import metrics as sklearn
+from sklearn.metrics import precision_recall_fscore_support
 
 from stages import metrics
+from stages.confusion import averages, confusion_matrix, per_class
 
 labels = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60)
 
@@ -20,10 +22,10 @@ labels = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, m
 def test_averages_are_those_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     actual, predicted = np.array(pairs).T
 
-    confusion = metrics.confusion_matrix(actual, predicted, 4)
-    found = metrics.averages(confusion)
+    confusion = confusion_matrix(actual, predicted, 4)
+    found = averages(confusion)
 
-    assert confusion.tolist() == confusion_matrix(actual, predicted, labels=range(4)).tolist()
+    assert confusion.tolist() == sklearn.confusion_matrix(actual, predicted, labels=range(4)).tolist()
     for average in ("macro", "weighted"):
         expected = precision_recall_fscore_support(actual, predicted, average=average, zero_division=0)
         for name, value in zip(("precision", "recall", "f1"), expected, strict=False):
@@ -34,7 +36,7 @@ def test_averages_are_those_of_scikit_learn(pairs: list[tuple[int, int]]) -> Non
 def test_scores_per_class_are_those_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     actual, predicted = np.array(pairs).T
 
-    found = metrics.per_class(metrics.confusion_matrix(actual, predicted, 4))
+    found = per_class(confusion_matrix(actual, predicted, 4))
 
     expected = precision_recall_fscore_support(actual, predicted, labels=range(4), zero_division=0)
     for name, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
@@ -87,7 +89,7 @@ def test_percentile_refuses_fewer_values_than_its_interval_needs() -> None:
 def test_f1_interval_covers_the_true_f1_as_often_as_promised() -> None:
     rng, trials = np.random.default_rng(2), 300
     truth = np.array([[40, 10], [5, 45]]) / 100
-    expected = float(metrics.averages(truth * 1e6)["f1_macro"])
+    expected = float(averages(truth * 1e6)["f1_macro"])
     covered = 0
 
     for seed in range(trials):
