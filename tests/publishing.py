@@ -19,20 +19,32 @@ from jsonschema import Draft202012Validator
 from tests.pipeline import REPOSITORY
 
 SCHEMA = Draft202012Validator(json.loads((REPOSITORY / "fleet" / "output.schema.json").read_text()))
-# Ends the process before the n-th time that it renames, removes or makes something below a folder.
-_KILLED = """
-import os, signal, sys
-left, folder = int(sys.argv[1]), sys.argv[2]
-def hook(event, arguments):
-    global left
-    changes = event in ("os.rename", "os.remove", "os.mkdir")
-    if changes and os.path.realpath(os.fsdecode(arguments[0])).startswith(folder):
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-sys.addaudithook(hook)
-from fleet.cli import main
-sys.exit(main(sys.argv[3:]))
+# Runs commands, each in a fork: imports cost their time once. A command with a step is ended before the time of that
+# number that it renames, removes or makes something below the folder.
+_FORKING = """
+import json, os, signal, sys
+import fleet.cli
+fleet.cli.parser()
+def end_at(left, folder):
+    def hook(event, arguments):
+        nonlocal left
+        changes = event in ("os.rename", "os.remove", "os.mkdir")
+        if changes and os.path.realpath(os.fsdecode(arguments[0])).startswith(folder):
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(hook)
+for line in sys.stdin:
+    asked = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        os.dup2(2, 1)
+        if asked["step"]:
+            end_at(asked["step"], sys.argv[1])
+        code = fleet.cli.main(asked["arguments"])
+        sys.stdout.flush()
+        os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
@@ -93,23 +105,40 @@ class Publisher:
         SCHEMA.validate(result)
         return result
 
-    def killed_at_each_step(self, *arguments: str | Path) -> Iterator[int]:
-        """Run a command, killed at its first step; again, killed at its second; and so on, until it gets through."""
-        for step in range(1, 100):
-            command = [sys.executable, "-c", _KILLED, str(step), os.path.realpath(self.folder.parent)]
-            done = subprocess.run(
-                [*command, *map(str, arguments)],
+    def killed_at_each_step(self, *arguments: str | Path, again: bool = False) -> Iterator[int]:
+        """Run a command, killed at its first step; again, killed at its second; and so on, until it gets through.
+
+        `again`: after each kill the command runs whole before the step's number is given out.
+        """
+        command = [sys.executable, "-c", _FORKING, os.path.realpath(self.folder.parent)]
+        with (
+            (self.folder.parent / "said").open("a+") as said,
+            subprocess.Popen(
+                command,
                 cwd=self.folder,
                 env=self.environment,
-                capture_output=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=said,
                 text=True,
-                timeout=120,
-                check=False,
-            )
-            if done.returncode == 0:
-                return
-            assert done.returncode == -9, done.stderr
-            yield step
+            ) as forking,
+        ):
+
+            def run(step: int) -> int:
+                assert forking.stdin and forking.stdout
+                forking.stdin.write(json.dumps({"step": step, "arguments": list(map(str, arguments))}) + "\n")
+                forking.stdin.flush()
+                return int(forking.stdout.readline())
+
+            for step in range(1, 100):
+                code = run(step)
+                if code == 0:
+                    return
+                assert code == -9, (self.folder.parent / "said").read_text()
+                yield step
+                if again:
+                    assert run(0) == 0, (self.folder.parent / "said").read_text()
+                    yield step
         raise AssertionError("it never gets through")
 
 
