@@ -225,11 +225,15 @@ def mqtt_broker(
             if "running" in line:
                 break
         assert process.poll() is None, "".join(said)
-        threading.Thread(target=process.stderr.read, daemon=True).start()
+        reader = threading.Thread(target=process.stderr.read)  # or a full pipe would stop the broker
+        reader.start()
         yield port
+        process.terminate()
+        reader.join()
     finally:
         process.terminate()
         process.wait()
+        process.stderr.close()
 
 
 @contextlib.contextmanager
