@@ -1,4 +1,4 @@
-"""The beginning of a rollout: what is to run where, who can take it, in which waves. Nothing on a device changes yet."""
+"""The beginning of a rollout: what is to run where, who can take it, in which waves. No device is changed yet."""
 
 from __future__ import annotations
 

@@ -25,6 +25,8 @@ STEPS = {
     "judge": "the verdict on a wave",
     "settle": "who has to go back, and to which release",
     "close": "the end: outcome and report",
+    "recall": "before devices are called back by hand: gives up the rollout that is unfinished",
+    "recalled": "after it: who is back",
 }
 
 
@@ -34,7 +36,11 @@ def add_commands(commands: Commands) -> None:
     for name, summary in STEPS.items():
         step = command(steps, name, summary)
         step.set_defaults(run=RUN[name], text=lambda result: json.dumps(result, indent=2))
-        if name in ("plan", "preflight"):
+        if name in ("recall", "recalled"):
+            step.add_argument("--rollouts", type=Path, default=record.ROLLOUTS, metavar="DIR")
+            step.add_argument("--fleet", required=True, metavar="NAME")
+            step.add_argument("--reason", default="", metavar="TEXT")
+        elif name in ("plan", "preflight"):
             step.add_argument("--rollouts", type=Path, default=record.ROLLOUTS, metavar="DIR")
         else:
             step.add_argument("--record", type=Path, required=True, metavar="DIR", help="rollouts/<fleet>/<id>")
@@ -129,6 +135,23 @@ def _close(options: argparse.Namespace) -> Json:
     return _course(options).close(_answers(_stdin()["devices"]))
 
 
+def _recall(options: argparse.Namespace) -> Json:
+    from fleet import back
+
+    return back.begin(options.fleet, options.rollouts)
+
+
+def _recalled(options: argparse.Namespace) -> Json:
+    from fleet import back
+
+    said = _stdin()
+    devices = {}
+    for name, told in _answers(said["asked"]).items():
+        done = answer(said["back"][name])
+        devices[name] = {"said": done["status"], "status": told["status"], "reason": done["reason"] or told["reason"]}
+    return back.end(options.fleet, options.rollouts, devices, options.reason)
+
+
 def _course(options: argparse.Namespace) -> Any:
     from fleet.conduct import Course
 
@@ -152,4 +175,6 @@ RUN = {
     "judge": _judge,
     "settle": _settle,
     "close": _close,
+    "recall": _recall,
+    "recalled": _recalled,
 }

@@ -37,6 +37,9 @@ class Progress:
     def samples(self, done: int, total: int) -> None:
         self._show(done, total, f"{done} of {total} samples")
 
+    def seconds(self, done: float, total: float, what: str) -> None:
+        self._show(int(done), int(total), f"{what}: {done:.0f} of {total:.0f} s")
+
     def end(self) -> None:
         if self._open:
             print(file=self._out, flush=True)
