@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from stages.dataset import SPLITS, ArrayFile, SampleSpec
 from stages.errors import ContractError
+from stages.leakage import Runs, Samples
 from stages.progress import watched
 from stages.splits import assign
 from stages.windows import find_segments, window_labels, window_starts
@@ -156,7 +157,7 @@ def _sorted_batches(
 def write_samples(
     engine: Engine, table: ir.Table, splits: Splits, prepared: Path, spec: SampleSpec, params: Params
 ) -> None:
-    """Images or clips: x.npy, y.npy, group.npy of each split."""
+    """Images or clips: x.npy, y.npy, group.npy of each split. Raises ContractError where two splits share a sample."""
     data = params.data
     (values,) = data.columns
     columns = {data.group: pa.string(), data.label: pa.string(), values: pa.list_(pa.float32())}
@@ -164,6 +165,7 @@ def write_samples(
     labels: dict[str, list[np.ndarray]] = {name: [np.zeros(0, np.int64)] for name in SPLITS}
     groups: dict[str, list[np.ndarray]] = {name: [np.zeros(0, np.int32)] for name in SPLITS}
     names: list[str] = []
+    samples = Samples()
     with ExitStack() as stack:
         files = {}
         for name in SPLITS:
@@ -174,11 +176,14 @@ def write_samples(
             y = _class_index(batch.column(data.label), params)
             for i, name in enumerate(SPLITS):
                 files[name].append(x[split == i])
+                samples.add(name, x[split == i])
                 labels[name].append(y[split == i])
                 groups[name].append(group[split == i])
+    numbers = {name: np.concatenate(parts) for name, parts in groups.items()}
+    samples.refuse_shared(prepared, numbers, names)
     for name in SPLITS:
         np.save(prepared / name / "y.npy", np.concatenate(labels[name]).astype(np.int64))
-        _write_groups(prepared / name / "group.npy", np.concatenate(groups[name]), names)
+        _write_groups(prepared / name / "group.npy", numbers[name], names)
 
 
 def fixed_length(lists: pa.ListArray, length: int) -> np.ndarray:
@@ -195,7 +200,10 @@ def fixed_length(lists: pa.ListArray, length: int) -> np.ndarray:
 
 
 def write_series(engine: Engine, table: ir.Table, splits: Splits, prepared: Path, params: Params) -> float:
-    """Rows of each split once (x.npy) and where windows start; the sampling rate in Hz of the training rows."""
+    """Rows of each split once (x.npy) and where windows start; the sampling rate in Hz of the training rows.
+
+    Raises ContractError where two splits share a run of rows.
+    """
     data = params.data
     assert data.time is not None
     columns = {data.group: pa.string(), "source": pa.string(), data.time: pa.timestamp("us"), data.label: pa.string()}
@@ -203,6 +211,8 @@ def write_series(engine: Engine, table: ir.Table, splits: Splits, prepared: Path
     kept: dict[str, list[tuple[np.ndarray, ...]]] = {name: [] for name in SPLITS}
     names: list[str] = []
     sources: dict[str, int] = {}
+    assert params.prepare.window is not None
+    runs = Runs(len(data.columns), params.prepare.window.length)
     with ExitStack() as stack:
         files = {}
         for name in SPLITS:
@@ -216,10 +226,12 @@ def write_series(engine: Engine, table: ir.Table, splits: Splits, prepared: Path
             source = np.array(numbers, dtype=np.int16)[coded.indices.to_numpy()]
             time = batch.column(data.time).cast(pa.int64()).to_numpy()
             label = _class_index(batch.column(data.label), params)
+            runs.add(group, source, split, time, x)
             for i, name in enumerate(SPLITS):
                 mine = split == i
                 files[name].append(x[mine])
                 kept[name].append((group[mine], source[mine], time[mine], label[mine]))
+    runs.refuse_shared(names)
     rate = 0.0
     longest = 0
     total = 0
@@ -228,7 +240,6 @@ def write_series(engine: Engine, table: ir.Table, splits: Splits, prepared: Path
         longest, total = max(longest, found.longest), total + found.windows
         rate = found.rate_hz if name == "train" else rate
     if total == 0:
-        assert params.prepare.window is not None
         raise ContractError(
             "data/validated",
             f"too few rows for a window: the longest run of one group without a gap has {longest} rows",

@@ -16,7 +16,7 @@ import pyarrow as pa
 from stages.errors import ContractError, ParameterError, StageError
 from stages.params import where
 from stages.quality import METRICS
-from stages.rules import STATISTICS, Rule, column_of
+from stages.rules import COPIED, STATISTICS, Rule, column_of
 
 if TYPE_CHECKING:
     import ibis.expr.datatypes as dt
@@ -83,8 +83,9 @@ def check_parameters(data: Data, contract: Validate) -> None:
     for key in (data.group, data.label, data.time):
         if key is not None and contract.columns[key].nullable:
             raise _parameter_fault(f"{key!r} is nullable", "group, time and label are in every row: nullable: false")
-    if "source" in contract.columns or "reason" in contract.columns:
-        raise _parameter_fault("a column is called `source` or `reason`", "other names: validate writes these itself")
+    if {"source", "reason", COPIED} & set(contract.columns):
+        found = f"a column is called `source`, `reason` or `{COPIED}`"
+        raise _parameter_fault(found, "other names: validate writes these itself")
 
 
 def _parameter_fault(found: str, expected: str) -> ParameterError:

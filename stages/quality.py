@@ -73,7 +73,7 @@ def consistency(counts: Counts) -> float:
 
     consistency = min(unique, ordered, regular, agreeing), where
       unique   = 1 - rows that repeat another row's key / rows; the key is group and time, or for images and
-                 audio the values themselves
+                 audio the values themselves; likewise for rows that a source earlier in the alphabet has too
       ordered  = steps with time(i) > time(i-1) / steps; a step leads from a row to the next of its group as stored
       regular  = steps with |time(i) - time(i-1) - interval| <= tolerance / steps
       agreeing = rows where two redundant columns are within their tolerance / rows, for each pair

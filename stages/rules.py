@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Metric = Literal["completeness", "consistency", "accuracy", "timeliness", "validity"]
 
 STATISTICS = ("mean", "minimum", "maximum", "length")  # of a `values` column, in plausibility rules
+COPIED = "copied_from_another_source"  # the column of stages.copies
 LARGEST_64 = 1.7976931348623157e308
 LARGEST_32 = 3.4028234663852886e38
 

@@ -112,6 +112,28 @@ class Engine:
         self._connection._session.createDataFrame(frame).createOrReplaceTempView(name)
         return self._connection.table(name)
 
+    def keep(self, table: ir.Table) -> ir.Table:
+        """The rows of an expression, worked out once: in the engine's memory, or where it spills."""
+        name = self._next()
+        if self.name == "duckdb":
+            self._connection.con.execute(f"CREATE TABLE {name} AS {self._connection.compile(table)}")
+            return self._connection.table(name)
+        folder = self._spill / name
+        self._connection._session.sql(self._connection.compile(table)).write.parquet(str(folder))
+        self._connection._session.read.parquet(str(folder)).createOrReplaceTempView(name)
+        return self._connection.table(name)
+
+    def code(self, column: ir.Column) -> ir.IntegerColumn:
+        """64 bits that are equal for equal cells; a list's too, for which ibis has no hash of this width on Spark."""
+        import ibis
+        import ibis.expr.datatypes as dt
+
+        def code(cell):  # type: ignore[no-untyped-def]
+            """The engine's own function."""
+
+        name, kind = ("hash", dt.uint64) if self.name == "duckdb" else ("xxhash64", dt.int64)
+        return ibis.udf.scalar.builtin(code, name=name, signature=((column.type(),), kind))(column)
+
     def microseconds(self, time: ir.TimestampColumn) -> ir.IntegerColumn:
         """Microseconds since 1970. NOTE: ibis' epoch_seconds has a fraction on DuckDB and none on Spark, which in
         turn cannot extract microseconds; each has a function of its own that is exact."""

@@ -48,9 +48,12 @@ class Checked:
     reasons: dict[str, int] = field(default_factory=dict)
 
 
-def check(engine: Engine, name: str, paths: list[Path], params: Params) -> Checked:
-    """Check one source. Raises CombinedError for faults of the table as a whole."""
-    from stages import profile
+def check(engine: Engine, name: str, paths: list[Path], earlier: list[Checked], params: Params) -> Checked:
+    """Check one source; what an `earlier` one holds and keeps is a copy here.
+
+    Raises CombinedError for faults of the table as a whole.
+    """
+    from stages import copies, profile
 
     data, contract = params.data, params.validation
     raw = engine.read(paths)
@@ -66,6 +69,10 @@ def check(engine: Engine, name: str, paths: list[Path], params: Params) -> Check
         raise CombinedError([_all_null(name, column, rows) for column in empty])
 
     every = rules(data, contract, params.collect.snapshot)
+    if len(params.collect.sources) > 1:
+        every.append(copies.rule(data))
+        before = [contracts.kept(source.flagged, source.failing) for source in earlier]
+        rows_table = copies.mark(engine, rows_table, before, data)
     failing = contracts.broken(rows_table, every)
     flagged = contracts.flagged(rows_table, failing)
     lost = contracts.count_broken(flagged, failing)
@@ -222,10 +229,10 @@ def main() -> None:
     suite = read_suite(suite_path)
     sources = sorted(params.collect.sources)
     with Engine(params.compute) as engine:
-        checked, faults = [], list[StageError]()
+        checked, faults = list[Checked](), list[StageError]()
         for name in sources:
             try:
-                checked.append(check(engine, name, parquet_files(SNAPSHOT / name), params))
+                checked.append(check(engine, name, parquet_files(SNAPSHOT / name), checked, params))
             except CombinedError as error:
                 faults += error.errors
             except StageError as error:
