@@ -27,6 +27,7 @@ STEPS = {
     "close": "the end: outcome and report",
     "recall": "before devices are called back by hand: gives up the rollout that is unfinished",
     "recalled": "after it: who is back",
+    "metadata": "pack the repository's metadata for devices, without a release",
 }
 
 
@@ -36,10 +37,13 @@ def add_commands(commands: Commands) -> None:
     for name, summary in STEPS.items():
         step = command(steps, name, summary)
         step.set_defaults(run=RUN[name], text=lambda result: json.dumps(result, indent=2))
-        if name in ("recall", "recalled"):
+        if name in ("recall", "recalled", "metadata"):
             step.add_argument("--rollouts", type=Path, default=record.ROLLOUTS, metavar="DIR")
             step.add_argument("--fleet", required=True, metavar="NAME")
-            step.add_argument("--reason", default="", metavar="TEXT")
+            if name == "recalled":
+                step.add_argument("--reason", default="", metavar="TEXT")
+            elif name == "metadata":
+                workplace.add_options(step, writes=False)
         elif name in ("plan", "preflight"):
             step.add_argument("--rollouts", type=Path, default=record.ROLLOUTS, metavar="DIR")
         else:
@@ -152,6 +156,15 @@ def _recalled(options: argparse.Namespace) -> Json:
     return back.end(options.fleet, options.rollouts, devices, options.reason)
 
 
+def _metadata(options: argparse.Namespace) -> Json:
+    from fleet import push
+
+    file = options.rollouts / options.fleet / "metadata.tar"
+    with workplace.Workplace(options).opened(write=False) as repository, record.locked(options.fleet, options.rollouts):
+        push.pack(repository, [], file)
+        return {"file": str(file.resolve()), "root": repository.root.version}
+
+
 def _course(options: argparse.Namespace) -> Any:
     from fleet.conduct import Course
 
@@ -177,4 +190,5 @@ RUN = {
     "close": _close,
     "recall": _recall,
     "recalled": _recalled,
+    "metadata": _metadata,
 }

@@ -1,0 +1,124 @@
+"""fleet.record: a rollout's files are whole at any moment, belong to one process, and are taken up when that ended."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fleet import record
+from fleet.errors import BusyError, ConfigurationError, NoReleaseError
+from fleet.record import DeviceState, Owner, Record, RolloutState, WaveState
+
+PLAN = {"fleet": "farm", "commit": "0123456789abcdef"}
+ME = psutil.Process()
+
+
+def state(owner: Owner | None = None, status: record.Status = "running") -> RolloutState:
+    devices = {"a": DeviceState("canary", "digits@1.1.0", "digits@1.0.0")}
+    return RolloutState(status, owner or record.owner(), (WaveState("canary", ("a",)),), devices)
+
+
+def begun(root: Path, owner: Owner | None = None, status: record.Status = "running") -> Record:
+    return record.begin("farm", PLAN, state(owner, status), root)
+
+
+def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
+    made = begun(tmp_path)
+    changed = made.load().with_wave("canary", status="pass", verdict={"status": "pass"}).with_device("a", outcome="ok")
+
+    made.save(changed)
+
+    assert record.find("farm", root=tmp_path).load() == changed
+    assert made.id.endswith("-01234567")
+
+
+def test_two_that_begin_in_one_second_have_folders_of_their_own(tmp_path: Path) -> None:
+    first, second = begun(tmp_path), begun(tmp_path)
+
+    assert first.folder != second.folder
+    assert [each.id for each in record.rollouts("farm", tmp_path)] == sorted([first.id, second.id])
+
+
+@pytest.mark.parametrize(
+    ("status", "found"),
+    [("passed", False), ("failed", False), ("unchanged", False), ("paused", True), ("running", True)],
+)
+def test_only_what_did_not_end_is_taken_up(tmp_path: Path, status: record.Status, found: bool) -> None:
+    begun(tmp_path, status=status)
+
+    assert (record.unfinished("farm", tmp_path) is not None) is found
+
+
+def test_a_rollout_of_a_process_that_runs_is_not_taken(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        process = psutil.Process(other.pid)
+        begun(tmp_path, Owner(socket.gethostname(), process.pid, process.create_time()))
+        with pytest.raises(BusyError, match=f"process {other.pid}"):
+            record.unfinished("farm", tmp_path)
+        other.kill()
+
+    assert record.unfinished("farm", tmp_path) is not None, "it has ended"
+
+
+def test_a_process_with_the_same_number_is_another_one() -> None:
+    assert Owner(socket.gethostname(), ME.pid, ME.create_time()).is_alive()
+    assert not Owner(socket.gethostname(), ME.pid, ME.create_time() - 60).is_alive()
+
+
+def test_of_another_machine_nothing_is_known(tmp_path: Path) -> None:
+    begun(tmp_path, Owner("elsewhere", 1, 0.0))
+
+    with pytest.raises(BusyError, match="elsewhere"):
+        record.unfinished("farm", tmp_path)
+
+
+def test_the_owner_is_the_playbook_that_called_and_no_shell_that_names_it(tmp_path: Path) -> None:
+    program = tmp_path / "ansible-playbook"
+    program.write_text(
+        "import subprocess, sys, os\n"
+        "code = 'from fleet import record; print(record.owner().pid)'\n"
+        "print(os.getpid(), subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout)\n"
+    )
+    shell = ["bash", "-c", f"{sys.executable} {program}; true ansible-playbook"]
+
+    pid, owner = subprocess.run(shell, capture_output=True, text=True, check=True).stdout.split()
+
+    assert pid == owner
+
+
+def test_a_folder_without_a_state_was_never_begun(tmp_path: Path) -> None:
+    (tmp_path / "farm" / "20260101T000000Z").mkdir(parents=True)
+
+    assert record.rollouts("farm", tmp_path) == []
+    with pytest.raises(NoReleaseError, match="no rollout"):
+        record.find("farm", root=tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema_version": 2}', '{"schema_version": 1}'])
+def test_a_state_of_another_program_is_named(tmp_path: Path, content: str) -> None:
+    made = begun(tmp_path)
+    (made.folder / "state.json").write_text(content)
+
+    with pytest.raises(ConfigurationError, match=r"state\.json"):
+        made.load()
+
+
+def test_the_lock_is_free_when_its_holder_is_killed(tmp_path: Path) -> None:
+    code = "import sys, pathlib; from fleet import record\n"
+    code += "with record.locked('farm', pathlib.Path(sys.argv[1])): print('held', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout and other.stdout.readline() == "held\n"
+        other.kill()
+    with record.locked("farm", tmp_path):
+        made = begun(tmp_path)
+    assert json.loads((made.folder / "plan.json").read_text())["fleet"] == "farm"
+    made.save(replace(made.load(), status="passed"))
