@@ -21,6 +21,7 @@ import numpy as np
 from edge_agent.runtime import InferenceError, Model, ModelError, open_model
 
 from stages import metrics
+from stages.clusters import Clusters
 from stages.confusion import confusion_matrix
 from stages.dataset import SampleSpec, Split
 from stages.errors import StageError, run
@@ -51,18 +52,18 @@ def quality(
     certain = probabilities[np.arange(len(actual)), predicted].astype(np.float64)
     correct = predicted == actual
     counts = confusion_matrix(actual, predicted, len(classes))
-    means, each = metrics.estimates(counts, confidence, seed)
+    clusters = Clusters(groups, seed, counts.size)
+    means, each = metrics.estimates(actual, predicted, len(classes), confidence, seed, clusters)
     edges = np.linspace(0, 1, CONFIDENCE_BINS + 1)[1:-1]
     return {
         "classes": classes,
         "samples": len(actual),
         "confidence": confidence,
-        "accuracy": asdict(metrics.wilson(int(correct.sum()), len(actual), confidence)),
+        "intervals": clusters.describe(),
+        "accuracy": asdict(metrics.hit_share(correct, confidence, clusters)),
         **{name: asdict(estimate) for name, estimate in means.items()},
-        "calibration_error": asdict(metrics.calibration_estimate(certain, correct, confidence, seed)),
-        "agreement": asdict(
-            metrics.wilson(int((predicted == reference.argmax(axis=1)).sum()), len(actual), confidence)
-        ),
+        "calibration_error": asdict(metrics.calibration_estimate(certain, correct, confidence, seed, clusters)),
+        "agreement": asdict(metrics.hit_share(predicted == reference.argmax(axis=1), confidence, clusters)),
         "per_class": {name: _class_report(each, k, counts) for k, name in enumerate(classes)},
         "by_group": metrics.by_group(groups, correct, confidence),
         "confusion": counts.tolist(),  # in the order of `classes`

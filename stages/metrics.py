@@ -1,24 +1,24 @@
 """What a classifier's answers are worth, each number with its confidence interval.
 
-Intervals take the samples as independent draws. Windows that overlap, or many samples of one group, are
-not: then the intervals are too narrow, and accuracy by group shows by how much.
+Where every sample is a group of its own, samples are independent draws. Where groups hold more than one, whole groups
+are drawn (stages.clusters); an interval is then never narrower than the one that takes the samples as independent:
+seven groups without a mistake would leave none.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
+from stages.clusters import Clusters, portions
 from stages.confusion import averages, per_class
 
-RESAMPLES = 2000  # bootstrap replicates: the ends of a 95% interval repeat to about a twentieth of its width
 BINS = 15  # of the calibration error, as in Guo et al. 2017
-CELLS = 10_000_000  # numbers that a bootstrap holds in memory at once
 
 
 @dataclass(frozen=True)
@@ -42,32 +42,69 @@ def wilson(hits: int, samples: int, confidence: float) -> Estimate:
     return Estimate(share, min(max(0.0, middle - half), share), max(min(1.0, middle + half), share))
 
 
+def hit_share(hits: np.ndarray, confidence: float, clusters: Clusters) -> Estimate:
+    """How many of the samples are hits, bool [N]: with Wilson's interval, and by group where groups are drawn."""
+    found = wilson(int(hits.sum()), len(hits), confidence)
+    if clusters.single:
+        return found
+    drawn = np.concatenate(list(clusters.totals(hits, 2)))
+    return _widened(found, drawn[:, 1] / drawn.sum(axis=1), confidence)
+
+
 def estimates(
-    confusion: np.ndarray, confidence: float, seed: int
+    actual: np.ndarray, predicted: np.ndarray, classes: int, confidence: float, seed: int, clusters: Clusters
 ) -> tuple[dict[str, Estimate], dict[str, list[Estimate]]]:
     """`averages` and the f1 of each class, with percentile bootstrap intervals (Efron & Tibshirani 1993, chapter 13);
-    precision and recall of each class, which are shares, with Wilson's.
+    precision and recall of each class, which are shares, with Wilson's. `actual`, `predicted`: class indices [N].
 
     Drawing samples again with replacement is drawing the counts from a multinomial: all replicates at once,
     whatever the number of samples.
     """
-    samples, classes = int(confusion.sum()), len(confusion)
+    cells = actual * classes + predicted
+    confusion = np.bincount(cells, minlength=classes**2).reshape(classes, classes)
     draw = np.random.default_rng(seed).multinomial
-    replicates: dict[str, list[np.ndarray]] = {}
-    for size in _chunks(confusion.size):
-        counts = draw(samples, (confusion / samples).ravel(), size=size).reshape(size, classes, classes)
-        for name, value in {**averages(counts), "f1": per_class(counts)["f1"]}.items():
-            replicates.setdefault(name, []).append(value)
-    drawn = {name: np.concatenate(parts) for name, parts in replicates.items()}
+    shares = (confusion / len(cells)).ravel()
+    drawn = _scores(draw(len(cells), shares, size=size) for size in portions(confusion.size))
     means = {name: _enclosing(value, drawn[name], confidence) for name, value in averages(confusion).items()}
 
-    scores, predicted = per_class(confusion), confusion.sum(axis=0)
+    scores, named = per_class(confusion), confusion.sum(axis=0)
     each = {
-        "precision": [_share(confusion[k, k], predicted[k], confidence) for k in range(classes)],
+        "precision": [_share(confusion[k, k], named[k], confidence) for k in range(classes)],
         "recall": [_share(confusion[k, k], scores["support"][k], confidence) for k in range(classes)],
         "f1": [_enclosing(scores["f1"][k], drawn["f1"][:, k], confidence) for k in range(classes)],
     }
+    if clusters.single:
+        return means, each
+    drawn = _scores(clusters.totals(cells, classes**2))
+    means = {name: _widened(own, drawn[name], confidence) for name, own in means.items()}
+    each = {
+        name: [_widened(own, drawn[name][drawn[f"{name}_there"][:, k], k], confidence) for k, own in enumerate(values)]
+        for name, values in each.items()
+    }
     return means, each
+
+
+def _scores(replicates: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
+    """Of counts in portions [*, classes * classes]: `averages` [R], and `per_class` [R, classes]; `<name>_there`: where
+    the replicate has anything to tell it from.
+    """
+    parts: dict[str, list[np.ndarray]] = {}
+    for portion in replicates:
+        classes = math.isqrt(portion.shape[1])
+        counts = portion.reshape(-1, classes, classes)
+        each, named = per_class(counts), counts.sum(axis=-2)
+        there = {"precision": named, "recall": each["support"], "f1": named + each["support"]}
+        for name, value in {**averages(counts), **each}.items():
+            parts.setdefault(name, []).append(value)
+        for name, value in there.items():
+            parts.setdefault(f"{name}_there", []).append(value > 0)
+    return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def _widened(found: Estimate, drawn: np.ndarray, confidence: float) -> Estimate:
+    """The estimate with an interval that reaches as far as that of the replicates; of none, nothing is known."""
+    low, high = np.quantile(drawn, _ends(confidence)) if len(drawn) else (0.0, 1.0)
+    return Estimate(found.value, min(float(low), found.low), max(float(high), found.high))
 
 
 def _enclosing(value: np.ndarray, drawn: np.ndarray, confidence: float) -> Estimate:
@@ -90,7 +127,9 @@ def calibration_error(confidences: np.ndarray, correct: np.ndarray) -> float:
     return float(np.abs(gaps).sum() / len(confidences))
 
 
-def calibration_estimate(confidences: np.ndarray, correct: np.ndarray, confidence: float, seed: int) -> Estimate:
+def calibration_estimate(
+    confidences: np.ndarray, correct: np.ndarray, confidence: float, seed: int, clusters: Clusters
+) -> Estimate:
     """`calibration_error` with a bootstrap interval.
 
     The error is a mean of absolute values, so resampling pushes it up, as sampling did with the estimate
@@ -107,10 +146,19 @@ def calibration_estimate(confidences: np.ndarray, correct: np.ndarray, confidenc
     gaps[np.arange(len(counts)), kinds[0].astype(np.int64)] = kinds[1] / 1000
     draw = np.random.default_rng(seed).multinomial
     errors = [
-        np.abs(draw(samples, counts / samples, size=size) @ gaps).sum(axis=1) / samples for size in _chunks(len(counts))
+        np.abs(draw(samples, counts / samples, size=size) @ gaps).sum(axis=1) / samples
+        for size in portions(len(counts))
     ]
     value = calibration_error(confidences, correct)
     high = float(np.quantile(np.concatenate(errors), (1 + confidence) / 2))
+    if not clusters.single:
+        drawn = zip(
+            clusters.totals(_bins(confidences), BINS, confidences - correct),
+            clusters.totals(np.zeros(samples), 1),
+            strict=True,
+        )
+        errors = [np.abs(sums).sum(axis=1) / sizes[:, 0] for sums, sizes in drawn]
+        high = max(high, float(np.quantile(np.concatenate(errors), (1 + confidence) / 2)))
     return Estimate(value, min(max(0.0, 2 * value - high), value), max(high, value))
 
 
@@ -121,12 +169,6 @@ def _bins(confidences: np.ndarray) -> np.ndarray:
 
 def _ends(confidence: float) -> list[float]:
     return [(1 - confidence) / 2, (1 + confidence) / 2]
-
-
-def _chunks(cells: int) -> list[int]:
-    """RESAMPLES in portions of which each holds at most CELLS numbers."""
-    size = max(1, min(RESAMPLES, CELLS // cells))
-    return [min(size, RESAMPLES - start) for start in range(0, RESAMPLES, size)]
 
 
 def percentile(sorted_values: np.ndarray, share: float, confidence: float) -> Estimate:
@@ -161,7 +203,9 @@ def values_needed(share: float, confidence: float) -> int:
 
 
 def by_group(groups: np.ndarray, correct: np.ndarray, confidence: float) -> dict[str, dict[str, Any]]:
-    """Accuracy of each group with its Wilson interval; nothing where every sample is a group of its own."""
+    """Accuracy of each group; nothing where every sample is a group of its own. Its Wilson interval takes the samples
+    of this very group as independent: where they overlap in time it is too narrow.
+    """
     names, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
     if len(names) == len(groups):
         return {}

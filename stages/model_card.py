@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from stages.shapes import Intervals
+
 
 @dataclass(frozen=True)
 class Groups:
@@ -38,8 +40,11 @@ def model_card(
     per_class: Mapping[str, Mapping[str, Mapping[str, float]]],
     left_out: Mapping[str, list[str]],
     groups: Groups,
+    intervals: Intervals,
 ) -> str:
-    """Markdown. `per_class`: target -> class -> precision, recall, f1, support; `left_out`: target -> failed checks."""
+    """Markdown. `per_class`: target -> class -> precision, recall, f1, support; `left_out`: target -> failed checks.
+    `intervals`: what they were drawn from; the targets have the same test samples.
+    """
     shape, classes = manifest["input"], manifest["output"]["classes"]
     axes = " x ".join(f"{size} {axis}" for axis, size in zip(shape["axes"], shape["shape"], strict=True))
     channels = ", ".join(f"{channel['name']} ({channel['unit']})" for channel in shape["channels"])
@@ -68,7 +73,7 @@ def model_card(
         "",
         "## Quality, measured on the exported files",
         "",
-        *_quality(manifest),
+        *_quality(manifest, groups, intervals),
         *(_classes(per_class)),
     ]
     if left_out:
@@ -86,7 +91,7 @@ def _reach(groups: Groups) -> str:
     )
 
 
-def _quality(manifest: Mapping[str, Any]) -> list[str]:
+def _quality(manifest: Mapping[str, Any], groups: Groups, intervals: Intervals) -> list[str]:
     targets = manifest["targets"]
     metrics = next(iter(targets.values()))["metrics"]
     head = ["|  | " + " | ".join(targets) + " |", "|---|" + "---:|" * len(targets)]
@@ -96,10 +101,13 @@ def _quality(manifest: Mapping[str, Any]) -> list[str]:
         estimates = [own["metrics"]["estimates"].get(name) for own in targets.values()]
         if any(estimates):
             rows.append(f"| {title} | " + " | ".join(_estimate(estimate) for estimate in estimates) + " |")
-    note = (
-        f"{metrics['samples']} test samples; in brackets the {metrics['confidence']:.0%} confidence interval. "
-        "How fast a file runs depends on the device: measure it there."
-    )
+    of = f"{metrics['samples']} test samples"
+    drawn = f"the {metrics['confidence']:.0%} confidence interval"
+    if intervals.unit == "group":
+        of += f" with {groups.tested} {groups.name} values"
+        drawn += f", which takes the samples of one {groups.name} as alike"
+    caveat = f" Keep in mind: {intervals.caveat}." if intervals.caveat else ""
+    note = f"{of}; in brackets {drawn}.{caveat} How fast a file runs depends on the device: measure it there."
     return [note, "", *head, *rows, size]
 
 

@@ -28,7 +28,7 @@ from stages.model_card import Groups, model_card
 from stages.params import Params, load
 from stages.params.base import TargetName
 from stages.sbom import ModelFile, libraries, sbom
-from stages.shapes import Bundled, DriftReference
+from stages.shapes import Bundled, DriftReference, Intervals
 from stages.verdict import GATE, read_verdict
 
 BUNDLE = Path("models/bundle")
@@ -232,7 +232,8 @@ def card(
     groups = Groups(params.data.group, len(tested), len(tested & trained))
     sizes = {split: len(own) for split, own in splits.items()}
     per_class: dict[str, Any] = {name: own.metrics["per_class"] for name, own in passed.items()}
-    return model_card(manifest, params.package.limitations, sizes, per_class, left_out, groups)
+    intervals = Intervals.model_validate(next(iter(passed.values())).metrics["intervals"])
+    return model_card(manifest, params.package.limitations, sizes, per_class, left_out, groups, intervals)
 
 
 def fill(folder: Path, params: Params) -> dict[str, Any]:

@@ -119,6 +119,14 @@ class ClassScores(Shape):
     f1: Share
 
 
+class Intervals(Shape):
+    """What was drawn again for the intervals, of how many, and what to keep in mind."""
+
+    unit: Literal["sample", "group"]
+    units: PositiveInt
+    caveat: str | None
+
+
 class Bins(Shape):
     """Shares of values between edges; the outer bins are open."""
 
@@ -143,6 +151,7 @@ class Evaluated(Shape):
     classes: list[str] | None = None
     samples: PositiveInt | None = None
     confidence: Annotated[float, Field(gt=0, lt=1)] | None = None
+    intervals: Intervals | None = None
     size_bytes: PositiveInt | None = None
     accuracy: Estimate | None = None
     precision_macro: Estimate | None = None
@@ -167,6 +176,7 @@ class Bundled(Evaluated):
     model_sha256: Sha256
     samples: PositiveInt
     confidence: Annotated[float, Field(gt=0, lt=1)]
+    intervals: Intervals
     per_class: dict[str, ClassScores]
     prediction_ratios: dict[str, Share]
     confidence_bins: Bins

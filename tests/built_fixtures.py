@@ -266,6 +266,7 @@ def _metrics(
         "classes": CLASSES,
         "samples": samples,
         "confidence": 0.95,
+        "intervals": {"unit": "sample", "units": samples, "caveat": None},
         "accuracy": estimate(float(np.mean(correct))),
         **{
             f"{name}_{average}": estimate(float(value))

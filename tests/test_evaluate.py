@@ -52,7 +52,9 @@ def test_the_report_holds_what_is_known_by_hand(measured: Path) -> None:
 
     assert found["samples"] == 400
     assert found["accuracy"]["value"] == 0.9
-    assert found["accuracy"]["low"] == pytest.approx(0.8668, abs=1e-3), "Wilson, by hand"
+    assert (found["accuracy"]["low"], found["accuracy"]["high"]) == (0.8, 1.0), "all of the better, all of the worse"
+    assert found["intervals"]["unit"] == "group"
+    assert found["intervals"]["caveat"].startswith("4 groups are few")
     assert found["recall_weighted"]["value"] == pytest.approx(0.9)
     assert found["agreement"] == {"value": 1.0, "low": pytest.approx(0.9905, abs=1e-4), "high": 1.0}
     assert {name: g["accuracy"] for name, g in found["by_group"].items()} == {
@@ -68,6 +70,17 @@ def test_the_report_holds_what_is_known_by_hand(measured: Path) -> None:
     assert sum(found["confidence_bins"]["ratios"]) == pytest.approx(1)
     assert len(found["confidence_bins"]["edges"]) + 1 == len(found["confidence_bins"]["ratios"])
     assert found["model_sha256"] == sha256(measured / "models/exported" / TARGET / "model.onnx")
+
+
+def test_samples_that_are_groups_of_their_own_have_the_interval_of_wilson(copy: Path) -> None:
+    np.save(copy / "data/prepared/test/group.npy", np.array([f"pump {i}" for i in range(400)]))
+
+    evaluate(copy)
+
+    found = metrics(copy)
+    assert found["intervals"] == {"unit": "sample", "units": 400, "caveat": None}
+    assert found["accuracy"]["low"] == pytest.approx(0.8668, abs=1e-3), "by hand"
+    assert found["by_group"] == {}
 
 
 def test_every_estimate_lies_in_its_interval(measured: Path) -> None:
@@ -114,7 +127,7 @@ def test_parameters_steer_the_intervals_and_the_threads(measured: Path, copy: Pa
 
     evaluate(copy)
 
-    assert metrics(copy)["accuracy"]["low"] < metrics(measured)["accuracy"]["low"]
+    assert metrics(copy)["f1_macro"]["low"] < metrics(measured)["f1_macro"]["low"]
     assert metrics(copy)["confidence"] == 0.99
     assert metrics(copy)["machine"]["threads"] == 2
 

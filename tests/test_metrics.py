@@ -13,6 +13,7 @@ from sklearn import metrics as sklearn
 from sklearn.metrics import precision_recall_fscore_support
 
 from stages import metrics
+from stages.clusters import Clusters
 from stages.confusion import averages, confusion_matrix, per_class
 
 labels = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60)
@@ -86,6 +87,17 @@ def test_percentile_refuses_fewer_values_than_its_interval_needs() -> None:
         metrics.percentile(np.arange(needed - 1, dtype=float), 0.99, 0.95)
 
 
+def counted(confusion: np.ndarray | list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Actual and predicted classes that these counts come from."""
+    cells = np.repeat(np.arange(4), np.ravel(confusion))
+    return cells // 2, cells % 2
+
+
+def alone(samples: int) -> Clusters:
+    """Every sample is a group of its own."""
+    return Clusters(np.arange(samples), 1, 4)
+
+
 def test_f1_interval_covers_the_true_f1_as_often_as_promised() -> None:
     rng, trials = np.random.default_rng(2), 300
     truth = np.array([[40, 10], [5, 45]]) / 100
@@ -94,30 +106,29 @@ def test_f1_interval_covers_the_true_f1_as_often_as_promised() -> None:
 
     for seed in range(trials):
         confusion = rng.multinomial(200, truth.ravel()).reshape(2, 2)
-        means, _ = metrics.estimates(confusion, 0.9, seed)
+        means, _ = metrics.estimates(*counted(confusion), 2, 0.9, seed, alone(200))
         covered += means["f1_macro"].low <= expected <= means["f1_macro"].high
 
     assert 0.84 <= covered / trials <= 0.95
 
 
 def test_intervals_repeat_with_the_seed_and_narrow_with_the_confidence() -> None:
-    confusion = np.array([[40, 10], [5, 45]])
+    actual, predicted = counted([[40, 10], [5, 45]])
+    for clusters in (alone(100), Clusters(np.arange(100) % 12, 1, 4)):
+        wide, _ = metrics.estimates(actual, predicted, 2, 0.99, 1, clusters)
+        narrow, _ = metrics.estimates(actual, predicted, 2, 0.8, 1, clusters)
+        again, _ = metrics.estimates(actual, predicted, 2, 0.8, 1, clusters)
 
-    wide, _ = metrics.estimates(confusion, 0.99, 1)
-    narrow, _ = metrics.estimates(confusion, 0.8, 1)
-    again, _ = metrics.estimates(confusion, 0.8, 1)
-
-    assert narrow == again
-    assert wide["f1_macro"].low < narrow["f1_macro"].low < narrow["f1_macro"].high < wide["f1_macro"].high
+        assert narrow == again
+        assert wide["f1_macro"].low < narrow["f1_macro"].low < narrow["f1_macro"].high < wide["f1_macro"].high
 
 
 def test_nothing_is_known_of_the_recall_of_a_class_without_samples() -> None:
-    confusion = np.array([[3, 1], [0, 0]])
+    for clusters in (alone(4), Clusters(np.array([0, 0, 1, 1]), 1, 4)):
+        _, each = metrics.estimates(*counted([[3, 1], [0, 0]]), 2, 0.95, 1, clusters)
 
-    _, each = metrics.estimates(confusion, 0.95, 1)
-
-    assert each["recall"][1] == metrics.Estimate(0.0, 0.0, 1.0)
-    assert each["precision"][1].value == 0.0
+        assert each["recall"][1] == metrics.Estimate(0.0, 0.0, 1.0)
+        assert each["precision"][1].value == 0.0
 
 
 def test_calibration_error_by_hand() -> None:
@@ -133,7 +144,7 @@ def test_calibration_interval_of_a_calibrated_model_reaches_down_to_nothing() ->
     confidences = rng.uniform(0.5, 1.0, size=400)
     correct = rng.uniform(size=400) < confidences
 
-    found = metrics.calibration_estimate(confidences, correct, 0.95, 1)
+    found = metrics.calibration_estimate(confidences, correct, 0.95, 1, alone(len(correct)))
 
     assert found.low < 0.01 < found.value < found.high
     assert found.value == metrics.calibration_error(confidences, correct)
@@ -146,7 +157,7 @@ def test_calibration_interval_of_an_overconfident_model_covers_the_truth() -> No
     for seed in range(trials):
         confidences = np.full(300, 0.9)
         correct = rng.uniform(size=300) < 0.9 - truth
-        found = metrics.calibration_estimate(confidences, correct, 0.95, seed)
+        found = metrics.calibration_estimate(confidences, correct, 0.95, seed, alone(300))
         covered += found.low <= truth <= found.high
 
     assert covered / trials >= 0.92
@@ -157,7 +168,7 @@ def test_a_large_test_split_is_resampled_in_seconds() -> None:
     confidences = rng.uniform(0.1, 1.0, size=200_000)
     correct = rng.uniform(size=200_000) < confidences
 
-    found = metrics.calibration_estimate(confidences, correct, 0.95, 1)
+    found = metrics.calibration_estimate(confidences, correct, 0.95, 1, alone(len(correct)))
 
     assert found.high < 0.01
 

@@ -199,6 +199,17 @@ def test_the_model_card_says_when_test_groups_were_in_training(gated: Path) -> N
     assert "360 of the 360 sample_id values in the test split" in (unpacked(gated) / "model_card.md").read_text()
 
 
+def test_the_model_card_says_what_the_intervals_rest_on(gated: Path) -> None:
+    few = {"unit": "group", "units": 7, "caveat": "7 groups are few: the intervals are rough, and rather too narrow"}
+    for target in ("onnx-fp32", "onnx-int8"):
+        change_report(gated, target, intervals=few)
+    gate.main()
+    package.main()
+
+    card = (unpacked(gated) / "model_card.md").read_text()
+    assert "confidence interval, which takes the samples of one sample_id as alike. Keep in mind: 7 groups" in card
+
+
 def test_an_optional_target_that_failed_is_left_out_and_named(gated: Path) -> None:
     edit(gated, lambda task: task["gate"]["targets"]["onnx-int8"].update(required=False, size_kb=0.1))
     gate.main()

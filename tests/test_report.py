@@ -158,6 +158,20 @@ def test_without_any_report_the_page_still_says_so(built: Path) -> None:
     assert "not measured" in str(Text(page(built)))
 
 
+def test_that_few_groups_are_few_stands_beside_the_intervals(built: Path) -> None:
+    gate.main()
+    assert "Keep in mind" not in str(Text(page(built)))
+
+    few = {"unit": "group", "units": 7, "caveat": "7 groups are few: the intervals are rough, and rather too narrow"}
+    change_report(built, "onnx-fp32", intervals=few)
+    gate.main()
+
+    text = str(Text(page(built)))
+    assert "those of a share are over its 7 sample_id values" in text
+    assert "Keep in mind: 7 groups are few" in text
+    assert "the files may well be equally good; 7 groups are few" in text
+
+
 def test_groups_are_drawn_where_there_are_few_and_large_ones(built: Path) -> None:
     gate.main()
     assert "Accuracy by sample_id" not in str(Text(page(built)))

@@ -59,6 +59,7 @@ def render(name: str, data: Data, gate: Mapping[str, Any], reports: Path) -> str
         checks=_matrix([check for check in gate["checks"] if check["target"] != PIPELINE], targets),
         records=[check for check in gate["checks"] if check["target"] == PIPELINE],
         failures=_failures(gate["checks"]),
+        intervals=next((own["intervals"] for own in evaluated.values() if own.get("intervals")), None),
         machines=sorted({_machine(report) for report in evaluated.values()}),
         missing=missing,
         **sections,
