@@ -128,6 +128,20 @@ def test_nobody_to_tell_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not notify.alive()
 
 
+def test_who_does_not_read_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel keeps so many datagrams and then lets the sender wait: for ever, if the reader hangs."""
+    address = str(tmp_path / "notify")
+    with listen(address) as heard:
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+
+        sent = 0
+        while notify.status(f"{sent}"):
+            sent += 1
+
+        assert waiting(heard) == [f"STATUS={number}" for number in range(sent)]
+        assert notify.status("read again")
+
+
 @pytest.mark.parametrize(
     ("environment", "seconds"),
     [

@@ -11,9 +11,14 @@ from __future__ import annotations
 import os
 import socket
 
+READY_S = 5.0
 
-def send(*lines: str) -> bool:
-    """Send `lines` in one datagram. Returns whether somebody was there to hear it."""
+
+def send(*lines: str, wait_s: float = 0.0) -> bool:
+    """Send `lines` in one datagram. Returns whether somebody was there to hear it.
+
+    Whoever does not read what came before is waited for at most `wait_s`: the caller is the loop that answers requests.
+    """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return False
@@ -21,6 +26,7 @@ def send(*lines: str) -> bool:
         address = "\0" + address[1:]
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+            channel.settimeout(wait_s)
             channel.sendto("\n".join(lines).encode(), address)
     except OSError:  # a supervisor that went away is no reason to stop answering requests
         return False
@@ -28,7 +34,8 @@ def send(*lines: str) -> bool:
 
 
 def ready(status: str) -> bool:
-    return send("READY=1", f"STATUS={status}")
+    # Lost, systemd would end a service that answers.
+    return send("READY=1", f"STATUS={status}", wait_s=READY_S)
 
 
 def status(text: str) -> bool:
