@@ -18,6 +18,7 @@ from typing import Any
 from stages.errors import GateError, ParameterError, run
 from stages.evidence import REPORTS, Evidence, Record, read_evidence, read_records
 from stages.files import write_json
+from stages.leftovers import remove_leftovers
 from stages.params import load, where
 from stages.params.base import TargetName
 from stages.params.deliver import Budget, Gate
@@ -172,7 +173,9 @@ def main() -> None:
     from stages.report.terminal import print_gate
 
     params = load()
-    evidence = {target: read_evidence(target) for target in params.targets}
+    if left := remove_leftovers(params.targets):
+        print(f"removed, since params.yaml does not name the target: {', '.join(left)}")
+    evidence = {target: read_evidence(target, list(params.data.classes.values())) for target in params.targets}
     records = read_records(params.data, evidence)
     verdict = judge(params.gate, evidence, records)
     judged = as_json(params.name, verdict)

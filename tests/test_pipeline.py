@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.pipeline import (
     ENVIRONMENT,
@@ -84,23 +85,44 @@ def follow(root: Path, command: str, store: Path) -> str:
     return "" if words[-1] == "setup" else call(root, *words).stdout
 
 
-def test_a_clone_that_follows_the_documented_commands_restores_everything(built: Path, tmp_path: Path) -> None:
+def published(first: Path, tmp_path: Path) -> tuple[Path, str]:
+    """A clone of `first`, which is gone then, by the documented commands; and what they said."""
     origin, second, store = tmp_path / "origin", tmp_path / "second", tmp_path / "store"
-    first = Path(shutil.copytree(built, tmp_path / "first", symlinks=True))
     call(tmp_path, "git", "clone", "--quiet", "--bare", str(first), str(origin))
     call(first, "git", "remote", "add", "origin", str(origin))
     call(first, "git", "push", "--quiet", "--set-upstream", "origin", "main")
-
     for command in commands("In the clone that has built"):
         follow(first, command, store)
     shutil.rmtree(first)
     call(tmp_path, "git", "clone", "--quiet", str(origin), str(second))
-    said = "".join(follow(second, command, store) for command in commands("In any other clone"))
+    return second, "".join(follow(second, command, store) for command in commands("In any other clone"))
+
+
+def test_a_clone_that_follows_the_documented_commands_restores_everything(copy: Path, tmp_path: Path) -> None:
+    digest = bundle_digest(copy)
+
+    second, said = published(copy, tmp_path)
 
     assert stages_run(said) == []
     assert "tflite-int8" in said and "models/bundle/digits.tar.zst" in said
-    assert bundle_digest(second) == bundle_digest(built)
+    assert bundle_digest(second) == digest
     assert call(second, "git", "status", "--porcelain").stdout == ""
+
+
+def test_a_target_that_is_not_built_any_more_leaves_nothing_that_a_clone_lacks(copy: Path, tmp_path: Path) -> None:
+    shared = yaml.safe_load((copy / "params.yaml").read_text())
+    del shared["targets"]["onnx-int8"]
+    (copy / "params.yaml").write_text(yaml.safe_dump(shared, sort_keys=False))
+
+    built_again = stages_run(call(copy, "dvc", "repro").stdout)
+    commit(copy)
+    digest = bundle_digest(copy)
+    second, said = published(copy, tmp_path)
+
+    assert built_again == ["gate", "package"]
+    assert stages_run(said) == []
+    assert "tflite-int8" in said and "onnx-int8" not in said
+    assert bundle_digest(second) == digest
 
 
 def test_new_libraries_train_again_and_new_test_tools_do_not(copy: Path) -> None:
