@@ -87,6 +87,10 @@ lab: N ?= 10
 lab: $(READY)  ## boot N=10 Debian devices on this machine, until ^C (as root; docs/fleet/lab.md)
 	@$(RUN) python -m tests.lab --devices $(N)
 
+.PHONY: bench-agent
+bench-agent: $(READY)  ## time the agent against bare interpreters, over HTTP, while it switches; its memory
+	@$(RUN) python tests/bench_agent.py
+
 .PHONY: clean
 clean:  ## remove what the pipeline and its plots wrote in the work tree (DVC's cache stays)
 	git clean --force -d -X --quiet data models reports .work dvc_plots
