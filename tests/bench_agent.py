@@ -94,7 +94,7 @@ def _service(console: Console, bench: Bench, seconds: int, predictions: int) -> 
     )
     for load in loads:
         times = (f"{load.per_second:.0f}", f"{load.p50_ms:.2f}", f"{load.p99_ms:.2f}")
-        table.add_row(load.body, str(load.clients), *times, str(load.failed))
+        table.add_row(load.body, str(load.clients), *times, str(load.refused), str(load.failed))
     console.print(table)
     columns = ("clients", "switches", "answered", "lost", "longest gap ms", "without ms")
     table = _table("activate under load", *columns)
@@ -108,9 +108,7 @@ def _service(console: Console, bench: Bench, seconds: int, predictions: int) -> 
         f"{memory.last_mb:.1f} MB after all of them ({memory.seconds:.0f} s); "
         f"slope {memory.slope_kb:+.1f} kB per 100000"
     )
-    console.print(
-        f"start: {ready_s:.2f} s from spawn to /readyz 200; edge-agent status {status_s:.2f} s (medians of 5)"
-    )
+    console.print(f"start: {ready_s:.2f} s from spawn to /readyz 200; status {status_s:.2f} s (medians of 5)")
     lost = sum(found.lost for found in switches) + sum(load.failed for load in loads)
     return lost == 0
 

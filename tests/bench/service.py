@@ -33,21 +33,24 @@ local file = io.open("%(body)s", "rb")
 wrk.body = file:read("*a")
 function done(summary, latency, requests)
   local e = summary.errors
-  io.write(string.format("RESULT %%d %%d %%d %%d %%d\\n", summary.requests, summary.duration,
-    latency:percentile(50), latency:percentile(99), e.connect + e.read + e.write + e.status + e.timeout))
+  io.write(string.format("RESULT %%d %%d %%d %%d %%d %%d\\n", summary.requests, summary.duration,
+    latency:percentile(50), latency:percentile(99), e.status, e.connect + e.read + e.write + e.timeout))
 end
 """
 
 
 @dataclass(frozen=True)
 class Load:
-    """Times in milliseconds; `failed`: of all requests, those without a 200 in time."""
+    """Times in milliseconds. `refused`: requests answered with 429, because more samples waited than `serve.queue`;
+    `failed`: those without an answer.
+    """
 
     body: str
     clients: int
     per_second: float
     p50_ms: float
     p99_ms: float
+    refused: int
     failed: int
 
 
@@ -151,10 +154,10 @@ class Bench:
                 said = subprocess.run(
                     [*command, f"--script={script}", url], capture_output=True, text=True, check=True
                 ).stdout
-                result = re.search(r"RESULT (\d+) (\d+) (\d+) (\d+) (\d+)", said)
+                result = re.search(r"RESULT (\d+) (\d+) (\d+) (\d+) (\d+) (\d+)", said)
                 assert result, said
-                requests, took_us, p50_us, p99_us, failed = map(int, result.groups())
-                found.append(Load(name, clients, 1e6 * requests / took_us, p50_us / 1e3, p99_us / 1e3, failed))
+                requests, took_us, p50_us, p99_us, refused, failed = map(int, result.groups())
+                found.append(Load(name, clients, 1e6 * requests / took_us, p50_us / 1e3, p99_us / 1e3, refused, failed))
         return found
 
     def memory(self, pid: int, predictions: int) -> Memory:
