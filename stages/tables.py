@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.errors import ContractError, ParameterError
+from stages.errors import ContractError, ParameterError, StageError
+from stages.files import again
 from stages.params import where
 from stages.params.base import megabytes
 
@@ -63,6 +64,7 @@ class Engine:
         self.name = compute.backend
         self._spill = Path(tempfile.mkdtemp(prefix=f"tables-{os.getpid()}-", dir=SCRATCH)).resolve()
         self._count = 0
+        self._files: list[Path] = []
         try:
             connect = _duckdb if self.name == "duckdb" else _spark
             self._connection: Any = connect(compute, self._spill)
@@ -82,6 +84,22 @@ class Engine:
                 "memory for at least one batch of each thread",
                 "raise the limit",
             ) from None
+        if error is not None and _of_engine(error):
+            self._explain(error)
+
+    def _explain(self, error: BaseException) -> None:
+        """Raise StageError where a damaged file or a full disk is behind what an engine said; else it is our defect."""
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        for path in self._files:
+            try:
+                for _ in pq.ParquetFile(path).iter_batches():
+                    pass
+            except (pa.ArrowException, OSError) as damage:
+                raise _damaged(path, str(damage)) from None
+        if "No space left" in str(error):
+            raise StageError(str(SCRATCH), said, "room for what does not fit memory", "free the space") from None
+        if "parquet" in str(error).lower():
+            raise _damaged(self._files[0].parent, said) from None
 
     def close(self) -> None:
         """Let the engine go, and what it spilled."""
@@ -95,6 +113,7 @@ class Engine:
 
     def read(self, paths: list[Path]) -> ir.Table:
         """A table over parquet files with one schema."""
+        self._files += paths
         files = [str(path.resolve()) for path in paths]
         if self.name == "duckdb":
             return self._connection.read_parquet(files)
@@ -296,8 +315,18 @@ def parquet_files(folder: Path) -> list[Path]:
     for path in paths:
         try:
             pq.read_schema(path)
-        except pa.ArrowInvalid as error:
-            raise ContractError(
-                str(path), f"not readable as parquet: {error}", "a whole parquet file", "take the snapshot again"
-            ) from None
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(path, str(error)) from None
     return paths
+
+
+def _damaged(path: Path, why: str) -> ContractError:
+    stage = "collect" if "snapshot" in path.parts else "validate"
+    return ContractError(str(path), f"not readable as parquet: {why}", "a whole parquet file", again(stage))
+
+
+def _of_engine(error: BaseException) -> bool:
+    """Whether DuckDB, Spark or Arrow gave up. Arrow's complaints of damaged bytes are OSErrors without a number."""
+    if isinstance(error, OSError):
+        return error.errno is None
+    return type(error).__module__.split(".")[0] in ("_duckdb", "duckdb", "py4j", "pyspark", "pyarrow")

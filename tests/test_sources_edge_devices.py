@@ -122,6 +122,8 @@ def test_every_silent_device_is_named(workspace: Path, web: WebServer, capsys: p
         ([], SERIES, "no labelled sample came from pi-1"),
         ([b"not json"], SERIES, "a line is no sample (JSONDecodeError"),
         ([b"[1]"], SERIES, "a line is no sample (TypeError"),
+        ([b"[" * 200_000], SERIES, "a line is no sample (RecursionError"),
+        ([sample(1, values=[10**400] * 24)], IMAGE, "a line is no sample (OverflowError"),
         ([b'{"id": 1}'], SERIES, "a line is no sample (KeyError('label'))"),
         ([sample(1, values=[1, 2])], SERIES, "a line is no sample (TypeError"),
         ([sample(1, values=["x"])], IMAGE, "a line is no sample (ValueError"),

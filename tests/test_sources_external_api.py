@@ -42,15 +42,21 @@ def test_pages_are_followed_to_the_last(workspace: Path, web: WebServer) -> None
         (b'{"data": {"items": []}}', "no list of objects at 'data.rows'"),
         (b'{"data": {"rows": [1, 2]}}', "no list of objects at 'data.rows'"),
         (b'{"data": {"rows": []}}', "no rows came"),
-        (b'{"data": {"rows": [{"x": 1}, {"x": "a"}]}}', "a field holds values of several types"),
-        (b'{"data": {"rows": [{"x": 99999999999999999999}]}}', "a field holds values of several types"),
+        (b'{"data": {"rows": [{"x": 1}, {"x": "a"}]}}', "field x holds values of several types: 1 (int64) and 'a'"),
+        (b'{"data": {"rows": [{"x": 99999999999999999999}]}}', "field x: 99999999999999999999 cannot be kept"),
+        (b'{"data": {"rows": [{"x": "a\\ud800"}]}}', "field x: 'a\\ud800' cannot be kept"),
+        (b'{"data": {"rows": [{"x\\ud800": 1}]}}', "the field 'x\\ud800' has half a character in its name"),
+        (b'{"data": {"rows": [{"x": 1}]}, "next": {"a": 1}}', "found {'a': 1} at 'next'"),
+        (b'{"data": {"rows": [{"x": 1}]}, "next": "/\\ud800"}', "found '/\\ud800' at 'next'"),
+        (b'{"data": {"rows": ' + b"[" * 200_000, "not JSON"),
         (b'{"data": {"rows": [{"x": {}}]}}', "not to be kept as parquet"),
         (b'{"data": {"rows"', "not JSON"),
         ('{"data": "é"}'.encode("latin-1"), "not JSON"),
         (b"", "no list of objects"),
     ],
-    ids=["circle", "other path", "no objects", "empty", "mixed", "too large", "nested", "cut", "latin-1", "nothing"],
-)
+    ids=["circle", "other path", "no objects", "empty", "mixed", "too large", "half", "half a name", "next an object",
+         "next half", "too deep", "nested", "cut", "latin-1", "nothing"],
+)  # fmt: skip
 def test_pages_that_are_refused(
     workspace: Path, web: WebServer, capsys: pytest.CaptureFixture[str], content: bytes, words: str
 ) -> None:
@@ -119,3 +125,12 @@ def test_what_is_no_url(workspace: Path, capsys: pytest.CaptureFixture[str], url
     said = refuse(capsys)
 
     assert "http:// or https://" in said
+
+
+def test_whole_numbers_that_a_double_cannot_tell_apart_are_rounded(workspace: Path, web: WebServer) -> None:
+    content = b'{"data": {"rows": [{"flow": 1152921504606846977}, {"flow": 1.5}, {"flow": null}]}}'
+    configure(workspace, plant=paged(web.put("/rows", content, "application/json")))
+
+    succeed()
+
+    assert taken("plant")["flow"].to_pylist() == [2.0**60, 1.5, None]

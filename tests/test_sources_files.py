@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import wave
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,23 @@ def test_tables_that_are_refused(
     assert words in said
     assert "expected: " in said
     assert "remedy: " in said
+
+
+def test_a_whole_number_that_a_double_cannot_hold_is_rounded(workspace: Path) -> None:
+    lay(workspace / "rows", a_csv=ROWS.replace(",2,", f",{2**60 + 1},").replace(",2.1,", ",3,"))
+    configure(workspace, plant=cloud("rows", format=CSV))
+
+    succeed()
+
+    assert taken("plant")["pressure"].to_pylist() == [2.0**60, 3.0]
+
+
+def test_a_file_name_that_is_no_text(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lay(workspace / "rows", a_csv=ROWS)
+    Path(os.fsdecode(os.fsencode(workspace / "rows") + b"/press-\xff.csv")).write_text(ROWS)
+    configure(workspace, plant=cloud("rows", format=CSV))
+
+    assert "'press-\\udcff.csv': its name is not UTF-8" in refuse(capsys)
 
 
 def test_a_parquet_without_rows(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:

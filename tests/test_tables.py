@@ -146,3 +146,30 @@ def test_too_little_memory_is_told_in_a_sentence(
     message = capsys.readouterr().err
     assert message.startswith("error: params.yaml: compute.memory_limit: too little for this table")
     assert "raise the limit" in message
+
+
+@pytest.mark.parametrize(
+    ("stage", "folder", "writer"), [("validate", "snapshot", "collect"), ("prepare", "validated", "validate")]
+)
+def test_a_damaged_file_is_named_with_the_stage_that_wrote_it(
+    stage: str,
+    folder: str,
+    writer: str,
+    workspace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # given a file whose pages, not its end, are damaged
+    write_task(workspace, SERIES)
+    path = write_rows(
+        workspace, series_rows().assign(**({"source": "rig"} if stage == "prepare" else {})), f"data/{folder}"
+    )
+    content = bytearray(path.read_bytes())
+    content[4:2000] = b"\xff" * 1996
+    path.write_bytes(content)
+    # when
+    assert call_stage(stage, monkeypatch) == 1
+    # then
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: data/{folder}/rig/part-00000.parquet: not readable as parquet")
+    assert f"remedy:   run the stage {writer} again" in said

@@ -25,7 +25,7 @@ def normalise(tables: Iterable[pa.Table], data: Data) -> Iterator[pa.Table]:
             elif name == data.time:
                 column = as_time(column)
             elif name in data.channels and (pa.types.is_integer(column.type) or pa.types.is_null(column.type)):
-                column = column.cast(pa.float64())
+                column = column.cast(pa.float64(), safe=False)  # above 2^53 the nearest there is
             table = table.set_column(index, name, column)
         yield table
 

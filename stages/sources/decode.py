@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from stages.errors import SourceError
 from stages.params.collect import Csv, Files, Parquet
-from stages.sources.raw import Context, choose
+from stages.sources.raw import Context, choose, half
 
 SAMPLES_PER_TABLE = 512
 BYTES_PER_TABLE = 64 << 20
@@ -29,6 +29,9 @@ def tables(folder: Path, files: Files, context: Context) -> Iterator[pa.Table]:
     chosen = [name for name in names if selected(name, files)]
     if not chosen:
         raise none_selected(names, files, context)
+    for name in chosen:
+        if half(name):
+            raise context.error(f"{name!a}: its name is not UTF-8", "a name in UTF-8", "rename it")
     if isinstance(files.format, Csv | Parquet):
         for name in chosen:
             _refuse_page(folder / name, name, context)

@@ -69,7 +69,7 @@ def row(line: bytes, device: str, url: str, context: Context) -> dict[str, Any] 
         label, values, time, number = sample["label"], sample["values"], sample["time"], sample["id"]
         label = label_of(label, data.classes)
         columns = dict(values) if data.kind == "series" else {"values": [float(value) for value in values]}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
         raise context.error(
             f"{public(url)}: a line is no sample ({error!r})", "id, time, label, values in JSON", "update the agent"
         ) from None

@@ -20,7 +20,7 @@ from stages.files import sha256
 from stages.params.collect import ExternalApi, Files, Pages
 from stages.sources import decode
 from stages.sources.http import download, get_json, headers_from, session
-from stages.sources.raw import Context, Origin, Raw, Rows, at, public
+from stages.sources.raw import Context, Origin, Raw, Rows, at, half, public
 
 
 async def fetch(source: ExternalApi, context: Context) -> Raw:
@@ -51,9 +51,19 @@ async def read_pages(http: Any, url: str, pages: Pages, context: Context) -> Row
                 f"{public(current)}: no list of objects at {pages.rows!r}", "rows", "mend `rows:` or the source"
             )
         await asyncio.to_thread(rows.add, found)
-        link = at(page, pages.next) if pages.next else None
-        current = urljoin(current, str(link)) if link else None
+        current = following(current, page, pages.next, context) if pages.next else None
     return rows
+
+
+def following(current: str, page: Any, path: str, context: Context) -> str | None:
+    """The URL of the next page; None where the page names none. Raises SourceError."""
+    link = at(page, path)
+    if not link:
+        return None
+    if not isinstance(link, str) or half(link):
+        found = f"{public(current)}: found {ascii(link)[:100]} at {path!r}"
+        raise context.error(found, "the URL of the next page, or null", "mend `next:` or the source")
+    return urljoin(current, link)
 
 
 def unpack(archive: Path, files: Files, context: Context) -> Path:

@@ -102,7 +102,7 @@ async def get_json(http: aiohttp.ClientSession, url: str, context: Context) -> A
             refuse(answer, url, context)
             try:
                 return await answer.json(content_type=None)
-            except (ValueError, UnicodeDecodeError) as error:
+            except (ValueError, RecursionError) as error:
                 raise context.error(f"{public(url)}: not JSON ({error})", "JSON in UTF-8", "mend the source") from None
 
     return await patiently(attempt, url, context)

@@ -19,6 +19,7 @@ from stages.params.base import Data
 from stages.params.collect import Retry
 from stages.sources.progress import Progress
 
+NO_COLUMN = (pa.ArrowException, OverflowError, UnicodeEncodeError, RecursionError)  # what pa.array raises
 USER = re.compile(r"(?<=://)[^/@\s]*@")
 SECRET = re.compile(
     r"(?i)([?&][^=&\s]*(?:auth|code|credential|key|passw|secret|sig|token)[^=&\s]*=)[^&\s'\")]*?(?=[:;,.]?(?:[&\s'\")]|$))"
@@ -82,14 +83,14 @@ class Rows:
         """Raises SourceError where a field holds values that are no column."""
         if not rows:
             return
+        names = dict.fromkeys(name for row in rows for name in row)
+        if wrong := next((name for name in names if half(name)), None):
+            raise self._refused(f"the field {wrong!a} has half a character in its name", "text in UTF-8")
+        columns = {name: self._column(name, [row.get(name) for row in rows]) for name in names}
+        self.tables.append(pa.table(columns))
         text = "".join(json.dumps(row, sort_keys=True, default=str) + "\n" for row in rows).encode()
         self.digest.update(text)
         self.bytes += len(text)
-        names = dict.fromkeys(name for row in rows for name in row)
-        try:
-            self.tables.append(pa.table({name: pa.array([row.get(name) for row in rows]) for name in names}))
-        except (pa.ArrowException, OverflowError) as error:
-            raise self._mixed(error) from None
 
     def raw(self, columns: dict[str, str] | None) -> Raw:
         """All of it. Raises SourceError where nothing came, or a configured column did not."""
@@ -98,14 +99,38 @@ class Rows:
         try:
             table = pa.concat_tables(self.tables, promote_options="permissive")
         except pa.ArrowException as error:
-            raise self._mixed(error) from None
+            raise self._refused(f"a field holds values of several types ({error})", "one type per field") from None
         origin = Origin(self.url, self.digest.hexdigest(), self.bytes)
         return Raw([origin], [choose(table, columns, self.url, self.context)])
 
-    def _mixed(self, error: Exception) -> SourceError:
-        return self.context.error(
-            f"{self.url}: a field holds values of several types ({error})", "one type per field", "mend the source"
-        )
+    def _column(self, name: str, values: list[Any]) -> pa.Array:
+        try:
+            return pa.array(values)
+        except NO_COLUMN as error:
+            why = error
+        if {type(value) for value in values} - {type(None)} == {int, float}:  # an integer of more than 53 bits
+            return self._column(name, [None if value is None else float(value) for value in values])
+        seen: dict[str, Any] = {}  # what can be kept by itself, by its type
+        for value in values:
+            try:
+                kind = pa.array([value]).type
+            except NO_COLUMN as error:
+                what = f"field {name}: {ascii(value)[:60]} cannot be kept"
+                raise self._refused(
+                    f"{what} ({error})", "numbers of at most 64 bits, text in UTF-8, lists of one type"
+                ) from None
+            if not pa.types.is_null(kind):
+                seen.setdefault(str(kind), value)
+        found = " and ".join(f"{ascii(value)[:60]} ({kind})" for kind, value in list(seen.items())[:2])
+        raise self._refused(f"field {name} holds values of several types: {found or why}", "one type per field")
+
+    def _refused(self, found: str, expected: str) -> SourceError:
+        return self.context.error(f"{self.url}: {found}", expected, "mend the source")
+
+
+def half(text: str) -> bool:
+    """Whether it holds half a character (a surrogate), which JSON and file names can and UTF-8 cannot."""
+    return bool(re.search("[\ud800-\udfff]", text))
 
 
 def choose(table: pa.Table, columns: dict[str, str] | None, where: str, context: Context) -> pa.Table:

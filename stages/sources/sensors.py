@@ -108,7 +108,7 @@ def message(topic: str, payload: bytes, mqtt: Mqtt, where: str, context: Context
     """The rows of one message, with what its topic says. Raises SourceError."""
     try:
         value = json.loads(payload)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise context.error(f"{where}/{topic}: not JSON ({error})", "JSON in UTF-8", "mend the sender") from None
     said: dict[str, Any] = {}
     if mqtt.topic is not None:
