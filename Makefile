@@ -58,11 +58,16 @@ test-fast: $(READY) $(SIGNING)/.ready  ## run the quick tests (under 2 minutes)
 test-crash: $(READY)  ## kill the agent at every fault point, and cut the power (that part as root)
 	@$(RUN) python -m pytest --numprocesses 2 tests/crash
 
+.PHONY: test-fleet
+test-fleet: $(READY)  ## every fault of a rollout, on booted devices (as root; 15 minutes; docs/fleet/faults.md)
+	@$(RUN) python -m pytest -m "fleet or slow" tests/fleet_faults
+
 .PHONY: lint
 lint: $(READY)  ## check style, types, YAML and playbooks
 	@$(RUN) ruff check .
 	@$(RUN) ruff format --check .
 	@$(RUN) mypy
+	@$(RUN) vermin --quiet --no-tips --target=3.10- device/edge_agent
 	@$(RUN) yamllint --strict .
 	@$(RUN) ansible-playbook --syntax-check --inventory inventory/example playbooks/*.yml >/dev/null
 	@$(RUN) ansible-lint -q playbooks
@@ -71,6 +76,10 @@ lint: $(READY)  ## check style, types, YAML and playbooks
 format: $(READY)  ## put the code into the house's format
 	@$(RUN) ruff check --fix .
 	@$(RUN) ruff format .
+
+.PHONY: demo
+demo: $(READY) $(SIGNING)/.ready  ## five simulated devices: a good release goes out, a bad one comes back (after make repro)
+	@$(RUN) python -m tests.demo
 
 .PHONY: bench
 bench: $(READY)  ## time every stage, DVC's and the imports' share, against one script without DVC

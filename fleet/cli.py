@@ -27,7 +27,7 @@ MODULES: tuple[str, ...] = ("fleet.publish", "fleet.release_cli", "fleet.keys_cl
 Commands = Any  # argparse gives what add_subparsers returns no public name
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(modules: tuple[str, ...] = MODULES) -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(
         prog="fleet",
         description="Publishes releases, drives rollouts and judges them.",
@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     )
     root.add_argument("--json", action="store_true", help="one JSON object on stdout, errors too (output.schema.json)")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in MODULES:
+    for module in modules:
         importlib.import_module(module).add_commands(commands)
     return root
 
@@ -52,7 +52,10 @@ def command(commands: Commands, name: str, summary: str, more: str = "") -> argp
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code. Only a defect ends in a traceback."""
-    options = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    # A rollout takes a dozen such steps: they do not wait until what publishes is imported.
+    steps = [each for each in given if not each.startswith("-")][:1] == ["wave"]
+    options = parser(("fleet.waves",) if steps else MODULES).parse_args(given)
     try:
         result = options.run(options)
         code = int(result.pop("exit_code", 0))

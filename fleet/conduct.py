@@ -16,7 +16,6 @@ from edge_agent import durable
 
 from fleet import fitness, record, trail
 from fleet.errors import BusyError, ConfigurationError
-from fleet.prepare import BEFORE, durable_json
 from fleet.record import DeviceState, Record, RolloutState, WaveState
 from fleet.rules import Rules, of_fleet
 
@@ -31,7 +30,10 @@ class Course:
         self.state: RolloutState = self.record.load()
         if self.state.owner != record.owner() and self.state.owner.is_alive():
             raise BusyError(
-                str(folder), f"process {self.state.owner.pid} conducts it", "its own process", "wait until that ends"
+                str(folder),
+                f"process {self.state.owner.pid} on {self.state.owner.host} conducts it",
+                "nobody else",
+                "wait until that ends",
             )
         self.plan = self.record.plan
         self.rules = Rules.model_validate(self.plan["rules"])
@@ -104,6 +106,11 @@ class Course:
             return f"wave {wave.name} waits: the maintenance window is closed"
         return ""
 
+    def is_lost(self, outcomes: Mapping[str, str]) -> bool:
+        """Whether the wave has failed before it is watched: more devices than the budget allows."""
+        left = self._left(self.wave_of(list(outcomes)))
+        return any(list(outcomes.values()).count(name) > number for name, number in left.items())
+
     def judge(self, devices: Mapping[str, Json], rest: Mapping[str, Json | None]) -> Json:
         """The verdict on a wave after its bake.
 
@@ -112,9 +119,8 @@ class Course:
         from fleet import verdict
 
         wave = self.wave_of(list(devices))
-        before = _read(self.record.folder / BEFORE)
-        first = wave.name == self.state.waves[0].name
-        left = {"failed": 0, "unreachable": 0} if first else self._left(wave)
+        before = _read(self.record.folder / record.BEFORE)
+        left = self._left(wave)
         seen = [self._seen(name, told, before) for name, told in devices.items()]
         others = [
             verdict.Seen(name, "ok", "", before.get(name), (status or {}).get("report"))
@@ -138,7 +144,7 @@ class Course:
         if judged.status == "fail":
             state = replace(state, reason=f"wave {wave.name}: {judged.reason()}")
         reports = self.record.folder / "reports" / f"{wave.name}.json"
-        durable.write_file(reports, durable_json({**{n: d["status"] for n, d in devices.items()}, **rest}))
+        durable.write_file(reports, record.content({**{n: d["status"] for n, d in devices.items()}, **rest}))
         for name in devices:
             self.say("deploy", state.devices[name].outcome, name, state.devices[name].reason)
         self.save(state)
@@ -161,7 +167,9 @@ class Course:
         return verdict.Seen(name, outcome, reason, before.get(name), (status or {}).get("report"))
 
     def _left(self, but: WaveState) -> dict[str, int]:
-        """What earlier waves, and those who could not take part, left of the fleet's budget."""
+        """What earlier waves, and those who could not take part, left of the budget. A canary may not fail."""
+        if but.name == self.state.waves[0].name:
+            return {"failed": 0, "unreachable": 0}
         counted = {"failed": 0, "unreachable": 0}
         for name, device in self.state.devices.items():
             if device.outcome in counted and name not in but.devices:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +20,6 @@ from fleet.repository import Repository
 from fleet.rules import Rules
 
 Json = dict[str, Any]
-BEFORE = "reports/before.json"
 PUSH = "push.tar"
 
 
@@ -131,13 +129,9 @@ def preflight(planned: Json, answers: Mapping[str, Json], root: Path, check: boo
         record.unfinished(planned["fleet"], root)  # raises where another one began meanwhile
         begun = record.begin(planned["fleet"], planned, found.state(), root)
         _bring(begun, found.changing)
-    durable.write_file(begun.folder / BEFORE, durable_json({name: _report(answers, name) for name in answers}))
+    durable.write_file(begun.folder / record.BEFORE, record.content({name: _report(answers, name) for name in answers}))
     trail.append(begun, "begin", result="running", detail=f"{len(found.changing)} devices, {len(found.waves)} waves")
     return {**result, **_told(begun)}
-
-
-def durable_json(value: Any) -> bytes:
-    return (json.dumps(value, sort_keys=True) + "\n").encode()
 
 
 def _report(answers: Mapping[str, Json], name: str) -> Json | None:

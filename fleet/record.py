@@ -34,6 +34,7 @@ from fleet.errors import BusyError, ConfigurationError, NoReleaseError
 SCHEMA_VERSION = 1
 ROLLOUTS = Path("rollouts")
 LOCK_S = 30.0
+BEFORE = "reports/before.json"  # what devices said before the first of them changed
 
 Status = Literal["running", "paused", "passed", "failed", "unchanged"]
 WaveStatus = Literal["waiting", "open", "pass", "fail", "inconclusive"]
@@ -235,6 +236,11 @@ def begin(fleet: str, plan: dict[str, Any], state: RolloutState, root: Path = RO
     record.save(state)
     durable.sync_directory(folder.parent)
     return record
+
+
+def content(value: Any) -> bytes:
+    """A file of a record: the same value, the same bytes."""
+    return (json.dumps(value, sort_keys=True) + "\n").encode()
 
 
 def now() -> str:

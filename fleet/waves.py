@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fleet import record, workplace
+from fleet import record
 from fleet.cli import Commands, command
 from fleet.errors import ConfigurationError
 
@@ -43,7 +43,7 @@ def add_commands(commands: Commands) -> None:
             if name == "recalled":
                 step.add_argument("--reason", default="", metavar="TEXT")
             elif name == "metadata":
-                workplace.add_options(step, writes=False)
+                step.add_argument("--repository", default="releases", metavar="WHERE", help="of releases (releases)")
         elif name in ("plan", "preflight"):
             step.add_argument("--rollouts", type=Path, default=record.ROLLOUTS, metavar="DIR")
         else:
@@ -53,7 +53,7 @@ def add_commands(commands: Commands) -> None:
             step.add_argument("--only", metavar="DEVICES", help="no others change; names with commas between")
             step.add_argument("--outside-window", action="store_true", help="the maintenance window does not count")
             step.add_argument("--again", action="store_true", help="also a release that failed last time")
-            workplace.add_options(step, writes=False)
+            step.add_argument("--repository", default="releases", metavar="WHERE", help="of releases (releases)")
         elif name == "preflight":
             step.add_argument("--check", action="store_true", help="say what would be; write nothing")
         elif name == "open":
@@ -64,7 +64,7 @@ def _plan(options: argparse.Namespace) -> Json:
     from fleet import prepare
 
     only = [name for name in (options.only or "").split(",") if name] or None
-    with workplace.Workplace(options).opened(write=False) as repository:
+    with _workplace(options).opened(write=False) as repository:
         return prepare.plan(
             options.inventory, repository, options.rollouts, only, options.outside_window, options.again
         )
@@ -87,19 +87,27 @@ def _open(options: argparse.Namespace) -> Json:
 
 def _bake(options: argparse.Namespace) -> Json:
     course = _course(options)
-    time.sleep(course.rules.bake_s)
-    return {"waited_s": course.rules.bake_s}
+    lost = course.is_lost({name: outcome for name, (outcome, _) in _switched(_stdin()).items()})
+    seconds = 0.0 if lost else course.rules.bake_s
+    time.sleep(seconds)
+    return {"waited_s": seconds}
 
 
 def _judge(options: argparse.Namespace) -> Json:
     said = _stdin()
     asked = _answers(said["asked"])
-    devices = {}
-    for name, told in asked.items():
-        outcome, reason = _deployed(said["pushed"][name], said["deployed"][name], said["trouble"][name])
-        devices[name] = {"outcome": outcome, "reason": reason, "status": told["status"]}
+    devices = {
+        name: {"outcome": outcome, "reason": reason, "status": asked[name]["status"]}
+        for name, (outcome, reason) in _switched(said["switched"]).items()
+    }
     rest = {result["item"]: answer(result)["status"] for result in said["rest"]}
     return _course(options).judge(devices, rest)
+
+
+def _switched(said: Json) -> dict[str, tuple[str, str]]:
+    return {
+        name: _deployed(said["pushed"][name], said["deployed"][name], said["trouble"][name]) for name in said["pushed"]
+    }
 
 
 def _deployed(pushed: Json, deployed: Json, trouble: str) -> tuple[str, str]:
@@ -160,9 +168,15 @@ def _metadata(options: argparse.Namespace) -> Json:
     from fleet import push
 
     file = options.rollouts / options.fleet / "metadata.tar"
-    with workplace.Workplace(options).opened(write=False) as repository, record.locked(options.fleet, options.rollouts):
+    with _workplace(options).opened(write=False) as repository, record.locked(options.fleet, options.rollouts):
         push.pack(repository, [], file)
         return {"file": str(file.resolve()), "root": repository.root.version}
+
+
+def _workplace(options: argparse.Namespace) -> Any:
+    from fleet.workplace import Workplace
+
+    return Workplace(argparse.Namespace(repository=options.repository, keys=None))
 
 
 def _course(options: argparse.Namespace) -> Any:

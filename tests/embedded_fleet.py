@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,22 +29,28 @@ from tests.agent_fixtures import SHAPE, bundle
 
 REPOSITORY = Path(__file__).parents[1]
 NAMES = ("canary-1", "early-1", "early-2", "rest-1", "rest-2")
-WAVES = [{"name": "canary", "group": "canaries"}, {"name": "early", "count": 2}, {"name": "rest", "rest": True}]
+WAVES = [{"name": "canary", "group": "canaries"}, {"name": "early", "count": 1}, {"name": "rest", "rest": True}]
 JUDGE = {"min_inferences": 0, "latency_factor": 1000.0}
 TIMEOUT_S = 300
+WAIT_S = 60.0
 FAST = {"seconds": 0.0, "inferences": 2, "probe_interval_s": 0.05}
 
 
 class EmbeddedFleet:
     """`base`: a short path, since sockets lie below it. Everything is below it and goes with `remove`."""
 
-    def __init__(self, names: tuple[str, ...] = NAMES) -> None:
+    repository: Repository
+
+    def __init__(self, names: tuple[str, ...] = NAMES, repository: bool = True) -> None:
         self.base = Path(tempfile.mkdtemp(prefix="fleet-"))
         self.names = names
         self.inventory, self.rollouts = self.base / "inventory", self.base / "rollouts"
         self.keys = Keys(self.base / "keys")
-        self.repository = Repository.create(self.base / "releases", self.keys, development=True)
+        if repository:
+            self.repository = Repository.create(self.base / "releases", self.keys, development=True)
         self._made = 0
+        self.first: Any = None  # the first rollout, where a fixture runs one
+        (self.base / "bundles").mkdir()
         self.rules(bake_s=0.5)
         groups: dict[str, Any] = {}
         for name in names:
@@ -73,9 +80,10 @@ class EmbeddedFleet:
                 "edge_agent_binary": str(Path(sys.executable).with_name("edge-agent")),
                 "edge_agent_root": str(self.base / "releases/metadata/1.root.json"),
                 "edge_agent_config": {
+                    "device": {"targets": ["onnx-int8", "onnx-fp32"]},
                     "trial": FAST,
                     "selftest": {"repeats": 3},
-                    "install": {"reserve_mb": 0.0},
+                    "install": {"reserve_mb": 0.0, "keep": 9},
                     "serve": {"listen": "", "socket": f"{self.base}/{{{{ inventory_hostname }}}}/run/p.sock"},
                 },
                 "rollout": rules,
@@ -104,6 +112,19 @@ class EmbeddedFleet:
     def playbook(self, name: str, *arguments: str, **variables: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.command(name, *arguments, **variables),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            cwd=REPOSITORY,
+            env=self.environment(),
+        )
+
+    def run(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`python -m fleet COMMAND` over this fleet; JSON on stdout."""
+        known = ["-i", str(self.inventory), "--rollouts", str(self.rollouts)]
+        known += ["--repository", str(self.base / "releases")] if command == "rollout" else []
+        return subprocess.run(
+            [sys.executable, "-m", "fleet", "--json", command, *known, *arguments],
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,
@@ -147,6 +168,28 @@ class EmbeddedFleet:
 
     def state_of(self, device: str) -> state.State:
         return state.load(configuration.load(self.base / device / "etc/edge-agent/config.toml").layout)
+
+    def back_to(self, release: str) -> None:
+        """Every device runs `release`, which it has, and remembers none as bad."""
+        for name in self.names:
+            known = self.state_of(name)
+            if known.current != release:
+                self.agent(name, "rollback", "--to", release)
+            for bad in self.state_of(name).bad:
+                self.agent(name, "forget", bad)
+
+    def wait_for(self, device: str, release: str) -> None:
+        """Until the device has loaded it."""
+        deadline = time.monotonic() + WAIT_S
+        while ((self.agent(device, "status")["service"]["loaded"] or {}).get("release")) != release:
+            assert time.monotonic() < deadline, f"{device} does not run {release}"
+
+    def break_install(self, device: str) -> Path:
+        """Its next install fails: what it downloads to is no folder any more."""
+        folder = configuration.load(self.base / device / "etc/edge-agent/config.toml").layout.incoming
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.write_text("not a folder")
+        return folder
 
     def process(self, device: str, action: str) -> None:
         """Start or stop a device's agent, as its supervisor would."""
