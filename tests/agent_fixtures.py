@@ -56,17 +56,19 @@ def bundle(
     fault: str | None = None,
     wrong_golden: bool = False,
     padding: int = 0,
+    variant: int = 0,
 ) -> Bundle:
     """Write `folder`/`name`.tar.zst, its model's weights from `seed`.
 
     `fault`: `garbage` is no model file; `crashing` (TFLite) ends the process that loads it with SIGSEGV; `slow` takes
     tens of milliseconds for a sample; `greedy` takes 300 MB for one.
     `wrong_golden` turns the stored answers around; `padding` adds a file of so many bytes that do not compress.
+    `variant`: another file that answers the same, as a model that was trained again.
     """
     root = folder / f".{name}-{seed}"
     root.mkdir(parents=True)
     rng = np.random.default_rng(seed)
-    weight = rng.normal(size=(int(np.prod(SHAPE)), len(CLASSES))).astype(np.float32) / 4
+    weight = rng.normal(size=(int(np.prod(SHAPE)), len(CLASSES))).astype(np.float32) / 4 + np.float32(variant * 1e-6)
     inputs = np.random.default_rng(99).normal(size=(SAMPLES, *SHAPE)).astype(np.float32)
     (root / "golden").mkdir()
     np.save(root / "golden" / "inputs.npy", inputs, allow_pickle=False)

@@ -1,0 +1,1 @@
+"""What goes wrong in a rollout, on devices with their own systemd and sshd: `make test-fleet`, docs/fleet/faults.md."""

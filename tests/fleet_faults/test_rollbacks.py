@@ -1,0 +1,112 @@
+"""A hundred bad releases on a simulated device, and some through the whole playbook: how often and how fast it is back.
+
+Simulated: the agent, its service, its releases and its disk are real; systemd, ssh and the device are not. Each bad
+release really switches (deploy), is seen to be loaded, and is called back with the command of rollback.yml's task,
+in this process: what a command line adds is the start of an interpreter.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from edge_agent import config as configuration
+from edge_agent import operations
+from edge_agent.errors import AgentError
+from edge_agent.status import status
+
+from fleet import push
+from tests.agent_fixtures import GARBAGE
+from tests.embedded_fleet import EmbeddedFleet
+
+pytestmark = [pytest.mark.slow, pytest.mark.fleet]
+BASE = "pump@1.0.0"
+ROLLBACKS = 100
+PLAYBOOKS = 3
+AIM_S = 5.0
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[EmbeddedFleet]:
+    made = EmbeddedFleet(("canary-1", "early-1", "rest-1"))
+    try:
+        made.publish(BASE)
+        made.declare(BASE)
+        made.bootstrap()
+        done = made.playbook("rollout")
+        assert done.returncode == 0, done.stdout[-3000:]
+        yield made
+    finally:
+        made.remove()
+
+
+def test_a_hundred_rollbacks(fleet: EmbeddedFleet, request: pytest.FixtureRequest) -> None:
+    device = "canary-1"
+    config = configuration.load(fleet.base / device / "etc/edge-agent/config.toml")
+    bad = [f"pump@2.0.{number}" for number in range(5)]
+    for release in bad:
+        fleet.publish(release)
+    fleet.publish("pump@2.1.0", fault=GARBAGE)
+    archive = fleet.base / "push.tar"
+    push.pack(fleet.repository, [*bad, "pump@2.1.0"], archive)
+    with tarfile.open(archive) as tar:
+        tar.extractall(config.paths.state, filter="data")
+    times, refused = [], 0
+
+    for number in range(ROLLBACKS):
+        if number % 10 == 9:  # one that the self-test refuses: nothing to go back from
+            try:
+                operations.deploy(config, "pump@2.1.0")
+            except AgentError:
+                refused += 1
+            operations.forget(config, "pump@2.1.0")
+        release = bad[number % len(bad)]
+        switched = operations.deploy(config, release)
+        assert switched["changed"]
+        assert status(config)["service"]["loaded"]["release"] == release
+        began = time.monotonic()
+        back = operations.rollback(config, BASE, f"injected fault {number}")
+        times.append(time.monotonic() - began)
+        assert back["changed"] and back["left"] == release
+        found = status(config)
+        assert found["service"]["loaded"]["release"] == BASE
+        assert release in found["bad"]
+        operations.forget(config, release)
+
+    assert len(times) == ROLLBACKS and refused == ROLLBACKS // 10
+    assert max(times) <= AIM_S
+    told = f"{ROLLBACKS} bad releases on a simulated device, all back: median {statistics.median(times):.2f} s, "
+    request.node.user_properties.append(
+        ("measured", f"{told}worst {max(times):.2f} s; {refused} more refused before the switch")
+    )
+
+
+def test_whole_rollouts(fleet: EmbeddedFleet, request: pytest.FixtureRequest) -> None:
+    """The last device of three meets a worn card: the two before it, which have switched, go back."""
+    times = []
+    program = fleet.base / "worn-agent"
+    agent = Path(sys.executable).with_name("edge-agent")
+    program.write_text(f'#!/bin/sh\nEDGE_AGENT_FAULT=install.before_rename=error exec {agent} "$@"\n')
+    program.chmod(0o755)
+    for number in range(PLAYBOOKS):
+        release = f"pump@3.0.{number}"
+        fleet.publish(release)
+        fleet.declare(release)
+        fleet.write("host_vars/rest-1.yml", {"edge_agent_binary": str(program)})
+        began = time.monotonic()
+        done = fleet.playbook("rollout")
+        times.append(time.monotonic() - began)
+        assert done.returncode == 2, done.stdout[-3000:]
+        record = fleet.record()
+        assert record["status"] == "failed"
+        assert [record["devices"][name]["outcome"] for name in ("canary-1", "early-1")] == ["back", "back"]
+        assert set(fleet.running().values()) == {BASE}
+    told = f"{PLAYBOOKS} bad rollouts over 3 simulated devices, plan to verdict and back: median "
+    request.node.user_properties.append(
+        ("measured", f"{told}{statistics.median(times):.0f} s, worst {max(times):.0f} s")
+    )
