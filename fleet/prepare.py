@@ -111,7 +111,7 @@ def _commit(path: Path) -> str | None:
     """What is checked out where the inventory lies; None outside git."""
     folder = path if path.is_dir() else path.parent
     done = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
+    return done.stdout.strip() if done.returncode == 0 else None  # without a commit git says HEAD, and fails
 
 
 def preflight(planned: Json, answers: Mapping[str, Json], root: Path, check: bool = False) -> Json:
