@@ -41,6 +41,13 @@ def test_curves_of_any_length_are_drawn(epochs: int) -> None:
     assert drawn.count("<path") == 1
 
 
+def test_values_that_leave_an_axis_no_extent_are_drawn_in_its_middle() -> None:
+    points = [Point("a", (-3.0, -3.0, -3.0), (7.0, 7.0, 7.0), True), Point("b", (0.0, 0.0, 0.0), (0.9, 0.9, 0.9), True)]
+
+    assert "nan" not in figures.scatter("quality", points, "size", "accuracy")
+    assert svg.Frame((1.0, 1.0), (0.0, 2.0), 10, 0, 30, 40).at(1.0, 1.0) == (20, 20)
+
+
 def test_a_target_is_known_without_its_colour() -> None:
     one = (0.9, 0.8, 1.0)
     points = [Point(name, (10.0, 10.0, 10.0), one, passed) for name, passed in (("a", True), ("b", True), ("c", False))]

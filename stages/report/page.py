@@ -97,7 +97,7 @@ def _drawn(draw: Any, report: Any, missing: list[str]) -> Any:
         return None
     try:
         return draw(*report) if isinstance(report, tuple) else draw(report)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         missing.append(f"{draw.__name__.strip('_')}: {type(error).__name__} {error}")
         return None
 

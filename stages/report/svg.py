@@ -88,7 +88,7 @@ def ticks(low: float, high: float, about: int = 5, whole: bool = False) -> list[
 
 @dataclass(frozen=True)
 class Frame:
-    """A plot's axes: data to coordinates."""
+    """A plot's axes: data to coordinates. On an axis without an extent everything lies in the middle."""
 
     x: tuple[float, float]
     y: tuple[float, float]
@@ -99,9 +99,13 @@ class Frame:
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         return (
-            self.left + (x - self.x[0]) / (self.x[1] - self.x[0]) * (self.right - self.left),
-            self.bottom - (y - self.y[0]) / (self.y[1] - self.y[0]) * (self.bottom - self.top),
+            self.left + _along(x, *self.x) * (self.right - self.left),
+            self.bottom - _along(y, *self.y) * (self.bottom - self.top),
         )
+
+
+def _along(value: float, low: float, high: float) -> float:
+    return (value - low) / (high - low) if high != low else 0.5
 
 
 def axes(
