@@ -31,6 +31,7 @@ from stages.latency import measure_latency, measure_memory
 from stages.metrics import Estimate
 from stages.params import load
 from stages.params.deliver import Evaluate
+from stages.recount import COLUMNS
 
 REPORTS = Path("reports/evaluate")
 BATCH = 256
@@ -54,7 +55,7 @@ def quality(
     counts = confusion_matrix(actual, predicted, len(classes))
     clusters = Clusters(groups, seed, counts.size)
     means, each = metrics.estimates(actual, predicted, len(classes), confidence, seed, clusters)
-    edges = np.linspace(0, 1, CONFIDENCE_BINS + 1)[1:-1]
+    edges = np.round(np.linspace(0, 1, CONFIDENCE_BINS + 1)[1:-1], 12)
     return {
         "classes": classes,
         "samples": len(actual),
@@ -69,7 +70,7 @@ def quality(
         "confusion": counts.tolist(),  # in the order of `classes`
         "prediction_ratios": metrics.shares(predicted, classes),
         "confidence_bins": {
-            "edges": [round(float(edge), 12) for edge in edges],
+            "edges": edges.tolist(),
             "ratios": (np.bincount(np.digitize(certain, edges), minlength=CONFIDENCE_BINS) / len(actual)).tolist(),
         },
     }
@@ -118,13 +119,17 @@ def processor() -> str:
     return next(names, platform.processor() or platform.machine())
 
 
-def predictions(groups: np.ndarray, actual: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> str:
-    """CSV of every test sample: group, actual and predicted class, confidence in the predicted one."""
+def predictions(
+    groups: np.ndarray, actual: np.ndarray, probabilities: np.ndarray, reference: np.ndarray, classes: list[str]
+) -> str:
+    """CSV of every test sample: group, actual and predicted class, confidence in the predicted one, and the class that
+    the compressed torch model names. Nine digits tell a float32 exactly: the gate counts again what the report says.
+    """
     stream = StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["group", "actual", "predicted", "confidence"])
-    for group, label, row in zip(groups, actual, probabilities, strict=True):
-        writer.writerow([group, classes[label], classes[row.argmax()], f"{row.max():.6f}"])
+    writer.writerow(COLUMNS)
+    for group, label, row, told in zip(groups, actual, probabilities, reference, strict=True):
+        writer.writerow([group, classes[label], classes[row.argmax()], f"{row.max():.9g}", classes[told.argmax()]])
     return stream.getvalue()
 
 
@@ -162,7 +167,7 @@ def main() -> None:
     }
     with new_directory(REPORTS / target) as folder:
         write_json(folder / "metrics.json", report)
-        write_text(folder / "predictions.csv", predictions(groups, actual, probabilities, classes))
+        write_text(folder / "predictions.csv", predictions(groups, actual, probabilities, reference, classes))
     print(summary(report))
 
 

@@ -7,7 +7,7 @@ of the file that it measured, and the numbers that another stage found for the s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,14 @@ from typing import Any
 from stages.errors import StageError
 from stages.files import ModelT, read_model, read_object, sha256
 from stages.params.base import Data, TargetName
+from stages.recount import disagreement, read_predictions
 from stages.shapes import Balance, Compressed, Evaluated, ExportedFile, Quality, QualityMetrics, Trained
 
 EXPORTED = Path("models/exported")
 TRAINED = Path("models/trained/model.pt")
 COMPRESSED = Path("models/compressed/model.pt")
 REPORTS = Path("reports")
+PIPELINE_REPORTS = ("quality.json", "balance.json", "train/summary.json", "compress.json")
 # One network on one split, measured twice: a sample on the border of two classes may fall to either side.
 NOISE = 0.005
 
@@ -43,8 +45,8 @@ class Record:
     fault: str
 
 
-def read_evidence(target: str) -> Evidence:
-    """The target's report beside the digest of the file that lies there now."""
+def read_evidence(target: str, classes: Sequence[str]) -> Evidence:
+    """The target's report beside the digest of the file that lies there now, and counted again from its predictions."""
     report_path, export_path = REPORTS / "evaluate" / target / "metrics.json", EXPORTED / target / "export.json"
     report, evaluated, fault = _read(report_path, Evaluated, "evaluate")
     measured = evaluated.model_sha256 if evaluated else None
@@ -59,15 +61,40 @@ def read_evidence(target: str) -> Evidence:
         fault = f"{export_path} is stale: it describes another file"
     if not fault and (measured != digest or report.get("size_bytes") not in (None, path.stat().st_size)):
         fault = f"{report_path} is stale: it was measured on another file"
+    if not fault and evaluated:
+        fault = _doubt_evaluated(report_path, evaluated, target, classes)
     return Evidence(report, digest, measured, fault)
+
+
+def digests(targets: Iterable[TargetName]) -> dict[str, str]:
+    """SHA-256 of every file that the gate judges or judges by, by its path; one that is missing has none."""
+    paths = [TRAINED, COMPRESSED, *(REPORTS / name for name in PIPELINE_REPORTS)]
+    for target in targets:
+        paths += sorted(path for path in (EXPORTED / target).glob("*") if path.is_file())
+        paths += [REPORTS / "evaluate" / target / name for name in ("metrics.json", "predictions.csv")]
+    return {path.as_posix(): sha256(path) for path in paths if path.is_file()}
+
+
+def _doubt_evaluated(path: Path, report: Evaluated, target: str, classes: Sequence[str]) -> str:
+    if report.target != target:
+        return f"{path}: target is {report.target!r}"
+    if report.classes != list(classes):
+        return f"{path}: classes are {report.classes}, and data.classes names {list(classes)}"
+    listed = path.with_name("predictions.csv")
+    try:
+        predictions = read_predictions(listed, classes)
+    except OSError as error:
+        return f"{listed}: not readable: {error.strerror}"
+    except ValueError as error:
+        return f"{listed}: {error}"
+    return _named(path, disagreement(report, predictions, classes))
 
 
 def read_records(data: Data, evidence: Mapping[TargetName, Evidence]) -> dict[str, Record]:
     """The reports on the data's quality, the splits, the training and the compression, each checked against the
     others and against the files that lie there now.
     """
-    quality_path, balance_path = REPORTS / "quality.json", REPORTS / "balance.json"
-    train_path, compress_path = REPORTS / "train" / "summary.json", REPORTS / "compress.json"
+    quality_path, balance_path, train_path, compress_path = (REPORTS / name for name in PIPELINE_REPORTS)
     quality_json, quality, quality_fault = _read(quality_path, Quality, "validate")
     balance_json, balance, balance_fault = _read(balance_path, Balance, "prepare")
     train_json, trained, train_fault = _read(train_path, Trained, "train")
@@ -131,6 +158,9 @@ def _doubt_balance(balance: Balance, data: Data, evidence: Mapping[TargetName, E
         found, needed = known.report.get("samples"), balance.splits.test.samples
         if not known.fault and found != needed:
             return f"stale: it counts {needed} test samples, the report of {target} {found}"
+        for name, row in zip(data.classes.values(), [] if known.fault else known.report["confusion"], strict=False):
+            if (count := balance.splits.test.classes[name]) != sum(row):
+                return f"stale: it counts {count} test samples of class {name!r}, the report of {target} {sum(row)}"
     return ""
 
 

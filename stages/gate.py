@@ -13,10 +13,11 @@ import argparse
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from stages.errors import GateError, ParameterError, run
-from stages.evidence import REPORTS, Evidence, Record, read_evidence, read_records
+from stages.evidence import REPORTS, Evidence, Record, digests, read_evidence, read_records
 from stages.files import write_json
 from stages.leftovers import remove_leftovers
 from stages.params import load, where
@@ -175,9 +176,10 @@ def main() -> None:
     params = load()
     if left := remove_leftovers(params.targets):
         print(f"removed, since params.yaml does not name the target: {', '.join(left)}")
-    evidence = {target: read_evidence(target, list(params.data.classes.values())) for target in params.targets}
+    classes = list(params.data.classes.values())
+    evidence = {target: read_evidence(target, classes) for target in params.targets}
     records = read_records(params.data, evidence)
-    verdict = judge(params.gate, evidence, records)
+    verdict = replace(judge(params.gate, evidence, records), inputs=digests(params.targets))
     judged = as_json(params.name, verdict)
     write_json(GATE, judged)
     write_json(REPORTS / "metrics.json", table_of_metrics(verdict, evidence, records["train"]))

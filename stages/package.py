@@ -29,7 +29,7 @@ from stages.params import Params, load
 from stages.params.base import TargetName
 from stages.sbom import ModelFile, libraries, sbom
 from stages.shapes import Bundled, DriftReference, Intervals
-from stages.verdict import GATE, read_verdict
+from stages.verdict import GATE, Verdict, read_verdict
 
 BUNDLE = Path("models/bundle")
 EVALUATED = Path("reports/evaluate")
@@ -86,12 +86,12 @@ def select(
         file, export = read_export(target)
         if export["sha256"] != own.sha256:
             raise GateError(str(GATE), f"it judged another file than {file}", "this file's verdict", "run stages.gate")
-        passed[target] = Passed(file, export, _metrics(target, export["sha256"], classes))
+        passed[target] = Passed(file, export, _metrics(target, export["sha256"], classes, verdict))
     return passed, left_out
 
 
-def _metrics(target: str, digest: str, classes: list[str]) -> dict[str, Any]:
-    """What the evaluation wrote of the file with this digest. Raises StageError."""
+def _metrics(target: str, digest: str, classes: list[str], verdict: Verdict) -> dict[str, Any]:
+    """What the evaluation wrote of the file with this digest, and the gate judged. Raises StageError."""
     path = EVALUATED / target / "metrics.json"
     report = read_model(path, Bundled, "evaluate")
     if report.model_sha256 != digest:
@@ -100,6 +100,9 @@ def _metrics(target: str, digest: str, classes: list[str]) -> dict[str, Any]:
         found = list(getattr(report, field))
         if set(found) != set(classes):
             raise StageError(f"{path}: {field}", f"found {found}", f"the classes {classes}", again("evaluate"))
+    judged, lies_there = verdict.inputs.get(path.as_posix()), sha256(path)
+    if lies_there != judged:
+        raise StageError(str(path), f"found sha256 {lies_there}", f"{judged}, which the gate judged", again("gate"))
     return read_object(path, "evaluate")
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -109,14 +109,43 @@ class Compressed(Shape):
 
 
 class Estimate(Shape):
+    """A value in its confidence interval."""
+
     value: float
     low: float
     high: float
 
+    @model_validator(mode="after")
+    def _enclosed(self) -> Self:
+        if not self.low <= self.value <= self.high:
+            raise ValueError(f"{self.value:g} must lie in its interval, {self.low:g} to {self.high:g}")
+        return self
+
+
+class ShareEstimate(Estimate):
+    value: Share
+    low: Share
+    high: Share
+
+
+class Cost(Estimate):
+    """Milliseconds or megabytes."""
+
+    value: NonNegativeFloat
+    low: NonNegativeFloat
+    high: NonNegativeFloat
+
 
 class ClassScores(Shape):
-    support: Annotated[float, Field(ge=0)]
+    support: NonNegativeInt
+    precision: Share
+    recall: Share
     f1: Share
+
+
+class GroupScores(Shape):
+    accuracy: Share
+    samples: PositiveInt
 
 
 class Intervals(Shape):
@@ -147,27 +176,38 @@ class Bins(Shape):
 class Evaluated(Shape):
     """reports/evaluate/<target>/metrics.json. A number that is missing is a failed check, not another shape."""
 
+    target: str | None = None
     model_sha256: str | None = None
     classes: list[str] | None = None
     samples: PositiveInt | None = None
     confidence: Annotated[float, Field(gt=0, lt=1)] | None = None
     intervals: Intervals | None = None
     size_bytes: PositiveInt | None = None
-    accuracy: Estimate | None = None
-    precision_macro: Estimate | None = None
-    recall_macro: Estimate | None = None
-    f1_macro: Estimate | None = None
-    precision_weighted: Estimate | None = None
-    recall_weighted: Estimate | None = None
-    f1_weighted: Estimate | None = None
-    calibration_error: Estimate | None = None
-    agreement: Estimate | None = None
-    latency_ms: dict[str, Estimate] | None = None
-    memory_mb: Estimate | None = None
+    accuracy: ShareEstimate | None = None
+    precision_macro: ShareEstimate | None = None
+    recall_macro: ShareEstimate | None = None
+    f1_macro: ShareEstimate | None = None
+    precision_weighted: ShareEstimate | None = None
+    recall_weighted: ShareEstimate | None = None
+    f1_weighted: ShareEstimate | None = None
+    calibration_error: ShareEstimate | None = None
+    agreement: ShareEstimate | None = None
+    latency_ms: dict[str, Cost] | None = None
+    memory_mb: Cost | None = None
     per_class: dict[str, ClassScores] | None = None
+    by_group: dict[str, GroupScores] = {}
+    confusion: list[list[NonNegativeInt]] | None = None
     prediction_ratios: dict[str, Share] | None = None
     confidence_bins: Bins | None = None
     machine: dict[str, str | int] | None = None
+
+    @model_validator(mode="after")
+    def _percentiles_ascend(self) -> Self:
+        latency = self.latency_ms or {}
+        values = [latency[name].value for name in ("p50", "p95", "p99") if name in latency]
+        if values != sorted(values):
+            raise ValueError(f"the percentiles of latency_ms must ascend, found {values}")
+        return self
 
 
 class Bundled(Evaluated):

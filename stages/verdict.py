@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,12 @@ class TargetVerdict:
 
 @dataclass(frozen=True)
 class Verdict:
+    """`inputs`: SHA-256 of each file that was judged by or judged, by its path."""
+
     passed: bool
     checks: list[Check]
     targets: dict[str, TargetVerdict]
+    inputs: dict[str, str] = field(default_factory=dict)
 
     def failures(self) -> list[Check]:
         return [check for check in self.checks if not check.passed]
@@ -52,6 +55,7 @@ def as_json(name: str, verdict: Verdict) -> dict[str, Any]:
         "passed": verdict.passed,
         "checks": [asdict(check) for check in verdict.checks],
         "targets": {target: asdict(own) for target, own in verdict.targets.items()},
+        "inputs": verdict.inputs,
     }
 
 
@@ -62,15 +66,18 @@ def read_verdict(path: Path = GATE) -> tuple[str, Verdict]:
     """
     judged = read_object(path, "gate")
     name, passed = judged.get("name"), judged.get("passed")
-    checks, targets = judged.get("checks"), judged.get("targets")
+    checks, targets, inputs = judged.get("checks"), judged.get("targets"), judged.get("inputs")
     if not (isinstance(name, str) and isinstance(passed, bool)):
         raise _odd(path, "name, passed", judged)
     if not (isinstance(checks, list) and isinstance(targets, dict)):
         raise _odd(path, "checks, targets", judged)
+    if not isinstance(inputs, dict) or not all(isinstance(digest, str) for digest in inputs.values()):
+        raise _odd(path, "inputs", inputs)
     verdict = Verdict(
         passed,
         [_check(path, f"checks.{i}", check) for i, check in enumerate(checks)],
         {target: _target(path, f"targets.{target}", own) for target, own in targets.items()},
+        inputs,
     )
     wrong = [check.name for check in verdict.failures() if check.target == PIPELINE]
     wrong += [target for target, own in verdict.targets.items() if own.required and not own.passed]

@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sklearn.datasets import load_digits
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from stages.clusters import Clusters
 from stages.dataset import Channel, SampleSpec, Scaling
 from stages.files import sha256, write_json
 
@@ -29,7 +30,7 @@ TARGETS = {
 }
 CLASSES = [str(digit) for digit in range(10)]
 GROUPS = [f"s{i}" for i in range(360)]  # of the test samples: each is its own
-PREDICTIONS = ["group", "actual", "predicted", "confidence"]
+PREDICTIONS = ["group", "actual", "predicted", "confidence", "reference"]
 LATENCY_MS = {"onnx-fp32": 0.012, "onnx-int8": 0.019}
 MEMORY_MB = 31.5
 NETWORKS = {"trained": "trained", "model": "compressed"}
@@ -91,12 +92,25 @@ def rename_classes(root: Path, names: list[str]) -> None:
         write_json(_report_path(root, target), {**own, **fields, "classes": names})
         listed = _report_path(root, target).with_name("predictions.csv")
         rows = list(csv.DictReader(listed.read_text().splitlines()))
-        _write_predictions(
-            listed, [{**row, "actual": new[row["actual"]], "predicted": new[row["predicted"]]} for row in rows]
-        )
+        named = ("actual", "predicted", "reference")
+        _write_predictions(listed, [{**row, **{column: new[row[column]] for column in named}} for row in rows])
 
 
-def change_report(root: Path, target: str, **values: Any) -> None:
+def regroup(root: Path, groups: list[str]) -> None:
+    """Let the test samples be of these groups, [360], in what the stages wrote of them."""
+    for target in TARGETS:
+        listed = _report_path(root, target).with_name("predictions.csv")
+        rows = list(csv.DictReader(listed.read_text().splitlines()))
+        right: dict[str, list[bool]] = {name: [] for name in sorted(groups)}
+        for name, row in zip(groups, rows, strict=True):
+            row["group"] = name
+            right[name].append(row["actual"] == row["predicted"])
+        _write_predictions(listed, rows)
+        own = {name: {"accuracy": float(np.mean(hits)), "samples": len(hits)} for name, hits in right.items()}
+        change_report(root, target, by_group=own, intervals=Clusters(np.array(groups), 0, 1).describe())
+
+
+def change_report(root: Path, target: str, /, **values: Any) -> None:
     """Set top-level fields of a target's metrics.json; NaN is written as Python writes it."""
     _report_path(root, target).write_text(json.dumps({**report(root, target), **values}))
 
@@ -225,7 +239,7 @@ def _write_target(root: Path, target: str, weights: np.ndarray, bias: np.ndarray
     exponents = np.exp(logits - logits.max(1, keepdims=True))
     confidence = (exponents / exponents.sum(1, keepdims=True)).max(1)
     write_json(evaluated / "metrics.json", _metrics(target, export, y, predicted, confidence, agreement))
-    columns = (GROUPS[: len(y)], y, predicted, confidence)
+    columns = (GROUPS[: len(y)], y, predicted, confidence, reference.argmax(1))
     rows = [dict(zip(PREDICTIONS, row, strict=True)) for row in zip(*columns, strict=True)]
     _write_predictions(evaluated / "predictions.csv", rows)
 
@@ -255,9 +269,11 @@ def _metrics(
     }
     by_class = precision_recall_fscore_support(actual, predicted, labels=range(10), zero_division=0.0)
     edges = [i / 10 for i in range(1, 10)]
+    sure = sure.astype(np.float64)
     correct = predicted == actual
     bins = np.searchsorted(edges, sure)
-    gaps = [abs(float(np.mean(correct[bins == b]) - np.mean(sure[bins == b]))) * np.mean(bins == b) for b in set(bins)]
+    fifteenth = np.ceil(sure * 15)
+    gaps = [abs(float(np.sum(correct[own] - sure[own]))) / samples for b in set(fifteenth) for own in [fifteenth == b]]
     latency = LATENCY_MS[target]
     return {
         "target": target,
@@ -279,12 +295,12 @@ def _metrics(
         "memory_mb": fixed(MEMORY_MB),
         "per_class": {
             name: {
-                field: float(values[i])
-                for field, values in zip(("precision", "recall", "f1", "support"), by_class, strict=True)
+                "support": int(by_class[3][i]),
+                **{field: float(by_class[k][i]) for k, field in enumerate(("precision", "recall", "f1"))},
             }
             for i, name in enumerate(CLASSES)
         },
-        "by_group": {f"s{i}": {"accuracy": float(ok), "samples": 1} for i, ok in enumerate(correct)},
+        "by_group": {},
         "confusion": confusion_matrix(actual, predicted, labels=range(10)).tolist(),
         "prediction_ratios": {name: float(np.mean(predicted == i)) for i, name in enumerate(CLASSES)},
         "confidence_bins": {"edges": edges, "ratios": (np.bincount(bins, minlength=10) / samples).tolist()},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from stages import gate
 from stages.errors import GateError
-from tests.built_fixtures import change_report, edit
+from tests.built_fixtures import change_report, edit, report
 
 PIPELINE = {
     "quality": "quality.json",
@@ -154,6 +155,14 @@ def test_a_series_is_not_counted_by_rows(built: Path) -> None:
     assert verdict_of(built)["passed"]
 
 
+def share(value: float) -> dict[str, float]:
+    return {"value": value, "low": 0.0, "high": 1.0}
+
+
+def ms(value: float) -> dict[str, float]:
+    return {"value": value, "low": value, "high": value}
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
@@ -163,11 +172,78 @@ def test_a_series_is_not_counted_by_rows(built: Path) -> None:
         ({"per_class": 3}, "metrics.json: per_class: found 3"),
         ({"machine": ["a"]}, "metrics.json: machine"),
         ({"model_sha256": 7}, "metrics.json: model_sha256: found 7"),
-        ({"samples": 359}, "balance.json: stale: it counts 360 test samples, the report of onnx-fp32 359"),
-        ({"samples": None}, "balance.json: stale: it counts 360 test samples, the report of onnx-fp32 None"),
+        ({"samples": 359}, "metrics.json: samples is 359, and predictions.csv makes 360"),
+        ({"samples": None}, "metrics.json: samples is None, and predictions.csv makes 360"),
+        ({"confusion": None}, "metrics.json: confusion is None"),
+        ({"accuracy": {"value": 7.0, "low": 7.0, "high": 7.0}}, "metrics.json: accuracy.value: found 7.0"),
+        ({"accuracy": {"value": 0.9, "low": 0.95, "high": 1.0}}, "metrics.json: accuracy: found {'high'"),
+        ({"memory_mb": {"value": -5.0, "low": -5.0, "high": -5.0}}, "metrics.json: memory_mb.value: found -5.0"),
+        ({"latency_ms": {"p95": {"value": -3.0, "low": -3.0, "high": -3.0}}}, "latency_ms.p95.value: found -3.0"),
+        ({"latency_ms": {"p50": ms(3.0), "p95": ms(2.0)}}, "metrics.json: found {"),
+        ({"target": "onnx-int8"}, "metrics.json: target is 'onnx-int8'"),
+        ({"target": None}, "metrics.json: target is None"),
+        ({"classes": [*"1023456789"]}, "metrics.json: classes are ['1', '0', '2'"),
+        ({"confusion": [[0] * 10] * 10}, "metrics.json: confusion is [[0, 0,"),
+        ({"accuracy": share(0.99)}, "metrics.json: accuracy is 0.99, and predictions.csv makes 0.9"),
+        ({"f1_macro": share(0.99)}, "metrics.json: f1_macro is 0.99, and predictions.csv makes 0.9"),
+        ({"recall_weighted": share(0.99)}, "metrics.json: recall_weighted is 0.99"),
+        ({"calibration_error": share(0.0)}, "metrics.json: calibration_error is 0, and predictions.csv makes 0.0"),
+        ({"agreement": share(0.5)}, "metrics.json: agreement is 0.5, and predictions.csv makes 1"),
+        ({"by_group": {"anna": {"accuracy": 1.0, "samples": 360}}}, "metrics.json: by_group is {'anna'"),
+        ({"prediction_ratios": {"0": 1.0}}, "metrics.json: prediction_ratios is {'0': 1.0}"),
+        ({"confidence_bins": {"edges": [0.5], "ratios": [1.0, 0.0]}}, "confidence_bins.ratios is [1.0, 0.0]"),
+        ({"intervals": {"unit": "group", "units": 4, "caveat": None}}, "metrics.json: intervals is {'unit': 'group'"),
     ],
 )
 def test_a_report_of_another_shape_fails_with_the_field(built: Path, values: dict[str, Any], said: str) -> None:
     change_report(built, "onnx-fp32", **values)
 
     refused(built, said)
+
+
+def test_the_support_of_a_class_that_was_written_by_hand_fails(built: Path) -> None:
+    per_class = report(built, "onnx-fp32")["per_class"]
+    per_class["3"]["support"] = 9999
+    change_report(built, "onnx-fp32", per_class=per_class)
+
+    refused(built, "metrics.json: per_class is {'0'")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (None, None, "predictions.csv: not readable: No such file or directory"),
+        (r".*", "", "predictions.csv: its columns are not group, actual"),
+        (r"(?<=e\n).*", "", "predictions.csv: it lists no sample"),
+        (r"(?<=e\n)[^\n]*\n", "", "samples is 360, and predictions.csv makes 359"),
+        (r"(?<=e\ns0,)\d", "12", "predictions.csv: row 2 is ['s0', '12', "),
+        (r"(?<=e\ns0,)(\d),(\d),[^,]*", r"\1,\2,nan", "predictions.csv: row 2 is ['s0', "),
+        (r"(?<=e\ns0,)(\d),(\d),[^,]*", r"\1,\2", "predictions.csv: row 2 is ['s0', "),
+        (r"(?<=e\ns0,)(\d),(\d),[^,]*", r"\1,\2,0.05", "calibration_error is "),
+        (r"(?<=e\n)s0", "s1", "by_group is {}, and predictions.csv makes {'s1'"),
+        (r"e\n", 'e\n"', "predictions.csv: row 2 is ["),
+    ],
+)
+def test_a_report_counts_only_with_the_predictions_that_it_was_counted_from(
+    built: Path, old: str | None, new: str | None, said: str
+) -> None:
+    path = built / "reports/evaluate/onnx-fp32/predictions.csv"
+    if old is None or new is None:
+        path.unlink()
+    else:
+        path.write_text(re.sub(old, new, path.read_text(), count=1, flags=re.DOTALL))
+
+    refused(built, said)
+
+
+def test_a_report_on_another_test_split_makes_the_count_of_the_splits_stale(built: Path) -> None:
+    path = built / "reports/balance.json"
+    value = json.loads(path.read_text())
+    counts = value["splits"]["test"]["classes"]
+    path.write_text(
+        json.dumps(changed(value, "splits.test.classes", counts | {"0": counts["0"] - 1, "1": counts["1"] + 1}))
+    )
+
+    refused(
+        built, f"stale: it counts {counts['0'] - 1} test samples of class '0', the report of onnx-fp32 {counts['0']}"
+    )

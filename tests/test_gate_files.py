@@ -13,6 +13,7 @@ import pytest
 
 from stages import gate
 from stages.errors import GateError
+from stages.files import sha256
 from tests.built_fixtures import change_report, edit, report
 
 
@@ -31,6 +32,13 @@ def test_real_files_pass_and_every_output_is_written(built: Path) -> None:
     judged = verdict_of(built)
     assert judged["passed"]
     assert set(judged["checks"][0]) == {"name", "target", "value", "operator", "threshold", "passed", "reason"}
+    assert judged["inputs"]["models/exported/onnx-fp32/model.onnx"] == judged["targets"]["onnx-fp32"]["sha256"]
+    assert judged["inputs"]["models/trained/model.pt"] == sha256(built / "models/trained/model.pt")
+    assert {path for path in judged["inputs"] if path.startswith("reports/")} == {
+        "reports/quality.json", "reports/balance.json", "reports/train/summary.json", "reports/compress.json",
+        "reports/evaluate/onnx-fp32/metrics.json", "reports/evaluate/onnx-fp32/predictions.csv",
+        "reports/evaluate/onnx-int8/metrics.json", "reports/evaluate/onnx-int8/predictions.csv",
+    }  # fmt: skip
     flat = json.loads((built / "reports" / "metrics.json").read_text())
     assert flat["onnx-fp32"]["accuracy"] == report(built, "onnx-fp32")["accuracy"]["value"]
     assert flat["onnx-fp32"]["size_kb"] == (built / "models/exported/onnx-fp32/model.onnx").stat().st_size / 1000

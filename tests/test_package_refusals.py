@@ -187,6 +187,22 @@ def test_an_input_that_does_not_fit_is_named_and_the_last_bundle_stays(
     stays(packaged, name)
 
 
+@pytest.mark.parametrize("field", ["accuracy", "memory_mb"])
+def test_a_report_that_the_gate_did_not_judge_is_refused_and_the_last_bundle_stays(packaged: Path, field: str) -> None:
+    change_report(packaged, "onnx-fp32", **{field: {"value": 0.99, "low": 0.98, "high": 1.0}})
+
+    stays(packaged, "reports/evaluate/onnx-fp32/metrics.json")
+
+
+@pytest.mark.parametrize("inputs", [None, [], {"reports/quality.json": 3}])
+def test_a_verdict_that_does_not_say_on_which_files_it_is_does_not_open(gated: Path, inputs: Any) -> None:
+    judged = json.loads((gated / "reports/gate.json").read_text())
+    (gated / "reports/gate.json").write_text(json.dumps({**judged, "inputs": inputs}))
+
+    with pytest.raises(StageError, match=r"gate\.json: inputs: found"):
+        package.main()
+
+
 @pytest.mark.parametrize("name", ["x", "y", "group"])
 def test_damaged_samples_are_named_and_the_last_bundle_stays(packaged: Path, name: str) -> None:
     path = packaged / f"data/prepared/test/{name}.npy"

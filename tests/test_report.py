@@ -12,7 +12,7 @@ import pytest
 from stages import gate
 from stages.errors import GateError
 from stages.report import figures
-from tests.built_fixtures import CLASSES, change_report, edit, rename_classes, report
+from tests.built_fixtures import CLASSES, edit, regroup, rename_classes, report
 from tests.pipeline import call
 
 
@@ -162,8 +162,7 @@ def test_that_few_groups_are_few_stands_beside_the_intervals(built: Path) -> Non
     gate.main()
     assert "Keep in mind" not in str(Text(page(built)))
 
-    few = {"unit": "group", "units": 7, "caveat": "7 groups are few: the intervals are rough, and rather too narrow"}
-    change_report(built, "onnx-fp32", intervals=few)
+    regroup(built, [f"writer {i % 7}" for i in range(360)])
     gate.main()
 
     text = str(Text(page(built)))
@@ -176,7 +175,7 @@ def test_groups_are_drawn_where_there_are_few_and_large_ones(built: Path) -> Non
     gate.main()
     assert "Accuracy by sample_id" not in str(Text(page(built)))
 
-    change_report(built, "onnx-fp32", by_group={"anna": {"accuracy": 0.9, "samples": 50}})
+    regroup(built, [f"writer {i % 4}" for i in range(360)])
     gate.main()
     assert "Accuracy by sample_id" in str(Text(page(built)))
 
