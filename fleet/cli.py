@@ -23,7 +23,14 @@ from fleet.errors import FleetError, SourceError, StorageError
 CODES = "\n".join((errors.__doc__ or "").splitlines()[2:])
 OUTPUT_VERSION = 1
 EXIT_PIPE = 128 + 13  # as a shell says of a program that SIGPIPE ended
-MODULES: tuple[str, ...] = ("fleet.publish", "fleet.release_cli", "fleet.keys_cli", "fleet.waves", "fleet.rollout")
+MODULES: tuple[str, ...] = (
+    "fleet.publish",
+    "fleet.release_cli",
+    "fleet.keys_cli",
+    "fleet.waves",
+    "fleet.rollout",
+    "fleet.history",
+)
 Commands = Any  # argparse gives what add_subparsers returns no public name
 
 

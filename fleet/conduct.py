@@ -14,7 +14,7 @@ from typing import Any
 
 from edge_agent import durable
 
-from fleet import fitness, record, trail
+from fleet import fitness, record, report, trail
 from fleet.errors import BusyError, ConfigurationError
 from fleet.record import DeviceState, Record, RolloutState, WaveState
 from fleet.rules import Rules, of_fleet
@@ -249,6 +249,7 @@ class Course:
             )
         self.save(state)
         self.say("close", state.status, detail=state.reason)
+        report.write(self.record, state)
         return {
             "id": self.record.id,
             "status": state.status,

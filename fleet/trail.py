@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from fleet import audit
@@ -46,12 +47,16 @@ def append(
 def read(records: Iterable[Record]) -> Iterator[dict[str, Any]]:
     """Every line of these rollouts; one that was cut says so in its detail."""
     for each in records:
-        path = each.folder / audit.FILE
-        for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
-            try:
-                yield json.loads(text)
-            except ValueError:
-                yield {**dict.fromkeys(FIELDS), "rollout": each.id, "result": "cut short", "detail": text[:200]}
+        yield from of(each.folder / audit.FILE, each.id)
+
+
+def of(path: Path, rollout: str | None = None) -> Iterator[dict[str, Any]]:
+    """Every line of one file, which need not be there."""
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+        try:
+            yield {**dict.fromkeys(FIELDS), **json.loads(text)}
+        except (ValueError, TypeError):
+            yield {**dict.fromkeys(FIELDS), "rollout": rollout, "result": "cut short", "detail": text[:200]}
 
 
 def select(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet import audit, record, trail
+from fleet import audit, back, cli, record, trail
 from fleet.record import Record, RolloutState
 
 
@@ -58,3 +58,17 @@ def test_a_spreadsheet_runs_nothing_of_it(made: Record) -> None:
 
     assert rows[0]["detail"] == '\'=HYPERLINK("http://192.0.2.1")\nsecond, "line"'
     assert list(rows[0]) == list(trail.FIELDS)
+
+
+def test_the_command_gives_a_devices_history(made: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trail.append(made, "deploy", device="a", result="ok")
+    back.end("farm", tmp_path, {"a": {"said": None, "status": None, "reason": "no route to host"}}, "noise")
+    known = ["audit", "--fleet", "farm", "--rollouts", str(tmp_path)]
+
+    assert cli.main([*known, "--device", "a"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [(row["action"], row["result"]) for row in rows] == [("deploy", "ok"), ("rollback", "failed")]
+    assert cli.main([*known, "--until", "2020-01-01T00:00:00Z"]) == 0
+    assert capsys.readouterr().out.strip() == ",".join(trail.FIELDS)
+    assert cli.main(["audit", "--fleet", "other", "--rollouts", str(tmp_path)]) == 6
+    assert "a fleet that has some: farm" in capsys.readouterr().err
