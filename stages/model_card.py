@@ -29,7 +29,7 @@ ROWS = {
     "precision_macro": "Precision, macro",
     "recall_macro": "Recall, macro",
     "calibration_error": "Calibration error",
-    "agreement": "Agreement with the float model",
+    "agreement": "Agreement with the compressed torch model",
 }
 
 

@@ -185,6 +185,7 @@ def test_the_model_card_says_what_how_good_and_where_not(gated: Path) -> None:
         "ink (1/16)",
         "360 test",
         "1 channel x 8 height x 8 width",
+        "| Agreement with the compressed torch model | 1.0000 ",
     ):
         assert words in card
 
