@@ -37,11 +37,12 @@ class TargetVerdict:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`inputs`: SHA-256 of each file that was judged by or judged, by its path."""
+    """`notes`: what fails nothing and is to be kept in mind. `inputs`: path -> SHA-256 of what was judged, or judged by."""
 
     passed: bool
     checks: list[Check]
     targets: dict[str, TargetVerdict]
+    notes: list[str] = field(default_factory=list)
     inputs: dict[str, str] = field(default_factory=dict)
 
     def failures(self) -> list[Check]:
@@ -55,6 +56,7 @@ def as_json(name: str, verdict: Verdict) -> dict[str, Any]:
         "passed": verdict.passed,
         "checks": [asdict(check) for check in verdict.checks],
         "targets": {target: asdict(own) for target, own in verdict.targets.items()},
+        "notes": verdict.notes,
         "inputs": verdict.inputs,
     }
 
@@ -66,17 +68,21 @@ def read_verdict(path: Path = GATE) -> tuple[str, Verdict]:
     """
     judged = read_object(path, "gate")
     name, passed = judged.get("name"), judged.get("passed")
-    checks, targets, inputs = judged.get("checks"), judged.get("targets"), judged.get("inputs")
+    checks, targets = judged.get("checks"), judged.get("targets")
+    notes, inputs = judged.get("notes"), judged.get("inputs")
     if not (isinstance(name, str) and isinstance(passed, bool)):
         raise _odd(path, "name, passed", judged)
     if not (isinstance(checks, list) and isinstance(targets, dict)):
         raise _odd(path, "checks, targets", judged)
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+        raise _odd(path, "notes", notes)
     if not isinstance(inputs, dict) or not all(isinstance(digest, str) for digest in inputs.values()):
         raise _odd(path, "inputs", inputs)
     verdict = Verdict(
         passed,
         [_check(path, f"checks.{i}", check) for i, check in enumerate(checks)],
         {target: _target(path, f"targets.{target}", own) for target, own in targets.items()},
+        notes,
         inputs,
     )
     wrong = [check.name for check in verdict.failures() if check.target == PIPELINE]

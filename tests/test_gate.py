@@ -154,6 +154,25 @@ def test_nothing_judged_does_not_pass() -> None:
     assert failed(verdict) == {"thresholds"}
 
 
+@pytest.mark.parametrize(("trained", "said"), [(0.9, ["107.78% of accuracy"]), (0.97, []), (0.9659, [])])
+def test_a_file_that_is_better_than_its_network_passes_with_a_note(trained: float, said: list[str]) -> None:
+    """By more than a sample on a border may make of it: then training, not compression, is what was measured."""
+    better = Record({"test": {"accuracy": trained, "f1_macro": trained}, "size_bytes": 600_000}, "")
+
+    verdict = judge(gate_of(), {"onnx-int8": evidence()}, SOUND | {"train": better})
+
+    assert verdict.passed
+    assert len(verdict.notes) == len(said)
+    assert all(words in note for words, note in zip(said, verdict.notes, strict=True))
+
+
+def test_what_is_to_be_kept_in_mind_of_the_intervals_is_noted_once() -> None:
+    few = evidence(intervals={"unit": "group", "units": 7, "caveat": "7 groups are few"})
+    both = gate_of({"onnx-fp32": BUDGET, "onnx-int8": BUDGET})
+
+    assert judge(both, {"onnx-fp32": few, "onnx-int8": few}, SOUND).notes == ["7 groups are few"]
+
+
 def test_no_target_does_not_pass() -> None:
     assert not judge(gate_of(), {}, SOUND).passed
 

@@ -167,8 +167,30 @@ def test_that_few_groups_are_few_stands_beside_the_intervals(built: Path) -> Non
 
     text = str(Text(page(built)))
     assert "those of a share are over its 7 sample_id values" in text
-    assert "Keep in mind: 7 groups are few" in text
+    assert "Keep in mind 7 groups are few: the intervals are rough, and rather too narrow." in text
     assert "the files may well be equally good; 7 groups are few" in text
+
+
+def test_a_file_that_is_better_than_its_network_is_said_in_every_place_and_passes(
+    built: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A network that was trained too little: what compression trains on hides what it takes."""
+    poor = {"loss": 0.9, "accuracy": 0.85, "f1_macro": 0.85}
+    summary, compressed = built / "reports/train/summary.json", built / "reports/compress.json"
+    summary.write_text(json.dumps({**json.loads(summary.read_text()), "test": poor}))
+    steps = json.loads(compressed.read_text())
+    steps["steps"][0] |= {"accuracy": 0.85, "f1_macro": 0.85}
+    accuracy = steps["steps"][-1]["accuracy"]
+    compressed.write_text(json.dumps({**steps, "drop": 0.85 - accuracy, "retention": accuracy / 0.85}))
+
+    gate.main()
+
+    kept = report(built, "onnx-fp32")["accuracy"]["value"] / 0.85
+    said = f"a file is better than the network that it comes from (onnx-fp32 keeps {kept:.2%} of accuracy;"
+    (note,) = json.loads((built / "reports/gate.json").read_text())["notes"]
+    assert said in note
+    assert f"note: {said}" in capsys.readouterr().out
+    assert f"Keep in mind A{said[1:]}" in str(Text(page(built)))
 
 
 def test_groups_are_drawn_where_there_are_few_and_large_ones(built: Path) -> None:

@@ -47,6 +47,8 @@ def print_gate(gate: Mapping[str, Any]) -> None:
         if gate["passed"] and not check["passed"]:  # where the gate fails, the stage ends with these lines
             reason = f"{check['target']} is left out of the bundle, since {check['name']}: {check['reason']}"
             console.print(reason, soft_wrap=True, markup=False)
+    for note in gate["notes"]:
+        console.print(f"note: {note}", soft_wrap=True, markup=False)
     console.print(f"gate: {PASS if gate['passed'] else FAIL}")
 
 
