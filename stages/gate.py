@@ -23,7 +23,16 @@ from stages.leftovers import remove_leftovers
 from stages.params import load, where
 from stages.params.base import TargetName
 from stages.params.deliver import Budget, Gate
-from stages.verdict import GATE, PIPELINE, Check, TargetVerdict, Verdict, as_json
+from stages.verdict import (
+    GATE,
+    PIPELINE,
+    Check,
+    TargetVerdict,
+    Verdict,
+    as_json,
+    parameters_digest,
+    read_parameters,
+)
 
 TRAIN = "reports/train/summary.json"
 Number = tuple[float | None, str]  # None, and why there is none
@@ -201,7 +210,11 @@ def main() -> None:
     classes = list(params.data.classes.values())
     evidence = {target: read_evidence(target, classes) for target in params.targets}
     records = read_records(params.data, evidence)
-    verdict = replace(judge(params.gate, evidence, records), inputs=digests(params.targets))
+    verdict = replace(
+        judge(params.gate, evidence, records),
+        inputs=digests(params.targets),
+        parameters=parameters_digest(*read_parameters()),
+    )
     judged = as_json(params.name, verdict)
     write_json(GATE, judged)
     write_json(REPORTS / "metrics.json", table_of_metrics(verdict, evidence, records["train"]))

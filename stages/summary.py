@@ -1,7 +1,8 @@
 """What came out: a table of the targets, and where the bundle and the report are.
 
-It ends in an error where the last verdict is on another task than params.yaml names now. A bundle is called one of an
-earlier run where it holds other files than the gate let through.
+It ends in an error where the last verdict is on another task than params.yaml names now. Results are called those of an
+earlier run where the parameters, or the files that were judged, are not the same any more, as after a run that was
+ended; a bundle also where it holds other files than the gate let through.
 """
 
 from __future__ import annotations
@@ -13,9 +14,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from stages.errors import ParameterError, StageError, run
+from stages.errors import StageError, run
 from stages.files import again, read_object, sha256
-from stages.verdict import GATE, PIPELINE, TargetVerdict, read_verdict
+from stages.verdict import (
+    GATE,
+    PIPELINE,
+    TargetVerdict,
+    Verdict,
+    parameters_digest,
+    read_parameters,
+    read_verdict,
+)
 
 TABLE = Path("reports/metrics.json")
 PAGE = Path("reports/index.html")
@@ -25,15 +34,17 @@ BUNDLES = Path("models/bundle")
 def summarise() -> dict[str, Any]:
     """Name, verdict, targets, bundle and page as one JSON-ready value. Raises StageError when nothing was built."""
     name, verdict = read_verdict()
-    wanted = name_of_the_task()
-    if name != wanted:
-        raise StageError(f"{GATE}: name", f"found {name!r}", f"{wanted!r}, as params.yaml says now", "run: make repro")
+    shared, task = read_parameters()
+    if name != task["name"]:
+        expected = f"{task['name']!r}, as params.yaml says now"
+        raise StageError(f"{GATE}: name", f"found {name!r}", expected, "run: make repro")
+    reasons = outdated(verdict, parameters_digest(shared, task))
     metrics = read_object(TABLE, "gate")
     targets = [{"target": target, **_row(metrics, target), **asdict(own)} for target, own in verdict.targets.items()]
     archive = BUNDLES / f"{name}.tar.zst"
     bundle = None
     if archive.is_file():
-        current = verdict.passed and holds(archive, verdict.targets)
+        current = verdict.passed and not reasons and holds(archive, verdict.targets)
         bundle = {
             "path": str(archive),
             "size_bytes": archive.stat().st_size,
@@ -43,6 +54,8 @@ def summarise() -> dict[str, Any]:
     return {
         "name": name,
         "passed": verdict.passed,
+        "outdated": reasons,
+        "notes": verdict.notes,
         "failed": [f"{check.name}: {check.reason}" for check in verdict.failures() if check.target == PIPELINE],
         "targets": targets,
         "bundle": bundle,
@@ -50,27 +63,15 @@ def summarise() -> dict[str, Any]:
     }
 
 
-def name_of_the_task() -> str:
-    """`name` of the task that params.yaml names. Raises ParameterError.
-
-    The one value is read without the rest: a fault elsewhere in the parameters is the stages' to say, and the library
-    that checks them takes longer to load than all that is done here.
-    """
-    task = _text(Path("params.yaml"), "task")
-    return _text(Path("tasks") / task / "params.yaml", "name")
-
-
-def _text(path: Path, key: str) -> str:
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ParameterError(str(path), f"not readable: {' '.join(str(error).split())}", f"YAML with {key}") from None
-    value = values.get(key) if isinstance(values, dict) else None
-    if not isinstance(value, str):
-        raise ParameterError(f"{path}: {key}", f"found {value!r}", "text")
-    return value
+def outdated(verdict: Verdict, parameters: str) -> list[str]:
+    """Why the verdict is not on what lies here now; nothing where it is. `parameters`: their digest now."""
+    reasons = [] if verdict.parameters == parameters else ["the parameters have changed since"]
+    for name, digest in verdict.inputs.items():
+        if not Path(name).is_file():
+            reasons.append(f"{name} is missing")
+        elif sha256(Path(name)) != digest:
+            reasons.append(f"{name} is another file than was judged")
+    return reasons
 
 
 def _row(metrics: dict[str, Any], target: str) -> dict[str, float]:
@@ -103,6 +104,8 @@ def describe_bundle(summary: dict[str, Any]) -> str:
     if bundle is None:
         return "none: the gate did not pass" if not summary["passed"] else "none yet: run make repro"
     place = f"{bundle['path']} ({bundle['size_bytes'] / 1000:.1f} kB, sha256 {bundle['sha256']})"
+    if summary["outdated"]:
+        return f"{place}; of an earlier run"
     if not summary["passed"]:
         return f"{place}; of an earlier run, since the gate did not pass now"
     return place if bundle["current"] else f"{place}; of an earlier run, with other files: run make repro"
@@ -119,8 +122,12 @@ def main() -> None:
     from stages.report.terminal import print_summary
 
     places = [("gate", f"FAIL: {fault}") for fault in summary["failed"]]
+    places += [("note", note) for note in summary["notes"]]
+    if first := next(iter(summary["outdated"]), None):
+        more = f" (and {len(summary['outdated']) - 1} more)" if len(summary["outdated"]) > 1 else ""
+        places.insert(0, ("state", f"of an earlier run: {first}{more}; run make repro"))
     places += [("bundle", describe_bundle(summary)), ("report", summary["report"] or "none")]
-    print_summary(summary["name"], summary["targets"], places)
+    print_summary(summary["name"], summary["targets"], places, not summary["outdated"])
 
 
 if __name__ == "__main__":

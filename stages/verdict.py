@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import reprlib
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from stages.errors import StageError
+from stages.errors import ParameterError, StageError
 from stages.files import again, read_object
 
 GATE = Path("reports/gate.json")
@@ -37,16 +39,58 @@ class TargetVerdict:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`notes`: what fails nothing and is to be kept in mind. `inputs`: path -> SHA-256 of what was judged, or judged by."""
+    """`notes`: what fails nothing and is to be kept in mind. `inputs`: path -> SHA-256 of what was judged or judged by.
+    `parameters`: `parameters_digest` at that time.
+    """
 
     passed: bool
     checks: list[Check]
     targets: dict[str, TargetVerdict]
     notes: list[str] = field(default_factory=list)
     inputs: dict[str, str] = field(default_factory=dict)
+    parameters: str = ""
 
     def failures(self) -> list[Check]:
         return [check for check in self.checks if not check.passed]
+
+
+def read_parameters() -> tuple[dict[str, Any], dict[str, Any]]:
+    """params.yaml and the parameters of the task that it names, as they are written. Raises ParameterError.
+
+    Nothing of them is checked but that they name a task: a fault is the stages' to say, and the library that checks
+    takes longer to load than all that `summary` does.
+    """
+    shared = _yaml(Path("params.yaml"), "task")
+    return shared, _yaml(Path("tasks") / shared["task"] / "params.yaml", "name")
+
+
+def _yaml(path: Path, key: str) -> dict[str, Any]:
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ParameterError(str(path), f"not readable: {' '.join(str(error).split())}", f"YAML with {key}") from None
+    value = values.get(key) if isinstance(values, dict) else None
+    if not isinstance(value, str):
+        raise ParameterError(f"{path}: {key}", f"found {value!r}", "text")
+    return dict(values)
+
+
+def parameters_digest(shared: dict[str, Any], task: dict[str, Any]) -> str:
+    """SHA-256 of the parameters that decide what the gate judges, whatever order or comments they are written with. Not
+    of `package`, which comes after it, nor of what says only where the work is done.
+    """
+    steer = {key: shared.get(key) for key in ("task", "seed", "targets")}
+    values = [steer, {key: value for key, value in task.items() if key != "package"}]
+    return sha256(json.dumps(_sorted(values), default=str).encode()).hexdigest()
+
+
+def _sorted(value: Any) -> Any:
+    """YAML's keys are text and numbers, which do not compare."""
+    if isinstance(value, dict):
+        return sorted(([str(key), _sorted(own)] for key, own in value.items()), key=lambda pair: pair[0])
+    return [_sorted(own) for own in value] if isinstance(value, list) else value
 
 
 def as_json(name: str, verdict: Verdict) -> dict[str, Any]:
@@ -58,6 +102,7 @@ def as_json(name: str, verdict: Verdict) -> dict[str, Any]:
         "targets": {target: asdict(own) for target, own in verdict.targets.items()},
         "notes": verdict.notes,
         "inputs": verdict.inputs,
+        "parameters": verdict.parameters,
     }
 
 
@@ -69,7 +114,7 @@ def read_verdict(path: Path = GATE) -> tuple[str, Verdict]:
     judged = read_object(path, "gate")
     name, passed = judged.get("name"), judged.get("passed")
     checks, targets = judged.get("checks"), judged.get("targets")
-    notes, inputs = judged.get("notes"), judged.get("inputs")
+    notes, inputs, parameters = judged.get("notes"), judged.get("inputs"), judged.get("parameters")
     if not (isinstance(name, str) and isinstance(passed, bool)):
         raise _odd(path, "name, passed", judged)
     if not (isinstance(checks, list) and isinstance(targets, dict)):
@@ -78,12 +123,15 @@ def read_verdict(path: Path = GATE) -> tuple[str, Verdict]:
         raise _odd(path, "notes", notes)
     if not isinstance(inputs, dict) or not all(isinstance(digest, str) for digest in inputs.values()):
         raise _odd(path, "inputs", inputs)
+    if not isinstance(parameters, str):
+        raise _odd(path, "parameters", parameters)
     verdict = Verdict(
         passed,
         [_check(path, f"checks.{i}", check) for i, check in enumerate(checks)],
         {target: _target(path, f"targets.{target}", own) for target, own in targets.items()},
         notes,
         inputs,
+        parameters,
     )
     wrong = [check.name for check in verdict.failures() if check.target == PIPELINE]
     wrong += [target for target, own in verdict.targets.items() if own.required and not own.passed]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from stages import gate, package, summary
 from stages.errors import GateError, StageError
 from stages.files import sha256
-from tests.built_fixtures import edit, report
+from tests.built_fixtures import change_report, edit, report
 
 
 def printed(*arguments: str) -> str:
@@ -82,6 +84,48 @@ def test_a_bundle_of_other_files_is_called_one_of_an_earlier_run(packaged: Path)
     package.main()
     assert "earlier run" not in printed()
     assert json.loads(printed("--json"))["bundle"]["current"] is True
+
+
+def set_epochs(task: dict[str, Any]) -> None:
+    task["train"]["epochs"] = 3
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda root: edit(root, set_epochs), "the parameters have changed since"),
+        (lambda root: shutil.rmtree(root / "models/trained"), "models/trained/model.pt is missing"),
+        (lambda root: (root / "reports/quality.json").write_text("{}"), "reports/quality.json is another file"),
+        (
+            lambda root: change_report(root, "onnx-int8", samples=1),
+            "reports/evaluate/onnx-int8/metrics.json is another file than was judged",
+        ),
+    ],
+)
+def test_results_that_are_not_of_what_lies_here_now_are_called_those_of_an_earlier_run(
+    packaged: Path, change: Any, said: str
+) -> None:
+    """As after a training that was killed: what it replaces is gone, and what came before it lies there still."""
+    assert "earlier run" not in printed()
+    change(packaged)
+
+    text = printed()
+    assert f"state   of an earlier run: {said}" in text
+    for name in ("onnx-fp32", "onnx-int8"):
+        assert "pass, of an earlier run" in next(line for line in text.splitlines() if line.startswith(name))
+    assert re.search(r"bundle .*; of an earlier run$", text, re.MULTILINE)
+    value = json.loads(printed("--json"))
+    assert value["outdated"][0].startswith(said)
+    assert value["bundle"]["current"] is False
+
+
+def test_comments_order_and_where_the_work_is_done_make_no_other_parameters(packaged: Path) -> None:
+    path = packaged / "params.yaml"
+    path.write_text(path.read_text().replace("device: auto", "device: cpu") + "# a comment\n")
+    edit(packaged, lambda task: task["package"].update(description="another"))
+    edit(packaged, lambda task: [task.update({key: task.pop(key)}) for key in sorted(task)])
+
+    assert "earlier run" not in printed()
 
 
 def test_a_failed_check_of_the_pipeline_is_said(packaged: Path) -> None:

@@ -52,8 +52,10 @@ def print_gate(gate: Mapping[str, Any]) -> None:
     console.print(f"gate: {PASS if gate['passed'] else FAIL}")
 
 
-def print_summary(name: str, rows: Sequence[Mapping[str, Any]], places: Sequence[tuple[str, str]]) -> None:
-    """A row per target; below it, where things are."""
+def print_summary(
+    name: str, rows: Sequence[Mapping[str, Any]], places: Sequence[tuple[str, str]], current: bool
+) -> None:
+    """A row per target; below it, where things are. A verdict that is not on what lies there now says so itself."""
     table = Table(box=None, pad_edge=False)
     table.add_column(name, style="bold")
     for title, _, _ in COLUMNS:
@@ -61,7 +63,7 @@ def print_summary(name: str, rows: Sequence[Mapping[str, Any]], places: Sequence
     table.add_column("verdict")
     for row in rows:
         cells = [form.format(row[key]) if row.get(key) is not None else "-" for _, key, form in COLUMNS]
-        table.add_row(row["target"], *cells, _verdict(row))
+        table.add_row(row["target"], *cells, _verdict(row) if current else f"{_verdict(row)}, of an earlier run")
     console = _console()
     console.print()
     console.print(table)
