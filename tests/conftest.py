@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import shutil
 import sys
 from collections.abc import Generator, Iterator
@@ -110,3 +111,8 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"skipped where nothing may skip: {report.longrepr}"
     return report
+
+
+def pytest_unconfigure() -> None:
+    """A process that does not end after its last test says where it stands, and ends: no time limit of a test holds."""
+    faulthandler.dump_traceback_later(120, exit=True)
