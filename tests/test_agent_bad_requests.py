@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator
 
@@ -26,6 +27,13 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
 
 def samples(count: int) -> np.ndarray:
     return np.random.default_rng(count).normal(size=(count, *SHAPE)).astype(np.float32)
+
+
+def npy_of(*axes: str) -> bytes:
+    """A .npy of one sample whose header says that its shape begins with `axes`."""
+    shape = ", ".join([*axes, *map(str, SHAPE[len(axes) - 1 :])])
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape})}}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(4 * math.prod(SHAPE))
 
 
 DEEP = b'{"inputs": ' + b"[" * 30000 + b"]" * 30000 + b"}"
@@ -69,6 +77,11 @@ BAD = {
     "npy of objects": (npy(np.array([{}, None])), NPY, 422, "another type"),
     "npy cut": (npy(samples(2))[:-1], NPY, 422, "not whole"),
     "npy that promises much": (npy(samples(1)).replace(b"(1, 2", b"(9, 2"), NPY, 422, "not whole"),
+    "npy of a size beyond words": (npy_of("9" * 4299), NPY, 422, "impossible shape"),
+    "npy of a hexadecimal size": (npy_of("0x" + "f" * 8000), NPY, 422, "impossible shape"),
+    "npy of a huge second axis": (npy_of("1, 0x" + "f" * 8000, "16"), NPY, 422, "impossible shape"),
+    "npy of True samples": (npy_of("True"), NPY, 422, "impossible shape"),
+    "npy of fewer than none": (npy_of("-1"), NPY, 422, "impossible shape"),
     "another type": (b"x", "text/plain", 415, "no such content type"),
     "no type": (b"x", None, 415, "no such content type"),
     "another charset": (b"{}", "application/json; charset=latin-1", 415, "encoded"),

@@ -13,6 +13,7 @@ import numpy as np
 
 JSON, RAW, NPY = "application/json", "application/octet-stream", "application/x-npy"
 TYPES = (JSON, RAW, NPY)
+LONGEST_AXIS = (1 << 31) - 1
 
 
 class RefusedError(Exception):
@@ -123,6 +124,9 @@ def _from_npy(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
         raise RefusedError(400, f"the body is no .npy: {str(error)[:200]}", expected=".npy, version 1 or 2") from None
     if dtype != np.dtype("<f4"):
         raise RefusedError(422, "the array has another type", found=str(dtype), expected="little-endian float32")
+    # Python's words for a number, True and thousands of digits among them, are all let through by numpy.
+    if any(type(size) is not int or not 0 <= size <= LONGEST_AXIS for size in found):
+        raise RefusedError(422, "the header names an impossible shape", expected=["batch", *shape])
     if tuple(found[1:]) != shape or len(found) != len(shape) + 1:
         raise RefusedError(422, "the inputs have another shape", found=list(found)[:16], expected=["batch", *shape])
     values = content[stream.tell() :]
