@@ -15,6 +15,12 @@ from tests.embedded_fleet import WAIT_S, EmbeddedFleet, changed
 
 pytestmark = pytest.mark.slow
 CANARY, EARLY, REST = "canary-1", "early-1", "rest-1"
+UNREACHABLE = {
+    "ansible_connection": "ssh",
+    "ansible_host": "127.0.0.1",
+    "ansible_port": 1,
+    "ansible_ssh_retries": 0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +108,7 @@ def test_a_release_that_fails_on_the_canary_goes_no_further(fleet: EmbeddedFleet
 
 def test_too_little_evidence_pauses_and_what_is_seen_then_sends_it_back(fleet: EmbeddedFleet) -> None:
     """A slow model passes every test on the device: the fleet's judge finds it, and calls it back."""
-    fleet.rules(judge={"min_inferences": 5, "latency_factor": 3.0})
+    fleet.rules(judge={"min_inferences": 5, "latency_factor": 3.0, "memory_growth_mb": 1000.0})
     fleet.predict(CANARY, 20)
     fleet.publish("pump@3.0.0", fault="slow")
     fleet.declare("pump@3.0.0")
@@ -235,9 +241,19 @@ def test_devices_are_called_back_by_hand(fleet: EmbeddedFleet) -> None:
     assert fleet.state_of(REST).bad == {"pump@9.0.0": "alarms at night"}
 
 
-UNREACHABLE = {
-    "ansible_connection": "ssh",
-    "ansible_host": "127.0.0.1",
-    "ansible_port": 1,
-    "ansible_ssh_retries": 0,
-}
+def test_rotated_keys_reach_the_devices_and_captured_samples_come_in(fleet: EmbeddedFleet) -> None:
+    before = fleet.agent(REST, "status")["service"]["loaded"]
+    fleet.repository.rotate("root")
+
+    done = fleet.playbook("rotate-keys")
+
+    assert done.returncode == 0, done.stdout[-3000:]
+    for name in fleet.names:
+        root = json.loads((fleet.base / name / "var/lib/edge-agent/tuf/root.json").read_text())
+        assert root["signed"]["version"] == fleet.repository.root.version, "trusted now, before any release"
+    assert fleet.agent(REST, "status")["service"]["loaded"] == before
+
+    done = fleet.playbook("collect-samples", "--limit", REST, samples_folder=str(fleet.base / "captured"))
+
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert [file.name for file in (fleet.base / "captured").iterdir()] == [f"{REST}.jsonl"]
