@@ -73,8 +73,20 @@ WORDS = r"""() => {
     }
     return found;
 }"""
+# Of every target in the first table, without scrolling: the names of its numbers, and the numbers that can be seen.
+CARDS = r"""() => [...document.querySelectorAll('.cards tbody tr')].map(row => {
+    const frame = row.closest('.table').getBoundingClientRect();
+    const cells = [...row.querySelectorAll('td.number')];
+    return {
+        names: cells.map(cell => getComputedStyle(cell, '::before').content.replaceAll('"', '')),
+        seen: cells.filter(cell => {
+            const box = cell.getBoundingClientRect();
+            return box.left >= frame.left && box.right <= frame.right && cell.scrollWidth <= cell.clientWidth + 1;
+        }).length,
+    };
+})"""
 # Of every wide table, scrolled to its end: can its last column be seen, and is its first one still there?
-TABLES = r"""() => [...document.querySelectorAll('.table')].map(frame => {
+TABLES = r"""() => [...document.querySelectorAll(innerWidth > 600 ? '.table' : '.table:not(.cards)')].map(frame => {
     frame.scrollLeft = frame.scrollWidth;
     const [first, last] = [':first-child', ':last-child'].map(
         place => frame.querySelector('tbody tr > ' + place).getBoundingClientRect());
@@ -157,4 +169,18 @@ def test_in_chromium_tables_scroll_in_their_frame_and_words_in_pictures_keep_apa
     assert any(table["wide"] for table in tables) == (width < 600)
     assert [table for table in tables if not all(table[key] for key in ("named", "reachable", "first", "last"))] == []
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    tab.context.close()
+
+
+@pytest.mark.parametrize("width", [360, 390, 1280])
+def test_in_chromium_every_number_of_a_target_is_seen_without_scrolling(built: Path, browser: Any, width: int) -> None:
+    gate.main()
+    tab = browser.new_context(viewport={"width": width, "height": 900}).new_page()
+    tab.goto((built / "reports" / "index.html").as_uri())
+
+    rows = tab.evaluate(CARDS)
+
+    names = ["Accuracy", "F1, macro", "Size", "Latency p95", "Peak memory", "Agreement", "Retention"]
+    assert [row["seen"] for row in rows] == [7, 7]
+    assert [row["names"] for row in rows] == [names if width < 600 else ["none"] * 7] * 2
     tab.context.close()

@@ -48,6 +48,20 @@ def test_values_that_leave_an_axis_no_extent_are_drawn_in_its_middle() -> None:
     assert svg.Frame((1.0, 1.0), (0.0, 2.0), 10, 0, 30, 40).at(1.0, 1.0) == (20, 20)
 
 
+@pytest.mark.parametrize(("low", "said"), [(0.83, "accuracy, axis from 80%"), (0.02, "accuracy")])
+def test_an_axis_of_shares_that_does_not_begin_at_nothing_says_so(low: float, said: str) -> None:
+    spread = [Point("a", (1.0, 1.0, 1.0), (low, low, low), True), Point("b", (1.0, 1.0, 1.0), (0.97, 0.9, 1.0), True)]
+    lines = [Line("validation", [low, 0.97], "s1")]
+
+    drawn = figures.scatter("quality", spread, "size", "accuracy"), figures.curves(
+        "accuracy", [0.0, 1.0], lines, "accuracy", True, None
+    )  # fmt: skip
+
+    for picture in drawn:
+        assert f">{said}</text>" in picture
+        assert picture.count('class="axis"') == (3 if "from" in said else 1)
+
+
 def test_a_target_is_known_without_its_colour() -> None:
     one = (0.9, 0.8, 1.0)
     points = [Point(name, (10.0, 10.0, 10.0), one, passed) for name, passed in (("a", True), ("b", True), ("c", False))]

@@ -22,6 +22,11 @@ def interval(low: float, high: float) -> str:
     return f"{100 * low:.1f} to {100 * high:.1f}%"
 
 
+def from_where(label: str, lowest: float) -> str:
+    """The name of an axis of shares that does not begin at 0: differences look larger than they are."""
+    return f"{label}, axis from {percent(lowest)}" if lowest > 0 else label
+
+
 @dataclass(frozen=True)
 class Line:
     name: str
@@ -38,6 +43,7 @@ def curves(
     y_ticks = ticks(min(every), max(every))
     if share:
         y_ticks = [value for value in y_ticks if value <= 1.0] or y_ticks
+        y_label = from_where(y_label, y_ticks[0])
     reach = (x[0], max(x[-1], x[0] + 1))
     x_ticks = [value for value in ticks(*reach, 6, whole=True) if reach[0] <= value <= reach[1]]
     margin = 12 + 7.4 * max(len(line.name) for line in lines)
@@ -69,7 +75,14 @@ def scatter(title: str, points: Sequence[Point], x_label: str, y_label: str) -> 
     drawing = Drawing(title, 262)
     y_ticks = ticks(min(p.y[1] for p in points), max(p.y[2] for p in points))
     y_ticks = [value for value in y_ticks if value <= 1.0] or y_ticks
-    frame = axes(drawing, ticks(0, max(p.x[2] for p in points) * 1.02), y_ticks, x_label, y_label, percent)
+    frame = axes(
+        drawing,
+        ticks(0, max(p.x[2] for p in points) * 1.02),
+        y_ticks,
+        x_label,
+        from_where(y_label, y_ticks[0]),
+        percent,
+    )
     places = []
     for shape, point in enumerate(points):
         style = f"s{shape % 4 + 1}"

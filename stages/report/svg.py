@@ -138,6 +138,9 @@ def axes(
         x, _ = frame.at(value, y_ticks[0])
         drawing.text(x, frame.bottom + 17, f"{value:g}", "tick", "middle")
     drawing.line(frame.left, frame.bottom, frame.right, frame.bottom, "axis")
+    if y_ticks[0] > 0:  # what lies below is cut off, and two strokes across the axis say so
+        for y in (frame.bottom - 6, frame.bottom - 10):
+            drawing.line(frame.left - 5, y + 3, frame.left + 5, y - 3, "axis")
     drawing.text(0, 12, y_label, "label")
     drawing.text(frame.right, drawing.height - 3, x_label, "label", "end")
     return frame
