@@ -118,16 +118,16 @@ def _check(name: str, target: str, number: Number, operator: str, threshold: flo
 def _notes(gate: Gate, evidence: Mapping[TargetName, Evidence], trained: Record) -> list[str]:
     """What a check that passes does not say."""
     sound = {target: known.report for target, known in evidence.items() if not known.fault}
+    more = []
+    for metric in gate.retention:
+        kept = {target: _retention(report, trained, metric)[0] or 0.0 for target, report in sound.items()}
+        best = max(kept, key=kept.__getitem__, default=None)
+        if best and kept[best] > 1 + NOISE:
+            more.append(f"{metric}: {best} keeps {kept[best]:.2%}")
     notes = []
-    more = [
-        f"{target} keeps {value:.2%} of {metric}"
-        for metric in gate.retention
-        for target, report in sound.items()
-        if (value := _retention(report, trained, metric)[0]) is not None and value > 1 + NOISE
-    ]
     if more:
         notes.append(
-            f"a file is better than the network that it comes from ({'; '.join(more)}): the training that compression "
+            f"a file is better than the network that it comes from ({', '.join(more)}): the training that compression "
             "adds made up for more than compression costs, and retention does not tell the one from the other; give "
             "train more epochs, so that what is compressed has learned what it can"
         )

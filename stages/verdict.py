@@ -87,10 +87,12 @@ def parameters_digest(shared: dict[str, Any], task: dict[str, Any]) -> str:
 
 
 def _sorted(value: Any) -> Any:
-    """YAML's keys are text and numbers, which do not compare."""
+    """YAML's keys are text and numbers, which do not compare; 1 and 1.0 are one value, for DVC too."""
     if isinstance(value, dict):
         return sorted(([str(key), _sorted(own)] for key, own in value.items()), key=lambda pair: pair[0])
-    return [_sorted(own) for own in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_sorted(own) for own in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def as_json(name: str, verdict: Verdict) -> dict[str, Any]:

@@ -166,7 +166,7 @@ def test_that_few_groups_are_few_stands_beside_the_intervals(built: Path) -> Non
     gate.main()
 
     text = str(Text(page(built)))
-    assert "those of a share are over its 7 sample_id values" in text
+    assert "those of shares are over whole groups (sample_id: 7 in the test split)" in text
     assert "Keep in mind 7 groups are few: the intervals are rough, and rather too narrow." in text
     assert "the files may well be equally good; 7 groups are few" in text
 
@@ -186,7 +186,7 @@ def test_a_file_that_is_better_than_its_network_is_said_in_every_place_and_passe
     gate.main()
 
     kept = report(built, "onnx-fp32")["accuracy"]["value"] / 0.85
-    said = f"a file is better than the network that it comes from (onnx-fp32 keeps {kept:.2%} of accuracy;"
+    said = f"a file is better than the network that it comes from (accuracy: onnx-fp32 keeps {kept:.2%}"
     (note,) = json.loads((built / "reports/gate.json").read_text())["notes"]
     assert said in note
     assert f"note: {said}" in capsys.readouterr().out

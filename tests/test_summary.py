@@ -123,6 +123,7 @@ def test_comments_order_and_where_the_work_is_done_make_no_other_parameters(pack
     path = packaged / "params.yaml"
     path.write_text(path.read_text().replace("device: auto", "device: cpu") + "# a comment\n")
     edit(packaged, lambda task: task["package"].update(description="another"))
+    edit(packaged, lambda task: task["gate"].update(agreement=float(task["gate"]["agreement"])))
     edit(packaged, lambda task: [task.update({key: task.pop(key)}) for key in sorted(task)])
 
     assert "earlier run" not in printed()
