@@ -133,7 +133,14 @@ def nonsense(handler: Handler, content: bytes) -> None:
     handler.send(206, content[5:], Content_Range="bytes some")
 
 
-@pytest.mark.parametrize("answer", [whole(), shifted, nonsense, status(416)], ids=["200", "other", "nonsense", "416"])
+def beyond_words(handler: Handler, content: bytes) -> None:
+    handler.send(206, content[5:], Content_Range=f"bytes {'3' * 5000}-4/*")
+
+
+UNFIT = {"200": whole(), "other": shifted, "nonsense": nonsense, "beyond words": beyond_words, "416": status(416)}
+
+
+@pytest.mark.parametrize("answer", UNFIT.values(), ids=UNFIT)
 def test_where_it_cannot_go_on_it_starts_from_zero(
     config: Config, server: ReleaseServer, answer: Answer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -287,6 +294,18 @@ def test_a_named_pipe_on_a_stick_does_not_hold_the_device(published: TufReposito
 def test_files_of_another_host_are_not_read(published: TufRepository, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="files of this device"):
         fetched(published.config(tmp_path / "device", "file://fileserver/releases"))
+
+
+@pytest.mark.parametrize("kind", ["timestamp", "digits"])
+def test_a_length_that_is_no_number_says_nothing(config: Config, server: ReleaseServer, kind: str) -> None:
+    server.told[kind] = [lambda handler, content: handler.send(200, content, Content_Length="9" * 5000)]
+    assert fetched(config) == CONTENT
+
+
+@pytest.mark.parametrize("url", ["file:///releases%00", "http://[::1", "http://localhost:99999999/"])
+def test_what_is_no_address_is_said(published: TufRepository, tmp_path: Path, url: str) -> None:
+    with pytest.raises(SourceError, match="not an address"):
+        fetched(published.config(tmp_path / "device", url))
 
 
 def test_a_download_from_a_directory_goes_on_too(published: TufRepository, tmp_path: Path) -> None:

@@ -70,7 +70,6 @@ class Fetcher(FetcherInterface):
         self.source = source
         self.documents: dict[str, bytes] = {}
         self.url = ""
-        self.url = ""
         self.resumed = False
         self._partial: Path | None = None
         self._progress: Progress | None = None
@@ -93,7 +92,6 @@ class Fetcher(FetcherInterface):
     @contextlib.contextmanager
     def download_file(self, url: str, max_length: int) -> Iterator[BinaryIO]:  # type: ignore[override]
         """The content of `url`, at most `max_length` bytes. Raises DownloadError and its kinds, OSError."""
-        self.url = url
         self.url = url
         if self._partial is None:
             memory = io.BytesIO()
@@ -149,7 +147,11 @@ class Fetcher(FetcherInterface):
     def _attempt(self, url: str, content: BinaryIO, limit: int, validator: Validator | None) -> None:
         point("download.before_request")
         offset = content.tell()
-        if urlsplit(url).scheme == "file":
+        try:
+            scheme = urlsplit(url).scheme
+        except ValueError as error:
+            raise UnreachableError(url, f"not an address ({error})") from None
+        if scheme == "file":
             chunks: Iterator[bytes] = _from_disk(url, offset)
         else:
             response = self._ask(url, offset, validator)
@@ -212,7 +214,9 @@ class Fetcher(FetcherInterface):
             if status == 416 and offset:
                 raise _RestartError
             if status == 206 and offset:
-                span = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", ""))
+                span = re.fullmatch(
+                    r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)", response.headers.get("Content-Range", "")
+                )
                 if span is None or int(span[1]) != offset:
                     raise _RestartError
             elif status == 200:
@@ -235,7 +239,7 @@ class Fetcher(FetcherInterface):
 
     def _body(self, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         expected = response.headers.get("Content-Length", "")
-        left = int(expected) if expected.isdecimal() else None
+        left = int(expected) if re.fullmatch("[0-9]{1,18}", expected) else None  # Python refuses thousands of digits
         try:
             with watched(response, self.source.timeout_s) as watch:
                 while chunk := response.read1(CHUNK):
@@ -271,6 +275,8 @@ def _from_disk(url: str, offset: int) -> Iterator[bytes]:
         raise DownloadHTTPError("no such file", 404) from None
     except PermissionError as error:
         raise UnreachableError(url, f"{error.strerror}") from None
+    except ValueError as error:  # %00
+        raise UnreachableError(url, f"not an address ({error})") from None
     except OSError as error:
         raise _BrokenError(error.strerror or str(error)) from None
 
@@ -286,6 +292,6 @@ def _retry_after(response: urllib3.BaseHTTPResponse) -> float:
     value = response.headers.get("Retry-After", "").strip()
     if value.isdecimal():
         return float(value)
-    with contextlib.suppress(ValueError, TypeError):
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     return 0.0
