@@ -6,6 +6,7 @@ row to quarantine with the reason; what share of rows may do so is for the quali
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
@@ -16,7 +17,7 @@ import pyarrow as pa
 from stages.errors import ContractError, ParameterError, StageError
 from stages.params import where
 from stages.quality import METRICS
-from stages.rules import COPIED, STATISTICS, Rule, column_of
+from stages.rules import COPIED, STATISTICS, Rule, column_of, text_of
 
 if TYPE_CHECKING:
     import ibis.expr.datatypes as dt
@@ -39,6 +40,14 @@ IBIS = {
     "string": "string",
     "timestamp": "timestamp(6)",
     "values": "array<float32>",
+}
+
+
+# Text that is read as a value; a time as `collect` writes it beside text that is none.
+READABLE = {
+    "float": r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$",
+    "integer": r"^[+-]?[0-9]+(\.0+)?$",
+    "timestamp": r"^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?$",
 }
 
 
@@ -128,10 +137,10 @@ def check_columns(table: ir.Table, source: str, contract: Validate) -> list[Stag
 
 def _same_family(found: dt.DataType, column: Column) -> bool:
     return {
-        "float": found.is_numeric() and not found.is_decimal(),
-        "integer": found.is_integer(),
+        "float": (found.is_numeric() and not found.is_decimal()) or found.is_string(),
+        "integer": found.is_integer() or found.is_string(),
         "string": found.is_string() or found.is_integer(),
-        "timestamp": found.is_timestamp(),
+        "timestamp": found.is_timestamp() or found.is_string(),
         "values": found.is_array() and found.value_type.is_numeric(),
     }[column.type]
 
@@ -159,21 +168,50 @@ def _wrong_type(source: str, name: str, found: str, expected: str) -> ContractEr
         f"source {source}, column {name}",
         f"found type {found}",
         f"type {expected}",
-        "mend the source (one word among numbers makes a text column), or the contract (validate.columns)",
+        "mend the source, or the contract (validate.columns)",
     )
 
 
+def no_value(source: str, name: str, table: ir.Table, contract: Validate) -> ContractError:
+    """The fault of a text column of a canonical table of which no cell is what the contract wants."""
+    return _wrong_type(source, name, f"string, such as {examples(table, text_of(name))}", contract.columns[name].type)
+
+
+def examples(table: ir.Table, name: str) -> str:
+    """Up to three values of a column, in order."""
+    cell = table[name]
+    values = table.filter(cell.notnull()).select(name).distinct().order_by(name).limit(3).to_pyarrow()[name].to_pylist()
+    return ", ".join(reprlib.repr(value) if isinstance(value, str) else str(value) for value in values)
+
+
+def text_columns(table: ir.Table, contract: Validate) -> list[str]:
+    """Columns that are text where the contract wants numbers or times: read cell by cell."""
+    return [n for n, column in contract.columns.items() if column.type in READABLE and table[n].type().is_string()]
+
+
 def canonical(table: ir.Table, contract: Validate) -> ir.Table:
-    """The contract's columns in its order and types. A NaN in a float column is a missing value."""
+    """The contract's columns in its order and types. A NaN in a float column is a missing value.
+
+    Of a text column, what is no number or time is missing, and stands in a column `text_of` that follows the others.
+    """
     import ibis
 
-    columns = {}
+    columns, unread = {}, {}
     for name, column in contract.columns.items():
-        value = table[name].cast(IBIS[column.type])
+        cell = table[name]
+        if column.type in READABLE and cell.type().is_string():
+            plain = cell.strip()
+            readable = plain.re_search(READABLE[column.type]).ifelse(plain, ibis.null("string"))
+            if column.type == "integer":
+                readable = readable.re_replace(r"\.0+$", "")
+            value = readable.try_cast(IBIS[column.type])
+            unread[text_of(name)] = (cell.notnull() & value.isnull()).ifelse(cell, ibis.null("string"))
+        else:
+            value = cell.cast(IBIS[column.type])
         if column.type == "float":
             value = value.isnan().ifelse(ibis.null("float64"), value)
         columns[name] = value
-    return table.select(**columns)
+    return table.select(**columns, **unread)
 
 
 def broken(table: ir.Table, every: list[Rule]) -> list[Rule]:
@@ -234,9 +272,20 @@ def reasons(table: ir.Table, failing: list[Rule]) -> ir.Table:
     import ibis
 
     flags = [table[f"broken_{i}"] for i in range(len(failing))]
-    texts = [flag.ifelse(rule.reason + "; ", "") for flag, rule in zip(flags, failing, strict=True)]
+    texts = [
+        flag.ifelse(_told(table, rule).concat("; "), ibis.literal(""))
+        for flag, rule in zip(flags, failing, strict=True)
+    ]
     joined = reduce(lambda a, b: a.concat(b), texts, ibis.literal("")).re_replace("; $", "")
     return table.filter(reduce(or_, flags)).mutate(reason=joined).drop(*[flag.get_name() for flag in flags])
+
+
+def _told(table: ir.Table, rule: Rule) -> ir.StringColumn:
+    import ibis
+
+    if rule.shows is None:
+        return ibis.literal(rule.reason)
+    return ibis.literal(f"{rule.reason} (found '").concat(table[rule.shows].fill_null("")).concat("')")
 
 
 def kept(table: ir.Table, failing: list[Rule]) -> ir.Table:

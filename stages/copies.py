@@ -21,17 +21,17 @@ def rule(data: Data) -> Rule:
     return Rule("consistency", key, f"copy of a row of another source ({what})", lambda table: ~table[COPIED])
 
 
-def mark(engine: Engine, table: ir.Table, earlier: list[ir.Table], data: Data) -> ir.Table:
+def mark(engine: Engine, table: ir.Table, earlier: list[ir.Table], data: Data, columns: list[str]) -> ir.Table:
     """A canonical table with the column COPIED: whether one of the `earlier` tables has the row too.
 
-    Of images and audio the values are what is compared; of a series the whole row, since one machine may well have
-    two sources that tell different things of one instant.
+    Of images and audio the values are what is compared; of a series the whole row, which is `columns`: one machine may
+    well have two sources that tell different things of one instant.
     """
     import ibis
 
     if not earlier:
         return table.mutate(**{COPIED: ibis.literal(False)})
-    key = data.columns if data.kind != "series" else list(table.columns)
+    key = data.columns if data.kind != "series" else columns
     near = ["code"] if data.kind != "series" else [data.group, str(data.time)]
 
     def coded(some: ir.Table) -> ir.Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import reduce
@@ -31,13 +31,21 @@ class Rule:
     columns: tuple[str, ...]
     reason: str
     holds: Callable[[ir.Table], ir.BooleanColumn]
+    shows: str | None = None  # the column with what a row is refused for, where the row itself cannot hold it
 
 
-def rules(data: Data, contract: Validate, snapshot: datetime) -> list[Rule]:
-    """Every rule for a row, cheap ones first; all of them over a canonical table."""
+def text_of(name: str) -> str:
+    """The column of a canonical table with the text of each cell that is no value of the column `name`."""
+    return f"text of {name}"
+
+
+def rules(data: Data, contract: Validate, snapshot: datetime, texts: Iterable[str] = ()) -> list[Rule]:
+    """Every rule for a row, cheap ones first; all of them over a canonical table. `texts`: columns that were text."""
     found: list[Rule] = []
     for name, column in contract.columns.items():
-        found += _column_rules(name, column, data)
+        if name in texts:
+            found.append(_readable(name, column))
+        found += _column_rules(name, column, data, name in texts)
     key = [data.group, data.time] if data.time is not None else data.columns
     found.append(_duplicates(key))
     found += [_agreement(pair) for pair in contract.redundant]
@@ -47,7 +55,12 @@ def rules(data: Data, contract: Validate, snapshot: datetime) -> list[Rule]:
     return found
 
 
-def _column_rules(name: str, column: Column, data: Data) -> list[Rule]:
+def _readable(name: str, column: Column) -> Rule:
+    what = {"float": "number", "integer": "whole number", "timestamp": "time"}[column.type]
+    return Rule("validity", (name,), f"{name}: no {what}", lambda t: t[text_of(name)].isnull(), text_of(name))
+
+
+def _column_rules(name: str, column: Column, data: Data, text: bool) -> list[Rule]:
     found: list[Rule] = []
 
     def add(metric: Metric, what: str, holds: Callable[[ir.Table], ir.BooleanColumn]) -> None:
@@ -64,7 +77,7 @@ def _column_rules(name: str, column: Column, data: Data) -> list[Rule]:
             add("validity", f"not {length} values", lambda t: _or_null(t[name], t[name].length() == length))
         return found
     if not column.nullable:
-        add("completeness", "missing", lambda t: t[name].notnull())
+        add("completeness", "missing", lambda t: t[name].notnull() | (t[text_of(name)].notnull() if text else False))
     if column.type == "float":
         add("validity", "infinite", lambda t: _or_null(t[name], t[name].abs() <= LARGEST_64))
     if column.minimum is not None or column.maximum is not None:

@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from stages.cells import cast_cells
+
 MICROSECONDS = 1_000_000
 
 
@@ -41,6 +43,8 @@ def count_steps(paths: list[Path], group: str, time: str, interval_s: float, tol
 
 def _steps(groups: pa.Array, times: pa.Array, last: dict[str, int]) -> np.ndarray:
     """Microseconds of every step that ends in this batch; `last` carries each group's latest time onwards."""
+    if pa.types.is_string(times.type) or pa.types.is_large_string(times.type):
+        times = cast_cells(times, pa.timestamp("us"))
     there = pc.and_(pc.is_valid(groups), pc.is_valid(times))
     coded = pc.cast(groups.filter(there), pa.string()).dictionary_encode()
     codes = coded.indices.to_numpy(zero_copy_only=False)

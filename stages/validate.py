@@ -7,6 +7,7 @@ Writes data/validated/<source>/, data/quarantine/<source>/, reports/quality.json
 from __future__ import annotations
 
 import argparse
+import shutil
 import warnings
 from collections import Counter
 from dataclasses import dataclass, field
@@ -21,7 +22,8 @@ from stages.files import new_directory, write_json
 from stages.params import Params, load, task_folder, where
 from stages.progress import watched
 from stages.quality import METRICS, Counts, Share, judge, table
-from stages.rules import Rule, rules
+from stages.refused import REFUSED, explain, order, write_bad
+from stages.rules import Rule, rules, text_of
 from stages.tables import Engine, parquet_files, settled, write_parquet
 
 if TYPE_CHECKING:
@@ -65,14 +67,15 @@ def check(engine: Engine, name: str, paths: list[Path], earlier: list[Checked], 
     if rows == 0:
         raise ContractError(f"source {name}", "it has no rows", "at least one", "mend the source (collect.sources)")
     empty = [column for column, n in there.items() if n == 0]
+    texts = contracts.text_columns(raw, contract)
     if empty:
-        raise CombinedError([_all_null(name, column, rows) for column in empty])
+        raise CombinedError([_empty(name, column, rows, rows_table, column in texts, params) for column in empty])
 
-    every = rules(data, contract, params.collect.snapshot)
+    every = rules(data, contract, params.collect.snapshot, texts)
     if len(params.collect.sources) > 1:
         every.append(copies.rule(data))
         before = [contracts.kept(source.flagged, source.failing) for source in earlier]
-        rows_table = copies.mark(engine, rows_table, before, data)
+        rows_table = copies.mark(engine, rows_table, before, data, list(contract.columns))
     failing = contracts.broken(rows_table, every)
     flagged = contracts.flagged(rows_table, failing)
     lost = contracts.count_broken(flagged, failing)
@@ -103,7 +106,9 @@ def check(engine: Engine, name: str, paths: list[Path], earlier: list[Checked], 
     return checked
 
 
-def _all_null(source: str, column: str, rows: int) -> ContractError:
+def _empty(source: str, column: str, rows: int, table: ir.Table, text: bool, params: Params) -> ContractError:
+    if text and contracts.examples(table, text_of(column)):
+        return contracts.no_value(source, column, table, params.validation)
     return ContractError(
         f"source {source}, column {column}",
         f"it is missing in all {rows} rows",
@@ -176,8 +181,12 @@ def report(sources: list[Checked], params: Params) -> dict[str, Any]:
     }
 
 
-def refuse_below_thresholds(quality: dict[str, Any], largest_share: float) -> None:
-    """Raise ContractError with a table of what is below its threshold."""
+def refuse_below_thresholds(quality: dict[str, Any], sources: list[Checked], engine: Engine, params: Params) -> None:
+    """Raise ContractError with a table of what is below its threshold, and of the rows that break the contract.
+
+    Those rows are then in .work/refused: the quarantine keeps what the last good run put there.
+    """
+    largest_share = params.validation.quarantine_share
     places = {"overall": quality["overall"], **{f"source {n}": v for n, v in quality["sources"].items()}}
     low = [
         (where, metric, judged[metric]["value"], judged[metric]["threshold"], judged[metric]["worst_columns"])
@@ -186,34 +195,37 @@ def refuse_below_thresholds(quality: dict[str, Any], largest_share: float) -> No
         if not judged[metric]["passed"]
     ]
     quarantine = quality["quarantine"]
-    reasons = "".join(f"\n    {n} row(s): {reason}" for reason, n in sorted(quarantine["reasons"].items()))
+    if not low and quarantine["share"] <= largest_share:
+        return
+    told: dict[str, str] = {}
+    with new_directory(REFUSED) as folder:
+        for s in (s for s in sources if s.quarantined):
+            told = dict(explain(s.name, s.flagged, s.failing, params.data)) | told
+            write_bad(folder / s.name, s.flagged, s.failing, engine, params)
+    reasons = "".join(
+        f"\n    {n} row(s): {reason}{told[reason]}" for reason, n in sorted(quarantine["reasons"].items())
+    )
     remedy = f"mend the source, or the contract in {where('validate')}"
+    remedy += f"; the rows with their reasons lie in {REFUSED}/" if reasons else ""
     if low:
         found = f"quality is below its threshold\n{table(low)}"
         found += f"\n  rows that break the contract:{reasons}" if reasons else ""
         raise ContractError("data/snapshot", found, "every metric at or above its threshold", remedy)
-    if quarantine["share"] > largest_share:
-        found = f"{quarantine['rows']} rows ({quarantine['share']:.2%}) would go to quarantine{reasons}"
-        raise ContractError("data/snapshot", found, f"at most {largest_share:.2%} (quarantine_share)", remedy)
+    found = f"{quarantine['rows']} rows ({quarantine['share']:.2%}) would go to quarantine{reasons}"
+    raise ContractError("data/snapshot", found, f"at most {largest_share:.2%} (quarantine_share)", remedy)
 
 
 def write(sources: list[Checked], engine: Engine, params: Params) -> None:
     """The rows that were kept, and those that were not with the reason, in an order that the data alone decides."""
     import ibis
 
-    contract, data = params.validation, params.data
-    schema = contracts.arrow_schema(contract).append(pa.field("source", pa.string()))
-    bad_schema = contracts.arrow_schema(contract).append(pa.field("reason", pa.string()))
-    first = [data.group] + ([data.time] if data.time else [])
-    order = first + [name for name in contract.columns if name not in first]
+    schema = contracts.arrow_schema(params.validation).append(pa.field("source", pa.string()))
     with new_directory(VALIDATED) as validated, new_directory(QUARANTINE) as quarantine:
         for s in sources:
-            good = contracts.kept(s.flagged, s.failing).mutate(source=ibis.literal(s.name)).order_by(order)
+            good = contracts.kept(s.flagged, s.failing).mutate(source=ibis.literal(s.name)).order_by(order(params))
             batches = watched(engine.stream(good, schema), f"validate {s.name}", s.counts.rows - s.quarantined)
             write_parquet(validated / s.name / "part-00000.parquet", batches, schema)
-            # Written also where no row is: an empty folder is what a killed stage would leave.
-            bad = contracts.reasons(s.flagged, s.failing).order_by([*order, "reason"])
-            write_parquet(quarantine / s.name / "part-00000.parquet", engine.stream(bad, bad_schema), bad_schema)
+            write_bad(quarantine / s.name, s.flagged, s.failing, engine, params)
 
 
 def main() -> None:
@@ -240,7 +252,7 @@ def main() -> None:
         if faults:
             raise CombinedError(faults)
         quality = report(checked, params)
-        refuse_below_thresholds(quality, params.validation.quarantine_share)
+        refuse_below_thresholds(quality, checked, engine, params)
         faults = check_whole(checked, params)
         if faults:
             raise CombinedError(faults)
@@ -253,6 +265,7 @@ def main() -> None:
                 raise CombinedError(faults)
             write(checked, engine, params)
             write_json(QUALITY, quality)
+        shutil.rmtree(REFUSED, ignore_errors=True)
     overall = ", ".join(f"{metric} {judged['value']:.4f}" for metric, judged in quality["overall"].items())
     rows = sum(s.counts.rows for s in checked)
     print(f"validated {rows} rows of {len(checked)} source(s), {quality['quarantine']['rows']} quarantined; {overall}")

@@ -20,6 +20,7 @@ from tests.contract_fixtures import (
     write_rows,
     write_task,
 )
+from tests.requirements import need_program
 
 OUTPUTS = ("data/validated", "data/quarantine", "reports")
 
@@ -78,6 +79,40 @@ def test_rows_that_break_the_contract_are_kept_with_every_reason(
     assert quality["quarantine"]["rows"] == 8
     assert quality["quarantine"]["reasons"]["state: unknown label"] == 2
     assert quality["sources"]["rig"]["validity"]["value"] == pytest.approx(1 - 4 / len(rows))
+
+
+@pytest.mark.parametrize("engine", ["duckdb", pytest.param("pyspark", marks=pytest.mark.slow)])
+def test_a_word_among_numbers_costs_its_row_alone(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    # given columns that are text, for a few cells are no number and no time
+    if engine == "pyspark":
+        need_program("java", "default-jre-headless")
+    rows = series_rows()
+    text = rows.assign(flow=rows["flow"].map(repr), time=rows["time"].astype(str), serial=[" 7", "8.0"] * 300)
+    text.loc[3, "flow"] = "hot"
+    text.loc[5, "time"] = "2026-13-45 00:00:00"
+    text.loc[7, "serial"] = "7.5"
+    text.loc[9, "flow"] = None
+    text.loc[11, "flow"] = "inf"
+    columns = SERIES["validate"]["columns"] | {"serial": {"type": "integer", "nullable": False}}
+    write_task(workspace, SERIES, {"validate.columns": columns}, compute__backend=engine)
+    write_rows(workspace, text)
+    # when
+    assert call_stage("validate", monkeypatch) == 0
+    # then
+    bad = pq.read_table("data/quarantine/rig/part-00000.parquet").to_pandas()
+    assert sorted(bad["reason"]) == [
+        "flow: no number (found 'hot')",
+        "flow: no number (found 'inf')",
+        "serial: no whole number (found '7.5')",
+        "time: no time (found '2026-13-45 00:00:00')",
+    ]
+    kept = pq.read_table("data/validated/rig/part-00000.parquet").to_pandas()
+    expected = rows.drop(index=[3, 5, 7, 11]).reset_index(drop=True)
+    expected.loc[expected["time"] == rows.loc[9, "time"], "flow"] = np.nan
+    pd.testing.assert_frame_equal(kept[expected.columns], expected, check_dtype=False, check_exact=True)
+    assert list(kept["serial"][:2]) == [7, 8]
 
 
 def test_redundant_columns_must_agree_within_their_tolerance(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

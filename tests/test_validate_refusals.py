@@ -33,13 +33,24 @@ def _rename_all(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _words(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows.assign(flow=["broken", *rows["flow"].astype(str)[1:]])
+    return rows.assign(flow=["broken", *["hot"] * (len(rows) - 1)])
+
+
+def _some_words(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.assign(flow=[*rows["flow"].astype(str)[:-40], "a", "b", "c", *["hot"] * 37])
 
 
 BAD: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], list[str]]] = {
     "missing column": (_drop, ["source rig, column flow", "missing", "a column of this name"]),
     "extra column": (_rename_all, ["source rig, column colour", "extra_columns: drop"]),
-    "wrong type": (_words, ["source rig, column flow", "found type string", "type float"]),
+    "wrong type": (_words, ["source rig, column flow", "found type string, such as 'broken', 'hot'", "type float"]),
+    "words among numbers": (
+        _some_words,
+        [
+            "40 row(s): flow: no number; found 'a', 'b', 'c'; first in source rig, run run-09, time 2026-10-01 09:00",
+            "the rows with their reasons lie in .work/refused/",
+        ],
+    ),
     "all-null column": (lambda r: r.assign(flow=np.nan), ["source rig, column flow", "missing in all 600 rows"]),
     "constant column": (lambda r: r.assign(flow=7.0), ["column flow", "it is 7 in every row", "take the channel out"]),
     "duplicate rows": (
@@ -49,7 +60,12 @@ BAD: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], list[str]]] = {
     "unsorted times": (lambda r: r.iloc[::-1], ["consistency", "0.0000", "time: not in order (100.0%)"]),
     "unseen label": (
         lambda r: r.assign(state=r["state"].replace("leak", "burst")),
-        ["validity", "0.5000", "state: unknown label (50.0%)", "300 row(s): state: unknown label"],
+        [
+            "validity",
+            "0.5000",
+            "state: unknown label (50.0%)",
+            "300 row(s): state: unknown label; found 'burst' (known are ok, leak); first in source rig, run run-00",
+        ],
     ),
     "a few unseen labels": (
         lambda r: r.assign(state=["burst"] * 40 + list(r["state"][40:])),
@@ -102,7 +118,7 @@ def test_bad_input_is_refused_and_earlier_outputs_stay(
     for word in words:
         assert word in message
     assert contents(*OUTPUTS) == before
-    assert not Path(".work").exists()
+    assert not list(Path(".work").glob("tables-*"))
 
 
 def test_faults_of_all_columns_and_sources_are_told_at_once(
@@ -174,6 +190,22 @@ def test_a_file_that_is_no_parquet_is_refused(
     # when, then
     assert call_stage("validate", monkeypatch) == 1
     assert "not readable as parquet" in capsys.readouterr().err
+
+
+def test_refused_rows_are_kept_until_a_run_succeeds(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given 40 labels that nobody knows
+    rows = series_rows()
+    write_task(workspace, SERIES)
+    write_rows(workspace, rows.assign(state=["burst"] * 40 + list(rows["state"][40:])))
+    # when
+    assert call_stage("validate", monkeypatch) == 1
+    # then
+    bad = pd.read_parquet(".work/refused/rig/part-00000.parquet")
+    assert set(bad["reason"]) == {"state: unknown label"} and set(bad["state"]) == {"burst"} and len(bad) == 40
+    assert not Path("data/quarantine").exists()
+    write_rows(workspace, rows)
+    assert call_stage("validate", monkeypatch) == 0
+    assert not Path(".work").exists()
 
 
 def test_the_command_line_ends_without_a_traceback(workspace: Path) -> None:

@@ -5,11 +5,13 @@ What cannot be read so stays as it is: the data contract says what is wrong with
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stages.cells import cast_cells
 from stages.params.base import Data
 
 ZONE = r"(Z|[+-]\d{2}(:?\d{2})?)$"
@@ -49,17 +51,25 @@ def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def as_time(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """UTC, in microseconds. A time without a zone is taken as UTC; one text may carry a zone and the next none."""
-    try:
-        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            # finer than microseconds is cut off: RFC 3339 allows any number of digits, Arrow no more than it stores
-            text = pc.replace_substring_regex(pc.utf8_upper(column), r"(\.\d{6})\d+", r"\1")
-            zoned = pc.match_substring_regex(text, ZONE)
-            # a bare date ends like an offset (-01)
-            zoned = pc.and_(zoned, pc.greater(pc.utf8_length(text), 10))
-            with_zone = pc.if_else(zoned, text, None).cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("us"))
-            column = pc.coalesce(with_zone, pc.if_else(zoned, None, text).cast(pa.timestamp("us")))
-        if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
+    text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    return _text_as_time(column) if text else _typed_as_time(column)
+
+
+def _typed_as_time(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
+        with contextlib.suppress(pa.ArrowInvalid):
             return column.cast(pa.timestamp("us"), safe=False)
-    except pa.ArrowInvalid:
-        pass
     return column
+
+
+def _text_as_time(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Times; where a cell is none, text: the others as `2026-01-01 00:00:00.000000`, and that one as it is."""
+    # finer than microseconds is cut off: RFC 3339 allows any number of digits, Arrow no more than it stores
+    text = pc.replace_substring_regex(pc.utf8_upper(column), r"(\.\d{6})\d+", r"\1").combine_chunks()
+    # a bare date ends like an offset (-01)
+    zoned = pc.and_(pc.match_substring_regex(text, ZONE), pc.greater(pc.utf8_length(text), 10))
+    with_zone = cast_cells(pc.if_else(zoned, text, None), pa.timestamp("us", "UTC")).cast(pa.timestamp("us"))
+    times = pc.coalesce(with_zone, cast_cells(pc.if_else(zoned, None, text), pa.timestamp("us")))
+    if times.null_count == column.null_count:
+        return pa.chunked_array([times])
+    return pc.coalesce(times.cast(pa.string()), column)

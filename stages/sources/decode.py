@@ -36,7 +36,7 @@ def tables(folder: Path, files: Files, context: Context) -> Iterator[pa.Table]:
         for name in chosen:
             _refuse_page(folder / name, name, context)
             for table in _read(folder / name, name, files.format, context):
-                yield _with_path(table, name, files, context)
+                yield _with_path(table, name, files, context).replace_schema_metadata({"file": name})
         return
     yield from _samples(folder, chosen, files, context)
 

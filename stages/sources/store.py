@@ -13,6 +13,7 @@ from stages.sources.raw import Context
 
 ROWS_PER_GROUP = 1 << 17
 BYTES_PER_GROUP = 64 << 20
+FILE = b"file"  # of a table's metadata: which file it came from
 
 
 def write_tables(tables: Iterable[pa.Table], folder: Path, context: Context) -> int:
@@ -40,26 +41,38 @@ def _lay_aside(tables: Iterable[pa.Table], aside: Path, context: Context) -> tup
     parts: list[Path] = []
     for table in tables:
         _go_on(context)
-        schema = table.schema.remove_metadata() if schema is None else _unify(schema, table.schema, context)
+        file = (table.schema.metadata or {}).get(FILE, b"").decode()
+        table = table.replace_schema_metadata(None)
+        schema = table.schema if schema is None else _unify(schema, table.schema, file, context)
         parts.append(aside / f"{len(parts):08d}.arrow")
         with pa.OSFile(str(parts[-1]), "wb") as stream, pa.ipc.new_file(stream, table.schema) as writer:
             writer.write_table(table, max_chunksize=ROWS_PER_GROUP)
     return schema, parts
 
 
-def _unify(schema: pa.Schema, other: pa.Schema, context: Context) -> pa.Schema:
+def _unify(schema: pa.Schema, other: pa.Schema, file: str, context: Context) -> pa.Schema:
+    """What holds both. A column of numbers or times that is text in another file is text: the contract, which reads
+    it, sends the cells that are none to quarantine.
+    """
+    here = f" in {file}" if file else ""
     if sorted(schema.names) != sorted(other.names):
         raise context.error(
-            f"its files differ in columns: {', '.join(schema.names)} and then {', '.join(other.names)}",
+            f"its files differ in columns: {', '.join(schema.names)} and then{here} {', '.join(other.names)}",
             "the same columns in every file",
             "name the ones that all have (`columns:`), or select fewer files",
         )
+    return pa.schema([_unify_field(field, other.field(field.name), here, context) for field in schema])
+
+
+def _unify_field(field: pa.Field, other: pa.Field, here: str, context: Context) -> pa.Field:
+    text = [pa.types.is_string(f.type) or pa.types.is_large_string(f.type) for f in (field, other)]
+    if any(text) and not any(pa.types.is_nested(f.type) or pa.types.is_binary(f.type) for f in (field, other)):
+        return pa.field(field.name, pa.string())
     try:
-        return pa.unify_schemas([schema, other.remove_metadata()], promote_options="permissive")
-    except pa.ArrowException as error:
-        raise context.error(
-            f"its files differ in types ({error})", "the same types in every file", "mend the file that differs"
-        ) from None
+        return pa.unify_schemas([pa.schema([field]), pa.schema([other])], promote_options="permissive").field(0)
+    except pa.ArrowException:
+        found = f"its files differ in types: column {field.name} is {field.type} and then{here} {other.type}"
+        raise context.error(found, "the same types in every file", "mend the file that differs") from None
 
 
 def _write(parts: list[Path], schema: pa.Schema, path: Path, context: Context) -> int:
