@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ else:
 
 DEFAULT_FILE = Path("/etc/edge-agent/config.toml")
 SCHEMA_FILE = Path(__file__).with_name("config.schema.json")
+LAST_PORT = 65535
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ def load(path: Path = DEFAULT_FILE) -> Config:
         raise ConfigurationError(
             str(path), error.strerror or str(error), "a readable file", "name one: edge-agent --config FILE ..."
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(str(path), f"not TOML in UTF-8 ({error})", "TOML 1.0", "mend it") from None
     return of(value, str(path))
 
@@ -179,13 +181,25 @@ def of(value: Mapping[str, Any], where: str = "configuration") -> Config:
     """The configuration that a mapping of blocks describes. Raises ConfigurationError."""
     validator = Draft202012Validator(json.loads(SCHEMA_FILE.read_text(encoding="utf-8")))
     faults = sorted(validator.iter_errors(value), key=lambda fault: [str(part) for part in fault.absolute_path])
-    if faults:
-        lines = [f"  {'.'.join(map(str, fault.absolute_path)) or 'file'}: {fault.message}" for fault in faults]
+    lines = [f"  {'.'.join(map(str, fault.absolute_path)) or 'file'}: {fault.message}" for fault in faults]
+    lines = lines or [f"  {fault}" for fault in _beyond_schema(value)]
+    if lines:
         raise ConfigurationError(
-            where, "\n".join([f"{len(faults)} fault(s)", *lines]), f"what {SCHEMA_FILE.name} says", "mend them"
+            where, "\n".join([f"{len(lines)} fault(s)", *lines]), f"what {SCHEMA_FILE.name} says", "mend them"
         )
     blocks = {name: _BLOCKS[name](**_frozen(block)) for name, block in value.items()}
     return Config(**blocks)
+
+
+def _beyond_schema(value: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Faults of values of the right types that JSON Schema has no words for."""
+    for block, content in value.items():
+        for name, item in content.items():
+            # TOML has nan, which is neither above nor below any limit.
+            if isinstance(item, float) and not math.isfinite(item):
+                yield f"{block}.{name}: {item} is no finite number"
+            elif name.endswith("listen") and item and int(item.rpartition(":")[2][:9]) > LAST_PORT:
+                yield f"{block}.{name}: {item[:80]!r} names no port: at most {LAST_PORT}"
 
 
 def _frozen(block: Mapping[str, Any]) -> dict[str, Any]:
