@@ -173,7 +173,7 @@ def test_the_queue_is_bounded_and_a_probe_passes_it(tmp_path: Path) -> None:
         asked = [asyncio.ensure_future(engine.predict(samples(1))) for _ in range(4)]
         probe = asyncio.ensure_future(engine.probe())
         await until(backend.entered)
-        with pytest.raises(OverloadedError, match="5 samples wait; at most 4"):
+        with pytest.raises(OverloadedError, match="4 samples wait; at most 4"):
             await engine.predict(samples(1))
         backend.go.set()
         await asyncio.gather(*asked)
@@ -202,7 +202,7 @@ def test_a_broken_model_fails_only_its_own_requests(settings: Config, loaded: Lo
 
     async def main() -> None:
         engine = Engine(settings.serve)
-        engine.failure_observers.append(lambda error, loaded: failed.append((type(error), loaded.release)))
+        engine.failure_observers.append(lambda error, loaded, _: failed.append((type(error), loaded.release)))
         await engine.swap(behaving(loaded, backend))
         xs = [samples(1), samples(1), poison, samples(1)]
         asked = [asyncio.ensure_future(engine.predict(x)) for x in xs]
@@ -295,7 +295,7 @@ def test_a_model_that_hangs_is_left_behind(tmp_path: Path) -> None:
         engine = Engine(settings.serve)
         await engine.swap(behaving(loaded, hanging))
         failed: list[Any] = []
-        engine.failure_observers.append(lambda error, loaded: failed.append(type(error)))
+        engine.failure_observers.append(lambda error, loaded, _: failed.append(type(error)))
         lost = asyncio.ensure_future(engine.predict(samples(1)))
         await until(hanging.entered)
         behind = asyncio.ensure_future(engine.predict(samples(1)))

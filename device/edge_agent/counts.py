@@ -104,10 +104,10 @@ class Counts:
         if tally is not None:
             tally.add(x, probabilities, latency_s)
 
-    def _failed(self, error: InferenceError, loaded: Loaded) -> None:
+    def _failed(self, error: InferenceError, loaded: Loaded, samples: int) -> None:
         tally = self._of(loaded)
         if tally is not None:
-            tally.fail(REASONS.get(type(error), "model"))
+            tally.fail(REASONS.get(type(error), "model"), samples)
 
     def answered(self, answer: Answer) -> list[str]:
         """Remember the predictions of an answer until their labels come; their ids, one per sample.

@@ -7,10 +7,7 @@ requests: what was accepted before is answered by the old one, what comes after 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import queue
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,9 +17,23 @@ import numpy as np
 
 from edge_agent.config import Serve
 from edge_agent.loading import Loaded, load
-from edge_agent.runtime import InferenceError, ModelError
+from edge_agent.runtime import InferenceError, InputError, ModelError, OutputError
+from edge_agent.worker import Answer, Job, Outcome, Worker
 
-__all__ = ["Answer", "Engine", "Loaded", "NotLoadedError", "OverloadedError", "Probe", "TimedOutError", "load"]
+__all__ = [
+    "Answer",
+    "Engine",
+    "Loaded",
+    "NotLoadedError",
+    "OverloadedError",
+    "Probe",
+    "TimedOutError",
+    "TooManyError",
+    "load",
+]
+
+# An input this many times the largest of the golden samples is none that the model was built for.
+FAR = 1000
 
 log = logging.getLogger(__name__)
 
@@ -35,32 +46,12 @@ class OverloadedError(InferenceError):
     """More is asked than the model answers: too many samples wait, or one has waited too long."""
 
 
+class TooManyError(InferenceError):
+    """One request has more samples than may wait at all."""
+
+
 class TimedOutError(ModelError):
     """The model was given the samples and did not answer in time."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """probabilities: float32 [B, classes]. `latency_s`: the model's run, shared by what was run together;
-    `queue_s`: the wait before it.
-    """
-
-    probabilities: np.ndarray
-    loaded: Loaded
-    latency_s: float
-    queue_s: float
-
-    @property
-    def release(self) -> str:
-        return self.loaded.release
-
-    @property
-    def target(self) -> str:
-        return self.loaded.target
-
-    @property
-    def sha256(self) -> str:
-        return self.loaded.sha256
 
 
 @dataclass(frozen=True)
@@ -77,118 +68,20 @@ class Probe:
         return self.difference <= self.tolerance
 
 
-@dataclass(eq=False)
-class _Job:
-    x: np.ndarray
-    future: asyncio.Future[Answer]
-    probe: bool
-    waiting_since: float
-    started: bool = False
-
-
-Outcome = tuple[_Job, "np.ndarray | InferenceError", float, float]
-
-
-class _Worker:
-    """The thread of one loaded release. `waiting`: samples accepted and not yet answered; only the loop touches it."""
-
-    def __init__(self, loaded: Loaded, batch: int, deliver: Callable[[_Worker, list[Outcome]], None]) -> None:
-        self.loaded = loaded
-        self.waiting = 0
-        self.watched = False  # a timer runs that ends what waits too long
-        self.jobs: dict[int, _Job] = {}
-        self._batch = batch if loaded.model.batch is None else 1
-        self._deliver = deliver
-        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._loop = asyncio.get_running_loop()
-        self.drained: asyncio.Future[None] = self._loop.create_future()
-        # A daemon: a model that hangs must not keep the process from ending.
-        threading.Thread(target=self._run, name=f"inference {loaded.release}", daemon=True).start()
-
-    def put(self, job: _Job) -> None:
-        self.waiting += len(job.x)
-        self.jobs[id(job)] = job
-        self._queue.put(job)
-
-    def end(self) -> None:
-        """Take no more; `drained` is set when all that was put before is answered."""
-        self._queue.put(None)
-
-    def _run(self) -> None:
-        held: _Job | None = None
-        going = True
-        while going or held:
-            job = held or self._queue.get()
-            held = None
-            if job is None:
-                break
-            together, samples = [job], len(job.x)
-            # What waits is taken along, up to the batch; nothing waits for more to come.
-            while going and samples < self._batch:
-                try:
-                    following = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                if following is None:
-                    going = False
-                elif samples + len(following.x) > self._batch:
-                    held = following
-                    break
-                else:
-                    together.append(following)
-                    samples += len(following.x)
-            self._hand_over(self._deliver, self, self._answer(together))
-        self._hand_over(self._set_drained)
-
-    def _hand_over(self, call: Callable[..., None], *values: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for the answer any more
-            self._loop.call_soon_threadsafe(call, *values)
-
-    def _set_drained(self) -> None:
-        if not self.drained.done():
-            self.drained.set_result(None)
-
-    def _answer(self, together: list[_Job]) -> list[Outcome]:
-        # Nobody waits any more for what has waited too long; the loop alone ends a future, here it is only looked at.
-        gone = [job for job in together if job.future.done()]
-        jobs = [job for job in together if job not in gone] if gone else together
-        outcomes: list[Outcome] = [(job, OverloadedError("given up"), 0.0, 0.0) for job in gone]
-        if not jobs:
-            return outcomes
-        for job in jobs:
-            job.started = True
-        started = time.perf_counter()
-        try:
-            x = jobs[0].x if len(jobs) == 1 else np.concatenate([job.x for job in jobs])
-            probabilities = self.loaded.model.predict(x)
-        except Exception as error:  # whatever a model does, its thread goes on
-            if len(jobs) > 1:  # only the request that the model fails for shall fail
-                return outcomes + [outcome for job in jobs for outcome in self._answer([job])]
-            failure = error if isinstance(error, InferenceError) else ModelError(f"{type(error).__name__}: {error}")
-            return [*outcomes, (jobs[0], failure, time.perf_counter() - started, started - jobs[0].waiting_since)]
-        latency = time.perf_counter() - started
-        row = 0
-        for job in jobs:
-            own = probabilities[row : row + len(job.x)]
-            outcomes.append((job, own, latency, started - job.waiting_since))
-            row += len(job.x)
-        return outcomes
-
-
 class Engine:
     """One per service; all methods belong to the event loop's thread.
 
     `observers` see every answer before its requester does: hook(x [B, *shape], probabilities [B, classes], latency_s,
-    loaded). `failure_observers`: hook(error, loaded). `swap_observers`: hook(loaded), when a release takes over.
-    Probes are shown to none of them.
+    loaded). `failure_observers`: hook(error, loaded, samples). `swap_observers`: hook(loaded), when a release takes
+    over. Probes are shown to none of them.
     """
 
     def __init__(self, config: Serve) -> None:
         self.observers: list[Callable[[np.ndarray, np.ndarray, float, Loaded], None]] = []
-        self.failure_observers: list[Callable[[InferenceError, Loaded], None]] = []
+        self.failure_observers: list[Callable[[InferenceError, Loaded, int], None]] = []
         self.swap_observers: list[Callable[[Loaded], None]] = []
         self._config = config
-        self._worker: _Worker | None = None
+        self._worker: Worker | None = None
         self._probes = 0
 
     @property
@@ -197,22 +90,48 @@ class Engine:
 
     @property
     def waiting(self) -> int:
-        """Samples accepted and not yet answered."""
+        """Samples of requests that are accepted and not yet answered."""
         return self._worker.waiting if self._worker else 0
 
     async def predict(self, x: np.ndarray) -> Answer:
         """Probabilities of samples in raw units, float32 [B, *shape].
 
-        Raises InputError before anything is queued, NotLoadedError, OverloadedError; ModelError and OutputError are
-        the model's fault. Takes at most `serve.request_timeout_s`.
+        Raises InputError before anything is queued, and where the model has no finite answer to values far from all
+        that it was built for; NotLoadedError, OverloadedError, TooManyError; ModelError and OutputError are the
+        model's fault. Takes at most `serve.request_timeout_s`, and as long again for a golden sample.
         """
         worker = self._worker
         if worker is None:
             raise NotLoadedError("no release is loaded")
         worker.loaded.model.check_input(x)
-        if worker.waiting >= self._config.queue:
-            raise OverloadedError(f"{worker.waiting} samples wait; at most {self._config.queue} may")
-        return await self._ask(worker, x, probe=False)
+        most = self._config.queue
+        if len(x) > most:
+            raise TooManyError(f"found {len(x)} samples, expected at most {most} in one request")
+        if worker.waiting + len(x) > most:
+            raise OverloadedError(f"{worker.waiting} samples wait; at most {most} may")
+        try:
+            return await self._ask(worker, x, probe=False)
+        except OutputError as error:
+            if _far(worker.loaded, x) is None:
+                raise
+            await self._blame(worker, x, error)
+            raise
+
+    async def _blame(self, worker: Worker, x: np.ndarray, error: OutputError) -> None:
+        """Raises InputError where the model still answers a golden sample as it should: the input is at fault, and
+        one client's value must not stand against the release. Else it is the model's failure.
+        """
+        try:
+            sound = (
+                worker is not self._worker
+                or (await asyncio.wait_for(self._probe(worker), self._config.request_timeout_s)).passed
+            )
+        except (InferenceError, asyncio.TimeoutError):
+            sound = False
+        if sound:
+            raise InputError(f"the model has no finite answer to this input: {_far(worker.loaded, x)}") from None
+        for hook in self.failure_observers:
+            _call(hook, error, worker.loaded, len(x))
 
     async def probe(self) -> Probe:
         """The next golden sample, through the same queue and thread as requests, for as long as that takes. Raises
@@ -221,6 +140,9 @@ class Engine:
         worker = self._worker
         if worker is None:
             raise NotLoadedError("no release is loaded")
+        return await self._probe(worker)
+
+    async def _probe(self, worker: Worker) -> Probe:
         loaded = worker.loaded
         row = self._probes % len(loaded.golden_inputs)
         self._probes += 1
@@ -233,10 +155,10 @@ class Engine:
         accepted, or has not within `serve.request_timeout_s`: then what it left fails with ModelError.
         """
         old = self._worker
-        self._worker = _Worker(loaded, self._config.batch, self._delivered) if loaded else None
+        self._worker = Worker(loaded, self._config.batch, self._delivered) if loaded else None
         if loaded:
             for hook in self.swap_observers:
-                hook(loaded)
+                _call(hook, loaded)
         if old is None:
             return
         old.end()
@@ -245,21 +167,21 @@ class Engine:
         except asyncio.TimeoutError:
             log.error("release %s hangs; it is left behind", old.loaded.release)
             failure = ModelError("the model hangs")
-            self._delivered(old, [(job, failure, 0.0, 0.0) for job in list(old.jobs.values())])
+            self._delivered(old, [(job, failure) for job in list(old.jobs.values())])
 
     async def close(self) -> None:
         await self.swap(None)
 
-    async def _ask(self, worker: _Worker, x: np.ndarray, *, probe: bool) -> Answer:
+    async def _ask(self, worker: Worker, x: np.ndarray, *, probe: bool) -> Answer:
         loop = asyncio.get_running_loop()
-        job = _Job(x, loop.create_future(), probe, time.perf_counter())
+        job = Job(x, loop.create_future(), probe, time.perf_counter())
         worker.put(job)
         if not worker.watched:
             worker.watched = True
             loop.call_later(self._config.request_timeout_s, self._end_late, worker)
         return await job.future
 
-    def _end_late(self, worker: _Worker) -> None:
+    def _end_late(self, worker: Worker) -> None:
         """End what has waited too long, and look again when the next one has: one timer for all costs least."""
         limit_s, now = self._config.request_timeout_s, time.perf_counter()
         waiting = [job for job in worker.jobs.values() if not job.probe and not job.future.done()]
@@ -271,35 +193,49 @@ class Engine:
             left_s = limit_s - (now - waiting[len(late)].waiting_since)  # in the order in which they came
             asyncio.get_running_loop().call_later(left_s, self._end_late, worker)
 
-    def _end(self, worker: _Worker, job: _Job) -> None:
-        limit = f"{self._config.request_timeout_s:g} s"
-        error: InferenceError = OverloadedError(f"the model was busy with others for {limit}")
-        if job.started:
-            error = TimedOutError(f"no answer within {limit}")
+    def _end(self, worker: Worker, job: Job) -> None:
+        limit_s = self._config.request_timeout_s
+        error: InferenceError = OverloadedError(
+            f"the model was busy with others for {limit_s:g} s"
+            if job.started is None
+            else f"{job.rows} of {len(job.x)} samples were answered within {limit_s:g} s; ask for fewer at once"
+        )
+        # Busy is a model that finishes turns, if too few of them: it fails where one turn takes most of the time.
+        running = worker.running_since
+        if job.started is not None and running is not None and time.perf_counter() - running > limit_s / 2:
+            error = TimedOutError(f"no answer within {limit_s:g} s")
             for hook in self.failure_observers:
-                _call(hook, error, worker.loaded)
+                _call(hook, error, worker.loaded, len(job.x))
         job.future.set_exception(error)
 
-    def _delivered(self, worker: _Worker, outcomes: list[Outcome]) -> None:
-        for job, result, latency, waited in outcomes:
+    def _delivered(self, worker: Worker, outcomes: list[Outcome]) -> None:
+        for job, result in outcomes:
             if worker.jobs.pop(id(job), None) is None:
                 continue  # it was given up
-            worker.waiting -= len(job.x)
+            worker.waiting -= 0 if job.probe else len(job.x)
             if job.future.done():
                 continue  # whoever asked has gone
             if isinstance(result, InferenceError):
-                for hook in [] if job.probe else self.failure_observers:
-                    _call(hook, result, worker.loaded)
+                # Whose fault it is where the input is far from all that is known, `predict` finds out.
+                undecided = isinstance(result, OutputError) and _far(worker.loaded, job.x) is not None
+                for hook in [] if job.probe or undecided else self.failure_observers:
+                    _call(hook, result, worker.loaded, len(job.x))
                 job.future.set_exception(result)
             else:
                 for seen in [] if job.probe else self.observers:
-                    _call(seen, job.x, result, latency, worker.loaded)
-                job.future.set_result(Answer(result, worker.loaded, latency, waited))
+                    _call(seen, job.x, result, job.latency_s, worker.loaded)
+                job.future.set_result(Answer(result, worker.loaded, job.latency_s, job.queue_s))
+
+
+def _far(loaded: Loaded, x: np.ndarray) -> str | None:
+    """What is found and expected, where values of `x` are far from those of the golden samples."""
+    found, known = (float(np.abs(values).max()) for values in (x, loaded.golden_inputs))
+    return f"found a value of {found:.3g}, expected at most about {known:.3g}" if found > FAR * known else None
 
 
 def _call(hook: Callable[..., None], *values: Any) -> None:
-    """An observer that fails costs nobody an answer."""
+    """An observer that fails costs nobody an answer, and no release its turn."""
     try:
         hook(*values)
     except Exception:
-        log.exception("an observer of predictions failed")
+        log.exception("an observer of the engine failed")

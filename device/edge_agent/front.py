@@ -12,7 +12,7 @@ from edge_agent.bodies import RefusedError
 from edge_agent.capture import Capture
 from edge_agent.config import Config
 from edge_agent.counts import Counts, UnknownClassError, UnknownPredictionError
-from edge_agent.engine import Answer, Engine, NotLoadedError, OverloadedError
+from edge_agent.engine import Answer, Engine, NotLoadedError, OverloadedError, TooManyError
 from edge_agent.runtime import InferenceError, InputError
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,8 @@ class Front:
             answer = await self.engine.predict(x)
         except OverloadedError as error:
             raise RefusedError(429, str(error), headers={"Retry-After": "1"}) from None
+        except TooManyError as error:
+            raise RefusedError(413, str(error)) from None
         except InputError as error:
             raise RefusedError(422, str(error)) from None
         except NotLoadedError:

@@ -20,9 +20,10 @@ IDLE_PROBE_S = 5.0  # between golden samples when nothing is on trial
 
 @dataclass
 class Watch:
-    """What is seen of the loaded release, in seconds of a clock that nobody sets. `alive`: its last answer, or 0."""
+    """What is seen of `loaded`, in seconds of a clock that nobody sets. `alive`: its last answer, or 0."""
 
-    loaded: float
+    loaded: Loaded | None
+    since: float
     unhealthy: float
     alive: float
     answered: int = 0
@@ -31,12 +32,12 @@ class Watch:
 
     @property
     def silent_s(self) -> float:
-        return time.monotonic() - max(self.alive, self.loaded)
+        return time.monotonic() - max(self.alive, self.since)
 
     @staticmethod
-    def now() -> Watch:
+    def now(loaded: Loaded | None) -> Watch:
         moment = time.monotonic()
-        return Watch(moment, moment, 0.0)
+        return Watch(loaded, moment, moment, 0.0)
 
 
 class Health:
@@ -44,7 +45,7 @@ class Health:
 
     def __init__(self, engine: Engine, hang_s: float, error_share: float) -> None:
         self._engine, self._hang_s, self._error_share = engine, hang_s, error_share
-        self._watch = Watch.now()
+        self._watch = Watch.now(None)
         self._taken_over = asyncio.Event()
         engine.swap_observers.append(self._swapped)
         engine.observers.append(self._answered)
@@ -52,7 +53,7 @@ class Health:
 
     def seen(self) -> trial.Seen:
         now, watch = time.monotonic(), self._watch
-        return trial.Seen(now - watch.loaded, now - watch.unhealthy, watch.answered, watch.errors, watch.wrong)
+        return trial.Seen(now - watch.since, now - watch.unhealthy, watch.answered, watch.errors, watch.wrong)
 
     def healthy(self) -> tuple[bool, str]:
         """Whether the loaded release does what it should, and if not why."""
@@ -62,7 +63,7 @@ class Health:
             return False, watch.wrong
         if not watch.answered:
             return False, "no golden sample answered yet"
-        if watch.errors > self._error_share * total:
+        if watch.errors >= trial.ERRORS and watch.errors > self._error_share * total:
             return False, f"{watch.errors} of {total} inferences failed"
         return True, "healthy"
 
@@ -72,14 +73,18 @@ class Health:
         return self._watch.silent_s
 
     def _swapped(self, loaded: Loaded) -> None:
-        self._watch = Watch.now()
+        self._watch = Watch.now(loaded)
         self._taken_over.set()
 
     def _answered(self, x: Any, probabilities: Any, latency_s: float, loaded: Loaded) -> None:
+        if loaded is not self._watch.loaded:
+            return  # the release before answers what it had accepted
         self._watch.answered += 1
         self._watch.alive = time.monotonic()
 
-    def _failed(self, error: InferenceError, loaded: Loaded) -> None:
+    def _failed(self, error: InferenceError, loaded: Loaded, samples: int) -> None:
+        if loaded is not self._watch.loaded:
+            return
         self._watch.errors += 1  # no sign of life: one that came too late is an error too
         self._watch.unhealthy = time.monotonic()
 

@@ -85,7 +85,7 @@ def _release(tally: Tally) -> Iterator[Metric]:
     inferences.add_metric(which, tally.inferences)
     yield inferences
     yield _counters(
-        "inference_errors", "Requests that the model failed.", "reason", {r: tally.errors.get(r, 0) for r in REASONS}
+        "inference_errors", "Samples that the model failed.", "reason", {r: tally.errors.get(r, 0) for r in REASONS}
     )
     yield _histogram("inference_duration_seconds", "Time of the model's run for a request.", tally.latency)
     yield _histogram("queue_duration_seconds", "Time that a request waited for the model.", tally.queue)

@@ -127,8 +127,9 @@ class Tally:
         first = x[:, None] if self._channel is None else np.moveaxis(x, self._channel, 1)
         return self.bins.find(features(first)[:, self._columns])
 
-    def fail(self, reason: str) -> None:
-        self.errors[reason] = self.errors.get(reason, 0) + 1
+    def fail(self, reason: str, samples: int) -> None:
+        """One request of so many samples that the model failed: samples, as `inferences` are."""
+        self.errors[reason] = self.errors.get(reason, 0) + samples
 
     def judge(self, label: str, *, correct: bool, count: int = 1) -> None:
         """The true class of a prediction came; `count` -1 takes one back that was another."""

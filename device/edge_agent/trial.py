@@ -8,6 +8,9 @@ from typing import Literal
 from edge_agent.config import TrialRules
 from edge_agent.state import State
 
+# A share of errors is judged from this many on: one request that nobody else sends says little about a release.
+ERRORS = 5
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -52,8 +55,8 @@ def decide(rules: TrialRules, seen: Seen) -> Decision:
     if seen.wrong:
         return Decision("back", seen.wrong)
     total = seen.answered + seen.errors
-    # One error among the first few answers says little about a share of 1%: enough answers first.
-    if seen.errors and total >= max(rules.inferences, 1) and seen.errors > rules.error_share * total:
+    # A few errors among the first answers say little about a share of 1%: enough of both first.
+    if seen.errors >= ERRORS and total >= max(rules.inferences, 1) and seen.errors > rules.error_share * total:
         return Decision(
             "back", f"{seen.errors} of {total} inferences failed, more than {rules.error_share:.3g} of them"
         )
