@@ -43,7 +43,26 @@ def test_a_switch_is_a_trial_until_it_is_confirmed() -> None:
 
     assert (switched.current, switched.previous, switched.trial) == (TWO, ONE, Trial(TWO, NOW))
     assert switched.started().started().trial == Trial(TWO, NOW, starts=2)
-    assert switched.confirmed() == State(TWO, ONE, None, CONFIRMED.bad, NOW)
+    assert switched.confirmed() == State(TWO, ONE, None, CONFIRMED.bad, NOW, ("pump@0.9.0", ONE))
+
+
+def test_what_was_confirmed_here_is_remembered_until_it_is_bad() -> None:
+    three = CONFIRMED.switched(TWO, NOW).confirmed().switched(THREE, NOW)
+
+    assert (three.previous, three.proven) == (TWO, ("pump@0.9.0", ONE, TWO))
+    assert [three.ran(release) for release in (ONE, TWO, THREE)] == [True, True, False]
+    back = three.confirmed().rolled_back("wrong answers")
+    assert not back.ran(THREE)
+    assert not back.forgotten(THREE).ran(THREE), "what failed has to prove itself again"
+
+
+def test_a_state_from_before_releases_were_remembered_is_read(layout: Layout) -> None:
+    layout.state.mkdir(parents=True)
+    old = {"current": ONE, "previous": None, "trial": None, "bad": {}, "trusted_time": None, "schema_version": 1}
+    layout.state_file.write_text(json.dumps(old))
+
+    assert state.load(layout) == State(current=ONE)
+    assert State(current=ONE).switched(TWO, NOW).ran(ONE)
 
 
 def test_going_back_remembers_why_and_runs_what_was_confirmed() -> None:
@@ -70,6 +89,8 @@ def test_nobody_goes_back_to_a_release_that_was_never_confirmed() -> None:
         '{"schema_version": 1, "current": null, "previous": null, "trial": null, "bad": [], "trusted_time": null}',
         '{"schema_version": 1, "current": null, "trial": {"release": "pump@1.0.0", "since": "x", "starts": 1}}',
         '{"schema_version": 1, "trial": null, "colour": "red"}',
+        '{"schema_version": 1, "trial": null, "proven": "pump@1.0.0"}',
+        '{"schema_version": 1, "trial": null, "proven": [1]}',
         "\x00" * 100,
     ],
 )

@@ -183,20 +183,20 @@ def _run(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def _operate(options: argparse.Namespace, config: Any) -> Iterator[dict[str, Any]]:
-    from edge_agent import operations
+    from edge_agent import operations, switching
     from edge_agent.progress import Progress
 
     progress = Progress(sys.stderr)
     if options.command == "install":
         yield operations.install(config, options.release, progress.bytes, progress.say)
     elif options.command == "activate":
-        yield operations.activate(config, options.release, not options.no_selftest, progress.say)
+        yield switching.activate(config, options.release, not options.no_selftest, progress.say)
     elif options.command == "deploy":
         yield operations.deploy(config, options.release, not options.no_selftest, progress.bytes, progress.say)
     elif options.command == "confirm":
         yield operations.confirm(config, options.release, options.force)
     elif options.command == "rollback":
-        yield operations.rollback(config, options.to, options.reason)
+        yield switching.rollback(config, options.to, options.reason, progress.say)
     elif options.command == "report":
         yield operations.report(config)
     elif options.command == "verify":

@@ -15,24 +15,10 @@ from edge_agent.config import Config
 from edge_agent.errors import AgentError, NoReleaseError, ServiceError, TrialError
 from edge_agent.faults import point
 from edge_agent.progress import size
-from edge_agent.state import State
+from edge_agent.switching import activate, fitting, reconcile, refuse_bad
 
 Result = dict[str, Any]
 Say = Callable[[str], None]
-
-# The service answers once the model is loaded and requests go to it; a large model takes its time.
-RECONCILE_S = 120.0
-
-
-def refuse_bad(known: State, release: str) -> None:
-    """Raises TrialError for a release that failed here before."""
-    if release in known.bad:
-        raise TrialError(
-            release,
-            f"failed on this device: {known.bad[release]}",
-            "a release that has not",
-            f"install another version, or once the cause is gone: edge-agent forget {release}",
-        )
 
 
 def install(
@@ -63,7 +49,7 @@ def install(
             archive.unlink()
         current = state.load(layout).current
     if changed and current == release:  # it was damaged: the service may have nothing to serve
-        _reconcile(config)
+        reconcile(config)
     return {
         "release": release,
         "changed": changed,
@@ -82,58 +68,6 @@ def _trusted(config: Config, reference: datetime) -> None:
             state.save(config.layout, dataclasses.replace(known, trusted_time=text))
 
 
-def activate(config: Config, release: str, selftest: bool = True, say: Say = lambda text: None) -> Result:
-    """Self-test a release, switch to it, on trial, and wait until the service answers with it."""
-    layout = config.layout
-    with state.locked(layout):
-        known = state.load(layout)
-        if known.current == release:
-            service = _reconcile(config)
-            return {
-                "release": release,
-                "changed": False,
-                "previous": known.previous,
-                "trial": known.trial is not None,
-                "service": service,
-                "selftest": None,
-            }
-        refuse_bad(known, release)
-        target = _fitting(config, release)
-        tested = None
-        if selftest:
-            from edge_agent import selftest as selftests
-
-            say(f"self-test of {target}")
-            tested = selftests.run(config, release, target)
-        say("switching")
-        point("activate.before_switch")
-        switched = known.switched(release, state.now())
-        state.save(layout, switched)
-        point("activate.after_switch")
-        point("activate.before_notify")
-        try:
-            service = _reconcile(config)
-        except ServiceError as error:
-            error_now = f"{error.found}; {release} is current, on trial: the service goes back unless it proves itself"
-            raise ServiceError(error.where, error_now, error.expected, error.remedy) from None
-        point("activate.after_notify")
-        if service["error"]:
-            reason = f"the service could not load it: {service['error']}"
-            state.save(layout, switched.rolled_back(reason))
-            _reconcile(config)
-            raise TrialError(
-                release, reason, "a model that loads", f"went back to {switched.previous or 'no release'}; see the log"
-            )
-    return {
-        "release": release,
-        "changed": True,
-        "previous": switched.previous,
-        "trial": True,
-        "service": service,
-        "selftest": tested,
-    }
-
-
 def deploy(
     config: Config,
     release: str,
@@ -150,21 +84,6 @@ def deploy(
         "installed": installed["changed"],
         "sha256": installed["sha256"],
     }
-
-
-def _fitting(config: Config, release: str) -> str:
-    """The target of an installed, undamaged release for this device. Raises TrustError, NoReleaseError, FitError."""
-    from edge_agent import fit, slots
-
-    return fit.check(config, slots.check(config.layout, release), None)
-
-
-def _reconcile(config: Config) -> Result:
-    """What the service loaded after it was asked to follow state.json: {running, loaded, error}."""
-    answer = control.call(config.layout, "POST", "/reconcile", timeout_s=RECONCILE_S)
-    if answer is None:
-        return {"running": False, "loaded": None, "error": None}
-    return {"running": True, "loaded": answer["loaded"], "error": answer["error"]}
 
 
 def confirm(config: Config, release: str | None = None, force: bool = False) -> Result:
@@ -203,36 +122,6 @@ def _healthy(config: Config, release: str) -> None:
         raise ServiceError("the service", f"has loaded {loaded or 'no release'}", release, "see: edge-agent status")
     if not found["healthy"]:
         raise TrialError(release, found["reason"], "a healthy release", "wait, or go back: edge-agent rollback")
-
-
-def rollback(config: Config, to: str | None = None, reason: str | None = None) -> Result:
-    """Go back to the previous release, or to another installed one. Needs no network, and the repository no say."""
-    from edge_agent import slots
-
-    layout = config.layout
-    with state.locked(layout):
-        known = state.load(layout)
-        wanted = to or known.previous
-        if wanted is None:
-            raise NoReleaseError(
-                str(layout.state_file),
-                "there is no previous release to go back to",
-                "one that ran before",
-                "name an installed one: edge-agent rollback --to RELEASE",
-            )
-        if wanted == known.current:
-            return {"release": wanted, "left": None, "changed": False, "service": _reconcile(config)}
-        slots.check(layout, wanted)
-        point("rollback.before")
-        keeps = known.previous if known.previous != wanted else None
-        back = dataclasses.replace(known.rolled_back(reason), current=wanted, previous=keeps)
-        state.save(layout, back)
-        point("rollback.after_state")
-        service = _reconcile(config)
-        point("rollback.after")
-    if service["error"]:
-        raise ServiceError(wanted, f"current again, but not loaded: {service['error']}", "", control.REMEDY)
-    return {"release": wanted, "left": known.current, "changed": True, "service": service}
 
 
 def forget(config: Config, release: str) -> Result:
@@ -288,7 +177,7 @@ def shadow(
     """
     # No lock: nothing is changed, and the group of the service may do this too.
     refuse_bad(state.load(config.layout), release)
-    target = _fitting(config, release)
+    target = fitting(config, release)
     if selftest:
         from edge_agent import selftest as selftests
 

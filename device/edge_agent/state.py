@@ -21,6 +21,7 @@ from edge_agent.errors import BusyError, ConfigurationError
 from edge_agent.layout import Layout
 
 SCHEMA_VERSION = 1
+PROVEN = 32  # so many releases are remembered; slots are fewer
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class State:
     """`bad`: releases that failed here, and why; they are not installed or activated until `forget`.
 
     `trusted_time`: the latest time (ISO 8601, UTC) at which metadata was verified; no earlier one is believed.
+    `proven`: releases that were confirmed here and left since, the last one at the end. `previous` is always such a
+    one; a state of an agent that did not keep the others has none.
     """
 
     current: str | None = None
@@ -44,11 +47,20 @@ class State:
     trial: Trial | None = None
     bad: Mapping[str, str] = field(default_factory=dict)
     trusted_time: str | None = None
+    proven: tuple[str, ...] = ()
 
-    def switched(self, release: str, now: str) -> State:
-        """`release` becomes current, on trial. A release that is on trial itself is not worth going back to."""
-        back = self.previous if self.trial else self.current
-        return replace(self, current=release, previous=back, trial=Trial(release, now))
+    def ran(self, release: str) -> bool:
+        """Whether `release` was confirmed on this device: a way back that needs no trial."""
+        return release not in self.bad and (release == self.previous or release in self.proven)
+
+    def switched(self, release: str, now: str, reason: str | None = None) -> State:
+        """`release` becomes current, on trial; with a reason the one that is left is bad.
+
+        Neither a release that is on trial itself nor a bad one is worth going back to.
+        """
+        left = self._left(reason)
+        back = self.previous if self.trial or reason is not None else self.current
+        return replace(left, current=release, previous=None if back == release else back, trial=Trial(release, now))
 
     def started(self) -> State:
         """The service starts once more with a release on trial."""
@@ -60,13 +72,24 @@ class State:
 
     def rolled_back(self, reason: str | None) -> State:
         """`previous` becomes current again, confirmed as it was; with a reason the one that is left is bad."""
-        bad = dict(self.bad)
-        if reason is not None and self.current is not None:
-            bad[self.current] = reason
-        return replace(self, current=self.previous, previous=None, trial=None, bad=bad)
+        return replace(self._left(reason), current=self.previous, previous=None, trial=None)
+
+    def _left(self, reason: str | None) -> State:
+        """Of the current release, which is left: why it is bad, or that it was confirmed."""
+        if self.current is None:
+            return self
+        others = [release for release in (*self.proven, self.previous) if release and release != self.current]
+        if reason is not None:
+            return replace(self, bad={**self.bad, self.current: reason}, proven=_last(others))
+        return replace(self, proven=_last(others if self.trial else [*others, self.current]))
 
     def forgotten(self, release: str) -> State:
         return replace(self, bad={name: reason for name, reason in self.bad.items() if name != release})
+
+
+def _last(releases: list[str]) -> tuple[str, ...]:
+    """Each once, where it comes last; the last PROVEN of them."""
+    return tuple(reversed(list(dict.fromkeys(reversed(releases)))[:PROVEN]))
 
 
 def text(moment: datetime) -> str:
@@ -85,7 +108,10 @@ def load(layout: Layout) -> State:
         if value.pop("schema_version") != SCHEMA_VERSION:
             raise ValueError(f"schema_version is not {SCHEMA_VERSION}")
         trial = value.pop("trial")
-        return _typed(State(trial=Trial(**trial) if trial else None, **value))
+        proven = value.pop("proven", [])
+        if not isinstance(proven, list):
+            raise TypeError("proven is not a list of releases")
+        return _typed(State(trial=Trial(**trial) if trial else None, proven=tuple(proven), **value))
     except FileNotFoundError:
         return State()
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -101,7 +127,9 @@ def _typed(state: State) -> State:
     """The same state, if its fields hold what they have to. Raises TypeError, ValueError."""
     trial = state.trial
     texts = [state.current, state.previous, state.trusted_time, *((trial.release, trial.since) if trial else ())]
-    if not all(text is None or isinstance(text, str) for text in texts):
+    if not all(text is None or isinstance(text, str) for text in texts) or not all(
+        isinstance(text, str) for text in state.proven
+    ):
         raise TypeError("a release or a time is not text")
     if not all(isinstance(text, str) for item in state.bad.items() for text in item):
         raise TypeError("bad is not a mapping of releases to reasons")

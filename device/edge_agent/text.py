@@ -37,6 +37,8 @@ def activate(result: Result) -> str:
     release, service = result["release"], result["service"]
     if not result["changed"]:
         head = f"{release} is current already" + (", on trial" if result["trial"] else "")
+    elif not result["trial"]:
+        head = f"{release} is current again, as it was confirmed"
     else:
         head = f"{release} is current, on trial; to go back to: {result['previous'] or 'nothing'}"
     lines = [head]
@@ -65,8 +67,8 @@ def rollback(result: Result) -> str:
     if not result["changed"]:
         return f"{result['release']} is current already"
     return (
-        f"{result['release']} is current again; left: {result['left'] or 'nothing'}\n"
-        f"  service:   {_loaded(result['service'])}"
+        f"{result['release']} is current {'again' if not result['trial'] else 'now, on trial'}; left: "
+        f"{result['left'] or 'nothing'}\n  service:   {_loaded(result['service'])}"
     )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from edge_agent import config as configuration
-from edge_agent import operations
+from edge_agent import operations, switching
 from edge_agent.errors import AgentError
 from edge_agent.status import status
 
@@ -70,7 +70,7 @@ def test_a_hundred_rollbacks(fleet: EmbeddedFleet, request: pytest.FixtureReques
         assert switched["changed"]
         assert status(config)["service"]["loaded"]["release"] == release
         began = time.monotonic()
-        back = operations.rollback(config, BASE, f"injected fault {number}")
+        back = switching.rollback(config, BASE, f"injected fault {number}")
         times.append(time.monotonic() - began)
         assert back["changed"] and back["left"] == release
         found = status(config)
