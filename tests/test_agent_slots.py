@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import tarfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,6 +83,42 @@ def test_one_changed_byte_is_found_and_mended_by_the_next_install(device: Device
 
     slots.check(device.layout, RELEASE)
     assert [path.name for path in device.layout.releases.iterdir()] == [RELEASE]
+
+
+def without_digest(told: dict[str, str]) -> str:
+    return json.dumps({name: value for name, value in told.items() if name != "sha256"})
+
+
+def of_another_archive(told: dict[str, str]) -> str:
+    return json.dumps({**told, "sha256": "f" * 64})
+
+
+def older(told: dict[str, str]) -> str:
+    return json.dumps({**told, "installed_at": "1970-01-01T00:00:00+00:00"})
+
+
+def no_object(told: dict[str, str]) -> str:
+    return json.dumps(list(told))
+
+
+def deep(told: dict[str, str]) -> str:
+    return "[" * 100_000
+
+
+@pytest.mark.parametrize("change", [without_digest, of_another_archive, older, no_object, deep])
+def test_a_changed_word_of_release_json_is_found_and_mended(
+    device: Device, change: Callable[[dict[str, str]], str]
+) -> None:
+    install(device)
+    file = device.layout.slot(RELEASE) / "release.json"
+    file.write_text(change(json.loads(file.read_text())))
+    with pytest.raises(TrustError, match=r"damaged[\s\S]*edge-agent install pump@1\.0\.0"):
+        slots.check(device.layout, RELEASE)
+
+    install(device)
+
+    assert slots.check(device.layout, RELEASE)
+    assert slots.release_of(device.layout, RELEASE)["sha256"] == device.offer(RELEASE).sha256
 
 
 def test_a_file_that_is_gone_or_too_much_is_damage(device: Device) -> None:

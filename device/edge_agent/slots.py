@@ -62,6 +62,7 @@ def install(config: Config, offer: Offer, archive: Path) -> dict[str, Any]:
         archives.unpack(archive, partial / "bundle", limit)
         _verify(partial / "bundle", described)
         release = {**_told(offer), "manifest_sha256": sha256(contents.wanted).hexdigest()}
+        release["own_sha256"] = _own(release)
         (partial / RELEASE_FILE).write_text(json.dumps(release, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         point("install.before_files_fsync")
         durable.sync_tree(partial)
@@ -114,11 +115,13 @@ def check(layout: Layout, release: str) -> dict[str, Any]:
     try:
         told = release_of(layout, release)
         content = (slot / "bundle" / manifest.MANIFEST).read_bytes()
+        if told.pop("own_sha256") != _own(told):
+            raise ValueError(f"{RELEASE_FILE} has changed since it was written")
         if told["release"] != release or sha256(content).hexdigest() != told["manifest_sha256"]:
             raise ValueError(f"{manifest.MANIFEST} or {RELEASE_FILE} has changed since it was installed")
         described = manifest.read(slot / "bundle")
         manifest.verify(slot / "bundle", described)
-    except (manifest.ManifestError, ValueError, KeyError, TypeError, OSError) as error:
+    except (manifest.ManifestError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise TrustError(
             str(slot), f"damaged ({error})", "what was installed, to the byte", f"edge-agent install {release}"
         ) from None
@@ -236,6 +239,11 @@ def _told(offer: Offer) -> dict[str, Any]:
         "custom": offer.custom,
         "installed_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def _own(release: dict[str, Any]) -> str:
+    """The digest of release.json's content without this digest. Against damage: who may write here may write both."""
+    return sha256(json.dumps(release, sort_keys=True).encode()).hexdigest()
 
 
 def _order(release: str) -> tuple[Any, ...]:
