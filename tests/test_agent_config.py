@@ -50,3 +50,40 @@ def test_ports_and_limits_at_their_ends_are_taken() -> None:
     serve = {"listen": "[::1]:65535", "metrics_listen": "pump-3.plant.example:0", "request_timeout_s": 2_000_000.0}
 
     assert config.of({"serve": serve}).serve.listen == "[::1]:65535"
+
+
+@pytest.mark.parametrize(
+    ("asked", "told", "field"),
+    [
+        ("a", "", "topic_out"),
+        ("", "b", "topic_in"),
+        ("a", "c/#", "topic_out"),
+        ("a", "c/+/d", "topic_out"),
+        ("b/#/c", "d", "topic_in"),
+        ("b/c#", "d", "topic_in"),
+        ("b+/c", "d", "topic_in"),
+        ("$share/g", "d", "topic_in"),
+        ("a\0", "d", "topic_in"),
+        ("a", "d" * 65536, "topic_out"),
+        ("plant/x", "plant/x", "topic_out"),
+        ("plant/+", "plant/x", "topic_out"),
+        ("plant/#", "plant/x/y", "topic_out"),
+        ("plant/#", "plant", "topic_out"),
+        ("$share/group/plant/#", "plant/x", "topic_out"),
+        ("#", "plant/x", "topic_out"),
+    ],
+)
+def test_topics_that_cannot_work_are_refused(asked: str, told: str, field: str) -> None:
+    """An answer that is heard as a request is answered for ever; a filter that no broker takes is never asked."""
+    with pytest.raises(ConfigurationError) as error:
+        config.of({"mqtt": {"host": "broker", "topic_in": asked, "topic_out": told}})
+
+    assert f"1 fault(s)\n  mqtt.{field}: " in error.value.found
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [("plant/+/asked", "plant/told"), ("plant/#", "planted"), ("+", "a/b"), ("#", "$told"), ("$share/g/a", "b")],
+)
+def test_topics_that_do_not_meet_are_taken(asked: str, told: str) -> None:
+    assert config.of({"mqtt": {"host": "broker", "topic_in": asked, "topic_out": told}}).mqtt.topic_out == told

@@ -158,13 +158,9 @@ def test_a_broker_that_comes_later_and_goes_away(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     async def main() -> None:
-        for block, words in (
-            ({"topic_out": ""}, "mqtt.topic_out"),
-            ({"username": "agent", "password_env": "NOT_SET_HERE"}, "NOT_SET_HERE is not set"),
-        ):
-            config = settings(tmp_path, 1883, **block)
-            engine = Engine(config.serve)
-            with pytest.raises(ConfigurationError, match=words):
-                Mqtt(Front(engine, Counts(config), config))
+        config = settings(tmp_path, 1883, username="agent", password_env="NOT_SET_HERE")  # noqa: S106  (a name, no password)
+        engine = Engine(config.serve)
+        with pytest.raises(ConfigurationError, match="NOT_SET_HERE is not set"):
+            Mqtt(Front(engine, Counts(config), config))
 
     run(main)

@@ -13,6 +13,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
+from edge_agent import topics
 from edge_agent.errors import ConfigurationError
 from edge_agent.layout import Layout
 
@@ -200,6 +201,9 @@ def _beyond_schema(value: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
                 yield f"{block}.{name}: {item} is no finite number"
             elif name.endswith("listen") and item and int(item.rpartition(":")[2][:9]) > LAST_PORT:
                 yield f"{block}.{name}: {item[:80]!r} names no port: at most {LAST_PORT}"
+    mqtt = Mqtt(**value.get("mqtt", {}))
+    if mqtt.host:
+        yield from (f"mqtt.{name}: {fault}" for name, fault in topics.faults(mqtt.topic_in, mqtt.topic_out))
 
 
 def _frozen(block: Mapping[str, Any]) -> dict[str, Any]:

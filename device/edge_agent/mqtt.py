@@ -40,9 +40,6 @@ class Mqtt:
             ) from None
         self._front, self._config = front, front.config.mqtt
         self._properties = lambda: Properties(PacketTypes.PUBLISH)
-        for name in ("topic_in", "topic_out"):
-            if not getattr(self._config, name):
-                raise ConfigurationError(f"mqtt.{name}", "empty", "a topic", "name one, or leave mqtt.host empty")
         self._loop = asyncio.get_running_loop()
         self._limit = int(front.config.serve.body_limit_mb * 1e6)
         self._asked: set[asyncio.Task[None]] = set()
