@@ -78,9 +78,15 @@ def disagreement(report: Evaluated, listed: Predictions, classes: Sequence[str])
     here: the check that needs it fails by itself.
     """
     for field, found, needed in _compared(report, listed, list(classes)):
-        if not _same(found, needed):
-            return f"{field} is {_short(found)}, and predictions.csv makes {_short(needed)}"
+        if told := _difference(field, found, needed):
+            return told
     return ""
+
+
+def _difference(field: str, found: Any, needed: Any) -> str:
+    if isinstance(found, dict) and isinstance(needed, dict) and found.keys() == needed.keys():
+        return next(filter(None, (_difference(f"{field}.{key}", found[key], needed[key]) for key in needed)), "")
+    return "" if _same(found, needed) else f"{field} is {_short(found)}, and predictions.csv makes {_short(needed)}"
 
 
 def _compared(report: Evaluated, listed: Predictions, classes: list[str]) -> Iterator[tuple[str, Any, Any]]:
@@ -116,12 +122,6 @@ def _compared(report: Evaluated, listed: Predictions, classes: list[str]) -> Ite
 
 
 def _same(found: Any, needed: Any) -> bool:
-    if isinstance(needed, dict):
-        return (
-            isinstance(found, dict)
-            and found.keys() == needed.keys()
-            and all(_same(found[k], needed[k]) for k in needed)
-        )
     if isinstance(needed, list):
         return isinstance(found, list) and len(found) == len(needed) and all(map(_same, found, needed))
     if isinstance(needed, float):
