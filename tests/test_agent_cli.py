@@ -266,6 +266,42 @@ assert (os.getuid(), os.geteuid(), os.getgid(), os.getgroups()) == (12345, 12345
     assert (tmp_path / "state" / "file").stat().st_uid == 12345
 
 
+@pytest.mark.parametrize(
+    ("arguments", "module"),
+    [
+        (["serve"], "service.serve"),
+        (["shadow", OLD], "operations.shadow"),
+        (["status"], "status.status"),
+        (["samples", "export", "{folder}/out.jsonl"], "samples.export_lines"),
+    ],
+)
+def test_nothing_that_runs_or_reads_a_release_is_done_as_root(
+    device: Device, as_root: list[str], tmp_path: Path, arguments: list[str], module: str
+) -> None:
+    """Seen by a hook in the place of the work: as whom it would be done."""
+    place, name = module.split(".")
+    arguments = [argument.format(folder=tmp_path) for argument in arguments]
+    script = f"""
+import os, sys
+from edge_agent import cli, operations, samples, service, status
+os.makedirs({str(device.config.layout.state)!r})
+os.chown({str(device.config.layout.state)!r}, 12345, 12346)
+def seen(*_, **__):
+    print(os.geteuid(), os.getegid(), os.getgroups(), file=sys.stderr)
+    return []
+{place}.{name} = seen
+cli._print = lambda *_: None
+code = cli._ended(cli.parser().parse_args(["--config", {str(device.file)!r}, *{arguments!r}]))
+sys.exit(code)
+"""
+    done = subprocess.run([*as_root, sys.executable, "-c", script], capture_output=True, text=True)
+
+    assert "12345 12346 [12346]" in done.stderr.splitlines(), done.stderr
+    if arguments[0] == "samples":
+        assert done.returncode == 0
+        assert (tmp_path / "out.jsonl").stat().st_uid == 0, "the file is the caller's"
+
+
 @pytest.fixture
 def as_root(tmp_path: Path) -> list[str]:
     """How this machine runs a command as root; the folders above `tmp_path` let other users pass."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from edge_agent import errors
 from edge_agent.errors import AgentError, StorageError
+from edge_agent.rights import become_owner
 
 CODES = "\n".join((errors.__doc__ or "").splitlines()[2:])
 DEFAULT = "/etc/edge-agent/config.toml"
@@ -161,7 +162,7 @@ def _run(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from edge_agent import config as configuration
 
     config = configuration.load(options.config)
-    if options.command in CHANGING:
+    if options.command != "samples":  # that one writes its file as whoever calls
         become_owner(config.layout.state)
         os.umask(0o027)  # as the unit has it: the group may look
     if options.command == "serve":
@@ -216,28 +217,6 @@ def _operate(options: argparse.Namespace, config: Any) -> Iterator[dict[str, Any
             progress.samples(last["samples"], options.samples)
         progress.end()
         yield last or {}
-
-
-# What writes below the state directory.
-CHANGING = frozenset({"install", "activate", "deploy", "confirm", "rollback", "verify", "prune", "forget"})
-
-
-def become_owner(folder: Path) -> None:
-    """As root: go on as the user that owns the state directory, so that the service can write what is made here.
-
-    It also unpacks and runs what was downloaded without root's rights. Group and other users are left as they are.
-    """
-    if os.geteuid() != 0:
-        return
-    try:
-        owner = folder.stat()
-    except FileNotFoundError:
-        return
-    if owner.st_uid == 0:
-        return
-    os.setgroups([owner.st_gid])
-    os.setresgid(owner.st_gid, owner.st_gid, owner.st_gid)
-    os.setresuid(owner.st_uid, owner.st_uid, owner.st_uid)
 
 
 def _print(options: argparse.Namespace, result: dict[str, Any]) -> None:

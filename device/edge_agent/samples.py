@@ -21,18 +21,19 @@ from edge_agent.bodies import RefusedError
 from edge_agent.config import Config
 from edge_agent.durable import sync_directory
 from edge_agent.errors import StorageError
+from edge_agent.rights import as_owner
 
 KEPT = ("release", "predicted", "confidence", "reason")
 
 
 def export(config: Config, file: Path) -> dict[str, Any]:
     """Write what is captured to `file`, whole or not at all; what was written. Raises StorageError."""
-    file = Path(file)
+    file, folder = Path(file), config.layout.samples
     partial = file.with_name(f".{file.name}.partial")
     lines = size = 0
     try:
-        with partial.open("wb") as out:
-            for line in export_lines(config.layout.samples, None, config.capture.max_age_days):
+        with partial.open("wb") as out, as_owner(config.layout.state):
+            for line in export_lines(folder, None, config.capture.max_age_days):
                 out.write(line)
                 lines, size = lines + 1, size + len(line)
         partial.replace(file)
@@ -42,8 +43,9 @@ def export(config: Config, file: Path) -> dict[str, Any]:
         raise StorageError(
             str(file), error.strerror or str(error), "a file that can be written", "name another place"
         ) from None
-    held = list(_described(config.layout.samples))
-    labelled = set(_labels(config.layout.samples)) & {described["id"] for described in held}
+    with as_owner(config.layout.state):
+        held = list(_described(folder))
+        labelled = set(_labels(folder)) & {described["id"] for described in held}
     return {"file": str(file), "samples": len(held), "labelled": len(labelled), "lines": lines, "size_bytes": size}
 
 
