@@ -159,6 +159,29 @@ def test_a_torn_segment_costs_its_end_alone(tmp_path: Path) -> None:
     assert left == ["0", "1", "next"]
 
 
+def test_what_is_no_segment_is_left_alone(tmp_path: Path) -> None:
+    """A pipe would hold whoever opens it, and a directory cannot be read; the service goes on and ends."""
+    config = device(tmp_path, capture=ALL)
+    folder = config.layout.samples
+    loaded = installed(config)
+    ids = captured(config, loaded, [samples(2)])
+    os.mkfifo(folder / "00000003.seg")
+    (folder / "00000005.seg").mkdir()
+    (folder / "00000006.seg").symlink_to("/dev/zero")
+    (folder / "7 of old.seg").write_bytes(b"")
+
+    with serving(config, loaded) as agent:
+        for seed in range(2):
+            body = samples(1, seed).tobytes()
+            assert agent.ask("POST", "/predict", body, "application/octet-stream").status == 200
+        agent.capture.wait()  # type: ignore[union-attr]
+        rows = lines(agent)
+
+    assert [row["id"].rpartition("-")[0] for row in rows[::16]][:2] == ids
+    assert len(rows) == 4 * 16
+    assert [path.name for path in segments(folder)] == ["00000000.seg", "00000007.seg"]
+
+
 def test_a_killed_process_loses_nothing_that_it_wrote(tmp_path: Path) -> None:
     program = (
         "import os, signal; from pathlib import Path; from edge_agent.ring import Ring\n"

@@ -16,6 +16,7 @@ import io
 import json
 import logging
 import os
+import re
 import struct
 import time
 import zlib
@@ -31,6 +32,7 @@ MAGIC = b"EAS1"
 HEAD = struct.Struct("<4sIII")
 SEGMENTS = 16  # so many fill the ring: the oldest of them goes when it overflows
 LARGEST = 1 << 30
+NUMBER = re.compile("[0-9]{1,18}", re.ASCII)
 
 
 class Ring:
@@ -46,7 +48,7 @@ class Ring:
             count = sum(1 for described, _ in records(path) if "id" in described)
             self._segments.append((path, count, path.stat().st_size))
         self._count()
-        self._next = int(self._segments[-1][0].stem) + 1 if self._segments else 0
+        self._next = max((int(path.stem) for path in _named(folder)), default=-1) + 1
 
     def append(self, described: dict[str, Any], values: bytes) -> None:
         """Write one record. Raises OSError; then the segment ends before it."""
@@ -104,17 +106,23 @@ class Ring:
 
 
 def segments(folder: Path) -> list[Path]:
-    """Oldest first."""
-    return sorted(folder.glob("[0-9]*.seg"))
+    """Oldest first. What else lies there, a named pipe or a directory under such a name included, is left alone."""
+    return [path for path in _named(folder) if path.is_file() and not path.is_symlink()]
+
+
+def _named(folder: Path) -> list[Path]:
+    paths = [path for path in folder.glob("[0-9]*.seg") if NUMBER.fullmatch(path.stem)]
+    return sorted(paths, key=lambda path: int(path.stem))
 
 
 def records(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
     """The whole records of a segment; what follows the first that is not whole is left alone."""
     try:
-        stream = path.open("rb")
+        # A named pipe that took a segment's place would make `open` wait for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return  # it went while others were read: the ring turned
-    with stream:
+    with os.fdopen(descriptor, "rb") as stream:
         while len(head := stream.read(HEAD.size)) == HEAD.size:
             magic, length, text, checksum = HEAD.unpack(head)
             if magic != MAGIC or text > length or length > LARGEST:
