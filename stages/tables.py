@@ -107,6 +107,7 @@ class Engine:
             self._connection.disconnect()
         else:
             self._connection._session.stop()
+        _forget_default()
         shutil.rmtree(self._spill, ignore_errors=True)
         with contextlib.suppress(OSError):
             SCRATCH.rmdir()  # another engine may still use it
@@ -197,6 +198,18 @@ def _sweep() -> None:
             shutil.rmtree(folder, ignore_errors=True)
         except (PermissionError, ValueError):
             continue  # alive, and not ours
+
+
+def _forget_default() -> None:
+    """Close the engine that ibis opens by itself for a table from memory, as pandera makes of a failed check.
+
+    NOTE: alive when Python ends, it makes nanobind, with which DuckDB is bound, tell of leaks in a hundred lines.
+    """
+    import ibis
+
+    if ibis.options.default_backend is not None:
+        ibis.options.default_backend.disconnect()
+        ibis.options.default_backend = None
 
 
 def _duckdb(compute: Compute, spill: Path) -> Any:

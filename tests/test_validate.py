@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -194,3 +198,23 @@ def test_extra_columns_can_be_dropped(workspace: Path, monkeypatch: pytest.Monke
     # when, then
     assert call_stage("validate", monkeypatch) == 0
     assert "colour" not in pq.read_schema("data/validated/rig/part-00000.parquet").names
+
+
+@pytest.mark.parametrize(
+    ("bad", "code"),
+    [
+        (lambda rows: rows.assign(state=["burst"] * 4 + list(rows["state"][4:])), 0),
+        (lambda rows: rows.assign(state="burst"), 1),
+        (lambda rows: rows.assign(flow=Decimal("1.5")), 1),
+    ],
+    ids=["a few rows", "every row", "another type"],
+)
+def test_no_library_has_the_last_word(workspace: Path, bad: Callable[[pd.DataFrame], pd.DataFrame], code: int) -> None:
+    # given rows of which pandera reports failure cases
+    write_task(workspace, SERIES)
+    write_rows(workspace, bad(series_rows()))
+    # when
+    done = subprocess.run([sys.executable, "-m", "stages.validate"], capture_output=True, text=True, check=False)
+    # then
+    assert done.returncode == code, done.stderr
+    assert "nanobind" not in done.stderr
