@@ -14,7 +14,7 @@ from typing import Any
 
 from tuf.api.metadata import TargetFile
 
-from edge_agent import durable
+from edge_agent import RELEASED, durable
 from edge_agent.config import Config
 from edge_agent.errors import ConfigurationError, NoReleaseError, StorageError, TrustError
 from edge_agent.fetch import Progress
@@ -72,9 +72,12 @@ class Repository:
 
     def __init__(self, config: Config, state: State) -> None:
         self.config, self.layout = config, config.layout
-        self.client = Client(
-            self.layout.tuf, Path(config.paths.root), config.source, _time(state.trusted_time, self.layout.state_file)
-        )
+        # A new device has verified nothing yet; that the agent itself exists is what it knows of the time.
+        floor = datetime.fromisoformat(RELEASED[1].replace("Z", "+00:00")), "when this agent was released"
+        kept = _time(state.trusted_time, self.layout.state_file)
+        if kept is not None and kept >= floor[0]:
+            floor = kept, "when metadata was last verified here"
+        self.client = Client(self.layout.tuf, Path(config.paths.root), config.source, *floor)
         self._found: dict[str, TargetFile] = {}
 
     def refresh(self) -> datetime:

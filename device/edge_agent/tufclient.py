@@ -38,11 +38,13 @@ class Client:
     """The current metadata of one repository.
 
     `metadata`: the folder of trusted metadata. `root`: the pinned root file. `floor`: no time earlier than this one is
-    believed. Raises TrustError, SourceError, ConfigurationError, OSError.
+    believed, and `since` says what is known of it. Raises TrustError, SourceError, ConfigurationError, OSError.
     """
 
-    def __init__(self, metadata: Path, root: Path, source: Source, floor: datetime | None = None) -> None:
-        self.metadata, self.root, self.source, self.floor = metadata, root, source, floor
+    def __init__(
+        self, metadata: Path, root: Path, source: Source, floor: datetime | None = None, since: str = ""
+    ) -> None:
+        self.metadata, self.root, self.source, self.floor, self._since = metadata, root, source, floor, since
         self.fetcher = Fetcher(source)
         self._work = metadata.with_name(f".{metadata.name}.partial")
         self._updater: Updater | None = None
@@ -195,10 +197,7 @@ class Client:
 
     def _behind(self) -> str:
         assert self.floor is not None
-        return (
-            f"this device's clock says {stamp(self._clock)}, earlier than {stamp(self.floor)}, "
-            "when metadata was last verified here"
-        )
+        return f"this device's clock says {stamp(self._clock)}, earlier than {stamp(self.floor)}, {self._since}"
 
 
 def set_reference_time(updater: Updater, when: datetime) -> None:

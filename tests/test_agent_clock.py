@@ -1,0 +1,45 @@
+"""What a device believes of the time where its clock says nothing of worth, and how a wrong belief ends."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from edge_agent import RELEASED, trust
+from edge_agent.errors import TrustError
+from edge_agent.state import State
+from edge_agent.trust import Repository
+
+from tests.tuf_repository import TufRepository
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> TufRepository:
+    repository = TufRepository(tmp_path / "repository")
+    repository.publish("digits@1.2.0")
+    return repository
+
+
+def test_a_new_device_believes_no_time_before_its_agent_was_released(
+    published: TufRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its clock says less than that (here: it was released next month), and nothing was ever verified."""
+    released = datetime.now(UTC).replace(microsecond=0) + timedelta(days=30)
+    monkeypatch.setattr(trust, "RELEASED", ("2.0.0", f"{released:%Y-%m-%dT%H:%M:%SZ}"))
+    published.renew("timestamp", days=25)
+    config = published.config(tmp_path / "new")
+    for state in (State(), State(trusted_time="1970-01-01T00:00:41Z")):
+        with pytest.raises(TrustError, match="the role timestamp is expired") as refusal:
+            Repository(config, state).refresh()
+        assert f"earlier than {released:%Y-%m-%dT%H:%M:%SZ}, when this agent was released" in refusal.value.found
+    for role in ("targets", "snapshot", "timestamp"):
+        published.renew(role, days=60)
+    assert Repository(config, State()).refresh() == released
+
+
+def test_the_day_of_the_release_goes_with_the_version() -> None:
+    version, day = RELEASED
+    assert version == metadata.version("edge-agent")
+    assert datetime.fromisoformat(day) <= datetime.now(UTC)
