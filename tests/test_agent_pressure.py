@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import http.client
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from edge_agent import trial
+from edge_agent import trial, web
 from edge_agent.config import Serve, TrialRules
 from edge_agent.counts import Counts
 from edge_agent.engine import Engine, OverloadedError, TooManyError
@@ -172,3 +174,21 @@ def test_what_the_release_before_still_fails_is_not_the_next_ones(tmp_path: Path
         await engine.close()
 
     run(main)
+
+
+def test_connections_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "CONNECTIONS", 3)
+    config = device(tmp_path)
+    with serving(config, installed(config)) as agent, contextlib.ExitStack() as stack:
+        held = [http.client.HTTPConnection("127.0.0.1", agent.port, timeout=30) for _ in range(3)]
+        for connection in held:
+            stack.callback(connection.close)
+            connection.request("GET", "/readyz")
+            assert connection.getresponse().read()
+        refused = agent.ask("GET", "/readyz")
+        assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+        held[0].close()
+        while agent.ask("GET", "/readyz").status != 200:
+            pass
+        held[1].request("GET", "/readyz")
+        assert held[1].getresponse().status == 200

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from edge_agent.errors import AgentError, NoReleaseError, ServiceError
-from edge_agent.loading import Loaded, load
+from edge_agent.loading import Loaded, beside
 from edge_agent.shadow import Shadow
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ async def _candidate(service: Service, release: str) -> Loaded:
         raise ServiceError("shadow", f"{busy} is being compared", "one at a time", "wait for it, or end it")
     if release == current.release:
         raise ServiceError("shadow", f"{release} is loaded", "another release", "name the candidate")
-    candidate = await asyncio.to_thread(load, service.config, release)
+    candidate = await beside(service.config, release)
     if candidate.model.shape != current.model.shape:
         raise ServiceError(
             "shadow",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +61,7 @@ def load(config: Config, release: str, target: str | None = None) -> Loaded:
     try:
         manifest = bundle_manifest.read(folder)
     except bundle_manifest.ManifestError as error:
+        _readable(Path(error.file))
         raise _damaged(release, Path(error.file), f"{error.field}: {error.found}", error.expected) from None
     if target is None:
         target = fit.check(config, manifest, None)
@@ -101,6 +105,35 @@ def load(config: Config, release: str, target: str | None = None) -> Loaded:
     )
 
 
+def beside(config: Config, release: str) -> asyncio.Future[Loaded]:
+    """`load` in a thread of its own. A daemon: a model that hangs while it is loaded keeps no process from ending."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Loaded] = loop.create_future()
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may wait for it any more
+
+    def settle(call: Callable[[Any], None], value: Any) -> None:
+        if not future.done():
+            call(value)
+
+    def run() -> None:
+        outcome: tuple[Callable[[Any], None], Any]
+        try:
+            outcome = (future.set_result, load(config, release))
+        except BaseException as error:
+            outcome = (future.set_exception, error)
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, *outcome)
+
+    threading.Thread(target=run, name=f"loading {release}", daemon=True).start()
+    return future
+
+
+def _readable(file: Path) -> None:
+    """Raises OSError where the device is at fault, not what the file holds: too many open files, a broken disk."""
+    with contextlib.suppress(FileNotFoundError), file.open("rb") as stream:
+        stream.read(1)
+
+
 def _damaged(release: str, file: Path, found: str, expected: str) -> AgentError:
     remedy = f"edge-agent verify, then install {release} again"
     return TrustError(str(file), found, expected, remedy)
@@ -118,8 +151,10 @@ def _open(file: Path, io: Mapping[str, Any], threads: int) -> Model:
     try:
         return open_model(file, io, threads)
     except ModelError as error:
+        _readable(file)
         raise SelfTestError(str(file), str(error), "a file that loads", "build the release again") from None
     except ImportError as error:
+        _readable(file)
         extra = EXTRAS[io["runtime"]]
         raise FitError(
             str(file), f"{io['runtime']} is not installed ({error})", "it", f"pip install 'edge-agent[{extra}]'"

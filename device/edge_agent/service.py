@@ -24,7 +24,7 @@ from edge_agent.engine import Engine
 from edge_agent.errors import AgentError, BusyError, SelfTestError, ServiceError
 from edge_agent.faults import point
 from edge_agent.health import IDLE_PROBE_S, Health
-from edge_agent.loading import load
+from edge_agent.loading import Loaded, beside
 from edge_agent.runtime import InferenceError
 from edge_agent.shadow import Shadow
 from edge_agent.state import State
@@ -39,6 +39,10 @@ def serve(config: Config, systemd: bool = True) -> None:
     if not systemd:
         os.environ.pop("NOTIFY_SOCKET", None)
     asyncio.run(Service(config, systemd).run())
+
+
+class _OvertakenError(Exception):
+    """What is being loaded is not wanted any more."""
 
 
 class Service:
@@ -56,16 +60,18 @@ class Service:
         self._systemd = systemd
         self.started = time.monotonic()
         self._failed: tuple[str | None, float] = (None, 0.0)
+        self._refused_since: float | None = None  # since when the device does not let what is named be read
+        self._loading: tuple[str, asyncio.Future[Loaded]] | None = None
+        self._ending = asyncio.Event()
         self._following = asyncio.Lock()
 
     async def run(self) -> None:
         """Boot, serve, end."""
         from edge_agent import controls, serving
 
-        ending = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, ending.set)
+            loop.add_signal_handler(number, self._ending.set)
         layout = self.config.layout
         layout.run.mkdir(parents=True, exist_ok=True)
         async with contextlib.AsyncExitStack() as stack:
@@ -75,14 +81,16 @@ class Service:
             stack.push_async_callback(self.engine.close)
             keeping = asyncio.create_task(self.counts.keep())
             stack.push_async_callback(_cancelled, keeping)
+            await self.follow(again=True)  # first: who is let in is answered
+            if self._ending.is_set():
+                return
             public = await serving.start(self, stack)
-            await self.follow(again=True)
             await controls.start(self, stack)
             tasks = [asyncio.create_task(part) for part in self._parts()]
             stack.callback(lambda: [task.cancel() for task in tasks])
             notify.ready(self.line())
             self.event("ready", f"serving {self.line()} on {public}")
-            waiting = asyncio.create_task(ending.wait())
+            waiting = asyncio.create_task(self._ending.wait())
             done, _ = await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
             notify.stopping()
@@ -112,29 +120,40 @@ class Service:
         A release that failed is not tried each second; `again` tries it now.
         """
         async with self._following:
-            self.known = known = await asyncio.to_thread(state.load, self.config.layout)
-            self.counts.trial, self.counts.starts = known.trial is not None, known.trial.starts if known.trial else 0
-            wanted, loaded = known.current, self.engine.loaded
-            if (loaded.release if loaded else None) == wanted:
-                self.error, self._failed = None, (None, 0.0)
-                return None
-            if not again and self._failed[0] == wanted and time.monotonic() < self._failed[1]:
-                return self.error
-            try:
-                await self._swap(wanted)
-            except (AgentError, InferenceError, OSError, ValueError) as error:
-                self.error = " ".join(str(error).split())
-                self._failed = (wanted, time.monotonic() + RETRY_S)
-                self.event("load_failed", f"not loaded: {self.error}", logging.ERROR, release=wanted)
-            else:
-                self.error, self._failed = None, (None, 0.0)
+            while True:
+                with contextlib.suppress(_OvertakenError):
+                    return await self._reconcile(again)
+                if self._ending.is_set():
+                    return self.error
+
+    async def _reconcile(self, again: bool) -> str | None:
+        self.known = known = await asyncio.to_thread(state.load, self.config.layout)
+        self.counts.trial, self.counts.starts = known.trial is not None, known.trial.starts if known.trial else 0
+        wanted, loaded = known.current, self.engine.loaded
+        if (loaded.release if loaded else None) == wanted:
+            self._settled()
+            return None
+        if not again and self._failed[0] == wanted and time.monotonic() < self._failed[1]:
             return self.error
+        try:
+            await self._swap(wanted)
+        except (AgentError, InferenceError, OSError, ValueError) as error:
+            self.error = " ".join(str(error).split())
+            self._refused_since = (self._refused_since or time.monotonic()) if isinstance(error, OSError) else None
+            self._failed = (wanted, time.monotonic() + RETRY_S)
+            self.event("load_failed", f"not loaded: {self.error}", logging.ERROR, release=wanted)
+        else:
+            self._settled()
+        return self.error
+
+    def _settled(self) -> None:
+        self.error, self._failed, self._refused_since = None, (None, 0.0), None
 
     async def _swap(self, wanted: str | None) -> None:
         new = None
         if wanted is not None:
             point("serve.before_load")
-            new = await asyncio.to_thread(load, self.config, wanted)
+            new = await self._load(wanted)
             point("serve.after_load")
         point("serve.before_swap")
         await self.engine.swap(new)
@@ -145,13 +164,46 @@ class Service:
         name = new.release if new else None
         self.event("loaded", f"answering with {self.line()}", release=name, target=new.target if new else None)
 
+    async def _load(self, wanted: str) -> Loaded:
+        """Beside all else. Raises what `load` raises; SelfTestError where that takes too long, _OvertakenError where
+        state.json names another release meanwhile, or the service ends.
+        """
+        if self._loading is None or self._loading[0] != wanted or self._loading[1].done():
+            self._loading = (wanted, beside(self.config, wanted))  # one that hangs is waited for again, not joined
+        future, limit_s = self._loading[1], self.config.selftest.timeout_s
+        ending = asyncio.create_task(self._ending.wait())
+        either: set[asyncio.Future[Any]] = {future, ending}
+        deadline = time.monotonic() + limit_s
+        try:
+            while not future.done():
+                left_s = max(deadline - time.monotonic(), 0.0)
+                await asyncio.wait(either, timeout=min(FOLLOW_S, left_s), return_when=asyncio.FIRST_COMPLETED)
+                if future.done():
+                    break
+                if self._ending.is_set() or await self._named() != wanted:
+                    raise _OvertakenError
+                if time.monotonic() >= deadline:
+                    raise SelfTestError(
+                        wanted, f"not loaded within {limit_s:g} s", "a model that loads", "build it again"
+                    )
+            return future.result()
+        finally:
+            ending.cancel()
+
+    async def _named(self) -> str | None:
+        """What state.json names now; what it named where it cannot be read."""
+        try:
+            return (await asyncio.to_thread(state.load, self.config.layout)).current
+        except (AgentError, OSError):
+            return self.known.current
+
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(FOLLOW_S)
             try:
                 await self.follow()
                 await self._judge()
-            except AgentError as error:  # a state that cannot be read: go on with what is loaded
+            except (AgentError, OSError) as error:  # a state that cannot be read: go on with what is loaded
                 self.event("state", " ".join(str(error).split()), logging.ERROR)
 
     # --- the trial ---
@@ -162,7 +214,10 @@ class Service:
         if on is None:
             return
         loaded = self.engine.loaded
-        if self.error is not None:
+        if self._refused_since is not None:  # what the device does not let be read makes no release bad
+            if time.monotonic() - self._refused_since >= self.config.trial.deadline_s:
+                await self._change("rollback", on, lambda s: s.rolled_back(None), f"not loaded: {self.error}")
+        elif self.error is not None:
             await self._change("rollback", on, lambda s: s.rolled_back(f"not loaded: {self.error}"), self.error)
         elif loaded is not None and loaded.release == on.release:
             decision = trial.decide(self.config.trial, self.health.seen())
@@ -205,11 +260,15 @@ class Service:
             return False, f"{self.known.current} is current, but not loaded: {self.error}"
         if self.engine.loaded is None:
             return False, "no release is current"
+        if not self._is_loaded():
+            return False, f"{self.known.current} is current, but not loaded yet"
         return self.health.healthy()
 
     def trial_so_far(self) -> dict[str, Any]:
         """For `status`: the decision as it stands, and the numbers under it."""
         seen, rules = self.health.seen(), self.config.trial
+        if not self._is_loaded():  # what is seen is of the release before
+            seen = trial.Seen(0.0, 0.0, 0, 0)
         decision = trial.decide(rules, seen)
         return {
             "action": decision.action,
@@ -219,6 +278,10 @@ class Service:
             "errors": seen.errors,
             "left_seconds": round(max(rules.deadline_s - seen.loaded_s, 0.0), 1),
         }
+
+    def _is_loaded(self) -> bool:
+        loaded = self.engine.loaded
+        return loaded is not None and loaded.release == self.known.current
 
     def line(self) -> str:
         loaded = self.engine.loaded

@@ -34,6 +34,8 @@ OPENAPI_FILE = Path(__file__).with_name("openapi.json")
 PROBLEM = "application/problem+json"
 BODIES_AT_ONCE = 8  # of the largest size: what all requests together may hold in memory
 PROBE_AGE_S = 1.0
+CONNECTIONS = 256  # at once, of one socket: with all three that is below the usual limit of 1024 open files
+FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -235,13 +237,36 @@ class _OwnFaults(logging.Filter):
         return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
+class _Full(asyncio.Protocol):
+    """Answers a connection that is one too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        transport.write(FULL)
+        transport.close()
+
+
+class _Server(web.Server):
+    """Lets in CONNECTIONS at once: more would take the files that the agent itself must open."""
+
+    def __call__(self) -> Any:
+        return super().__call__() if len(self.connections) < CONNECTIONS else _Full()
+
+
+class _Runner(web.AppRunner):
+    async def _make_server(self) -> web.Server:
+        server = await super()._make_server()
+        server.__class__ = _Server  # aiohttp has no hook for it
+        return server
+
+
 _http_log = logging.getLogger(f"{__name__}.http")
 _http_log.addFilter(_OwnFaults())
 
 
 def runner(app: web.Application, serve: Serve) -> web.AppRunner:
     """With the limits of time that `serve` sets: a client that says nothing is cut off, one that is served is not."""
-    return web.AppRunner(
+    return _Runner(
         app,
         access_log=None,
         logger=_http_log,
