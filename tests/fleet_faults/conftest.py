@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -48,15 +49,28 @@ class Case:
         assert changed <= allowed, f"changed: {changed}, touched by opened waves: {allowed}"
         if audit:
             lines = fleet.audit()
-            told = {f"{line['action']} {line['result']}" for line in lines}
-            told |= {f"{line['action']} {line['result']} {line['device']}" for line in lines}
-            assert set(audit) <= told, lines
+            there = {told(line) for line in lines} | {f"{told(line)} {line['device']}" for line in lines}
+            assert set(audit) <= there, lines
         self.row |= {
             "code": code,
+            "back": back_after(fleet.audit()) if audit else None,
             "touched": sorted(allowed),
             "ends": sorted(set(goal.values())),
             "seconds": time.monotonic() - self.began,
         }
+
+
+def back_after(lines: list[dict[str, Any]]) -> float | None:
+    """Seconds from the verdict until the last device that went back said so; None where none did."""
+    at = [
+        [datetime.fromisoformat(line["time"].replace("Z", "+00:00")) for line in lines if told(line) == wanted]
+        for wanted in ("judge fail", "back back")
+    ]
+    return (max(at[1]) - min(at[0])).total_seconds() if all(at) else None
+
+
+def told(line: Mapping[str, Any]) -> str:
+    return f"{line['action']} {line['result']}"
 
 
 @pytest.fixture(scope="module")
@@ -102,11 +116,12 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     for _, report in reports:
         for _, row in report.user_properties:
             if "code" not in row:
-                terminalreporter.write_line(f"| {row['what']} | NOT SURVIVED | | | |")
+                terminalreporter.write_line(f"| {row['what']} | NOT SURVIVED | | | | |")
                 continue
             touched = ", ".join(row["touched"]) or "nobody"
             ends = " or ".join(row["ends"])
-            line = f"| {row['what']} | {row['code']} | {touched} | {ends} | {row['seconds']:.0f} s |"
+            back = "" if row["back"] is None else f"{row['back']:.0f} s"
+            line = f"| {row['what']} | {row['code']} | {touched} | {ends} | {back} | {row['seconds']:.0f} s |"
             terminalreporter.write_line(line)
     survived = sum(kind == "passed" for kind, _ in reports)
     terminalreporter.write_line(f"{len(reports)} faults, {survived} survived")

@@ -39,7 +39,7 @@ ExecStart=/usr/bin/python3 /etc/lab/traffic.py
 Restart=always
 """
 AGENT = {
-    "trial": {"seconds": 1.0, "inferences": 3, "probe_interval_s": 0.3},
+    "trial": {"seconds": 3.0, "inferences": 3, "probe_interval_s": 0.3},
     "selftest": {"repeats": 10},
     "install": {"reserve_mb": 0.0},
 }
@@ -51,7 +51,7 @@ JUDGE = {
     "feedback_min": 20,
     "prediction_min": 30,
 }
-RULES = {"bake_s": 4.0, "judge": JUDGE, "budget": {"failed": 0, "unreachable": 0}}
+RULES = {"bake_s": 6.0, "judge": JUDGE, "budget": {"failed": 0, "unreachable": 0}}
 # A device that is cut off is noticed within seconds, not within 15.
 SSH = "-o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=2 -o ServerAliveCountMax=2"
 
@@ -78,6 +78,7 @@ class LabFleet:
 
     def __init__(self, devices: int) -> None:
         self.lab = Lab(devices, layer=agents.layer(), plugged=False)
+        self._started: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> LabFleet:
         self.base = Path(tempfile.mkdtemp(prefix="faults-"))
@@ -122,6 +123,7 @@ class LabFleet:
         self.close()
 
     def close(self) -> None:
+        self._end()
         self.lab.close()
         shutil.rmtree(self.base, ignore_errors=True)
 
@@ -224,6 +226,7 @@ class LabFleet:
                     "ANSIBLE_SSH_RETRIES": "1",
                 },
             )
+        self._started.append(process)
         return Playing(process, log, time.monotonic())
 
     def finish(self, playing: Playing) -> Done:
@@ -280,8 +283,16 @@ class LabFleet:
     def states(self) -> dict[str, dict[str, Any]]:
         return {device.name: self.state(device) for device in self.devices}
 
+    def _end(self) -> None:
+        """What a test that failed left running."""
+        for process in self._started:
+            process.kill()
+            process.wait()
+        self._started.clear()
+
     def reset(self) -> None:
         """Back to BASE and to the common inventory, with an empty record."""
+        self._end()
         for control in (self.lab.folder / "cp").glob("*"):
             subprocess.run(["ssh", f"-oControlPath={control}", "-Oexit", "lab"], capture_output=True, check=False)
         for device in self.devices:

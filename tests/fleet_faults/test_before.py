@@ -6,9 +6,9 @@ import pytest
 
 from tests.agent_fixtures import CRASHING, GARBAGE, GREEDY, SLOW
 from tests.fleet_faults.conftest import Case
-from tests.fleet_faults.fleet import LabFleet
+from tests.fleet_faults.fleet import JUDGE, LabFleet
 
-pytestmark = [pytest.mark.slow, pytest.mark.fleet]
+pytestmark = [pytest.mark.slow, pytest.mark.fleet, pytest.mark.timeout(1800)]
 
 
 def test_withdrawn(fleet: LabFleet, case: Case) -> None:
@@ -71,14 +71,16 @@ def test_bad_model(fleet: LabFleet, case: Case, fault: str) -> None:
     case.survived(done, code=2, touched=["device-01"], audit=audit)
 
 
-@pytest.mark.parametrize("fault", [SLOW, GREEDY, "wrong"])
+@pytest.mark.parametrize("fault", ["wrong", SLOW, GREEDY])
 def test_worse_model(fleet: LabFleet, case: Case, fault: str) -> None:
     """A model that passes its self-test and does badly."""
-    place = [SLOW, GREEDY, "wrong"].index(fault)
+    place = ["wrong", SLOW, GREEDY].index(fault)
     faults: dict[str, object] = {"seed": 7, "variant": 0} if fault == "wrong" else {"fault": fault}
     fleet.declare(fleet.publish(f"pump@2.5.{place}", **faults))
+    if fault == SLOW:  # its matrices take memory too
+        fleet.rules(judge={**JUDGE, "memory_growth_mb": 1000.0})
 
     done = fleet.rollout()
 
     audit = ["open go", "judge fail", "back back device-01", "close failed"]
-    case.survived(done, code=2, touched=["device-01"], audit=audit, says=["p95", "memory grew", "accuracy"][place])
+    case.survived(done, code=2, touched=["device-01"], audit=audit, says=["accuracy", "p95", "memory grew"][place])

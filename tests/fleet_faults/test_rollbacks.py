@@ -24,7 +24,7 @@ from fleet import push
 from tests.agent_fixtures import GARBAGE
 from tests.embedded_fleet import EmbeddedFleet
 
-pytestmark = [pytest.mark.slow, pytest.mark.fleet]
+pytestmark = [pytest.mark.slow, pytest.mark.fleet, pytest.mark.timeout(1800)]
 BASE = "pump@1.0.0"
 ROLLBACKS = 100
 PLAYBOOKS = 3
@@ -89,6 +89,7 @@ def test_a_hundred_rollbacks(fleet: EmbeddedFleet, request: pytest.FixtureReques
 def test_whole_rollouts(fleet: EmbeddedFleet, request: pytest.FixtureRequest) -> None:
     """The last device of three meets a worn card: the two before it, which have switched, go back."""
     times = []
+    fleet.rules(bake_s=3.0)
     program = fleet.base / "worn-agent"
     agent = Path(sys.executable).with_name("edge-agent")
     program.write_text(f'#!/bin/sh\nEDGE_AGENT_FAULT=install.before_rename=error exec {agent} "$@"\n')
@@ -104,7 +105,7 @@ def test_whole_rollouts(fleet: EmbeddedFleet, request: pytest.FixtureRequest) ->
         assert done.returncode == 2, done.stdout[-3000:]
         record = fleet.record()
         assert record["status"] == "failed"
-        assert [record["devices"][name]["outcome"] for name in ("canary-1", "early-1")] == ["back", "back"]
+        assert [record["devices"][name]["outcome"] for name in ("canary-1", "early-1")] == ["back", "back"], record
         assert set(fleet.running().values()) == {BASE}
     told = f"{PLAYBOOKS} bad rollouts over 3 simulated devices, plan to verdict and back: median "
     request.node.user_properties.append(

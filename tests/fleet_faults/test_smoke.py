@@ -11,7 +11,7 @@ from tests.fleet_faults.fleet import BASE, LabFleet, until
 from tests.lab import lab
 
 pytestmark = pytest.mark.slow
-LARGE = 20_000_000
+LARGE = 8_000_000
 
 
 @pytest.fixture(scope="module")

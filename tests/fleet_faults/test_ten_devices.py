@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
 
 import pytest
 
@@ -12,7 +11,7 @@ from tests.fleet_faults.fleet import BASE, LabFleet
 from tests.fleet_faults.test_during import worn
 from tests.lab import lab
 
-pytestmark = [pytest.mark.slow, pytest.mark.fleet]
+pytestmark = [pytest.mark.slow, pytest.mark.fleet, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +56,8 @@ def test_ten_go_back(fleet: LabFleet, case: Case) -> None:
 
     case.survived(done, code=2, touched=fleet.names, audit=["judge pass", "judge fail", "close failed"])
     lines = fleet.audit()
-    judged = next(line for line in lines if (line["action"], line["result"]) == ("judge", "fail"))
     back = [line for line in lines if (line["action"], line["result"]) == ("back", "back")]
     assert len(back) == 10 or {line["device"] for line in back} == set(fleet.names[:9]), lines
-    took = max(at(line) for line in back) - at(judged)
-    case.row["what"] += f" within {took:.0f} s of the verdict"
 
 
 def test_by_hand(fleet: LabFleet, case: Case) -> None:
@@ -76,7 +72,3 @@ def test_by_hand(fleet: LabFleet, case: Case) -> None:
 
     case.survived(done, code=0, touched=fleet.names)
     case.row["what"] += f": one within {one.seconds:.0f} s, all within {done.seconds:.0f} s, with Ansible's start"
-
-
-def at(line: dict[str, str]) -> float:
-    return datetime.fromisoformat(line["time"].replace("Z", "+00:00")).timestamp()
