@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from edge_agent import operations, switching
-from edge_agent.errors import NoReleaseError, SelfTestError, TrialError
+from edge_agent import operations, slots, state, switching
+from edge_agent.errors import BusyError, NoReleaseError, SelfTestError, ServiceError, TrialError
 
 from tests.agent_cli import Device
 from tests.agent_releases import Releases
@@ -84,3 +84,37 @@ def test_activating_what_a_trial_would_go_back_to_ends_the_trial(device: Device)
     assert (told["changed"], told["trial"], told["selftest"]) == (True, False, None)
     assert (device.known.current, device.known.previous, device.known.trial) == (OLD, None, None)
     assert device.call("activate", OLD).stdout.startswith(f"{OLD} is current already\n")
+
+
+def test_the_lock_is_free_during_a_self_test_and_a_switch_meanwhile_is_noticed(device: Device) -> None:
+    """A service that starts while a release is tried must not wait for it."""
+
+    def say(text: str) -> None:
+        if text.startswith("self-test"):
+            with state.locked(device.config.layout, wait_s=0.0):
+                state.save(device.config.layout, device.known.rolled_back("somebody else's decision"))
+
+    with pytest.raises(BusyError, match="changed meanwhile: no release is current"):
+        switching.activate(device.config, NEW, say=say)
+    assert device.known.current is None
+
+
+def test_a_slot_that_is_removed_during_a_self_test_is_not_switched_to(device: Device) -> None:
+    def say(text: str) -> None:
+        if text.startswith("switching"):
+            with state.locked(device.config.layout):
+                slots.remove(device.config.layout, NEW)
+
+    with pytest.raises(NoReleaseError, match="removed meanwhile"):
+        switching.activate(device.config, NEW, selftest=False, say=say)
+    assert device.known.current == OLD
+
+
+def test_activating_a_current_release_that_cannot_be_loaded_is_an_error(device: Device) -> None:
+    next(device.config.layout.bundle(OLD).glob("targets/*/*")).write_bytes(b"not a model")
+    with device.serving() as served:
+        served.ready()
+        told = device.json("activate", OLD, code=ServiceError.exit_code)
+
+    assert "current, but not loaded: " in told["found"]
+    assert f"edge-agent install {OLD}" in told["remedy"]

@@ -134,6 +134,17 @@ def forget(config: Config, release: str) -> Result:
     return {"release": release, "changed": changed, "reason": known.bad.get(release)}
 
 
+def forget_time(config: Config) -> Result:
+    """No longer believe the time at which metadata was last verified here. The clock has to be right now: it alone
+    decides what is expired. Versions of the metadata that is trusted still only go up.
+    """
+    with state.locked(config.layout):
+        known = state.load(config.layout)
+        if known.trusted_time is not None:
+            state.save(config.layout, dataclasses.replace(known, trusted_time=None))
+    return {"release": None, "changed": known.trusted_time is not None, "reason": known.trusted_time}
+
+
 def prune(config: Config, keep: int | None = None) -> Result:
     """Remove slots that are neither current nor previous, all but the `keep` newest of them."""
     from edge_agent import slots
@@ -146,20 +157,28 @@ def prune(config: Config, keep: int | None = None) -> Result:
 
 
 def verify(config: Config, release: str | None = None) -> Result:
-    """Every byte of every slot, or of one, against its manifest. Under the lock, so that no slot goes meanwhile."""
+    """Every byte of every slot, or of one, against its manifest.
+
+    Without the lock, which a service that starts may need. Only what seems damaged is looked at again under it: that
+    a slot goes meanwhile is no damage.
+    """
     from edge_agent import slots
 
-    with state.locked(config.layout):
-        found = []
-        for name in [release] if release else slots.installed(config.layout):
+    layout, found = config.layout, []
+    for name in [release] if release else slots.installed(layout):
+        try:
             try:
-                manifest = slots.check(config.layout, name)
-            except NoReleaseError:
+                manifest = slots.check(layout, name)
+            except AgentError:
+                with state.locked(layout):
+                    manifest = slots.check(layout, name)
+        except NoReleaseError:
+            if release:
                 raise
-            except AgentError as error:
-                found.append({"release": name, "whole": False, "files": None, "fault": error.as_json()})
-            else:
-                found.append({"release": name, "whole": True, "files": len(manifest["files"]), "fault": None})
+        except AgentError as error:
+            found.append({"release": name, "whole": False, "files": None, "fault": error.as_json()})
+        else:
+            found.append({"release": name, "whole": True, "files": len(manifest["files"]), "fault": None})
     return {"slots": found}
 
 

@@ -7,7 +7,9 @@ between two renames would leave a device in a state that nobody wrote.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import io
 import json
 import os
 import time
@@ -165,10 +167,11 @@ def locked(layout: Layout, wait_s: float = 10.0, file: Path | None = None) -> It
     """Hold the one lock for all that changes something. The kernel frees it when its process ends, however it ends.
 
     `file`: another lock, such as `layout.install_lock`. Raises BusyError when it is not free within `wait_s` seconds.
+    On a file system that is read-only whoever only reads is let in too.
     """
     durable.make_directory(layout.state)
     lock = file or layout.lock
-    with lock.open("a+b", buffering=0) as stream:
+    with _opened(lock) as stream:
         deadline = time.monotonic() + wait_s
         while True:
             try:
@@ -186,3 +189,14 @@ def locked(layout: Layout, wait_s: float = 10.0, file: Path | None = None) -> It
             stream.truncate(0)
             stream.write(f"process {os.getpid()}".encode())
         yield
+
+
+def _opened(lock: Path) -> io.FileIO:
+    """A lock's file. flock needs no right to write: on a read-only file system a lock is held as well as elsewhere."""
+    try:
+        return io.FileIO(lock, "a+")
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+    # Not there yet: then nobody has ever written here. The folder takes its place.
+    return io.FileIO(os.open(lock if lock.exists() else lock.parent, os.O_RDONLY), "r")

@@ -1,0 +1,72 @@
+"""A state that cannot be written: what can be read is served."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from edge_agent import boot, operations, state
+
+from tests.agent_cli import Device
+from tests.agent_releases import Releases
+
+OLD, NEW = "pump@1.0.0", "pump@1.1.0"
+READ_ONLY = """
+state=$1; shift
+mount --bind "$state" "$state"
+mount -o remount,ro,bind "$state"
+! touch "$state/x" 2>/dev/null
+"$@"
+"""
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[Device]:
+    """`OLD` is confirmed."""
+    releases = Releases(tmp_path)
+    releases.publish(OLD)
+    made = Device(tmp_path / "device", releases.repository)
+    operations.deploy(made.config, OLD, selftest=False)
+    operations.confirm(made.config, force=True)
+    yield made
+    made.remove()
+
+
+def read_only(device: Device, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run `command` where the state directory is mounted read-only, in a mount namespace of its own."""
+    folder = str(device.config.layout.state)
+    return subprocess.run(
+        ["unshare", "-rm", "bash", "-ec", READ_ONLY, "bash", folder, *command], capture_output=True, text=True
+    )
+
+
+def test_a_read_only_state_boots_and_is_verified(device: Device) -> None:
+    (device.config.layout.releases / ".pump@1.1.0.partial").mkdir()  # cannot be dropped either
+    script = "import sys; from pathlib import Path; from edge_agent import boot, config; "
+    script += "print(boot.boot(config.load(Path(sys.argv[1]))).current)"
+
+    booted = read_only(device, sys.executable, "-c", script, str(device.file))
+    assert (booted.returncode, booted.stdout) == (0, f"{OLD}\n"), booted.stderr
+    assert "Read-only file system" in booted.stderr
+
+    verified = read_only(device, *device.command("--json", "verify"))
+    assert [slot["whole"] for slot in json.loads(verified.stdout)["slots"]] == [True], verified.stderr
+
+
+def test_a_read_only_state_is_locked_all_the_same(device: Device) -> None:
+    with state.locked(device.config.layout):
+        told = read_only(device, *device.command("--json", "forget", OLD))
+
+    assert json.loads(told.stdout)["error"] == "BusyError", told.stderr
+
+
+def test_a_lock_that_is_held_keeps_no_confirmed_release_from_starting(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boot, "LOCK_S", 0.0)
+    with state.locked(device.config.layout):
+        assert boot.boot(device.config).current == OLD
