@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
             description=f"{summary[0].upper()}{summary[1:]}.{' ' + more if more else ''}",
         )
 
-    def release(to: argparse.ArgumentParser, **options: Any) -> None:
+    def release(to: argparse._ActionsContainer, **options: Any) -> None:
         to.add_argument("release", type=_release, metavar="RELEASE", help="NAME@VERSION, as digits@1.2.0", **options)
 
     release(
@@ -96,7 +96,13 @@ def parser() -> argparse.ArgumentParser:
     )
     prune = command("prune", "remove slots that are neither current nor previous, but the newest")
     prune.add_argument("--keep", type=_count, metavar="N", help="so many beside the two; default: install.keep")
-    release(command("forget", "let a release that failed here be tried again"))
+    forget = command(
+        "forget",
+        "let a release that failed here be tried again, or drop a time that was wrong",
+        "With --trusted-time: the clock was ahead once, and metadata that is current is refused ever since.",
+    ).add_mutually_exclusive_group(required=True)
+    release(forget, nargs="?")
+    forget.add_argument("--trusted-time", action="store_true", help="the time when metadata was last verified here")
     samples = command("samples", "samples captured for retraining").add_subparsers(
         dest="action", required=True, metavar="ACTION"
     )
@@ -207,7 +213,10 @@ def _operate(options: argparse.Namespace, config: Any) -> Iterator[dict[str, Any
     elif options.command == "prune":
         yield operations.prune(config, options.keep)
     elif options.command == "forget":
-        yield operations.forget(config, options.release)
+        if options.trusted_time:
+            yield operations.forget_time(config)
+        else:
+            yield operations.forget(config, options.release)
     else:
         lines = operations.shadow(
             config, options.release, options.samples, options.seconds, not options.no_selftest, progress.say

@@ -73,6 +73,8 @@ def rollback(result: Result) -> str:
 
 
 def forget(result: Result) -> str:
+    if result["release"] is None:
+        return f"trusted time {result['reason'] or '(none was kept)'} forgotten; the clock decides what is expired"
     if not result["changed"]:
         return f"{result['release']} is not marked as bad"
     return f"{result['release']} may be tried again (it was bad: {result['reason']})"

@@ -188,11 +188,14 @@ class Client:
         with contextlib.suppress(KeyError, tuf.RepositoryError):
             since = f" since {stamp(Metadata.from_bytes(known[f'{role}.json']).signed.expires)}"
         clock = self._behind() if self._reference > self._clock else f"this device's clock says {stamp(self._clock)}"
+        forget = ""
+        if self._reference > self._clock:
+            forget = "; if it is right, and was ahead once, edge-agent forget --trusted-time"
         return TrustError(
             self.source.metadata_url,
             f"the metadata of the role {role} is expired{since}; {clock}",
             "metadata that is current",
-            f"publish a new {role} in the repository; if the clock is wrong, {SET_CLOCK}",
+            f"publish a new {role} in the repository; if the clock is wrong, {SET_CLOCK}{forget}",
         )
 
     def _behind(self) -> str:
