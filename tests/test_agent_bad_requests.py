@@ -55,6 +55,11 @@ BAD = {
     "no batch axis": ({"inputs": ZEROS}, None, 422, "another shape"),
     "wrong shape": ({"inputs": [[[0, 0]]]}, None, 422, "another shape"),
     "ragged": ({"inputs": [[[0, 0], [0]]]}, None, 422, "different lengths"),
+    "many empty lists": ({"inputs": [[]] * 20_000}, None, 422, "more lists"),
+    "many objects": ({"inputs": [{}] * 20_000}, None, 422, "more lists, names or objects"),
+    "many names": ({f"name {i}": 0 for i in range(6_000)}, None, 422, "more lists, names or objects"),
+    "deeper and larger": (b'{"inputs": ' + b"[" * 90_000, "application/json", 422, "more lists"),
+    "more samples than wait": ({"inputs": [np.zeros(SHAPE, int).tolist()] * 900}, None, 413, "too many samples"),
     "text": ({"inputs": [[["1.0"] * 16] * 2]}, None, 422, "no number"),
     "null": ({"inputs": [[[None] * 16] * 2]}, None, 422, "no number"),
     "bool": ({"inputs": [[[True] + [0.5] * 15] * 2]}, None, 422, "no nested list of numbers"),
@@ -148,3 +153,18 @@ def test_a_client_that_says_nothing_more_is_cut_off(agent: Agent, data: bytes) -
     assert agent.raw(data) == b""
 
     assert time.monotonic() - before < 30
+
+
+def test_feedback_is_small(agent: Agent) -> None:
+    answer = agent.ask("POST", "/feedback", {"id": [[]] * 20_000, "label": "fine"})
+
+    assert (answer.status, answer.json["detail"]) == (413, "the body is too large")
+
+
+def test_a_large_request_of_as_many_samples_as_may_wait_is_answered(agent: Agent) -> None:
+    answer = agent.ask("POST", "/predict", {"inputs": np.ones((256, *SHAPE)).round().tolist()})
+    spaced = json.dumps({"input": ZEROS}).encode().replace(b",", b" " * 3000 + b",")
+
+    assert answer.status == 200
+    assert len(answer.json["predictions"]) == 256
+    assert agent.ask("POST", "/predict", spaced, "application/json").status == 200

@@ -14,6 +14,7 @@ import numpy as np
 JSON, RAW, NPY = "application/json", "application/octet-stream", "application/x-npy"
 TYPES = (JSON, RAW, NPY)
 LONGEST_AXIS = (1 << 31) - 1
+SMALL_BYTES = 1 << 16  # JSON up to this size is read in milliseconds, whatever it says
 
 
 class RefusedError(Exception):
@@ -24,8 +25,12 @@ class RefusedError(Exception):
         self.status, self.detail, self.headers, self.more = status, detail, dict(headers or {}), more
 
 
-def array(content: bytes, content_type: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The samples, float32 [B, *shape], B at least 1, all numbers finite. Raises RefusedError (400, 415, 422)."""
+def array(content: bytes, content_type: str, shape: tuple[int, ...], most: int) -> np.ndarray:
+    """The samples, float32 [B, *shape], B at least 1, all numbers finite. What is plainly no JSON of at most `most`
+    samples is not read to its end. Raises RefusedError (400, 413, 415, 422).
+    """
+    if content_type == JSON:
+        _plausible(content, shape, most)
     read = {JSON: _from_json, RAW: _from_raw, NPY: _from_npy}.get(content_type)
     if read is None:
         raise RefusedError(
@@ -75,6 +80,23 @@ def fields(value: Mapping[str, Any], expected: Iterable[str]) -> None:
 
 # Made once: making one for each request takes as long as reading a small one.
 _DECODER = json.JSONDecoder(parse_int=float, parse_constant=_no_constant, object_pairs_hook=_once)
+
+
+def _plausible(content: bytes, shape: tuple[int, ...], most: int) -> None:
+    """Refuses large JSON by its punctuation: millions of empty lists hold the process, all threads, for seconds."""
+    if len(content) <= SMALL_BYTES:
+        return
+    lists = sum(math.prod(shape[:axis]) for axis in range(len(shape)))  # of one sample
+    found, values = content.count(b"["), content.count(b",") + 1
+    if content.count(b"{") > 1 or content.count(b'"') > 2 or (found - 1) * math.prod(shape) > values * lists:
+        raise RefusedError(
+            422,
+            "more lists, names or objects than such inputs have",
+            found=f"{found} lists",
+            expected=["batch", *shape],
+        )
+    if found > 1 + most * lists:
+        raise RefusedError(413, "too many samples in one request", expected=f"at most {most}")
 
 
 def _from_json(content: bytes, shape: tuple[int, ...]) -> np.ndarray:

@@ -29,7 +29,7 @@ class Front:
         loaded = self.engine.loaded
         if loaded is None:
             raise no_release()
-        x = bodies.array(content, content_type, loaded.model.shape)
+        x = bodies.array(content, content_type, loaded.model.shape, self.config.serve.queue)
         try:
             answer = await self.engine.predict(x)
         except OverloadedError as error:
@@ -50,6 +50,8 @@ class Front:
 
     def feedback(self, content: bytes) -> dict[str, Any]:
         """Take the true class of a prediction. Raises RefusedError."""
+        if len(content) > bodies.SMALL_BYTES:
+            raise RefusedError(413, "the body is too large", expected=f"at most {bodies.SMALL_BYTES} bytes")
         value = bodies.parse_json(content)
         bodies.fields(value, ("id", "label"))
         number, label = value.get("id"), value.get("label")
