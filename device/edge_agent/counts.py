@@ -29,7 +29,7 @@ from edge_agent.tally import Tally
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # A power cut costs at most the counts of this time; each save is one small file and two flushes of a worn card.
 SAVE_EVERY_S = 30.0
 REASONS = {OutputError: "output", ModelError: "model", TimedOutError: "timeout"}
@@ -89,8 +89,8 @@ class Counts:
                 self.tally.resume(value)
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            log.warning("%s: no counts that this agent wrote (%r); counting from zero", path, error)
+        except Exception as error:  # whatever is in that file: no release is refused for it
+            log.warning("%s: no counts that this agent wrote (%.200r); counting from zero", path, error)
 
     def _of(self, loaded: Loaded) -> Tally | None:
         """The tally that an answer of `loaded` belongs to: the release before answers what it had accepted."""

@@ -44,7 +44,10 @@ class Metrics:
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The exposition in the format that `accept` asks for, and its content type."""
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (ValueError, TypeError):  # a version that is no number
+            encode, content_type = choose_encoder("")
         return encode(self._registry), content_type
 
     def collect(self) -> Iterator[Metric]:
@@ -61,7 +64,7 @@ class Metrics:
     def _service(self) -> Iterator[Metric]:
         counts = self._counts
         yield _gauge("trial", "1 while the current release is on trial.", float(counts.trial))
-        yield _counter("starts", "Starts of the service with the release on trial.", counts.starts)
+        yield _gauge("trial_starts", "Starts of the service with the release that is on trial, else 0.", counts.starts)
         requests = CounterMetricFamily(
             f"{PREFIX}http_requests", "HTTP requests answered.", labels=("path", "method", "code")
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from typing import Any
@@ -13,9 +14,11 @@ from edge_agent.loading import Loaded
 
 # Upper bounds of the exported histograms, in seconds.
 BUCKETS = (
-    0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+    0.000005, 0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
+    0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
 FINER = 8
+MOST = 2**53  # what a float64, and so Prometheus, counts to
 CONFIDENCE_EDGES = tuple(round(0.1 * step, 1) for step in range(1, 10))
 # Samples whose features are not counted yet: together they cost a fraction of what they cost one by one.
 PENDING, PENDING_BYTES = 64, 1 << 20
@@ -23,7 +26,7 @@ PENDING, PENDING_BYTES = 64, 1 << 20
 
 def _bounds() -> list[float]:
     """BUCKETS with seven more bounds, in equal ratios, below each of them: quantiles to a few percent."""
-    bounds, below = [], BUCKETS[0] / 50
+    bounds, below = [], BUCKETS[0] / 2.5
     for bound in BUCKETS:
         ratio = bound / below
         bounds += [below * ratio ** (step / FINER) for step in range(1, FINER)] + [bound]
@@ -170,25 +173,28 @@ class Tally:
         }
 
     def resume(self, value: Mapping[str, Any]) -> bool:
-        """Go on from what `as_json` gave, if it was of the same bytes; whether it was. Raises ValueError, KeyError,
-        TypeError for what this agent did not write; then nothing is changed.
+        """Go on from what `as_json` gave, if it was of the same bytes; whether it was. Raises an Exception
+        of any kind for what this agent did not write; then nothing is changed.
         """
         if any(value[name] != getattr(self, name) for name in ("release", "target", "sha256")):
             return False
         latency, queue = (
-            Durations(_counts(value[name]["counts"], len(BOUNDS) + 1), float(value[name]["total_s"]))
+            Durations(_counts(value[name]["counts"], len(BOUNDS) + 1), _sum(value[name]["total_s"]))
             for name in ("latency", "queue")
         )
         per_class = _counts(value["per_class"], len(self.per_class))
         confidence = _counts(value["confidence"], len(self.confidence))
-        counted = np.array(value["feature_counts"], np.int64).reshape(self.feature_counts.shape)
-        errors = {str(reason): int(count) for reason, count in value["errors"].items()}
+        size = self.feature_counts.shape[1]
+        rows = [_counts(row, size) for row in _of_length(value["feature_counts"], len(self.features))]
+        counted = np.array(rows, np.int64).reshape(self.feature_counts.shape)
+        errors = {str(reason): _count(count) for reason, count in value["errors"].items()}
         feedback = {
-            str(label): {result: int(own[result]) for result in ("correct", "wrong")}
+            str(label): {result: _count(own[result]) for result in ("correct", "wrong")}
             for label, own in value["feedback"].items()
         }
-        since, restarts, inferences = str(value["since"]), int(value["restarts"]) + 1, int(value["inferences"])
-        self.confidence_sum = float(value["confidence_sum"])
+        confidence_sum = _sum(value["confidence_sum"])
+        since, restarts, inferences = str(value["since"]), _count(value["restarts"]) + 1, _count(value["inferences"])
+        self.confidence_sum = confidence_sum
         self.since, self.restarts, self.inferences = since, restarts, inferences
         self.latency, self.queue, self.per_class, self.confidence = latency, queue, per_class, confidence
         self.feature_counts, self.errors, self.feedback = counted, errors, feedback
@@ -196,6 +202,22 @@ class Tally:
 
 
 def _counts(value: Any, length: int) -> list[int]:
-    if len(value) != length:
-        raise ValueError(f"{len(value)} counts, not {length}")
-    return [int(count) for count in value]
+    return [_count(count) for count in _of_length(value, length)]
+
+
+def _of_length(value: Any, length: int) -> Any:
+    if not isinstance(value, list) or len(value) != length:
+        raise ValueError(f"found {value!r:.40}, expected a list of {length}")
+    return value
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < MOST:
+        raise ValueError(f"found a count of {value!r:.40}, expected a whole number from 0")
+    return value
+
+
+def _sum(value: Any) -> float:
+    if type(value) not in (int, float) or not (math.isfinite(value) and 0 <= value < MOST):
+        raise ValueError(f"found a sum of {value!r:.40}, expected a finite number from 0")
+    return float(value)
