@@ -60,6 +60,16 @@ def test_it_serves_what_is_current_and_ends_on_sigterm(make: Make) -> None:
     assert "event=stopping" in served.log
 
 
+def test_nobody_is_let_in_before_there_is_an_answer(make: Make) -> None:
+    """Killed as often as it starts, a service refuses connections; it does not answer 503."""
+    device = make()
+
+    served = Served(device, "serve.before_swap=kill")
+
+    assert served.ended() == -signal.SIGKILL
+    assert not device.socket.exists()
+
+
 def test_without_a_release_it_runs_and_says_so(tmp_path: Path) -> None:
     releases = Releases(tmp_path)
     device = Device(tmp_path / "device", releases.repository)
