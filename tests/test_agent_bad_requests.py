@@ -137,11 +137,18 @@ HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n
         (HEAD + b"Content-Encoding: gzip\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}", 415),
         (HEAD + b"Content-Length: 100\r\n\r\n{", 408),
         (HEAD + b"Content-Length: 999999999999\r\n\r\n{", 413),
+        (b"GET /readyz HTTP/1.1\r\nConnection: close\r\n\r\n", 400),
+        (b"GET http://[::1 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET /readyz HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 20000 + b"\r\n\r\n", 400),
         (HEAD + b"Expect: much\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}", 417),
     ],
 )
 def test_garbage_and_slow_clients(agent: Agent, data: bytes, status: int, caplog: pytest.LogCaptureFixture) -> None:
-    assert agent.raw(data).split(b" ", 2)[1] == str(status).encode()
+    head, _, body = agent.raw(data).partition(b"\r\n\r\n")
+    assert head.split(b" ", 2)[1] == str(status).encode()
+    assert b"content-type: application/problem+json" in head.lower()
+    assert (json.loads(body)["status"], json.loads(body)["type"]) == (status, "about:blank")
+    assert json.loads(body)["detail"]
     assert agent.ask("GET", "/readyz").status == 200
     assert not caplog.records
 
@@ -153,6 +160,17 @@ def test_a_client_that_says_nothing_more_is_cut_off(agent: Agent, data: bytes) -
     assert agent.raw(data) == b""
 
     assert time.monotonic() - before < 30
+
+
+@pytest.mark.parametrize(
+    "header", [b"Content-Encoding: Identity", b"Content-Type: application/json; charset=UTF8", b"Expect: 100-Continue"]
+)
+def test_another_spelling_of_the_same_is_taken(agent: Agent, header: bytes) -> None:
+    body = json.dumps({"input": ZEROS}).encode()
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n" % len(body)
+    kind = b"" if b"Type" in header else b"Content-Type: application/json\r\n"
+
+    assert b"HTTP/1.1 200 OK" in agent.raw(head + kind + header + b"\r\n\r\n" + body)
 
 
 def test_feedback_is_small(agent: Agent) -> None:

@@ -194,7 +194,7 @@ def _content_type(request: web.Request) -> str:
     """The body's media type. Raises RefusedError (415) for an encoding or a charset that is not read."""
     encoding = request.headers.get("Content-Encoding", "identity")
     charset = request.charset or "utf-8"
-    if encoding != "identity" or charset.lower() not in ("utf-8", "us-ascii"):
+    if encoding.strip().lower() != "identity" or charset.lower() not in ("utf-8", "utf8", "us-ascii"):
         found = f"{encoding}, {charset}"[:80]
         raise RefusedError(415, "the body is encoded", found=found, expected="no encoding; text in UTF-8")
     return request.content_type if "Content-Type" in request.headers else "none"
@@ -207,8 +207,8 @@ def application(
     metrics = metrics or Metrics(counts, capture.held if capture else None)
     routes = _Routes(Front(engine, counts, config, capture), metrics)
     app = web.Application(middlewares=[routes.guard])
-    app.router.add_post("/predict", routes.predict)
-    app.router.add_post("/feedback", routes.feedback)
+    app.router.add_post("/predict", routes.predict, expect_handler=_expect)
+    app.router.add_post("/feedback", routes.feedback, expect_handler=_expect)
     for path, handler in (
         ("/healthz", routes.healthz),
         ("/readyz", routes.readyz),
@@ -246,11 +246,45 @@ class _Full(asyncio.Protocol):
         transport.close()
 
 
+class _Connection(web.RequestHandler):
+    """What is no HTTP, and never becomes a request, is answered with a problem too."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        super().handle_error(request, status, exc, message)  # logs; raises where an answer has begun
+        reason = " ".join((message or "").split())[:300]
+        answer = _problem(status, reason or "a defect of the agent; its log says more", {}, {})
+        answer.force_close()
+        return answer
+
+
+async def _expect(request: web.Request) -> None:
+    """RFC 9110, 10.1.1. Comes before `guard`."""
+    asked = request.headers.get("Expect", "")
+    if asked.lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer itself has not begun
+    else:
+        text = json.dumps(problem(417, "no such expectation is met", {"found": asked[:80], "expected": "100-continue"}))
+        raise web.HTTPExpectationFailed(text=text, content_type=PROBLEM)
+
+
 class _Server(web.Server):
     """Lets in CONNECTIONS at once: more would take the files that the agent itself must open."""
 
     def __call__(self) -> Any:
-        return super().__call__() if len(self.connections) < CONNECTIONS else _Full()
+        if len(self.connections) >= CONNECTIONS:
+            return _Full()
+        connection = super().__call__()
+        connection.__class__ = _Connection
+        return connection
 
 
 class _Runner(web.AppRunner):
