@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from edge_agent import boot, operations, state
+from edge_agent import boot, faults, operations, state
 
 from tests.agent_cli import Device
 from tests.agent_releases import Releases
@@ -25,10 +25,15 @@ mount -o remount,ro,bind "$state"
 
 
 @pytest.fixture
-def device(tmp_path: Path) -> Iterator[Device]:
+def releases(tmp_path: Path) -> Releases:
+    made = Releases(tmp_path)
+    made.publish(OLD)
+    return made
+
+
+@pytest.fixture
+def device(tmp_path: Path, releases: Releases) -> Iterator[Device]:
     """`OLD` is confirmed."""
-    releases = Releases(tmp_path)
-    releases.publish(OLD)
     made = Device(tmp_path / "device", releases.repository)
     operations.deploy(made.config, OLD, selftest=False)
     operations.confirm(made.config, force=True)
@@ -47,7 +52,7 @@ def read_only(device: Device, *command: str) -> subprocess.CompletedProcess[str]
 def test_a_read_only_state_boots_and_is_verified(device: Device) -> None:
     (device.config.layout.releases / ".pump@1.1.0.partial").mkdir()  # cannot be dropped either
     script = "import sys; from pathlib import Path; from edge_agent import boot, config; "
-    script += "print(boot.boot(config.load(Path(sys.argv[1]))).current)"
+    script += "print(boot.boot(config.load(Path(sys.argv[1]))).known.current)"
 
     booted = read_only(device, sys.executable, "-c", script, str(device.file))
     assert (booted.returncode, booted.stdout) == (0, f"{OLD}\n"), booted.stderr
@@ -69,4 +74,41 @@ def test_a_lock_that_is_held_keeps_no_confirmed_release_from_starting(
 ) -> None:
     monkeypatch.setattr(boot, "LOCK_S", 0.0)
     with state.locked(device.config.layout):
-        assert boot.boot(device.config).current == OLD
+        assert boot.boot(device.config).known.current == OLD
+
+
+FULL = "state.before_fsync=nospace"
+
+
+def on_trial(device: Device, releases: Releases) -> state.State:
+    """`NEW` becomes current, on trial."""
+    releases.publish(NEW)
+    operations.deploy(device.config, NEW, selftest=False)
+    return device.known
+
+
+def test_a_trial_whose_start_cannot_be_counted_is_left(device: Device, releases: Releases) -> None:
+    """Else a release that crashes would be started for ever. What was decided is written once there is space."""
+    on_trial(device, releases)
+    with device.serving(fault=FULL) as served:
+        assert OLD in served.hears("READY=1")
+        assert "its start cannot be counted" in served.log
+    known = device.known
+    assert (known.current, known.previous, known.trial, dict(known.bad)) == (OLD, None, None, {})
+
+
+def test_on_a_full_disk_what_was_decided_stands_in_memory(
+    device: Device, releases: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = on_trial(device, releases)
+    monkeypatch.setenv(faults.VARIABLE, FULL)
+    monkeypatch.setattr(faults, "_passed", {})
+    booted = boot.boot(device.config)
+    assert (booted.known.current, booted.unwritten) == (OLD, before)
+
+    monkeypatch.setattr(faults, "_passed", {})
+    assert (boot.followed(device.config, booted).current, device.known) == (OLD, before), "still full"
+    assert boot.followed(device.config, booted) == device.known == booted.known
+    later = booted.known.switched(NEW, "2030-01-01T00:00:00Z")
+    state.save(device.config.layout, later)
+    assert boot.followed(device.config, booted) == later, "what is decided later counts"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from dataclasses import dataclass, field
 
 from edge_agent import logs, slots, state, trial
 from edge_agent.config import Config
@@ -16,28 +17,55 @@ LOCK_S = 10.0
 UNWRITABLE = (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
-def boot(config: Config) -> State:
+@dataclass(frozen=True)
+class Booted:
+    """`known`: what to start with. `unwritten`: what state.json says instead, where it could not be written."""
+
+    known: State = field(default_factory=State)
+    unwritten: State | None = None
+
+
+def boot(config: Config) -> Booted:
     """Which release to start with: counts the start of a trial, goes back where it must.
 
     Without a trial there is nothing to write: neither a lock that is held (an install unpacks, say) nor a disk that is
-    full or read-only keeps a device from serving what it can read. Raises BusyError, OSError with a trial.
+    full or read-only keeps a device from serving what it can read. With a trial whose start cannot be counted the
+    device goes back: a release that crashes would do so for ever. Raises BusyError, and OSError where nothing is to
+    go back to.
     """
     layout = config.layout
     point("serve.before_boot")
     try:
         with state.locked(layout, LOCK_S):
-            known = _decided(config)
+            booted = _decided(config)
     except BusyError as error:
         known = state.load(layout)
         if known.trial:
             raise
         logs.event("waiting", f"started without the lock: {_line(error)}", logging.WARNING)
-        known = _whole(config, known)
+        booted = Booted(_whole(config, known))
     point("serve.after_boot")
-    return known
+    return booted
 
 
-def _decided(config: Config) -> State:
+def followed(config: Config, booted: Booted) -> State:
+    """What state.json says, or what it should say since `boot`; written as soon as that is possible."""
+    found = state.load(config.layout)
+    if found != booted.unwritten:
+        return found
+    try:
+        with state.locked(config.layout, wait_s=0.0):
+            if state.load(config.layout) == booted.unwritten:
+                state.save(config.layout, booted.known)
+    except BusyError:
+        pass
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+    return booted.known
+
+
+def _decided(config: Config) -> Booted:
     """As `boot`, under the lock."""
     layout = config.layout
     before = state.load(layout)
@@ -58,10 +86,16 @@ def _decided(config: Config) -> State:
             state.save(layout, known)
         state.show_current(layout, known)
     except OSError as error:
-        if error.errno not in UNWRITABLE or known.trial or state.load(layout).trial:
+        kept = state.load(layout)
+        if error.errno not in UNWRITABLE or (kept != known and known.trial and known.previous is None):
             raise
         logs.event("unwritable", f"{layout.state} cannot be written: {_line(error)}", logging.CRITICAL)
-    return known
+        if kept != known and known.trial:
+            text = f"went back from {known.current}, on trial: its start cannot be counted"
+            logs.event("rollback", text, logging.CRITICAL, release=known.current, now=known.previous)
+            known = known.rolled_back(None)
+        return Booted(known, kept if kept != known else None)
+    return Booted(known)
 
 
 def _line(error: Exception) -> str:

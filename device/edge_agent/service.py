@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from edge_agent import logs, notify, state, trial
-from edge_agent.boot import boot
+from edge_agent.boot import Booted, boot, followed
 from edge_agent.config import Config
 from edge_agent.counts import Counts
 from edge_agent.engine import Engine
@@ -56,6 +56,7 @@ class Service:
         self.events: collections.deque[dict[str, Any]] = collections.deque(maxlen=20)
         self.error: str | None = None  # why what state.json names is not loaded
         self.known = State()
+        self._booted = Booted()
         self.counts = Counts(config).attach(self.engine)
         self._systemd = systemd
         self.started = time.monotonic()
@@ -77,7 +78,7 @@ class Service:
         async with contextlib.AsyncExitStack() as stack:
             # A second service would take the first one's sockets away.
             stack.enter_context(state.locked(layout, wait_s=0.0, file=layout.run / "serve.lock"))
-            self.known = await asyncio.to_thread(boot, self.config)
+            self._booted = await asyncio.to_thread(boot, self.config)
             stack.push_async_callback(self.engine.close)
             keeping = asyncio.create_task(self.counts.keep())
             stack.push_async_callback(_cancelled, keeping)
@@ -127,7 +128,7 @@ class Service:
                     return self.error
 
     async def _reconcile(self, again: bool) -> str | None:
-        self.known = known = await asyncio.to_thread(state.load, self.config.layout)
+        self.known = known = await asyncio.to_thread(followed, self.config, self._booted)
         self.counts.trial, self.counts.starts = known.trial is not None, known.trial.starts if known.trial else 0
         wanted, loaded = known.current, self.engine.loaded
         if (loaded.release if loaded else None) == wanted:
