@@ -92,6 +92,7 @@ def test_nobody_goes_back_to_a_release_that_was_never_confirmed() -> None:
         '{"schema_version": 1, "trial": null, "proven": "pump@1.0.0"}',
         '{"schema_version": 1, "trial": null, "proven": [1]}',
         "\x00" * 100,
+        "[" * 100_000,
     ],
 )
 def test_a_state_that_nobody_wrote_is_refused_with_a_remedy(layout: Layout, content: str) -> None:
@@ -101,6 +102,21 @@ def test_a_state_that_nobody_wrote_is_refused_with_a_remedy(layout: Layout, cont
     with pytest.raises(ConfigurationError, match=r"state\.json[\s\S]*remedy") as refusal:
         state.load(layout)
     assert refusal.value.exit_code == 12
+
+
+def test_a_damaged_state_is_restored_from_its_copy_if_that_is_whole(layout: Layout) -> None:
+    state.save(layout, CONFIRMED)
+    layout.state_file.write_text("damaged")
+    state.restore(layout)
+    assert state.load(layout) == CONFIRMED
+    assert layout.state_file.with_name("state.json.damaged").read_text() == "damaged", "nothing is lost"
+
+    layout.state_file.write_text("damaged")
+    copy = layout.state_file.with_name("state.json.copy")
+    copy.write_text(copy.read_text().replace(ONE, THREE))
+    with pytest.raises(ConfigurationError, match="edge-agent activate"):
+        state.restore(layout)
+    assert layout.state_file.read_text() == "damaged"
 
 
 def test_the_link_for_people_follows_the_state(layout: Layout) -> None:
@@ -193,4 +209,4 @@ def test_the_state_is_text_that_a_person_can_read(layout: Layout) -> None:
     state.save(layout, CONFIRMED)
 
     assert json.loads(layout.state_file.read_text())["current"] == ONE
-    assert sorted(path.name for path in layout.state.iterdir()) == ["current", "state.json"]
+    assert sorted(path.name for path in layout.state.iterdir()) == ["current", "state.json", "state.json.copy"]

@@ -1,4 +1,4 @@
-"""A state that cannot be written: what can be read is served."""
+"""A state that cannot be written, or is damaged: what can be read is served."""
 
 from __future__ import annotations
 
@@ -75,6 +75,13 @@ def test_a_lock_that_is_held_keeps_no_confirmed_release_from_starting(
     monkeypatch.setattr(boot, "LOCK_S", 0.0)
     with state.locked(device.config.layout):
         assert boot.boot(device.config).known.current == OLD
+
+
+def test_a_service_that_finds_its_state_damaged_takes_the_copy(device: Device) -> None:
+    before = device.known
+    device.config.layout.state_file.write_bytes(b"\x00" * 300)
+
+    assert boot.boot(device.config).known == device.known == before
 
 
 FULL = "state.before_fsync=nospace"

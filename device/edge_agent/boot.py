@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from edge_agent import logs, slots, state, trial
 from edge_agent.config import Config
-from edge_agent.errors import BusyError, NoReleaseError, TrustError
+from edge_agent.errors import BusyError, ConfigurationError, NoReleaseError, TrustError
 from edge_agent.faults import point
 from edge_agent.state import State
 
@@ -68,6 +68,11 @@ def followed(config: Config, booted: Booted) -> State:
 def _decided(config: Config) -> Booted:
     """As `boot`, under the lock."""
     layout = config.layout
+    try:
+        state.load(layout)
+    except ConfigurationError as error:
+        state.restore(layout)
+        logs.event("state", f"the last copy is taken, its damage kept beside it: {_line(error)}", logging.CRITICAL)
     before = state.load(layout)
     known = _whole(config, before)
     known, reason = trial.at_start(config.trial, known)

@@ -2,6 +2,7 @@
 
 <state>/                    /var/lib/edge-agent, on a disk that survives a power cut
     state.json              which release is current, previous, on trial, bad (edge_agent.state)
+    state.json.copy         the same with its checksum, for a service that finds state.json damaged
     lock                    held by whatever changes something here
     tuf/                    metadata of The Update Framework, as trusted so far
     incoming/               archives that are being downloaded, and what has come of them

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -116,12 +117,13 @@ def load(layout: Layout) -> State:
         return _typed(State(trial=Trial(**trial) if trial else None, proven=tuple(proven), **value))
     except FileNotFoundError:
         return State()
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ConfigurationError(
             str(layout.state_file),
             f"not a state that this agent wrote ({error})",
             f"JSON with schema_version {SCHEMA_VERSION}",
-            "move it away: the agent then starts empty, and the next install brings it back",
+            "restart the service, which takes the last copy; without one move the file away: the agent then starts "
+            "empty, and what is installed runs after: edge-agent activate RELEASE",
         ) from None
 
 
@@ -147,7 +149,34 @@ def save(layout: Layout, state: State) -> None:
     durable.make_directory(layout.state)
     content = json.dumps({"schema_version": SCHEMA_VERSION, **asdict(state)}, indent=2, sort_keys=True) + "\n"
     durable.write_file(layout.state_file, content.encode(), faults="state")
+    with contextlib.suppress(OSError):  # an older copy is better than none, and no reason to fail
+        durable.write_file(_copy(layout), f"{_sum(content)}\n{content}".encode())
     show_current(layout, state)
+
+
+def restore(layout: Layout) -> None:
+    """Put the last copy in the place of a state that cannot be read. Raises ConfigurationError where that is none."""
+    try:
+        load(layout)
+    except ConfigurationError:
+        try:
+            told, _, content = _copy(layout).read_text(encoding="utf-8").partition("\n")
+        except (FileNotFoundError, ValueError):
+            told, content = "", ""
+        if told != _sum(content):
+            raise
+        damaged = layout.state_file.read_bytes()
+        durable.write_file(layout.state_file.with_name(f"{layout.state_file.name}.damaged"), damaged)
+        durable.write_file(layout.state_file, content.encode())
+
+
+def _copy(layout: Layout) -> Path:
+    """The sha256 of the state in its first line, then the state: it is believed only whole."""
+    return layout.state_file.with_name(f"{layout.state_file.name}.copy")
+
+
+def _sum(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def show_current(layout: Layout, state: State) -> None:
