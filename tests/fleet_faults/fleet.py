@@ -106,7 +106,7 @@ class LabFleet:
         self.declare(BASE)
         done = self.play("bootstrap")
         assert done.code == 0, done.output[-5000:]
-        self.rules(bake_s=0.0, waves=[{"name": "all", "rest": True}], judge={"min_inferences": 0})
+        self.rules(waves=[{"name": "all", "rest": True}], judge={"min_inferences": 0})
         first = self.rollout()
         assert first.code == 0, first.output[-5000:]
         self.settled({device.name: BASE for device in self.devices})
