@@ -92,7 +92,8 @@ def test_a_switch_is_followed_proved_and_confirmed(make: Make) -> None:
         assert told["service"]["loaded"]["release"] == NEW
         served.hears(f"confirmed {NEW}")
 
-    assert device.known == state.State(current=NEW, previous=OLD, trusted_time=device.known.trusted_time)
+    known = device.known
+    assert known == state.State(current=NEW, previous=OLD, proven=(OLD,), trusted_time=known.trusted_time)
     assert "event=confirm" in served.log
 
 
