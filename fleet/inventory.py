@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from edge_agent.release import EXPECTED, parsed
 
 from fleet.errors import InventoryError
 
 GROUP = "devices"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-RELEASE = re.compile(r"[a-z0-9][a-z0-9._-]*@[0-9]+\.[0-9]+\.[0-9]+([-+][0-9A-Za-z.+-]+)?")
 UNCHECKED = re.compile(r"StrictHostKeyChecking[= ]+(no|off|accept-new)|UserKnownHostsFile[= ]+/dev/null", re.IGNORECASE)
 TIMEOUT_S = 120
 
@@ -148,7 +148,7 @@ class _Check:
             self.fault(host, "", repr(host), "letters, digits, '.', '_' and '-' in a device's name", groups)
         want("wave", type(wave) is int and wave >= 0, "a whole number from 0")
         want("device_type", isinstance(kind, str) and bool(NAME.fullmatch(kind)), "a name such as raspberry-pi-4")
-        want("release", release is None or bool(RELEASE.fullmatch(str(release))), "NAME@VERSION, as digits@1.2.0")
+        want("release", release is None or bool(parsed(str(release))), EXPECTED)
         for field in ("ansible_ssh_common_args", "ansible_ssh_extra_args", "ansible_ssh_args"):
             want(field, not UNCHECKED.search(str(values.get(field, ""))), "host keys that are checked")
         if str(values.get("ansible_host_key_checking", "true")).lower() in ("false", "no", "0"):

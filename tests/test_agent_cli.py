@@ -25,7 +25,7 @@ from edge_agent.errors import (
     TrustError,
 )
 
-from tests.agent_cli import Device
+from tests.agent_cli import OUTPUT, Device
 from tests.agent_releases import Releases
 
 OLD, NEW = "pump@1.0.0", "pump@1.1.0"
@@ -183,6 +183,31 @@ def test_what_is_no_release_is_a_wrong_command_line(device: Device, release: str
 
     assert done.returncode == 2
     assert "expected NAME@VERSION" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command", "found"),
+    [
+        (["install", "Bad Name"], "install", "found 'Bad Name', expected NAME@VERSION"),
+        (["install", "pump_x@1.0.0"], "install", "expected NAME@VERSION"),
+        (["install", "pump@1.0"], "install", "expected NAME@VERSION"),
+        (["prune", "--keep", "x"], "prune", "found 'x', expected a whole number of 0 or more"),
+        (["shadow", OLD, "--samples", "0"], "shadow", "expected a whole number of 1 or more"),
+        (["samples"], "samples", "required: ACTION"),
+        ([], "", "required: COMMAND"),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_json_too(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], command: str, found: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--json", *arguments])
+
+    told = json.loads(capsys.readouterr().out)
+    OUTPUT.validate(told)
+    assert (ended.value.code, told["exit_code"], told["error"]) == (2, 2, "UsageError")
+    assert told["command"] == command
+    assert found in told["found"]
 
 
 def test_no_disk_space_is_an_error_with_a_remedy(device: Device) -> None:

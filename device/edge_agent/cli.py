@@ -9,10 +9,11 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from edge_agent import errors
 from edge_agent.errors import AgentError, StorageError
+from edge_agent.release import EXPECTED, parsed
 from edge_agent.rights import become_owner
 
 CODES = "\n".join((errors.__doc__ or "").splitlines()[2:])
@@ -24,7 +25,7 @@ SCHEMA_FILE = Path(__file__).with_name("output.schema.json")
 
 def parser() -> argparse.ArgumentParser:
     """Global options stand before the command."""
-    root = argparse.ArgumentParser(
+    root = Parser(
         prog="edge-agent",
         description="Installs releases on this device, tests them, switches to them, and goes back from bad ones.",
         epilog=CODES,
@@ -113,25 +114,44 @@ def parser() -> argparse.ArgumentParser:
 
 def _release(text: str) -> str:
     """A release's name goes into paths: what is none is refused before anything looks for it."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*@[0-9][0-9A-Za-z.+-]*", text) or len(text) > 200:
-        raise argparse.ArgumentTypeError(f"found {text[:200]!r}, expected NAME@VERSION, such as digits@1.2.0")
+    if parsed(text) is None:
+        raise argparse.ArgumentTypeError(f"found {text[:200]!r}, expected {EXPECTED}")
     return text
 
 
 def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"found {text}, expected 1 or more")
-    return number
+    return _whole(text, 1)
 
 
 def _count(text: str) -> int:
-    if (number := int(text)) < 0:
-        raise argparse.ArgumentTypeError(f"found {text}, expected 0 or more")
-    return number
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    if not re.fullmatch(r"[0-9]{1,12}", text) or int(text) < least:
+        raise argparse.ArgumentTypeError(f"found {text[:200]!r}, expected a whole number of {least} or more")
+    return int(text)
+
+
+class Parser(argparse.ArgumentParser):
+    """With --json on the command line, one that is wrong is told in JSON too."""
+
+    json = False
+
+    def error(self, message: str) -> NoReturn:
+        if Parser.json:
+            told = errors.AgentError(self.prog, message, "", f"see: {self.prog} --help").as_json()
+            told = {**told, "error": "UsageError", "exit_code": errors.EXIT_USAGE}
+            command = self.prog.partition(" ")[2].partition(" ")[0]
+            print(json.dumps({"schema_version": OUTPUT_VERSION, "command": command, **told}))
+            self.exit(errors.EXIT_USAGE)
+        super().error(message)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code. Only a defect of the agent itself ends in a traceback."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    Parser.json = "--json" in arguments
     options = parser().parse_args(arguments)
     code = _ended(options)
     if options.command == "serve":

@@ -20,6 +20,7 @@ Exit codes of `edge-agent` (2 is argparse's own: the command line is wrong):
 from __future__ import annotations
 
 EXIT_DEFECT = 1
+EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 

@@ -8,7 +8,6 @@ is removed. So a folder without a leading dot is always a whole release, wheneve
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from datetime import datetime, timezone
 from hashlib import sha256
@@ -21,6 +20,7 @@ from edge_agent.config import Config
 from edge_agent.errors import NoReleaseError, StorageError, TrustError
 from edge_agent.faults import point
 from edge_agent.layout import Layout
+from edge_agent.release import order, parsed
 from edge_agent.state import State
 
 if TYPE_CHECKING:
@@ -28,14 +28,6 @@ if TYPE_CHECKING:
 
 MB = 1_000_000
 RELEASE_FILE = "release.json"
-# NAME@VERSION: a bundle's name and a version of Semantic Versioning 2.0 (https://semver.org, its own expression).
-RELEASE = re.compile(
-    r"(?P<name>[a-z0-9][a-z0-9-]*)@"
-    r"(?P<version>(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
-    r"(?:-(?P<before>(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(?:\.(?:0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*))?"
-    r"(?:\+[0-9a-zA-Z-]+(?:\.[0-9a-zA-Z-]+)*)?)",
-    re.ASCII,
-)
 
 
 def install(config: Config, offer: Offer, archive: Path) -> dict[str, Any]:
@@ -109,7 +101,7 @@ def check(layout: Layout, release: str) -> dict[str, Any]:
     Raises NoReleaseError where it is not installed, TrustError where it is damaged.
     """
     slot = layout.slot(release)
-    if RELEASE.fullmatch(release) is None or not slot.is_dir():
+    if parsed(release) is None or not slot.is_dir():
         there = ", ".join(installed(layout)) or "none"
         raise NoReleaseError(release, "not installed", f"one of: {there}", f"edge-agent install {release}")
     try:
@@ -138,12 +130,12 @@ def installed(layout: Layout) -> list[str]:
     """The releases that have a slot, oldest version first."""
     if not layout.releases.is_dir():
         return []
-    return sorted((p.name for p in layout.releases.iterdir() if RELEASE.fullmatch(p.name) and p.is_dir()), key=_order)
+    return sorted((p.name for p in layout.releases.iterdir() if parsed(p.name) and p.is_dir()), key=order)
 
 
 def remove(layout: Layout, release: str) -> None:
     """Remove a slot. Raises NoReleaseError, OSError."""
-    if RELEASE.fullmatch(release) is None or not layout.slot(release).is_dir():
+    if parsed(release) is None or not layout.slot(release).is_dir():
         raise NoReleaseError(release, "not installed", "an installed release", "see edge-agent status")
     point("prune.before_remove")
     _set_aside(layout, release)
@@ -194,7 +186,7 @@ def _described(content: bytes, offer: Offer) -> dict[str, Any]:
         raise TrustError(f"{offer.release}: {manifest.MANIFEST}", f"no JSON ({error})", "JSON in UTF-8") from None
     except manifest.ManifestError as error:
         raise _refused(error, offer.release) from None
-    if RELEASE.fullmatch(offer.release) is None or offer.release != f"{described['name']}@{offer.version}":
+    if parsed(offer.release) is None or offer.release != f"{described['name']}@{offer.version}":
         raise TrustError(
             f"{offer.release}: {manifest.MANIFEST}: name",
             f"found {described['name']!r}",
@@ -244,13 +236,3 @@ def _told(offer: Offer) -> dict[str, Any]:
 def _own(release: dict[str, Any]) -> str:
     """The digest of release.json's content without this digest. Against damage: who may write here may write both."""
     return sha256(json.dumps(release, sort_keys=True).encode()).hexdigest()
-
-
-def _order(release: str) -> tuple[Any, ...]:
-    """Precedence of Semantic Versioning 2.0, section 11: numbers as numbers, a pre-release before its release."""
-    found = RELEASE.fullmatch(release)
-    assert found is not None
-    numbers = tuple(int(found.group(i)) for i in (3, 4, 5))
-    before = found["before"]
-    parts = [(not p.isdigit(), int(p) if p.isdigit() else 0, p) for p in before.split(".")] if before else []
-    return (*numbers, before is None, parts, release)

@@ -19,16 +19,11 @@ from edge_agent.config import Config
 from edge_agent.errors import ConfigurationError, NoReleaseError, StorageError, TrustError
 from edge_agent.fetch import Progress
 from edge_agent.partial import partial_of
+from edge_agent.release import EXPECTED, LONGEST, parsed
 from edge_agent.state import State
 from edge_agent.tufclient import Client
 
-# NAME@VERSION: the name as manifest.schema.json has it, the version as Semantic Versioning 2.0.0 has it.
-NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
-_NUMBER = r"(0|[1-9][0-9]*)"
-_PART = rf"({_NUMBER}|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
-VERSION = re.compile(rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(-{_PART}(\.{_PART})*)?(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?")
 SHA256 = re.compile(r"[0-9a-f]{64}")
-LONGEST = 120
 
 
 @dataclass(frozen=True)
@@ -46,15 +41,15 @@ class Offer:
 
 def split(release: str) -> tuple[str, str]:
     """Name and version of a release. Raises NoReleaseError where it is not NAME@VERSION."""
-    name, _, version = release.partition("@")
-    if len(release) > LONGEST or not NAME.fullmatch(name) or not VERSION.fullmatch(version):
+    found = parsed(release)
+    if found is None:
         raise NoReleaseError(
             f"release {release[:LONGEST]!r}",
             "not the name of a release",
-            f"NAME@VERSION of at most {LONGEST} characters, such as digits@1.2.0",
+            EXPECTED,
             "name one that was published",
         )
-    return name, version
+    return found["name"], found["version"]
 
 
 def target_path(release: str) -> str:
