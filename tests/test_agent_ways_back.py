@@ -118,3 +118,16 @@ def test_activating_a_current_release_that_cannot_be_loaded_is_an_error(device: 
 
     assert "current, but not loaded: " in told["found"]
     assert f"edge-agent install {OLD}" in told["remedy"]
+
+
+def test_prune_drops_what_broken_downloads_have_left(device: Device) -> None:
+    layout = device.config.layout
+    layout.incoming.mkdir(exist_ok=True)
+    left = layout.incoming / f".{'0' * 64}.partial"
+    left.write_bytes(b"x" * 1000)
+
+    with state.locked(layout, file=layout.install_lock):
+        assert operations.prune(device.config)["incoming_bytes"] == 0, "a download that goes on keeps what it has"
+    assert left.exists()
+    assert device.json("prune")["incoming_bytes"] >= 1000
+    assert list(layout.incoming.iterdir()) == []

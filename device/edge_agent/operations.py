@@ -5,6 +5,7 @@ Whatever changes something holds the one lock. Modules that are slow to import a
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -12,7 +13,7 @@ from typing import Any
 
 from edge_agent import control, state
 from edge_agent.config import Config
-from edge_agent.errors import AgentError, NoReleaseError, ServiceError, TrialError
+from edge_agent.errors import AgentError, BusyError, NoReleaseError, ServiceError, TrialError
 from edge_agent.faults import point
 from edge_agent.progress import size
 from edge_agent.switching import activate, fitting, reconcile, refuse_bad
@@ -146,14 +147,25 @@ def forget_time(config: Config) -> Result:
 
 
 def prune(config: Config, keep: int | None = None) -> Result:
-    """Remove slots that are neither current nor previous, all but the `keep` newest of them."""
+    """Remove slots that are neither current nor previous, all but the `keep` newest of them; and begun downloads."""
     from edge_agent import slots
 
     with state.locked(config.layout):
         slots.recover(config.layout)
         removed = slots.prune(config, state.load(config.layout), keep)
         left = slots.installed(config.layout)
-    return {"removed": removed, "installed": left}
+    return {"removed": removed, "installed": left, "incoming_bytes": _given_up(config)}
+
+
+def _given_up(config: Config) -> int:
+    """Remove what downloads that ended have left; its bytes. One that goes on keeps what it has."""
+    freed = 0
+    with contextlib.suppress(BusyError), state.locked(config.layout, 0.0, config.layout.install_lock):
+        for path in config.layout.incoming.glob("*"):
+            if path.is_file() and not path.is_symlink():
+                freed += path.stat().st_size
+            path.unlink()
+    return freed
 
 
 def verify(config: Config, release: str | None = None) -> Result:
