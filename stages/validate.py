@@ -6,16 +6,17 @@ Writes data/validated/<source>/, data/quarantine/<source>/, reports/quality.json
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import warnings
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from stages import command
 from stages import contract as contracts
 from stages.errors import CombinedError, ContractError, StageError, run
 from stages.files import new_directory, write_json
@@ -48,6 +49,7 @@ class Checked:
     profile: dict[str, Any] = field(default_factory=dict)
     columns: dict[str, dict[str, float | None]] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
+    later: dict[str, Any] = field(default_factory=dict)  # kept rows after the snapshot: how many, the last one's time
 
 
 def check(engine: Engine, name: str, paths: list[Path], earlier: list[Checked], params: Params) -> Checked:
@@ -92,6 +94,9 @@ def check(engine: Engine, name: str, paths: list[Path], earlier: list[Checked], 
     )
     checked = Checked(name, flagged, failing, counts, lost.rows, reasons=lost.by_rule)
     kept = contracts.kept(flagged, failing)
+    if data.time is not None:
+        after = kept.filter(kept[data.time] > params.collect.snapshot.astimezone(UTC).replace(tzinfo=None))
+        checked.later = after.aggregate(rows=after.count(), last=after[data.time].max()).to_pyarrow().to_pylist()[0]
     found = profile.figures(kept, contract)
     classes = profile.class_counts(kept, data)
     null_shares = {column: settled(1 - n / rows) or 0.0 for column, n in there.items()}
@@ -229,7 +234,7 @@ def write(sources: list[Checked], engine: Engine, params: Params) -> None:
 
 
 def main() -> None:
-    argparse.ArgumentParser(prog="python -m stages.validate", description=__doc__.splitlines()[0]).parse_args()
+    command.parser("validate", __doc__).parse_args()
     # pandera imports pyspark where that is installed, whichever engine is asked for.
     warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas", category=FutureWarning)
     params = load()
@@ -266,6 +271,12 @@ def main() -> None:
             write(checked, engine, params)
             write_json(QUALITY, quality)
         shutil.rmtree(REFUSED, ignore_errors=True)
+    for source in checked:
+        if source.later.get("rows"):
+            print(
+                f"warning: source {source.name}: {source.later['rows']} row(s) are of a time after the snapshot "
+                f"(collect.snapshot), the last of {source.later['last']}; validate.freshness would quarantine them"
+            )
     overall = ", ".join(f"{metric} {judged['value']:.4f}" for metric, judged in quality["overall"].items())
     rows = sum(s.counts.rows for s in checked)
     print(f"validated {rows} rows of {len(checked)} source(s), {quality['quarantine']['rows']} quarantined; {overall}")

@@ -218,3 +218,20 @@ def test_no_library_has_the_last_word(workspace: Path, bad: Callable[[pd.DataFra
     # then
     assert done.returncode == code, done.stderr
     assert "nanobind" not in done.stderr
+
+
+def test_a_time_after_the_snapshot_is_worth_a_warning(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # given a clock that was off, and no rule on freshness
+    rows = series_rows()
+    rows["time"] = rows["time"].astype("datetime64[us]")
+    rows.loc[[598, 599], "time"] = [pd.Timestamp("2026-12-01").as_unit("us"), pd.Timestamp("9999-12-31").as_unit("us")]
+    write_task(workspace, SERIES, {"validate.freshness": None, "validate.thresholds.timeliness": 0.0})
+    write_rows(workspace, rows)
+    # when
+    assert call_stage("validate", monkeypatch) == 0
+    # then
+    said = capsys.readouterr().out
+    assert "warning: source rig: 2 row(s) are of a time after the snapshot" in said
+    assert "the last of 9999-12-31 00:00:00; validate.freshness" in said
