@@ -8,7 +8,6 @@ together and the last snapshot stays as it is. New data is taken in by changing 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import shutil
 import threading
@@ -17,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages import command
 from stages.errors import run
 from stages.files import new_directory, write_json
 from stages.params import Params, load
@@ -82,9 +82,7 @@ async def snapshot(params: Params) -> None:
 
 
 def main() -> None:
-    argparse.ArgumentParser(
-        prog="python -m stages.collect", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    command.parser("collect", __doc__).parse_args()
     asyncio.run(snapshot(load()))
 
 

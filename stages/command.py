@@ -7,10 +7,11 @@ import os
 
 
 def parser(stage: str, description: str | None) -> argparse.ArgumentParser:
-    """The parser of `python -m stages.<stage>`; --help shows the module's docstring as it is written."""
+    """The parser of `python -m stages.<stage>`; --help shows the module's docstring as it is, and the exit codes."""
     return argparse.ArgumentParser(
         prog=f"python -m stages.{stage}",
         description=description,
+        epilog="Exit codes: 0 done; 1 refused, with a message that says what to do; 130 interrupted.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 

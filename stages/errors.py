@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import shutil
+import signal
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 
 class StageError(Exception):
@@ -56,6 +62,7 @@ class CombinedError(StageError):
 # Exit codes of every stage: 0 done, 1 the stage refused its input, 130 interrupted (128 + SIGINT).
 EXIT_REFUSED = 1
 EXIT_INTERRUPTED = 130
+WRITTEN = ("data", "models", "reports", ".work", ".")
 
 
 def run(main: Callable[[], None]) -> None:
@@ -69,7 +76,9 @@ def run(main: Callable[[], None]) -> None:
     except StageError as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        print("interrupted; earlier results are untouched", file=sys.stderr)
+        with contextlib.suppress(ValueError):  # not the main thread
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would end in some library's traceback
+        print("interrupted; run it again to go on (make repro brings back what DVC took away)", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
     except MemoryError as error:
         _fail(
@@ -77,8 +86,19 @@ def run(main: Callable[[], None]) -> None:
             "  remedy:   lower the sizes in the task's params.yaml, or take a machine with more"
         )
     except OSError as error:
-        where = error.filename or error.filename2 or "file system"
+        where = error.filename or error.filename2 or _places(error)
         _fail(f"{where}: {error.strerror or error}\n  remedy:   free the space or mend the path, then run again")
+
+
+def _places(error: OSError) -> str:
+    """What stands for the file that a write to a full disk does not name: the disks that a stage writes to."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return "file system"
+    disks: dict[int, Path] = {}
+    for place in (*map(Path, WRITTEN), Path(tempfile.gettempdir())):
+        if place.is_dir():
+            disks.setdefault(place.stat().st_dev, place.resolve())
+    return ", ".join(f"{place} ({shutil.disk_usage(place).free / 1e6:.0f} MB free)" for place in disks.values())
 
 
 def _fail(message: str) -> None:

@@ -6,7 +6,6 @@ machine's; everything else repeats exactly.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import platform
 import tempfile
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 from edge_agent.runtime import InferenceError, Model, ModelError, open_model
 
-from stages import metrics
+from stages import command, metrics
 from stages.clusters import Clusters
 from stages.confusion import confusion_matrix
 from stages.dataset import SampleSpec, Split
@@ -134,7 +133,7 @@ def predictions(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m stages.evaluate", description=__doc__)
+    parser = command.parser("evaluate", __doc__)
     parser.add_argument("--target", required=True, help="a key of `targets` in params.yaml")
     target = parser.parse_args().target
     params = load()

@@ -6,7 +6,6 @@ device's own runtime and compared with models/reference.npz.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import shutil
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 from edge_agent.runtime import InferenceError, open_model
 
+from stages import command
 from stages.converters import CANDIDATES, CONVERTERS, FLOAT, Candidate, Request
 from stages.dataset import Split
 from stages.errors import CombinedError, ConversionError, StageError, run
@@ -179,12 +179,12 @@ def export(
     `work` holds samples.npz. Raises CombinedError with every converter's fault.
     """
     faults: list[StageError] = []
-    for name, command in converters.items():
+    for name, converter in converters.items():
         output = work / name
         output.mkdir()
         request = Request(NETWORK, work / "samples.npz", output, tuple(methods))
         try:
-            candidates = convert(command, request, params.timeout_s, work / f"{name}.log")
+            candidates = convert(converter, request, params.timeout_s, work / f"{name}.log")
             measured, broken = measure(output, candidates, x, reference)
             return Exported(name, choose(measured, params), measured, broken)
         except ConversionError as fault:
@@ -219,7 +219,7 @@ def description(target: str, exported: Exported, file: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m stages.export", description=__doc__)
+    parser = command.parser("export", __doc__)
     parser.add_argument("--target", required=True, help="a key of `targets` in params.yaml")
     name = parser.parse_args().target
     params = load()

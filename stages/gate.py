@@ -9,13 +9,13 @@ target "pipeline": every exported file rests on them, so one that fails fails th
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from stages import command
 from stages.errors import GateError, ParameterError, run
 from stages.evidence import NOISE, REPORTS, Evidence, Record, digests, read_evidence, read_records
 from stages.files import write_json
@@ -200,7 +200,7 @@ def refusal(failures: Iterable[Check]) -> GateError:
 
 
 def main() -> None:
-    argparse.ArgumentParser(prog="python -m stages.gate", description=__doc__).parse_args()
+    command.parser("gate", __doc__).parse_args()
     from stages.report.page import render, write_page
     from stages.report.terminal import print_gate
 

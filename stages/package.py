@@ -5,7 +5,6 @@ Nothing goes in that changes without the model, its data or its parameters: no t
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import tempfile
@@ -19,6 +18,7 @@ import numpy as np
 from edge_agent import manifest as bundle_manifest
 from edge_agent.runtime import InferenceError, open_model
 
+from stages import command
 from stages.bundle import pack
 from stages.dataset import SPLITS, SampleSpec, Split
 from stages.errors import GateError, StageError, run
@@ -276,7 +276,7 @@ def fill(folder: Path, params: Params) -> dict[str, Any]:
 
 
 def main() -> None:
-    argparse.ArgumentParser(prog="python -m stages.package", description=__doc__).parse_args()
+    command.parser("package", __doc__).parse_args()
     params = load()
     with tempfile.TemporaryDirectory() as folder:
         manifest = fill(Path(folder), params)

@@ -6,13 +6,13 @@ Writes data/prepared/, data/drift_reference.json, reports/balance.json
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stages import command
 from stages.dataset import SPLITS, Channel, SampleSpec, Scaling, Split
 from stages.errors import ContractError, ParameterError, run
 from stages.files import new_directory, write_json
@@ -179,7 +179,7 @@ def prepare(engine: Engine, paths: list[Path], prepared: Path, params: Params) -
 
 
 def main() -> None:
-    argparse.ArgumentParser(prog="python -m stages.prepare", description=__doc__.splitlines()[0]).parse_args()
+    command.parser("prepare", __doc__).parse_args()
     params = load()
     check_parameters(params)
 

@@ -7,13 +7,13 @@ ended; a bundle also where it holds other files than the gate let through.
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from stages import command
 from stages.errors import StageError, run
 from stages.files import again, read_object, sha256
 from stages.verdict import (
@@ -112,7 +112,7 @@ def describe_bundle(summary: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m stages.summary", description=__doc__)
+    parser = command.parser("summary", __doc__)
     parser.add_argument("--json", action="store_true", help="print the same for machines")
     arguments = parser.parse_args()
     summary = summarise()
