@@ -121,17 +121,19 @@ def _refuse(text: str) -> NoReturn:
 def new_directory(path: Path) -> Iterator[Path]:
     """Fill a directory aside and put it in place of `path` when the block ends well.
 
-    When the block raises, `path` keeps what it had. A directory cannot be swapped for another in one
-    portable step; a kill between the two renames leaves neither, which DVC sees as missing and restores.
+    When the block raises, `path` keeps what it had. A directory cannot be swapped for another in one portable step: a
+    kill between the two renames leaves neither, never a part, which DVC sees as missing and restores.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial, old = (path.with_name(f".{path.name}.{state}") for state in ("partial", "old"))
+    for left in (partial, old):
+        shutil.rmtree(left, ignore_errors=True)
     partial.mkdir()
     try:
         yield partial
         if path.exists():
-            shutil.rmtree(path)
+            path.replace(old)
         partial.replace(path)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        for left in (partial, old):
+            shutil.rmtree(left, ignore_errors=True)
