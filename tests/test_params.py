@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from stages.errors import ParameterError
 from stages.params import Shared, load, where
 from tests.conftest import REPOSITORY
 from tests.contract_fixtures import call_stage
@@ -89,3 +91,21 @@ def test_a_stage_refuses_and_leaves_what_there_is(
 def contents(root: Path) -> dict[str, str]:
     files = (path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_outside_of_the_repository_the_place_to_run_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(
+        ParameterError, match=r"params\.yaml: there is no such file\n.*\n.*run from the repository's root"
+    ):
+        load()
+
+
+def test_a_file_is_read_once(workspace: Path) -> None:
+    opened: list[str] = []
+    sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
+
+    load()
+
+    assert [name for name in opened if name.endswith("params.yaml")] == [SHARED, TASK]

@@ -144,7 +144,7 @@ def test_no_number_of_any_block_may_be_nan_or_infinite(workspace: Path, value: f
 
         said = refused()
 
-        assert f"{'.'.join(map(str, field))}: found {value!r} (float), expected: Input should be" in said
+        assert f"{'.'.join(map(str, field))}: found {value!r} (float), expected: " in said
 
 
 def test_every_fault_of_a_file_is_named_at_once(workspace: Path) -> None:
@@ -168,18 +168,34 @@ def test_a_block_that_is_missing_and_a_source_s_field_are_named_as_they_are_writ
 
     said = refused()
 
-    assert "  gate: found nothing, expected a value; remedy: add it" in said
+    assert "  gate: found nothing, expected a value; remedy: add it (tasks/digits/params.yaml has an example)" in said
     assert "  collect.sources.plant.url: found 'ftp://plant/a.zip' (str), expected: a URL" in said
     assert "  collect.sources.plant.archive.format.separator: found '::' (str), expected: one ASCII character" in said
     assert "  collect.sources.plant.archive.format.encoding: found 'utf-9' (str), expected: an encoding" in said
     assert "  collect.sources.plant.archive.format.columns: found nothing" in said
 
 
+def test_what_is_missing_is_shown_in_a_task_of_the_same_kind(workspace: Path) -> None:
+    change(workspace / SHARED, "task", "pump")
+    path = workspace / "tasks" / "pump" / "params.yaml"
+    values = yaml.safe_load(path.read_text())
+    del values["prepare"]["window"]
+    path.write_text(yaml.safe_dump(values))
+
+    assert "  prepare.window: found nothing, expected a value; remedy: add it (tasks/pump/params.yaml has" in refused()
+
+
+def test_a_wrong_type_is_told_in_this_house_s_words(workspace: Path) -> None:
+    change(workspace / TASK, "data.group", 7)
+
+    assert "  data.group: found 7 (int), expected: a valid string; remedy: write it in quotes" in refused()
+
+
 def test_a_spark_that_would_not_start_for_want_of_memory(workspace: Path) -> None:
     change(workspace / SHARED, "compute.backend", "pyspark")
     change(workspace / SHARED, "compute.memory_limit", "100MB")
 
-    assert "compute: found {'backend': 'pyspark'" in refused()
+    assert "compute: found a block of 3 fields, expected: memory_limit of at least 512MB" in refused()
     assert "memory_limit of at least 512MB for backend pyspark; found 100MB" in refused()
 
 

@@ -105,6 +105,12 @@ def test_faults_of_no_kind(workspace: Path, capsys: pytest.CaptureFixture[str]) 
     assert "fault_share is above 0 and `faults:` is empty" in refuse(capsys)
 
 
+def test_more_rows_than_anybody_means(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    configure(workspace, made=QUIET | {"groups": 1000, "rows": 2_000_000, "rate_hz": 1000.0})
+
+    assert "groups * rows of at most 1e+08; found 2e+09" in refuse(capsys)
+
+
 def test_only_series_are_made(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     configure(workspace, data=IMAGE, made=QUIET)
 

@@ -24,6 +24,7 @@ from stages.params.train import Train
 from stages.params.validate import Validate
 
 SHARED_FILE = Path("params.yaml")
+EXAMPLES = {"series": "pump", "audio": "spoken-digits"}
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -50,7 +51,10 @@ class Params(Shared, Task):
 
 def task_folder(root: Path = Path()) -> Path:
     """The folder of the task that params.yaml names. Raises ParameterError."""
-    shared = _parse(Shared, root / SHARED_FILE)
+    return _folder(_parse(Shared, root / SHARED_FILE), root)
+
+
+def _folder(shared: Shared, root: Path) -> Path:
     folder = root / "tasks" / shared.task
     if not folder.is_dir():
         known = sorted(p.parent.name for p in (root / "tasks").glob("*/params.yaml"))
@@ -65,9 +69,8 @@ def task_folder(root: Path = Path()) -> Path:
 
 def load(root: Path = Path()) -> Params:
     """Read and check both files below `root`. Raises ParameterError, which lists every fault of a file."""
-    path = task_folder(root) / "params.yaml"
     shared = _parse(Shared, root / SHARED_FILE)
-    task = _parse(Task, path)
+    task = _parse(Task, _folder(shared, root) / "params.yaml")
     return Params.model_validate({**shared.model_dump(by_alias=True), **task.model_dump(by_alias=True)})
 
 
@@ -97,13 +100,25 @@ def _parse(model: type[ModelT], path: Path) -> ModelT:
 def _describe(fault: Any, values: Any) -> str:
     field, kind = _field(fault["loc"], values, fault["type"]), fault["type"]
     if kind == "missing":
-        return f"  {field}: found nothing, expected a value; remedy: add it (tasks/digits/params.yaml has an example)"
+        return f"  {field}: found nothing, expected a value; remedy: add it ({_example(field, values)} has an example)"
     found = _shown(fault["input"])
     if kind == "extra_forbidden":
         found = found.rpartition(" (")[0] or found
         return f"  {field}: found {found}, expected no such parameter; remedy: remove it or mend its spelling"
-    expected = fault["msg"].removeprefix("Value error, ")
+    expected = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if kind == "value_error" and isinstance(fault["input"], dict):
+        found = f"a block of {len(fault['input'])} fields"  # of which the message says what does not fit
     return f"  {field}: found {found}, expected: {expected}; remedy: {_remedy(fault['input'], kind)}"
+
+
+def _example(field: str, values: Any) -> str:
+    """The file of this repository that has the field for data of the same kind."""
+    if "." not in field and field in Shared.model_fields:
+        return "git show HEAD:params.yaml"
+    data = values.get("data") if isinstance(values, dict) else None
+    kind = data.get("kind") if isinstance(data, dict) else None
+    task = EXAMPLES.get(kind, "digits") if isinstance(kind, str) else "digits"
+    return f"tasks/{task}/params.yaml"
 
 
 def _field(loc: tuple[str | int, ...], values: Any, kind: str) -> str:

@@ -11,6 +11,8 @@ from pydantic import AfterValidator, AwareDatetime, Field, field_validator, mode
 
 from stages.params.base import Block, Count, Seed, Share, Text, Wait
 
+MADE_ROWS = 100_000_000  # of a generator: a slip of the finger shall not fill the disk
+
 
 def _distinct(columns: dict[str, str] | None) -> dict[str, str] | None:
     twice = sorted({name for name in (columns or {}).values() if list((columns or {}).values()).count(name) > 1})
@@ -229,6 +231,12 @@ class Synthetic(Block):
     fault_share: Share
     faults: list[Literal["spike", "stuck", "offset"]]
     drift_per_hour: float = Field(ge=-1e6, le=1e6)
+
+    @model_validator(mode="after")
+    def _fits_a_machine(self) -> Synthetic:
+        if self.groups * self.rows > MADE_ROWS:
+            raise ValueError(f"groups * rows of at most {MADE_ROWS:g}; found {self.groups * self.rows:g}")
+        return self
 
     @model_validator(mode="after")
     def _years(self) -> Synthetic:

@@ -55,7 +55,8 @@ def read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        raise ParameterError(str(path), "there is no such file", EXPECTED, "write it, or bring it back") from None
+        remedy = "write it, or bring it back; if it is there, run from the repository's root, where dvc.yaml lies"
+        raise ParameterError(str(path), "there is no such file", EXPECTED, remedy) from None
     except OSError as error:
         raise ParameterError(str(path), f"not readable: {error.strerror}", EXPECTED, "put the file there") from None
     except UnicodeDecodeError as error:
