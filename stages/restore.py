@@ -8,6 +8,7 @@ DVC's cache; what the failed stage left in place (a gate's report, say) stays.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
 
 LOCK, ASIDE = Path("dvc.lock"), Path(".work/dvc.lock.damaged")
+RWLOCK = Path(".dvc/tmp/rwlock")
 CONFLICT = re.compile(rb"^(<<<<<<<|=======$|>>>>>>>)", re.MULTILINE)
 
 
@@ -56,6 +58,23 @@ def mend_lock() -> None:
         f"{LOCK} was cut short by an interruption, and is now {'as last committed' if committed else 'removed'} "
         f"(it lies in {ASIDE}); finished stages come back from the run cache"
     )
+
+
+def refuse_company() -> None:
+    """Raise StageError where another DVC works in this tree: it would be in the way only after some stages have run."""
+    import psutil
+
+    try:
+        held = json.loads(RWLOCK.read_bytes())
+        writers = [held["write"][path] for path in held.get("write", {})]
+        readers = [reader for path in held.get("read", {}) for reader in held["read"][path]]
+        commands = {int(holder["pid"]): str(holder["cmd"]) for holder in [*writers, *readers]}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return  # none, or damaged: DVC says so itself
+    alive = {pid: what for pid, what in commands.items() if psutil.pid_exists(pid)}
+    if alive:
+        found = "; ".join(f"process {pid} works here: {what}" for pid, what in alive.items())
+        raise StageError(str(RWLOCK), found, "one run at a time", "wait until it has ended")
 
 
 def readable(content: bytes) -> bool:
@@ -103,15 +122,22 @@ def restore_outputs() -> None:
                 repo.checkout(targets=lost, force=True, allow_missing=True)
     except (DvcException, SCMError) as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise StageError("earlier outputs were not restored", first, remedy="mend that, then: make repro") from None
+        remedy = "mend that, then: make repro"
+        if isinstance(error, SCMError):
+            remedy = "git init, or to work without git: dvc config core.no_scm true; then: make repro"
+        raise StageError("earlier outputs were not restored", first, remedy=remedy) from None
     if lost:
         print(f"restored from the last good run: {', '.join(sorted(lost))}")
 
 
 def main() -> None:
     parser = command.parser("restore", __doc__)
-    parser.add_argument("--lock", action="store_true", help="mend dvc.lock only")
+    parser.add_argument(
+        "--lock", action="store_true", help="before a run: mend dvc.lock only, and see that no other run is under way"
+    )
     only_lock = parser.parse_args().lock
+    if only_lock:
+        refuse_company()
     mend_lock()
     if not only_lock:
         restore_outputs()

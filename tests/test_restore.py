@@ -159,4 +159,19 @@ def test_a_broken_pipeline_is_named_by_one_message(built: Path, path: str, conte
 def test_outside_a_git_repository_it_says_so(built: Path) -> None:
     (built / ".git").rename(built / ".git-away")
 
-    refused(restore(built), "is not a git repository")
+    refused(restore(built), "is not a git repository", "git init", "dvc config core.no_scm true")
+
+
+def test_a_run_that_is_under_way_is_named_before_anything_starts(built: Path) -> None:
+    (built / "dvc.yaml").write_text(PIPELINE.replace("echo first >", "cat; echo first >"))
+    with subprocess.Popen(
+        ["dvc", "repro"], cwd=built, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as first:
+        assert first.stdout is not None
+        while "> cat; echo first" not in first.stdout.readline():
+            assert first.poll() is None
+
+        refused(restore(built, "--lock"), f"process {first.pid} works here: ", "wait until it has ended")
+
+        first.communicate()
+    assert restore(built, "--lock").returncode == 0
