@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from stages import networks
 from stages.dataset import SPLITS, SampleSpec, Split
@@ -159,6 +160,17 @@ def test_a_network_cut_anywhere_is_refused(tmp_path: Path) -> None:
         path.write_bytes(content[:end])
         with pytest.raises(StageError, match=r"model\.pt: not readable as a network"):
             networks.load(path)
+
+
+def test_a_file_with_code_is_refused_without_a_word_on_how_to_run_it(tmp_path: Path) -> None:
+    torch.save({"architecture": Path("x"), "weights": {}}, tmp_path / "model.pt")
+
+    with pytest.raises(
+        StageError, match=r"model\.pt: not readable as a network: it is not what torch\.save"
+    ) as refused:
+        networks.load(tmp_path / "model.pt")
+
+    assert "weights_only" not in str(refused.value)
 
 
 @pytest.mark.slow

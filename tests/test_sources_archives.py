@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import tarfile
 from pathlib import Path
 
@@ -68,10 +69,14 @@ def test_the_path_of_a_file_says_what_its_columns_do_not(workspace: Path, web: W
         (zipped((zip_link("rows.csv"), "/etc/passwd")), "'rows.csv' is a link or a device"),
         (zipped(("rows.csv", ROWS)).replace(b"m1", b"m2", 1)[:-60], "no archive"),
         (tar(("rows.txt", ROWS)), "none of 1 files matches *.csv; the first are rows.txt"),
-        (tar(), "none of 0 files matches"),
+        (tar(), "the archive is empty"),
+        (gzip.compress(b"\0" * 20_480), "the archive is empty"),
+        (tar(("p.csv", ROWS), ("p.csv/q.csv", ROWS)), "cannot be unpacked"),
+        (zipped((f"{'x' * 300}.csv", ROWS)), "cannot be unpacked"),
     ],
     ids=["no archive", "cut tar", "cut gzip", "parent", "hidden parent", "absolute", "parent, not selected", "symlink",
-         "hard link", "pipe", "twice", "zip parent", "zip absolute", "zip symlink", "cut zip", "no match", "empty"],
+         "hard link", "pipe", "twice", "zip parent", "zip absolute", "zip symlink", "cut zip", "no match", "empty",
+         "zeros", "a file that is a folder", "a long name"],
 )  # fmt: skip
 def test_archive_that_is_refused(
     workspace: Path, web: WebServer, capsys: pytest.CaptureFixture[str], content: bytes, words: str

@@ -108,9 +108,12 @@ def load(path: Path) -> Network:
             str(path), "there is no such file", "a network that an earlier stage wrote", "run it"
         ) from None
     except Exception as error:  # what torch raises on damaged bytes has no common class
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "weights_only" in str(error):  # torch then tells how to run the code of a file that nobody trusts
+            why = "it is not what torch.save writes of plain values and tensors"
         raise StageError(
             str(path),
-            f"not readable as a network: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+            f"not readable as a network: {why}",
             "a file written by the stage train or compress",
             "remove it and run that stage again",
         ) from None

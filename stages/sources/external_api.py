@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import lzma
 import shutil
 import stat
@@ -21,6 +22,9 @@ from stages.params.collect import ExternalApi, Files, Pages
 from stages.sources import decode
 from stages.sources.http import download, get_json, headers_from, session
 from stages.sources.raw import Context, Origin, Raw, Rows, at, half, public
+
+# What a disk says of names in an archive that cannot be: too long, a file that is a folder too.
+NAMES = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL)
 
 
 async def fetch(source: ExternalApi, context: Context) -> Raw:
@@ -95,11 +99,14 @@ def unpack(archive: Path, files: Files, context: Context) -> Path:
                 with content() as packed, (folder / inside).open("wb") as unpacked:
                     shutil.copyfileobj(packed, unpacked, 1 << 20)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, zlib.error, lzma.LZMAError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and error.errno is not None and error.errno not in NAMES:
             raise  # the disk, not the archive
         raise _refused(str(error), context) from None
     except (NotImplementedError, RuntimeError) as error:  # how zipfile says: packed in an unknown way, encrypted
         raise _refused(str(error), context) from None
+    if not seen:
+        found = "the archive is empty: it has no file"
+        raise context.error(found, "an archive with files", "mend `url:`, or have it packed anew")
     if not any(decode.selected(name, files) for name in seen):
         raise decode.none_selected(list(seen), files, context)
     return folder
