@@ -25,7 +25,7 @@ from stages.confusion import confusion_matrix
 from stages.dataset import SampleSpec, Split
 from stages.errors import StageError, run
 from stages.exported import PREPARED, find_target, read_export, read_reference
-from stages.files import new_directory, write_json, write_text
+from stages.files import again, new_directory, write_json, write_text
 from stages.latency import measure_latency, measure_memory
 from stages.metrics import Estimate
 from stages.params import load
@@ -154,6 +154,8 @@ def main() -> None:
         some = test.samples(slice(0, BATCH))
         measured = costs(model, file, exported["io"], some, params.evaluate)
     except InferenceError as error:
+        if not np.isfinite(test.x).all():
+            raise StageError(str(PREPARED / "test"), str(error), "finite samples", again("prepare")) from None
         raise StageError(
             str(file), str(error), "finite answers", f"python -m stages.export --target {target}"
         ) from None

@@ -163,7 +163,7 @@ def put_nan_into_the_data(root: Path) -> str:
     x = X.copy()
     x[7, 1] = np.nan
     np.save(root / "data/prepared/test/x.npy", x)
-    return "found NaN or infinity in sample 7"
+    return "error: data/prepared/test: input: found NaN or infinity in sample 7"
 
 
 def empty_test(root: Path) -> str:

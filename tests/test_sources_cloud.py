@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +152,27 @@ def test_names_with_spaces_and_letters_of_any_language(workspace: Path, web: Web
 
     assert provenance()["sources"]["near"]["origins"][0]["url"] == "rows/Größe a.csv"
     assert len(taken("far")) == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (os.mkfifo, "b.csv: it is a pipe, a socket or a device"),
+        (lambda path: path.symlink_to("nowhere.csv"), "b.csv: it is a link to nothing"),
+    ],
+    ids=["pipe", "link"],
+)
+def test_what_is_no_file_is_named_and_not_waited_for(
+    workspace: Path, capsys: pytest.CaptureFixture[str], make: Callable[[Path], None], words: str
+) -> None:
+    lay(workspace / "rows", a_csv=ROWS)
+    make(workspace / "rows" / "b.csv")
+    configure(workspace, plant=cloud("rows"))
+
+    said = refuse(capsys)
+
+    assert words in said
+    assert "leave it out" in said and "AWS" not in said
 
 
 @pytest.mark.skipif(os.sep != "/", reason="paths of POSIX systems")

@@ -13,6 +13,7 @@ import aiohttp
 import fsspec
 from fsspec.callbacks import Callback
 from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
 
 from stages.params.collect import Cloud
 from stages.sources import decode
@@ -61,9 +62,12 @@ def copy(source: Cloud, context: Context) -> tuple[Path, list[Origin]]:
     chosen = {path: name for path, name in sorted(objects.items()) if decode.selected(name, source.files)}
     if not chosen:
         raise decode.none_selected(list(objects.values()), source.files, context)
-    for name in chosen.values():
+    for path, name in chosen.items():
         if ".." in name.split("/"):
             raise context.error(f"object {name!r} leads out of its folder", "a plain name", "rename it")
+        if isinstance(system, LocalFileSystem) and not Path(path).is_file():
+            what = "a link to nothing" if Path(path).is_symlink() else "a pipe, a socket or a device"
+            raise context.error(f"{name}: it is {what}", "a file", "remove it, or leave it out (`select:`)")
     single = list(objects) == [root]
     return folder, [
         _copy_one(system, path, folder / name, source.url if single else f"{source.url.rstrip('/')}/{name}", context)
