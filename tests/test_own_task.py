@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import wave
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,22 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.pipeline import REPOSITORY, call, fresh_clone, quick, stages_run
+from tests.pipeline import REPOSITORY, call, fresh_clone, quick, report, stages_run
 
 pytestmark = pytest.mark.slow
 
 PAGE = (REPOSITORY / "docs" / "your-own-task.md").read_text()
 
 
-def machines(folder: Path) -> None:
-    """Eight presses: a worn one vibrates more. Half of them as CSV, as the page says."""
+def machines(folder: Path, presses: int = 8, rows: int = 240) -> None:
+    """Presses: a worn one vibrates more. As CSV, as the page says."""
     random = np.random.default_rng(3)
     start = np.datetime64("2026-10-01T08:00:00", "s")
-    for number in range(8):
-        worn = (np.arange(240) // 60) % 2 == 1
-        vibration = random.normal(0.1, 0.02, 240) + 0.3 * worn
-        times = [f"{moment}Z" for moment in start + np.arange(240)]
-        heat = random.normal(40, 1, 240)
+    for number in range(presses):
+        worn = (np.arange(rows) // 60) % 2 == 1
+        vibration = random.normal(0.1, 0.02, rows) + 0.3 * worn
+        times = [f"{moment}Z" for moment in start + np.arange(rows)]
+        heat = random.normal(40, 1, rows)
         table = pa.table({"when": times, "vibration": vibration, "heat": heat, "state": np.where(worn, "worn", "ok")})
         pa.csv.write_csv(table, folder / f"press-{number:02d}.csv")
 
@@ -98,6 +99,22 @@ def test_a_strangers_task_needs_parameters_only(kind: str, base: str, make: Any,
     done = call(root, "dvc", "repro")
 
     assert stages_run(done.stdout)[-1] == "package"
+    assert (root / "models" / "bundle" / f"{name}.tar.zst").is_file()
+
+
+def test_a_dozen_machines_pass_the_page_s_gate_with_the_copied_training(tmp_path: Path) -> None:
+    """To the letter: only the blocks on the page are replaced, and nothing is made quick."""
+    root, name = strangers_clone(tmp_path, "series", "pump", partial(machines, presses=12, rows=300))
+    path = root / "tasks" / "mine" / "params.yaml"
+    blocks = [
+        yaml.safe_load(block) for block in re.findall(r"```yaml (?:series|gate)\n(.*?)```", PAGE, flags=re.DOTALL)
+    ]
+    copied = yaml.safe_load((root / "tasks" / "pump" / "params.yaml").read_text())
+    path.write_text(yaml.safe_dump(copied | blocks[0] | blocks[1], sort_keys=False))
+
+    call(root, "dvc", "repro")
+
+    assert report(root, "gate.json")["passed"]
     assert (root / "models" / "bundle" / f"{name}.tar.zst").is_file()
 
 
