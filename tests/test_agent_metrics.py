@@ -67,6 +67,20 @@ def counted(config: Config, *releases: Loaded, x: np.ndarray) -> Counts:
     return counts
 
 
+def test_what_a_model_takes_is_not_told_as_growth(config: Config) -> None:
+    counts, loaded = Counts(config), installed(config)
+    model = np.ones(12_500_000)  # 100 MB, as a model that was loaded since the service started
+
+    counts.begin(loaded)
+    report = counts.report()
+    assert report["memory_bytes"] - report["memory_at_start_bytes"] < 20e6
+
+    leak = np.ones_like(model)
+    report = counts.report()
+    assert report["memory_bytes"] - report["memory_at_start_bytes"] > 80e6
+    assert leak.nbytes == model.nbytes
+
+
 def test_the_report_is_what_the_answers_were(config: Config) -> None:
     loaded, x = installed(config), samples(500)
 

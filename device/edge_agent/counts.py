@@ -80,6 +80,8 @@ class Counts:
         """`loaded` answers from now on: count from zero, or on from counts.json where that is of the same bytes."""
         first = self.tally is None
         self._before, self.tally = self.tally, Tally(loaded, _now())
+        # What the model itself takes is no growth: it is loaded by now, perhaps with the one before still beside it.
+        self._memory_at_start = self._process.memory_info().rss
         if not first:
             return
         path = self.config.layout.counts
