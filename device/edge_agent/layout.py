@@ -72,7 +72,7 @@ class Layout:
         return self.run / "control.sock"
 
     def slot(self, release: str) -> Path:
-        """The folder of an installed release, such as `digits-1.2.0`."""
+        """The folder of an installed release, such as `digits@1.2.0`."""
         return self.releases / release
 
     def bundle(self, release: str) -> Path:
