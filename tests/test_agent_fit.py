@@ -60,7 +60,7 @@ def test_a_version_that_nobody_knows_is_not_enough_and_no_runtime_names_what_to_
 
     assert fit._target_reason(target, {"litert": "unknown"}) == "litert: found version unknown; expected at least 1.2"
     missing = fit._target_reason(target, {"litert": None})
-    assert missing == "litert is not installed; pip install 'edge-agent[litert]'"
+    assert missing == "litert is not installed; add the agent's extra `litert`"
 
 
 @pytest.mark.parametrize(

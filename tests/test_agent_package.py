@@ -117,6 +117,6 @@ def test_it_says_its_state_and_which_runtime_is_missing(installed: tuple[str, En
                 assert environment.agent(device, "activate", release)["selftest"]["target"] == target
             else:
                 refused = environment.agent(device, "install", release, code=4)
-                assert f"is not installed; pip install 'edge-agent[{own}]'" in refused["found"]
+                assert f"is not installed; add the agent's extra `{own}`" in refused["found"]
     finally:
         device.remove()

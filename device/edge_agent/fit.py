@@ -104,7 +104,7 @@ def _target_reason(target: Mapping[str, Any], versions: Mapping[str, str | None]
     runtime, oldest = target["io"]["runtime"], target.get("runtime_version")
     found = versions[runtime]
     if found is None:
-        return f"{runtime} is not installed; pip install 'edge-agent[{RUNTIMES[runtime][2]}]'"
+        return f"{runtime} is not installed; add the agent's extra `{RUNTIMES[runtime][2]}`"
     if oldest is not None and _numbers(found) < _numbers(oldest):
         return f"{runtime}: found version {found}; expected at least {oldest}"
     return None

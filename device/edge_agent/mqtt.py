@@ -1,7 +1,7 @@
 """Predictions over MQTT 5, where `mqtt.host` is set: a request on `topic_in`, its answer or its problem on `topic_out`.
 
 The payload is what POST /predict takes and gives: JSON, or the content type that the message names. The answer carries
-the request's correlation data, so that many may ask at once. Needs paho-mqtt: pip install 'edge-agent[mqtt]'.
+the request's correlation data, so that many may ask at once. Needs paho-mqtt, the agent's extra `mqtt`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Mqtt:
             from paho.mqtt.properties import Properties
         except ImportError as error:
             raise FitError(
-                "mqtt", f"paho-mqtt is not installed ({error})", "it", "pip install 'edge-agent[mqtt]'"
+                "mqtt", f"paho-mqtt is not installed ({error})", "it", "install the agent with its extra `mqtt`"
             ) from None
         self._front, self._config = front, front.config.mqtt
         self._properties = lambda: Properties(PacketTypes.PUBLISH)
