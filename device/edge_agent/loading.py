@@ -157,7 +157,10 @@ def _open(file: Path, io: Mapping[str, Any], threads: int) -> Model:
         _readable(file)
         extra = EXTRAS[io["runtime"]]
         raise FitError(
-            str(file), f"{io['runtime']} is not installed ({error})", "it", f"install the agent with its extra `{extra}`"
+            str(file),
+            f"{io['runtime']} is not installed ({error})",
+            "it",
+            f"install the agent with its extra `{extra}`",
         ) from None
 
 
