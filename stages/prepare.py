@@ -184,7 +184,8 @@ def main() -> None:
     check_parameters(params)
 
     from stages.drift_reference import reference
-    from stages.tables import Engine, parquet_files
+    from stages.parquet import parquet_files
+    from stages.tables import Engine
 
     paths = [path for folder in sorted(VALIDATED.glob("*/")) for path in parquet_files(folder)]
     if not paths:

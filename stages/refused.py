@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from stages import contract as contracts
-from stages.tables import Engine, write_parquet
+from stages.parquet import write_parquet
+from stages.tables import Engine
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir

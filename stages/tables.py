@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.errors import ContractError, ParameterError, StageError
-from stages.files import again
+from stages.errors import ParameterError, StageError
 from stages.params import where
 from stages.params.base import megabytes
+from stages.parquet import batch_rows, damaged
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from stages.params.base import Compute
 
 SCRATCH = Path(".work")
-BATCH_ROWS = 65_536
-BATCH_LISTS = 256  # rows that carry an image or a clip are large
 DIGITS = 9
 SPARK_LOGGING = """\
 rootLogger.level = error
@@ -95,11 +93,11 @@ class Engine:
                 for _ in pq.ParquetFile(path).iter_batches():
                     pass
             except (pa.ArrowException, OSError) as damage:
-                raise _damaged(path, str(damage)) from None
+                raise damaged(path, str(damage)) from None
         if "No space left" in str(error):
             raise StageError(str(SCRATCH), said, "room for what does not fit memory", "free the space") from None
         if "parquet" in str(error).lower():
-            raise _damaged(self._files[0].parent, said) from None
+            raise damaged(self._files[0].parent, said) from None
 
     def close(self) -> None:
         """Let the engine go, and what it spilled."""
@@ -287,11 +285,6 @@ def _spark(compute: Compute, spill: Path) -> Any:
     return ibis.pyspark.connect(session)
 
 
-def batch_rows(schema: pa.Schema) -> int:
-    """How many rows one batch of this schema holds."""
-    return BATCH_LISTS if any(pa.types.is_list(kind) for kind in schema.types) else BATCH_ROWS
-
-
 def _recut(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """The same rows in equal batches: an engine's own batch borders are no property of the data."""
     size = batch_rows(schema)
@@ -307,35 +300,6 @@ def _recut(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.
             waiting, rows = rest.to_batches(), rest.num_rows
     if rows:
         yield pa.Table.from_batches(waiting, schema).combine_chunks().to_batches()[0]
-
-
-def write_parquet(path: Path, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> int:
-    """Write batches as one parquet file, the same bytes for the same rows; the number of rows."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = 0
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for batch in batches:
-            writer.write_batch(batch, row_group_size=batch_rows(schema))
-            rows += batch.num_rows
-    return rows
-
-
-def parquet_files(folder: Path) -> list[Path]:
-    """The parquet files of one data set, in order. Raises ContractError where there is none or one is unreadable."""
-    paths = sorted(folder.glob("*.parquet"))
-    if not paths:
-        raise ContractError(str(folder), "there is no parquet file", "a data set", "run the stage before this one")
-    for path in paths:
-        try:
-            pq.read_schema(path)
-        except (pa.ArrowException, OSError) as error:
-            raise _damaged(path, str(error)) from None
-    return paths
-
-
-def _damaged(path: Path, why: str) -> ContractError:
-    stage = "collect" if "snapshot" in path.parts else "validate"
-    return ContractError(str(path), f"not readable as parquet: {why}", "a whole parquet file", again(stage))
 
 
 def _of_engine(error: BaseException) -> bool:

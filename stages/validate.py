@@ -21,11 +21,12 @@ from stages import contract as contracts
 from stages.errors import CombinedError, ContractError, StageError, run
 from stages.files import new_directory, write_json
 from stages.params import Params, load, task_folder, where
+from stages.parquet import parquet_files, write_parquet
 from stages.progress import watched
 from stages.quality import METRICS, Counts, Share, judge, table
 from stages.refused import REFUSED, explain, order, write_bad
 from stages.rules import Rule, rules, text_of
-from stages.tables import Engine, parquet_files, settled, write_parquet
+from stages.tables import Engine, settled
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir

@@ -16,7 +16,8 @@ import pytest
 from stages import tables
 from stages.errors import ContractError, ParameterError
 from stages.params.base import Compute
-from stages.tables import BATCH_ROWS, Engine, parquet_files, settled, write_parquet
+from stages.parquet import BATCH_ROWS, parquet_files, write_parquet
+from stages.tables import Engine, settled
 from tests.contract_fixtures import SERIES, call_stage, contents, series_rows, write_rows, write_task
 from tests.requirements import need_program
 
