@@ -8,6 +8,7 @@ import pty
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -330,8 +331,9 @@ sys.exit(code)
 @pytest.fixture
 def as_root(tmp_path: Path) -> list[str]:
     """How this machine runs a command as root; the folders above `tmp_path` let other users pass."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        if folder.stat().st_uid == os.getuid():
+    own = (folder for folder in (tmp_path, *tmp_path.parents) if folder.is_relative_to(tempfile.gettempdir()))
+    for folder in own:
+        if folder.stat().st_uid == os.getuid() and folder != Path(tempfile.gettempdir()):
             folder.chmod(folder.stat().st_mode | 0o755)
     return [] if os.geteuid() == 0 else ["sudo", "-n", "--"]
 
