@@ -78,7 +78,7 @@ class Policy:
         policy = cls(**value["builder"], ignore=tuple(value["ignore"]))
         if policy.public_key:
             try:
-                policy.keyid  # noqa: B018
+                policy.keyid  # noqa: B018  (it raises where the key is none)
             except ValueError:
                 raise ConfigurationError(f"{path}: builder.public_key", "no public key", "PEM", "mend it") from None
         return policy

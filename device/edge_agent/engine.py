@@ -237,5 +237,5 @@ def _call(hook: Callable[..., None], *values: Any) -> None:
     """An observer that fails costs nobody an answer, and no release its turn."""
     try:
         hook(*values)
-    except Exception:
+    except Exception:  # whatever it raises
         log.exception("an observer of the engine failed")

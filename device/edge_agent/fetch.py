@@ -90,7 +90,7 @@ class Fetcher(FetcherInterface):
             yield from iter(lambda: content.read(CHUNK), b"")
 
     @contextlib.contextmanager
-    def download_file(self, url: str, max_length: int) -> Iterator[BinaryIO]:  # type: ignore[override]
+    def download_file(self, url: str, max_length: int) -> Iterator[BinaryIO]:  # type: ignore[override]  # tuf says IO
         """The content of `url`, at most `max_length` bytes. Raises DownloadError and its kinds, OSError."""
         self.url = url
         if self._partial is None:
@@ -156,7 +156,7 @@ class Fetcher(FetcherInterface):
         else:
             response = self._ask(url, offset, validator)
             chunks = self._answer(response, content, limit, validator)
-        with contextlib.closing(chunks) as stream:  # type: ignore[type-var]
+        with contextlib.closing(chunks) as stream:  # type: ignore[type-var]  # a generator
             for chunk in stream:
                 point("download.chunk")
                 if content.tell() + len(chunk) > limit:

@@ -110,7 +110,7 @@ class Mqtt:
             value = answer_json(*await self._front.predict(message.payload, kind))
         except RefusedError as error:
             value = problem(error.status, error.detail, error.more)
-        except Exception:
+        except Exception:  # a defect of ours answers one message, and ends no bridge
             log.exception("a request failed")
             value = problem(500, "a defect of the agent; its log says more")
         properties = self._properties()

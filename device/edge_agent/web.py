@@ -182,7 +182,7 @@ class _Routes:
             answer = _problem(error.status, f"{request.method} {request.path[:80]}: {error.reason}", allowed, more)
         except ConnectionError:
             raise  # the client has gone
-        except Exception:
+        except Exception:  # a defect of ours answers one request, and ends no service
             log.exception("a request failed")
             answer = _problem(500, "a defect of the agent; its log says more", {}, {})
         resource = request.match_info.route.resource
