@@ -38,6 +38,8 @@ INTERRUPTED = """
 import atexit, os, signal
 from stages.errors import run
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a script starts with it ignored
+
 def again():
     os.kill(os.getpid(), signal.SIGINT)
 
@@ -52,7 +54,12 @@ run(main)
 
 def test_interrupted_twice_it_ends_in_one_line() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False, cwd=REPOSITORY
+        [sys.executable, "-c", INTERRUPTED],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+        timeout=60,
     )
 
     assert done.returncode == 130
