@@ -232,6 +232,31 @@ def test_counts_are_kept_when_the_service_ends(config: Config) -> None:
     assert json.loads(config.layout.counts.read_bytes())["inferences"] == 3
 
 
+def test_a_process_killed_just_after_a_switch_has_restarted_since_the_switch(config: Config) -> None:
+    loaded, other = installed(config), installed(config, "pump@2.0.0", seed=2)
+    counts = counted(config, loaded, x=samples(3))
+
+    def kept(release: str) -> bool:
+        file = config.layout.counts
+        return file.exists() and bool(json.loads(file.read_bytes())["release"] == release)
+
+    async def main() -> None:
+        keeping = asyncio.ensure_future(counts.keep(every_s=3600.0))
+        for release, begins in ((loaded.release, None), (other.release, other)):
+            if begins is not None:
+                await asyncio.to_thread(counts.begin, begins)
+            async with asyncio.timeout(20):
+                while not kept(release):
+                    await asyncio.sleep(0.01)
+        config.layout.counts.rename(config.layout.counts.with_suffix(".killed"))
+        keeping.cancel()
+        await keeping
+
+    run(main)
+    config.layout.counts.with_suffix(".killed").rename(config.layout.counts)
+    assert counted(config, other, x=samples(1)).report()["restarts"] == 1
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(3e-6, 20), min_size=1, max_size=300))
 def test_durations(seconds: list[float]) -> None:

@@ -68,6 +68,7 @@ class Counts:
         self._process = psutil.Process()
         self._memory_at_start = self._process.memory_info().rss
         self._saved: dict[str, Any] | None = None
+        self._keeper: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
 
     def attach(self, engine: Engine) -> Counts:
         """Count what `engine` answers and fails, from its next `swap` on."""
@@ -83,6 +84,9 @@ class Counts:
         # What the model itself takes is no growth: it is loaded by now, perhaps with the one before still beside it.
         self._memory_at_start = self._process.memory_info().rss
         if not first:
+            if self._keeper is not None:
+                loop, begun = self._keeper
+                loop.call_soon_threadsafe(begun.set)
             return
         path = self.config.layout.counts
         try:
@@ -208,15 +212,24 @@ class Counts:
             self._saved = value
 
     async def keep(self, every_s: float = SAVE_EVERY_S) -> None:
-        """Save again and again, and once more when cancelled. A disk that refuses costs the counts, not the service."""
+        """Save again and again, and once more when cancelled. A disk that refuses costs the counts, not the service.
+
+        At once after a start and after a switch: a process that is killed then has restarted since the switch.
+        """
+        begun = asyncio.Event()
+        begun.set()
+        self._keeper = (asyncio.get_running_loop(), begun)
         with contextlib.suppress(asyncio.CancelledError):
             while True:
-                await asyncio.sleep(every_s)
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(begun.wait(), every_s)
+                begun.clear()
                 value = self.snapshot()
                 try:
                     await asyncio.to_thread(self.save, value)
                 except OSError as error:
                     log.warning("%s: not saved (%s)", self.config.layout.counts, error.strerror or error)
+        self._keeper = None
         try:
             self.save(self.snapshot())
         except OSError as error:
