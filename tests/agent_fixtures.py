@@ -121,7 +121,7 @@ def _spoil(file: Path, weight: np.ndarray, fault: str) -> None:
         tflite_without_graph(file)
     else:
         assert file.suffix == ".onnx", f"{fault} models are ONNX ones"
-        _onnx(file, weight, {SLOW: 1000, GREEDY: 5000}[fault], multiplied=fault == SLOW)
+        _onnx(file, weight, {SLOW: 2000, GREEDY: 5000}[fault], multiplied=fault == SLOW)
 
 
 def _onnx(path: Path, weight: np.ndarray, side: int = 0, *, multiplied: bool = False) -> Path:

@@ -141,25 +141,40 @@ def test_agent_killed(fleet: LabFleet, case: Case, what: str) -> None:
     case.survived(done, code=2, touched=[canary.name], audit=FAILED)
 
 
-@pytest.mark.parametrize("when", ["during its wave", "after its wave"])
-def test_later_device_off(fleet: LabFleet, case: Case, when: str) -> None:
-    """A device of the second wave goes off, within the budget"""
-    release = fleet.publish(f"pump@3.5.{int(when == 'after its wave')}", padding=LARGE)
+def test_later_device_off_during(fleet: LabFleet, case: Case) -> None:
+    """The second wave's only device goes off, within the budget: nothing to judge, a pause; the next run goes on."""
+    release = fleet.publish("pump@3.5.0")
     fleet.declare(release)
     fleet.rules(budget={"failed": 0, "unreachable": 1})
     second = fleet[1]
 
     playing = fleet.start("rollout")
-    if when == "during its wave":
-        until(lambda: moment(fleet, second, "before the install", release), when)
-    else:
-        until(lambda: fleet.wave_is(1, "pass"), when)
+    until(lambda: moment(fleet, second, "before the install", release), "its wave")
     second.unplug()
     done = fleet.finish(playing)
     second.plug()
 
-    ends = {**dict.fromkeys(fleet.names, release), second.name: fleet.state(second)["current"]}
-    case.survived(done, code=0, ends=ends, touched=fleet.names, audit=["close passed"])
+    ends = {"device-01": release, "device-02": fleet.state(second)["current"], "device-03": BASE}
+    audit = ["judge inconclusive", "close paused"]
+    case.survived(done, code=2, ends=ends, touched=["device-01", "device-02"], audit=audit, says="0 inferences")
+    assert fleet.rollout().code == 0
+    fleet.settled(dict.fromkeys(fleet.names, release))
+
+
+def test_later_device_off_after(fleet: LabFleet, case: Case) -> None:
+    """A device of the second wave goes off after its wave, within the budget."""
+    release = fleet.publish("pump@3.5.1")
+    fleet.declare(release)
+    fleet.rules(budget={"failed": 0, "unreachable": 1})
+    second = fleet[1]
+
+    playing = fleet.start("rollout")
+    until(lambda: fleet.wave_is(1, "pass"), "its wave has passed")
+    second.unplug()
+    done = fleet.finish(playing)
+    second.plug()
+
+    case.survived(done, code=0, ends=release, touched=fleet.names, audit=["close passed"])
 
 
 def test_later_device_off_before(fleet: LabFleet, case: Case) -> None:
