@@ -83,16 +83,18 @@ class Counts:
         self._before, self.tally = self.tally, Tally(loaded, _now())
         # What the model itself takes is no growth: it is loaded by now, perhaps with the one before still beside it.
         self._memory_at_start = self._process.memory_info().rss
-        if not first:
-            if self._keeper is not None:
-                loop, begun = self._keeper
-                loop.call_soon_threadsafe(begun.set)
-            return
+        if first:
+            self._resume(self.tally)
+        if self._keeper is not None:
+            loop, begun = self._keeper
+            loop.call_soon_threadsafe(begun.set)
+
+    def _resume(self, tally: Tally) -> None:
         path = self.config.layout.counts
         try:
             value = json.loads(path.read_bytes())
             if value["schema_version"] == SCHEMA_VERSION:
-                self.tally.resume(value)
+                tally.resume(value)
         except FileNotFoundError:
             pass
         except Exception as error:  # whatever is in that file: no release is refused for it
@@ -216,13 +218,14 @@ class Counts:
 
         At once after a start and after a switch: a process that is killed then has restarted since the switch.
         """
-        begun = asyncio.Event()
+        loop, begun = asyncio.get_running_loop(), asyncio.Event()
         begun.set()
-        self._keeper = (asyncio.get_running_loop(), begun)
+        self._keeper = (loop, begun)
         with contextlib.suppress(asyncio.CancelledError):
             while True:
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(begun.wait(), every_s)
+                later = loop.call_later(every_s, begun.set)  # NOTE: wait_for of Python 3.11 swallows a cancellation
+                await begun.wait()
+                later.cancel()
                 begun.clear()
                 value = self.snapshot()
                 try:
