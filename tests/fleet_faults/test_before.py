@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from fleet.keys import Keys
+from fleet.releases import path_of
+from fleet.repository import Repository
 from tests.agent_fixtures import CRASHING, GARBAGE, GREEDY, SLOW
 from tests.fleet_faults.conftest import Case
-from tests.fleet_faults.fleet import JUDGE, LabFleet
+from tests.fleet_faults.fleet import BASE, JUDGE, LabFleet
 
 pytestmark = [pytest.mark.slow, pytest.mark.fleet, pytest.mark.timeout(1800)]
 
@@ -54,6 +57,23 @@ def test_bad_archive(fleet: LabFleet, case: Case) -> None:
     done = fleet.rollout()
 
     case.survived(done, code=2, touched=["device-01"] if "wave wave-0" in done.output else [])
+
+
+def test_other_keys(fleet: LabFleet, case: Case) -> None:
+    """A repository that other keys signed, root and all, under the same names."""
+    release = fleet.publish("pump@2.6.0")
+    other = Repository.create(fleet.base / "other", Keys(fleet.base / "other-keys"), development=True)
+    for known in (BASE, release):
+        name, _, version = known.partition("@")
+        (archive,) = (fleet.base / "bundles" / version).glob("*.tar.zst")
+        other.add(path_of(name, version), archive, {"version": version})
+    other.write("targets", "snapshot", "timestamp")
+    fleet.declare(release)
+
+    done = fleet.rollout(rollout_repository=str(fleet.base / "other"))
+
+    audit = ["open go", "deploy failed device-01", "judge fail", "close failed"]
+    case.survived(done, code=2, touched=["device-01"], audit=audit)
 
 
 @pytest.mark.parametrize("fault", [GARBAGE, CRASHING, "wrong golden sample"])
