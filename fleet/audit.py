@@ -23,6 +23,13 @@ def now() -> str:
 
 
 def who() -> str:
+    """The name that the platform gives: of AWX's user, of CI's, of whoever called sudo, of the process's owner.
+
+    A record, and no proof: whoever starts the process may set these variables (docs/fleet/people.md).
+    """
+    for name in ("FLEET_USER", "GITHUB_ACTOR", "SUDO_USER"):
+        if os.environ.get(name):
+            return os.environ[name]
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a user id without a name, as in a container

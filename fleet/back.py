@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fleet import audit, fitness, record
+from fleet import audit, fitness, pending, record
 
 Json = dict[str, Any]
 
@@ -43,4 +43,6 @@ def end(fleet: str, root: Path, devices: Mapping[str, Json], reason: str) -> Jso
         )
         rows.append(f"{name}: " + (f"runs {loaded}" if good else f"NOT back: {detail}"))
         wrong += [] if good else [name]
+    with record.locked(fleet, root):  # who is off a release that failed, by hand, is not called back once more
+        pending.settle(fleet, root, pending.of(fleet, root, devices), devices)
     return {"table": rows, "failed": wrong}

@@ -57,9 +57,10 @@ class Course:
                 self.save(replace(self.state, status="paused", reason=refused))
                 self.say("pause", "paused", detail=refused)
             return {"go": False, "wave": wave.name, "reason": refused, "rest": []}
-        state = self.state.with_wave(
-            wave.name, status="open", opened=record.now(), approved_by=approved_by if wave.approve else None
-        )
+        by = (wave.approved_by or approved_by) if wave.approve else None
+        if by and not wave.approved_by:
+            self.say("approve", "go", detail=f"wave {wave.name}: {by}")
+        state = self.state.with_wave(wave.name, status="open", opened=record.now(), approved_by=by, lost=None)
         for name in devices:
             state = state.with_device(name, touched=True)
         self.save(state)
@@ -99,17 +100,18 @@ class Course:
                 return f"wave {each.name} before it did not pass ({each.status})"
         if self.state.status != "running":
             return self.state.reason
-        if wave.approve and not wave.approved_by and not approved_by:
-            return f"wave {wave.name} waits for approval: --approve {wave.name}, -e rollout_approve={wave.name}"
+        if wave.approve and not wave.approved_by:
+            if not approved_by:
+                return f"wave {wave.name} waits for approval: --approve {wave.name}, -e rollout_approve={wave.name}"
+            allowed = self.rules.approvers
+            if allowed and approved_by not in allowed:
+                return f"wave {wave.name} waits: {approved_by} is not one of rollout.approvers: {', '.join(allowed)}"
+            if self.rules.four_eyes and approved_by == self.plan.get("by"):
+                return f"wave {wave.name} waits: {approved_by} began this rollout, rollout.four_eyes asks another"
         window = self.rules.window
         if window and not self.plan["outside_window"] and not window.is_open(datetime.now(UTC)):
             return f"wave {wave.name} waits: the maintenance window is closed"
         return ""
-
-    def is_lost(self, outcomes: Mapping[str, str]) -> bool:
-        """Whether the wave has failed before it is watched: more devices than the budget allows."""
-        left = self._left(self.wave_of(list(outcomes)))
-        return any(list(outcomes.values()).count(name) > number for name, number in left.items())
 
     def judge(self, devices: Mapping[str, Json], rest: Mapping[str, Json | None]) -> Json:
         """The verdict on a wave after its bake.
@@ -120,8 +122,13 @@ class Course:
 
         wave = self.wave_of(list(devices))
         before = _read(self.record.folder / record.BEFORE)
-        left = self._left(wave)
-        seen = [self._seen(name, told, before) for name, told in devices.items()]
+        left = self.left(wave)
+        lost = wave.lost or {"reason": "", "devices": {}}
+        told_of = {
+            name: {**told, "outcome": "failed", "reason": lost["devices"][name]} if name in lost["devices"] else told
+            for name, told in devices.items()
+        }
+        seen = [self.seen(name, told, before) for name, told in told_of.items()]
         others = [
             verdict.Seen(name, "ok", "", before.get(name), (status or {}).get("report"))
             for name, status in rest.items()
@@ -133,6 +140,7 @@ class Course:
             others,
             failed_left=left["failed"],
             unreachable_left=left["unreachable"],
+            lost=lost["reason"],
         )
         state = self.state.with_wave(wave.name, status=judged.status, verdict=judged.as_json())
         for name in devices:
@@ -151,7 +159,7 @@ class Course:
         self.say("judge", judged.status, detail=f"wave {wave.name}: {judged.reason()}")
         return {"wave": wave.name, "status": judged.status, "reason": judged.reason()}
 
-    def _seen(self, name: str, told: Json, before: Json) -> Any:
+    def seen(self, name: str, told: Json, before: Json) -> Any:
         from fleet import verdict
 
         device, status = self.state.devices[name], told["status"]
@@ -166,7 +174,7 @@ class Course:
                 outcome, reason = "failed", f"it went back by itself: {status['bad'][device.release]}"
         return verdict.Seen(name, outcome, reason, before.get(name), (status or {}).get("report"))
 
-    def _left(self, but: WaveState) -> dict[str, int]:
+    def left(self, but: WaveState) -> dict[str, int]:
         """What earlier waves, and those who could not take part, left of the budget. A canary may not fail."""
         if but.name == self.state.waves[0].name:
             return {"failed": 0, "unreachable": 0}
@@ -254,29 +262,9 @@ class Course:
             "id": self.record.id,
             "status": state.status,
             "reason": state.reason,
-            "table": self.table(),
+            "table": report.table(state),
             "record": str(self.record.folder),
         }
-
-    def table(self) -> list[str]:
-        """One line per wave and per device that is not simply well."""
-        rows = []
-        for wave in self.state.waves:
-            reason = f": {wave.verdict['reason']}" if wave.verdict else ""
-            rows.append(f"wave {wave.name}: {wave.status}{reason}")
-            for name in wave.devices:
-                device = self.state.devices[name]
-                if device.outcome != "ok" or len(wave.devices) <= 20:
-                    rows.append(
-                        f"  {name}: {device.release}: {device.outcome}"
-                        + (f" ({device.reason})" if device.reason else "")
-                    )
-        rows += [
-            f"  {name}: {device.outcome} ({device.reason})"
-            for name, device in self.state.devices.items()
-            if device.outcome in ("unfit", "unreachable") and not device.touched
-        ]
-        return rows
 
 
 def _read(path: Path) -> Json:

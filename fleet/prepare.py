@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 from edge_agent import durable
 
-from fleet import fitness, inventory, push, record, rules, trail
+from fleet import audit, fitness, inventory, pending, push, record, rules, trail
 from fleet import plan as plans
 from fleet.errors import InventoryError, PausedError, RolloutError
 from fleet.inventory import Device
@@ -55,7 +55,9 @@ def plan(
     wanted = sorted({str(device.release) for device in declared})
     with record.locked(fleet.name, root):
         begun = record.unfinished(fleet.name, root)
-        if not again:
+        names = [device.name for device in fleet.devices if only is None or device.name in only]
+        waits = pending.of(fleet.name, root, names)
+        if not again and not waits:  # else after those have gone back
             _refuse_failed(fleet.name, wanted, root)
     return {
         "fleet": fleet.name,
@@ -72,6 +74,8 @@ def plan(
         },
         "releases": {release: push.offer(repository, release) for release in wanted},
         "resumes": begun.id if begun else None,
+        "pending": waits,
+        "again": again,
         "asked": datetime.now(UTC).isoformat(),
     }
 
@@ -91,8 +95,8 @@ def rules_of(devices: Sequence[Device], path: Path) -> Rules:
     return rules.of(said[0], inventory.origin(path, "", "rollout", ()))
 
 
-def _refuse_failed(fleet: str, wanted: Sequence[str], root: Path) -> None:
-    """A release that failed in the last rollout is not tried on the devices that it spared."""
+def _refuse_failed(fleet: str, wanted: Collection[str], root: Path, rows: Sequence[str] = ()) -> None:
+    """A release that failed in the last rollout is not tried on the devices that it spared. `rows`: said besides."""
     known = record.rollouts(fleet, root)
     if not known or (state := known[-1].load()).status != "failed":
         return
@@ -100,7 +104,7 @@ def _refuse_failed(fleet: str, wanted: Sequence[str], root: Path) -> None:
     if failed:
         raise RolloutError(
             ", ".join(sorted(failed)),
-            f"failed in rollout {known[-1].id}: {state.reason}",
+            "; ".join([f"failed in rollout {known[-1].id}: {state.reason}", *rows]),
             "a release that did not fail",
             "revert the inventory's `release`, or publish a new version; or try again all the same: --again, "
             "-e rollout_again=true",
@@ -117,21 +121,35 @@ def _commit(path: Path) -> str | None:
 def preflight(planned: Json, answers: Mapping[str, Json], root: Path, check: bool = False) -> Json:
     """Who can take it, in which waves; begins the record unless `check`, or takes up the one that is unfinished.
 
-    `answers`: device -> {"status": what its agent said, or None; "reason": why there is none}.
+    `answers`: device -> {"status": what its agent said, or None; "reason": why there is none}. Devices that an earlier
+    rollout could not call back were sent back just before. Raises RolloutError.
     """
+    rows, still = _back(planned, answers, root, check)
+    if not planned.get("again"):
+        _refuse_failed(planned["fleet"], planned["releases"], root, rows)
     if planned["resumes"]:
-        return _resume(planned, answers, root, check)
-    found = _Found(planned, answers)
+        result = _resume(planned, answers, root, check)
+        return {**result, "table": [*rows, *result["table"]]}
+    found = _Found(planned, answers, rows, still)
     result = found.as_json()
     if check or not result["go"]:
         return result
     with record.locked(planned["fleet"], root):
         record.unfinished(planned["fleet"], root)  # raises where another one began meanwhile
-        begun = record.begin(planned["fleet"], planned, found.state(), root)
+        begun = record.begin(planned["fleet"], {**planned, "by": audit.who()}, found.state(), root)
         _bring(begun, found.changing)
     durable.write_file(begun.folder / record.BEFORE, record.content({name: _report(answers, name) for name in answers}))
     trail.append(begun, "begin", result="running", detail=f"{len(found.changing)} devices, {len(found.waves)} waves")
     return {**result, **_told(begun)}
+
+
+def _back(planned: Json, answers: Mapping[str, Json], root: Path, check: bool) -> tuple[list[str], dict[str, str]]:
+    """Lines about the devices that an earlier rollout could not call back, and who is still not: name -> why."""
+    waits = planned.get("pending", {})  # a plan of an earlier version has none
+    if check:
+        return [f"goes back first: {name}: {told['left']} -> {told['to']}" for name, told in waits.items()], {}
+    with record.locked(planned["fleet"], root):
+        return pending.settle(planned["fleet"], root, waits, answers)
 
 
 def _report(answers: Mapping[str, Json], name: str) -> Json | None:
@@ -189,8 +207,8 @@ def _resume(planned: Json, answers: Mapping[str, Json], root: Path, check: bool)
 class _Found:
     """What the devices' answers mean for a plan."""
 
-    def __init__(self, planned: Json, answers: Mapping[str, Json]) -> None:
-        self.planned, self.answers = planned, answers
+    def __init__(self, planned: Json, answers: Mapping[str, Json], rows: list[str], still: Mapping[str, str]) -> None:
+        self.planned, self.answers, self.rows = planned, answers, rows
         self.rules = Rules.model_validate(planned["rules"])
         asked, now = datetime.fromisoformat(planned["asked"]), datetime.now(UTC)
         self.unreachable: list[str] = []
@@ -202,6 +220,8 @@ class _Found:
             status, offer = answer["status"], planned["releases"][told["release"]]
             if status is None:
                 self.unreachable.append(name)
+            elif name in still:
+                self.unfit[name] = f"has to go back to {planned['pending'][name]['to']} first: {still[name]}"
             elif fitness.runs(status, told["release"], offer):
                 self.current.append(name)
                 continue
@@ -263,7 +283,7 @@ class _Found:
         }
 
     def table(self) -> list[str]:
-        rows = []
+        rows = list(self.rows)
         for wave in self.waves:
             asks = ", asks for approval" if wave.approve else ""
             rows.append(f"wave {wave.name}: {len(wave.devices)} device(s){asks}")

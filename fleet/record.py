@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -76,7 +75,10 @@ def _command(process: psutil.Process) -> list[str]:
 
 @dataclass(frozen=True)
 class DeviceState:
-    """`was`: the release that it ran before this rollout touched it. `touched`: it may run the new one."""
+    """`was`: the release that it ran before this rollout touched it. `touched`: it may run the new one.
+
+    Outcome `pending`: it could not be called back; the next run does (fleet/pending.py).
+    """
 
     wave: str
     release: str
@@ -88,6 +90,8 @@ class DeviceState:
 
 @dataclass(frozen=True)
 class WaveState:
+    """`lost`: {"reason", "devices": name -> why} where it failed while it was watched."""
+
     name: str
     devices: tuple[str, ...]
     approve: bool = False
@@ -95,6 +99,7 @@ class WaveState:
     status: WaveStatus = "waiting"
     opened: str | None = None
     verdict: dict[str, Any] | None = None
+    lost: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -246,8 +251,3 @@ def content(value: Any) -> bytes:
 def now() -> str:
     """UTC, ISO 8601, seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def user() -> str:
-    """Who acts: the name that CI or the shell gives."""
-    return os.environ.get("GITHUB_ACTOR") or os.environ.get("SUDO_USER") or os.environ.get("USER") or "unknown"

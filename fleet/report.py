@@ -23,6 +23,24 @@ def write(record: Record, state: RolloutState) -> None:
     durable.write_file(record.folder / "report.html", html.encode())
 
 
+def table(state: RolloutState) -> list[str]:
+    """For a terminal: one line per wave, and per device; of a large wave only those that are not simply well."""
+    rows = []
+    for wave in state.waves:
+        reason = f": {wave.verdict['reason']}" if wave.verdict else ""
+        rows.append(f"wave {wave.name}: {wave.status}{reason}")
+        for name in wave.devices:
+            device = state.devices[name]
+            if device.outcome != "ok" or len(wave.devices) <= 20:
+                why = f" ({device.reason})" if device.reason else ""
+                rows.append(f"  {name}: {device.release}: {device.outcome}{why}")
+    return rows + [
+        f"  {name}: {device.outcome} ({device.reason})"
+        for name, device in state.devices.items()
+        if device.outcome in ("unfit", "unreachable") and not device.touched
+    ]
+
+
 def summary(record: Record, state: RolloutState) -> dict[str, Any]:
     """What both say."""
     outcomes = Counter(device.outcome for device in state.devices.values())

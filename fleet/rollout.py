@@ -166,7 +166,7 @@ class Run:
             self._device(data["host"], data["res"], kind)
         elif task == "Bake" and kind == "playbook_on_task_start":
             opened = self.answers["wave open"]
-            self._baking = (opened["wave"], time.monotonic(), opened.get("bake_s", 0.0))
+            self._baking = self._baking or (opened["wave"], time.monotonic(), opened.get("bake_s", 0.0))
         elif task == "Decide" and kind in ("runner_on_ok", "runner_on_failed"):
             self._decided(data["res"])
         elif kind == "runner_on_unreachable":
@@ -174,11 +174,13 @@ class Run:
         return False  # what ansible-runner keeps of it is enough in its own stdout
 
     def _decided(self, result: Json) -> None:
-        self._baking = None
+        baking, self._baking = self._baking, None
         try:
             said = json.loads(result.get("stdout") or "")
         except ValueError:
             return
+        if said.get("again"):  # between two looks
+            self._baking = baking
         if "error" in said:
             self.refusal = said
             return

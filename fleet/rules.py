@@ -125,10 +125,15 @@ class Window(Block):
 
 
 class Rules(Block):
-    """`waves` null: by the `wave` of each device. `unfit`: what becomes of devices that preflight refuses."""
+    """`waves` null: by the `wave` of each device. `unfit`: what becomes of devices that preflight refuses.
+
+    bake_poll_s: how often a wave is looked at while it bakes, at first. approvers: user names that may approve a wave;
+    none: anybody. four_eyes: not whoever began the rollout. Names are what `record.user` says, and are no proof.
+    """
 
     waves: list[Wave] | None = Field(default=None, min_length=1)
     bake_s: float = Field(default=300.0, ge=0)
+    bake_poll_s: float = Field(default=30.0, gt=0)
     budget: Budget = Budget()
     judge: Judge = Judge()
     control: int = Field(default=20, ge=0)
@@ -136,9 +141,13 @@ class Rules(Block):
     clock_skew_s: float = Field(default=300.0, gt=0)
     window: Window | None = None
     approve: list[str] = Field(default=[])
+    approvers: list[Annotated[str, Field(min_length=1)]] = Field(default=[])
+    four_eyes: bool = False
 
     @model_validator(mode="after")
     def _names(self) -> Rules:
+        if (self.approvers or self.four_eyes) and not self.approve:
+            raise ValueError("approvers, four_eyes: approve names no wave that would ask for them")
         if self.waves is not None:
             names = [wave.name for wave in self.waves]
             if len(set(names)) < len(names):

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 from edge_agent.drift import null_quantile, psi
-from scipy.stats import fisher_exact
+from scipy.stats import binomtest, fisher_exact
 
 from fleet.rules import Judge
 
@@ -74,11 +74,12 @@ def judge(
     *,
     failed_left: int,
     unreachable_left: int,
+    lost: str = "",
 ) -> Verdict:
     """The verdict on a wave that switched to `release` (or each device to its own, by name).
 
     `*_left`: what earlier waves left of the budget; 0 for the canaries. A device that went back by itself, or says
-    nothing, or runs something else, has failed.
+    nothing, or runs something else, has failed. `lost`: why the bake was cut short, which fails it.
     """
     failed = {seen.device: seen.reason or "the switch failed" for seen in wave if seen.outcome == "failed"}
     unreachable = [seen.device for seen in wave if seen.outcome == "unreachable"]
@@ -91,7 +92,8 @@ def judge(
             failed[seen.device] = wrong
         else:
             well.append(seen)
-    checks = [
+    checks = [Check("bake", "fail", lost)] if lost else []
+    checks += [
         _budget("failed", [f"{name} ({why})" for name, why in failed.items()], list(failed), failed_left),
         _budget("unreachable", unreachable, unreachable, unreachable_left),
         _evidence(rules, well),
@@ -107,19 +109,36 @@ def judge(
 
 def _wrong(seen: Seen, release: str, rules: Judge) -> str:
     """What alone makes a device failed, or nothing."""
-    after = seen.after
-    if after is None:
+    if seen.after is None:
         return "silent during the bake"
-    if after["release"] != release:
-        return f"runs {after['release'] or 'no release'}: it went back by itself"
-    if after.get("trial"):
-        return "still on trial at the end of the bake"
-    if after["restarts"] > rules.restarts:
-        return f"{after['restarts']} restart(s) since the switch, at most {rules.restarts} allowed"
-    grown = (after["memory_bytes"] - after["memory_at_start_bytes"]) / 1e6
+    return amiss(seen.after, release, rules) or (
+        "still on trial at the end of the bake" if seen.after.get("trial") else ""
+    )
+
+
+def amiss(report: Report, release: str, rules: Judge) -> str:
+    """What is wrong with a device whatever else it does until the end of the bake, or nothing."""
+    if report["release"] != release:
+        return f"runs {report['release'] or 'no release'}: it went back by itself"
+    if report["restarts"] > rules.restarts:
+        return f"{report['restarts']} restart(s) since the switch, at most {rules.restarts} allowed"
+    grown = (report["memory_bytes"] - report["memory_at_start_bytes"]) / 1e6
     if grown > rules.memory_growth_mb:
         return f"its memory grew by {grown:.0f} MB, at most {rules.memory_growth_mb:g} allowed"
     return ""
+
+
+def overrun(rules: Judge, wave: Sequence[Seen]) -> str:
+    """Why the share of failed inferences is beyond its bound, for certain, before the bake ends; or nothing.
+
+    One-sided binomial test. It is made at every look: only a hundredth of the usual doubt is allowed.
+    """
+    errors, total = _counted(wave, "errors")
+    if not total or errors / total <= rules.error_share:
+        return ""
+    chance = binomtest(errors, total, rules.error_share, alternative="greater").pvalue
+    words = f"{errors} of {total} inferences failed, at most {rules.error_share:.2%} allowed"
+    return words if chance < (1 - rules.confidence) / 100 else ""
 
 
 def _budget(name: str, told: Sequence[str], devices: Sequence[str], left: int) -> Check:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fleet import record
+from fleet import audit, record
 from fleet.cli import Commands, command
 from fleet.errors import ConfigurationError
 
@@ -21,7 +21,7 @@ STEPS = {
     "plan": "what is to run where, checked; changes nothing",
     "preflight": "who can take it, in which waves; begins the record",
     "open": "whether a wave may begin",
-    "bake": "wait while a wave is watched",
+    "bake": "whether a wave is lost already; else wait until it is looked at again",
     "judge": "the verdict on a wave",
     "settle": "who has to go back, and to which release",
     "close": "the end: outcome and report",
@@ -79,18 +79,25 @@ def _preflight(options: argparse.Namespace) -> Json:
 
 
 def _open(options: argparse.Namespace) -> Json:
+    from fleet import bake
+
     course = _course(options)
     devices = _stdin()["devices"]
     approved = course.wave_of(devices).name in options.approve.split(",")
-    return course.open(devices, record.user() if approved else None)
+    opened = course.open(devices, audit.who() if approved else None)
+    return {**opened, "looks": bake.looks(course.rules.bake_s, course.rules.bake_poll_s)}
 
 
 def _bake(options: argparse.Namespace) -> Json:
-    course = _course(options)
-    lost = course.is_lost({name: outcome for name, (outcome, _) in _switched(_stdin()).items()})
-    seconds = 0.0 if lost else course.rules.bake_s
-    time.sleep(seconds)
-    return {"waited_s": seconds}
+    from fleet import bake
+
+    said = _stdin()
+    outcomes = {name: outcome for name, (outcome, _) in _switched(said["switched"]).items()}
+    asked = {name: told["status"] for name, told in _answers(said["asked"]).items()}
+    # The machine's monotonic clock, which the next step, another process, reads too.
+    found = bake.watch(_course(options), outcomes, asked, said["looked"], time.monotonic())
+    time.sleep(found["wait_s"])
+    return found
 
 
 def _judge(options: argparse.Namespace) -> Json:

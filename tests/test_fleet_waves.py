@@ -2,106 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from fleet import prepare, record, waves
-from fleet.conduct import Course
+from fleet import cli, prepare, record, trail, waves
 from fleet.errors import BusyError, ConfigurationError
-from fleet.keys import Keys
-from fleet.releases import path_of
-from fleet.repository import Repository
-from tests.agent_fixtures import bundle
+from tests.rollout_fixtures import (
+    GONE,
+    NEW,
+    OLD,
+    Json,
+    begin,
+    course,
+    done,
+    plan,
+    records,
+    status,
+    through_canary,
+)
 
-OLD, NEW = "pump@1.0.0", "pump@1.1.0"
-DIGEST = "d" * 64
-Json = dict[str, Any]
-
-
-def status(running: str | None = OLD, sha256: str = DIGEST, **changed: Any) -> Json:
-    """What an agent says that has loaded `running`."""
-    loaded = {"release": running, "target": "onnx-fp32", "sha256": sha256} if running else None
-    said = {
-        "time": datetime.now(UTC).isoformat(),
-        "device": {"type": "pi", "architecture": "x86_64", "memory_bytes": 10**9, "targets": ["onnx-fp32"]},
-        "current": running,
-        "trial": None,
-        "bad": {},
-        "installed": [running],
-        "service": {"running": True, "fault": None, "loaded": loaded},
-        "disk": {"free_bytes": 10**9},
-        "report": {
-            "release": running,
-            "trial": False,
-            "restarts": 0,
-            "memory_bytes": 1,
-            "memory_at_start_bytes": 1,
-            "inferences": 50,
-            "errors": 0,
-            "latency_s": {"p95": 0.001},
-            "predictions": {"fine": 50},
-            "feedback": {"n": 0, "wrong": 0},
-        },
-    }
-    return {**said, **changed}
-
-
-def plan(**rules: Any) -> Json:
-    """Four devices on OLD that shall run NEW; one alone is the canary."""
-    known = prepare.Rules.model_validate(
-        {"waves": [{"name": "one", "count": 1}, {"name": "rest", "rest": True}], **rules}
-    )
-    return {
-        "fleet": "farm",
-        "commit": "0" * 40,
-        "repository": "",
-        "rules": known.model_dump(by_alias=True),
-        "outside_window": False,
-        "size": 4,
-        "devices": {name: {"release": NEW, "type": "pi", "wave": 0, "groups": []} for name in "abcd"},
-        "releases": {NEW: {"length": 10, "unpacked": 20, "targets": {"onnx-fp32": DIGEST}, "requirements": {}}},
-        "resumes": None,
-        "asked": datetime.now(UTC).isoformat(),
-    }
-
-
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where rollouts are recorded; a repository with NEW lies beside it."""
-    repository = Repository.create(tmp_path / "releases", Keys(tmp_path / "keys"), development=True)
-    repository.add(path_of("pump", "1.1.0"), bundle(tmp_path).archive, {"version": "1.1.0"})
-    repository.write("targets", "snapshot", "timestamp")
-    monkeypatch.setenv("FLEET_KEYS", str(tmp_path / "keys"))
-    return tmp_path / "rollouts"
-
-
-def begin(root: Path, answers: Mapping[str, Json | None] | None = None, **rules: Any) -> Json:
-    said = {name: status() for name in "abcd"} | dict(answers or {})
-    planned = {**plan(**rules), "repository": str(root.parent / "releases")}
-    told = {name: {"status": each, "reason": "" if each else "no route to host"} for name, each in said.items()}
-    return prepare.preflight(planned, told, root)
-
-
-def course(begun: Json) -> Course:
-    return Course(Path(begun["record"]))
-
-
-def done(running: str | None = NEW, outcome: str = "ok", reason: str = "", **changed: Any) -> Json:
-    return {"outcome": outcome, "reason": reason, "status": status(running, **changed)}
-
-
-GONE = {"outcome": "unreachable", "reason": "no route to host", "status": None}
-
-
-def through_canary(begun: Json) -> None:
-    assert course(begun).open(["a"])["go"]
-    assert course(begun).judge({"a": done()}, {})["status"] == "pass"
+root = pytest.fixture(records)
 
 
 def test_devices_are_in_waves_and_what_they_ran_is_kept(root: Path) -> None:
@@ -230,6 +154,41 @@ def test_a_wave_waits_for_approval(root: Path) -> None:
     assert (taken["order"], taken["serial"]) == (["b", "c", "d"], [3])
     assert course(taken).open(["b", "c", "d"], "ann")["go"]
     assert course(taken).state.wave("rest").approved_by == "ann"
+
+
+def test_only_approvers_approve_and_not_whoever_began(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEET_USER", "ann")
+    begun = begin(root, approve=["rest"], approvers=["ann", "bob"], four_eyes=True)
+    through_canary(begun)
+
+    def refusal(name: str) -> str:
+        state = course(begun).state
+        course(begun).save(replace(state, status="running", reason=""))
+        return str(course(begun).open(["b", "c", "d"], name)["reason"])
+
+    assert "eve is not one of rollout.approvers: ann, bob" in refusal("eve")
+    assert "ann began this rollout" in refusal("ann")
+    assert refusal("bob") == ""
+    assert course(begun).state.wave("rest").approved_by == "bob"
+    lines = [(line["action"], line["result"], line["detail"]) for line in trail.read(record.rollouts("farm", root))]
+    assert ("approve", "go", "wave rest: bob") in lines
+
+
+def test_who_approves_is_who_the_platform_says(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The step itself, as the playbook calls it: sudo does not make everybody root."""
+    begun = begin(root, approve=["rest"])
+    through_canary(begun)
+    for name in ("FLEET_USER", "GITHUB_ACTOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SUDO_USER", "bob")
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps({"devices": ["b", "c", "d"]})))
+
+    assert cli.main(["--json", "wave", "open", "--record", begun["record"], "--approve", "rest"]) == 0
+
+    assert json.loads(capsys.readouterr().out)["go"]
+    assert course(begun).state.wave("rest").approved_by == "bob"
 
 
 def test_another_process_conducts_it(root: Path) -> None:
