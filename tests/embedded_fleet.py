@@ -26,6 +26,7 @@ from fleet.keys import Keys
 from fleet.releases import path_of
 from fleet.repository import Repository
 from tests.agent_fixtures import SHAPE, bundle
+from tests.publishing import SCHEMA
 
 REPOSITORY = Path(__file__).parents[1]
 NAMES = ("canary-1", "early-1", "early-2", "rest-1", "rest-2")
@@ -120,10 +121,10 @@ class EmbeddedFleet:
         )
 
     def run(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """`python -m fleet COMMAND` over this fleet; JSON on stdout."""
+        """`python -m fleet COMMAND` over this fleet; JSON on stdout, which keeps to the schema."""
         known = ["-i", str(self.inventory), "--rollouts", str(self.rollouts)]
         known += ["--repository", str(self.base / "releases")] if command == "rollout" else []
-        return subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", "fleet", "--json", command, *known, *arguments],
             capture_output=True,
             text=True,
@@ -131,6 +132,8 @@ class EmbeddedFleet:
             cwd=REPOSITORY,
             env=self.environment(),
         )
+        SCHEMA.validate(json.loads(done.stdout))
+        return done
 
     def command(self, name: str, *arguments: str, **variables: Any) -> list[str]:
         extra = {"rollout_repository": str(self.base / "releases"), "rollout_records": str(self.rollouts), **variables}
