@@ -72,9 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(options.text(result))
         sys.stdout.flush()
         return code
-    except FleetError as error:
-        return _fail(options, error.as_json(), str(error))
-    except AgentError as error:  # what fleet takes from the agent: reading an archive, a file's name
+    except AgentError as error:  # the fleet's own, and of what it takes from the agent: reading an archive
         return _fail(options, error.as_json(), str(error))
     except BrokenPipeError:  # `fleet release list | head -1`: whoever read has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -20,34 +20,13 @@ Exit codes of `fleet` (2 is argparse's own: the command line is wrong):
 
 from __future__ import annotations
 
-EXIT_DEFECT = 1
-EXIT_INTERRUPTED = 130
+from edge_agent.errors import EXIT_DEFECT as EXIT_DEFECT
+from edge_agent.errors import EXIT_INTERRUPTED as EXIT_INTERRUPTED
+from edge_agent.errors import AgentError
 
 
-class FleetError(Exception):
-    """The operation cannot be done. Says where, what was found, what was expected, what to do."""
-
-    exit_code = EXIT_DEFECT
-
-    def __init__(self, where: str, found: str, expected: str = "", remedy: str = "") -> None:
-        self.where, self.found, self.expected, self.remedy = where, found, expected, remedy
-        lines = [f"{where}: {found}"]
-        if expected:
-            lines.append(f"  expected: {expected}")
-        if remedy:
-            lines.append(f"  remedy:   {remedy}")
-        super().__init__("\n".join(lines))
-
-    def as_json(self) -> dict[str, str | int]:
-        """For `--json`: the same for machines."""
-        return {
-            "error": type(self).__name__,
-            "exit_code": self.exit_code,
-            "where": self.where,
-            "found": self.found,
-            "expected": self.expected,
-            "remedy": self.remedy,
-        }
+class FleetError(AgentError):
+    """The operation cannot be done. Says where, what was found, what was expected, what to do, as the agent's do."""
 
 
 class TrustError(FleetError):
