@@ -195,10 +195,11 @@ def test_later_device_off_before(fleet: LabFleet, case: Case) -> None:
 
 @pytest.mark.parametrize("allowed", [1, 0])
 def test_budget(fleet: LabFleet, case: Case, allowed: int) -> None:
-    """A device with a worn card in the second wave, failures allowed"""
+    """A device with a worn card among the second wave's two, failures allowed"""
     release = fleet.publish(f"pump@3.7.{allowed}")
     fleet.declare(release)
-    fleet.rules(budget={"failed": allowed, "unreachable": 0})
+    waves = [{"name": "canary", "count": 1}, {"name": "rest", "rest": True}]
+    fleet.rules(waves=waves, budget={"failed": allowed, "unreachable": 0})
     worn(fleet, fleet[1], "install.before_rename=error")
 
     done = fleet.rollout()
@@ -208,7 +209,8 @@ def test_budget(fleet: LabFleet, case: Case, allowed: int) -> None:
         ends = {**dict.fromkeys(fleet.names, release), "device-02": BASE}
         case.survived(done, code=0, ends=ends, touched=fleet.names, audit=audit)
     else:
-        case.survived(done, code=2, touched=fleet.names[:2], audit=[*audit, "back back device-01"])
+        back = [f"back back {name}" for name in ("device-01", "device-03")]
+        case.survived(done, code=2, touched=fleet.names, audit=[*audit, *back])
 
 
 def worn(fleet: LabFleet, device: Device, fault: str) -> None:
