@@ -69,14 +69,14 @@ class Fleet:
 def load(path: Path) -> Fleet:
     """The fleet that an inventory declares. Raises InventoryError, which lists every fault by file, host and field."""
     listed = listing(path)
-    hosts = _hosts(listed, GROUP)
+    names = hosts(listed, GROUP)
     variables = listed.get("_meta", {}).get("hostvars", {})
     groups = _groups(listed)
     check = _Check(path)
-    if not hosts:
+    if not names:
         check.fault("", "", f"no host in the group {GROUP}", f"at least one below {GROUP}: in hosts.yml")
-    devices = [check.device(host, groups.get(host, ()), variables.get(host, {})) for host in hosts]
-    fleets = [(host, variables.get(host, {}).get("fleet")) for host in hosts]
+    devices = [check.device(host, groups.get(host, ()), variables.get(host, {})) for host in names]
+    fleets = [(host, variables.get(host, {}).get("fleet")) for host in names]
     name, development = check.fleet(fleets)
     check.whole(devices)
     if check.faults:
@@ -88,8 +88,8 @@ def load(path: Path) -> Fleet:
     return Fleet(path, name, development, tuple(known))
 
 
-def listing(path: Path) -> dict[str, Any]:
-    """What `ansible-inventory --list` says. Raises InventoryError."""
+def listing(path: Path, limit: str | None = None) -> dict[str, Any]:
+    """What `ansible-inventory --list` says; `limit`: of hosts, as Ansible names them. Raises InventoryError."""
     if not path.exists():
         raise InventoryError(str(path), "not there", "an inventory's folder or file", "name one below inventory/")
     for file in sorted(path.rglob("*.y*ml")) if path.is_dir() else ():
@@ -98,6 +98,7 @@ def listing(path: Path) -> dict[str, Any]:
         except (yaml.YAMLError, UnicodeDecodeError) as error:  # Ansible says what, but not in which file
             raise InventoryError(str(file), " ".join(str(error).split()), "YAML", "mend it") from None
     command = [str(Path(sys.executable).with_name("ansible-inventory")), "--inventory", str(path), "--list"]
+    command += ["--limit", limit] if limit else []
     strict = {"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "true", "ANSIBLE_NOCOLOR": "true"}
     done = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, **strict}, timeout=TIMEOUT_S, check=False
@@ -109,17 +110,17 @@ def listing(path: Path) -> dict[str, Any]:
     return result
 
 
-def _hosts(listed: Mapping[str, Any], group: str) -> list[str]:
+def hosts(listed: Mapping[str, Any], group: str) -> list[str]:
     """Of a group and of all groups below it."""
     entry = listed.get(group, {})
-    below = [host for child in entry.get("children", ()) for host in _hosts(listed, child)]
+    below = [host for child in entry.get("children", ()) for host in hosts(listed, child)]
     return list(dict.fromkeys([*entry.get("hosts", ()), *below]))
 
 
 def _groups(listed: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for group in sorted(name for name in listed if name not in ("_meta", "all", "ungrouped")):
-        for host in _hosts(listed, group):
+        for host in hosts(listed, group):
             found[host] = (*found.get(host, ()), group)
     return found
 

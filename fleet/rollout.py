@@ -1,32 +1,31 @@
 """`fleet rollout`, `fleet rollback`: the playbooks through ansible-runner, with live progress and exit codes that tell.
 
 What is decided is decided by the playbook's own steps (fleet/waves.py): run by hand with ansible-playbook, it does the
-same. Here their answers are read from Ansible's events, and said as they come.
+same. Here their answers are read from Ansible's events, and said as they come (fleet/live.py). Where the inventory has
+workers, those work on the devices (fleet/remote.py).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import os
-import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import ansible_runner
-from edge_agent.progress import Progress
 
-from fleet import record
+from fleet import inventory, record, workers
 from fleet.cli import Commands, command
-from fleet.errors import EXIT_INTERRUPTED, FleetError, NoReleaseError, PausedError, RolloutError
+from fleet.errors import FleetError, NoReleaseError, PausedError, RolloutError
+from fleet.jobs import CHECKED, HERE
+from fleet.live import Live
+from fleet.remote import EndedError, Remote
 from fleet.workplace import FOLDER
 
-HERE = Path(__file__).parents[1]
 RUNS = ".runs"
 EXIT = {"passed": 0, "unchanged": 0, "ready": 0, "resumed": 0, "failed": RolloutError.exit_code}
-SWITCH = "Install, test and switch"
 Json = dict[str, Any]
 
 
@@ -60,6 +59,7 @@ def add_commands(commands: Commands) -> None:
 def _common(to: argparse.ArgumentParser) -> None:
     to.add_argument("-i", "--inventory", type=Path, required=True, metavar="PATH", help="inventory/<fleet>")
     to.add_argument("--rollouts", type=Path, default=record.ROLLOUTS, metavar="DIR", help="records (rollouts)")
+    to.add_argument("--direct", action="store_true", help="from here, although the inventory has workers")
     to.add_argument("--limit", metavar="PATTERN", help="only these devices or groups, as Ansible names them")
 
 
@@ -73,7 +73,7 @@ def rollout(options: argparse.Namespace) -> Json:
         "rollout_again": options.again,
         "rollout_outside_window": options.outside_window,
     }
-    run = Run(options, "rollout", variables, check=options.check)
+    run = _remote(options, "rollout") or Run(options, "rollout", variables, check=options.check)
     ready, closed = run.answers.get("wave preflight"), run.answers.get("wave close")
     if ready is None:
         raise run.broken()
@@ -104,7 +104,7 @@ def rollback(options: argparse.Namespace) -> Json:
     variables = {"rollout_records": str(options.rollouts.resolve()), "rollout_reason": options.reason}
     if options.release:
         variables["rollout_release"] = options.release
-    run = Run(options, "rollback", variables)
+    run = _remote(options, "rollback") or Run(options, "rollback", variables)
     done = run.answers.get("wave recalled")
     if done is None:
         raise run.broken()
@@ -113,23 +113,39 @@ def rollback(options: argparse.Namespace) -> Json:
     return {"status": status, "reason": ", ".join(done["failed"]), "table": done["table"], "exit_code": code}
 
 
+def _remote(options: argparse.Namespace, what: str) -> Remote | None:
+    """A run to its end through the workers that the inventory declares; None where there are none."""
+    listed = {} if options.direct else inventory.listing(options.inventory)
+    if not workers.are_declared(listed):
+        return None
+    run = Remote(options, listed, run_folder(options.rollouts, what))
+    with run.live, contextlib.suppress(EndedError), contextlib.closing(run):
+        if what == "rollout":
+            run.rollout(_plan(options, run), options.check)
+        else:
+            run.rollback(options.reason, options.release)
+    return run
+
+
+def _plan(options: argparse.Namespace, run: Remote) -> list[str]:
+    """As playbooks/roles/rollout/tasks/plan.yml has it."""
+    return [
+        *("--inventory", str(options.inventory.resolve())),
+        *("--repository", str(options.repository.resolve())),
+        *("--rollouts", str(options.rollouts.resolve())),
+        *(("--only", ",".join(run.devices)) if options.limit else ()),
+        *(("--again",) if options.again else ()),
+        *(("--outside-window",) if options.outside_window else ()),
+    ]
+
+
 class Run:
-    """One run of a playbook, to its end. `answers`: what each step of `fleet wave` said last, by its name."""
+    """One run of a playbook on this machine, to its end. `answers`: see Live."""
 
     def __init__(self, options: argparse.Namespace, playbook: str, variables: Json, check: bool = False) -> None:
-        self.answers: dict[str, Json] = {}
-        self.refusal: Json | None = None
-        self.progress = Progress(sys.stderr)
-        self.stopped = False
-        self._baking: tuple[str, float, float] | None = None
-        self._switched: dict[str, str] = {}
-        # A folder of its own for each run: what ansible-runner finds in one, such as an earlier --check, it uses again.
-        name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{playbook}-{os.getpid()}"
-        folder = options.rollouts.resolve() / RUNS / name
-        folder.mkdir(parents=True)
+        folder = run_folder(options.rollouts, playbook)
         arguments = (["--check"] if check else []) + (["--limit", options.limit] if options.limit else [])
-        handlers = {each: signal.signal(each, self._stop) for each in (signal.SIGINT, signal.SIGTERM)}
-        try:
+        with Live() as self.live:
             self.runner = ansible_runner.run(
                 private_data_dir=str(folder),
                 project_dir=str(HERE),
@@ -138,92 +154,28 @@ class Run:
                 inventory=str(options.inventory.resolve()),
                 playbook=str(HERE / "playbooks" / f"{playbook}.yml"),
                 extravars=variables,
-                envvars={"ANSIBLE_CONFIG": str(HERE / "ansible.cfg")},
+                envvars={"ANSIBLE_CONFIG": str(HERE / "ansible.cfg"), **CHECKED},
                 cmdline=" ".join(arguments) or None,
                 quiet=True,
-                event_handler=self._event,
-                cancel_callback=self._tick,
+                event_handler=self.live.event,
+                cancel_callback=self.live.tick,
             )
-        finally:
-            for each, handler in handlers.items():
-                signal.signal(each, handler)
-            self.progress.end()
-
-    def _stop(self, number: int, frame: Any) -> None:
-        self.stopped = True
-
-    def _tick(self) -> bool:
-        """Called again and again while Ansible runs; True ends it."""
-        if self._baking:
-            wave, since, total = self._baking
-            self.progress.seconds(min(time.monotonic() - since, total), total, f"wave {wave} is watched")
-        return self.stopped
-
-    def _event(self, event: Json) -> bool:
-        data = event.get("event_data", {})
-        task, kind = data.get("task"), event["event"]
-        if task == SWITCH and kind in ("runner_on_ok", "runner_on_unreachable"):
-            self._device(data["host"], data["res"], kind)
-        elif task == "Bake" and kind == "playbook_on_task_start":
-            opened = self.answers["wave open"]
-            self._baking = self._baking or (opened["wave"], time.monotonic(), opened.get("bake_s", 0.0))
-        elif task == "Decide" and kind in ("runner_on_ok", "runner_on_failed"):
-            self._decided(data["res"])
-        elif kind == "runner_on_unreachable":
-            self._say(f"{data['host']}: does not answer")
-        return False  # what ansible-runner keeps of it is enough in its own stdout
-
-    def _decided(self, result: Json) -> None:
-        baking, self._baking = self._baking, None
-        try:
-            said = json.loads(result.get("stdout") or "")
-        except ValueError:
-            return
-        if said.get("again"):  # between two looks
-            self._baking = baking
-        if "error" in said:
-            self.refusal = said
-            return
-        self.answers[said["command"]] = said
-        if said["command"] == "wave preflight":
-            self._say(*said["table"])
-        elif said["command"] == "wave open":
-            self._switched = {}
-            self._say(f"wave {said['wave']}: {'begins' if said['go'] else said['reason']}")
-        elif said["command"] == "wave judge":
-            self._say(f"wave {said['wave']}: {said['status']}: {said['reason']}")
-        elif said["command"] == "wave settle" and said["back"]:
-            self._say(f"going back: {', '.join(said['back'])}")
-
-    def _device(self, device: str, result: Json, kind: str) -> None:
-        from fleet.waves import answer
-
-        if kind == "runner_on_unreachable":
-            told = "does not answer"
-        else:
-            said = answer(result)
-            told = f"runs {said['status']['release']}, on trial" if said["status"] else f"failed: {said['reason']}"
-        self._switched[device] = told
-        self._say(f"  {device}: {told} ({len(self._switched)} done)")
-
-    def _say(self, *lines: str) -> None:
-        self.progress.end()
-        for line in lines:
-            print(line, file=sys.stderr, flush=True)
+        self.answers = self.live.answers
 
     def broken(self) -> FleetError:
         """Why there is no answer: a step refused, somebody stopped it, or Ansible itself failed."""
-        if self.stopped:
-            error = FleetError("fleet", "interrupted", "", "run it again: it goes on where it stopped")
-            error.exit_code = EXIT_INTERRUPTED
-            return error
-        if said := self.refusal:
-            error = FleetError(said["where"], said["found"], said["expected"], said["remedy"])
-            error.exit_code = int(said["exit_code"])
-            return error
+        if known := self.live.broken():
+            return known
         log = Path(self.runner.config.artifact_dir) / "stdout"
         tail = log.read_text(errors="replace").strip().splitlines()[-3:] if log.exists() else []
         return RolloutError("ansible-playbook", " ".join(tail)[-400:] or "it ended early", "its end", f"see {log}")
+
+
+def run_folder(rollouts: Path, what: str) -> Path:
+    """One of its own for each run: what ansible-runner finds in one, such as an earlier --check, it uses again."""
+    folder = rollouts.resolve() / RUNS / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{what}-{os.getpid()}"
+    folder.mkdir(parents=True)
+    return folder
 
 
 def _text(result: Json) -> str:
