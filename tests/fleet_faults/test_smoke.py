@@ -1,13 +1,18 @@
-"""The smallest of the matrix, in every run of the tests: a good release, a gone canary, a pulled plug."""
+"""The smallest of the matrix, in every run of the tests: a good release, a gone canary, a pulled plug.
+
+And what else a person does to devices over ssh: a look at what would be, new keys, samples that come home.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.fleet_faults.conftest import Case
-from tests.fleet_faults.fleet import BASE, LabFleet, until
+from tests.fleet_faults.fleet import AGENT, BASE, STATE, LabFleet, until
 from tests.lab import lab
 
 pytestmark = pytest.mark.slow
@@ -64,3 +69,49 @@ def test_plug(fleet: LabFleet, case: Case) -> None:
     canary.plug()
 
     case.survived(done, code=2, ends=BASE, touched=["device-01"], audit=["judge fail", "close failed"])
+
+
+def test_a_look_predicts_and_changes_nothing(fleet: LabFleet) -> None:
+    fleet.reset()
+    release = fleet.publish("pump@1.4.0")
+    fleet.declare(release)
+    before = fleet.states()
+
+    looked = fleet.rollout("--check", "--diff")
+
+    assert (looked.code, looked.changed) == (0, 0), looked.output[-6000:]
+    for name in fleet.names:
+        assert f"{name}: {BASE} -> {release}" in looked.output
+    assert fleet.states() == before
+    assert fleet.record() == {}, "no rollout has begun"
+
+    drift = fleet.play("status")
+    assert drift.code == 2 and "3 of 3 devices are not as declared" in drift.output, drift.output[-3000:]
+
+
+def test_new_keys_reach_the_devices_and_captured_samples_come_in(fleet: LabFleet, tmp_path: Path) -> None:
+    fleet.reset()
+    before = fleet.states()
+    fleet.repository.rotate("root")
+
+    done = fleet.play("rotate-keys")
+
+    assert done.code == 0, done.output[-6000:]
+    for device in fleet.devices:
+        root = json.loads((device.files / STATE / "tuf/root.json").read_text())
+        assert root["signed"]["version"] == fleet.repository.root.version, "trusted now, before any release"
+        assert fleet.state(device)["current"] == before[device.name]["current"] == BASE
+
+    one = fleet[0]
+    fleet.lab.variables["edge_agent_config"] = {**AGENT, "capture": {"enabled": True, "rate": 1.0}}
+    fleet.lab.write_inventory()
+    assert fleet.play("bootstrap", "--limit", one.name).code == 0
+    until(lambda: any((one.files / STATE / "samples").glob("*")), "the traffic is captured")
+
+    done = fleet.play("collect-samples", "--limit", one.name, samples_folder=str(tmp_path))
+
+    assert done.code == 0, done.output[-6000:]
+    (file,) = tmp_path.iterdir()
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert file.name == f"{one.name}.jsonl" and {line["release"] for line in lines} == {BASE}
+    assert one.exec("sh", "-c", "ls -d /tmp/edge-agent-samples-*", check=False).stdout == "", "nothing stays"
