@@ -227,10 +227,17 @@ class Course:
         """What is wrong with a device that was well when its wave was judged, or nothing."""
         if status is None:
             return "does not answer any more"
-        if not fitness.runs(status, device.release, self.plan["releases"][device.release]):
+        if not self._runs(device, status):
             why = status["bad"].get(device.release)
             return f"runs {fitness.loaded(status).get('release', 'nothing')} now" + (f": {why}" if why else "")
         return ""
+
+    def is_well(self, name: str, status: Json | None) -> bool:
+        """Whether a device runs its release, confirmed: by what it said just now, nothing is left to settle."""
+        return self._runs(self.state.devices[name], status)
+
+    def _runs(self, device: DeviceState, status: Json | None) -> bool:
+        return fitness.runs(status, device.release, self.plan["releases"][device.release])
 
     def close(self, back: Mapping[str, Json]) -> Json:
         """The end. `back`: name -> {"status", "reason"} of those that were sent back."""

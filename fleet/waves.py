@@ -108,7 +108,10 @@ def _judge(options: argparse.Namespace) -> Json:
         for name, (outcome, reason) in _switched(said["switched"]).items()
     }
     rest = {result["item"]: answer(result)["status"] for result in said["rest"]}
-    return _course(options).judge(devices, rest)
+    course = _course(options)
+    judged = course.judge(devices, rest)
+    # Whoever is well need not be asked again by `settle` where this was the last wave.
+    return {**judged, "well": [name for name, told in devices.items() if course.is_well(name, told["status"])]}
 
 
 def _switched(said: Json) -> dict[str, tuple[str, str]]:

@@ -79,9 +79,9 @@ def test_cable_mid_copy(fleet: LabFleet, case: Case) -> None:
 
 
 def arriving(device: Device) -> list[Path]:
-    """A large file that Ansible is copying."""
+    """A large archive that is being unpacked as it comes."""
     found = []
-    for file in (device.files / "home/admin/.ansible/tmp").glob("*/*"):
+    for file in (device.files / STATE / "repository/targets").rglob("*.zst"):
         try:
             if 1_000_000 < file.stat().st_size < LARGE:
                 found.append(file)
@@ -132,7 +132,8 @@ def test_agent_killed(fleet: LabFleet, case: Case, what: str) -> None:
 
     playing = fleet.start("rollout")
     if what == "deploy":
-        until(lambda: canary.exec("pkill", "-KILL", "-f", f"deploy {release}", check=False).returncode == 0, "killed")
+        agent = f"^/opt/edge-agent/.* deploy {release}"  # and not the shells that wait for it
+        until(lambda: canary.exec("pkill", "-KILL", "-f", agent, check=False).returncode == 0, "killed")
     else:
         until(lambda: fleet.state(canary)["current"] == release and not fleet.state(canary)["trial"], "confirmed")
         canary.exec("systemctl", "kill", "--signal=KILL", "--kill-whom=main", "edge-agent")
