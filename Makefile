@@ -100,6 +100,12 @@ lab: $(READY)  ## boot N=10 Debian devices on this machine, until ^C (as root; d
 bench-agent: $(READY)  ## time the agent against bare interpreters, over HTTP, while it switches; its memory
 	@$(RUN) python tests/bench_agent.py
 
+.PHONY: bench-fleet
+bench-fleet: N ?= 10 40
+bench-fleet: STAND_INS ?= 20 50 100 200
+bench-fleet: $(READY)  ## what a rollout costs beside a plain playbook, by size (as root; N="10 40" devices with agents)
+	@$(RUN) python tests/bench_fleet.py --agents $(N) --stand-ins $(STAND_INS) $(OPTIONS)
+
 .PHONY: clean
 clean:  ## remove what the pipeline and its plots wrote in the work tree (DVC's cache stays)
 	git clean --force -d -X --quiet data models reports .work dvc_plots

@@ -56,6 +56,8 @@ class Lab:
     lab.ssh_options  for `ssh`, with the lab's key and known_hosts
     """
 
+    kind = Device
+
     def __init__(
         self,
         devices: int = 10,
@@ -101,7 +103,7 @@ class Lab:
         lower = [*([self.layer] if self.layer else []), base]
         public = self.key.with_suffix(".pub").read_text().strip()
         for index in range(self.count):
-            device = Device(self.id, index, self.folder / f"device-{index + 1:02d}", lower, self.bridge)
+            device = self.kind(self.id, index, self.folder / f"device-{index + 1:02d}", lower, self.bridge)
             device.seed(public)
             self.devices.append(device)
         self.known_hosts = self.folder / "known_hosts"

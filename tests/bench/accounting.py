@@ -1,0 +1,90 @@
+"""What a group of processes costs, by the kernel's own count: processor time and memory, of all that were ever in it.
+
+An ssh that goes on in the background, and what is killed, counts too; rusage would miss both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from pathlib import Path
+
+ROOT = Path("/sys/fs/cgroup")
+PREFIX = "edge-bench-"
+# Puts itself into the cgroups that it is given, then becomes the command.
+JOIN = ("sh", "-c", 'while [ "$1" != -- ]; do echo 0 >"$1"; shift; done; shift; exec "$@"', "join")
+
+
+class Account:
+    """A cgroup of its own: `with Account("controller") as account: Popen(account.joined(command))`."""
+
+    def __init__(self, name: str) -> None:
+        self.unified = (ROOT / "cgroup.controllers").exists()
+        name = f"{PREFIX}{os.getpid()}-{name}"
+        if self.unified:
+            self.processor = self.memory = ROOT / name
+        else:
+            self.processor, self.memory = ROOT / "cpuacct" / name, ROOT / "memory" / name
+
+    def __enter__(self) -> Account:
+        if self.unified:
+            (ROOT / "cgroup.subtree_control").write_text("+memory")
+        for folder in {self.processor, self.memory}:
+            folder.mkdir()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for folder in {self.processor, self.memory}:
+            with contextlib.suppress(OSError):  # who is still in there has been told to end: `sweep` of the next run
+                folder.rmdir()
+
+    @property
+    def files(self) -> list[str]:
+        """A process that writes 0 into each is in the account, with all that it starts."""
+        return sorted({str(folder / "cgroup.procs") for folder in (self.processor, self.memory)})
+
+    def joined(self, command: list[str]) -> list[str]:
+        return [*JOIN, *self.files, "--", *command]
+
+    def processor_s(self) -> float:
+        if self.unified:
+            return self._stat(self.processor / "cpu.stat", "usage_usec") / 1e6
+        return int((self.processor / "cpuacct.usage").read_text()) / 1e9
+
+    def memory_mb(self) -> float:
+        """What is in memory and in no file, now; shared pages once."""
+        return self._stat(self.memory / "memory.stat", "anon" if self.unified else "total_rss") / 1e6
+
+    @staticmethod
+    def _stat(file: Path, name: str) -> int:
+        return next(int(line.split()[1]) for line in file.read_text().splitlines() if line.split()[0] == name)
+
+
+class Peak:
+    """The most memory of an account while it is watched, looked at several times a second."""
+
+    def __init__(self, account: Account, every_s: float = 0.2) -> None:
+        self.account, self.every_s, self.mb = account, every_s, 0.0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Peak:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(self.every_s):
+            self.mb = max(self.mb, self.account.memory_mb())
+
+
+def sweep() -> None:
+    """Removes accounts that runs left which were killed: the kernel keeps those in which somebody is."""
+    for hierarchy in (ROOT, ROOT / "cpuacct", ROOT / "memory"):
+        for folder in hierarchy.glob(f"{PREFIX}*"):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
