@@ -68,7 +68,7 @@ class Workplace:
         """The repository; where there is none and `make`, a new one with development keys."""
         with store.opened(self.where, write) as place:
             if make and not exists(place.folder):
-                self._create(place, development=True)
+                self._create(place, development=True, asked=False)
             if not exists(place.folder):
                 raise ConfigurationError(
                     self.where, "no repository of releases", "metadata/1.root.json", "make one: fleet keys init"
@@ -79,12 +79,43 @@ class Workplace:
         """The repository and its keys, and whether they are new."""
         with store.opened(self.where, write=True) as place:
             if exists(place.folder):
+                if policy:
+                    self._policy(policy)
                 return Repository(place.folder, self.keys, self.days), False
             return self._create(place, development, policy), True
 
-    def _create(self, place: store.Place, development: bool, policy: Policy | None = None) -> Repository:
+    def _create(
+        self, place: store.Place, development: bool, policy: Policy | None = None, asked: bool = True
+    ) -> Repository:
+        policy = self._policy(policy, asked)
         self.progress.say(f"new {'development ' if development else ''}keys in {self.keys.folder}")
-        policy = policy or Policy(public_key=str(self.keys.make(BUILDER).keyval["public"]))
-        policy.save(self.policy_file)
         audit.append(self.audit_file, "init", repository=self.where, development=development, builder=policy.builder)
         return Repository.create(place.folder, self.keys, development, self.days, place.mirror)
+
+    def _policy(self, wanted: Policy | None, asked: bool = True) -> Policy:
+        """The policy that is there, as it is; a new one only where there is none. Raises ConfigurationError.
+
+        `asked`: a person called for a new repository. Otherwise a policy belongs to a repository that is not here,
+        unless it is what a killed run left: one whose key was made here.
+        """
+        if not self.policy_file.exists():
+            wanted = wanted or Policy(public_key=str(self.keys.make(BUILDER).keyval["public"]))
+            wanted.save(self.policy_file)
+            return wanted
+        there = Policy.load(self.policy_file)
+        if wanted and (there.builder, there.issuer) != (wanted.builder, wanted.issuer):
+            raise ConfigurationError(
+                f"{self.policy_file}: builder",
+                f"it pins {there.builder}",
+                f"{wanted.builder}, or no policy yet",
+                "a policy is never written over: change it by hand, commit it; or leave out --builder-identity",
+            )
+        if not asked and not (there.public_key and self.keys.has(BUILDER, there.keyid)):
+            raise ConfigurationError(
+                self.where,
+                f"no repository of releases, but {self.policy_file} pins {there.builder}",
+                "the repository that this policy belongs to",
+                "restore metadata/ from git or a backup, or name the repository: --repository; "
+                "a new one under this policy: fleet keys init",
+            )
+        return there

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from fleet.errors import KeysError
 from fleet.keys import Keys, default_folder
 from fleet.repository import Repository
+from tests.agent_fixtures import bundle
 from tests.publishing import Publisher
 
 
@@ -140,3 +142,27 @@ def test_development_keys_are_marked_in_what_root_signs(tmp_path: Path) -> None:
     repository.rotate("root")
     again = Repository(tmp_path / "releases", keys)
     assert again.root.version == 2 and again.root.unrecognized_fields["x-development"] is True
+
+
+def test_a_policy_that_is_there_is_never_written_over(tmp_path: Path) -> None:
+    """Given the policy alone, as a clone has it: no command puts a key of its own in the place of CI's identity."""
+    publisher = Publisher(tmp_path / "work")
+    ci = ["--builder-identity", "https://github.com/o/r/release.yml@refs/heads/main", "--builder-issuer", "https://o.t"]
+    publisher.run("keys", "init", *ci)
+    pinned = publisher.releases / "policy.json"
+    content = pinned.read_bytes()
+    shutil.rmtree(publisher.releases / "metadata")
+    elsewhere = tmp_path / "elsewhere.json"
+    shutil.copy(pinned, elsewhere)
+    archive = bundle(tmp_path / "bundle").archive
+
+    for options in ([], ["--policy", elsewhere]):
+        refused = publisher.run("publish", archive, *options, code=12)
+        assert "release.yml" in refused["found"] and "fleet keys init" in refused["remedy"]
+    other = publisher.run("keys", "init", ci[0], "https://another.test", *ci[2:], code=12)
+    assert other["where"].endswith("policy.json: builder") and "never written over" in other["remedy"]
+    assert not (publisher.releases / "metadata").exists()
+
+    assert publisher.run("keys", "init")["made"]
+    assert "pins" in publisher.run("keys", "init", ci[0], "https://another.test", *ci[2:], code=12)["found"]
+    assert pinned.read_bytes() == elsewhere.read_bytes() == content
