@@ -26,7 +26,7 @@ class Course:
     """One rollout, by its folder. Raises BusyError where it became another process' meanwhile."""
 
     def __init__(self, folder: Path) -> None:
-        self.record = Record(folder, _read(folder / "plan.json"))
+        self.record = Record(folder)
         self.state: RolloutState = self.record.load()
         if self.state.owner != record.owner() and self.state.owner.is_alive():
             raise BusyError(

@@ -136,10 +136,15 @@ def preflight(planned: Json, answers: Mapping[str, Json], root: Path, check: boo
         return result
     with record.locked(planned["fleet"], root):
         record.unfinished(planned["fleet"], root)  # raises where another one began meanwhile
-        begun = record.begin(planned["fleet"], {**planned, "by": audit.who()}, found.state(), root)
-        _bring(begun, found.changing)
-    durable.write_file(begun.folder / record.BEFORE, record.content({name: _report(answers, name) for name in answers}))
-    trail.append(begun, "begin", result="running", detail=f"{len(found.changing)} devices, {len(found.waves)} waves")
+
+        def fill(made: Record) -> None:
+            _bring(made, found.changing)
+            before = {name: _report(answers, name) for name in answers}
+            durable.write_file(made.folder / record.BEFORE, record.content(before))
+            detail = f"{len(found.changing)} devices, {len(found.waves)} waves"
+            trail.append(made, "begin", result="running", detail=detail)
+
+        begun = record.begin(planned["fleet"], {**planned, "by": audit.who()}, found.state(), root, fill)
     return {**result, **_told(begun)}
 
 

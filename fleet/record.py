@@ -3,7 +3,8 @@
     rollouts/<fleet>/
         lock                    held while a file here is changed
         <id>/plan.json          what was decided at the start; never changed
-        <id>/state.json         how far it came; replaced durably after every step
+        <id>/state.json         how far it came; replaced durably after every step. The first is written last of all: a
+                                folder without one was never begun, and the next that begins removes it
         <id>/audit.jsonl        one line per action, appended (fleet/audit.py)
         <id>/reports/           what the devices said
         <id>/report.html, .md   for people
@@ -17,11 +18,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import re
+import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +38,8 @@ SCHEMA_VERSION = 1
 ROLLOUTS = Path("rollouts")
 LOCK_S = 30.0
 BEFORE = "reports/before.json"  # what devices said before the first of them changed
+STAMP = "%Y%m%dT%H%M%SZ"
+ID = re.compile(r"\d{8}T\d{6}Z")
 
 Status = Literal["running", "paused", "passed", "failed", "unchanged"]
 WaveStatus = Literal["waiting", "open", "pass", "fail", "inconclusive"]
@@ -124,14 +130,18 @@ class RolloutState:
 
 @dataclass(frozen=True)
 class Record:
-    """One rollout's folder. `plan` is what plan.json holds."""
+    """One rollout's folder."""
 
     folder: Path
-    plan: dict[str, Any]
 
     @property
     def id(self) -> str:
         return self.folder.name
+
+    @cached_property
+    def plan(self) -> dict[str, Any]:
+        """What plan.json holds, which never changes. Raises ConfigurationError."""
+        return _read(self.folder / "plan.json")
 
     def load(self) -> RolloutState:
         """Raises ConfigurationError for a state that this program did not write."""
@@ -192,9 +202,8 @@ def locked(fleet: str, root: Path = ROLLOUTS) -> Iterator[None]:
 
 
 def rollouts(fleet: str, root: Path = ROLLOUTS) -> list[Record]:
-    """Every rollout of a fleet, the oldest first; a folder without a plan was never begun."""
-    folders = sorted(path.parent for path in (root / fleet).glob("*/state.json"))
-    return [Record(folder, _read(folder / "plan.json")) for folder in folders]
+    """Every rollout of a fleet, the oldest first."""
+    return [Record(path.parent) for path in sorted((root / fleet).glob("*/state.json"))]
 
 
 def find(fleet: str, rollout: str | None = None, root: Path = ROLLOUTS) -> Record:
@@ -225,22 +234,45 @@ def unfinished(fleet: str, root: Path = ROLLOUTS) -> Record | None:
     return known[-1]
 
 
-def begin(fleet: str, plan: dict[str, Any], state: RolloutState, root: Path = ROLLOUTS) -> Record:
-    """Write a new rollout; state.json is last, so that a folder with one is whole. The caller holds the lock."""
-    now = datetime.now(UTC)
+def begin(
+    fleet: str,
+    plan: dict[str, Any],
+    state: RolloutState,
+    root: Path = ROLLOUTS,
+    fill: Callable[[Record], None] = lambda _: None,
+) -> Record:
+    """Write a new rollout: the plan, what `fill` adds, and state.json last. The caller holds the lock.
+
+    Leaves nothing where it fails. Raises what `fill` raises, and OSError.
+    """
+    _remove_unbegun(root / fleet)
     commit = str(plan.get("commit") or "")[:8]
-    name = now.strftime("%Y%m%dT%H%M%SZ") + (f"-{commit}" if commit else "")
-    folder, number = root / fleet / name, 1
-    while folder.exists():
-        number += 1
-        folder = root / fleet / f"{name}.{number}"
-    (folder / "reports").mkdir(parents=True)
+    record = Record(root / fleet / (_next_stamp(fleet, root) + (f"-{commit}" if commit else "")))
     content = json.dumps({"schema_version": SCHEMA_VERSION, **plan}, indent=2, sort_keys=True) + "\n"
-    durable.write_file(folder / "plan.json", content.encode())
-    record = Record(folder, _read(folder / "plan.json"))
-    record.save(state)
-    durable.sync_directory(folder.parent)
+    try:
+        (record.folder / "reports").mkdir(parents=True)
+        durable.write_file(record.folder / "plan.json", content.encode())
+        fill(record)
+        record.save(state)
+    except BaseException:
+        shutil.rmtree(record.folder, ignore_errors=True)
+        raise
+    durable.sync_directory(record.folder.parent)
     return record
+
+
+def _next_stamp(fleet: str, root: Path) -> str:
+    """Now, or later than every rollout's there, also where the clock was set back: the latest is the last by name."""
+    known = [datetime.strptime(each.id[:16], STAMP) for each in rollouts(fleet, root) if ID.match(each.id)]
+    now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
+    return max([now, *(at + timedelta(seconds=1) for at in known)]).strftime(STAMP)
+
+
+def _remove_unbegun(folder: Path) -> None:
+    """What was killed while it began: no device had been changed."""
+    for each in folder.iterdir() if folder.is_dir() else ():
+        if ID.match(each.name) and each.is_dir() and not (each / "state.json").exists():
+            shutil.rmtree(each)
 
 
 def content(value: Any) -> bytes:

@@ -94,11 +94,45 @@ def test_the_owner_is_the_playbook_that_called_and_no_shell_that_names_it(tmp_pa
 
 
 def test_a_folder_without_a_state_was_never_begun(tmp_path: Path) -> None:
-    (tmp_path / "farm" / "20260101T000000Z").mkdir(parents=True)
+    killed, other = tmp_path / "farm" / "20260101T000000Z", tmp_path / "farm" / "notes"
+    killed.mkdir(parents=True)
+    other.mkdir()
 
     assert record.rollouts("farm", tmp_path) == []
     with pytest.raises(NoReleaseError, match="no rollout"):
         record.find("farm", root=tmp_path)
+    begun(tmp_path)
+    assert (killed.exists(), other.exists()) == (False, True)
+
+
+def test_one_that_cannot_be_begun_leaves_nothing(tmp_path: Path) -> None:
+    def fill(made: Record) -> None:
+        assert (made.folder / "plan.json").exists()
+        raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        record.begin("farm", PLAN, state(), tmp_path, fill)
+
+    assert list((tmp_path / "farm").iterdir()) == []
+
+
+def test_a_clock_that_was_set_back_hides_none(tmp_path: Path) -> None:
+    ahead = begun(tmp_path, status="passed")
+    ahead.folder.rename(ahead.folder.with_name("29990101T000000Z-ffffffff"))
+
+    last = begun(tmp_path, status="paused")
+
+    assert last.id == "29990101T000001Z-01234567"
+    assert record.unfinished("farm", tmp_path) == last
+
+
+def test_a_plan_that_cannot_be_read_hinders_only_who_needs_it(tmp_path: Path) -> None:
+    old, last = begun(tmp_path, status="passed"), begun(tmp_path, status="paused")
+    (old.folder / "plan.json").write_text("{")
+
+    assert record.unfinished("farm", tmp_path) == last
+    with pytest.raises(ConfigurationError, match=r"plan\.json"):
+        _ = record.find("farm", old.id, tmp_path).plan
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"schema_version": 2}', '{"schema_version": 1}'])

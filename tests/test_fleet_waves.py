@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fleet import cli, prepare, record, trail, waves
-from fleet.errors import BusyError, ConfigurationError
+from fleet.errors import BusyError, ConfigurationError, FleetError
 from tests.rollout_fixtures import (
     GONE,
     NEW,
@@ -55,6 +55,15 @@ def test_a_device_that_cannot_take_it_stops_it_or_is_skipped(root: Path, said: J
     skipped = begin(root, {"c": said}, unfit="skip")
     assert skipped["go"] and skipped["order"] == ["a", "b", "d"]
     assert course(skipped).state.devices["c"].outcome == "unfit"
+
+
+def test_what_breaks_off_while_it_begins_has_not_begun(root: Path) -> None:
+    with pytest.raises(FleetError):
+        begin(root, changed={"repository": str(root / "gone")})
+
+    assert record.rollouts("farm", root) == []
+    made = record.find("farm", Path(begin(root)["record"]).name, root)
+    assert (made.folder / record.BEFORE).exists()
 
 
 def test_out_of_reach_within_the_budget_is_left_out_and_a_canary_never(root: Path) -> None:
