@@ -6,7 +6,8 @@ Each step reads the record, decides, and writes the record before its answer mak
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ from fleet.record import DeviceState, Record, RolloutState, WaveState
 from fleet.rules import Rules, of_fleet
 
 Json = dict[str, Any]
+NOWHERE = "it ran no release before"
 
 
 class Course:
@@ -88,8 +90,8 @@ class Course:
             "begin anew: do not run single plays of rollout.yml",
         )
 
-    def _failed(self) -> bool:
-        return any(wave.status == "fail" for wave in self.state.waves)
+    def _failed(self, state: RolloutState | None = None) -> bool:
+        return any(wave.status == "fail" for wave in (state or self.state).waves)
 
     def _closed(self, wave: WaveState, approved_by: str | None) -> str:
         """Why the wave may not begin, or nothing."""
@@ -145,8 +147,8 @@ class Course:
         state = self.state.with_wave(wave.name, status=judged.status, verdict=judged.as_json())
         for name in devices:
             reason = next((each.reason for each in seen if each.device == name), "")
-            outcome = "failed" if name in judged.failed else "unreachable" if name in judged.unreachable else "ok"
-            state = state.with_device(name, outcome=outcome, reason=judged.why.get(name) or reason)
+            spent = "failed" if name in judged.failed else "unreachable" if name in judged.unreachable else ""
+            state = state.with_device(name, outcome=spent or "ok", reason=judged.why.get(name) or reason, spent=spent)
         if judged.status == "inconclusive":
             state = replace(state, status="paused", reason=f"wave {wave.name}: {judged.reason()}")
         if judged.status == "fail":
@@ -178,15 +180,14 @@ class Course:
         """What earlier waves, and those who could not take part, left of the budget. A canary may not fail."""
         if but.name == self.state.waves[0].name:
             return {"failed": 0, "unreachable": 0}
-        counted = {"failed": 0, "unreachable": 0}
-        for name, device in self.state.devices.items():
-            if device.outcome in counted and name not in but.devices:
-                counted[device.outcome] += 1
-        budget = self.rules.budget
-        return {
-            name: max(of_fleet(getattr(budget, name), self.plan["size"]) - number, 0)
-            for name, number in counted.items()
-        }
+        left = self._left([device for name, device in self.state.devices.items() if name not in but.devices])
+        return {name: max(number, 0) for name, number in left.items()}
+
+    def _left(self, devices: Iterable[DeviceState]) -> dict[str, int]:
+        """What these left of the fleet's budget; below zero where they took more."""
+        spent = Counter(device.spent for device in devices)
+        budget, size = self.rules.budget, self.plan["size"]
+        return {name: of_fleet(getattr(budget, name), size) - spent[name] for name in ("failed", "unreachable")}
 
     # --- the end
 
@@ -197,31 +198,29 @@ class Course:
             if device.touched and device.outcome == "ok" and name in statuses:
                 wrong = self._late(device, statuses[name])
                 if wrong:
-                    state = state.with_device(
-                        name, outcome="unreachable" if statuses[name] is None else "failed", reason=wrong
-                    )
+                    spent = "unreachable" if statuses[name] is None else "failed"
+                    state = state.with_device(name, outcome=spent, reason=wrong, spent=spent)
         late = [name for name, device in state.devices.items() if device != self.state.devices[name]]
         if late and not self._failed():
-            count = sum(device.outcome == "failed" for device in state.devices.values())
-            allowed = of_fleet(self.rules.budget.failed, self.plan["size"])
-            if count > allowed:
-                told = "; ".join(f"{name}: {state.devices[name].reason}" for name in late)
-                last = [wave for wave in state.waves if wave.status in ("pass", "inconclusive")][-1]
+            canaries = [name for name in late if name in state.waves[0].devices]
+            if canaries or min(self._left(state.devices.values()).values()) < 0:
+                told = "; ".join(f"{name}: {state.devices[name].reason}" for name in canaries or late)
+                wave = state.devices[(canaries or late)[0]].wave
                 state = replace(
-                    state.with_wave(last.name, status="fail"), status="running", reason=f"after its wave, {told}"
+                    state.with_wave(wave, status="fail"), status="running", reason=f"after wave {wave}, {told}"
                 )
-        self.save(state)
-        back = {}
+        back: Json = {}
         for name, device in state.devices.items():
-            if device.touched and (self._failed() or device.outcome == "failed"):
-                back[name] = {
-                    "to": device.was,
-                    "reason": f"rollout {self.record.id}: {device.reason or state.reason}"[:500],
-                }
-        going = {name: told for name, told in back.items() if told["to"]}
-        for name in back.keys() - going.keys():
-            self.say("back", "kept", name, "it ran no release before")
-        return {"back": going, "failed": self._failed()}
+            if device.touched and (self._failed(state) or device.outcome == "failed"):
+                if device.was is not None:
+                    reason = f"rollout {self.record.id}: {device.reason or state.reason}"[:500]
+                    back[name] = {"to": device.was, "reason": reason}
+                elif NOWHERE not in device.reason:
+                    why = f"{device.reason or state.reason}; it stays on {device.release}: {NOWHERE}"
+                    state = state.with_device(name, outcome="failed", reason=why)
+                    self.say("back", "kept", name, NOWHERE)
+        self.save(state)
+        return {"back": back, "failed": self._failed()}
 
     def _late(self, device: DeviceState, status: Json | None) -> str:
         """What is wrong with a device that was well when its wave was judged, or nothing."""

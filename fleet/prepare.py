@@ -268,7 +268,9 @@ class _Found:
                 outcome, reason = "unfit", self.unfit[name]
             elif name in self.unreachable:
                 outcome, reason = "unreachable", self.answers.get(name, {}).get("reason", "it was not asked")
-            devices[name] = DeviceState(wave_of.get(name, ""), told["release"], self.was(name), outcome, reason)
+            spent: record.Spent = "unreachable" if name in self.unreachable else ""
+            release, was = told["release"], self.was(name)
+            devices[name] = DeviceState(wave_of.get(name, ""), release, was, outcome, reason, spent=spent)
         waves = tuple(WaveState(wave.name, wave.devices, wave.approve) for wave in self.waves)
         return RolloutState("running", record.owner(), waves, devices)
 

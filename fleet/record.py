@@ -43,6 +43,7 @@ ID = re.compile(r"\d{8}T\d{6}Z")
 
 Status = Literal["running", "paused", "passed", "failed", "unchanged"]
 WaveStatus = Literal["waiting", "open", "pass", "fail", "inconclusive"]
+Spent = Literal["", "failed", "unreachable"]
 Outcome = Literal["planned", "unfit", "ok", "failed", "unreachable", "back", "pending"]
 
 
@@ -83,7 +84,8 @@ def _command(process: psutil.Process) -> list[str]:
 class DeviceState:
     """`was`: the release that it ran before this rollout touched it. `touched`: it may run the new one.
 
-    Outcome `pending`: it could not be called back; the next run does (fleet/pending.py).
+    Outcome `pending`: it could not be called back; the next run does (fleet/pending.py). `spent`: what it took of the
+    budget, also after it has gone back.
     """
 
     wave: str
@@ -92,6 +94,7 @@ class DeviceState:
     outcome: Outcome = "planned"
     reason: str = ""
     touched: bool = False
+    spent: Spent = ""
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,55 @@ def test_a_device_that_goes_back_after_its_wave_fails_the_rollout(root: Path) ->
     assert told["failed"] and set(told["back"]) == set("abcd")
 
 
+@pytest.mark.parametrize(
+    ("gone", "back", "failed"),
+    [("bcd", "", True), ("b", "", False), ("", "bc", True), ("", "b", False), ("", "a", True)],
+)
+def test_the_last_look_has_the_same_budget_and_canaries_none(root: Path, gone: str, back: str, failed: bool) -> None:
+    """Devices that are silent, or have gone back, after both waves passed."""
+    begun = begin(root, budget={"failed": 1, "unreachable": 1})
+    through_canary(begun)
+    course(begun).open(["b", "c", "d"])
+    course(begun).judge({name: done() for name in "bcd"}, {})
+
+    told = course(begun).settle(
+        {name: None if name in gone else status(OLD if name in back else NEW) for name in "abcd"}
+    )
+
+    assert (told["failed"], set(told["back"])) == (failed, set("abcd") if failed else set(back))
+    answers = {name: {"status": None if name in gone else status(OLD), "reason": "gone"} for name in told["back"]}
+    assert course(begun).close(answers)["status"] == ("failed" if failed else "passed")
+
+
+def test_a_pause_gives_no_budget_back(root: Path) -> None:
+    waves = [{"name": "one", "count": 1}, {"name": "two", "count": 2}, {"name": "rest", "rest": True}]
+    begun = begin(root, waves=waves, budget={"failed": 1}, approve=["rest"])
+    through_canary(begun)
+    course(begun).open(["b", "c"])
+    assert course(begun).judge({"b": done(), "c": done(OLD, "failed", "no space")}, {})["status"] == "pass"
+    assert not course(begun).open(["d"])["go"]
+    assert set(course(begun).settle({"a": status(NEW), "b": status(NEW), "c": status(OLD)})["back"]) == {"c"}
+    assert course(begun).close({"c": {"status": status(OLD), "reason": ""}})["status"] == "paused"
+    assert course(begun).state.devices["c"].outcome == "back"
+
+    state = course(begun).state
+    course(begun).save(replace(state, status="running", reason=""))
+    assert course(begun).open(["d"], "ann")["go"]
+
+    assert course(begun).judge({"d": done(OLD, "failed", "no space")}, {})["status"] == "fail"
+
+
+def test_who_has_nothing_to_go_back_to_is_told(root: Path) -> None:
+    begun = begin(root, {"a": status(None, service={"running": True, "fault": None, "loaded": None})})
+    course(begun).open(["a"])
+    course(begun).judge({"a": done(report={**status(NEW)["report"], "restarts": 3})}, {})
+
+    assert course(begun).settle({"a": status(NEW)})["back"] == {}
+    table = course(begun).close({})["table"]
+
+    assert any(f"it stays on {NEW}: it ran no release before" in row for row in table)
+
+
 def test_who_cannot_be_called_back_is_pending(root: Path) -> None:
     begun = begin(root)
     course(begun).open(["a"])
