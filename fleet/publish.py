@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def add_commands(commands: Commands) -> None:
     which.add_argument("--version", metavar="V", help="a semantic version, such as 1.2.0")
     which.add_argument("--bump", choices=PARTS, default="patch", help="after the highest version that is used (patch)")
     to.add_argument("--signature", type=Path, metavar="FILE", help="the builder's, made before by `fleet sign`")
+    to.add_argument("--commit", metavar="SHA", help="what the bundle was built from, where it was built elsewhere")
     to.add_argument("--git", type=Path, default=Path(), metavar="DIR", help="the git repository that built it (.)")
     to.add_argument("--no-tag", action="store_true", help="no git: no commit is named, no version registered")
     add_options(to)
@@ -67,11 +69,14 @@ def publish_command(options: argparse.Namespace) -> dict[str, Any]:
         folder, name = unpacked(options.bundle, Path(temporary))
         policy = Policy.load(work.policy_file)
         registry = None if options.no_tag else Registry(options.git)
-        version, present = _version(repository, registry, name, digest, options.version, options.bump)
+        commit = _commit(options, registry)
+        version, present = _version(repository, registry, commit, name, digest, options.version, options.bump)
         path = releases.path_of(name, version)
         if present is not None:
             return _again(work, repository, registry, f"{name}@{version}", present, options.bundle)
-        commit = _commit(registry, repository, name, version)
+        doubt = _doubt(options, registry, repository, commit)
+        if registry and commit:
+            registry.check(name, version, commit)
         signature = Path(temporary) / f"{name}.tar.zst.sig"
         if options.signature:
             shutil.copyfile(options.signature, signature)
@@ -91,7 +96,7 @@ def publish_command(options: argparse.Namespace) -> dict[str, Any]:
         audit.append(work.audit_file, "publish", release=f"{name}@{version}", sha256=target.hashes["sha256"], **custom)
         repository.write("targets", "snapshot", "timestamp")
         repository.tidy(path)
-        return _result(work, repository, registry, f"{name}@{version}", target, "published")
+        return _result(work, repository, registry, f"{name}@{version}", target, "published", doubt)
 
 
 def _sha256(bundle: Path) -> str:
@@ -118,7 +123,13 @@ def unpacked(bundle: Path, temporary: Path) -> tuple[Path, str]:
 
 
 def _version(
-    repository: Repository, registry: Registry | None, name: str, digest: str, version: str | None, part: str
+    repository: Repository,
+    registry: Registry | None,
+    commit: str | None,
+    name: str,
+    digest: str,
+    version: str | None,
+    part: str,
 ) -> tuple[str, TargetFile | None]:
     """The version to publish as, and its target where these bytes already are that version. Raises VersionError."""
     published = releases.released(repository, name)
@@ -127,7 +138,6 @@ def _version(
         if same:
             return same[-1], published[same[-1]]
         tags = registry.versions(name) if registry else {}
-        commit = registry.commit() if registry else None
         here = [each for each, at in tags.items() if at == commit]
         if here and here[0] not in published and here[0] not in releases.withdrawn(repository, name):
             return here[0], None  # registered by hand, as with `gto register`
@@ -144,11 +154,28 @@ def _version(
     return version, None
 
 
-def _commit(registry: Registry | None, repository: Repository, name: str, version: str) -> str | None:
-    """The commit that is published, after all that could refuse its tag later on."""
+def _commit(options: argparse.Namespace, registry: Registry | None) -> str | None:
+    """What the bundle was built from: what is checked out, or where it was signed elsewhere, the commit in the
+    builder's certificate, else `--commit`, else none. Raises VersionError."""
     if registry is None:
         return None
-    commit = registry.commit()
+    stated = signing.commit_of(options.signature) if options.signature else None
+    if wanted := options.commit or stated:
+        commit = registry.known(wanted)
+        if stated and commit != stated:
+            raise VersionError(f"commit {wanted}", f"the signature was made for {stated}", "that one", "no --commit")
+        return commit
+    return None if options.signature else registry.commit()
+
+
+def _doubt(
+    options: argparse.Namespace, registry: Registry | None, repository: Repository, commit: str | None
+) -> list[str]:
+    """What is not known of the commit. Raises VersionError where it is known not to have built the bundle."""
+    if registry is None or options.commit or (commit and options.signature):
+        return []
+    if commit is None:
+        return ["no commit is named, no tag made: the signature states none; --commit SHA would name it"]
     changed = registry.changed(repository.folder)
     if changed:
         raise VersionError(
@@ -157,8 +184,15 @@ def _commit(registry: Registry | None, repository: Repository, name: str, versio
             "a commit that is what built the bundle",
             "commit, build, publish; or --no-tag, which names no commit",
         )
-    registry.check(name, version, commit)
-    return commit
+    built = registry.built(commit, options.bundle)
+    if built is False:
+        raise VersionError(
+            str(options.bundle),
+            f"not built from the commit that is checked out: dvc.lock of {commit[:12]} names other bytes",
+            "the bundle that dvc.lock names",
+            "make repro; or --commit SHA, which built it; or --no-tag, which names no commit",
+        )
+    return [] if built else [f"commit {commit[:12]} has no dvc.lock: that it built the bundle is not checked"]
 
 
 def _again(
@@ -170,7 +204,13 @@ def _again(
 
 
 def _result(
-    work: Workplace, repository: Repository, registry: Registry | None, release: str, target: TargetFile, state: str
+    work: Workplace,
+    repository: Repository,
+    registry: Registry | None,
+    release: str,
+    target: TargetFile,
+    state: str,
+    doubt: Sequence[str] = (),
 ) -> dict[str, Any]:
     custom = target.unrecognized_fields[CUSTOM]
     tag = None
@@ -186,7 +226,7 @@ def _result(
         "sha256": target.hashes["sha256"],
         "tag": tag,
         **{name: custom[name] for name in releases.MINE},
-        "warnings": releases.warnings(repository),
+        "warnings": [*doubt, *releases.warnings(repository)],
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,26 @@ class Registry:
                 str(self.folder), said, "a commit that the version stands for", "commit first, or use --no-tag"
             )
         return done.stdout.strip()
+
+    def known(self, revision: str) -> str:
+        """The commit that `revision` names, whole. Raises VersionError where it is not here."""
+        done = self._git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+        if done.returncode:
+            raise VersionError(
+                f"commit {revision}", f"not in {self.folder.absolute()}", "a commit of this repository", "git fetch"
+            )
+        return done.stdout.strip()
+
+    def built(self, commit: str, bundle: Path) -> bool | None:
+        """Whether the commit's dvc.lock names these bytes in their folder; None where it has no dvc.lock."""
+        done = self._git("show", f"{commit}:./dvc.lock")
+        if done.returncode:
+            return None
+        with bundle.open("rb") as stream:
+            content = hashlib.file_digest(stream, "md5").hexdigest()
+        entry = json.dumps([{"md5": content, "relpath": bundle.name}], sort_keys=True)  # as DVC digests a folder
+        digests = (content, f"{hashlib.md5(entry.encode(), usedforsecurity=False).hexdigest()}.dir")
+        return any(f"md5: {digest}\n" in done.stdout for digest in digests)
 
     def changed(self, but: Path) -> list[str]:
         """Tracked files that differ from the commit, those below `but` left out (what publishing itself writes)."""

@@ -10,12 +10,14 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cryptography.x509 import ExtensionNotFound, ObjectIdentifier, load_der_x509_certificate
 from edge_agent import durable
 from jsonschema import Draft202012Validator
 from securesystemslib.signer import SSlibKey
@@ -29,6 +31,8 @@ VARIABLE = "FLEET_SIGNING_PYTHON"
 ENVIRONMENT = Path(__file__).parents[1] / ".venv-signing" / "bin" / "python"
 PROGRAM = Path(__file__).with_name("modelsign.py")
 TIMEOUT_S = 300
+# Source Repository Digest: github.com/sigstore/fulcio, docs/oid-info.md.
+SOURCE_DIGEST = ObjectIdentifier("1.3.6.1.4.1.57264.1.13")
 PREDICATE = "https://model_signing/signature/v1.0"
 
 
@@ -149,6 +153,22 @@ def _serialization(signature: Path) -> dict[str, Any]:
             str(signature), f"not a signature of a model ({type(error).__name__}: {error})", PREDICATE, "sign it again"
         ) from None
     return found
+
+
+def commit_of(signature: Path) -> str | None:
+    """The commit that a CI system built from, as Sigstore's certificate in the signature has it; None where none does.
+
+    It counts only after `verify` has found the certificate to be the policy's builder's.
+    """
+    try:
+        material = json.loads(signature.read_text(encoding="utf-8"))["verificationMaterial"]
+        raw = (material.get("certificate") or material["x509CertificateChain"]["certificates"][0])["rawBytes"]
+        certificate = load_der_x509_certificate(base64.b64decode(raw))
+        value = certificate.extensions.get_extension_for_oid(SOURCE_DIGEST).value
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ExtensionNotFound):
+        return None
+    found = re.fullmatch(rb"\x0c.([0-9a-f]{40}|[0-9a-f]{64})", value.public_bytes(), re.DOTALL)  # DER, UTF8String
+    return found[1].decode() if found else None
 
 
 def interpreter() -> Path:

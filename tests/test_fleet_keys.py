@@ -156,7 +156,7 @@ def test_a_policy_that_is_there_is_never_written_over(tmp_path: Path) -> None:
     shutil.copy(pinned, elsewhere)
     archive = bundle(tmp_path / "bundle").archive
 
-    for options in ([], ["--policy", elsewhere]):
+    for options in ([], ["--policy", str(elsewhere)]):
         refused = publisher.run("publish", archive, *options, code=12)
         assert "release.yml" in refused["found"] and "fleet keys init" in refused["remedy"]
     other = publisher.run("keys", "init", ci[0], "https://another.test", *ci[2:], code=12)

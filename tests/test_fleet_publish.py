@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import boto3
 import pytest
 from edge_agent.errors import TrustError as DeviceTrustError
 
+from fleet.registry import Registry
 from stages.files import sha256
 from tests.agent_fixtures import bundle
 from tests.publishing import Publisher, Reader
@@ -122,6 +124,41 @@ def test_a_commit_stands_for_one_version_and_for_what_was_built(publisher: Publi
 
     unnamed = publisher.run("publish", bundles[1], "--no-tag")
     assert (unnamed["release"], unnamed["commit"], unnamed["tag"]) == ("pump@1.0.1", None, None)
+
+
+def test_a_commit_is_named_only_where_it_built_the_bundle(
+    publisher: Publisher, bundles: list[Path], tmp_path: Path
+) -> None:
+    """Given a bundle that was built elsewhere: not the commit that happens to be checked out."""
+    built = publisher.commit()
+    publisher.commit()
+    publisher.run("sign", bundles[1], tmp_path / "signature")
+    signed = ["publish", str(bundles[1]), "--signature", str(tmp_path / "signature")]
+
+    assert "not in" in publisher.run(*signed, "--commit", "0" * 40, code=5)["found"]
+    unnamed = publisher.run(*signed, "--version", "1.1.0")
+    assert (unnamed["commit"], unnamed["tag"]) == (None, None) and "no commit is named" in unnamed["warnings"][0]
+    publisher.run("sign", bundles[2], tmp_path / "other")
+    named = publisher.run("publish", bundles[2], "--signature", tmp_path / "other", "--commit", built[:12])
+    assert named["commit"] == built == publisher.git("rev-parse", f"{named['tag']}^{{commit}}")
+
+
+def test_a_commit_has_built_what_its_lock_names(publisher: Publisher, bundles: list[Path], tmp_path: Path) -> None:
+    folder = publisher.folder / "bundle"
+    folder.mkdir()
+    shutil.copy(bundles[0], folder)
+    subprocess.run(["dvc", "init", "--quiet", "--no-scm"], cwd=publisher.folder, check=True)
+    stages = {"stages": {"package": {"cmd": "true", "outs": ["bundle"]}}}
+    (publisher.folder / "dvc.yaml").write_text(json.dumps(stages))
+    subprocess.run(["dvc", "commit", "--quiet", "--force"], cwd=publisher.folder, check=True)
+    publisher.git("add", "--force", "dvc.lock")
+    commit = publisher.commit()
+    registry = Registry(publisher.folder)
+    assert registry.built(commit, folder / bundles[0].name) is True
+    assert publisher.run("publish", bundles[0], "--version", "1.0.0")["state"] == "unchanged"
+    (folder / bundles[0].name).write_bytes(bundle(tmp_path / "new", seed=4).archive.read_bytes())
+    refused = publisher.run("publish", folder / bundles[0].name, "--version", "2.0.0", code=5)
+    assert "names other bytes" in refused["found"]
 
 
 @pytest.mark.parametrize("version", ["1.0", "v1.0.0", "1.0.0/../../x", "01.0.0", "1.0.0-", "1.0.0 ", "latest", ""])

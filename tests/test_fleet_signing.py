@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from fleet import signing
 from fleet.errors import ConfigurationError, KeysError, TrustError
@@ -172,3 +177,22 @@ def test_without_its_environment_it_says_how_to_get_it(
 
     with pytest.raises(ConfigurationError, match="make setup"):
         signing.sign(folder, folder.parent / "signature", policy, keys)
+
+
+def test_the_commit_is_read_from_the_certificate(tmp_path: Path) -> None:
+    """As Fulcio writes it for GitHub's workflows; a signature by a key has none."""
+    commit, key = "0123456789abcdef0123456789abcdef01234567", ec.generate_private_key(ec.SECP256R1())
+    name, now = x509.Name([]), datetime.now(UTC)
+    for value, found in ((b"\x0c\x28" + commit.encode(), commit), (b"\x0c\x04main", None)):
+        extension = x509.UnrecognizedExtension(signing.SOURCE_DIGEST, value)
+        made = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now).add_extension(extension, False)
+        raw = base64.b64encode(made.sign(key, SHA256()).public_bytes(Encoding.DER)).decode()
+        for material in (
+            {"certificate": {"rawBytes": raw}},
+            {"x509CertificateChain": {"certificates": [{"rawBytes": raw}]}},
+        ):
+            (tmp_path / "signature").write_text(json.dumps({"verificationMaterial": material}))
+            assert signing.commit_of(tmp_path / "signature") == found
+    for content in ("{", "[]", '{"verificationMaterial": {"publicKey": {"hint": "x"}}}'):
+        (tmp_path / "signature").write_text(content)
+        assert signing.commit_of(tmp_path / "signature") is None
