@@ -61,7 +61,7 @@ def pack(folder: Path, devices: Mapping[str, Any], variables: Json, push: Path |
     shutil.copy(HERE / "playbooks/steps.yml", project / "playbooks")
     shutil.copy(HERE / "ansible.cfg", project)
     tree = {
-        "vars": {**_literal(variables), "rollout_ready": {"push": "{{ playbook_dir }}/../../" + PUSH}},
+        "vars": {**literal(variables), "rollout_ready": {"push": "{{ playbook_dir }}/../../" + PUSH}},
         "hosts": {"localhost": LOCAL},
         "children": {"devices": {"hosts": devices}},
     }
@@ -70,10 +70,10 @@ def pack(folder: Path, devices: Mapping[str, Any], variables: Json, push: Path |
         os.link(push, folder / PUSH)
 
 
-def _literal(value: Any) -> Any:
+def literal(value: Any) -> Any:
     """As Ansible writes text that is no template."""
     if isinstance(value, dict):
-        return {name: _literal(each) for name, each in value.items()}
+        return {name: literal(each) for name, each in value.items()}
     return {"__ansible_unsafe": value} if isinstance(value, str) else value
 
 

@@ -19,7 +19,7 @@ import ansible_runner
 from fleet import inventory, record, workers
 from fleet.cli import Commands, command
 from fleet.errors import FleetError, NoReleaseError, PausedError, RolloutError
-from fleet.jobs import CHECKED, HERE
+from fleet.jobs import CHECKED, HERE, literal
 from fleet.live import Live
 from fleet.remote import EndedError, Remote
 from fleet.workplace import FOLDER
@@ -87,16 +87,24 @@ def rollout(options: argparse.Namespace) -> Json:
 
 
 def _unfinished(options: argparse.Namespace) -> None:
-    from fleet import inventory
+    from fleet import inventory, unfinished
 
     fleet = inventory.load(options.inventory)
     with record.locked(fleet.name, options.rollouts):
-        if record.unfinished(fleet.name, options.rollouts) is None:
+        begun = unfinished.of(fleet.name, options.inventory, options.rollouts)
+        if begun is None:
             raise NoReleaseError(
                 str(options.rollouts / fleet.name),
                 "no rollout is unfinished",
                 "one to go on with",
                 "leave out --resume",
+            )
+        if why := unfinished.changed(begun, fleet.devices):
+            raise PausedError(
+                f"rollout {begun.id}",
+                f"cannot go on: {why}",
+                "what it began with",
+                "revert that; or leave out --resume: it is given up, and a new one begins",
             )
 
 
@@ -153,7 +161,7 @@ class Run:
                 artifact_dir=str(folder),
                 inventory=str(options.inventory.resolve()),
                 playbook=str(HERE / "playbooks" / f"{playbook}.yml"),
-                extravars=variables,
+                extravars=literal(variables),  # what a person wrote is no template
                 envvars={"ANSIBLE_CONFIG": str(HERE / "ansible.cfg"), **CHECKED},
                 cmdline=" ".join(arguments) or None,
                 quiet=True,

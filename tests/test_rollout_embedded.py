@@ -234,11 +234,19 @@ def test_devices_are_called_back_by_hand(fleet: EmbeddedFleet) -> None:
     fleet.declare("pump@1.0.0", **{REST.replace("-", "_"): "pump@9.0.0"})
     assert fleet.run("rollout").returncode == 0
 
-    done = fleet.run("rollback", "--limit", REST, "--reason", "alarms at night")
+    reason = "alert {{ $labels.instance }} fired {{ 7 * 7 }}"  # text, and no template
+    done = fleet.run("rollback", "--limit", REST, "--reason", reason)
 
     assert done.returncode == 0, done.stderr
     assert all_run(fleet, "pump@1.0.0")
-    assert fleet.state_of(REST).bad == {"pump@9.0.0": "alarms at night"}
+    assert fleet.state_of(REST).bad == {"pump@9.0.0": reason}
+
+    fleet.agent(REST, "forget", "pump@9.0.0")
+    fleet.agent(REST, "activate", "pump@9.0.0")
+    done = fleet.playbook("rollback", "--limit", REST, reason=reason)
+
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert fleet.state_of(REST).bad == {"pump@9.0.0": reason}
 
 
 def test_rotated_keys_reach_the_devices_and_captured_samples_come_in(fleet: EmbeddedFleet) -> None:
