@@ -34,10 +34,13 @@ def add_commands(commands: Commands) -> None:
         "rotate",
         "replace a key of one role",
         "Devices follow by themselves. Needs root's threshold, and the keys of the roles that are signed anew: of "
-        "targets its own, snapshot's and timestamp's. Killed: run it again.",
+        "targets its own, snapshot's and timestamp's. Killed: look at `fleet keys status`, and run it again only where "
+        "the old key is still listed (root's: with --key): what is done already would be done to another key.",
     )
     rotate.add_argument("--role", choices=(*ROLES, BUILDER), default="root", help="whose (root)")
-    rotate.add_argument("--key", metavar="ID", help="which of root's keys; the one that is listed first")
+    rotate.add_argument(
+        "--key", metavar="ID", help="which of root's keys, or how its id begins; the one that is listed first"
+    )
     add_options(rotate)
     rotate.set_defaults(run=_rotate, text=_rotate_text)
     status = command(actions, "status", "roles, key ids, thresholds, expiry, and which private keys are here")

@@ -34,7 +34,7 @@ def add_commands(commands: Commands) -> None:
     added.add_argument("release", metavar="NAME@VERSION")
     added.add_argument("--reason", required=True, metavar="TEXT", help="kept, signed, with the release")
     add_options(added)
-    added.set_defaults(run=_withdraw, text=lambda result: f"{result['release']}  withdrawn: {result['reason']}")
+    added.set_defaults(run=_withdraw, text=_withdraw_text)
     added = command(
         actions,
         "refresh",
@@ -116,15 +116,31 @@ def _row(each: Release) -> tuple[str, ...]:
         f"{target} {' '.join(f'{name} {value:.4g}' for name, value in list(values.items())[:1])}"
         for target, values in (each.metrics or {}).items()
     )
-    return each.release, each.state, size(each.length), each.time, (each.commit or "-")[:12], best or each.reason or "-"
+    return (
+        each.release,
+        each.state,
+        size(each.length),
+        each.time,
+        (each.commit or "-")[:12],
+        best or _line(each.reason or "-"),
+    )
 
 
 def _show_text(result: dict[str, Any]) -> str:
     told = ("release", "state", "reason", "withdrawn", "sha256", "length", "time", "commit", "builder")
-    lines = [(name, str(result[name])) for name in told if result[name] is not None]
+    lines = [(name, _line(result[name])) for name in told if result[name] is not None]
     for target, values in (result["metrics"] or {}).items():
         lines.append((target, ", ".join(f"{name} {value:.4g}" for name, value in values.items())))
     return table([*lines])
+
+
+def _withdraw_text(result: dict[str, Any]) -> str:
+    return f"{result['release']}  withdrawn: {_line(result['reason'])}"
+
+
+def _line(text: object) -> str:
+    """What a person wrote, on one line of a terminal: no control characters."""
+    return "".join(each if each.isprintable() else " " for each in " ".join(str(text).split()))
 
 
 def _refresh_text(result: dict[str, Any]) -> str:

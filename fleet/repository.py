@@ -187,13 +187,19 @@ class Repository:
     def rotate(self, role: str, keyid: str | None = None) -> tuple[str, str]:
         """Replace one key of a role, the first one if none is named. Returns the old and the new key's ids.
 
+        `keyid` may be how an id begins.
+
         Root: one new version, signed by the thresholds of the old and of the new keys (specification, 6.1). Another
         role: a root that knows both keys, the role signed anew, a root that knows only the new one. Killed in between,
         it goes on from there when it is called again.
         """
         said = self.root.roles[role]
-        if keyid is not None and keyid not in said.keyids:
-            raise KeysError(f"role {role}", f"no key {keyid}", f"one of {', '.join(said.keyids)}", "fleet keys status")
+        if keyid is not None:
+            begins = [each for each in said.keyids if each.startswith(keyid)]
+            if len(begins) != 1 or not keyid:
+                found = f"{len(begins) or 'no'} key{'s begin' if len(begins) > 1 else ''} {keyid}"
+                raise KeysError(f"role {role}", found, f"one of {', '.join(said.keyids)}", "fleet keys status")
+            keyid = begins[0]
         if role == "root":
             old = keyid or said.keyids[0]
             new_root = Root.from_dict(self.root.to_dict())

@@ -94,6 +94,17 @@ def test_two_of_three_root_keys_are_enough_and_one_is_not(tmp_path: Path) -> Non
     assert keys.has("root", third)
 
 
+def test_a_root_key_is_named_as_the_status_shows_it(tmp_path: Path) -> None:
+    repository = Repository.create(tmp_path / "releases", Keys(tmp_path / "keys"))
+    _, second, third = repository.root.roles["root"].keyids
+
+    assert repository.rotate("root", second[:12])[0] == second
+    for wrong in ("", "x", second[:12]):
+        with pytest.raises(KeysError, match="fleet keys status"):
+            repository.rotate("root", wrong)
+    assert third in repository.root.roles["root"].keyids and second not in repository.root.roles["root"].keyids
+
+
 def test_the_command_line_makes_replaces_and_shows_them(tmp_path: Path) -> None:
     publisher = Publisher(tmp_path / "work")
 

@@ -12,6 +12,7 @@ import boto3
 import pytest
 from edge_agent.errors import TrustError as DeviceTrustError
 
+from fleet import release_cli
 from fleet.registry import Registry
 from stages.files import sha256
 from tests.agent_fixtures import bundle
@@ -159,6 +160,10 @@ def test_a_commit_has_built_what_its_lock_names(publisher: Publisher, bundles: l
     (folder / bundles[0].name).write_bytes(bundle(tmp_path / "new", seed=4).archive.read_bytes())
     refused = publisher.run("publish", folder / bundles[0].name, "--version", "2.0.0", code=5)
     assert "names other bytes" in refused["found"]
+
+
+def test_a_reason_does_not_write_on_the_terminal() -> None:
+    assert release_cli._withdraw_text({"release": "a@1.0.0", "reason": "x\n\x1b[2Jb@2.0.0  fine"}).isprintable()
 
 
 @pytest.mark.parametrize("version", ["1.0", "v1.0.0", "1.0.0/../../x", "01.0.0", "1.0.0-", "1.0.0 ", "latest", ""])
