@@ -16,7 +16,13 @@ SIGNING_PIP := $(SIGNING)/bin/python -m pip --disable-pip-version-check
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# Through a link, another checkout's environment would be written to, or emptied.
+define no_link
+@test ! -L $(1) || { echo "error: $(1) is a link to $$(readlink $(1)), which is not this checkout's to change; expected: a folder; remedy: rm $(1), then run again"; exit 1; }
+endef
+
 $(READY): pyproject.toml constraints.txt constraints-dev.txt device/pyproject.toml
+	$(call no_link,$(VENV))
 	@command -v "$(PYTHON)" >/dev/null || { echo "error: Python 3.11 is not installed; remedy: install python3.11, or name one: make PYTHON=/path/to/python3.11"; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "error: $(PYTHON) is $$("$(PYTHON)" -V); expected: Python 3.11; remedy: make PYTHON=/path/to/python3.11"; exit 1; }
 	@# Killed half way, venv leaves no pip, and pip half a package that it takes for a whole one next time: begin anew then.
@@ -28,13 +34,18 @@ $(READY): pyproject.toml constraints.txt constraints-dev.txt device/pyproject.to
 	@touch $@
 
 # Model signing needs a younger typing-extensions than the TFLite converter bears (fleet/signing.py).
-$(SIGNING)/.ready: constraints-signing.txt $(READY)
+$(SIGNING)/.ready: constraints-signing.txt
+	$(call no_link,$(SIGNING))
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is no Python 3.11; remedy: make PYTHON=/path/to/python3.11"; exit 1; }
 	@"$(PYTHON)" -m venv --clear $(SIGNING)
 	@$(SIGNING_PIP) install --quiet --no-deps --requirement constraints-signing.txt || { echo "error: model-signing could not be installed; remedy: see pip's message above, then run again"; exit 1; }
 	@touch $@
 
 .PHONY: setup
 setup: $(READY) $(SIGNING)/.ready  ## make .venv with the pinned dependencies
+
+.PHONY: setup-signing
+setup-signing: $(SIGNING)/.ready  ## make .venv-signing alone: what signs needs nothing else
 
 .PHONY: system-packages
 system-packages:  ## install the programs that tests need (Debian, Ubuntu; asks for root)
