@@ -1,48 +1,62 @@
-"""Devices are called back by hand (playbooks/rollback.yml): what that means for rollouts, and the audit trail."""
+"""Devices are called back by hand (playbooks/rollback.yml): what that means for rollouts, and the audit trail.
+
+No device is kept waiting by a record that cannot be read or written: what is wrong with it is said, and is all.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fleet import audit, fitness, pending, record
+from fleet import audit, fitness, pending, record, unfinished
+from fleet.errors import ConfigurationError
 
 Json = dict[str, Any]
 
 
 def begin(fleet: str, root: Path) -> Json:
     """Give up the rollout that is unfinished: else the next run would go on with it. Raises BusyError while it runs."""
-    with record.locked(fleet, root):
-        begun = record.unfinished(fleet, root)
-        if begun is None:
-            return {"given_up": None}
-        state = replace(begun.load(), status="failed", reason="given up: called back by hand", ended=record.now())
-        audit.append(root / fleet / audit.FILE, "give up", fleet=fleet, rollout=begun.id, result="failed")
-        begun.save(state)
-    return {"given_up": begun.id}
+    warnings: list[str] = []
+    given_up = None
+    with _told(warnings, "no rollout was given up: the next run may go on with one"), record.locked(fleet, root):
+        if begun := record.unfinished(fleet, root):
+            unfinished.give_up(begun, "called back by hand", status="failed")
+            given_up = begun.id
+    return {"given_up": given_up, "warnings": warnings}
 
 
 def end(fleet: str, root: Path, devices: Mapping[str, Json], reason: str) -> Json:
     """Who is back, by what is loaded. `devices`: name -> {"rc", "said", "status", "reason"} of its rollback."""
     rows, wrong = [], []
+    warnings: list[str] = begin(fleet, root)["warnings"]  # nothing, unless it could not be given up before
     for name, told in devices.items():
         wanted = (told["said"] or {}).get("release")
         loaded = fitness.loaded(told["status"]).get("release")
         good = wanted is not None and loaded == wanted
         detail = "" if good else told["reason"] or f"has loaded {loaded or 'nothing'}, not {wanted}"
-        audit.append(
-            root / fleet / audit.FILE,
-            "rollback",
-            fleet=fleet,
-            device=name,
-            release=wanted,
-            result="back" if good else "failed",
-            detail=detail or reason,
-        )
+        with _told(warnings, f"{name}: not in the audit trail"):
+            audit.append(
+                root / fleet / audit.FILE,
+                "rollback",
+                fleet=fleet,
+                device=name,
+                release=wanted,
+                result="back" if good else "failed",
+                detail="; ".join(filter(None, (reason, detail))),
+            )
         rows.append(f"{name}: " + (f"runs {loaded}" if good else f"NOT back: {detail}"))
         wrong += [] if good else [name]
-    with record.locked(fleet, root):  # who is off a release that failed, by hand, is not called back once more
-        pending.settle(fleet, root, pending.of(fleet, root, devices), devices)
-    return {"table": rows, "failed": wrong}
+    with _told(warnings, "who was pending still is, in the records"), record.locked(fleet, root):
+        # Who is off a release that failed, by hand, is not called back once more.
+        pending.settle(fleet, root, pending.of(fleet, root, devices, warnings), devices)
+    return {"table": [*rows, *(f"warning: {each}" for each in warnings)], "failed": wrong}
+
+
+@contextlib.contextmanager
+def _told(warnings: list[str], what: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ConfigurationError) as error:
+        warnings.append(f"{what} ({' '.join(str(error).split())})")

@@ -111,7 +111,7 @@ class Course:
             if self.rules.four_eyes and approved_by == self.plan.get("by"):
                 return f"wave {wave.name} waits: {approved_by} began this rollout, rollout.four_eyes asks another"
         window = self.rules.window
-        if window and not self.plan["outside_window"] and not window.is_open(datetime.now(UTC)):
+        if window and not self.state.outside_window and not window.is_open(datetime.now(UTC)):
             return f"wave {wave.name} waits: the maintenance window is closed"
         return ""
 

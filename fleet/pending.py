@@ -11,19 +11,25 @@ from pathlib import Path
 from typing import Any
 
 from fleet import fitness, record, report, trail
+from fleet.errors import ConfigurationError
 
 Json = dict[str, Any]
 MARK = b'"outcome": "pending"'  # as Record.save writes it: most records need not be parsed
 
 
-def of(fleet: str, root: Path, devices: Collection[str]) -> dict[str, Json]:
-    """Which of `devices` are pending: name -> {"rollout"; "left": the release that failed; "to": the one before}."""
+def of(fleet: str, root: Path, devices: Collection[str], warnings: list[str]) -> dict[str, Json]:
+    """Which of `devices` are pending: name -> {"rollout"; "left": the release that failed; "to": the one before}.
+
+    A record that cannot be read is left out, and named in `warnings`.
+    """
     found: dict[str, Json] = {}
-    for path in sorted((root / fleet).glob("*/state.json")):
-        if MARK not in path.read_bytes():
+    for made in record.rollouts(fleet, root):
+        try:
+            known = made.load().devices if MARK in (made.folder / "state.json").read_bytes() else {}
+        except (OSError, ConfigurationError) as error:
+            warnings.append(f"who was not back after rollout {made.id} is not known: {' '.join(str(error).split())}")
             continue
-        made = record.find(fleet, path.parent.name, root)
-        for name, device in made.load().devices.items():
+        for name, device in known.items():
             if device.outcome == "pending" and name in devices:
                 found[name] = {"rollout": made.id, "left": device.release, "to": device.was}
     return found

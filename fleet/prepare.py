@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from edge_agent import durable
+from edge_agent.errors import AgentError
 
-from fleet import audit, fitness, inventory, pending, push, record, rules, trail
+from fleet import audit, errors, fitness, inventory, pending, push, record, rules, trail, unfinished
 from fleet import plan as plans
-from fleet.errors import InventoryError, PausedError, RolloutError
-from fleet.inventory import Device
+from fleet.errors import FleetError, InventoryError, PausedError, RolloutError, StorageError
+from fleet.inventory import Device, Fleet
 from fleet.record import DeviceState, Record, RolloutState, WaveState
 from fleet.repository import Repository
 from fleet.rules import Rules
@@ -25,7 +27,7 @@ PUSH = "push.tar"
 
 def plan(
     path: Path,
-    repository: Repository,
+    repository: AbstractContextManager[Repository],
     root: Path,
     only: Sequence[str] | None = None,
     outside_window: bool = False,
@@ -33,11 +35,59 @@ def plan(
 ) -> Json:
     """What the inventory declares, checked against the repository and against what this fleet does at the moment.
 
-    `only`: no other devices change. Raises InventoryError, TrustError, NoReleaseError, BusyError, PausedError,
-    RolloutError.
+    `only`: no other devices change. What may not be rolled out is `refused` in the plan where devices have to go back
+    first, else raised: InventoryError, TrustError, NoReleaseError, PausedError, RolloutError. Raises BusyError.
     """
     fleet = inventory.load(path)
-    declared = [device for device in fleet.devices if device.release and (only is None or device.name in only)]
+    names = [device.name for device in fleet.devices if only is None or device.name in only]
+    warnings: list[str] = []
+    with record.locked(fleet.name, root):
+        begun = unfinished.of(fleet.name, path, root)
+        waits = pending.of(fleet.name, root, names, warnings)
+        changed = unfinished.changed(begun, fleet.devices, only) if begun else ""
+        state = begun.load() if begun else None
+        owed = unfinished.owed(begun, state) if begun and state else {}
+    planned: Json = {
+        "fleet": fleet.name,
+        "inventory": str(path.resolve()),
+        "only": None if only is None else sorted(only),
+        "commit": _commit(path),
+        "development": fleet.development,
+        "outside_window": outside_window,
+        "size": len(fleet.devices),
+        "again": again,
+        "asked": datetime.now(UTC).isoformat(),
+    }
+    refused = None
+    try:
+        declared = _declared(fleet, repository, names, outside_window)
+        if not again and not waits and not owed:  # else after those have gone back
+            _refuse_failed(fleet.name, declared["releases"], root)
+    except (AgentError, OSError) as error:
+        owed = owed if state and unfinished.has_failed(state) else {}
+        if not waits and not owed:
+            raise
+        refused = _told_error(error)
+        changed = (changed or str(refused["found"])) if owed else ""
+        declared = {"repository": "", "rules": {}, "devices": {}, "releases": {}}
+    going_back = {name: told for name, told in owed.items() if changed and name in names}
+    return {
+        **planned,
+        **declared,
+        "resumes": begun.id if begun and not changed and not refused else None,
+        "gives_up": {"rollout": begun.id, "why": changed} if begun and changed else None,
+        "pending": {**waits, **going_back},
+        "refused": refused,
+        "warnings": warnings,
+    }
+
+
+def _declared(
+    fleet: Fleet, repository: AbstractContextManager[Repository], names: Collection[str], outside_window: bool
+) -> Json:
+    """The part of a plan that needs the rules, and the repository."""
+    path = fleet.path
+    declared = [device for device in fleet.devices if device.release and device.name in names]
     if not declared:
         raise InventoryError(
             str(path), "no device declares a release", "release: NAME@VERSION for a group", "see docs/fleet/rollouts.md"
@@ -51,33 +101,31 @@ def plan(
             f"{', '.join(known.window.days)} {known.window.start} to {known.window.until} {known.window.timezone}",
             "wait; or in an emergency: --outside-window, -e rollout_outside_window=true",
         )
-    push.check(repository, fleet.development)
-    wanted = sorted({str(device.release) for device in declared})
-    with record.locked(fleet.name, root):
-        begun = record.unfinished(fleet.name, root)
-        names = [device.name for device in fleet.devices if only is None or device.name in only]
-        waits = pending.of(fleet.name, root, names)
-        if not again and not waits:  # else after those have gone back
-            _refuse_failed(fleet.name, wanted, root)
-    return {
-        "fleet": fleet.name,
-        "inventory": str(path),
-        "commit": _commit(path),
-        "development": fleet.development,
-        "repository": str(repository.folder),
-        "rules": known.model_dump(by_alias=True),
-        "outside_window": outside_window,
-        "size": len(fleet.devices),
-        "devices": {
-            device.name: {"release": device.release, "type": device.type, "wave": device.wave, "groups": device.groups}
-            for device in declared
-        },
-        "releases": {release: push.offer(repository, release) for release in wanted},
-        "resumes": begun.id if begun else None,
-        "pending": waits,
-        "again": again,
-        "asked": datetime.now(UTC).isoformat(),
-    }
+    with repository as there:
+        push.check(there, fleet.development)
+        return {
+            "repository": str(there.folder),
+            "rules": known.model_dump(by_alias=True),
+            "devices": {
+                each.name: {"release": each.release, "type": each.type, "wave": each.wave, "groups": each.groups}
+                for each in declared
+            },
+            "releases": {name: push.offer(there, name) for name in sorted({str(each.release) for each in declared})},
+        }
+
+
+def _told_error(error: AgentError | OSError) -> Json:
+    if isinstance(error, OSError):
+        error = StorageError(str(error.filename or "the operating system"), str(error.strerror or error))
+    return error.as_json()
+
+
+def _refusal(told: Json, rows: Sequence[str]) -> FleetError:
+    """What `_told_error` told. `rows`: said besides."""
+    kind: type[FleetError] = getattr(errors, told["error"], FleetError)
+    error = kind(told["where"], "; ".join([told["found"], *rows]), told["expected"], told["remedy"])
+    error.exit_code = told["exit_code"]
+    return error
 
 
 def rules_of(devices: Sequence[Device], path: Path) -> Rules:
@@ -97,14 +145,18 @@ def rules_of(devices: Sequence[Device], path: Path) -> Rules:
 
 def _refuse_failed(fleet: str, wanted: Collection[str], root: Path, rows: Sequence[str] = ()) -> None:
     """A release that failed in the last rollout is not tried on the devices that it spared. `rows`: said besides."""
-    known = record.rollouts(fleet, root)
-    if not known or (state := known[-1].load()).status != "failed":
+    for last in reversed(record.rollouts(fleet, root)):
+        if (state := last.load()).status != "given up":
+            break
+    else:
+        return
+    if state.status != "failed":
         return
     failed = {device.release for device in state.devices.values() if device.touched} & set(wanted)
     if failed:
         raise RolloutError(
             ", ".join(sorted(failed)),
-            "; ".join([f"failed in rollout {known[-1].id}: {state.reason}", *rows]),
+            "; ".join([f"failed in rollout {last.id}: {state.reason}", *rows]),
             "a release that did not fail",
             "revert the inventory's `release`, or publish a new version; or try again all the same: --again, "
             "-e rollout_again=true",
@@ -124,11 +176,20 @@ def preflight(planned: Json, answers: Mapping[str, Json], root: Path, check: boo
     `answers`: device -> {"status": what its agent said, or None; "reason": why there is none}. Devices that an earlier
     rollout could not call back were sent back just before. Raises RolloutError.
     """
-    rows, still = _back(planned, answers, root, check)
+    rows = [f"warning: {each}" for each in planned.get("warnings", ())]
+    if ended := planned.get("gives_up"):
+        rows.append(f"rollout {ended['rollout']} is given up: {ended['why']}")
+        if not check:
+            with record.locked(planned["fleet"], root):
+                unfinished.give_up(unfinished.take(planned["fleet"], ended["rollout"], root), ended["why"])
+    returned, still = _back(planned, answers, root, check)
+    rows += returned
+    if planned.get("refused"):
+        raise _refusal(planned["refused"], rows)
     if not planned.get("again"):
         _refuse_failed(planned["fleet"], planned["releases"], root, rows)
     if planned["resumes"]:
-        result = _resume(planned, answers, root, check)
+        result = _resume(planned, root, check)
         return {**result, "table": [*rows, *result["table"]]}
     found = _Found(planned, answers, rows, still)
     result = found.as_json()
@@ -186,25 +247,18 @@ def _told(begun: Record) -> Json:
     }
 
 
-def _resume(planned: Json, answers: Mapping[str, Json], root: Path, check: bool) -> Json:
+def _resume(planned: Json, root: Path, check: bool) -> Json:
     with record.locked(planned["fleet"], root):
-        begun = record.unfinished(planned["fleet"], root)
-        assert begun is not None and begun.id == planned["resumes"], "another process ended it meanwhile"
+        begun = unfinished.take(planned["fleet"], planned["resumes"], root)
         state = begun.load()
+        told = _told(begun)
         if not check:
-            begun.save(replace(state, status="running", owner=record.owner(), reason=""))
-    same = {name: device["release"] for name, device in planned["devices"].items()} == {
-        name: device["release"] for name, device in begun.plan["devices"].items()
-    }
-    if not same:
-        if not check:
-            begun.save(replace(state, status="failed", reason="given up: the inventory changed", ended=record.now()))
-            trail.append(begun, "give up", result="failed", detail="the inventory declares something else now")
-        return preflight({**planned, "resumes": None}, answers, root, check)
+            taken = replace(state, owner=record.owner(), outside_window=planned["outside_window"])
+            begun.save(replace(taken, status="running", reason=""))
     if not check:
-        _bring(begun, [name for wave in state.waves for name in wave.devices])
+        if told["order"]:  # else what is left to do is to go back, which needs no repository
+            _bring(begun, [name for wave in state.waves for name in wave.devices])
         trail.append(begun, "resume", result="running", detail=state.reason)
-    told = _told(begun)
     rows = [f"rollout {begun.id} goes on: {len(told['order'])} of {len(state.devices)} devices are left"]
     return {"go": True, "status": "resumed", "unfit": {}, "reason": rows[0], "table": rows, **told}
 
@@ -272,7 +326,8 @@ class _Found:
             release, was = told["release"], self.was(name)
             devices[name] = DeviceState(wave_of.get(name, ""), release, was, outcome, reason, spent=spent)
         waves = tuple(WaveState(wave.name, wave.devices, wave.approve) for wave in self.waves)
-        return RolloutState("running", record.owner(), waves, devices)
+        window = self.planned["outside_window"]
+        return RolloutState("running", record.owner(), waves, devices, outside_window=window)
 
     def as_json(self) -> Json:
         refused = self.refusal()

@@ -41,7 +41,7 @@ BEFORE = "reports/before.json"  # what devices said before the first of them cha
 STAMP = "%Y%m%dT%H%M%SZ"
 ID = re.compile(r"\d{8}T\d{6}Z")
 
-Status = Literal["running", "paused", "passed", "failed", "unchanged"]
+Status = Literal["running", "paused", "passed", "failed", "given up", "unchanged"]
 WaveStatus = Literal["waiting", "open", "pass", "fail", "inconclusive"]
 Spent = Literal["", "failed", "unreachable"]
 Outcome = Literal["planned", "unfit", "ok", "failed", "unreachable", "back", "pending"]
@@ -113,12 +113,15 @@ class WaveState:
 
 @dataclass(frozen=True)
 class RolloutState:
+    """`outside_window`: whoever began it, or took it up last, said that the maintenance window does not count."""
+
     status: Status
     owner: Owner
     waves: tuple[WaveState, ...]
     devices: dict[str, DeviceState] = field(default_factory=dict)
     reason: str = ""
     ended: str | None = None
+    outside_window: bool = False
 
     def wave(self, name: str) -> WaveState:
         return next(wave for wave in self.waves if wave.name == name)
@@ -165,6 +168,7 @@ def _state(path: Path) -> RolloutState:
             devices={name: DeviceState(**device) for name, device in value["devices"].items()},
             reason=value["reason"],
             ended=value["ended"],
+            outside_window=value.get("outside_window", False),  # a record of an earlier version has none
         )
     except (KeyError, TypeError) as error:
         raise _damaged(path, repr(error)) from None

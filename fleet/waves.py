@@ -64,10 +64,8 @@ def _plan(options: argparse.Namespace) -> Json:
     from fleet import prepare
 
     only = [name for name in (options.only or "").split(",") if name] or None
-    with _workplace(options).opened(write=False) as repository:
-        return prepare.plan(
-            options.inventory, repository, options.rollouts, only, options.outside_window, options.again
-        )
+    repository = _workplace(options).opened(write=False)
+    return prepare.plan(options.inventory, repository, options.rollouts, only, options.outside_window, options.again)
 
 
 def _preflight(options: argparse.Namespace) -> Json:

@@ -25,7 +25,7 @@ def failed(root: Path) -> Json:
 
 
 def waiting(root: Path) -> Json:
-    return {"pending": pending.of("farm", root, "abcd"), "again": True}
+    return {"pending": pending.of("farm", root, "abcd", []), "again": True}
 
 
 def lines(begun: Json) -> list[tuple[str, str]]:
@@ -35,9 +35,9 @@ def lines(begun: Json) -> list[tuple[str, str]]:
 def test_it_is_known_where_it_has_to_go(root: Path, failed: Json) -> None:
     rollout = Path(failed["record"]).name
 
-    assert pending.of("farm", root, "abcd") == {"a": {"rollout": rollout, "left": NEW, "to": OLD}}
-    assert pending.of("farm", root, "bcd") == {}, "not among the devices of this run"
-    assert pending.of("farm", root.parent / "none", "abcd") == {}
+    assert pending.of("farm", root, "abcd", []) == {"a": {"rollout": rollout, "left": NEW, "to": OLD}}
+    assert pending.of("farm", root, "bcd", []) == {}, "not among the devices of this run"
+    assert pending.of("farm", root.parent / "none", "abcd", []) == {}
 
 
 def test_back_is_who_has_loaded_something_else(root: Path, failed: Json) -> None:
@@ -50,7 +50,7 @@ def test_back_is_who_has_loaded_something_else(root: Path, failed: Json) -> None
     assert old.devices["a"].outcome == "back" and old.status == "failed"
     assert lines(failed)[-1] == ("back", "back") and ("back", "pending") in lines(failed)
     assert "| back |" in (Path(failed["record"]) / "report.md").read_text()
-    assert pending.of("farm", root, "abcd") == {}
+    assert pending.of("farm", root, "abcd", []) == {}
 
 
 @pytest.mark.parametrize(
@@ -64,14 +64,14 @@ def test_who_is_not_back_takes_no_part(root: Path, failed: Json, said: Json | No
         told["table"][0] == f"still pending: a: not back at {OLD} since rollout {Path(failed['record']).name}: {words}"
     )
     assert "a" not in told["order"]
-    assert "a" in pending.of("farm", root, "abcd")
+    assert "a" in pending.of("farm", root, "abcd", [])
 
 
 def test_the_release_that_failed_is_refused_after_they_are_back(root: Path, failed: Json) -> None:
     with pytest.raises(RolloutError, match=f"failed in rollout .* back: a: runs {OLD}"):
         begin(root, {"a": status(OLD)}, {**waiting(root), "again": False})
 
-    assert pending.of("farm", root, "abcd") == {}
+    assert pending.of("farm", root, "abcd", []) == {}
 
 
 def test_a_look_says_who_would_go_back_and_writes_nothing(root: Path, failed: Json) -> None:
@@ -90,4 +90,4 @@ def test_who_is_called_back_by_hand_is_pending_no_more(root: Path, failed: Json)
 
     assert back.end("farm", root, told, "by hand")["failed"] == []
 
-    assert pending.of("farm", root, "abcd") == {}
+    assert pending.of("farm", root, "abcd", []) == {}

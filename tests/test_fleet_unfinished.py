@@ -1,0 +1,185 @@
+"""fleet.unfinished: a rollout goes on, or is given up; and what has to go back does, whatever is declared meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet import audit, back, pending, prepare, record, trail, unfinished
+from fleet.errors import FleetError, InventoryError, NoReleaseError, PausedError
+from fleet.keys import Keys
+from fleet.releases import path_of
+from fleet.repository import Repository
+from tests.rollout_fixtures import DIGEST, NEW, OLD, Json, begin, course, done, records, status, through_canary
+from tests.test_fleet_inventory import write
+
+root = pytest.fixture(records)
+
+
+def declared(root: Path, folder: str = "inventory", /, **releases: str) -> Path:
+    """An inventory of the devices a to d; those that are not named run NEW."""
+    hosts = {
+        name: {"ansible_host": f"192.0.2.{number}", "release": releases.get(name, NEW)}
+        for number, name in enumerate("abcd", 1)
+    }
+    everybody = {
+        "fleet": {"name": "farm", "development": True},
+        "device_type": "pi",
+        "wave": 0,
+        "rollout": {"waves": [{"name": "one", "count": 1}, {"name": "rest", "rest": True}]},
+    }
+    return write(root.parent / folder, {"all_of_them": hosts}, group_vars__all=everybody)
+
+
+@contextlib.contextmanager
+def releases(root: Path) -> Iterator[Repository]:
+    yield Repository(root.parent / "releases", Keys(root.parent / "keys"))
+
+
+@contextlib.contextmanager
+def with_old(root: Path) -> Iterator[Repository]:
+    """OLD is published too: the same bytes, which nobody is brought here."""
+    with releases(root) as there:
+        there.targets.targets[path_of("pump", "1.0.0")] = there.targets.targets[path_of("pump", "1.1.0")]
+        yield there
+
+
+@contextlib.contextmanager
+def gone() -> Iterator[Repository]:
+    raise NoReleaseError("releases", "withdrawn", "", "")
+    yield
+
+
+def planned(root: Path, path: Path, **changed: Any) -> Json:
+    return prepare.plan(path, changed.pop("repository", releases(root)), root, **changed)
+
+
+def then(root: Path, plan: Json, *old: str) -> Json:
+    """Preflight; these devices run OLD, the others NEW."""
+    sha256 = next((offer["targets"]["onnx-fp32"] for offer in plan["releases"].values()), DIGEST)
+    answers = {name: {"status": status(OLD if name in old else NEW, sha256), "reason": ""} for name in "abcd"}
+    return prepare.preflight(plan, answers, root)
+
+
+@pytest.fixture
+def paused(root: Path) -> Json:
+    """The canary passed; the rest waits."""
+    begun = begin(root, changed={"inventory": str(declared(root)), "outside_window": False}, approve=["rest"])
+    through_canary(begun)
+    course(begun).open(["b", "c", "d"])
+    assert course(begun).close({})["status"] == "paused"
+    return begun
+
+
+@pytest.fixture
+def killed(root: Path) -> Json:
+    """The canary failed; nobody sent it back."""
+    begun = begin(root, changed={"inventory": str(declared(root))})
+    course(begun).open(["a"])
+    course(begun).judge({"a": done(report={**status(NEW)["report"], "restarts": 3})}, {})
+    return begun
+
+
+def test_given_up_is_not_failed(root: Path, paused: Json) -> None:
+    plan = planned(root, declared(root, a=OLD, b=OLD, c=OLD, d=OLD), repository=with_old(root))
+    assert plan["gives_up"]["why"].startswith(f"the inventory changed: a: {OLD}, was {NEW}")
+    then(root, plan, *"abcd")
+    assert course(paused).state.status == "given up"
+    assert course(paused).state.devices["a"].outcome == "ok"
+
+    again = planned(root, declared(root))
+
+    assert then(root, again, "b", "c", "d")["go"], "what passed its wave has not failed"
+
+
+def test_a_limit_is_no_change(root: Path, paused: Json) -> None:
+    with pytest.raises(PausedError, match="a, c, d of it would be left out"):
+        planned(root, declared(root), only=["b"])
+
+    assert planned(root, declared(root), only=list("abcd"))["resumes"] == Path(paused["record"]).name
+
+
+def test_what_began_with_a_limit_goes_on_without_one(root: Path) -> None:
+    plan = planned(root, declared(root), only=["b"])
+    begun = then(root, plan, *"abcd")
+    assert begun["order"] == ["b"]
+
+    assert planned(root, declared(root))["resumes"] == Path(begun["record"]).name
+
+
+def test_what_was_killed_before_it_went_back_goes_back_first(root: Path, killed: Json) -> None:
+    plan = planned(root, declared(root, a=OLD, b=OLD, c=OLD, d=OLD), repository=with_old(root))
+    rollout = Path(killed["record"]).name
+    assert plan["pending"] == {"a": {"rollout": rollout, "left": NEW, "to": OLD}}
+
+    told = then(root, plan, *"abcd")
+
+    assert f"back: a: runs {OLD}; was pending since rollout {rollout}" in told["table"]
+    assert course(killed).state.status == "failed"
+
+
+@pytest.mark.parametrize("resumed", [True, False])
+def test_whatever_is_wrong_pending_devices_go_back_first(root: Path, killed: Json, resumed: bool) -> None:
+    """Killed before they went back, or out of reach then; and now the release is withdrawn."""
+    if not resumed:
+        course(killed).settle({"a": status(NEW)})
+        course(killed).close({"a": {"status": None, "reason": "no route to host"}})
+
+    plan = planned(root, declared(root), repository=gone())
+
+    assert set(plan["pending"]) == {"a"}
+    with pytest.raises(NoReleaseError, match=f"withdrawn; .*back: a: runs {OLD}"):
+        then(root, plan, *"abcd")
+    assert pending.of("farm", root, "abcd", []) == {}
+    with pytest.raises(NoReleaseError):
+        planned(root, declared(root), repository=gone())
+
+
+def test_two_inventories_of_one_name_are_told_apart(root: Path, paused: Json) -> None:
+    other = declared(root, "other")
+
+    with pytest.raises(InventoryError) as caught:
+        planned(root, other)
+
+    assert str(other) in str(caught.value) and str(root.parent / "inventory") in str(caught.value)
+    assert course(paused).state.status == "paused"
+    assert planned(root, declared(root) / "hosts.yml")["resumes"], "the same one, by its file"
+
+
+def test_outside_the_window_is_what_the_last_run_says(root: Path, paused: Json) -> None:
+    then(root, planned(root, declared(root), outside_window=True), *"bcd")
+
+    assert course(paused).state.outside_window
+
+
+def test_another_process_may_have_ended_it(root: Path, paused: Json) -> None:
+    plan = planned(root, declared(root))
+    with record.locked("farm", root):
+        unfinished.give_up(record.find("farm", root=root), "called back by hand")
+
+    with pytest.raises(FleetError, match="another process ended it"):
+        then(root, plan, *"bcd")
+
+
+def test_devices_are_called_back_without_records(root: Path, paused: Json) -> None:
+    """A record that cannot be read, and a place where none can be written."""
+    (Path(paused["record"]) / "state.json").write_text("{")
+    told = {"a": {"said": {"release": OLD}, "status": status(OLD), "reason": ""}}
+    nowhere = root.parent / "file"
+    nowhere.write_text("")
+
+    for place, words in ((root, "not a rollout's record"), (nowhere, "Not a directory")):
+        assert any(words in each for each in back.begin("farm", place)["warnings"])
+        ended = back.end("farm", place, told, "alarms")
+        assert ended["failed"] == [] and ended["table"][0] == f"a: runs {OLD}"
+        assert any("warning: no rollout was given up" in row and words in row for row in ended["table"])
+
+
+def test_why_devices_were_called_back_is_kept_where_they_are_not_back(root: Path) -> None:
+    back.end("farm", root, {"a": {"said": None, "status": None, "reason": "no route to host"}}, "alarms")
+
+    assert [line["detail"] for line in trail.of(root / "farm" / audit.FILE)] == ["alarms; no route to host"]
