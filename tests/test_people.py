@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,17 @@ from typing import Any
 import pytest
 import yaml
 
-from fleet import repository
+from fleet import repository, signing
+from fleet.signing import Policy
+from tests.agent_fixtures import bundle
 
 REPOSITORY = Path(__file__).parents[1]
 WORKFLOWS = sorted((REPOSITORY / ".github/workflows").glob("*.yml"))
 TEAMS = {f"@your-org/{name}" for name in ("maintainers", "ml", "release-managers", "fleet-operators")}
 PLACES = {"stages/train.py": "ml", "tasks/digits/params.yaml": "ml", "inventory/example/hosts.yml": "fleet-operators"}
 PLACES |= {"releases/metadata/1.root.json": "release-managers", "fleet/signing.py": "release-managers"}
+PLACES |= dict.fromkeys(("fleet/modelsign.py", "fleet/publish.py", "fleet/push.py"), "release-managers")
+PLACES |= dict.fromkeys(("fleet/policy.schema.json", "constraints-signing.txt", ".ci/sign"), "release-managers")
 PLACES |= {".github/CODEOWNERS": "maintainers", "README.md": "maintainers", "fleet/conduct.py": "maintainers"}
 
 
@@ -80,7 +86,8 @@ def test_only_the_job_that_signs_has_the_token_and_a_person_lets_it_begin() -> N
             commands = " ".join(str(step.get("run", "")) for step in job["steps"])
             assert set(rights.values()) <= {"read"} or rights == {"contents": "read", "id-token": "write"}, name
             if "id-token" in rights:
-                assert job["environment"] == "release" and "make repro" not in commands
+                assert job["environment"] == "release"
+                assert re.findall(r"make \S+", commands) == ["make setup-signing"] and ".venv/" not in commands
             assert "secrets." not in commands, "the targets key has no place there"
 
 
@@ -88,3 +95,30 @@ def test_root_takes_two_of_three() -> None:
     """What docs/fleet/people.md says of it is what a new repository gets."""
 
     assert (repository.ROOT_KEYS, repository.ROOT_THRESHOLD) == (3, 2)
+
+
+def test_what_signs_in_ci_needs_the_signing_environment_alone(tmp_path: Path) -> None:
+    """Without a CI system's token it refuses after it has unpacked; with a key's policy before."""
+    shutil.copytree(REPOSITORY / ".ci", tmp_path / ".ci")
+    for name in ("fleet", "releases"):
+        (tmp_path / name).mkdir()
+    shutil.copy(REPOSITORY / "fleet/modelsign.py", tmp_path / "fleet")
+    archive = bundle(tmp_path / "built").archive
+    policy = Policy(
+        identity="https://github.com/o/r/.github/workflows/release.yml@refs/heads/main", issuer="https://o.t"
+    )
+    policy.save(tmp_path / "releases/policy.json")
+
+    def said() -> str:
+        command = [str(signing.interpreter()), str(tmp_path / ".ci/sign"), str(archive)]
+        done = subprocess.run(command, capture_output=True, text=True, env={"PATH": os.environ["PATH"]})
+        assert done.returncode and "Traceback" not in done.stderr and not Path(f"{archive}.sig").exists()
+        return done.stderr
+
+    assert f"{archive}: sign: refused" in said()
+    Policy(public_key="PEM").save(tmp_path / "releases/policy.json")
+    assert "pins a key" in said()
+    planned = subprocess.run(
+        ["make", "-nB", "setup-signing", "PYTHON=python3"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert "constraints-signing.txt" in planned.stdout and ".venv/" not in planned.stdout
