@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from fleet.remote import EndedError, Remote
 from fleet.workplace import FOLDER
 
 RUNS = ".runs"
+ROOM = 1 << 20  # bytes that a run needs, roughly
 EXIT = {"passed": 0, "unchanged": 0, "ready": 0, "resumed": 0, "failed": RolloutError.exit_code}
 Json = dict[str, Any]
 
@@ -180,9 +183,22 @@ class Run:
 
 
 def run_folder(rollouts: Path, what: str) -> Path:
-    """One of its own for each run: what ansible-runner finds in one, such as an earlier --check, it uses again."""
-    folder = rollouts.resolve() / RUNS / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{what}-{os.getpid()}"
-    folder.mkdir(parents=True)
+    """One of its own for each run: what ansible-runner finds in one, such as an earlier --check, it uses again.
+
+    Devices are called back also where there is no room for it: what is printed is kept elsewhere then.
+    """
+    name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{what}-{os.getpid()}"
+    folder = rollouts.resolve() / RUNS / name
+    try:
+        folder.mkdir(parents=True)
+        room = folder / "room"
+        room.write_bytes(bytes(ROOM))
+        room.unlink()
+    except OSError as error:
+        if what != "rollback":
+            raise
+        folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
+        print(f"{rollouts}: {error.strerror}; what Ansible prints is kept in {folder}", file=sys.stderr)
     return folder
 
 

@@ -14,6 +14,7 @@ from fleet.errors import FleetError, InventoryError, NoReleaseError, PausedError
 from fleet.keys import Keys
 from fleet.releases import path_of
 from fleet.repository import Repository
+from fleet.rollout import run_folder
 from tests.rollout_fixtures import DIGEST, NEW, OLD, Json, begin, course, done, records, status, through_canary
 from tests.test_fleet_inventory import write
 
@@ -183,3 +184,14 @@ def test_why_devices_were_called_back_is_kept_where_they_are_not_back(root: Path
     back.end("farm", root, {"a": {"said": None, "status": None, "reason": "no route to host"}}, "alarms")
 
     assert [line["detail"] for line in trail.of(root / "farm" / audit.FILE)] == ["alarms; no route to host"]
+
+
+def test_calling_back_needs_no_room_beside_the_records(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root.write_text("")
+
+    folder = run_folder(root, "rollback")
+
+    assert folder.is_dir() and str(folder) in capsys.readouterr().err
+    folder.rmdir()
+    with pytest.raises(OSError, match="Not a directory"):
+        run_folder(root, "rollout")
