@@ -7,9 +7,12 @@ and published: whoever holds the keys can publish a bad model, and only the devi
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -39,11 +42,29 @@ def main() -> int:
     if len(bundles) != 1 or not bundles[0].is_file():
         print("demo: models/bundle: found no bundle; remedy: make repro", file=sys.stderr)
         return 1
+    signal.signal(signal.SIGTERM, _as_interrupt)
     fleet = EmbeddedFleet(repository=False)
     try:
         return _play(fleet, bundles[0], began)
+    except KeyboardInterrupt:
+        print("demo: interrupted", file=sys.stderr)
+        return 130
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         fleet.remove()
+
+
+def _as_interrupt(number: int, frame: object) -> None:
+    """What a terminal does at ^C: Ansible and its workers are told too, or they would go on setting devices up."""
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    parents = [(int(child), int(parent)) for child, parent in map(str.split, listed.splitlines())]
+    told = {os.getpid()}
+    while more := {child for child, parent in parents if parent in told} - told:
+        told |= more
+    for each in told - {os.getpid()}:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each, signal.SIGINT)
+    raise KeyboardInterrupt
 
 
 def _play(fleet: EmbeddedFleet, bundle: Path, began: float) -> int:
