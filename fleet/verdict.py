@@ -246,7 +246,8 @@ def _counted(devices: Sequence[Seen], what: str, *, past: bool = False, since: b
         if since and seen.before and seen.before.get("release") == report["release"]:
             own -= int(seen.before[what])
             tries -= int(seen.before["inferences"]) + int(seen.before["errors"])
-        events, total = events + max(own, 0), total + max(tries, 0)
+        own = max(own, 0)
+        events, total = events + own, total + max(tries, own)  # what was reset meanwhile counts as nothing
     return events, total
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from fleet import audit, record
 from fleet.cli import Commands, command
 from fleet.errors import ConfigurationError
+from fleet.said import Done, Part, Status, read
 
 Json = dict[str, Any]
 STEPS = {
@@ -105,7 +106,7 @@ def _judge(options: argparse.Namespace) -> Json:
         name: {"outcome": outcome, "reason": reason, "status": asked[name]["status"]}
         for name, (outcome, reason) in _switched(said["switched"]).items()
     }
-    rest = {result["item"]: answer(result)["status"] for result in said["rest"]}
+    rest = {result["item"]: answer(result, Status)["status"] for result in said["rest"]}
     course = _course(options)
     judged = course.judge(devices, rest)
     # Whoever is well need not be asked again by `settle` where this was the last wave.
@@ -130,21 +131,28 @@ def _deployed(pushed: Json, deployed: Json, trouble: str) -> tuple[str, str]:
     return "failed", answer(deployed)["reason"]
 
 
-def answer(result: Json) -> Json:
-    """What a device's agent answered, from what Ansible registered: {"status": its JSON or None, "reason"}."""
+def answer(result: Json, shape: type[Part] = Done) -> Json:
+    """What a device's agent answered, from what Ansible registered: {"status": its JSON or None, "reason"}.
+
+    Whatever else it says costs this device alone: there is no status.
+    """
     if result.get("unreachable"):
         return {"status": None, "reason": str(result.get("msg", "unreachable"))}
+    stdout = result.get("stdout")
     try:
-        said = json.loads(result["stdout"])
-    except (KeyError, ValueError, TypeError):
-        return {"status": None, "reason": str(result.get("stderr") or result.get("msg") or "it said nothing")[:500]}
-    if "error" in said:
-        return {"status": None, "reason": f"{said['where']}: {said['found']}"}
-    return {"status": said, "reason": ""}
+        told = read(stdout, shape)
+    except ValueError as error:
+        if isinstance(stdout, str) and stdout.lstrip()[:1] in ("{", "["):
+            return {"status": None, "reason": f"what it said is not what an agent says: {error}"[:500]}
+        why = result.get("stderr") or stdout or result.get("msg") or "it said nothing"
+        return {"status": None, "reason": str(why).strip()[:500]}
+    if "error" in told:
+        return {"status": None, "reason": f"{told['where']}: {told['found']}"}
+    return {"status": told, "reason": ""}
 
 
 def _answers(results: Json) -> dict[str, Json]:
-    return {name: answer(result) for name, result in results.items()}
+    return {name: answer(result, Status) for name, result in results.items()}
 
 
 def _settle(options: argparse.Namespace) -> Json:
