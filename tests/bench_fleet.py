@@ -22,10 +22,10 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.bench import accounting
-from tests.bench.fleet import PLAINLY, ROLLOUT, THREE_WAVES, BenchFleet, Run, median
+from tests.bench.fleet import THREE_WAVES, BenchFleet, Run, median
 from tests.lab import LabError, lab
 
-AIM = 0.6
+ROLLOUT, PLAIN = "rollout", "plain"
 FLEETS, WORKERS = (1_000, 10_000), (1, 10)
 KEYS = tuple(Run.__dataclass_fields__)
 Json = dict[str, Any]
@@ -80,6 +80,9 @@ def main() -> int:
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; everything is taken down", file=sys.stderr)
+        return 130
     if options.json:
         print(json.dumps(found, indent=2))
     else:
@@ -109,16 +112,16 @@ def _compare(options: argparse.Namespace) -> Json:
         for size in sizes:
             fleet.up(size)
             _say(f"{size} devices with agents are up, {fleet.remote.memory_mb() / size:.0f} MB each")
-            runs: dict[str, list[Run]] = {ROLLOUT: [], PLAINLY: []}
+            runs: dict[str, list[Run]] = {ROLLOUT: [], PLAIN: []}
             for _ in range(options.repeats):
-                for name, way in ((PLAINLY, fleet.plain), (ROLLOUT, fleet.rollout)):
+                for name, way in ((PLAIN, fleet.plain), (ROLLOUT, fleet.rollout)):
                     runs[name].append(way(size))
                     _say(f"{size} devices, {name}", runs[name][-1])
             result[str(size)] = {name: asdict(median(each)) for name, each in runs.items()}
         waves = fleet.rollout(sizes[-1], THREE_WAVES)
         _say(f"{sizes[-1]} devices, rollout in three waves", waves)
         result[str(sizes[-1])]["three waves"] = asdict(waves)
-        result["round_trips"] = {name: fleet.round_trips(name) for name in (ROLLOUT, PLAINLY)}
+        result["exchanges"] = {ROLLOUT: fleet.exchanges(fleet.rollout), PLAIN: fleet.exchanges(fleet.plain)}
     return result
 
 
@@ -166,17 +169,17 @@ def _print_compared(console: Console, compared: Json) -> None:
     for size in sizes:
         ways = compared[str(size)]
         for name, run in ways.items():
-            _add(table, str(size), name, run, ways[PLAINLY])
+            _add(table, str(size), name, run, ways[PLAIN])
     if len(sizes) > 1:
         marginal = {
             name: {key: line(sizes, [compared[str(size)][name][key] for size in sizes]).each for key in KEYS}
-            for name in (PLAINLY, ROLLOUT)
+            for name in (PLAIN, ROLLOUT)
         }
         for name, run in marginal.items():
-            _add(table, "each more", name, run, marginal[PLAINLY])
+            _add(table, "each more", name, run, marginal[PLAIN])
     console.print(table)
-    for name, trips in compared["round_trips"].items():
-        console.print(f"{name}: a device is talked to {sum(trips.values())} times")
+    for name, number in compared["exchanges"].items():
+        console.print(f"{name}: {number} exchanges with each device")
 
 
 def _add(table: Table, first: str, name: str, run: Json, plain: Json) -> None:
@@ -200,6 +203,7 @@ def _print_growth(console: Console, growth: Json, options: Json, cores: int) -> 
     cells = (f"{wall.fixed:.1f} +", f"{1e3 * wall.each:.0f}", f"{processor.fixed:.1f} +", f"{1e3 * processor.each:.0f}")
     table.add_row("line", *cells, f"{memory.fixed:.0f} + {memory.each:.2f}", "", "")
     console.print(table)
+    console.print(f"the largest lies {wall.bend:+.0%} off its line in wall time, {processor.bend:+.0%} in processors")
     table = _table("by these lines; workers are machines like this one", "devices", "workers", "wall s", "memory MB")
     for fleet in FLEETS:
         for workers in WORKERS:

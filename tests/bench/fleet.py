@@ -15,7 +15,7 @@ import sys
 import tarfile
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -39,7 +39,6 @@ AGENT = ("--config", f"/{HOME}/edge/etc/edge-agent/config.toml")
 ONE_WAVE = [{"name": "all", "rest": True}]
 THREE_WAVES = [{"name": "canary", "percent": 2}, {"name": "early", "percent": 18}, {"name": "rest", "rest": True}]
 TIMEOUT_S = 3600
-ROLLOUT, PLAINLY = "rollout", "plain"
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ class BenchFleet:
         first = self.lab.devices[0]
         first.plug()
         self._inventory(1, ONE_WAVE, "pump@1.0.0")
-        for name in ("bootstrap", ROLLOUT):
+        for name in ("bootstrap", "rollout"):
             self._play(1, [f"playbooks/{name}.yml"], self._own())
         image = self.base / "image"
         told = (
@@ -168,19 +167,14 @@ class BenchFleet:
         self._all_serve(number, self._version_of, version)
         return run
 
-    def round_trips(self, which: str) -> dict[str, int]:
-        """Task -> how often a device is talked to for it: commands over ssh, and files. One device."""
+    def exchanges(self, way: Callable[[int], Run]) -> int:
+        """How often one device is talked to: commands over ssh, and files."""
         self._verbose = ["-vvv"]
-        self.rollout(1) if which == ROLLOUT else self.plain(1)
+        way(1)
         self._verbose = []
-        found: dict[str, int] = {}
-        task = ""
-        for line in (self.base / "ansible.log").read_text(errors="replace").splitlines():
-            if heading := re.match(r"TASK \[(.*)\] \*", line):
-                task = heading[1]
-            elif re.match(r"<10\.[^>]+> (SSH: EXEC|PUT)", line):
-                found[task] = found.get(task, 0) + 1
-        return found
+        return len(
+            re.findall(r"^<10[.][^>]+> (?:SSH: EXEC|PUT)", (self.base / "ansible.log").read_text(), re.MULTILINE)
+        )
 
     def _all_serve(self, number: int, asked: Any, expected: str) -> None:
         with ThreadPoolExecutor(8) as pool:
