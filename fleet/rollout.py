@@ -27,6 +27,7 @@ from fleet.remote import EndedError, Remote
 from fleet.workplace import FOLDER
 
 RUNS = ".runs"
+PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])  # for ansible-playbook
 ROOM = 1 << 20  # bytes that a run needs, roughly
 EXIT = {"passed": 0, "unchanged": 0, "ready": 0, "resumed": 0, "failed": RolloutError.exit_code}
 Json = dict[str, Any]
@@ -165,7 +166,7 @@ class Run:
                 inventory=str(options.inventory.resolve()),
                 playbook=str(HERE / "playbooks" / f"{playbook}.yml"),
                 extravars=literal(variables),  # what a person wrote is no template
-                envvars={"ANSIBLE_CONFIG": str(HERE / "ansible.cfg"), **CHECKED},
+                envvars={"ANSIBLE_CONFIG": str(HERE / "ansible.cfg"), "PATH": PATH, **CHECKED},
                 cmdline=" ".join(arguments) or None,
                 quiet=True,
                 event_handler=self.live.event,
