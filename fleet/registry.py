@@ -8,9 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import gto.api
 import semver
-from gto.exceptions import ArtifactNotFound, GTOException
 
 from fleet.errors import ConfigurationError, VersionError
 
@@ -62,6 +60,9 @@ class Registry:
 
     def versions(self, name: str) -> dict[str, str]:
         """Registered versions of an artifact, and the commit of each."""
+        import gto.api  # slow, and who only reads a version's name needs none of it
+        from gto.exceptions import ArtifactNotFound, GTOException
+
         try:
             found = gto.api.show(str(self.folder), name)
         except ArtifactNotFound:
@@ -92,6 +93,9 @@ class Registry:
 
     def register(self, name: str, version: str, commit: str, message: str) -> str:
         """Write the tag, unless it is there; returns its name. Nothing is pushed."""
+        import gto.api
+        from gto.exceptions import GTOException
+
         if not self.check(name, version, commit):
             try:
                 gto.api.register(str(self.folder), name, commit, version=f"v{version}", message=message)

@@ -12,10 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-import numpy as np
-from edge_agent.drift import null_quantile, psi
-from scipy.stats import binomtest, fisher_exact
-
 from fleet.rules import Judge
 
 Status = Literal["pass", "fail", "inconclusive", "not judged"]
@@ -136,6 +132,8 @@ def overrun(rules: Judge, wave: Sequence[Seen]) -> str:
     errors, total = _counted(wave, "errors")
     if not total or errors / total <= rules.error_share:
         return ""
+    from scipy.stats import binomtest  # slow, and most waves have nothing to test
+
     chance = binomtest(errors, total, rules.error_share, alternative="greater").pvalue
     words = f"{errors} of {total} inferences failed, at most {rules.error_share:.2%} allowed"
     return words if chance < (1 - rules.confidence) / 100 else ""
@@ -222,6 +220,9 @@ def _predictions(rules: Judge, wave: Sequence[Seen]) -> Check:
     n, m = sum(now.values()), sum(past.values())
     if min(n, m) < rules.prediction_min or len(names) < 2:
         return Check("predictions", "not judged", f"{n} and {m} predictions, {rules.prediction_min} of each needed")
+    import numpy as np
+    from edge_agent.drift import null_quantile, psi
+
     shares = np.array([past.get(name, 0) for name in names]) / m
     found = psi(shares, np.array([now.get(name, 0) for name in names]))
     allowed = max(rules.prediction_psi, null_quantile(len(names), n, m))
@@ -231,6 +232,8 @@ def _predictions(rules: Judge, wave: Sequence[Seen]) -> Check:
 
 def _more(events: int, of: int, other: int, other_of: int, confidence: float) -> bool:
     """Whether the first share is larger than the second one, by more than chance (one-sided Fisher's exact test)."""
+    from scipy.stats import fisher_exact
+
     table = [[events, of - events], [other, other_of - other]]
     return bool(fisher_exact(table, alternative="greater").pvalue < 1 - confidence)
 
