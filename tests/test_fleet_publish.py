@@ -234,7 +234,7 @@ def test_killed_at_any_step_a_publication_leaves_what_devices_accept_and_goes_on
     publisher.run("sign", bundles[1], tmp_path / "signature")
     untouched = tmp_path / "untouched"
     shutil.copytree(publisher.folder, untouched)
-    publish = ["publish", bundles[1], "--signature", tmp_path / "signature", "--bump", "minor"]
+    publish = ["publish", bundles[1], "--signature", tmp_path / "signature", "--commit", "HEAD", "--bump", "minor"]
 
     steps = 0
     runs = publisher.killed_at_each_step(*publish, again=True)
