@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from fleet.errors import InventoryError
 from fleet.inventory import Device
@@ -26,11 +27,8 @@ def waves(devices: Sequence[Device], rules: Rules, fleet_size: int) -> list[Plan
     InventoryError where the rules leave devices out.
     """
     if rules.waves is None:
-        numbers = sorted({device.wave for device in devices})
-        return [
-            _planned(f"wave-{number}", [device for device in devices if device.wave == number], rules)
-            for number in numbers
-        ]
+        by_wave = sorted(devices, key=lambda device: device.wave)
+        return [_planned(name, list(chosen), rules) for name, chosen in groupby(by_wave, key=_numbered)]
     left, planned = list(devices), []
     for wave in rules.waves:
         chosen = _choose(wave, left, fleet_size)
@@ -46,6 +44,38 @@ def waves(devices: Sequence[Device], rules: Rules, fleet_size: int) -> list[Plan
             "end with a wave of the rest: {name: rest, rest: true}",
         )
     return planned
+
+
+def check(devices: Sequence[Device], rules: Rules, where: str) -> None:
+    """Whether what the rules name is there. `devices`: the whole fleet. Raises InventoryError.
+
+    A wave that a typo empties would make the next one the first, without canaries; an approval that is asked for no
+    wave would never be asked for.
+    """
+    there = {
+        "group": {group for device in devices for group in device.groups},
+        "device_type": {d.type for d in devices},
+    }
+    for wave in rules.waves or ():
+        for field, known in there.items():
+            named = getattr(wave, field)
+            if named is not None and named not in known:
+                raise InventoryError(
+                    f"{where}.waves: {wave.name}: {field}",
+                    f"{named}, of which there is no device",
+                    f"one of: {', '.join(sorted(known))}",
+                    "mend the name, or take the wave out",
+                )
+    names = [wave.name for wave in rules.waves or ()] or sorted({_numbered(device) for device in devices})
+    if unknown := [name for name in rules.approve if name not in names]:
+        raise InventoryError(
+            f"{where}.approve", f"{', '.join(unknown)}, which is no wave", f"of: {', '.join(names)}", "mend the name"
+        )
+
+
+def _numbered(device: Device) -> str:
+    """The name of its wave where the rules name none."""
+    return f"wave-{device.wave}"
 
 
 def _planned(name: str, devices: Sequence[Device], rules: Rules) -> PlannedWave:

@@ -65,7 +65,7 @@ def plan(
         if not again and not waits and not owed:  # else after those have gone back
             _refuse_failed(fleet.name, declared["releases"], root)
     except (AgentError, OSError) as error:
-        owed = owed if state and unfinished.has_failed(state) else {}
+        owed = owed if state and state.has_failed else {}
         if not waits and not owed:
             raise
         refused = _told_error(error)
@@ -94,6 +94,7 @@ def _declared(
             str(path), "no device declares a release", "release: NAME@VERSION for a group", "see docs/fleet/rollouts.md"
         )
     known = rules_of(fleet.devices, path)
+    plans.check(fleet.devices, known, f"{path}: rollout")
     plans.waves(declared, known, len(fleet.devices))  # who would be in no wave is told before anything else
     if known.window and not outside_window and not known.window.is_open(datetime.now(UTC)):
         raise PausedError(

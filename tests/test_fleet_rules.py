@@ -163,3 +163,32 @@ def test_the_rules_of_the_shipped_inventories_are_accepted() -> None:
             rules.of(content["rollout"], str(file))
             found += 1
     assert found
+
+
+@pytest.mark.parametrize(
+    ("given", "where", "found"),
+    [
+        ({"waves": [{"name": "c", "group": "canariez"}, {"name": "r", "rest": True}]}, "waves: c: group", "canariez"),
+        ({"waves": [{"name": "c", "device_type": "pj"}, {"name": "r", "rest": True}]}, "c: device_type", "pj"),
+        ({"approve": ["rest"], "four_eyes": True}, "approve", "rest, which is no wave"),
+        ({"approve": ["wave-0", "wave-2"]}, "approve", "wave-2, which is no wave"),
+    ],
+)
+def test_what_the_rules_name_has_to_be_there(given: dict[str, Any], where: str, found: str) -> None:
+    devices = [device("a", groups=("canaries",)), device("b", wave=1)]
+
+    with pytest.raises(InventoryError, match=found) as refused:
+        plan.check(devices, rules.of(given, "x"), "rollout")
+    assert where in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"approve": ["wave-0", "wave-1"]},
+        {"waves": [{"name": "c", "group": "canaries"}, {"name": "r", "rest": True}], "approve": ["r"]},
+        {"waves": [{"name": "c", "device_type": "pi"}]},
+    ],
+)
+def test_what_is_there_may_be_named(given: dict[str, Any]) -> None:
+    plan.check([device("a", groups=("canaries",)), device("b", wave=1)], rules.of(given, "x"), "rollout")
