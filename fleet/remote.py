@@ -46,7 +46,8 @@ class Remote:
         self.fleet = inventory.load(options.inventory)
         self.crew: Crew = crew(self.fleet, listed)
         self.options, self.folder = options, folder
-        self.devices = _limited(options, [device.name for device in self.fleet.devices])
+        chosen = limited(options.inventory, options.limit) if options.limit else None
+        self.devices = [each.name for each in self.fleet.devices if chosen is None or each.name in chosen]
         self.live = Live()
         self.answers = self.live.answers
         self.away = f"{self.fleet.name}-{folder.name}"
@@ -221,6 +222,7 @@ class Remote:
     def close(self) -> None:
         """Nothing stays on workers."""
         for worker in self._met:
+            # Only its room is lost where it stays: no key is in it.
             shutil.rmtree(self.folder / worker.name / "send", ignore_errors=True)
         with ThreadPoolExecutor(max(len(self._met), 1)) as pool:
             met = sorted(self._met, key=lambda worker: worker.name)
@@ -236,13 +238,12 @@ class Remote:
         return self.live.broken() or RolloutError("fleet rollout", "it ended early", "its end", f"see {self.folder}")
 
 
-def _limited(options: argparse.Namespace, devices: list[str]) -> list[str]:
-    """As Ansible reads --limit."""
-    if not options.limit:
-        return devices
-    chosen = inventory.hosts(inventory.listing(options.inventory, options.limit), inventory.GROUP)
-    if not (found := [name for name in devices if name in chosen]):
-        raise InventoryError(str(options.inventory), f"no device is {options.limit!r}", "one of the fleet", "")
+def limited(path: Path, limit: str) -> list[str]:
+    """The devices that --limit names, as Ansible reads it. Raises InventoryError where there is none."""
+    if not (found := inventory.hosts(inventory.listing(path, limit), inventory.GROUP)):
+        raise InventoryError(
+            str(path), f"no device is {limit!r}", "one of the fleet", "see --limit of ansible-playbook"
+        )
     return found
 
 

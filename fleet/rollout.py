@@ -23,7 +23,7 @@ from fleet.cli import Commands, command
 from fleet.errors import FleetError, NoReleaseError, PausedError, RolloutError
 from fleet.jobs import CHECKED, HERE, literal
 from fleet.live import Live
-from fleet.remote import EndedError, Remote
+from fleet.remote import EndedError, Remote, limited
 from fleet.workplace import FOLDER
 
 RUNS = ".runs"
@@ -91,7 +91,7 @@ def rollout(options: argparse.Namespace) -> Json:
 
 
 def _unfinished(options: argparse.Namespace) -> None:
-    from fleet import inventory, unfinished
+    from fleet import unfinished
 
     fleet = inventory.load(options.inventory)
     with record.locked(fleet.name, options.rollouts):
@@ -129,6 +129,8 @@ def _remote(options: argparse.Namespace, what: str) -> Remote | None:
     """A run to its end through the workers that the inventory declares; None where there are none."""
     listed = {} if options.direct else inventory.listing(options.inventory)
     if not workers.are_declared(listed):
+        if options.limit:
+            limited(options.inventory, options.limit)
         return None
     run = Remote(options, listed, run_folder(options.rollouts, what))
     with run.live, contextlib.suppress(EndedError), contextlib.closing(run):
@@ -156,7 +158,6 @@ class Run:
 
     def __init__(self, options: argparse.Namespace, playbook: str, variables: Json, check: bool = False) -> None:
         folder = run_folder(options.rollouts, playbook)
-        arguments = (["--check"] if check else []) + (["--limit", options.limit] if options.limit else [])
         with Live() as self.live:
             self.runner = ansible_runner.run(
                 private_data_dir=str(folder),
@@ -166,8 +167,9 @@ class Run:
                 inventory=str(options.inventory.resolve()),
                 playbook=str(HERE / "playbooks" / f"{playbook}.yml"),
                 extravars=literal(variables),  # what a person wrote is no template
-                envvars={"ANSIBLE_CONFIG": str(HERE / "ansible.cfg"), "PATH": PATH, **CHECKED},
-                cmdline=" ".join(arguments) or None,
+                envvars={"ANSIBLE_CONFIG": str(HERE / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "PATH": PATH, **CHECKED},
+                limit=options.limit,  # one argument; what is in `cmdline` is split into several
+                cmdline="--check" if check else None,
                 quiet=True,
                 event_handler=self.live.event,
                 cancel_callback=self.live.tick,
