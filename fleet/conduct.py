@@ -55,7 +55,7 @@ class Course:
         wave = self.wave_of(devices)
         refused = self._closed(wave, approved_by)
         if refused:
-            if self.state.status == "running" and wave.status != "pass" and not self._failed():
+            if self.state.status == "running" and wave.status != "pass" and not self.state.has_failed:
                 self.save(replace(self.state, status="paused", reason=refused))
                 self.say("pause", "paused", detail=refused)
             return {"go": False, "wave": wave.name, "reason": refused, "rest": []}
@@ -89,9 +89,6 @@ class Course:
             "; ".join(f"{wave.name}: {', '.join(wave.devices)}" for wave in self.state.waves),
             "begin anew: do not run single plays of rollout.yml",
         )
-
-    def _failed(self, state: RolloutState | None = None) -> bool:
-        return any(wave.status == "fail" for wave in (state or self.state).waves)
 
     def _closed(self, wave: WaveState, approved_by: str | None) -> str:
         """Why the wave may not begin, or nothing."""
@@ -201,7 +198,7 @@ class Course:
                     spent = "unreachable" if statuses[name] is None else "failed"
                     state = state.with_device(name, outcome=spent, reason=wrong, spent=spent)
         late = [name for name, device in state.devices.items() if device != self.state.devices[name]]
-        if late and not self._failed():
+        if late and not self.state.has_failed:
             canaries = [name for name in late if name in state.waves[0].devices]
             if canaries or min(self._left(state.devices.values()).values()) < 0:
                 told = "; ".join(f"{name}: {state.devices[name].reason}" for name in canaries or late)
@@ -211,7 +208,7 @@ class Course:
                 )
         back: Json = {}
         for name, device in state.devices.items():
-            if device.touched and (self._failed(state) or device.outcome == "failed"):
+            if device.touched and (state.has_failed or device.outcome == "failed"):
                 if device.was is not None:
                     reason = f"rollout {self.record.id}: {device.reason or state.reason}"[:500]
                     back[name] = {"to": device.was, "reason": reason}
@@ -220,7 +217,7 @@ class Course:
                     state = state.with_device(name, outcome="failed", reason=why)
                     self.say("back", "kept", name, NOWHERE)
         self.save(state)
-        return {"back": back, "failed": self._failed()}
+        return {"back": back, "failed": self.state.has_failed}
 
     def _late(self, device: DeviceState, status: Json | None) -> str:
         """What is wrong with a device that was well when its wave was judged, or nothing."""
@@ -251,7 +248,7 @@ class Course:
                 why = told["reason"] or f"runs {fitness.loaded(status).get('release')}"
                 state = state.with_device(name, outcome="pending", reason=f"not back at {device.was}: {why}")
                 self.say("back", "pending", name, why)
-        if self._failed():
+        if self.state.has_failed:
             state = replace(state, status="failed", ended=record.now())
         elif state.status == "running":
             done = all(wave.status == "pass" for wave in state.waves)

@@ -53,7 +53,7 @@ def pack(folder: Path, devices: Mapping[str, Any], variables: Json, push: Path |
     `devices`: name -> its variables, evaluated there; `variables`: of the step, taken as they are, since devices have
     said part of them.
     """
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)  # the step before; there is none before the first
     project = folder / "project"
     (folder / "inventory").mkdir(parents=True)
     for role in ROLES:

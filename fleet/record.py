@@ -126,6 +126,11 @@ class RolloutState:
     def wave(self, name: str) -> WaveState:
         return next(wave for wave in self.waves if wave.name == name)
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether a wave has: from then on all that was touched has to go back."""
+        return any(wave.status == "fail" for wave in self.waves)
+
     def with_wave(self, name: str, **changed: Any) -> RolloutState:
         waves = tuple(replace(wave, **changed) if wave.name == name else wave for wave in self.waves)
         return replace(self, waves=waves)
@@ -262,7 +267,7 @@ def begin(
         fill(record)
         record.save(state)
     except BaseException:
-        shutil.rmtree(record.folder, ignore_errors=True)
+        shutil.rmtree(record.folder, ignore_errors=True)  # what went wrong is told; the next one removes the rest
         raise
     durable.sync_directory(record.folder.parent)
     return record

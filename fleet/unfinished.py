@@ -70,17 +70,13 @@ def _some(found: Sequence[str]) -> str:
     return ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
 
 
-def has_failed(state: RolloutState) -> bool:
-    return any(wave.status == "fail" for wave in state.waves)
-
-
 def owed(begun: Record, state: RolloutState) -> dict[str, Json]:
     """Who would have gone back had it not been killed, as pending.of says it."""
     return {
         name: {"rollout": begun.id, "left": device.release, "to": device.was}
         for name, device in state.devices.items()
         if device.touched and device.was and device.outcome not in ("back", "pending")
-        if has_failed(state) or device.outcome == "failed"
+        if state.has_failed or device.outcome == "failed"
     }
 
 
@@ -95,12 +91,12 @@ def take(fleet: str, rollout: str, root: Path) -> Record:
 def give_up(begun: Record, why: str, status: record.Status = "given up") -> None:
     """End it, `failed` where a wave had failed. The caller holds the lock."""
     state = begun.load()
-    status = "failed" if has_failed(state) else status
+    status = "failed" if state.has_failed else status
     for name, told in owed(begun, state).items():
         reason = f"{state.devices[name].reason or 'the rollout failed'}; not back at {told['to']}: it was killed"
         state = state.with_device(name, outcome="pending", reason=reason)
     trail.append(begun, "give up", result=status, detail=why)
-    reason = "; ".join(filter(None, (state.reason if has_failed(state) else "", f"given up: {why}")))
+    reason = "; ".join(filter(None, (state.reason if state.has_failed else "", f"given up: {why}")))
     state = replace(state, status=status, reason=reason, ended=record.now())
     begun.save(state)
     report.write(begun, state)

@@ -95,7 +95,7 @@ def _bake(options: argparse.Namespace) -> Json:
     asked = {name: told["status"] for name, told in _answers(said["asked"]).items()}
     # The machine's monotonic clock, which the next step, another process, reads too.
     found = bake.watch(_course(options), outcomes, asked, said["looked"], time.monotonic())
-    time.sleep(found["wait_s"])
+    time.sleep(found["wait_s"])  # the bake itself: that a release stays well is announced by nothing
     return found
 
 

@@ -95,7 +95,7 @@ class LightDevice(Device):
                 pass
             if time.monotonic() > deadline or self._nspawn is None or self._nspawn.poll() is not None:
                 raise self._failed("sshd does not answer")
-            time.sleep(0.01)
+            time.sleep(0.01)  # between two questions
 
     def exec(
         self, *command: str, check: bool = True, stdin: bytes = b"", timeout_s: float = 60.0
@@ -144,7 +144,7 @@ class LightLab(Lab):
     """`with LightLab(50, layer=agents.layer(), plugged=False) as lab:`"""
 
     kind = LightDevice
-    devices: list[LightDevice]  # type: ignore[assignment]
+    devices: list[LightDevice]  # type: ignore[assignment]  # of `kind`, which Lab makes them of
 
     def plug(self, devices: Iterable[LightDevice], at_once: int = 4) -> None:
         """Starts them, so many at a time."""
