@@ -70,7 +70,7 @@ test-crash: $(READY)  ## kill the agent at every fault point, and cut the power 
 	@$(RUN) python -m pytest --numprocesses 2 tests/crash
 
 .PHONY: test-fleet
-test-fleet: $(READY)  ## every fault of a rollout, on booted devices (as root; 20 minutes; docs/fleet/faults.md)
+test-fleet: $(READY)  ## every fault of a rollout, on booted devices (as root; an hour; docs/fleet/faults.md)
 	@$(RUN) python -m pytest -m "fleet or slow" tests/fleet_faults
 
 .PHONY: lint
