@@ -57,6 +57,15 @@ def command(commands: Commands, name: str, summary: str, more: str = "") -> argp
     return added
 
 
+def fleet_name(text: str) -> str:
+    """An argument that becomes a folder's name, as an inventory may say it."""
+    from fleet.inventory import NAME  # what a rollout's other steps need not import
+
+    if not NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a fleet's name: letters, digits, '.', '_' and '-'")
+    return text
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code. Only a defect ends in a traceback."""
     given = sys.argv[1:] if arguments is None else arguments

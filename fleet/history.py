@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet import audit, record, trail
-from fleet.cli import Commands, command
+from fleet.cli import Commands, command, fleet_name
 from fleet.errors import NoReleaseError
 from fleet.rollout import RUNS
 
@@ -16,7 +16,7 @@ from fleet.rollout import RUNS
 def add_commands(commands: Commands) -> None:
     to = command(commands, "audit", "who changed what on which device, when, with what result; as CSV")
     _common(to)
-    to.add_argument("--fleet", required=True, metavar="NAME", help="as the inventory names it")
+    to.add_argument("--fleet", type=fleet_name, required=True, metavar="NAME", help="as the inventory names it")
     to.add_argument("--device", metavar="NAME", help="only this one")
     to.add_argument("--since", type=_time, metavar="TIME", help="ISO 8601 with a zone, such as 2026-01-01T00:00:00Z")
     to.add_argument("--until", type=_time, metavar="TIME", help="before this")
@@ -46,9 +46,8 @@ def lines(options: argparse.Namespace) -> dict[str, Any]:
     if not folder.is_dir():
         there = sorted(path.name for path in options.rollouts.glob("[!.]*") if path.is_dir())
         raise NoReleaseError(str(folder), "no rollouts", f"a fleet that has some: {', '.join(there) or 'none'}", "")
-    found = [*trail.read(record.rollouts(options.fleet, options.rollouts)), *trail.of(folder / audit.FILE)]
-    chosen = trail.select(found, options.device, options.since, options.until)
-    return {"fleet": options.fleet, "lines": sorted(chosen, key=lambda line: line["time"] or "")}
+    found = trail.read(record.rollouts(options.fleet, options.rollouts), folder / audit.FILE)
+    return {"fleet": options.fleet, "lines": list(trail.select(found, options.device, options.since, options.until))}
 
 
 def logs(options: argparse.Namespace) -> dict[str, Any]:

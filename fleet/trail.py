@@ -1,6 +1,7 @@
 """The audit trail of rollouts: who changed what on which device, when, with what result. Read as CSV by `fleet audit`.
 
-Each line of a rollout's audit.jsonl has the fields below and is never changed (fleet/audit.py).
+Each line of a rollout's audit.jsonl has the fields below and is never changed (fleet/audit.py). One that somebody did
+change, or that a power cut left, is shown as what it is, whatever is asked for: it may be of any device, of any time.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
+import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +20,10 @@ from fleet import audit
 from fleet.record import Record
 
 FIELDS = ("time", "fleet", "rollout", "by", "commit", "action", "device", "release", "result", "seconds", "detail")
+ALWAYS = ("time", "by", "action")
+CUT, STRANGE = "cut short", "not readable"
+TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")  # as audit.now writes it
+SHOWN = 200  # characters of a line that cannot be read
 
 
 def append(
@@ -44,19 +51,60 @@ def append(
     )
 
 
-def read(records: Iterable[Record]) -> Iterator[dict[str, Any]]:
-    """Every line of these rollouts; one that was cut says so in its detail."""
-    for each in records:
-        yield from of(each.folder / audit.FILE, each.id)
+def read(records: Iterable[Record], *more: Path) -> list[dict[str, Any]]:
+    """Every line of these rollouts, and of the files `more`, by time.
+
+    A line that has none stands where it stood: after the one before it in its file.
+    """
+    placed = []
+    for lines in [*(of(each.folder / audit.FILE, each.id) for each in records), *map(of, more)]:
+        known = list(lines)
+        at = next((line["time"] for line in known if line["time"]), "")
+        for line in known:
+            at = line["time"] or at
+            placed.append((at, line))
+    return [line for _, line in sorted(placed, key=lambda each: each[0])]
 
 
 def of(path: Path, rollout: str | None = None) -> Iterator[dict[str, Any]]:
-    """Every line of one file, which need not be there."""
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+    """Every line of one file, which need not be there.
+
+    Of one that is cut or that is not what `append` writes, `result` says so and `detail` has its text.
+    """
+    # NOTE: splitlines would also break a line at characters that JSON allows in a text.
+    texts = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else [""]
+    for text in texts if texts[-1] else texts[:-1]:
         try:
-            yield {**dict.fromkeys(FIELDS), **json.loads(text)}
-        except (ValueError, TypeError):
-            yield {**dict.fromkeys(FIELDS), "rollout": rollout, "result": "cut short", "detail": text[:200]}
+            found = json.loads(text)
+            wrong = "" if _is_line(found) else STRANGE
+        except (ValueError, RecursionError):
+            found, wrong = None, CUT
+        if wrong:
+            found = {"rollout": rollout, "result": wrong, "detail": text[:SHOWN]}
+        yield {name: found.get(name) for name in FIELDS}
+
+
+def _is_line(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    texts = {name: value.get(name) for name in FIELDS if name != "seconds"}
+    seconds = value.get("seconds")
+    return (
+        all(isinstance(text, str) or (text is None and name not in ALWAYS) for name, text in texts.items())
+        and (seconds is None or type(seconds) is int or (type(seconds) is float and math.isfinite(seconds)))
+        and _is_time(value["time"])
+    )
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return bool(TIME.fullmatch(text) and _time(text))
+    except ValueError:
+        return False
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 def select(
@@ -65,17 +113,22 @@ def select(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Lines about a device, from `since` on and before `until`."""
+    """Lines about a device, from `since` on and before `until`; and every one that cannot be read."""
     for line in lines:
-        at = datetime.fromisoformat(line["time"].replace("Z", "+00:00")) if line["time"] else None
-        if device is not None and line["device"] != device:
+        if line["time"] is None:
+            yield line
             continue
-        if at is None or ((since is None or at >= since) and (until is None or at < until)):
+        at = _time(line["time"])
+        about = device is None or line["device"] == device
+        if about and (since is None or at >= since) and (until is None or at < until):
             yield line
 
 
 def as_csv(lines: Iterable[dict[str, Any]]) -> str:
-    """RFC 4180, with a header. A text that a spreadsheet would take for a formula is quoted with an apostrophe."""
+    """RFC 4180, with a header. Neither a spreadsheet nor a terminal obeys what devices and people said.
+
+    A text that a spreadsheet would take for a formula has an apostrophe before it; what a terminal would obey is '?'.
+    """
     stream = io.StringIO()
     writer = csv.DictWriter(stream, FIELDS, extrasaction="ignore")
     writer.writeheader()
@@ -85,4 +138,12 @@ def as_csv(lines: Iterable[dict[str, Any]]) -> str:
 
 
 def _harmless(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" else value
+    if not isinstance(value, str):
+        return value
+    text = plain(value)
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t") else text
+
+
+def plain(text: str) -> str:
+    """`text` without what a terminal would obey; lines and tabs stay."""
+    return "".join(each if each.isprintable() or each in "\n\t" else "?" for each in text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from fleet import audit, back, cli, record, trail
 from fleet.record import Record, RolloutState
+from tests.publishing import SCHEMA
 
 
 @pytest.fixture
@@ -40,6 +42,61 @@ def test_a_line_that_was_cut_costs_no_other(made: Record) -> None:
     assert [line["result"] for line in trail.read([made])] == ["running", "cut short", "passed"]
 
 
+@pytest.mark.parametrize(
+    ("written", "result"),
+    [
+        ('{"time": "2026-01-0', "cut short"),
+        ("\0\0\0", "cut short"),
+        ("", "cut short"),
+        ("[" * 10**5, "cut short"),
+        ("[1, 2]", "not readable"),
+        ("null", "not readable"),
+        ('{"time": 5, "by": "ann", "action": "deploy"}', "not readable"),
+        ('{"time": null, "by": "ann", "action": "deploy"}', "not readable"),
+        ('{"time": "yesterday", "by": "ann", "action": "deploy"}', "not readable"),
+        ('{"time": "2026-01-01T00:00:00", "by": "ann", "action": "deploy"}', "not readable"),
+        ('{"time": "2026-13-01T00:00:00Z", "by": "ann", "action": "deploy"}', "not readable"),
+        ('{"time": "2026-01-01T00:00:0\uff15Z", "by": "ann", "action": "deploy"}', "not readable"),
+        ('{"time": "2026-01-01T00:00:00Z", "action": "deploy"}', "not readable"),
+        ('{"time": "2026-01-01T00:00:00Z", "by": "ann", "action": "deploy", "seconds": NaN}', "not readable"),
+        ('{"time": "2026-01-01T00:00:00Z", "by": "ann", "action": "deploy", "device": {}}', "not readable"),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_shown_where_it_stood_whatever_is_asked_for(
+    made: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str], written: str, result: str
+) -> None:
+    trail.append(made, "begin", result="running")
+    with (made.folder / audit.FILE).open("a", encoding="utf-8") as stream:
+        stream.write(written + "\n")
+    trail.append(made, "deploy", device="a", result="ok")
+    audit.append(tmp_path / "farm" / audit.FILE, "rollback", device="b", result="back")
+    known = ["audit", "--fleet", "farm", "--rollouts", str(tmp_path)]
+
+    for asked, shown in [
+        ((), ["running", result, "ok", "back"]),
+        (("--device", "a"), [result, "ok"]),
+        (("--since", "2020-01-01T00:00:00Z"), ["running", result, "ok", "back"]),
+        (("--until", "2020-01-01T00:00:00Z"), [result]),
+    ]:
+        assert cli.main([*known, *asked]) == 0
+        rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+        assert [row["result"] for row in rows] == shown
+        assert cli.main(["--json", *known, *asked]) == 0
+        told = json.loads(capsys.readouterr().out)
+        SCHEMA.validate(told)
+        assert [line["detail"] for line in told["lines"] if line["result"] == result] == [written[: trail.SHOWN]]
+
+
+def test_one_at_the_beginning_stays_there(made: Record) -> None:
+    (made.folder / audit.FILE).write_text('{"time"\n')
+    trail.append(made, "begin", result="running")
+
+    assert [(line["result"], line["rollout"]) for line in trail.read([made])] == [
+        ("cut short", made.id),
+        ("running", made.id),
+    ]
+
+
 def test_a_device_and_a_time_select(made: Record) -> None:
     for device in ("a", "b"):
         trail.append(made, "deploy", device=device, result="ok")
@@ -58,6 +115,27 @@ def test_a_spreadsheet_runs_nothing_of_it(made: Record) -> None:
 
     assert rows[0]["detail"] == '\'=HYPERLINK("http://192.0.2.1")\nsecond, "line"'
     assert list(rows[0]) == list(trail.FIELDS)
+
+
+def test_a_terminal_obeys_nothing_of_it(made: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trail.append(made, "deploy", device="a", result="failed", detail="\x1b]0;owned\x07 \x9b2J \u202e \ud800")
+
+    assert cli.main(["audit", "--fleet", "farm", "--rollouts", str(tmp_path)]) == 0
+
+    assert "?]0;owned? ?2J ? ?" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["../../../etc", "..", ".runs", "a/b", "/etc", ""])
+@pytest.mark.parametrize("command", [["audit"], ["wave", "recall"], ["wave", "recalled"], ["wave", "metadata"]])
+def test_a_fleets_name_is_no_path(
+    command: list[str], name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        cli.main([*command, "--fleet", name, "--rollouts", str(tmp_path / "rollouts")])
+
+    assert refused.value.code == 2
+    assert f"argument --fleet: found {name!r}, expected a fleet's name" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_gives_a_devices_history(made: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
