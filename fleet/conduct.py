@@ -101,7 +101,10 @@ class Course:
             return self.state.reason
         if wave.approve and not wave.approved_by:
             if not approved_by:
-                return f"wave {wave.name} waits for approval: --approve {wave.name}, -e rollout_approve={wave.name}"
+                why = f" ({wave.why})" if wave.why else ""
+                return (
+                    f"wave {wave.name} waits for approval{why}: --approve {wave.name}, -e rollout_approve={wave.name}"
+                )
             allowed = self.rules.approvers
             if allowed and approved_by not in allowed:
                 return f"wave {wave.name} waits: {approved_by} is not one of rollout.approvers: {', '.join(allowed)}"
@@ -261,6 +264,8 @@ class Course:
         self.save(state)
         self.say("close", state.status, detail=state.reason)
         report.write(self.record, state)
+        if state.ended:
+            (self.record.folder / record.PUSH).unlink(missing_ok=True)
         return {
             "id": self.record.id,
             "status": state.status,

@@ -11,10 +11,11 @@ Exit codes of `fleet` (2 is argparse's own: the command line is wrong):
      7  another operation holds the lock
      8  a store, a host or a server cannot be reached
      9  no space, or the disk failed
-    10  the rollout failed, and what it touched went back
+    10  the rollout failed, and what it touched went back; or a device could not be called back
     11  the rollout is paused: the verdict is inconclusive, or a person has to decide
     12  a configuration, an inventory or a repository is wrong
     13  a private key is missing, or its passphrase is wrong
+    14  Ansible ended before it had said how it ended: its log tells why
    130  interrupted
 """
 
@@ -93,6 +94,12 @@ class KeysError(FleetError):
     """A private key is missing, or cannot be read."""
 
     exit_code = 13
+
+
+class PlaybookError(FleetError):
+    """Ansible ended before the playbook had come to a decision of its own."""
+
+    exit_code = 14
 
 
 class InventoryError(ConfigurationError):

@@ -26,7 +26,6 @@ class Found:
         self.unreachable: list[str] = []
         self.unfit: dict[str, str] = {}
         self.current: list[str] = []
-        devices = []
         for name, told in planned["devices"].items():
             answer = answers.get(name, {"status": None, "reason": "it was not asked"})
             status, offer = answer["status"], planned["releases"][told["release"]]
@@ -36,11 +35,16 @@ class Found:
                 self.unfit[name] = f"has to go back to {planned['pending'][name]['to']} first: {still[name]}"
             elif fitness.runs(status, told["release"], offer):
                 self.current.append(name)
-                continue
             elif why := fitness.reasons(status, told["release"], offer, asked, now, self.rules.clock_skew_s):
                 self.unfit[name] = "; ".join(why)
-            devices.append(Device(name, "", told["type"], told["wave"], told["release"], tuple(told["groups"]), {}))
-        self.all_waves = plans.waves(devices, self.rules, planned["size"])
+        # Those that a limit leaves out are not asked, and keep their places in the waves.
+        declared = [
+            Device(name, "", told["type"], told["wave"], told["release"], tuple(told["groups"]), {})
+            for name, told in {**planned["devices"], **planned["others"]}.items()
+        ]
+        declared.sort(key=lambda device: (device.wave, device.name))
+        only, proven = planned["devices"], planned["proven"]
+        self.all_waves = plans.of_some(declared, self.rules, planned["size"], only, self.current, proven)
         out = {*self.unreachable, *self.unfit}
         self.waves = [
             replace(wave, devices=tuple(name for name in wave.devices if name not in out)) for wave in self.all_waves
@@ -78,7 +82,7 @@ class Found:
             spent: record.Spent = "unreachable" if name in self.unreachable else ""
             release, was = told["release"], self.was(name)
             devices[name] = DeviceState(wave_of.get(name, ""), release, was, outcome, reason, spent=spent)
-        waves = tuple(WaveState(wave.name, wave.devices, wave.approve) for wave in self.waves)
+        waves = tuple(WaveState(wave.name, wave.devices, wave.approve, why=wave.why) for wave in self.waves)
         window = self.planned["outside_window"]
         return RolloutState("running", record.owner(), waves, devices, outside_window=window)
 
@@ -100,7 +104,7 @@ class Found:
     def table(self) -> list[str]:
         rows = list(self.rows)
         for wave in self.waves:
-            asks = ", asks for approval" if wave.approve else ""
+            asks = f", asks for approval{': ' * bool(wave.why)}{wave.why}" if wave.approve else ""
             rows.append(f"wave {wave.name}: {len(wave.devices)} device(s){asks}")
             for name in wave.devices[:20]:
                 rows.append(f"  {name}: {self.was(name) or 'nothing'} -> {self.planned['devices'][name]['release']}")
@@ -108,4 +112,7 @@ class Found:
                 rows.append(f"  and {len(wave.devices) - 20} more")
         rows += [f"cannot: {name}: {why}" for name, why in self.unfit.items()]
         rows += [f"no answer: {name}: {self.answers.get(name, {}).get('reason', '')}" for name in self.unreachable]
-        return [*rows, f"runs it already: {len(self.current)} device(s)"]
+        budget, size = self.rules.budget, self.planned["size"]
+        failed, gone = rules.of_fleet(budget.failed, size), rules.of_fleet(budget.unreachable, size)
+        rows.append(f"runs it already: {len(self.current)} device(s)")
+        return [*rows, f"budget: of {size} devices {failed} may fail, {gone} be out of reach"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from fleet.errors import InventoryError
@@ -13,11 +13,12 @@ from fleet.rules import Rules, Wave
 
 @dataclass(frozen=True)
 class PlannedWave:
-    """`devices`: names, in the order in which they are told."""
+    """`devices`: names, in the order in which they are told. `why` it asks for approval, where no rule does."""
 
     name: str
     devices: tuple[str, ...]
     approve: bool
+    why: str = ""
 
 
 def waves(devices: Sequence[Device], rules: Rules, fleet_size: int) -> list[PlannedWave]:
@@ -46,6 +47,39 @@ def waves(devices: Sequence[Device], rules: Rules, fleet_size: int) -> list[Plan
     return planned
 
 
+def of_some(
+    devices: Sequence[Device],
+    rules: Rules,
+    fleet_size: int,
+    only: Collection[str],
+    current: Collection[str] = (),
+    proven: Collection[str] = (),
+) -> list[PlannedWave]:
+    """The waves of `waves`, of which only those of `only` change: a limit makes nobody a canary.
+
+    `devices`: all that declare a release; `current`: those that run it already. `proven`: releases that a wave of an
+    earlier rollout passed with. A wave that is not the fleet's first asks for approval where it is the first with a
+    release.
+    """
+    first = rules.waves[0].name if rules.waves else _numbered(min(devices, key=lambda each: each.wave))
+    release_of = {device.name: device.release for device in devices}
+    planned, tried = [], set(proven)
+    for wave in waves([device for device in devices if device.name not in current], rules, fleet_size):
+        changing = tuple(name for name in wave.devices if name in only)
+        releases = {str(release_of[name]) for name in changing}
+        if untried := sorted(releases - tried) if wave.name != first else []:
+            wave = replace(wave, approve=True, why=f"no canary has run {', '.join(untried)}")
+        if changing:
+            planned.append(replace(wave, devices=changing))
+            tried |= releases
+    return planned
+
+
+def names(devices: Sequence[Device], rules: Rules) -> list[str]:
+    """Of the fleet's waves."""
+    return [wave.name for wave in rules.waves or ()] or sorted({_numbered(device) for device in devices})
+
+
 def check(devices: Sequence[Device], rules: Rules, where: str) -> None:
     """Whether what the rules name is there. `devices`: the whole fleet. Raises InventoryError.
 
@@ -66,10 +100,13 @@ def check(devices: Sequence[Device], rules: Rules, where: str) -> None:
                     f"one of: {', '.join(sorted(known))}",
                     "mend the name, or take the wave out",
                 )
-    names = [wave.name for wave in rules.waves or ()] or sorted({_numbered(device) for device in devices})
-    if unknown := [name for name in rules.approve if name not in names]:
+    known_waves = names(devices, rules)
+    if unknown := [name for name in rules.approve if name not in known_waves]:
         raise InventoryError(
-            f"{where}.approve", f"{', '.join(unknown)}, which is no wave", f"of: {', '.join(names)}", "mend the name"
+            f"{where}.approve",
+            f"{', '.join(unknown)}, which is no wave",
+            f"one of: {', '.join(known_waves)}",
+            "mend the name",
         )
 
 

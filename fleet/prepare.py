@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -15,7 +16,7 @@ from edge_agent.errors import AgentError
 
 from fleet import audit, errors, inventory, pending, push, record, rules, trail, unfinished
 from fleet import plan as plans
-from fleet.errors import FleetError, InventoryError, PausedError, RolloutError, StorageError
+from fleet.errors import ConfigurationError, FleetError, InventoryError, PausedError, RolloutError, StorageError
 from fleet.found import Found
 from fleet.inventory import Device, Fleet
 from fleet.record import Record
@@ -23,7 +24,6 @@ from fleet.repository import Repository
 from fleet.rules import Rules
 
 Json = dict[str, Any]
-PUSH = "push.tar"
 
 
 def plan(
@@ -33,11 +33,13 @@ def plan(
     only: Sequence[str] | None = None,
     outside_window: bool = False,
     again: bool = False,
+    approve: Collection[str] = (),
 ) -> Json:
     """What the inventory declares, checked against the repository and against what this fleet does at the moment.
 
-    `only`: no other devices change. What may not be rolled out is `refused` in the plan where devices have to go back
-    first, else raised: InventoryError, TrustError, NoReleaseError, PausedError, RolloutError. Raises BusyError.
+    `only`: no other devices change. `approve`: waves that somebody names as approved. What may not be rolled out is
+    `refused` in the plan where devices have to go back first, else raised: InventoryError, TrustError, NoReleaseError,
+    PausedError, RolloutError. Raises BusyError.
     """
     fleet = inventory.load(path)
     names = [device.name for device in fleet.devices if only is None or device.name in only]
@@ -61,7 +63,9 @@ def plan(
     }
     refused = None
     try:
-        declared = _declared(fleet, repository, names, outside_window)
+        unknown = set(approve) - {wave.name for wave in state.waves} if state else set(approve)
+        declared = _declared(fleet, repository, names, outside_window, unknown)
+        declared["proven"] = _proven(fleet.name, declared["releases"], root)
         if not again and not waits and not owed:  # else after those have gone back
             _refuse_failed(fleet.name, declared["releases"], root)
     except (AgentError, OSError) as error:
@@ -70,7 +74,7 @@ def plan(
             raise
         refused = _told_error(error)
         changed = (changed or str(refused["found"])) if owed else ""
-        declared = {"repository": "", "rules": {}, "devices": {}, "releases": {}}
+        declared = {"repository": "", "rules": {}, "devices": {}, "others": {}, "releases": {}, "proven": []}
     going_back = {name: told for name, told in owed.items() if changed and name in names}
     return {
         **planned,
@@ -84,18 +88,30 @@ def plan(
 
 
 def _declared(
-    fleet: Fleet, repository: AbstractContextManager[Repository], names: Collection[str], outside_window: bool
+    fleet: Fleet,
+    repository: AbstractContextManager[Repository],
+    names: Collection[str],
+    outside_window: bool,
+    approve: Collection[str],
 ) -> Json:
     """The part of a plan that needs the rules, and the repository."""
     path = fleet.path
-    declared = [device for device in fleet.devices if device.release and device.name in names]
+    of_fleet = [device for device in fleet.devices if device.release]
+    declared = [device for device in of_fleet if device.name in names]
     if not declared:
         raise InventoryError(
             str(path), "no device declares a release", "release: NAME@VERSION for a group", "see docs/fleet/rollouts.md"
         )
     known = rules_of(fleet.devices, path)
     plans.check(fleet.devices, known, f"{path}: rollout")
-    plans.waves(declared, known, len(fleet.devices))  # who would be in no wave is told before anything else
+    plans.waves(of_fleet, known, len(fleet.devices))  # who would be in no wave is told before anything else
+    if unknown := sorted(set(approve) - set(waves := plans.names(fleet.devices, known))):
+        raise InventoryError(
+            "--approve",
+            f"{', '.join(unknown)}, which is no wave of {path}",
+            f"one of: {', '.join(waves)}",
+            "mend the name",
+        )
     if known.window and not outside_window and not known.window.is_open(datetime.now(UTC)):
         raise PausedError(
             f"{path}: rollout.window",
@@ -108,12 +124,30 @@ def _declared(
         return {
             "repository": str(there.folder),
             "rules": known.model_dump(by_alias=True),
-            "devices": {
-                each.name: {"release": each.release, "type": each.type, "wave": each.wave, "groups": each.groups}
-                for each in declared
-            },
+            "devices": {each.name: _told_device(each) for each in declared},
+            "others": {each.name: _told_device(each) for each in of_fleet if each not in declared},
             "releases": {name: push.offer(there, name) for name in sorted({str(each.release) for each in declared})},
         }
+
+
+def _told_device(device: Device) -> Json:
+    return {"release": device.release, "type": device.type, "wave": device.wave, "groups": device.groups}
+
+
+def _proven(fleet: str, releases: Collection[str], root: Path) -> list[str]:
+    """Those of `releases` that a wave of an earlier rollout passed with."""
+    left = set(releases)
+    for made in reversed(record.rollouts(fleet, root)):
+        with contextlib.suppress(OSError, ConfigurationError):  # who cannot be read proves nothing
+            text = (made.folder / "state.json").read_text(encoding="utf-8")
+            state = made.load() if any(f'"{name}"' in text for name in left) else None
+            for wave in state.waves if state else ():
+                left -= (
+                    {state.devices[name].release for name in wave.devices} if wave.status == "pass" and state else set()
+                )
+        if not left:
+            break
+    return sorted(set(releases) - left)
 
 
 def _told_error(error: AgentError | OSError) -> Json:
@@ -231,7 +265,7 @@ def _bring(begun: Record, changing: Sequence[str]) -> None:
 
     repository = Repository(Path(begun.plan["repository"]), Keys(default_folder()))
     wanted = {begun.plan["devices"][name]["release"] for name in changing}
-    push.pack(repository, wanted, begun.folder / PUSH)
+    push.pack(repository, wanted, begun.folder / record.PUSH)
 
 
 def _told(begun: Record) -> Json:
@@ -245,7 +279,7 @@ def _told(begun: Record) -> Json:
         "order": [name for wave in left for name in wave.devices],
         "serial": [len(wave.devices) for wave in left] or [1],
         "touched": [name for name, device in state.devices.items() if device.touched],
-        "push": str(begun.folder / PUSH),
+        "push": str(begun.folder / record.PUSH),
     }
 
 

@@ -54,6 +54,8 @@ def offer(repository: Repository, release: str) -> dict[str, Any]:
     if target is None:
         raise NoReleaseError(release, "not published", "a release that is", "fleet publish, or fleet release list")
     file = repository.file_of(target)
+    if repository.fetch and not file.is_file():
+        repository.fetch(file)
     try:
         manifest = json.loads(archive.inspect(file, MANIFEST).wanted)
     except FileNotFoundError:
@@ -89,7 +91,7 @@ def pack(repository: Repository, wanted: Iterable[str], file: Path) -> None:
         archives.append(repository.file_of(releases.released(repository, name)[version]))
     durable.make_directory(file.parent)
     partial = file.with_name(f".{file.name}.partial")
-    with tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as tar:
+    with durable.named(file), tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as tar:
         for path in [*archives, *(repository.metadata / each for each in roots + names if _there(repository, each))]:
             _add(tar, f"{FOLDER}/{path.relative_to(repository.folder).as_posix()}", path)
     durable.sync_file(partial)

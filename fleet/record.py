@@ -38,6 +38,7 @@ SCHEMA_VERSION = 1
 ROLLOUTS = Path("rollouts")
 LOCK_S = 30.0
 BEFORE = "reports/before.json"  # what devices said before the first of them changed
+PUSH = "push.tar"  # what devices are brought: packed when it begins or goes on, removed when it has ended
 STAMP = "%Y%m%dT%H%M%SZ"
 ID = re.compile(r"\d{8}T\d{6}Z")
 
@@ -99,7 +100,9 @@ class DeviceState:
 
 @dataclass(frozen=True)
 class WaveState:
-    """`lost`: {"reason", "devices": name -> why} where it failed while it was watched."""
+    """`why` it asks for approval, where no rule does. `lost`: {"reason", "devices": name -> why} where it failed while
+    it was watched.
+    """
 
     name: str
     devices: tuple[str, ...]
@@ -109,6 +112,7 @@ class WaveState:
     opened: str | None = None
     verdict: dict[str, Any] | None = None
     lost: dict[str, Any] | None = None
+    why: str = ""
 
 
 @dataclass(frozen=True)

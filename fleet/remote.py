@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet import inventory, jobs
-from fleet.errors import FleetError, InventoryError, RolloutError
+from fleet.errors import FleetError, InventoryError, PlaybookError
 from fleet.jobs import HERE, Job, LostError
 from fleet.live import Live
 from fleet.workers import Crew, Worker, crew
@@ -143,7 +143,7 @@ class Remote:
                     process.kill()
         self.live.decided(stdout)
         if process.returncode and not self.live.stopped and not self.live.refusal:
-            raise RolloutError(f"fleet wave {step}", stderr.strip()[-400:], "an answer", "")
+            raise PlaybookError(f"fleet wave {step}", stderr.strip()[-400:], "an answer", "")
         if process.returncode or self.live.stopped:
             raise EndedError
         return dict(json.loads(stdout))
@@ -235,7 +235,7 @@ class Remote:
                     self.live.say(f"worker {worker.name}: ~/{jobs.AWAY}/{self.away}-{worker.name} stays there: {wrong}")
 
     def broken(self) -> FleetError:
-        return self.live.broken() or RolloutError("fleet rollout", "it ended early", "its end", f"see {self.folder}")
+        return self.live.broken() or PlaybookError("fleet rollout", "it ended early", "its end", f"see {self.folder}")
 
 
 def limited(path: Path, limit: str) -> list[str]:

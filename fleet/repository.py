@@ -35,6 +35,8 @@ DEVELOPMENT, WITHDRAWN = "x-development", "x-withdrawn"
 CHUNK = 1 << 20
 # Called with every file that was written, in the order in which clients may see them, and with a progress or none.
 Mirror = Callable[[Path, "Progress | None"], None]
+# Brings the file of a target that is not here.
+Fetch = Callable[[Path], None]
 Progress = Callable[[int, int], None]
 T = TypeVar("T", bound=Signed)
 
@@ -59,14 +61,19 @@ def exists(folder: Path) -> bool:
 class Repository:
     """The repository in `folder` as its timestamp says that it is now. The caller holds the lock to change it.
 
-    `days`: how long what is signed now is good for, by role. `mirror`: see above.
+    `days`: how long what is signed now is good for, by role. `mirror`, `fetch`: see above.
     Raises ConfigurationError, TrustError, KeysError, OSError.
     """
 
     def __init__(
-        self, folder: Path, keys: Keys, days: Mapping[str, float] = DAYS, mirror: Mirror | None = None
+        self,
+        folder: Path,
+        keys: Keys,
+        days: Mapping[str, float] = DAYS,
+        mirror: Mirror | None = None,
+        fetch: Fetch | None = None,
     ) -> None:
-        self.folder, self.keys, self.days, self.mirror = folder, keys, {**DAYS, **days}, mirror
+        self.folder, self.keys, self.days, self.mirror, self.fetch = folder, keys, {**DAYS, **days}, mirror, fetch
         self.metadata, self.targets_folder = folder / "metadata", folder / "targets"
         if not exists(folder):
             raise ConfigurationError(
@@ -88,7 +95,7 @@ class Repository:
     ) -> Repository:
         """New keys, first versions. The root is written last: without it there is no repository yet."""
         made = cls.__new__(cls)
-        made.folder, made.keys, made.days, made.mirror = folder, keys, {**DAYS, **days}, mirror
+        made.folder, made.keys, made.days, made.mirror, made.fetch = folder, keys, {**DAYS, **days}, mirror, None
         made.metadata, made.targets_folder = folder / "metadata", folder / "targets"
         durable.make_directory(made.metadata)
         durable.make_directory(made.targets_folder)

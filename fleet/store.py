@@ -19,8 +19,8 @@ from typing import Any
 
 import fsspec
 
-from fleet.errors import BusyError, ConfigurationError, SourceError
-from fleet.repository import Mirror, Progress, locked
+from fleet.errors import BusyError, ConfigurationError, SourceError, TrustError
+from fleet.repository import Fetch, Mirror, Progress, locked
 
 CACHE = "~/.cache/edge-ai-workflow/releases"
 TIMESTAMP = "metadata/timestamp.json"
@@ -28,14 +28,20 @@ TIMESTAMP = "metadata/timestamp.json"
 
 @dataclass(frozen=True)
 class Place:
-    """The local folder that is worked on, and what brings its files to where they belong."""
+    """The local folder that is worked on, what brings its files to where they belong, and archives from there."""
 
     folder: Path
     mirror: Mirror | None = None
+    fetch: Fetch | None = None
 
 
 def is_url(where: str) -> bool:
     return "://" in where
+
+
+def located(where: str) -> str:
+    """The same place, for a process that works in another folder."""
+    return where if is_url(where) else str(Path(where).resolve())
 
 
 @contextlib.contextmanager
@@ -56,7 +62,7 @@ def opened(where: str, write: bool) -> Iterator[Place]:
     with locked(folder / name):
         store = _Store(where, folder / name)
         store.fetch()
-        yield Place(folder / name, store.put if write else None)
+        yield Place(folder / name, store.put if write else None, store.get)
 
 
 class _Store:
@@ -83,6 +89,21 @@ class _Store:
         self._try(get)
         timestamp = local / "timestamp.json"
         self.started_from = timestamp.read_bytes() if timestamp.is_file() else None
+
+    def get(self, file: Path) -> None:
+        """A target, whose name begins with its sha256. Raises SourceError, TrustError."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f".{file.name}.partial")
+        remote = f"{self.base}/{file.relative_to(self.folder).as_posix()}"
+        self._try(lambda: self.files.get_file(remote, str(partial)))
+        with partial.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        if found != file.name.partition(".")[0]:
+            partial.unlink()
+            raise TrustError(
+                f"{self.url}: {remote}", f"sha256 {found}", "that of its name", "publish the release again"
+            )
+        partial.replace(file)
 
     def put(self, file: Path, progress: Progress | None) -> None:
         name = file.relative_to(self.folder).as_posix()

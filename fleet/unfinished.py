@@ -100,3 +100,4 @@ def give_up(begun: Record, why: str, status: record.Status = "given up") -> None
     state = replace(state, status=status, reason=reason, ended=record.now())
     begun.save(state)
     report.write(begun, state)
+    (begun.folder / record.PUSH).unlink(missing_ok=True)

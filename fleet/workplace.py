@@ -73,7 +73,7 @@ class Workplace:
                 raise ConfigurationError(
                     self.where, "no repository of releases", "metadata/1.root.json", "make one: fleet keys init"
                 )
-            yield Repository(place.folder, self.keys, self.days, place.mirror)
+            yield Repository(place.folder, self.keys, self.days, place.mirror, place.fetch)
 
     def init(self, development: bool, policy: Policy | None) -> tuple[Repository, bool]:
         """The repository and its keys, and whether they are new."""

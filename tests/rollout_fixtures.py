@@ -62,6 +62,8 @@ def plan(**rules: Any) -> Json:
         "outside_window": False,
         "size": 4,
         "devices": {name: {"release": NEW, "type": "pi", "wave": 0, "groups": []} for name in "abcd"},
+        "others": {},
+        "proven": [],
         "releases": {NEW: {"length": 10, "unpacked": 20, "targets": {"onnx-fp32": DIGEST}, "requirements": {}}},
         "resumes": None,
         "pending": {},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -192,3 +193,18 @@ def test_what_the_rules_name_has_to_be_there(given: dict[str, Any], where: str, 
 )
 def test_what_is_there_may_be_named(given: dict[str, Any]) -> None:
     plan.check([device("a", groups=("canaries",)), device("b", wave=1)], rules.of(given, "x"), "rollout")
+
+
+def test_a_release_that_no_canary_has_run_asks_for_approval() -> None:
+    fleet = [device("a"), device("b", wave=1), device("c", wave=1)]
+    everybody = {each.name for each in fleet}
+
+    def asked(only: set[str], current: Sequence[str] = (), proven: Sequence[str] = ()) -> dict[str, str]:
+        found = plan.of_some(fleet, rules.of(None, ""), 3, only, current, proven)
+        assert all(wave.approve is bool(wave.why) for wave in found)
+        return {wave.name: wave.why for wave in found}
+
+    assert asked(everybody) == {"wave-0": "", "wave-1": ""}
+    assert asked({"b"}) == {"wave-1": "no canary has run digits@1.0.0"}
+    assert asked({"b"}, proven=["digits@1.0.0"]) == {"wave-1": ""}
+    assert asked(everybody, current=["a"]) == {"wave-1": "no canary has run digits@1.0.0"}

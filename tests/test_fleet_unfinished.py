@@ -195,3 +195,29 @@ def test_calling_back_needs_no_room_beside_the_records(root: Path, capsys: pytes
     folder.rmdir()
     with pytest.raises(OSError, match="Not a directory"):
         run_folder(root, "rollout")
+
+
+def test_an_approval_names_a_wave(root: Path, paused: Json) -> None:
+    with pytest.raises(InventoryError, match=r"--approve: wave-9, which is no wave of (?s:.*)expected: one of: one, rest"):
+        planned(root, declared(root), approve=["rest", "wave-9"])
+
+    assert planned(root, declared(root), approve=["rest"])["resumes"] == Path(paused["record"]).name
+
+
+def test_a_limit_makes_nobody_a_canary(root: Path) -> None:
+    limited = planned(root, declared(root), only=["b"])
+    begun = then(root, limited, "b")
+    assert "wave rest: 1 device(s), asks for approval: no canary has run pump@1.1.0" in begun["table"]
+    refused = course(begun).open(["b"])
+    assert not refused["go"] and "no canary has run pump@1.1.0" in refused["reason"]
+
+    sha256 = limited["releases"][NEW]["targets"]["onnx-fp32"]
+    assert then(root, planned(root, declared(root), only=["b"]), "b")["status"] == "resumed"
+    assert course(begun).open(["b"], approved_by="anna")["go"]
+    assert course(begun).judge({"b": done(sha256=sha256)}, {})["status"] == "pass"
+    course(begun).close({})
+
+    assert course(begun).state.status == "passed"
+    assert not (Path(begun["record"]) / record.PUSH).exists(), "what it brought is not kept"
+    late = then(root, planned(root, declared(root), only=["c"]), "c")
+    assert course(late).open(["c"])["go"], "the release has passed a wave"

@@ -6,10 +6,22 @@ of the directory after it may not have happened (Pillai et al., OSDI 2014, "All 
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from edge_agent.faults import point
+
+
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """The system's errors name the file: of a write to a full disk they do not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def sync_file(path: Path) -> None:
@@ -57,7 +69,7 @@ def write_file(path: Path, content: bytes, faults: str = "") -> None:
     partial = path.with_name(f".{path.name}.partial")
     at("before_write")
     try:
-        with partial.open("wb") as stream:
+        with named(path), partial.open("wb") as stream:
             stream.write(content)
             stream.flush()
             at("after_write")
