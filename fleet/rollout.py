@@ -18,9 +18,9 @@ from typing import Any
 
 import ansible_runner
 
-from fleet import inventory, record, workers
+from fleet import inventory, record, store, workers
 from fleet.cli import Commands, command
-from fleet.errors import FleetError, NoReleaseError, PausedError, RolloutError
+from fleet.errors import FleetError, NoReleaseError, PausedError, PlaybookError, RolloutError
 from fleet.jobs import CHECKED, HERE, literal
 from fleet.live import Live
 from fleet.remote import EndedError, Remote, limited
@@ -41,7 +41,7 @@ def add_commands(commands: Commands) -> None:
         "In waves; what turns out bad goes back. Run again after whatever ended it, it goes on where it stopped.",
     )
     _common(to)
-    to.add_argument("--repository", type=Path, default=Path(FOLDER), metavar="DIR", help=f"releases ({FOLDER})")
+    to.add_argument("--repository", default=FOLDER, metavar="WHERE", help=f"of releases: a folder or a URL ({FOLDER})")
     to.add_argument("--check", action="store_true", help="ask every device, say what would be, change nothing")
     to.add_argument("--resume", action="store_true", help="go on with the rollout that is unfinished, begin none")
     to.add_argument("--approve", action="append", default=[], metavar="WAVE", help="this wave may begin")
@@ -55,7 +55,7 @@ def add_commands(commands: Commands) -> None:
         "Needs no repository. The rollout that is unfinished is given up.",
     )
     _common(to)
-    to.add_argument("--reason", required=True, metavar="TEXT", help="why; marks the release that is left as bad")
+    to.add_argument("--reason", required=True, type=_said, metavar="TEXT", help="why; marks what is left as bad")
     to.add_argument("--release", metavar="RELEASE", help="another installed release")
     to.set_defaults(run=rollback, text=_text)
 
@@ -67,11 +67,17 @@ def _common(to: argparse.ArgumentParser) -> None:
     to.add_argument("--limit", metavar="PATTERN", help="only these devices or groups, as Ansible names them")
 
 
+def _said(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("found nothing, expected why devices are called back")
+    return text
+
+
 def rollout(options: argparse.Namespace) -> Json:
     if options.resume:
         _unfinished(options)
     variables: Json = {
-        "rollout_repository": str(options.repository.resolve()),
+        "rollout_repository": store.located(options.repository),
         "rollout_records": str(options.rollouts.resolve()),
         "rollout_approve": ",".join(options.approve),
         "rollout_again": options.again,
@@ -145,9 +151,10 @@ def _plan(options: argparse.Namespace, run: Remote) -> list[str]:
     """As playbooks/roles/rollout/tasks/plan.yml has it."""
     return [
         *("--inventory", str(options.inventory.resolve())),
-        *("--repository", str(options.repository.resolve())),
+        *("--repository", store.located(options.repository)),
         *("--rollouts", str(options.rollouts.resolve())),
         *(("--only", ",".join(run.devices)) if options.limit else ()),
+        *("--approve", ",".join(options.approve)),
         *(("--again",) if options.again else ()),
         *(("--outside-window",) if options.outside_window else ()),
     ]
@@ -182,7 +189,7 @@ class Run:
             return known
         log = Path(self.runner.config.artifact_dir) / "stdout"
         tail = log.read_text(errors="replace").strip().splitlines()[-3:] if log.exists() else []
-        return RolloutError("ansible-playbook", " ".join(tail)[-400:] or "it ended early", "its end", f"see {log}")
+        return PlaybookError("ansible-playbook", " ".join(tail)[-400:] or "it ended early", "its end", f"see {log}")
 
 
 def run_folder(rollouts: Path, what: str) -> Path:

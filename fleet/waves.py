@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet import audit, record
-from fleet.cli import Commands, command
+from fleet.cli import Commands, command, fleet_name
 from fleet.errors import ConfigurationError
 from fleet.said import Done, Part, Status, read
 
@@ -40,7 +40,7 @@ def add_commands(commands: Commands) -> None:
         step.set_defaults(run=RUN[name], text=lambda result: json.dumps(result, indent=2))
         if name in ("recall", "recalled", "metadata"):
             step.add_argument("--rollouts", type=Path, default=record.ROLLOUTS, metavar="DIR")
-            step.add_argument("--fleet", required=True, metavar="NAME")
+            step.add_argument("--fleet", type=fleet_name, required=True, metavar="NAME")
             if name == "recalled":
                 step.add_argument("--reason", default="", metavar="TEXT")
             elif name == "metadata":
@@ -55,6 +55,7 @@ def add_commands(commands: Commands) -> None:
             step.add_argument("--outside-window", action="store_true", help="the maintenance window does not count")
             step.add_argument("--again", action="store_true", help="also a release that failed last time")
             step.add_argument("--repository", default="releases", metavar="WHERE", help="of releases (releases)")
+            step.add_argument("--approve", default="", metavar="WAVES", help="may begin; names with commas between")
         elif name == "preflight":
             step.add_argument("--check", action="store_true", help="say what would be; write nothing")
         elif name == "open":
@@ -64,9 +65,14 @@ def add_commands(commands: Commands) -> None:
 def _plan(options: argparse.Namespace) -> Json:
     from fleet import prepare
 
-    only = [name for name in (options.only or "").split(",") if name] or None
+    only, approve = _listed(options.only or "") or None, _listed(options.approve)
     repository = _workplace(options).opened(write=False)
-    return prepare.plan(options.inventory, repository, options.rollouts, only, options.outside_window, options.again)
+    window, again = options.outside_window, options.again
+    return prepare.plan(options.inventory, repository, options.rollouts, only, window, again, approve)
+
+
+def _listed(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _preflight(options: argparse.Namespace) -> Json:
@@ -82,7 +88,7 @@ def _open(options: argparse.Namespace) -> Json:
 
     course = _course(options)
     devices = _stdin()["devices"]
-    approved = course.wave_of(devices).name in options.approve.split(",")
+    approved = course.wave_of(devices).name in _listed(options.approve)
     opened = course.open(devices, audit.who() if approved else None)
     return {**opened, "looks": bake.looks(course.rules.bake_s, course.rules.bake_poll_s)}
 
