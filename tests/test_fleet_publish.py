@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +14,11 @@ import boto3
 import pytest
 from edge_agent.errors import TrustError as DeviceTrustError
 
-from fleet import release_cli
+from fleet import push, release_cli, store
+from fleet.errors import TrustError
+from fleet.keys import Keys
 from fleet.registry import Registry
+from fleet.repository import Repository
 from stages.files import sha256
 from tests.agent_fixtures import bundle
 from tests.publishing import Publisher, Reader
@@ -316,6 +321,29 @@ def test_an_object_store_holds_the_repository(bucket: dict[str, str], bundles: l
     assert reader.fetch("pump@1.0.1") == bundles[1].read_bytes()
     with pytest.raises(DeviceTrustError, match="withdrawn"):
         reader.fetch("pump@1.0.0")
+
+
+def test_a_rollout_takes_archives_from_the_store(
+    bucket: dict[str, str], bundles: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Publisher(tmp_path / "work", "s3://plant/another").run("publish", bundles[0], "--version", "1.0.0")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
+
+    with store.opened("s3://plant/another", write=False) as place:
+        there = Repository(place.folder, Keys(tmp_path / "none"), fetch=place.fetch)
+        assert push.offer(there, "pump@1.0.0")["sha256"] == sha256(bundles[0])
+    push.pack(Repository(place.folder, Keys(tmp_path / "none")), ["pump@1.0.0"], tmp_path / "push.tar")
+    with tarfile.open(tmp_path / "push.tar") as tar:
+        brought = [member for member in tar if member.name.endswith(".tar.zst")]
+        assert [hashlib.sha256(tar.extractfile(each).read()).hexdigest() for each in brought] == [sha256(bundles[0])]
+
+    (archive,) = place.folder.glob("targets/pump/1.0.0/*.tar.zst")
+    boto3.client("s3").put_object(
+        Bucket="plant", Key=f"another/{archive.relative_to(place.folder)}", Body=bundles[1].read_bytes()
+    )
+    archive.unlink()
+    with store.opened("s3://plant/another", write=False) as place, pytest.raises(TrustError, match="that of its name"):
+        push.offer(Repository(place.folder, Keys(tmp_path / "none"), fetch=place.fetch), "pump@1.0.0")
 
 
 def test_a_store_that_is_not_there_is_named(bucket: dict[str, str], bundles: list[Path], tmp_path: Path) -> None:
