@@ -163,9 +163,16 @@ def _plan(options: argparse.Namespace, run: Remote) -> list[str]:
 class Run:
     """One run of a playbook on this machine, to its end. `answers`: see Live."""
 
-    def __init__(self, options: argparse.Namespace, playbook: str, variables: Json, check: bool = False) -> None:
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        playbook: str,
+        variables: Json,
+        check: bool = False,
+        live: Live | None = None,
+    ) -> None:
         folder = run_folder(options.rollouts, playbook)
-        with Live() as self.live:
+        with live or Live() as self.live:
             self.runner = ansible_runner.run(
                 private_data_dir=str(folder),
                 project_dir=str(HERE),

@@ -18,6 +18,7 @@ import yaml
 
 from tests.agent_fixtures import bundle
 from tests.lab import Device, Lab, agents, lab
+from tests.publishing import SCHEMA
 from tests.tuf_repository import TufRepository
 
 REPOSITORY = Path(__file__).parents[1]
@@ -100,6 +101,19 @@ def test_again_changes_nothing(fleet: Fleet) -> None:
 
     assert {name: count["changed"] for name, count in counts.items()} == {"device-01": 0, "device-02": 0}
     assert [device.exec(*started.split()).stdout for device in fleet.lab.devices] == before
+
+
+def test_what_an_agent_logged_is_read_from_its_journal(fleet: Fleet) -> None:
+    program = [sys.executable, "-m", "fleet", "--json", "logs", "device-01", "-i", str(fleet.lab.inventory)]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=120, cwd=REPOSITORY, check=False)
+
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    SCHEMA.validate(told)
+    assert "edge-agent.service" in told["text"] and "edge-agent[" in told["text"]
+    first, *_, last = told["text"].splitlines()
+    by_hand = " ".join(fleet.play("logs", "--limit", "device-01", log_lines=1).split())
+    assert last in by_hand and first not in by_hand
 
 
 @pytest.fixture(scope="module")

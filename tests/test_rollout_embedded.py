@@ -269,3 +269,12 @@ def test_rotated_keys_reach_the_devices_and_captured_samples_come_in(fleet: Embe
 
     assert done.returncode == 0, done.stdout[-3000:]
     assert [file.name for file in (fleet.base / "captured").iterdir()] == [f"{REST}.jsonl"]
+
+
+def test_what_a_devices_agent_logged(fleet: EmbeddedFleet) -> None:
+    done = fleet.run("logs", REST, "--lines", "1000")
+
+    assert done.returncode == 0, done.stderr
+    text = json.loads(done.stdout)["text"]
+    assert (fleet.base / REST / "agent.log").read_text().startswith(text), "from its first line on"
+    assert "event=loaded" in text and "release=pump@1.0.0" in text
