@@ -232,7 +232,7 @@ def test_outside_its_window_nothing_begins(fleet: EmbeddedFleet) -> None:
 def test_devices_are_called_back_by_hand(fleet: EmbeddedFleet) -> None:
     fleet.publish("pump@9.0.0")
     fleet.declare("pump@1.0.0", **{REST.replace("-", "_"): "pump@9.0.0"})
-    assert fleet.run("rollout").returncode == 0
+    assert fleet.run("rollout", "--approve", "early").returncode == 0
 
     for limit in ("nobody", "nobody --check"):  # one argument, whatever is in it
         refused = fleet.run("rollback", "--limit", limit, "--reason", "none")
