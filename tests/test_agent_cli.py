@@ -48,6 +48,7 @@ def device(tmp_path: Path, releases: Releases) -> Iterator[Device]:
     made.remove()
 
 
+@pytest.mark.slow
 def test_the_way_of_a_release_without_a_service(device: Device) -> None:
     """Each step says what is, and doing it twice is no error."""
     assert device.json("status")["installed"] == []
@@ -76,6 +77,7 @@ def test_the_way_of_a_release_without_a_service(device: Device) -> None:
     assert (told["removed"], told["installed"]) == ([NEW], [OLD])
 
 
+@pytest.mark.slow
 def test_deploy_is_install_and_activate_in_one(device: Device) -> None:
     told = device.json("deploy", OLD)
     assert (told["changed"], told["installed"], told["previous"], told["trial"]) == (True, True, None, True)
@@ -149,6 +151,7 @@ def test_a_source_that_is_not_there(device: Device, releases: Releases) -> None:
     assert device.json("install", OLD, code=SourceError.exit_code)["remedy"]
 
 
+@pytest.mark.slow
 def test_a_lock_that_is_held_is_told_with_its_holder(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     with state.locked(device.config.layout):
         told = device.json("prune", code=BusyError.exit_code)

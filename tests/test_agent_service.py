@@ -18,6 +18,7 @@ from tests.agent_cli import Device, Served
 from tests.agent_fixtures import CRASHING
 from tests.agent_releases import Releases
 
+pytestmark = pytest.mark.slow
 OLD, NEW = "pump@1.0.0", "pump@1.1.0"
 MANUAL = {"trial": {"confirm": "manual", "starts": 2}}
 Make = Callable[..., Device]

@@ -162,6 +162,7 @@ def start(device: Device, served: Served, *arguments: str) -> subprocess.Popen[s
     return process
 
 
+@pytest.mark.slow
 def test_the_command_waits_for_the_samples_and_prints_them(made: Device) -> None:
     with made.serving() as served:
         served.ready()

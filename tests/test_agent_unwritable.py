@@ -62,6 +62,7 @@ def test_a_read_only_state_boots_and_is_verified(device: Device) -> None:
     assert [slot["whole"] for slot in json.loads(verified.stdout)["slots"]] == [True], verified.stderr
 
 
+@pytest.mark.slow
 def test_a_read_only_state_is_locked_all_the_same(device: Device) -> None:
     with state.locked(device.config.layout):
         told = read_only(device, *device.command("--json", "forget", OLD))

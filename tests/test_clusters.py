@@ -41,6 +41,7 @@ def of_groups(rng: np.random.Generator, groups: int, each: int) -> tuple[np.ndar
     return member, actual, np.where(right, actual, 1 - actual)
 
 
+@pytest.mark.slow
 def test_the_intervals_are_those_of_a_plain_loop_over_groups() -> None:
     rng = np.random.default_rng(3)
     member, actual, predicted = of_groups(rng, 12, 40)

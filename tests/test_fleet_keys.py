@@ -105,6 +105,7 @@ def test_a_root_key_is_named_as_the_status_shows_it(tmp_path: Path) -> None:
     assert third in repository.root.roles["root"].keyids and second not in repository.root.roles["root"].keyids
 
 
+@pytest.mark.slow
 def test_the_command_line_makes_replaces_and_shows_them(tmp_path: Path) -> None:
     publisher = Publisher(tmp_path / "work")
 
@@ -155,6 +156,7 @@ def test_development_keys_are_marked_in_what_root_signs(tmp_path: Path) -> None:
     assert again.root.version == 2 and again.root.unrecognized_fields["x-development"] is True
 
 
+@pytest.mark.slow
 def test_a_policy_that_is_there_is_never_written_over(tmp_path: Path) -> None:
     """Given the policy alone, as a clone has it: no command puts a key of its own in the place of CI's identity."""
     publisher = Publisher(tmp_path / "work")

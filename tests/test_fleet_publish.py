@@ -24,6 +24,8 @@ from tests.agent_fixtures import bundle
 from tests.publishing import Publisher, Reader
 from tests.serving import s3_store
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
@@ -231,7 +233,6 @@ def test_a_clone_lists_releases_without_their_archives_and_brings_one_back(
     assert device(publisher).fetch("pump@1.0.0") == bundles[0].read_bytes()
 
 
-@pytest.mark.slow
 def test_killed_at_any_step_a_publication_leaves_what_devices_accept_and_goes_on(
     publisher: Publisher, bundles: list[Path], tmp_path: Path
 ) -> None:
@@ -257,7 +258,6 @@ def test_killed_at_any_step_a_publication_leaves_what_devices_accept_and_goes_on
     assert steps >= 8
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "least"), [("keys rotate --role root", 2), ("release withdraw pump@1.0.1 --reason bad", 3)]
 )
@@ -275,7 +275,6 @@ def test_killed_at_any_step_other_operations_leave_what_devices_accept(
     assert device(publisher).fetch("pump@1.0.0") == bundles[0].read_bytes()
 
 
-@pytest.mark.slow
 def test_killed_at_any_step_a_first_publication_goes_on(bundles: list[Path], tmp_path: Path) -> None:
     publisher = Publisher(tmp_path / "work")
     for _ in publisher.killed_at_each_step("keys", "init"):

@@ -45,6 +45,7 @@ def refused(folder: Path, signature: Path, policy: Policy, words: str) -> None:
     assert "remedy" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_what_was_signed_verifies_and_anything_else_is_refused(folder: Path, policy: Policy, keys: Keys) -> None:
     signature = folder.parent / "signature"
     signing.sign(folder, signature, policy, keys)

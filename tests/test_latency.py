@@ -58,6 +58,7 @@ def test_warm_up_does_not_count_and_samples_take_turns_one_at_a_time() -> None:
     assert found["p99"].high < 300
 
 
+@pytest.mark.slow
 def test_memory_is_what_the_model_adds_to_a_process(tmp_path: Path) -> None:
     """Given two files, one with 20 MB more of weights than the other, then they differ by that at least."""
     found = {}

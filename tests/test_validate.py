@@ -200,6 +200,7 @@ def test_extra_columns_can_be_dropped(workspace: Path, monkeypatch: pytest.Monke
     assert "colour" not in pq.read_schema("data/validated/rig/part-00000.parquet").names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bad", "code"),
     [
