@@ -16,18 +16,20 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from edge_agent.release import EXPECTED, parsed
 
+from fleet import declared
 from fleet.errors import InventoryError
 
 GROUP = "devices"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+OWN = "rollout_"  # groups that playbooks make begin with it
+LOCAL = ("localhost", "127.0.0.1")  # what Ansible takes for the machine that it runs on, where playbooks keep a rollout
 UNCHECKED = re.compile(r"StrictHostKeyChecking[= ]+(no|off|accept-new)|UserKnownHostsFile[= ]+/dev/null", re.IGNORECASE)
 TIMEOUT_S = 120
 
@@ -72,12 +74,12 @@ def load(path: Path) -> Fleet:
     names = hosts(listed, GROUP)
     variables = listed.get("_meta", {}).get("hostvars", {})
     groups = _groups(listed)
-    check = _Check(path)
+    check = _Check(path, {"all", "ungrouped", *listed})
     if not names:
         check.fault("", "", f"no host in the group {GROUP}", f"at least one below {GROUP}: in hosts.yml")
     devices = [check.device(host, groups.get(host, ()), variables.get(host, {})) for host in names]
     fleets = [(host, variables.get(host, {}).get("fleet")) for host in names]
-    name, development = check.fleet(fleets)
+    name, development = check.fleet(fleets, groups)
     check.whole(devices)
     if check.faults:
         lines = [f"  {line}" for line in dict.fromkeys(check.faults)]
@@ -92,11 +94,7 @@ def listing(path: Path, limit: str | None = None) -> dict[str, Any]:
     """What `ansible-inventory --list` says; `limit`: of hosts, as Ansible names them. Raises InventoryError."""
     if not path.exists():
         raise InventoryError(str(path), "not there", "an inventory's folder or file", "name one below inventory/")
-    for file in sorted(path.rglob("*.y*ml")) if path.is_dir() else ():
-        try:
-            yaml.compose(file.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:  # Ansible says what, but not in which file
-            raise InventoryError(str(file), " ".join(str(error).split()), "YAML", "mend it") from None
+    declared.check(path)
     command = [str(Path(sys.executable).with_name("ansible-inventory")), "--inventory", str(path), "--list"]
     command += ["--limit", limit] if limit else []
     strict = {"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "true", "ANSIBLE_NOCOLOR": "true"}
@@ -128,12 +126,23 @@ def _groups(listed: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
 class _Check:
     """Collects every fault, each with the file that says the value."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, groups: Collection[str]) -> None:
+        self.path, self.groups, self.declared = path, groups, declared.Declared(path)
         self.faults: list[str] = []
+        for name in sorted(name for name in groups if name.startswith(OWN)):
+            self.fault("", "", f"the group {name!r}", f"names of groups that do not begin with {OWN}")
 
-    def fault(self, host: str, field: str, found: str, expected: str, groups: tuple[str, ...] = ()) -> None:
-        where = ": ".join(part for part in (origin(self.path, host, field, groups), host, field) if part)
+    def fault(
+        self,
+        host: str,
+        field: str,
+        found: str,
+        expected: str,
+        groups: tuple[str, ...] = (),
+        value: Any = declared.SOME,
+    ) -> None:
+        place = self.declared.origin(host, field, groups, value) if field else str(self.path)
+        where = ": ".join(part for part in (place, host, field) if part)
         self.faults.append(f"{where}: found {found}, expected {expected}")
 
     def device(self, host: str, groups: tuple[str, ...], values: Mapping[str, Any]) -> Device | None:
@@ -142,11 +151,14 @@ class _Check:
         def want(field: str, good: bool, expected: str) -> None:
             if not good:
                 found = repr(values[field]) if field in values else "nothing"
-                self.fault(host, field, found, expected, groups)
+                self.fault(host, field, found, expected, groups, values.get(field))
 
         wave, release, kind = values.get("wave"), values.get("release"), values.get("device_type")
         if not NAME.fullmatch(host):
-            self.fault(host, "", repr(host), "letters, digits, '.', '_' and '-' in a device's name", groups)
+            self.fault(host, "", repr(host), "letters, digits, '.', '_' and '-' in a device's name")
+        if host in LOCAL or host in self.groups or host.startswith(OWN):
+            taken = f"neither {' nor '.join(LOCAL)} nor a group's, and no {OWN} in front"
+            self.fault(host, "", "a name that means something else to Ansible or to the playbooks", taken)
         want("wave", type(wave) is int and wave >= 0, "a whole number from 0")
         want("device_type", isinstance(kind, str) and bool(NAME.fullmatch(kind)), "a name such as raspberry-pi-4")
         want("release", release is None or bool(parsed(str(release))), EXPECTED)
@@ -160,7 +172,7 @@ class _Check:
         address = str(values.get("ansible_host", host))
         return Device(host, address, kind, wave, release, groups, values)
 
-    def fleet(self, said: list[tuple[str, Any]]) -> tuple[str, bool]:
+    def fleet(self, said: list[tuple[str, Any]], groups: Mapping[str, tuple[str, ...]]) -> tuple[str, bool]:
         """All devices must say the same."""
         expected = "{name: NAME, development: true or false}, the same for all devices (group_vars/all.yml)"
         for host, value in said:
@@ -172,7 +184,8 @@ class _Check:
                 and isinstance(value["development"], bool)
             )
             if not good or value != said[0][1]:
-                self.fault(host, "fleet", repr(value) if value is not None else "nothing", expected)
+                found = repr(value) if value is not None else "nothing"
+                self.fault(host, "fleet", found, expected, groups.get(host, ()), value)
                 return "", False
         return (said[0][1]["name"], said[0][1]["development"]) if said else ("", False)
 
@@ -187,36 +200,11 @@ class _Check:
             place = (device.address, str(device.variables.get("ansible_port", 22)))
             if place in seen:
                 found = f"{device.address!r}, the address of {seen[place]}"
-                self.fault(device.name, "ansible_host", found, "an address of its own", device.groups)
+                said = device.variables.get("ansible_host", device.name)
+                self.fault(device.name, "ansible_host", found, "an address of its own", device.groups, said)
             seen[place] = device.name
 
 
-def origin(path: Path, host: str, field: str, groups: tuple[str, ...]) -> str:
-    """The file that says a host's variable, as far as one can see it; the inventory where none does."""
-    folder = path if path.is_dir() else path.parent
-    places = [f"host_vars/{host}", *(f"group_vars/{group}" for group in (*reversed(groups), "all"))]
-    for place in places:
-        for file in _files(folder / place):
-            if field in _mapping(file):
-                return str(file)
-    files = [path] if path.is_file() else sorted(file for file in path.glob("*.y*ml"))
-    for file in files:
-        if re.search(rf"^\s*{re.escape(field)}\s*:", file.read_text(encoding="utf-8"), re.MULTILINE) and field:
-            return str(file)
-    return str(path)
-
-
-def _files(place: Path) -> Iterator[Path]:
-    for suffix in (".yml", ".yaml", ""):
-        file = place.with_name(place.name + suffix)
-        if file.is_file():
-            yield file
-    yield from sorted(place.glob("*.y*ml")) if place.is_dir() else ()
-
-
-def _mapping(file: Path) -> Mapping[str, Any]:
-    try:
-        value = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError:  # a !vault value, say: Ansible has read it
-        return {}
-    return value if isinstance(value, dict) else {}
+def origin(path: Path, host: str, field: str, groups: tuple[str, ...], value: Any = declared.SOME) -> str:
+    """The file that says a host's variable, as far as one can see it; the inventory where that is not clear."""
+    return declared.Declared(path).origin(host, field, groups, value)

@@ -169,14 +169,14 @@ def rules_of(devices: Sequence[Device], path: Path) -> Rules:
     said = [device.variables.get("rollout") for device in devices]
     for device, value in zip(devices, said, strict=True):
         if value != said[0]:
-            where = inventory.origin(path, device.name, "rollout", device.groups)
+            where = inventory.origin(path, device.name, "rollout", device.groups, value)
             raise InventoryError(
                 where,
                 f"{device.name}: another rollout: than {devices[0].name}",
                 "one for the fleet",
                 "group_vars/all.yml",
             )
-    return rules.of(said[0], inventory.origin(path, "", "rollout", ()))
+    return rules.of(said[0], inventory.origin(path, devices[0].name, "rollout", devices[0].groups, said[0]))
 
 
 def _refuse_failed(fleet: str, wanted: Collection[str], root: Path, rows: Sequence[str] = ()) -> None:

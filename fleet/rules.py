@@ -22,7 +22,7 @@ class Block(BaseModel):
 def _amount(value: int | str) -> int | str:
     if isinstance(value, int) and value >= 0:
         return value
-    if isinstance(value, str) and (match := re.fullmatch(r"(\d+)%", value)) and int(match[1]) <= 100:
+    if isinstance(value, str) and (match := re.fullmatch(r"([0-9]+)%", value)) and int(match[1]) <= 100:
         return value
     raise ValueError('a number of devices such as 2, or a share of the fleet such as "5%"')
 
@@ -99,8 +99,8 @@ class Window(Block):
     """
 
     days: list[Day] = Field(default=list(DAYS), min_length=1)
-    start: str = Field(alias="from", pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
-    until: str = Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
+    start: str = Field(alias="from", pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")
+    until: str = Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")
     timezone: str = "UTC"
 
     @model_validator(mode="after")

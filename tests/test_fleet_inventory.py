@@ -102,6 +102,107 @@ def test_a_fault_is_named_by_file_host_and_field(
     assert str(tmp_path / file) in said
 
 
+TREE = """\
+all:
+  children:
+    devices:
+      vars: {{device_type: generic}}
+      children:
+        canaries:
+          vars: {{wave: 0}}
+          hosts:
+            a: {a}
+        rest:
+          vars: {rest}
+          hosts:
+            b: {b}
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "files", "file", "message"),
+    [
+        ({"b": "{release: x}"}, {"group_vars__rest": {"release": "digits@1.0.0"}}, "hosts.yml", "b: release"),
+        ({"rest": "{wave: 1, release: x}"}, {"host_vars__a": {"release": "digits@1.0.0"}}, "hosts.yml", "b: release"),
+        ({"rest": "{wave: 1, release: x}"}, {"group_vars__devices": {"release": "digits@1.0.0"}}, "", None),
+        ({"a": "{release: digits@1.0.0}"}, {"group_vars__rest": {"release": "x"}}, "group_vars/rest.yml", "b: release"),
+        ({}, {"group_vars__canaries": {"release": "x"}, "group_vars__devices": {"release": "digits@1.0.0"}},
+         "group_vars/canaries.yml", "a: release: found 'x'"),
+        ({}, {"group_vars__canaries": {"release": "digits@1.0.0"}, "group_vars__devices": {"release": "x"}},
+         "group_vars/devices.yml", "b: release: found 'x'"),
+        ({"a": "{release: digits@1.0.0, wave: zero}"}, {"host_vars__b": {"wave": 1}}, "hosts.yml", "a: wave"),
+        ({"rest": "{}"}, {}, "", "b: wave: found nothing"),
+        ({"a": "{secret: !vault x, release: x}"}, {}, "hosts.yml", "a: release: found 'x'"),
+    ],
+)  # fmt: skip
+def test_the_file_that_is_blamed_says_it(
+    tmp_path: Path, said: dict[str, str], files: dict[str, Any], file: str, message: str | None
+) -> None:
+    """Ansible decides which of several files wins: for a host its own, then its group's, what is in hosts.yml last."""
+    hosts = TREE.format(**{"a": "{ansible_host: 192.0.2.1}", "b": "{}", "rest": "{wave: 1}", **said})
+    path = good(tmp_path, **{"group_vars__canaries": {}, "group_vars__rest": {}, **files})
+    (path / "hosts.yml").write_text(hosts)
+
+    if message is None:
+        assert inventory.load(path).device("b").release == "digits@1.0.0"
+    else:
+        assert f"  {tmp_path / file}: {message}".replace("/: ", ": ") in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "lines"),
+    [
+        (
+            "hosts.yml",
+            TREE.format(a="{}", b="{}", rest="{wave: 1}") + "            b: {release: digits@2.0.0}\n",
+            (14, 13),
+        ),
+        ("hosts.yml", TREE.format(a="{}", b="{}", rest="{wave: 1, wave: 0}"), (11, 11)),
+        ("group_vars/all.yml", "fleet: {name: farm, development: true}\ndevice_type: x\nfleet: {}\n", (3, 1)),
+        ("group_vars/all/more.yaml", "rollout:\n  bake_s: 5\n  'bake_s': 6\n", (3, 2)),
+        ("host_vars/a", "wave: 0\nwave: 1\n", (2, 1)),
+    ],
+)
+def test_a_key_that_stands_twice_is_named_by_file_and_line(
+    tmp_path: Path, name: str, content: str, lines: tuple[int, int]
+) -> None:
+    path = good(tmp_path)
+    (path / name).parent.mkdir(exist_ok=True)
+    (path / name).write_text(content)
+
+    assert f"{path / name}: line {lines[0]}: found" in (said := refused(path))
+    assert f"which stands in line {lines[1]} already" in said and "each key once" in said
+
+
+def test_keys_may_be_merged_and_shared(tmp_path: Path) -> None:
+    shared = "x: &x {a: 1}\ny: &y {b: 2}\nboth: {<<: *x, <<: *y, a: 3}\nlist: [*x, *x]\n"
+
+    assert inventory.load(good(tmp_path, group_vars__devices=shared)).device("a").variables["both"]["a"] == 3
+
+
+def test_a_file_alone_is_looked_at_too(tmp_path: Path) -> None:
+    path = good(tmp_path, group_vars__rest="wave: 1\nwave: 2\n")
+
+    assert f"{tmp_path / 'group_vars/rest.yml'}: line 2: found 'wave'" in refused(path / "hosts.yml")
+
+
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "all", "ungrouped", "devices", "rest", "rollout_pending"])
+def test_a_name_that_means_something_else_is_refused(tmp_path: Path, name: str) -> None:
+    said = refused(good(tmp_path, hosts={"canaries": {name: {"ansible_host": "192.0.2.9"}}, "rest": {"b": {}}}))
+
+    assert f"{tmp_path}: {name}: found a name that means something else" in said
+
+
+def test_a_group_of_the_playbooks_own_is_refused(tmp_path: Path) -> None:
+    said = refused(good(tmp_path, hosts={"canaries": {"a": {}}, "rest": {"b": {}}, "rollout_pending": {"b": {}}}))
+
+    assert "found the group 'rollout_pending'" in said
+
+
+def test_a_file_that_is_nested_too_deeply_is_named(tmp_path: Path) -> None:
+    assert "group_vars/rest.yml" in refused(good(tmp_path, group_vars__rest="[" * 5000))
+
+
 def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
     said = refused(good(tmp_path, host_vars__a={"wave": -1}, host_vars__b={"release": "x", "device_type": 3}))
 
