@@ -198,7 +198,9 @@ def test_calling_back_needs_no_room_beside_the_records(root: Path, capsys: pytes
 
 
 def test_an_approval_names_a_wave(root: Path, paused: Json) -> None:
-    with pytest.raises(InventoryError, match=r"--approve: wave-9, which is no wave of (?s:.*)expected: one of: one, rest"):
+    with pytest.raises(
+        InventoryError, match=r"--approve: wave-9, which is no wave of (?s:.*)expected: one of: one, rest"
+    ):
         planned(root, declared(root), approve=["rest", "wave-9"])
 
     assert planned(root, declared(root), approve=["rest"])["resumes"] == Path(paused["record"]).name
