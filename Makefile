@@ -59,11 +59,11 @@ repro: $(READY)  ## build the task that params.yaml names, end with a summary
 
 .PHONY: test
 test: $(READY) $(SIGNING)/.ready  ## run every test
-	@$(RUN) python -m pytest --numprocesses 2 --dist loadscope $(NO_SKIPS)
+	@$(RUN) python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(NO_SKIPS)
 
 .PHONY: test-fast
 test-fast: $(READY) $(SIGNING)/.ready  ## run the quick tests (under 2 minutes)
-	@$(RUN) python -m pytest --numprocesses 2 --dist loadscope -m "not slow"
+	@$(RUN) python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder -m "not slow"
 
 .PHONY: test-crash
 test-crash: $(READY)  ## kill the agent at every fault point, and cut the power (that part as root)
@@ -104,8 +104,9 @@ wheelhouse: $(READY)  ## gather what devices install the agent from, offline (AR
 
 .PHONY: lab
 lab: N ?= 10
-lab: $(READY)  ## boot N=10 Debian devices on this machine, until ^C (as root; docs/fleet/lab.md)
-	@$(RUN) python -m tests.lab --devices $(N)
+lab: ARM64 ?= 0
+lab: $(READY)  ## boot N=10 Debian devices until ^C, ARM64=0 of them aarch64 (as root; docs/fleet/lab.md)
+	@$(RUN) python -m tests.lab --devices $(N) --arm64 $(ARM64)
 
 .PHONY: bench-agent
 bench-agent: $(READY)  ## time the agent against bare interpreters, over HTTP, while it switches; its memory

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import socket
 import tarfile
 from collections.abc import Iterator
@@ -14,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fleet import wheelhouse
 from tests import arm64
 from tests.agent_fixtures import CLASSES, TOLERANCE
 from tests.agent_releases import Releases
+from tests.lab import agents
 from tests.serving import free_port
 
 pytestmark = pytest.mark.slow
@@ -59,12 +60,12 @@ class Device:
         self.releases = Releases(folder / "releases")
         self.port = free_port()
         (folder / "config.toml").write_text(CONFIG.format(port=self.port))
-        house = wheelhouse.build(folder / "wheelhouse", "3.11", "aarch64", "2.36", "onnx,litert")
+        house = agents.wheelhouses(arm64=True) / agents.NAMES[True]
         wheels = folder / "wheels"
         with tarfile.open(next(house.glob("dependencies-*.tar"))) as archive:
             archive.extractall(wheels, filter="data")
         for file in (*house.glob("*.whl"), house / "requirements.txt"):
-            file.rename(wheels / file.name)
+            shutil.copy(file, wheels)
         code, said = self.arm.run("sh", "-c", INSTALL)
         assert code == 0, said
 
@@ -122,8 +123,7 @@ def test_releases_of_both_runtimes_are_self_tested_activated_and_asked(device: D
         device.releases.publish(release, targets=[target], requirements={"architectures": ["aarch64"]})
     log = device.folder / "serve.log"
     command = ("edge-agent", "--config", "/mnt/config.toml", "serve")
-    process = device.arm.start("env", "NOTIFY_SOCKET=/mnt/notify", *command, log=log)
-    with arm64.ending(process):
+    with device.arm.running("env", "NOTIFY_SOCKET=/mnt/notify", *command, log=log) as process:
         wait_for(heard, "READY=1")
         for release, target in targets.items():
             device.json("install", release)

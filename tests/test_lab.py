@@ -13,6 +13,7 @@ import pytest
 
 from fleet import inventory
 from tests.lab import Lab, LabError, lab, network
+from tests.lab.emulation import ALONE, KNOWN, MOUNT
 from tests.lab.lab import FOLDER, PREFIX, waves
 from tests.lab.root import debian_sources
 
@@ -29,11 +30,13 @@ def standing() -> Iterator[Lab]:
 
 
 def left(identity: str) -> list[str]:
-    """What there still is of a lab: links, mounts, processes, folders."""
+    """What there still is of a lab: links, mounts, processes, folders, handlers of aarch64's programs."""
     links = [line for line in network.ip("-brief", "link").splitlines() if identity in line]
     mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if identity in line]
     groups = [str(path) for path in Path("/sys/fs/cgroup").rglob(f"*{PREFIX}{identity}*")]
-    return [*links, *mounts, *groups, *map(str, FOLDER.glob(f"{PREFIX}{identity}*"))]
+    known = subprocess.run([*ALONE, f"{MOUNT}; ls {KNOWN}"], capture_output=True, text=True, check=False).stdout
+    handlers = [line for line in known.splitlines() if identity in line]
+    return [*links, *mounts, *groups, *map(str, FOLDER.glob(f"{PREFIX}{identity}*")), *handlers]
 
 
 def test_each_device_is_a_machine_of_its_own(standing: Lab) -> None:
@@ -142,10 +145,10 @@ def test_what_a_killed_lab_left_is_removed_by_the_next(standing: Lab) -> None:
         assert left(identity) == []
 
 
-def keep_up() -> tuple[subprocess.Popen[str], str]:
-    """A lab in a process of its own, standing."""
+def keep_up(*arguments: str) -> tuple[subprocess.Popen[str], str]:
+    """A lab of one device in a process of its own, standing."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.lab", "--devices", "1"],
+        [sys.executable, "-m", "tests.lab", "--devices", "1", *arguments],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

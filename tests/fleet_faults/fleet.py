@@ -73,11 +73,12 @@ class Done:
 class LabFleet:
     """`with LabFleet(4) as fleet:` every device runs BASE, confirmed. `fleet[1]` is the second device.
 
-    Waves: about a tenth, a third, the rest.
+    Waves: about a tenth, a third, the rest. `arm64`: how many of them are emulated aarch64 machines.
     """
 
-    def __init__(self, devices: int) -> None:
-        self.lab = Lab(devices, layer=agents.layer(), plugged=False)
+    def __init__(self, devices: int, arm64: int = 0) -> None:
+        arm64_layer = agents.layer(arm64=True) if arm64 else None
+        self.lab = Lab(devices, arm64=arm64, layer=agents.layer(), arm64_layer=arm64_layer, plugged=False)
         self._started: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> LabFleet:

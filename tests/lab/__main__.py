@@ -24,12 +24,13 @@ USE = """\
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make lab", description="Boots a fleet on this machine until ^C.")
     parser.add_argument("--devices", type=int, default=10, metavar="N", help="how many (10)")
+    parser.add_argument("--arm64", type=int, default=0, metavar="M", help="how many of them are aarch64, emulated (0)")
     options = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a shell's `&` has SIGINT ignored
         signal.signal(number, _interrupt)
     began = time.monotonic()
     try:
-        with Lab(options.devices) as lab:
+        with Lab(options.devices, arm64=options.arm64) as lab:
             use = USE.format(
                 count=len(lab.devices),
                 seconds=time.monotonic() - began,

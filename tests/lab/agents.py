@@ -2,7 +2,7 @@
 
 Sources are read once in a process, so that one fleet has one agent. A test of bootstrapping starts with bare devices;
 one of anything later starts with `Lab(n, layer=agents.layer())`: the environment that playbooks/bootstrap.yml would
-install is there, and bootstrapping takes seconds.
+install is there, and bootstrapping takes seconds. `arm64` is for a lab that has such devices.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import fcntl
 import functools
 import hashlib
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -21,13 +22,13 @@ from pathlib import Path
 
 from fleet import wheelhouse as building
 from tests.lab import root
+from tests.lab.emulation import ALONE, emulated
 from tests.lab.errors import LabError
 
 REPOSITORY = Path(__file__).parents[2]
-NAME = f"cp311-{platform.machine()}"
+NAMES = {False: f"cp311-{platform.machine()}", True: "cp311-aarch64"}
 KEEP_S = 7200.0
 INSTALL = """\
-set -eu
 mount -t overlay overlay -o "lowerdir=$1,upperdir=$2,workdir=$3" "$4"
 mount --bind "$5" "$4/mnt"
 mount -t proc proc "$4/proc"
@@ -41,32 +42,30 @@ chroot "$4" /bin/sh -euc '
     touch "$environment/.complete"
 ' sh "$6" "$7"
 """
-ENTER = ("unshare", "--mount", "--propagation", "private", "sh", "-c", INSTALL, "install")
 
 
 @functools.cache
-def wheelhouses() -> Path:
-    """For `edge_agent_wheelhouses`: what `make wheelhouse` makes of the sources as they are now."""
-    sources = hashlib.sha256((REPOSITORY / "constraints.txt").read_bytes())
-    for file in sorted((REPOSITORY / "device").rglob("*")):
-        if file.is_file() and not {"__pycache__", "build"} & set(file.parts) and ".egg-info" not in str(file):
-            sources.update(f"{file.relative_to(REPOSITORY)}\0".encode() + file.read_bytes())
-    folder = root.cache() / f"wheelhouse-{sources.hexdigest()[:12]}"
+def wheelhouses(arm64: bool = False) -> Path:
+    """For `edge_agent_wheelhouses`: what `make wheelhouse` makes of the sources; `arm64`: for aarch64 as well."""
+    folder = _folder()
     with _alone("wheelhouse"):
-        if not (folder / NAME).is_dir():
-            others = sorted(root.cache().glob("wheelhouse-*/"), key=lambda path: path.stat().st_mtime)
-            previous = others[-1] / NAME if others else None
-            building.build(folder, "3.11", platform.machine(), "2.36", "onnx,litert", previous)
-            _forget(others)
+        for name in {NAMES[False], NAMES[arm64]}:
+            if not (folder / name).is_dir():
+                others = [path.parent for path in root.cache().glob(f"wheelhouse-*/{name}/")]
+                latest = max(others, key=lambda path: path.stat().st_mtime, default=None)
+                architecture = name.partition("-")[2]
+                building.build(folder, "3.11", architecture, "2.36", "onnx,litert", latest and latest / name)
+                _forget(others)
+        os.utime(folder)  # in use
     return folder
 
 
 @functools.cache
-def layer() -> Path:
+def layer(arm64: bool = False) -> Path:
     """A folder that lies over the root: what bootstrapping installs of that wheelhouse, byte for byte."""
-    house = wheelhouses() / NAME
+    house = wheelhouses(arm64) / NAMES[arm64]
     facts = json.loads((house / "wheelhouse.json").read_text())
-    base = root.ensure()
+    base = root.ensure(arm64)
     folder = root.cache() / f"agent-{facts['digest']}-{base.name.rpartition('-')[2]}"
     with _alone("agent"):
         if not folder.is_dir():
@@ -75,23 +74,35 @@ def layer() -> Path:
             for part in parts:
                 shutil.rmtree(part, ignore_errors=True)
                 part.mkdir()
-            done = subprocess.run(
-                [*ENTER, str(base), *map(str, parts), str(house), facts["digest"], facts["dependencies"]],
-                capture_output=True,
-                text=True,
-                stdin=subprocess.DEVNULL,
-                check=False,
-            )
+            names = (facts["digest"], facts["dependencies"])
+            with emulated(f"edge-lab-agent-{os.getpid()}", arm64) as first:
+                done = subprocess.run(
+                    [*ALONE, f"{first}{INSTALL}", "install", str(base), *map(str, parts), str(house), *names],
+                    capture_output=True,
+                    text=True,
+                    stdin=subprocess.DEVNULL,
+                    check=False,
+                )
             if done.returncode:
                 raise LabError("the agent's layer", done.stderr.strip()[-2000:], "an environment", "see the message")
             parts[0].rename(folder)
             for part in parts[1:]:
                 shutil.rmtree(part)
+        os.utime(folder)
     return folder
 
 
+@functools.cache
+def _folder() -> Path:
+    sources = hashlib.sha256((REPOSITORY / "constraints.txt").read_bytes())
+    for file in sorted((REPOSITORY / "device").rglob("*")):
+        if file.is_file() and not {"__pycache__", "build"} & set(file.parts) and ".egg-info" not in str(file):
+            sources.update(f"{file.relative_to(REPOSITORY)}\0".encode() + file.read_bytes())
+    return root.cache() / f"wheelhouse-{sources.hexdigest()[:12]}"
+
+
 def _forget(folders: Iterable[Path]) -> None:
-    """Those of earlier sources that no test can be using any more."""
+    """Those of other sources that nobody has asked for since: no test can be using them any more."""
     for folder in folders:
         if time.time() - folder.stat().st_mtime > KEEP_S:
             shutil.rmtree(folder)

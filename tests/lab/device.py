@@ -1,8 +1,12 @@
-"""One device: a booted Debian on an overlay of the shared root, in systemd-nspawn, on the lab's bridge."""
+"""One device: a booted Debian on an overlay of the shared root, in systemd-nspawn, on the lab's bridge.
+
+One of aarch64 is booted the same way, with a handler of its own by which the kernel emulates its programs.
+"""
 
 from __future__ import annotations
 
 import os
+import platform
 import selectors
 import shutil
 import socket
@@ -12,7 +16,8 @@ import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tests.lab import cgroup, network
+from tests.lab import cgroup, emulation, network
+from tests.lab.emulation import ALONE
 from tests.lab.errors import LabError
 from tests.lab.network import Bridge
 from tests.lab.root import USER
@@ -22,20 +27,23 @@ EXEC_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # The mounts live in a namespace of nspawn's own: the kernel takes them away with the last process of the device,
 # whatever ended it. Arguments: folder, lower folders, cgroup.procs files, --, nspawn's own.
 START = """\
-set -eu
 folder=$1; lower=$2; shift 2
 while [ "$1" != -- ]; do echo $$ >"$1"; shift; done
 shift
 mount -t overlay overlay -o "lowerdir=$lower,upperdir=$folder/upper,workdir=$folder/work" "$folder/merged"
 exec systemd-nspawn "$@"
 """
-ENTER = ("unshare", "--mount", "--propagation", "private", "sh", "-c", START, "device")
 
 
 class Device:
-    """`name` is its host name; `address` its IPv4 address. Made by Lab; off until `plug`."""
+    """`name` is its host name; `address` its IPv4 address. Made by Lab; off until `plug`.
 
-    def __init__(self, lab: str, index: int, folder: Path, lower: Sequence[Path], bridge: Bridge) -> None:
+    `architecture` is as `uname -m` says it; `handler` names what emulates it, or is empty.
+    """
+
+    def __init__(
+        self, lab: str, index: int, folder: Path, lower: Sequence[Path], bridge: Bridge, arm64: bool = False
+    ) -> None:
         self.name = f"device-{index + 1:02d}"
         self.machine = f"{lab}-{index + 1}"
         self.folder, self.lower, self.bridge = folder, lower, bridge
@@ -43,6 +51,8 @@ class Device:
         self.address = str(self.interface.ip)
         self.link = f"vb-{self.machine}"
         self.group = f"edge-lab-{lab}/{self.machine}"
+        self.architecture = "aarch64" if arm64 else platform.machine()
+        self.handler = f"edge-lab-{self.machine}" if arm64 else ""
         self.files = folder / "upper"
         self.leader: int | None = None
         self._nspawn: subprocess.Popen[bytes] | None = None
@@ -61,6 +71,8 @@ class Device:
         """What is this device's own: address, names, host key, who may log in."""
         for name in ("upper", "work", "merged"):
             (self.folder / name).mkdir(parents=True)
+        if self.handler:
+            (self.folder / "handler").write_text(self.handler)  # for whoever clears up what a killed lab left
         self.write("etc/hostname", f"{self.name}\n")
         self.write("etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {self.name}\n")
         self.write("etc/machine-id", f"{uuid.uuid4().hex}\n")
@@ -109,10 +121,11 @@ class Device:
             "--resolv-conf=off",
             "--timezone=off",
         ]
+        script = f"{emulation.register(self.handler)}{START}" if self.handler else START
         groups = [str(file) for file in cgroup.create(self.group)]
         with (self.folder / "console.log").open("ab") as console:
             self._nspawn = subprocess.Popen(
-                [*ENTER, str(self.folder), ":".join(map(str, self.lower)), *groups, "--", *arguments],
+                [*ALONE, script, "device", str(self.folder), ":".join(map(str, self.lower)), *groups, "--", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=subprocess.STDOUT,

@@ -15,15 +15,16 @@ from typing import Any
 
 import yaml
 
-from tests.lab import cgroup, network, root
+from tests.lab import cgroup, emulation, network, root
 from tests.lab.device import Device, addresses
-from tests.lab.errors import LabError
+from tests.lab.errors import LabError, lacking
 from tests.lab.network import Bridge
 
 # Not below /tmp, which may be memory. Short: a control socket of ssh lies in it, and 108 bytes are all a name has.
 FOLDER = Path("/var/tmp")  # noqa: S108
 PREFIX = "edge-lab-"
 LIMIT = 200
+ARM64_TYPE = "lab-aarch64"
 PROGRAMS = {
     "mmdebstrap": "mmdebstrap",
     "systemd-nspawn": "systemd-container",
@@ -35,19 +36,21 @@ PROGRAMS = {
 }
 
 
-def missing() -> str:
-    """What this machine lacks for a lab, and how to get it; empty where nothing."""
+def missing(arm64: bool = False) -> str:
+    """What this machine lacks for a lab, and how to get it; empty where nothing. `arm64`: for one with such devices."""
     if os.geteuid() != 0:
         return "a lab boots devices with systemd-nspawn, which takes root: sudo --preserve-env=PATH make ..."
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    packages = sorted({package for name, package in PROGRAMS.items() if not shutil.which(name, path=path)})
-    return f"not installed; get it with: apt-get install {' '.join(packages)}" if packages else ""
+    if arm64:
+        return emulation.unfit() or lacking({**PROGRAMS, **emulation.PROGRAMS})
+    return lacking(PROGRAMS)
 
 
 class Lab:
     """`with Lab(devices=3) as lab:` boots them; leaving it removes all of it, also after an error or ^C.
 
-    layer          a folder that lies over the devices' root (tests.lab.agents)
+    arm64          how many of them, the last ones, are emulated aarch64 machines; device_type lab-aarch64
+    layer          a folder that lies over the root of those of this machine's architecture (tests.lab.agents)
+    arm64_layer    one that lies over the root of the others
     variables      for group_vars/all.yml of the lab's inventory
     plugged        False: nothing is booted yet
 
@@ -62,34 +65,39 @@ class Lab:
         self,
         devices: int = 10,
         *,
+        arm64: int = 0,
         layer: Path | None = None,
+        arm64_layer: Path | None = None,
         variables: Mapping[str, Any] | None = None,
         plugged: bool = True,
     ) -> None:
         if not 1 <= devices <= LIMIT:
             raise LabError("devices", str(devices), f"1 to {LIMIT}", "ask for fewer")
-        self.count, self.plugged = devices, plugged
-        self.layer = layer
+        if not 0 <= arm64 <= devices:
+            raise LabError("arm64", str(arm64), f"0 to {devices}, the number of devices", "ask for fewer")
+        self.emulated = [index >= devices - arm64 for index in range(devices)]
+        self.plugged = plugged
+        self.layers = {False: layer, True: arm64_layer}
         self.variables = dict(variables or {})
         self.devices: list[Device] = []
 
     def __enter__(self) -> Lab:
-        if lacking := missing():
-            raise LabError("this machine", lacking, "root and the programs of a lab", "see docs/fleet/lab.md")
-        base = root.ensure()
+        if reason := missing(any(self.emulated)):
+            raise LabError("this machine", reason, "root and the programs of a lab", "see docs/fleet/lab.md")
+        bases = {arm64: root.ensure(arm64) for arm64 in set(self.emulated)}
         reap()
         self.id = secrets.token_hex(2)
         self.folder = FOLDER / f"{PREFIX}{self.id}"
         self.folder.mkdir(mode=0o755)
         self._lock = _hold(self.folder)
         try:
-            self._create(base)
+            self._create(bases)
         except BaseException:
             self.close()
             raise
         return self
 
-    def _create(self, base: Path) -> None:
+    def _create(self, bases: Mapping[bool, Path]) -> None:
         with (root.cache() / "network.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             self.bridge = Bridge(f"lab{self.id}", network.free_subnet())
@@ -100,10 +108,10 @@ class Lab:
             check=True,
             stdin=subprocess.DEVNULL,
         )
-        lower = [*([self.layer] if self.layer else []), base]
         public = self.key.with_suffix(".pub").read_text().strip()
-        for index in range(self.count):
-            device = self.kind(self.id, index, self.folder / f"device-{index + 1:02d}", lower, self.bridge)
+        for index, arm64 in enumerate(self.emulated):
+            lower = [*([layer] if (layer := self.layers[arm64]) else []), bases[arm64]]
+            device = self.kind(self.id, index, self.folder / f"device-{index + 1:02d}", lower, self.bridge, arm64)
             device.seed(public)
             self.devices.append(device)
         self.known_hosts = self.folder / "known_hosts"
@@ -156,7 +164,10 @@ class Lab:
         }
         groups: dict[str, Any] = {}
         for wave, devices in enumerate(waves(self.devices)):
-            hosts = {device.name: {"ansible_host": device.address} for device in devices}
+            hosts = {
+                device.name: {"ansible_host": device.address, **({"device_type": ARM64_TYPE} if device.handler else {})}
+                for device in devices
+            }
             groups[f"wave_{wave}"] = {"hosts": hosts, "vars": {"wave": wave}}
         (self.inventory / "group_vars").mkdir(parents=True, exist_ok=True)
         tree = {"all": {"children": {"devices": {"children": groups}}}}
@@ -212,5 +223,7 @@ def _clean(folder: Path) -> None:
         subprocess.run(["ssh", f"-oControlPath={control}", "-Oexit", "lab"], capture_output=True, check=False)
     cgroup.kill(f"edge-lab-{identity}")
     cgroup.remove(f"edge-lab-{identity}")
+    for file in folder.glob("device-*/handler"):
+        emulation.forget(file.read_text())
     Bridge(f"lab{identity}", network.POOL).remove()
     shutil.rmtree(folder, ignore_errors=True)

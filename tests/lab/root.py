@@ -1,5 +1,7 @@
 """The Debian that every device of a lab runs: built once with mmdebstrap, kept, shared read-only below each device.
 
+There is one of this machine's architecture, and one of aarch64, whose packages' own programs are emulated meanwhile.
+
 The folder is named after the recipe's digest: a changed recipe builds another one and leaves nothing half made.
 """
 
@@ -13,6 +15,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from tests.lab.emulation import ALONE, emulated
 from tests.lab.errors import LabError
 
 SUITE = "bookworm"
@@ -59,6 +62,15 @@ chroot "$1" systemctl mask getty.target console-getty.service apt-daily.timer ap
 rm -f "$1"/etc/ssh/ssh_host_* "$1/etc/machine-id" "$1/etc/hostname" "$1/etc/resolv.conf" "$1"/etc/apt/sources.list.d/*
 : >"$1/etc/apt/sources.list"
 """
+# What systemd 252 cannot do for a service below qemu-user 7 (EINVAL): make credentials, in a child that it clones with
+# CLONE_NEWNS (Debian's units only hand on what no lab has), and enter a user namespace, which takes a process without
+# threads: qemu has one of its own. And ONNX Runtime crashes on an aarch64 that has the processors of an x86_64 in /sys.
+EMULATED = """\
+set -eu
+mkdir -p "$1/etc/systemd/system/service.d"
+printf '%s\\n' '[Service]' LoadCredential= SetCredential= PrivateUsers=no >"$1/etc/systemd/system/service.d/lab.conf"
+echo 'tmpfs /sys/devices/system/cpu tmpfs ro 0 0' >"$1/etc/fstab"
+"""
 APT = ('Acquire::Languages "none"', 'Acquire::Retries "3"')
 DPKG = (
     "path-exclude=/usr/share/man/*",
@@ -73,33 +85,36 @@ def cache() -> Path:
     return Path(os.environ.get("LAB_CACHE") or Path.home() / ".cache" / "edge-ai-workflow" / "lab")
 
 
-def digest() -> str:
-    recipe = repr((SUITE, PACKAGES, NETWORK_UNIT, CUSTOMIZE, APT, DPKG))
+def digest(arm64: bool = False) -> str:
+    recipe = repr((SUITE, PACKAGES, NETWORK_UNIT, CUSTOMIZE, APT, DPKG, *([EMULATED] if arm64 else [])))
     return hashlib.sha256(recipe.encode()).hexdigest()[:12]
 
 
-def ensure() -> Path:
-    """The root's folder, built when it is not there. Two processes that ask at once build one."""
-    folder = cache() / f"root-{digest()}"
+def ensure(arm64: bool = False) -> Path:
+    """The root's folder, built when it is not there. Two processes that ask at once build one. Raises LabError."""
+    name = "arm64" if arm64 else "root"
+    folder = cache() / f"{name}-{digest(arm64)}"
     if folder.is_dir():
         return folder
     cache().mkdir(parents=True, exist_ok=True)
-    with (cache() / "root.lock").open("w") as lock:
+    with (cache() / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.is_dir():
             partial = folder.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
             try:
-                _build(partial)
+                _build(partial, arm64)
                 partial.rename(folder)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
-def _build(folder: Path) -> None:
+def _build(folder: Path, arm64: bool) -> None:
     command = [
         "mmdebstrap",
+        # The check is of what `emulated` sees to, by a program that nothing else here needs.
+        *(("--architectures=arm64", "--skip=check/qemu", f"--customize-hook={EMULATED}") if arm64 else ()),
         "--mode=root",
         "--variant=minbase",
         f"--include={','.join(PACKAGES)}",
@@ -115,9 +130,9 @@ def _build(folder: Path) -> None:
     if stanzas := debian_sources():
         sources.write_text("\n\n".join(stanzas) + "\n")
         command.append(str(sources))
-    with log.open("wb") as stream:
+    with emulated(f"edge-lab-root-{os.getpid()}", arm64) as first, log.open("wb") as stream:
         done = subprocess.run(
-            command,
+            [*ALONE, f'{first}exec "$@"', "root", *command],
             stdout=stream,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
