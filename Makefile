@@ -71,7 +71,7 @@ test-crash: $(READY)  ## kill the agent at every fault point, and cut the power 
 
 .PHONY: test-fleet
 test-fleet: $(READY)  ## every fault of a rollout, on booted devices (as root; an hour; docs/fleet/faults.md)
-	@$(RUN) python -m pytest -m "fleet or slow" tests/fleet_faults
+	@$(RUN) python -m pytest -m "fleet or slow" tests/fleet_faults tests/test_lab_arm64.py
 
 .PHONY: lint
 lint: $(READY)  ## check style, types, YAML and playbooks

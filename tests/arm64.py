@@ -1,6 +1,7 @@
-"""Single programs of aarch64 on this machine, without a boot: out of the root that a lab's aarch64 devices run.
+"""Single programs of aarch64 on this machine, without a boot.
 
-It is mounted read-only in a mount namespace of its own, which takes every mount with it when its last process ends.
+Their root is mounted read-only in a mount namespace of its own, which takes every mount with it when its last process
+ends.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Arm64:
     """Programs of the root, which see `folder` as /mnt and may write only there and below /tmp."""
 
     def __init__(self, folder: Path) -> None:
-        self.root, self.folder = root.ensure(arm64=True), folder
+        self.root, self.folder = root.ensure(arm64=True, boots=False), folder
 
     @contextmanager
     def running(self, *command: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:

@@ -13,7 +13,7 @@ from tests.lab.lab import ARM64_TYPE
 from tests.test_lab import keep_up, left
 
 # On a machine that has none yet, its Debian and the agent's environment are built first, by emulated programs.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.slow, pytest.mark.fleet, pytest.mark.timeout(2400)]
 
 
 @pytest.fixture(scope="module")
