@@ -178,7 +178,7 @@ class Course:
 
     def left(self, but: WaveState) -> dict[str, int]:
         """What earlier waves, and those who could not take part, left of the budget. A canary may not fail."""
-        if but.name == self.state.waves[0].name:
+        if but.canary:
             return {"failed": 0, "unreachable": 0}
         left = self._left([device for name, device in self.state.devices.items() if name not in but.devices])
         return {name: max(number, 0) for name, number in left.items()}
@@ -202,7 +202,7 @@ class Course:
                     state = state.with_device(name, outcome=spent, reason=wrong, spent=spent)
         late = [name for name, device in state.devices.items() if device != self.state.devices[name]]
         if late and not self.state.has_failed:
-            canaries = [name for name in late if name in state.waves[0].devices]
+            canaries = [name for name in late if state.wave(state.devices[name].wave).canary]
             if canaries or min(self._left(state.devices.values()).values()) < 0:
                 told = "; ".join(f"{name}: {state.devices[name].reason}" for name in canaries or late)
                 wave = state.devices[(canaries or late)[0]].wave

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -43,26 +42,23 @@ class Found:
             for name, told in {**planned["devices"], **planned["others"]}.items()
         ]
         declared.sort(key=lambda device: (device.wave, device.name))
-        only, proven = planned["devices"], planned["proven"]
-        self.all_waves = plans.of_some(declared, self.rules, planned["size"], only, self.current, proven)
-        out = {*self.unreachable, *self.unfit}
-        self.waves = [
-            replace(wave, devices=tuple(name for name in wave.devices if name not in out)) for wave in self.all_waves
-        ]
-        self.waves = [wave for wave in self.waves if wave.devices]
+        only, out = planned["devices"], {*self.unreachable, *self.unfit}
+        waves = plans.of_some(
+            declared, self.rules, planned["size"], only, out, current=self.current, proven=planned["proven"]
+        )
+        self.absent = [name for wave in waves for name in wave.absent]
+        self.waves = [wave for wave in waves if wave.devices]
         self.changing = [name for wave in self.waves for name in wave.devices]
 
     def refusal(self) -> str:
         """Why the rollout does not begin, or nothing."""
         allowed = rules.of_fleet(self.rules.budget.unreachable, self.planned["size"])
-        canaries = set(self.all_waves[0].devices) if self.all_waves else set()
         if self.unfit and self.rules.unfit == "stop":
             return f"{len(self.unfit)} device(s) cannot take it (rollout.unfit: stop): {', '.join(self.unfit)}"
         if len(self.unreachable) > allowed:
             return f"{len(self.unreachable)} device(s) do not answer, {allowed} allowed: {', '.join(self.unreachable)}"
-        gone = sorted(canaries & {*self.unreachable, *self.unfit})
-        if self.changing and gone:
-            return f"of the first wave, {', '.join(gone)} cannot take part: all of its devices have to"
+        if self.changing and self.absent:
+            return f"of the first wave, {', '.join(self.absent)} cannot take part: all have to with a new release"
         return ""
 
     def was(self, name: str) -> str | None:
@@ -82,7 +78,9 @@ class Found:
             spent: record.Spent = "unreachable" if name in self.unreachable else ""
             release, was = told["release"], self.was(name)
             devices[name] = DeviceState(wave_of.get(name, ""), release, was, outcome, reason, spent=spent)
-        waves = tuple(WaveState(wave.name, wave.devices, wave.approve, why=wave.why) for wave in self.waves)
+        waves = tuple(
+            WaveState(wave.name, wave.devices, wave.approve, why=wave.why, canary=wave.canary) for wave in self.waves
+        )
         window = self.planned["outside_window"]
         return RolloutState("running", record.owner(), waves, devices, outside_window=window)
 

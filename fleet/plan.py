@@ -13,12 +13,17 @@ from fleet.rules import Rules, Wave
 
 @dataclass(frozen=True)
 class PlannedWave:
-    """`devices`: names, in the order in which they are told. `why` it asks for approval, where no rule does."""
+    """`devices`: names, in the order in which they are told. `canary`: the first with a release, or the fleet's first.
+
+    `absent`: canaries that cannot take part, where they have to. `why` it asks for approval, where no rule does.
+    """
 
     name: str
     devices: tuple[str, ...]
     approve: bool
     why: str = ""
+    canary: bool = False
+    absent: tuple[str, ...] = ()
 
 
 def waves(devices: Sequence[Device], rules: Rules, fleet_size: int) -> list[PlannedWave]:
@@ -52,26 +57,31 @@ def of_some(
     rules: Rules,
     fleet_size: int,
     only: Collection[str],
+    out: Collection[str] = (),
     current: Collection[str] = (),
     proven: Collection[str] = (),
 ) -> list[PlannedWave]:
     """The waves of `waves`, of which only those of `only` change: a limit makes nobody a canary.
 
-    `devices`: all that declare a release; `current`: those that run it already. `proven`: releases that a wave of an
-    earlier rollout passed with. A wave that is not the fleet's first asks for approval where it is the first with a
-    release.
+    `devices`: all that declare a release; `current`: those that run it already; `out`: those that cannot take part.
+    `proven`: releases that a wave of an earlier rollout passed with. A wave that is not the fleet's first asks for
+    approval where it is the first with a release.
     """
-    first = rules.waves[0].name if rules.waves else _numbered(min(devices, key=lambda each: each.wave))
+    first = rules.waves[0].name if rules.waves else "wave-0"
     release_of = {device.name: device.release for device in devices}
     planned, tried = [], set(proven)
     for wave in waves([device for device in devices if device.name not in current], rules, fleet_size):
-        changing = tuple(name for name in wave.devices if name in only)
-        releases = {str(release_of[name]) for name in changing}
-        if untried := sorted(releases - tried) if wave.name != first else []:
-            wave = replace(wave, approve=True, why=f"no canary has run {', '.join(untried)}")
-        if changing:
-            planned.append(replace(wave, devices=changing))
-            tried |= releases
+        changing = tuple(name for name in wave.devices if name in only and name not in out)
+        absent = tuple(name for name in wave.devices if name in only and name in out)
+        wanted = {str(release_of[name]) for name in (*changing, *(absent if wave.name == first else ()))}
+        untried = ", ".join(sorted(wanted - tried))
+        made = replace(wave, devices=changing, canary=bool(untried) or wave.name == first)
+        if untried and wave.name == first:
+            made = replace(made, absent=absent)
+        elif untried:
+            made = replace(made, approve=True, why=f"no canary has run {untried}")
+        planned.append(made)
+        tried |= {str(release_of[name]) for name in changing}
     return planned
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -14,9 +13,9 @@ from typing import Any
 from edge_agent import durable
 from edge_agent.errors import AgentError
 
-from fleet import audit, errors, inventory, pending, push, record, rules, trail, unfinished
+from fleet import audit, errors, inventory, past, pending, push, record, rules, trail, unfinished
 from fleet import plan as plans
-from fleet.errors import ConfigurationError, FleetError, InventoryError, PausedError, RolloutError, StorageError
+from fleet.errors import FleetError, InventoryError, PausedError, RolloutError, StorageError
 from fleet.found import Found
 from fleet.inventory import Device, Fleet
 from fleet.record import Record
@@ -65,9 +64,10 @@ def plan(
     try:
         unknown = set(approve) - {wave.name for wave in state.waves} if state else set(approve)
         declared = _declared(fleet, repository, names, outside_window, unknown)
-        declared["proven"] = _proven(fleet.name, declared["releases"], root)
+        earlier = past.of(fleet.name, declared["releases"], root)
+        declared["proven"] = sorted(earlier.proven)
         if not again and not waits and not owed:  # else after those have gone back
-            _refuse_failed(fleet.name, declared["releases"], root)
+            _refuse_failed(earlier.failed)
     except (AgentError, OSError) as error:
         owed = owed if state and state.has_failed else {}
         if not waits and not owed:
@@ -134,22 +134,6 @@ def _told_device(device: Device) -> Json:
     return {"release": device.release, "type": device.type, "wave": device.wave, "groups": device.groups}
 
 
-def _proven(fleet: str, releases: Collection[str], root: Path) -> list[str]:
-    """Those of `releases` that a wave of an earlier rollout passed with."""
-    left = set(releases)
-    for made in reversed(record.rollouts(fleet, root)):
-        with contextlib.suppress(OSError, ConfigurationError):  # who cannot be read proves nothing
-            text = (made.folder / "state.json").read_text(encoding="utf-8")
-            state = made.load() if any(f'"{name}"' in text for name in left) else None
-            for wave in state.waves if state else ():
-                left -= (
-                    {state.devices[name].release for name in wave.devices} if wave.status == "pass" and state else set()
-                )
-        if not left:
-            break
-    return sorted(set(releases) - left)
-
-
 def _told_error(error: AgentError | OSError) -> Json:
     if isinstance(error, OSError):
         error = StorageError(str(error.filename or "the operating system"), str(error.strerror or error))
@@ -179,20 +163,12 @@ def rules_of(devices: Sequence[Device], path: Path) -> Rules:
     return rules.of(said[0], inventory.origin(path, devices[0].name, "rollout", devices[0].groups, said[0]))
 
 
-def _refuse_failed(fleet: str, wanted: Collection[str], root: Path, rows: Sequence[str] = ()) -> None:
-    """A release that failed in the last rollout is not tried on the devices that it spared. `rows`: said besides."""
-    for last in reversed(record.rollouts(fleet, root)):
-        if (state := last.load()).status != "given up":
-            break
-    else:
-        return
-    if state.status != "failed":
-        return
-    failed = {device.release for device in state.devices.values() if device.touched} & set(wanted)
+def _refuse_failed(failed: Mapping[str, str], rows: Sequence[str] = ()) -> None:
+    """A release that failed is not tried on the devices that were spared. `rows`: said besides."""
     if failed:
         raise RolloutError(
             ", ".join(sorted(failed)),
-            "; ".join([f"failed in rollout {last.id}: {state.reason}", *rows]),
+            "; ".join([*dict.fromkeys(failed.values()), *rows]),
             "a release that did not fail",
             "revert the inventory's `release`, or publish a new version; or try again all the same: --again, "
             "-e rollout_again=true",
@@ -223,7 +199,7 @@ def preflight(planned: Json, answers: Mapping[str, Json], root: Path, check: boo
     if planned.get("refused"):
         raise _refusal(planned["refused"], rows)
     if not planned.get("again"):
-        _refuse_failed(planned["fleet"], planned["releases"], root, rows)
+        _refuse_failed(past.of(planned["fleet"], planned["releases"], root).failed, rows)
     if planned["resumes"]:
         result = _resume(planned, root, check)
         return {**result, "table": [*rows, *result["table"]]}

@@ -100,8 +100,8 @@ class DeviceState:
 
 @dataclass(frozen=True)
 class WaveState:
-    """`why` it asks for approval, where no rule does. `lost`: {"reason", "devices": name -> why} where it failed while
-    it was watched.
+    """`why` it asks for approval, where no rule does. `canary`: none of its devices may fail. `lost`: {"reason",
+    "devices": name -> why} where it failed while it was watched.
     """
 
     name: str
@@ -113,6 +113,7 @@ class WaveState:
     verdict: dict[str, Any] | None = None
     lost: dict[str, Any] | None = None
     why: str = ""
+    canary: bool = True
 
 
 @dataclass(frozen=True)

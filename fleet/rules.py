@@ -146,8 +146,6 @@ class Rules(Block):
 
     @model_validator(mode="after")
     def _names(self) -> Rules:
-        if (self.approvers or self.four_eyes) and not self.approve:
-            raise ValueError("approvers, four_eyes: approve names no wave that would ask for them")
         if self.waves is not None:
             names = [wave.name for wave in self.waves]
             if len(set(names)) < len(names):

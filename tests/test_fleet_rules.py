@@ -44,8 +44,6 @@ def test_nothing_written_gives_the_defaults() -> None:
         ({"waves": [{"name": "a", "count": 1, "percent": 5}]}, "exactly one of"),
         ({"waves": [{"name": "a", "count": 1}, {"name": "a", "rest": True}]}, "each wave's name once"),
         ({"waves": [{"name": "a", "rest": True}], "approve": ["b"]}, "approve: names of waves"),
-        ({"approvers": ["ann"]}, "approve names no wave"),
-        ({"four_eyes": True}, "approve names no wave"),
         ({"approve": ["a"], "approvers": [""]}, "rollout.approvers.0"),
         ({"bake_poll_s": 0.0}, "rollout.bake_poll_s"),
         ({"window": {"from": "25:00", "until": "02:00"}}, "rollout.window.from"),
@@ -203,7 +201,8 @@ def test_a_release_that_no_canary_has_run_asks_for_approval() -> None:
     everybody = {each.name for each in fleet}
 
     def asked(only: set[str], current: Sequence[str] = (), proven: Sequence[str] = ()) -> dict[str, str]:
-        found = plan.of_some(fleet, rules.of(None, ""), 3, only, current, proven)
+        found = plan.of_some(fleet, rules.of(None, ""), 3, only, current=current, proven=proven)
+        found = [wave for wave in found if wave.devices]
         assert all(wave.approve is bool(wave.why) for wave in found)
         return {wave.name: wave.why for wave in found}
 
@@ -211,3 +210,26 @@ def test_a_release_that_no_canary_has_run_asks_for_approval() -> None:
     assert asked({"b"}) == {"wave-1": "no canary has run digits@1.0.0"}
     assert asked({"b"}, proven=["digits@1.0.0"]) == {"wave-1": ""}
     assert asked(everybody, current=["a"]) == {"wave-1": "no canary has run digits@1.0.0"}
+
+
+def test_who_cannot_take_part_has_tried_nothing() -> None:
+    fleet = [device("a"), device("b", wave=1), device("c", wave=2)]
+
+    def asked(**known: Any) -> dict[str, tuple[bool, bool]]:
+        everybody = [each.name for each in fleet]
+        found = plan.of_some(fleet, rules.of(None, ""), 3, everybody, **known)
+        return {wave.name: (wave.approve, wave.canary) for wave in found if wave.devices}
+
+    assert asked() == {"wave-0": (False, True), "wave-1": (False, False), "wave-2": (False, False)}
+    assert asked(out=["b"], current=["a"]) == {"wave-2": (True, True)}, "no wave before it will have run it"
+    assert asked(out=["b"], current=["a"], proven=["digits@1.0.0"]) == {"wave-2": (False, False)}
+    (first, *_) = plan.of_some(fleet, rules.of(None, ""), 3, ["a", "b", "c"], out=["a"])
+    assert first.absent == ("a",)
+    (first, *_) = plan.of_some(fleet, rules.of(None, ""), 3, ["a", "b", "c"], out=["a"], proven=["digits@1.0.0"])
+    assert first.absent == ()
+
+
+def test_a_group_of_later_waves_has_no_canary_for_a_release_of_its_own() -> None:
+    found = plan.of_some([device("b", wave=1)], rules.of(None, ""), 3, ["b"])
+
+    assert [(wave.name, wave.approve) for wave in found] == [("wave-1", True)]

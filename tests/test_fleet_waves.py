@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet import cli, prepare, record, trail, waves
-from fleet.errors import BusyError, ConfigurationError, FleetError
+from fleet import cli, past, prepare, record, trail, unfinished, waves
+from fleet.errors import BusyError, ConfigurationError, FleetError, RolloutError
 from tests.rollout_fixtures import (
     GONE,
     NEW,
@@ -90,6 +90,41 @@ def test_an_unreachable_canary_closes_every_later_wave(root: Path) -> None:
 
     assert course(begun).judge({"a": GONE}, {})["status"] == "fail"
     assert not course(begun).open(["b", "c", "d"])["go"]
+
+
+def test_who_catches_up_with_a_proven_release_is_no_canary(root: Path) -> None:
+    """`a` runs it already; `d` is still off."""
+    known = {"proven": [NEW], "devices": {name: {**each, "groups": [name]} for name, each in plan()["devices"].items()}}
+    waves_of = [{"name": "one", "group": "a"}, {"name": "rest", "rest": True}]
+    begun = begin(root, {"a": status(NEW), "d": None}, known, waves=waves_of, budget={"failed": 1, "unreachable": 1})
+    assert begun["order"] == ["b", "c"], begun["reason"]
+    assert course(begun).open(["b", "c"])["go"]
+
+    told = course(begun).judge({"b": done(), "c": done(OLD, "failed", "a worn card")}, {})
+
+    assert told["status"] == "pass"
+    assert set(course(begun).settle({"b": status(NEW), "c": status(OLD)})["back"]) == {"c"}
+
+
+def test_the_latest_word_on_a_release_counts(root: Path) -> None:
+    def rolled(verdict: str) -> None:
+        begun = begin(root)
+        course(begun).open(["a"])
+        course(begun).judge({"a": done() if verdict == "pass" else done(OLD, "failed", "no")}, {})
+        course(begun).close({})
+
+    assert past.of("farm", [NEW], root) == past.Past()
+    rolled("pass")
+    assert past.of("farm", [NEW, OLD], root).proven == {NEW}
+    unfinished.give_up(record.find("farm", None, root), "another one")
+    rolled("fail")
+    found = past.of("farm", [NEW], root)
+    assert found.proven == set() and "failed in rollout" in found.failed[NEW]
+    with pytest.raises(RolloutError, match=r"pump@1\.1\.0: .*failed in rollout"):
+        begin(root)
+    damaged = record.find("farm", None, root).folder / "state.json"
+    damaged.write_bytes(b"\xff\xfe" + damaged.read_bytes())
+    assert past.of("farm", [NEW], root).proven == {NEW}, "what cannot be read is passed over"
 
 
 @pytest.mark.parametrize(("allowed", "verdict"), [(1, "pass"), (0, "fail")])
