@@ -23,14 +23,13 @@ from typing import Any
 
 from edge_agent.release import EXPECTED, parsed
 
-from fleet import declared
+from fleet import declared, hostkeys
 from fleet.errors import InventoryError
 
 GROUP = "devices"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 OWN = "rollout_"  # groups that playbooks make begin with it
 LOCAL = ("localhost", "127.0.0.1")  # what Ansible takes for the machine that it runs on, where playbooks keep a rollout
-UNCHECKED = re.compile(r"StrictHostKeyChecking[= ]+(no|off|accept-new)|UserKnownHostsFile[= ]+/dev/null", re.IGNORECASE)
 TIMEOUT_S = 120
 
 
@@ -162,10 +161,8 @@ class _Check:
         want("wave", type(wave) is int and wave >= 0, "a whole number from 0")
         want("device_type", isinstance(kind, str) and bool(NAME.fullmatch(kind)), "a name such as raspberry-pi-4")
         want("release", release is None or bool(parsed(str(release))), EXPECTED)
-        for field in ("ansible_ssh_common_args", "ansible_ssh_extra_args", "ansible_ssh_args"):
-            want(field, not UNCHECKED.search(str(values.get(field, ""))), "host keys that are checked")
-        if str(values.get("ansible_host_key_checking", "true")).lower() in ("false", "no", "0"):
-            want("ansible_host_key_checking", False, "host keys that are checked")
+        for field, expected in hostkeys.faults(values):
+            want(field, False, expected)
         if len(self.faults) > before:
             return None
         assert isinstance(wave, int) and isinstance(kind, str)

@@ -102,6 +102,52 @@ def test_a_fault_is_named_by_file_host_and_field(
     assert str(tmp_path / file) in said
 
 
+UNCHECKED = [
+    ("ansible_ssh_host_key_checking", False),
+    ("ansible_ssh_host_key_checking", "nope"),  # Ansible takes any word that it does not know for false
+    ("ansible_host_key_checking", "{{ checked }}"),
+    ("ansible_paramiko_host_key_checking", 0),
+    ("ansible_ssh_common_args", "{{ opts }}"),
+    ("ansible_ssh_args", "-oStrictHostKeyChecking=false"),
+    ("ansible_ssh_extra_args", "-o 'StrictHostKeyChecking = \"no\"'"),
+    ("ansible_ssh_extra_args", "-o Strict\\HostKeyChecking=off"),
+    ("ansible_sftp_extra_args", "-ostricthostkeychecking=accept-new"),
+    ("ansible_scp_extra_args", "-o UserKnownHostsFile=/dev/null"),
+    ("ansible_ssh_common_args", "-oUserKnownHostsFile=none"),
+    ("ansible_ssh_common_args", "-oGlobalKnownHostsFile=/dev/null"),
+    ("ansible_ssh_common_args", "-oNoHostAuthenticationForLocalhost=yes"),
+    ("ansible_ssh_common_args", "-F /tmp/config"),
+    ("ansible_ssh_common_args", "-4F/tmp/config"),
+    ("ansible_ssh_common_args", "-o Include=/tmp/config"),
+    ("ansible_ssh_common_args", ["-v"]),
+    ("ansible_ssh_executable", "/usr/local/bin/ssh-unchecked"),
+    ("ansible_ssh_executable", "tools/ssh"),
+    ("ansible_scp_executable", "/bin/sh"),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), UNCHECKED)
+def test_host_keys_are_checked_whatever_is_declared(tmp_path: Path, field: str, value: Any) -> None:
+    said = refused(good(tmp_path, host_vars__b={field: value}))
+
+    assert f"{tmp_path / 'host_vars/b.yml'}: b: {field}: found {value!r}" in said
+    assert "expected" in said and "1 fault(s)" in said
+
+
+def test_where_host_keys_are_may_be_said(tmp_path: Path) -> None:
+    known = "-o UserKnownHostsFile={{ inventory_dir }}/known_hosts -o GlobalKnownHostsFile=/etc/ssh/known"
+    known += " -oForwardAgent=no -f -o StrictHostKeyChecking=yes -i /keys/no-F"
+    said = {
+        "ansible_ssh_common_args": known,
+        "ansible_host_key_checking": True,
+        "ansible_ssh_host_key_checking": "yes",
+        "ansible_ssh_executable": "/usr/bin/ssh",
+        "ansible_sftp_executable": "sftp",
+    }
+
+    assert inventory.load(good(tmp_path, host_vars__b=said)).device("b").variables["ansible_ssh_common_args"] == known
+
+
 TREE = """\
 all:
   children:

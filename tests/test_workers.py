@@ -63,6 +63,11 @@ def test_an_inventory_without_workers_has_none(tmp_path: Path) -> None:
         ({"ansible_host": "{{ address }}"}, {}, "a value without a template"),
         ({"ansible_connection": "docker"}, {}, "ansible_connection: found 'docker'"),
         ({"ansible_ssh_common_args": "-oStrictHostKeyChecking=no"}, {}, "host keys that are checked"),
+        (
+            {"ansible_ssh_host_key_checking": False},
+            {},
+            "worker-1: ansible_ssh_host_key_checking: found 'False', expected",
+        ),
         ({"worker_home": "edge"}, {}, "worker_home: found 'edge'"),
         ({}, {"worker": "worker-2"}, "device-1: worker: found 'worker-2', expected a host of workers: worker-1"),
     ],
