@@ -233,20 +233,25 @@ def find(fleet: str, rollout: str | None = None, root: Path = ROLLOUTS) -> Recor
     return chosen[-1]
 
 
-def unfinished(fleet: str, root: Path = ROLLOUTS) -> Record | None:
-    """The rollout that was neither passed nor given up. Raises BusyError while its process runs."""
+def unfinished(fleet: str, root: Path = ROLLOUTS, elsewhere: bool = True) -> Record | None:
+    """The rollout that was neither passed nor given up. Raises BusyError while its process runs.
+
+    `elsewhere`: of a process on another machine nothing is known, and it may run; else it is taken for gone.
+    """
     known = rollouts(fleet, root)
     if not known:
         return None
     state = known[-1].load()
     if state.status not in ("running", "paused"):
         return None
-    if state.status == "running" and state.owner != owner() and state.owner.is_alive():
+    here = state.owner.host == socket.gethostname()
+    if state.status == "running" and state.owner != owner() and state.owner.is_alive() and (here or elsewhere):
         raise BusyError(
             f"fleet {fleet}",
             f"rollout {known[-1].id} runs: process {state.owner.pid} on {state.owner.host}",
             "one rollout per fleet at a time",
-            "wait until it ends, or end that process: what it began is taken up by the next run",
+            "wait until it ends, or end that process: what it began is taken up by the next run"
+            + ("" if here else "; if that machine is gone: fleet give-up"),
         )
     return known[-1]
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import ansible_runner
 
-from fleet import inventory, record, store, workers
+from fleet import inventory, record, report, store, unfinished, workers
 from fleet.cli import Commands, command
 from fleet.errors import FleetError, NoReleaseError, PausedError, PlaybookError, RolloutError
 from fleet.jobs import CHECKED, HERE, literal
@@ -58,18 +58,31 @@ def add_commands(commands: Commands) -> None:
     to.add_argument("--reason", required=True, type=_said, metavar="TEXT", help="why; marks what is left as bad")
     to.add_argument("--release", metavar="RELEASE", help="another installed release")
     to.set_defaults(run=rollback, text=_text)
+    to = command(
+        commands,
+        "give-up",
+        "end the rollout that is unfinished, where it stands",
+        "No device is asked. What of it has failed goes back with the next run; what has not stays as it is.",
+    )
+    _recorded(to)
+    to.add_argument("--reason", required=True, type=_said, metavar="TEXT", help="why")
+    to.set_defaults(run=give_up, text=_text)
+
+
+def _recorded(to: argparse.ArgumentParser) -> None:
+    to.add_argument("-i", "--inventory", type=Path, required=True, metavar="PATH", help="inventory/<fleet>")
+    to.add_argument("--rollouts", type=Path, default=record.ROLLOUTS, metavar="DIR", help="records (rollouts)")
 
 
 def _common(to: argparse.ArgumentParser) -> None:
-    to.add_argument("-i", "--inventory", type=Path, required=True, metavar="PATH", help="inventory/<fleet>")
-    to.add_argument("--rollouts", type=Path, default=record.ROLLOUTS, metavar="DIR", help="records (rollouts)")
+    _recorded(to)
     to.add_argument("--direct", action="store_true", help="from here, although the inventory has workers")
     to.add_argument("--limit", metavar="PATTERN", help="only these devices or groups, as Ansible names them")
 
 
 def _said(text: str) -> str:
     if not text.strip():
-        raise argparse.ArgumentTypeError("found nothing, expected why devices are called back")
+        raise argparse.ArgumentTypeError("found nothing, expected why")
     return text
 
 
@@ -97,8 +110,6 @@ def rollout(options: argparse.Namespace) -> Json:
 
 
 def _unfinished(options: argparse.Namespace) -> None:
-    from fleet import unfinished
-
     fleet = inventory.load(options.inventory)
     with record.locked(fleet.name, options.rollouts):
         begun = unfinished.of(fleet.name, options.inventory, options.rollouts)
@@ -129,6 +140,20 @@ def rollback(options: argparse.Namespace) -> Json:
     status = "failed" if done["failed"] else "back"
     code = RolloutError.exit_code if done["failed"] else 0
     return {"status": status, "reason": ", ".join(done["failed"]), "table": done["table"], "exit_code": code}
+
+
+def give_up(options: argparse.Namespace) -> Json:
+    """Also where its process ran on another machine. Raises BusyError, NoReleaseError."""
+    fleet = inventory.load(options.inventory)
+    with record.locked(fleet.name, options.rollouts):
+        begun = record.unfinished(fleet.name, options.rollouts, elsewhere=False)
+        if begun is None:
+            where = str(options.rollouts / fleet.name)
+            raise NoReleaseError(where, "no rollout is unfinished", "one to give up", "there is nothing to do")
+        unfinished.give_up(begun, options.reason)
+        state = begun.load()
+    told = {"id": begun.id, "status": state.status, "reason": state.reason, "record": str(begun.folder)}
+    return {**told, "table": report.table(state)}
 
 
 def _remote(options: argparse.Namespace, what: str) -> Remote | None:

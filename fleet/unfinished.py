@@ -54,7 +54,7 @@ def changed(begun: Record, devices: Sequence[Device], only: Collection[str] | No
             f"rollout {begun.id}",
             f"it is unfinished, and {_some(left_out)} of it would be left out",
             "all of its devices: it goes on as it was begun",
-            "run without --limit, or call back what it touched: fleet rollback",
+            "run without --limit; or end it where it stands: fleet give-up",
         )
     limit = begun.plan.get("only")
     declared = {name: release for name, release in there.items() if release and (limit is None or name in limit)}

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fleet import audit, back, pending, prepare, record, trail, unfinished
-from fleet.errors import FleetError, InventoryError, NoReleaseError, PausedError
+from fleet import audit, back, cli, pending, prepare, record, trail, unfinished
+from fleet.errors import BusyError, FleetError, InventoryError, NoReleaseError, PausedError
 from fleet.keys import Keys
 from fleet.releases import path_of
 from fleet.repository import Repository
 from fleet.rollout import run_folder
+from tests.publishing import SCHEMA
 from tests.rollout_fixtures import DIGEST, NEW, OLD, Json, begin, course, done, records, status, through_canary
 from tests.test_fleet_inventory import write
 
@@ -223,3 +226,22 @@ def test_a_limit_makes_nobody_a_canary(root: Path) -> None:
     assert not (Path(begun["record"]) / record.PUSH).exists(), "what it brought is not kept"
     late = then(root, planned(root, declared(root), only=["c"]), "c")
     assert course(late).open(["c"])["go"], "the release has passed a wave"
+
+
+def test_it_is_given_up_by_hand_also_where_its_machine_is_gone(
+    root: Path, paused: Json, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = course(paused).record
+    gone = replace(begun.load(), status="running", owner=record.Owner("an-old-controller", 1, 0.0))
+    begun.save(gone)
+    with pytest.raises(BusyError, match="fleet give-up"):
+        planned(root, declared(root))
+    known = ["--json", "give-up", "-i", str(declared(root)), "--rollouts", str(root)]
+
+    assert cli.main([*known, "--reason", "its machine burnt"]) == 0
+    SCHEMA.validate(told := json.loads(capsys.readouterr().out))
+
+    assert (told["status"], told["reason"]) == ("given up", "given up: its machine burnt")
+    assert begun.load().devices["a"].outcome == "ok", "what passed stays"
+    assert cli.main([*known, "--reason", "again"]) == 6
+    assert planned(root, declared(root))["resumes"] is None
