@@ -1,7 +1,6 @@
-"""Which file of an inventory says what: for faults that name it, and for keys that stand twice.
+"""Which file of an inventory says what: for faults that name it.
 
-Ansible takes the last of two equal keys and merges all files into one answer (`ansible-inventory --list`), which no
-longer tells where a value came from.
+Ansible merges all files into one answer (`ansible-inventory --list`), which no longer tells where a value came from.
 """
 
 from __future__ import annotations
@@ -13,10 +12,12 @@ from typing import Any
 
 import yaml
 
-from fleet.errors import InventoryError
+from fleet import ini
 
 VARIABLES = ("group_vars", "host_vars")
-MERGE = "tag:yaml.org,2002:merge"
+SUFFIXES = ("", ".yml", ".yaml", ".json")  # as ansible.cfg has them: YAML_FILENAME_EXTENSIONS, and none
+IGNORED = (".pyc", ".pyo", ".swp", ".bak", "~", ".rpm", ".md", ".txt", ".rst", ".orig", ".cfg", ".retry")  # as Ansible
+PRIORITY = "ansible_group_priority"
 SOME = object()  # whatever the value is
 
 
@@ -43,24 +44,52 @@ class Declared:
             files = [said[0][0]]
         return str(files[0] if files else self.path)
 
+    def rivals(self, host: str, field: str, depths: Mapping[str, int]) -> dict[str, tuple[Path, Any]]:
+        """group -> (file, value) of those that Ansible ranks alike and that say other values for a host.
+
+        `depths`: of its groups. Nothing where the host says it, or where they agree: else the last by name would win.
+        """
+        if any(field in known for _, known in self._host(host)):
+            return {}
+        for level in (self._in_files, self._in_sources):  # what group_vars/ says wins over what hosts.yml does
+            said = {name: (at, known[field]) for name in depths for at, known in level(name) if field in known}
+            if said:
+                rank = {name: (depths[name], self._priority(name)) for name in said}
+                first = {name: each for name, each in said.items() if rank[name] == max(rank.values())}
+                return first if len({str(value) for _, value in first.values()}) > 1 else {}
+        return {}
+
+    def _priority(self, group: str) -> int:
+        said = [known[PRIORITY] for _, known in self._in_sources(group) if PRIORITY in known]
+        return int(said[-1]) if said and str(said[-1]).isdigit() else 1
+
     def _sayings(self, host: str, groups: list[str]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
         """Variables of a host and its groups by file, those that win first, as Ansible's documentation orders them."""
+        yield from self._host(host)
+        for level in (self._in_files, self._in_sources):
+            for group in (*reversed(groups), "all"):
+                yield from level(group)
+
+    def _host(self, host: str) -> Iterator[tuple[Path, Mapping[str, Any]]]:
         yield from self._in(f"host_vars/{host}")
         yield from ((file, known) for file, hosts, _ in self._inline for known in hosts.get(host, ()))
-        for group in (*reversed(groups), "all"):
-            yield from self._in(f"group_vars/{group}")
-        for group in (*reversed(groups), "all"):
-            yield from ((file, known) for file, _, vars_of in self._inline for known in vars_of.get(group, ()))
+
+    def _in_files(self, group: str) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+        yield from self._in(f"group_vars/{group}")
+
+    def _in_sources(self, group: str) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+        yield from ((file, known) for file, _, vars_of in self._inline for known in vars_of.get(group, ()))
 
     @cached_property
     def _inline(self) -> list[tuple[Path, dict[str, list[Any]], dict[str, list[Any]]]]:
-        files = [self.path] if self.path.is_file() else sorted(self.path.glob("*.y*ml"))
-        return [(file, *_parts(self._mapping(file))) for file in files]
+        return [(file, *(_parts(self._mapping(file)) if is_tree(file) else _ini(file))) for file in sources(self.path)]
 
     def _in(self, place: str) -> Iterator[tuple[Path, Mapping[str, Any]]]:
         at = self.folder / place
-        files = [file for suffix in (".yml", ".yaml", "") if (file := at.with_name(at.name + suffix)).is_file()]
-        for file in [*files, *sorted(at.glob("**/*.y*ml"))]:
+        files = [
+            file for suffix in (".yml", ".yaml", ".json", "") if (file := at.with_name(at.name + suffix)).is_file()
+        ]
+        for file in [*files, *(each for each in sorted(at.rglob("*")) if each.is_file() and each.suffix in SUFFIXES)]:
             yield file, self._mapping(file)
 
     def _mapping(self, file: Path) -> Mapping[str, Any]:
@@ -94,44 +123,45 @@ def _part(group: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def check(path: Path) -> None:
-    """Whether all files are YAML, each key once in its mapping. Raises InventoryError, which lists every fault."""
-    faults = [fault for file in _files(path) for fault in _twice(file)]
-    if faults:
-        found = "\n".join([f"{len(faults)} fault(s)", *(f"  {fault}" for fault in faults)])
-        raise InventoryError(str(path), found, "each key once: the last alone would count", "remove one, or rename it")
-
-
-def _files(path: Path) -> Iterator[Path]:
-    """YAML by its name, and what Ansible takes for YAML: variables in a file without a suffix."""
-    yield from sorted(path.rglob("*.y*ml")) if path.is_dir() else [path] if path.suffix in (".yml", ".yaml") else ()
-    folder = path if path.is_dir() else path.parent
-    for file in sorted(file for name in VARIABLES for file in (folder / name).rglob("*") if file.is_file()):
-        hidden = file.name.startswith(".") or file.name.endswith("~")
-        if not hidden and (not file.suffix or (path.is_file() and file.suffix in (".yml", ".yaml"))):
+def sources(path: Path) -> Iterator[Path]:
+    """An inventory's own files, as Ansible finds them; programs, whose output it reads, are left out."""
+    inside = (file for file in sorted(path.rglob("*")) if _is_source(file.relative_to(path)))
+    for file in inside if path.is_dir() else [path]:
+        if file.is_file() and not file.read_bytes().startswith(b"#!"):
             yield file
 
 
-def _twice(file: Path) -> Iterator[str]:
+def _is_source(place: Path) -> bool:
+    return not any(part in VARIABLES or part.startswith(".") for part in place.parts) and not place.name.endswith(
+        IGNORED
+    )
+
+
+def variables(path: Path) -> Iterator[Path]:
+    """Files below group_vars and host_vars that Ansible reads."""
+    folder = path if path.is_dir() else path.parent
+    for file in sorted(file for name in VARIABLES for file in (folder / name).rglob("*") if file.is_file()):
+        if not file.name.startswith(".") and not file.name.endswith("~") and file.suffix in SUFFIXES:
+            yield file
+
+
+def is_tree(file: Path) -> bool:
+    """Whether Ansible takes an inventory's own file for YAML or JSON, not for INI."""
+    if file.suffix:
+        return file.suffix in SUFFIXES
     try:
-        root = yaml.compose(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:  # Ansible says what, but not in which file
-        raise InventoryError(str(file), " ".join(str(error).split()), "YAML", "mend it") from None
-    left, done = [root] if root else [], set()
-    while left:
-        node = left.pop()
-        if id(node) in done:  # an alias
-            continue
-        done.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            left += node.value
-        elif isinstance(node, yaml.MappingNode):
-            lines: dict[tuple[str, str], int] = {}
-            for key, value in node.value:
-                left.append(value)
-                if not isinstance(key, yaml.ScalarNode) or key.tag == MERGE:
-                    continue
-                line, name = key.start_mark.line + 1, (key.tag, key.value)
-                if name in lines:
-                    yield f"{file}: line {line}: found {key.value!r}, which stands in line {lines[name]} already"
-                lines[name] = line
+        return isinstance(yaml.compose(file.read_text(encoding="utf-8")), yaml.MappingNode)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return False
+
+
+def _ini(file: Path) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
+    """As _parts; values are text."""
+    hosts: dict[str, list[Any]] = {}
+    groups: dict[str, list[Any]] = {}
+    for line in ini.lines(file.read_text(encoding="utf-8", errors="replace")):
+        if line.kind == "hosts":
+            hosts.setdefault(line.name, []).append(line.values)
+        elif line.kind == "vars":
+            groups.setdefault(line.group, []).append(line.values)
+    return hosts, groups

@@ -23,7 +23,7 @@ from typing import Any
 
 from edge_agent.release import EXPECTED, parsed
 
-from fleet import declared, hostkeys
+from fleet import declared, hostkeys, twice
 from fleet.errors import InventoryError
 
 GROUP = "devices"
@@ -73,7 +73,7 @@ def load(path: Path) -> Fleet:
     names = hosts(listed, GROUP)
     variables = listed.get("_meta", {}).get("hostvars", {})
     groups = _groups(listed)
-    check = _Check(path, {"all", "ungrouped", *listed})
+    check = _Check(path, {"all", "ungrouped", *listed}, _depths(listed))
     if not names:
         check.fault("", "", f"no host in the group {GROUP}", f"at least one below {GROUP}: in hosts.yml")
     devices = [check.device(host, groups.get(host, ()), variables.get(host, {})) for host in names]
@@ -93,7 +93,7 @@ def listing(path: Path, limit: str | None = None) -> dict[str, Any]:
     """What `ansible-inventory --list` says; `limit`: of hosts, as Ansible names them. Raises InventoryError."""
     if not path.exists():
         raise InventoryError(str(path), "not there", "an inventory's folder or file", "name one below inventory/")
-    declared.check(path)
+    twice.check(path)
     command = [str(Path(sys.executable).with_name("ansible-inventory")), "--inventory", str(path), "--list"]
     command += ["--limit", limit] if limit else []
     strict = {"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "true", "ANSIBLE_NOCOLOR": "true"}
@@ -122,11 +122,24 @@ def _groups(listed: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def _depths(listed: Mapping[str, Any]) -> dict[str, int]:
+    """How far each group is below `all`, on the longest way: the deeper one wins."""
+    depths = {"all": 0}
+    left = ["all"]
+    while left:
+        above = left.pop()
+        for group in listed.get(above, {}).get("children", ()):
+            if depths.get(group, 0) <= depths[above]:
+                depths[group] = depths[above] + 1
+                left.append(group)
+    return depths
+
+
 class _Check:
     """Collects every fault, each with the file that says the value."""
 
-    def __init__(self, path: Path, groups: Collection[str]) -> None:
-        self.path, self.groups, self.declared = path, groups, declared.Declared(path)
+    def __init__(self, path: Path, groups: Collection[str], depths: Mapping[str, int]) -> None:
+        self.path, self.groups, self.depths, self.declared = path, groups, depths, declared.Declared(path)
         self.faults: list[str] = []
         for name in sorted(name for name in groups if name.startswith(OWN)):
             self.fault("", "", f"the group {name!r}", f"names of groups that do not begin with {OWN}")
@@ -161,6 +174,11 @@ class _Check:
         want("wave", type(wave) is int and wave >= 0, "a whole number from 0")
         want("device_type", isinstance(kind, str) and bool(NAME.fullmatch(kind)), "a name such as raspberry-pi-4")
         want("release", release is None or bool(parsed(str(release))), EXPECTED)
+        for field in ("wave", "release"):
+            depths = {group: self.depths[group] for group in groups}
+            if said := self.declared.rivals(host, field, depths):
+                found = ", ".join(f"{value!r} of the group {group} ({at})" for group, (at, value) in said.items())
+                self.fault(host, field, found, "one: Ansible takes the last group's by name", groups, values.get(field))
         for field, expected in hostkeys.faults(values):
             want(field, False, expected)
         if len(self.faults) > before:
