@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,16 @@ def test_the_inventories_here_are_in_order(name: str) -> None:
     found = inventory.load(REPOSITORY / "inventory" / name)
 
     assert found.name == name and found.waves()[0] and len(found.waves()) > 1
+
+
+def test_the_keys_of_its_hosts_lie_beside_the_example(tmp_path: Path) -> None:
+    shutil.copytree(REPOSITORY / "inventory/example", tmp_path, dirs_exist_ok=True)
+    first = inventory.load(tmp_path).devices[0]
+    known = re.search(r"UserKnownHostsFile=\{\{ inventory_dir }}/(\S+)", first.variables["ansible_ssh_common_args"])
+    assert known
+    (tmp_path / known[1]).write_text(f"{first.address} ssh-ed25519 AAAAC3NzaC1lZDI1NTE5\n")
+
+    assert inventory.load(tmp_path).devices[0].name == first.name
 
 
 @pytest.mark.parametrize(
@@ -193,43 +205,6 @@ def test_the_file_that_is_blamed_says_it(
         assert inventory.load(path).device("b").release == "digits@1.0.0"
     else:
         assert f"  {tmp_path / file}: {message}".replace("/: ", ": ") in refused(path)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "lines"),
-    [
-        (
-            "hosts.yml",
-            TREE.format(a="{}", b="{}", rest="{wave: 1}") + "            b: {release: digits@2.0.0}\n",
-            (14, 13),
-        ),
-        ("hosts.yml", TREE.format(a="{}", b="{}", rest="{wave: 1, wave: 0}"), (11, 11)),
-        ("group_vars/all.yml", "fleet: {name: farm, development: true}\ndevice_type: x\nfleet: {}\n", (3, 1)),
-        ("group_vars/all/more.yaml", "rollout:\n  bake_s: 5\n  'bake_s': 6\n", (3, 2)),
-        ("host_vars/a", "wave: 0\nwave: 1\n", (2, 1)),
-    ],
-)
-def test_a_key_that_stands_twice_is_named_by_file_and_line(
-    tmp_path: Path, name: str, content: str, lines: tuple[int, int]
-) -> None:
-    path = good(tmp_path)
-    (path / name).parent.mkdir(exist_ok=True)
-    (path / name).write_text(content)
-
-    assert f"{path / name}: line {lines[0]}: found" in (said := refused(path))
-    assert f"which stands in line {lines[1]} already" in said and "each key once" in said
-
-
-def test_keys_may_be_merged_and_shared(tmp_path: Path) -> None:
-    shared = "x: &x {a: 1}\ny: &y {b: 2}\nboth: {<<: *x, <<: *y, a: 3}\nlist: [*x, *x]\n"
-
-    assert inventory.load(good(tmp_path, group_vars__devices=shared)).device("a").variables["both"]["a"] == 3
-
-
-def test_a_file_alone_is_looked_at_too(tmp_path: Path) -> None:
-    path = good(tmp_path, group_vars__rest="wave: 1\nwave: 2\n")
-
-    assert f"{tmp_path / 'group_vars/rest.yml'}: line 2: found 'wave'" in refused(path / "hosts.yml")
 
 
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "all", "ungrouped", "devices", "rest", "rollout_pending"])
