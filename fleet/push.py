@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tarfile
@@ -12,6 +13,7 @@ from typing import Any
 from edge_agent import archive, durable
 from edge_agent.errors import AgentError
 from edge_agent.manifest import MANIFEST
+from tuf.api.metadata import TargetFile
 
 from fleet import releases
 from fleet.errors import BundleError, NoReleaseError, StorageError, TrustError
@@ -41,30 +43,13 @@ def check(repository: Repository, development: bool) -> None:
 
 
 def offer(repository: Repository, release: str) -> dict[str, Any]:
-    """What a plan notes of a release. `targets`: sha256 of each model file. Raises NoReleaseError, BundleError."""
-    name, _, version = release.partition("@")
-    if release in repository.withdrawn:
-        raise NoReleaseError(
-            release,
-            f"withdrawn: {repository.withdrawn[release]['reason']}",
-            "a release that is published",
-            "declare another one in the inventory",
-        )
-    target = releases.released(repository, name).get(version)
-    if target is None:
-        raise NoReleaseError(release, "not published", "a release that is", "fleet publish, or fleet release list")
-    file = repository.file_of(target)
-    if repository.fetch and not file.is_file():
-        repository.fetch(file)
+    """What a plan notes of a release whose archive is here, as signed. `targets`: sha256 of each model file.
+
+    Raises NoReleaseError, StorageError, TrustError, BundleError, SourceError.
+    """
+    target, file = _signed(repository, release)
     try:
         manifest = json.loads(archive.inspect(file, MANIFEST).wanted)
-    except FileNotFoundError:
-        raise StorageError(
-            str(file),
-            "the archive is not here",
-            f"{target.length} bytes",
-            "publish the same bytes again: fleet publish",
-        ) from None
     except AgentError as error:
         raise BundleError(error.where, error.found, error.expected, error.remedy) from None
     return {
@@ -77,18 +62,55 @@ def offer(repository: Repository, release: str) -> dict[str, Any]:
     }
 
 
+def _signed(repository: Repository, release: str) -> tuple[TargetFile, Path]:
+    """A release's target and its archive, whose bytes are those that were signed; fetched where they are not here."""
+    name, _, version = release.partition("@")
+    if release in repository.withdrawn:
+        raise NoReleaseError(
+            release,
+            f"withdrawn: {repository.withdrawn[release]['reason']}",
+            "a release that is published",
+            "declare another one in the inventory",
+        )
+    target = releases.released(repository, name).get(version)
+    if target is None:
+        raise NoReleaseError(release, "not published", "a release that is", "fleet publish, or fleet release list")
+    file, wanted = repository.file_of(target), _content(target.length, target.hashes["sha256"])
+    found = _found(file)
+    if repository.fetch and found != wanted:  # a cache that a power cut or a bad disk tore is filled again
+        repository.fetch(file)
+        found = _found(file)
+    remedy = "publish the same bytes again: fleet publish"
+    if found is None:
+        raise StorageError(str(file), "the archive is not here", wanted, remedy)
+    if found != wanted:  # every device would refuse it, and a good release be condemned
+        raise TrustError(str(file), found, f"what is signed: {wanted}", remedy)
+    return target, file
+
+
+def _found(file: Path) -> str | None:
+    try:
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            return _content(stream.tell(), digest)
+    except FileNotFoundError:
+        return None
+
+
+def _content(length: int, sha256: str) -> str:
+    return f"{length} bytes, sha256 {sha256}"
+
+
 def pack(repository: Repository, wanted: Iterable[str], file: Path) -> None:
     """Write the metadata, and the archives of these releases, as one tar: the same content, the same bytes.
 
-    What a client reads first comes last, so that a copy that breaks off is a repository of before.
+    What a client reads first comes last, so that a copy that breaks off is a repository of before. Raises what `offer`
+    raises of an archive that is not what is signed, and OSError.
     """
     names = [f"{repository.timestamp.snapshot_meta.version}.snapshot.json", "timestamp.json"]
     names.insert(0, f"{repository.snapshot.meta['targets.json'].version}.targets.json")
     roots = [f"{version}.root.json" for version in range(1, repository.root.version + 1)]
-    archives = []
-    for release in sorted(wanted):
-        name, _, version = release.partition("@")
-        archives.append(repository.file_of(releases.released(repository, name)[version]))
+    archives = [_signed(repository, release)[1] for release in sorted(wanted)]
     durable.make_directory(file.parent)
     partial = file.with_name(f".{file.name}.partial")
     with durable.named(file), tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as tar:

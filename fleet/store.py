@@ -14,16 +14,19 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import fsspec
+from edge_agent import durable
 
 from fleet.errors import BusyError, ConfigurationError, SourceError, TrustError
 from fleet.repository import Fetch, Mirror, Progress, locked
 
 CACHE = "~/.cache/edge-ai-workflow/releases"
 TIMESTAMP = "metadata/timestamp.json"
+BEGINNINGS = (TIMESTAMP, "metadata/1.root.json")  # a store that holds neither holds no repository
 
 
 @dataclass(frozen=True)
@@ -81,35 +84,50 @@ class _Store:
         shutil.rmtree(local, ignore_errors=True)
         local.mkdir(parents=True)
 
-        def get() -> None:
-            if self.files.exists(f"{self.base}/metadata"):
-                for remote in self.files.find(f"{self.base}/metadata"):
-                    (local / remote.rpartition("/")[2]).write_bytes(self.files.cat_file(remote))
-
-        self._try(get)
+        if any(self._try(partial(self._read, name)) is not None for name in BEGINNINGS):
+            self._try(lambda: self._copy_metadata(local))
         timestamp = local / "timestamp.json"
         self.started_from = timestamp.read_bytes() if timestamp.is_file() else None
 
+    def _read(self, name: str) -> bytes | None:
+        """None where the store says that there is none: `exists` of some backends says so of a store out of reach."""
+        try:
+            return bytes(self.files.cat_file(f"{self.base}/{name}"))
+        except FileNotFoundError:
+            return None
+
+    def _copy_metadata(self, local: Path) -> None:
+        listed = self.files.find(f"{self.base}/metadata")
+        if not listed:
+            raise OSError(f"{self.base}/metadata cannot be listed")
+        for remote in listed:
+            (local / remote.rpartition("/")[2]).write_bytes(self.files.cat_file(remote))
+
     def get(self, file: Path) -> None:
-        """A target, whose name begins with its sha256. Raises SourceError, TrustError."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{file.name}.partial")
+        """A target, whose name begins with its sha256: whole, or as it was. Raises SourceError, TrustError, OSError."""
+        durable.make_directory(file.parent)
+        incoming = file.with_name(f".{file.name}.partial")
         remote = f"{self.base}/{file.relative_to(self.folder).as_posix()}"
-        self._try(lambda: self.files.get_file(remote, str(partial)))
-        with partial.open("rb") as stream:
+        self._try(lambda: self.files.get_file(remote, str(incoming)))
+        with incoming.open("rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
         if found != file.name.partition(".")[0]:
-            partial.unlink()
+            incoming.unlink()
             raise TrustError(
-                f"{self.url}: {remote}", f"sha256 {found}", "that of its name", "publish the release again"
+                f"{self.url}: {remote}",
+                f"sha256 {found}",
+                "that of its name",
+                "remove it from the store, then publish the same bytes again: fleet publish",
             )
-        partial.replace(file)
+        durable.sync_file(incoming)
+        incoming.replace(file)
+        durable.sync_directory(file.parent)
 
     def put(self, file: Path, progress: Progress | None) -> None:
         name = file.relative_to(self.folder).as_posix()
         remote = f"{self.base}/{name}"
         if name == TIMESTAMP:
-            found = self._try(lambda: self.files.cat_file(remote) if self.files.exists(remote) else None)
+            found = self._try(lambda: self._read(name))
             if found != self.started_from:
                 raise BusyError(f"{self.url}/{name}", "another publisher wrote it meanwhile", "", "run it again")
         elif name.startswith("targets/") and self._there(remote, file):
