@@ -21,6 +21,9 @@ Exit codes of `fleet` (2 is argparse's own: the command line is wrong):
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from edge_agent.errors import EXIT_DEFECT as EXIT_DEFECT
 from edge_agent.errors import EXIT_INTERRUPTED as EXIT_INTERRUPTED
 from edge_agent.errors import AgentError
@@ -108,3 +111,12 @@ class InventoryError(ConfigurationError):
 
 class WheelhouseError(StorageError):
     """What devices install from could not be made."""
+
+
+def from_json(said: Mapping[str, Any], rows: Sequence[str] = ()) -> FleetError:
+    """The error whose `as_json` another process printed, of its own class. `rows`: said besides."""
+    named = globals().get(said["error"])
+    kind = named if isinstance(named, type) and issubclass(named, FleetError) else FleetError
+    error = kind(said["where"], "; ".join([said["found"], *rows]), said["expected"], said["remedy"])
+    error.exit_code = int(said["exit_code"])
+    return error

@@ -12,7 +12,7 @@ from typing import Any
 
 from edge_agent.progress import Progress
 
-from fleet.errors import EXIT_INTERRUPTED, FleetError
+from fleet.errors import EXIT_INTERRUPTED, FleetError, from_json
 
 SWITCH = "Install, test and switch"
 Json = dict[str, Any]
@@ -130,7 +130,5 @@ class Live:
             error.exit_code = EXIT_INTERRUPTED
             return error
         if said := self.refusal:
-            error = FleetError(said["where"], said["found"], said["expected"], said["remedy"])
-            error.exit_code = int(said["exit_code"])
-            return error
+            return from_json(said)
         return None

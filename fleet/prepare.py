@@ -15,7 +15,7 @@ from edge_agent.errors import AgentError
 
 from fleet import audit, errors, inventory, past, pending, push, record, rules, trail, unfinished
 from fleet import plan as plans
-from fleet.errors import FleetError, InventoryError, PausedError, RolloutError, StorageError
+from fleet.errors import InventoryError, PausedError, RolloutError, StorageError, TrustError
 from fleet.found import Found
 from fleet.inventory import Device, Fleet
 from fleet.record import Record
@@ -140,14 +140,6 @@ def _told_error(error: AgentError | OSError) -> Json:
     return error.as_json()
 
 
-def _refusal(told: Json, rows: Sequence[str]) -> FleetError:
-    """What `_told_error` told. `rows`: said besides."""
-    kind: type[FleetError] = getattr(errors, told["error"], FleetError)
-    error = kind(told["where"], "; ".join([told["found"], *rows]), told["expected"], told["remedy"])
-    error.exit_code = told["exit_code"]
-    return error
-
-
 def rules_of(devices: Sequence[Device], path: Path) -> Rules:
     """The one `rollout:` of all devices. Raises InventoryError."""
     said = [device.variables.get("rollout") for device in devices]
@@ -197,7 +189,7 @@ def preflight(planned: Json, answers: Mapping[str, Json], root: Path, check: boo
     returned, still = _back(planned, answers, root, check)
     rows += returned
     if planned.get("refused"):
-        raise _refusal(planned["refused"], rows)
+        raise errors.from_json(planned["refused"], rows)
     if not planned.get("again"):
         _refuse_failed(past.of(planned["fleet"], planned["releases"], root).failed, rows)
     if planned["resumes"]:
@@ -211,7 +203,7 @@ def preflight(planned: Json, answers: Mapping[str, Json], root: Path, check: boo
         record.unfinished(planned["fleet"], root)  # raises where another one began meanwhile
 
         def fill(made: Record) -> None:
-            _bring(made, found.changing)
+            _bring(made, planned, found.changing)
             before = {name: _report(answers, name) for name in answers}
             durable.write_file(made.folder / record.BEFORE, record.content(before))
             detail = f"{len(found.changing)} devices, {len(found.waves)} waves"
@@ -235,13 +227,24 @@ def _report(answers: Mapping[str, Json], name: str) -> Json | None:
     return status.get("report") if status else None
 
 
-def _bring(begun: Record, changing: Sequence[str]) -> None:
-    """Pack what the devices of the rollout that change are brought."""
+def _bring(begun: Record, planned: Json, changing: Sequence[str]) -> None:
+    """Pack what the devices of the rollout that change are brought, from the repository that this run has opened.
+
+    Raises TrustError where a release is not the bytes that the rollout began with.
+    """
     from fleet.keys import Keys, default_folder
 
-    repository = Repository(Path(begun.plan["repository"]), Keys(default_folder()))
     wanted = {begun.plan["devices"][name]["release"] for name in changing}
-    push.pack(repository, wanted, begun.folder / record.PUSH)
+    for release in sorted(wanted):
+        began, found = (told["releases"][release].get("sha256") for told in (begun.plan, planned))
+        if began and found != began:
+            raise TrustError(
+                f"{planned['repository']}: {release}",
+                f"sha256 {found}",
+                f"{began}, which rollout {begun.id} began with",
+                "name the repository that it began with: --repository",
+            )
+    push.pack(Repository(Path(planned["repository"]), Keys(default_folder())), wanted, begun.folder / record.PUSH)
 
 
 def _told(begun: Record) -> Json:
@@ -269,7 +272,7 @@ def _resume(planned: Json, root: Path, check: bool) -> Json:
             begun.save(replace(taken, status="running", reason=""))
     if not check:
         if told["order"]:  # else what is left to do is to go back, which needs no repository
-            _bring(begun, [name for wave in state.waves for name in wave.devices])
+            _bring(begun, planned, [name for wave in state.waves for name in wave.devices])
         trail.append(begun, "resume", result="running", detail=state.reason)
     rows = [f"rollout {begun.id} goes on: {len(told['order'])} of {len(state.devices)} devices are left"]
     return {"go": True, "status": "resumed", "unfit": {}, "reason": rows[0], "table": rows, **told}
