@@ -44,9 +44,26 @@ class Course:
         self.state = state
         self.record.save(state)
 
-    def say(self, action: str, result: str, device: str | None = None, detail: str = "") -> None:
-        release = self.state.devices[device].release if device else None
-        trail.append(self.record, action, result=result, device=device, release=release, detail=detail)
+    def say(
+        self,
+        action: str,
+        result: str,
+        device: str | None = None,
+        detail: str = "",
+        since: str | None = None,
+        wave: WaveState | None = None,
+    ) -> None:
+        """`since`: when began what has ended now. `wave`: what is about all of its devices."""
+        trail.append(
+            self.record,
+            action,
+            result=result,
+            device=device,
+            release=self.state.devices[device].release if device else None,
+            seconds=trail.since(since),
+            detail=detail,
+            devices=wave.devices if wave else (),
+        )
 
     # --- a wave
 
@@ -57,16 +74,16 @@ class Course:
         if refused:
             if self.state.status == "running" and wave.status != "pass" and not self.state.has_failed:
                 self.save(replace(self.state, status="paused", reason=refused))
-                self.say("pause", "paused", detail=refused)
+                self.say("pause", "paused", detail=refused, wave=wave)
             return {"go": False, "wave": wave.name, "reason": refused, "rest": []}
         by = (wave.approved_by or approved_by) if wave.approve else None
         if by and not wave.approved_by:
-            self.say("approve", "go", detail=f"wave {wave.name}: {by}")
+            self.say("approve", "go", detail=f"wave {wave.name}: {by}", wave=wave)
         state = self.state.with_wave(wave.name, status="open", opened=record.now(), approved_by=by, lost=None)
         for name in devices:
             state = state.with_device(name, touched=True)
         self.save(state)
-        self.say("open", "go", detail=f"wave {wave.name}: {', '.join(devices)}")
+        self.say("open", "go", detail=f"wave {wave.name}: {', '.join(devices)}", wave=wave)
         return {"go": True, "wave": wave.name, "reason": "", "rest": self._rest(wave), "bake_s": self.rules.bake_s}
 
     def _rest(self, wave: WaveState) -> list[str]:
@@ -144,7 +161,7 @@ class Course:
             unreachable_left=left["unreachable"],
             lost=lost["reason"],
         )
-        state = self.state.with_wave(wave.name, status=judged.status, verdict=judged.as_json())
+        state = self.state.with_wave(wave.name, status=judged.status, judged=record.now(), verdict=judged.as_json())
         for name in devices:
             reason = next((each.reason for each in seen if each.device == name), "")
             spent = "failed" if name in judged.failed else "unreachable" if name in judged.unreachable else ""
@@ -158,7 +175,7 @@ class Course:
         for name in devices:
             self.say("deploy", state.devices[name].outcome, name, state.devices[name].reason)
         self.save(state)
-        self.say("judge", judged.status, detail=f"wave {wave.name}: {judged.reason()}")
+        self.say("judge", judged.status, detail=f"wave {wave.name}: {judged.reason()}", since=wave.opened, wave=wave)
         return {"wave": wave.name, "status": judged.status, "reason": judged.reason()}
 
     def seen(self, name: str, told: Json, before: Json) -> Any:
@@ -207,7 +224,9 @@ class Course:
                 told = "; ".join(f"{name}: {state.devices[name].reason}" for name in canaries or late)
                 wave = state.devices[(canaries or late)[0]].wave
                 state = replace(
-                    state.with_wave(wave, status="fail"), status="running", reason=f"after wave {wave}, {told}"
+                    state.with_wave(wave, status="fail", judged=record.now()),
+                    status="running",
+                    reason=f"after wave {wave}, {told}",
                 )
         back: Json = {}
         for name, device in state.devices.items():
@@ -218,7 +237,7 @@ class Course:
                 elif NOWHERE not in device.reason:
                     why = f"{device.reason or state.reason}; it stays on {device.release}: {NOWHERE}"
                     state = state.with_device(name, outcome="failed", reason=why)
-                    self.say("back", "kept", name, NOWHERE)
+                    self.say("back", "kept", name, NOWHERE, since=_verdict(state, device))
         self.save(state)
         return {"back": back, "failed": self.state.has_failed}
 
@@ -246,11 +265,11 @@ class Course:
             if status is not None and fitness.loaded(status).get("release") == device.was:
                 # Why it failed is kept where it did; those that only were called back say so.
                 state = state.with_device(name, outcome="back", reason=device.reason or "the rollout failed")
-                self.say("back", "back", name, f"runs {device.was}")
+                self.say("back", "back", name, f"runs {device.was}", since=_verdict(state, device))
             else:
                 why = told["reason"] or f"runs {fitness.loaded(status).get('release')}"
                 state = state.with_device(name, outcome="pending", reason=f"not back at {device.was}: {why}")
-                self.say("back", "pending", name, why)
+                self.say("back", "pending", name, why, since=_verdict(state, device))
         if self.state.has_failed:
             state = replace(state, status="failed", ended=record.now())
         elif state.status == "running":
@@ -262,7 +281,7 @@ class Course:
                 ended=record.now() if done else None,
             )
         self.save(state)
-        self.say("close", state.status, detail=state.reason)
+        self.say("close", state.status, detail=state.reason, since=self.record.began)
         report.write(self.record, state)
         if state.ended:
             (self.record.folder / record.PUSH).unlink(missing_ok=True)
@@ -273,6 +292,12 @@ class Course:
             "table": report.table(state),
             "record": str(self.record.folder),
         }
+
+
+def _verdict(state: RolloutState, device: DeviceState) -> str | None:
+    """When it was decided that a device goes back: when the first wave failed, or else its own was judged."""
+    failed = [wave.judged for wave in state.waves if wave.status == "fail" and wave.judged]
+    return min(failed) if failed else state.wave(device.wave).judged
 
 
 def _read(path: Path) -> Json:

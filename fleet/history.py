@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from fleet import audit, inventory, record, trail
 from fleet.cli import Commands, command, fleet_name
-from fleet.errors import NoReleaseError, SourceError
+from fleet.errors import ConfigurationError, NoReleaseError, SourceError
 from fleet.live import Live
+from fleet.record import Record
 from fleet.rollout import RUNS, Run
 
 READ = "Read the log"  # the task of playbooks/roles/edge_agent/tasks/logs.yml
 ENDED = ("runner_on_ok", "runner_on_failed", "runner_on_unreachable")
 LINES, MOST_LINES = 100, 10_000
+SHOWN = 10  # names of devices
 Json = dict[str, Any]
 
 
@@ -82,8 +84,26 @@ def lines(options: argparse.Namespace) -> Json:
     if not folder.is_dir():
         there = sorted(path.name for path in options.rollouts.glob("[!.]*") if path.is_dir())
         raise NoReleaseError(str(folder), "no rollouts", f"a fleet that has some: {', '.join(there) or 'none'}", "")
-    found = trail.read(record.rollouts(options.fleet, options.rollouts), folder / audit.FILE)
+    rollouts = record.rollouts(options.fleet, options.rollouts)
+    found = trail.read(rollouts, folder / audit.FILE)
+    if options.device is not None:
+        _refuse_unknown(folder, options.device, found, rollouts)
     return {"fleet": options.fleet, "lines": list(trail.select(found, options.device, options.since, options.until))}
+
+
+def _refuse_unknown(folder: Path, name: str, found: list[Json], rollouts: Sequence[Record]) -> None:
+    """Raises NoReleaseError for a device that no record names; what cannot be read may be of any."""
+    known = {each for line in found for each in (line["device"], *line["devices"]) if each}
+    for made in rollouts:
+        try:
+            known |= set(made.load().devices)
+        except ConfigurationError:
+            return
+    if name not in known and all(line["time"] for line in found):
+        names = sorted(known)
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        there = ", ".join(names[:SHOWN]) + more or "none"
+        raise NoReleaseError(str(folder), f"no device {name!r}", f"one of: {there}", "")
 
 
 def logs(options: argparse.Namespace) -> Json:

@@ -110,6 +110,7 @@ class WaveState:
     approved_by: str | None = None
     status: WaveStatus = "waiting"
     opened: str | None = None
+    judged: str | None = None
     verdict: dict[str, Any] | None = None
     lost: dict[str, Any] | None = None
     why: str = ""
@@ -153,6 +154,12 @@ class Record:
     @property
     def id(self) -> str:
         return self.folder.name
+
+    @property
+    def began(self) -> str | None:
+        """When, as now() writes it."""
+        stamp = ID.match(self.id)
+        return f"{datetime.strptime(stamp[0], STAMP).isoformat()}Z" if stamp else None
 
     @cached_property
     def plan(self) -> dict[str, Any]:

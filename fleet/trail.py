@@ -11,8 +11,8 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,9 @@ def append(
     release: str | None = None,
     seconds: float | None = None,
     detail: str = "",
+    devices: Sequence[str] = (),
 ) -> None:
-    """One line of this rollout."""
+    """One line of this rollout. `devices`: of a wave, where it is about all of them."""
     audit.append(
         to.folder / audit.FILE,
         action,
@@ -48,7 +49,16 @@ def append(
         result=result,
         seconds=None if seconds is None else round(seconds, 3),
         detail=detail,
+        devices=list(devices),
     )
+
+
+def since(at: str | None) -> float | None:
+    """Seconds since a time that the records have; None where there is none, or where the clock was set back."""
+    if at is None or not _is_time(at):
+        return None
+    passed = (datetime.now(UTC) - _time(at)).total_seconds()
+    return passed if passed >= 0 else None
 
 
 def read(records: Iterable[Record], *more: Path) -> list[dict[str, Any]]:
@@ -81,16 +91,18 @@ def of(path: Path, rollout: str | None = None) -> Iterator[dict[str, Any]]:
             found, wrong = None, CUT
         if wrong:
             found = {"rollout": rollout, "result": wrong, "detail": text[:SHOWN]}
-        yield {name: found.get(name) for name in FIELDS}
+        yield {**{name: found.get(name) for name in FIELDS}, "devices": found.get("devices") or []}
 
 
 def _is_line(value: Any) -> bool:
     if not isinstance(value, dict):
         return False
     texts = {name: value.get(name) for name in FIELDS if name != "seconds"}
-    seconds = value.get("seconds")
+    seconds, devices = value.get("seconds"), value.get("devices", [])
     return (
-        all(isinstance(text, str) or (text is None and name not in ALWAYS) for name, text in texts.items())
+        isinstance(devices, list)
+        and all(isinstance(each, str) for each in devices)
+        and all(isinstance(text, str) or (text is None and name not in ALWAYS) for name, text in texts.items())
         and (seconds is None or type(seconds) is int or (type(seconds) is float and math.isfinite(seconds)))
         and _is_time(value["time"])
     )
@@ -113,13 +125,13 @@ def select(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Lines about a device, from `since` on and before `until`; and every one that cannot be read."""
+    """Lines about a device or its wave, from `since` on and before `until`; and every one that cannot be read."""
     for line in lines:
         if line["time"] is None:
             yield line
             continue
         at = _time(line["time"])
-        about = device is None or line["device"] == device
+        about = device is None or line["device"] == device or device in line["devices"]
         if about and (since is None or at >= since) and (until is None or at < until):
             yield line
 

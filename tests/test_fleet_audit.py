@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from fleet import audit, back, cli, record, trail
-from fleet.record import Record, RolloutState
+from fleet.record import DeviceState, Record, RolloutState
 from tests.publishing import SCHEMA
 
 
@@ -150,3 +151,20 @@ def test_the_command_gives_a_devices_history(made: Record, tmp_path: Path, capsy
     assert capsys.readouterr().out.strip() == ",".join(trail.FIELDS)
     assert cli.main(["audit", "--fleet", "other", "--rollouts", str(tmp_path)]) == 6
     assert "a fleet that has some: farm" in capsys.readouterr().err
+
+
+def test_a_device_that_no_record_names_is_an_error(
+    made: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trail.append(made, "open", result="go", devices=["a", "b"], detail="wave rest: a, b")
+    audit.append(tmp_path / "farm" / audit.FILE, "rollback", device="c", result="back")
+    planned = replace(made.load(), devices={"d": DeviceState("rest", "digits@1.1.0")})
+    made.save(planned)
+    known = ["audit", "--fleet", "farm", "--rollouts", str(tmp_path)]
+
+    assert cli.main([*known, "--device", "x"]) == 6
+    said = capsys.readouterr()
+    assert said.out == "" and "no device 'x'" in said.err and "one of: a, b, c, d" in said.err
+    for name, shown in (("b", ["open"]), ("c", ["rollback"]), ("d", [])):
+        assert cli.main([*known, "--device", name]) == 0
+        assert [row["action"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))] == shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -247,6 +248,34 @@ def test_a_wave_waits_for_approval(root: Path) -> None:
     assert (taken["order"], taken["serial"]) == (["b", "c", "d"], [3])
     assert course(taken).open(["b", "c", "d"], "ann")["go"]
     assert course(taken).state.wave("rest").approved_by == "ann"
+
+
+def test_the_trail_says_how_long_it_took_and_of_whom(root: Path) -> None:
+    began = datetime.now(UTC)
+    begun = begin(root)
+    course(begun).open(["a"])
+    state = course(begun).state
+    opened = (began - timedelta(seconds=60)).isoformat(timespec="seconds").replace("+00:00", "Z")
+    course(begun).save(state.with_wave("one", opened=opened))
+    course(begun).judge({"a": done(OLD, "failed", "golden sample 3")}, {})
+    course(begun).settle({"a": status(NEW)})
+    course(begun).close({"a": {"status": status(OLD), "reason": ""}})
+
+    lines = list(trail.read(record.rollouts("farm", root)))
+    seconds = {line["action"]: line["seconds"] for line in lines}
+    passed = (datetime.now(UTC) - began).total_seconds() + 2  # what is recorded are whole seconds
+    assert 60 <= seconds["judge"] <= 60 + passed
+    assert 0 <= seconds["back"] <= passed and 0 <= seconds["close"] <= passed
+    assert seconds["begin"] is seconds["open"] is seconds["deploy"] is None, "nobody measured it"
+    of_a = [line["action"] for line in trail.select(lines, device="a")]
+    assert of_a == ["open", "deploy", "judge", "back"]
+    assert [line["action"] for line in trail.select(lines, device="b")] == []
+
+
+def test_a_clock_that_was_set_back_gives_no_duration() -> None:
+    later = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    assert [trail.since(at) for at in (later, "yesterday", "", None)] == [None] * 4
 
 
 def test_only_approvers_approve_and_not_whoever_began(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
