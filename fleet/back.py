@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet import audit, fitness, pending, record, unfinished
-from fleet.errors import ConfigurationError
+from fleet.errors import BusyError, FleetError
 
 Json = dict[str, Any]
 
@@ -58,5 +58,8 @@ def end(fleet: str, root: Path, devices: Mapping[str, Json], reason: str) -> Jso
 def _told(warnings: list[str], what: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ConfigurationError) as error:
-        warnings.append(f"{what} ({' '.join(str(error).split())})")
+    except BusyError:
+        raise
+    except Exception as error:  # whatever a record has become: the device comes first
+        kind = "" if isinstance(error, OSError | FleetError) else f"{type(error).__name__}: "
+        warnings.append(f"{what} ({kind}{' '.join(str(error).split())})")

@@ -31,6 +31,7 @@ from typing import Any, Literal
 
 import psutil
 from edge_agent import durable
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from fleet.errors import BusyError, ConfigurationError, NoReleaseError
 
@@ -42,12 +43,15 @@ PUSH = "push.tar"  # what devices are brought: packed when it begins or goes on,
 STAMP = "%Y%m%dT%H%M%SZ"
 ID = re.compile(r"\d{8}T\d{6}Z")
 
+OURS = ConfigDict(extra="forbid")  # what a later version adds is refused: saved by this one, it would be lost
+
 Status = Literal["running", "paused", "passed", "failed", "given up", "unchanged"]
 WaveStatus = Literal["waiting", "open", "pass", "fail", "inconclusive"]
 Spent = Literal["", "failed", "unreachable"]
 Outcome = Literal["planned", "unfit", "ok", "failed", "unreachable", "back", "pending"]
 
 
+@with_config(OURS)
 @dataclass(frozen=True)
 class Owner:
     """A process, told from a later one with the same number by when it started."""
@@ -81,6 +85,7 @@ def _command(process: psutil.Process) -> list[str]:
         return []
 
 
+@with_config(OURS)
 @dataclass(frozen=True)
 class DeviceState:
     """`was`: the release that it ran before this rollout touched it. `touched`: it may run the new one.
@@ -98,6 +103,7 @@ class DeviceState:
     spent: Spent = ""
 
 
+@with_config(OURS)
 @dataclass(frozen=True)
 class WaveState:
     """`why` it asks for approval, where no rule does. `canary`: none of its devices may fail. `lost`: {"reason",
@@ -145,6 +151,9 @@ class RolloutState:
         return replace(self, devices={**self.devices, name: replace(self.devices[name], **changed)})
 
 
+STATE = TypeAdapter(RolloutState)
+
+
 @dataclass(frozen=True)
 class Record:
     """One rollout's folder."""
@@ -178,17 +187,13 @@ class Record:
 def _state(path: Path) -> RolloutState:
     value = _read(path)
     try:
-        return RolloutState(
-            status=value["status"],
-            owner=Owner(**value["owner"]),
-            waves=tuple(WaveState(**{**wave, "devices": tuple(wave["devices"])}) for wave in value["waves"]),
-            devices={name: DeviceState(**device) for name, device in value["devices"].items()},
-            reason=value["reason"],
-            ended=value["ended"],
-            outside_window=value.get("outside_window", False),  # a record of an earlier version has none
-        )
-    except (KeyError, TypeError) as error:
-        raise _damaged(path, repr(error)) from None
+        state = STATE.validate_python(value)  # not as JSON: a reason may hold what a device said that is no text
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise _damaged(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if strangers := sorted({name for wave in state.waves for name in wave.devices} - set(state.devices)):
+        raise _damaged(path, f"devices: {', '.join(strangers[:3])} of a wave is not there")
+    return state
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -197,7 +202,7 @@ def _read(path: Path) -> dict[str, Any]:
         if value["schema_version"] != SCHEMA_VERSION:
             raise ValueError(f"schema_version is not {SCHEMA_VERSION}")
         return dict(value)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(path, str(error)) from None
 
 

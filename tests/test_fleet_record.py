@@ -31,7 +31,8 @@ def begun(root: Path, owner: Owner | None = None, status: record.Status = "runni
 
 def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
     made = begun(tmp_path)
-    changed = made.load().with_wave("canary", status="pass", verdict={"status": "pass"}).with_device("a", outcome="ok")
+    changed = made.load().with_wave("canary", status="pass", verdict={"status": "pass"})
+    changed = changed.with_device("a", outcome="ok", reason="half a character: \udc80")
 
     made.save(changed)
 
@@ -142,6 +143,49 @@ def test_a_state_of_another_program_is_named(tmp_path: Path, content: str) -> No
 
     with pytest.raises(ConfigurationError, match=r"state\.json"):
         made.load()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"devices": []},
+        {"devices": {"a": None}},
+        {"devices": {"a": {"wave": "canary", "release": 5}}},
+        {"devices": {"a": {"wave": "canary", "release": "digits@1.1.0", "of a later version": 1}}},
+        {"devices": {}},  # which leaves a device of the wave without a state
+        {"waves": {}},
+        {"waves": ["canary"]},
+        {"waves": [{"name": "canary", "devices": None}]},
+        {"waves": [{"name": "canary", "devices": ["a"], "status": "done"}]},
+        {"waves": [{"name": "canary", "devices": ["a"], "verdict": "pass"}]},
+        {"owner": None},
+        {"owner": {"host": "here", "pid": "one", "started": 0.0}},
+        {"status": []},
+        {"status": "ended"},
+        {"reason": None},
+    ],
+)
+def test_a_state_of_another_shape_is_named(tmp_path: Path, changed: dict[str, object]) -> None:
+    made = begun(tmp_path)
+    file = made.folder / "state.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
+
+    with pytest.raises(ConfigurationError, match=r"state\.json: not a rollout's record") as caught:
+        made.load()
+
+    assert next(iter(changed)) in caught.value.found and "move its folder away" in caught.value.remedy
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe{}", b"[" * 100_000, b'{"schema_version": 1, "fleet": 1e999999'])
+def test_what_is_no_text_or_endless_is_named(tmp_path: Path, content: bytes) -> None:
+    made = begun(tmp_path)
+    for name in ("state.json", "plan.json"):
+        (made.folder / name).write_bytes(content)
+
+    with pytest.raises(ConfigurationError, match=r"state\.json"):
+        made.load()
+    with pytest.raises(ConfigurationError, match=r"plan\.json"):
+        _ = Record(made.folder).plan
 
 
 def test_the_lock_is_free_when_its_holder_is_killed(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from fleet import audit, back, cli, pending, prepare, record, trail, unfinished
-from fleet.errors import BusyError, FleetError, InventoryError, NoReleaseError, PausedError
+from fleet.errors import BusyError, ConfigurationError, FleetError, InventoryError, NoReleaseError, PausedError
 from fleet.keys import Keys
 from fleet.releases import path_of
 from fleet.repository import Repository
@@ -181,6 +182,51 @@ def test_devices_are_called_back_without_records(root: Path, paused: Json) -> No
         ended = back.end("farm", place, told, "alarms")
         assert ended["failed"] == [] and ended["table"][0] == f"a: runs {OLD}"
         assert any("warning: no rollout was given up" in row and words in row for row in ended["table"])
+
+
+@pytest.mark.parametrize(
+    ("file", "changed"),
+    [
+        ("state.json", {"devices": []}),
+        ("state.json", {"waves": 5}),
+        ("plan.json", {"fleet": None}),
+        ("plan.json", {"schema_version": 2}),
+    ],
+)
+def test_devices_are_called_back_whatever_a_record_has_become(
+    root: Path, paused: Json, file: str, changed: Json
+) -> None:
+    """None: it is not there."""
+    path = Path(paused["record"]) / file
+    left = {**json.loads(path.read_text()), **changed}
+    path.write_text(json.dumps({name: value for name, value in left.items() if value is not None or name == "ended"}))
+
+    began = back.begin("farm", root)
+    ended = back.end("farm", root, {"a": {"said": {"release": OLD}, "status": status(OLD), "reason": ""}}, "alarms")
+
+    assert began["given_up"] is None and len(began["warnings"]) == 1
+    assert ended["failed"] == [] and ended["table"][0] == f"a: runs {OLD}"
+    assert any("no rollout was given up" in row for row in ended["table"])
+
+
+def test_an_older_record_that_is_damaged_stops_nothing(root: Path, paused: Json) -> None:
+    """It proves nothing, and what is not known of it is said."""
+    old = root / "farm" / "20200101T000000Z"
+    shutil.copytree(paused["record"], old)
+    state = (old / "state.json").read_bytes()
+    for damaged in (b"\xff\xfe" + state, state.replace(b'"devices"', b'"device"'), b"", b"[" * 100_000):
+        (old / "state.json").write_bytes(damaged)
+        assert planned(root, declared(root))["resumes"] == Path(paused["record"]).name
+
+
+def test_the_latest_record_is_named_where_it_is_damaged(root: Path, paused: Json) -> None:
+    path = Path(paused["record"]) / "state.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "devices": []}))
+
+    with pytest.raises(ConfigurationError, match=str(path)) as caught:
+        planned(root, declared(root))
+
+    assert caught.value.exit_code == 12
 
 
 def test_why_devices_were_called_back_is_kept_where_they_are_not_back(root: Path) -> None:
