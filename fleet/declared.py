@@ -5,6 +5,7 @@ Ansible merges all files into one answer (`ansible-inventory --list`), which no 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +35,7 @@ class Declared:
     def __init__(self, path: Path) -> None:
         self.path, self.folder = path, path if path.is_dir() else path.parent
         self._known: dict[Path, Mapping[str, Any]] = {}
+        self._found: dict[str, list[Path]] = {}
 
     def origin(self, host: str, field: str, groups: Iterable[str], value: Any = SOME) -> str:
         """The file that says a host's variable, as far as one can see it; the inventory where that is not clear."""
@@ -85,12 +87,13 @@ class Declared:
         return [(file, *(_parts(self._mapping(file)) if is_tree(file) else _ini(file))) for file in sources(self.path)]
 
     def _in(self, place: str) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-        at = self.folder / place
-        files = [
-            file for suffix in (".yml", ".yaml", ".json", "") if (file := at.with_name(at.name + suffix)).is_file()
-        ]
-        for file in [*files, *(each for each in sorted(at.rglob("*")) if each.is_file() and each.suffix in SUFFIXES)]:
-            yield file, self._mapping(file)
+        if place not in self._found:
+            at = f"{self.folder}/{place}"  # pathlib would raise where a name is longer than a file's may be
+            names = [at + suffix for suffix in (".yml", ".yaml", ".json", "")]
+            files = [Path(name) for name in names if os.path.isfile(name)]  # noqa: PTH113
+            below = sorted(Path(at).rglob("*")) if os.path.isdir(at) else []  # noqa: PTH112
+            self._found[place] = [*files, *(each for each in below if each.is_file() and each.suffix in SUFFIXES)]
+        yield from ((file, self._mapping(file)) for file in self._found[place])
 
     def _mapping(self, file: Path) -> Mapping[str, Any]:
         if file not in self._known:

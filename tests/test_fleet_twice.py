@@ -141,3 +141,9 @@ def test_a_file_alone_is_looked_at_too(tmp_path: Path) -> None:
     path = good(tmp_path, group_vars__rest="wave: 1\nwave: 2\n")
 
     assert f"{tmp_path / 'group_vars/rest.yml'}: line 2: found 'wave'" in refused(path / "hosts.yml")
+
+
+def test_a_name_may_be_longer_than_a_files(tmp_path: Path) -> None:
+    name = "b" * 300
+
+    assert inventory.load(good(tmp_path, hosts={"canaries": {"a": {}}, "rest": {name: {}}})).device(name).wave == 1
