@@ -36,7 +36,7 @@ class Environment:
     """A fresh virtual environment with `edge-agent[extra]` out of the wheelhouse, no index asked."""
 
     def __init__(self, folder: Path, extra: str) -> None:
-        house, wheels = agents.wheelhouses() / agents.NAME, folder / "wheels"
+        house, wheels = agents.wheelhouses() / agents.NAMES[False], folder / "wheels"
         with tarfile.open(next(house.glob("dependencies-*.tar"))) as archive:
             archive.extractall(wheels, filter="data")
         self.folder, self.python = folder / "venv", folder / "venv" / "bin" / "python"
@@ -78,7 +78,7 @@ def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 
 def test_the_wheel_holds_every_file_of_the_package() -> None:
-    wheel = next((agents.wheelhouses() / agents.NAME).glob("edge_agent-*.whl"))
+    wheel = next((agents.wheelhouses() / agents.NAMES[False]).glob("edge_agent-*.whl"))
     package = REPOSITORY / "device" / "edge_agent"
     files = [file for file in package.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
     with zipfile.ZipFile(wheel) as archive:
