@@ -7,14 +7,18 @@ device = Device(tmp_path / "device", releases.repository)
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from edge_agent.trust import Offer
 
 from stages.files import sha256
+from tests.agent_cli import Device
 from tests.agent_fixtures import Bundle, bundle
 from tests.tuf_repository import TufRepository
+
+OLD, NEW = "pump@1.0.0", "pump@1.1.0"
 
 
 class Releases:
@@ -48,3 +52,18 @@ class Releases:
             "custom": {"version": version, "commit": "0" * 40},
         }
         return Offer(**{**fields, **changes})
+
+
+def two_releases(tmp_path: Path) -> Releases:
+    """`OLD` and `NEW`."""
+    made = Releases(tmp_path)
+    made.publish(OLD)
+    made.publish(NEW)
+    return made
+
+
+def bare_device(tmp_path: Path, releases: Releases) -> Iterator[Device]:
+    """A device of that repository, with nothing installed."""
+    made = Device(tmp_path / "device", releases.repository)
+    yield made
+    made.remove()
