@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fleet import cli, past, prepare, record, trail, unfinished, waves
-from fleet.errors import BusyError, ConfigurationError, FleetError, RolloutError
+from fleet import past, record, trail, unfinished, waves
+from fleet.errors import BusyError, ConfigurationError, RolloutError
+from fleet.state import Owner
 from tests.rollout_fixtures import (
     GONE,
     NEW,
@@ -27,51 +27,6 @@ from tests.rollout_fixtures import (
 )
 
 root = pytest.fixture(records)
-
-
-def test_devices_are_in_waves_and_what_they_ran_is_kept(root: Path) -> None:
-    begun = begin(root, {"d": status(NEW)})
-
-    assert (begun["go"], begun["order"], begun["serial"]) == (True, ["a", "b", "c"], [1, 2])
-    state = course(begun).state
-    assert state.devices["a"].was == OLD and not state.devices["a"].touched
-    assert state.devices["d"].reason == "runs it already"
-
-
-@pytest.mark.parametrize(
-    ("said", "words"),
-    [
-        (status(device={"type": "pi", "architecture": "x86_64", "memory_bytes": 1, "targets": ["x"]}), "it takes x"),
-        (status(disk={"free_bytes": 39}), "of disk free"),
-        (status(bad={NEW: "too slow"}), "failed here before: too slow"),
-        (status(time="1970-01-01T00:00:00Z"), "its clock says 1970"),
-        (status(service={"running": False, "fault": None, "loaded": None}), "no service runs"),
-    ],
-)
-def test_a_device_that_cannot_take_it_stops_it_or_is_skipped(root: Path, said: Json, words: str) -> None:
-    stopped = begin(root, {"c": said})
-    assert (stopped["go"], stopped["status"]) == (False, "refused") and words in stopped["unfit"]["c"]
-    assert record.rollouts("farm", root) == [], "nothing has begun"
-
-    skipped = begin(root, {"c": said}, unfit="skip")
-    assert skipped["go"] and skipped["order"] == ["a", "b", "d"]
-    assert course(skipped).state.devices["c"].outcome == "unfit"
-
-
-def test_what_breaks_off_while_it_begins_has_not_begun(root: Path) -> None:
-    with pytest.raises(FleetError):
-        begin(root, changed={"repository": str(root / "gone")})
-
-    assert record.rollouts("farm", root) == []
-    made = record.find("farm", Path(begin(root)["record"]).name, root)
-    assert (made.folder / record.BEFORE).exists()
-
-
-def test_out_of_reach_within_the_budget_is_left_out_and_a_canary_never(root: Path) -> None:
-    assert begin(root, {"d": None})["status"] == "refused", "10% of four is none"
-    assert begin(root, {"a": None}, budget={"unreachable": 4})["status"] == "refused", "the canary"
-    begun = begin(root, {"d": None}, budget={"unreachable": 1})
-    assert begun["order"] == ["a", "b", "c"]
 
 
 def test_a_failed_canary_closes_every_later_wave(root: Path) -> None:
@@ -234,22 +189,6 @@ def test_who_cannot_be_called_back_is_pending(root: Path) -> None:
     assert course(begun).state.devices["a"].outcome == "pending"
 
 
-def test_a_wave_waits_for_approval(root: Path) -> None:
-    begun = begin(root, approve=["rest"])
-    through_canary(begun)
-
-    assert "waits for approval" in course(begun).open(["b", "c", "d"])["reason"]
-    assert course(begun).close({})["status"] == "paused"
-    taken = prepare.preflight(
-        {**plan(), "repository": str(root.parent / "releases"), "resumes": Path(begun["record"]).name},
-        {name: {"status": status(), "reason": ""} for name in "abcd"},
-        root,
-    )
-    assert (taken["order"], taken["serial"]) == (["b", "c", "d"], [3])
-    assert course(taken).open(["b", "c", "d"], "ann")["go"]
-    assert course(taken).state.wave("rest").approved_by == "ann"
-
-
 def test_the_trail_says_how_long_it_took_and_of_whom(root: Path) -> None:
     began = datetime.now(UTC)
     begun = begin(root)
@@ -278,45 +217,10 @@ def test_a_clock_that_was_set_back_gives_no_duration() -> None:
     assert [trail.since(at) for at in (later, "yesterday", "", None)] == [None] * 4
 
 
-def test_only_approvers_approve_and_not_whoever_began(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLEET_USER", "ann")
-    begun = begin(root, approve=["rest"], approvers=["ann", "bob"], four_eyes=True)
-    through_canary(begun)
-
-    def refusal(name: str) -> str:
-        state = course(begun).state
-        course(begun).save(replace(state, status="running", reason=""))
-        return str(course(begun).open(["b", "c", "d"], name)["reason"])
-
-    assert "eve is not one of rollout.approvers: ann, bob" in refusal("eve")
-    assert "ann began this rollout" in refusal("ann")
-    assert refusal("bob") == ""
-    assert course(begun).state.wave("rest").approved_by == "bob"
-    lines = [(line["action"], line["result"], line["detail"]) for line in trail.read(record.rollouts("farm", root))]
-    assert ("approve", "go", "wave rest: bob") in lines
-
-
-def test_who_approves_is_who_the_platform_says(
-    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The step itself, as the playbook calls it: sudo does not make everybody root."""
-    begun = begin(root, approve=["rest"])
-    through_canary(begun)
-    for name in ("FLEET_USER", "GITHUB_ACTOR"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("SUDO_USER", "bob")
-    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps({"devices": ["b", "c", "d"]})))
-
-    assert cli.main(["--json", "wave", "open", "--record", begun["record"], "--approve", "rest"]) == 0
-
-    assert json.loads(capsys.readouterr().out)["go"]
-    assert course(begun).state.wave("rest").approved_by == "bob"
-
-
 def test_another_process_conducts_it(root: Path) -> None:
     begun = begin(root)
     state = course(begun).state
-    course(begun).save(replace(state, owner=record.Owner("elsewhere", 1, 0.0)))
+    course(begun).save(replace(state, owner=Owner("elsewhere", 1, 0.0)))
 
     with pytest.raises(BusyError, match="elsewhere"):
         course(begun)
