@@ -53,6 +53,10 @@ RETRY = {"attempts": 3, "backoff_s": 0.01, "timeout_s": 0.3}
 CSV = {"type": "csv", "separator": ",", "encoding": "utf-8", "columns": None}
 ROWS = "machine,time,flow,pressure,state\nm1,2026-01-01T00:00:00Z,1.5,2,0\nm1,2026-01-01T00:00:01Z,1.6,2.1,1\n"
 ARCHIVE: dict[str, Any] = {"select": ["*.csv"], "path": None, "format": CSV}
+SYNTHETIC = {
+    "type": "synthetic", "seed": 1, "groups": 2, "rows": 50, "rate_hz": 1.0, "noise": 0.1, "fault_share": 0.0,
+    "faults": [], "drift_per_hour": 0.0,
+}  # fmt: skip
 
 
 def configure(root: Path, *, data: dict[str, Any] = SERIES, retry: dict[str, Any] = RETRY, **sources: Any) -> None:
@@ -169,6 +173,18 @@ def zip_link(name: str) -> zipfile.ZipInfo:
 
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def lay(root: Path, **files: bytes | str) -> None:
+    """Files under `root`; `__` in a name stands for `/`, the last `_` for the dot."""
+    for name, content in files.items():
+        path = root / ".".join(name.replace("__", "/").rsplit("_", 1))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def cloud(url: str | Path, **files: Any) -> dict[str, Any]:
+    return {"type": "cloud", "url": str(url), "files": ARCHIVE | files}
 
 
 def archived(url: str, digest: str | None = None, **files: Any) -> dict[str, Any]:
