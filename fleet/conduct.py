@@ -17,8 +17,9 @@ from edge_agent import durable
 
 from fleet import fitness, record, report, trail
 from fleet.errors import BusyError, ConfigurationError
-from fleet.record import DeviceState, Record, RolloutState, WaveState
+from fleet.record import Record
 from fleet.rules import Rules, of_fleet
+from fleet.state import DeviceState, RolloutState, WaveState, owner
 
 Json = dict[str, Any]
 NOWHERE = "it ran no release before"
@@ -30,7 +31,7 @@ class Course:
     def __init__(self, folder: Path) -> None:
         self.record = Record(folder)
         self.state: RolloutState = self.record.load()
-        if self.state.owner != record.owner() and self.state.owner.is_alive():
+        if self.state.owner != owner() and self.state.owner.is_alive():
             raise BusyError(
                 str(folder),
                 f"process {self.state.owner.pid} on {self.state.owner.host} conducts it",

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from fleet import fitness, record, rules
+from fleet import fitness, rules
 from fleet import plan as plans
 from fleet.inventory import Device
-from fleet.record import DeviceState, RolloutState, WaveState
 from fleet.rules import Rules
+from fleet.state import DeviceState, Outcome, RolloutState, Spent, WaveState, owner
 
 Json = dict[str, Any]
 
@@ -69,20 +69,20 @@ class Found:
         wave_of = {name: wave.name for wave in self.waves for name in wave.devices}
         devices = {}
         for name, told in self.planned["devices"].items():
-            outcome: record.Outcome = "planned" if name in wave_of else "ok"
+            outcome: Outcome = "planned" if name in wave_of else "ok"
             reason = "runs it already" if name in self.current else ""
             if name in self.unfit:
                 outcome, reason = "unfit", self.unfit[name]
             elif name in self.unreachable:
                 outcome, reason = "unreachable", self.answers.get(name, {}).get("reason", "it was not asked")
-            spent: record.Spent = "unreachable" if name in self.unreachable else ""
+            spent: Spent = "unreachable" if name in self.unreachable else ""
             release, was = told["release"], self.was(name)
             devices[name] = DeviceState(wave_of.get(name, ""), release, was, outcome, reason, spent=spent)
         waves = tuple(
             WaveState(wave.name, wave.devices, wave.approve, why=wave.why, canary=wave.canary) for wave in self.waves
         )
         window = self.planned["outside_window"]
-        return RolloutState("running", record.owner(), waves, devices, outside_window=window)
+        return RolloutState("running", owner(), waves, devices, outside_window=window)
 
     def as_json(self) -> Json:
         refused = self.refusal()

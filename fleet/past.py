@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fleet import record
 from fleet.errors import ConfigurationError
+from fleet.state import DeviceState, RolloutState
 
 
 @dataclass
@@ -44,5 +45,5 @@ def of(fleet: str, releases: Collection[str], root: Path) -> Past:
     return found
 
 
-def _passed(state: record.RolloutState, device: record.DeviceState) -> bool:
+def _passed(state: RolloutState, device: DeviceState) -> bool:
     return any(wave.name == device.wave and wave.status == "pass" for wave in state.waves)

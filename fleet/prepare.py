@@ -21,6 +21,7 @@ from fleet.inventory import Device, Fleet
 from fleet.record import Record
 from fleet.repository import Repository
 from fleet.rules import Rules
+from fleet.state import owner
 
 Json = dict[str, Any]
 
@@ -268,7 +269,7 @@ def _resume(planned: Json, root: Path, check: bool) -> Json:
         state = begun.load()
         told = _told(begun)
         if not check:
-            taken = replace(state, owner=record.owner(), outside_window=planned["outside_window"])
+            taken = replace(state, owner=owner(), outside_window=planned["outside_window"])
             begun.save(replace(taken, status="running", reason=""))
     if not check:
         if told["order"]:  # else what is left to do is to go back, which needs no repository

@@ -23,17 +23,17 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import psutil
 from edge_agent import durable
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import TypeAdapter, ValidationError
 
 from fleet.errors import BusyError, ConfigurationError, NoReleaseError
+from fleet.state import RolloutState, owner
 
 SCHEMA_VERSION = 1
 ROLLOUTS = Path("rollouts")
@@ -42,114 +42,6 @@ BEFORE = "reports/before.json"  # what devices said before the first of them cha
 PUSH = "push.tar"  # what devices are brought: packed when it begins or goes on, removed when it has ended
 STAMP = "%Y%m%dT%H%M%SZ"
 ID = re.compile(r"\d{8}T\d{6}Z")
-
-OURS = ConfigDict(extra="forbid")  # what a later version adds is refused: saved by this one, it would be lost
-
-Status = Literal["running", "paused", "passed", "failed", "given up", "unchanged"]
-WaveStatus = Literal["waiting", "open", "pass", "fail", "inconclusive"]
-Spent = Literal["", "failed", "unreachable"]
-Outcome = Literal["planned", "unfit", "ok", "failed", "unreachable", "back", "pending"]
-
-
-@with_config(OURS)
-@dataclass(frozen=True)
-class Owner:
-    """A process, told from a later one with the same number by when it started."""
-
-    host: str
-    pid: int
-    started: float
-
-    def is_alive(self) -> bool:
-        """Whether it still runs. Of another machine nothing is known: it may."""
-        if self.host != socket.gethostname():
-            return True
-        try:
-            return abs(psutil.Process(self.pid).create_time() - self.started) < 1.0
-        except psutil.Error:
-            return False
-
-
-def owner() -> Owner:
-    """The ansible-playbook that called this program, or else whoever did."""
-    parents = psutil.Process().parents()
-    playbooks = [each for each in parents if any(Path(part).name == "ansible-playbook" for part in _command(each))]
-    chosen = playbooks[-1] if playbooks else (parents[0] if parents else psutil.Process())
-    return Owner(socket.gethostname(), chosen.pid, chosen.create_time())
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()[:3]
-    except psutil.Error:
-        return []
-
-
-@with_config(OURS)
-@dataclass(frozen=True)
-class DeviceState:
-    """`was`: the release that it ran before this rollout touched it. `touched`: it may run the new one.
-
-    Outcome `pending`: it could not be called back; the next run does (fleet/pending.py). `spent`: what it took of the
-    budget, also after it has gone back.
-    """
-
-    wave: str
-    release: str
-    was: str | None = None
-    outcome: Outcome = "planned"
-    reason: str = ""
-    touched: bool = False
-    spent: Spent = ""
-
-
-@with_config(OURS)
-@dataclass(frozen=True)
-class WaveState:
-    """`why` it asks for approval, where no rule does. `canary`: none of its devices may fail. `lost`: {"reason",
-    "devices": name -> why} where it failed while it was watched.
-    """
-
-    name: str
-    devices: tuple[str, ...]
-    approve: bool = False
-    approved_by: str | None = None
-    status: WaveStatus = "waiting"
-    opened: str | None = None
-    judged: str | None = None
-    verdict: dict[str, Any] | None = None
-    lost: dict[str, Any] | None = None
-    why: str = ""
-    canary: bool = True
-
-
-@dataclass(frozen=True)
-class RolloutState:
-    """`outside_window`: whoever began it, or took it up last, said that the maintenance window does not count."""
-
-    status: Status
-    owner: Owner
-    waves: tuple[WaveState, ...]
-    devices: dict[str, DeviceState] = field(default_factory=dict)
-    reason: str = ""
-    ended: str | None = None
-    outside_window: bool = False
-
-    def wave(self, name: str) -> WaveState:
-        return next(wave for wave in self.waves if wave.name == name)
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether a wave has: from then on all that was touched has to go back."""
-        return any(wave.status == "fail" for wave in self.waves)
-
-    def with_wave(self, name: str, **changed: Any) -> RolloutState:
-        waves = tuple(replace(wave, **changed) if wave.name == name else wave for wave in self.waves)
-        return replace(self, waves=waves)
-
-    def with_device(self, name: str, **changed: Any) -> RolloutState:
-        return replace(self, devices={**self.devices, name: replace(self.devices[name], **changed)})
-
 
 STATE = TypeAdapter(RolloutState)
 

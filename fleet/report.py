@@ -9,7 +9,8 @@ from typing import Any
 import jinja2
 from edge_agent import durable
 
-from fleet.record import Record, RolloutState
+from fleet.record import Record
+from fleet.state import RolloutState
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 

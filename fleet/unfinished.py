@@ -15,7 +15,8 @@ from typing import Any
 from fleet import record, report, trail
 from fleet.errors import BusyError, InventoryError, PausedError
 from fleet.inventory import Device
-from fleet.record import Record, RolloutState
+from fleet.record import Record
+from fleet.state import RolloutState, Status
 
 Json = dict[str, Any]
 
@@ -88,7 +89,7 @@ def take(fleet: str, rollout: str, root: Path) -> Record:
     return begun
 
 
-def give_up(begun: Record, why: str, status: record.Status = "given up") -> None:
+def give_up(begun: Record, why: str, status: Status = "given up") -> None:
     """End it, `failed` where a wave had failed. The caller holds the lock."""
     state = begun.load()
     status = "failed" if state.has_failed else status

@@ -14,19 +14,19 @@ import pytest
 
 from fleet import record
 from fleet.errors import BusyError, ConfigurationError, NoReleaseError
-from fleet.record import DeviceState, Owner, Record, RolloutState, WaveState
+from fleet.record import Record
+from fleet.state import DeviceState, Owner, RolloutState, Status, WaveState, owner
 
 PLAN = {"fleet": "farm", "commit": "0123456789abcdef"}
-ME = psutil.Process()
 
 
-def state(owner: Owner | None = None, status: record.Status = "running") -> RolloutState:
+def state(of: Owner | None = None, status: Status = "running") -> RolloutState:
     devices = {"a": DeviceState("canary", "digits@1.1.0", "digits@1.0.0")}
-    return RolloutState(status, owner or record.owner(), (WaveState("canary", ("a",)),), devices)
+    return RolloutState(status, of or owner(), (WaveState("canary", ("a",)),), devices)
 
 
-def begun(root: Path, owner: Owner | None = None, status: record.Status = "running") -> Record:
-    return record.begin("farm", PLAN, state(owner, status), root)
+def begun(root: Path, of: Owner | None = None, status: Status = "running") -> Record:
+    return record.begin("farm", PLAN, state(of, status), root)
 
 
 def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_two_that_begin_in_one_second_have_folders_of_their_own(tmp_path: Path) 
     ("status", "found"),
     [("passed", False), ("failed", False), ("unchanged", False), ("paused", True), ("running", True)],
 )
-def test_only_what_did_not_end_is_taken_up(tmp_path: Path, status: record.Status, found: bool) -> None:
+def test_only_what_did_not_end_is_taken_up(tmp_path: Path, status: Status, found: bool) -> None:
     begun(tmp_path, status=status)
 
     assert (record.unfinished("farm", tmp_path) is not None) is found
@@ -68,30 +68,11 @@ def test_a_rollout_of_a_process_that_runs_is_not_taken(tmp_path: Path) -> None:
     assert record.unfinished("farm", tmp_path) is not None, "it has ended"
 
 
-def test_a_process_with_the_same_number_is_another_one() -> None:
-    assert Owner(socket.gethostname(), ME.pid, ME.create_time()).is_alive()
-    assert not Owner(socket.gethostname(), ME.pid, ME.create_time() - 60).is_alive()
-
-
 def test_of_another_machine_nothing_is_known(tmp_path: Path) -> None:
     begun(tmp_path, Owner("elsewhere", 1, 0.0))
 
     with pytest.raises(BusyError, match="elsewhere"):
         record.unfinished("farm", tmp_path)
-
-
-def test_the_owner_is_the_playbook_that_called_and_no_shell_that_names_it(tmp_path: Path) -> None:
-    program = tmp_path / "ansible-playbook"
-    program.write_text(
-        "import subprocess, sys, os\n"
-        "code = 'from fleet import record; print(record.owner().pid)'\n"
-        "print(os.getpid(), subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout)\n"
-    )
-    shell = ["bash", "-c", f"{sys.executable} {program}; true ansible-playbook"]
-
-    pid, owner = subprocess.run(shell, capture_output=True, text=True, check=True).stdout.split()
-
-    assert pid == owner
 
 
 def test_a_folder_without_a_state_was_never_begun(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from fleet import record, report
-from fleet.record import DeviceState, RolloutState, WaveState
+from fleet.state import DeviceState, RolloutState, WaveState, owner
 
 NASTY = 'ended | with <script>alert("x")</script> & `code`'
 
@@ -19,7 +19,7 @@ def test_both_reports_say_what_the_record_says(tmp_path: Path) -> None:
         "b": DeviceState("rest", "digits@1.1.0", None),
         "c": DeviceState("", "digits@1.1.0", "digits@1.1.0", "ok", "runs it already"),
     }
-    state = RolloutState("failed", record.owner(), waves, devices, reason=NASTY, ended=record.now())
+    state = RolloutState("failed", owner(), waves, devices, reason=NASTY, ended=record.now())
     made = record.begin("farm", {"fleet": "farm", "commit": "0" * 40}, state, tmp_path)
 
     report.write(made, state)

@@ -18,6 +18,7 @@ from fleet.keys import Keys
 from fleet.releases import path_of
 from fleet.repository import Repository
 from fleet.rollout import run_folder
+from fleet.state import Owner
 from tests.publishing import SCHEMA
 from tests.rollout_fixtures import DIGEST, NEW, OLD, Json, begin, course, done, records, status, through_canary
 from tests.test_fleet_inventory import write
@@ -278,7 +279,7 @@ def test_it_is_given_up_by_hand_also_where_its_machine_is_gone(
     root: Path, paused: Json, capsys: pytest.CaptureFixture[str]
 ) -> None:
     begun = course(paused).record
-    gone = replace(begun.load(), status="running", owner=record.Owner("an-old-controller", 1, 0.0))
+    gone = replace(begun.load(), status="running", owner=Owner("an-old-controller", 1, 0.0))
     begun.save(gone)
     with pytest.raises(BusyError, match="fleet give-up"):
         planned(root, declared(root))
