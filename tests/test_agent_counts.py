@@ -1,7 +1,8 @@
-"""What the agent counts where it is hard: a damaged file, failed batches, very short and very long times."""
+"""What the agent counts where it is hard: a restart, a damaged file, failed batches, very short and very long times."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from edge_agent.runtime import OutputError
 from edge_agent.tally import Durations
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.agent_counting import counted, samples
 from tests.agent_serving import Backend, behaving, device, installed, run
-from tests.test_agent_metrics import counted, samples
 
 
 @pytest.fixture
@@ -107,3 +108,71 @@ def test_a_version_that_is_none_gets_the_plain_text(config: Config, accept: str)
 
     assert kind.startswith("text/plain")
     assert content
+
+
+def test_counts_survive_a_restart_but_not_another_release(config: Config) -> None:
+    loaded = installed(config)
+    counts = counted(config, loaded, x=samples(50))
+    counts.save(counts.snapshot())
+    assert counts.snapshot() is None
+
+    again = counted(config, loaded, x=samples(7))
+    other = counted(config, installed(config, "pump@2.0.0", seed=2), x=samples(7))
+
+    before, after = counts.report(), again.report()
+    assert (after["inferences"], after["restarts"], after["since"]) == (57, 1, before["since"])
+    assert sum(after["predictions"].values()) == after["drift"]["current.std"]["n"] == 57
+    assert (other.report()["inferences"], other.report()["restarts"]) == (7, 0)
+
+
+def test_going_back_counts_from_zero(config: Config) -> None:
+    loaded, other = installed(config), installed(config, "pump@2.0.0", seed=2)
+    counts = counted(config, loaded, other, loaded, x=samples(9))
+
+    assert counts.report()["inferences"] == 9
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"schema_version": 1}', b"\xff", b"null"])
+def test_counts_that_nobody_wrote_are_not_believed(config: Config, content: bytes) -> None:
+    loaded = installed(config)
+    config.layout.counts.write_bytes(content)
+
+    assert counted(config, loaded, x=samples(3)).report()["inferences"] == 3
+
+
+def test_counts_are_kept_when_the_service_ends(config: Config) -> None:
+    counts = counted(config, installed(config), x=samples(3))
+
+    async def main() -> None:
+        keeping = asyncio.ensure_future(counts.keep())
+        await asyncio.sleep(0)
+        keeping.cancel()
+        await keeping
+
+    run(main)
+    assert json.loads(config.layout.counts.read_bytes())["inferences"] == 3
+
+
+def test_a_process_killed_just_after_a_switch_has_restarted_since_the_switch(config: Config) -> None:
+    loaded, other = installed(config), installed(config, "pump@2.0.0", seed=2)
+    counts = counted(config, loaded, x=samples(3))
+
+    def kept(release: str) -> bool:
+        file = config.layout.counts
+        return file.exists() and bool(json.loads(file.read_bytes())["release"] == release)
+
+    async def main() -> None:
+        keeping = asyncio.ensure_future(counts.keep(every_s=3600.0))
+        for release, begins in ((loaded.release, None), (other.release, other)):
+            if begins is not None:
+                await asyncio.to_thread(counts.begin, begins)
+            async with asyncio.timeout(20):
+                while not kept(release):
+                    await asyncio.sleep(0.01)
+        config.layout.counts.rename(config.layout.counts.with_suffix(".killed"))
+        keeping.cancel()
+        await keeping
+
+    run(main)
+    config.layout.counts.with_suffix(".killed").rename(config.layout.counts)
+    assert counted(config, other, x=samples(1)).report()["restarts"] == 1

@@ -1,4 +1,4 @@
-"""What the agent counts: its report, its Prometheus metrics, and what of it survives a restart."""
+"""What the agent counts: its report, its Prometheus metrics, its drift."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from edge_agent.config import Config
 from edge_agent.counts import Counts
 from edge_agent.drift import LEAST_SHARE, Bins, bin_counts, features, null_quantile, psi
-from edge_agent.engine import Engine, Loaded
+from edge_agent.engine import Engine
 from edge_agent.metrics import Metrics
 from edge_agent.tally import BUCKETS, Durations
 from hypothesis import given, settings
@@ -22,20 +22,15 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from scipy import stats
 
+from tests.agent_counting import SHAPE, counted, samples
 from tests.agent_http import serving
 from tests.agent_serving import RELEASE, Backend, behaving, device, installed, run
 from tests.requirements import need_program
-
-SHAPE = (2, 16)
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     return device(tmp_path)
-
-
-def samples(count: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(count, *SHAPE)).astype(np.float32)
 
 
 def values(counts: Counts) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -46,25 +41,6 @@ def values(counts: Counts) -> dict[tuple[str, tuple[tuple[str, str], ...]], floa
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
-
-
-def counted(config: Config, *releases: Loaded, x: np.ndarray) -> Counts:
-    """Counts after each release has answered every sample of `x`, in requests of 1, 2, 3, ... samples."""
-    counts = Counts(config)
-
-    async def main() -> None:
-        engine = Engine(config.serve)
-        counts.attach(engine)
-        for loaded in releases:
-            await engine.swap(loaded)
-            row, size = 0, 1
-            while row < len(x):
-                counts.answered(await engine.predict(x[row : row + size]))
-                row, size = row + size, size % 7 + 1
-        await engine.close()
-
-    run(main)
-    return counts
 
 
 def test_what_a_model_takes_is_not_told_as_growth(config: Config) -> None:
@@ -187,74 +163,6 @@ def test_late_answers_belong_to_the_release_that_gave_them(config: Config) -> No
 
     run(main)
     assert (counts.report()["release"], counts.report()["inferences"]) == (RELEASE, 2)
-
-
-def test_counts_survive_a_restart_but_not_another_release(config: Config) -> None:
-    loaded = installed(config)
-    counts = counted(config, loaded, x=samples(50))
-    counts.save(counts.snapshot())
-    assert counts.snapshot() is None
-
-    again = counted(config, loaded, x=samples(7))
-    other = counted(config, installed(config, "pump@2.0.0", seed=2), x=samples(7))
-
-    before, after = counts.report(), again.report()
-    assert (after["inferences"], after["restarts"], after["since"]) == (57, 1, before["since"])
-    assert sum(after["predictions"].values()) == after["drift"]["current.std"]["n"] == 57
-    assert (other.report()["inferences"], other.report()["restarts"]) == (7, 0)
-
-
-def test_going_back_counts_from_zero(config: Config) -> None:
-    loaded, other = installed(config), installed(config, "pump@2.0.0", seed=2)
-    counts = counted(config, loaded, other, loaded, x=samples(9))
-
-    assert counts.report()["inferences"] == 9
-
-
-@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"schema_version": 1}', b"\xff", b"null"])
-def test_counts_that_nobody_wrote_are_not_believed(config: Config, content: bytes) -> None:
-    loaded = installed(config)
-    config.layout.counts.write_bytes(content)
-
-    assert counted(config, loaded, x=samples(3)).report()["inferences"] == 3
-
-
-def test_counts_are_kept_when_the_service_ends(config: Config) -> None:
-    counts = counted(config, installed(config), x=samples(3))
-
-    async def main() -> None:
-        keeping = asyncio.ensure_future(counts.keep())
-        await asyncio.sleep(0)
-        keeping.cancel()
-        await keeping
-
-    run(main)
-    assert json.loads(config.layout.counts.read_bytes())["inferences"] == 3
-
-
-def test_a_process_killed_just_after_a_switch_has_restarted_since_the_switch(config: Config) -> None:
-    loaded, other = installed(config), installed(config, "pump@2.0.0", seed=2)
-    counts = counted(config, loaded, x=samples(3))
-
-    def kept(release: str) -> bool:
-        file = config.layout.counts
-        return file.exists() and bool(json.loads(file.read_bytes())["release"] == release)
-
-    async def main() -> None:
-        keeping = asyncio.ensure_future(counts.keep(every_s=3600.0))
-        for release, begins in ((loaded.release, None), (other.release, other)):
-            if begins is not None:
-                await asyncio.to_thread(counts.begin, begins)
-            async with asyncio.timeout(20):
-                while not kept(release):
-                    await asyncio.sleep(0.01)
-        config.layout.counts.rename(config.layout.counts.with_suffix(".killed"))
-        keeping.cancel()
-        await keeping
-
-    run(main)
-    config.layout.counts.with_suffix(".killed").rename(config.layout.counts)
-    assert counted(config, other, x=samples(1)).report()["restarts"] == 1
 
 
 @settings(max_examples=30, deadline=None)
