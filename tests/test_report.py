@@ -12,8 +12,9 @@ import pytest
 from stages import gate
 from stages.errors import GateError
 from stages.report import figures
-from tests.built_fixtures import CLASSES, edit, regroup, rename_classes, report
+from tests.built_fixtures import edit, regroup, rename_classes, report
 from tests.pipeline import call
+from tests.target_fixtures import CLASSES
 
 
 def page(root: Path) -> str:
