@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from edge_agent.config import Config, Install, Paths, Source
 from edge_agent.state import State
 from edge_agent.trust import Repository as DeviceRepository
 from jsonschema import Draft202012Validator
 
+from tests.agent_fixtures import bundle
 from tests.pipeline import REPOSITORY
 
 SCHEMA = Draft202012Validator(json.loads((REPOSITORY / "fleet" / "output.schema.json").read_text()))
@@ -166,3 +168,8 @@ class Reader:
     def fetch(self, release: str) -> bytes:
         repository = self.refresh()
         return repository.download(repository.find(release)).read_bytes()
+
+
+def three_bundles(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("bundles")
+    return [bundle(folder / str(seed), seed=seed, padding=200_000).archive for seed in (1, 2, 3)]
