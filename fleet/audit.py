@@ -1,6 +1,7 @@
 """What was done, when and by whom: one JSON object a line, appended and flushed, never changed.
 
-A line is written before what it tells of is visible: a run that is killed in between and run again writes it twice.
+A line is written before what it tells of is visible (a key's replacement excepted): a run that is killed in between
+and run again writes it twice.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ def watch(
     wait = 0.0 if over or lost else pause(now_s - began, asking, rules.bake_s, rules.bake_poll_s)
     if lost:
         lost["reason"] = f"cut short after {now_s - began:.0f} s: {lost['reason']}"
-        course.save(course.state.with_wave(wave.name, lost=lost))
         course.say("watch", "lost", detail=f"wave {wave.name}: {lost['reason']}")
+        course.save(course.state.with_wave(wave.name, lost=lost))
     return {
         "wave": wave.name,
         "again": not over and not lost and now_s + wait < began + rules.bake_s,

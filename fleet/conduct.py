@@ -5,7 +5,6 @@ Each step reads the record, decides, and writes the record before its answer mak
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -74,8 +73,8 @@ class Course:
         refused = self._closed(wave, approved_by)
         if refused:
             if self.state.status == "running" and wave.status != "pass" and not self.state.has_failed:
-                self.save(replace(self.state, status="paused", reason=refused))
                 self.say("pause", "paused", detail=refused, wave=wave)
+                self.save(replace(self.state, status="paused", reason=refused))
             return {"go": False, "wave": wave.name, "reason": refused, "rest": []}
         by = (wave.approved_by or approved_by) if wave.approve else None
         if by and not wave.approved_by:
@@ -83,8 +82,8 @@ class Course:
         state = self.state.with_wave(wave.name, status="open", opened=record.now(), approved_by=by, lost=None)
         for name in devices:
             state = state.with_device(name, touched=True)
-        self.save(state)
         self.say("open", "go", detail=f"wave {wave.name}: {', '.join(devices)}", wave=wave)
+        self.save(state)
         return {"go": True, "wave": wave.name, "reason": "", "rest": self._rest(wave), "bake_s": self.rules.bake_s}
 
     def _rest(self, wave: WaveState) -> list[str]:
@@ -141,7 +140,7 @@ class Course:
         from fleet import verdict
 
         wave = self.wave_of(list(devices))
-        before = _read(self.record.folder / record.BEFORE)
+        before = self.record.before
         left = self.left(wave)
         lost = wave.lost or {"reason": "", "devices": {}}
         told_of = {
@@ -175,8 +174,8 @@ class Course:
         durable.write_file(reports, record.content({**{n: d["status"] for n, d in devices.items()}, **rest}))
         for name in devices:
             self.say("deploy", state.devices[name].outcome, name, state.devices[name].reason)
-        self.save(state)
         self.say("judge", judged.status, detail=f"wave {wave.name}: {judged.reason()}", since=wave.opened, wave=wave)
+        self.save(state)
         return {"wave": wave.name, "status": judged.status, "reason": judged.reason()}
 
     def seen(self, name: str, told: Json, before: Json) -> Any:
@@ -281,8 +280,8 @@ class Course:
                 reason=state.reason if done else state.reason or "not every wave was judged",
                 ended=record.now() if done else None,
             )
-        self.save(state)
         self.say("close", state.status, detail=state.reason, since=self.record.began)
+        self.save(state)
         report.write(self.record, state)
         if state.ended:
             (self.record.folder / record.PUSH).unlink(missing_ok=True)
@@ -299,10 +298,3 @@ def _verdict(state: RolloutState, device: DeviceState) -> str | None:
     """When it was decided that a device goes back: when the first wave failed, or else its own was judged."""
     failed = [wave.judged for wave in state.waves if wave.status == "fail" and wave.judged]
     return min(failed) if failed else state.wave(device.wave).judged
-
-
-def _read(path: Path) -> Json:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(str(path), str(error), "what this program wrote", "begin a new rollout") from None

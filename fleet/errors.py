@@ -24,7 +24,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edge_agent.errors import EXIT_DEFECT as EXIT_DEFECT
 from edge_agent.errors import EXIT_INTERRUPTED as EXIT_INTERRUPTED
 from edge_agent.errors import AgentError
 

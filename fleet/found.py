@@ -1,4 +1,4 @@
-"""What devices answer before a rollout: who can take part, in which waves, and what its record begins with. Pure."""
+"""What devices answer before a rollout: who can take part, in which waves, and what its record begins with."""
 
 from __future__ import annotations
 

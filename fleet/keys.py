@@ -129,9 +129,9 @@ def _variable(role: str) -> str:
     return f"{VARIABLE}_{role.upper()}"
 
 
-def passphrase_of(role: str, environment: Mapping[str, str] = os.environ) -> str | None:
+def passphrase_of(role: str) -> str | None:
     """The role's own, or the one for all; None where none is set."""
-    return environment.get(_variable(role)) or environment.get(VARIABLE) or None
+    return os.environ.get(_variable(role)) or os.environ.get(VARIABLE) or None
 
 
 def _write_private(path: Path, content: bytes) -> None:

@@ -61,9 +61,7 @@ class Live:
         """One of Ansible's on this machine, as ansible-runner gives it."""
         data = event.get("event_data", {})
         task, kind = data.get("task"), event["event"]
-        if task == "Bake" and kind == "playbook_on_task_start":
-            self.bakes()
-        elif task == "Decide" and kind in ("runner_on_ok", "runner_on_failed"):
+        if task == "Decide" and kind in ("runner_on_ok", "runner_on_failed"):
             self.decided(data["res"].get("stdout") or "")
         return self.device_event(event)
 
@@ -95,6 +93,8 @@ class Live:
             self.refusal = said
             return
         self.answers[said["command"]] = said
+        if said.get("again"):
+            self.bakes()
         if said["command"] == "wave preflight":
             self.say(*said["table"])
         elif said["command"] == "wave open":

@@ -92,9 +92,9 @@ def _refresh(options: argparse.Namespace) -> dict[str, Any]:
         roles += ["snapshot", "timestamp"]
         if options.root:
             repository.renew_root()
-        repository.write(*roles)
         signed = ["root"] * options.root + roles
         audit.append(work.audit_file, "refresh", roles=signed)
+        repository.write(*roles)
         left = {role: round(repository.days_left(role), 2) for role in ("root", "targets", "snapshot", "timestamp")}
         return {
             "repository": work.where,
@@ -135,7 +135,8 @@ def _show_text(result: dict[str, Any]) -> str:
 
 
 def _withdraw_text(result: dict[str, Any]) -> str:
-    return f"{result['release']}  withdrawn: {_line(result['reason'])}"
+    lines = [f"{result['release']}  withdrawn: {_line(result['reason'])}"]
+    return "\n".join([*lines, *(f"warning: {each}" for each in result["warnings"])])
 
 
 def _line(text: object) -> str:

@@ -28,7 +28,6 @@ from fleet.errors import BusyError, ConfigurationError, KeysError, StorageError,
 from fleet.keys import Keys
 
 ROLES = ("root", "targets", "snapshot", "timestamp")
-ONLINE = ("snapshot", "timestamp")
 DAYS: Mapping[str, float] = {"root": 365, "targets": 90, "snapshot": 14, "timestamp": 3}
 ROOT_KEYS, ROOT_THRESHOLD = 3, 2
 DEVELOPMENT, WITHDRAWN = "x-development", "x-withdrawn"
@@ -127,8 +126,8 @@ class Repository:
         signed: Signed = getattr(self, name)
         return signed
 
-    def days_left(self, name: str, now: datetime | None = None) -> float:
-        return (self.role(name).expires - (now or datetime.now(UTC))) / timedelta(days=1)
+    def days_left(self, name: str) -> float:
+        return (self.role(name).expires - datetime.now(UTC)) / timedelta(days=1)
 
     # --- targets
 

@@ -128,7 +128,7 @@ class Rules(Block):
     """`waves` null: by the `wave` of each device. `unfit`: what becomes of devices that preflight refuses.
 
     bake_poll_s: how often a wave is looked at while it bakes, at first. approvers: user names that may approve a wave;
-    none: anybody. four_eyes: not whoever began the rollout. Names are what `record.user` says, and are no proof.
+    none: anybody. four_eyes: not whoever began the rollout. Names are what `audit.who` says, and are no proof.
     """
 
     waves: list[Wave] | None = Field(default=None, min_length=1)

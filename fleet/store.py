@@ -144,8 +144,6 @@ class _Store:
         try:
             return call()
         except Exception as error:  # each backend has exceptions of its own
-            if isinstance(error, KeyboardInterrupt | BusyError):
-                raise
             raise SourceError(
                 self.url,
                 f"{type(error).__name__}: {str(error)[:300]}",
