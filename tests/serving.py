@@ -7,6 +7,7 @@ import hashlib
 import json
 import socket
 import subprocess
+import sys
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
@@ -161,11 +162,19 @@ class _Handler(BaseHTTPRequestHandler):
         """Quiet."""
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up is no error, and not to be told on the stderr of the test that it happens in."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 @contextlib.contextmanager
 def web_server() -> Iterator[WebServer]:
     """An HTTP server on a free port."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
-        server.daemon_threads = True
+    with _Server(("127.0.0.1", 0), _Handler) as server:
         web = WebServer(f"http://127.0.0.1:{server.server_port}")
         server.RequestHandlerClass = type("Handler", (_Handler,), {"web": web})
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
