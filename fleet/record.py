@@ -30,12 +30,12 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent import durable
-from pydantic import TypeAdapter, ValidationError
 
-from fleet.errors import BusyError, ConfigurationError, NoReleaseError
+from fleet import shapes
+from fleet.errors import BusyError, NoReleaseError
+from fleet.shapes import SCHEMA_VERSION
 from fleet.state import RolloutState, owner
 
-SCHEMA_VERSION = 1
 ROLLOUTS = Path("rollouts")
 LOCK_S = 30.0
 BEFORE = "reports/before.json"  # what devices said before the first of them changed
@@ -43,7 +43,7 @@ PUSH = "push.tar"  # what devices are brought: packed when it begins or goes on,
 STAMP = "%Y%m%dT%H%M%SZ"
 ID = re.compile(r"\d{8}T\d{6}Z")
 
-STATE = TypeAdapter(RolloutState)
+Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -63,45 +63,31 @@ class Record:
         return f"{datetime.strptime(stamp[0], STAMP).isoformat()}Z" if stamp else None
 
     @cached_property
-    def plan(self) -> dict[str, Any]:
+    def plan(self) -> Json:
         """What plan.json holds, which never changes. Raises ConfigurationError."""
-        return _read(self.folder / "plan.json")
+        return shapes.plan(self.folder / "plan.json")
+
+    @property
+    def before(self) -> Json:
+        """What devices said before the first of them changed. Raises ConfigurationError."""
+        return shapes.reports(self.folder / BEFORE)
 
     def load(self) -> RolloutState:
         """Raises ConfigurationError for a state that this program did not write."""
-        return _state(self.folder / "state.json")
+        return shapes.state(self.folder / "state.json")
+
+    def match(self) -> None:
+        """Whether the state is of the plan's devices and releases. Raises ConfigurationError."""
+        planned = {name: each["release"] for name, each in self.plan["devices"].items()}
+        came = {name: device.release for name, device in self.load().devices.items()}
+        for name in sorted({*planned, *came}):
+            plan, state = planned.get(name, "nothing"), came.get(name, "nothing")
+            if plan != state:
+                raise shapes.damaged(self.folder / "plan.json", f"devices.{name}: found {plan}; state.json has {state}")
 
     def save(self, state: RolloutState) -> None:
         content = json.dumps({"schema_version": SCHEMA_VERSION, **asdict(state)}, indent=2, sort_keys=True) + "\n"
         durable.write_file(self.folder / "state.json", content.encode())
-
-
-def _state(path: Path) -> RolloutState:
-    value = _read(path)
-    try:
-        state = STATE.validate_python(value)  # not as JSON: a reason may hold what a device said that is no text
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise _damaged(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    if strangers := sorted({name for wave in state.waves for name in wave.devices} - set(state.devices)):
-        raise _damaged(path, f"devices: {', '.join(strangers[:3])} of a wave is not there")
-    return state
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if value["schema_version"] != SCHEMA_VERSION:
-            raise ValueError(f"schema_version is not {SCHEMA_VERSION}")
-        return dict(value)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _damaged(path, str(error)) from None
-
-
-def _damaged(path: Path, why: str) -> ConfigurationError:
-    return ConfigurationError(
-        str(path), f"not a rollout's record ({why})", "what this program wrote", "move its folder away, then begin anew"
-    )
 
 
 @contextlib.contextmanager

@@ -1,18 +1,14 @@
-"""What a rollout's record holds: what was planned, how far it came, and whose it is. Checked where it is read
-(fleet/record.py)."""
+"""How far a rollout came, as its record says it: its devices, its waves, and whose it is."""
 
 from __future__ import annotations
 
 import socket
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import psutil
-from pydantic import ConfigDict, Field, with_config
-
-from fleet.rules import Rules
-from fleet.said import Count, Part
+from pydantic import ConfigDict, with_config
 
 OURS = ConfigDict(extra="forbid")  # what a later version adds is refused: saved by this one, it would be lost
 
@@ -22,73 +18,13 @@ Spent = Literal["", "failed", "unreachable"]
 Outcome = Literal["planned", "unfit", "ok", "failed", "unreachable", "back", "pending"]
 
 
-class Version(Part):
-    schema_version: Literal[1]
-
-
-class Planned(Part):
-    """One device."""
-
-    release: str
-
-
-class Offer(Part):
-    """One release."""
-
-    targets: dict[str, str]
-    sha256: str | None = None
-
-
-class Plan(Version):
-    """Of a plan, what is read again after its rollout has begun."""
-
-    fleet: str
-    inventory: str | None = None
-    only: list[str] | None = None
-    commit: str | None = None
-    by: str | None = None
-    rules: Rules
-    size: Count
-    devices: dict[str, Planned]
-    releases: dict[str, Offer]
-
-
-class Check(Part):
-    name: str
-    status: str
-    reason: str
-
-
-class Verdict(Part):
-    reason: str
-    checks: list[Check]
-
-
-class Lost(Part):
-    reason: str
-    devices: dict[str, str]
-
-
-class Watched(Part):
-    """One wave."""
-
-    verdict: Verdict | None = None
-    lost: Lost | None = None
-
-
-class State(Version):
-    """Of a state, what RolloutState leaves open."""
-
-    waves: list[Watched]
-
-
 @with_config(OURS)
 @dataclass(frozen=True)
 class Owner:
     """A process, told from a later one with the same number by when it started."""
 
     host: str
-    pid: Annotated[int, Field(ge=0)]
+    pid: int
     started: float
 
     def is_alive(self) -> bool:

@@ -22,7 +22,7 @@ Json = dict[str, Any]
 
 
 def of(fleet: str, path: Path, root: Path) -> Record | None:
-    """The one of this inventory. The caller holds the lock. Raises BusyError, InventoryError."""
+    """The one of this inventory. The caller holds the lock. Raises BusyError, InventoryError, ConfigurationError."""
     if known := record.rollouts(fleet, root):
         began = Path(known[-1].plan.get("inventory") or path)
         if began.exists() and _folder(began) != _folder(path):
@@ -32,7 +32,10 @@ def of(fleet: str, path: Path, root: Path) -> Record | None:
                 "a name of its own for each inventory",
                 "name one of them otherwise, or keep its records elsewhere: --rollouts, -e rollout_records=",
             )
-    return record.unfinished(fleet, root)
+    begun = record.unfinished(fleet, root)
+    if begun:
+        begun.match()
+    return begun
 
 
 def _folder(path: Path) -> Path:

@@ -15,11 +15,12 @@ from fleet import audit, back, cli, record, trail
 from fleet.record import Record
 from fleet.state import DeviceState, RolloutState, owner
 from tests.publishing import SCHEMA
+from tests.rollout_fixtures import plan
 
 
 @pytest.fixture
 def made(tmp_path: Path) -> Record:
-    return record.begin("farm", {"fleet": "farm", "commit": "abc"}, RolloutState("running", owner(), ()), tmp_path)
+    return record.begin("farm", {**plan(), "commit": "abc"}, RolloutState("running", owner(), ()), tmp_path)
 
 
 def test_lines_are_appended_and_never_changed(made: Record) -> None:

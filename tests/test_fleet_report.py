@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fleet import record, report
 from fleet.state import DeviceState, RolloutState, WaveState, owner
+from tests.rollout_fixtures import plan
 
 NASTY = 'ended | with <script>alert("x")</script> & `code`'
 
@@ -20,7 +21,7 @@ def test_both_reports_say_what_the_record_says(tmp_path: Path) -> None:
         "c": DeviceState("", "digits@1.1.0", "digits@1.1.0", "ok", "runs it already"),
     }
     state = RolloutState("failed", owner(), waves, devices, reason=NASTY, ended=record.now())
-    made = record.begin("farm", {"fleet": "farm", "commit": "0" * 40}, state, tmp_path)
+    made = record.begin("farm", plan(), state, tmp_path)
 
     report.write(made, state)
 

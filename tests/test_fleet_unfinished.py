@@ -192,6 +192,8 @@ def test_devices_are_called_back_without_records(root: Path, paused: Json) -> No
         ("state.json", {"waves": 5}),
         ("plan.json", {"fleet": None}),
         ("plan.json", {"schema_version": 2}),
+        ("plan.json", {"inventory": 5}),
+        ("plan.json", {"devices": []}),
     ],
 )
 def test_devices_are_called_back_whatever_a_record_has_become(
