@@ -18,7 +18,7 @@ from fleet import fitness, record, report, trail
 from fleet.errors import BusyError, ConfigurationError
 from fleet.record import Record
 from fleet.rules import Rules, of_fleet
-from fleet.state import DeviceState, RolloutState, WaveState, owner
+from fleet.state import NOBODY, DeviceState, RolloutState, WaveState, owner
 
 Json = dict[str, Any]
 NOWHERE = "it ran no release before"
@@ -281,7 +281,7 @@ class Course:
                 ended=record.now() if done else None,
             )
         self.say("close", state.status, detail=state.reason, since=self.record.began)
-        self.save(state)
+        self.save(replace(state, owner=NOBODY))  # a paused one may be taken up from here on
         report.write(self.record, state)
         if state.ended:
             (self.record.folder / record.PUSH).unlink(missing_ok=True)

@@ -41,7 +41,7 @@ LOCK_S = 30.0
 BEFORE = "reports/before.json"  # what devices said before the first of them changed
 PUSH = "push.tar"  # what devices are brought: packed when it begins or goes on, removed when it has ended
 STAMP = "%Y%m%dT%H%M%SZ"
-ID = re.compile(r"\d{8}T\d{6}Z")
+ID = re.compile(r"(\d{8}T\d{6}Z)(-[0-9a-f]{1,8})?")
 
 Json = dict[str, Any]
 
@@ -59,8 +59,8 @@ class Record:
     @property
     def began(self) -> str | None:
         """When, as now() writes it."""
-        stamp = ID.match(self.id)
-        return f"{datetime.strptime(stamp[0], STAMP).isoformat()}Z" if stamp else None
+        at = _began(self.id)
+        return f"{at.isoformat()}Z" if at else None
 
     @cached_property
     def plan(self) -> Json:
@@ -109,8 +109,8 @@ def locked(fleet: str, root: Path = ROLLOUTS) -> Iterator[None]:
 
 
 def rollouts(fleet: str, root: Path = ROLLOUTS) -> list[Record]:
-    """Every rollout of a fleet, the oldest first."""
-    return [Record(path.parent) for path in sorted((root / fleet).glob("*/state.json"))]
+    """Every rollout of a fleet, the oldest first. A folder of another name, such as a copy of one, is none."""
+    return [Record(path.parent) for path in sorted((root / fleet).glob("*/state.json")) if _began(path.parent.name)]
 
 
 def find(fleet: str, rollout: str | None = None, root: Path = ROLLOUTS) -> Record:
@@ -135,7 +135,7 @@ def unfinished(fleet: str, root: Path = ROLLOUTS, elsewhere: bool = True) -> Rec
     if state.status not in ("running", "paused"):
         return None
     here = state.owner.host == socket.gethostname()
-    if state.status == "running" and state.owner != owner() and state.owner.is_alive() and (here or elsewhere):
+    if state.owner != owner() and state.owner.is_alive() and (here or elsewhere):
         raise BusyError(
             f"fleet {fleet}",
             f"rollout {known[-1].id} runs: process {state.owner.pid} on {state.owner.host}",
@@ -175,15 +175,24 @@ def begin(
 
 def _next_stamp(fleet: str, root: Path) -> str:
     """Now, or later than every rollout's there, also where the clock was set back: the latest is the last by name."""
-    known = [datetime.strptime(each.id[:16], STAMP) for each in rollouts(fleet, root) if ID.match(each.id)]
+    known = [_began(each.id) for each in rollouts(fleet, root)]
     now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
-    return max([now, *(at + timedelta(seconds=1) for at in known)]).strftime(STAMP)
+    return max([now, *(at + timedelta(seconds=1) for at in known if at)]).strftime(STAMP)
+
+
+def _began(name: str) -> datetime | None:
+    """UTC, without a zone; None where it is no rollout's name."""
+    try:
+        found = ID.fullmatch(name)
+        return datetime.strptime(found[1], STAMP) if found else None
+    except ValueError:  # no such day
+        return None
 
 
 def _remove_unbegun(folder: Path) -> None:
     """What was killed while it began: no device had been changed."""
     for each in folder.iterdir() if folder.is_dir() else ():
-        if ID.match(each.name) and each.is_dir() and not (each / "state.json").exists():
+        if _began(each.name) and each.is_dir() and not (each / "state.json").exists():
             shutil.rmtree(each)
 
 

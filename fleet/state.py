@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,20 +22,51 @@ Outcome = Literal["planned", "unfit", "ok", "failed", "unreachable", "back", "pe
 @with_config(OURS)
 @dataclass(frozen=True)
 class Owner:
-    """A process, told from a later one with the same number by when it started."""
+    """A process, told from a later one with the same number by when it started.
+
+    `started`: seconds, of a clock that nobody sets where the machine has one; `boot`: which start of the machine these
+    count from. Process 0 is nobody.
+    """
 
     host: str
     pid: int
     started: float
+    boot: str = ""
 
     def is_alive(self) -> bool:
         """Whether it still runs. Of another machine nothing is known: it may."""
+        if self.pid == NOBODY.pid:
+            return False
         if self.host != socket.gethostname():
             return True
         try:
-            return abs(psutil.Process(self.pid).create_time() - self.started) < 1.0
+            return self.boot == _boot() and abs(_started(self.pid) - self.started) < 1.0
         except psutil.Error:
             return False
+
+
+NOBODY = Owner("", 0, 0.0)
+
+
+def owner_of(pid: int) -> Owner:
+    """That process. Raises psutil.Error."""
+    return Owner(socket.gethostname(), pid, _started(pid), _boot())
+
+
+def _started(pid: int) -> float:
+    """proc(5), field 22 of stat; psutil's is of the wall clock, which may be set while the process runs."""
+    try:
+        told = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return int(told.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    except OSError:  # no such process, or no Linux
+        return psutil.Process(pid).create_time()
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def owner() -> Owner:
@@ -42,7 +74,7 @@ def owner() -> Owner:
     parents = psutil.Process().parents()
     playbooks = [each for each in parents if any(Path(part).name == "ansible-playbook" for part in _command(each))]
     chosen = playbooks[-1] if playbooks else (parents[0] if parents else psutil.Process())
-    return Owner(socket.gethostname(), chosen.pid, chosen.create_time())
+    return owner_of(chosen.pid)
 
 
 def _command(process: psutil.Process) -> list[str]:

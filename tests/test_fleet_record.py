@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import socket
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 
 from fleet import record
 from fleet.errors import BusyError, ConfigurationError, NoReleaseError
 from fleet.record import Record
-from fleet.state import DeviceState, Owner, RolloutState, Status, WaveState, owner
+from fleet.state import DeviceState, Owner, RolloutState, Status, WaveState, owner, owner_of
 from tests.rollout_fixtures import plan
 
 PLAN = {**plan(), "commit": "0123456789abcdef"}
@@ -63,15 +62,23 @@ def test_only_what_did_not_end_is_taken_up(tmp_path: Path, status: Status, found
     assert (record.unfinished("farm", tmp_path) is not None) is found
 
 
-def test_a_rollout_of_a_process_that_runs_is_not_taken(tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", ["running", "paused"])  # paused, its process may still send devices back
+def test_a_rollout_of_a_process_that_runs_is_not_taken(tmp_path: Path, status: Status) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-        process = psutil.Process(other.pid)
-        begun(tmp_path, Owner(socket.gethostname(), process.pid, process.create_time()))
+        begun(tmp_path, owner_of(other.pid), status)
         with pytest.raises(BusyError, match=f"process {other.pid}"):
             record.unfinished("farm", tmp_path)
         other.kill()
 
     assert record.unfinished("farm", tmp_path) is not None, "it has ended"
+
+
+def test_a_copy_beside_it_is_no_rollout(tmp_path: Path) -> None:
+    made = begun(tmp_path)
+    for name in (f"{made.id}.bak", f"old-{made.id}", "99999999T999999Z"):
+        shutil.copytree(made.folder, made.folder.with_name(name))
+
+    assert [each.id for each in record.rollouts("farm", tmp_path)] == [made.id]
 
 
 def test_of_another_machine_nothing_is_known(tmp_path: Path) -> None:
