@@ -36,7 +36,7 @@ from fleet.errors import BusyError, NoReleaseError
 from fleet.shapes import SCHEMA_VERSION
 from fleet.state import RolloutState, owner
 
-ROLLOUTS = Path("rollouts")
+ROLLOUTS = Path(__file__).resolve().parents[1] / "rollouts"  # beside the playbooks, which say the same
 LOCK_S = 30.0
 BEFORE = "reports/before.json"  # what devices said before the first of them changed
 PUSH = "push.tar"  # what devices are brought: packed when it begins or goes on, removed when it has ended

@@ -15,6 +15,7 @@ from fleet import record
 from fleet.errors import BusyError, ConfigurationError, NoReleaseError
 from fleet.record import Record
 from fleet.state import DeviceState, Owner, RolloutState, Status, WaveState, owner, owner_of
+from tests.conftest import REPOSITORY
 from tests.rollout_fixtures import plan
 
 PLAN = {**plan(), "commit": "0123456789abcdef"}
@@ -142,3 +143,14 @@ def test_the_lock_is_free_when_its_holder_is_killed(tmp_path: Path) -> None:
         made = begun(tmp_path)
     assert json.loads((made.folder / "plan.json").read_text())["fleet"] == "farm"
     made.save(replace(made.load(), status="passed"))
+
+
+def test_records_lie_beside_the_playbooks_wherever_a_command_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = subprocess.run(
+        [sys.executable, "-m", "fleet", "audit", "--fleet", "nobody"], capture_output=True, text=True, check=False
+    )
+
+    assert f"{REPOSITORY / 'rollouts/nobody'}: no rollouts" in said.stderr
