@@ -107,7 +107,7 @@ class Window(Block):
     def _known(self) -> Window:
         try:
             ZoneInfo(self.timezone)
-        except (ZoneInfoNotFoundError, ValueError):
+        except (ZoneInfoNotFoundError, ValueError, OSError):  # `Europe` is a folder of it
             raise ValueError(f"a time zone of the IANA database; found {self.timezone!r}") from None
         if self.start == self.until:
             raise ValueError("`from` and `until` are the same")

@@ -48,6 +48,7 @@ def test_nothing_written_gives_the_defaults() -> None:
         ({"bake_poll_s": 0.0}, "rollout.bake_poll_s"),
         ({"window": {"from": "25:00", "until": "02:00"}}, "rollout.window.from"),
         ({"window": {"from": "22:00", "until": "02:00", "timezone": "Mars/Base"}}, "time zone"),
+        ({"window": {"from": "22:00", "until": "02:00", "timezone": "Europe"}}, "time zone"),
         ({"window": {"from": "22:00", "until": "22:00"}}, "the same"),
     ],
 )
