@@ -55,7 +55,8 @@ def pack(folder: Path, devices: Mapping[str, Any], variables: Json, push: Path |
     """
     shutil.rmtree(folder, ignore_errors=True)  # the step before; there is none before the first
     project = folder / "project"
-    (folder / "inventory").mkdir(parents=True)
+    folder.mkdir(mode=0o700, parents=True)  # what an inventory says of devices may be for few eyes
+    (folder / "inventory").mkdir()
     for role in ROLES:
         shutil.copytree(HERE / "playbooks/roles" / role, project / "playbooks/roles" / role)
     shutil.copy(HERE / "playbooks/steps.yml", project / "playbooks")

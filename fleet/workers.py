@@ -6,19 +6,22 @@ Workers are the hosts of the group `workers`; how they are reached is said by An
 
 from __future__ import annotations
 
+import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from fleet import hostkeys, inventory
+from fleet import declared, hostkeys, inventory
 from fleet.errors import InventoryError
 from fleet.inventory import Fleet
 
 GROUP = "workers"
-VAULT = "__ansible_vault"
+VAULT = "__ansible_vault"  # of a single value, as ansible-inventory has it
+ENCRYPTED = b"$ANSIBLE_VAULT"  # a file begins with
 # A worker whose power is cut is noticed after 15 s, as a device is (ansible.cfg).
 SSH = "-oBatchMode=yes -oConnectTimeout=10 -oServerAliveInterval=5 -oServerAliveCountMax=3"
 
@@ -92,7 +95,11 @@ def are_declared(listed: Mapping[str, Any]) -> bool:
 
 def crew(fleet: Fleet, listed: Mapping[str, Any]) -> Crew:
     """Who works on what. `listed`: inventory.listing of that fleet. Raises InventoryError, which lists every fault."""
-    faults: list[str] = []
+    faults = [
+        f"{file}: found a file that is encrypted as a whole: its values would reach workers in plain text; "
+        "encrypt single values (!vault) instead, or add --direct"
+        for file in _encrypted(fleet)
+    ]
     known: dict[str, Worker] = {}
     variables = listed.get("_meta", {}).get("hostvars", {})
     for name in inventory.hosts(listed, GROUP):
@@ -101,7 +108,7 @@ def crew(fleet: Fleet, listed: Mapping[str, Any]) -> Crew:
             where = inventory.origin(fleet.path, name, field, (GROUP,), said[field])
             faults.append(f"{where}: {name}: {field}: found {str(said[field])[:80]!r}, expected {expected}")
         try:
-            known[name] = Worker.model_validate({"ansible_host": name, **said, "name": name})
+            known[name] = Worker.model_validate({"ansible_host": name, **_placed(said, fleet.path), "name": name})
         except ValidationError as error:
             for fault in error.errors():
                 field = ".".join(map(str, fault["loc"]))
@@ -129,6 +136,37 @@ def crew(fleet: Fleet, listed: Mapping[str, Any]) -> Crew:
     return Crew(tuple(known.values()), of, {device.name: _open(device.variables) for device in fleet.devices})
 
 
-def _open(variables: Mapping[str, Any]) -> dict[str, Any]:
+def _placed(said: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """With the one template that is known here (fleet/hostkeys.py) filled in."""
+    folder = str((path if path.is_dir() else path.parent).resolve())
+    return {
+        name: hostkeys.PLACE.sub(lambda _: folder, value) if isinstance(value, str) else value
+        for name, value in said.items()
+    }
+
+
+def _encrypted(fleet: Fleet) -> Iterator[Path]:
+    """Files that Ansible has decrypted as it read them, and that say something of devices: what is in them is open."""
+    names = {
+        "group_vars": {"all", *(group for device in fleet.devices for group in device.groups)},
+        "host_vars": {device.name for device in fleet.devices},
+    }
+    folder = fleet.path if fleet.path.is_dir() else fleet.path.parent
+    files = list(declared.sources(fleet.path))
+    for kind, known in names.items():
+        for at, _, inside in os.walk(folder / kind, followlinks=True):
+            for file in (Path(at, name) for name in sorted(inside)):
+                whose = file.relative_to(folder / kind).parts[0]
+                files += [file] if {whose, Path(whose).stem} & known else []
+    yield from (file for file in files if file.read_bytes().startswith(ENCRYPTED))
+
+
+def _open(value: Any) -> Any:
     """Without what is encrypted: a worker has no vault's password."""
-    return {name: value for name, value in variables.items() if not (isinstance(value, dict) and VAULT in value)}
+    if isinstance(value, Mapping):
+        return {name: _open(each) for name, each in value.items() if not _is_vault(each)}
+    return [_open(each) for each in value if not _is_vault(each)] if isinstance(value, list) else value
+
+
+def _is_vault(value: Any) -> bool:
+    return isinstance(value, dict) and VAULT in value

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import stat
+import subprocess
 import sys
 import zipfile
 from base64 import b64encode
@@ -22,6 +24,7 @@ from fleet.jobs import Job, LostError
 from fleet.live import Live
 from fleet.workers import Worker
 
+REPOSITORY = Path(__file__).parents[1]
 ALL = {"fleet": {"name": "farm", "development": True}, "device_type": "generic", "ansible_user": "fleet"}
 
 
@@ -82,7 +85,9 @@ def test_what_is_wrong_with_it_is_told(tmp_path: Path, own: dict[str, Any], devi
 
 
 def test_a_worker_is_sent_neither_keys_nor_records_nor_what_is_encrypted(tmp_path: Path) -> None:
-    own = {"password": {"__ansible_vault": "$ANSIBLE_VAULT;1.1;AES256"}, "site": "{{ inventory_hostname }}"}
+    secret = {"__ansible_vault": "$ANSIBLE_VAULT;1.1;AES256"}
+    api = {"user": "pump", "key": secret, "tokens": [secret, {"x": secret}, "open"]}
+    own = {"password": secret, "site": "{{ inventory_hostname }}", "api": api}
     found = workers.crew(*declared(tmp_path, {"north": {}}, {"device-1": own}))
     (tmp_path / "push.tar").write_bytes(b"signed")
 
@@ -94,6 +99,47 @@ def test_a_worker_is_sent_neither_keys_nor_records_nor_what_is_encrypted(tmp_pat
     told = json.loads((tmp_path / "send/inventory/hosts.json").read_text())
     assert told["all"]["children"]["devices"]["hosts"]["device-1"]["site"] == "{{ inventory_hostname }}"
     assert "VAULT" not in (tmp_path / "send/inventory/hosts.json").read_text()
+    assert told["all"]["children"]["devices"]["hosts"]["device-1"]["api"] == {"user": "pump", "tokens": [{}, "open"]}
+    assert stat.S_IMODE((tmp_path / "send").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(
+    "name", ["group_vars/all/vault.yml", "group_vars/devices", "host_vars/device-1.yml", "more.yml"]
+)
+def test_a_file_that_is_encrypted_as_a_whole_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Ansible decrypts it as it reads it, and nobody can tell its values from others."""
+    (tmp_path / "password").write_text("x")
+    monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(tmp_path / "password"))
+    (tmp_path / "fleet").mkdir()
+    declared(tmp_path / "fleet", {"north": {}})
+    for file in (tmp_path / "fleet" / name, tmp_path / "fleet/group_vars/workers.yml"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("all: {vars: {secret: hunter2}}" if name == "more.yml" else "secret: hunter2")
+        vault = Path(sys.executable).with_name("ansible-vault")
+        subprocess.run([vault, "encrypt", file], check=True, capture_output=True)
+    found = inventory.load(tmp_path / "fleet")
+    assert found.device("device-1").variables["secret"] == "hunter2"  # noqa: S105 the fault
+
+    with pytest.raises(InventoryError) as raised:
+        workers.crew(found, inventory.listing(tmp_path / "fleet"))
+
+    assert f"{tmp_path / 'fleet' / name}: found a file that is encrypted as a whole" in str(raised.value)
+    assert "1 fault(s)" in str(raised.value) and "!vault" in str(raised.value) and "--direct" in str(raised.value)
+
+
+def test_the_example_has_workers_as_the_documentation_says(tmp_path: Path) -> None:
+    folder = tmp_path / "my fleet"
+    shutil.copytree(REPOSITORY / "inventory/example", folder)
+    text = (REPOSITORY / "docs/fleet/scale.md").read_text()
+    (folder / "workers.yml").write_text(text.partition("```yaml\n")[2].partition("```")[0])
+
+    found = workers.crew(inventory.load(folder), inventory.listing(folder))
+
+    assert [worker.name for worker in found.workers] == ["north", "south"]
+    command = found.workers[0].command("worker")
+    assert f'UserKnownHostsFile="{folder}/known_hosts.txt" ~/.ssh/known_hosts' in command
 
 
 # --- a worker that is not what it should be: another program where its ansible-runner is
