@@ -23,6 +23,7 @@ UNCHECKED = re.compile(
     r"(?i:StrictHostKeyChecking[=\s]+(no|off|false|accept-new)\b"
     r"|(User|Global)KnownHostsFile[=\s]+(/dev/null|none)(?!\S)"
     r"|NoHostAuthenticationForLocalhost[=\s]+(yes|true)\b"
+    r"|\bKnownHostsCommand[=\s]"  # vouches for whatever it likes
     r"|\bInclude[=\s])"
     r"|(?<!\S)-[46AaCfGgKkMNnqsTtVvXxYy]*F"  # another configuration, which may say any of these
 )
@@ -41,7 +42,7 @@ def faults(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if any(mark in text for mark in ("{{", "{%", "{#")):
             yield field, "host keys that are checked: a text, without a template but {{ inventory_dir }}"
         elif UNCHECKED.search(text.translate(QUOTING)):
-            yield field, "host keys that are checked: known_hosts of your own, no -F and no Include"
+            yield field, "host keys that are checked: known_hosts of your own, no -F, no Include, no KnownHostsCommand"
     for field, name in PROGRAMS.items():
         if field in values and not re.fullmatch(rf"(/(\S*/)?)?{name}", str(values[field])):
             yield field, f"host keys that are checked: {name}, or a path from / that ends with it"

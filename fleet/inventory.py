@@ -67,9 +67,12 @@ class Fleet:
         raise InventoryError(str(self.path), f"no device {name!r}", f"a host of the group {GROUP}", "see hosts.yml")
 
 
-def load(path: Path) -> Fleet:
-    """The fleet that an inventory declares. Raises InventoryError, which lists every fault by file, host and field."""
-    listed = listing(path)
+def load(path: Path, listed: Mapping[str, Any] | None = None) -> Fleet:
+    """The fleet that an inventory declares. Raises InventoryError, which lists every fault by file, host and field.
+
+    `listed`: what `listing` said of it, where that is known already.
+    """
+    listed = listing(path) if listed is None else listed
     names = hosts(listed, GROUP)
     variables = listed.get("_meta", {}).get("hostvars", {})
     groups = _groups(listed)
@@ -97,9 +100,17 @@ def listing(path: Path, limit: str | None = None) -> dict[str, Any]:
     command = [str(Path(sys.executable).with_name("ansible-inventory")), "--inventory", str(path), "--list"]
     command += ["--limit", limit] if limit else []
     strict = {"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "true", "ANSIBLE_NOCOLOR": "true"}
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, **strict}, timeout=TIMEOUT_S, check=False
-    )
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, **strict}, timeout=TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise InventoryError(
+            str(path),
+            f"ansible-inventory has not read it within {TIMEOUT_S} s",
+            "an inventory that is read at once",
+            f"see what its programs and plugins wait for: ansible-inventory -i {path} --list -vvv",
+        ) from None
     if done.returncode:
         found = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
         raise InventoryError(str(path), found, "an inventory that Ansible can read", "mend it")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +76,9 @@ def test_the_inventories_here_are_in_order(name: str) -> None:
 def test_the_keys_of_its_hosts_lie_beside_the_example(tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY / "inventory/example", tmp_path, dirs_exist_ok=True)
     first = inventory.load(tmp_path).devices[0]
-    known = re.search(r"UserKnownHostsFile=\{\{ inventory_dir }}/(\S+)", first.variables["ansible_ssh_common_args"])
-    assert known
+    words = shlex.split(first.variables["ansible_ssh_common_args"])
+    known = re.search(r'^UserKnownHostsFile="\{\{ inventory_dir }}/(\S+)" ~/.ssh/known_hosts$', words[1])
+    assert known, "quoted for ssh too, wherever the folder lies"
     (tmp_path / known[1]).write_text(f"{first.address} ssh-ed25519 AAAAC3NzaC1lZDI1NTE5\n")
 
     assert inventory.load(tmp_path).devices[0].name == first.name
@@ -131,6 +135,7 @@ UNCHECKED = [
     ("ansible_ssh_common_args", "-F /tmp/config"),
     ("ansible_ssh_common_args", "-4F/tmp/config"),
     ("ansible_ssh_common_args", "-o Include=/tmp/config"),
+    ("ansible_ssh_common_args", "-o 'KnownHostsCommand /tmp/any %H'"),
     ("ansible_ssh_common_args", ["-v"]),
     ("ansible_ssh_executable", "/usr/local/bin/ssh-unchecked"),
     ("ansible_ssh_executable", "tools/ssh"),
@@ -240,6 +245,36 @@ def test_an_inventory_that_ansible_cannot_read_is_refused(tmp_path: Path) -> Non
 
 def test_no_inventory_at_all(tmp_path: Path) -> None:
     assert "not there" in refused(tmp_path / "nothing")
+
+
+def test_an_inventory_that_takes_too_long_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inventory, "TIMEOUT_S", 0.01)
+
+    assert f"{tmp_path}: ansible-inventory has not read it within" in refused(good(tmp_path)).replace(": found", ":")
+
+
+@pytest.mark.parametrize("group", [None, "devices"])
+def test_a_rollout_of_nobody_begins_nothing(tmp_path: Path, group: str | None) -> None:
+    tree = {"all": {"children": {group: {"hosts": {}}} if group else {}, "hosts": {"a": {}}}}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump(tree))
+    command = [sys.executable, "-m", "fleet", "rollout", "-i", str(tmp_path / "hosts.yml"), "--rollouts"]
+
+    done = subprocess.run([*command, str(tmp_path / "rollouts")], capture_output=True, text=True, cwd=REPOSITORY)
+
+    assert done.returncode == 12, done.stderr
+    assert "found no host in the group devices" in done.stderr
+    assert not (tmp_path / "rollouts").exists()
+
+
+def test_two_inventories_at_once_are_refused(tmp_path: Path) -> None:
+    """Ansible would merge them; what is planned is the first one's."""
+    both = [argument for name in ("one", "two") for argument in ("-i", str(good(tmp_path / name)))]
+    program = Path(sys.executable).with_name("ansible-playbook")
+
+    done = subprocess.run([program, *both, "playbooks/rollout.yml"], capture_output=True, text=True, cwd=REPOSITORY)
+
+    assert done.returncode == 2, done.stdout
+    assert f"inventories: found {tmp_path / 'one'}, {tmp_path / 'two'}, expected one" in done.stdout
 
 
 def test_an_unknown_device_is_named(tmp_path: Path) -> None:
