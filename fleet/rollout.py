@@ -10,9 +10,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,8 @@ from fleet.live import Live
 from fleet.remote import EndedError, Remote, limited
 from fleet.workplace import FOLDER
 
-RUNS = ".runs"
+RUNS, ARTIFACTS = ".runs", "artifacts"
+COMMAND = "command"  # ansible-runner writes the whole environment to it, with all passphrases and tokens
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])  # for ansible-playbook
 ROOM = 1 << 20  # bytes that a run needs, roughly
 EXIT = {"passed": 0, "unchanged": 0, "ready": 0, "resumed": 0, "failed": RolloutError.exit_code}
@@ -158,14 +161,17 @@ def give_up(options: argparse.Namespace) -> Json:
 
 def _remote(options: argparse.Namespace, what: str) -> Remote | None:
     """A run to its end through the workers that the inventory declares; None where there are none."""
-    listed = {} if options.direct else inventory.listing(options.inventory)
-    if not workers.are_declared(listed):
+    forward = what == "rollout"
+    listed = inventory.listing(options.inventory) if forward or not options.direct else {}
+    if options.direct or not workers.are_declared(listed):
+        if forward:  # a rollback goes as far as Ansible can
+            inventory.load(options.inventory, listed)
         if options.limit:
             limited(options.inventory, options.limit)
         return None
     run = Remote(options, listed, run_folder(options.rollouts, what))
     with run.live, contextlib.suppress(EndedError), contextlib.closing(run):
-        if what == "rollout":
+        if forward:
             run.rollout(_plan(options, run), options.check)
         else:
             run.rollback(options.reason, options.release)
@@ -197,11 +203,11 @@ class Run:
         live: Live | None = None,
     ) -> None:
         folder = run_folder(options.rollouts, playbook)
-        with live or Live() as self.live:
+        with live or Live() as self.live, _unwritten(folder / ARTIFACTS):
             self.runner = ansible_runner.run(
                 private_data_dir=str(folder),
                 project_dir=str(HERE),
-                ident="artifacts",
+                ident=ARTIFACTS,
                 artifact_dir=str(folder),
                 inventory=str(options.inventory.resolve()),
                 playbook=str(HERE / "playbooks" / f"{playbook}.yml"),
@@ -211,6 +217,7 @@ class Run:
                 cmdline="--check" if check else None,
                 quiet=True,
                 event_handler=self.live.event,
+                status_handler=_begins,
                 cancel_callback=self.live.tick,
             )
         self.answers = self.live.answers
@@ -222,6 +229,24 @@ class Run:
         log = Path(self.runner.config.artifact_dir) / "stdout"
         tail = log.read_text(errors="replace").strip().splitlines()[-3:] if log.exists() else []
         return PlaybookError("ansible-playbook", " ".join(tail)[-400:] or "it ended early", "its end", f"see {log}")
+
+
+def _begins(status: Json, runner_config: Any) -> None:
+    """What ansible-runner calls before it writes COMMAND and starts that ("starting"), and in between ("running")."""
+    if status["status"] == "starting" and (program := shutil.which("setpriv")):
+        # Ansible ends as its workers do on SIGTERM when this process is killed, instead of going on unwatched.
+        runner_config.command = [program, "--pdeathsig", "TERM", "--", *runner_config.command]
+    elif status["status"] == "running":
+        (Path(runner_config.artifact_dir) / COMMAND).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _unwritten(artifacts: Path) -> Iterator[None]:
+    """Also where ansible-runner ends before it says "running"."""
+    try:
+        yield
+    finally:
+        (artifacts / COMMAND).unlink(missing_ok=True)
 
 
 def run_folder(rollouts: Path, what: str) -> Path:
