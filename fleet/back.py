@@ -16,22 +16,42 @@ from fleet.errors import BusyError, FleetError
 Json = dict[str, Any]
 
 
-def begin(fleet: str, root: Path) -> Json:
-    """Give up the rollout that is unfinished: else the next run would go on with it. Raises BusyError while it runs."""
+def begin(fleet: str, root: Path, every: bool = False) -> Json:
+    """Give up the rollout that is unfinished: else the next run would go on with it. Raises BusyError while it runs.
+
+    `brought`: the releases that are called back; None: every device is, whatever it runs, as it is with `every`.
+    """
     warnings: list[str] = []
     given_up = None
     with _told(warnings, "no rollout was given up: the next run may go on with one"), record.locked(fleet, root):
         if begun := record.unfinished(fleet, root):
             unfinished.give_up(begun, "called back by hand", status="failed")
             given_up = begun.id
-    return {"given_up": given_up, "warnings": warnings}
+    brought = None if every else _brought(fleet, root, warnings)
+    return {"given_up": given_up, "brought": brought, "warnings": warnings}
 
 
-def end(fleet: str, root: Path, devices: Mapping[str, Json], reason: str) -> Json:
-    """Who is back, by what is loaded. `devices`: name -> {"rc", "said", "status", "reason"} of its rollback."""
-    rows, wrong = [], []
-    warnings: list[str] = begin(fleet, root)["warnings"]  # nothing, unless it could not be given up before
+def _brought(fleet: str, root: Path, warnings: list[str]) -> list[str] | None:
+    """What the latest rollout that touched a device gave to those that it touched; None where that is not known."""
+    with _told(warnings, "what the latest rollout brought is not known: every device is called back"):
+        for made in reversed(record.rollouts(fleet, root)):
+            if found := {device.release for device in made.load().devices.values() if device.touched}:
+                return sorted(found)
+        warnings.append("no rollout is recorded that changed a device: every device is called back")
+    return None
+
+
+def end(fleet: str, root: Path, devices: Mapping[str, Json], reason: str, every: bool = False) -> Json:
+    """Who is back, by what is loaded. `devices`: name -> {"said", "status", "reason"} of its rollback, and "left" where
+    it was not called back for what it runs.
+    """
+    rows, wrong, alone = [], [], []
+    warnings: list[str] = begin(fleet, root, every)["warnings"]  # the same as before, when nobody could read them
     for name, told in devices.items():
+        if told.get("left") and told["status"]:
+            runs = told["status"]["current"]
+            alone.append(f"{name}: left alone: runs {runs or 'nothing'}, which the latest rollout did not bring")
+            continue
         wanted = (told["said"] or {}).get("release")
         loaded = fitness.loaded(told["status"]).get("release")
         good = wanted is not None and loaded == wanted
@@ -51,7 +71,9 @@ def end(fleet: str, root: Path, devices: Mapping[str, Json], reason: str) -> Jso
     with _told(warnings, "who was pending still is, in the records"), record.locked(fleet, root):
         # Who is off a release that failed, by hand, is not called back once more.
         pending.settle(fleet, root, pending.of(fleet, root, devices, warnings), devices)
-    return {"table": [*rows, *(f"warning: {each}" for each in warnings)], "failed": wrong}
+    if alone:
+        warnings.append(f"{len(alone)} device(s) were left alone; with --limit all every device is called back")
+    return {"table": [*rows, *alone, *(f"warning: {each}" for each in warnings)], "failed": wrong}
 
 
 @contextlib.contextmanager

@@ -86,10 +86,11 @@ class Remote:
     def rollback(self, reason: str, release: str | None) -> None:
         """playbooks/rollback.yml."""
         of = ("--rollouts", str(self.options.rollouts.resolve()), "--fleet", self.fleet.name)
-        self._decide("recall", *of)
-        variables = {"rollout_reason": reason, "rollout_release": release or ""}
+        every = ("--every",) if self.options.limit or release else ()
+        brought = self._decide("recall", *of, *every)["brought"]
+        variables = {"rollout_reason": reason, "rollout_release": release or "", "rollout_brought": brought}
         called = self._step("call", self.devices, variables, hand_over=True)
-        self._decide("recalled", *of, "--reason", reason, stdin=called)
+        self._decide("recalled", *of, *every, "--reason", reason, stdin=called)
 
     def _wave(self, wave: list[str], record: Sequence[str], planned: Json) -> None:
         """playbooks/roles/rollout/tasks/wave.yml."""

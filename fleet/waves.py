@@ -6,6 +6,7 @@ JSON on stdin where a step needs what devices said, JSON on stdout. A person cal
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
@@ -26,6 +27,7 @@ STEPS = {
     "judge": "the verdict on a wave",
     "settle": "who has to go back, and to which release",
     "close": "the end: outcome and report",
+    "idle": "refuses while a rollout of the fleet runs; what is unfinished may be",
     "recall": "before devices are called back by hand: gives up the rollout that is unfinished",
     "recalled": "after it: who is back",
     "metadata": "pack the repository's metadata for devices, without a release",
@@ -38,9 +40,11 @@ def add_commands(commands: Commands) -> None:
     for name, summary in STEPS.items():
         step = command(steps, name, summary)
         step.set_defaults(run=RUN[name], text=lambda result: json.dumps(result, indent=2))
-        if name in ("recall", "recalled", "metadata"):
+        if name in ("idle", "recall", "recalled", "metadata"):
             step.add_argument("--rollouts", type=Path, default=record.ROLLOUTS, metavar="DIR")
             step.add_argument("--fleet", type=fleet_name, required=True, metavar="NAME")
+            if name in ("recall", "recalled"):
+                step.add_argument("--every", action="store_true", help="whatever a device runs, it is called back")
             if name == "recalled":
                 step.add_argument("--reason", default="", metavar="TEXT")
             elif name == "metadata":
@@ -169,10 +173,17 @@ def _close(options: argparse.Namespace) -> Json:
     return _course(options).close(_answers(_stdin()["devices"]))
 
 
+def _idle(options: argparse.Namespace) -> Json:
+    """Raises BusyError. What a record that cannot be read is of does not run."""
+    with contextlib.suppress(ConfigurationError):
+        record.unfinished(options.fleet, options.rollouts)
+    return {"fleet": options.fleet}
+
+
 def _recall(options: argparse.Namespace) -> Json:
     from fleet import back
 
-    return back.begin(options.fleet, options.rollouts)
+    return back.begin(options.fleet, options.rollouts, options.every)
 
 
 def _recalled(options: argparse.Namespace) -> Json:
@@ -181,9 +192,11 @@ def _recalled(options: argparse.Namespace) -> Json:
     said = _stdin()
     devices = {}
     for name, told in _answers(said["asked"]).items():
-        done = answer(said["back"][name])
-        devices[name] = {"said": done["status"], "status": told["status"], "reason": done["reason"] or told["reason"]}
-    return back.end(options.fleet, options.rollouts, devices, options.reason)
+        left = bool(said["back"][name].get("skipped"))
+        done = {"status": None, "reason": ""} if left else answer(said["back"][name])
+        reason = done["reason"] or told["reason"]
+        devices[name] = {"said": done["status"], "status": told["status"], "reason": reason, "left": left}
+    return back.end(options.fleet, options.rollouts, devices, options.reason, options.every)
 
 
 def _metadata(options: argparse.Namespace) -> Json:
@@ -224,6 +237,7 @@ RUN = {
     "judge": _judge,
     "settle": _settle,
     "close": _close,
+    "idle": _idle,
     "recall": _recall,
     "recalled": _recalled,
     "metadata": _metadata,

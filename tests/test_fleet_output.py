@@ -92,6 +92,7 @@ def test_every_step_of_a_rollout(made: EmbeddedFleet, say: Say) -> None:
     assert step("close", *here, given={"devices": {"canary-1": asked(None, OLD)["canary-1"]}})["status"] == "failed"
 
     assert step("plan", "-i", str(made.inventory), *known, *releases)["pending"]
+    assert step("idle", *known, "--fleet", "farm")["fleet"] == "farm"
     assert step("recall", *known, "--fleet", "farm")["given_up"] is None
     back = {"back": {"canary-1": registered({"release": OLD})}, "asked": {"canary-1": asked(OLD, OLD)["canary-1"]}}
     assert step("recalled", *known, "--fleet", "farm", "--reason", "alarms", given=back)["failed"] == []

@@ -207,7 +207,7 @@ def test_devices_are_called_back_whatever_a_record_has_become(
     began = back.begin("farm", root)
     ended = back.end("farm", root, {"a": {"said": {"release": OLD}, "status": status(OLD), "reason": ""}}, "alarms")
 
-    assert began["given_up"] is None and len(began["warnings"]) == 1
+    assert began["given_up"] is None and "no rollout was given up" in began["warnings"][0]
     assert ended["failed"] == [] and ended["table"][0] == f"a: runs {OLD}"
     assert any("no rollout was given up" in row for row in ended["table"])
 
