@@ -6,7 +6,7 @@ Each step reads the record, decides, and writes the record before its answer mak
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -67,15 +67,26 @@ class Course:
 
     # --- a wave
 
-    def open(self, devices: list[str], approved_by: str | None = None) -> Json:
-        """Whether the wave of these devices may begin. From here on they count as touched."""
+    def open(
+        self,
+        devices: list[str],
+        approved_by: str | None = None,
+        renew: Callable[[set[str]], tuple[bool, str]] = lambda _: (False, ""),
+    ) -> Json:
+        """Whether the wave of these devices may begin. From here on they count as touched.
+
+        `renew`: has these releases ready as they are offered now; whether that was packed anew, why it cannot be had.
+        """
         wave = self.wave_of(devices)
-        refused = self._closed(wave, approved_by)
+        packed, refused = False, self._closed(wave, approved_by)
+        if not refused:
+            packed, wrong = renew({self.state.devices[name].release for name in devices})
+            refused = wrong and f"wave {wave.name} waits: {wrong}"
         if refused:
             if self.state.status == "running" and wave.status != "pass" and not self.state.has_failed:
                 self.say("pause", "paused", detail=refused, wave=wave)
                 self.save(replace(self.state, status="paused", reason=refused))
-            return {"go": False, "wave": wave.name, "reason": refused, "rest": []}
+            return {"go": False, "wave": wave.name, "reason": refused, "rest": [], "packed": packed}
         by = (wave.approved_by or approved_by) if wave.approve else None
         if by and not wave.approved_by:
             self.say("approve", "go", detail=f"wave {wave.name}: {by}", wave=wave)
@@ -84,7 +95,8 @@ class Course:
             state = state.with_device(name, touched=True)
         self.say("open", "go", detail=f"wave {wave.name}: {', '.join(devices)}", wave=wave)
         self.save(state)
-        return {"go": True, "wave": wave.name, "reason": "", "rest": self._rest(wave), "bake_s": self.rules.bake_s}
+        told = {"wave": wave.name, "reason": "", "rest": self._rest(wave), "bake_s": self.rules.bake_s}
+        return {"go": True, **told, "packed": packed}
 
     def _rest(self, wave: WaveState) -> list[str]:
         """Some devices that do not change meanwhile, spread over the fleet, to compare the wave with."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from edge_agent.errors import AgentError
 
 from fleet import audit, errors, inventory, past, pending, push, record, rules, trail, unfinished
 from fleet import plan as plans
-from fleet.errors import InventoryError, PausedError, RolloutError, StorageError, TrustError
+from fleet.errors import InventoryError, PausedError, RolloutError, StorageError
 from fleet.found import Found
 from fleet.inventory import Device, Fleet
 from fleet.record import Record
@@ -204,7 +204,7 @@ def preflight(planned: Json, answers: Mapping[str, Json], root: Path, check: boo
         record.unfinished(planned["fleet"], root)  # raises where another one began meanwhile
 
         def fill(made: Record) -> None:
-            _bring(made, planned, found.changing)
+            push.bring(made, _releases(made, found.changing), planned["repository"])
             before = {name: _report(answers, name) for name in answers}
             durable.write_file(made.folder / record.BEFORE, record.content(before))
             detail = f"{len(found.changing)} devices, {len(found.waves)} waves"
@@ -228,24 +228,8 @@ def _report(answers: Mapping[str, Json], name: str) -> Json | None:
     return status.get("report") if status else None
 
 
-def _bring(begun: Record, planned: Json, changing: Sequence[str]) -> None:
-    """Pack what the devices of the rollout that change are brought, from the repository that this run has opened.
-
-    Raises TrustError where a release is not the bytes that the rollout began with.
-    """
-    from fleet.keys import Keys, default_folder
-
-    wanted = {begun.plan["devices"][name]["release"] for name in changing}
-    for release in sorted(wanted):
-        began, found = (told["releases"][release].get("sha256") for told in (begun.plan, planned))
-        if began and found != began:
-            raise TrustError(
-                f"{planned['repository']}: {release}",
-                f"sha256 {found}",
-                f"{began}, which rollout {begun.id} began with",
-                "name the repository that it began with: --repository",
-            )
-    push.pack(Repository(Path(planned["repository"]), Keys(default_folder())), wanted, begun.folder / record.PUSH)
+def _releases(begun: Record, devices: Iterable[str]) -> set[str]:
+    return {begun.plan["devices"][name]["release"] for name in devices}
 
 
 def _told(begun: Record) -> Json:
@@ -273,7 +257,8 @@ def _resume(planned: Json, root: Path, check: bool) -> Json:
             begun.save(replace(taken, status="running", reason=""))
     if not check:
         if told["order"]:  # else what is left to do is to go back, which needs no repository
-            _bring(begun, planned, [name for wave in state.waves for name in wave.devices])
+            changing = [name for wave in state.waves for name in wave.devices]
+            push.bring(begun, _releases(begun, changing), planned["repository"])
         trail.append(begun, "resume", result="running", detail=state.reason)
     rows = [f"rollout {begun.id} goes on: {len(told['order'])} of {len(state.devices)} devices are left"]
     return {"go": True, "status": "resumed", "unfit": {}, "reason": rows[0], "table": rows, **told}

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-from fleet import inventory, jobs
+from fleet import inventory, jobs, store
 from fleet.errors import FleetError, InventoryError, PlaybookError
 from fleet.jobs import HERE, Job, LostError
 from fleet.live import Live
@@ -95,9 +95,13 @@ class Remote:
     def _wave(self, wave: list[str], record: Sequence[str], planned: Json) -> None:
         """playbooks/roles/rollout/tasks/wave.yml."""
         approve = ",".join(self.options.approve)
-        opened = self._decide("open", *record, "--approve", approve, stdin={"devices": wave})
+        where = store.located(self.options.repository)
+        options = ("--repository", where, "--approve", approve)
+        opened = self._decide("open", *record, *options, stdin={"devices": wave})
         if not opened["go"]:
             return
+        if opened["packed"]:
+            self._has_push.clear()
         wanted = {name: {"release": planned["devices"][name]["release"]} for name in wave}
         switched = self._step("deploy", wave, {"rollout_plan": {"devices": wanted}})
         self._watch(wave, record, switched, opened["looks"])

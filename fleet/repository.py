@@ -60,7 +60,8 @@ def exists(folder: Path) -> bool:
 class Repository:
     """The repository in `folder` as its timestamp says that it is now. The caller holds the lock to change it.
 
-    `days`: how long what is signed now is good for, by role. `mirror`, `fetch`: see above.
+    `days`: how long what is signed now is good for, by role. `mirror`, `fetch`: see above. `content`: the bytes of each
+    file of metadata that was read or written, by name: one state of it, whatever another process signs meanwhile.
     Raises ConfigurationError, TrustError, KeysError, OSError.
     """
 
@@ -74,6 +75,7 @@ class Repository:
     ) -> None:
         self.folder, self.keys, self.days, self.mirror, self.fetch = folder, keys, {**DAYS, **days}, mirror, fetch
         self.metadata, self.targets_folder = folder / "metadata", folder / "targets"
+        self.content: dict[str, bytes] = {}
         if not exists(folder):
             raise ConfigurationError(
                 str(folder), "no repository of releases", "metadata/1.root.json", "make one: fleet keys init"
@@ -95,7 +97,7 @@ class Repository:
         """New keys, first versions. The root is written last: without it there is no repository yet."""
         made = cls.__new__(cls)
         made.folder, made.keys, made.days, made.mirror, made.fetch = folder, keys, {**DAYS, **days}, mirror, None
-        made.metadata, made.targets_folder = folder / "metadata", folder / "targets"
+        made.metadata, made.targets_folder, made.content = folder / "metadata", folder / "targets", {}
         durable.make_directory(made.metadata)
         durable.make_directory(made.targets_folder)
         made.root = Root(consistent_snapshot=True)
@@ -256,6 +258,7 @@ class Repository:
 
     def _put(self, name: str, content: bytes) -> None:
         durable.write_file(self.metadata / name, content)
+        self.content[name] = content
         if self.mirror:
             self.mirror(self.metadata / name, None)
 
@@ -269,7 +272,8 @@ class Repository:
         path = self.metadata / name
         remedy = "restore metadata/ from git or a backup; nothing is signed over what cannot be read"
         try:
-            metadata: Metadata[Any] = Metadata.from_bytes(path.read_bytes())
+            content = path.read_bytes()
+            metadata: Metadata[Any] = Metadata.from_bytes(content)
         except FileNotFoundError:
             raise ConfigurationError(str(path), "it is not there", f"metadata of {role}", remedy) from None
         except (RepositoryError, ValueError) as error:
@@ -282,6 +286,7 @@ class Repository:
             root.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
         except RepositoryError as error:
             raise TrustError(str(path), str(error), f"the signatures that root names for {role}", remedy) from None
+        self.content[name] = content
         return signed
 
 

@@ -10,6 +10,7 @@ import contextlib
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,16 +64,18 @@ def add_commands(commands: Commands) -> None:
         elif name == "preflight":
             step.add_argument("--check", action="store_true", help="say what would be; write nothing")
         elif name == "open":
+            step.add_argument("--repository", default="releases", metavar="WHERE", help="of releases (releases)")
             step.add_argument("--approve", default="", metavar="WAVES", help="may begin; names with commas between")
 
 
 def _plan(options: argparse.Namespace) -> Json:
-    from fleet import prepare
+    from fleet import prepare, store
 
     only, approve = _listed(options.only or "") or None, _listed(options.approve)
     repository = _workplace(options).opened(write=False)
     window, again = options.outside_window, options.again
-    return prepare.plan(options.inventory, repository, options.rollouts, only, window, again, approve)
+    planned = prepare.plan(options.inventory, repository, options.rollouts, only, window, again, approve)
+    return {**planned, "repository": planned["repository"] and store.located(options.repository)}  # for preflight
 
 
 def _listed(text: str) -> list[str]:
@@ -88,12 +91,13 @@ def _preflight(options: argparse.Namespace) -> Json:
 
 
 def _open(options: argparse.Namespace) -> Json:
-    from fleet import bake
+    from fleet import bake, push
 
     course = _course(options)
     devices = _stdin()["devices"]
     approved = course.wave_of(devices).name in _listed(options.approve)
-    opened = course.open(devices, audit.who() if approved else None)
+    renew = partial(push.renew, course.record, where=options.repository)
+    opened = course.open(devices, audit.who() if approved else None, renew)
     return {**opened, "looks": bake.looks(course.rules.bake_s, course.rules.bake_poll_s)}
 
 

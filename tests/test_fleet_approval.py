@@ -60,7 +60,8 @@ def test_who_approves_is_who_the_platform_says(
     monkeypatch.setenv("SUDO_USER", "bob")
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps({"devices": ["b", "c", "d"]})))
 
-    assert cli.main(["--json", "wave", "open", "--record", begun["record"], "--approve", "rest"]) == 0
+    named = ["--record", begun["record"], "--repository", str(root.parent / "releases")]
+    assert cli.main(["--json", "wave", "open", *named, "--approve", "rest"]) == 0
 
     assert json.loads(capsys.readouterr().out)["go"]
     assert course(begun).state.wave("rest").approved_by == "bob"

@@ -81,7 +81,7 @@ def test_every_step_of_a_rollout(made: EmbeddedFleet, say: Say) -> None:
     begun = step("preflight", *known, given={"plan": plan, "devices": asked(OLD, OLD)})
     here = ["--record", begun["record"]]
 
-    assert step("open", *here, given={"devices": ["canary-1"]})["go"]
+    assert step("open", *here, *releases, given={"devices": ["canary-1"]})["go"]
     switched = {"pushed": {"canary-1": {}}, "deployed": {"canary-1": {"rc": 0}}, "trouble": {"canary-1": ""}}
     assert not step("bake", *here, given={"switched": switched, "asked": {}, "looked": {}})["again"]
     answers = {"canary-1": asked(None, OLD)["canary-1"]}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from fleet.repository import Repository
 from tests.embedded_fleet import EmbeddedFleet
 
 pytestmark = pytest.mark.slow
@@ -78,6 +81,35 @@ def test_a_canary_that_turns_bad_in_a_long_bake_goes_back_at_once(fleet: Embedde
     assert record["status"] == "failed"
     assert "cut short after" in record["reason"] and "1 restart(s) since the switch" in record["reason"]
     assert {"watch lost", "judge fail", f"back back {CANARY}"} <= set(trail(fleet))
+
+
+def withdraw(fleet: EmbeddedFleet, release: str) -> None:
+    command = [sys.executable, "-m", "fleet", "release", "withdraw", release, "--reason", "burns"]
+    subprocess.run([*command, "--repository", fleet.base / "releases"], check=True, env=fleet.environment())
+    fleet.repository = Repository(fleet.base / "releases", fleet.keys)
+
+
+def test_what_is_withdrawn_while_a_canary_bakes_goes_no_further(fleet: EmbeddedFleet) -> None:
+    release = "pump@2.5.0"
+    fleet.rules(waves=WAVES, bake_s=15, bake_poll_s=0.5)
+    fleet.publish(release)
+    fleet.declare(release)
+    with ThreadPoolExecutor(1) as pool:
+        rollout = pool.submit(fleet.run, "rollout")
+        fleet.wait_for(CANARY, release)
+        withdraw(fleet, release)
+        done = rollout.result(EARLY_S)
+
+    assert done.returncode == 11, done.stderr
+    assert f"{release}: withdrawn: burns" in json.loads(done.stdout)["reason"]
+    assert fleet.running() == {CANARY: release, **dict.fromkeys(REST, BASE)}, "nothing goes back, and nothing on"
+    assert {"judge pass", "pause paused"} <= set(trail(fleet)) and trail(fleet)[-1] == "close paused"
+    assert {name: fleet.record()["devices"][name]["outcome"] for name in REST} == dict.fromkeys(REST, "planned")
+
+    again = fleet.run("rollout")
+
+    assert again.returncode == 6 and "declare another one" in json.loads(again.stdout)["remedy"]
+    assert fleet.running() == {CANARY: release, **dict.fromkeys(REST, BASE)}
 
 
 def test_who_could_not_be_called_back_is_before_anything_else_next_time(fleet: EmbeddedFleet) -> None:
