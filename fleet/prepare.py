@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from fleet.record import Record
 from fleet.repository import Repository
 from fleet.rules import Rules
 from fleet.state import owner
+
+DIRTY = "-dirty"  # behind a commit, as `git describe` says it
 
 Json = dict[str, Any]
 
@@ -44,6 +47,9 @@ def plan(
     fleet = inventory.load(path)
     names = [device.name for device in fleet.devices if only is None or device.name in only]
     warnings: list[str] = []
+    commit = commit_of(path)
+    if commit and commit.endswith(DIRTY):
+        warnings.append(f"{path}: not as it was committed; the record names the commit with {DIRTY} behind it")
     with record.locked(fleet.name, root):
         begun = unfinished.of(fleet.name, path, root)
         waits = pending.of(fleet.name, root, names, warnings)
@@ -54,7 +60,7 @@ def plan(
         "fleet": fleet.name,
         "inventory": str(path.resolve()),
         "only": None if only is None else sorted(only),
-        "commit": _commit(path),
+        "commit": commit,
         "development": fleet.development,
         "outside_window": outside_window,
         "size": len(fleet.devices),
@@ -67,7 +73,8 @@ def plan(
         declared = _declared(fleet, repository, names, outside_window, unknown)
         earlier = past.of(fleet.name, declared["releases"], root)
         declared["proven"] = sorted(earlier.proven)
-        if not again and not waits and not owed:  # else after those have gone back
+        goes_on = begun and not changed  # what failed before had been allowed where it began
+        if not again and not goes_on and not waits and not owed:  # else after those have gone back
             _refuse_failed(earlier.failed)
     except (AgentError, OSError) as error:
         owed = owed if state and state.has_failed else {}
@@ -168,11 +175,14 @@ def _refuse_failed(failed: Mapping[str, str], rows: Sequence[str] = ()) -> None:
         )
 
 
-def _commit(path: Path) -> str | None:
-    """What is checked out where the inventory lies; None outside git."""
+def commit_of(path: Path) -> str | None:
+    """What is checked out where the inventory lies, `-dirty` where that says something else; None outside git."""
     folder = path if path.is_dir() else path.parent
-    done = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else None  # without a commit git says HEAD, and fails
+    git = partial(subprocess.run, capture_output=True, text=True, check=False)
+    done = git(["git", "-C", str(folder), "rev-parse", "HEAD"])
+    if done.returncode != 0:  # without a commit git says HEAD, and fails
+        return None
+    return done.stdout.strip() + (DIRTY if git(["git", "-C", str(folder), "status", "--porcelain", "."]).stdout else "")
 
 
 def preflight(planned: Json, answers: Mapping[str, Json], root: Path, check: bool = False) -> Json:
@@ -191,7 +201,7 @@ def preflight(planned: Json, answers: Mapping[str, Json], root: Path, check: boo
     rows += returned
     if planned.get("refused"):
         raise errors.from_json(planned["refused"], rows)
-    if not planned.get("again"):
+    if not planned.get("again") and not planned["resumes"]:
         _refuse_failed(past.of(planned["fleet"], planned["releases"], root).failed, rows)
     if planned["resumes"]:
         result = _resume(planned, root, check)

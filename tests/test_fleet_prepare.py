@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from fleet import record
+from fleet import prepare, record
 from fleet.errors import FleetError
 from tests.rollout_fixtures import NEW, OLD, Json, begin, course, records, status
 
@@ -49,6 +50,26 @@ def test_what_breaks_off_while_it_begins_has_not_begun(root: Path) -> None:
     assert record.rollouts("farm", root) == []
     made = record.find("farm", Path(begin(root)["record"]).name, root)
     assert (made.folder / record.BEFORE).exists()
+
+
+def test_an_inventory_that_is_not_as_committed_is_said(tmp_path: Path) -> None:
+    def git(*command: str) -> str:
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        done = subprocess.run(["git", "-C", tmp_path, *who, *command], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    there = tmp_path / "inventory"
+    there.mkdir()
+    assert prepare.commit_of(there) is None
+    (there / "hosts.yml").write_text("a: 1\n")
+    git("init")
+    git("add", ".")
+    git("commit", "--message", "x")
+    assert prepare.commit_of(there) == git("rev-parse", "HEAD")
+    (tmp_path / "elsewhere").write_text("")
+    assert prepare.commit_of(there / "hosts.yml") == git("rev-parse", "HEAD")
+    (there / "hosts.yml").write_text("a: 2\n")
+    assert prepare.commit_of(there / "hosts.yml") == git("rev-parse", "HEAD") + "-dirty"
 
 
 def test_out_of_reach_within_the_budget_is_left_out_and_a_canary_never(root: Path) -> None:

@@ -13,7 +13,15 @@ from typing import Any
 import pytest
 
 from fleet import audit, back, cli, pending, prepare, record, trail, unfinished
-from fleet.errors import BusyError, ConfigurationError, FleetError, InventoryError, NoReleaseError, PausedError
+from fleet.errors import (
+    BusyError,
+    ConfigurationError,
+    FleetError,
+    InventoryError,
+    NoReleaseError,
+    PausedError,
+    RolloutError,
+)
 from fleet.keys import Keys
 from fleet.releases import path_of
 from fleet.repository import Repository
@@ -100,6 +108,19 @@ def test_given_up_is_not_failed(root: Path, paused: Json) -> None:
     again = planned(root, declared(root))
 
     assert then(root, again, "b", "c", "d")["go"], "what passed its wave has not failed"
+
+
+def test_tried_again_it_goes_on_without_being_told_again(root: Path, killed: Json) -> None:
+    course(killed).close({"a": {"status": status(OLD), "reason": ""}})
+    with pytest.raises(RolloutError, match="failed"):
+        planned(root, declared(root))
+    begun = then(root, planned(root, declared(root), again=True), *"abcd")
+    course(begun).open(["a"])
+
+    plan = planned(root, declared(root))
+
+    assert plan["resumes"] == Path(begun["record"]).name
+    assert then(root, plan, "b", "c", "d")["status"] == "resumed"
 
 
 def test_a_limit_is_no_change(root: Path, paused: Json) -> None:
