@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,13 @@ WAVES = [{"name": "canary", "group": "canaries"}, {"name": "early", "count": 1},
 JUDGE = {"min_inferences": 0, "latency_factor": 1000.0}
 TIMEOUT_S = 300
 WAIT_S = 60.0
+CANARY, EARLY, REST = "canary-1", "early-1", "rest-1"
+UNREACHABLE = {
+    "ansible_connection": "ssh",
+    "ansible_host": "127.0.0.1",
+    "ansible_port": 1,
+    "ansible_ssh_retries": 0,
+}
 FAST = {"seconds": 0.0, "inferences": 2, "probe_interval_s": 0.05}
 
 
@@ -233,3 +240,28 @@ def changed(done: subprocess.CompletedProcess[str]) -> int:
     """What ansible-playbook's recap says was changed, over all devices."""
     recap = done.stdout.partition("PLAY RECAP")[2]
     return sum(int(part.partition("=")[2]) for part in recap.split() if part.startswith("changed="))
+
+
+def rolled_out() -> Iterator[EmbeddedFleet]:
+    """A fixture: three devices that run pump@1.0.0, rolled out by the first rollout."""
+    fleet = EmbeddedFleet((CANARY, EARLY, REST))
+    try:
+        fleet.publish("pump@1.0.0")
+        fleet.declare("pump@1.0.0")
+        fleet.bootstrap()
+        fleet.first = fleet.playbook("rollout")
+        yield fleet
+    finally:
+        fleet.remove()
+
+
+def as_rolled_out(fleet: EmbeddedFleet) -> EmbeddedFleet:
+    """All devices are up, on the release that they ran before, none marked as bad; the rules are the usual ones."""
+    fleet.rules()
+    (fleet.inventory / "workers.yml").unlink(missing_ok=True)
+    fleet.back_to("pump@1.0.0")
+    return fleet
+
+
+def all_run(fleet: EmbeddedFleet, release: str) -> bool:
+    return set(fleet.running().values()) == {release}

@@ -5,52 +5,32 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-import yaml
 
-from tests.embedded_fleet import REPOSITORY, WAIT_S, EmbeddedFleet, changed
+from tests.embedded_fleet import (
+    CANARY,
+    EARLY,
+    REST,
+    UNREACHABLE,
+    WAIT_S,
+    EmbeddedFleet,
+    all_run,
+    as_rolled_out,
+    changed,
+    rolled_out,
+)
 
 pytestmark = pytest.mark.slow
-CANARY, EARLY, REST = "canary-1", "early-1", "rest-1"
-UNREACHABLE = {
-    "ansible_connection": "ssh",
-    "ansible_host": "127.0.0.1",
-    "ansible_port": 1,
-    "ansible_ssh_retries": 0,
-}
-
-
-@pytest.fixture(scope="module")
-def made() -> Iterator[EmbeddedFleet]:
-    """Three devices that run pump@1.0.0, rolled out by the first rollout."""
-    fleet = EmbeddedFleet((CANARY, EARLY, REST))
-    try:
-        fleet.publish("pump@1.0.0")
-        fleet.declare("pump@1.0.0")
-        fleet.bootstrap()
-        fleet.first = fleet.playbook("rollout")
-        yield fleet
-    finally:
-        fleet.remove()
+made = pytest.fixture(rolled_out, scope="module")
 
 
 @pytest.fixture
 def fleet(made: EmbeddedFleet) -> EmbeddedFleet:
     """All devices are up, on the release that they ran before, none marked as bad; the rules are the usual ones."""
-    made.rules()
-    made.back_to("pump@1.0.0")
-    return made
-
-
-def all_run(fleet: EmbeddedFleet, release: str) -> bool:
-    return set(fleet.running().values()) == {release}
+    return as_rolled_out(made)
 
 
 def outcomes(record: dict[str, Any]) -> dict[str, str]:
@@ -92,74 +72,6 @@ def test_check_predicts_and_changes_nothing(fleet: EmbeddedFleet) -> None:
     assert (told["status"], told["check"]) == ("ready", True)
     assert "  rest-1: pump@1.0.0 -> pump@1.1.0" in told["table"]
     assert all_run(fleet, "pump@1.0.0") and fleet.record()["folder"] == before
-
-
-@pytest.mark.parametrize("playbook", ["rollout", "rollback", "bootstrap"])
-@pytest.mark.parametrize(("group", "found"), [("device", "no such group"), ("devices", "no host in it")])
-def test_an_inventory_without_devices_is_refused(tmp_path: Path, playbook: str, group: str, found: str) -> None:
-    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"children": {group: {"hosts": {}}}}}))
-
-    done = subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), "-i", tmp_path, f"playbooks/{playbook}.yml"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-    assert done.returncode == 2, done.stdout
-    assert f"{tmp_path}: group devices: found {found}, expected" in " ".join(done.stdout.split())
-
-
-def test_a_bad_configuration_stops_bootstrap_at_the_first_device(fleet: EmbeddedFleet) -> None:
-    file = fleet.inventory / "group_vars/all.yml"
-    said = yaml.safe_load(file.read_text())
-    file.write_text(yaml.safe_dump({**said, "edge_agent_config": {**said["edge_agent_config"], "nonsense": {"a": 1}}}))
-
-    done = fleet.playbook("bootstrap")
-
-    assert done.returncode == 2, done.stdout[-3000:]
-    recap = done.stdout.partition("PLAY RECAP")[2]
-    assert recap.count("failed=1") == 1
-    assert done.stdout.count("TASK [edge_agent : Write the configuration]") == 1
-    assert all_run(fleet, "pump@1.0.0")
-
-
-def test_become_for_all_is_not_for_this_machine(fleet: EmbeddedFleet) -> None:
-    file = fleet.inventory / "group_vars/all.yml"
-    become = {"ansible_become": True, "ansible_become_exe": "/bin/false", "ansible_become_user": "daemon"}
-    file.write_text(file.read_text() + yaml.safe_dump(become))
-    fleet.write("group_vars/devices.yml", {"release": "pump@1.0.0", "ansible_become": False})
-
-    done = fleet.playbook("rollout")
-
-    assert done.returncode == 0, done.stdout[-3000:]
-
-
-def test_what_the_latest_rollout_did_not_bring_is_not_called_back(fleet: EmbeddedFleet) -> None:
-    """The canary alone has it, and the rollout waits; whoever has it from earlier goes back too."""
-    fleet.publish("pump@1.2.0")
-    fleet.declare("pump@1.2.0")
-    fleet.rules(approve=["early"])
-    assert fleet.run("rollout").returncode == 11
-    assert fleet.running() == {CANARY: "pump@1.2.0", EARLY: "pump@1.0.0", REST: "pump@1.0.0"}
-
-    done = fleet.run("rollback", "--reason", "panic")
-
-    assert done.returncode == 0, done.stderr
-    assert all_run(fleet, "pump@1.0.0")
-    assert [fleet.state_of(name).bad for name in fleet.names] == [{"pump@1.2.0": "panic"}, {}, {}]
-    told = json.loads(done.stdout)["table"]
-    assert f"{REST}: left alone: runs pump@1.0.0, which the latest rollout did not bring" in told
-
-    fleet.agent(CANARY, "forget", "pump@1.2.0")
-    fleet.agent(CANARY, "activate", "pump@1.2.0")
-    fleet.write(f"host_vars/{REST}.yml", UNREACHABLE)
-    done = fleet.playbook("rollback", reason="panic")
-
-    assert done.returncode == 2 and f"{REST}: NOT back: " in done.stdout, done.stdout[-3000:]
-    assert all_run(fleet, "pump@1.0.0")
 
 
 def test_a_release_that_fails_on_the_canary_goes_no_further(fleet: EmbeddedFleet) -> None:
@@ -211,38 +123,6 @@ def test_a_canary_that_does_not_answer_stops_it(fleet: EmbeddedFleet) -> None:
     assert done.returncode == 11, done.stderr
     assert CANARY in json.loads(done.stdout)["found"]
     assert all_run(fleet, "pump@1.0.0")
-
-
-@pytest.mark.parametrize("on", ["*", "*deploy*"])
-def test_a_device_that_hangs_keeps_no_other_waiting(fleet: EmbeddedFleet, on: str) -> None:
-    """Its agent's program does not end: whatever it is asked, or when it is to deploy."""
-    release = "pump@4.1.0" if on == "*" else "pump@4.2.0"
-    fleet.publish(release)
-    fleet.declare(release)
-    hangs, agent = fleet.base / "hangs", Path(sys.executable).with_name("edge-agent")
-    hangs.write_text(f'#!/bin/sh\ncase "$*" in {on}) sleep 600 ;; esac\nexec {agent} "$@"\n')
-    hangs.chmod(0o755)
-    limit = "rollout_answer_s" if on == "*" else "rollout_deploy_s"
-    fleet.write(f"host_vars/{REST}.yml", {"edge_agent_binary": str(hangs), limit: 3})
-
-    if on == "*":
-        refused = fleet.run("rollout")
-        assert refused.returncode == 11, refused.stderr
-        assert json.loads(refused.stdout)["found"] == f"1 device(s) do not answer, 0 allowed: {REST}"
-        assert all_run(fleet, "pump@1.0.0")
-    fleet.rules(budget={"unreachable": 1})
-    done = fleet.run("rollout")
-
-    assert done.returncode == 0, done.stderr
-    assert fleet.running() == {CANARY: release, EARLY: release, REST: "pump@1.0.0"}
-    assert not [each for each in psutil.process_iter() if str(hangs) in _command(each)], "it has ended"
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
 
 
 def test_a_device_fails_within_the_budget_and_beyond_it(fleet: EmbeddedFleet) -> None:
