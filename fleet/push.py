@@ -53,7 +53,7 @@ def _current(repository: Repository) -> None:
                 f"{repository.metadata}: {role}",
                 f"expired {-repository.days_left(role):.1f} days ago: no device would take it",
                 "current metadata",
-                "fleet release refresh",
+                releases.RENEW[role],
             )
 
 

@@ -19,6 +19,12 @@ from fleet.repository import Repository
 SUFFIX, SIGNATURE = ".tar.zst", ".tar.zst.sig"
 # Warned of when so many days are left: online roles are signed by a timer, the others by a person.
 SOON = {"root": 30.0, "targets": 14.0, "snapshot": 3.0, "timestamp": 1.0}
+RENEW = {
+    "root": "fleet keys rotate --role root, or fleet release refresh --root",
+    "targets": "fleet release refresh --all",
+    "snapshot": "fleet release refresh",
+    "timestamp": "fleet release refresh",
+}
 MINE = ("version", "commit", "time", "builder")
 
 
@@ -113,12 +119,8 @@ def warnings(repository: Repository) -> list[str]:
     for role, soon in SOON.items():
         left = repository.days_left(role)
         if left < soon:
-            renew = {
-                "root": "fleet keys rotate --role root, or fleet release refresh --root",
-                "targets": "fleet release refresh --all",
-            }.get(role, "fleet release refresh")
             when = f"expires in {left:.1f} days" if left > 0 else f"has expired {-left:.1f} days ago"
-            found.append(f"{role} {when}: {renew}")
+            found.append(f"{role} {when}: {RENEW[role]}")
     if repository.development:
         found.append("development keys: only a fleet that is marked `development: true` takes these releases")
     return found

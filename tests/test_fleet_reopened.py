@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fleet import cli, push, record, trail
+from fleet import cli, push, record, releases, trail
 from fleet.keys import Keys
 from fleet.releases import path_of
 from fleet.repository import Repository, locked
@@ -129,7 +129,7 @@ def test_expired_metadata_waits_for_a_refresh(root: Path, opened: Callable[..., 
 
     why = pauses(root, begun, opened(begun, REST))
 
-    assert f"{role}: expired 1.0 days ago" in why and "fleet release refresh" in why
+    assert f"{role}: expired 1.0 days ago" in why and releases.RENEW[role] in why
 
 
 def test_a_release_of_other_bytes_goes_no_further(root: Path, opened: Callable[..., Json]) -> None:
