@@ -14,7 +14,7 @@ from typing import Any
 
 from edge_agent import durable
 
-from fleet import fitness, record, report, trail
+from fleet import audit, fitness, record, report, trail
 from fleet.errors import BusyError, ConfigurationError
 from fleet.record import Record
 from fleet.rules import Rules, of_fleet
@@ -90,7 +90,7 @@ class Course:
         by = (wave.approved_by or approved_by) if wave.approve else None
         if by and not wave.approved_by:
             self.say("approve", "go", detail=f"wave {wave.name}: {by}", wave=wave)
-        state = self.state.with_wave(wave.name, status="open", opened=record.now(), approved_by=by, lost=None)
+        state = self.state.with_wave(wave.name, status="open", opened=audit.now(), approved_by=by, lost=None)
         for name in devices:
             state = state.with_device(name, touched=True)
         self.say("open", "go", detail=f"wave {wave.name}: {', '.join(devices)}", wave=wave)
@@ -173,7 +173,7 @@ class Course:
             unreachable_left=left["unreachable"],
             lost=lost["reason"],
         )
-        state = self.state.with_wave(wave.name, status=judged.status, judged=record.now(), verdict=judged.as_json())
+        state = self.state.with_wave(wave.name, status=judged.status, judged=audit.now(), verdict=judged.as_json())
         for name in devices:
             reason = next((each.reason for each in seen if each.device == name), "")
             spent = "failed" if name in judged.failed else "unreachable" if name in judged.unreachable else ""
@@ -236,7 +236,7 @@ class Course:
                 told = "; ".join(f"{name}: {state.devices[name].reason}" for name in canaries or late)
                 wave = state.devices[(canaries or late)[0]].wave
                 state = replace(
-                    state.with_wave(wave, status="fail", judged=record.now()),
+                    state.with_wave(wave, status="fail", judged=audit.now()),
                     status="running",
                     reason=f"after wave {wave}, {told}",
                 )
@@ -283,14 +283,14 @@ class Course:
                 state = state.with_device(name, outcome="pending", reason=f"not back at {device.was}: {why}")
                 self.say("back", "pending", name, why, since=_verdict(state, device))
         if self.state.has_failed:
-            state = replace(state, status="failed", ended=record.now())
+            state = replace(state, status="failed", ended=audit.now())
         elif state.status == "running":
             done = all(wave.status == "pass" for wave in state.waves)
             state = replace(
                 state,
                 status="passed" if done else "paused",
                 reason=state.reason if done else state.reason or "not every wave was judged",
-                ended=record.now() if done else None,
+                ended=audit.now() if done else None,
             )
         self.say("close", state.status, detail=state.reason, since=self.record.began)
         self.save(replace(state, owner=NOBODY))  # a paused one may be taken up from here on

@@ -7,11 +7,12 @@ Exit codes of `fleet` (2 is argparse's own: the command line is wrong):
      3  not trusted: a signature, a digest, expired or development metadata
      4  not a whole bundle
      5  the version is taken by other bytes, or is none
-     6  there is no such release
+     6  there is no such release, rollout, device's history or log
      7  another operation holds the lock
      8  a store, a host or a server cannot be reached
      9  no space, or the disk failed
-    10  the rollout failed, and what it touched went back; or a device could not be called back
+    10  the rollout failed, and what it touched went back; or it failed before and is not tried again; or a device could
+        not be called back
     11  the rollout is paused: the verdict is inconclusive, or a person has to decide
     12  a configuration, an inventory or a repository is wrong
     13  a private key is missing, or its passphrase is wrong

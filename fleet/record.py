@@ -1,11 +1,14 @@
 """A rollout on disk: what was planned, how far it came, and whose it is.
 
     rollouts/<fleet>/
-        lock                    held while a file here is changed
+        lock                    held while a rollout begins, is taken up or is given up
+        audit.jsonl             devices that were called back by hand
+        metadata.tar            the repository's metadata for playbooks/rotate-keys.yml
         <id>/plan.json          what was decided at the start; never changed
         <id>/state.json         how far it came; replaced durably after every step. The first is written last of all: a
                                 folder without one was never begun, and the next that begins removes it
         <id>/audit.jsonl        one line per action, appended (fleet/audit.py)
+        <id>/push.tar           what devices are brought, while it has not ended (fleet/push.py)
         <id>/reports/           what the devices said
         <id>/report.html, .md   for people
 
@@ -58,7 +61,7 @@ class Record:
 
     @property
     def began(self) -> str | None:
-        """When, as now() writes it."""
+        """When, as audit.now writes it."""
         at = _began(self.id)
         return f"{at.isoformat()}Z" if at else None
 
@@ -199,8 +202,3 @@ def _remove_unbegun(folder: Path) -> None:
 def content(value: Any) -> bytes:
     """A file of a record: the same value, the same bytes."""
     return (json.dumps(value, sort_keys=True) + "\n").encode()
-
-
-def now() -> str:
-    """UTC, ISO 8601, seconds."""
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

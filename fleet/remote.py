@@ -1,7 +1,7 @@
 """A rollout, or a rollback by hand, whose devices are worked on by workers.
 
 What playbooks/rollout.yml and playbooks/rollback.yml are where this machine reaches every device: the same steps of
-`fleet wave` in the same order decide, and keep the same record. Only ask, deploy and back are done elsewhere.
+`fleet wave` in the same order decide, and keep the same record. Only what PARTS names is done elsewhere.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ TICK_S = 0.2
 # What comes home of a step (playbooks/steps.yml): of a device whose worker is lost, "unreachable", or nothing.
 PARTS = {
     "ask": ("asked",),
-    "deploy": ("pushed", "deployed", "trouble"),
+    "deploy": ("deployed", "trouble"),
     "back": ("asked",),
     "pending": ("asked",),
     "call": ("back", "asked"),
 }
-NOTHING: dict[str, Any] = {"deployed": {}, "trouble": ""}
+NOTHING: dict[str, Any] = {"trouble": ""}
 Json = dict[str, Any]
 
 

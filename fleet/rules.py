@@ -74,9 +74,10 @@ class Judge(Block):
 
     confidence: of every statistical comparison. min_inferences: of the wave together; with fewer the verdict is
     inconclusive. error_share: the largest share of failed inferences, whatever the others do. latency_factor: how
-    many times its own past a device's p95 may take. restarts: of the service since the switch. feedback_drop: the
-    accuracy by feedback that may be lost. prediction_psi: PSI of the predicted classes against its own past.
-    memory_growth_mb: since the model was loaded, 1e6 bytes.
+    many times its own past a device's p95 may take; latency_floor_ms: less counts as this. restarts: of the service
+    since the switch. feedback_drop: the accuracy by feedback that may be lost; feedback_min: of so many labels at
+    least. prediction_psi: PSI of the predicted classes against its own past; prediction_min: of so many predictions at
+    least. memory_growth_mb: since the model was loaded, 1e6 bytes.
     """
 
     confidence: float = Field(default=0.99, gt=0.5, lt=1)

@@ -17,7 +17,7 @@ Count = Annotated[int, Field(ge=0, le=2**53)]
 
 
 def _zoned(text: str) -> str:
-    if datetime.fromisoformat(text.replace("Z", "+00:00")).tzinfo is None:
+    if datetime.fromisoformat(text).tzinfo is None:
         raise ValueError("a time with its zone")
     return text
 

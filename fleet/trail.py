@@ -116,7 +116,7 @@ def _is_time(text: str) -> bool:
 
 
 def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return datetime.fromisoformat(text)
 
 
 def select(

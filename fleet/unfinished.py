@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fleet import record, report, trail
+from fleet import audit, record, report, trail
 from fleet.errors import BusyError, InventoryError, PausedError
 from fleet.inventory import Device
 from fleet.record import Record
@@ -101,7 +101,7 @@ def give_up(begun: Record, why: str, status: Status = "given up") -> None:
         state = state.with_device(name, outcome="pending", reason=reason)
     trail.append(begun, "give up", result=status, detail=why)
     reason = "; ".join(filter(None, (state.reason if state.has_failed else "", f"given up: {why}")))
-    state = replace(state, status=status, reason=reason, ended=record.now())
+    state = replace(state, status=status, reason=reason, ended=audit.now())
     begun.save(state)
     report.write(begun, state)
     (begun.folder / record.PUSH).unlink(missing_ok=True)

@@ -128,16 +128,13 @@ def _judge(options: argparse.Namespace) -> Json:
 
 
 def _switched(said: Json) -> dict[str, tuple[str, str]]:
-    return {
-        name: _deployed(said["pushed"][name], said["deployed"][name], said["trouble"][name]) for name in said["pushed"]
-    }
+    return {name: _deployed(told, said["trouble"][name]) for name, told in said["deployed"].items()}
 
 
-def _deployed(pushed: Json, deployed: Json, trouble: str) -> tuple[str, str]:
+def _deployed(deployed: Json, trouble: str) -> tuple[str, str]:
     """Outcome and reason of a device's switch, from what Ansible registered of its tasks."""
-    for result in (pushed, deployed):
-        if result.get("unreachable"):
-            return "unreachable", str(result.get("msg", "unreachable"))
+    if deployed.get("unreachable"):
+        return "unreachable", str(deployed.get("msg", "unreachable"))
     if trouble:
         return "failed", trouble
     if deployed.get("rc") == 0:

@@ -82,7 +82,7 @@ def test_every_step_of_a_rollout(made: EmbeddedFleet, say: Say) -> None:
     here = ["--record", begun["record"]]
 
     assert step("open", *here, *releases, given={"devices": ["canary-1"]})["go"]
-    switched = {"pushed": {"canary-1": {}}, "deployed": {"canary-1": {"rc": 0}}, "trouble": {"canary-1": ""}}
+    switched = {"deployed": {"canary-1": {"rc": 0}}, "trouble": {"canary-1": ""}}
     assert not step("bake", *here, given={"switched": switched, "asked": {}, "looked": {}})["again"]
     answers = {"canary-1": asked(None, OLD)["canary-1"]}
     judged = step("judge", *here, given={"switched": switched, "asked": answers, "rest": []})

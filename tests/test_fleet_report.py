@@ -5,7 +5,7 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from pathlib import Path
 
-from fleet import record, report
+from fleet import audit, record, report
 from fleet.state import DeviceState, RolloutState, WaveState, owner
 from tests.rollout_fixtures import plan
 
@@ -20,7 +20,7 @@ def test_both_reports_say_what_the_record_says(tmp_path: Path) -> None:
         "b": DeviceState("rest", "digits@1.1.0", None),
         "c": DeviceState("", "digits@1.1.0", "digits@1.1.0", "ok", "runs it already"),
     }
-    state = RolloutState("failed", owner(), waves, devices, reason=NASTY, ended=record.now())
+    state = RolloutState("failed", owner(), waves, devices, reason=NASTY, ended=audit.now())
     made = record.begin("farm", plan(), state, tmp_path)
 
     report.write(made, state)

@@ -85,7 +85,7 @@ class Forks:
 @contextlib.contextmanager
 def folder() -> Iterator[Path]:
     """A folder in memory, where there is such: the tests flush thousands of times. Its path is short, for sockets."""
-    memory = Path("/dev/shm")  # noqa: S108
+    memory = Path("/dev/shm")  # noqa: S108  (in it a folder of its own is made)
     with tempfile.TemporaryDirectory(prefix="crash-", dir=memory if memory.is_dir() else None) as name:
         yield Path(name)
 
@@ -111,7 +111,7 @@ def forks(place: Path, **environment: str) -> Iterator[Forks]:
 
 
 def main(address: str) -> None:
-    import onnxruntime  # noqa: F401
+    import onnxruntime  # noqa: F401  (once, for all forks)
     from edge_agent import cli, operations, selftest, service, status, trust  # noqa: F401
 
     _flush_only(os.environ.get(FLUSHES, "everything"))

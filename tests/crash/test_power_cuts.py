@@ -166,7 +166,7 @@ def test_the_device_survives_power_cuts(folder: Path, record_property: pytest.Re
     """`commit_s`: how often the journal is written without being asked to."""
     record_property(COUNTED, CUTS)
     booted = []
-    chance = random.Random(commit_s)  # noqa: S311
+    chance = random.Random(commit_s)  # noqa: S311  (when the power goes is no secret)
     image = folder / "picture.img"
     with disk_with_one(folder, commit_s) as (disk, device):
         writer = Writer(device)
