@@ -155,8 +155,9 @@ class EmbeddedFleet:
             "ANSIBLE_LOCAL_TEMP": str(self.base / "tmp"),
         }
 
-    def bootstrap(self) -> None:
-        done = self.playbook("bootstrap")
+    def bootstrap(self, serial: str = "100%") -> None:
+        """All at once, unless a test is about the steps."""
+        done = self.playbook("bootstrap", bootstrap_serial=serial)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 
     # --- what devices do

@@ -105,7 +105,7 @@ class LabFleet:
         self._git("init", "--quiet")
         self.rules()
         self.declare(BASE)
-        done = self.play("bootstrap")
+        done = self.play("bootstrap", bootstrap_serial="100%")
         assert done.code == 0, done.output[-5000:]
         self.rules(waves=[{"name": "all", "rest": True}], judge={"min_inferences": 0})
         first = self.rollout()
