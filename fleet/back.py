@@ -32,25 +32,27 @@ def begin(fleet: str, root: Path, every: bool = False) -> Json:
 
 
 def _brought(fleet: str, root: Path, warnings: list[str]) -> list[str] | None:
-    """What the latest rollout that touched a device gave to those that it touched; None where that is not known."""
+    """What the latest rollout that left something on devices left there; None where that is not known."""
     with _told(warnings, "what the latest rollout brought is not known: every device is called back"):
         for made in reversed(record.rollouts(fleet, root)):
-            if found := {device.release for device in made.load().devices.values() if device.touched}:
+            devices = made.load().devices.values()
+            if found := {device.release for device in devices if device.touched and device.outcome != "back"}:
                 return sorted(found)
-        warnings.append("no rollout is recorded that changed a device: every device is called back")
+        warnings.append("no rollout is recorded that left anything on a device: every device is called back")
     return None
 
 
 def end(fleet: str, root: Path, devices: Mapping[str, Json], reason: str, every: bool = False) -> Json:
     """Who is back, by what is loaded. `devices`: name -> {"said", "status", "reason"} of its rollback, and "left" where
-    it was not called back for what it runs.
+    it was not called back for what it runs. `failed`: who is not back; everybody, where all were left alone.
     """
-    rows, wrong, alone = [], [], []
+    rows, wrong = [], []
+    alone: dict[str, str] = {}
     warnings: list[str] = begin(fleet, root, every)["warnings"]  # the same as before, when nobody could read them
     for name, told in devices.items():
         if told.get("left") and told["status"]:
             runs = told["status"]["current"]
-            alone.append(f"{name}: left alone: runs {runs or 'nothing'}, which the latest rollout did not bring")
+            alone[name] = f"{name}: left alone: runs {runs or 'nothing'}, which the latest rollout did not bring"
             continue
         wanted = (told["said"] or {}).get("release")
         loaded = fitness.loaded(told["status"]).get("release")
@@ -73,7 +75,8 @@ def end(fleet: str, root: Path, devices: Mapping[str, Json], reason: str, every:
         pending.settle(fleet, root, pending.of(fleet, root, devices, warnings), devices)
     if alone:
         warnings.append(f"{len(alone)} device(s) were left alone; with --limit all every device is called back")
-    return {"table": [*rows, *alone, *(f"warning: {each}" for each in warnings)], "failed": wrong}
+    wrong += alone if not rows else []  # whoever calls back in an emergency must not take that for done
+    return {"table": [*rows, *alone.values(), *(f"warning: {each}" for each in warnings)], "failed": wrong}
 
 
 @contextlib.contextmanager

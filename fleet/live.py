@@ -87,13 +87,14 @@ class Live:
             said = json.loads(stdout)
         except ValueError:
             return
-        if said.get("again"):  # between two looks
+        looks_again = said.get("command") == "wave bake" and said["again"]
+        if looks_again:
             self._baking = baking
         if "error" in said:
             self.refusal = said
             return
         self.answers[said["command"]] = said
-        if said.get("again"):
+        if looks_again:
             self.bakes()
         if said["command"] == "wave preflight":
             self.say(*said["table"])

@@ -178,11 +178,12 @@ def _refuse_failed(failed: Mapping[str, str], rows: Sequence[str] = ()) -> None:
 def commit_of(path: Path) -> str | None:
     """What is checked out where the inventory lies, `-dirty` where that says something else; None outside git."""
     folder = path if path.is_dir() else path.parent
-    git = partial(subprocess.run, capture_output=True, text=True, check=False)
-    done = git(["git", "-C", str(folder), "rev-parse", "HEAD"])
+    git = partial(subprocess.run, cwd=folder, capture_output=True, text=True, check=False)
+    done = git(["git", "rev-parse", "HEAD"])
     if done.returncode != 0:  # without a commit git says HEAD, and fails
         return None
-    return done.stdout.strip() + (DIRTY if git(["git", "-C", str(folder), "status", "--porcelain", "."]).stdout else "")
+    other = git(["git", "status", "--porcelain", "--ignored", "."]).stdout
+    return done.stdout.strip() + (DIRTY if other else "")
 
 
 def preflight(planned: Json, answers: Mapping[str, Json], root: Path, check: bool = False) -> Json:

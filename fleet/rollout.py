@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -233,9 +234,12 @@ class Run:
 
 def _begins(status: Json, runner_config: Any) -> None:
     """What ansible-runner calls before it writes COMMAND and starts that ("starting"), and in between ("running")."""
-    if status["status"] == "starting" and (program := shutil.which("setpriv")):
-        # Ansible ends as its workers do on SIGTERM when this process is killed, instead of going on unwatched.
-        runner_config.command = [program, "--pdeathsig", "TERM", "--", *runner_config.command]
+    # Ansible ends as its workers do on SIGTERM when this process is killed, instead of going on unwatched.
+    before = ["setpriv", "--pdeathsig", "TERM", "--"]
+    if status["status"] == "starting" and shutil.which("setpriv"):
+        # That of some systems does not know it.
+        if subprocess.run([*before, "true"], capture_output=True, check=False).returncode == 0:
+            runner_config.command = [*before, *runner_config.command]
     elif status["status"] == "running":
         (Path(runner_config.artifact_dir) / COMMAND).unlink(missing_ok=True)
 

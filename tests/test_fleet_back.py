@@ -34,6 +34,31 @@ def test_a_rollout_that_touched_nobody_brought_nothing(root: Path) -> None:
     assert back.begin("farm", root) | {"given_up": ""} == {"given_up": "", "brought": [NEW], "warnings": []}
 
 
+def test_a_rollout_that_went_back_brought_nothing(root: Path) -> None:
+    """What it replaced may turn out bad later."""
+    begun = begin(root)
+    through_canary(begun)
+    course(begun).open(["b", "c", "d"])
+    course(begun).judge({name: done(OLD) for name in "bcd"}, {})
+    course(begun).settle({name: status(NEW) for name in "abcd"})
+    ended = course(begun).close({name: {"status": status(OLD), "reason": ""} for name in "abcd"})
+    assert ended["status"] == "failed"
+
+    began = back.begin("farm", root)
+
+    assert began["brought"] is None
+    assert any("every device is called back" in each for each in began["warnings"])
+
+
+def test_who_calls_back_nobody_is_told(root: Path) -> None:
+    through_canary(begin(root))
+
+    ended = back.end("farm", root, {"a": LEFT, "b": LEFT}, "alarms")
+
+    assert ended["failed"] == ["a", "b"]
+    assert ended["table"][0] == f"a: left alone: runs {OLD}, which the latest rollout did not bring"
+
+
 def test_without_a_record_every_device_is_called_back(root: Path) -> None:
     began = back.begin("farm", root)
 

@@ -157,7 +157,9 @@ def test_a_commit_has_built_what_its_lock_names(publisher: Publisher, bundles: l
 
 
 def test_a_reason_does_not_write_on_the_terminal() -> None:
-    assert release_cli._withdraw_text({"release": "a@1.0.0", "reason": "x\n\x1b[2Jb@2.0.0  fine"}).isprintable()
+    said = {"release": "a@1.0.0", "reason": "x\n\x1b[2Jb@2.0.0  fine", "warnings": []}
+
+    assert release_cli._withdraw_text(said).isprintable()
 
 
 @pytest.mark.parametrize("version", ["1.0", "v1.0.0", "1.0.0/../../x", "01.0.0", "1.0.0-", "1.0.0 ", "latest", ""])

@@ -88,6 +88,8 @@ def test_a_release_that_fails_on_the_canary_goes_no_further(fleet: EmbeddedFleet
     again = fleet.run("rollout")
 
     assert again.returncode == 10 and "failed in rollout" in json.loads(again.stdout)["found"]
+    asked_for = fleet.run("rollout", "--again")
+    assert asked_for.returncode == 10 and "golden sample" in json.loads(asked_for.stdout)["reason"], "it was tried"
 
 
 def test_too_little_evidence_pauses_and_what_is_seen_then_sends_it_back(fleet: EmbeddedFleet) -> None:
@@ -169,7 +171,7 @@ def test_a_killed_controller_is_taken_up_and_two_at_once_are_refused(fleet: Embe
     assert begun["waves"][0]["status"] == "open"
 
     plan = begun["folder"] / "plan.json"
-    plan.write_text(plan.read_text().replace('"bake_s": 60.0', '"bake_s": 0.1'))
+    plan.write_text(plan.read_text().replace('"bake_s": 60.0', '"bake_s": 2.0'))
     done = fleet.run("rollout")
 
     assert done.returncode == 0, done.stderr
