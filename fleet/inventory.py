@@ -7,6 +7,7 @@ variables from (docs/fleet/inventory.md):
     device_type   what a release names under `requirements.device_types`
     wave          0 is the canaries; a rollout goes up from there
     release       NAME@VERSION that the device shall run; absent: none is declared
+    rollout_*_s   seconds that a rollout waits for the device (LIMITS); absent: the role's own
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 OWN = "rollout_"  # groups that playbooks make begin with it
 LOCAL = ("localhost", "127.0.0.1")  # what Ansible takes for the machine that it runs on, where playbooks keep a rollout
 TIMEOUT_S = 120
+LIMITS = ("rollout_answer_s", "rollout_back_s", "rollout_deploy_s")  # seconds that a device has, in the rollout role
+LONGEST_S = 604_800  # 7 days
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,10 @@ class _Check:
         want("wave", type(wave) is int and wave >= 0, "a whole number from 0")
         want("device_type", isinstance(kind, str) and bool(NAME.fullmatch(kind)), "a name such as raspberry-pi-4")
         want("release", release is None or bool(parsed(str(release))), EXPECTED)
+        for field in LIMITS:
+            limit = values.get(field, 1)
+            good = type(limit) in (int, float) and 0 < limit <= LONGEST_S
+            want(field, good, f"seconds: a number above 0, {LONGEST_S} at most")
         for field in ("wave", "release"):
             depths = {group: self.depths[group] for group in groups}
             if said := self.declared.rivals(host, field, depths):

@@ -118,6 +118,23 @@ def test_a_fault_is_named_by_file_host_and_field(
     assert str(tmp_path / file) in said
 
 
+@pytest.mark.parametrize("field", ["rollout_answer_s", "rollout_back_s", "rollout_deploy_s"])
+def test_a_time_limit_is_seconds_that_can_be_waited(tmp_path: Path, field: str) -> None:
+    wrong = [0, -1, float("inf"), float("nan"), 1e300, 604801, "30m", "60", True, None, [60], "{{ 60 }}"]
+    hosts = {"canaries": {"a": {}}, "rest": {f"b{number}": {} for number, _ in enumerate(wrong)}}
+    said = {f"host_vars__b{number}": {field: value} for number, value in enumerate(wrong)}
+
+    found = refused(good(tmp_path, hosts=hosts, **said))
+
+    assert f"{len(wrong)} fault(s)" in found
+    for number, value in enumerate(wrong):
+        assert (
+            f"{tmp_path / f'host_vars/b{number}.yml'}: b{number}: {field}: found {value!r}, expected seconds" in found
+        )
+    right = {"host_vars__a": {field: 0.5}, "host_vars__b": {field: 604800}}
+    assert inventory.load(good(tmp_path / "right", **right)).device("b").variables[field] == 604800
+
+
 UNCHECKED = [
     ("ansible_ssh_host_key_checking", False),
     ("ansible_ssh_host_key_checking", "nope"),  # Ansible takes any word that it does not know for false
@@ -266,12 +283,14 @@ def test_a_rollout_of_nobody_begins_nothing(tmp_path: Path, group: str | None) -
     assert not (tmp_path / "rollouts").exists()
 
 
-def test_two_inventories_at_once_are_refused(tmp_path: Path) -> None:
-    """Ansible would merge them; what is planned is the first one's."""
+@pytest.mark.parametrize("playbook", ["rollout", "rollback", "bootstrap"])
+def test_two_inventories_at_once_are_refused(tmp_path: Path, playbook: str) -> None:
+    """Ansible would merge them; what is planned, or called back, is the first one's."""
     both = [argument for name in ("one", "two") for argument in ("-i", str(good(tmp_path / name)))]
     program = Path(sys.executable).with_name("ansible-playbook")
 
-    done = subprocess.run([program, *both, "playbooks/rollout.yml"], capture_output=True, text=True, cwd=REPOSITORY)
+    command = [program, *both, f"playbooks/{playbook}.yml", "--limit", "a", "-e", "reason=test"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
 
     assert done.returncode == 2, done.stdout
     assert f"inventories: found {tmp_path / 'one'}, {tmp_path / 'two'}, expected one" in done.stdout
