@@ -1,15 +1,15 @@
-"""`agent_command`: one command on a device in one exchange over the connection, and with it what it needs there.
+"""`agent_command`: one command on a device in one exchange over the connection, and before it what it needs there.
 
 Ansible's `command` brings a Python program to the device and starts it, `unarchive` takes a device several times to and
 fro. What a rollout has to say to a device is an archive and a command line, and what it hears is JSON.
 
 argv      list: the command
 archive   file on the controller, a tar: unpacked into `into` before the command; without that the command is not run
-into      folder on the device; a large archive is put together in it first, as `.push.partial`
+into      folder on the device
 remove    path on the device that is removed afterwards, whatever happened
 limit_s   seconds that all of it may take. A device that takes longer is unreachable, as one that is off is: a program
-          that hangs on one device keeps no other waiting. What has begun there may still come to its end; a
-          `.push.partial` that is left is overwritten or removed by the next archive for the same folder
+          that hangs on one device keeps no other waiting. What has begun there may still come to its end; of a large
+          archive that was being copied, what has come stays in Ansible's temporary folder
 
 Returns rc, stdout, stderr, argv; fails where rc is not 0, as `command` does.
 """
@@ -30,17 +30,12 @@ from typing import Any
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
-# An archive up to this goes with the command; each fork has it in memory. A larger one goes in pieces of it before.
-PIECE_MB = 16
-PARTIAL = ".push.partial"
-# What cannot be taken in is read to its end all the same: a sender that is not heard out takes it for a lost
-# connection.
-HEAR_OUT = "{{ rc=$?; cat >/dev/null; exit $rc; }}"
-# A piece may be sent again, where the connection was lost. The folder is the agent's: no link in it is followed.
-PUT = "dd of={partial} bs=1M iflag=fullblock seek={at} oflag=nofollow status=none || " + HEAR_OUT
-FAIL = "rm -rf {partial}; printf '%s\\n' {said} >&2; exit {rc}"
-UNPACK = "rm -rf {partial}; tar -xof - -C {into} || " + HEAR_OUT
-UNPACK_PARTIAL = "tar -xof {partial} -C {into}; rc=$?; rm -rf {partial}; exit $rc"
+# An archive up to this goes with the command; each fork has it in memory. A larger one is copied to the device first.
+IN_MEMORY = 16_000_000
+# Of an archive that cannot be unpacked the rest is read all the same: a sender that is not heard out takes it for a
+# lost connection.
+UNPACK = "tar -xof - -C {into} || {{ rc=$?; cat >/dev/null; exit $rc; }}"
+UNPACK_COPY = "tar -xof {source} -C {into}; rc=$?; rm -f {source}; exit $rc"
 
 
 class ActionModule(ActionBase):
@@ -69,6 +64,7 @@ class ActionModule(ActionBase):
         if given["remove"]:
             command = f"{command}; rc=$?; rm -rf {shlex.quote(given['remove'])}; exit $rc"
         result: dict[str, Any] = self._low_level_execute_command(command, in_data=data)
+        self._remove_tmp_path(self._connection._shell.tmpdir)
         result |= {"argv": given["argv"], "changed": True}
         if result["rc"] != 0:
             result |= {"failed": True, "msg": "non-zero return code"}
@@ -76,18 +72,11 @@ class ActionModule(ActionBase):
 
     def _brought(self, archive: Path, into: str) -> tuple[str, bytes]:
         """The command that unpacks it on the device, and what that reads."""
-        places = {"partial": shlex.quote(f"{into}/{PARTIAL}"), "into": shlex.quote(into)}
-        with archive.open("rb") as file:
-            if archive.stat().st_size <= PIECE_MB << 20:
-                return UNPACK.format(**places), file.read()
-            command = f"rm -rf {places['partial']}; "
-            for number, piece in enumerate(iter(lambda: file.read(PIECE_MB << 20), b"")):
-                command += PUT.format(**places, at=number * PIECE_MB)
-                put = self._low_level_execute_command(command, in_data=piece)
-                if put["rc"] != 0:
-                    return FAIL.format(**places, said=shlex.quote(put["stderr"].strip()), rc=put["rc"]), b"\n"
-                command = ""
-        return UNPACK_PARTIAL.format(**places), b"\n"
+        if archive.stat().st_size <= IN_MEMORY:
+            return UNPACK.format(into=shlex.quote(into)), archive.read_bytes()
+        source = self._transfer_file(str(archive), self._connection._shell.join_path(self._make_tmp_path(), "push"))
+        self._fixup_perms2((self._connection._shell.tmpdir, source))
+        return UNPACK_COPY.format(source=shlex.quote(source), into=shlex.quote(into)), b"\n"
 
 
 class _LateError(BaseException):
