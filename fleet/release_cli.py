@@ -108,7 +108,7 @@ def _list_text(result: dict[str, Any]) -> str:
     rows: list[tuple[str, ...]] = [("release", "state", "size", "published", "commit", "metrics")]
     rows += [_row(Release(**each)) for each in result["releases"]]
     lines = [table(rows) if len(rows) > 1 else "no release yet: fleet publish"]
-    return "\n".join([*lines, *(f"warning: {each}" for each in result["warnings"])])
+    return _with_warnings(lines, result)
 
 
 def _row(each: Release) -> tuple[str, ...]:
@@ -136,6 +136,10 @@ def _show_text(result: dict[str, Any]) -> str:
 
 def _withdraw_text(result: dict[str, Any]) -> str:
     lines = [f"{result['release']}  withdrawn: {_line(result['reason'])}"]
+    return _with_warnings(lines, result)
+
+
+def _with_warnings(lines: list[str], result: dict[str, Any]) -> str:
     return "\n".join([*lines, *(f"warning: {each}" for each in result["warnings"])])
 
 
@@ -147,4 +151,4 @@ def _line(text: object) -> str:
 def _refresh_text(result: dict[str, Any]) -> str:
     lines = [f"signed anew: {', '.join(result['signed'])}"]
     lines += [f"{role}: {left:.1f} days left" for role, left in result["days_left"].items()]
-    return "\n".join([*lines, *(f"warning: {each}" for each in result["warnings"])])
+    return _with_warnings(lines, result)

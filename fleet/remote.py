@@ -43,7 +43,7 @@ class Remote:
     """One run. `answers`: see Live. `folder`: of this run alone; what Ansible printed on workers is kept there."""
 
     def __init__(self, options: argparse.Namespace, listed: Json, folder: Path) -> None:
-        self.fleet = inventory.load(options.inventory)
+        self.fleet = inventory.load(options.inventory, listed)
         self.crew: Crew = crew(self.fleet, listed)
         self.options, self.folder = options, folder
         chosen = limited(options.inventory, options.limit) if options.limit else None

@@ -56,7 +56,7 @@ def withdraw(root: Path) -> None:
 def packed(begun: Json) -> dict[str, bytes]:
     """What devices are brought: name -> content."""
     with tarfile.open(Path(begun["record"]) / record.PUSH) as tar:
-        return {each.name: tar.extractfile(each).read() for each in tar if each.isfile()}  # type: ignore[union-attr]
+        return {each.name: tar.extractfile(each).read() for each in tar if each.isfile()}
 
 
 def signed(content: dict[str, bytes], name: str) -> Any:
@@ -210,7 +210,7 @@ def test_what_is_signed_while_it_is_packed_is_not_mixed_in(root: Path, tmp_path:
 
     with tarfile.open(tmp_path / "push.tar") as tar:
         names = tar.getnames()
-        timestamp = json.load(tar.extractfile("repository/metadata/timestamp.json"))  # type: ignore[arg-type]
+        timestamp = json.load(tar.extractfile("repository/metadata/timestamp.json"))
     named = timestamp["signed"]["meta"]["snapshot.json"]["version"]
     assert f"repository/metadata/{named}.snapshot.json" in names
 

@@ -16,7 +16,7 @@ import yaml
 from fleet import rollout
 from fleet.rollout import Run
 
-SECRET = "correct horse battery staple"  # noqa: S105 a marker
+SECRET = "correct horse battery staple"  # noqa: S105  (what no file may hold; it opens nothing)
 END_S = 20.0
 PROGRAM = """\
 import argparse, pathlib, sys
