@@ -33,7 +33,7 @@ $(READY): pyproject.toml constraints.txt constraints-dev.txt device/pyproject.to
 	@rm $(INSTALLING)
 	@touch $@
 
-# Model signing needs a younger typing-extensions than the TFLite converter bears (fleet/signing.py).
+# Model signing needs a younger typing-extensions than the TFLite converter bears (fleet/releases/signing.py).
 $(SIGNING)/.ready: constraints-signing.txt
 	$(call no_link,$(SIGNING))
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is no Python 3.11; remedy: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -67,11 +67,11 @@ test-fast: $(READY) $(SIGNING)/.ready  ## run the quick tests (under 2 minutes)
 
 .PHONY: test-crash
 test-crash: $(READY)  ## kill the agent at every fault point, and cut the power (that part as root)
-	@$(RUN) python -m pytest --numprocesses 2 tests/crash
+	@$(RUN) python -m pytest --numprocesses 2 tests/system/crash
 
 .PHONY: test-fleet
 test-fleet: $(READY)  ## every fault of a rollout, on booted devices (as root; an hour; docs/fleet/faults.md)
-	@$(RUN) python -m pytest -m "fleet or slow" tests/fleet_faults tests/test_lab_arm64.py
+	@$(RUN) python -m pytest -m "fleet or slow" tests/system/fleet_faults tests/system/lab/test_lab_arm64.py
 
 .PHONY: lint
 lint: $(READY)  ## check style, types, YAML and playbooks
@@ -90,11 +90,11 @@ format: $(READY)  ## put the code into the house's format
 
 .PHONY: demo
 demo: $(READY) $(SIGNING)/.ready  ## five simulated devices: a good release goes out, a bad one comes back (after make repro)
-	@$(RUN) python -m tests.demo
+	@$(RUN) python -m examples.demo
 
 .PHONY: bench
 bench: $(READY)  ## time every stage, DVC's and the imports' share, against one script without DVC
-	@$(RUN) python tests/bench_pipeline.py
+	@$(RUN) python -m benchmarks.pipeline
 
 .PHONY: wheelhouse
 wheelhouse: PYTHON_VERSION ?= 3.11
@@ -106,17 +106,17 @@ wheelhouse: $(READY)  ## gather what devices install the agent from, offline (AR
 lab: N ?= 10
 lab: ARM64 ?= 0
 lab: $(READY)  ## boot N=10 Debian devices until ^C, ARM64=0 of them aarch64 (as root; docs/fleet/lab.md)
-	@$(RUN) python -m tests.lab --devices $(N) --arm64 $(ARM64)
+	@$(RUN) python -m lab --devices $(N) --arm64 $(ARM64)
 
 .PHONY: bench-agent
 bench-agent: $(READY)  ## time the agent against bare interpreters, over HTTP, while it switches; its memory
-	@$(RUN) python tests/bench_agent.py
+	@$(RUN) python -m benchmarks.agent
 
 .PHONY: bench-fleet
 bench-fleet: N ?= 10 40
 bench-fleet: STAND_INS ?= 20 50 100 200
 bench-fleet: $(READY)  ## what a rollout costs beside a plain playbook, by size (as root; N="10 40" devices with agents)
-	@$(RUN) python tests/bench_fleet.py --agents $(N) --stand-ins $(STAND_INS) $(OPTIONS)
+	@$(RUN) python -m benchmarks.fleet --agents $(N) --stand-ins $(STAND_INS) $(OPTIONS)
 
 .PHONY: clean
 clean:  ## remove what the pipeline and its plots wrote in the work tree (DVC's cache stays)

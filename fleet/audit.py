@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edge_agent import durable
+from edge_agent.core import durable
 
 FILE = "audit.jsonl"
 

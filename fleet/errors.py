@@ -25,8 +25,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edge_agent.errors import EXIT_INTERRUPTED as EXIT_INTERRUPTED
-from edge_agent.errors import AgentError
+from edge_agent.core.errors import EXIT_INTERRUPTED as EXIT_INTERRUPTED
+from edge_agent.core.errors import AgentError
 
 
 class FleetError(AgentError):

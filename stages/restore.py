@@ -16,9 +16,9 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages import command
-from stages.errors import StageError, run
-from stages.files import write_bytes
+from stages.core import command
+from stages.core.errors import StageError, run
+from stages.core.files import write_bytes
 
 if TYPE_CHECKING:
     from dvc.repo import Repo

@@ -13,10 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from stages import command
-from stages.errors import StageError, run
-from stages.files import again, read_object, sha256
-from stages.verdict import (
+from stages.core import command
+from stages.core.errors import StageError, run
+from stages.core.files import again, read_object, sha256
+from stages.report.verdict import (
     GATE,
     PIPELINE,
     TargetVerdict,
@@ -84,7 +84,7 @@ def _row(metrics: dict[str, Any], target: str) -> dict[str, float]:
 
 def holds(archive: Path, verdicts: dict[str, TargetVerdict]) -> bool:
     """Whether the bundle holds just the files that passed. Raises StageError for one that is damaged."""
-    from edge_agent.archive import ArchiveError, unpack
+    from edge_agent.storage.archive import ArchiveError, unpack
 
     with tempfile.TemporaryDirectory() as folder:
         try:

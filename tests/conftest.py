@@ -10,26 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import WebServer, web_server
+from tests.support.servers import WebServer, web_server
+from tests.support.stages.workspace import copy_code
 
 # NOTE: pyspark takes a main module without a file for a doctest and ends the process with exit code 0, when
 # great-expectations imports it. A test worker's main module has none.
 if not hasattr(sys.modules["__main__"], "__file__"):
     sys.modules["__main__"].__file__ = __file__
-
-REPOSITORY = Path(__file__).parents[1]
-COPIED = ("stages", "tasks", "device", "params.yaml", "dvc.yaml")
-
-
-def copy_code(root: Path) -> Path:
-    """Put the pipeline's code and parameters into the folder `root`."""
-    for name in COPIED:
-        origin = REPOSITORY / name
-        if origin.is_dir():
-            shutil.copytree(origin, root / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-        else:
-            shutil.copy(origin, root / name)
-    return root
 
 
 @pytest.fixture
@@ -44,7 +31,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def built_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests.built_fixtures import build
+    from tests.support.stages.built import build
 
     root = copy_code(tmp_path_factory.mktemp("built"))
     build(root)
@@ -53,7 +40,8 @@ def built_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def packaged_once(built_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from stages import gate, package
+    from stages.gate import stage as gate
+    from stages.package import stage as package
 
     root = tmp_path_factory.mktemp("packaged")
     shutil.copytree(built_once, root, dirs_exist_ok=True)

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from stages.dataset import SampleSpec
-from stages.errors import StageError
-from stages.files import write_bytes
+from stages.core.dataset import SampleSpec
+from stages.core.errors import StageError
+from stages.core.files import write_bytes
 from stages.networks.base import Network
 from stages.networks.cnn import Cnn
 from stages.networks.preprocess import Preprocess

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stages.dataset import AudioFeatures, SampleSpec
+from stages.core.dataset import AudioFeatures, SampleSpec
 
 POWER_FLOOR = 1e-6  # -60 dB of a full-scale tone: digital silence looks like a quiet room, and stays finite in the log
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stages.dataset import SampleSpec
-from stages.errors import ParameterError
+from stages.core.dataset import SampleSpec
+from stages.core.errors import ParameterError
 from stages.networks.base import Network
 from stages.params import where
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stages.dataset import SampleSpec
-from stages.errors import ParameterError
+from stages.core.dataset import SampleSpec
+from stages.core.errors import ParameterError
 from stages.networks.base import Network
 from stages.params import where
 

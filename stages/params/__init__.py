@@ -13,15 +13,15 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from stages.errors import ParameterError
-from stages.params.base import Block, Data, Shared, Slug
+from stages.core.errors import ParameterError
 from stages.params.collect import Collect
+from stages.params.common import Block, Data, Shared, Slug
 from stages.params.compress import Compress
 from stages.params.deliver import Evaluate, Export, Gate, Package
 from stages.params.prepare import Prepare
-from stages.params.reading import read
 from stages.params.train import Train
 from stages.params.validate import Validate
+from stages.params.yaml_file import read
 
 SHARED_FILE = Path("params.yaml")
 EXAMPLES = {"series": "pump", "audio": "spoken-digits"}

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AwareDatetime, Field, field_validator, model_validator
 
-from stages.params.base import Block, Count, Seed, Share, Text, Wait
+from stages.params.common import Block, Count, Seed, Share, Text, Wait
 
 MADE_ROWS = 100_000_000  # of a generator: a slip of the finger shall not fill the disk
 
@@ -208,7 +208,7 @@ class Sensors(Block):
 
 
 class EdgeDevices(Block):
-    """Samples that devices captured, read from each one's `GET {url}/samples` (stages/sources/edge_devices.py)."""
+    """Samples that devices captured, read from each one's `GET {url}/samples` (collect/sources)."""
 
     type: Literal["edge_devices"]
     devices: dict[Text, Url] = Field(min_length=1)

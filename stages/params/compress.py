@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from stages.params.base import Block, Count, Rate, Share
+from stages.params.common import Block, Count, Rate, Share
 
 
 class Distil(Block):

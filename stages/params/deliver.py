@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from stages.params.base import Block, Count, Positive, Share, TargetName, Text
+from stages.params.common import Block, Count, Positive, Share, TargetName, Text
 
 # A compressed model may be a little better than the one it comes from; to ask for much more is a slip.
 Retained = Annotated[float, Field(gt=0, le=1.1)]

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from stages.dataset import AudioFeatures
-from stages.params.base import Block, Count, Span
+from stages.core.dataset import AudioFeatures
+from stages.params.common import Block, Count, Span
 
 
 class Features(AudioFeatures):

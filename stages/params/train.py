@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from stages.params.base import Block, Count, Depth, Rate, Width
+from stages.params.common import Block, Count, Depth, Rate, Width
 
 
 class Cnn(Block):

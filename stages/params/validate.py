@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from stages.params.base import Block, Share, Span, Text
+from stages.params.common import Block, Share, Span, Text
 
 
 def _ordered(minimum: float | None, maximum: float | None) -> None:
@@ -15,7 +15,7 @@ def _ordered(minimum: float | None, maximum: float | None) -> None:
 
 
 class Thresholds(Block):
-    """The least share, 0 to 1, of each quality metric; formulas in stages/quality.py."""
+    """The least share, 0 to 1, of each quality metric; formulas in stages/validate/quality.py."""
 
     completeness: Share
     consistency: Share

@@ -10,13 +10,13 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from stages.errors import StageError
-from stages.files import read_model, read_object, write_text
-from stages.params.base import Data
+from stages.core.errors import StageError
+from stages.core.files import read_model, read_object, write_text
+from stages.params.common import Data
 from stages.report import figures
 from stages.report.figures import Bar, Line, Point, percent
-from stages.shapes import Balance, Compressed, Evaluated, Quality, Shape, Trained
-from stages.verdict import PIPELINE
+from stages.report.schemas import Balance, Compressed, Evaluated, Quality, Shape, Trained
+from stages.report.verdict import PIPELINE
 
 TEMPLATE = Path(__file__).with_name("template.html.j2")
 SPLITS = ("train", "validation", "test")

@@ -1,0 +1,116 @@
+"""What the agent costs: `make bench-agent`. All on this machine, one after the other; docs/agent/benchmarks.md.
+
+Ratios come from one run, bare and own side by side, and may be compared; seconds do not carry to another machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.agent import inprocess
+from benchmarks.agent.service import Bench
+
+EXPORTED = Path(__file__).parents[2] / "models" / "exported"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--exported", type=Path, default=EXPORTED, help="what `make repro` exported (models/exported)")
+    parser.add_argument("--seconds", type=int, default=3, help="of load for each row over HTTP")
+    parser.add_argument("--predictions", type=int, default=1_000_000, help="of the look at memory")
+    arguments = parser.parse_args()
+    console = Console(width=110)
+    console.print(f"{os.cpu_count()} cores, load of others before the run {os.getloadavg()[0]:.1f}")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        kept = _runtime(console, folder, arguments.exported)
+        _engine(console, folder)
+        bench = Bench(folder / "service")
+        try:
+            kept &= _service(console, bench, arguments.seconds, arguments.predictions)
+        finally:
+            bench.close()
+    return 0 if kept else 1
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    return table
+
+
+def _runtime(console: Console, folder: Path, exported: Path) -> bool:
+    table = _table(
+        "one sample, one thread, processor time: Model.predict beside the bare interpreter",
+        *("model", "bare us", "predict us", "extra us", "allowed us", "extra %", ""),
+    )
+    kept = True
+    for name, file, io in inprocess.models(folder, exported):
+        found = inprocess.compare(name, file, io)
+        within = found.extra_s <= found.allowed_s
+        kept &= within
+        times = (found.bare_s, found.own_s, found.extra_s, found.allowed_s)
+        cells = [f"{1e6 * value:.1f}" for value in times]
+        table.add_row(name, *cells, f"{100 * found.extra_s / found.bare_s:.0f}", "ok" if within else "TOO MUCH")
+    console.print(table)
+    return kept
+
+
+def _engine(console: Console, folder: Path) -> None:
+    found = inprocess.engine(folder)
+    table = _table("one tiny ONNX model, one sample each", "way", "us", "x")
+    for name, value in (
+        ("Model.predict", found.predict_s),
+        ("engine and counts, one after the other", found.sequential_s),
+        (f"engine and counts, {inprocess.AT_ONCE} at once", found.together_s),
+    ):
+        table.add_row(name, f"{1e6 * value:.1f}", f"{value / found.predict_s:.2f}")
+    console.print(table)
+
+
+def _service(console: Console, bench: Bench, seconds: int, predictions: int) -> bool:
+    ready_s, status_s = bench.starts(5)
+    with bench.device.serving() as served:
+        served.ready()
+        pid = served.process.pid
+        loads = bench.load(seconds)
+        requests_mb = psutil.Process(pid).memory_info().rss / 1e6
+    with bench.device.serving() as served:
+        served.ready()
+        memory = bench.memory(served.process.pid, predictions)
+        switches = [bench.switch(clients, 4) for clients in (1, 8)]
+    table = _table(
+        "HTTP on loopback, wrk on the same cores", "body", "clients", "requests/s", "p50 ms", "p99 ms", "failed"
+    )
+    for load in loads:
+        times = (f"{load.per_second:.0f}", f"{load.p50_ms:.2f}", f"{load.p99_ms:.2f}")
+        table.add_row(load.body, str(load.clients), *times, str(load.refused), str(load.failed))
+    console.print(table)
+    columns = ("clients", "switches", "answered", "lost", "longest gap ms", "without ms")
+    table = _table("activate under load", *columns)
+    for found in switches:
+        counts = (found.clients, found.switches, found.answered, found.lost)
+        table.add_row(*map(str, counts), f"{found.gap_ms:.0f}", f"{found.still_gap_ms:.0f}")
+    console.print(table)
+    console.print(f"memory: {memory.rest_mb:.1f} MB at rest, {requests_mb:.1f} MB after the load above")
+    console.print(
+        f"memory: {memory.first_mb:.1f} MB after a tenth of {memory.predictions} predictions, "
+        f"{memory.last_mb:.1f} MB after all of them ({memory.seconds:.0f} s); "
+        f"slope {memory.slope_kb:+.1f} kB per 100000"
+    )
+    console.print(f"start: {ready_s:.2f} s from spawn to /readyz 200; status {status_s:.2f} s (medians of 5)")
+    lost = sum(found.lost for found in switches) + sum(load.failed for load in loads)
+    return lost == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

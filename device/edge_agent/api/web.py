@@ -1,0 +1,312 @@
+"""The agent's HTTP interface, as openapi.json describes it. Errors are problems (RFC 9457); none is an HTML page.
+
+A bad request gets a 4xx with what was found and expected. 5xx says that the service cannot: 503 where no release is
+loaded, 500 where the model fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from edge_agent.api.predictions import Front, answer_json, no_release, problem
+from edge_agent.core.config import Config, Serve
+from edge_agent.inference import input_formats
+from edge_agent.inference.engine import Engine
+from edge_agent.inference.input_formats import RefusedError
+from edge_agent.inference.runtime import InferenceError
+from edge_agent.monitoring.capture import Capture, since_of
+from edge_agent.monitoring.counts import Counts
+from edge_agent.monitoring.prometheus import Metrics
+
+log = logging.getLogger(__name__)
+
+OPENAPI_FILE = Path(__file__).with_name("openapi.json")
+PROBLEM = "application/problem+json"
+BODIES_AT_ONCE = 8  # of the largest size: what all requests together may hold in memory
+PROBE_AGE_S = 1.0
+CONNECTIONS = 256  # at once, of one socket: with all three that is below the usual limit of 1024 open files
+FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def _problem(status: int, detail: str, headers: Mapping[str, str], more: Mapping[str, Any]) -> web.Response:
+    body = json.dumps(problem(status, detail, more)).encode()
+    return web.Response(status=status, body=body, content_type=PROBLEM, headers=dict(headers))
+
+
+class _Routes:
+    """The handlers of one application."""
+
+    def __init__(self, front: Front, metrics: Metrics) -> None:
+        self.front, self.metrics = front, metrics
+        self.limit = int(front.config.serve.body_limit_mb * 1e6)
+        self.timeout_s = front.config.serve.request_timeout_s
+        self.held = 0
+        self.openapi = OPENAPI_FILE.read_bytes()
+        self._probed: tuple[float, asyncio.Task[dict[str, Any]] | None] = (0.0, None)
+
+    async def predict(self, request: web.Request) -> web.Response:
+        kind = _content_type(request)
+        answer, ids = await self.front.predict(await self.body(request), kind)
+        if input_formats.RAW not in request.headers.get("Accept", ""):
+            return web.json_response(answer_json(answer, ids))
+        headers = {
+            "Edge-Agent-Release": answer.release,
+            "Edge-Agent-Target": answer.target,
+            "Edge-Agent-Model-Sha256": answer.sha256,
+            "Edge-Agent-First-Id": ids[0],
+        }
+        raw = np.ascontiguousarray(answer.probabilities, dtype="<f4").tobytes()
+        return web.Response(body=raw, content_type=input_formats.RAW, headers=headers)
+
+    async def feedback(self, request: web.Request) -> web.Response:
+        kind = _content_type(request)
+        if kind != input_formats.JSON:
+            raise RefusedError(
+                415, "feedback is JSON", headers={"Accept": input_formats.JSON}, found=kind, expected=input_formats.JSON
+            )
+        return web.json_response(self.front.feedback(await self.body(request)))
+
+    async def healthz(self, _request: web.Request) -> web.Response:
+        """One probe answers all who ask within a second: being asked often must not cost the model."""
+        if self.front.engine.loaded is None:
+            return web.json_response({"status": "ok", "release": None})
+        asked, probe = self._probed
+        if probe is None or (probe.done() and time.monotonic() - asked > PROBE_AGE_S):
+            probe = asyncio.create_task(self._probe())
+            self._probed = (time.monotonic(), probe)
+        try:
+            return web.json_response(await asyncio.wait_for(asyncio.shield(probe), self.timeout_s))
+        except asyncio.TimeoutError:
+            raise RefusedError(503, f"the model has not answered within {self.timeout_s:g} s") from None
+        except InferenceError as error:
+            raise RefusedError(503, f"the model failed: {error}") from None
+
+    async def _probe(self) -> dict[str, Any]:
+        probe = await self.front.engine.probe()
+        return {"status": "ok", "release": probe.release, "golden": probe.passed}
+
+    async def readyz(self, _request: web.Request) -> web.Response:
+        loaded = self.front.engine.loaded
+        if loaded is None:
+            raise no_release()
+        return web.json_response({"status": "ready", "release": loaded.release})
+
+    async def info(self, _request: web.Request) -> web.Response:
+        loaded, device = self.front.engine.loaded, self.front.config.device
+        value: dict[str, Any] = {"device": {"id": device.id, "type": device.type}, "release": None}
+        if loaded is not None:
+            value |= {
+                "release": loaded.release,
+                "target": loaded.target,
+                "model_sha256": loaded.sha256,
+                "runtime": loaded.io["runtime"],
+                "trial": self.front.counts.trial,
+                **{name: loaded.manifest[name] for name in ("name", "description", "licence", "input", "output")},
+            }
+        return web.json_response(value)
+
+    async def samples(self, request: web.Request) -> web.StreamResponse:
+        assert self.front.capture is not None
+        since = since_of(request.query.get("since"))
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        lines = await asyncio.to_thread(self.front.capture.lines, since)
+        while block := await asyncio.to_thread(lambda: b"".join(next(lines, b"") for _ in range(64))):
+            await response.write(block)
+        return response
+
+    async def render(self, request: web.Request) -> web.Response:
+        content, kind = self.metrics.render(request.headers.get("Accept", ""))
+        return web.Response(body=content, headers={"Content-Type": kind})
+
+    async def described(self, _request: web.Request) -> web.Response:
+        return web.Response(body=self.openapi, content_type="application/json")
+
+    async def body(self, request: web.Request) -> bytes:
+        """The whole body, within its limits of size and time. Raises RefusedError."""
+        if request.content_length is None and not request.body_exists:
+            raise RefusedError(411, "the request has no body", expected="Content-Length, or chunks")
+        too_large = RefusedError(413, "the body is too large", expected=f"at most {self.limit} bytes")
+        if (request.content_length or 0) > self.limit:
+            raise too_large
+        parts: list[bytes] = []
+        own = 0
+
+        async def read() -> None:
+            nonlocal own
+            while part := await request.content.readany():
+                own += len(part)
+                self.held += len(part)
+                if own > self.limit:
+                    raise too_large
+                if self.held > BODIES_AT_ONCE * self.limit:
+                    raise RefusedError(429, "too many large requests at once", headers={"Retry-After": "1"})
+                parts.append(part)
+
+        try:
+            await asyncio.wait_for(read(), self.timeout_s)
+        except asyncio.TimeoutError:
+            raise RefusedError(
+                408, f"the body did not come within {self.timeout_s:g} s", found=f"{own} bytes"
+            ) from None
+        except (web.RequestPayloadError, web.PayloadAccessError, ValueError) as error:
+            raise RefusedError(400, f"the body is broken: {error}"[:300]) from None
+        finally:
+            self.held -= own
+        return b"".join(parts)
+
+    @web.middleware
+    async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Everything that goes wrong becomes a problem; every request is counted under its route."""
+        answer: web.StreamResponse
+        try:
+            answer = await handler(request)
+        except RefusedError as error:
+            answer = _problem(error.status, error.detail, error.headers, error.more)
+            if error.status in (408, 413, 429):
+                answer.force_close()  # what is left of the body is not read
+        except web.HTTPException as error:
+            allowed = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+            more = {"expected": allowed["Allow"].split(",")} if allowed else {}
+            answer = _problem(error.status, f"{request.method} {request.path[:80]}: {error.reason}", allowed, more)
+        except ConnectionError:
+            raise  # the client has gone
+        except Exception:  # a defect of ours answers one request, and ends no service
+            log.exception("a request failed")
+            answer = _problem(500, "a defect of the agent; its log says more", {}, {})
+        resource = request.match_info.route.resource
+        self.front.counts.requested(resource.canonical if resource else "other", request.method, answer.status)
+        return answer
+
+
+def _content_type(request: web.Request) -> str:
+    """The body's media type. Raises RefusedError (415) for an encoding or a charset that is not read."""
+    encoding = request.headers.get("Content-Encoding", "identity")
+    charset = request.charset or "utf-8"
+    if encoding.strip().lower() != "identity" or charset.lower() not in ("utf-8", "utf8", "us-ascii"):
+        found = f"{encoding}, {charset}"[:80]
+        raise RefusedError(415, "the body is encoded", found=found, expected="no encoding; text in UTF-8")
+    return request.content_type if "Content-Type" in request.headers else "none"
+
+
+def application(
+    engine: Engine, counts: Counts, config: Config, capture: Capture | None = None, metrics: Metrics | None = None
+) -> web.Application:
+    """All routes, for loopback or a unix socket."""
+    metrics = metrics or Metrics(counts, capture.held if capture else None)
+    routes = _Routes(Front(engine, counts, config, capture), metrics)
+    app = web.Application(middlewares=[routes.guard])
+    app.router.add_post("/predict", routes.predict, expect_handler=_expect)
+    app.router.add_post("/feedback", routes.feedback, expect_handler=_expect)
+    for path, handler in (
+        ("/healthz", routes.healthz),
+        ("/readyz", routes.readyz),
+        ("/info", routes.info),
+        ("/metrics", routes.render),
+        ("/openapi.json", routes.described),
+    ):
+        app.router.add_get(path, handler)
+    if capture is not None:
+        app.router.add_get("/samples", routes.samples)
+    return app
+
+
+def metrics_application(engine: Engine, counts: Counts, config: Config, metrics: Metrics) -> web.Application:
+    """`GET /metrics` and nothing else, for `serve.metrics_listen`."""
+    routes = _Routes(Front(engine, counts, config), metrics)
+    app = web.Application(middlewares=[routes.guard])
+    app.router.add_get("/metrics", routes.render)
+    return app
+
+
+class _OwnFaults(logging.Filter):
+    """Lets pass what the service did wrong: what aiohttp refuses as no HTTP must not fill the log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+class _Full(asyncio.Protocol):
+    """Answers a connection that is one too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        transport.write(FULL)
+        transport.close()
+
+
+class _Connection(web.RequestHandler):
+    """What is no HTTP, and never becomes a request, is answered with a problem too."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        super().handle_error(request, status, exc, message)  # logs; raises where an answer has begun
+        reason = " ".join((message or "").split())[:300]
+        answer = _problem(status, reason or "a defect of the agent; its log says more", {}, {})
+        answer.force_close()
+        return answer
+
+
+async def _expect(request: web.Request) -> None:
+    """RFC 9110, 10.1.1. Comes before `guard`."""
+    asked = request.headers.get("Expect", "")
+    if asked.lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer itself has not begun
+    else:
+        text = json.dumps(problem(417, "no such expectation is met", {"found": asked[:80], "expected": "100-continue"}))
+        raise web.HTTPExpectationFailed(text=text, content_type=PROBLEM)
+
+
+class _Server(web.Server):
+    """Lets in CONNECTIONS at once: more would take the files that the agent itself must open."""
+
+    def __call__(self) -> Any:
+        if len(self.connections) >= CONNECTIONS:
+            return _Full()
+        connection = super().__call__()
+        connection.__class__ = _Connection
+        return connection
+
+
+class _Runner(web.AppRunner):
+    async def _make_server(self) -> web.Server:
+        server = await super()._make_server()
+        server.__class__ = _Server  # aiohttp has no hook for it
+        return server
+
+
+_http_log = logging.getLogger(f"{__name__}.http")
+_http_log.addFilter(_OwnFaults())
+
+
+def runner(app: web.Application, serve: Serve) -> web.AppRunner:
+    """With the limits of time that `serve` sets: a client that says nothing is cut off, one that is served is not."""
+    return _Runner(
+        app,
+        access_log=None,
+        logger=_http_log,
+        handle_signals=False,
+        keepalive_timeout=serve.request_timeout_s,
+        shutdown_timeout=serve.request_timeout_s,
+        lingering_time=1.0,
+        auto_decompress=False,  # no encoding is read: what a kilobyte unpacks to is not either
+    )

@@ -1,0 +1,210 @@
+"""The agent's configuration: one TOML file, checked against its schema. Every value has a default here."""
+
+from __future__ import annotations
+
+import json
+import math
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+from edge_agent.core import mqtt_topics
+from edge_agent.core.errors import ConfigurationError
+from edge_agent.core.layout import Layout
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+DEFAULT_FILE = Path("/etc/edge-agent/config.toml")
+SCHEMA_FILE = Path(__file__).with_name("config.schema.json")
+LAST_PORT = 65535
+
+
+@dataclass(frozen=True)
+class Device:
+    """`type` is what a release names under `requirements.device_types`; `targets` are tried in this order."""
+
+    id: str = field(default_factory=socket.gethostname)
+    type: str = "generic"
+    targets: tuple[str, ...] = ("tflite-int8", "onnx-int8", "tflite-fp32", "onnx-fp32")
+
+
+@dataclass(frozen=True)
+class Paths:
+    """`root` is the root of trust that was pinned when the device was set up."""
+
+    state: str = "/var/lib/edge-agent"
+    run: str = "/run/edge-agent"
+    root: str = "/etc/edge-agent/root.json"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where releases come from: `https://...`, or `file:///...` for pushed files and a USB stick.
+
+    A request that fails is tried `attempts` times, first `backoff_s` apart and then twice that; `timeout_s` is silence.
+    """
+
+    metadata_url: str = "file:///var/lib/edge-agent/repository/metadata"
+    targets_url: str = "file:///var/lib/edge-agent/repository/targets"
+    attempts: int = 5
+    backoff_s: float = 1.0
+    timeout_s: float = 30.0
+
+
+@dataclass(frozen=True)
+class Install:
+    """`keep`: slots beside the current and the previous one. `reserve_mb`: disk space that is left free."""
+
+    keep: int = 1
+    reserve_mb: float = 32.0
+    limit_mb: float = 1024.0
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    timeout_s: float = 120.0
+    repeats: int = 50
+
+
+@dataclass(frozen=True)
+class TrialRules:
+    """When a release on trial is confirmed, and when it is not.
+
+    `confirm`: `auto`, or `manual` for a rollout that decides (`edge-agent confirm`). Healthy for `seconds`, and at
+    least `inferences` answered, golden samples replayed as probes included. More than `error_share` of errors, more
+    than `starts` starts, or no confirmation within `deadline_s`: back.
+    """
+
+    confirm: str = "auto"
+    seconds: float = 60.0
+    inferences: int = 20
+    error_share: float = 0.01
+    starts: int = 3
+    deadline_s: float = 900.0
+    probe_interval_s: float = 1.0
+
+
+@dataclass(frozen=True)
+class Serve:
+    """`listen`: host:port of loopback, or empty. `socket`: path of a unix socket, or empty. `metrics_listen`: host:port
+    of any address, or empty, where only `GET /metrics` is answered, for a Prometheus that scrapes from elsewhere.
+    """
+
+    listen: str = "127.0.0.1:8650"
+    socket: str = ""
+    metrics_listen: str = ""
+    threads: int = 1
+    batch: int = 16
+    queue: int = 256
+    body_limit_mb: float = 8.0
+    request_timeout_s: float = 10.0
+    feedback_window: int = 10000
+
+
+@dataclass(frozen=True)
+class Capture:
+    """Samples kept for retraining, off unless switched on; `rate` is a share of all predictions."""
+
+    enabled: bool = False
+    rate: float = 0.0
+    below_confidence: float = 0.0
+    on_drift: bool = False
+    limit_mb: float = 64.0
+    max_age_days: float = 30.0
+
+
+@dataclass(frozen=True)
+class Mqtt:
+    """Off unless `host` is set. The password stands in the environment variable that `password_env` names."""
+
+    host: str = ""
+    port: int = 1883
+    tls: bool = False
+    username: str = ""
+    password_env: str = ""
+    topic_in: str = ""
+    topic_out: str = ""
+
+
+@dataclass(frozen=True)
+class Config:
+    device: Device = field(default_factory=Device)
+    paths: Paths = field(default_factory=Paths)
+    source: Source = field(default_factory=Source)
+    install: Install = field(default_factory=Install)
+    selftest: SelfTest = field(default_factory=SelfTest)
+    trial: TrialRules = field(default_factory=TrialRules)
+    serve: Serve = field(default_factory=Serve)
+    capture: Capture = field(default_factory=Capture)
+    mqtt: Mqtt = field(default_factory=Mqtt)
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(Path(self.paths.state), Path(self.paths.run))
+
+
+_BLOCKS: Mapping[str, type] = {
+    "device": Device,
+    "paths": Paths,
+    "source": Source,
+    "install": Install,
+    "selftest": SelfTest,
+    "trial": TrialRules,
+    "serve": Serve,
+    "capture": Capture,
+    "mqtt": Mqtt,
+}
+assert set(_BLOCKS) == {part.name for part in fields(Config)}
+
+
+def load(path: Path = DEFAULT_FILE) -> Config:
+    """The configuration in `path`. Raises ConfigurationError, which lists every fault."""
+    try:
+        value = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(
+            str(path), error.strerror or str(error), "a readable file", "name one: edge-agent --config FILE ..."
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(str(path), f"not TOML in UTF-8 ({error})", "TOML 1.0", "mend it") from None
+    return of(value, str(path))
+
+
+def of(value: Mapping[str, Any], where: str = "configuration") -> Config:
+    """The configuration that a mapping of blocks describes. Raises ConfigurationError."""
+    validator = Draft202012Validator(json.loads(SCHEMA_FILE.read_text(encoding="utf-8")))
+    faults = sorted(validator.iter_errors(value), key=lambda fault: [str(part) for part in fault.absolute_path])
+    lines = [f"  {'.'.join(map(str, fault.absolute_path)) or 'file'}: {fault.message}" for fault in faults]
+    lines = lines or [f"  {fault}" for fault in _beyond_schema(value)]
+    if lines:
+        raise ConfigurationError(
+            where, "\n".join([f"{len(lines)} fault(s)", *lines]), f"what {SCHEMA_FILE.name} says", "mend them"
+        )
+    blocks = {name: _BLOCKS[name](**_frozen(block)) for name, block in value.items()}
+    return Config(**blocks)
+
+
+def _beyond_schema(value: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Faults of values of the right types that JSON Schema has no words for."""
+    for block, content in value.items():
+        for name, item in content.items():
+            # TOML has nan, which is neither above nor below any limit.
+            if isinstance(item, float) and not math.isfinite(item):
+                yield f"{block}.{name}: {item} is no finite number"
+            elif name.endswith("listen") and item and int(item.rpartition(":")[2][:9]) > LAST_PORT:
+                yield f"{block}.{name}: {item[:80]!r} names no port: at most {LAST_PORT}"
+    mqtt = Mqtt(**value.get("mqtt", {}))
+    if mqtt.host:
+        yield from (f"mqtt.{name}: {fault}" for name, fault in mqtt_topics.faults(mqtt.topic_in, mqtt.topic_out))
+
+
+def _frozen(block: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(item) if isinstance(item, list) else item for name, item in block.items()}

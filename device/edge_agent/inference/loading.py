@@ -1,0 +1,187 @@
+"""Reads an installed release into memory, and says of which bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_agent.core.config import Config
+from edge_agent.core.errors import AgentError, FitError, NoReleaseError, SelfTestError, TrustError
+from edge_agent.inference.runtime import InferenceError, Model, ModelError, open_model
+from edge_agent.storage import manifest as bundle_manifest
+from edge_agent.storage import requirements
+
+REFERENCE = "drift_reference.json"
+EXTRAS = {"onnxruntime": "onnx", "litert": "litert"}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A release in memory. `sha256` is that of the bytes that were loaded, not what somebody says of them.
+
+    `reference`: drift_reference.json, or None where the bundle has none. golden_inputs: float32 [N, *shape];
+    golden_outputs: float32 [N, classes].
+    """
+
+    release: str
+    target: str
+    sha256: str
+    manifest: Mapping[str, Any]
+    model: Model
+    reference: Mapping[str, Any] | None
+    classes: tuple[str, ...]
+    golden_inputs: np.ndarray
+    golden_outputs: np.ndarray
+    tolerance: float
+
+    @property
+    def io(self) -> Mapping[str, Any]:
+        io: Mapping[str, Any] = self.manifest["targets"][self.target]["io"]
+        return io
+
+
+def load(config: Config, release: str, target: str | None = None) -> Loaded:
+    """Read an installed release into memory and run it once. Blocks. `target` None: the one that fits this device.
+
+    Raises NoReleaseError, TrustError (a file is not what the manifest says), FitError, SelfTestError (it does not
+    load or run), OSError.
+    """
+    folder = config.layout.bundle(release)
+    if not folder.is_dir():
+        raise NoReleaseError(str(folder), "not installed", "an installed release", f"edge-agent install {release}")
+    try:
+        manifest = bundle_manifest.read(folder)
+    except bundle_manifest.ManifestError as error:
+        _readable(Path(error.file))
+        raise _damaged(release, Path(error.file), f"{error.field}: {error.found}", error.expected) from None
+    if target is None:
+        target = requirements.check(config, manifest, None)
+    if target not in manifest["targets"]:
+        raise FitError(f"{release}: targets", f"{', '.join(manifest['targets'])}", target, "name one of them")
+    described = manifest["targets"][target]
+    file = folder / described["file"]
+    digest = _digest(file)
+    if digest != described["sha256"]:
+        raise _damaged(release, file, f"sha256 {digest}", described["sha256"])
+    classes = tuple(manifest["output"]["classes"])
+    for field, found, expected in (
+        ("input.shape", described["io"]["input"]["shape"], manifest["input"]["shape"]),
+        ("output.shape", described["io"]["output"]["shape"][-1:], [len(classes)]),
+    ):
+        if list(found) != list(expected):
+            raise _damaged(release, folder / "manifest.json", f"targets.{target}.io.{field} {found}", str(expected))
+    golden_inputs = _golden(release, folder / described["golden"]["inputs"], tuple(manifest["input"]["shape"]))
+    golden_outputs = _golden(release, folder / described["golden"]["outputs"], (len(classes),))
+    if len(golden_inputs) != len(golden_outputs):
+        found = f"{len(golden_outputs)} golden outputs"
+        raise _damaged(release, folder / described["golden"]["outputs"], found, f"{len(golden_inputs)}")
+    model = _open(file, described["io"], config.serve.threads)
+    try:
+        model.predict(np.ascontiguousarray(golden_inputs[:1]))
+    except InferenceError as error:
+        raise SelfTestError(
+            str(file), str(error), "an answer to the first golden sample", "build the release again"
+        ) from None
+    return Loaded(
+        release,
+        target,
+        digest,
+        manifest,
+        model,
+        _reference(release, folder / REFERENCE),
+        classes,
+        golden_inputs,
+        golden_outputs,
+        float(described["golden"]["tolerance"]),
+    )
+
+
+def beside(config: Config, release: str) -> asyncio.Future[Loaded]:
+    """`load` in a thread of its own. A daemon: a model that hangs while it is loaded keeps no process from ending."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Loaded] = loop.create_future()
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may wait for it any more
+
+    def settle(call: Callable[[Any], None], value: Any) -> None:
+        if not future.done():
+            call(value)
+
+    def run() -> None:
+        outcome: tuple[Callable[[Any], None], Any]
+        try:
+            outcome = (future.set_result, load(config, release))
+        except BaseException as error:
+            outcome = (future.set_exception, error)
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, *outcome)
+
+    threading.Thread(target=run, name=f"loading {release}", daemon=True).start()
+    return future
+
+
+def _readable(file: Path) -> None:
+    """Raises OSError where the device is at fault, not what the file holds: too many open files, a broken disk."""
+    with contextlib.suppress(FileNotFoundError), file.open("rb") as stream:
+        stream.read(1)
+
+
+def _damaged(release: str, file: Path, found: str, expected: str) -> AgentError:
+    remedy = f"edge-agent verify, then install {release} again"
+    return TrustError(str(file), found, expected, remedy)
+
+
+def _digest(file: Path) -> str:
+    total = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            total.update(block)
+    return total.hexdigest()
+
+
+def _open(file: Path, io: Mapping[str, Any], threads: int) -> Model:
+    try:
+        return open_model(file, io, threads)
+    except ModelError as error:
+        _readable(file)
+        raise SelfTestError(str(file), str(error), "a file that loads", "build the release again") from None
+    except ImportError as error:
+        _readable(file)
+        extra = EXTRAS[io["runtime"]]
+        raise FitError(
+            str(file),
+            f"{io['runtime']} is not installed ({error})",
+            "it",
+            f"install the agent with its extra `{extra}`",
+        ) from None
+
+
+def _golden(release: str, file: Path, shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        values: np.ndarray = np.load(file, allow_pickle=False)
+    except ValueError as error:
+        raise _damaged(release, file, f"no array ({error})", "a .npy of float32") from None
+    if values.dtype != np.float32 or values.shape[1:] != shape or not len(values):
+        raise _damaged(release, file, f"{values.dtype} {values.shape}", f"float32 (N, {', '.join(map(str, shape))})")
+    return values
+
+
+def _reference(release: str, file: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(file.read_bytes())
+        for feature in value["features"]:
+            if len(feature["ratios"]) != len(feature["edges"]) + 1 or not isinstance(feature["channel"], int):
+                raise ValueError(f"feature {feature['name']}")
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(release, file, f"no drift reference ({error!r})", "features with edges and ratios") from None
+    return dict(value)

@@ -1,0 +1,187 @@
+"""The self-test: golden samples through this device's own runtime, before anything is switched.
+
+It runs in a process of its own with a time limit. A native library that dies of a file, or hangs, takes that process
+and not the agent. `python -m edge_agent.inference.selftest REQUEST` is that process: one JSON object in, one out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_agent.core.errors import SelfTestError
+from edge_agent.core.fault_points import point
+
+if TYPE_CHECKING:
+    from edge_agent.core.config import Config
+
+WARMUP = 3  # calls that are not timed: the first allocate
+MODULES = {"onnxruntime": "onnxruntime", "litert": "ai_edge_litert.interpreter"}
+
+
+def run(config: Config, release: str, target: str) -> dict[str, Any]:
+    """What the self-test of an installed release's `target` found. Raises SelfTestError.
+
+    {target, samples, max_difference, tolerance, latency_ms: {p50, p95}, latency_budget_ms, memory_mb,
+    memory_budget_mb, seconds}. Latency is that of one sample on one thread; memory (1e6 bytes) what the model adds
+    to a process at its peak.
+    """
+    from edge_agent.storage import manifest as manifests  # not in the process that measures
+
+    where = f"{release} ({target})"
+    description = manifests.read(config.layout.bundle(release))["targets"][target]
+    request = {
+        "bundle": str(config.layout.bundle(release)),
+        "target": description,
+        "repeats": config.selftest.repeats,
+    }
+    point("selftest.before")
+    start = time.monotonic()
+    found = _in_a_process(where, request, config.selftest.timeout_s)
+    result = _judged(where, target, description, found)
+    result["seconds"] = round(time.monotonic() - start, 3)
+    point("selftest.after")
+    return result
+
+
+def _in_a_process(where: str, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+    command = [sys.executable, "-m", "edge_agent.inference.selftest", json.dumps(request)]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False, stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired:
+        raise SelfTestError(
+            where, f"no result after {timeout_s:g} s", "a result in time", "selftest.timeout_s gives it longer"
+        ) from None
+    said = done.stderr.decode(errors="replace").strip().splitlines()
+    last = f": {said[-1]}" if said else ""
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        raise SelfTestError(
+            where,
+            f"the model killed its process ({name}){last}",
+            "a model that loads and answers on this device",
+            "build the release for this device's runtime and memory",
+        )
+    lines = done.stdout.splitlines()
+    if done.returncode != 0 or not lines:
+        raise SelfTestError(where, f"the self-test ended with {done.returncode}{last}", "a result")
+    answer: dict[str, Any] = json.loads(lines[-1])
+    if "failed" in answer:
+        raise SelfTestError(where, answer["failed"], "a model that loads and answers on this device")
+    return answer
+
+
+def _judged(where: str, target: str, description: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    tolerance = description["golden"]["tolerance"]
+    budget = description.get("budget") or {}
+    latency_limit, memory_limit = budget.get("latency_p95_ms"), budget.get("memory_mb")
+    # Written so that a NaN fails.
+    if not found["max_difference"] <= tolerance:
+        raise SelfTestError(
+            where,
+            f"golden sample {found['worst_sample']} differs by {found['max_difference']:.3g}",
+            f"at most {tolerance:g}",
+            "this device's runtime computes something else than the one that built the release",
+        )
+    if latency_limit is not None and not found["latency_ms"]["p95"] <= latency_limit:
+        raise SelfTestError(
+            where,
+            f"latency p95 {found['latency_ms']['p95']:.3f} ms",
+            f"at most {latency_limit:g} ms",
+            "try again when the device is not busy, or build a smaller model",
+        )
+    if memory_limit is not None and not found["memory_mb"] <= memory_limit:
+        raise SelfTestError(
+            where, f"memory {found['memory_mb']:.1f} MB", f"at most {memory_limit:g} MB", "build a smaller model"
+        )
+    return {
+        "target": target,
+        "samples": found["samples"],
+        "max_difference": found["max_difference"],
+        "tolerance": tolerance,
+        "latency_ms": found["latency_ms"],
+        "latency_budget_ms": latency_limit,
+        "memory_mb": round(found["memory_mb"], 3),
+        "memory_budget_mb": memory_limit,
+    }
+
+
+def _measure(request: dict[str, Any]) -> dict[str, Any]:
+    """In the process: load, replay, time. Only what a model needs is imported, so that memory is the model's."""
+    import importlib
+
+    import numpy as np
+
+    from edge_agent.inference.runtime import InferenceError, open_model
+
+    bundle, target = Path(request["bundle"]), request["target"]
+    golden, io = target["golden"], target["io"]
+    try:
+        importlib.import_module(MODULES[io["runtime"]])
+    except ImportError as error:
+        return {"failed": f"the runtime {io['runtime']} is not installed ({error})"}
+    inputs = np.load(bundle / golden["inputs"], allow_pickle=False)
+    expected = np.load(bundle / golden["outputs"], allow_pickle=False)
+    before = _status_mb("VmRSS:")
+    try:
+        model = open_model(bundle / target["file"], io, threads=1)
+        point("selftest.loaded")
+        answers = np.concatenate([model.predict(inputs[index : index + 1]) for index in range(len(inputs))])
+        times = _times(model, inputs, request["repeats"])
+    except InferenceError as error:
+        return {"failed": str(error)}
+    if answers.shape != expected.shape:
+        return {"failed": f"golden samples: found outputs of shape {answers.shape}, expected {expected.shape}"}
+    differences = np.abs(answers - expected).max(axis=1)
+    worst = int(differences.argmax())
+    return {
+        "samples": len(inputs),
+        "max_difference": float(differences[worst]),
+        "worst_sample": worst,
+        "latency_ms": {"p50": _percentile(times, 0.5), "p95": _percentile(times, 0.95)},
+        "memory_mb": max(_status_mb("VmHWM:") - before, 0.0),
+    }
+
+
+def _times(model: Any, inputs: Any, repeats: int) -> list[float]:
+    """Milliseconds of `repeats` calls with one sample, sorted."""
+    times = []
+    for call in range(WARMUP + repeats):
+        sample = inputs[call % len(inputs)][None]
+        start = time.perf_counter()
+        model.predict(sample)
+        times.append(1000 * (time.perf_counter() - start))
+    return sorted(times[WARMUP:])
+
+
+def _percentile(ordered: list[float], share: float) -> float:
+    """The smallest value that at least `share` of them do not exceed."""
+    return round(ordered[max(math.ceil(share * len(ordered)) - 1, 0)], 6)
+
+
+def _status_mb(field: str) -> float:
+    """A size in /proc/self/status, in 1e6 bytes."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024 / 1e6
+
+
+def main() -> None:
+    # Where memory runs out, the kernel ends this process and not the service beside it.
+    Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    # What a native library prints goes to stderr; stdout is for the result alone.
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    result = _measure(json.loads(sys.argv[1]))
+    out.write(json.dumps(result) + "\n")
+    out.flush()
+
+
+if __name__ == "__main__":
+    main()

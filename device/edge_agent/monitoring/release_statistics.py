@@ -1,0 +1,223 @@
+"""What was counted of one release: plain numbers, cheap to add to, that survive as JSON."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from edge_agent.inference.loading import Loaded
+from edge_agent.monitoring.drift import Bins, features, psi
+
+# Upper bounds of the exported histograms, in seconds.
+BUCKETS = (
+    0.000005, 0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
+    0.5, 1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
+FINER = 8
+MOST = 2**53  # what a float64, and so Prometheus, counts to
+CONFIDENCE_EDGES = tuple(round(0.1 * step, 1) for step in range(1, 10))
+# Samples whose features are not counted yet: together they cost a fraction of what they cost one by one.
+PENDING, PENDING_BYTES = 64, 1 << 20
+
+
+def _bounds() -> list[float]:
+    """BUCKETS with seven more bounds, in equal ratios, below each of them: quantiles to a few percent."""
+    bounds, below = [], BUCKETS[0] / 2.5
+    for bound in BUCKETS:
+        ratio = bound / below
+        bounds += [below * ratio ** (step / FINER) for step in range(1, FINER)] + [bound]
+        below = bound
+    return bounds
+
+
+BOUNDS = _bounds()
+
+
+class Durations:
+    """A histogram of times; `counts[i]` of those up to BOUNDS[i], the last of those beyond."""
+
+    def __init__(self, counts: list[int] | None = None, total_s: float = 0.0) -> None:
+        self.counts = counts or [0] * (len(BOUNDS) + 1)
+        self.total_s = total_s
+
+    def add(self, seconds: float) -> None:
+        self.counts[bisect_left(BOUNDS, seconds)] += 1
+        self.total_s += seconds
+
+    def cumulative(self) -> list[tuple[str, int]]:
+        """As Prometheus has it: how many were at most each of BUCKETS, and of infinity."""
+        sums = np.cumsum(self.counts)
+        own = [(repr(bound), int(sums[(i + 1) * FINER - 1])) for i, bound in enumerate(BUCKETS)]
+        return [*own, ("+Inf", int(sums[-1]))]
+
+    def quantile(self, share: float) -> float | None:
+        """Seconds; within the bucket by its ratio. None where nothing was counted."""
+        total = sum(self.counts)
+        if not total:
+            return None
+        rank, before = share * total, 0
+        for i, count in enumerate(self.counts):
+            if count and before + count >= rank:
+                high = BOUNDS[min(i, len(BOUNDS) - 1)]
+                low = BOUNDS[i - 1] if i else high / 2
+                return float(low * (high / low) ** ((rank - before) / count)) if i < len(BOUNDS) else high
+            before += count
+        return BOUNDS[-1]
+
+
+class Tally:
+    """Counts of one loaded release. `add` belongs to one thread."""
+
+    def __init__(self, loaded: Loaded, since: str) -> None:
+        self.loaded, self.since = loaded, since
+        self.release, self.target, self.sha256 = loaded.release, loaded.target, loaded.sha256
+        self.classes = loaded.classes
+        reference = loaded.reference or {}
+        own = reference.get("targets", {}).get(loaded.target, {})
+        self.prediction_reference: Mapping[str, float] = own.get("prediction_ratios") or reference.get("labels", {})
+        self.features: list[Mapping[str, Any]] = list(reference.get("features", []))
+        self.reference_samples = int(reference.get("samples", 0))
+        self.confidence_edges = list(own.get("confidence_bins", {}).get("edges", CONFIDENCE_EDGES))
+        self.bins = Bins([feature["edges"] for feature in self.features])
+        axes = list(loaded.manifest["input"]["axes"])
+        self._channel = axes.index("channel") + 1 if "channel" in axes else None
+        statistics = {"mean": 0, "std": 1}
+        self._columns = [2 * feature["channel"] + statistics[feature["statistic"]] for feature in self.features]
+        self.restarts = 0
+        self.inferences = 0
+        self.errors: dict[str, int] = {}
+        self.latency, self.queue = Durations(), Durations()
+        self.per_class = [0] * len(self.classes)
+        self.confidence = [0] * (len(self.confidence_edges) + 1)
+        self.confidence_sum = 0.0
+        self.feature_counts = np.zeros((len(self.features), self.bins.edges.shape[1] + 1), np.int64)
+        self.feedback: dict[str, dict[str, int]] = {}
+        self._pending: list[np.ndarray] = []
+        self._pending_samples = self._pending_bytes = 0
+
+    def add(self, x: np.ndarray, probabilities: np.ndarray, latency_s: float) -> None:
+        """One answered request: x [B, *shape], probabilities [B, classes]."""
+        self.inferences += len(x)
+        self.latency.add(latency_s)
+        for row in probabilities.tolist():
+            most = max(row)
+            self.per_class[row.index(most)] += 1
+            self.confidence[bisect_right(self.confidence_edges, most)] += 1
+            self.confidence_sum += most
+        if self.features:
+            self._pending.append(x)
+            self._pending_samples += len(x)
+            self._pending_bytes += x.nbytes
+            if self._pending_samples >= PENDING or self._pending_bytes >= PENDING_BYTES:
+                self.flush()
+
+    def flush(self) -> np.ndarray | None:
+        """Count the features that wait; the bins that they fell into, int64 [N, F], or None where none waited."""
+        if not self._pending:
+            return None
+        found = self.find(np.concatenate(self._pending))
+        self._pending = []
+        self._pending_samples = self._pending_bytes = 0
+        self.feature_counts += self.bins.counts(found)
+        return found
+
+    def find(self, x: np.ndarray) -> np.ndarray:
+        """The bin of each feature of samples [B, *shape], int64 [B, F]."""
+        first = x[:, None] if self._channel is None else np.moveaxis(x, self._channel, 1)
+        return self.bins.find(features(first)[:, self._columns])
+
+    def fail(self, reason: str, samples: int) -> None:
+        """One request of so many samples that the model failed: samples, as `inferences` are."""
+        self.errors[reason] = self.errors.get(reason, 0) + samples
+
+    def judge(self, label: str, *, correct: bool, count: int = 1) -> None:
+        """The true class of a prediction came; `count` -1 takes one back that was another."""
+        own = self.feedback.setdefault(label, {"correct": 0, "wrong": 0})
+        own["correct" if correct else "wrong"] += count
+
+    def drift(self) -> dict[str, dict[str, Any]]:
+        """The PSI of each feature since the switch, and of how many samples."""
+        self.flush()
+        return {
+            feature["name"]: {"psi": psi(feature["ratios"], self.feature_counts[i, :size]), "n": self.counted}
+            for i, (feature, size) in enumerate(zip(self.features, self.bins.sizes, strict=True))
+        }
+
+    @property
+    def counted(self) -> int:
+        """Samples whose features are counted."""
+        return int(self.feature_counts[0].sum()) if self.features else 0
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything that a start of the service shall not lose."""
+        self.flush()
+        return {
+            "release": self.release,
+            "target": self.target,
+            "sha256": self.sha256,
+            "since": self.since,
+            "restarts": self.restarts,
+            "inferences": self.inferences,
+            "errors": dict(self.errors),
+            "latency": {"counts": list(self.latency.counts), "total_s": self.latency.total_s},
+            "queue": {"counts": list(self.queue.counts), "total_s": self.queue.total_s},
+            "per_class": list(self.per_class),
+            "confidence": list(self.confidence),
+            "confidence_sum": self.confidence_sum,
+            "feature_counts": self.feature_counts.tolist(),
+            "feedback": {label: dict(own) for label, own in self.feedback.items()},
+        }
+
+    def resume(self, value: Mapping[str, Any]) -> bool:
+        """Go on from what `as_json` gave, if it was of the same bytes; whether it was. Raises an Exception
+        of any kind for what this agent did not write; then nothing is changed.
+        """
+        if any(value[name] != getattr(self, name) for name in ("release", "target", "sha256")):
+            return False
+        latency, queue = (
+            Durations(_counts(value[name]["counts"], len(BOUNDS) + 1), _sum(value[name]["total_s"]))
+            for name in ("latency", "queue")
+        )
+        per_class = _counts(value["per_class"], len(self.per_class))
+        confidence = _counts(value["confidence"], len(self.confidence))
+        size = self.feature_counts.shape[1]
+        rows = [_counts(row, size) for row in _of_length(value["feature_counts"], len(self.features))]
+        counted = np.array(rows, np.int64).reshape(self.feature_counts.shape)
+        errors = {str(reason): _count(count) for reason, count in value["errors"].items()}
+        feedback = {
+            str(label): {result: _count(own[result]) for result in ("correct", "wrong")}
+            for label, own in value["feedback"].items()
+        }
+        confidence_sum = _sum(value["confidence_sum"])
+        since, restarts, inferences = str(value["since"]), _count(value["restarts"]) + 1, _count(value["inferences"])
+        self.confidence_sum = confidence_sum
+        self.since, self.restarts, self.inferences = since, restarts, inferences
+        self.latency, self.queue, self.per_class, self.confidence = latency, queue, per_class, confidence
+        self.feature_counts, self.errors, self.feedback = counted, errors, feedback
+        return True
+
+
+def _counts(value: Any, length: int) -> list[int]:
+    return [_count(count) for count in _of_length(value, length)]
+
+
+def _of_length(value: Any, length: int) -> Any:
+    if not isinstance(value, list) or len(value) != length:
+        raise ValueError(f"found {value!r:.40}, expected a list of {length}")
+    return value
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < MOST:
+        raise ValueError(f"found a count of {value!r:.40}, expected a whole number from 0")
+    return value
+
+
+def _sum(value: Any) -> float:
+    if type(value) not in (int, float) or not (math.isfinite(value) and 0 <= value < MOST):
+        raise ValueError(f"found a sum of {value!r:.40}, expected a finite number from 0")
+    return float(value)

@@ -1,0 +1,137 @@
+"""The ring of captured samples on disk, bounded in size and age, the oldest first out.
+
+It is a row of segments, `<number>.seg`; each is a row of records, only ever appended to:
+
+    magic "EAS1", length of the content, length of the JSON that it begins with, CRC-32 of these two numbers and the
+    content (little-endian uint32); the content: JSON, then the sample's float32 values in C order (none for a label)
+
+A segment is flushed to the disk when it is full, and at the end. A power cut costs at most what the last one held: a
+record that is not whole ends its segment, and the next start begins a new one.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import logging
+import os
+import re
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edge_agent.core.durable import sync_directory
+
+log = logging.getLogger(__name__)
+
+MAGIC = b"EAS1"
+HEAD = struct.Struct("<4sIII")
+SEGMENTS = 16  # so many fill the ring: the oldest of them goes when it overflows
+LARGEST = 1 << 30
+NUMBER = re.compile("[0-9]{1,18}", re.ASCII)
+
+
+class Ring:
+    """The segments in one folder. Belongs to one thread; `samples` and `bytes` may be read from any."""
+
+    def __init__(self, folder: Path, limit_bytes: int, max_age_days: float) -> None:
+        self.folder, self.limit = folder, limit_bytes
+        self._max_age_s = max_age_days * 86400
+        self._stream: io.FileIO | None = None
+        self._segments: list[tuple[Path, int, int]] = []  # path, samples, bytes; of those that are closed
+        self._samples = self._bytes = 0  # of the open one
+        for path in segments(folder):
+            count = sum(1 for described, _ in records(path) if "id" in described)
+            self._segments.append((path, count, path.stat().st_size))
+        self._count()
+        self._next = max((int(path.stem) for path in _named(folder)), default=-1) + 1
+
+    def append(self, described: dict[str, Any], values: bytes) -> None:
+        """Write one record. Raises OSError; then the segment ends before it."""
+        text = json.dumps(described, separators=(",", ":")).encode()
+        content = text + values
+        record = HEAD.pack(MAGIC, len(content), len(text), _checksum(len(content), len(text), content)) + content
+        try:
+            if self._stream is None:
+                self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                path = self.folder / f"{self._next:08d}.seg"
+                self._next += 1
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                # Without a buffer: a process that is killed loses nothing, and whoever exports sees all.
+                self._stream = io.FileIO(descriptor, "wb")
+            if self._stream.write(record) != len(record):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
+        except OSError:
+            self.close()
+            raise
+        self._samples += "id" in described
+        self._bytes += len(record)
+        if self._bytes * SEGMENTS >= self.limit:
+            self.close()
+        self._make_room()
+        self._count()
+
+    def close(self) -> None:
+        """End the open segment, durably."""
+        stream, self._stream = self._stream, None
+        if stream is None:
+            return
+        path = Path(self.folder, f"{self._next - 1:08d}.seg")
+        try:
+            with stream:
+                os.fsync(stream.fileno())
+            sync_directory(self.folder)
+        except OSError as error:
+            log.warning("%s: not flushed (%s)", path, error.strerror or error)
+        self._segments.append((path, self._samples, path.stat().st_size if path.exists() else 0))
+        self._samples = self._bytes = 0
+
+    def _make_room(self) -> None:
+        while self._segments:
+            path, _, _ = self._segments[0]
+            total = sum(size for _, _, size in self._segments) + self._bytes
+            old = path.exists() and time.time() - path.stat().st_mtime > self._max_age_s
+            if total <= self.limit and not old:
+                return
+            path.unlink(missing_ok=True)
+            del self._segments[0]
+
+    def _count(self) -> None:
+        self.samples = sum(count for _, count, _ in self._segments) + self._samples
+        self.bytes = sum(size for _, _, size in self._segments) + self._bytes
+
+
+def segments(folder: Path) -> list[Path]:
+    """Oldest first. What else lies there, a named pipe or a directory under such a name included, is left alone."""
+    return [path for path in _named(folder) if path.is_file() and not path.is_symlink()]
+
+
+def _named(folder: Path) -> list[Path]:
+    paths = [path for path in folder.glob("[0-9]*.seg") if NUMBER.fullmatch(path.stem)]
+    return sorted(paths, key=lambda path: int(path.stem))
+
+
+def records(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """The whole records of a segment; what follows the first that is not whole is left alone."""
+    try:
+        # A named pipe that took a segment's place would make `open` wait for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return  # it went while others were read: the ring turned
+    with os.fdopen(descriptor, "rb") as stream:
+        while len(head := stream.read(HEAD.size)) == HEAD.size:
+            magic, length, text, checksum = HEAD.unpack(head)
+            if magic != MAGIC or text > length or length > LARGEST:
+                return
+            content = stream.read(length)
+            if len(content) != length or _checksum(length, text, content) != checksum:
+                return
+            yield json.loads(content[:text]), content[text:]
+
+
+def _checksum(length: int, text: int, content: bytes) -> int:
+    return zlib.crc32(content, zlib.crc32(struct.pack("<II", length, text)))

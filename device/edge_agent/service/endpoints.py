@@ -1,0 +1,79 @@
+"""The public side of the service: opens the sockets that the configuration names, and says what answers on them."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aiohttp import web as http
+
+from edge_agent.api import web
+from edge_agent.api.predictions import Front
+from edge_agent.core.errors import ServiceError
+from edge_agent.monitoring.capture import Capture
+from edge_agent.monitoring.prometheus import Metrics
+
+if TYPE_CHECKING:
+    from edge_agent.service.supervisor import Service
+
+MODE = 0o660  # the group's programs may ask for predictions
+
+
+async def start(service: Service, stack: contextlib.AsyncExitStack) -> str:
+    """Answer requests until `stack` unwinds; returns where. Raises ServiceError where an address is taken."""
+    try:
+        return await _start(service, stack)
+    except OSError as error:
+        raise ServiceError(
+            "serve.listen, serve.socket or serve.metrics_listen",
+            error.strerror or str(error),
+            "an address that this agent may open",
+            "see who holds it: ss -ltnp; or name another in the configuration",
+        ) from None
+
+
+async def _start(service: Service, stack: contextlib.AsyncExitStack) -> str:
+    config, engine, counts = service.config, service.engine, service.counts
+    capture = None
+    if config.capture.enabled:
+        capture = Capture(config)
+        stack.callback(capture.close)
+    metrics = Metrics(counts, capture.held if capture else None)
+    app = web.application(engine, counts, config, capture, metrics)
+    where = await _open(app, config.serve.listen, service, stack)
+    if config.serve.socket:
+        path = Path(config.serve.socket)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # one that a killed service left refuses all
+        runner = await _runner(app, service, stack)
+        await http.UnixSite(runner, str(path)).start()
+        path.chmod(MODE)
+        where.append(str(path))
+    public = web.metrics_application(engine, counts, config, metrics)
+    where += [f"{address}/metrics" for address in await _open(public, config.serve.metrics_listen, service, stack)]
+    if config.mqtt.host:
+        from edge_agent.api.mqtt import Mqtt
+
+        bridge = Mqtt(Front(engine, counts, config, capture))
+        bridge.start()
+        stack.push_async_callback(bridge.stop)
+        where.append(f"mqtt {config.mqtt.host}:{config.mqtt.port}")
+    return ", ".join(where) or "no socket"
+
+
+async def _open(app: http.Application, listen: str, service: Service, stack: contextlib.AsyncExitStack) -> list[str]:
+    if not listen:
+        return []
+    host, _, port = listen.rpartition(":")
+    runner = await _runner(app, service, stack)
+    # Not reuse_port: a second service on the same address must fail, not take half of the requests.
+    await http.TCPSite(runner, host.strip("[]"), int(port)).start()
+    return [f"http://{name[0]}:{name[1]}" for name in runner.addresses]
+
+
+async def _runner(app: http.Application, service: Service, stack: contextlib.AsyncExitStack) -> http.AppRunner:
+    runner = web.runner(app, service.config.serve)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    return runner

@@ -1,0 +1,225 @@
+"""One device: a booted Debian on an overlay of the shared root, in systemd-nspawn, on the lab's bridge.
+
+One of aarch64 is booted the same way, with a handler of its own by which the kernel emulates its programs.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import selectors
+import shutil
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from lab import cgroup, emulation, network
+from lab.emulation import ALONE
+from lab.errors import LabError
+from lab.network import Bridge
+from lab.root import USER
+
+BOOT_S = 180.0
+EXEC_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# The mounts live in a namespace of nspawn's own: the kernel takes them away with the last process of the device,
+# whatever ended it. Arguments: folder, lower folders, cgroup.procs files, --, nspawn's own.
+START = """\
+folder=$1; lower=$2; shift 2
+while [ "$1" != -- ]; do echo $$ >"$1"; shift; done
+shift
+mount -t overlay overlay -o "lowerdir=$lower,upperdir=$folder/upper,workdir=$folder/work" "$folder/merged"
+exec systemd-nspawn "$@"
+"""
+
+
+class Device:
+    """`name` is its host name; `address` its IPv4 address. Made by Lab; off until `plug`.
+
+    `architecture` is as `uname -m` says it; `handler` names what emulates it, or is empty.
+    """
+
+    def __init__(
+        self, lab: str, index: int, folder: Path, lower: Sequence[Path], bridge: Bridge, arm64: bool = False
+    ) -> None:
+        self.name = f"device-{index + 1:02d}"
+        self.machine = f"{lab}-{index + 1}"
+        self.folder, self.lower, self.bridge = folder, lower, bridge
+        self.interface = bridge.device_address(index)
+        self.address = str(self.interface.ip)
+        self.link = f"vb-{self.machine}"
+        self.group = f"edge-lab-{lab}/{self.machine}"
+        self.architecture = "aarch64" if arm64 else platform.machine()
+        self.handler = f"edge-lab-{self.machine}" if arm64 else ""
+        self.files = folder / "upper"
+        self.leader: int | None = None
+        self._nspawn: subprocess.Popen[bytes] | None = None
+        self._notify: socket.socket | None = None
+
+    @property
+    def on(self) -> bool:
+        return self._nspawn is not None
+
+    @property
+    def host_key(self) -> str:
+        """The public half, as in a known_hosts file."""
+        return " ".join((self.files / "etc/ssh/ssh_host_ed25519_key.pub").read_text().split()[:2])
+
+    def seed(self, client_key: str) -> None:
+        """What is this device's own: address, names, host key, who may log in."""
+        for name in ("upper", "work", "merged"):
+            (self.folder / name).mkdir(parents=True)
+        if self.handler:
+            (self.folder / "handler").write_text(self.handler)  # for whoever clears up what a killed lab left
+        self.write("etc/hostname", f"{self.name}\n")
+        self.write("etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {self.name}\n")
+        self.write("etc/machine-id", f"{uuid.uuid4().hex}\n")
+        self.write("etc/lab/network", f"ADDRESS={self.interface}\n")
+        self.write(f"etc/ssh/authorized_keys/{USER}", f"{client_key}\n")
+        self.write("etc/ssh/sshd_config.d/lab.conf", "AuthorizedKeysFile /etc/ssh/authorized_keys/%u\nUseDNS no\n")
+        key = self.files / "etc/ssh/ssh_host_ed25519_key"
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.name, "-f", str(key)],
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def write(self, path: str, text: str, mode: int = 0o644) -> None:
+        """A file of a device that is off."""
+        assert not self.on, "an overlay's upper folder is not changed below a mounted one"
+        file = self.files / path
+        for parent in reversed(file.relative_to(self.files).parents):
+            (self.files / parent).mkdir(exist_ok=True, mode=0o755)
+        file.write_text(text)
+        file.chmod(mode)
+
+    def plug(self) -> None:
+        """Boots, with what an earlier life left on disk; returns when sshd listens. Raises LabError."""
+        self.boot()
+        self.wait()
+
+    def boot(self) -> None:
+        if self.on:
+            raise LabError(self.name, "it is on", "a device that is off", "unplug() first")
+        path = self.folder / "notify"
+        path.unlink(missing_ok=True)
+        self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._notify.bind(str(path))
+        arguments = [
+            "--quiet",
+            f"--directory={self.folder / 'merged'}",
+            "--boot",
+            f"--machine={self.machine}",
+            f"--hostname={self.name}",
+            f"--network-bridge={self.bridge.name}",
+            "--register=no",
+            "--keep-unit",
+            "--notify-ready=yes",
+            "--link-journal=no",
+            "--resolv-conf=off",
+            "--timezone=off",
+        ]
+        script = f"{emulation.register(self.handler)}{START}" if self.handler else START
+        groups = [str(file) for file in cgroup.create(self.group)]
+        with (self.folder / "console.log").open("ab") as console:
+            self._nspawn = subprocess.Popen(
+                [*ALONE, script, "device", str(self.folder), ":".join(map(str, self.lower)), *groups, "--", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                env={"PATH": EXEC_PATH, "NOTIFY_SOCKET": str(path)},
+                start_new_session=True,  # ^C is for the lab, which ends its devices in order
+            )
+
+    def wait(self, limit_s: float = BOOT_S) -> None:
+        """Until the device's systemd says that it has booted. Raises LabError, the device unplugged then."""
+        assert self._nspawn and self._notify, "boot() first"
+        deadline = time.monotonic() + limit_s
+        ended = os.pidfd_open(self._nspawn.pid)
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._notify, selectors.EVENT_READ)
+                selector.register(ended, selectors.EVENT_READ)
+                while True:
+                    ready = [key.fileobj for key, _ in selector.select(deadline - time.monotonic())]
+                    if self._notify in ready:
+                        lines = self._notify.recv(4096).decode().splitlines()
+                        for line in lines:
+                            if line.startswith("X_NSPAWN_LEADER_PID="):
+                                self.leader = int(line.partition("=")[2])
+                        if "READY=1" in lines:
+                            return
+                    elif ended in ready or time.monotonic() >= deadline:
+                        raise self._failed("ended" if ended in ready else f"not booted within {limit_s:.0f} s")
+        except BaseException:
+            self.unplug()
+            raise
+        finally:
+            os.close(ended)
+
+    def _failed(self, found: str) -> LabError:
+        log = self.folder / "console.log"
+        lines = log.read_text(errors="replace").splitlines()[-6:]
+        return LabError(self.name, "\n    ".join([found, *lines]), "a device that has booted", f"see {log}")
+
+    def unplug(self) -> None:
+        """The power is gone: kill -9 of nspawn and of all that runs in there. What was written stays.
+
+        What was not flushed is in this machine's page cache still: a lost write is not shown here.
+        """
+        if self._nspawn is None:
+            return
+        if not cgroup.kill(self.group):
+            raise LabError(self.name, "processes that kill -9 does not end", "none", f"see cgroup {self.group}")
+        self._nspawn.kill()  # killed before it had entered the cgroup
+        self._nspawn.wait()
+        if self._notify:
+            self._notify.close()
+        self._nspawn = self._notify = self.leader = None
+        # Its peer dies with the network namespace, some time later, and the next boot wants the name.
+        if network.exists(self.link):
+            network.ip("link", "delete", self.link)
+        cgroup.remove(self.group)
+
+    def disconnect(self) -> None:
+        """The cable is out; the device runs on."""
+        network.ip("link", "set", self.link, "down")
+
+    def connect(self) -> None:
+        network.ip("link", "set", self.link, "up")
+
+    def exec(
+        self, *command: str, check: bool = True, stdin: bytes = b"", timeout_s: float = 60.0
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a command as root in the device, without its network. Raises LabError where it fails and `check`."""
+        if self.leader is None:
+            raise LabError(self.name, "it is off", "a device that is on", "plug() first")
+        done = subprocess.run(
+            ["nsenter", f"--target={self.leader}", "--mount", "--uts", "--ipc", "--net", "--pid", "--", *command],
+            capture_output=True,
+            input=stdin,
+            timeout=timeout_s,
+            env={"PATH": EXEC_PATH, "HOME": "/root", "LANG": "C.UTF-8"},
+            cwd="/",
+            check=False,
+        )
+        result = subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+        if check and result.returncode:
+            raise LabError(
+                f"{self.name}: {' '.join(command)}",
+                f"exit code {result.returncode}: {(result.stderr or result.stdout).strip()}",
+                "exit code 0",
+                "see the message",
+            )
+        return result
+
+    def remove(self) -> None:
+        """All of a device that is off."""
+        shutil.rmtree(self.folder)
+
+
+def addresses(devices: Iterable[Device]) -> str:
+    """A known_hosts file."""
+    return "".join(f"{device.address} {device.host_key}\n" for device in devices)

@@ -1,0 +1,144 @@
+"""Objects in an S3-compatible store, on an HTTPS server, or files on this machine, through fsspec."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import aiohttp
+import fsspec
+from fsspec.callbacks import Callback
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from stages.collect.sources import decode
+from stages.collect.sources.base import Context, Origin, Raw, public
+from stages.collect.sources.threads import aside
+from stages.params.collect import Cloud
+
+Answer = TypeVar("Answer")
+
+
+async def fetch(source: Cloud, context: Context) -> Raw:
+    """Raises SourceError."""
+    # fsspec keeps an event loop of its own, so its calls run in a thread
+    folder, origins = await aside(lambda: copy(source, context))
+    return Raw(origins, decode.tables(folder, source.files, context))
+
+
+def options(source: Cloud, context: Context) -> dict[str, Any]:
+    """fsspec has no common time limit: each kind of store has its own words for how much silence is a fault."""
+    silence = context.retry.timeout_s
+    if source.url.startswith(("http://", "https://")):
+        limit = aiohttp.ClientTimeout(total=None, connect=silence, sock_connect=silence, sock_read=silence)
+        return {"client_kwargs": {"timeout": limit, "trust_env": True}, "skip_instance_cache": True}
+    if source.url.startswith("s3://"):
+        return {
+            "client_kwargs": {"endpoint_url": source.endpoint_url} if source.endpoint_url else {},
+            "config_kwargs": {"connect_timeout": silence, "read_timeout": silence, "retries": {"max_attempts": 0}},
+            "skip_instance_cache": True,
+        }
+    return {}
+
+
+def copy(source: Cloud, context: Context) -> tuple[Path, list[Origin]]:
+    """The objects that the patterns select, copied into the scratch folder. Raises SourceError."""
+    folder = context.scratch / "objects"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        system, root = url_to_fs(source.url, **options(source, context))
+    except (ImportError, ValueError, OSError) as error:
+        raise context.error(f"{public(source.url)}: {error}", "a URL that fsspec reads", "mend `url:`") from None
+    if hasattr(system, "retries"):
+        system.retries = 1  # s3fs has a patience of its own, with pauses that nobody configures
+    objects = _patiently(lambda: names(system, root, source.url), source.url, context)
+    if not objects:
+        raise context.error(f"{public(source.url)}: there is nothing", "an object or a folder", "mend `url:`")
+    chosen = {path: name for path, name in sorted(objects.items()) if decode.selected(name, source.files)}
+    if not chosen:
+        raise decode.none_selected(list(objects.values()), source.files, context)
+    for path, name in chosen.items():
+        if ".." in name.split("/"):
+            raise context.error(f"object {name!r} leads out of its folder", "a plain name", "rename it")
+        if isinstance(system, LocalFileSystem) and not Path(path).is_file():
+            what = "a link to nothing" if Path(path).is_symlink() else "a pipe, a socket or a device"
+            raise context.error(f"{name}: it is {what}", "a file", "remove it, or leave it out (`select:`)")
+    single = list(objects) == [root]
+    return folder, [
+        _copy_one(system, path, folder / name, source.url if single else f"{source.url.rstrip('/')}/{name}", context)
+        for path, name in chosen.items()
+    ]
+
+
+def names(system: Any, root: str, url: str) -> dict[str, str]:
+    """The objects below `root`: fsspec's path of each, and the path below `root` (an object itself: its last part)."""
+    if url.startswith(("http://", "https://")):
+        return {root: unquote(urlsplit(url).path).rpartition("/")[2] or "index"}
+    if system.isfile(root):
+        return {root: root.rpartition("/")[2]}
+    found = [path for path in system.find(root) if not path.endswith("/")]
+    return {path: path[len(root) :].strip("/") for path in found}
+
+
+class _Copied(Callback):
+    """Tells the progress; stops a copy whose run has ended."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self.context = context
+
+    def set_size(self, size: int | None) -> None:
+        super().set_size(size)
+        self.context.progress.start(self.context.name, size)
+
+    def relative_update(self, inc: int = 1) -> None:
+        super().relative_update(inc)
+        self.context.progress.advance(self.context.name, inc)
+        if self.context.stop.is_set():
+            raise self.context.error("interrupted")
+
+
+def _copy_one(system: Any, path: str, target: Path, url: str, context: Context) -> Origin:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _patiently(lambda: system.get_file(path, str(target), callback=_Copied(context)), url, context)
+    with target.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return Origin(public(url), digest, target.stat().st_size)
+
+
+def _patiently(call: Callable[[], Answer], url: str, context: Context) -> Answer:
+    """The answer of the first attempt that succeeds. Raises SourceError after the last, or at once where it lasts."""
+    from botocore.exceptions import BotoCoreError, NoCredentialsError, ParamValidationError
+
+    why = ""
+    expected, remedy = "an object or a folder", "mend the URL or the rights (AWS_ACCESS_KEY_ID ... for s3://)"
+    for number in range(context.retry.attempts):
+        if number and context.stop.wait(context.retry.backoff_s * 2 ** (number - 1)):
+            raise context.error("interrupted")
+        try:
+            return call()
+        except (FileNotFoundError, PermissionError, NoCredentialsError, ParamValidationError) as error:
+            raise context.error(f"{public(url)}: {error}", expected, remedy) from None
+        except aiohttp.TooManyRedirects as error:
+            why = f"redirected {len(error.history)} times"
+            raise context.error(f"{public(url)}: {why}", expected, "mend the URL or the server") from None
+        except aiohttp.ClientResponseError as error:
+            if error.status < 500 and error.status not in (408, 425, 429):
+                raise context.error(f"{public(url)}: HTTP {error.status} {error.message}", expected, remedy) from None
+            why = f"HTTP {error.status} {error.message}"
+        except (TimeoutError, fsspec.exceptions.FSTimeoutError):
+            why = f"no answer for {context.retry.timeout_s:g} s"
+        except (OSError, aiohttp.ClientError, BotoCoreError, ValueError) as error:
+            if isinstance(error, OSError) and error.filename is not None:
+                raise  # a file of this machine: a full disk
+            why = str(error) or type(error).__name__
+    raise context.error(
+        f"{public(url)}: {why}; {context.retry.attempts} attempt(s)",
+        "an answer",
+        "see that the store is up and reachable, then run again (collect.retry sets the patience)",
+    )

@@ -1,0 +1,221 @@
+"""Files into tables: CSV, parquet, images, WAV. A file at a time is in memory, never all of them."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import re
+import struct
+import wave
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stages.collect.sources.base import Context, choose, half
+from stages.core.errors import SourceError
+from stages.params.collect import Csv, Files, Parquet
+
+SAMPLES_PER_TABLE = 512
+BYTES_PER_TABLE = 64 << 20
+
+
+def tables(folder: Path, files: Files, context: Context) -> Iterator[pa.Table]:
+    """The selected files below `folder`, sorted by path. Raises SourceError."""
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    chosen = [name for name in names if selected(name, files)]
+    if not chosen:
+        raise none_selected(names, files, context)
+    for name in chosen:
+        if half(name):
+            raise context.error(f"{name!a}: its name is not UTF-8", "a name in UTF-8", "rename it")
+    if isinstance(files.format, Csv | Parquet):
+        for name in chosen:
+            _refuse_page(folder / name, name, context)
+            for table in _read(folder / name, name, files.format, context):
+                yield _with_path(table, name, files, context).replace_schema_metadata({"file": name})
+        return
+    yield from _samples(folder, chosen, files, context)
+
+
+def none_selected(names: list[str], files: Files, context: Context) -> SourceError:
+    first = f"; the first are {', '.join(sorted(names)[:3])}" if names else ""
+    return context.error(
+        f"none of {len(names)} files matches {', '.join(files.select)}{first}", "at least one", "mend `select:`"
+    )
+
+
+def selected(name: str, files: Files) -> bool:
+    """Whether one of the patterns matches the path."""
+    return any(fnmatchcase(name, pattern) for pattern in files.select)
+
+
+def from_path(name: str, files: Files, context: Context) -> dict[str, str | None]:
+    """The columns that a file's path says. Raises SourceError where the pattern does not match."""
+    if files.path is None:
+        return {}
+    match = re.search(files.path, name)
+    if not match:
+        raise context.error(f"{name}: its path does not match {files.path}", "a match", "mend `path:` or `select:`")
+    return match.groupdict()
+
+
+def _read(path: Path, name: str, form: Csv | Parquet, context: Context) -> Iterator[pa.Table]:
+    if isinstance(form, Csv):
+        yield choose(read_csv(path, name, form, context), form.columns, name, context)
+        return
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            for group in range(max(file.num_row_groups, 1)):
+                table = file.read_row_group(group) if file.num_row_groups else file.schema_arrow.empty_table()
+                yield choose(table, form.columns, name, context)
+    except (pa.ArrowException, OSError) as error:
+        raise context.error(f"{name}: not readable as parquet ({error})", "a parquet file", "mend it") from None
+
+
+def _with_path(table: pa.Table, name: str, files: Files, context: Context) -> pa.Table:
+    for column, value in from_path(name, files, context).items():
+        if column in table.column_names:
+            raise context.error(f"{name}: column {column} is in the file and in `path:`", "one of them", "rename one")
+        table = table.append_column(column, pa.array([value] * len(table), pa.string()))
+    return table
+
+
+def read_csv(path: Path, name: str, form: Csv, context: Context) -> pa.Table:
+    """A CSV file (RFC 4180) whose types are inferred; an empty field is a missing value. Raises SourceError.
+
+    Group and label are text from the start: a machine `007` keeps its zeros. What reads as a whole number with a
+    point (`1.0`, which spreadsheets and pandas write for 1) loses it.
+    """
+    from pyarrow import csv
+
+    _check_encoding(path, name, form.encoding, context)
+    here = {context.data.group, context.data.label}
+    texts = sorted(column for column, name in (form.columns or {n: n for n in here}).items() if name in here)
+    try:
+        table = csv.read_csv(
+            path,
+            read_options=csv.ReadOptions(encoding=form.encoding),
+            parse_options=csv.ParseOptions(delimiter=form.separator, newlines_in_values=True),
+            convert_options=csv.ConvertOptions(
+                strings_can_be_null=True, column_types=dict.fromkeys(texts, pa.string())
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise context.error(
+            f"{name}: not readable as CSV ({error})", "a table with one header line", "mend it"
+        ) from None
+    if len(table) == 0:
+        raise context.error(f"{name}: no rows", "at least one below the header", "leave the file out (`select:`)")
+    for index, column in enumerate(table.column_names):
+        if column in texts:
+            whole = pc.replace_substring_regex(table.column(index), r"^(-?\d+)\.0+$", r"\1")
+            table = table.set_column(index, column, whole)
+    return table
+
+
+def _check_encoding(path: Path, name: str, encoding: str, context: Context) -> None:
+    """Read the file once through its codec: the CSV reader would take bytes that are no text as binary values."""
+    try:
+        decoder, done = codecs.getincrementaldecoder(encoding)(), 0
+        with path.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                decoder.decode(chunk)
+                done += len(chunk)
+            decoder.decode(b"", final=True)
+    except (UnicodeError, LookupError) as error:
+        raise context.error(
+            f"{name}: not readable as {encoding} ({error})", "text in that encoding", "mend `encoding:`"
+        ) from None
+
+
+def _refuse_page(path: Path, name: str, context: Context) -> None:
+    with path.open("rb") as stream:
+        start = stream.read(512).lstrip(b"\xef\xbb\xbf\r\n\t ").lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        raise context.error(
+            f"{name}: it is an HTML page",
+            "data",
+            "a page instead of data is often a login: mend the URL or its headers",
+        )
+
+
+def _samples(folder: Path, names: list[str], files: Files, context: Context) -> Iterator[pa.Table]:
+    read = read_image if files.format.type == "images" else read_wav
+    known = list(from_path(names[0], files, context))
+    if taken := {"file", "values"} & set(known):
+        raise context.error(f"column {', '.join(sorted(taken))} in `path:`", "another name", "rename the group")
+    waiting: list[tuple[str, dict[str, str | None], np.ndarray]] = []
+    for name in names:
+        _refuse_page(folder / name, name, context)
+        waiting.append((name, from_path(name, files, context), read((folder / name).read_bytes(), name, context)))
+        if len(waiting) == SAMPLES_PER_TABLE or sum(v.nbytes for *_, v in waiting) >= BYTES_PER_TABLE:
+            yield _table(waiting, known)
+            waiting = []
+    if waiting:
+        yield _table(waiting, known)
+
+
+def _table(samples: list[tuple[str, dict[str, str | None], np.ndarray]], known: list[str]) -> pa.Table:
+    said = {column: pa.array([columns[column] for _, columns, _ in samples], pa.string()) for column in known}
+    values = pa.array([values for *_, values in samples], pa.list_(pa.float32()))
+    return pa.table({"file": [name for name, *_ in samples], **said, "values": values})
+
+
+def read_image(content: bytes, name: str, context: Context) -> np.ndarray:
+    """Grey or RGB levels 0 to 255: float32 [C * H * W], channel by channel. Raises SourceError."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    shape = context.data.image
+    channels = len(context.data.channels)
+    if shape is None or channels not in (1, 3):
+        raise context.error(
+            f"format images with data.kind {context.data.kind} and {channels} channel(s)",
+            "data.kind: image with 1 (grey) or 3 (RGB) channels",
+            "mend `data:`",
+        )
+    try:
+        image: Image.Image = Image.open(io.BytesIO(content))
+        if image.mode.startswith(("I", "F")):  # Pillow would cut them off at 255
+            raise context.error(f"{name}: more than 8 bits per channel", "8 bits", "convert it: magick IN -depth 8 OUT")
+        image = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+        image = image.resize((shape.width, shape.height), Image.Resampling.BILINEAR)
+    except (
+        UnidentifiedImageError,
+        Image.DecompressionBombError,
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        struct.error,
+    ) as error:
+        raise context.error(f"{name}: not readable as an image ({error})", "an image", "mend or remove it") from None
+    pixels = np.asarray(image, dtype=np.float32).reshape(shape.height, shape.width, channels)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)).ravel()
+
+
+def read_wav(content: bytes, name: str, context: Context) -> np.ndarray:
+    """16-bit PCM as shares of full scale, -1 to 1: float32 [samples]. Raises SourceError."""
+    audio = context.data.audio
+    if audio is None:
+        raise context.error(f"format wav with data.kind {context.data.kind}", "data.kind: audio", "mend `data:`")
+    try:
+        with wave.open(io.BytesIO(content)) as stream:
+            form = (stream.getnchannels(), stream.getsampwidth(), stream.getframerate())
+            count, frames = stream.getnframes(), stream.readframes(stream.getnframes())
+    except (wave.Error, EOFError, struct.error) as error:
+        raise context.error(f"{name}: not readable as WAV ({error})", "16-bit PCM", "convert or remove it") from None
+    if form != (1, 2, audio.sample_rate_hz):
+        raise context.error(
+            f"{name}: {form[0]} channel(s), {8 * form[1]} bit, {form[2]} Hz",
+            f"1 channel, 16 bit, {audio.sample_rate_hz} Hz (data.audio.sample_rate_hz)",
+            f"convert it: sox IN -c 1 -b 16 -r {audio.sample_rate_hz} OUT",
+        )
+    if len(frames) < 2 * count:
+        raise context.error(f"{name}: cut off after {len(frames) // 2} of {count} samples", "all", "fetch it again")
+    return np.frombuffer(frames, dtype="<i2").astype(np.float32) / 32768

@@ -1,0 +1,76 @@
+"""A seeded generator of many sensors, with faults and drift that can be switched on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from datetime import timedelta
+
+import numpy as np
+import pyarrow as pa
+
+from stages.collect.sources.base import Context, Origin, Raw
+from stages.params.collect import Synthetic
+
+FAULT_ROWS = 20  # a fault lasts this many instants
+
+
+async def fetch(source: Synthetic, context: Context) -> Raw:
+    """Rows that end at the snapshot's time; the same seed and parameters give the same bytes."""
+    if context.data.kind != "series":
+        raise context.error(
+            f"type synthetic makes series, and data.kind is {context.data.kind}", "data.kind: series", "change one"
+        )
+    if source.fault_share > 0 and not source.faults:
+        raise context.error("fault_share is above 0 and `faults:` is empty", "at least one fault", "name one")
+    description = f"{source.model_dump_json()} channels={list(context.data.channels)}"
+    digest = hashlib.sha256(description.encode()).hexdigest()
+    return Raw([Origin(f"synthetic:seed={source.seed}", digest, 0)], _groups(source, context))
+
+
+def _groups(source: Synthetic, context: Context) -> Iterator[pa.Table]:
+    data = context.data
+    normal, faulty = list(data.classes)[:2]
+    start = context.snapshot.replace(tzinfo=None) - timedelta(seconds=source.rows / source.rate_hz)
+    seconds = np.arange(source.rows) / source.rate_hz
+    times = np.datetime64(start, "us") + (seconds * 1e6).astype("timedelta64[us]")
+    for group in range(source.groups):
+        random = np.random.default_rng([source.seed, group])
+        values = np.stack([_signal(seconds, source, random) for _ in data.channels], axis=1)
+        fault = inject(values, source, random)
+        yield pa.table(
+            {
+                data.group: [f"synthetic-{group:03d}"] * source.rows,
+                str(data.time): pa.array(times),
+                **dict(zip(data.channels, values.T.copy(), strict=True)),
+                data.label: np.where(fault, faulty, normal),
+            }
+        )
+
+
+def _signal(seconds: np.ndarray, source: Synthetic, random: np.random.Generator) -> np.ndarray:
+    period, phase = random.uniform(10, 120), random.uniform(0, 2 * np.pi)
+    wave = np.sin(2 * np.pi * seconds / period + phase)
+    noise = random.normal(0, source.noise, len(seconds)) if source.noise else 0.0
+    drift: np.ndarray = source.drift_per_hour * seconds / 3600
+    return wave + noise + drift
+
+
+def inject(values: np.ndarray, source: Synthetic, random: np.random.Generator) -> np.ndarray:
+    """Put faults into `values` [rows, channels] in place; return where: bool [rows]."""
+    rows, channels = values.shape
+    fault = np.zeros(rows, dtype=bool)
+    length = min(FAULT_ROWS, rows)
+    slots = rows // length
+    for slot in np.flatnonzero(random.random(slots) < source.fault_share):
+        here = slice(slot * length, (slot + 1) * length)
+        channel = random.integers(channels)
+        kind = source.faults[random.integers(len(source.faults))]
+        if kind == "spike":
+            values[here, channel] += random.choice([-5.0, 5.0], size=length)
+        elif kind == "stuck":
+            values[here, channel] = values[here.start, channel]
+        else:
+            values[here, channel] += 3.0
+        fault[here] = True
+    return fault

@@ -1,0 +1,85 @@
+"""Take a snapshot of every configured source, with its provenance.
+
+Writes data/snapshot/<source>/part-00000.parquet, data/provenance.json
+
+The sources are asked side by side. When one fails, the others are still heard, all failures are told
+together and the last snapshot stays as it is. New data is taken in by changing `collect.snapshot`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.core import command
+from stages.core.files import new_directory, write_json
+from stages.params import Params, load
+
+if TYPE_CHECKING:
+    from stages.collect.sources import Context
+
+SNAPSHOT = Path("data/snapshot")
+PROVENANCE = Path("data/provenance.json")
+SCRATCH = Path(".work/collect")
+
+
+async def take(source: Any, context: Context, folder: Path) -> dict[str, Any]:
+    """Write one source's rows into `folder`; return its provenance. Raises StageError."""
+    from stages.collect.sources import FETCH
+    from stages.collect.sources.normalise import normalise
+    from stages.collect.sources.writer import write_tables
+
+    try:
+        raw = await FETCH[source.type](source, context)
+        rows = await asyncio.to_thread(write_tables, normalise(raw.tables, context.data), folder, context)
+    except OSError as error:  # a full disk is told with the failures of the other sources, not instead of them
+        where = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        raise context.error(where, "room to write", "free the space or mend the path, then run again") from error
+    print(f"{context.name}: {rows} rows from {len(raw.origins)} origin(s)", flush=True)
+    return {
+        "type": source.type,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "rows": rows,
+        "origins": [asdict(origin) for origin in raw.origins],
+    }
+
+
+async def snapshot(params: Params) -> None:
+    """All sources, side by side; the snapshot is replaced only when every one delivered. Raises CombinedError."""
+    from stages.collect.sources import Context, Progress
+    from stages.collect.sources.concurrency import all_of
+
+    names = sorted(params.collect.sources)
+    stop = threading.Event()
+    with new_directory(SNAPSHOT) as folder, Progress() as progress:
+        contexts = [
+            Context(
+                name=name,
+                data=params.data,
+                snapshot=params.collect.snapshot.astimezone(UTC),
+                retry=params.collect.retry,
+                scratch=SCRATCH / name,
+                progress=progress,
+                stop=stop,
+            )
+            for name in names
+        ]
+        jobs = (take(params.collect.sources[c.name], c, folder / c.name) for c in contexts)
+        try:
+            taken = await all_of(jobs)
+        finally:
+            stop.set()  # interrupted: threads cannot be cancelled, they have to look
+        provenance = {"snapshot": params.collect.snapshot.isoformat(), "sources": dict(zip(names, taken, strict=True))}
+        write_json(PROVENANCE, provenance)
+    for name in names:
+        shutil.rmtree(SCRATCH / name, ignore_errors=True)
+
+
+def main() -> None:
+    command.parser("collect", __doc__).parse_args()
+    asyncio.run(snapshot(load()))

@@ -1,0 +1,4 @@
+from stages.compress.stage import main
+from stages.core.errors import run
+
+run(main)

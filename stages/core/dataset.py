@@ -1,0 +1,191 @@
+"""Prepared data on disk: memory-mapped arrays, so that no stage holds a whole split in memory.
+
+data/prepared/
+    spec.json                          SampleSpec
+    {train,validation,test}/x.npy      samples [N, *shape], or for series the rows [R, channels], float32, raw units
+                            y.npy      class index per sample [N], int64
+                            group.npy  group name per sample [N], fixed-width unicode
+                            starts.npy first row of each sample [N], int64; series only
+
+Overlapping windows are cut from the rows when they are read: they cost no disk.
+"""
+
+from __future__ import annotations
+
+import tokenize
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, model_validator
+
+from stages.core.errors import StageError
+from stages.core.files import again, read_model, write_json
+
+SPLITS = ("train", "validation", "test")
+WRITER = "prepare"
+# What numpy's reader of a .npy header raises on other bytes than it expects.
+NOT_NPY = (ValueError, EOFError, OverflowError, SyntaxError, TypeError, tokenize.TokenError)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Channel(_Strict):
+    name: str
+    unit: str
+
+
+class Scaling(_Strict):
+    """(x - center) / scale per channel, computed inside the exported graph. Training split only."""
+
+    method: Literal["none", "normalise", "standardise"]
+    center: list[FiniteFloat]
+    scale: list[FiniteFloat]
+
+
+class AudioFeatures(_Strict):
+    """Spectral features computed inside the exported graph; lengths in samples."""
+
+    type: Literal["log-mel", "mfcc"]
+    frame: int
+    hop: int
+    bands: int
+    coefficients: int | None = None
+
+
+class SampleSpec(_Strict):
+    """What one sample is. `shape` is without the batch: [C, T] for series and audio, [C, H, W] for images."""
+
+    kind: Literal["series", "image", "audio"]
+    shape: list[PositiveInt] = Field(min_length=1)
+    channels: list[Channel] = Field(min_length=1)
+    classes: list[str] = Field(min_length=2)
+    rate_hz: float | None
+    scaling: Scaling
+    features: AudioFeatures | None = None
+
+    @model_validator(mode="after")
+    def _scales_every_channel(self) -> SampleSpec:
+        if not len(self.scaling.center) == len(self.scaling.scale) == len(self.channels):
+            raise ValueError(f"scaling must have one center and one scale for each of {len(self.channels)} channels")
+        return self
+
+    @classmethod
+    def read(cls, prepared: Path) -> SampleSpec:
+        """Raises StageError."""
+        return read_model(prepared / "spec.json", cls, WRITER)
+
+    def write(self, prepared: Path) -> None:
+        write_json(prepared / "spec.json", self.model_dump())
+
+
+class ArrayFile:
+    """A .npy file that grows along its first axis; for arrays that are larger than memory.
+
+    The header is written again at the end: numpy leaves room in it for the number of rows to grow.
+    """
+
+    def __init__(self, path: Path, row_shape: tuple[int, ...], dtype: np.dtype | type) -> None:
+        self.rows = 0
+        self._row_shape, self._dtype = row_shape, np.dtype(dtype)
+        self._stream = path.open("wb")
+        self._write_header()
+        self._data_at = self._stream.tell()
+
+    def __enter__(self) -> ArrayFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.seek(0)
+        self._write_header()
+        assert self._stream.tell() == self._data_at, "the header has grown over the data"
+        self._stream.close()
+
+    def append(self, rows: np.ndarray) -> None:
+        """rows: [n, *row_shape]."""
+        assert rows.shape[1:] == self._row_shape, f"rows of {rows.shape[1:]} for {self._row_shape}"
+        self._stream.write(np.ascontiguousarray(rows, dtype=self._dtype))  # type: ignore[arg-type]  # it is a buffer
+        self.rows += len(rows)
+
+    def _write_header(self) -> None:
+        description = np.lib.format.dtype_to_descr(self._dtype)
+        shape = (self.rows, *self._row_shape)
+        header = {"descr": description, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._stream, header)
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split, opened without reading it. `x` and `y` are memory maps."""
+
+    x: np.ndarray
+    y: np.ndarray
+    group: np.ndarray
+    starts: np.ndarray | None
+    window: int | None
+
+    @classmethod
+    def open(cls, prepared: Path, name: str) -> Split:
+        """Raises StageError where a file is missing, cut short, of another type or shape, or does not fit the others.
+
+        The labels and the starts are read, the samples are not.
+        """
+        folder, spec = prepared / name, SampleSpec.read(prepared)
+        windowed = (folder / "starts.npy").exists()
+        y = _array(folder / "y.npy", np.dtype(np.int64), "int64", ())
+        group = _array(folder / "group.npy", None, "unicode", ())
+        _same_length(folder / "group.npy", group, y)
+        _within(folder / "y.npy", y, len(spec.classes), f"of {len(spec.classes)} classes")
+        shape = (spec.shape[0],) if windowed else tuple(spec.shape)
+        x = _array(folder / "x.npy", np.dtype(np.float32), "float32", shape)
+        if not windowed:
+            _same_length(folder / "x.npy", x, y)
+            return cls(x, y, group, None, None)
+        starts, window = _array(folder / "starts.npy", np.dtype(np.int64), "int64", ()), spec.shape[-1]
+        _same_length(folder / "starts.npy", starts, y)
+        _within(folder / "starts.npy", starts, len(x) - window + 1, f"of windows of {window} in {len(x)} rows of x.npy")
+        return cls(x, y, group, starts, window)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def samples(self, index: np.ndarray | slice) -> np.ndarray:
+        """The samples at `index`: float32 [len(index), *shape], a copy in memory."""
+        if self.starts is None or self.window is None:
+            return np.ascontiguousarray(self.x[index], dtype=np.float32)
+        rows = np.asarray(self.starts[index])[:, None] + np.arange(self.window)
+        return np.ascontiguousarray(self.x[rows].transpose(0, 2, 1), dtype=np.float32)
+
+
+def _array(path: Path, dtype: np.dtype | None, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The memory-mapped array [N, *shape] in `path`; without `dtype`, of text. Raises StageError."""
+    expected = f"{kind} [{', '.join(['N', *map(str, shape)])}]"
+    try:
+        array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
+    except FileNotFoundError:
+        raise StageError(str(path), "there is no such file", expected, again(WRITER)) from None
+    except OSError as error:
+        raise StageError(str(path), f"not readable: {error.strerror}", expected, again(WRITER)) from None
+    except NOT_NPY as error:
+        raise StageError(str(path), f"not readable as an array: {error}", expected, again(WRITER)) from None
+    if (
+        array.shape[1:] != shape
+        or not array.ndim
+        or (array.dtype.kind != "U" if dtype is None else array.dtype != dtype)
+    ):
+        raise StageError(str(path), f"found {array.dtype} {list(array.shape)}", expected, again(WRITER))
+    return array
+
+
+def _same_length(path: Path, array: np.ndarray, y: np.ndarray) -> None:
+    if len(array) != len(y):
+        raise StageError(str(path), f"found {len(array)} samples", f"{len(y)}, as in y.npy", again(WRITER))
+
+
+def _within(path: Path, index: np.ndarray, end: int, what: str) -> None:
+    if len(index) and not 0 <= index.min() <= index.max() < end:
+        found = f"found indices {index.min()} to {index.max()}"
+        raise StageError(str(path), found, f"indices {what}, 0 to {end - 1}", again(WRITER))

@@ -1,0 +1,136 @@
+"""The numbers of an evaluation, counted again from its list of predictions: a report that was cut, mixed up or written
+by hand does not fit the list that lies beside it.
+
+Times and memory are of a machine at a moment and cannot be counted again; report/schemas.py knows what they can be.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.metrics.bootstrap import Clusters
+from stages.metrics.classification import by_group, calibration_error, shares
+from stages.metrics.confusion import averages, confusion_matrix, per_class
+from stages.report.schemas import Evaluated
+
+COLUMNS = ["group", "actual", "predicted", "confidence", "reference"]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Of N test samples: their groups, class indices (what it is, what the file says, what torch says), and the
+    probability that the file gives to its class.
+    """
+
+    group: np.ndarray
+    actual: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
+    reference: np.ndarray
+
+
+def read_predictions(path: Path, classes: Sequence[str]) -> Predictions:
+    """What the stage evaluate listed. Raises OSError, ValueError."""
+    index = {name: k for k, name in enumerate(classes)}
+    with path.open(newline="", encoding="utf-8") as stream:
+        rows = csv.reader(stream)
+        try:
+            if next(rows, None) != COLUMNS:
+                raise ValueError(f"its columns are not {', '.join(COLUMNS)}")
+            listed = list(rows)
+        except csv.Error as error:
+            raise ValueError(f"not readable as CSV: {error}") from None
+    if not listed:
+        raise ValueError("it lists no sample")
+    for number, row in enumerate(listed, 2):
+        if len(row) != len(COLUMNS) or not {row[1], row[2], row[4]} <= index.keys() or not _is_share(row[3]):
+            raise ValueError(f"row {number} is {row}, not a group, two classes, a share and a class of {list(classes)}")
+    group, actual, predicted, confidence, reference = zip(*listed, strict=True)
+
+    def indices(names: Sequence[str]) -> np.ndarray:
+        return np.array([index[name] for name in names])
+
+    return Predictions(
+        np.array(group),
+        indices(actual),
+        indices(predicted),
+        np.array(confidence, dtype=np.float32).astype(np.float64),
+        indices(reference),
+    )
+
+
+def _is_share(text: str) -> bool:
+    try:
+        return 0 <= float(text) <= 1
+    except ValueError:
+        return False
+
+
+def disagreement(report: Evaluated, listed: Predictions, classes: Sequence[str]) -> str:
+    """The first number of the report that the list does not give; "": all fit. A metric that is missing is not told of
+    here: the check that needs it fails by itself.
+    """
+    for field, found, needed in _compared(report, listed, list(classes)):
+        if told := _difference(field, found, needed):
+            return told
+    return ""
+
+
+def _difference(field: str, found: Any, needed: Any) -> str:
+    if isinstance(found, dict) and isinstance(needed, dict) and found.keys() == needed.keys():
+        return next(filter(None, (_difference(f"{field}.{key}", found[key], needed[key]) for key in needed)), "")
+    return "" if _same(found, needed) else f"{field} is {_short(found)}, and predictions.csv makes {_short(needed)}"
+
+
+def _compared(report: Evaluated, listed: Predictions, classes: list[str]) -> Iterator[tuple[str, Any, Any]]:
+    """Field, what the report says, what the list gives."""
+    correct, samples = listed.actual == listed.predicted, len(listed.actual)
+    confusion = confusion_matrix(listed.actual, listed.predicted, len(classes))
+    yield "samples", report.samples, samples
+    yield "confusion", report.confusion, confusion.tolist()
+    means = {
+        "accuracy": np.mean(correct),
+        **averages(confusion),
+        "agreement": np.mean(listed.predicted == listed.reference),
+        "calibration_error": calibration_error(listed.confidence, correct),
+    }
+    for name, value in means.items():
+        if (estimate := getattr(report, name)) is not None:
+            yield name, estimate.value, float(value)
+    if report.per_class is not None:
+        scores = per_class(confusion)
+        own = {name: {field: float(scores[field][k]) for field in scores} for k, name in enumerate(classes)}
+        yield "per_class", {name: score.model_dump() for name, score in report.per_class.items()}, own
+    if report.prediction_ratios is not None:
+        yield "prediction_ratios", report.prediction_ratios, shares(listed.predicted, classes)
+    if report.confidence_bins is not None:
+        edges = report.confidence_bins.edges
+        counts = np.bincount(np.digitize(listed.confidence, edges), minlength=len(edges) + 1)
+        yield "confidence_bins.ratios", report.confidence_bins.ratios, (counts / samples).tolist()
+    groups = by_group(listed.group, correct, 0.95)
+    told = {name: {"accuracy": own["accuracy"], "samples": own["samples"]} for name, own in groups.items()}
+    yield "by_group", {name: own.model_dump() for name, own in report.by_group.items()}, told
+    if report.intervals is not None:
+        yield "intervals", report.intervals.model_dump(), Clusters(listed.group, 0, 1).describe()
+
+
+def _same(found: Any, needed: Any) -> bool:
+    if isinstance(needed, list):
+        return isinstance(found, list) and len(found) == len(needed) and all(map(_same, found, needed))
+    if isinstance(needed, float):
+        return isinstance(found, int | float) and math.isclose(found, needed, abs_tol=1e-9)
+    return bool(found == needed)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"

@@ -1,0 +1,224 @@
+"""Judge the reports against the thresholds, and draw the page.
+
+A gate reads nothing but reports, parameters and the digests of the files that the reports describe: the same numbers
+give the same verdict, on any branch. What is missing, not a number, stale or at odds with another report fails.
+
+A check belongs to the target that it names. Those named after a report (quality, balance, train, compress) have the
+target "pipeline": every exported file rests on them, so one that fails fails the gate, whatever the targets say.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from stages.core import command
+from stages.core.errors import GateError, ParameterError
+from stages.core.files import write_json
+from stages.gate.evidence import NOISE, REPORTS, Evidence, Record, digests, read_evidence, read_records
+from stages.gate.stale_targets import remove_leftovers
+from stages.params import load, where
+from stages.params.common import TargetName
+from stages.params.deliver import Budget, Gate
+from stages.report.verdict import (
+    GATE,
+    PIPELINE,
+    Check,
+    TargetVerdict,
+    Verdict,
+    as_json,
+    parameters_digest,
+    read_parameters,
+)
+
+TRAIN = "reports/train/summary.json"
+Number = tuple[float | None, str]  # None, and why there is none
+
+OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    ">=": lambda value, threshold: value >= threshold,
+    "<=": lambda value, threshold: value <= threshold,
+}
+
+
+def judge(gate: Gate, evidence: Mapping[TargetName, Evidence], records: Mapping[str, Record]) -> Verdict:
+    """The verdict on every built target.
+
+    `records` are the reports on the pipeline by stage; "train" is that of the trained float model: "test" holds its
+    metrics, "size_bytes" its size. All records must be sound, all required targets must pass, and one target at
+    least. Budgets of a target that `targets` does not build judge nothing. Raises ParameterError for a target without
+    budgets.
+    """
+    unjudged = sorted(set(evidence) - set(gate.targets))
+    if unjudged:
+        raise ParameterError(
+            where(f"gate.targets.{unjudged[0]}"),
+            "found nothing",
+            "budgets for every target that is built",
+            "write its budgets, or remove it from `targets` in params.yaml",
+        )
+    checks = [
+        Check(name, PIPELINE, "unsound" if record.fault else "sound", "==", "sound", not record.fault, record.fault)
+        for name, record in records.items()
+    ]
+    passed = not any(record.fault for record in records.values())
+    verdicts: dict[str, TargetVerdict] = {}
+    for name, known in evidence.items():
+        budget = gate.targets[name]
+        own = _judge_target(name, gate, budget, known, records["train"])
+        failed = [check.name for check in own if not check.passed]
+        checks += own
+        verdicts[name] = TargetVerdict(not failed, budget.required, known.sha256, failed)
+    passed &= any(v.passed for v in verdicts.values()) and all(v.passed for v in verdicts.values() if v.required)
+    return Verdict(passed, checks, verdicts, _notes(gate, evidence, records["train"]))
+
+
+def _judge_target(target: str, gate: Gate, budget: Budget, evidence: Evidence, trained: Record) -> list[Check]:
+    report, fault = evidence.report, evidence.fault
+    checks = [
+        Check(
+            "report", target, evidence.measured_sha256, "==", evidence.sha256 or "the file's digest", not fault, fault
+        )
+    ]
+
+    def add(name: str, number: Number, operator: str, threshold: float | None) -> None:
+        if threshold is not None:
+            checks.append(_check(name, target, number, operator, threshold, fault))
+
+    for metric, least in gate.metrics.items():
+        add(metric, _number(report, metric), ">=", least)
+    for metric, least in gate.retention.items():
+        add(f"retention.{metric}", _retention(report, trained, metric), ">=", least)
+    add("agreement", _number(report, "agreement"), ">=", gate.agreement)
+    add("calibration_error", _number(report, "calibration_error"), "<=", gate.calibration_error)
+    size = _number(report, "size_bytes")
+    add("size_kb", _ratio(size, (1000.0, "")), "<=", budget.size_kb)
+    before = _of_trained(trained, "size_bytes")
+    add("compression", _ratio(before, size), ">=", budget.compression)
+    add("latency_p95_ms", _number(report, "latency_ms.p95"), "<=", budget.latency_p95_ms)
+    add("memory_mb", _number(report, "memory_mb"), "<=", budget.memory_mb)
+
+    if len(checks) == 1:
+        reason = "nothing is judged: every threshold of this target is null"
+        checks.append(Check("thresholds", target, 0.0, ">=", 1.0, False, reason))
+    return checks
+
+
+def _check(name: str, target: str, number: Number, operator: str, threshold: float, fault: str) -> Check:
+    value, missing = number
+    if fault or value is None:
+        return Check(name, target, value, operator, threshold, False, fault or missing)
+    passed = OPERATORS[operator](value, threshold)
+    reason = "" if passed else f"{value:.6g} is {'below' if operator == '>=' else 'above'} {threshold:.6g}"
+    return Check(name, target, value, operator, threshold, passed, reason)
+
+
+def _notes(gate: Gate, evidence: Mapping[TargetName, Evidence], trained: Record) -> list[str]:
+    """What a check that passes does not say."""
+    sound = {target: known.report for target, known in evidence.items() if not known.fault}
+    more = []
+    for metric in gate.retention:
+        kept = {target: _retention(report, trained, metric)[0] or 0.0 for target, report in sound.items()}
+        best = max(kept, key=kept.__getitem__, default=None)
+        if best and kept[best] > 1 + NOISE:
+            more.append(f"{metric}: {best} keeps {kept[best]:.2%}")
+    notes = []
+    if more:
+        notes.append(
+            f"a file is better than the network that it comes from ({', '.join(more)}): the training that compression "
+            "adds made up for more than compression costs, and retention does not tell the one from the other; give "
+            "train more epochs, so that what is compressed has learned what it can"
+        )
+    told = (report["intervals"]["caveat"] for report in sound.values() if report.get("intervals"))
+    return notes + list(dict.fromkeys(filter(None, told)))
+
+
+def _retention(report: Mapping[str, Any], trained: Record, metric: str) -> Number:
+    return _ratio(_number(report, metric), _of_trained(trained, f"test.{metric}"))
+
+
+def _of_trained(trained: Record, path: str) -> Number:
+    return (None, trained.fault) if trained.fault else _number(trained.report, path, TRAIN)
+
+
+def _number(report: Mapping[str, Any], path: str, where: str = "its report") -> Number:
+    """The finite number (or estimate's value) at a dotted path, or None and why there is none."""
+    found: Any = report
+    for part in path.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            return None, f"{path} is missing from {where}"
+        found = found[part]
+    if isinstance(found, Mapping):
+        found = found.get("value")
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        return None, f"{path} in {where} is {json.dumps(found)}, not a number"
+    if not math.isfinite(found):
+        return None, f"{path} in {where} is {found}"
+    return float(found), ""
+
+
+def _ratio(above: Number, below: Number) -> Number:
+    if above[0] is None or below[0] is None:
+        return None, above[1] or below[1]
+    if below[0] <= 0:
+        return None, f"a ratio to {below[0]:g} says nothing"
+    return above[0] / below[0], ""
+
+
+def table_of_metrics(
+    verdict: Verdict, evidence: Mapping[TargetName, Evidence], trained: Record
+) -> dict[str, dict[str, float | bool]]:
+    """One flat row per target for `dvc metrics show`; a number that is missing has no entry."""
+    rows: dict[str, dict[str, float | bool]] = {}
+    for target, known in evidence.items():
+        numbers = {
+            "accuracy": _number(known.report, "accuracy"),
+            "f1_macro": _number(known.report, "f1_macro"),
+            "agreement": _number(known.report, "agreement"),
+            "retention": _retention(known.report, trained, "accuracy"),
+            "calibration_error": _number(known.report, "calibration_error"),
+            "size_kb": _ratio(_number(known.report, "size_bytes"), (1000.0, "")),
+            "latency_p50_ms": _number(known.report, "latency_ms.p50"),
+            "latency_p95_ms": _number(known.report, "latency_ms.p95"),
+            "memory_mb": _number(known.report, "memory_mb"),
+        }
+        rows[target] = {name: value for name, (value, _) in numbers.items() if value is not None}
+        rows[target]["passed"] = verdict.targets[target].passed
+    return rows
+
+
+def refusal(failures: Iterable[Check]) -> GateError:
+    """The error that a failed gate ends with."""
+    lines = [f"  {check.target} {check.name}: {check.reason}" for check in failures]
+    return GateError(
+        str(GATE),
+        "the gate did not pass; no bundle is made\n" + "\n".join(lines),
+        remedy="look at reports/index.html; better the model, or change the thresholds under `gate` with a reason",
+    )
+
+
+def main() -> None:
+    command.parser("gate", __doc__).parse_args()
+    from stages.report.page import render, write_page
+    from stages.report.terminal import print_gate
+
+    params = load()
+    if left := remove_leftovers(params.targets):
+        print(f"removed, since params.yaml does not name the target: {', '.join(left)}")
+    classes = list(params.data.classes.values())
+    evidence = {target: read_evidence(target, classes) for target in params.targets}
+    records = read_records(params.data, evidence)
+    verdict = replace(
+        judge(params.gate, evidence, records),
+        inputs=digests(params.targets),
+        parameters=parameters_digest(*read_parameters()),
+    )
+    judged = as_json(params.name, verdict)
+    write_json(GATE, judged)
+    write_json(REPORTS / "metrics.json", table_of_metrics(verdict, evidence, records["train"]))
+    write_page(render(params.name, params.data, judged, REPORTS), REPORTS / "index.html")
+    print_gate(judged)
+    if not verdict.passed:
+        raise refusal(verdict.failures())

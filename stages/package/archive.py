@@ -1,0 +1,51 @@
+"""One bundle as one file: the same content gives the same bytes, on every run. edge_agent.storage.archive unpacks it.
+
+A tar archive (POSIX.1-1988 ustar) of regular files in the order of their names, with mode 0644, no owner and
+time zero, in one Zstandard frame (RFC 8878) of a fixed level written by one thread, with its checksum.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from pathlib import Path
+
+import zstandard
+
+from stages.core.errors import StageError
+
+LEVEL = 19
+MODE = 0o644
+
+
+class BundleError(StageError):
+    """A bundle cannot be written."""
+
+
+def pack(folder: Path, archive: Path) -> None:
+    """Write every file below `folder` into `archive`; an archive that was there is replaced at the end, whole.
+
+    Raises BundleError for anything but regular files and folders, OSError.
+    """
+    files = sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if not path.is_dir())
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    partial = archive.with_name(f".{archive.name}.partial")
+    compressor = zstandard.ZstdCompressor(level=LEVEL, threads=0, write_checksum=True)
+    try:
+        with partial.open("wb") as raw:
+            with (
+                compressor.stream_writer(raw, closefd=False) as stream,
+                tarfile.open(fileobj=stream, mode="w|", format=tarfile.USTAR_FORMAT) as tar,
+            ):
+                for name, path in files:
+                    if path.is_symlink() or not path.is_file():
+                        raise BundleError(str(path), "a link or special file", "regular files only")
+                    entry = tarfile.TarInfo(name)
+                    entry.size, entry.mode = path.stat().st_size, MODE
+                    with path.open("rb") as content:
+                        tar.addfile(entry, content)
+            raw.flush()
+            os.fsync(raw.fileno())
+        partial.replace(archive)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,129 @@
+"""The model card: what a person wants to know before the model is used (Mitchell et al. 2019).
+
+It says nothing that changes without the model: no time of making, no latency of the machine that built it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stages.report.schemas import Intervals
+
+
+@dataclass(frozen=True)
+class Groups:
+    """What rows that belong together share (a person, a device, an experiment): how many the test split has, and
+    how many of these the training split has too.
+    """
+
+    name: str
+    tested: int
+    known: int
+
+
+ROWS = {
+    "accuracy": "Accuracy",
+    "f1_macro": "F1, macro",
+    "precision_macro": "Precision, macro",
+    "recall_macro": "Recall, macro",
+    "calibration_error": "Calibration error",
+    "agreement": "Agreement with the compressed torch model",
+}
+
+
+def model_card(
+    manifest: Mapping[str, Any],
+    limitations: str,
+    splits: Mapping[str, int],
+    per_class: Mapping[str, Mapping[str, Mapping[str, float]]],
+    left_out: Mapping[str, list[str]],
+    groups: Groups,
+    intervals: Intervals,
+) -> str:
+    """Markdown. `per_class`: target -> class -> precision, recall, f1, support; `left_out`: target -> failed checks.
+    `intervals`: what they were drawn from; the targets have the same test samples.
+    """
+    shape, classes = manifest["input"], manifest["output"]["classes"]
+    axes = " x ".join(f"{size} {axis}" for axis, size in zip(shape["axes"], shape["shape"], strict=True))
+    channels = ", ".join(f"{channel['name']} ({channel['unit']})" for channel in shape["channels"])
+    rate = f", {shape['rate_hz']:g} samples per second" if shape["rate_hz"] else ""
+    lines = [
+        f"# {manifest['name']}",
+        "",
+        manifest["description"],
+        "",
+        f"- **Input**: {shape['kind']}, {axes}, float32 in raw units{rate}; scaling is inside the model. "
+        f"Channels: {channels}.",
+        f"- **Output**: a probability for each of {len(classes)} classes: {', '.join(classes)}.",
+        f"- **Licence**: {manifest['licence']}.",
+        "",
+        "## Limits",
+        "",
+        limitations,
+        "",
+        f"{_reach(groups)} The numbers below hold for data like this data and promise nothing for other; the drift "
+        "reference in this bundle is there to notice when the data changes.",
+        "",
+        "## Data",
+        "",
+        f"Snapshot {manifest['data']['snapshot']}: {', '.join(sorted(manifest['data']['sources']))}. "
+        f"Samples: {', '.join(f'{count} {split}' for split, count in splits.items())}.",
+        "",
+        "## Quality, measured on the exported files",
+        "",
+        *_quality(manifest, groups, intervals),
+        *(_classes(per_class)),
+    ]
+    if left_out:
+        lines += ["", "## Left out", "", "Built, but not in this bundle, since they failed a gate:", ""]
+        lines += [f"- {target}: {', '.join(checks)}" for target, checks in left_out.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _reach(groups: Groups) -> str:
+    if not groups.known:
+        return f"No {groups.name} of the test split was in training: the quality is that on ones not seen before."
+    return (
+        f"{groups.known} of the {groups.tested} {groups.name} values in the test split were in training too: "
+        "the quality on new ones may be lower."
+    )
+
+
+def _quality(manifest: Mapping[str, Any], groups: Groups, intervals: Intervals) -> list[str]:
+    targets = manifest["targets"]
+    metrics = next(iter(targets.values()))["metrics"]
+    head = ["|  | " + " | ".join(targets) + " |", "|---|" + "---:|" * len(targets)]
+    size = "| Size | " + " | ".join(f"{own['size_bytes'] / 1000:.1f} kB" for own in targets.values()) + " |"
+    rows = []
+    for name, title in ROWS.items():
+        estimates = [own["metrics"]["estimates"].get(name) for own in targets.values()]
+        if any(estimates):
+            rows.append(f"| {title} | " + " | ".join(_estimate(estimate) for estimate in estimates) + " |")
+    of = f"{metrics['samples']} test samples"
+    drawn = f"the {metrics['confidence']:.0%} confidence interval"
+    if intervals.unit == "group":
+        of += f" with {groups.tested} {groups.name} values"
+        drawn += f", which takes the samples of one {groups.name} as alike"
+    caveat = f" Keep in mind: {intervals.caveat}." if intervals.caveat else ""
+    note = f"{of}; in brackets {drawn}.{caveat} How fast a file runs depends on the device: measure it there."
+    return [note, "", *head, *rows, size]
+
+
+def _estimate(estimate: Mapping[str, float] | None) -> str:
+    return f"{estimate['value']:.4f} [{estimate['low']:.4f}, {estimate['high']:.4f}]" if estimate else "not measured"
+
+
+def _classes(per_class: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
+    if not per_class:
+        return []
+    names = next(iter(per_class.values()))
+    head = ["", "### F1 by class", "", "| Class | test samples | " + " | ".join(per_class) + " |"]
+    rows = [
+        f"| {name} | {names[name]['support']:.0f} | "
+        + " | ".join(f"{classes[name]['f1']:.4f}" for classes in per_class.values())
+        + " |"
+        for name in names
+    ]
+    return [*head, "|---|---:|" + "---:|" * len(per_class), *rows]

@@ -1,0 +1,55 @@
+"""Scaling per channel, from the training split alone. It is recorded here and applied inside the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+
+from stages.core.dataset import Channel, Scaling
+from stages.core.errors import ContractError
+
+BLOCK = 1 << 22  # elements at a time
+
+
+def scaling(x: np.ndarray, channels: list[Channel], method: Literal["none", "normalise", "standardise"]) -> Scaling:
+    """(x - center) / scale per channel: normalise maps min..max to 0..1, standardise to mean 0 and std 1.
+
+    x: training samples [N, C, ...], or the rows [R, C] of a series; raw units. Two passes in float64, block by
+    block. Raises ContractError for a channel that is constant in the training split.
+    """
+    low, high = np.full(len(channels), np.inf), np.full(len(channels), -np.inf)
+    total, count = np.zeros(len(channels)), 0
+    for block in _blocks(x):
+        low, high = np.minimum(low, block.min(axis=(0, 2))), np.maximum(high, block.max(axis=(0, 2)))
+        total += block.sum(axis=(0, 2))
+        count += block.shape[0] * block.shape[2]
+    for index in np.flatnonzero(low == high):
+        raise ContractError(
+            f"channel {channels[index].name}",
+            f"it is {low[index]:g} in all of the training split",
+            "a channel that changes: a constant one carries nothing and cannot be standardised",
+            "collect more groups, or take the channel out (data.channels and validate.columns)",
+        )
+    if method == "none":
+        return Scaling(method=method, center=[0.0] * len(channels), scale=[1.0] * len(channels))
+    if method == "normalise":
+        return Scaling(method=method, center=_rounded(low), scale=_rounded(high - low))
+    mean, squares = total / count, np.zeros(len(channels))
+    for block in _blocks(x):
+        squares += ((block - mean[None, :, None]) ** 2).sum(axis=(0, 2))
+    return Scaling(method=method, center=_rounded(mean), scale=_rounded(np.sqrt(squares / count)))
+
+
+def _blocks(x: np.ndarray) -> Iterator[np.ndarray]:
+    """float64 [n, C, values per channel], a bounded number of elements at a time."""
+    rows = max(1, BLOCK // int(np.prod(x.shape[1:])))
+    for start in range(0, len(x), rows):
+        block = np.asarray(x[start : start + rows], dtype=np.float64)
+        yield block.reshape(block.shape[0], block.shape[1], -1)
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    """Nine significant digits: all that float32 can tell apart."""
+    return [float(f"{value:.9g}") for value in values]

@@ -1,0 +1,206 @@
+"""Handle missing values, split by group, cut windows, take statistics and the drift reference.
+
+Reads  data/validated/
+Writes data/prepared/, data/drift_reference.json, reports/balance.json
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stages.core import command
+from stages.core.dataset import SPLITS, Channel, SampleSpec, Scaling, Split
+from stages.core.errors import ContractError, ParameterError
+from stages.core.files import new_directory, write_json
+from stages.params import Params, load, where
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from stages.tables.engine import Engine
+
+VALIDATED = Path("data/validated")
+PREPARED = Path("data/prepared")
+DRIFT_REFERENCE = Path("data/drift_reference.json")
+BALANCE = Path("reports/balance.json")
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What was done about missing values: holes per column, rows dropped."""
+
+    method: str
+    holes: dict[str, int]
+    dropped: int
+
+
+def check_parameters(params: Params) -> None:
+    """Raise ParameterError where `prepare` does not fit `data`."""
+    data, prepare = params.data, params.prepare
+
+    def refuse(field: str, found: str, expected: str) -> None:
+        raise ParameterError(where(f"prepare.{field}"), found, expected, "change the value")
+
+    if (prepare.window is None) == (data.kind == "series"):
+        refuse("window", f"found {prepare.window}", "a window for kind series, null for image and audio")
+    if prepare.features is not None and data.audio is None:
+        refuse("features", f"found {prepare.features.type} for kind {data.kind}", "features for kind audio only")
+    if prepare.features is not None and data.audio is not None and prepare.features.frame > data.audio.samples:
+        refuse("features.frame", f"found {prepare.features.frame}", f"at most data.audio.samples, {data.audio.samples}")
+    if data.kind != "series" and prepare.missing != "drop":
+        refuse("missing", f"found {prepare.missing!r} for kind {data.kind}", "drop: a sample is whole, or it is none")
+    if data.kind == "audio" and len(data.channels) != 1:
+        refuse("features", f"found {len(data.channels)} channels", "one channel for kind audio")
+    if data.kind == "series" and prepare.split.validation_by == "row":
+        refuse("split.validation_by", "found 'row' for kind series", "group: neighbouring rows are too alike")
+
+
+def handle_missing(table: ir.Table, params: Params) -> tuple[ir.Table, Missing]:
+    """Drop the rows with holes, or count the holes that are filled later (for that the splits must be known)."""
+    from stages.prepare import missing
+
+    names, method = params.data.columns, params.prepare.missing
+    holes = missing.count_missing(table, names)
+    if method != "drop" or not holes:
+        return table, Missing(method, holes, 0)
+    kept = missing.drop(table, names)
+    return kept, Missing(method, holes, _rows(table) - _rows(kept))
+
+
+def count_rows(table: ir.Table, dropped: int) -> int:
+    """Rows that are left. Raises ContractError where there are none."""
+    rows = _rows(table)
+    if rows == 0:
+        raise ContractError(
+            str(VALIDATED),
+            "no row is left" + (f", {dropped} were dropped for missing values" if dropped else ""),
+            "rows",
+            "choose another method (prepare.missing)" if dropped else "run python -m stages.validate on a snapshot",
+        )
+    return rows
+
+
+def fill_missing(engine: Engine, table: ir.Table, found: Missing, train: ir.Table, params: Params) -> ir.Table:
+    """Fill the holes that `handle_missing` counted. Raises ContractError where there is nothing to fill them from."""
+    from stages.prepare import missing
+
+    names = list(found.holes)
+    if found.method == "drop" or not names:
+        return table
+    if found.method == "interpolate":
+        assert params.data.time is not None
+        table = missing.interpolate(table, names, [params.data.group, "source"], params.data.time, engine.microseconds)
+    else:
+        table = missing.fill_constant(table, train, names, found.method)
+    for name, n in missing.count_missing(table, names).items():
+        where = "a whole group" if found.method == "interpolate" else "the training split"
+        raise ContractError(
+            f"column {name}",
+            f"{n} missing values cannot be filled by {found.method}: {where} has no value",
+            "values to fill from",
+            "use another method (prepare.missing), or collect these groups again",
+        )
+    return table
+
+
+def _rows(table: ir.Table) -> int:
+    return int(table.count().to_pyarrow().as_py())
+
+
+def balance(prepared: Path, classes: list[str]) -> dict[str, Any]:
+    """Per split: samples, groups, samples of each class."""
+    report = {}
+    for name in SPLITS:
+        split = Split.open(prepared, name)
+        counts = np.bincount(split.y, minlength=len(classes)).tolist()
+        groups = len(np.unique(split.group))
+        report[name] = {"samples": len(split), "groups": groups, "classes": dict(zip(classes, counts, strict=True))}
+    return report
+
+
+def specification(params: Params) -> SampleSpec:
+    """What one sample is; the scaling is still none, the rate of a series unknown."""
+    data, prepare = params.data, params.prepare
+    channels = [Channel(name=name, unit=channel.unit) for name, channel in data.channels.items()]
+    if data.image is not None:
+        shape, rate = [len(channels), data.image.height, data.image.width], None
+    elif data.audio is not None:
+        shape, rate = [1, data.audio.samples], float(data.audio.sample_rate_hz)
+    else:
+        assert prepare.window is not None
+        shape, rate = [len(channels), prepare.window.length], None
+    none = Scaling(method="none", center=[0.0] * len(channels), scale=[1.0] * len(channels))
+    return SampleSpec(
+        kind=data.kind,
+        shape=shape,
+        channels=channels,
+        classes=list(data.classes.values()),
+        rate_hz=rate,
+        scaling=none,
+        features=prepare.features,
+    )
+
+
+def prepare(engine: Engine, paths: list[Path], prepared: Path, params: Params) -> dict[str, Any]:
+    """Fill `prepared`; what reports/balance.json holds. Raises ContractError."""
+    from stages.prepare.arrays import split_rows, write_samples, write_series
+    from stages.prepare.scaling import scaling
+    from stages.prepare.splits import refuse_poor_splits
+
+    table, found = handle_missing(engine.read(paths), params)
+    splits = split_rows(engine, table, count_rows(table, found.dropped), params)
+    if found.holes and found.method in ("mean", "median"):
+        table = fill_missing(engine, table, found, splits.rows_of("train", engine, table), params)
+    else:
+        table = fill_missing(engine, table, found, table, params)
+    spec = specification(params)
+    if params.data.kind == "series":
+        spec = spec.model_copy(update={"rate_hz": write_series(engine, table, splits, prepared, params)})
+    else:
+        write_samples(engine, table, splits, prepared, spec, params)
+    spec.write(prepared)
+    classes = balance(prepared, spec.classes)
+    refuse_poor_splits(
+        {name: split["classes"] for name, split in classes.items()},
+        {name: split["groups"] for name, split in classes.items()},
+        spec.classes,
+    )
+    x = Split.open(prepared, "train").x
+    spec = spec.model_copy(update={"scaling": scaling(x, spec.channels, params.prepare.scaling)})
+    spec.write(prepared)
+    return {
+        "splits": classes,
+        "missing": {"method": found.method, "values": found.holes, "rows_dropped": found.dropped},
+    }
+
+
+def main() -> None:
+    command.parser("prepare", __doc__).parse_args()
+    params = load()
+    check_parameters(params)
+
+    from stages.prepare.drift_reference import reference
+    from stages.tables.engine import Engine
+    from stages.tables.parquet import parquet_files
+
+    paths = [path for folder in sorted(VALIDATED.glob("*/")) for path in parquet_files(folder)]
+    if not paths:
+        raise ContractError(str(VALIDATED), "there is no data set", "validated rows", "run python -m stages.validate")
+    with Engine(params.compute) as engine, new_directory(PREPARED) as prepared:
+        report = prepare(engine, paths, prepared, params)
+        train = Split.open(prepared, "train")
+        drift = params.prepare.drift
+        write_json(DRIFT_REFERENCE, reference(train, SampleSpec.read(prepared), drift.bins, drift.samples))
+        write_json(BALANCE, report)
+    print("\n".join(_summary(name, split) for name, split in report["splits"].items()))
+    if report["missing"]["values"]:
+        print(f"missing values: {report['missing']}")
+
+
+def _summary(name: str, split: dict[str, Any]) -> str:
+    classes = ", ".join(f"{label} {n}" for label, n in split["classes"].items())
+    return f"{name:10}  {split['samples']:7} samples of {split['groups']} groups  {classes}"

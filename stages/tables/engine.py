@@ -1,0 +1,309 @@
+"""The engine for tables: Ibis expressions on DuckDB embedded (default) or on Spark; equal results on both.
+
+Both keep to the memory they are given and spill to disk; rows leave an engine as a stream of Arrow batches
+in the order the expression asks for, cut at the same rows whichever engine made them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages.core.errors import ParameterError, StageError
+from stages.params import where
+from stages.params.common import megabytes
+from stages.tables.parquet import batch_rows, damaged
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+    import pandas as pd
+
+    from stages.params.common import Compute
+
+SCRATCH = Path(".work")
+DIGITS = 9
+SPARK_LOGGING = """\
+rootLogger.level = error
+rootLogger.appenderRef.stderr.ref = stderr
+appender.stderr.type = Console
+appender.stderr.name = stderr
+appender.stderr.target = SYSTEM_ERR
+appender.stderr.layout.type = PatternLayout
+appender.stderr.layout.pattern = Spark %p %c{1}: %m%n
+"""
+
+
+def settled(value: Any) -> float | None:
+    """A figure as a plain float of DIGITS significant digits; None where there is none.
+
+    An engine adds floats in an order of its own: the last digits of a sum are not the data's.
+    """
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{value:.{DIGITS}g}")
+
+
+class Engine:
+    """Tables in, expressions over them out. Use it as a context: `with Engine(params.compute) as engine`."""
+
+    def __init__(self, compute: Compute) -> None:
+        _sweep()
+        self.name = compute.backend
+        self._spill = Path(tempfile.mkdtemp(prefix=f"tables-{os.getpid()}-", dir=SCRATCH)).resolve()
+        self._count = 0
+        self._files: list[Path] = []
+        try:
+            connect = _duckdb if self.name == "duckdb" else _spark
+            self._connection: Any = connect(compute, self._spill)
+        except BaseException:
+            shutil.rmtree(self._spill, ignore_errors=True)
+            raise
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        self.close()
+        if kind is not None and kind.__name__ == "OutOfMemoryException":
+            raise ParameterError(
+                where("compute.memory_limit"),
+                f"too little for this table: {str(error).splitlines()[0]}",
+                "memory for at least one batch of each thread",
+                "raise the limit",
+            ) from None
+        if error is not None and _of_engine(error):
+            self._explain(error)
+
+    def _explain(self, error: BaseException) -> None:
+        """Raise StageError where a damaged file or a full disk is behind what an engine said; else it is our defect."""
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        for path in self._files:
+            try:
+                for _ in pq.ParquetFile(path).iter_batches():
+                    pass
+            except (pa.ArrowException, OSError) as damage:
+                raise damaged(path, str(damage)) from None
+        if "No space left" in str(error):
+            raise StageError(str(SCRATCH), said, "room for what does not fit memory", "free the space") from None
+        if "parquet" in str(error).lower():
+            raise damaged(self._files[0].parent, said) from None
+
+    def close(self) -> None:
+        """Let the engine go, and what it spilled."""
+        if self.name == "duckdb":
+            self._connection.disconnect()
+        else:
+            self._connection._session.stop()
+        _forget_default()
+        shutil.rmtree(self._spill, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            SCRATCH.rmdir()  # another engine may still use it
+
+    def read(self, paths: list[Path]) -> ir.Table:
+        """A table over parquet files with one schema."""
+        self._files += paths
+        files = [str(path.resolve()) for path in paths]
+        if self.name == "duckdb":
+            return self._connection.read_parquet(files)
+        name = self._next()
+        self._connection._session.read.parquet(*files).createOrReplaceTempView(name)
+        return self._connection.table(name)
+
+    def frame(self, frame: pd.DataFrame) -> ir.Table:
+        """A small table from memory."""
+        name = self._next()
+        if self.name == "duckdb":
+            # NOTE: create_table of ibis 12 writes SQL that DuckDB 2.0 does not read.
+            self._connection.con.register(name, pa.Table.from_pandas(frame, preserve_index=False))
+            return self._connection.table(name)
+        self._connection._session.createDataFrame(frame).createOrReplaceTempView(name)
+        return self._connection.table(name)
+
+    def keep(self, table: ir.Table) -> ir.Table:
+        """The rows of an expression, worked out once: in the engine's memory, or where it spills."""
+        name = self._next()
+        if self.name == "duckdb":
+            self._connection.con.execute(f"CREATE TABLE {name} AS {self._connection.compile(table)}")
+            return self._connection.table(name)
+        folder = self._spill / name
+        self._connection._session.sql(self._connection.compile(table)).write.parquet(str(folder))
+        self._connection._session.read.parquet(str(folder)).createOrReplaceTempView(name)
+        return self._connection.table(name)
+
+    def code(self, column: ir.Column) -> ir.IntegerColumn:
+        """64 bits that are equal for equal cells; a list's too, for which ibis has no hash of this width on Spark."""
+        import ibis
+        import ibis.expr.datatypes as dt
+
+        def code(cell):  # type: ignore[no-untyped-def]
+            """The engine's own function."""
+
+        name, kind = ("hash", dt.uint64) if self.name == "duckdb" else ("xxhash64", dt.int64)
+        return ibis.udf.scalar.builtin(code, name=name, signature=((column.type(),), kind))(column)
+
+    def microseconds(self, time: ir.TimestampColumn) -> ir.IntegerColumn:
+        """Microseconds since 1970. NOTE: ibis' epoch_seconds has a fraction on DuckDB and none on Spark, which in
+        turn cannot extract microseconds; each has a function of its own that is exact."""
+        import ibis
+        import ibis.expr.datatypes as dt
+
+        def epoch(moment):  # type: ignore[no-untyped-def]
+            """The engine's own function."""
+
+        name = "epoch_us" if self.name == "duckdb" else "unix_micros"
+        return ibis.udf.scalar.builtin(epoch, name=name, signature=((dt.timestamp,), dt.int64))(time)
+
+    def stream(self, table: ir.Table, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """The rows of `table`, in its order, in equal batches (the last one shorter), cast to `schema`."""
+        return _recut(self._batches(table, batch_rows(schema)), schema)
+
+    def _batches(self, table: ir.Table, rows: int) -> Iterator[pa.RecordBatch]:
+        if self.name == "duckdb":
+            # NOTE: ibis 12 asks DuckDB 2.0 for a method that is gone (fetch_record_batch), so the SQL goes
+            # there directly.
+            yield from self._connection.con.sql(self._connection.compile(table)).to_arrow_reader(rows)
+            return
+        # The driver never holds the result: the executors write it in order, part by part.
+        folder = self._spill / self._next()
+        self._connection._session.sql(self._connection.compile(table)).write.parquet(str(folder))
+        for part in sorted(folder.glob("part-*.parquet")):
+            yield from pq.ParquetFile(part).iter_batches(rows)
+        shutil.rmtree(folder)
+
+    def _next(self) -> str:
+        self._count += 1
+        return f"table_{self._count}"
+
+
+def _sweep() -> None:
+    """Remove what engines of killed processes have spilled."""
+    SCRATCH.mkdir(exist_ok=True)
+    for folder in SCRATCH.glob("tables-*-*"):
+        try:
+            os.kill(int(folder.name.split("-")[1]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except (PermissionError, ValueError):
+            continue  # alive, and not ours
+
+
+def _forget_default() -> None:
+    """Close the engine that ibis opens by itself for a table from memory, as pandera makes of a failed check.
+
+    NOTE: alive when Python ends, it makes nanobind, with which DuckDB is bound, tell of leaks in a hundred lines.
+    """
+    import ibis
+
+    if ibis.options.default_backend is not None:
+        ibis.options.default_backend.disconnect()
+        ibis.options.default_backend = None
+
+
+def _duckdb(compute: Compute, spill: Path) -> Any:
+    import duckdb
+    import ibis
+
+    connection = ibis.duckdb.connect()
+    try:
+        connection.raw_sql(f"SET memory_limit = '{megabytes(compute.memory_limit)}MB'")
+    except (duckdb.Error, ValueError) as error:
+        raise ParameterError(
+            where("compute.memory_limit"),
+            f"found {compute.memory_limit!r}: {error}",
+            'a size such as "2GB"',
+            "change it",
+        ) from None
+    connection.raw_sql(f"SET temp_directory = '{spill}'")
+    connection.raw_sql("SET TimeZone = 'UTC'")
+    connection.raw_sql("SET enable_progress_bar = false")
+    connection.raw_sql("SET preserve_insertion_order = false")  # what needs an order asks for it; this saves memory
+    return connection
+
+
+def _spark(compute: Compute, spill: Path) -> Any:
+    warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas", category=FutureWarning)
+    try:
+        import ibis
+        from py4j.protocol import Py4JJavaError
+        from pyspark.errors import PySparkRuntimeError
+        from pyspark.sql import SparkSession
+    except ImportError:
+        raise ParameterError(
+            where("compute.backend"),
+            "found 'pyspark', and it is not installed",
+            "an installed engine",
+            "pip install 'edge-ai-workflow[spark]', or set backend: duckdb",
+        ) from None
+    logging.getLogger("py4j").setLevel(logging.ERROR)
+    properties = spill / "log4j2.properties"
+    properties.write_text(SPARK_LOGGING, encoding="utf-8")
+    builder = SparkSession.builder.master(compute.spark_master).appName("edge-ai-workflow")
+    settings = {
+        "spark.driver.memory": f"{megabytes(compute.memory_limit)}m",
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={properties}",
+        "spark.local.dir": str(spill),
+        "spark.sql.warehouse.dir": str(spill / "warehouse"),
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.parquet.compression.codec": "zstd",
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+    }
+    if compute.spark_master.startswith("local"):
+        settings["spark.sql.shuffle.partitions"] = "4"  # a cluster keeps Spark's own number
+    for name, value in settings.items():
+        builder = builder.config(name, value)
+    try:
+        session = builder.getOrCreate()
+        session.sparkContext.setLogLevel("ERROR")
+    except Py4JJavaError as error:
+        raise ParameterError(
+            where("compute.spark_master"),
+            f"found {compute.spark_master!r}, and Spark does not start there: {error.java_exception.getMessage()}",
+            "a master that answers, or local[2] for this machine",
+            "mend the address, start the cluster, or set backend: duckdb",
+        ) from None
+    except PySparkRuntimeError as error:
+        raise ParameterError(
+            where("compute.backend"),
+            f"found 'pyspark', and Spark does not start: {str(error).splitlines()[0]}",
+            f"a Java runtime, version 17 or newer, that takes memory_limit {compute.memory_limit} "
+            f"and spark_master {compute.spark_master}",
+            "apt-get install default-jre-headless, change what it does not take, or set backend: duckdb",
+        ) from None
+    return ibis.pyspark.connect(session)
+
+
+def _recut(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The same rows in equal batches: an engine's own batch borders are no property of the data."""
+    size = batch_rows(schema)
+    waiting: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        waiting.append(batch.select(schema.names).cast(schema))
+        rows += batch.num_rows
+        while rows >= size:
+            whole = pa.Table.from_batches(waiting, schema)
+            yield whole.slice(0, size).combine_chunks().to_batches()[0]
+            rest = whole.slice(size)
+            waiting, rows = rest.to_batches(), rest.num_rows
+    if rows:
+        yield pa.Table.from_batches(waiting, schema).combine_chunks().to_batches()[0]
+
+
+def _of_engine(error: BaseException) -> bool:
+    """Whether DuckDB, Spark or Arrow gave up. Arrow's complaints of damaged bytes are OSErrors without a number."""
+    if isinstance(error, OSError):
+        return error.errno is None
+    return type(error).__module__.split(".")[0] in ("_duckdb", "duckdb", "py4j", "pyspark", "pyarrow")

@@ -1,0 +1,135 @@
+"""The data set as a whole against a great-expectations suite, with Data Docs.
+
+great-expectations never sees the rows. Ibis aggregates every source to one row of a small profile, and the suite
+(`tasks/<task>/expectations.json`) says what that profile must look like: how many rows and groups, which share
+each class has, where means and extremes lie.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.core.errors import ContractError, StageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+REMEDY = 'write {"name": ..., "expectations": [{"type": ..., "kwargs": {...}}]}; docs/data-contract.md has an example'
+UUID = r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
+
+
+def read_suite(path: Path) -> dict[str, Any]:
+    """The suite in `path`. Raises ContractError where it is missing, not JSON or empty."""
+    try:
+        suite = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ContractError(str(path), "there is no such file", "a great-expectations suite", REMEDY) from None
+    except ValueError as error:
+        raise ContractError(str(path), f"not readable as JSON: {error}", "a great-expectations suite", REMEDY) from None
+    if not isinstance(suite, dict) or set(suite) != {"name", "expectations"} or not suite["expectations"]:
+        raise ContractError(str(path), "no suite, or one that expects nothing", "a name and expectations", REMEDY)
+    return suite
+
+
+def run_suite(
+    profile: pd.DataFrame, suite: dict[str, Any], path: Path, snapshot: datetime, data_docs: Path
+) -> list[StageError]:
+    """Check the profile, write Data Docs into `data_docs`; one error for each expectation that does not hold."""
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    import great_expectations as gx
+    from great_expectations.core.run_identifier import RunIdentifier
+    from great_expectations.data_context.types.base import (
+        DataContextConfig,
+        InMemoryStoreBackendDefaults,
+        ProgressBarsConfig,
+    )
+
+    site = {
+        "class_name": "SiteBuilder",
+        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+        "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(data_docs.resolve())},
+    }
+    context = gx.get_context(
+        project_config=DataContextConfig(
+            store_backend_defaults=InMemoryStoreBackendDefaults(),
+            data_docs_sites={"data_docs": site},
+            progress_bars=ProgressBarsConfig(globally=False, metric_calculations=False),
+            analytics_enabled=False,
+        )
+    )
+    asset = context.data_sources.add_pandas("profile").add_dataframe_asset("sources")
+    expected = context.suites.add(gx.ExpectationSuite(name=suite["name"], expectations=_expectations(suite, path)))
+    definition = context.validation_definitions.add(
+        gx.ValidationDefinition(
+            name="profile", data=asset.add_batch_definition_whole_dataframe("sources"), suite=expected
+        )
+    )
+    checkpoint = context.checkpoints.add(gx.Checkpoint(name="contract", validation_definitions=[definition]))
+    # The run is named and dated by the snapshot: what is written says nothing of when it was written.
+    run_id = RunIdentifier(run_name="snapshot", run_time=snapshot.astimezone(UTC))
+    result = checkpoint.run(batch_parameters={"dataframe": profile}, run_id=run_id)
+    context.build_data_docs()
+    _settle(data_docs, snapshot)
+    return [
+        _fault(path, outcome, profile)
+        for run in result.run_results.values()
+        for outcome in run.results
+        if not outcome.success
+    ]
+
+
+def _expectations(suite: dict[str, Any], path: Path) -> list[Any]:
+    """NOTE: a suite that is given plain dictionaries logs those that it cannot understand, and goes on without."""
+    from great_expectations.exceptions import GreatExpectationsError
+    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+
+    built = []
+    for number, expectation in enumerate(suite["expectations"]):
+        try:
+            built.append(ExpectationConfiguration(**expectation).to_domain_obj())
+        except (GreatExpectationsError, ValueError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())
+            where = f"{path}: expectations[{number}]"
+            raise ContractError(where, reason, "an expectation that great-expectations knows", REMEDY) from None
+    return built
+
+
+def _fault(path: Path, outcome: Any, profile: pd.DataFrame) -> ContractError:
+    config = outcome.expectation_config
+    wanted = {name: value for name, value in sorted(config.kwargs.items()) if name not in ("batch_id", "column")}
+    column = config.kwargs.get("column", "the profile")
+    exceptions = outcome.exception_info or {}
+    if column in profile.columns:
+        found = ", ".join(f"{row['source']}: {row[column]}" for _, row in profile.iterrows())
+    else:
+        found = f"no such column of the profile; there are {', '.join(profile.columns)}"
+        exceptions = {}
+    for details in exceptions.values():
+        if isinstance(details, dict) and details.get("raised_exception"):
+            found += f" ({details['exception_message']})"
+    return ContractError(
+        f"{path}: {column}",
+        f"found {found}",
+        f"{config.type} {json.dumps(wanted, default=str)}",
+        "mend the source, or the suite if the world has changed",
+    )
+
+
+def _settle(data_docs: Path, snapshot: datetime) -> None:
+    """Make the pages the same bytes for the same data: they carry random ids, the time, and a picture that
+    is fetched from the maker's server (and so tells it when they are read)."""
+    stamp = snapshot.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    for page in sorted(data_docs.rglob("*.html")):
+        root = "../" * (len(page.relative_to(data_docs).parts) - 1)
+        text = page.read_text(encoding="utf-8")
+        logo = f"{root}static/images/logo-long.png"
+        text = re.sub(r"https://great-expectations-web-assets[^\"')]*", logo, text)
+        text = re.sub(r"\d{8}T\d{6}\.\d{6}Z", stamp, text)
+        for number, identity in enumerate(dict.fromkeys(re.findall(UUID, text))):
+            text = text.replace(identity, f"id-{number}")
+        page.write_text(text, encoding="utf-8")

@@ -1,0 +1,200 @@
+"""What every row must hold: rules of the data contract as Ibis expressions, the same on every engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import reduce
+from operator import and_, or_
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from stages.params.common import Data
+    from stages.params.validate import Column, Plausible, Redundant, Validate
+
+Metric = Literal["completeness", "consistency", "accuracy", "timeliness", "validity"]
+
+STATISTICS = ("mean", "minimum", "maximum", "length")  # of a `values` column, in plausibility rules
+COPIED = "copied_from_another_source"  # the column of stages.validate.cross_source_duplicates
+LARGEST_64 = 1.7976931348623157e308
+LARGEST_32 = 3.4028234663852886e38
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What every row must hold. `holds` is never null; `reason` is what a row that breaks it is told."""
+
+    metric: Metric
+    columns: tuple[str, ...]
+    reason: str
+    holds: Callable[[ir.Table], ir.BooleanColumn]
+    shows: str | None = None  # the column with what a row is refused for, where the row itself cannot hold it
+
+
+def text_of(name: str) -> str:
+    """The column of a canonical table with the text of each cell that is no value of the column `name`."""
+    return f"text of {name}"
+
+
+def rules(data: Data, contract: Validate, snapshot: datetime, texts: Iterable[str] = ()) -> list[Rule]:
+    """Every rule for a row, cheap ones first; all of them over a canonical table. `texts`: columns that were text."""
+    found: list[Rule] = []
+    for name, column in contract.columns.items():
+        if name in texts:
+            found.append(_readable(name, column))
+        found += _column_rules(name, column, data, name in texts)
+    key = [data.group, data.time] if data.time is not None else data.columns
+    found.append(_duplicates(key))
+    found += [_agreement(pair) for pair in contract.redundant]
+    found += [_plausibility(rule, contract) for rule in contract.plausibility]
+    if contract.freshness is not None:
+        found.append(_freshness(contract.freshness.column, contract.freshness.max_age_s, snapshot))
+    return found
+
+
+def _readable(name: str, column: Column) -> Rule:
+    what = {"float": "number", "integer": "whole number", "timestamp": "time"}[column.type]
+    return Rule("validity", (name,), f"{name}: no {what}", lambda t: t[text_of(name)].isnull(), text_of(name))
+
+
+def _column_rules(name: str, column: Column, data: Data, text: bool) -> list[Rule]:
+    found: list[Rule] = []
+
+    def add(metric: Metric, what: str, holds: Callable[[ir.Table], ir.BooleanColumn]) -> None:
+        found.append(Rule(metric, (name,), f"{name}: {what}", holds))
+
+    if column.type == "values":
+        if not column.nullable:
+            add("completeness", "missing or not whole", lambda t: complete(t, name))
+        add("validity", "infinite", lambda t: _or_null(t[name], _elements_within(t[name], -LARGEST_32, LARGEST_32)))
+        low, high = _bounds(column)
+        add("validity", f"outside {_span(column)}", lambda t: _or_null(t[name], _elements_within(t[name], low, high)))
+        if data.image is not None and name in data.columns:
+            length = len(data.channels) * data.image.height * data.image.width
+            add("validity", f"not {length} values", lambda t: _or_null(t[name], t[name].length() == length))
+        return found
+    if not column.nullable:
+        add("completeness", "missing", lambda t: t[name].notnull() | (t[text_of(name)].notnull() if text else False))
+    if column.type == "float":
+        add("validity", "infinite", lambda t: _or_null(t[name], t[name].abs() <= LARGEST_64))
+    if column.minimum is not None or column.maximum is not None:
+        add("validity", f"outside {_span(column)}", lambda t: _or_null(t[name], _within(t[name], column)))
+    allowed = sorted(data.classes) if name == data.label else column.allowed
+    if allowed is not None:
+        what = "unknown label" if name == data.label else "not an allowed value"
+        add("validity", what, lambda t: _or_null(t[name], t[name].isin(allowed)))
+    if column.unique:
+        found.append(
+            Rule("validity", (name,), f"{name}: not unique", lambda t: t[name].isnull() | _is_first(t, [name]))
+        )
+    return found
+
+
+def complete(table: ir.Table, name: str) -> ir.BooleanColumn:
+    """True where a cell is there: not null, and of a list every element, of which there is at least one."""
+    cell = table[name]
+    if not cell.type().is_array():
+        return cell.notnull()
+    holes = cell.filter(lambda element: element.isnull() | element.isnan()).length()
+    return (cell.notnull() & (cell.length() > 0) & (holes == 0)).fill_null(False)
+
+
+def _duplicates(key: list[str]) -> Rule:
+    reason = f"duplicate of another row ({', '.join(key)})"
+
+    def holds(table: ir.Table) -> ir.BooleanColumn:
+        return reduce(or_, [table[name].isnull() for name in key]) | _is_first(table, key)
+
+    return Rule("consistency", tuple(key), reason, holds)
+
+
+def _is_first(table: ir.Table, key: list[str]) -> ir.BooleanColumn:
+    """True for one row of those with equal `key`: the first by all columns, whatever the order they came in."""
+    import ibis
+
+    order = [ibis.asc(table[name], nulls_first=True) for name in table.columns if name not in key]
+    return ibis.row_number().over(group_by=key, order_by=order or key) == 0
+
+
+def _agreement(pair: Redundant) -> Rule:
+    first, second = pair.columns
+
+    def holds(table: ir.Table) -> ir.BooleanColumn:
+        a, b = table[first], table[second]
+        numbers = a.type().is_numeric() and b.type().is_numeric()
+        return _or_null(a - b if numbers else a, (a - b).abs() <= pair.tolerance if numbers else a == b)
+
+    return Rule("consistency", pair.columns, f"{first} and {second} disagree", holds)
+
+
+def _plausibility(rule: Plausible, contract: Validate) -> Rule:
+    columns = tuple(dict.fromkeys(column_of(term, contract) for term in rule.terms))
+
+    def holds(table: ir.Table) -> ir.BooleanColumn:
+        total = reduce(lambda a, b: a + b, [_term(table, t, contract) * f for t, f in rule.terms.items()])
+        bounds = []
+        if rule.minimum is not None:
+            bounds.append(total >= rule.minimum)
+        if rule.maximum is not None:
+            bounds.append(total <= rule.maximum)
+        return reduce(and_, bounds).fill_null(True)  # nothing to compare with is for completeness to say
+
+    return Rule("accuracy", columns, f"not plausible: {rule.name}", holds)
+
+
+def _term(table: ir.Table, term: str, contract: Validate) -> ir.FloatingColumn:
+    if term in contract.columns:
+        return table[term].cast("float64")
+    name, statistic = term.rsplit(".", 1)
+    values = table[name]
+    return {
+        "mean": lambda: values.sums().cast("float64") / values.length(),
+        "minimum": values.mins,
+        "maximum": values.maxs,
+        "length": values.length,
+    }[statistic]().cast("float64")
+
+
+def _freshness(name: str, max_age_s: float, snapshot: datetime) -> Rule:
+    import ibis
+
+    newest = snapshot.astimezone(UTC).replace(tzinfo=None)
+    oldest = newest - timedelta(seconds=max_age_s)
+    return Rule(
+        "timeliness",
+        (name,),
+        f"{name}: not between {oldest.isoformat()} and the snapshot's {newest.isoformat()}",
+        lambda t: _or_null(t[name], t[name].between(ibis.literal(oldest), ibis.literal(newest))),
+    )
+
+
+def _or_null(cell: ir.Column, condition: ir.BooleanColumn) -> ir.BooleanColumn:
+    return (cell.isnull() | condition).fill_null(True)
+
+
+def _bounds(column: Column) -> tuple[float, float]:
+    low = -LARGEST_64 if column.minimum is None else column.minimum
+    return low, LARGEST_64 if column.maximum is None else column.maximum
+
+
+def _within(cell: ir.NumericColumn, column: Column) -> ir.BooleanColumn:
+    low, high = _bounds(column)
+    return (cell >= low) & (cell <= high)
+
+
+def _elements_within(cell: ir.ArrayColumn, low: float, high: float) -> ir.BooleanColumn:
+    outside = cell.filter(lambda element: (element < low) | ((element > high) & ~element.isnan()))
+    return outside.length() == 0
+
+
+def _span(column: Column) -> str:
+    low, high = column.minimum, column.maximum
+    return f"{'-inf' if low is None else f'{low:g}'}..{'inf' if high is None else f'{high:g}'}"
+
+
+def column_of(term: str, contract: Validate) -> str:
+    """The column that a term of a plausibility rule reads."""
+    return term if term in contract.columns else term.rsplit(".", 1)[0]

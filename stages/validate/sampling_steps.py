@@ -1,0 +1,67 @@
+"""Steps in time between the rows of a group, in the order in which the files hold them.
+
+A table in an engine has no order, so this reads the files themselves, two columns wide and batch by batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from stages.tables.casting import cast_cells
+
+MICROSECONDS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How many steps there are, how many go forward, how many are as long as they should be."""
+
+    total: int
+    forward: int
+    regular: int
+
+
+def count_steps(paths: list[Path], group: str, time: str, interval_s: float, tolerance_s: float) -> Steps:
+    """Count the steps from each row to the next one of its group. Rows without a group or a time are passed over."""
+    last: dict[str, int] = {}
+    total = forward = regular = 0
+    for path in paths:
+        for batch in pq.ParquetFile(path).iter_batches(columns=[group, time]):
+            steps = _steps(batch.column(group), batch.column(time), last)
+            total += len(steps)
+            forward += int(np.count_nonzero(steps > 0))
+            off = np.abs(steps / MICROSECONDS - interval_s)
+            regular += int(np.count_nonzero(off <= tolerance_s + 1e-9))
+    return Steps(total, forward, regular)
+
+
+def _steps(groups: pa.Array, times: pa.Array, last: dict[str, int]) -> np.ndarray:
+    """Microseconds of every step that ends in this batch; `last` carries each group's latest time onwards."""
+    if pa.types.is_string(times.type) or pa.types.is_large_string(times.type):
+        times = cast_cells(times, pa.timestamp("us"))
+    there = pc.and_(pc.is_valid(groups), pc.is_valid(times))
+    coded = pc.cast(groups.filter(there), pa.string()).dictionary_encode()
+    codes = coded.indices.to_numpy(zero_copy_only=False)
+    micros = (
+        pc.cast(times.filter(there), pa.timestamp("us"), safe=False).cast(pa.int64()).to_numpy(zero_copy_only=False)
+    )
+    order = np.argsort(codes, kind="stable")
+    codes, micros = codes[order], micros[order]
+    first = np.ones(len(codes), dtype=bool)
+    first[1:] = codes[1:] != codes[:-1]
+    steps = np.diff(micros, prepend=0)
+    names = coded.dictionary.to_pylist()
+    known = np.ones(len(codes), dtype=bool)
+    for i in np.flatnonzero(first):
+        name = names[codes[i]]
+        known[i] = name in last
+        steps[i] = micros[i] - last.get(name, 0)
+    for i in np.flatnonzero(np.append(first[1:], True)) if len(codes) else []:
+        last[names[codes[i]]] = int(micros[i])
+    return steps[known]

@@ -1,1 +1,0 @@
-"""The parts of tests/bench_agent.py."""

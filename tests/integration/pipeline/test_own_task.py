@@ -1,0 +1,129 @@
+"""A stranger's own task, by parameters alone: what docs/your-own-task.md says, word for word."""
+
+from __future__ import annotations
+
+import re
+import wave
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+import yaml
+from PIL import Image
+
+from tests.support.stages.clone import REPOSITORY, call, fresh_clone, quick, report, stages_run
+
+pytestmark = pytest.mark.slow
+
+PAGE = (REPOSITORY / "docs" / "your-own-task.md").read_text()
+
+
+def machines(folder: Path, presses: int = 8, rows: int = 240) -> None:
+    """Presses: a worn one vibrates more. As CSV, as the page says."""
+    random = np.random.default_rng(3)
+    start = np.datetime64("2026-10-01T08:00:00", "s")
+    for number in range(presses):
+        worn = (np.arange(rows) // 60) % 2 == 1
+        vibration = random.normal(0.1, 0.02, rows) + 0.3 * worn
+        times = [f"{moment}Z" for moment in start + np.arange(rows)]
+        heat = random.normal(40, 1, rows)
+        table = pa.table({"when": times, "vibration": vibration, "heat": heat, "state": np.where(worn, "worn", "ok")})
+        pa.csv.write_csv(table, folder / f"press-{number:02d}.csv")
+
+
+def machines_as_parquet(folder: Path) -> None:
+    machines(folder)
+    for path in folder.glob("*.csv"):
+        pa.parquet.write_table(pa.csv.read_csv(path), path.with_suffix(".parquet"))
+        path.unlink()
+
+
+def pictures(folder: Path) -> None:
+    random = np.random.default_rng(4)
+    for name, colour in (("rust", (150, 70, 30)), ("clean", (120, 120, 130))):
+        (folder / name).mkdir()
+        for number in range(40):
+            noise = random.normal(0, 25, (24, 20, 3))
+            pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number}.{'png' if number % 2 else 'jpg'}")
+
+
+def sounds(folder: Path) -> None:
+    random = np.random.default_rng(5)
+    for name, hertz in (("knock", 90), ("hum", 400)):
+        (folder / name).mkdir()
+        for number in range(40):
+            time = np.arange(random.integers(3000, 5000)) / 8000
+            tone = 0.5 * np.sin(2 * np.pi * hertz * time) + random.normal(0, 0.05, len(time))
+            with wave.open(str(folder / name / f"{number}.wav"), "wb") as stream:
+                stream.setnchannels(1)
+                stream.setsampwidth(2)
+                stream.setframerate(8000)
+                stream.writeframes((tone * 20000).astype("<i2").tobytes())
+
+
+def strangers_clone(folder: Path, kind: str, base: str, make: Any) -> tuple[Path, str]:
+    """A clone in `folder` with the page's task, made from the shipped task `base`, and its data; the task's name."""
+    folder.mkdir(exist_ok=True)
+    root = fresh_clone(folder)
+    (block,) = re.findall(rf"```yaml {kind}\n(.*?)```", PAGE, flags=re.DOTALL)
+    (suite,) = re.findall(r"```json\n(.*?)```", PAGE, flags=re.DOTALL)
+    if make is machines_as_parquet:
+        block = block.replace('["*.csv"]', '["*.parquet"]')
+        block = block.replace(
+            '{type: csv, separator: ",", encoding: utf-8, columns: null}', "{type: parquet, columns: null}"
+        )
+    blocks = yaml.safe_load(block)
+    (root / "tasks" / "mine").mkdir()
+    (root / "tasks" / "mine" / "params.yaml").write_bytes((root / "tasks" / base / "params.yaml").read_bytes())
+    (root / "tasks" / "mine" / "expectations.json").write_text(suite)
+    (root / "incoming").mkdir()
+    make(root / "incoming")
+    quick(root, "mine", blocks, targets=("tflite-int8",))
+    return root, blocks["name"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "base", "make"),
+    [("series", "pump", machines), ("image", "digits", pictures), ("audio", "spoken-digits", sounds)],
+    ids=["csv", "images", "sounds"],
+)
+def test_a_strangers_task_needs_parameters_only(kind: str, base: str, make: Any, tmp_path: Path) -> None:
+    root, name = strangers_clone(tmp_path, kind, base, make)
+
+    done = call(root, "dvc", "repro")
+
+    assert stages_run(done.stdout)[-1] == "package"
+    assert (root / "models" / "bundle" / f"{name}.tar.zst").is_file()
+
+
+def test_a_dozen_machines_pass_the_page_s_gate_with_the_copied_training(tmp_path: Path) -> None:
+    """To the letter: only the blocks on the page are replaced, and nothing is made quick."""
+    root, name = strangers_clone(tmp_path, "series", "pump", partial(machines, presses=12, rows=300))
+    path = root / "tasks" / "mine" / "params.yaml"
+    blocks = [
+        yaml.safe_load(block) for block in re.findall(r"```yaml (?:series|gate)\n(.*?)```", PAGE, flags=re.DOTALL)
+    ]
+    copied = yaml.safe_load((root / "tasks" / "pump" / "params.yaml").read_text())
+    path.write_text(yaml.safe_dump(copied | blocks[0] | blocks[1], sort_keys=False))
+
+    call(root, "dvc", "repro")
+
+    assert report(root, "gate.json")["passed"]
+    assert (root / "models" / "bundle" / f"{name}.tar.zst").is_file()
+
+
+def test_machines_that_log_parquet_are_prepared_as_those_that_log_csv(tmp_path: Path) -> None:
+    """What follows knows data/prepared alone, and cannot differ."""
+    prepared = []
+    for make in (machines, machines_as_parquet):
+        root, _ = strangers_clone(tmp_path / make.__name__, "series", "pump", make)
+        call(root, "dvc", "repro", "prepare")
+        prepared.append({path.name: path.read_bytes() for path in (root / "data/prepared/train").iterdir()})
+
+    assert prepared[0] == prepared[1]

@@ -1,0 +1,228 @@
+"""The whole pipeline on the default task, as a person runs it: `dvc repro` in a fresh clone."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.stages.clone import (
+    ENVIRONMENT,
+    REPOSITORY,
+    bundle_digest,
+    call,
+    change,
+    commit,
+    fresh_clone,
+    report,
+    stages_run,
+)
+
+pytestmark = pytest.mark.slow
+
+DIGITS = Path("tasks/digits/params.yaml")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh clone in which the default task has been built once, and committed."""
+    root = fresh_clone(tmp_path_factory.mktemp("built"))
+    (root / "dvc.lock").unlink(missing_ok=True)
+    call(root, "dvc", "repro")
+    commit(root)
+    return root
+
+
+@pytest.fixture
+def copy(built: Path, tmp_path: Path) -> Path:
+    """The built clone, to be changed."""
+    return Path(shutil.copytree(built, tmp_path / "copy", symlinks=True))
+
+
+def test_default_task_passes_every_gate_with_the_promised_quality(built: Path) -> None:
+    gate, trained = report(built, "gate.json"), report(built, "train/summary.json")
+    int8 = {name: report(built, f"evaluate/{name}/metrics.json") for name in ("onnx-int8", "tflite-int8")}
+
+    assert gate["passed"], [check for check in gate["checks"] if not check["passed"]]
+    assert trained["test"]["accuracy"] >= 0.98
+    for metrics in int8.values():
+        assert metrics["accuracy"]["value"] / trained["test"]["accuracy"] >= 0.99
+    assert trained["size_bytes"] / int8["tflite-int8"]["size_bytes"] >= 10
+
+
+def test_nothing_changed_runs_nothing(built: Path) -> None:
+    done = call(built, "dvc", "repro")
+
+    assert stages_run(done.stdout) == []
+    assert call(built, "dvc", "status", "--quiet", check=False).returncode == 0
+
+
+def test_the_first_build_leaves_nothing_for_git_but_the_lock_file(built: Path) -> None:
+    done = call(built, "git", "diff", "--name-only", "HEAD~1", "HEAD")
+
+    assert done.stdout.split() == ["dvc.lock"]
+
+
+def commands(title: str) -> list[str]:
+    """The commands that docs/remote.md gives below a heading."""
+    section = (REPOSITORY / "docs" / "remote.md").read_text().split(f"## {title}\n")[1]
+    return re.findall(r"^\$ (.*)", section.split("```")[1], flags=re.MULTILINE)
+
+
+def follow(root: Path, command: str, store: Path) -> str:
+    """Run a documented command; the store is a folder, and this environment stands for what `make setup` makes."""
+    words = shlex.split(command.replace("s3://your-bucket/edge-ai", str(store)))
+    if words[0] == "make":
+        words[1:1] = ["--old-file", ".venv/.ready"]
+    return "" if words[-1] == "setup" else call(root, *words).stdout
+
+
+def published(first: Path, tmp_path: Path) -> tuple[Path, str]:
+    """A clone of `first`, which is gone then, by the documented commands; and what they said."""
+    origin, second, store = tmp_path / "origin", tmp_path / "second", tmp_path / "store"
+    call(tmp_path, "git", "clone", "--quiet", "--bare", str(first), str(origin))
+    call(first, "git", "remote", "add", "origin", str(origin))
+    call(first, "git", "push", "--quiet", "--set-upstream", "origin", "main")
+    for command in commands("In the clone that has built"):
+        follow(first, command, store)
+    shutil.rmtree(first)
+    call(tmp_path, "git", "clone", "--quiet", str(origin), str(second))
+    return second, "".join(follow(second, command, store) for command in commands("In any other clone"))
+
+
+def test_a_clone_that_follows_the_documented_commands_restores_everything(copy: Path, tmp_path: Path) -> None:
+    digest = bundle_digest(copy)
+
+    second, said = published(copy, tmp_path)
+
+    assert stages_run(said) == []
+    assert "tflite-int8" in said and "models/bundle/digits.tar.zst" in said
+    assert bundle_digest(second) == digest
+    assert call(second, "git", "status", "--porcelain").stdout == ""
+
+
+def test_a_target_that_is_not_built_any_more_leaves_nothing_that_a_clone_lacks(copy: Path, tmp_path: Path) -> None:
+    shared = yaml.safe_load((copy / "params.yaml").read_text())
+    del shared["targets"]["onnx-int8"]
+    (copy / "params.yaml").write_text(yaml.safe_dump(shared, sort_keys=False))
+
+    built_again = stages_run(call(copy, "dvc", "repro").stdout)
+    commit(copy)
+    digest = bundle_digest(copy)
+    second, said = published(copy, tmp_path)
+
+    assert built_again == ["gate", "package"]
+    assert stages_run(said) == []
+    assert "tflite-int8" in said and "onnx-int8" not in said
+    assert bundle_digest(second) == digest
+
+
+def test_new_libraries_train_again_and_new_test_tools_do_not(copy: Path) -> None:
+    with (copy / "constraints-dev.txt").open("a") as stream:
+        stream.write("another==1.0\n")
+    assert call(copy, "dvc", "status", "--quiet", check=False).returncode == 0
+
+    with (copy / "constraints.txt").open("a") as stream:
+        stream.write("another==1.0\n")
+    planned = stages_run(call(copy, "dvc", "repro", "--dry").stdout)
+
+    assert {"validate", "prepare", "train", "compress", "package"} <= set(planned) and "collect" not in planned
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "expected"),
+    [
+        ("gate__calibration_error", 0.5, ["gate", "package"]),
+        (
+            "evaluate__confidence",
+            0.9,
+            [*(f"evaluate@{t}" for t in ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-int8")), "gate", "package"],
+        ),
+        ("package__description", "another", ["package"]),
+    ],
+)
+def test_a_changed_parameter_runs_only_what_depends_on_it(
+    copy: Path, parameter: str, value: object, expected: list[str]
+) -> None:
+    change(copy / DIGITS, **{parameter: value})
+
+    done = call(copy, "dvc", "repro")
+
+    assert sorted(set(stages_run(done.stdout)) - set(expected)) == []
+    assert stages_run(done.stdout)[0] == expected[0]
+
+
+def test_killed_in_every_stage_it_recovers_to_the_same_bundle(built: Path, tmp_path: Path) -> None:
+    """From clean, SIGKILL in each stage the first time it runs; what comes out is the same to the byte."""
+    root = fresh_clone(tmp_path)
+    (root / "dvc.lock").unlink(missing_ok=True)
+    moment = random.Random(7)  # noqa: S311 - a moment, not a secret
+    killed: set[str] = set()
+
+    while (stage := _run_until_new_stage_and_kill(root, killed, moment)) is not None:
+        killed.add(stage)
+
+    assert len(killed) == len(call(root, "dvc", "stage", "list", "--name-only").stdout.split())
+    assert bundle_digest(root) == bundle_digest(built)
+
+
+def _run_until_new_stage_and_kill(root: Path, killed: set[str], moment: random.Random) -> str | None:
+    """Run `dvc repro` and kill its whole process group in the first stage not killed before; None: it ended."""
+    call(root, "python", "-m", "stages.restore", "--lock")
+    process = subprocess.Popen(
+        ["dvc", "repro"], cwd=root, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    output = ""
+    for line in process.stdout:
+        output += line
+        started = [stage for stage in stages_run(line) if stage not in killed]
+        if started:
+            try:
+                process.wait(timeout=moment.uniform(0.0, 1.0))
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                raise AssertionError(f"ended in {started}:\n{output}")
+            process.stdout.read()
+            process.wait()
+            return started[0]
+    assert process.wait() == 0, output
+    return None
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.9])
+def test_a_lock_file_cut_short_costs_nothing_that_was_built(copy: Path, kept: float) -> None:
+    lock = copy / "dvc.lock"
+    whole = lock.read_text()
+    call(copy, "git", "rm", "--quiet", "--cached", "dvc.lock")
+    call(copy, "git", "commit", "--quiet", "--message", "no lock")
+    lock.write_text(whole[: int(len(whole) * kept)])
+
+    call(copy, "python", "-m", "stages.restore", "--lock")
+    done = call(copy, "dvc", "repro")
+
+    assert stages_run(done.stdout) == []
+    assert lock.read_text() == whole
+
+
+def test_a_failed_gate_makes_no_bundle_and_keeps_the_last_good_one_restorable(copy: Path) -> None:
+    change(copy / DIGITS, gate__metrics={"accuracy": 1.0})
+
+    failed = call(copy, "dvc", "repro", check=False)
+    call(copy, "python", "-m", "stages.restore")
+
+    assert failed.returncode != 0
+    assert "Traceback" not in failed.stdout + failed.stderr
+    assert not report(copy, "gate.json")["passed"]
+    assert (copy / "reports" / "index.html").exists()
+    assert "package" not in stages_run(failed.stdout)

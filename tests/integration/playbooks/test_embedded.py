@@ -1,0 +1,140 @@
+"""Playbooks over simulated devices of this machine: what hangs, what an inventory says wrongly, who is called back."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from tests.support.fleet.embedded import (
+    CANARY,
+    EARLY,
+    REPOSITORY,
+    REST,
+    UNREACHABLE,
+    EmbeddedFleet,
+    all_run,
+    as_rolled_out,
+    rolled_out,
+)
+
+pytestmark = pytest.mark.slow
+made = pytest.fixture(rolled_out, scope="module")
+
+
+@pytest.fixture
+def fleet(made: EmbeddedFleet) -> EmbeddedFleet:
+    return as_rolled_out(made)
+
+
+@pytest.mark.parametrize("playbook", ["rollout", "rollback", "bootstrap"])
+@pytest.mark.parametrize(("group", "found"), [("device", "no such group"), ("devices", "no host in it")])
+def test_an_inventory_without_devices_is_refused(tmp_path: Path, playbook: str, group: str, found: str) -> None:
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"children": {group: {"hosts": {}}}}}))
+
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), "-i", tmp_path, f"playbooks/{playbook}.yml"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 2, done.stdout
+    assert f"{tmp_path}: group devices: found {found}, expected" in " ".join(done.stdout.split())
+
+
+def test_a_bad_configuration_stops_bootstrap_at_the_first_device(fleet: EmbeddedFleet) -> None:
+    file = fleet.inventory / "group_vars/all.yml"
+    said = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump({**said, "edge_agent_config": {**said["edge_agent_config"], "nonsense": {"a": 1}}}))
+
+    done = fleet.playbook("bootstrap")
+
+    assert done.returncode == 2, done.stdout[-3000:]
+    recap = done.stdout.partition("PLAY RECAP")[2]
+    assert recap.count("failed=1") == 1
+    assert done.stdout.count("TASK [edge_agent : Write the configuration]") == 1
+    assert all_run(fleet, "pump@1.0.0")
+
+
+def test_become_for_all_is_not_for_this_machine(fleet: EmbeddedFleet) -> None:
+    file = fleet.inventory / "group_vars/all.yml"
+    become = {"ansible_become": True, "ansible_become_exe": "/bin/false", "ansible_become_user": "daemon"}
+    file.write_text(file.read_text() + yaml.safe_dump(become))
+    fleet.write("group_vars/devices.yml", {"release": "pump@1.0.0", "ansible_become": False})
+
+    done = fleet.playbook("rollout")
+
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+@pytest.mark.parametrize("through", ["ansible-playbook", "a worker"])
+def test_what_the_latest_rollout_did_not_bring_is_not_called_back(fleet: EmbeddedFleet, through: str) -> None:
+    """The canary alone has it, and the rollout waits."""
+    release = "pump@1.2.0" if through == "a worker" else "pump@1.2.1"
+    fleet.publish(release)
+    fleet.declare(release)
+    fleet.rules(approve=["early"])
+    assert fleet.run("rollout").returncode == 11
+    assert fleet.running() == {CANARY: release, EARLY: "pump@1.0.0", REST: "pump@1.0.0"}
+    if through == "a worker":
+        own = {"ansible_connection": "local", "worker_home": str(Path(sys.executable).parents[1])}
+        fleet.write("workers.yml", {"all": {"children": {"workers": {"hosts": {"north": own}}}}})
+
+    done = fleet.run("rollback", "--reason", "panic")
+
+    assert done.returncode == 0, done.stderr
+    assert all_run(fleet, "pump@1.0.0")
+    assert [fleet.state_of(name).bad for name in fleet.names] == [{release: "panic"}, {}, {}]
+    told = json.loads(done.stdout)["table"]
+    assert f"{REST}: left alone: runs pump@1.0.0, which the latest rollout did not bring" in told
+
+    fleet.agent(CANARY, "forget", release)
+    fleet.agent(CANARY, "activate", release)
+    fleet.write(f"host_vars/{REST}.yml", UNREACHABLE)
+    if through == "a worker":
+        done = fleet.run("rollback", "--reason", "panic")
+        assert done.returncode == 10 and json.loads(done.stdout)["reason"] == REST, done.stdout
+    else:
+        done = fleet.playbook("rollback", reason="panic")
+        assert done.returncode == 2 and f"{REST}: NOT back: " in done.stdout, done.stdout[-3000:]
+    assert all_run(fleet, "pump@1.0.0")
+
+
+@pytest.mark.parametrize("on", ["*", "*deploy*"])
+def test_a_device_that_hangs_keeps_no_other_waiting(fleet: EmbeddedFleet, on: str) -> None:
+    """Its agent's program does not end: whatever it is asked, or when it is to deploy."""
+    release = "pump@4.1.0" if on == "*" else "pump@4.2.0"
+    fleet.publish(release)
+    fleet.declare(release)
+    hangs, agent = fleet.base / "hangs", Path(sys.executable).with_name("edge-agent")
+    hangs.write_text(f'#!/bin/sh\ncase "$*" in {on}) sleep 600 ;; esac\nexec {agent} "$@"\n')
+    hangs.chmod(0o755)
+    limit = "rollout_answer_s" if on == "*" else "rollout_deploy_s"
+    fleet.write(f"host_vars/{REST}.yml", {"edge_agent_binary": str(hangs), limit: 3})
+
+    if on == "*":
+        refused = fleet.run("rollout")
+        assert refused.returncode == 11, refused.stderr
+        assert json.loads(refused.stdout)["found"] == f"1 device(s) do not answer, 0 allowed: {REST}"
+        assert all_run(fleet, "pump@1.0.0")
+    fleet.rules(budget={"unreachable": 1})
+    done = fleet.run("rollout")
+
+    assert done.returncode == 0, done.stderr
+    assert fleet.running() == {CANARY: release, EARLY: release, REST: "pump@1.0.0"}
+    assert not [each for each in psutil.process_iter() if str(hangs) in _command(each)], "it has ended"
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []

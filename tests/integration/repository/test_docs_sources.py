@@ -1,0 +1,39 @@
+"""docs/sources.md: every YAML snippet is taken by the parameters, every type of source has one."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, get_args
+
+import pytest
+import yaml
+
+from stages.params.collect import Collect, Format, Source
+from tests.support.paths import REPOSITORY
+from tests.support.stages.collect import RETRY
+
+PAGE = (REPOSITORY / "docs" / "sources.md").read_text(encoding="utf-8")
+SNIPPETS: list[dict[str, Any]] = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]
+
+
+def whole(snippet: dict[str, Any]) -> Collect:
+    if "sources" in snippet:
+        return Collect.model_validate(snippet)
+    return Collect.model_validate({"snapshot": "2026-11-01T00:00:00Z", "retry": RETRY, "sources": snippet})
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: next(iter(snippet)))
+def test_a_snippet_is_taken(snippet: dict[str, Any]) -> None:
+    assert whole(snippet).sources
+
+
+def test_every_type_and_format_and_parameter_of_a_source_is_shown() -> None:
+    shown = [source for snippet in SNIPPETS for source in whole(snippet).sources.values()]
+    blocks = get_args(get_args(Source)[0])
+    formats = get_args(get_args(Format)[0])
+
+    assert {type(source) for source in shown} == set(blocks)
+    written = {name for source in shown for name in source.model_fields_set}
+    assert written == {name for block in blocks for name in block.model_fields}
+    for form in formats:
+        assert f"`{{type: {get_args(form.model_fields['type'].annotation)[0]}" in PAGE

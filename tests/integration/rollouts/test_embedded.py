@@ -1,0 +1,257 @@
+"""Rollouts over simulated devices of this machine: real agents, playbooks, releases. What is asserted is what runs."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.support.fleet.embedded import (CANARY, EARLY, REST, UNREACHABLE, WAIT_S, EmbeddedFleet, all_run, as_rolled_out, changed, rolled_out)
+
+pytestmark = pytest.mark.slow
+made = pytest.fixture(rolled_out, scope="module")
+
+
+@pytest.fixture
+def fleet(made: EmbeddedFleet) -> EmbeddedFleet:
+    """All devices are up, on the release that they ran before, none marked as bad; the rules are the usual ones."""
+    return as_rolled_out(made)
+
+
+def outcomes(record: dict[str, Any]) -> dict[str, str]:
+    return {name: device["outcome"] for name, device in record["devices"].items()}
+
+
+def test_the_first_release_goes_out_in_waves_and_again_changes_nothing(fleet: EmbeddedFleet) -> None:
+    assert fleet.first.returncode == 0, fleet.first.stdout[-3000:]
+    record = fleet.record(0)
+    assert [(wave["name"], wave["status"]) for wave in record["waves"]] == [
+        ("canary", "pass"),
+        ("early", "pass"),
+        ("rest", "pass"),
+    ]
+    assert all_run(fleet, "pump@1.0.0")
+    plan = json.loads((record["folder"] / "plan.json").read_text())
+    expected = plan["releases"]["pump@1.0.0"]["targets"]["onnx-fp32"]
+    for name in fleet.names:
+        status = fleet.agent(name, "status")
+        assert status["service"]["loaded"]["sha256"] == expected, "what is loaded is what was published"
+        assert status["trial"] is None, "confirmed"
+
+    again = fleet.playbook("rollout")
+
+    assert again.returncode == 0, again.stdout[-3000:]
+    assert changed(again) == 0
+    assert fleet.record(-1)["folder"] == record["folder"], "no record of nothing"
+
+
+def test_check_predicts_and_changes_nothing(fleet: EmbeddedFleet) -> None:
+    fleet.publish("pump@1.1.0")
+    fleet.declare("pump@1.1.0")
+    before = fleet.record()["folder"]
+
+    done = fleet.run("rollout", "--check")
+
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["status"], told["check"]) == ("ready", True)
+    assert "  rest-1: pump@1.0.0 -> pump@1.1.0" in told["table"]
+    assert all_run(fleet, "pump@1.0.0") and fleet.record()["folder"] == before
+
+
+def test_a_release_that_fails_on_the_canary_goes_no_further(fleet: EmbeddedFleet) -> None:
+    fleet.publish("pump@2.0.0", wrong_golden=True)
+    fleet.declare("pump@2.0.0")
+
+    done = fleet.run("rollout")
+
+    assert done.returncode == 10, done.stderr
+    assert "golden sample" in json.loads(done.stdout)["reason"]
+    assert all_run(fleet, "pump@1.0.0")
+    assert outcomes(fleet.record()) == {CANARY: "back", EARLY: "planned", REST: "planned"}
+
+    again = fleet.run("rollout")
+
+    assert again.returncode == 10 and "failed in rollout" in json.loads(again.stdout)["found"]
+    asked_for = fleet.run("rollout", "--again")
+    assert asked_for.returncode == 10 and "golden sample" in json.loads(asked_for.stdout)["reason"], "it was tried"
+
+
+def test_too_little_evidence_pauses_and_what_is_seen_then_sends_it_back(fleet: EmbeddedFleet) -> None:
+    """A slow model passes every test on the device: the fleet's judge finds it, and calls it back."""
+    fleet.rules(judge={"min_inferences": 5, "latency_factor": 3.0, "memory_growth_mb": 1000.0})
+    fleet.predict(CANARY, 20)
+    fleet.publish("pump@3.0.0", fault="slow")
+    fleet.declare("pump@3.0.0")
+
+    paused = fleet.run("rollout")
+
+    assert paused.returncode == 11, paused.stderr
+    assert "0 inferences" in json.loads(paused.stdout)["reason"]
+    assert fleet.running() == {CANARY: "pump@3.0.0", EARLY: "pump@1.0.0", REST: "pump@1.0.0"}, "nothing goes back yet"
+
+    fleet.predict(CANARY, 10)
+    done = fleet.run("rollout", "--resume")
+
+    assert done.returncode == 10, done.stderr
+    assert "latency" in json.loads(done.stdout)["reason"]
+    assert all_run(fleet, "pump@1.0.0")
+    assert outcomes(fleet.record())[CANARY] == "back"
+    assert "rollout" in fleet.state_of(CANARY).bad["pump@3.0.0"]
+
+
+def test_a_canary_that_does_not_answer_stops_it(fleet: EmbeddedFleet) -> None:
+    fleet.publish("pump@4.0.0")
+    fleet.declare("pump@4.0.0")
+    fleet.write(f"host_vars/{CANARY}.yml", UNREACHABLE)
+
+    done = fleet.run("rollout")
+
+    assert done.returncode == 11, done.stderr
+    assert CANARY in json.loads(done.stdout)["found"]
+    assert all_run(fleet, "pump@1.0.0")
+
+
+def test_a_device_fails_within_the_budget_and_beyond_it(fleet: EmbeddedFleet) -> None:
+    """The device's disk of slots refuses: its switch fails, the others' do not."""
+    fleet.publish("pump@5.0.0")
+    fleet.declare("pump@5.0.0")
+    fleet.rules(budget={"failed": 1})
+    broken = fleet.break_install(REST)
+
+    within = fleet.run("rollout")
+
+    assert within.returncode == 0, within.stderr
+    assert fleet.running() == {CANARY: "pump@5.0.0", EARLY: "pump@5.0.0", REST: "pump@1.0.0"}
+    assert outcomes(fleet.record())[REST] in ("back", "failed")
+
+    fleet.publish("pump@5.1.0")
+    fleet.declare("pump@5.1.0")
+    fleet.rules(budget={"failed": 0})
+    beyond = fleet.run("rollout")
+    broken.unlink()
+
+    assert beyond.returncode == 10, beyond.stderr
+    assert fleet.running() == {CANARY: "pump@5.0.0", EARLY: "pump@5.0.0", REST: "pump@1.0.0"}, "as before it"
+
+
+def test_a_killed_controller_is_taken_up_and_two_at_once_are_refused(fleet: EmbeddedFleet) -> None:
+    fleet.publish("pump@6.0.0")
+    fleet.declare("pump@6.0.0")
+    fleet.rules(bake_s=60)
+    first = subprocess.Popen(
+        fleet.command("rollout"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=fleet.environment()
+    )
+    try:
+        fleet.wait_for(CANARY, "pump@6.0.0")
+        second = fleet.run("rollout")
+        assert second.returncode == 7, second.stderr
+        assert f"process {first.pid}" in json.loads(second.stdout)["found"]
+        bootstrap = fleet.playbook("bootstrap")
+        assert bootstrap.returncode == 2 and f"process {first.pid}" in bootstrap.stdout, "agents are not restarted now"
+    finally:
+        first.send_signal(signal.SIGKILL)
+        first.wait(WAIT_S)
+    begun = fleet.record()
+    assert begun["waves"][0]["status"] == "open"
+
+    plan = begun["folder"] / "plan.json"
+    plan.write_text(plan.read_text().replace('"bake_s": 60.0', '"bake_s": 2.0'))
+    done = fleet.run("rollout")
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["id"] == begun["folder"].name, "the same one"
+    assert all_run(fleet, "pump@6.0.0")
+
+
+def test_a_wave_waits_for_approval_and_a_reverted_inventory_brings_all_back(fleet: EmbeddedFleet) -> None:
+    fleet.publish("pump@7.0.0")
+    fleet.declare("pump@7.0.0")
+    fleet.rules(approve=["rest"])
+
+    waits = fleet.run("rollout")
+
+    assert waits.returncode == 11, waits.stderr
+    assert "--approve rest" in json.loads(waits.stdout)["reason"]
+    assert fleet.running()[REST] == "pump@1.0.0"
+
+    done = fleet.run("rollout", "--approve", "rest")
+
+    assert done.returncode == 0, done.stderr
+    assert all_run(fleet, "pump@7.0.0")
+    assert fleet.record()["waves"][2]["approved_by"]
+
+    fleet.declare("pump@1.0.0")
+    fleet.rules()
+    reverted = fleet.run("rollout")
+
+    assert reverted.returncode == 0, reverted.stderr
+    assert all_run(fleet, "pump@1.0.0")
+
+
+def test_outside_its_window_nothing_begins(fleet: EmbeddedFleet) -> None:
+    fleet.publish("pump@8.0.0")
+    fleet.declare("pump@8.0.0")
+    later = datetime.now(UTC) + timedelta(hours=2)
+    fleet.rules(window={"from": f"{later:%H:%M}", "until": f"{later + timedelta(hours=1):%H:%M}"})
+
+    done = fleet.run("rollout")
+
+    assert done.returncode == 11, done.stderr
+    assert "rollout.window" in json.loads(done.stdout)["where"]
+    assert all_run(fleet, "pump@1.0.0")
+
+
+def test_devices_are_called_back_by_hand(fleet: EmbeddedFleet) -> None:
+    fleet.publish("pump@9.0.0")
+    fleet.declare("pump@1.0.0", **{REST.replace("-", "_"): "pump@9.0.0"})
+    assert fleet.run("rollout", "--approve", "early").returncode == 0
+
+    for limit in ("nobody", "nobody --check"):  # one argument, whatever is in it
+        refused = fleet.run("rollback", "--limit", limit, "--reason", "none")
+        assert refused.returncode == 12 and limit in json.loads(refused.stdout)["found"]
+
+    reason = "alert {{ $labels.instance }} fired {{ 7 * 7 }}"  # text, and no template
+    done = fleet.run("rollback", "--limit", REST, "--reason", reason)
+
+    assert done.returncode == 0, done.stderr
+    assert all_run(fleet, "pump@1.0.0")
+    assert fleet.state_of(REST).bad == {"pump@9.0.0": reason}
+
+    fleet.agent(REST, "forget", "pump@9.0.0")
+    fleet.agent(REST, "activate", "pump@9.0.0")
+    done = fleet.playbook("rollback", "--limit", REST, reason=reason)
+
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert fleet.state_of(REST).bad == {"pump@9.0.0": reason}
+
+
+def test_rotated_keys_reach_the_devices_and_captured_samples_come_in(fleet: EmbeddedFleet) -> None:
+    before = fleet.agent(REST, "status")["service"]["loaded"]
+    fleet.repository.rotate("root")
+
+    done = fleet.playbook("rotate-keys")
+
+    assert done.returncode == 0, done.stdout[-3000:]
+    for name in fleet.names:
+        root = json.loads((fleet.base / name / "var/lib/edge-agent/tuf/root.json").read_text())
+        assert root["signed"]["version"] == fleet.repository.root.version, "trusted now, before any release"
+    assert fleet.agent(REST, "status")["service"]["loaded"] == before
+
+    done = fleet.playbook("collect-samples", "--limit", REST, samples_folder=str(fleet.base / "captured"))
+
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert [file.name for file in (fleet.base / "captured").iterdir()] == [f"{REST}.jsonl"]
+
+
+def test_what_a_devices_agent_logged(fleet: EmbeddedFleet) -> None:
+    done = fleet.run("logs", REST, "--lines", "1000")
+
+    assert done.returncode == 0, done.stderr
+    text = json.loads(done.stdout)["text"]
+    assert (fleet.base / REST / "agent.log").read_text().startswith(text), "from its first line on"
+    assert "event=loaded" in text and "release=pump@1.0.0" in text

@@ -1,0 +1,211 @@
+"""Rollouts through two workers over SSH: real agents, releases, playbooks; each worker is behind an OpenSSH server.
+
+The devices are simulated, and local to whichever worker works on them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet.execution.worker_job import Job, LostError
+from fleet.inventory.workers import Worker
+from tests.support.fleet.embedded import REPOSITORY, EmbeddedFleet, changed
+from tests.support.fleet.sshd import Machine, missing
+
+pytestmark = pytest.mark.slow
+CANARY, EARLY, REST = "canary-1", "early-1", "rest-1"
+# Of an agent's command line: says in one pipe that it was told to deploy, then waits at another one for ever.
+STUCK = """\
+#!/bin/sh
+case "$*" in *" deploy "*) echo deploys >{base}/deploys; read nothing <{base}/never;; esac
+exec {agent} "$@"
+"""
+
+
+class WorkedFleet(EmbeddedFleet):
+    """Three devices: the first and the last one by worker `north`, the one between by worker `south`."""
+
+    def __init__(self) -> None:
+        super().__init__((CANARY, EARLY, REST))
+        self.north, self.south = Machine(self.base / "north"), Machine(self.base / "south")
+        environment = str(Path(sys.executable).parents[1])
+        hosts = {"north": self.north.variables(), "south": {**self.south.variables(), "worker_home": environment}}
+        self.write("workers.yml", {"all": {"children": {"workers": {"hosts": hosts}}}})
+
+    def history(self) -> list[tuple[Any, ...]]:
+        """Of the last rollout: who did what with what result; releases and devices' own words left out."""
+        lines = [json.loads(line) for line in (self.record()["folder"] / "audit.jsonl").read_text().splitlines()]
+        return [(line["action"], line["device"], line["result"]) for line in lines]
+
+    def outcomes(self) -> dict[str, str]:
+        return {name: device["outcome"] for name, device in self.record()["devices"].items()}
+
+    def remove(self) -> None:
+        self.north.kill()
+        self.south.kill()
+        super().remove()
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[WorkedFleet]:
+    """`north` is set up by the playbook. The first release is there already, rolled out from here."""
+    if lacking := missing():
+        pytest.skip(lacking)
+    fleet = WorkedFleet()
+    try:
+        fleet.north.start()
+        done = fleet.playbook("workers", "--limit", "north")
+        assert done.returncode == 0, done.stdout + done.stderr
+        fleet.publish("pump@1.0.0")
+        fleet.declare("pump@1.0.0")
+        fleet.bootstrap()
+        fleet.first = fleet.run("rollout", "--direct")
+        assert fleet.first.returncode == 0, fleet.first.stdout + fleet.first.stderr
+        yield fleet
+    finally:
+        fleet.remove()
+
+
+@pytest.fixture
+def fleet(made: WorkedFleet) -> WorkedFleet:
+    made.rules()
+    made.back_to("pump@1.0.0")
+    for machine in (made.north, made.south):
+        machine.start()
+    return made
+
+
+def all_run(fleet: EmbeddedFleet, release: str) -> bool:
+    return set(fleet.running().values()) == {release}
+
+
+def test_a_good_release_goes_through_both_and_the_record_is_the_same(fleet: WorkedFleet) -> None:
+    direct, told = fleet.record(), fleet.history()
+    fleet.publish("pump@1.1.0")
+    fleet.declare("pump@1.1.0")
+
+    done = fleet.run("rollout")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all_run(fleet, "pump@1.1.0")
+    record = fleet.record()
+    assert fleet.history() == told, "one audit trail, whoever reached the devices"
+    assert sorted(each.name for each in record["folder"].iterdir()) == sorted(
+        each.name for each in direct["folder"].iterdir()
+    )
+    assert [(wave["name"], wave["status"], wave["devices"]) for wave in record["waves"]] == [
+        (wave["name"], wave["status"], wave["devices"]) for wave in direct["waves"]
+    ]
+    assert f"  {EARLY}: runs pump@1.1.0, on trial (1 done)" in done.stderr.splitlines(), "told as it comes"
+    run = sorted((fleet.rollouts / ".runs").glob("*-rollout-*"))[-1]
+    deployed = {path.parents[1].name for path in run.glob("*/artifacts/*-deploy")}
+    assert deployed == {"north", "south"}
+    logs = subprocess.run(
+        [sys.executable, "-m", "fleet", "logs", "--rollouts", str(fleet.rollouts)],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        check=True,
+    )
+    assert "deploy, worker south" in logs.stdout
+    for machine in (fleet.north, fleet.south):
+        assert not list((machine.home / ".edge-fleet").iterdir()), "nothing stays on a worker"
+
+
+def test_a_bad_release_goes_back_through_both(fleet: WorkedFleet) -> None:
+    fleet.publish("pump@2.0.0")
+    fleet.declare("pump@2.0.0")
+    broken = fleet.break_install(EARLY)
+
+    done = fleet.run("rollout")
+    broken.unlink()
+
+    assert done.returncode == 10, done.stdout + done.stderr
+    assert all_run(fleet, "pump@1.0.0")
+    assert fleet.outcomes() == {CANARY: "back", EARLY: "back", REST: "planned"}
+    assert f"going back: {CANARY}, {EARLY}" in done.stderr
+
+
+def test_a_worker_is_killed_in_mid_wave_and_later_runs_go_on(fleet: WorkedFleet) -> None:
+    fleet.publish("pump@3.0.0")
+    fleet.declare("pump@3.0.0")
+    for name in ("deploys", "never"):
+        os.mkfifo(fleet.base / name)
+    stuck = fleet.base / "stuck"
+    stuck.write_text(STUCK.format(base=fleet.base, agent=Path(sys.executable).with_name("edge-agent")))
+    stuck.chmod(0o755)
+    fleet.write(f"host_vars/{EARLY}.yml", {"edge_agent_binary": str(stuck)})
+    known = ["-i", str(fleet.inventory), "--rollouts", str(fleet.rollouts)]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "fleet", "rollout", *known, "--repository", str(fleet.base / "releases")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=REPOSITORY,
+        env=fleet.environment(),
+    )
+
+    (fleet.base / "deploys").read_text()  # waits until south's device is in the middle of it
+    fleet.south.kill()
+    output, _ = run.communicate(timeout=120)
+
+    assert run.returncode == 10, output
+    assert "worker south is lost" in output and f"{EARLY}: handed over to north" in output
+    assert ("deploy", EARLY, "unreachable") in fleet.history()
+    assert all_run(fleet, "pump@1.0.0"), "north has settled what south left"
+    assert fleet.outcomes() == {CANARY: "back", EARLY: "back", REST: "planned"}
+
+    fleet.publish("pump@3.1.0")
+    fleet.declare("pump@3.1.0")
+    fleet.rules(budget={"unreachable": 1})
+    without = fleet.run("rollout")
+
+    assert without.returncode == 0, without.stdout + without.stderr
+    assert fleet.running() == {CANARY: "pump@3.1.0", EARLY: "pump@1.0.0", REST: "pump@3.1.0"}
+    assert "worker south is lost: ssh: connect" in fleet.record()["devices"][EARLY]["reason"]
+
+    fleet.south.start()
+    done = fleet.run("rollout")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all_run(fleet, "pump@3.1.0")
+
+
+def test_devices_are_called_back_by_hand_through_workers(fleet: WorkedFleet) -> None:
+    fleet.back_to("pump@1.1.0")
+
+    done = fleet.run("rollback", "--limit", EARLY, "--reason", "alarms {{ at }} night", "--release", "pump@1.0.0")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert fleet.running() == {CANARY: "pump@1.1.0", EARLY: "pump@1.0.0", REST: "pump@1.1.0"}
+    assert fleet.state_of(EARLY).bad == {"pump@1.1.0": "alarms {{ at }} night"}, "text, and no template"
+
+
+def test_a_worker_that_is_set_up_again_is_as_it_was(fleet: WorkedFleet) -> None:
+    done = fleet.playbook("workers", "--limit", "north")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert changed(done) == 0
+
+
+def test_an_unknown_host_key_is_refused_to_workers_and_to_devices(fleet: WorkedFleet) -> None:
+    worker = Worker.model_validate({**fleet.north.variables("known_nobody"), "name": "north"})
+    (fleet.base / "job/send").mkdir(parents=True)
+
+    with pytest.raises(LostError, match="Host key verification failed"):
+        Job(worker, "x", fleet.base / "job", "01-ask").run(("asked",), (), lambda event: False)
+
+    unknown = {**fleet.north.variables("known_nobody"), "ansible_control_path_dir": str(fleet.base / "control")}
+    fleet.write(f"host_vars/{CANARY}.yml", unknown)  # no connection of another test is kept for it
+    done = fleet.run("rollout", "--check", "--direct")
+    (fleet.inventory / f"host_vars/{CANARY}.yml").unlink()
+    assert done.returncode == 11, done.stderr
+    assert "Host key verification failed" in done.stderr

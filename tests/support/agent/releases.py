@@ -1,0 +1,69 @@
+"""Real releases in a real repository, made quickly.
+
+releases = Releases(tmp_path)
+releases.publish("pump@1.0.0")
+device = Device(tmp_path / "device", releases.repository)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edge_agent.update.trust import Offer
+
+from stages.core.files import sha256
+from tests.support.agent.bundles import Bundle, bundle
+from tests.support.agent.cli import Device
+from tests.support.agent.tuf_repository import TufRepository
+
+OLD, NEW = "pump@1.0.0", "pump@1.1.0"
+
+
+class Releases:
+    """A repository below `folder`, and what was published there, by release."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.repository = TufRepository(folder / "repository")
+        self.bundles: dict[str, Bundle] = {}
+
+    def publish(self, release: str, **changes: Any) -> Bundle:
+        """Build a bundle (see `bundle`) and release it. Its weights differ from those of the releases before."""
+        name, _, _ = release.partition("@")
+        changes = {"name": name, "seed": len(self.bundles) + 1, **changes}
+        built = bundle(self.folder / "built" / release, **changes)
+        self.repository.publish(release, built.archive)
+        self.bundles[release] = built
+        return built
+
+    def offer(self, release: str, **changes: Any) -> Offer:
+        """What the repository says of a published release, without asking it."""
+        name, _, version = release.partition("@")
+        content = self.bundles[release].archive
+        fields = {
+            "release": release,
+            "name": name,
+            "version": version,
+            "path": f"{name}/{version}/{name}.tar.zst",
+            "length": content.stat().st_size,
+            "sha256": sha256(content),
+            "custom": {"version": version, "commit": "0" * 40},
+        }
+        return Offer(**{**fields, **changes})
+
+
+def two_releases(tmp_path: Path) -> Releases:
+    """`OLD` and `NEW`."""
+    made = Releases(tmp_path)
+    made.publish(OLD)
+    made.publish(NEW)
+    return made
+
+
+def bare_device(tmp_path: Path, releases: Releases) -> Iterator[Device]:
+    """A device of that repository, with nothing installed."""
+    made = Device(tmp_path / "device", releases.repository)
+    yield made
+    made.remove()

@@ -1,0 +1,134 @@
+"""How often a call path changes modules: `python -m tests.support.call_path` prints the three main ways.
+
+The path is the order in which an operation calls the project's functions for the first time. A *stop* is a step of it
+into another module than the one before; a *return* is a stop in a module that the path had left.
+GROUND is not counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from types import CodeType, FrameType
+
+from tests.support.paths import REPOSITORY
+
+SOURCES = {REPOSITORY: ("fleet", "stages"), REPOSITORY / "device": ("edge_agent",)}
+# What everything stands on, as it does on the standard library: errors, durable writes, progress, the audit file.
+GROUND = ("edge_agent.core.", "stages.core.", "fleet.errors", "fleet.audit")
+
+
+@dataclass
+class CallPath:
+    """The modules that a call path enters, in order; one that it enters twice stands there twice."""
+
+    modules: list[str] = field(default_factory=list)
+
+    @property
+    def stops(self) -> int:
+        return len(self.modules)
+
+    @property
+    def returns(self) -> int:
+        return self.stops - len(set(self.modules))
+
+    def __str__(self) -> str:
+        often = {name: self.modules.count(name) for name in dict.fromkeys(self.modules)}
+        listed = ", ".join(f"{name} {count}" for name, count in often.items())
+        return f"{len(often)} modules, {self.stops} stops, {self.returns} returns: {listed}"
+
+
+@contextmanager
+def traced() -> Iterator[CallPath]:
+    """Record the call path of what runs inside, in this thread; it is filled when the block ends."""
+    order: list[str] = []
+    seen: set[CodeType] = set()
+    path = CallPath()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        if event == "call" and code not in seen and not code.co_name.startswith("<"):
+            seen.add(code)
+            name = module_name(Path(code.co_filename))
+            if name and not name.startswith(GROUND):
+                order.append(name)
+
+    sys.setprofile(note)
+    try:
+        yield path
+    finally:
+        sys.setprofile(None)
+        path.modules += [name for name, _ in groupby(order)]
+
+
+def module_name(file: Path) -> str | None:
+    """The dotted name of a module of the project, None for any other file."""
+    for root, packages in SOURCES.items():
+        if file.is_relative_to(root) and file.relative_to(root).parts[0] in packages:
+            return ".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+    return None
+
+
+def validation(folder: Path) -> CallPath:
+    """The stage `validate` on one source: what it does to it from the first column to its figures."""
+    from stages.core.files import new_directory
+    from stages.params import load
+    from stages.tables.engine import Engine
+    from stages.tables.parquet import parquet_files
+    from stages.validate.stage import SNAPSHOT, check
+    from tests.support.stages.contract import SERIES, series_rows, write_rows, write_task
+
+    with contextlib.chdir(folder):
+        write_task(folder, SERIES)
+        write_rows(folder, series_rows())
+        params = load()
+        with Engine(params.compute) as engine, new_directory(Path("out")), traced() as path:
+            check(engine, "rig", parquet_files(SNAPSHOT / "rig"), [], params)
+    return path
+
+
+def publish(folder: Path) -> CallPath:
+    """`fleet publish` of a first release, from the parsed options to the result."""
+    from fleet.cli import main
+    from tests.support.agent.bundles import bundle
+    from tests.support.fleet.publishing import Publisher
+
+    archive = bundle(folder / "built").archive
+    publisher = Publisher(folder / "publisher")
+    os.environ |= {"FLEET_KEYS": str(publisher.keys)}
+    options = main.parser().parse_args(["publish", str(archive), "--version", "1.0.0"])
+    with contextlib.chdir(publisher.folder), traced() as path:
+        options.run(options)
+    return path
+
+
+def deploy(folder: Path) -> CallPath:
+    """`edge-agent deploy` on a device that runs a release: install the next one and switch to it."""
+    from edge_agent.lifecycle import operations
+
+    from tests.support.agent.cli import Device
+    from tests.support.agent.releases import NEW, OLD, two_releases
+
+    device = Device(folder / "device", two_releases(folder).repository)
+    operations.deploy(device.config, OLD)
+    with traced() as path:
+        operations.deploy(device.config, NEW)
+    device.remove()
+    return path
+
+
+def main() -> None:
+    for operation in (publish, deploy, validation):
+        with tempfile.TemporaryDirectory() as folder:
+            print(f"{operation.__name__}: {operation(Path(folder))}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Rollouts without devices: what agents would say, and a repository that holds what is rolled out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet.releases.catalog import path_of
+from fleet.releases.keys import Keys
+from fleet.releases.repository import Repository
+from fleet.rollout import preparation
+from fleet.rollout.controller import Course
+from tests.support.agent.bundles import bundle
+
+OLD, NEW = "pump@1.0.0", "pump@1.1.0"
+DIGEST = "d" * 64
+Json = dict[str, Any]
+
+
+def status(running: str | None = OLD, sha256: str = DIGEST, **changed: Any) -> Json:
+    """What an agent says that has loaded `running`."""
+    loaded = {"release": running, "target": "onnx-fp32", "sha256": sha256} if running else None
+    said = {
+        "time": datetime.now(UTC).isoformat(),
+        "device": {"type": "pi", "architecture": "x86_64", "memory_bytes": 10**9, "targets": ["onnx-fp32"]},
+        "current": running,
+        "trial": None,
+        "bad": {},
+        "installed": [running],
+        "service": {"running": True, "fault": None, "loaded": loaded},
+        "disk": {"free_bytes": 10**9},
+        "report": {
+            "release": running,
+            "trial": False,
+            "restarts": 0,
+            "memory_bytes": 1,
+            "memory_at_start_bytes": 1,
+            "inferences": 50,
+            "errors": 0,
+            "latency_s": {"p95": 0.001},
+            "predictions": {"fine": 50},
+            "feedback": {"n": 0, "wrong": 0},
+        },
+    }
+    return {**said, **changed}
+
+
+def plan(**rules: Any) -> Json:
+    """Four devices on OLD that shall run NEW; one alone is the canary."""
+    known = preparation.Rules.model_validate(
+        {"waves": [{"name": "one", "count": 1}, {"name": "rest", "rest": True}], **rules}
+    )
+    return {
+        "fleet": "farm",
+        "commit": "0" * 40,
+        "repository": "",
+        "rules": known.model_dump(by_alias=True),
+        "outside_window": False,
+        "size": 4,
+        "devices": {name: {"release": NEW, "type": "pi", "wave": 0, "groups": []} for name in "abcd"},
+        "others": {},
+        "proven": [],
+        "releases": {NEW: {"length": 10, "unpacked": 20, "targets": {"onnx-fp32": DIGEST}, "requirements": {}}},
+        "resumes": None,
+        "pending": {},
+        "again": False,
+        "asked": datetime.now(UTC).isoformat(),
+    }
+
+
+def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where rollouts are recorded; a repository with NEW lies beside it."""
+    repository = Repository.create(tmp_path / "releases", Keys(tmp_path / "keys"), development=True)
+    repository.add(path_of("pump", "1.1.0"), bundle(tmp_path).archive, {"version": "1.1.0"})
+    repository.write("targets", "snapshot", "timestamp")
+    monkeypatch.setenv("FLEET_KEYS", str(tmp_path / "keys"))
+    return tmp_path / "rollouts"
+
+
+def begin(
+    root: Path, answers: Mapping[str, Json | None] | None = None, changed: Json | None = None, **rules: Any
+) -> Json:
+    """Preflight of a `plan` with these rules, in which devices that are not named run OLD; `changed`: of the plan."""
+    said = {name: status() for name in "abcd"} | dict(answers or {})
+    planned = {**plan(**rules), "repository": str(root.parent / "releases"), **(changed or {})}
+    told = {name: {"status": each, "reason": "" if each else "no route to host"} for name, each in said.items()}
+    return preparation.preflight(planned, told, root)
+
+
+def course(begun: Json) -> Course:
+    return Course(Path(begun["record"]))
+
+
+def done(running: str | None = NEW, outcome: str = "ok", reason: str = "", **changed: Any) -> Json:
+    return {"outcome": outcome, "reason": reason, "status": status(running, **changed)}
+
+
+GONE = {"outcome": "unreachable", "reason": "no route to host", "status": None}
+
+
+def through_canary(begun: Json) -> None:
+    assert course(begun).open(["a"])["go"]
+    assert course(begun).judge({"a": done()}, {})["status"] == "pass"

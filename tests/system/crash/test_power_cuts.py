@@ -1,0 +1,202 @@
+"""Power cuts at any moment of installing, switching, going back and removing: the device boots to a complete verified
+model, holds what it had reported as done, and takes the next release. tests.system.crash.disks says what is simulated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from edge_agent.core import state
+from edge_agent.storage import slots
+
+from tests.support.agent.cli import WAIT_S, environment_with
+from tests.support.agent.releases import Releases
+from tests.system.crash import disks
+from tests.system.crash.conftest import COUNTED
+from tests.system.crash.devices import ONE, THREE, TWO, QuickDevice
+from tests.system.crash.forks import FLUSHES, Forks, Process, forks
+from tests.system.crash.forks import folder as folder_in_memory
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(disks.missing()), reason=disks.missing())]
+
+CUTS = 105
+QUICK = ("activate", "--no-selftest", TWO)
+# Each round ends where it began: with release 1 current and alone. What is current after a command stands beside it.
+ROUND: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("install", TWO), ONE),
+    (QUICK, TWO),
+    (("rollback",), ONE),
+    (("prune", "--keep", "0"), ONE),
+    (("install", TWO), ONE),
+    (QUICK, TWO),
+    (("confirm", "--force"), TWO),
+    (("rollback",), ONE),
+    (("prune", "--keep", "0"), ONE),
+)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with folder_in_memory() as place:
+        yield place
+
+
+@contextlib.contextmanager
+def disk_with_one(folder: Path, commit_s: int, **environment: str) -> Iterator[tuple[disks.Disk, QuickDevice]]:
+    """A device whose state lies on a disk of its own, release 1 confirmed and flushed. It obeys the commands of a fork
+    server with `environment`.
+    """
+    releases = Releases(folder / "releases")
+    for release in (ONE, TWO, THREE):
+        releases.publish(release)
+    disks.make(folder / "disk.img")
+    with (
+        forks(folder, **environment) as fork,
+        disks.mounted(folder / "disk.img", folder / "disk", commit_s) as disk,
+        contextlib.ExitStack() as stack,
+    ):
+        device = QuickDevice(disk.mount, releases, fork)
+        stack.callback(device.remove)
+        device.must("install", ONE)
+        device.must("activate", "--no-selftest", ONE)
+        device.must("confirm", "--force")
+        os.sync()
+        yield disk, device
+
+
+@dataclass
+class Writer:
+    """Runs rounds of commands in a thread, until told to end. `allowed`: what may be current on the disk now; `kept`:
+    what must be installed.
+    """
+
+    device: QuickDevice
+    allowed: frozenset[str] = frozenset({ONE})
+    kept: frozenset[str] = frozenset({ONE})
+    command: str = ""
+    failed: str = ""
+    _running: Process | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _ending: threading.Event = field(default_factory=threading.Event)
+
+    def work(self) -> None:
+        log = self.device.run / "writer.log"
+        while not self._ending.is_set() and not self.failed:
+            for arguments, then in ROUND:
+                with self._lock:
+                    self.command = " ".join(arguments)
+                    self.allowed |= {then}
+                    self.kept -= {TWO} if arguments[0] == "prune" else set()
+                    self._running = self.device.start(list(arguments), environment_with(""), log)
+                code = self._running.wait(WAIT_S)
+                with self._lock:
+                    self._running = None
+                    if code:
+                        self.failed = f"{self.command}: {code}\n{log.read_text()}"
+                        return
+                    self.allowed = frozenset({then})
+                    self.kept |= {TWO} if arguments[0] == "install" else set()
+
+    @contextlib.contextmanager
+    def standing(self) -> Iterator[None]:
+        """The command that runs stands still, wherever it is; none ends and none begins."""
+        with self._lock:
+            process = self._running
+            if process:
+                process.send_signal(signal.SIGSTOP)
+            try:
+                yield
+            finally:
+                if process:
+                    process.send_signal(signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def busy(self) -> Iterator[None]:
+        thread = threading.Thread(target=self.work)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._ending.set()
+            thread.join()
+        assert not self.failed, self.failed
+
+
+@dataclass(frozen=True)
+class Picture:
+    image: Path
+    allowed: frozenset[str]
+    kept: frozenset[str]
+
+
+def boots(picture: Picture, folder: Path, releases: Releases, fork: Forks) -> str:
+    """Mount a picture, as a boot does, and see whether the device on it is all right; what it booted to."""
+    with disks.mounted(picture.image, folder / "boot", commit_s=300) as disk:
+        device = QuickDevice(disk.mount, releases, fork)
+        try:
+            layout = device.config.layout
+            device.must("--json", "status")
+            there = slots.installed(layout)
+            for release in there:
+                slots.check(layout, release)
+            assert picture.kept <= set(there), f"installed: {there}; reported as installed: {set(picture.kept)}"
+            current = state.load(layout).current
+            assert current in picture.allowed, f"{current} is current; it may be {set(picture.allowed)}"
+            with device.serving() as served:
+                served.ready()
+                booted = device.predict()
+                assert booted == current
+                device.must("install", THREE)
+            slots.check(layout, THREE)
+            return booted
+        finally:
+            device.remove()
+
+
+@pytest.mark.parametrize("commit_s", [1, 300])
+def test_the_device_survives_power_cuts(folder: Path, record_property: pytest.RecordProperty, commit_s: int) -> None:
+    """`commit_s`: how often the journal is written without being asked to."""
+    record_property(COUNTED, CUTS)
+    booted = []
+    chance = random.Random(commit_s)  # noqa: S311  (when the power goes is no secret)
+    image = folder / "picture.img"
+    with disk_with_one(folder, commit_s) as (disk, device):
+        writer = Writer(device)
+        with writer.busy():
+            for number in range(CUTS):
+                # Not to wait for something: the moment of a cut is the one thing here that must be arbitrary.
+                time.sleep(chance.uniform(0, 0.15))
+                with writer.standing():
+                    assert not writer.failed, writer.failed
+                    disk.picture(image)
+                    picture = Picture(image, writer.allowed, writer.kept)
+                    try:
+                        booted.append(boots(picture, folder, device.releases, device.forks))
+                    except Exception as error:
+                        raise AssertionError(f"cut {number}, {writer.command}: {error}") from error
+    assert set(booted) == {ONE, TWO}, "the moments were not spread over the operations"
+
+
+@pytest.mark.parametrize("flushed", ["everything", "directories", "nothing"])
+def test_the_test_sees_what_is_not_flushed(folder: Path, flushed: str) -> None:
+    """The same check, right after commands that reported success, of an agent that flushes all, or some, or nothing."""
+    (folder / "boots").mkdir()
+    with disk_with_one(folder, 300, **{FLUSHES: flushed}) as (disk, device), forks(folder / "boots") as fork:
+        device.must("install", TWO)
+        device.must("activate", "--no-selftest", TWO)
+        picture = Picture(folder / "picture.img", frozenset({TWO}), frozenset({ONE, TWO}))
+        disk.picture(picture.image)
+        if flushed == "everything":
+            assert boots(picture, folder, device.releases, fork) == TWO
+        else:
+            with pytest.raises(Exception, match=r"damaged|may be|reported as installed"):
+                boots(picture, folder, device.releases, fork)

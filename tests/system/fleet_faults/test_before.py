@@ -1,0 +1,106 @@
+"""What is seen before any device changes, and what a device refuses."""
+
+from __future__ import annotations
+
+import pytest
+
+from fleet.releases.catalog import path_of
+from fleet.releases.keys import Keys
+from fleet.releases.repository import Repository
+from tests.support.agent.bundles import CRASHING, GARBAGE, GREEDY, SLOW
+from tests.system.fleet_faults.conftest import Case
+from tests.system.fleet_faults.fleet import BASE, JUDGE, LabFleet
+
+pytestmark = [pytest.mark.slow, pytest.mark.fleet, pytest.mark.timeout(1800)]
+
+
+def test_withdrawn(fleet: LabFleet, case: Case) -> None:
+    """A release that is withdrawn."""
+    release = fleet.publish("pump@2.0.0")
+    fleet.repository.withdrawn[release] = {"reason": "recalled"}
+    del fleet.repository.targets.targets["pump/2.0.0/pump.tar.zst"]
+    fleet.repository.write("targets", "snapshot", "timestamp")
+    fleet.declare(release)
+
+    case.survived(fleet.rollout(), code=2, says="withdrawn: recalled")
+
+
+def test_wrong_device_type(fleet: LabFleet, case: Case) -> None:
+    """A release for another type of device."""
+    fleet.declare(fleet.publish("pump@2.1.0", requirements={"device_types": ["raspberry-pi-4"]}))
+
+    case.survived(fleet.rollout(), code=2, says="type generic: pump@2.1.0 is for raspberry-pi-4")
+
+
+def test_canary_off(fleet: LabFleet, case: Case) -> None:
+    """The canary is off when the rollout begins."""
+    fleet.declare(fleet.publish("pump@2.2.0"))
+    fleet.rules(budget={"failed": 0, "unreachable": 2})
+    fleet[0].unplug()
+
+    done = fleet.rollout()
+    fleet[0].plug()
+
+    case.survived(done, code=2, says="of the first wave, device-01 cannot take part")
+
+
+def test_bad_archive(fleet: LabFleet, case: Case) -> None:
+    """An archive that is not what was signed."""
+    release = fleet.publish("pump@2.3.0", padding=1000)
+    target = fleet.repository.targets.targets["pump/2.3.0/pump.tar.zst"]
+    file = fleet.repository.file_of(target)
+    content = bytearray(file.read_bytes())
+    content[-100] ^= 1
+    file.write_bytes(content)
+    fleet.declare(release)
+
+    done = fleet.rollout()
+
+    case.survived(done, code=2, touched=["device-01"] if "wave wave-0" in done.output else [])
+
+
+def test_other_keys(fleet: LabFleet, case: Case) -> None:
+    """A repository that other keys signed, root and all, under the same names."""
+    release = fleet.publish("pump@2.6.0")
+    other = Repository.create(fleet.base / "other", Keys(fleet.base / "other-keys"), development=True)
+    for known in (BASE, release):
+        name, _, version = known.partition("@")
+        (archive,) = (fleet.base / "bundles" / version).glob("*.tar.zst")
+        other.add(path_of(name, version), archive, {"version": version})
+    other.write("targets", "snapshot", "timestamp")
+    fleet.declare(release)
+
+    done = fleet.rollout(rollout_repository=str(fleet.base / "other"))
+
+    audit = ["open go", "deploy failed device-01", "judge fail", "close failed"]
+    case.survived(done, code=2, touched=["device-01"], audit=audit)
+
+
+@pytest.mark.parametrize("fault", [GARBAGE, CRASHING, "wrong golden sample"])
+def test_bad_model(fleet: LabFleet, case: Case, fault: str) -> None:
+    """A model that the self-test refuses."""
+    place = [GARBAGE, CRASHING, "wrong golden sample"].index(fault)
+    faults: dict[str, object] = {"fault": fault, "targets": ("tflite-int8",)} if fault == CRASHING else {"fault": fault}
+    if place == 2:
+        faults = {"wrong_golden": True}
+    fleet.declare(fleet.publish(f"pump@2.4.{place}", **faults))
+
+    done = fleet.rollout()
+
+    audit = ["open go", "deploy failed device-01", "judge fail", "close failed"]
+    case.survived(done, code=2, touched=["device-01"], audit=audit)
+
+
+@pytest.mark.parametrize("fault", ["wrong", SLOW, GREEDY])
+def test_worse_model(fleet: LabFleet, case: Case, fault: str) -> None:
+    """A model that passes its self-test and does badly."""
+    place = ["wrong", SLOW, GREEDY].index(fault)
+    faults: dict[str, object] = {"seed": 7, "variant": 0} if fault == "wrong" else {"fault": fault}
+    fleet.declare(fleet.publish(f"pump@2.5.{place}", **faults))
+    if fault == SLOW:  # its matrices take memory too
+        fleet.rules(judge={**JUDGE, "memory_growth_mb": 1000.0})
+
+    done = fleet.rollout()
+
+    audit = ["open go", "judge fail", "back back device-01", "close failed"]
+    case.survived(done, code=2, touched=["device-01"], audit=audit, says=["accuracy", "p95", "memory grew"][place])

@@ -1,0 +1,125 @@
+"""A hundred bad releases on a simulated device, and a hundred through the whole playbook: how often, how fast back.
+
+Simulated: the agent, its service, its releases and its disk are real; systemd, ssh and the device are not. Each bad
+release really switches (deploy), is seen to be loaded, and is called back with the command of rollback.yml's task,
+in this process: what a command line adds is the start of an interpreter.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from edge_agent.core import config as configuration
+from edge_agent.core.errors import AgentError
+from edge_agent.lifecycle import operations, switching
+from edge_agent.lifecycle.status import status
+
+from fleet.rollout import payload
+from tests.support.agent.bundles import GARBAGE
+from tests.support.fleet.embedded import EmbeddedFleet
+from tests.system.fleet_faults.conftest import back_after
+
+pytestmark = [pytest.mark.slow, pytest.mark.fleet, pytest.mark.timeout(5400)]
+BASE = "pump@1.0.0"
+ROLLBACKS = 100
+ROLLOUTS = 100
+AIM_S = 5.0
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[EmbeddedFleet]:
+    made = EmbeddedFleet(("canary-1", "early-1", "rest-1"))
+    try:
+        made.publish(BASE)
+        made.declare(BASE)
+        made.bootstrap()
+        done = made.playbook("rollout")
+        assert done.returncode == 0, done.stdout[-3000:]
+        yield made
+    finally:
+        made.remove()
+
+
+def test_a_hundred_rollbacks(fleet: EmbeddedFleet, request: pytest.FixtureRequest) -> None:
+    device = "canary-1"
+    config = configuration.load(fleet.base / device / "etc/edge-agent/config.toml")
+    bad = [f"pump@2.0.{number}" for number in range(5)]
+    for release in bad:
+        fleet.publish(release)
+    fleet.publish("pump@2.1.0", fault=GARBAGE)
+    archive = fleet.base / "push.tar"
+    payload.pack(fleet.repository, [*bad, "pump@2.1.0"], archive)
+    with tarfile.open(archive) as tar:
+        tar.extractall(config.paths.state, filter="data")
+    times, refused = [], 0
+
+    for number in range(ROLLBACKS):
+        if number % 10 == 9:  # one that the self-test refuses: nothing to go back from
+            try:
+                operations.deploy(config, "pump@2.1.0")
+            except AgentError:
+                refused += 1
+            operations.forget(config, "pump@2.1.0")
+        release = bad[number % len(bad)]
+        switched = operations.deploy(config, release)
+        assert switched["changed"]
+        assert status(config)["service"]["loaded"]["release"] == release
+        began = time.monotonic()
+        back = switching.rollback(config, BASE, f"injected fault {number}")
+        times.append(time.monotonic() - began)
+        assert back["changed"] and back["left"] == release
+        found = status(config)
+        assert found["service"]["loaded"]["release"] == BASE
+        assert release in found["bad"]
+        operations.forget(config, release)
+
+    assert len(times) == ROLLBACKS and refused == ROLLBACKS // 10
+    assert max(times) <= AIM_S
+    told = f"{ROLLBACKS} bad releases on a simulated device, all back: median {statistics.median(times):.2f} s, "
+    request.node.user_properties.append(
+        ("measured", f"{told}worst {max(times):.2f} s; {refused} more refused before the switch")
+    )
+
+
+def test_a_hundred_rollouts(fleet: EmbeddedFleet, request: pytest.FixtureRequest) -> None:
+    """Whole playbooks: the canary refuses the release, or the second or third wave meets a worn card."""
+    took, back, devices_back = [], [], 0
+    fleet.rules(bake_s=2.0)  # on a busy machine too the trial has ended by then
+    program = fleet.base / "worn-agent"
+    agent = Path(sys.executable).with_name("edge-agent")
+    program.write_text(f'#!/bin/sh\nEDGE_AGENT_FAULT=install.before_rename=error exec {agent} "$@"\n')
+    program.chmod(0o755)
+    for number in range(ROLLOUTS):
+        switched = number % len(fleet.names)  # so many devices before the fault
+        release = f"pump@3.0.{number}"
+        fleet.publish(release, **({} if switched else {"fault": GARBAGE}))
+        fleet.declare(release)
+        if switched:
+            fleet.write(f"host_vars/{fleet.names[switched]}.yml", {"edge_agent_binary": str(program)})
+        began = time.monotonic()
+        done = fleet.playbook("rollout")
+        took.append(time.monotonic() - began)
+        assert done.returncode == 2, done.stdout[-3000:]
+        record = fleet.record()
+        assert record["status"] == "failed"
+        outcomes = [record["devices"][name]["outcome"] for name in fleet.names]
+        assert outcomes == ["back"] * (switched + 1) + ["planned"] * (2 - switched), record
+        assert record["devices"][fleet.names[switched]]["spent"] == "failed"
+        assert set(fleet.running().values()) == {BASE}
+        devices_back += switched
+        if switched:
+            lines = (record["folder"] / "audit.jsonl").read_text().splitlines()
+            seconds = back_after([json.loads(line) for line in lines])
+            assert seconds is not None
+            back.append(seconds)
+    told = f"{ROLLOUTS} bad rollouts over 3 simulated devices, all ended on the release before, {devices_back} devices "
+    told += f"had switched and went back: median {statistics.median(took):.0f} s, worst {max(took):.0f} s in all; "
+    told += f"from the verdict to all back median {statistics.median(back):.0f} s, worst {max(back):.0f} s"
+    request.node.user_properties.append(("measured", told))

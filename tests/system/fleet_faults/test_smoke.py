@@ -1,0 +1,117 @@
+"""The smallest of the matrix, in every run of the tests: a good release, a gone canary, a pulled plug.
+
+And what else a person does to devices over ssh: a look at what would be, new keys, samples that come home.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import lab
+from tests.system.fleet_faults.conftest import Case
+from tests.system.fleet_faults.fleet import AGENT, BASE, STATE, LabFleet, until
+
+pytestmark = pytest.mark.slow
+LARGE = 8_000_000
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[LabFleet]:
+    """Three devices in waves of 1, 1 and 1."""
+    if lacking := lab.missing():
+        pytest.skip(lacking)
+    with LabFleet(3) as made:
+        yield made
+
+
+def test_good(fleet: LabFleet, case: Case) -> None:
+    """No fault: a good release, and again."""
+    release = fleet.publish("pump@1.1.0")
+    fleet.declare(release)
+
+    done = fleet.rollout()
+
+    case.survived(done, code=0, ends=release, touched=fleet.names, audit=["judge pass", "close passed"])
+    again = fleet.rollout()
+    assert (again.code, again.changed) == (0, 0), again.output
+
+
+def test_canary_gone(fleet: LabFleet, case: Case) -> None:
+    """The canary cannot be reached once its wave is open."""
+    fleet.declare(fleet.publish("pump@1.2.0"))
+    fleet.rules(budget={"failed": 3, "unreachable": 3})
+
+    playing = fleet.start("rollout")
+    until(lambda: fleet.wave_is(0, "open"), "the canary's wave is open")
+    fleet[0].disconnect()
+    done = fleet.finish(playing)
+    fleet[0].connect()
+
+    audit = ["deploy unreachable device-01", "judge fail", "close failed"]
+    case.survived(done, code=2, touched=["device-01"], audit=audit)
+
+
+def test_plug(fleet: LabFleet, case: Case) -> None:
+    """The canary's plug is pulled while it unpacks."""
+    release = fleet.publish("pump@1.3.0", padding=LARGE)
+    fleet.declare(release)
+    canary = fleet[0]
+    slot = canary.files / f"var/lib/edge-agent/releases/.{release}.partial/bundle"
+
+    playing = fleet.start("rollout")
+    until(slot.is_dir, "it unpacks")
+    canary.unplug()
+    done = fleet.finish(playing)
+    canary.plug()
+
+    case.survived(done, code=2, ends=BASE, touched=["device-01"], audit=["judge fail", "close failed"])
+
+
+def test_a_look_predicts_and_changes_nothing(fleet: LabFleet) -> None:
+    fleet.reset()
+    release = fleet.publish("pump@1.4.0")
+    fleet.declare(release)
+    before = fleet.states()
+
+    looked = fleet.rollout("--check", "--diff")
+
+    assert (looked.code, looked.changed) == (0, 0), looked.output[-6000:]
+    for name in fleet.names:
+        assert f"{name}: {BASE} -> {release}" in looked.output
+    assert fleet.states() == before
+    assert fleet.record() == {}, "no rollout has begun"
+
+    drift = fleet.play("status")
+    assert drift.code == 2 and "3 of 3 devices are not as declared" in drift.output, drift.output[-3000:]
+
+
+def test_new_keys_reach_the_devices_and_captured_samples_come_in(fleet: LabFleet, tmp_path: Path) -> None:
+    fleet.reset()
+    before = fleet.states()
+    fleet.repository.rotate("root")
+
+    done = fleet.play("rotate-keys")
+
+    assert done.code == 0, done.output[-6000:]
+    for device in fleet.devices:
+        root = json.loads((device.files / STATE / "tuf/root.json").read_text())
+        assert root["signed"]["version"] == fleet.repository.root.version, "trusted now, before any release"
+        assert fleet.state(device)["current"] == before[device.name]["current"] == BASE
+
+    one = fleet[0]
+    fleet.lab.variables["edge_agent_config"] = {**AGENT, "capture": {"enabled": True, "rate": 1.0}}
+    fleet.lab.write_inventory()
+    assert fleet.play("bootstrap", "--limit", one.name).code == 0
+    until(lambda: any((one.files / STATE / "samples").glob("*")), "the traffic is captured")
+
+    done = fleet.play("collect-samples", "--limit", one.name, samples_folder=str(tmp_path))
+
+    assert done.code == 0, done.output[-6000:]
+    (file,) = tmp_path.iterdir()
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert file.name == f"{one.name}.jsonl" and {line["release"] for line in lines} == {BASE}
+    assert one.exec("sh", "-c", "ls -d /tmp/edge-agent-samples-*", check=False).stdout == "", "nothing stays"

@@ -1,0 +1,50 @@
+"""The name of a release: one grammar, whoever asks."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+
+import pytest
+from edge_agent.cli import main
+from edge_agent.core.errors import NoReleaseError
+from edge_agent.core.release import LONGEST, order, parsed
+from edge_agent.update import trust
+
+GOOD = ["pump@1.0.0", "a-1@0.0.1-rc.1+build.7", f"{'n' * (LONGEST - 6)}@1.0.0"]
+BAD = [
+    "pump",
+    "pump@1.0",
+    "pump@01.0.0",
+    "pump.x@1.0.0",
+    "pump_x@1.0.0",
+    "Pump@1.0.0",
+    "-p@1.0.0",
+    "pump@1.0.0\n",
+    "pump@1.0.0-01",
+    "pump@1.0.0+",
+    "pump@\u0661.0.0",
+    f"{'n' * (LONGEST - 5)}@1.0.0",
+]
+
+
+@pytest.mark.parametrize("release", GOOD)
+def test_what_one_takes_all_take(release: str) -> None:
+    assert parsed(release) is not None
+    assert main._release(release) == release
+    assert "@".join(trust.split(release)) == release
+
+
+@pytest.mark.parametrize("release", BAD)
+def test_what_one_refuses_all_refuse(release: str) -> None:
+    assert parsed(release) is None
+    with pytest.raises(argparse.ArgumentTypeError):
+        main._release(release)
+    with pytest.raises(NoReleaseError):
+        trust.split(release)
+
+
+def test_versions_have_their_precedence() -> None:
+    ordered = ["p@1.0.0-alpha", "p@1.0.0-alpha.1", "p@1.0.0-beta.2", "p@1.0.0-beta.11", "p@1.0.0", "p@1.10.0"]
+
+    assert all(order(lower) < order(higher) for lower, higher in itertools.pairwise(ordered))

@@ -1,0 +1,316 @@
+"""The engine: one model, one thread, one bounded queue; releases change and nobody's request is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from edge_agent.core.config import Config
+from edge_agent.core.errors import FitError, NoReleaseError, SelfTestError, TrustError
+from edge_agent.inference.engine import Engine, Loaded, NotLoadedError, OverloadedError, TimedOutError, load
+from edge_agent.inference.runtime import InputError, ModelError, OutputError
+
+from stages.core.files import sha256
+from tests.support.agent.serving import RELEASE, Backend, behaving, device, installed, run
+
+SHAPE = (2, 16)
+RNG = np.random.default_rng(7)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Config:
+    return device(tmp_path)
+
+
+@pytest.fixture
+def loaded(settings: Config) -> Loaded:
+    return installed(settings)
+
+
+def samples(count: int) -> np.ndarray:
+    return RNG.normal(size=(count, *SHAPE)).astype(np.float32)
+
+
+def means(x: np.ndarray) -> np.ndarray:
+    """Logits by which an answer says which input it is for."""
+    mean = x.reshape(len(x), -1).mean(axis=1)
+    return np.stack([mean, -mean, 0 * mean], axis=1)
+
+
+async def until(event: threading.Event) -> None:
+    assert await asyncio.to_thread(event.wait, 30)
+
+
+def test_what_is_loaded_is_told_by_its_own_bytes(settings: Config, loaded: Loaded) -> None:
+    file = settings.layout.bundle(RELEASE) / "targets/onnx-fp32/model.onnx"
+
+    assert loaded.sha256 == sha256(file)
+    assert (loaded.release, loaded.target) == (RELEASE, "onnx-fp32")
+    assert loaded.reference is not None
+    np.testing.assert_allclose(loaded.model.predict(loaded.golden_inputs), loaded.golden_outputs, atol=1e-6)
+
+
+def test_a_target_is_picked_or_named(settings: Config) -> None:
+    both = installed(settings, targets=("onnx-fp32", "tflite-int8"))
+
+    assert both.target == "tflite-int8"
+    assert load(settings, RELEASE, "onnx-fp32").target == "onnx-fp32"
+    with pytest.raises(FitError, match="onnx-int8"):
+        load(settings, RELEASE, "onnx-int8")
+
+
+def test_a_release_that_is_not_there(settings: Config) -> None:
+    with pytest.raises(NoReleaseError, match="edge-agent install pump@9"):
+        load(settings, "pump@9.0.0")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("manifest.json", b"{}", "schema_version"),
+        ("targets/onnx-fp32/model.onnx", b"other", "sha256"),
+        ("golden/inputs.npy", b"no array", "no array"),
+        ("drift_reference.json", b'{"features": [{"edges": [1], "ratios": [1]}]}', "no drift reference"),
+    ],
+)
+def test_a_damaged_slot(settings: Config, loaded: Loaded, file: str, content: bytes, words: str) -> None:
+    (settings.layout.bundle(RELEASE) / file).write_bytes(content)
+
+    with pytest.raises(TrustError, match=words) as refused:
+        load(settings, RELEASE)
+    assert "install pump@1.0.0 again" in refused.value.remedy
+
+
+def test_a_shape_that_the_file_does_not_have(settings: Config, loaded: Loaded) -> None:
+    path = settings.layout.bundle(RELEASE) / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["input"]["shape"] = [2, 17]
+    path.write_text(json.dumps(manifest))
+
+    with pytest.raises(TrustError, match=r"input.shape \[2, 16\]"):
+        load(settings, RELEASE)
+
+
+def test_a_file_that_does_not_load(settings: Config) -> None:
+    with pytest.raises(SelfTestError, match="not loadable"):
+        installed(settings, fault="garbage")
+
+
+def test_answers_are_those_of_the_model(settings: Config, loaded: Loaded) -> None:
+    x = samples(5)
+
+    async def main() -> None:
+        engine = Engine(settings.serve)
+        with pytest.raises(NotLoadedError):
+            await engine.predict(x)
+        await engine.swap(loaded)
+        answer = await engine.predict(x)
+        await engine.close()
+        np.testing.assert_array_equal(answer.probabilities, loaded.model.predict(x))
+        assert (answer.release, answer.target, answer.sha256) == (RELEASE, "onnx-fp32", loaded.sha256)
+        assert answer.latency_s > 0
+        assert answer.queue_s > 0
+        assert engine.loaded is None
+
+    run(main)
+
+
+def test_what_waits_is_run_together_and_bad_input_never_joins(settings: Config, loaded: Loaded) -> None:
+    backend = Backend(means, held=True)
+    xs = [samples(1) for _ in range(20)]
+    bad = [np.zeros((1, 3), np.float32), np.full((1, *SHAPE), np.nan, np.float32), np.zeros((1, *SHAPE))]
+
+    async def main() -> None:
+        engine = Engine(settings.serve)
+        await engine.swap(behaving(loaded, backend))
+        asked = [asyncio.ensure_future(engine.predict(xs[0]))]
+        await until(backend.entered)
+        asked += [asyncio.ensure_future(engine.predict(x)) for x in xs[1:]]
+        for x in bad:
+            with pytest.raises(InputError):
+                await engine.predict(x)
+        backend.go.set()
+        answers = await asyncio.gather(*asked)
+        for x, answer in zip(xs, answers, strict=True):
+            assert answer.probabilities.shape == (1, 3)
+            expected = np.exp(means(x)) / np.exp(means(x)).sum()
+            np.testing.assert_allclose(answer.probabilities, expected, rtol=1e-5)
+        await engine.close()
+
+    run(main)
+    assert backend.sizes == [1, 16, 3]
+
+
+def test_a_file_of_one_sample_is_never_batched(settings: Config, loaded: Loaded) -> None:
+    backend = Backend(means, batch=1, held=True)
+
+    async def main() -> None:
+        engine = Engine(settings.serve)
+        await engine.swap(behaving(loaded, backend))
+        asked = [asyncio.ensure_future(engine.predict(samples(n))) for n in (1, 3, 1)]
+        await until(backend.entered)
+        backend.go.set()
+        await asyncio.gather(*asked)
+        await engine.close()
+
+    run(main)
+    assert backend.sizes == [1] * 5
+
+
+def test_the_queue_is_bounded_and_a_probe_passes_it(tmp_path: Path) -> None:
+    settings = device(tmp_path, serve={"queue": 4})
+    loaded = installed(settings)
+    backend = Backend(means, held=True)
+
+    async def main() -> None:
+        engine = Engine(settings.serve)
+        await engine.swap(behaving(loaded, backend))
+        asked = [asyncio.ensure_future(engine.predict(samples(1))) for _ in range(4)]
+        probe = asyncio.ensure_future(engine.probe())
+        await until(backend.entered)
+        with pytest.raises(OverloadedError, match="4 samples wait; at most 4"):
+            await engine.predict(samples(1))
+        backend.go.set()
+        await asyncio.gather(*asked)
+        assert not (await probe).passed
+        assert engine.waiting == 0
+        assert len((await engine.predict(samples(1))).probabilities) == 1
+        await engine.close()
+
+    run(main)
+
+
+@pytest.mark.parametrize("kind", ["nan", "raises"])
+def test_a_broken_model_fails_only_its_own_requests(settings: Config, loaded: Loaded, kind: str) -> None:
+    def model(x: np.ndarray) -> np.ndarray:
+        answer = means(x)
+        broken = x[:, 0, 0] > 100
+        if kind == "raises" and broken.any():
+            raise RuntimeError("out of memory")
+        answer[broken] = np.nan
+        return answer
+
+    backend = Backend(model, held=True)
+    poison = samples(1)
+    poison[0, 0, 0] = 1000
+    failed: list[Any] = []
+
+    async def main() -> None:
+        engine = Engine(settings.serve)
+        engine.failure_observers.append(lambda error, loaded, _: failed.append((type(error), loaded.release)))
+        await engine.swap(behaving(loaded, backend))
+        xs = [samples(1), samples(1), poison, samples(1)]
+        asked = [asyncio.ensure_future(engine.predict(x)) for x in xs]
+        await until(backend.entered)
+        backend.go.set()
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        error = OutputError if kind == "nan" else ModelError
+        assert [isinstance(answer, error) for answer in answers] == [False, False, True, False]
+        assert failed == [(error, "other@1.0.0")]
+        await engine.close()
+
+    run(main)
+
+
+def test_probes_compare_every_golden_sample(settings: Config, loaded: Loaded) -> None:
+    wrong = installed(settings, "pump@2.0.0", wrong_golden=True)
+    seen: list[int] = []
+
+    async def main() -> None:
+        engine = Engine(settings.serve)
+        engine.observers.append(lambda x, *_: seen.append(len(x)))
+        await engine.swap(loaded)
+        probes = [await engine.probe() for _ in range(len(loaded.golden_inputs) + 1)]
+        assert all(probe.passed and probe.release == RELEASE for probe in probes)
+        await engine.swap(wrong)
+        assert not (await engine.probe()).passed
+        await engine.close()
+
+    run(main)
+    assert seen == []
+
+
+def test_an_observer_that_fails_costs_nobody_an_answer(settings: Config, loaded: Loaded) -> None:
+    def fails(*_: Any) -> None:
+        raise ValueError("observer")
+
+    async def main() -> None:
+        engine = Engine(settings.serve)
+        engine.observers.append(fails)
+        await engine.swap(loaded)
+        assert len((await engine.predict(samples(2))).probabilities) == 2
+        await engine.close()
+
+    run(main)
+
+
+def test_no_request_is_lost_between_releases(settings: Config, loaded: Loaded) -> None:
+    """Clients ask without a pause while releases change; each answer is that of the release that it names."""
+    others = [loaded, installed(settings, "pump@2.0.0", seed=2), installed(settings, "pump@3.0.0", seed=3)]
+    expected = {own.release: own.model for own in (load(settings, own.release) for own in others)}
+    order: list[str] = []
+
+    async def main() -> None:
+        engine = Engine(settings.serve)
+        await engine.swap(loaded)
+        ended = asyncio.Event()
+
+        async def client() -> int:
+            asked = 0
+            while not ended.is_set():
+                x = samples(1 + asked % 3)
+                answer = await engine.predict(x)
+                np.testing.assert_allclose(answer.probabilities, expected[answer.release].predict(x), atol=1e-5)
+                order.append(answer.release)
+                asked += 1
+            return asked
+
+        clients = [asyncio.ensure_future(client()) for _ in range(8)]
+        for turn in range(30):
+            count = len(order)
+            while len(order) < count + 10:
+                await asyncio.sleep(0)
+            following = others[(turn + 1) % 3]
+            await engine.swap(following)
+            assert engine.loaded is following
+        ended.set()
+        assert sum(await asyncio.gather(*clients)) == len(order)
+        await engine.close()
+
+    run(main)
+    assert set(order) == {own.release for own in others}
+
+
+def test_a_model_that_hangs_is_left_behind(tmp_path: Path) -> None:
+    settings = device(tmp_path, serve={"request_timeout_s": 0.2})
+    loaded = installed(settings)
+    hanging = Backend(means, held=True)
+
+    async def main() -> None:
+        engine = Engine(settings.serve)
+        await engine.swap(behaving(loaded, hanging))
+        failed: list[Any] = []
+        engine.failure_observers.append(lambda error, loaded, _: failed.append(type(error)))
+        lost = asyncio.ensure_future(engine.predict(samples(1)))
+        await until(hanging.entered)
+        behind = asyncio.ensure_future(engine.predict(samples(1)))
+        with pytest.raises(TimedOutError, match="no answer within"):
+            await lost
+        with pytest.raises(OverloadedError, match="busy with others"):
+            await behind
+        assert failed == [TimedOutError]
+        probe = asyncio.ensure_future(engine.probe())
+        await asyncio.sleep(0)  # it is asked before the swap
+        await engine.swap(loaded)
+        with pytest.raises(ModelError, match="hangs"):
+            await probe
+        assert (await engine.predict(samples(1))).release == RELEASE
+        hanging.go.set()
+        await engine.close()
+
+    run(main)

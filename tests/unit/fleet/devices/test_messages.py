@@ -1,0 +1,47 @@
+"""What a device may say, whatever it is: it costs that device alone, with a reason, and no step of the rollout."""
+
+from __future__ import annotations
+
+import io
+import json
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from fleet.cli import steps
+from tests.support.fleet.rollouts import NEW, Json, plan, records, status
+
+root = pytest.fixture(records)
+WRONG: list[Json] = [
+    {"bad": None},
+    {"time": "2026-01-01T00:00:00"},
+    {"time": "yesterday"},
+    {"device": []},
+    {"service": {"running": True, "fault": None, "loaded": {"release": NEW}}},
+    {"disk": {"free_bytes": float("inf")}},
+    {"trial": 5},
+    {"installed": "all"},
+    {"report": {"release": NEW}},
+    {"report": {**status()["report"], "inferences": -1}},
+    {"report": {**status()["report"], "feedback": {"n": 1, "wrong": 2}}},
+    {"device": {**status()["device"], "type": "\ud800"}},
+]
+SPOILT: list[str] = [
+    *("5", "[]", "null", '"x"', "{}", "[" * 100_000, '{"a":' * 100_000, "NaN", "", "1" * 5000),
+    '{"error": 1}',
+    '{"schema_version": 1, "command": "status", "current": "x", "time": "y"}',
+    *(json.dumps(status(**changed)) for changed in WRONG),
+]
+
+
+@pytest.mark.parametrize("said", SPOILT, ids=range(len(SPOILT)))  # not their texts: a time is in them
+def test_what_no_agent_says_costs_that_device_alone(root: Path, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = {name: {"rc": 0, "stdout": json.dumps(status())} for name in "abc"} | {"d": {"rc": 0, "stdout": said}}
+    given = {"plan": plan(budget={"unreachable": 1}), "devices": devices}
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(given)))
+
+    told = steps.RUN["preflight"](Namespace(rollouts=root, check=True))
+
+    assert told["order"] == ["a", "b", "c"] and any(row.startswith("no answer: d: ") for row in told["table"])
+    assert steps.answer({"rc": 0, "stdout": said}, steps.Status)["reason"]

@@ -1,0 +1,71 @@
+"""A run of ansible-playbook by `fleet`, with playbooks that are not the project's: what it leaves, and when it ends."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from fleet.cli import rollouts
+from fleet.cli.rollouts import Run
+
+SECRET = "correct horse battery staple"  # noqa: S105  (what no file may hold; it opens nothing)
+END_S = 20.0
+PROGRAM = """\
+import argparse, pathlib, sys
+from fleet.cli import rollouts
+folder = rollouts.HERE = pathlib.Path(sys.argv[1])
+rollouts.Run(argparse.Namespace(rollouts=folder / "rollouts", inventory=folder / "hosts.yml", limit=None), "own", {})
+"""
+
+
+def playbook(folder: Path, *tasks: Any) -> Path:
+    """One with these tasks on one device, which is this machine."""
+    local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    (folder / "playbooks").mkdir()
+    (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": {"a": local}}}))
+    play = {"hosts": "all", "gather_facts": False, "tasks": list(tasks)}
+    (folder / "playbooks/own.yml").write_text(yaml.safe_dump([play]))
+    return folder
+
+
+def test_nothing_of_the_environment_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEET_KEY_PASSPHRASE_X", SECRET)
+    seek = f'test -n "$FLEET_KEY_PASSPHRASE_X" || exit 2; grep -rl "$FLEET_KEY_PASSPHRASE_X" {tmp_path}/rollouts'
+    task = {"ansible.builtin.shell": seek, "register": "found", "failed_when": "found.rc != 1"}
+    monkeypatch.setattr(rollouts, "HERE", playbook(tmp_path, {"ansible.builtin.ping": {}}, task))
+    options = argparse.Namespace(rollouts=tmp_path / "rollouts", inventory=tmp_path / "hosts.yml", limit=None)
+
+    done = Run(options, "own", {"x": 1})
+
+    files = [path for path in (tmp_path / "rollouts").rglob("*") if path.is_file()]
+    assert done.runner.status == "successful", "it knows the secret, and found it nowhere while it ran"
+    assert "stdout" in {path.name for path in files}
+    assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a process that ends with its parent is Linux's")
+def test_ansible_ends_with_a_rollout_that_is_killed(tmp_path: Path) -> None:
+    for name in ("begun", "never"):
+        os.mkfifo(tmp_path / name)
+    task = {"ansible.builtin.shell": f"echo $$ >{tmp_path}/begun; read nothing <{tmp_path}/never"}
+    program = [sys.executable, "-c", PROGRAM, str(playbook(tmp_path, task))]
+    run = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    stuck = psutil.Process(int((tmp_path / "begun").read_text()))  # waits until it is in the middle of it
+    processes = [*psutil.Process(run.pid).children(recursive=True)]
+    assert stuck in processes and any("ansible-playbook" in " ".join(each.cmdline()) for each in processes)
+
+    run.kill()
+    run.wait()
+
+    _, alive = psutil.wait_procs(processes, END_S)
+    for each in alive:
+        each.kill()
+    assert not alive

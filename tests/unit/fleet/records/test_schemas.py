@@ -1,0 +1,187 @@
+"""fleet.records.schemas: a rollout's file that is not what was written is named, and nothing is done with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fleet.cli import main
+from fleet.errors import ConfigurationError
+from fleet.records import store
+from fleet.records.store import Record
+from tests.support.fleet.rollouts import NEW, Json, course, done
+from tests.support.fleet.rollouts import status as said
+from tests.unit.fleet.records.test_store import VERDICT, begun
+from tests.unit.fleet.rollout.test_resume import declared, paused, root
+
+__all__ = ["paused", "root"]  # fixtures
+CANARY = {"name": "canary", "devices": ["a"]}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema_version": 2}', '{"schema_version": 1}'])
+def test_a_state_of_another_program_is_named(tmp_path: Path, content: str) -> None:
+    made = begun(tmp_path)
+    (made.folder / "state.json").write_text(content)
+
+    with pytest.raises(ConfigurationError, match=r"state\.json"):
+        made.load()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"devices": []},
+        {"devices": {"a": None}},
+        {"devices": {"a": {"wave": "canary", "release": 5}}},
+        {"devices": {"a": {"wave": "canary", "release": "digits@1.1.0", "of a later version": 1}}},
+        {"devices": {}},  # which leaves a device of the wave without a state
+        {"waves": {}},
+        {"waves": ["canary"]},
+        {"waves": [{"name": "canary", "devices": None}]},
+        {"waves": [{**CANARY, "status": "done"}]},
+        {"waves": [{**CANARY, "verdict": "pass"}]},
+        {"waves": [{**CANARY, "verdict": {"reason": ""}}]},
+        {"waves": [{**CANARY, "verdict": {**VERDICT, "checks": [{"name": "bake"}]}}]},
+        {"waves": [{**CANARY, "lost": {"reason": "", "devices": ["a"]}}]},
+        {"devices": {"a": {"wave": "gone", "release": "digits@1.1.0", "touched": True}}},
+        {"owner": None},
+        {"owner": {"host": "here", "pid": "one", "started": 0.0}},
+        {"owner": {"host": "here", "pid": -1, "started": 0.0}},
+        {"status": []},
+        {"status": "ended"},
+        {"reason": None},
+    ],
+)
+def test_a_state_of_another_shape_is_named(tmp_path: Path, changed: dict[str, object]) -> None:
+    made = begun(tmp_path)
+    file = made.folder / "state.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
+
+    with pytest.raises(ConfigurationError, match=r"state\.json: not a rollout's record") as caught:
+        made.load()
+
+    assert next(iter(changed)) in caught.value.found and "move its folder away" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"schema_version": 2}, "schema_version"),
+        ({"fleet": None}, "fleet"),
+        ({"inventory": 5}, "inventory"),
+        ({"only": "a"}, "only"),
+        ({"commit": 7}, "commit"),
+        ({"by": ["anna"]}, "by"),
+        ({"size": "4"}, "size"),
+        ({"rules": []}, "rules"),
+        ({"rules": {"waves": 5}}, "rules.waves"),
+        ({"rules": {"budget": {"failed": "some"}}}, "rules.budget.failed"),
+        ({"devices": []}, "devices"),
+        ({"devices": {"a": NEW}}, "devices.a"),
+        ({"devices": {"a": {"wave": 0}}}, "devices.a.release"),
+        ({"devices": {"a": {"release": "pump@9.0.0"}}}, "releases: pump@9.0.0"),
+        ({"releases": []}, "releases"),
+        ({"releases": {NEW: {"targets": ["onnx-fp32"]}}}, f"releases.{NEW}.targets"),
+        ({"releases": {NEW: {"targets": {}, "sha256": 5}}}, f"releases.{NEW}.sha256"),
+    ],
+)
+def test_a_plan_of_another_shape_is_named(tmp_path: Path, changed: Json, field: str) -> None:
+    file = begun(tmp_path).folder / "plan.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
+
+    with pytest.raises(ConfigurationError, match=r"plan\.json: not a rollout's record") as caught:
+        _ = Record(file.parent).plan
+
+    assert f"({field}" in caught.value.found and "mend it" in caught.value.remedy
+
+
+@pytest.mark.parametrize("field", ["schema_version", "fleet", "size", "rules", "devices", "releases"])
+def test_a_plan_without_what_is_read_of_it_is_named(tmp_path: Path, field: str) -> None:
+    file = begun(tmp_path).folder / "plan.json"
+    file.write_text(json.dumps({name: each for name, each in json.loads(file.read_text()).items() if name != field}))
+
+    with pytest.raises(ConfigurationError, match=rf"plan\.json: .*{field}: found nothing; Field required"):
+        _ = Record(file.parent).plan
+
+
+def test_what_is_wrong_is_told_as_people_read_it(tmp_path: Path) -> None:
+    file = begun(tmp_path).folder / "plan.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "inventory": 5}))
+
+    with pytest.raises(ConfigurationError) as caught:
+        _ = Record(file.parent).plan
+
+    assert str(caught.value).splitlines() == [
+        f"{file}: not a rollout's record (inventory: found 5; Input should be a valid string)",
+        "  expected: what this program wrote",
+        "  remedy:   mend it; or move its folder away, then begin anew",
+    ]
+
+
+def test_what_devices_said_before_is_what_agents_say(tmp_path: Path) -> None:
+    made = begun(tmp_path)
+    good = {"a": said()["report"], "b": {"release": None}, "c": None}
+    (made.folder / store.BEFORE).write_bytes(store.content(good))
+
+    assert made.before == good
+
+
+@pytest.mark.parametrize(
+    "value", [5, [], {"a": 5}, {"a": {"release": NEW}}, {"a": {**said()["report"], "errors": "few"}}]
+)
+def test_what_devices_said_before_in_another_shape_is_named(tmp_path: Path, value: object) -> None:
+    made = begun(tmp_path)
+    (made.folder / store.BEFORE).write_bytes(store.content(value))
+
+    with pytest.raises(ConfigurationError, match=rf"{store.BEFORE}: not a rollout's record \(.*found"):
+        _ = made.before
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe{}", b"[" * 100_000, b'{"schema_version": 1, "fleet": 1e999999'])
+def test_what_is_no_text_or_endless_is_named(tmp_path: Path, content: bytes) -> None:
+    made = begun(tmp_path)
+    for name in ("state.json", "plan.json"):
+        (made.folder / name).write_bytes(content)
+
+    with pytest.raises(ConfigurationError, match=r"state\.json"):
+        made.load()
+    with pytest.raises(ConfigurationError, match=r"plan\.json"):
+        _ = Record(made.folder).plan
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"inventory": 5}, "inventory: found 5; Input should be a valid string"),
+        ({"devices": ["a"]}, "devices: found ['a']; Input should be a valid dictionary"),
+        ({"devices": {"a": {}}}, "devices.a.release: found nothing; Field required"),
+        ({"devices": {"b": {"release": NEW}}}, f"devices.a: found nothing; state.json has {NEW}"),
+        ({"only": {"a": 1}}, "only: found {'a': 1}; Input should be a valid list"),
+    ],
+)
+def test_a_plan_of_another_shape_is_refused_and_nothing_is_lost(
+    root: Path, paused: Json, capsys: pytest.CaptureFixture[str], changed: Json, told: str
+) -> None:
+    folder = Path(paused["record"])
+    path = folder / "plan.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+    left = {each: each.read_bytes() for each in folder.rglob("*") if each.is_file()}
+    known = ["-i", str(declared(root)), "--rollouts", str(root)]
+
+    assert main.main(["--json", "wave", "plan", *known, "--repository", str(root.parent / "releases")]) == 12
+
+    refusal = json.loads(capsys.readouterr().out)
+    assert (refusal["error"], refusal["where"]) == ("ConfigurationError", str(path)) and told in refusal["found"]
+    assert {each: each.read_bytes() for each in folder.rglob("*") if each.is_file()} == left
+
+
+def test_what_devices_said_before_is_checked_where_a_wave_is_judged(root: Path, paused: Json) -> None:
+    path = Path(paused["record"]) / store.BEFORE
+    path.write_text(json.dumps(dict.fromkeys("abcd", 5)))
+
+    with pytest.raises(ConfigurationError, match=str(path)):
+        course(paused).judge({name: done() for name in "bcd"}, {})
+
+    assert course(paused).state.status == "paused"

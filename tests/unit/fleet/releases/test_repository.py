@@ -1,0 +1,220 @@
+"""The repository of releases, written by fleet and read by the device's own code, between any two of its writes too."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edge_agent.core.errors import TrustError as DeviceTrustError
+
+from fleet.errors import BusyError, ConfigurationError, KeysError, TrustError
+from fleet.releases.keys import Keys
+from fleet.releases.repository import ROLES, Repository, locked
+from tests.support.agent.release_server import serving
+from tests.support.fleet.publishing import Reader
+
+CONTENT = b"an archive's bytes " * 50_000
+CUSTOM = {"version": "1.0.0", "commit": None, "time": "2026-01-01T00:00:00Z", "builder": "key:0"}
+
+
+def path(version: str) -> str:
+    return f"pump/{version}/pump.tar.zst"
+
+
+class Site:
+    """A repository with pump@1.0.0, and devices that look at it: one that knows it, and new ones."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.keys = folder, Keys(folder / "keys")
+        self.releases = folder / "releases"
+        self.archive = folder / "archive"
+        self.archive.write_bytes(CONTENT)
+        self.repository = Repository.create(self.releases, self.keys)
+        self.publish("1.0.0")
+        self.pin = folder / "pin.json"
+        shutil.copy(self.releases / "metadata" / "1.root.json", self.pin)
+        self.old = self.reader("old")
+        self.old.refresh()
+        self.looks = 0
+
+    def reader(self, name: str) -> Reader:
+        return Reader(self.pin, self.folder / name, self.releases.as_uri())
+
+    def open(self, mirror: Any = None, **days: float) -> Repository:
+        self.repository = Repository(self.releases, self.keys, days, mirror)
+        return self.repository
+
+    def publish(self, version: str) -> None:
+        self.repository.add(path(version), self.archive, {**CUSTOM, "version": version})
+        self.repository.write("targets", "snapshot", "timestamp")
+
+    def watched(self) -> Repository:
+        """The repository, with devices that read it after each of its writes."""
+        self.open(self.look)
+        return self.repository
+
+    def look(self, *_: Any) -> None:
+        self.looks += 1
+        assert self.old.fetch("pump@1.0.0") == CONTENT
+        assert self.reader(f"new-{self.looks}").fetch("pump@1.0.0") == CONTENT
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def test_a_device_reads_it_from_a_folder_and_over_http(site: Site) -> None:
+    assert site.reader("pushed").fetch("pump@1.0.0") == CONTENT
+
+    with serving(site.releases) as server:
+        device = Reader(site.pin, site.folder / "pulling", server.url)
+        repository = device.refresh()
+        offer = repository.find("pump@1.0.0")
+        assert offer.custom == CUSTOM
+        assert repository.download(offer).read_bytes() == CONTENT
+
+
+def test_devices_accept_what_they_find_between_any_two_writes_of_a_publication(site: Site) -> None:
+    site.watched()
+
+    site.publish("1.1.0")
+
+    assert site.looks == 4  # archive, targets, snapshot, timestamp
+    assert site.old.fetch("pump@1.1.0") == CONTENT
+
+
+@pytest.mark.parametrize(("role", "writes"), [("root", 1), ("targets", 5), ("snapshot", 4), ("timestamp", 3)])
+def test_devices_follow_a_new_key_between_any_two_writes(site: Site, role: str, writes: int) -> None:
+    old, new = site.watched().rotate(role)
+
+    assert site.looks == writes
+    assert old not in site.open().root.roles[role].keyids and new in site.repository.root.roles[role].keyids
+    site.keys.path(role, old).unlink()
+    site.publish("1.1.0")
+    assert site.old.fetch("pump@1.1.0") == CONTENT
+    assert len(site.repository.root.keys) == 6  # no key is left that has no role
+
+
+def test_every_key_of_root_can_be_replaced_one_after_the_other(site: Site) -> None:
+    first = set(site.repository.root.roles["root"].keyids)
+    for keyid in sorted(first):
+        site.open().rotate("root", keyid)
+
+    assert first.isdisjoint(site.repository.root.roles["root"].keyids)
+    site.look()
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_key_that_is_lost_can_be_replaced(site: Site, role: str) -> None:
+    lost = site.repository.root.roles[role].keyids[0]
+    site.keys.path(role, lost).unlink()
+
+    site.watched().rotate(role, lost if role == "root" else None)
+
+    assert lost not in site.repository.root.keys
+    site.look()
+
+
+def test_a_rotation_that_was_interrupted_goes_on(site: Site) -> None:
+    old = site.repository.root.roles["targets"].keyids[0]
+
+    class PowerCutError(Exception):
+        pass
+
+    for stop in range(1, 5):  # the first root, then what is left: targets, snapshot, timestamp, the second root
+        count = 0
+
+        def cut(*_: Any) -> None:
+            nonlocal count
+            count += 1
+            if count == stop:  # noqa: B023
+                raise PowerCutError
+
+        with pytest.raises(PowerCutError):
+            site.open(cut).rotate("targets")
+        site.look()
+        if stop < 4:
+            assert site.open().root.roles["targets"].keyids[0] == old
+    assert len(site.open().root.roles["targets"].keyids) == 1
+
+
+def test_what_is_expired_is_refused_until_it_is_signed_again(site: Site) -> None:
+    site.open(timestamp=-1).write("timestamp")
+    with pytest.raises(DeviceTrustError, match="expired"):
+        site.reader("new").refresh()
+
+    site.open().write("snapshot", "timestamp")
+
+    site.look()
+
+
+def test_a_target_that_is_delisted_is_refused(site: Site) -> None:
+    site.publish("1.1.0")
+    site.old.fetch("pump@1.1.0")
+
+    del site.open().targets.targets[path("1.1.0")]
+    site.watched().write("targets", "snapshot", "timestamp")  # what is not written is not changed
+    assert site.old.fetch("pump@1.1.0") == CONTENT
+    del site.repository.targets.targets[path("1.1.0")]
+    site.repository.write("targets", "snapshot", "timestamp")
+
+    with pytest.raises(DeviceTrustError, match="withdrawn"):
+        site.old.fetch("pump@1.1.0")
+    site.look()
+
+
+def _cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:100])
+
+
+def _edit(file: Path) -> None:
+    content = json.loads(file.read_bytes())
+    content["signed"]["expires"] = "2099-01-01T00:00:00Z"
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("name", ["1.root.json", "2.targets.json", "2.snapshot.json", "timestamp.json"])
+@pytest.mark.parametrize(
+    ("spoil", "error"), [(_cut, ConfigurationError), (_edit, TrustError), (Path.unlink, ConfigurationError)]
+)
+def test_nothing_is_signed_over_what_is_damaged(
+    site: Site, name: str, spoil: Callable[[Path], None], error: type[Exception]
+) -> None:
+    spoil(site.releases / "metadata" / name)
+
+    with pytest.raises(error) as caught:
+        site.open()
+
+    assert "remedy" in str(caught.value) or name == "1.root.json"
+
+
+def test_a_missing_key_stops_it_before_anything_is_written(site: Site) -> None:
+    before = sorted(site.releases.rglob("*"))
+    site.keys.path("timestamp", site.repository.root.roles["timestamp"].keyids[0]).unlink()
+
+    with pytest.raises(KeysError, match="role timestamp"):
+        site.open().write("targets", "snapshot", "timestamp")
+
+    assert sorted(site.releases.rglob("*")) == before
+
+
+def test_one_at_a_time(site: Site) -> None:
+    with locked(site.releases), pytest.raises(BusyError, match=r"\.lock"), locked(site.releases):
+        pass
+    with locked(site.releases):
+        pass
+
+
+def test_an_archive_that_was_damaged_on_disk_is_written_again(site: Site) -> None:
+    target = site.repository.targets.targets[path("1.0.0")]
+    file = site.repository.file_of(target)
+    file.write_bytes(b"x" + CONTENT[1:])
+
+    site.repository.place(target, site.archive)
+
+    site.look()

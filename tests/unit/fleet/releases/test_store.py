@@ -1,0 +1,209 @@
+"""What a rollout takes from a repository, near or far: the bytes that are signed; a store out of reach is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet import errors
+from fleet.cli import main
+from fleet.errors import FleetError, SourceError, TrustError
+from fleet.execution.live import Live
+from fleet.records import store as records_store
+from fleet.releases import store
+from stages.core.files import sha256
+from tests.support.agent.bundles import bundle
+from tests.support.fleet.rollouts import NEW, Json, records
+from tests.support.servers import Status, free_port, web_server
+from tests.unit.fleet.rollout.test_resume import declared, then
+
+root = pytest.fixture(records)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def archive_in(folder: Path) -> Path:
+    (found,) = folder.rglob("*.pump.tar.zst")
+    return found
+
+
+@pytest.fixture
+def plan(root: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Json]:
+    """`fleet wave plan` for the devices a to d, which declare NEW: what it prints."""
+
+    def run(where: str, code: int = 0) -> Json:
+        inventory = declared(root)
+        options = ["--inventory", str(inventory), "--rollouts", str(root), "--repository", where, "--json"]
+        assert main.main(["wave", "plan", *options]) == code
+        said: Json = json.loads(capsys.readouterr().out)
+        return {name: value for name, value in said.items() if name not in ("schema_version", "command")}
+
+    return run
+
+
+@pytest.mark.parametrize("far", [False, True])
+def test_another_valid_archive_in_its_place_stops_the_plan(root: Path, plan: Callable[..., Json], far: bool) -> None:
+    """Whole, but not what is signed: each device would refuse it, and a good release be condemned."""
+    releases = root.parent / "releases"
+    file = archive_in(releases)
+    signed = sha256(file)
+    shutil.copy(bundle(root.parent / "other", seed=5).archive, file)
+
+    refused = plan(releases.as_uri() if far else str(releases), code=3)
+
+    assert refused["error"] == "TrustError" and file.name in refused["where"]
+    assert sha256(file) in refused["found"] and "publish the same bytes again" in refused["remedy"]
+    assert far or signed in refused["expected"]
+    assert records_store.rollouts("farm", root) == []
+
+
+def test_an_archive_that_is_not_here_is_named(root: Path, plan: Callable[..., Json]) -> None:
+    file = archive_in(root.parent / "releases")
+    file.unlink()
+
+    refused = plan(str(root.parent / "releases"), code=9)
+
+    assert refused["where"] == str(file) and "fleet publish" in refused["remedy"]
+
+
+def test_an_archive_that_changes_after_the_plan_is_not_packed(root: Path, plan: Callable[..., Json]) -> None:
+    planned = plan(str(root.parent / "releases"))
+    file = archive_in(root.parent / "releases")
+    file.write_bytes(b"x" + file.read_bytes()[1:])
+
+    with pytest.raises(TrustError, match="publish the same bytes again"):
+        then(root, planned, *"abcd")
+
+    assert records_store.rollouts("farm", root) == [], "no device was touched, and nothing is left"
+
+
+@pytest.mark.parametrize("torn", [b"", b"half", None])
+def test_what_is_torn_in_the_cache_is_fetched_again(
+    root: Path, plan: Callable[..., Json], cache: Path, torn: bytes | None
+) -> None:
+    """Cut short by a power cut; or of the right length, with other bytes."""
+    url = (root.parent / "releases").as_uri()
+    plan(url)
+    file = archive_in(cache)
+    file.write_bytes(bytes(file.stat().st_size) if torn is None else torn)
+
+    planned = plan(url)
+
+    assert sha256(file) == planned["releases"][NEW]["sha256"]
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_rollout_goes_on_from_the_repository_that_the_run_names(
+    root: Path, plan: Callable[..., Json], cache: Path, monkeypatch: pytest.MonkeyPatch, moved: bool
+) -> None:
+    """Given that the first run's machine, with its cache, is gone; `moved`: and the store has another address."""
+    releases = root.parent / "releases"
+    begun = then(root, plan(releases.as_uri()), *"abcd")
+    shutil.rmtree(cache)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(root.parent / "another"))
+    if moved:
+        releases = releases.rename(root.parent / "moved")
+
+    planned = plan(releases.as_uri())
+    (root / "farm" / planned["resumes"] / records_store.PUSH).unlink()
+    resumed = then(root, planned, *"abcd")
+
+    assert (resumed["status"], resumed["record"]) == ("resumed", begun["record"])
+    with tarfile.open(resumed["push"]) as tar:
+        (brought,) = [member for member in tar if member.name.endswith(".tar.zst")]
+        content = tar.extractfile(brought)
+        assert content and content.read() == archive_in(releases).read_bytes()
+
+
+def test_a_rollout_does_not_go_on_with_other_bytes(root: Path, plan: Callable[..., Json]) -> None:
+    """Another repository has another release of that name: some devices would run the one, some the other."""
+    begun = then(root, plan(str(root.parent / "releases")), *"abcd")
+    planned = plan(str(root.parent / "releases"))
+    file = Path(begun["record"]) / "plan.json"
+    file.write_text(file.read_text().replace(planned["releases"][NEW]["sha256"], "0" * 64))
+
+    with pytest.raises(TrustError, match="began with"):
+        then(root, planned, *"abcd")
+
+    assert records_store.unfinished("farm", root) == records_store.Record(Path(begun["record"]))
+
+
+def test_a_store_out_of_reach_is_not_an_empty_one(plan: Callable[..., Json]) -> None:
+    url = f"http://127.0.0.1:{free_port()}/releases"
+
+    refused = plan(url, code=8)
+
+    assert refused["error"] == "SourceError" and refused["where"] == url and "network" in refused["remedy"]
+
+
+def test_a_server_that_refuses_is_not_an_empty_store(plan: Callable[..., Json]) -> None:
+    with web_server() as web:
+        web.fail("/releases/metadata/timestamp.json", Status(503))
+        assert "503" in plan(f"{web.url}/releases", code=8)["found"]
+
+        nothing = plan(f"{web.url}/releases", code=12)  # which answers: there is none
+
+    assert "no repository of releases" in nothing["found"] and "fleet keys init" in nothing["remedy"]
+
+
+def test_a_server_that_lists_nothing_is_not_an_empty_store(plan: Callable[..., Json]) -> None:
+    with web_server() as web:
+        web.put("/releases/metadata/timestamp.json", b"{}")
+        assert "cannot be listed" in plan(f"{web.url}/releases", code=8)["found"]
+
+
+def test_a_store_without_a_timestamp_is_not_an_empty_one(root: Path, plan: Callable[..., Json]) -> None:
+    """Else a publisher would begin a new repository over it."""
+    (root.parent / "releases" / "metadata" / "timestamp.json").unlink()
+
+    assert "timestamp.json" in plan((root.parent / "releases").as_uri(), code=12)["where"]
+
+
+def test_what_breaks_off_leaves_what_was_in_the_cache(root: Path, cache: Path) -> None:
+    releases = root.parent / "releases"
+    with store.opened(releases.as_uri(), write=False) as place:
+        assert place.fetch
+        file = place.folder / archive_in(releases).relative_to(releases)
+        place.fetch(file)
+        archive_in(releases).unlink()
+        with pytest.raises(SourceError):
+            place.fetch(file)
+
+    assert sha256(file) == file.name.partition(".")[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (errors.InventoryError("hosts.yml", "no device", "one", "add it"), errors.InventoryError),
+        (errors.TrustError("root", "expired"), errors.TrustError),
+        (errors.AgentError("x", "y"), FleetError),
+    ],
+)
+def test_what_a_step_refused_keeps_its_name(error: errors.AgentError, kind: type[FleetError]) -> None:
+    live = Live()
+    live.decided(json.dumps({"command": "wave plan", **error.as_json()}))
+
+    broken = live.broken()
+
+    assert type(broken) is kind and broken is not None
+    told: dict[str, Any] = {**error.as_json(), "error": kind.__name__}
+    assert broken.as_json() == told
+
+
+@pytest.mark.parametrize("name", ["EXIT_DEFECT", "AgentError", "from_json", "nothing", ""])
+def test_what_is_no_error_of_the_fleet_becomes_none(name: str) -> None:
+    said = {**FleetError("here", "odd").as_json(), "error": name, "exit_code": 9}
+
+    assert type(errors.from_json(said)) is FleetError and errors.from_json(said, ["row"]).exit_code == 9
+    assert errors.from_json(said, ["row"]).found == "odd; row"

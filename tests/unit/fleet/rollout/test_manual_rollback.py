@@ -1,0 +1,122 @@
+"""fleet.rollout.manual_rollback: whom a rollback by hand calls back, by what the latest rollout brought."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fleet import audit
+from fleet.cli import main
+from fleet.records import audit_trail
+from fleet.records.state import Owner
+from fleet.rollout import manual_rollback
+from tests.support.fleet.rollouts import NEW, OLD, Json, begin, course, done, records, status, through_canary
+
+root = pytest.fixture(records)
+LEFT = {"said": None, "status": status(OLD), "reason": "", "left": True}
+
+
+def test_what_the_latest_rollout_brought_is_called_back(root: Path) -> None:
+    through_canary(begin(root))
+
+    assert manual_rollback.begin("farm", root)["brought"] == [NEW]
+
+
+def test_a_rollout_that_touched_nobody_brought_nothing(root: Path) -> None:
+    """What counts is the one before it."""
+    begun = begin(root)
+    through_canary(begun)
+    course(begun).open(["b", "c", "d"])
+    course(begun).judge({name: done() for name in "bcd"}, {})
+    course(begun).settle({name: status(NEW) for name in "abcd"})
+    course(begun).close({})
+    begin(root)
+
+    assert manual_rollback.begin("farm", root) | {"given_up": ""} == {"given_up": "", "brought": [NEW], "warnings": []}
+
+
+def test_a_rollout_that_went_back_brought_nothing(root: Path) -> None:
+    """What it replaced may turn out bad later."""
+    begun = begin(root)
+    through_canary(begun)
+    course(begun).open(["b", "c", "d"])
+    course(begun).judge({name: done(OLD) for name in "bcd"}, {})
+    course(begun).settle({name: status(NEW) for name in "abcd"})
+    ended = course(begun).close({name: {"status": status(OLD), "reason": ""} for name in "abcd"})
+    assert ended["status"] == "failed"
+
+    began = manual_rollback.begin("farm", root)
+
+    assert began["brought"] is None
+    assert any("every device is called back" in each for each in began["warnings"])
+
+
+def test_who_calls_back_nobody_is_told(root: Path) -> None:
+    through_canary(begin(root))
+
+    ended = manual_rollback.end("farm", root, {"a": LEFT, "b": LEFT}, "alarms")
+
+    assert ended["failed"] == ["a", "b"]
+    assert ended["table"][0] == f"a: left alone: runs {OLD}, which the latest rollout did not bring"
+
+
+def test_without_a_record_every_device_is_called_back(root: Path) -> None:
+    began = manual_rollback.begin("farm", root)
+
+    assert began["brought"] is None
+    assert any("every device is called back" in each for each in began["warnings"])
+    assert any("every device is called back" in row for row in manual_rollback.end("farm", root, {}, "alarms")["table"])
+
+
+def test_a_record_that_cannot_be_read_stops_nothing(root: Path) -> None:
+    begun = begin(root)
+    through_canary(begun)
+    (Path(begun["record"]) / "state.json").write_text("{")
+
+    began = manual_rollback.begin("farm", root)
+
+    assert began["brought"] is None
+    assert any("every device is called back" in each for each in began["warnings"])
+
+
+def test_what_may_not_be_while_a_rollout_runs_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    idle = ["--json", "wave", "idle", "--fleet", "farm", "--rollouts", str(root)]
+    made = course(begin(root))
+    assert main.main(idle) == 0, "its process is this one"
+    made.save(replace(made.state, owner=Owner("elsewhere", 1, 1.0)))
+    capsys.readouterr()
+
+    assert main.main(idle) == 7
+    assert "process 1 on elsewhere" in capsys.readouterr().out
+
+    (made.record.folder / "state.json").write_text("{")
+    assert main.main(idle) == 0
+
+
+def test_whoever_is_named_is_called_back(root: Path) -> None:
+    through_canary(begin(root))
+
+    assert manual_rollback.begin("farm", root, every=True) == {"given_up": None, "brought": None, "warnings": []} | {
+        "given_up": next((root / "farm").glob("*/plan.json")).parent.name
+    }
+
+
+def test_who_is_left_alone_is_named_and_who_says_nothing_is_not_back(root: Path) -> None:
+    through_canary(begin(root))
+    silent: Json = {"said": None, "status": None, "reason": "no route to host", "left": True}
+    called: Json = {"said": {"release": OLD}, "status": status(OLD), "reason": "", "left": False}
+
+    ended = manual_rollback.end("farm", root, {"a": called, "b": LEFT, "c": silent}, "alarms")
+
+    assert ended["failed"] == ["c"]
+    assert ended["table"] == [
+        f"a: runs {OLD}",
+        "c: NOT back: no route to host",
+        f"b: left alone: runs {OLD}, which the latest rollout did not bring",
+        "warning: 1 device(s) were left alone; with --limit all every device is called back",
+    ]
+    assert {line["device"] for line in audit_trail.of(root / "farm" / audit.FILE)} == {"a", "c"}, (
+        "nothing was done to b"
+    )

@@ -1,0 +1,322 @@
+"""A rollout goes on, or is given up; and what has to go back does, whatever is declared meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet import audit
+from fleet.cli import main
+from fleet.cli.rollouts import run_folder
+from fleet.errors import (
+    BusyError,
+    ConfigurationError,
+    FleetError,
+    InventoryError,
+    NoReleaseError,
+    PausedError,
+    RolloutError,
+)
+from fleet.records import audit_trail, store
+from fleet.records.state import Owner
+from fleet.releases.catalog import path_of
+from fleet.releases.keys import Keys
+from fleet.releases.repository import Repository
+from fleet.rollout import manual_rollback, pending_rollbacks, preparation, resume
+from tests.support.fleet.publishing import SCHEMA
+from tests.support.fleet.rollouts import DIGEST, NEW, OLD, Json, begin, course, done, records, status, through_canary
+from tests.unit.fleet.inventory.test_inventory import write
+
+root = pytest.fixture(records)
+
+
+def declared(root: Path, folder: str = "inventory", /, **releases: str) -> Path:
+    """An inventory of the devices a to d; those that are not named run NEW."""
+    hosts = {
+        name: {"ansible_host": f"192.0.2.{number}", "release": releases.get(name, NEW)}
+        for number, name in enumerate("abcd", 1)
+    }
+    everybody = {
+        "fleet": {"name": "farm", "development": True},
+        "device_type": "pi",
+        "wave": 0,
+        "rollout": {"waves": [{"name": "one", "count": 1}, {"name": "rest", "rest": True}]},
+    }
+    return write(root.parent / folder, {"all_of_them": hosts}, group_vars__all=everybody)
+
+
+@contextlib.contextmanager
+def releases(root: Path) -> Iterator[Repository]:
+    yield Repository(root.parent / "releases", Keys(root.parent / "keys"))
+
+
+@contextlib.contextmanager
+def with_old(root: Path) -> Iterator[Repository]:
+    """OLD is published too: the same bytes, which nobody is brought here."""
+    with releases(root) as there:
+        there.targets.targets[path_of("pump", "1.0.0")] = there.targets.targets[path_of("pump", "1.1.0")]
+        yield there
+
+
+@contextlib.contextmanager
+def gone() -> Iterator[Repository]:
+    raise NoReleaseError("releases", "withdrawn", "", "")
+    yield
+
+
+def planned(root: Path, path: Path, **changed: Any) -> Json:
+    return preparation.plan(path, changed.pop("repository", releases(root)), root, **changed)
+
+
+def then(root: Path, plan: Json, *old: str) -> Json:
+    """Preflight; these devices run OLD, the others NEW."""
+    sha256 = next((offer["targets"]["onnx-fp32"] for offer in plan["releases"].values()), DIGEST)
+    answers = {name: {"status": status(OLD if name in old else NEW, sha256), "reason": ""} for name in "abcd"}
+    return preparation.preflight(plan, answers, root)
+
+
+@pytest.fixture
+def paused(root: Path) -> Json:
+    """The canary passed; the rest waits."""
+    begun = begin(root, changed={"inventory": str(declared(root)), "outside_window": False}, approve=["rest"])
+    through_canary(begun)
+    course(begun).open(["b", "c", "d"])
+    assert course(begun).close({})["status"] == "paused"
+    return begun
+
+
+@pytest.fixture
+def killed(root: Path) -> Json:
+    """The canary failed; nobody sent it back."""
+    begun = begin(root, changed={"inventory": str(declared(root))})
+    course(begun).open(["a"])
+    course(begun).judge({"a": done(report={**status(NEW)["report"], "restarts": 3})}, {})
+    return begun
+
+
+def test_given_up_is_not_failed(root: Path, paused: Json) -> None:
+    plan = planned(root, declared(root, a=OLD, b=OLD, c=OLD, d=OLD), repository=with_old(root))
+    assert plan["gives_up"]["why"].startswith(f"the inventory changed: a: {OLD}, was {NEW}")
+    then(root, plan, *"abcd")
+    assert course(paused).state.status == "given up"
+    assert course(paused).state.devices["a"].outcome == "ok"
+
+    again = planned(root, declared(root))
+
+    assert then(root, again, "b", "c", "d")["go"], "what passed its wave has not failed"
+
+
+def test_tried_again_it_goes_on_without_being_told_again(root: Path, killed: Json) -> None:
+    course(killed).close({"a": {"status": status(OLD), "reason": ""}})
+    with pytest.raises(RolloutError, match="failed"):
+        planned(root, declared(root))
+    begun = then(root, planned(root, declared(root), again=True), *"abcd")
+    course(begun).open(["a"])
+
+    plan = planned(root, declared(root))
+
+    assert plan["resumes"] == Path(begun["record"]).name
+    assert then(root, plan, "b", "c", "d")["status"] == "resumed"
+
+
+def test_a_limit_is_no_change(root: Path, paused: Json) -> None:
+    with pytest.raises(PausedError, match="a, c, d of it would be left out"):
+        planned(root, declared(root), only=["b"])
+
+    assert planned(root, declared(root), only=list("abcd"))["resumes"] == Path(paused["record"]).name
+
+
+def test_what_began_with_a_limit_goes_on_without_one(root: Path) -> None:
+    plan = planned(root, declared(root), only=["b"])
+    begun = then(root, plan, *"abcd")
+    assert begun["order"] == ["b"]
+
+    assert planned(root, declared(root))["resumes"] == Path(begun["record"]).name
+
+
+def test_what_was_killed_before_it_went_back_goes_back_first(root: Path, killed: Json) -> None:
+    plan = planned(root, declared(root, a=OLD, b=OLD, c=OLD, d=OLD), repository=with_old(root))
+    rollout = Path(killed["record"]).name
+    assert plan["pending"] == {"a": {"rollout": rollout, "left": NEW, "to": OLD}}
+
+    told = then(root, plan, *"abcd")
+
+    assert f"back: a: runs {OLD}; was pending since rollout {rollout}" in told["table"]
+    assert course(killed).state.status == "failed"
+
+
+@pytest.mark.parametrize("resumed", [True, False])
+def test_whatever_is_wrong_pending_devices_go_back_first(root: Path, killed: Json, resumed: bool) -> None:
+    """Killed before they went back, or out of reach then; and now the release is withdrawn."""
+    if not resumed:
+        course(killed).settle({"a": status(NEW)})
+        course(killed).close({"a": {"status": None, "reason": "no route to host"}})
+
+    plan = planned(root, declared(root), repository=gone())
+
+    assert set(plan["pending"]) == {"a"}
+    with pytest.raises(NoReleaseError, match=f"withdrawn; .*back: a: runs {OLD}"):
+        then(root, plan, *"abcd")
+    assert pending_rollbacks.of("farm", root, "abcd", []) == {}
+    with pytest.raises(NoReleaseError):
+        planned(root, declared(root), repository=gone())
+
+
+def test_two_inventories_of_one_name_are_told_apart(root: Path, paused: Json) -> None:
+    other = declared(root, "other")
+
+    with pytest.raises(InventoryError) as caught:
+        planned(root, other)
+
+    assert str(other) in str(caught.value) and str(root.parent / "inventory") in str(caught.value)
+    assert course(paused).state.status == "paused"
+    assert planned(root, declared(root) / "hosts.yml")["resumes"], "the same one, by its file"
+
+
+def test_outside_the_window_is_what_the_last_run_says(root: Path, paused: Json) -> None:
+    then(root, planned(root, declared(root), outside_window=True), *"bcd")
+
+    assert course(paused).state.outside_window
+
+
+def test_another_process_may_have_ended_it(root: Path, paused: Json) -> None:
+    plan = planned(root, declared(root))
+    with store.locked("farm", root):
+        resume.give_up(store.find("farm", root=root), "called back by hand")
+
+    with pytest.raises(FleetError, match="another process ended it"):
+        then(root, plan, *"bcd")
+
+
+def test_devices_are_called_back_without_records(root: Path, paused: Json) -> None:
+    """A record that cannot be read, and a place where none can be written."""
+    (Path(paused["record"]) / "state.json").write_text("{")
+    told = {"a": {"said": {"release": OLD}, "status": status(OLD), "reason": ""}}
+    nowhere = root.parent / "file"
+    nowhere.write_text("")
+
+    for place, words in ((root, "not a rollout's record"), (nowhere, "Not a directory")):
+        assert any(words in each for each in manual_rollback.begin("farm", place)["warnings"])
+        ended = manual_rollback.end("farm", place, told, "alarms")
+        assert ended["failed"] == [] and ended["table"][0] == f"a: runs {OLD}"
+        assert any("warning: no rollout was given up" in row and words in row for row in ended["table"])
+
+
+@pytest.mark.parametrize(
+    ("file", "changed"),
+    [
+        ("state.json", {"devices": []}),
+        ("state.json", {"waves": 5}),
+        ("plan.json", {"fleet": None}),
+        ("plan.json", {"schema_version": 2}),
+        ("plan.json", {"inventory": 5}),
+        ("plan.json", {"devices": []}),
+    ],
+)
+def test_devices_are_called_back_whatever_a_record_has_become(
+    root: Path, paused: Json, file: str, changed: Json
+) -> None:
+    """None: it is not there."""
+    path = Path(paused["record"]) / file
+    left = {**json.loads(path.read_text()), **changed}
+    path.write_text(json.dumps({name: value for name, value in left.items() if value is not None or name == "ended"}))
+
+    began = manual_rollback.begin("farm", root)
+    ended = manual_rollback.end(
+        "farm", root, {"a": {"said": {"release": OLD}, "status": status(OLD), "reason": ""}}, "alarms"
+    )
+
+    assert began["given_up"] is None and "no rollout was given up" in began["warnings"][0]
+    assert ended["failed"] == [] and ended["table"][0] == f"a: runs {OLD}"
+    assert any("no rollout was given up" in row for row in ended["table"])
+
+
+def test_an_older_record_that_is_damaged_stops_nothing(root: Path, paused: Json) -> None:
+    """It proves nothing, and what is not known of it is said."""
+    old = root / "farm" / "20200101T000000Z"
+    shutil.copytree(paused["record"], old)
+    state = (old / "state.json").read_bytes()
+    for damaged in (b"\xff\xfe" + state, state.replace(b'"devices"', b'"device"'), b"", b"[" * 100_000):
+        (old / "state.json").write_bytes(damaged)
+        assert planned(root, declared(root))["resumes"] == Path(paused["record"]).name
+
+
+def test_the_latest_record_is_named_where_it_is_damaged(root: Path, paused: Json) -> None:
+    path = Path(paused["record"]) / "state.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "devices": []}))
+
+    with pytest.raises(ConfigurationError, match=str(path)) as caught:
+        planned(root, declared(root))
+
+    assert caught.value.exit_code == 12
+
+
+def test_why_devices_were_called_back_is_kept_where_they_are_not_back(root: Path) -> None:
+    manual_rollback.end("farm", root, {"a": {"said": None, "status": None, "reason": "no route to host"}}, "alarms")
+
+    assert [line["detail"] for line in audit_trail.of(root / "farm" / audit.FILE)] == ["alarms; no route to host"]
+
+
+def test_calling_back_needs_no_room_beside_the_records(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root.write_text("")
+
+    folder = run_folder(root, "rollback")
+
+    assert folder.is_dir() and str(folder) in capsys.readouterr().err
+    folder.rmdir()
+    with pytest.raises(OSError, match="Not a directory"):
+        run_folder(root, "rollout")
+
+
+def test_an_approval_names_a_wave(root: Path, paused: Json) -> None:
+    with pytest.raises(
+        InventoryError, match=r"--approve: wave-9, which is no wave of (?s:.*)expected: one of: one, rest"
+    ):
+        planned(root, declared(root), approve=["rest", "wave-9"])
+
+    assert planned(root, declared(root), approve=["rest"])["resumes"] == Path(paused["record"]).name
+
+
+def test_a_limit_makes_nobody_a_canary(root: Path) -> None:
+    limited = planned(root, declared(root), only=["b"])
+    begun = then(root, limited, "b")
+    assert "wave rest: 1 device(s), asks for approval: no canary has run pump@1.1.0" in begun["table"]
+    refused = course(begun).open(["b"])
+    assert not refused["go"] and "no canary has run pump@1.1.0" in refused["reason"]
+
+    sha256 = limited["releases"][NEW]["targets"]["onnx-fp32"]
+    assert then(root, planned(root, declared(root), only=["b"]), "b")["status"] == "resumed"
+    assert course(begun).open(["b"], approved_by="anna")["go"]
+    assert course(begun).judge({"b": done(sha256=sha256)}, {})["status"] == "pass"
+    course(begun).close({})
+
+    assert course(begun).state.status == "passed"
+    assert not (Path(begun["record"]) / store.PUSH).exists(), "what it brought is not kept"
+    late = then(root, planned(root, declared(root), only=["c"]), "c")
+    assert course(late).open(["c"])["go"], "the release has passed a wave"
+
+
+def test_it_is_given_up_by_hand_also_where_its_machine_is_gone(
+    root: Path, paused: Json, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = course(paused).record
+    gone = replace(begun.load(), status="running", owner=Owner("an-old-controller", 1, 0.0))
+    begun.save(gone)
+    with pytest.raises(BusyError, match="fleet give-up"):
+        planned(root, declared(root))
+    known = ["--json", "give-up", "-i", str(declared(root)), "--rollouts", str(root)]
+
+    assert main.main([*known, "--reason", "its machine burnt"]) == 0
+    SCHEMA.validate(told := json.loads(capsys.readouterr().out))
+
+    assert (told["status"], told["reason"]) == ("given up", "given up: its machine burnt")
+    assert begun.load().devices["a"].outcome == "ok", "what passed stays"
+    assert main.main([*known, "--reason", "again"]) == 6
+    assert planned(root, declared(root))["resumes"] is None

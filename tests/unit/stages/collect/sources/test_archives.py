@@ -1,0 +1,130 @@
+"""Archives from elsewhere: unpacked, and everything that an archive may hold and must not."""
+
+from __future__ import annotations
+
+import gzip
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.support.servers import WebServer
+from tests.support.stages.collect import (
+    LARGE,
+    ROWS,
+    archived,
+    configure,
+    link,
+    provenance,
+    refuse,
+    sha256,
+    succeed,
+    taken,
+    tar,
+    zip_link,
+    zipped,
+)
+
+
+@pytest.mark.parametrize("content", [tar(("a/rows.csv", ROWS)), tar(("./a/rows.csv", ROWS), mode="w:xz"),
+                                     zipped(("a/rows.csv", ROWS))], ids=["tar.gz", "tar.xz", "zip"])  # fmt: skip
+def test_archive_is_unpacked(workspace: Path, web: WebServer, content: bytes) -> None:
+    url = web.put("/rows", content)
+    configure(workspace, plant=archived(url, sha256(content)))
+
+    succeed()
+
+    assert taken("plant")["flow"].to_pylist() == [1.5, 1.6]
+    assert provenance()["sources"]["plant"]["origins"] == [
+        {"url": url, "sha256": sha256(content), "bytes": len(content)}
+    ]
+
+
+def test_the_path_of_a_file_says_what_its_columns_do_not(workspace: Path, web: WebServer) -> None:
+    rows = ROWS.replace("machine,", "").replace("m1,", "")
+    url = web.put("/rows", tar(("data/p2/1.csv", rows), ("data/p1/1.csv", rows), ("note.txt", "no rows")))
+    configure(workspace, plant=archived(url, select=["data/*.csv"], path=r"data/(?P<machine>\w+)/"))
+
+    succeed()
+
+    assert taken("plant")["machine"].to_pylist() == ["p1", "p1", "p2", "p2"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"not packed", "10 bytes that are no archive"),
+        (LARGE[:600], "cannot be unpacked"),
+        (tar(("rows.csv", ROWS * 50))[:-40], "cannot be unpacked"),
+        (tar(("../rows.csv", ROWS)), "'../rows.csv' leads out of the archive"),
+        (tar(("a/../../rows.csv", ROWS)), "leads out of the archive"),
+        (tar(("/tmp/rows.csv", ROWS)), "leads out of the archive"),  # noqa: S108 - what must be refused
+        (tar(("rows.csv", ROWS), ("../note.txt", "not selected, but not to be trusted")), "leads out of the archive"),
+        (tar(link("rows.csv", "/etc/passwd")), "'rows.csv' is a link or a device"),
+        (tar(link("rows.csv", "/etc/passwd", tarfile.LNKTYPE)), "'rows.csv' is a link or a device"),
+        (tar(link("rows.csv", "", tarfile.FIFOTYPE)), "'rows.csv' is a link or a device"),
+        (tar(("rows.csv", ROWS), ("./rows.csv", ROWS)), "'./rows.csv' is there twice"),
+        (zipped(("../rows.csv", ROWS)), "'../rows.csv' leads out of the archive"),
+        (zipped(("/rows.csv", ROWS)), "leads out of the archive"),
+        (zipped((zip_link("rows.csv"), "/etc/passwd")), "'rows.csv' is a link or a device"),
+        (zipped(("rows.csv", ROWS)).replace(b"m1", b"m2", 1)[:-60], "no archive"),
+        (tar(("rows.txt", ROWS)), "none of 1 files matches *.csv; the first are rows.txt"),
+        (tar(), "the archive is empty"),
+        (gzip.compress(b"\0" * 20_480), "the archive is empty"),
+        (tar(("p.csv", ROWS), ("p.csv/q.csv", ROWS)), "cannot be unpacked"),
+        (zipped((f"{'x' * 300}.csv", ROWS)), "cannot be unpacked"),
+    ],
+    ids=["no archive", "cut tar", "cut gzip", "parent", "hidden parent", "absolute", "parent, not selected", "symlink",
+         "hard link", "pipe", "twice", "zip parent", "zip absolute", "zip symlink", "cut zip", "no match", "empty",
+         "zeros", "a file that is a folder", "a long name"],
+)  # fmt: skip
+def test_archive_that_is_refused(
+    workspace: Path, web: WebServer, capsys: pytest.CaptureFixture[str], content: bytes, words: str
+) -> None:
+    configure(workspace, plant=archived(web.put("/rows", content)))
+
+    said = refuse(capsys)
+
+    assert words in said
+    assert "expected: " in said
+    assert "remedy: " in said
+
+
+def test_a_zip_that_is_encrypted_or_damaged(
+    workspace: Path, web: WebServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = bytearray(zipped(("rows.csv", ROWS)))
+    damaged = bytes(whole[:45]) + b"\xff\xff\xff" + bytes(whole[48:])
+    central = whole.find(b"PK\x01\x02")
+    whole[6] |= 1
+    whole[central + 8] |= 1
+    for content, words in ((bytes(whole), "encrypted"), (damaged, "cannot be unpacked")):
+        configure(workspace, plant=archived(web.put("/rows", content)))
+
+        assert words in refuse(capsys)
+
+
+def test_a_link_that_is_not_selected_does_no_harm(workspace: Path, web: WebServer) -> None:
+    content = tar(("rows.csv", ROWS), link("latest", "rows.csv"))
+    configure(workspace, plant=archived(web.put("/rows", content)))
+
+    succeed()
+
+    assert len(taken("plant")) == 2
+
+
+def test_a_damaged_checksum_at_the_end_of_an_archive_is_noticed(
+    workspace: Path, web: WebServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = tar(("rows.csv", ROWS))
+    damaged = whole[:-8] + bytes(byte ^ 0xFF for byte in whole[-8:-4]) + whole[-4:]
+    configure(workspace, plant=archived(web.put("/rows", damaged)))
+
+    assert "cannot be unpacked" in refuse(capsys)
+
+
+def test_what_macos_adds_to_an_archive_is_passed_over(workspace: Path, web: WebServer) -> None:
+    content = zipped(("rows.csv", ROWS), ("__MACOSX/._rows.csv", "\x00\x05\x16\x07"), ("._rows.csv", "\x00"))
+    configure(workspace, plant=archived(web.put("/rows", content)))
+
+    succeed()

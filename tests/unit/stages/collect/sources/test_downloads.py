@@ -1,0 +1,165 @@
+"""Downloads over HTTP: patience, resume, checksum."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.servers import Cut, Redirect, Stall, Status, WebServer
+from tests.support.stages.collect import (
+    CSV,
+    LARGE,
+    RETRY,
+    ROWS,
+    archived,
+    configure,
+    refuse,
+    sha256,
+    succeed,
+    taken,
+    tar,
+)
+
+
+def test_passing_failures_are_waited_out(workspace: Path, web: WebServer) -> None:
+    url = web.put("/rows", tar(("rows.csv", ROWS)))
+    web.fail("/rows", Status(503), Status(429))
+    configure(workspace, plant=archived(url))
+
+    succeed()
+
+    assert len(web.asked("/rows")) == 3
+
+
+@pytest.mark.parametrize("fault", [Cut(60_000), Stall(60_000)])
+def test_broken_download_goes_on_where_it_ended(workspace: Path, web: WebServer, fault: Cut | Stall) -> None:
+    url = web.put("/rows", LARGE)
+    web.fail("/rows", fault)
+    configure(workspace, plant=archived(url, sha256(LARGE)))
+
+    succeed()
+
+    _, second = web.asked("/rows")
+    assert second.headers["range"] == "bytes=60000-"
+    assert web.sent["/rows"] == len(LARGE)
+    assert len(taken("plant")) == 2
+
+
+def test_the_next_run_goes_on_where_the_last_one_failed(
+    workspace: Path, web: WebServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = web.put("/rows", LARGE)
+    web.fail("/rows", Cut(60_000))
+    configure(workspace, retry=RETRY | {"attempts": 1}, plant=archived(url, sha256(LARGE)))
+    said = refuse(capsys)
+
+    succeed()
+
+    assert "60000 bytes, from which the next run goes on" in said
+    assert web.sent["/rows"] == len(LARGE)
+
+
+def test_a_file_that_changed_between_the_parts_is_fetched_anew(workspace: Path, web: WebServer) -> None:
+    """If-Range: half of the old file and half of the new one are no file."""
+    url = web.put("/rows", LARGE)
+    web.fail("/rows", Cut(60_000))
+    new = tar(("rows.csv", ROWS.replace("m1", "m9")), ("filler.bin", "y" * 100_000), mode="w")
+    web.after("/rows", lambda: web.put("/rows", new))
+    configure(workspace, plant=archived(url, sha256(new)))
+
+    succeed()
+
+    assert taken("plant")["machine"].to_pylist() == ["m9", "m9"]
+
+
+def test_a_server_without_ranges_is_asked_for_the_whole(workspace: Path, web: WebServer) -> None:
+    web.ranges = False
+    url = web.put("/rows", LARGE)
+    web.fail("/rows", Cut(60_000))
+    configure(workspace, plant=archived(url, sha256(LARGE)))
+
+    succeed()
+
+    assert web.sent["/rows"] == 60_000 + len(LARGE)
+
+
+def test_an_interruption_after_the_last_byte_fetches_nothing_again(workspace: Path, web: WebServer) -> None:
+    url = web.put("/rows", LARGE)
+    web.fail("/rows", Cut(60_000))
+    configure(workspace, plant=archived(url))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "replace", _killed)
+        with pytest.raises(pytest.fail.Exception, match="interrupted"):
+            succeed()
+    sent = web.sent["/rows"]
+
+    succeed()
+
+    assert web.sent["/rows"] == sent
+    assert web.asked("/rows")[-1].headers["range"] == f"bytes={len(LARGE)}-"
+
+
+def _killed(_path: Path, _target: Path) -> Path:
+    raise KeyboardInterrupt
+
+
+def test_wrong_checksum(workspace: Path, web: WebServer, capsys: pytest.CaptureFixture[str]) -> None:
+    url = web.put("/rows", LARGE)
+    configure(workspace, plant=archived(url, sha256(b"other")))
+
+    said = refuse(capsys)
+
+    assert f"{url}: SHA-256 {sha256(LARGE)}" in said
+    assert f"expected: {sha256(b'other')}" in said
+    assert not list((workspace / ".work/collect/plant").glob("*.partial"))  # or the next run would go on from it
+
+
+@pytest.mark.parametrize(
+    ("faults", "words"),
+    [
+        ([Status(503)] * 3, "HTTP 503 Service Unavailable; 3 attempt(s)"),
+        ([Status(404)], "HTTP 404 Not Found"),
+        ([Status(401)], "mend the URL or rights"),
+        ([Stall(0)] * 3, "no answer for 0.3 s; 3 attempt(s)"),
+        ([Cut(10)] * 3, "3 attempt(s)"),
+        ([Redirect("/rows")] * 11, "redirected 10 times"),
+        ([Redirect("ftp://elsewhere/")] * 3, "ftp://elsewhere"),
+    ],
+    ids=["503", "404", "401", "silent", "truncated", "redirects", "leads elsewhere"],
+)
+def test_server_that_fails(
+    workspace: Path, web: WebServer, capsys: pytest.CaptureFixture[str], faults: list[Any], words: str
+) -> None:
+    url = web.put("/rows", LARGE)
+    web.fail("/rows", *faults)
+    configure(workspace, plant=archived(url))
+
+    said = refuse(capsys)
+
+    assert f"source plant: {url}: " in said
+    assert words in said
+
+
+def test_login_page_instead_of_data(workspace: Path, web: WebServer, capsys: pytest.CaptureFixture[str]) -> None:
+    configure(workspace, plant=archived(web.put("/rows", b"<html>log in</html>", "text/html; charset=utf-8")))
+
+    said = refuse(capsys)
+
+    assert "content type text/html" in said
+    assert "headers_env" in said
+
+
+def test_a_kept_archive_of_the_known_digest_is_not_fetched_again(
+    workspace: Path, web: WebServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = web.put("/rows", LARGE)
+    wrong = CSV | {"columns": {"no such column": "machine"}}
+    configure(workspace, plant=archived(url, sha256(LARGE), format=wrong))
+    refuse(capsys)
+    configure(workspace, plant=archived(url, sha256(LARGE)))
+
+    succeed()
+
+    assert len(web.asked("/rows")) == 1

@@ -1,0 +1,150 @@
+"""Samples that devices captured; a small server speaks as the agent will."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.servers import Cut, Stall, Status, WebServer
+from tests.support.stages.collect import IMAGE, SERIES, configure, provenance, refuse, succeed, taken
+
+SINCE = "2026-01-01T00:00:00Z"
+
+
+def sample(number: int, label: str | None = "0", **more: Any) -> dict[str, Any]:
+    values = {"flow": 1 + number / 2, "pressure": 2}
+    return {"id": number, "time": f"2026-01-01T00:00:{number:02d}Z", "label": label, "values": values} | more
+
+
+def device(web: WebServer, name: str, *samples: dict[str, Any] | bytes) -> str:
+    """A device that exports `samples`, and from `since` on only those that are newer; its URL."""
+
+    def export(query: dict[str, list[str]]) -> bytes:
+        since = query.get("since", [""])[0]
+        lines = [s if isinstance(s, bytes) else json.dumps(s).encode() for s in samples]
+        new = [line for line, s in zip(lines, samples, strict=True) if isinstance(s, bytes) or s["time"] >= since]
+        return b"".join(line + b"\n" for line in new)
+
+    web.put(f"/{name}/samples", export, "application/x-ndjson")
+    return f"{web.url}/{name}"
+
+
+def source(devices: dict[str, str], since: str | None = None) -> dict[str, Any]:
+    return {"type": "edge_devices", "devices": devices, "since": since}
+
+
+def test_labelled_samples_of_all_devices_in_order(workspace: Path, web: WebServer) -> None:
+    first = device(web, "pi-1", sample(3, "1"), sample(1), sample(2, None), sample(4, group="pump-9"))
+    second = device(web, "pi-2", sample(1, "1"))
+    configure(workspace, fleet=source({"pi-1": first, "pi-2": second + "/"}))
+
+    succeed()
+
+    rows = taken("fleet").select(["machine", "state", "flow"]).to_pylist()
+    assert [tuple(row.values()) for row in rows] == [
+        ("pi-1", "0", 1.5), ("pi-1", "1", 2.5), ("pump-9", "0", 3.0), ("pi-2", "1", 1.5),
+    ]  # fmt: skip
+    assert str(taken("fleet")["time"][0].as_py()) == "2026-01-01 00:00:01"
+    content = (json.dumps(sample(1, "1")) + "\n").encode()
+    assert provenance()["sources"]["fleet"]["origins"][1] == {
+        "url": second + "/", "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content),
+    }  # fmt: skip
+
+
+def test_only_what_is_newer_is_asked_for(workspace: Path, web: WebServer) -> None:
+    url = device(web, "pi-1", sample(1), sample(2))
+    configure(workspace, fleet=source({"pi-1": url}, "2026-01-01T01:00:02+01:00"))
+
+    succeed()
+
+    assert web.asked("/pi-1/samples")[0].query == {"since": ["2026-01-01T00:00:02Z"]}
+    assert taken("fleet")["flow"].to_pylist() == [2.0]
+
+
+def test_images_come_as_values(workspace: Path, web: WebServer) -> None:
+    url = device(web, "pi-1", sample(1, values=list(range(24))))
+    configure(workspace, data=IMAGE, fleet=source({"pi-1": url}))
+
+    succeed()
+
+    assert taken("fleet").to_pylist() == [{"machine": "pi-1", "state": "0", "values": [float(i) for i in range(24)]}]
+
+
+def test_a_device_that_stumbles_is_asked_again(workspace: Path, web: WebServer) -> None:
+    url = device(web, "pi-1", sample(1), sample(2))
+    web.fail("/pi-1/samples", Status(503), Cut(40))
+    configure(workspace, fleet=source({"pi-1": url}))
+
+    succeed()
+
+    assert len(taken("fleet")) == 2
+
+
+def test_a_label_may_be_the_name_of_its_class(workspace: Path, web: WebServer) -> None:
+    url = device(web, "pi-1", sample(1, "faulty"), sample(2, "0"), sample(3, "normal"))
+    configure(workspace, fleet=source({"pi-1": url}))
+
+    succeed()
+
+    assert taken("fleet")["state"].to_pylist() == ["1", "0", "0"]
+
+
+def test_a_label_of_two_meanings_is_refused(
+    workspace: Path, web: WebServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = SERIES | {"classes": {"0": "1", "1": "2"}}
+    configure(workspace, data=data, fleet=source({"pi-1": device(web, "pi-1", sample(1, "1"))}))
+
+    assert "one class's label and another one's name" in refuse(capsys)
+
+
+def test_every_silent_device_is_named(workspace: Path, web: WebServer, capsys: pytest.CaptureFixture[str]) -> None:
+    urls = {name: device(web, name, sample(1)) for name in ("pi-1", "pi-2", "pi-3")}
+    web.fail("/pi-1/samples", *[Stall(0)] * 3)
+    web.fail("/pi-3/samples", Status(404))
+    configure(workspace, fleet=source(urls))
+
+    said = refuse(capsys)
+
+    assert f"{urls['pi-1']}/samples: no answer for 0.3 s; 3 attempt(s)" in said
+    assert f"{urls['pi-3']}/samples: HTTP 404 Not Found" in said
+    assert "pi-2" not in said
+
+
+@pytest.mark.parametrize(
+    ("samples", "data", "words"),
+    [
+        ([sample(1, None)], SERIES, "no labelled sample came from pi-1"),
+        ([], SERIES, "no labelled sample came from pi-1"),
+        ([b"not json"], SERIES, "a line is no sample (JSONDecodeError"),
+        ([b"[1]"], SERIES, "a line is no sample (TypeError"),
+        ([b"[" * 200_000], SERIES, "a line is no sample (RecursionError"),
+        ([sample(1, values=[10**400] * 24)], IMAGE, "a line is no sample (OverflowError"),
+        ([b'{"id": 1}'], SERIES, "a line is no sample (KeyError('label'))"),
+        ([sample(1, values=[1, 2])], SERIES, "a line is no sample (TypeError"),
+        ([sample(1, values=["x"])], IMAGE, "a line is no sample (ValueError"),
+        ([b"\xc3("], SERIES, "a line is no sample (UnicodeDecodeError"),
+        ([sample(1), sample(2, values={"flow": "x", "pressure": 1})], SERIES, "values of several types"),
+    ],
+)
+def test_what_is_no_sample(
+    workspace: Path,
+    web: WebServer,
+    capsys: pytest.CaptureFixture[str],
+    samples: list[Any],
+    data: dict[str, Any],
+    words: str,
+) -> None:
+    configure(workspace, data=data, fleet=source({"pi-1": device(web, "pi-1", *samples)}))
+
+    assert words in refuse(capsys)
+
+
+def test_since_needs_a_zone(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    configure(workspace, fleet=source({"pi-1": "http://127.0.0.1:9"}, SINCE.removesuffix("Z")))
+
+    assert "collect.sources.fleet.since" in refuse(capsys)

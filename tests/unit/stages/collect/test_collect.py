@@ -1,0 +1,262 @@
+"""A snapshot is whole or not there: sources side by side, failures together, interruptions."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from stages.collect import stage as collect
+from tests.support.servers import Stall, Status, WebServer, free_port
+from tests.support.stages.collect import (
+    RETRY,
+    ROWS,
+    SERIES,
+    SYNTHETIC,
+    cloud,
+    command,
+    configure,
+    digests,
+    provenance,
+    refuse,
+    start,
+    succeed,
+    taken,
+)
+
+
+def polled(url: str, samples: int = 1) -> dict[str, Any]:
+    return {"type": "sensors", "http": {"url": url, "interval_s": 0.0, "samples": samples}, "columns": None}
+
+
+def test_default_task_is_collected_as_a_person_does_it(workspace: Path) -> None:
+    done = command()
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "digits: 1797 rows" in done.stdout
+    assert taken("digits").column_names == ["sample_id", "digit", "values"]
+    assert provenance()["sources"]["digits"]["rows"] == 1797
+
+
+def test_help_is_quick_and_names_what_is_written() -> None:
+    before = os.times()
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.collect", "--help"], capture_output=True, text=True, check=True
+    )
+    after = os.times()
+
+    assert "data/provenance.json" in done.stdout
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    assert used < 1.0  # of processor time: what else the machine does is not ours
+
+
+def test_provenance_says_where_each_row_came_from(workspace: Path, web: WebServer) -> None:
+    url = web.put("/rows.csv", ROWS.encode(), "text/csv")
+    configure(workspace, plant=cloud(url), made=SYNTHETIC)
+
+    succeed()
+
+    said = provenance()
+    assert said["snapshot"] == "2026-11-01T00:00:00+00:00"
+    plant = said["sources"]["plant"]
+    assert plant["origins"] == [{"url": url, "sha256": hashlib.sha256(ROWS.encode()).hexdigest(), "bytes": len(ROWS)}]
+    assert (plant["type"], plant["rows"], said["sources"]["made"]["rows"]) == ("cloud", 2, 100)
+    assert plant["time"].endswith("+00:00")
+
+
+def test_sources_are_asked_side_by_side(workspace: Path, web: WebServer) -> None:
+    """Each of two answers only once the other was asked: one after the other would never end."""
+    asked: list[str] = []
+
+    def meet(me: str) -> Any:
+        def answer(_query: object) -> bytes:
+            asked.append(me)
+            while len(set(asked)) < 2 and not web.closing.wait(0.01):
+                pass
+            return b'{"machine": "m1", "flow": 1.0, "pressure": 2.0, "state": "0"}'
+
+        return answer
+
+    sources = {name: polled(web.put(f"/{name}", meet(name), "application/json")) for name in ("a", "b")}
+    configure(workspace, retry=RETRY | {"timeout_s": 10.0}, **sources)
+
+    succeed()
+
+    assert sorted(asked) == ["a", "b"]
+
+
+def test_two_failures_are_told_together_and_the_good_source_writes_nothing(
+    workspace: Path, web: WebServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure(workspace, made=SYNTHETIC)
+    succeed()
+    gone = web.put("/gone", b"")
+    web.fail("/gone", *[Status(503)] * 3)
+    configure(workspace, made=SYNTHETIC | {"rows": 60}, first=polled(gone), second=cloud("nowhere"))
+
+    said = refuse(capsys)
+
+    assert f"source first: {gone}: HTTP 503 Service Unavailable; 3 attempt(s)" in said
+    assert "source second: nowhere: " in said
+    assert "source made" not in said
+
+
+def test_the_same_files_give_the_same_bytes(workspace: Path) -> None:
+    (workspace / "rows").mkdir()
+    for name in ("b", "a", "c"):
+        (workspace / "rows" / f"{name}.csv").write_text(ROWS.replace("m1", name))
+    configure(workspace, local=cloud("rows"))
+    succeed()
+    first = (collect.SNAPSHOT / "local/part-00000.parquet").read_bytes()
+
+    succeed()
+
+    assert (collect.SNAPSHOT / "local/part-00000.parquet").read_bytes() == first
+    assert taken("local")["machine"].to_pylist() == ["a", "a", "b", "b", "c", "c"]
+
+
+def test_new_data_comes_with_a_new_snapshot(workspace: Path) -> None:
+    configure(workspace, made=SYNTHETIC)
+    succeed()
+    first = taken("made")["time"][0].as_py()
+    path = workspace / "tasks/digits/params.yaml"
+    path.write_text(path.read_text().replace("2026-11-01T00:00:00Z", "2026-11-02T00:00:00+02:00"))
+
+    succeed()
+
+    assert (taken("made")["time"][0].as_py() - first).total_seconds() == 22 * 3600
+
+
+def test_a_source_that_is_no_longer_configured_is_gone(workspace: Path) -> None:
+    configure(workspace, made=SYNTHETIC, more=SYNTHETIC)
+    succeed()
+    configure(workspace, made=SYNTHETIC)
+
+    succeed()
+
+    assert [p.name for p in collect.SNAPSHOT.iterdir()] == ["made"]
+
+
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_interrupted_in_the_middle_the_last_snapshot_stays(
+    workspace: Path, web: WebServer, how: signal.Signals, code: int
+) -> None:
+    configure(workspace, made=SYNTHETIC)
+    succeed()
+    before = digests()
+    slow = web.put("/slow.csv", ROWS.encode() * 1000)
+    web.fail("/slow.csv", Stall(100))
+    configure(workspace, retry=RETRY | {"timeout_s": 60.0}, made=SYNTHETIC | {"rows": 99}, slow=cloud(slow))
+    process = start()
+    assert process.stdout is not None
+    assert process.stdout.readline() == "made: 198 rows from 1 origin(s)\n"
+    while not web.asked("/slow.csv"):
+        assert process.poll() is None
+        time.sleep(0.01)
+
+    process.send_signal(how)
+    _, said = process.communicate(timeout=30)
+
+    assert process.returncode == code, said
+    assert "Traceback" not in said
+    kept = {name: content for name, content in digests().items() if ".partial" not in name}
+    assert kept == before
+    configure(workspace, made=SYNTHETIC)
+    succeed()
+    assert digests().keys() == before.keys()
+
+
+def test_a_full_disk_is_told_with_the_other_failures(workspace: Path) -> None:
+    """A limit on the size of a file stands in for the disk: the write itself fails, in the kernel."""
+    configure(workspace, made=SYNTHETIC)
+    succeed()
+    before = digests()
+    configure(workspace, made=SYNTHETIC | {"rows": 100_000}, second=cloud("nowhere"))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.collect"],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+    )
+
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "source made: " in done.stderr
+    assert "File too large" in done.stderr
+    assert "free the space" in done.stderr
+    assert "source second: nowhere" in done.stderr
+    assert digests() == before
+
+
+def test_a_long_download_tells_how_far_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stages.collect.sources import progress
+
+    monkeypatch.setattr(progress, "QUIET_S", -1.0)
+    with progress.Progress() as shown:
+        shown.start("plant", 4_000_000, 1_000_000)
+        shown.advance("plant", 1_000_000)
+        shown.start("other", None)
+        shown.advance("other", 500_000)
+
+    assert capsys.readouterr().out == "plant: 2.0 of 4.0 MB (50%)\nother: 0.5 MB\n"
+
+
+def test_on_a_terminal_a_bar_shows_how_far_it_is(workspace: Path, web: WebServer) -> None:
+    configure(workspace, plant=cloud(web.put("/rows.csv", ROWS.encode(), "text/csv")))
+    terminal, other = os.openpty()
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages.collect"], stdout=other, env=os.environ | {"TERM": "xterm"}
+    )
+    os.close(other)
+    seen = b""
+    while True:
+        try:
+            seen += os.read(terminal, 65536)
+        except OSError:  # how Linux says that the other side is closed
+            break
+    os.close(terminal)
+
+    assert process.wait() == 0
+    assert "━".encode() in seen
+    assert f"{len(ROWS)}/{len(ROWS)} bytes".encode() in seen
+
+
+def test_a_port_where_nothing_listens(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"http://127.0.0.1:{free_port()}/x"
+    configure(workspace, down=polled(url))
+
+    said = refuse(capsys)
+
+    assert url in said
+    assert "see that the source is up and reachable" in said
+
+
+def test_series_keep_their_types(workspace: Path) -> None:
+    (workspace / "rows.csv").write_text(ROWS)
+    configure(workspace, local=cloud("rows.csv"))
+
+    succeed()
+
+    types = dict(zip(taken("local").column_names, taken("local").schema.types, strict=True))
+    assert types == {
+        "machine": pa.string(),
+        "time": pa.timestamp("us"),
+        "flow": pa.float64(),
+        "pressure": pa.float64(),
+        "state": pa.string(),
+    }
+    assert SERIES["label"] in types

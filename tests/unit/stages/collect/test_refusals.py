@@ -1,0 +1,58 @@
+"""What collect refuses to begin with: a wrong parameter, an unknown task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support.stages.collect import CSV, RETRY, SYNTHETIC, cloud, configure, refuse
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"snapshto": "2026"}, "collect.snapshto: found '2026', expected no such parameter"),
+        ({"snapshot": "2026-11-01T00:00:00"}, "collect.snapshot: found '2026-11-01T00:00:00' (str)"),
+        ({"retry": RETRY | {"attempts": "4"}}, "collect.retry.attempts: found '4' (str)"),
+        ({"retry": RETRY | {"attempts": 0}}, "greater than 0"),
+        ({"sources": {}}, "collect.sources: found {}"),
+        ({"sources": {"../x": SYNTHETIC}}, "source names of small letters"),
+        ({"sources": {"a": {"type": "ftp"}}}, "collect.sources.a: found {'type': 'ftp'}"),
+        ({"sources": {"a": {"type": "sensors", "columns": None}}}, "exactly one of `http:` and `mqtt:`"),
+        ({"sources": {"a": {"type": "external_api", "url": "http://x"}}}, "exactly one of `archive:` and `pages:`"),
+        ({"sources": {"a": cloud("x", path="(")}}, "a regular expression"),
+        ({"sources": {"a": cloud("x", select=[])}}, "select"),
+        ({"sources": {"a": cloud("x", format=CSV | {"columns": {"p": "x", "q": "x"}})}}, "x is there twice"),
+        ({"sources": {"a": cloud("x", format=CSV | {"separator": ";;"})}}, "separator"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_wrong_parameter_is_named(
+    workspace: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], words: str
+) -> None:
+    configure(workspace, made=SYNTHETIC)
+    path = workspace / "tasks/digits/params.yaml"
+    task = yaml.safe_load(path.read_text())
+    task["collect"] |= change
+    path.write_text(yaml.safe_dump(task))
+
+    said = refuse(capsys)
+
+    assert "tasks/digits/params.yaml: " in said
+    assert words in said
+    assert "remedy: " in said
+
+
+def test_an_unknown_task_is_named_with_those_that_there_are(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = workspace / "params.yaml"
+    path.write_text(path.read_text().replace("task: digits", "task: digitz"))
+
+    said = refuse(capsys)
+
+    assert "found 'digitz'" in said
+    assert "digits, pump, spoken-digits" in said

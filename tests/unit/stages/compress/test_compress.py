@@ -1,0 +1,278 @@
+"""Distillation, structured pruning and the stage `compress`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from stages import networks
+from stages.compress.distil import distillation, make_student
+from stages.compress.prune import prune
+from stages.compress.stage import compress, summary
+from stages.core.errors import StageError
+from stages.core.files import sha256
+from stages.params import load
+from stages.params.compress import Distil
+from stages.train import batches, loop
+from stages.train.stage import train
+from tests.support.stages.training import (
+    prepare_digits,
+    recipe,
+    run_stage,
+    samples,
+    spec_of,
+    train_params,
+    write_params,
+    write_prepared,
+)
+from tests.support.stages.workspace import copy_code
+from tests.unit.stages.train.test_train import kill_after_epoch
+
+MODEL, REFERENCE, REPORT = (
+    Path("models/compressed/model.pt"),
+    Path("models/reference.npz"),
+    Path("reports/compress.json"),
+)
+DISTIL = {"enabled": True, "temperature": 4.0, "alpha": 0.7, "epochs": 15, "student_scale": 0.5}
+PRUNE = {"enabled": True, "sparsity": 0.5, "finetune_epochs": 5, "learning_rate": 0.005}
+OFF = {"enabled": False}
+
+
+class Cpu:
+    device = "cpu"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "THREADS", 1)  # for runs in this process, whose waiting threads spin
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Digits, a network trained on them, both steps of compression switched on."""
+    root = prepare_digits(copy_code(tmp_path_factory.mktemp("trained")))
+    cnn = {"channels": [16, 32], "hidden": 64}
+    write_params(root, train=recipe("cnn", epochs=10, cnn=cnn), compress={"distil": DISTIL, "prune": PRUNE})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "THREADS", 1)
+        patch.chdir(root)
+        train(load())
+    return root
+
+
+@pytest.fixture
+def digits_workspace(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, as current directory."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def steps() -> dict[str, dict[str, Any]]:
+    return {step["name"]: step for step in json.loads(REPORT.read_text())["steps"]}
+
+
+def pruned(network: networks.Network, kind: str, folder: Path, sparsity: float = 0.5) -> networks.Network:
+    data = batches.Data.open(write_prepared(folder, kind))
+    objective = batches.cross_entropy(data, train_params(), torch.device("cpu"))
+    fabric = loop.start(Cpu())  # type: ignore[arg-type]
+    return prune(fabric, network, data, objective, sparsity, seed=1)
+
+
+@pytest.mark.parametrize("kind", ["image", "series", "log-mel"])
+@pytest.mark.parametrize(
+    ("network", "changes"),
+    [
+        ("cnn", {"cnn": {"channels": [8, 16, 16]}}),
+        ("cnn", {"cnn": {"head": "average"}}),
+        ("rnn", {"rnn": {"layers": 2}}),
+        ("rnn", {"rnn": {"cell": "lstm", "pool": "max", "layers": 2}}),
+        ("transformer", {"transformer": {"layers": 2}}),
+    ],
+)
+def test_half_of_all_channels_go_away(kind: str, network: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    whole = networks.build(spec_of(kind), train_params(network, **changes))
+    half = pruned(whole, kind, tmp_path)
+    for name in ("channels", "hidden", "width", "head_width", "feedforward"):
+        if name in whole.sizes():
+            assert np.array_equal(np.array(half.sizes()[name]) * 2, whole.sizes()[name]), name
+    networks.save(half, tmp_path / "half.pt")
+    x = torch.from_numpy(samples(kind, 3)[0])
+    assert torch.equal(networks.load(tmp_path / "half.pt")(x), half(x))
+
+
+def test_channels_that_do_nothing_go_first_and_nothing_changes(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = networks.build(spec_of("image"), train_params("cnn")).eval()
+    with torch.no_grad():  # ReLU(BN(...)) is 0 where BN's weight and bias are
+        for block, idle in zip(
+            network.body.blocks, (torch.tensor([0, 3, 4, 7]), torch.arange(16) % 2 == 1), strict=True
+        ):
+            block[1].weight[idle], block[1].bias[idle] = 0.0, 0.0
+        network.body.hidden.weight[::2], network.body.hidden.bias[::2] = 0.0, 0.0
+    x = torch.from_numpy(samples("image", 20)[0])
+    torch.testing.assert_close(pruned(network, "image", tmp_path).eval()(x), network(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("pool", ["last", "max"])
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_idle_recurrent_units_go_from_every_gate_and_nothing_changes(cell: str, pool: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    rnn = {"cell": cell, "pool": pool, "layers": 2}
+    network = networks.build(spec_of("series"), train_params("rnn", rnn=rnn)).eval()
+    with torch.no_grad():  # a unit whose candidate is 0 stays at 0 for ever
+        for layer, idle in zip(network.body.layers, (slice(0, 16, 2), slice(0, 8)), strict=True):
+            for gates in (layer.inputs, layer.recurrent):
+                candidate = gates[layer.gates.index("candidate")]
+                candidate.weight[idle], candidate.bias[idle] = 0.0, 0.0
+    smaller = pruned(network, "series", tmp_path).eval()
+    assert smaller.sizes()["hidden"] == [8, 8]
+    x = torch.from_numpy(samples("series", 20)[0])
+    torch.testing.assert_close(smaller(x), network(x), atol=1e-5, rtol=1e-5)
+
+
+def test_a_transformer_is_cut_along_one_choice_of_channels(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    whole = networks.build(spec_of("series"), train_params("transformer"))
+    half = pruned(whole, "series", tmp_path)
+    old, new = whole.body, half.body
+    width = kept(old.position[0, 0], new.position[0, 0])  # where each kept channel was
+    assert torch.equal(new.embed.weight, old.embed.weight[width])
+    assert torch.equal(new.classifier.weight, old.classifier.weight[:, width])
+    before, after = old.layers[0], new.layers[0]
+    inner = kept(before.expand.bias, after.expand.bias)
+    assert torch.equal(after.expand.weight, before.expand.weight[inner][:, width])
+    assert torch.equal(after.contract.weight, before.contract.weight[width][:, inner])
+    head = kept(before.attention.key.bias, after.attention.key.bias)
+    assert [int((head // 8 == number).sum()) for number in range(2)] == [4, 4]  # as many from every head
+    assert torch.equal(after.attention.key.weight, before.attention.key.weight[head][:, width])
+    # The query carries the quotient: its heads are 4 wide now, and attention still divides by sqrt(8) in effect.
+    expected = before.attention.query.weight[head][:, width] / 4**-0.5 * 8**-0.5
+    torch.testing.assert_close(after.attention.query.weight, expected)
+    value = kept(before.attention.value.bias, after.attention.value.bias)
+    assert torch.equal(after.attention.output.weight, before.attention.output.weight[width][:, value])
+
+
+def kept(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    found = (after[:, None] == before[None, :]).float()
+    assert (found.sum(dim=1) == 1).all()
+    return found.argmax(dim=1)
+
+
+def test_sparsity_is_the_share_that_goes(tmp_path: Path) -> None:
+    network = networks.build(spec_of("image"), train_params("cnn"))
+    assert pruned(network, "image", tmp_path, sparsity=0.25).sizes()["channels"] == [6, 12]
+
+
+def test_the_distillation_loss_is_the_papers() -> None:
+    teacher = networks.build(spec_of("image"), train_params("cnn")).eval()
+    x = torch.from_numpy(samples("image", 5)[0])
+    logits, y = torch.randn(5, 10), torch.arange(5)
+    params = Distil(enabled=True, temperature=3.0, alpha=0.4, epochs=1, student_scale=0.5)
+    found = distillation(teacher, params, lambda logits, _x, y: torch.nn.functional.cross_entropy(logits, y))(
+        logits, x, y
+    )
+    p, q = torch.softmax(teacher(x) / 3, 1), torch.softmax(logits / 3, 1)
+    expected = 0.4 * 9 * (p * (p / q).log()).sum(1).mean() + 0.6 * torch.nn.functional.cross_entropy(logits, y)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_student_takes_the_teachers_preprocessing_and_its_own_weights() -> None:
+    teacher = networks.build(spec_of("log-mel"), train_params("cnn"))
+    teacher.preprocess.fit([torch.from_numpy(samples("log-mel", 30)[0])])
+    student = make_student(teacher, train_params("cnn"), 0.5, seed=1)
+    x = torch.from_numpy(samples("log-mel", 3)[0])
+    assert torch.equal(student.preprocess(x), teacher.preprocess(x))
+    assert student.sizes()["channels"] == [4, 8]
+
+
+def test_ratio_drop_and_retention() -> None:
+    before = {"name": "trained", "size_bytes": 400, "accuracy": 0.8}
+    report = summary([before, {"name": "prune", "size_bytes": 100, "accuracy": 0.6}])
+    assert (report["ratio"], report["drop"], report["retention"]) == (4.0, pytest.approx(0.2), pytest.approx(0.75))
+    assert summary([before])["ratio"] == 1.0
+
+
+def test_distil_prune_and_fine_tune_in_this_order(digits_workspace: Path) -> None:
+    compress(load())
+    found = steps()
+    assert list(found) == ["trained", "distil", "prune", "finetune"]
+    sizes = [step["parameters"] for step in found.values()]
+    assert sizes[0] > sizes[1] > sizes[2] == sizes[3]
+    assert found["finetune"]["accuracy"] > found["prune"]["accuracy"]
+    assert found["finetune"]["accuracy"] > 0.6 and found["distil"]["accuracy"] > 0.7  # chance is 0.1
+    network = networks.load(MODEL)
+    assert sum(weight.numel() for weight in network.parameters()) == sizes[-1]
+    with np.load(REFERENCE) as reference:
+        for split in ("validation", "test"):
+            x = torch.from_numpy(np.load(f"data/prepared/{split}/x.npy"))
+            with torch.no_grad():
+                expected = network(x).numpy()
+            np.testing.assert_allclose(reference[split], expected, atol=1e-4)
+            assert reference[split].dtype == np.float32
+        said = reference["test"].argmax(axis=1)
+    accuracy = (said == np.load("data/prepared/test/y.npy")).mean()
+    assert found["finetune"]["accuracy"] == pytest.approx(accuracy)
+
+
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [
+        ({"distil": {**DISTIL, **OFF}, "prune": {**PRUNE, **OFF}}, ["trained"]),
+        ({"distil": DISTIL, "prune": {**PRUNE, **OFF}}, ["trained", "distil"]),
+        ({"distil": {**DISTIL, **OFF}, "prune": {**PRUNE, "finetune_epochs": 0}}, ["trained", "prune"]),
+        ({"distil": {**DISTIL, **OFF}, "prune": PRUNE}, ["trained", "prune", "finetune"]),
+    ],
+)
+def test_every_step_can_be_switched(block: dict[str, Any], expected: list[str], digits_workspace: Path) -> None:
+    write_params(digits_workspace, compress=block)
+    compress(load())
+    assert list(steps()) == expected
+    if expected == ["trained"]:
+        assert sha256(MODEL) == sha256(Path("models/trained/model.pt"))
+        assert json.loads(REPORT.read_text())["retention"] == 1.0
+
+
+@pytest.mark.slow
+def test_killed_it_goes_on_to_the_same_bytes(digits_workspace: Path) -> None:
+    block = {"distil": {**DISTIL, "epochs": 20}, "prune": PRUNE}
+    write_params(digits_workspace, compress=block)
+    done = run_stage(digits_workspace, "stages.compress")
+    assert done.returncode == 0, done.stderr
+    outputs = (MODEL, REFERENCE, REPORT)
+    expected = [sha256(path) for path in outputs]
+    for path in outputs:
+        path.unlink()
+    kill_after_epoch(digits_workspace, "stages.compress", 2)
+    assert not MODEL.exists() and list(Path(".work/compress").glob("*/distil/last.pt"))
+    done = run_stage(digits_workspace, "stages.compress")
+    assert done.returncode == 0, done.stderr
+    assert [sha256(path) for path in outputs] == expected
+    assert not list(Path(".work/compress").iterdir())
+
+
+@pytest.mark.slow
+def test_no_trained_network_is_refused_and_the_earlier_result_stays(digits_workspace: Path) -> None:
+    compress(load())
+    before = sha256(MODEL)
+    shutil.rmtree("models/trained")
+    done = run_stage(digits_workspace, "stages.compress")
+    assert done.returncode == 1
+    assert "models/trained/model.pt" in done.stderr and "Traceback" not in done.stderr
+    assert sha256(MODEL) == before
+
+
+def test_a_fine_tuning_that_diverges_is_named(digits_workspace: Path) -> None:
+    train_block = recipe("cnn", epochs=10, optimiser={"name": "sgd", "learning_rate": 0.1})
+    block = {"distil": {**DISTIL, **OFF}, "prune": {**PRUNE, "learning_rate": 1e30}}
+    write_params(digits_workspace, train=train_block, compress=block)
+    with pytest.raises(StageError, match=r"learning_rate 1e\+30"):
+        compress(load())
+    assert not MODEL.exists() and not REPORT.exists()

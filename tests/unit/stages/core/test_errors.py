@@ -1,0 +1,83 @@
+"""How a stage ends: what it says of a full disk, of Ctrl-C, and of itself."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stages.core.errors import run
+from tests.support.paths import REPOSITORY
+
+STAGES = [*yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"], "restore", "summary"]
+
+
+def test_a_full_disk_that_names_no_file_is_told_with_the_room_on_each_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def write() -> None:
+        with Path("/dev/full").open("wb", buffering=0) as stream:
+            stream.write(b"x")
+
+    with pytest.raises(SystemExit) as end:
+        run(write)
+
+    said = capsys.readouterr().err
+    assert end.value.code == 1
+    assert said.startswith("error: ") and f"{tmp_path} (" in said and " MB free)" in said
+    assert ": No space left on device\n  remedy:   free the space" in said
+
+
+INTERRUPTED = """
+import atexit, os, signal
+from stages.core.errors import run
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a script starts with it ignored
+
+def again():
+    os.kill(os.getpid(), signal.SIGINT)
+
+def main():
+    atexit.register(again)
+    os.kill(os.getpid(), signal.SIGINT)
+    signal.pause()
+
+run(main)
+"""
+
+
+def test_interrupted_twice_it_ends_in_one_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+        timeout=60,
+    )
+
+    assert done.returncode == 130
+    assert done.stderr == "interrupted; run it again to go on (make repro brings back what DVC took away)\n"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_help_tells_what_the_module_does_line_by_line_and_the_exit_codes(
+    stage: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = importlib.import_module(f"stages.{stage}.stage")
+    monkeypatch.setattr(sys, "argv", [stage, "--help"])
+
+    with pytest.raises(SystemExit) as end:
+        module.main()
+
+    said = capsys.readouterr().out
+    assert end.value.code == 0
+    assert f"usage: python -m stages.{stage} " in said
+    assert str(module.__doc__).strip() in said
+    assert "Exit codes: 0 done; 1 refused" in said

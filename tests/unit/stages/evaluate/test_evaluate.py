@@ -1,0 +1,157 @@
+"""Evaluation of a file whose answers are known by hand, through the stage's own command."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stages.core.files import sha256
+from tests.support.agent.model_files import description, tflite_int8_linear
+from tests.support.stages.evaluate import (
+    ANSWER,
+    CLASSES,
+    LABELS,
+    TARGET,
+    evaluate,
+    put_model,
+    set_parameter,
+    write_measurable,
+)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the stage had all that it needs, and has run."""
+    root = write_measurable(tmp_path_factory.mktemp("measured"))
+    done = evaluate(root)
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+@pytest.fixture
+def copy(measured: Path, tmp_path: Path) -> Path:
+    """The same, to be changed."""
+    return Path(shutil.copytree(measured, tmp_path / "copy"))
+
+
+def metrics(root: Path, target: str = TARGET) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((root / "reports/evaluate" / target / "metrics.json").read_text())
+    return report
+
+
+def test_the_report_holds_what_is_known_by_hand(measured: Path) -> None:
+    found = metrics(measured)
+
+    assert found["samples"] == 400
+    assert found["accuracy"]["value"] == 0.9
+    assert (found["accuracy"]["low"], found["accuracy"]["high"]) == (0.8, 1.0), "all of the better, all of the worse"
+    assert found["intervals"]["unit"] == "group"
+    assert found["intervals"]["caveat"].startswith("4 groups are few")
+    assert found["recall_weighted"]["value"] == pytest.approx(0.9)
+    assert found["agreement"] == {"value": 1.0, "low": pytest.approx(0.9905, abs=1e-4), "high": 1.0}
+    assert {name: g["accuracy"] for name, g in found["by_group"].items()} == {
+        "pump 0": 0.8, "pump 1": 1.0, "pump 2": 0.8, "pump 3": 1.0
+    }  # fmt: skip
+    expected = np.zeros((3, 3), int)
+    np.add.at(expected, (LABELS, ANSWER), 1)
+    assert found["confusion"] == expected.tolist()
+    assert found["classes"] == CLASSES
+    for name, row in zip(CLASSES, expected, strict=True):
+        assert found["per_class"][name]["support"] == row.sum()
+    assert sum(found["prediction_ratios"].values()) == pytest.approx(1)
+    assert sum(found["confidence_bins"]["ratios"]) == pytest.approx(1)
+    assert len(found["confidence_bins"]["edges"]) + 1 == len(found["confidence_bins"]["ratios"])
+    assert found["model_sha256"] == sha256(measured / "models/exported" / TARGET / "model.onnx")
+
+
+def test_samples_that_are_groups_of_their_own_have_the_interval_of_wilson(copy: Path) -> None:
+    np.save(copy / "data/prepared/test/group.npy", np.array([f"pump {i}" for i in range(400)]))
+
+    evaluate(copy)
+
+    found = metrics(copy)
+    assert found["intervals"] == {"unit": "sample", "units": 400, "caveat": None}
+    assert found["accuracy"]["low"] == pytest.approx(0.8668, abs=1e-3), "by hand"
+    assert found["by_group"] == {}
+
+
+def test_every_estimate_lies_in_its_interval(measured: Path) -> None:
+    found = metrics(measured)
+
+    estimates = {
+        name: value
+        for name, value in {**found, **found["latency_ms"]}.items()
+        if isinstance(value, dict) and "value" in value
+    }
+
+    expected = {"accuracy", "f1_macro", "f1_weighted", "precision_macro", "calibration_error", "agreement", "memory_mb"}
+    assert expected | {"p50", "p95", "p99"} <= set(estimates)
+    assert not {name for name, e in estimates.items() if not e["low"] <= e["value"] <= e["high"]}
+    assert found["latency_ms"]["p50"]["value"] > 0
+    assert found["memory_mb"]["value"] > 0
+
+
+def test_predictions_are_listed_sample_by_sample(measured: Path) -> None:
+    with (measured / "reports/evaluate" / TARGET / "predictions.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+
+    assert len(rows) == 400
+    assert [row["predicted"] for row in rows] == [CLASSES[k] for k in ANSWER]
+    assert rows[1]["group"] == "pump 1"
+    assert 1 / 3 <= float(rows[0]["confidence"]) <= 1
+
+
+def test_all_but_times_memory_and_machine_repeats_exactly(measured: Path, copy: Path) -> None:
+    evaluate(copy)
+    first, second = metrics(measured), metrics(copy)
+
+    for name in ("latency_ms", "memory_mb", "machine"):
+        del first[name], second[name]
+    assert first == second
+    lists = [(root / "reports/evaluate" / TARGET / "predictions.csv").read_bytes() for root in (measured, copy)]
+    assert lists[0] == lists[1]
+
+
+def test_parameters_steer_the_intervals_and_the_threads(measured: Path, copy: Path) -> None:
+    set_parameter(copy, "confidence", 0.99)
+    set_parameter(copy, "repeats", 600)
+    set_parameter(copy, "threads", 2)
+
+    evaluate(copy)
+
+    assert metrics(copy)["f1_macro"]["low"] < metrics(measured)["f1_macro"]["low"]
+    assert metrics(copy)["confidence"] == 0.99
+    assert metrics(copy)["machine"]["threads"] == 2
+
+
+def test_a_tflite_file_with_int8_input_and_output_is_measured_as_well(copy: Path) -> None:
+    file = tflite_int8_linear(copy / "model.tflite", np.eye(3), (0.03, 0), (0.03, 0))
+    io = description("litert", [3], 3)
+    io["input"]["dtype"] = io["output"]["dtype"] = "int8"
+    put_model(copy, file, io, "tflite-int8")
+
+    done = evaluate(copy, "tflite-int8")
+
+    assert done.returncode == 0, done.stderr
+    assert metrics(copy, "tflite-int8")["agreement"]["value"] >= 0.97
+    assert "ai-edge-litert" in metrics(copy, "tflite-int8")["machine"]["runtime"]
+
+
+def test_nothing_of_torch_or_tensorflow_is_loaded(copy: Path) -> None:
+    program = (
+        f"import sys; sys.argv = ['evaluate', '--target', '{TARGET}']\n"
+        "from stages.evaluate.stage import main; main()\n"
+        "print([name for name in ('torch', 'tensorflow', 'jax', 'keras', 'pandas', 'scipy') if name in sys.modules])"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], cwd=copy, capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,262 @@
+"""The stage around the converters: what it believes of them, what it keeps, what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stages.core.errors import CombinedError, ConversionError
+from stages.export.converters import Candidate, Request
+from stages.export.stage import Comparison, Measured, choose, compare, convert, export, spread
+from stages.export.stage import description as description_of
+from stages.params.deliver import Export, Quantization
+from tests.support.agent.model_files import description, onnx_linear
+
+WEIGHT = np.array([[1.0, -1.0], [0.5, 2.0]])
+X = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
+REFERENCE = (X @ WEIGHT).astype(np.float32)
+PARAMS = Export(
+    timeout_s=60, calibration_samples=8, comparison_samples=40, max_difference=1e-4, min_agreement=0.95,
+    quantization=Quantization(methods=["min-max", "moving-average", "dynamic"], tie=0.01),
+)  # fmt: skip
+
+# Converters of their own, each a real program. `output` is the folder they are given.
+READ = "import json, os, shutil, signal, subprocess, sys, time; output = sys.argv[sys.argv.index('--output') + 1]\n"
+SEGFAULT = READ + "print('about to', flush=True); import ctypes; ctypes.string_at(0)"
+KILLED = READ + "os.kill(os.getpid(), signal.SIGKILL)"
+REFUSES = READ + "[print('line', i) for i in range(99)]; print('operator Foo is unknown', file=sys.stderr); sys.exit(3)"
+HANGS = READ + (
+    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+    "open(output + '/child', 'w').write(str(child.pid)); child.wait()"
+)
+NOTHING = READ + "print('done')"
+NO_FILE = READ + "json.dump([{'file': 'a.onnx', 'method': 'float', 'io': {}}], open(output + '/candidates.json', 'w'))"
+NO_CANDIDATE = READ + "json.dump([], open(output + '/candidates.json', 'w'))"
+NOT_JSON = READ + "open(output + '/candidates.json', 'w').write('[{')"
+
+
+def command(program: str) -> list[str]:
+    return [sys.executable, "-c", program]
+
+
+def writes(file: Path, io: dict[str, Any], method: str = "float") -> list[str]:
+    """A converter that writes a copy of `file`."""
+    candidates = [{"file": "model.onnx", "method": method, "io": io}]
+    return command(
+        READ + f"shutil.copy({str(file)!r}, output + '/model.onnx')\n"
+        f"json.dump(json.loads({json.dumps(json.dumps(candidates))}), open(output + '/candidates.json', 'w'))"
+    )
+
+
+@pytest.fixture
+def request_(tmp_path: Path) -> Request:
+    output = tmp_path / "output"
+    output.mkdir()
+    return Request(tmp_path / "model.pt", tmp_path / "samples.npz", output, ("float",))
+
+
+@pytest.mark.parametrize(
+    ("program", "found"),
+    [
+        (SEGFAULT, "killed by SIGSEGV\n    about to"),
+        (KILLED, "killed by SIGKILL"),
+        (REFUSES, "exit code 3"),
+        (NOTHING, "exit code 0, but it wrote no candidates.json\n    done"),
+        (NO_FILE, "exit code 0, but it wrote no a.onnx"),
+        (NO_CANDIDATE, "exit code 0, but it wrote no candidate"),
+        (NOT_JSON, "exit code 0, but it wrote no candidates.json"),
+    ],
+)
+def test_a_converter_that_fails_is_not_believed(request_: Request, tmp_path: Path, program: str, found: str) -> None:
+    log = tmp_path / "converter.log"
+
+    with pytest.raises(ConversionError) as caught:
+        convert(command(program), request_, 60, log)
+
+    assert found in str(caught.value)
+    assert str(log) in str(caught.value)
+
+
+def test_the_error_shows_the_end_of_a_long_log(request_: Request, tmp_path: Path) -> None:
+    with pytest.raises(ConversionError) as caught:
+        convert(command(REFUSES), request_, 60, tmp_path / "converter.log")
+
+    assert "operator Foo is unknown" in str(caught.value)
+    assert "line 98" in str(caught.value)
+    assert "line 1\n" not in str(caught.value)
+    assert "line 1\n" in (tmp_path / "converter.log").read_text()
+
+
+def test_a_converter_that_hangs_is_ended_with_all_that_it_started(request_: Request, tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match="still running after 2 s"):
+        convert(command(HANGS), request_, 2, tmp_path / "converter.log")
+
+    child = int((request_.output / "child").read_text())
+    assert not running(child)
+
+
+def running(pid: int) -> bool:
+    """A zombie that nobody has waited for yet does not run."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return bool(state.strip()) and not state.strip().startswith("Z")
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    (tmp_path / "work").mkdir()
+    return tmp_path / "work"
+
+
+@pytest.fixture
+def right(tmp_path: Path) -> Path:
+    return onnx_linear(tmp_path / "right.onnx", WEIGHT)
+
+
+IO = description("onnxruntime", [2], 2)
+
+
+def test_the_next_converter_is_tried_where_one_fails(work: Path, right: Path) -> None:
+    converters = {"first": command(SEGFAULT), "second": writes(right, IO)}
+
+    found = export(converters, ["float"], PARAMS, X, REFERENCE, work)
+
+    assert found.converter == "second"
+    assert found.kept.file.read_bytes() == right.read_bytes()
+    assert found.kept.comparison == Comparison(40, pytest.approx(0, abs=1e-6), 1.0)
+
+
+def test_where_all_converters_fail_each_says_why(work: Path) -> None:
+    converters = {"first": command(SEGFAULT), "second": command(NOTHING)}
+
+    with pytest.raises(CombinedError) as caught:
+        export(converters, ["float"], PARAMS, X, REFERENCE, work)
+
+    assert "killed by SIGSEGV" in str(caught.value)
+    assert "wrote no candidates.json" in str(caught.value)
+
+
+def test_a_float_file_that_does_not_agree_is_refused(work: Path, tmp_path: Path) -> None:
+    """Given a weight that is off by a thousandth, then no class changes, and it is refused all the same."""
+    wrong = onnx_linear(tmp_path / "wrong.onnx", WEIGHT * 1.001)
+
+    with pytest.raises(CombinedError, match=r"max_difference with torch is 0\.00\d+ on 40 samples"):
+        export({"only": writes(wrong, IO)}, ["float"], PARAMS, X, REFERENCE, work)
+
+
+def test_an_int8_file_that_does_not_agree_is_refused(work: Path, tmp_path: Path) -> None:
+    wrong = onnx_linear(tmp_path / "wrong.onnx", WEIGHT[:, ::-1])
+
+    with pytest.raises(CombinedError, match=r"agreement with torch is 0 on 40 samples\n  expected: at least 0\.95"):
+        export({"only": writes(wrong, IO, "min-max")}, ["min-max"], PARAMS, X, REFERENCE, work)
+
+
+def test_a_file_that_does_not_load_or_answers_nan_is_refused(work: Path, tmp_path: Path) -> None:
+    garbage = tmp_path / "garbage.onnx"
+    garbage.write_bytes(b"garbage")
+    nan = onnx_linear(tmp_path / "nan.onnx", WEIGHT, operator="Log")
+
+    with pytest.raises(CombinedError) as caught:
+        export({"a": writes(garbage, IO), "b": writes(nan, IO)}, ["float"], PARAMS, X, REFERENCE, work)
+
+    assert "not loadable by ONNX Runtime" in str(caught.value)
+    assert "found NaN or infinity" in str(caught.value)
+
+
+def test_a_form_that_does_not_load_is_told_and_another_one_kept(work: Path, right: Path, tmp_path: Path) -> None:
+    candidates = [{"file": f"{name}.onnx", "method": name, "io": IO} for name in ("min-max", "dynamic")]
+    converter = command(
+        READ + "open(output + '/min-max.onnx', 'w').write('garbage')\n"
+        f"shutil.copy({str(right)!r}, output + '/dynamic.onnx')\n"
+        f"json.dump(json.loads({json.dumps(json.dumps(candidates))}), open(output + '/candidates.json', 'w'))"
+    )
+
+    found = export({"only": converter}, ["min-max", "dynamic"], PARAMS, X, REFERENCE, work)
+    told = description_of("onnx-int8", found, found.kept.file)
+
+    assert found.kept.candidate.method == "dynamic"
+    assert "min-max.onnx: not loadable" in found.broken["min-max"]
+    assert [sorted(entry) for entry in told["quantization"]["candidates"]] == [
+        ["agreement", "method", "size_bytes"],
+        ["fault", "method"],
+    ]
+
+
+def test_comparison_by_hand(right: Path) -> None:
+    """Two of four samples have another class, and logits differ by 3 at most."""
+    x = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32)
+    logits = x @ WEIGHT
+
+    found = compare(right, IO, x, logits + np.array([[0, 0], [0, 3], [0, 0], [3, 0]], np.float32))
+
+    assert found == Comparison(4, 3.0, 0.5)
+
+
+def measured(method: str, agreement: float, difference: float = 0.0) -> Measured:
+    return Measured(
+        Candidate(f"{method}.onnx", method, IO), Path(f"{method}.onnx"), Comparison(40, difference, agreement)
+    )
+
+
+@pytest.mark.parametrize(
+    ("agreements", "tie", "kept"),
+    [
+        ({"min-max": 0.99, "moving-average": 0.995, "dynamic": 1.0}, 0.01, "min-max"),
+        ({"min-max": 0.99, "moving-average": 0.995, "dynamic": 1.0}, 0.0, "dynamic"),
+        ({"min-max": 0.90, "moving-average": 0.97, "dynamic": 0.96}, 0.01, "moving-average"),
+        ({"dynamic": 0.99, "min-max": 0.99}, 0.0, "min-max"),
+    ],
+)
+def test_of_the_int8_forms_that_agree_best_the_first_method_is_kept(
+    agreements: dict[str, float], tie: float, kept: str
+) -> None:
+    params = PARAMS.model_copy(update={"quantization": PARAMS.quantization.model_copy(update={"tie": tie})})
+
+    found = choose([measured(method, value) for method, value in agreements.items()], params)
+
+    assert found.candidate.method == kept
+
+
+def test_the_order_of_methods_decides_between_equals() -> None:
+    quantization = PARAMS.quantization.model_copy(update={"methods": ["dynamic", "min-max"]})
+
+    found = choose(
+        [measured("min-max", 1.0), measured("dynamic", 1.0)], PARAMS.model_copy(update={"quantization": quantization})
+    )
+
+    assert found.candidate.method == "dynamic"
+
+
+def test_spread_takes_from_all_of_a_split() -> None:
+    assert spread(5, 10).tolist() == [0, 1, 2, 3, 4]
+    assert spread(100, 3).tolist() == [0, 49, 99]
+
+
+def stage(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "stages.export", *arguments],
+        cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_an_unknown_target_and_a_missing_network_are_refused_and_earlier_results_stay(workspace: Path) -> None:
+    from tests.support.stages.export import digits, write_prepared
+
+    earlier = workspace / "models/exported/onnx-fp32"
+    earlier.mkdir(parents=True)
+    (earlier / "model.onnx").write_bytes(b"earlier")
+    write_prepared(workspace / "data/prepared", *digits())
+
+    unknown, missing = stage(workspace, "--target", "coreml"), stage(workspace, "--target", "onnx-fp32")
+
+    assert unknown.returncode == missing.returncode == 1
+    assert "found 'coreml'\n  expected: one of onnx-fp32, onnx-int8" in unknown.stderr
+    assert "models/compressed/model.pt: there is no such file" in missing.stderr
+    assert "Traceback" not in unknown.stderr + missing.stderr
+    assert (earlier / "model.onnx").read_bytes() == b"earlier"

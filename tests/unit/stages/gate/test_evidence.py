@@ -1,0 +1,252 @@
+"""What the gate judges by: every report is there, whole, and of what lies there now, or nothing passes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.core.errors import GateError
+from stages.gate import stage as gate
+from tests.support.stages.built import change_report, edit, report
+
+PIPELINE = {
+    "quality": "quality.json",
+    "balance": "balance.json",
+    "train": "train/summary.json",
+    "compress": "compress.json",
+}
+DAMAGE: dict[str, str | None] = {
+    "missing": None, "empty": "", "cut": '{"splits": {"train"',
+    "no JSON": "\x00\x01", "list": "[]", "text": '"all is well"',
+    "null": "null", "no field": "{}", "NaN": '{"ratio": NaN}', "infinite": '{"ratio": 1e999}', "deep": "[" * 100_000,
+}  # fmt: skip
+
+
+def verdict_of(root: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((root / "reports" / "gate.json").read_text())
+    return value
+
+
+def refused(root: Path, said: str) -> list[dict[str, Any]]:
+    """Run the gate, which must not pass: the failed checks. The page is drawn, and a bundle that was there stays."""
+    bundle = root / "models" / "bundle" / "digits.tar.zst"
+    bundle.parent.mkdir()
+    bundle.write_bytes(b"an earlier one")
+
+    with pytest.raises(GateError, match="did not pass") as error:
+        gate.main()
+
+    assert said in str(error.value)
+    page = (root / "reports" / "index.html").read_text()
+    assert "The gate did not pass" in page
+    assert "Reports that every file rests on" in page
+    assert bundle.read_bytes() == b"an earlier one"
+    judged = verdict_of(root)
+    assert not judged["passed"]
+    assert said in "\n".join(check["reason"] for check in judged["checks"])
+    return [check for check in judged["checks"] if not check["passed"]]
+
+
+@pytest.mark.parametrize("name", PIPELINE)
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_without_a_sound_report_on_the_pipeline_nothing_passes(built: Path, name: str, damage: str) -> None:
+    path, content = built / "reports" / PIPELINE[name], DAMAGE[damage]
+    path.unlink() if content is None else path.write_text(content)
+
+    failures = refused(built, f"reports/{PIPELINE[name]}: ")
+
+    assert (failures[0]["name"], failures[0]["target"], failures[0]["value"]) == (name, "pipeline", "unsound")
+
+
+def changed(value: Any, path: str, new: Any) -> Any:
+    """`value` with the field at a dotted path replaced, or without it where `new` is None."""
+    key, _, rest = path.partition(".")
+    at: Any = int(key) if isinstance(value, list) else key
+    if not rest and new is None:
+        return {k: v for k, v in value.items() if k != at}
+    inner = changed(value[at], rest, new) if rest else new
+    return [inner if i == at else v for i, v in enumerate(value)] if isinstance(value, list) else {**value, at: inner}
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value", "said"),
+    [
+        ("quality", "overall.accuracy.passed", False, "the data contract did not pass: overall, accuracy"),
+        ("quality", "overall.validity.value", 0.5, "contract did not pass: overall, validity 0.5, needed 0.99"),
+        ("quality", "sources.digits.timeliness.passed", False, "did not pass: digits, timeliness"),
+        ("quality", "overall.completeness", None, "overall.completeness: found nothing"),
+        ("quality", "overall.accuracy.value", "all", "overall.accuracy.value: found 'all'"),
+        ("quality", "sources", {}, "sources: found {}"),
+        ("quality", "quarantine.rows", 1, "the sources have 2 rows of 1799 in quarantine, together 1"),
+        ("quality", "sources.digits.rows", 1800, "in quarantine, together 2"),
+        ("balance", "splits.test", None, "splits.test: found nothing"),
+        ("balance", "splits.test.samples", 359, "splits.test has 359 samples, its classes 360"),
+        ("balance", "splits.train.classes", {"0": 1167}, "splits.train counts other classes"),
+        ("balance", "splits.train.samples", 0, "splits.train.samples: found 0"),
+        ("balance", "missing.rows_dropped", 7, "stale: 1797 rows met the contract, 1804 were prepared"),
+        ("train", "model_sha256", "0" * 64, "stale: models/trained/model.pt is another file"),
+        ("train", "model_sha256", None, "model_sha256: found nothing"),
+        ("train", "test.accuracy", 1.5, "test.accuracy: found 1.5"),
+        ("train", "test.accuracy", 0.5, "the trained network's accuracy is"),
+        ("train", "test.f1_macro", 0.5, "the trained network's f1_macro is"),
+        ("train", "parameters", 87_501, "the trained network's parameters is 87500 here and 87501"),
+        ("train", "size_bytes", 900_000, "the trained network's size_bytes is"),
+        ("train", "size_bytes", True, "size_bytes: found True"),
+        ("compress", "model_sha256", "0" * 64, "stale: models/compressed/model.pt is another file"),
+        ("compress", "trained_sha256", "0" * 64, "stale: models/trained/model.pt is another file"),
+        ("compress", "steps", [], "steps: found []"),
+        ("compress", "steps.0.name", "finetune", "steps.0 is 'finetune', not 'trained'"),
+        ("compress", "steps.2.accuracy", 0.5, "and its steps make"),
+        ("compress", "ratio", 5.0, "ratio is 5, and its steps make 4"),
+        ("compress", "drop", 0.0, "drop is 0, and its steps make 0.005"),
+    ],
+)  # fmt: skip
+def test_reports_that_do_not_fit_together_fail_with_the_reason(
+    built: Path, name: str, field: str, value: Any, said: str
+) -> None:
+    path = built / "reports" / PIPELINE[name]
+    path.write_text(json.dumps(changed(json.loads(path.read_text()), field, value)))
+
+    failures = refused(built, said)
+
+    assert {check["target"] for check in failures if check["name"] in PIPELINE} == {"pipeline"}
+
+
+@pytest.mark.parametrize(("model", "names"), [("trained", {"train", "compress"}), ("compressed", {"compress"})])
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_network_exchanged_after_it_was_measured_makes_its_reports_stale(
+    built: Path, model: str, names: set[str], gone: bool
+) -> None:
+    path = built / "models" / model / "model.pt"
+    path.unlink() if gone else path.write_bytes(b"another network")
+
+    failures = refused(built, f"models/{model}/model.pt")
+
+    assert {check["name"] for check in failures if check["target"] == "pipeline"} == names
+
+
+def test_a_training_on_the_border_of_its_repetition_passes(built: Path) -> None:
+    """Another device may name the class of one sample in some hundred differently."""
+    path = built / "reports/train/summary.json"
+    value = json.loads(path.read_text())
+    path.write_text(json.dumps(changed(value, "test.accuracy", value["test"]["accuracy"] - 1 / 360)))
+
+    gate.main()
+
+    assert verdict_of(built)["passed"]
+
+
+def test_a_series_is_not_counted_by_rows(built: Path) -> None:
+    """Windows overlap, or leave rows out."""
+
+    def as_series(task: dict[str, Any]) -> None:
+        task["data"] |= {"kind": "series", "time": "at", "image": None}
+
+    edit(built, as_series)
+    path = built / "reports/balance.json"
+    path.write_text(json.dumps(changed(json.loads(path.read_text()), "missing.rows_dropped", 7)))
+
+    gate.main()
+
+    assert verdict_of(built)["passed"]
+
+
+def share(value: float) -> dict[str, float]:
+    return {"value": value, "low": 0.0, "high": 1.0}
+
+
+def ms(value: float) -> dict[str, float]:
+    return {"value": value, "low": value, "high": value}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"accuracy": "0.99"}, "metrics.json: accuracy: found '0.99'"),
+        ({"accuracy": {"value": 0.99}}, "metrics.json: accuracy.low: found nothing"),
+        ({"size_bytes": 1}, "metrics.json is stale"),
+        ({"per_class": 3}, "metrics.json: per_class: found 3"),
+        ({"machine": ["a"]}, "metrics.json: machine"),
+        ({"model_sha256": 7}, "metrics.json: model_sha256: found 7"),
+        ({"samples": 359}, "metrics.json: samples is 359, and predictions.csv makes 360"),
+        ({"samples": None}, "metrics.json: samples is None, and predictions.csv makes 360"),
+        ({"confusion": None}, "metrics.json: confusion is None"),
+        ({"accuracy": {"value": 7.0, "low": 7.0, "high": 7.0}}, "metrics.json: accuracy.value: found 7.0"),
+        ({"accuracy": {"value": 0.9, "low": 0.95, "high": 1.0}}, "metrics.json: accuracy: found {'high'"),
+        ({"memory_mb": {"value": -5.0, "low": -5.0, "high": -5.0}}, "metrics.json: memory_mb.value: found -5.0"),
+        ({"latency_ms": {"p95": {"value": -3.0, "low": -3.0, "high": -3.0}}}, "latency_ms.p95.value: found -3.0"),
+        ({"latency_ms": {"p50": ms(3.0), "p95": ms(2.0)}}, "metrics.json: found {"),
+        ({"target": "onnx-int8"}, "metrics.json: target is 'onnx-int8'"),
+        ({"target": None}, "metrics.json: target is None"),
+        ({"classes": [*"1023456789"]}, "metrics.json: classes are ['1', '0', '2'"),
+        ({"confusion": [[0] * 10] * 10}, "metrics.json: confusion is [[0, 0,"),
+        ({"accuracy": share(0.99)}, "metrics.json: accuracy is 0.99, and predictions.csv makes 0.9"),
+        ({"f1_macro": share(0.99)}, "metrics.json: f1_macro is 0.99, and predictions.csv makes 0.9"),
+        ({"recall_weighted": share(0.99)}, "metrics.json: recall_weighted is 0.99"),
+        ({"calibration_error": share(0.0)}, "metrics.json: calibration_error is 0, and predictions.csv makes 0.0"),
+        ({"agreement": share(0.5)}, "metrics.json: agreement is 0.5, and predictions.csv makes 1"),
+        ({"by_group": {"anna": {"accuracy": 1.0, "samples": 360}}}, "metrics.json: by_group is {'anna'"),
+        ({"prediction_ratios": {"0": 1.0}}, "metrics.json: prediction_ratios is {'0': 1.0}"),
+        ({"confidence_bins": {"edges": [0.5], "ratios": [1.0, 0.0]}}, "confidence_bins.ratios is [1.0, 0.0]"),
+        (
+            {"intervals": {"unit": "group", "units": 4, "caveat": None}},
+            "metrics.json: intervals.unit is group, and predictions.csv makes sample",
+        ),
+    ],
+)
+def test_a_report_of_another_shape_fails_with_the_field(built: Path, values: dict[str, Any], said: str) -> None:
+    change_report(built, "onnx-fp32", **values)
+
+    refused(built, said)
+
+
+def test_the_support_of_a_class_that_was_written_by_hand_fails(built: Path) -> None:
+    per_class = report(built, "onnx-fp32")["per_class"]
+    per_class["3"]["support"] = 9999
+    change_report(built, "onnx-fp32", per_class=per_class)
+
+    refused(built, "metrics.json: per_class.3.support is 9999, and predictions.csv makes ")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (None, None, "predictions.csv: not readable: No such file or directory"),
+        (r".*", "", "predictions.csv: its columns are not group, actual"),
+        (r"(?<=e\n).*", "", "predictions.csv: it lists no sample"),
+        (r"(?<=e\n)[^\n]*\n", "", "samples is 360, and predictions.csv makes 359"),
+        (r"(?<=e\ns0,)\d", "12", "predictions.csv: row 2 is ['s0', '12', "),
+        (r"(?<=e\ns0,)(\d),(\d),[^,]*", r"\1,\2,nan", "predictions.csv: row 2 is ['s0', "),
+        (r"(?<=e\ns0,)(\d),(\d),[^,]*", r"\1,\2", "predictions.csv: row 2 is ['s0', "),
+        (r"(?<=e\ns0,)(\d),(\d),[^,]*", r"\1,\2,0.05", "calibration_error is "),
+        (r"(?<=e\n)s0", "s1", "by_group is {}, and predictions.csv makes {'s1'"),
+        (r"e\n", 'e\n"', "predictions.csv: row 2 is ["),
+    ],
+)
+def test_a_report_counts_only_with_the_predictions_that_it_was_counted_from(
+    built: Path, old: str | None, new: str | None, said: str
+) -> None:
+    path = built / "reports/evaluate/onnx-fp32/predictions.csv"
+    if old is None or new is None:
+        path.unlink()
+    else:
+        path.write_text(re.sub(old, new, path.read_text(), count=1, flags=re.DOTALL))
+
+    refused(built, said)
+
+
+def test_a_report_on_another_test_split_makes_the_count_of_the_splits_stale(built: Path) -> None:
+    path = built / "reports/balance.json"
+    value = json.loads(path.read_text())
+    counts = value["splits"]["test"]["classes"]
+    path.write_text(
+        json.dumps(changed(value, "splits.test.classes", counts | {"0": counts["0"] - 1, "1": counts["1"] + 1}))
+    )
+
+    refused(
+        built, f"stale: it counts {counts['0'] - 1} test samples of class '0', the report of onnx-fp32 {counts['0']}"
+    )

@@ -1,0 +1,110 @@
+"""Parameter files: what YAML says is read; what is no mapping, or says a thing twice, is refused by line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from stages.params import load
+from tests.support.stages.params import SHARED, TASK, refused
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "found nothing"),
+        (b"# only a comment\n", "found nothing"),
+        (b"- a\n- b\n", "found a list"),
+        (b"digits\n", "found a str"),
+        (b"task:\n\tdigits\n", "line 2, column 1"),
+        (b"task: digits\n\tseed: 1\n", "line 2, column 1"),
+        (b"task: [digits\nseed: 1\n", "line 2"),
+        (b"task: !!python/object:os.system digits\n", "line 1, column 7"),
+        (b"task: !!python/object/apply:os.system [id]\n", "line 1, column 7"),
+        (b"task: !mine digits\n", "line 1, column 7"),
+        (b"? [a, b]\n: 1\n", "unhashable key"),
+        (b"? {a: b}\n: 1\n", "unhashable key"),
+        (b"task: *nowhere\n", "undefined alias"),
+        (b"task: digits\n---\ntask: pump\n", "line 2"),
+        (b"seed: 2026-13-45\n", "month must be in 1..12"),
+        (b"seed: !!int many\n", "invalid literal"),
+        (b"seed: !!int ''\n", "not readable as YAML"),
+        (b"seed: !!bool maybe\n", "not readable as YAML"),
+        (b"seed: !!timestamp noon\n", "not readable as YAML"),
+        (b'task: "\\ud800"\n', "line 1, column 7: found half of a character"),
+        (b"seed: " + b"9" * 5000 + b"\n", "4300"),
+        (b"seed: 0x" + b"f" * 6000 + b"\n", "a number of thousands of digits"),
+        (b"task: &a [*a]\n", "valid string"),
+        (b"a: &a\n  <<: [*a]\n  b: *a\n", "expected"),
+        (b"task: " + b"[" * 20000 + b"]" * 20000 + b"\n", "nested too deeply, or in itself"),
+        (b"task: digits\x00\n", "line 1"),
+        (b"\x80\x02}q\x00.", "byte 0x80 at 0 is not UTF-8"),
+        ("task: digits\n".encode("utf-16"), "is not UTF-8"),
+        (bytes(range(256)), "is not UTF-8"),
+        (b"<<<<<<< HEAD\nseed: 1\n=======\nseed: 2\n>>>>>>> main\n", "line 2"),
+    ],
+    ids=lambda value: repr(value[:24]) if isinstance(value, bytes) else "",
+)
+@pytest.mark.parametrize("name", [SHARED, TASK])
+def test_a_file_that_is_no_mapping_of_parameters(workspace: Path, name: str, content: bytes, words: str) -> None:
+    (workspace / name).write_bytes(content)
+
+    said = refused()
+
+    assert said.startswith(f"{name}: "), said[:200]
+    if name == SHARED or "fault(s)" not in said:
+        assert words in said
+    assert "expected" in said
+    assert "remedy:" in said
+
+
+@pytest.mark.parametrize("name", [SHARED, TASK])
+def test_a_file_that_is_none(workspace: Path, name: str) -> None:
+    (workspace / name).unlink()
+    assert refused().startswith(f"{name}: there is no such file\n  expected: a YAML file")
+
+    (workspace / name).mkdir()
+    assert refused().startswith(f"{name}: not readable: Is a directory\n  expected: a YAML file")
+
+
+def test_keys_that_are_written_twice_are_all_named_with_their_lines(workspace: Path) -> None:
+    path = workspace / TASK
+    lines = path.read_text().splitlines()
+    deep = next(i for i, line in enumerate(lines) if line.startswith("  epochs: 40"))
+    listed = next(i for i, line in enumerate(lines) if "share of ink" in line)
+    lines[listed] = lines[listed].replace("minimum: 1,", "minimum: 1, minimum: 2,")
+    lines.insert(deep + 3, "  epochs: 2")
+    lines.append("name: again")
+    path.write_text("\n".join(lines))
+    name = next(i for i, line in enumerate(lines) if line.startswith("name:"))
+
+    said = refused()
+
+    assert said.startswith(f"{TASK}: found a key twice\n")
+    assert f"  validate.plausibility.1.minimum: line {listed + 1} and again line {listed + 1}\n" in said
+    assert f"  train.epochs: line {deep + 1} and again line {deep + 4}\n" in said
+    assert f"  name: line {name + 1} and again line {len(lines)}\n" in said
+    assert "remedy:   remove one of the two" in said
+
+
+def test_a_key_twice_in_the_shared_file(workspace: Path) -> None:
+    path = workspace / SHARED
+    path.write_text(path.read_text() + "  onnx-fp32: {runtime: litert, precision: int8}\n")
+
+    said = refused()
+
+    assert re.match(r"params\.yaml: found a key twice\n  targets\.onnx-fp32: line \d+ and again line \d+\n", said)
+
+
+def test_anchors_merge_keys_and_a_byte_order_mark_mean_what_yaml_says(workspace: Path) -> None:
+    path = workspace / TASK
+    text = path.read_text().replace("onnx-fp32: {required", "onnx-fp32: &budget {required")
+    text = re.sub(r"(?m)^    onnx-int8: \{.*\}$", "    onnx-int8: {<<: *budget, size_kb: 100}", text)
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+
+    budgets = load().gate.targets
+
+    assert budgets["onnx-int8"] == budgets["onnx-fp32"].model_copy(update={"size_kb": 100})
+    assert budgets["onnx-fp32"].size_kb == 200

@@ -1,0 +1,263 @@
+"""The contract's parameters fit together, and each rule says of every row whether it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from stages.core.errors import ParameterError
+from stages.params import load
+from stages.params.common import Compute, Data
+from stages.params.validate import Validate
+from stages.tables.engine import Engine
+from stages.validate import contract as contracts
+from stages.validate.row_rules import rules
+from tests.support.paths import REPOSITORY
+from tests.support.stages.contract import IMAGES, SERIES, START, write_task
+
+NOON = datetime(2026, 10, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    monkeypatch.chdir(tmp_path)
+    with Engine(Compute(backend="duckdb", memory_limit="500MB", spark_master="local[1]")) as engine:
+        yield engine
+
+
+def _contract(columns: dict[str, dict[str, Any]], **changes: Any) -> Validate:
+    base = {name: SERIES["validate"]["columns"][name] for name in ("run", "time", "state")}
+    blocks = SERIES["validate"] | {"columns": base | columns, "plausibility": [], "freshness": None, "sampling": None}
+    zero = dict.fromkeys(SERIES["validate"]["thresholds"], 0.0)
+    return Validate.model_validate(blocks | {"thresholds": zero} | changes)
+
+
+def _data(*channels: str) -> Data:
+    return Data.model_validate(SERIES["data"] | {"channels": {name: {"unit": "V"} for name in channels}})
+
+
+def _reasons(engine: Engine, contract: Validate, data: Data, **columns: Any) -> list[str | None]:
+    """The reason for each row, None where it is kept; rows are a second apart."""
+    n = len(next(iter(columns.values())))
+    table = pa.table(
+        {
+            "run": ["a"] * n,
+            "time": pa.array([START.timestamp() * 1e6 + i * 1_000_000 for i in range(n)], pa.int64()).cast(
+                pa.timestamp("us")
+            ),
+            "state": ["ok"] * n,
+            **columns,
+        }
+    )
+    Path("in").mkdir(exist_ok=True)
+    pq.write_table(table, "in/part-00000.parquet")
+    rows = contracts.canonical(engine.read([Path("in/part-00000.parquet")]), contract)
+    failing = contracts.broken(rows, rules(data, contract, NOON))
+    bad = contracts.reasons(contracts.flagged(rows, failing), failing) if failing else None
+    found = {} if bad is None else {row["time"]: row["reason"] for row in bad.to_pyarrow().to_pylist()}
+    return [found.get(moment) for moment in table["time"].to_pylist()]
+
+
+def test_floats(engine: Engine) -> None:
+    # given bounds that are inclusive, and a column where nothing may be missing
+    contract = _contract({"x": {"type": "float", "nullable": False, "minimum": 0, "maximum": 1}})
+    # when, then
+    values = [0.0, 1.0, -0.001, 1.001, np.nan, None, np.inf]
+    assert _reasons(engine, contract, _data("x"), x=pa.array(values, pa.float64())) == [
+        None,
+        None,
+        "x: outside 0..1",
+        "x: outside 0..1",
+        "x: missing",
+        "x: missing",
+        "x: infinite; x: outside 0..1",
+    ]
+
+
+def test_a_bound_may_be_open_and_a_value_missing(engine: Engine) -> None:
+    contract = _contract({"x": {"type": "float", "nullable": True, "minimum": 0}})
+    values = pa.array([np.nan, None, 1e300, -np.inf, -1.0], pa.float64())
+    assert _reasons(engine, contract, _data("x"), x=values) == [
+        None,
+        None,
+        None,
+        "x: infinite; x: outside 0..inf",
+        "x: outside 0..inf",
+    ]
+
+
+def test_narrow_types_are_widened(engine: Engine) -> None:
+    # given whole numbers and 32-bit floats where the contract says float, and a number for a name
+    contract = _contract(
+        {
+            "x": {"type": "float", "nullable": True},
+            "y": {"type": "float", "nullable": True},
+            "n": {"type": "integer", "nullable": False, "maximum": 5},
+            "name": {"type": "string", "nullable": False},
+        }
+    )
+    reasons = _reasons(
+        engine,
+        contract,
+        _data("x", "y"),
+        x=pa.array([1, 2], pa.int32()),
+        y=pa.array([0.5, 0.25], pa.float32()),
+        n=pa.array([5, 6], pa.uint8()),
+        name=pa.array([7, 8], pa.int64()),
+    )
+    assert reasons == [None, "n: outside -inf..5"]
+    assert contracts.check_columns(engine.read([Path("in/part-00000.parquet")]), "s", contract) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("float", pa.array([b"1.0"])),
+        ("integer", pa.array([1.5])),
+        ("string", pa.array([1.5])),
+        ("timestamp", pa.array([1.5])),
+        ("values", pa.array([1.5])),
+        ("values", pa.array([["a"]])),
+        ("float", pa.array([[1.0]])),
+    ],
+)
+def test_another_type_is_a_fault_of_the_table(engine: Engine, kind: str, values: pa.Array) -> None:
+    contract = _contract({"x": {"type": "float", "nullable": True}, "y": {"type": kind, "nullable": True}})
+    pq.write_table(
+        pa.table({"run": ["a"], "time": pa.array([0], pa.timestamp("us")), "state": ["ok"], "x": [1.0], "y": values}),
+        "part.parquet",
+    )
+    (fault,) = contracts.check_columns(engine.read([Path("part.parquet")]), "s", contract)
+    assert str(fault).startswith("source s, column y: found type ")
+    assert f"expected: type {kind}" in str(fault)
+
+
+def test_allowed_values_and_unique_ones(engine: Engine) -> None:
+    contract = _contract(
+        {
+            "x": {"type": "float", "nullable": True},
+            "site": {"type": "string", "nullable": True, "allowed": ["north", "south"]},
+            "serial": {"type": "integer", "nullable": True, "unique": True},
+        }
+    )
+    reasons = _reasons(
+        engine,
+        contract,
+        _data("x"),
+        x=[1.0] * 5,
+        site=["north", "south", "west", None, "north"],
+        serial=pa.array([1, 2, 3, None, 2], pa.int64()),
+    )
+    assert reasons[2:4] == ["site: not an allowed value", None]
+    assert sorted(map(str, (reasons[1], reasons[4]))) == ["None", "serial: not unique"]
+
+
+def test_plausibility_is_a_bounded_sum(engine: Engine) -> None:
+    # given agreement with a reference within 0.5, which says nothing where one is missing
+    rule = {"name": "as the reference", "terms": {"x": 1.0, "ref": -1.0}, "minimum": -0.5, "maximum": 0.5}
+    contract = _contract(
+        {"x": {"type": "float", "nullable": True}, "ref": {"type": "float", "nullable": True}}, plausibility=[rule]
+    )
+    x, ref = pa.array([1.0, 1.0, 1.0, 1.0]), pa.array([1.5, 0.4, 1.6, None])
+    bad = "not plausible: as the reference"
+    assert _reasons(engine, contract, _data("x"), x=x, ref=ref) == [None, bad, bad, None]
+
+
+def test_freshness_is_up_to_the_snapshot(engine: Engine) -> None:
+    contract = _contract(
+        {"x": {"type": "float", "nullable": True}, "seen": {"type": "timestamp", "nullable": True}},
+        freshness={"column": "seen", "max_age_s": 3600.0},
+    )
+    # given times in another zone and of another unit
+    seen = pd.Series(
+        pd.to_datetime(
+            ["2026-10-01 13:00:00", "2026-10-01 14:00:00", "2026-10-01 12:59:59", "2026-10-01 14:00:01", None]
+        )
+    ).dt.tz_localize("Europe/Berlin")
+    bad = "seen: not between 2026-10-01T11:00:00 and the snapshot's 2026-10-01T12:00:00"
+    assert _reasons(engine, contract, _data("x"), x=[1.0] * 5, seen=pa.Array.from_pandas(seen)) == [
+        None,
+        None,
+        bad,
+        bad,
+        None,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data.label": "colour"}, "'colour' is used by `data` and not described"),
+        ({"data.channels": {"pressure": {"unit": "bar"}, "heat": {"unit": "K"}}}, "'heat' is used by `data`"),
+        ({"data.time": "when"}, "'when' is used by `data.time`"),
+        (
+            {"validate.redundant": [{"columns": ["flow", "flow_2"], "tolerance": 0.1}]},
+            "'flow_2' is used by `validate.redundant`",
+        ),
+        (
+            {"validate.plausibility": [{"name": "x", "terms": {"flew": 1.0}, "minimum": 0, "maximum": None}]},
+            "'flew' is used by `validate.plausibility`",
+        ),
+        (
+            {"validate.plausibility": [{"name": "x", "terms": {"flow.mean": 1.0}, "minimum": 0, "maximum": None}]},
+            "the term 'flow.mean' of `validate.plausibility` is no number",
+        ),
+        (
+            {"validate.plausibility": [{"name": "x", "terms": {"run": 1.0}, "minimum": 0, "maximum": None}]},
+            "the term 'run'",
+        ),
+        (
+            {"validate.redundant": [{"columns": ["flow", "run"], "tolerance": 0.1}]},
+            "flow and run have types that do not compare",
+        ),
+        ({"validate.freshness.column": "stamp"}, "'stamp' is used by `validate.freshness`"),
+        ({"validate.freshness.column": "flow"}, "'flow' has type float"),
+        ({"validate.columns.flow": {"type": "string", "nullable": True}}, "'flow' has type string"),
+        ({"validate.columns.state": {"type": "string", "nullable": True}}, "'state' is nullable"),
+        ({"validate.columns.source": {"type": "string", "nullable": True}}, "a column is called `source`"),
+    ],
+)
+def test_parameters_that_do_not_fit_together_are_refused(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+    write_task(tmp_path, SERIES, changes)
+    params = load(tmp_path)
+    with pytest.raises(ParameterError) as refused:
+        contracts.check_parameters(params.data, params.validation)
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "changes", "words"),
+    [
+        (SERIES, {"validate.plausibility": []}, "thresholds.accuracy above 0 needs a rule"),
+        (SERIES, {"validate.freshness": None}, "thresholds.timeliness above 0 needs `freshness`"),
+        (SERIES, {"validate.columns.run.minimum": 1}, "no minimum or maximum for type string"),
+        (SERIES, {"validate.columns.flow.allowed": ["1"]}, "`allowed` is for type string"),
+        (IMAGES, {"validate.columns.values.unique": True}, "`unique` is not for type values"),
+        (SERIES, {"validate.columns.flow.type": "number"}, "validate.columns.flow.type"),
+        (SERIES, {"validate.plausibility.0.maximum": None}, "a rule without a bound says nothing"),
+    ],
+)
+def test_a_contract_that_says_nothing_sensible_is_refused(
+    blocks: dict[str, Any], changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    write_task(tmp_path, blocks, changes)
+    with pytest.raises(ParameterError) as refused:
+        load(tmp_path)
+    assert words in str(refused.value)
+
+
+def test_every_task_of_the_repository_fits_together() -> None:
+    for path in sorted((REPOSITORY / "tasks").glob("*/params.yaml")):
+        task = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data, contract = Data.model_validate(task["data"]), Validate.model_validate(task["validate"])
+        contracts.check_parameters(data, contract)
+        assert (path.parent / "expectations.json").exists()

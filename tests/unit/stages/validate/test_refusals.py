@@ -1,0 +1,212 @@
+"""validate: a set that breaks its contract goes nowhere; every fault is named, and earlier outputs stay."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from tests.support.stages.contract import SERIES, call_stage, contents, series_rows, write_rows, write_task
+
+OUTPUTS = ("data/validated", "data/quarantine", "reports")
+
+
+def _drop(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.drop(columns="flow")
+
+
+def _rename_all(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.assign(colour="red")
+
+
+def _words(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.assign(flow=["broken", *["hot"] * (len(rows) - 1)])
+
+
+def _some_words(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.assign(flow=[*rows["flow"].astype(str)[:-40], "a", "b", "c", *["hot"] * 37])
+
+
+BAD: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], list[str]]] = {
+    "missing column": (_drop, ["source rig, column flow", "missing", "a column of this name"]),
+    "extra column": (_rename_all, ["source rig, column colour", "extra_columns: drop"]),
+    "wrong type": (_words, ["source rig, column flow", "found type string, such as 'broken', 'hot'", "type float"]),
+    "words among numbers": (
+        _some_words,
+        [
+            "40 row(s): flow: no number; found 'a', 'b', 'c'; first in source rig, run run-09, time 2026-10-01 09:00",
+            "the rows with their reasons lie in .work/refused/",
+        ],
+    ),
+    "all-null column": (lambda r: r.assign(flow=np.nan), ["source rig, column flow", "missing in all 600 rows"]),
+    "constant column": (lambda r: r.assign(flow=7.0), ["column flow", "it is 7 in every row", "take the channel out"]),
+    "duplicate rows": (
+        lambda r: pd.concat([r, r.iloc[:200]]),
+        ["overall", "consistency", "0.7500", "duplicate of another row (run, time) (25.0%)"],
+    ),
+    "unsorted times": (lambda r: r.iloc[::-1], ["consistency", "0.0000", "time: not in order (100.0%)"]),
+    "unseen label": (
+        lambda r: r.assign(state=r["state"].replace("leak", "burst")),
+        [
+            "validity",
+            "0.5000",
+            "state: unknown label (50.0%)",
+            "300 row(s): state: unknown label; found 'burst' (known are ok, leak); first in source rig, run run-00",
+        ],
+    ),
+    "a few unseen labels": (
+        lambda r: r.assign(state=["burst"] * 40 + list(r["state"][40:])),
+        ["40 rows (6.67%) would go to quarantine", "at most 5.00%"],
+    ),
+    "one class only": (lambda r: r.assign(state="ok"), ["column state", "only the class 'ok'", "at least two"]),
+    "empty data set": (lambda r: r.iloc[:0], ["source rig", "it has no rows"]),
+    "NaN": (
+        lambda r: r.assign(flow=[np.nan] * 400 + list(r["flow"][400:])),
+        ["completeness", "0.8667", "flow (66.7%)"],
+    ),
+    "infinity": (lambda r: r.assign(flow=[np.inf] * 200 + list(r["flow"][200:])), ["validity", "flow: infinite"]),
+    "stale rows": (
+        lambda r: r.assign(time=r["time"] - pd.Timedelta(days=365)),
+        ["timeliness", "0.0000", "0.9000", "time: not between"],
+    ),
+    "irregular steps": (
+        lambda r: r[r.index % 4 != 0],
+        ["consistency", "0.6818", "time: step is not 1 s +- 0.1 s (31.8%)"],
+    ),
+    "implausible": (
+        lambda r: r.assign(pressure=r["pressure"] / 10, flow=r["flow"] + 38),
+        ["accuracy", "not plausible: flow needs pressure"],
+    ),
+    "too few rows for the suite": (lambda r: r.iloc[:90], ["expectations.json: rows", "found rig: 90", "100"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_refused_and_earlier_outputs_stay(
+    name: str, workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # given outputs of an earlier run, and a snapshot with one fault
+    spoil, words = BAD[name]
+    write_task(workspace, SERIES)
+    for folder in ("data/validated", "data/quarantine", "reports/data_docs"):
+        Path(folder).mkdir(parents=True)
+        (Path(folder) / "earlier").write_text("earlier", encoding="utf-8")
+    Path("reports/quality.json").write_text("{}", encoding="utf-8")
+    before = contents(*OUTPUTS)
+    write_rows(workspace, spoil(series_rows()))
+    # when
+    code = call_stage("validate", monkeypatch)
+    # then
+    message = capsys.readouterr().err
+    assert code == 1
+    assert message.startswith("error: ")
+    assert "expected:" in message
+    assert "remedy:" in message
+    for word in words:
+        assert word in message
+    assert contents(*OUTPUTS) == before
+    assert not list(Path(".work").glob("tables-*"))
+
+
+def test_faults_of_all_columns_and_sources_are_told_at_once(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # given two sources with two faults in one and one in the other
+    write_task(workspace, SERIES)
+    task = workspace / "tasks/bench/params.yaml"
+    blocks = yaml.safe_load(task.read_text())
+    blocks["collect"]["sources"]["yard"] = blocks["collect"]["sources"]["rig"]
+    task.write_text(yaml.safe_dump(blocks, sort_keys=False), encoding="utf-8")
+    write_rows(workspace, series_rows().drop(columns="flow").assign(colour="red"))
+    write_rows(workspace, _words(series_rows()), source="yard")
+    # when
+    code = call_stage("validate", monkeypatch)
+    # then
+    message = capsys.readouterr().err
+    assert code == 1
+    for place in ("source rig, column flow", "source rig, column colour", "source yard, column flow"):
+        assert place in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, ["there is no such file", "docs/data-contract.md"]),
+        ("{", ["not readable as JSON"]),
+        ('{"name": "bench", "expectations": []}', ["one that expects nothing"]),
+        (
+            '{"name": "bench", "expectations": [{"type": "expect_good_data", "kwargs": {}}]}',
+            ["expect_good_data", "an expectation that great-expectations knows"],
+        ),
+        (
+            '{"name": "bench", "expectations": [{"type": "expect_column_values_to_be_between",'
+            ' "kwargs": {"column": "mean.flou", "min_value": 1}}]}',
+            ["expectations.json: mean.flou", "no such column of the profile", "mean.flow"],
+        ),
+    ],
+)
+def test_a_bad_suite_is_refused(
+    text: str | None,
+    words: list[str],
+    workspace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # given
+    write_task(workspace, SERIES)
+    write_rows(workspace, series_rows())
+    suite = workspace / "tasks/bench/expectations.json"
+    suite.unlink() if text is None else suite.write_text(text, encoding="utf-8")
+    # when
+    code = call_stage("validate", monkeypatch)
+    # then
+    message = capsys.readouterr().err
+    assert code == 1
+    for word in words:
+        assert word in message
+    assert not Path("data/validated").exists()
+
+
+def test_a_file_that_is_no_parquet_is_refused(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # given a snapshot that was cut off
+    write_task(workspace, SERIES)
+    path = write_rows(workspace, series_rows())
+    path.write_bytes(path.read_bytes()[:1000])
+    # when, then
+    assert call_stage("validate", monkeypatch) == 1
+    assert "not readable as parquet" in capsys.readouterr().err
+
+
+def test_refused_rows_are_kept_until_a_run_succeeds(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given 40 labels that nobody knows
+    rows = series_rows()
+    write_task(workspace, SERIES)
+    write_rows(workspace, rows.assign(state=["burst"] * 40 + list(rows["state"][40:])))
+    # when
+    assert call_stage("validate", monkeypatch) == 1
+    # then
+    bad = pd.read_parquet(".work/refused/rig/part-00000.parquet")
+    assert set(bad["reason"]) == {"state: unknown label"} and set(bad["state"]) == {"burst"} and len(bad) == 40
+    assert not Path("data/quarantine").exists()
+    write_rows(workspace, rows)
+    assert call_stage("validate", monkeypatch) == 0
+    assert not Path(".work").exists()
+
+
+def test_the_command_line_ends_without_a_traceback(workspace: Path) -> None:
+    # given no snapshot at all
+    write_task(workspace, SERIES)
+    # when
+    done = subprocess.run([sys.executable, "-m", "stages.validate"], capture_output=True, text=True, check=False)
+    # then
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: data/snapshot/rig: there is no parquet file")
+    assert "Traceback" not in done.stderr
