@@ -70,7 +70,7 @@ def test_interrupted_twice_it_ends_in_one_line() -> None:
 def test_help_tells_what_the_module_does_line_by_line_and_the_exit_codes(
     stage: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    module = importlib.import_module(f"stages.{stage}.stage")
+    module = importlib.import_module(f"stages.{stage}" if stage in ("restore", "summary") else f"stages.{stage}.stage")
     monkeypatch.setattr(sys, "argv", [stage, "--help"])
 
     with pytest.raises(SystemExit) as end:
