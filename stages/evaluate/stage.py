@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edge_agent.inference.runtime import InferenceError, Model, ModelError, open_model
+from edge_agent.inference.model import InferenceError, Model, ModelError
+from edge_agent.inference.runtime import open_model
 
 from stages.core import command
 from stages.core.dataset import SampleSpec, Split
@@ -31,7 +32,7 @@ from stages.metrics.bootstrap import Clusters
 from stages.metrics.classification import Estimate
 from stages.metrics.confusion import confusion_matrix
 from stages.params import load
-from stages.params.deliver import Evaluate
+from stages.params.evaluate import Evaluate
 
 REPORTS = Path("reports/evaluate")
 BATCH = 256

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edge_agent.inference.runtime import InferenceError, open_model
+from edge_agent.inference.model import InferenceError
+from edge_agent.inference.runtime import open_model
 
 from stages.core import command
 from stages.core.dataset import Split
@@ -26,7 +27,7 @@ from stages.core.files import new_directory, read_json, sha256, write_json
 from stages.export.artifact import EXPORTED, PREPARED, find_target, read_reference
 from stages.export.converters import CANDIDATES, CONVERTERS, FLOAT, Candidate, Request
 from stages.params import load
-from stages.params.deliver import Export
+from stages.params.export import Export
 
 NETWORK = Path("models/compressed/model.pt")
 WORK = Path(".work/export")

@@ -2,6 +2,9 @@
 
 `params.yaml` names the task and holds what all tasks share; `tasks/<task>/params.yaml` holds the rest,
 one block per stage. There are no defaults in code: what is not written there does not steer anything.
+
+Enter at `load()`. One module per stage holds the types of its block; `common` what blocks share.
+May import only stages.core.
 """
 
 from __future__ import annotations
@@ -17,7 +20,10 @@ from stages.core.errors import ParameterError
 from stages.params.collect import Collect
 from stages.params.common import Block, Data, Shared, Slug
 from stages.params.compress import Compress
-from stages.params.deliver import Evaluate, Export, Gate, Package
+from stages.params.evaluate import Evaluate
+from stages.params.export import Export
+from stages.params.gate import Gate
+from stages.params.package import Package
 from stages.params.prepare import Prepare
 from stages.params.train import Train
 from stages.params.validate import Validate

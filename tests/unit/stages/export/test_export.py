@@ -16,7 +16,7 @@ from stages.core.errors import CombinedError, ConversionError
 from stages.export.converters import Candidate, Request
 from stages.export.stage import Comparison, Measured, choose, compare, convert, export, spread
 from stages.export.stage import description as description_of
-from stages.params.deliver import Export, Quantization
+from stages.params.export import Export, Quantization
 from tests.support.agent.model_files import description, onnx_linear
 
 WEIGHT = np.array([[1.0, -1.0], [0.5, 2.0]])
