@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,9 @@ def summarise() -> dict[str, Any]:
         raise StageError(f"{GATE}: name", f"found {name!r}", expected, "run: make repro")
     reasons = outdated(verdict, parameters_digest(shared, task))
     metrics = read_object(TABLE, "gate")
-    targets = [{"target": target, **_row(metrics, target), **asdict(own)} for target, own in verdict.targets.items()]
+    targets = [
+        {"target": target, **_row(metrics, target), **own.model_dump()} for target, own in verdict.targets.items()
+    ]
     archive = BUNDLES / f"{name}.tar.zst"
     bundle = None
     if archive.is_file():

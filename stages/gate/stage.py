@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from stages.core import command
@@ -22,7 +21,7 @@ from stages.gate.evidence import NOISE, REPORTS, Evidence, Record, digests, read
 from stages.gate.stale_targets import remove_leftovers
 from stages.params import load, where
 from stages.params.common import TargetName
-from stages.params.deliver import Budget, Gate
+from stages.params.gate import Budget, Gate
 from stages.report.verdict import (
     GATE,
     PIPELINE,
@@ -60,7 +59,15 @@ def judge(gate: Gate, evidence: Mapping[TargetName, Evidence], records: Mapping[
             "write its budgets, or remove it from `targets` in params.yaml",
         )
     checks = [
-        Check(name, PIPELINE, "unsound" if record.fault else "sound", "==", "sound", not record.fault, record.fault)
+        Check(
+            name=name,
+            target=PIPELINE,
+            value="unsound" if record.fault else "sound",
+            operator="==",
+            threshold="sound",
+            passed=not record.fault,
+            reason=record.fault,
+        )
         for name, record in records.items()
     ]
     passed = not any(record.fault for record in records.values())
@@ -70,16 +77,23 @@ def judge(gate: Gate, evidence: Mapping[TargetName, Evidence], records: Mapping[
         own = _judge_target(name, gate, budget, known, records["train"])
         failed = [check.name for check in own if not check.passed]
         checks += own
-        verdicts[name] = TargetVerdict(not failed, budget.required, known.sha256, failed)
+        verdicts[name] = TargetVerdict(passed=not failed, required=budget.required, sha256=known.sha256, failed=failed)
     passed &= any(v.passed for v in verdicts.values()) and all(v.passed for v in verdicts.values() if v.required)
-    return Verdict(passed, checks, verdicts, _notes(gate, evidence, records["train"]))
+    notes = _notes(gate, evidence, records["train"])
+    return Verdict(passed=passed, checks=checks, targets=verdicts, notes=notes)
 
 
 def _judge_target(target: str, gate: Gate, budget: Budget, evidence: Evidence, trained: Record) -> list[Check]:
     report, fault = evidence.report, evidence.fault
     checks = [
         Check(
-            "report", target, evidence.measured_sha256, "==", evidence.sha256 or "the file's digest", not fault, fault
+            name="report",
+            target=target,
+            value=evidence.measured_sha256,
+            operator="==",
+            threshold=evidence.sha256 or "the file's digest",
+            passed=not fault,
+            reason=fault,
         )
     ]
 
@@ -101,18 +115,34 @@ def _judge_target(target: str, gate: Gate, budget: Budget, evidence: Evidence, t
     add("memory_mb", _number(report, "memory_mb"), "<=", budget.memory_mb)
 
     if len(checks) == 1:
-        reason = "nothing is judged: every threshold of this target is null"
-        checks.append(Check("thresholds", target, 0.0, ">=", 1.0, False, reason))
+        checks.append(
+            Check(
+                name="thresholds",
+                target=target,
+                value=0.0,
+                operator=">=",
+                threshold=1.0,
+                passed=False,
+                reason="nothing is judged: every threshold of this target is null",
+            )
+        )
     return checks
 
 
 def _check(name: str, target: str, number: Number, operator: str, threshold: float, fault: str) -> Check:
     value, missing = number
-    if fault or value is None:
-        return Check(name, target, value, operator, threshold, False, fault or missing)
-    passed = OPERATORS[operator](value, threshold)
-    reason = "" if passed else f"{value:.6g} is {'below' if operator == '>=' else 'above'} {threshold:.6g}"
-    return Check(name, target, value, operator, threshold, passed, reason)
+    reason = fault or missing
+    if not fault and value is not None and not OPERATORS[operator](value, threshold):
+        reason = f"{value:.6g} is {'below' if operator == '>=' else 'above'} {threshold:.6g}"
+    return Check(
+        name=name,
+        target=target,
+        value=value,
+        operator=operator,
+        threshold=threshold,
+        passed=value is not None and not reason,
+        reason=reason,
+    )
 
 
 def _notes(gate: Gate, evidence: Mapping[TargetName, Evidence], trained: Record) -> list[str]:
@@ -210,10 +240,8 @@ def main() -> None:
     classes = list(params.data.classes.values())
     evidence = {target: read_evidence(target, classes) for target in params.targets}
     records = read_records(params.data, evidence)
-    verdict = replace(
-        judge(params.gate, evidence, records),
-        inputs=digests(params.targets),
-        parameters=parameters_digest(*read_parameters()),
+    verdict = judge(params.gate, evidence, records).model_copy(
+        update={"inputs": digests(params.targets), "parameters": parameters_digest(*read_parameters())}
     )
     judged = as_json(params.name, verdict)
     write_json(GATE, judged)

@@ -12,7 +12,7 @@ from stages.core.errors import ParameterError
 from stages.gate.evidence import Evidence, Record
 from stages.gate.stage import judge
 from stages.params import load
-from stages.params.deliver import Budget, Gate
+from stages.params.gate import Budget, Gate
 from stages.report.verdict import Verdict
 from tests.support.stages.built import edit
 

@@ -195,12 +195,15 @@ def test_a_report_that_the_gate_did_not_judge_is_refused_and_the_last_bundle_sta
     stays(packaged, "reports/evaluate/onnx-fp32/metrics.json")
 
 
-@pytest.mark.parametrize("inputs", [None, [], {"reports/quality.json": 3}])
-def test_a_verdict_that_does_not_say_on_which_files_it_is_does_not_open(gated: Path, inputs: Any) -> None:
+@pytest.mark.parametrize(
+    ("inputs", "field"),
+    [(None, "inputs"), ([], "inputs"), ({"reports/quality.json": 3}, r"inputs\.reports/quality\.json")],
+)
+def test_a_verdict_that_does_not_say_on_which_files_it_is_does_not_open(gated: Path, inputs: Any, field: str) -> None:
     judged = json.loads((gated / "reports/gate.json").read_text())
     (gated / "reports/gate.json").write_text(json.dumps({**judged, "inputs": inputs}))
 
-    with pytest.raises(StageError, match=r"gate\.json: inputs: found"):
+    with pytest.raises(StageError, match=rf"gate\.json: {field}: found"):
         package.main()
 
 
