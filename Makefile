@@ -10,6 +10,11 @@ RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 # In CI a test may skip only where the data sets, which are not this repository's to publish, do not lie beside it.
 NO_SKIPS := $(if $(CI),$(if $(wildcard ../shared/data/*.tar.gz),--no-skips))
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+# Which build of torch (.ci/torch): cpu, or cuda for a machine with a GPU. An environment keeps the one that it has.
+HAS_TORCH := $(shell cat $(VENV)/.torch 2>/dev/null)
+TORCH ?= $(or $(HAS_TORCH),cpu)
+INSTALL_TORCH := $(VENV)/bin/python .ci/torch
+OTHER_TORCH := $(if $(filter-out $(HAS_TORCH),$(TORCH)),other-torch)
 SIGNING_PIP := $(SIGNING)/bin/python -m pip --disable-pip-version-check
 
 .PHONY: help
@@ -21,14 +26,20 @@ define no_link
 @test ! -L $(1) || { echo "error: $(1) is a link to $$(readlink $(1)), which is not this checkout's to change; expected: a folder; remedy: rm $(1), then run again"; exit 1; }
 endef
 
-$(READY): pyproject.toml constraints.txt constraints-dev.txt device/pyproject.toml
+.PHONY: other-torch
+other-torch: ;
+
+$(READY): pyproject.toml constraints.txt constraints-dev.txt device/pyproject.toml .ci/torch $(OTHER_TORCH)
 	$(call no_link,$(VENV))
 	@command -v "$(PYTHON)" >/dev/null || { echo "error: Python 3.11 is not installed; remedy: install python3.11, or name one: make PYTHON=/path/to/python3.11"; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "error: $(PYTHON) is $$("$(PYTHON)" -V); expected: Python 3.11; remedy: make PYTHON=/path/to/python3.11"; exit 1; }
 	@# Killed half way, venv leaves no pip, and pip half a package that it takes for a whole one next time: begin anew then.
-	@test ! -e $(INSTALLING) && $(VENV)/bin/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV) || { rm -rf $(VENV); echo "error: no virtual environment could be made; remedy: apt-get install python3.11-venv"; exit 1; }
+	@# Another build of torch leaves what the one before required: begin anew then, too.
+	@test ! -e $(INSTALLING) && test "$(HAS_TORCH)" = "$(TORCH)" && $(VENV)/bin/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV) || { rm -rf $(VENV); echo "error: no virtual environment could be made; remedy: apt-get install python3.11-venv"; exit 1; }
 	@echo "installing the pinned dependencies into $(VENV) (a few minutes, once)"
 	@touch $(INSTALLING)
+	@$(INSTALL_TORCH) "$(TORCH)" || { rm $(INSTALLING); echo "error: torch ($(TORCH)) could not be installed; remedy: see the message above, then run again"; exit 1; }
+	@echo "$(TORCH)" > $(VENV)/.torch
 	@$(PIP) install --quiet --constraint constraints.txt --constraint constraints-dev.txt --editable 'device[onnx,litert]' --editable '.[dev]' || { rm $(INSTALLING); echo "error: the dependencies could not be installed; remedy: see pip's message above, then run again: what is there is kept"; exit 1; }
 	@rm $(INSTALLING)
 	@touch $@
@@ -42,7 +53,7 @@ $(SIGNING)/.ready: constraints-signing.txt
 	@touch $@
 
 .PHONY: setup
-setup: $(READY) $(SIGNING)/.ready  ## make .venv with the pinned dependencies
+setup: $(READY) $(SIGNING)/.ready  ## make .venv with the pinned dependencies (TORCH=cuda for a machine with a GPU)
 
 .PHONY: setup-signing
 setup-signing: $(SIGNING)/.ready  ## make .venv-signing alone: what signs needs nothing else
@@ -74,12 +85,24 @@ test-fleet: $(READY)  ## every fault of a rollout, on booted devices (as root; a
 	@$(RUN) python -m pytest -m "fleet or slow" tests/system/fleet_faults tests/system/lab/test_lab_arm64.py
 
 .PHONY: lint
-lint: $(READY)  ## check style, types, YAML and playbooks
+lint: lint-style lint-types lint-imports lint-yaml lint-playbooks  ## check style, types, imports, YAML and playbooks
+
+.PHONY: lint-style lint-types lint-imports lint-yaml lint-playbooks
+lint-style: $(READY)
 	@$(RUN) ruff check .
 	@$(RUN) ruff format --check .
-	@$(RUN) mypy
 	@$(RUN) vermin --quiet --no-tips --target=3.10- device/edge_agent
+
+lint-types: $(READY)
+	@$(RUN) mypy
+
+lint-imports: $(READY)
+	@$(RUN) lint-imports --no-logo
+
+lint-yaml: $(READY)
 	@$(RUN) yamllint --strict .
+
+lint-playbooks: $(READY)
 	@$(RUN) ansible-playbook --syntax-check --inventory inventory/example playbooks/*.yml >/dev/null
 	@$(RUN) ansible-lint -q playbooks
 

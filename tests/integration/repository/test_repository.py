@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -17,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from tests.support.stages.clone import REPOSITORY, call
+from tests.support.stages.clone import REPOSITORY
 
 # Modules that change no result: parameters are tracked by DVC by value; the others carry messages, bytes, --help.
 NO_RESULT = {
@@ -220,32 +219,3 @@ def test_new_libraries_run_again_every_stage_whose_results_they_decide() -> None
 
     assert dependent == set(PIPELINE) - {"collect", "gate"}
     assert not any(file in stage_body(name)["deps"] for name in PIPELINE for file in (TESTS, SIGNS))
-
-
-@pytest.mark.slow
-def test_a_setup_that_was_killed_begins_anew(tmp_path: Path) -> None:
-    """Killed in pip, and killed in venv before it brought pip; what a setup left that ended well is kept."""
-    for name in ("Makefile", "pyproject.toml", BUILDS, TESTS, SIGNS, "device/pyproject.toml"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes((REPOSITORY / name).read_bytes())
-    packages = tmp_path / ".venv/lib/python3.11/site-packages"
-    half = packages / "half.py"
-
-    def setup() -> None:
-        (tmp_path / ".venv/.ready").unlink(missing_ok=True)
-        call(tmp_path, "make", "setup", "PIP=true", "SIGNING_PIP=true", f"PYTHON={sys.executable}")
-
-    setup()
-    half.touch()
-    setup()
-    assert half.exists()
-
-    (tmp_path / ".venv/.installing").touch()
-    setup()
-    assert not half.exists()
-
-    half.touch()
-    shutil.rmtree(packages / "pip")
-    setup()
-    assert not half.exists() and (packages / "pip").is_dir()
-    assert not (tmp_path / ".venv/.installing").exists()
