@@ -119,6 +119,16 @@ def test_no_stage_is_frozen_and_every_output_can_be_restored() -> None:
         assert all(isinstance(out, str) for out in body["outs"]), f"{name}: outs with options: {body['outs']}"
 
 
+def test_no_stage_depends_on_what_python_caches() -> None:
+    """DVC hashes a folder with all that is in it: a first run would leave caches that make the next one run again."""
+    folders = [str(dep) for name in PIPELINE for dep in stage_body(name)["deps"] if (REPOSITORY / str(dep)).is_dir()]
+    caches = sorted({f"{folder}/__pycache__/module.cpython-311.pyc" for folder in folders})
+
+    done = call(REPOSITORY, "dvc", "check-ignore", *caches)
+
+    assert caches and done.stdout.split() == caches
+
+
 @pytest.mark.parametrize("name", PIPELINE)
 def test_a_stage_depends_on_every_module_that_it_imports(name: str) -> None:
     declared = [REPOSITORY / str(dep) for dep in stage_body(name)["deps"]]

@@ -15,8 +15,9 @@ import yaml
 
 from tests.support.paths import REPOSITORY
 
+# As a person's shell: Python writes its caches beside the code, where stages depend on folders.
 ENVIRONMENT = {
-    **os.environ,
+    **{name: value for name, value in os.environ.items() if not name.startswith(("PYTHONDONTWRITE", "PYTHONPYCACHE"))},
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     "GIT_AUTHOR_NAME": "test",
     "GIT_AUTHOR_EMAIL": "test@localhost",
