@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from tests.support.stages.clone import REPOSITORY
+from tests.support.stages.clone import REPOSITORY, call
 
 # Modules that change no result: parameters are tracked by DVC by value; the others carry messages, bytes, --help.
 NO_RESULT = {
