@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from edge_agent.inference.backends import LiteRt, Onnx, quantise
 from edge_agent.inference.engine import Engine
-from edge_agent.inference.runtime import LiteRt, Model, Onnx, open_model, quantise
+from edge_agent.inference.model import Model
+from edge_agent.inference.runtime import open_model
 from edge_agent.monitoring.counts import Counts
 
 from tests.support.agent.bundles import bundle

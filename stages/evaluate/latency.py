@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edge_agent.inference.runtime import Model
+from edge_agent.inference.model import Model
 
 from stages.core.errors import StageError
 from stages.metrics.classification import Estimate, percentile

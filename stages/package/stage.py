@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edge_agent.inference.runtime import InferenceError, open_model
+from edge_agent.inference.model import InferenceError
+from edge_agent.inference.runtime import open_model
 from edge_agent.storage import manifest as bundle_manifest
 
 from stages.core import command

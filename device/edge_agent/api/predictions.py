@@ -11,7 +11,7 @@ from edge_agent.core.config import Config
 from edge_agent.inference import input_formats
 from edge_agent.inference.engine import Answer, Engine, NotLoadedError, OverloadedError, TooManyError
 from edge_agent.inference.input_formats import RefusedError
-from edge_agent.inference.runtime import InferenceError, InputError
+from edge_agent.inference.model import InferenceError, InputError
 from edge_agent.monitoring.capture import Capture
 from edge_agent.monitoring.counts import Counts, UnknownClassError, UnknownPredictionError
 

@@ -23,7 +23,7 @@ from edge_agent.core.config import Config, Serve
 from edge_agent.inference import input_formats
 from edge_agent.inference.engine import Engine
 from edge_agent.inference.input_formats import RefusedError
-from edge_agent.inference.runtime import InferenceError
+from edge_agent.inference.model import InferenceError
 from edge_agent.monitoring.capture import Capture, since_of
 from edge_agent.monitoring.counts import Counts
 from edge_agent.monitoring.prometheus import Metrics

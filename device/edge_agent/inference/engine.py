@@ -17,7 +17,7 @@ import numpy as np
 
 from edge_agent.core.config import Serve
 from edge_agent.inference.loading import Loaded, load
-from edge_agent.inference.runtime import InferenceError, InputError, ModelError, OutputError
+from edge_agent.inference.model import InferenceError, InputError, ModelError, OutputError
 from edge_agent.inference.worker import Answer, Job, Outcome, Worker
 
 __all__ = [

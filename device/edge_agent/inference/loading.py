@@ -16,7 +16,8 @@ import numpy as np
 
 from edge_agent.core.config import Config
 from edge_agent.core.errors import AgentError, FitError, NoReleaseError, SelfTestError, TrustError
-from edge_agent.inference.runtime import InferenceError, Model, ModelError, open_model
+from edge_agent.inference.model import InferenceError, Model, ModelError
+from edge_agent.inference.runtime import open_model
 from edge_agent.storage import manifest as bundle_manifest
 from edge_agent.storage import requirements
 

@@ -119,7 +119,8 @@ def _measure(request: dict[str, Any]) -> dict[str, Any]:
 
     import numpy as np
 
-    from edge_agent.inference.runtime import InferenceError, open_model
+    from edge_agent.inference.model import InferenceError
+    from edge_agent.inference.runtime import open_model
 
     bundle, target = Path(request["bundle"]), request["target"]
     golden, io = target["golden"], target["io"]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from edge_agent.inference.loading import Loaded
-from edge_agent.inference.runtime import InferenceError
+from edge_agent.inference.model import InferenceError
 
 QUEUE = 64  # requests that wait for the candidate
 RECENT = 4096  # latencies of each that percentiles are taken of

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from edge_agent.inference.loading import Loaded
-from edge_agent.inference.runtime import InferenceError, ModelError
+from edge_agent.inference.model import InferenceError, ModelError
 
 __all__ = ["Answer", "Job", "Outcome", "Worker"]
 

@@ -24,7 +24,7 @@ from edge_agent.core import durable
 from edge_agent.core.config import Config
 from edge_agent.inference.engine import Answer, Engine, NotLoadedError, TimedOutError
 from edge_agent.inference.loading import Loaded
-from edge_agent.inference.runtime import InferenceError, ModelError, OutputError
+from edge_agent.inference.model import InferenceError, ModelError, OutputError
 from edge_agent.monitoring.release_statistics import Tally
 
 log = logging.getLogger(__name__)

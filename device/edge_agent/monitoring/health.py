@@ -13,7 +13,7 @@ from typing import Any
 from edge_agent.core import logs, systemd
 from edge_agent.inference.engine import Engine, Probe
 from edge_agent.inference.loading import Loaded
-from edge_agent.inference.runtime import InferenceError
+from edge_agent.inference.model import InferenceError
 from edge_agent.lifecycle import trial
 
 IDLE_PROBE_S = 5.0  # between golden samples when nothing is on trial

@@ -13,7 +13,7 @@ import numpy as np
 from edge_agent.core import config
 from edge_agent.core.config import Config
 from edge_agent.inference.engine import Loaded, load
-from edge_agent.inference.runtime import Model
+from edge_agent.inference.model import Model
 from edge_agent.storage import archive
 
 from tests.support.agent.bundles import bundle

@@ -13,7 +13,7 @@ import pytest
 from edge_agent.api import web
 from edge_agent.core.config import Serve, TrialRules
 from edge_agent.inference.engine import Engine, OverloadedError, TooManyError
-from edge_agent.inference.runtime import InputError, OutputError
+from edge_agent.inference.model import InputError, OutputError
 from edge_agent.lifecycle import trial
 from edge_agent.monitoring.counts import Counts
 from edge_agent.monitoring.health import Health

@@ -13,7 +13,7 @@ import pytest
 from edge_agent.core.config import Config
 from edge_agent.core.errors import FitError, NoReleaseError, SelfTestError, TrustError
 from edge_agent.inference.engine import Engine, Loaded, NotLoadedError, OverloadedError, TimedOutError, load
-from edge_agent.inference.runtime import InputError, ModelError, OutputError
+from edge_agent.inference.model import InputError, ModelError, OutputError
 
 from stages.core.files import sha256
 from tests.support.agent.serving import RELEASE, Backend, behaving, device, installed, run

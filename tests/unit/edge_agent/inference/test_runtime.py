@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from edge_agent.inference import runtime
-from edge_agent.inference.runtime import InputError, ModelError, OutputError, open_model
+from edge_agent.inference.backends import dequantise, quantise
+from edge_agent.inference.model import InputError, ModelError, OutputError, softmax
+from edge_agent.inference.runtime import open_model
 
 from tests.support.agent.model_files import description, onnx_int8_input, onnx_linear, onnx_step, tflite_int8_linear
 
@@ -53,7 +55,7 @@ def test_a_file_that_answers_with_probabilities_is_left_alone(tmp_path: Path) ->
 
 
 def test_softmax_does_not_overflow() -> None:
-    assert runtime.softmax(np.array([[1e4, 0.0], [-1e4, -1e4]], np.float32)).tolist() == [[1.0, 0.0], [0.5, 0.5]]
+    assert softmax(np.array([[1e4, 0.0], [-1e4, -1e4]], np.float32)).tolist() == [[1.0, 0.0], [0.5, 0.5]]
 
 
 def test_no_samples_give_no_answers(linear: Path) -> None:
@@ -113,18 +115,18 @@ def test_quantise_is_the_formula_of_the_specification(
 ) -> None:
     tensor = {"name": "x", "dtype": dtype, "quantization": scale}
 
-    levels = runtime.quantise(np.array(values, np.float32), tensor)
+    levels = quantise(np.array(values, np.float32), tensor)
 
     assert levels.dtype == dtype
     assert levels.tolist() == expected
-    back = runtime.dequantise(levels, tensor)
+    back = dequantise(levels, tensor)
     assert back.tolist() == pytest.approx([(level - scale[1]) * scale[0] for level in expected])
 
 
 def test_an_integer_tensor_without_a_scale_is_refused() -> None:
     tensor = {"name": "x", "dtype": np.int8, "quantization": (0.0, 0)}
 
-    for convert in (runtime.quantise, runtime.dequantise):
+    for convert in (quantise, dequantise):
         with pytest.raises(ModelError, match="x: found int8 without a scale"):
             convert(np.zeros(1, np.int8), tensor)
 
@@ -269,7 +271,8 @@ def test_a_tflite_file_is_loaded_where_there_is_no_stderr(tmp_path: Path) -> Non
     assert done.stdout == "3\n"
 
 
-def test_the_runtime_is_python_3_10() -> None:
-    source = Path(runtime.__file__).read_text(encoding="utf-8")
+@pytest.mark.parametrize("module", ["backends", "model", "runtime"])
+def test_the_runtime_is_python_3_10(module: str) -> None:
+    source = Path(runtime.__file__).with_name(f"{module}.py").read_text(encoding="utf-8")
 
     ast.parse(source, feature_version=(3, 10))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from edge_agent.core.config import Config
 from edge_agent.inference.engine import Engine
-from edge_agent.inference.runtime import OutputError
+from edge_agent.inference.model import OutputError
 from edge_agent.monitoring.counts import Counts
 from edge_agent.monitoring.prometheus import Metrics
 from edge_agent.monitoring.release_statistics import Durations
