@@ -192,9 +192,9 @@ def _run(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         become_owner(config.layout.state)
         os.umask(0o027)  # as the unit has it: the group may look
     if options.command == "serve":
-        from edge_agent.service import supervisor
+        from edge_agent.service.main import serve
 
-        supervisor.serve(config, systemd=not options.no_systemd)
+        serve(config, systemd=not options.no_systemd)
         return
     if options.command == "status":
         from edge_agent.lifecycle.status import status

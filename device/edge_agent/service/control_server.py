@@ -6,27 +6,25 @@ import asyncio
 import contextlib
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aiohttp import web
 
 from edge_agent.core.errors import AgentError, NoReleaseError, ServiceError
 from edge_agent.inference.loading import Loaded, beside
 from edge_agent.inference.shadow import Shadow
-
-if TYPE_CHECKING:
-    from edge_agent.service.supervisor import Service
+from edge_agent.service.supervisor import Supervisor
 
 # Its owner and its group: who may write to it may switch releases.
 MODE = 0o660
 STEP_S = 0.25  # between two looks at a shadow; a line goes out each second
 
 
-async def start(service: Service, stack: contextlib.AsyncExitStack) -> None:
+async def start(service: Supervisor, stack: contextlib.AsyncExitStack) -> None:
     """Listen on control.sock until `stack` unwinds. Raises OSError."""
     layout = service.config.layout
     layout.run.mkdir(parents=True, exist_ok=True)
-    layout.control_socket.unlink(missing_ok=True)  # one that a killed service left refuses all
+    layout.control_socket.unlink(missing_ok=True)  # a stale socket of a killed service refuses every connection
     runner = web.AppRunner(application(service), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
@@ -34,34 +32,97 @@ async def start(service: Service, stack: contextlib.AsyncExitStack) -> None:
     layout.control_socket.chmod(MODE)
 
 
-def application(service: Service) -> web.Application:
-    async def status(request: web.Request) -> web.Response:
-        return web.json_response(_status(service))
-
-    async def report(request: web.Request) -> web.Response:
-        return web.json_response(service.counts.report())
-
-    async def reconcile(request: web.Request) -> web.Response:
-        error = await service.follow(again=True)
-        return web.json_response({"loaded": _loaded(service.engine.loaded), "error": error})
-
-    async def shadow_now(request: web.Request) -> web.Response:
-        return web.json_response({"shadow": service.shadow.summary() if service.shadow else None})
-
-    async def shadow(request: web.Request) -> web.StreamResponse:
-        return await _shadow(service, request)
-
+def application(service: Supervisor) -> web.Application:
+    """All routes."""
+    routes = _Routes(service)
     app = web.Application()
     app.add_routes(
         [
-            web.get("/status", status),
-            web.get("/report", report),
-            web.post("/reconcile", reconcile),
-            web.get("/shadow", shadow_now),
-            web.post("/shadow", shadow),
+            web.get("/status", routes.status),
+            web.get("/report", routes.report),
+            web.post("/reconcile", routes.reconcile),
+            web.get("/shadow", routes.last_shadow),
+            web.post("/shadow", routes.run_shadow),
         ]
     )
     return app
+
+
+class _Routes:
+    """The handlers. `shadow`: the comparison that runs, or the last one that did."""
+
+    def __init__(self, service: Supervisor) -> None:
+        self.service = service
+        self.shadow: Shadow | None = None
+
+    async def status(self, _request: web.Request) -> web.Response:
+        service = self.service
+        healthy, reason = service.healthy()
+        value = {
+            "loaded": _loaded(service.engine.loaded),
+            "healthy": healthy,
+            "reason": reason,
+            "ready": service.engine.loaded is not None,
+            "trial": service.judge.so_far() if service.loader.known.trial else None,
+            "uptime_seconds": round(time.monotonic() - service.started, 1),
+            "events": list(service.events),
+        }
+        return web.json_response(value)
+
+    async def report(self, _request: web.Request) -> web.Response:
+        return web.json_response(self.service.counts.report())
+
+    async def reconcile(self, _request: web.Request) -> web.Response:
+        error = await self.service.loader.follow(again=True)
+        return web.json_response({"loaded": _loaded(self.service.engine.loaded), "error": error})
+
+    async def last_shadow(self, _request: web.Request) -> web.Response:
+        return web.json_response({"shadow": self.shadow.summary() if self.shadow else None})
+
+    async def run_shadow(self, request: web.Request) -> web.StreamResponse:
+        """Runs as long as the caller listens: one that goes away ends it."""
+        service, wanted = self.service, await request.json()
+        try:
+            candidate = await self._candidate(wanted["release"])
+        except AgentError as error:
+            return web.json_response(error.as_json(), status=409)
+        current = service.engine.loaded
+        assert current is not None
+        self.shadow = shadow = Shadow(candidate, current, int(wanted["samples"]), float(wanted["seconds"]))
+        service.engine.observers.append(shadow.observe)
+        text = f"comparing {candidate.release} with {current.release}"
+        service.events.add("shadow", text, release=candidate.release)
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        try:
+            await response.prepare(request)
+            await _report(shadow, response)
+        finally:
+            shadow.end("nobody listens any more")
+            service.engine.observers.remove(shadow.observe)
+            summary = shadow.summary()
+            text = f"{summary['samples']} samples compared: {summary['ended']}"
+            service.events.add("shadow_ended", text, release=candidate.release)
+        return response
+
+    async def _candidate(self, release: str) -> Loaded:
+        """Loaded beside the current release. Raises AgentError."""
+        current = self.service.engine.loaded
+        if current is None:
+            raise NoReleaseError("shadow", "no release is loaded", "one to compare with", "activate one first")
+        if self.shadow is not None and self.shadow.summary()["ended"] is None:
+            busy = self.shadow.candidate.release
+            raise ServiceError("shadow", f"{busy} is being compared", "one at a time", "wait for it, or end it")
+        if release == current.release:
+            raise ServiceError("shadow", f"{release} is loaded", "another release", "name the candidate")
+        candidate = await beside(self.service.config, release)
+        if candidate.model.shape != current.model.shape:
+            raise ServiceError(
+                "shadow",
+                f"{release} reads inputs of shape {candidate.model.shape}",
+                f"{current.model.shape}, as {current.release} does",
+                "compare releases of one task",
+            )
+        return candidate
 
 
 def _loaded(loaded: Loaded | None) -> dict[str, str] | None:
@@ -70,70 +131,17 @@ def _loaded(loaded: Loaded | None) -> dict[str, str] | None:
     return {"release": loaded.release, "target": loaded.target, "sha256": loaded.sha256}
 
 
-def _status(service: Service) -> dict[str, Any]:
-    healthy, reason = service.healthy()
-    on = service.known.trial
-    return {
-        "loaded": _loaded(service.engine.loaded),
-        "healthy": healthy,
-        "reason": reason,
-        "ready": service.engine.loaded is not None,
-        "trial": service.trial_so_far() if on else None,
-        "uptime_seconds": round(time.monotonic() - service.started, 1),
-        "events": list(service.events),
-    }
+async def _report(shadow: Shadow, response: web.StreamResponse) -> None:
+    """One line of JSON each second, and the last one when the comparison has ended."""
 
+    async def write(summary: dict[str, Any]) -> None:
+        await response.write(json.dumps(summary).encode() + b"\n")
 
-async def _shadow(service: Service, request: web.Request) -> web.StreamResponse:
-    """Runs as long as the caller listens: one that goes away ends it."""
-    wanted = await request.json()
-    try:
-        candidate = await _candidate(service, wanted["release"])
-    except AgentError as error:
-        return web.json_response(error.as_json(), status=409)
-    current = service.engine.loaded
-    assert current is not None
-    shadow = Shadow(candidate, current, int(wanted["samples"]), float(wanted["seconds"]))
-    service.shadow = shadow
-    service.engine.observers.append(shadow.observe)
-    service.event("shadow", f"comparing {candidate.release} with {current.release}", release=candidate.release)
-    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-    try:
-        await response.prepare(request)
-        told = time.monotonic()
-        while (found := shadow.summary())["ended"] is None:
-            if time.monotonic() - told >= 1.0:
-                await response.write(json.dumps(found).encode() + b"\n")
-                told = time.monotonic()
-            await asyncio.sleep(STEP_S)
-        await response.write(json.dumps(found).encode() + b"\n")
-        await response.write_eof()
-    finally:
-        shadow.end("nobody listens any more")
-        service.engine.observers.remove(shadow.observe)
-        found = shadow.summary()
-        service.event(
-            "shadow_ended", f"{found['samples']} samples compared: {found['ended']}", release=candidate.release
-        )
-    return response
-
-
-async def _candidate(service: Service, release: str) -> Loaded:
-    """Loaded beside the current release. Raises AgentError."""
-    current = service.engine.loaded
-    if current is None:
-        raise NoReleaseError("shadow", "no release is loaded", "one to compare with", "activate one first")
-    if service.shadow is not None and service.shadow.summary()["ended"] is None:
-        busy = service.shadow.candidate.release
-        raise ServiceError("shadow", f"{busy} is being compared", "one at a time", "wait for it, or end it")
-    if release == current.release:
-        raise ServiceError("shadow", f"{release} is loaded", "another release", "name the candidate")
-    candidate = await beside(service.config, release)
-    if candidate.model.shape != current.model.shape:
-        raise ServiceError(
-            "shadow",
-            f"{release} reads inputs of shape {candidate.model.shape}",
-            f"{current.model.shape}, as {current.release} does",
-            "compare releases of one task",
-        )
-    return candidate
+    written = time.monotonic()
+    while (summary := shadow.summary())["ended"] is None:
+        if time.monotonic() - written >= 1.0:
+            await write(summary)
+            written = time.monotonic()
+        await asyncio.sleep(STEP_S)
+    await write(summary)
+    await response.write_eof()

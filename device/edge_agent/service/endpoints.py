@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from aiohttp import web as http
 
@@ -13,14 +12,12 @@ from edge_agent.api.predictions import Front
 from edge_agent.core.errors import ServiceError
 from edge_agent.monitoring.capture import Capture
 from edge_agent.monitoring.prometheus import Metrics
-
-if TYPE_CHECKING:
-    from edge_agent.service.supervisor import Service
+from edge_agent.service.supervisor import Supervisor
 
 MODE = 0o660  # the group's programs may ask for predictions
 
 
-async def start(service: Service, stack: contextlib.AsyncExitStack) -> str:
+async def start(service: Supervisor, stack: contextlib.AsyncExitStack) -> str:
     """Answer requests until `stack` unwinds; returns where. Raises ServiceError where an address is taken."""
     try:
         return await _start(service, stack)
@@ -33,7 +30,7 @@ async def start(service: Service, stack: contextlib.AsyncExitStack) -> str:
         ) from None
 
 
-async def _start(service: Service, stack: contextlib.AsyncExitStack) -> str:
+async def _start(service: Supervisor, stack: contextlib.AsyncExitStack) -> str:
     config, engine, counts = service.config, service.engine, service.counts
     capture = None
     if config.capture.enabled:
@@ -45,7 +42,7 @@ async def _start(service: Service, stack: contextlib.AsyncExitStack) -> str:
     if config.serve.socket:
         path = Path(config.serve.socket)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)  # one that a killed service left refuses all
+        path.unlink(missing_ok=True)  # a stale socket of a killed service refuses every connection
         runner = await _runner(app, service, stack)
         await http.UnixSite(runner, str(path)).start()
         path.chmod(MODE)
@@ -62,7 +59,7 @@ async def _start(service: Service, stack: contextlib.AsyncExitStack) -> str:
     return ", ".join(where) or "no socket"
 
 
-async def _open(app: http.Application, listen: str, service: Service, stack: contextlib.AsyncExitStack) -> list[str]:
+async def _open(app: http.Application, listen: str, service: Supervisor, stack: contextlib.AsyncExitStack) -> list[str]:
     if not listen:
         return []
     host, _, port = listen.rpartition(":")
@@ -72,7 +69,7 @@ async def _open(app: http.Application, listen: str, service: Service, stack: con
     return [f"http://{name[0]}:{name[1]}" for name in runner.addresses]
 
 
-async def _runner(app: http.Application, service: Service, stack: contextlib.AsyncExitStack) -> http.AppRunner:
+async def _runner(app: http.Application, service: Supervisor, stack: contextlib.AsyncExitStack) -> http.AppRunner:
     runner = web.runner(app, service.config.serve)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)

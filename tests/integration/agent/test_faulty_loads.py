@@ -13,8 +13,8 @@ import pytest
 from edge_agent.core import state
 from edge_agent.core.config import Config
 from edge_agent.core.state import State, Trial
-from edge_agent.service import supervisor as serving
-from edge_agent.service.supervisor import Service
+from edge_agent.service import supervisor
+from edge_agent.service.supervisor import Supervisor
 
 from tests.support.agent.serving import device, installed, run
 
@@ -43,15 +43,15 @@ def let_go(file: Path) -> None:
     os.close(os.open(file, os.O_RDWR | os.O_NONBLOCK))
 
 
-async def on_trial(config: Config) -> Service:
+async def on_trial(config: Config) -> Supervisor:
     """A service that answers with OLD, and is to change to NEW."""
-    service = Service(config)
-    assert await service.follow(again=True) is None
+    service = Supervisor(config)
+    assert await service.loader.follow(again=True) is None
     state.save(config.layout, ON_TRIAL)
     return service
 
 
-def loaded(service: Service) -> str | None:
+def loaded(service: Supervisor) -> str | None:
     return service.engine.loaded.release if service.engine.loaded else None
 
 
@@ -61,12 +61,12 @@ def test_a_load_that_hangs_gives_way_to_the_way_back(tmp_path: Path) -> None:
 
     async def main() -> None:
         service = await on_trial(config)
-        following = asyncio.create_task(service.follow(again=True))
-        while service.known.current != NEW:
+        following = asyncio.create_task(service.loader.follow(again=True))
+        while service.loader.known.current != NEW:
             await asyncio.sleep(0)
         # What is said is not what the release before does.
         assert service.healthy() == (False, f"{NEW} is current, but not loaded yet")
-        assert (service.trial_so_far()["answered"], service.trial_so_far()["action"]) == (0, "wait")
+        assert (service.judge.so_far()["answered"], service.judge.so_far()["action"]) == (0, "wait")
         state.save(config.layout, ON_TRIAL.rolled_back("somebody said so"))
         assert await following is None
         assert loaded(service) == OLD
@@ -83,8 +83,8 @@ def test_a_load_that_does_not_end_in_its_time_goes_back(tmp_path: Path) -> None:
 
     async def main() -> None:
         service = await on_trial(config)
-        assert f"{NEW}: not loaded within 0.2 s" in (await service.follow(again=True) or "")
-        await service._judge()
+        assert f"{NEW}: not loaded within 0.2 s" in (await service.loader.follow(again=True) or "")
+        await service.judge.judge()
         known = state.load(config.layout)
         assert known.current == OLD
         assert "not loaded within 0.2 s" in known.bad[NEW]
@@ -100,10 +100,10 @@ def test_a_service_ends_while_a_load_hangs(tmp_path: Path) -> None:
 
     async def main() -> None:
         service = await on_trial(config)
-        following = asyncio.create_task(service.follow(again=True))
-        while service.known.current != NEW:
+        following = asyncio.create_task(service.loader.follow(again=True))
+        while service.loader.known.current != NEW:
             await asyncio.sleep(0)
-        service._ending.set()
+        service.ending.set()
         await following
         await service.engine.close()
 
@@ -118,13 +118,13 @@ def test_what_the_device_does_not_let_be_read_makes_no_release_bad(tmp_path: Pat
 
     async def main() -> None:
         service = await on_trial(config)
-        assert "Is a directory" in (await service.follow(again=True) or "")
-        await service._judge()
+        assert "Is a directory" in (await service.loader.follow(again=True) or "")
+        await service.judge.judge()
         assert state.load(config.layout) == ON_TRIAL
         assert loaded(service) == OLD
         file.rmdir()
         whole.rename(file)
-        assert await service.follow(again=True) is None
+        assert await service.loader.follow(again=True) is None
         assert loaded(service) == NEW
         await service.engine.close()
 
@@ -139,9 +139,9 @@ def test_what_is_never_readable_is_left_without_blame(tmp_path: Path) -> None:
 
     async def main() -> None:
         service = await on_trial(config)
-        await service.follow(again=True)
+        await service.loader.follow(again=True)
         while state.load(config.layout).current != OLD:
-            await service._judge()
+            await service.judge.judge()
         known = state.load(config.layout)
         assert (known.current, known.trial, dict(known.bad)) == (OLD, None, {})
         await service.engine.close()
@@ -150,7 +150,7 @@ def test_what_is_never_readable_is_left_without_blame(tmp_path: Path) -> None:
 
 
 def test_a_service_without_a_file_to_open_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "FOLLOW_S", 0.01)
+    monkeypatch.setattr(supervisor, "FOLLOW_S", 0.01)
     config = two(tmp_path)
 
     async def main() -> None:
@@ -158,7 +158,7 @@ def test_a_service_without_a_file_to_open_goes_on(tmp_path: Path, monkeypatch: p
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
         try:
-            following = asyncio.create_task(service._follow())
+            following = asyncio.create_task(service.follow())
             while not any("Too many open files" in event["message"] for event in service.events):
                 assert not following.done()
                 await asyncio.sleep(0)

@@ -41,7 +41,7 @@ assert (os.getuid(), os.geteuid(), os.getgid(), os.getgroups()) == (12345, 12345
 @pytest.mark.parametrize(
     ("arguments", "module"),
     [
-        (["serve"], "supervisor.serve"),
+        (["serve"], "main.serve"),
         (["shadow", OLD], "operations.shadow"),
         (["status"], "status.status"),
         (["samples", "export", "{folder}/out.jsonl"], "samples.export_lines"),
@@ -58,7 +58,7 @@ import os, sys
 from edge_agent.cli import main as cli
 from edge_agent.lifecycle import operations, status
 from edge_agent.monitoring import samples
-from edge_agent.service import supervisor
+from edge_agent.service import main
 os.makedirs({str(device.config.layout.state)!r})
 os.chown({str(device.config.layout.state)!r}, 12345, 12346)
 def seen(*_, **__):
