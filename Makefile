@@ -38,7 +38,7 @@ $(READY): pyproject.toml constraints.txt constraints-dev.txt device/pyproject.to
 	@test ! -e $(INSTALLING) && test "$(HAS_TORCH)" = "$(TORCH)" && $(VENV)/bin/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV) || { rm -rf $(VENV); echo "error: no virtual environment could be made; remedy: apt-get install python3.11-venv"; exit 1; }
 	@echo "installing the pinned dependencies into $(VENV) (a few minutes, once)"
 	@touch $(INSTALLING)
-	@$(INSTALL_TORCH) "$(TORCH)" || { rm $(INSTALLING); echo "error: torch ($(TORCH)) could not be installed; remedy: see the message above, then run again"; exit 1; }
+	@$(INSTALL_TORCH) "$(TORCH)" || { rm $(INSTALLING); echo "error: torch ($(TORCH)) could not be installed; remedy: see the message above, then run again; TORCH_CPU_INDEX=URL names another index of CPU builds, make setup TORCH=cuda takes the other build"; exit 1; }
 	@echo "$(TORCH)" > $(VENV)/.torch
 	@$(PIP) install --quiet --constraint constraints.txt --constraint constraints-dev.txt --editable 'device[onnx,litert]' --editable '.[dev]' || { rm $(INSTALLING); echo "error: the dependencies could not be installed; remedy: see pip's message above, then run again: what is there is kept"; exit 1; }
 	@rm $(INSTALLING)
