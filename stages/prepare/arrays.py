@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from stages.core.dataset import SPLITS, ArrayFile, SampleSpec
 from stages.core.errors import ContractError
 from stages.core.progress import watched
 from stages.prepare.leakage import Runs, Samples
-from stages.prepare.splits import assign
+from stages.prepare.rows import class_index, sort_order
+from stages.prepare.splits import Splits
 from stages.prepare.windows import find_segments, window_labels, window_starts
 
 if TYPE_CHECKING:
@@ -30,103 +30,6 @@ if TYPE_CHECKING:
     from stages.tables.engine import Engine
 
 MICROSECONDS = 1_000_000
-
-
-@dataclass(frozen=True)
-class Splits:
-    """Which split each group is in, or each row by its place in the sorted table."""
-
-    of_group: dict[str, int]
-    of_row: np.ndarray | None
-    group: str
-    rows: int
-
-    def rows_of(self, name: str, engine: Engine, table: ir.Table) -> ir.Table:
-        """The rows of one split, where whole groups are in one."""
-        import pandas as pd
-
-        wanted = sorted(group for group, split in self.of_group.items() if SPLITS[split] == name)
-        return table.semi_join(engine.frame(pd.DataFrame({self.group: wanted})), self.group)
-
-
-def sort_order(table: ir.Table, params: Params) -> list[str]:
-    """Columns that order a table: group, source, time; then all others, so that no two orders are possible."""
-    data = params.data
-    first = [data.group, "source"] + ([data.time] if data.time is not None else [])
-    if data.time is not None:
-        return first  # unique, by the contract
-    return first + [name for name in table.columns if name not in [*first, *data.columns]] + data.columns
-
-
-def split_rows(engine: Engine, table: ir.Table, rows: int, params: Params) -> Splits:
-    """Decide the splits of a table of so many rows by `prepare.split`. Raises ContractError."""
-    data, split = params.data, params.prepare.split
-    if split.method == "group":
-        assert split.test is not None
-        shares = {"train": 1 - split.validation - split.test, "validation": split.validation, "test": split.test}
-        return Splits(_by_group(table, shares, params), None, data.group, rows)
-    assert split.column is not None and split.test_values is not None
-    if split.column not in table.columns:
-        raise ContractError(
-            f"column {split.column}",
-            f"it is missing; there are {', '.join(table.columns)}",
-            "the column of the official split (prepare.split.column)",
-            "describe it in validate.columns, or split by group",
-        )
-    shares = {"train": 1 - split.validation, "validation": split.validation}
-    is_test = table[split.column].cast("string").isin(split.test_values)
-    if split.validation_by == "row":
-        return Splits({}, _by_row(engine, table.mutate(is_test=is_test), shares, params), data.group, rows)
-    test = set(_groups(table.filter(is_test), data.group))
-    both = sorted(test & set(_groups(table.filter(~is_test), data.group)))
-    if both:
-        raise ContractError(
-            f"column {split.column}",
-            f"{len(both)} group(s), {both[0]!r} for one, are inside and outside of the test split",
-            "whole groups on either side",
-            "set prepare.split.validation_by: row if the official split divides groups",
-        )
-    of_group = _by_group(table.filter(~is_test), shares, params)
-    return Splits(of_group | dict.fromkeys(test, SPLITS.index("test")), None, data.group, rows)
-
-
-def _groups(table: ir.Table, group: str) -> list[str]:
-    return table.select(group).distinct().to_pyarrow()[group].to_pylist()
-
-
-def _by_group(table: ir.Table, shares: dict[str, float], params: Params) -> dict[str, int]:
-    data = params.data
-    counted = table.group_by([data.group, data.label]).aggregate(n=table.count()).to_pyarrow()
-    coded = counted[data.group].combine_chunks().dictionary_encode()
-    groups, rows = coded.dictionary.to_pylist(), coded.indices.to_numpy()
-    counts = np.zeros((len(groups), len(data.classes)), dtype=np.int64)
-    counts[rows, _class_index(counted[data.label].combine_chunks(), params)] = counted["n"].to_numpy()
-    return {group: SPLITS.index(name) for group, name in assign(groups, counts, shares, params.seed).items()}
-
-
-def _by_row(engine: Engine, table: ir.Table, shares: dict[str, float], params: Params) -> np.ndarray:
-    """Split of each row of the sorted table, int8 [R]: every row its own group, named by its place."""
-    ordered = table.order_by(sort_order(table, params)).select(params.data.label, "is_test")
-    schema = pa.schema([(params.data.label, pa.string()), ("is_test", pa.bool_())])
-    rows = pa.Table.from_batches(engine.stream(ordered, schema), schema).combine_chunks()
-    labels = _class_index(rows[params.data.label].combine_chunks(), params)
-    split = np.where(rows["is_test"].to_numpy(), SPLITS.index("test"), -1).astype(np.int8)
-    rest = np.flatnonzero(split < 0)
-    one_each = np.eye(len(params.data.classes), dtype=np.int64)[labels[rest]]
-    chosen = assign([str(i) for i in rest], one_each, shares, params.seed)
-    split[rest] = [SPLITS.index(chosen[str(i)]) for i in rest]
-    return split
-
-
-def _class_index(labels: pa.Array, params: Params) -> np.ndarray:
-    """int16 index into data.classes."""
-    found = pc.index_in(labels, value_set=pa.array(list(params.data.classes), pa.string()))
-    if found.null_count:
-        unknown = pc.unique(labels.filter(pc.is_null(found))).to_pylist()
-        raise ContractError(
-            f"column {params.data.label}", f"found the label(s) {unknown}", "keys of data.classes", "run validate again"
-        )
-    return found.to_numpy().astype(np.int16)
 
 
 def _sorted_batches(
@@ -173,7 +76,7 @@ def write_samples(
             files[name] = stack.enter_context(ArrayFile(prepared / name / "x.npy", shape, np.float32))
         for batch, group, split in _sorted_batches(engine, table, columns, splits, params, names):
             x = fixed_length(batch.column(values), int(np.prod(shape))).reshape(-1, *shape)
-            y = _class_index(batch.column(data.label), params)
+            y = class_index(batch.column(data.label), params)
             for i, name in enumerate(SPLITS):
                 files[name].append(x[split == i])
                 samples.add(name, x[split == i])
@@ -225,7 +128,7 @@ def write_series(engine: Engine, table: ir.Table, splits: Splits, prepared: Path
             numbers = [sources.setdefault(name, len(sources)) for name in coded.dictionary.to_pylist()]
             source = np.array(numbers, dtype=np.int16)[coded.indices.to_numpy()]
             time = batch.column(data.time).cast(pa.int64()).to_numpy()
-            label = _class_index(batch.column(data.label), params)
+            label = class_index(batch.column(data.label), params)
             runs.add(group, source, split, time, x)
             for i, name in enumerate(SPLITS):
                 mine = split == i

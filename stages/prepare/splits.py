@@ -3,11 +3,98 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from stages.core.dataset import SPLITS
 from stages.core.errors import ContractError
+from stages.prepare.rows import class_index, sort_order
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from stages.params import Params
+    from stages.tables.engine import Engine
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Which split each group is in, or each row by its place in the sorted table."""
+
+    of_group: dict[str, int]
+    of_row: np.ndarray | None
+    group: str
+    rows: int
+
+    def rows_of(self, name: str, engine: Engine, table: ir.Table) -> ir.Table:
+        """The rows of one split, where whole groups are in one."""
+        import pandas as pd
+
+        wanted = sorted(group for group, split in self.of_group.items() if SPLITS[split] == name)
+        return table.semi_join(engine.frame(pd.DataFrame({self.group: wanted})), self.group)
+
+
+def split_rows(engine: Engine, table: ir.Table, rows: int, params: Params) -> Splits:
+    """Decide the splits of a table of so many rows by `prepare.split`. Raises ContractError."""
+    data, split = params.data, params.prepare.split
+    if split.method == "group":
+        assert split.test is not None
+        shares = {"train": 1 - split.validation - split.test, "validation": split.validation, "test": split.test}
+        return Splits(_by_group(table, shares, params), None, data.group, rows)
+    assert split.column is not None and split.test_values is not None
+    if split.column not in table.columns:
+        raise ContractError(
+            f"column {split.column}",
+            f"it is missing; there are {', '.join(table.columns)}",
+            "the column of the official split (prepare.split.column)",
+            "describe it in validate.columns, or split by group",
+        )
+    shares = {"train": 1 - split.validation, "validation": split.validation}
+    is_test = table[split.column].cast("string").isin(split.test_values)
+    if split.validation_by == "row":
+        return Splits({}, _by_row(engine, table.mutate(is_test=is_test), shares, params), data.group, rows)
+    test = set(_groups(table.filter(is_test), data.group))
+    both = sorted(test & set(_groups(table.filter(~is_test), data.group)))
+    if both:
+        raise ContractError(
+            f"column {split.column}",
+            f"{len(both)} group(s), {both[0]!r} for one, are inside and outside of the test split",
+            "whole groups on either side",
+            "set prepare.split.validation_by: row if the official split divides groups",
+        )
+    of_group = _by_group(table.filter(~is_test), shares, params)
+    return Splits(of_group | dict.fromkeys(test, SPLITS.index("test")), None, data.group, rows)
+
+
+def _groups(table: ir.Table, group: str) -> list[str]:
+    return table.select(group).distinct().to_pyarrow()[group].to_pylist()
+
+
+def _by_group(table: ir.Table, shares: dict[str, float], params: Params) -> dict[str, int]:
+    data = params.data
+    counted = table.group_by([data.group, data.label]).aggregate(n=table.count()).to_pyarrow()
+    coded = counted[data.group].combine_chunks().dictionary_encode()
+    groups, rows = coded.dictionary.to_pylist(), coded.indices.to_numpy()
+    counts = np.zeros((len(groups), len(data.classes)), dtype=np.int64)
+    counts[rows, class_index(counted[data.label].combine_chunks(), params)] = counted["n"].to_numpy()
+    return {group: SPLITS.index(name) for group, name in assign(groups, counts, shares, params.seed).items()}
+
+
+def _by_row(engine: Engine, table: ir.Table, shares: dict[str, float], params: Params) -> np.ndarray:
+    """Split of each row of the sorted table, int8 [R]: every row its own group, named by its place."""
+    ordered = table.order_by(sort_order(table, params)).select(params.data.label, "is_test")
+    schema = pa.schema([(params.data.label, pa.string()), ("is_test", pa.bool_())])
+    rows = pa.Table.from_batches(engine.stream(ordered, schema), schema).combine_chunks()
+    labels = class_index(rows[params.data.label].combine_chunks(), params)
+    split = np.where(rows["is_test"].to_numpy(), SPLITS.index("test"), -1).astype(np.int8)
+    rest = np.flatnonzero(split < 0)
+    one_each = np.eye(len(params.data.classes), dtype=np.int64)[labels[rest]]
+    chosen = assign([str(i) for i in rest], one_each, shares, params.seed)
+    split[rest] = [SPLITS.index(chosen[str(i)]) for i in rest]
+    return split
 
 
 def assign(groups: list[str], counts: np.ndarray, shares: dict[str, float], seed: int) -> dict[str, str]:

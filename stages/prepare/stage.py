@@ -147,9 +147,9 @@ def specification(params: Params) -> SampleSpec:
 
 def prepare(engine: Engine, paths: list[Path], prepared: Path, params: Params) -> dict[str, Any]:
     """Fill `prepared`; what reports/balance.json holds. Raises ContractError."""
-    from stages.prepare.arrays import split_rows, write_samples, write_series
+    from stages.prepare.arrays import write_samples, write_series
     from stages.prepare.scaling import scaling
-    from stages.prepare.splits import refuse_poor_splits
+    from stages.prepare.splits import refuse_poor_splits, split_rows
 
     table, found = handle_missing(engine.read(paths), params)
     splits = split_rows(engine, table, count_rows(table, found.dropped), params)
