@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.core import command
 from stages.core.files import new_directory, write_json
+from stages.core.progress import downloads
 from stages.params import Params, load
 
 if TYPE_CHECKING:
@@ -51,12 +52,12 @@ async def take(source: Any, context: Context, folder: Path) -> dict[str, Any]:
 
 async def snapshot(params: Params) -> None:
     """All sources, side by side; the snapshot is replaced only when every one delivered. Raises CombinedError."""
-    from stages.collect.sources import Context, Progress
+    from stages.collect.sources import Context
     from stages.collect.sources.concurrency import all_of
 
     names = sorted(params.collect.sources)
     stop = threading.Event()
-    with new_directory(SNAPSHOT) as folder, Progress() as progress:
+    with new_directory(SNAPSHOT) as folder, downloads() as progress:
         contexts = [
             Context(
                 name=name,

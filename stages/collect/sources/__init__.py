@@ -1,4 +1,9 @@
-"""Where rows come from: one module per type of source, each with `async fetch(source, context) -> Raw`."""
+"""Where rows come from: one module per type of source, each with `async fetch(source, context) -> Raw`.
+
+Enter at `FETCH`, by the type of a source. `base` holds what a source is given and what it returns; `http`, `decode`,
+`threads`, `concurrency`, `normalise` and `writer` are what the sources share.
+May import stages.tables, stages.params and stages.core.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,6 @@ from typing import Any
 
 from stages.collect.sources import cloud, edge_devices, embedded, external_api, sensors, synthetic
 from stages.collect.sources.base import Context, Raw
-from stages.collect.sources.progress import Progress
 
 FETCH: dict[str, Callable[[Any, Context], Awaitable[Raw]]] = {
     "cloud": cloud.fetch,
@@ -18,4 +22,4 @@ FETCH: dict[str, Callable[[Any, Context], Awaitable[Raw]]] = {
     "synthetic": synthetic.fetch,
 }
 
-__all__ = ["FETCH", "Context", "Progress", "Raw"]
+__all__ = ["FETCH", "Context", "Raw"]

@@ -14,8 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from stages.collect.sources.progress import Progress
 from stages.core.errors import SourceError
+from stages.core.progress import Progress
 from stages.params.collect import Retry
 from stages.params.common import Data
 

@@ -23,8 +23,9 @@ import pytest
 import yaml
 
 from stages.collect import stage as collect
-from stages.collect.sources import Context, Progress
+from stages.collect.sources import Context
 from stages.core.errors import run
+from stages.core.progress import downloads
 from stages.params import Params
 
 SERIES = {
@@ -132,7 +133,7 @@ def context(params: Params) -> Context:
         snapshot=params.collect.snapshot,
         retry=params.collect.retry,
         scratch=Path("scratch"),
-        progress=Progress(),
+        progress=downloads(),
         stop=threading.Event(),
     )
 

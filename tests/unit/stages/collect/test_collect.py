@@ -199,21 +199,6 @@ def test_a_full_disk_is_told_with_the_other_failures(workspace: Path) -> None:
     assert digests() == before
 
 
-def test_a_long_download_tells_how_far_it_is(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from stages.collect.sources import progress
-
-    monkeypatch.setattr(progress, "QUIET_S", -1.0)
-    with progress.Progress() as shown:
-        shown.start("plant", 4_000_000, 1_000_000)
-        shown.advance("plant", 1_000_000)
-        shown.start("other", None)
-        shown.advance("other", 500_000)
-
-    assert capsys.readouterr().out == "plant: 2.0 of 4.0 MB (50%)\nother: 0.5 MB\n"
-
-
 def test_on_a_terminal_a_bar_shows_how_far_it_is(workspace: Path, web: WebServer) -> None:
     configure(workspace, plant=cloud(web.put("/rows.csv", ROWS.encode(), "text/csv")))
     terminal, other = os.openpty()

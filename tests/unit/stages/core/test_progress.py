@@ -1,4 +1,4 @@
-"""Progress passes every batch on, and tells of it no more than every few seconds."""
+"""Progress is reported no more than every few seconds, as lines or as a bar; batches pass unchanged."""
 
 from __future__ import annotations
 
@@ -32,3 +32,29 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     # when, then
     assert list(progress.watched(iter(batches), "prepare", 10)) == batches
     assert "rows" not in capsys.readouterr().err
+
+
+def test_a_long_download_tells_how_far_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "SECONDS", -1.0)
+    with progress.downloads() as shown:
+        shown.start("plant", 4_000_000, 1_000_000)
+        shown.advance("plant", 1_000_000)
+        shown.start("other", None)
+        shown.advance("other", 500_000)
+
+    assert capsys.readouterr().out == "plant: 2.0 of 4.0 MB (50%)\nother: 0.5 MB\n"
+
+
+def test_a_download_that_begins_again_counts_anew(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
+    with progress.downloads() as shown:
+        shown.start("plant", 4_000_000)
+        shown.advance("plant", 3_000_000)
+        shown.start("plant", 2_000_000, 1_000_000)
+        shown.advance("plant", 500_000)
+
+    assert capsys.readouterr().out.splitlines()[-1] == "plant: 1.5 of 2.0 MB (75%)"
