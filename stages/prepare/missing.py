@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from stages.tables.engine import settled
+from stages.tables.rounding import settled
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir

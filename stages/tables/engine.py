@@ -7,12 +7,9 @@ in the order the expression asks for, cut at the same rows whichever engine made
 from __future__ import annotations
 
 import contextlib
-import logging
-import math
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +19,7 @@ import pyarrow.parquet as pq
 
 from stages.core.errors import ParameterError, StageError
 from stages.params import where
-from stages.params.common import megabytes
+from stages.tables.connections import connect_duckdb, connect_spark
 from stages.tables.parquet import batch_rows, damaged
 
 if TYPE_CHECKING:
@@ -32,26 +29,6 @@ if TYPE_CHECKING:
     from stages.params.common import Compute
 
 SCRATCH = Path(".work")
-DIGITS = 9
-SPARK_LOGGING = """\
-rootLogger.level = error
-rootLogger.appenderRef.stderr.ref = stderr
-appender.stderr.type = Console
-appender.stderr.name = stderr
-appender.stderr.target = SYSTEM_ERR
-appender.stderr.layout.type = PatternLayout
-appender.stderr.layout.pattern = Spark %p %c{1}: %m%n
-"""
-
-
-def settled(value: Any) -> float | None:
-    """A figure as a plain float of DIGITS significant digits; None where there is none.
-
-    An engine adds floats in an order of its own: the last digits of a sum are not the data's.
-    """
-    if value is None or not math.isfinite(value):
-        return None
-    return float(f"{value:.{DIGITS}g}")
 
 
 class Engine:
@@ -64,7 +41,7 @@ class Engine:
         self._count = 0
         self._files: list[Path] = []
         try:
-            connect = _duckdb if self.name == "duckdb" else _spark
+            connect = connect_duckdb if self.name == "duckdb" else connect_spark
             self._connection: Any = connect(compute, self._spill)
         except BaseException:
             shutil.rmtree(self._spill, ignore_errors=True)
@@ -208,81 +185,6 @@ def _forget_default() -> None:
     if ibis.options.default_backend is not None:
         ibis.options.default_backend.disconnect()
         ibis.options.default_backend = None
-
-
-def _duckdb(compute: Compute, spill: Path) -> Any:
-    import duckdb
-    import ibis
-
-    connection = ibis.duckdb.connect()
-    try:
-        connection.raw_sql(f"SET memory_limit = '{megabytes(compute.memory_limit)}MB'")
-    except (duckdb.Error, ValueError) as error:
-        raise ParameterError(
-            where("compute.memory_limit"),
-            f"found {compute.memory_limit!r}: {error}",
-            'a size such as "2GB"',
-            "change it",
-        ) from None
-    connection.raw_sql(f"SET temp_directory = '{spill}'")
-    connection.raw_sql("SET TimeZone = 'UTC'")
-    connection.raw_sql("SET enable_progress_bar = false")
-    connection.raw_sql("SET preserve_insertion_order = false")  # what needs an order asks for it; this saves memory
-    return connection
-
-
-def _spark(compute: Compute, spill: Path) -> Any:
-    warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas", category=FutureWarning)
-    try:
-        import ibis
-        from py4j.protocol import Py4JJavaError
-        from pyspark.errors import PySparkRuntimeError
-        from pyspark.sql import SparkSession
-    except ImportError:
-        raise ParameterError(
-            where("compute.backend"),
-            "found 'pyspark', and it is not installed",
-            "an installed engine",
-            "pip install 'edge-ai-workflow[spark]', or set backend: duckdb",
-        ) from None
-    logging.getLogger("py4j").setLevel(logging.ERROR)
-    properties = spill / "log4j2.properties"
-    properties.write_text(SPARK_LOGGING, encoding="utf-8")
-    builder = SparkSession.builder.master(compute.spark_master).appName("edge-ai-workflow")
-    settings = {
-        "spark.driver.memory": f"{megabytes(compute.memory_limit)}m",
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={properties}",
-        "spark.local.dir": str(spill),
-        "spark.sql.warehouse.dir": str(spill / "warehouse"),
-        "spark.sql.session.timeZone": "UTC",
-        "spark.sql.parquet.compression.codec": "zstd",
-        "spark.sql.execution.arrow.pyspark.enabled": "true",
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-    }
-    if compute.spark_master.startswith("local"):
-        settings["spark.sql.shuffle.partitions"] = "4"  # a cluster keeps Spark's own number
-    for name, value in settings.items():
-        builder = builder.config(name, value)
-    try:
-        session = builder.getOrCreate()
-        session.sparkContext.setLogLevel("ERROR")
-    except Py4JJavaError as error:
-        raise ParameterError(
-            where("compute.spark_master"),
-            f"found {compute.spark_master!r}, and Spark does not start there: {error.java_exception.getMessage()}",
-            "a master that answers, or local[2] for this machine",
-            "mend the address, start the cluster, or set backend: duckdb",
-        ) from None
-    except PySparkRuntimeError as error:
-        raise ParameterError(
-            where("compute.backend"),
-            f"found 'pyspark', and Spark does not start: {str(error).splitlines()[0]}",
-            f"a Java runtime, version 17 or newer, that takes memory_limit {compute.memory_limit} "
-            f"and spark_master {compute.spark_master}",
-            "apt-get install default-jre-headless, change what it does not take, or set backend: duckdb",
-        ) from None
-    return ibis.pyspark.connect(session)
 
 
 def _recut(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:

@@ -1,29 +1,23 @@
-"""The data contract: what a snapshot's columns and rows must be, as Ibis expressions that pandera runs.
+"""The data contract on a table as a whole: its columns and their types.
 
-A fault of the table (a column too few, too many, of another type) ends the stage. A fault of a row sends that
-row to quarantine with the reason; what share of rows may do so is for the quality thresholds to say.
+A fault of the table (a column too few, too many, of another type, or without a value) ends the stage. A fault of a row
+sends that row to quarantine with the reason (`row_rules`).
 """
 
 from __future__ import annotations
 
 import reprlib
 from dataclasses import dataclass
-from functools import reduce
-from operator import or_
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from stages.core.errors import ContractError, ParameterError, StageError
-from stages.params import where
-from stages.validate.quality import METRICS
-from stages.validate.row_rules import COPIED, STATISTICS, Rule, column_of, text_of
+from stages.core.errors import CombinedError, ContractError, StageError
 
 if TYPE_CHECKING:
     import ibis.expr.datatypes as dt
     import ibis.expr.types as ir
 
-    from stages.params.common import Data
     from stages.params.validate import Column, Validate
 
 # Canonical types: what data/validated holds, whatever width the source had.
@@ -51,54 +45,41 @@ READABLE = {
 }
 
 
+@dataclass(frozen=True)
+class SourceTable:
+    """One source as a canonical table: the contract's columns in its order and types.
+
+    `cells`: per column, how many rows have a value there. `texts`: columns that were text where the contract wants
+    numbers or times; `text_of` each follows the contract's columns.
+    """
+
+    name: str
+    table: ir.Table
+    rows: int
+    cells: dict[str, int]
+    texts: list[str]
+
+
+def conform(raw: ir.Table, source: str, contract: Validate) -> SourceTable:
+    """Bring the table of a source into the contract's form.
+
+    Raises CombinedError with every fault of its columns, ContractError where it has no row.
+    """
+    if faults := check_columns(raw, source, contract):
+        raise CombinedError(faults)
+    table, texts = canonical(raw, contract), text_columns(raw, contract)
+    rows, cells = count_cells(table, contract)
+    if rows == 0:
+        raise ContractError(f"source {source}", "it has no rows", "at least one", "mend the source (collect.sources)")
+    conformed = SourceTable(source, table, rows, cells, texts)
+    if empty := [column for column, count in cells.items() if count == 0]:
+        raise CombinedError([_empty(conformed, column, contract) for column in empty])
+    return conformed
+
+
 def arrow_schema(contract: Validate) -> pa.Schema:
     """The columns of validated data, without `source`."""
     return pa.schema([(name, ARROW[column.type]) for name, column in contract.columns.items()])
-
-
-def check_parameters(data: Data, contract: Validate) -> None:
-    """Raise ParameterError where the contract names columns that it does not describe."""
-    needed = dict.fromkeys((data.group, data.label, *data.columns), "data")
-    if data.time is not None:
-        needed[data.time] = "data.time"
-    needed |= {name: "validate.redundant" for pair in contract.redundant for name in pair.columns}
-    needed |= {column_of(term, contract): "validate.plausibility" for r in contract.plausibility for term in r.terms}
-    if contract.freshness is not None:
-        needed[contract.freshness.column] = "validate.freshness"
-    for name, used_by in needed.items():
-        if name not in contract.columns:
-            raise _parameter_fault(f"{name!r} is used by `{used_by}` and not described", "an entry for it")
-    types = {name: column.type for name, column in contract.columns.items()}
-    wanted = dict.fromkeys(data.columns, ("float", "integer") if data.kind == "series" else ("values",))
-    wanted |= {data.group: ("string",), data.label: ("string",)}
-    if data.time is not None:
-        wanted[data.time] = ("timestamp",)
-    if contract.freshness is not None:
-        wanted[contract.freshness.column] = ("timestamp",)
-    for name, allowed in wanted.items():
-        if types[name] not in allowed:
-            raise _parameter_fault(f"{name!r} has type {types[name]}", f"type {' or '.join(allowed)}")
-    for term in (term for rule in contract.plausibility for term in rule.terms):
-        kind, statistic = types[column_of(term, contract)], None if term in types else term.rsplit(".", 1)[1]
-        if (kind == "values") != (statistic in STATISTICS) or kind in ("string", "timestamp"):
-            raise _parameter_fault(
-                f"the term {term!r} of `validate.plausibility` is no number",
-                f"a float or integer column, or of a values column .{', .'.join(STATISTICS)}",
-            )
-    for pair in contract.redundant:
-        kinds = {"number" if types[name] in ("float", "integer") else types[name] for name in pair.columns}
-        if len(kinds) > 1 or "values" in kinds:
-            raise _parameter_fault(f"{' and '.join(pair.columns)} have types that do not compare", "two alike columns")
-    for key in (data.group, data.label, data.time):
-        if key is not None and contract.columns[key].nullable:
-            raise _parameter_fault(f"{key!r} is nullable", "group, time and label are in every row: nullable: false")
-    if {"source", "reason", COPIED} & set(contract.columns):
-        found = f"a column is called `source`, `reason` or `{COPIED}`"
-        raise _parameter_fault(found, "other names: validate writes these itself")
-
-
-def _parameter_fault(found: str, expected: str) -> ParameterError:
-    return ParameterError(where("validate.columns"), found, expected, "mend the contract")
 
 
 def check_columns(table: ir.Table, source: str, contract: Validate) -> list[StageError]:
@@ -172,9 +153,17 @@ def _wrong_type(source: str, name: str, found: str, expected: str) -> ContractEr
     )
 
 
-def no_value(source: str, name: str, table: ir.Table, contract: Validate) -> ContractError:
-    """The fault of a text column of a canonical table of which no cell is what the contract wants."""
-    return _wrong_type(source, name, f"string, such as {examples(table, text_of(name))}", contract.columns[name].type)
+def _empty(source: SourceTable, column: str, contract: Validate) -> ContractError:
+    """The fault of a column without a value: no cell holds one, or no text is what the contract wants."""
+    found = examples(source.table, text_of(column)) if column in source.texts else ""
+    if found:
+        return _wrong_type(source.name, column, f"string, such as {found}", contract.columns[column].type)
+    return ContractError(
+        f"source {source.name}, column {column}",
+        f"it is missing in all {source.rows} rows",
+        "values",
+        "mend the source, or take the column out of the contract (validate.columns)",
+    )
 
 
 def examples(table: ir.Table, name: str) -> str:
@@ -182,6 +171,28 @@ def examples(table: ir.Table, name: str) -> str:
     cell = table[name]
     values = table.filter(cell.notnull()).select(name).distinct().order_by(name).limit(3).to_pyarrow()[name].to_pylist()
     return ", ".join(reprlib.repr(value) if isinstance(value, str) else str(value) for value in values)
+
+
+def text_of(name: str) -> str:
+    """The column of a canonical table with the text of each cell that is no value of the column `name`."""
+    return f"text of {name}"
+
+
+def complete(table: ir.Table, name: str) -> ir.BooleanColumn:
+    """True where a cell is there: not null, and of a list every element, of which there is at least one."""
+    cell = table[name]
+    if not cell.type().is_array():
+        return cell.notnull()
+    holes = cell.filter(lambda element: element.isnull() | element.isnan()).length()
+    return (cell.notnull() & (cell.length() > 0) & (holes == 0)).fill_null(False)
+
+
+def count_cells(table: ir.Table, contract: Validate) -> tuple[int, dict[str, int]]:
+    """Rows, and per column the cells that are there."""
+    names = list(contract.columns)
+    sums = {f"there_{i}": complete(table, name).sum() for i, name in enumerate(names)}
+    row = table.aggregate(rows=table.count(), **sums).to_pyarrow().to_pylist()[0]
+    return row["rows"], {name: int(row[f"there_{i}"] or 0) for i, name in enumerate(names)}
 
 
 def text_columns(table: ir.Table, contract: Validate) -> list[str]:
@@ -212,85 +223,3 @@ def canonical(table: ir.Table, contract: Validate) -> ir.Table:
             value = value.isnan().ifelse(ibis.null("float64"), value)
         columns[name] = value
     return table.select(**columns, **unread)
-
-
-def broken(table: ir.Table, every: list[Rule]) -> list[Rule]:
-    """The rules that at least one row of a canonical table breaks. pandera runs them."""
-    import pandera.ibis as pandera
-    from pandera.errors import SchemaErrors
-
-    by_reason = {rule.reason: rule for rule in every}
-    checks = [
-        # One failure case is enough here: the rows themselves are found by `reasons`.
-        pandera.Check(lambda d, rule=rule: rule.holds(d.table), name=rule.reason, n_failure_cases=1, ignore_na=False)
-        for rule in every
-    ]
-    columns = {name: pandera.Column(nullable=True) for name in table.columns}
-    try:
-        pandera.DataFrameSchema(columns, checks=checks, strict=True).validate(table, lazy=True)
-    except SchemaErrors as errors:
-        names = {error.check.name for error in errors.schema_errors}
-        return [rule for reason, rule in by_reason.items() if reason in names]
-    return []
-
-
-def flagged(table: ir.Table, failing: list[Rule]) -> ir.Table:
-    """The table with a boolean column per failing rule (`broken_0`, ...), true where the row breaks it."""
-    return table.mutate(**{f"broken_{i}": ~rule.holds(table) for i, rule in enumerate(failing)})
-
-
-@dataclass(frozen=True)
-class Broken:
-    """How many rows break any rule, a rule of each metric, and each rule."""
-
-    rows: int
-    by_metric: dict[str, int]
-    by_rule: dict[str, int]
-
-
-def count_broken(table: ir.Table, failing: list[Rule]) -> Broken:
-    """Count over a flagged table."""
-    flags = {rule.reason: table[f"broken_{i}"] for i, rule in enumerate(failing)}
-    counted: dict[str, ir.BooleanColumn] = {f"rule_{i}": flag for i, flag in enumerate(flags.values())}
-    for metric in METRICS:
-        of_metric = [flags[rule.reason] for rule in failing if rule.metric == metric]
-        if of_metric:
-            counted[f"metric_{metric}"] = reduce(or_, of_metric)
-    if not flags:
-        return Broken(0, dict.fromkeys(METRICS, 0), {})
-    counted["any"] = reduce(or_, flags.values())
-    row = table.aggregate(**{name: flag.sum() for name, flag in counted.items()}).to_pyarrow().to_pylist()[0]
-    return Broken(
-        int(row["any"]),
-        {metric: int(row.get(f"metric_{metric}", 0)) for metric in METRICS},
-        {reason: int(row[f"rule_{i}"]) for i, reason in enumerate(flags)},
-    )
-
-
-def reasons(table: ir.Table, failing: list[Rule]) -> ir.Table:
-    """The rows of a flagged table that break a rule, with `reason`: every rule that they break, joined by '; '."""
-    import ibis
-
-    flags = [table[f"broken_{i}"] for i in range(len(failing))]
-    texts = [
-        flag.ifelse(_told(table, rule).concat("; "), ibis.literal(""))
-        for flag, rule in zip(flags, failing, strict=True)
-    ]
-    joined = reduce(lambda a, b: a.concat(b), texts, ibis.literal("")).re_replace("; $", "")
-    return table.filter(reduce(or_, flags)).mutate(reason=joined).drop(*[flag.get_name() for flag in flags])
-
-
-def _told(table: ir.Table, rule: Rule) -> ir.StringColumn:
-    import ibis
-
-    if rule.shows is None:
-        return ibis.literal(rule.reason)
-    return ibis.literal(f"{rule.reason} (found '").concat(table[rule.shows].fill_null("")).concat("')")
-
-
-def kept(table: ir.Table, failing: list[Rule]) -> ir.Table:
-    """The rows of a flagged table that break no rule."""
-    flags = [table[f"broken_{i}"] for i in range(len(failing))]
-    if not flags:
-        return table
-    return table.filter(~reduce(or_, flags)).drop(*[flag.get_name() for flag in flags])

@@ -9,9 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stages.params.validate import Thresholds
+from stages.params.validate import Thresholds, Validate
+
+if TYPE_CHECKING:
+    from stages.validate.contract import SourceTable
+    from stages.validate.flagged_rows import BrokenCounts
+    from stages.validate.row_rules import Rule
 
 METRICS = ("completeness", "consistency", "accuracy", "timeliness", "validity")
 WORST = 3
@@ -58,6 +63,43 @@ class Counts:
 
 def _add(a: dict[str, Share], b: dict[str, Share]) -> dict[str, Share]:
     return {key: a.get(key, Share()) + b.get(key, Share()) for key in {**a, **b}}
+
+
+def count(
+    source: SourceTable, rules: list[Rule], broken: BrokenCounts, in_time: dict[str, Share], contract: Validate
+) -> Counts:
+    """What is counted of one source.
+
+    Args:
+        source: Its rows, and the cells that are there.
+        rules: All that its rows were checked by.
+        broken: The rows that break them.
+        in_time: Kinds of consistency that are counted over steps in time (`sampling_steps`).
+    """
+    rows = source.rows
+
+    def unbroken(metric: str) -> Share:
+        return Share(rows - broken.by_metric.get(metric, 0), rows)
+
+    consistent = {
+        rule.reason: Share(rows - broken.by_rule.get(rule.reason, 0), rows)
+        for rule in rules
+        if rule.metric == "consistency"
+    }
+    return Counts(
+        rows=rows,
+        cells={column: Share(there, rows) for column, there in source.cells.items()},
+        consistent=consistent | in_time,
+        plausible=unbroken("accuracy") if contract.plausibility else Share(),
+        fresh=unbroken("timeliness") if contract.freshness else Share(),
+        valid=unbroken("validity"),
+        broken={
+            metric: {
+                r.reason: broken.by_rule[r.reason] for r in rules if r.metric == metric and r.reason in broken.by_rule
+            }
+            for metric in METRICS
+        },
+    )
 
 
 def completeness(counts: Counts) -> float:

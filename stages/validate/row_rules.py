@@ -9,6 +9,8 @@ from functools import reduce
 from operator import and_, or_
 from typing import TYPE_CHECKING, Literal
 
+from stages.validate.contract import complete, text_of
+
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
@@ -32,11 +34,6 @@ class Rule:
     reason: str
     holds: Callable[[ir.Table], ir.BooleanColumn]
     shows: str | None = None  # the column with what a row is refused for, where the row itself cannot hold it
-
-
-def text_of(name: str) -> str:
-    """The column of a canonical table with the text of each cell that is no value of the column `name`."""
-    return f"text of {name}"
 
 
 def rules(data: Data, contract: Validate, snapshot: datetime, texts: Iterable[str] = ()) -> list[Rule]:
@@ -91,15 +88,6 @@ def _column_rules(name: str, column: Column, data: Data, text: bool) -> list[Rul
             Rule("validity", (name,), f"{name}: not unique", lambda t: t[name].isnull() | _is_first(t, [name]))
         )
     return found
-
-
-def complete(table: ir.Table, name: str) -> ir.BooleanColumn:
-    """True where a cell is there: not null, and of a list every element, of which there is at least one."""
-    cell = table[name]
-    if not cell.type().is_array():
-        return cell.notnull()
-    holes = cell.filter(lambda element: element.isnull() | element.isnan()).length()
-    return (cell.notnull() & (cell.length() > 0) & (holes == 0)).fill_null(False)
 
 
 def _duplicates(key: list[str]) -> Rule:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stages.tables.casting import cast_cells
+from stages.validate.quality import Share
+
+if TYPE_CHECKING:
+    from stages.params.common import Data
+    from stages.params.validate import Sampling
 
 MICROSECONDS = 1_000_000
 
@@ -25,6 +31,18 @@ class Steps:
     total: int
     forward: int
     regular: int
+
+
+def step_shares(paths: list[Path], data: Data, sampling: Sampling | None) -> dict[str, Share]:
+    """Per kind of consistency in time, the share of steps that keep it; none for data without a time."""
+    if data.time is None:
+        return {}
+    interval, tolerance = (sampling.interval_s, sampling.tolerance_s) if sampling else (0.0, 0.0)
+    steps = count_steps(paths, data.group, data.time, interval, tolerance)
+    shares = {f"{data.time}: not in order": Share(steps.forward, steps.total)}
+    if sampling:
+        shares[f"{data.time}: step is not {interval:g} s +- {tolerance:g} s"] = Share(steps.regular, steps.total)
+    return shares
 
 
 def count_steps(paths: list[Path], group: str, time: str, interval_s: float, tolerance_s: float) -> Steps:

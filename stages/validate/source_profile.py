@@ -1,26 +1,54 @@
-"""One row that describes one source: what reports/quality.json shows and great-expectations checks."""
+"""What describes one source: the figures that reports/quality.json shows and great-expectations checks."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from stages.tables.engine import settled
-from stages.validate.row_rules import complete
+from stages.tables.rounding import settled
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
     from stages.params.common import Data
     from stages.params.validate import Validate
+    from stages.validate.contract import SourceTable
 
 
-def count_cells(table: ir.Table, contract: Validate) -> tuple[int, dict[str, int]]:
-    """Rows, and per column the cells that are there."""
-    names = list(contract.columns)
-    sums = {f"there_{i}": complete(table, name).sum() for i, name in enumerate(names)}
-    row = table.aggregate(rows=table.count(), **sums).to_pyarrow().to_pylist()[0]
-    return row["rows"], {name: int(row[f"there_{i}"] or 0) for i, name in enumerate(names)}
+@dataclass(frozen=True)
+class Profile:
+    """What describes one source.
+
+    row: The row that great-expectations checks (`describe`).
+    columns: Per column its share of missing cells, and min, max and mean where it is numeric.
+    later: `rows` after the snapshot and the `last` one's time; empty for data without a time.
+    """
+
+    row: dict[str, Any]
+    columns: dict[str, dict[str, float | None]]
+    later: dict[str, Any]
+
+
+def gather(
+    source: SourceTable, valid: ir.Table, rows: int, data: Data, contract: Validate, snapshot: datetime
+) -> Profile:
+    """Describe a source by its `valid` rows, of which there are `rows`; its missing cells by all that it has."""
+    later: dict[str, Any] = {}
+    if data.time is not None:
+        after = valid.filter(valid[data.time] > snapshot.astimezone(UTC).replace(tzinfo=None))
+        later = after.aggregate(rows=after.count(), last=after[data.time].max()).to_pyarrow().to_pylist()[0]
+    found = figures(valid, contract)
+    classes = class_counts(valid, data)
+    null_shares = {column: settled(1 - there / source.rows) or 0.0 for column, there in source.cells.items()}
+    row = describe(source.name, rows, group_count(valid, data), classes, null_shares, found)
+    columns = {
+        column: {"null_share": null_shares[column], "min": None, "max": None, "mean": None}
+        | {figure: value for figure, value in found.get(column, {}).items() if figure != "std"}
+        for column in contract.columns
+    }
+    return Profile(row, columns, later)
 
 
 def figures(table: ir.Table, contract: Validate) -> dict[str, dict[str, float | None]]:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections import Counter
-from dataclasses import dataclass, field
-from datetime import UTC
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
@@ -21,15 +20,17 @@ from stages.core.errors import CombinedError, ContractError, StageError
 from stages.core.files import new_directory, write_json
 from stages.core.progress import watched
 from stages.params import Params, load, task_folder, where
-from stages.tables.engine import Engine, settled
+from stages.tables.engine import Engine
 from stages.tables.parquet import parquet_files, write_parquet
-from stages.validate import contract as contracts
-from stages.validate.quality import METRICS, Counts, Share, judge, table
-from stages.validate.row_rules import Rule, rules, text_of
+from stages.validate import cross_source_duplicates
+from stages.validate.contract import arrow_schema, conform
+from stages.validate.flagged_rows import BrokenCounts, FlaggedRows, flag_rows
+from stages.validate.parameters import check_parameters
+from stages.validate.quality import METRICS, Counts, count, judge, table
+from stages.validate.row_rules import rules
+from stages.validate.sampling_steps import step_shares
+from stages.validate.source_profile import Profile, gather
 from stages.validate.violations import REFUSED, explain, order, write_bad
-
-if TYPE_CHECKING:
-    import ibis.expr.types as ir
 
 SNAPSHOT = Path("data/snapshot")
 VALIDATED = Path("data/validated")
@@ -38,19 +39,15 @@ QUALITY = Path("reports/quality.json")
 DATA_DOCS = Path("reports/data_docs")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Checked:
-    """One source after the check: its rows with flags, and what was counted."""
+    """One source after the check: its rows with flags, what was counted, and what describes it."""
 
     name: str
-    flagged: ir.Table
-    failing: list[Rule]
+    flagged: FlaggedRows
     counts: Counts
-    quarantined: int
-    profile: dict[str, Any] = field(default_factory=dict)
-    columns: dict[str, dict[str, float | None]] = field(default_factory=dict)
-    reasons: dict[str, int] = field(default_factory=dict)
-    later: dict[str, Any] = field(default_factory=dict)  # kept rows after the snapshot: how many, the last one's time
+    broken: BrokenCounts
+    profile: Profile
 
 
 def check(engine: Engine, name: str, paths: list[Path], earlier: list[Checked], params: Params) -> Checked:
@@ -58,94 +55,25 @@ def check(engine: Engine, name: str, paths: list[Path], earlier: list[Checked], 
 
     Raises CombinedError for faults of the table as a whole.
     """
-    from stages.validate import cross_source_duplicates, source_profile
-
-    data, contract = params.data, params.validation
-    raw = engine.read(paths)
-    faults = contracts.check_columns(raw, name, contract)
-    if faults:
-        raise CombinedError(faults)
-    rows_table = contracts.canonical(raw, contract)
-    rows, there = source_profile.count_cells(rows_table, contract)
-    if rows == 0:
-        raise ContractError(f"source {name}", "it has no rows", "at least one", "mend the source (collect.sources)")
-    empty = [column for column, n in there.items() if n == 0]
-    texts = contracts.text_columns(raw, contract)
-    if empty:
-        raise CombinedError([_empty(name, column, rows, rows_table, column in texts, params) for column in empty])
-
-    every = rules(data, contract, params.collect.snapshot, texts)
+    data, contract, snapshot = params.data, params.validation, params.collect.snapshot
+    source = conform(engine.read(paths), name, contract)
+    rows, every = source.table, rules(data, contract, snapshot, source.texts)
     if len(params.collect.sources) > 1:
         every.append(cross_source_duplicates.rule(data))
-        before = [contracts.kept(source.flagged, source.failing) for source in earlier]
-        rows_table = cross_source_duplicates.mark(engine, rows_table, before, data, list(contract.columns))
-    failing = contracts.broken(rows_table, every)
-    flagged = contracts.flagged(rows_table, failing)
-    lost = contracts.count_broken(flagged, failing)
-    counts = Counts(
-        rows=rows,
-        cells={column: Share(n, rows) for column, n in there.items()},
-        consistent=_consistency(paths, every, lost, rows, params),
-        plausible=Share(rows - lost.by_metric["accuracy"], rows) if contract.plausibility else Share(),
-        fresh=Share(rows - lost.by_metric["timeliness"], rows) if contract.freshness else Share(),
-        valid=Share(rows - lost.by_metric["validity"], rows),
-        broken={
-            metric: {r.reason: lost.by_rule[r.reason] for r in failing if r.metric == metric} for metric in METRICS
-        },
-    )
-    checked = Checked(name, flagged, failing, counts, lost.rows, reasons=lost.by_rule)
-    kept = contracts.kept(flagged, failing)
-    if data.time is not None:
-        after = kept.filter(kept[data.time] > params.collect.snapshot.astimezone(UTC).replace(tzinfo=None))
-        checked.later = after.aggregate(rows=after.count(), last=after[data.time].max()).to_pyarrow().to_pylist()[0]
-    found = source_profile.figures(kept, contract)
-    classes = source_profile.class_counts(kept, data)
-    null_shares = {column: settled(1 - n / rows) or 0.0 for column, n in there.items()}
-    checked.profile = source_profile.describe(
-        name, rows - lost.rows, source_profile.group_count(kept, data), classes, null_shares, found
-    )
-    checked.columns = {
-        column: {"null_share": null_shares[column], "min": None, "max": None, "mean": None}
-        | {figure: value for figure, value in found.get(column, {}).items() if figure != "std"}
-        for column in contract.columns
-    }
-    return checked
-
-
-def _empty(source: str, column: str, rows: int, table: ir.Table, text: bool, params: Params) -> ContractError:
-    if text and contracts.examples(table, text_of(column)):
-        return contracts.no_value(source, column, table, params.validation)
-    return ContractError(
-        f"source {source}, column {column}",
-        f"it is missing in all {rows} rows",
-        "values",
-        "mend the source, or take the column out of the contract (validate.columns)",
-    )
-
-
-def _consistency(
-    paths: list[Path], every: list[Rule], lost: contracts.Broken, rows: int, params: Params
-) -> dict[str, Share]:
-    data, contract = params.data, params.validation
-    of_rows = [rule for rule in every if rule.metric == "consistency"]
-    shares = {rule.reason: Share(rows - lost.by_rule.get(rule.reason, 0), rows) for rule in of_rows}
-    if data.time is not None:
-        from stages.validate.sampling_steps import count_steps
-
-        sampling = contract.sampling
-        interval, tolerance = (sampling.interval_s, sampling.tolerance_s) if sampling else (0.0, 0.0)
-        steps = count_steps(paths, data.group, data.time, interval, tolerance)
-        shares[f"{data.time}: not in order"] = Share(steps.forward, steps.total)
-        if sampling:
-            shares[f"{data.time}: step is not {interval:g} s +- {tolerance:g} s"] = Share(steps.regular, steps.total)
-    return shares
+        before = [other.flagged.valid() for other in earlier]
+        rows = cross_source_duplicates.mark(engine, rows, before, data, list(contract.columns))
+    flagged = flag_rows(rows, every)
+    broken = flagged.count()
+    counts = count(source, every, broken, step_shares(paths, data, contract.sampling), contract)
+    profile = gather(source, flagged.valid(), source.rows - broken.rows, data, contract, snapshot)
+    return Checked(name, flagged, counts, broken, profile)
 
 
 def check_whole(sources: list[Checked], params: Params) -> list[StageError]:
     """Faults that only all sources together show: one class only, a channel that never changes."""
     data = params.data
     faults: list[StageError] = []
-    seen = {label for s in sources for label in data.classes if (s.profile[f"share.{label}"] or 0) > 0}
+    seen = {label for s in sources for label in data.classes if (s.profile.row[f"share.{label}"] or 0) > 0}
     if len(seen) < 2:
         found = f"only the class {seen.pop()!r}" if seen else "no known class"
         faults.append(
@@ -157,8 +85,8 @@ def check_whole(sources: list[Checked], params: Params) -> list[StageError]:
             )
         )
     for column in data.columns:
-        lows = {s.profile[f"min.{column}"] for s in sources} - {None}
-        highs = {s.profile[f"max.{column}"] for s in sources} - {None}
+        lows = {s.profile.row[f"min.{column}"] for s in sources} - {None}
+        highs = {s.profile.row[f"max.{column}"] for s in sources} - {None}
         if len(lows | highs) == 1:
             faults.append(
                 ContractError(
@@ -175,15 +103,15 @@ def report(sources: list[Checked], params: Params) -> dict[str, Any]:
     """What reports/quality.json holds."""
     thresholds = params.validation.thresholds
     total = sum((s.counts for s in sources), Counts())
-    quarantined = sum(s.quarantined for s in sources)
-    reasons = sum((Counter(s.reasons) for s in sources), Counter[str]())
+    quarantined = sum(s.broken.rows for s in sources)
+    reasons = sum((Counter(s.broken.by_rule) for s in sources), Counter[str]())
     return {
         "overall": judge(total, thresholds),
         "sources": {
-            s.name: judge(s.counts, thresholds) | {"rows": s.counts.rows, "quarantined": s.quarantined} for s in sources
+            s.name: judge(s.counts, thresholds) | {"rows": s.counts.rows, "quarantined": s.broken.rows} for s in sources
         },
         "quarantine": {"rows": quarantined, "share": quarantined / total.rows, "reasons": dict(reasons)},
-        "columns": {s.name: s.columns for s in sources},
+        "columns": {s.name: s.profile.columns for s in sources},
     }
 
 
@@ -205,9 +133,9 @@ def refuse_below_thresholds(quality: dict[str, Any], sources: list[Checked], eng
         return
     told: dict[str, str] = {}
     with new_directory(REFUSED) as folder:
-        for s in (s for s in sources if s.quarantined):
-            told = dict(explain(s.name, s.flagged, s.failing, params.data)) | told
-            write_bad(folder / s.name, s.flagged, s.failing, engine, params)
+        for s in (s for s in sources if s.broken.rows):
+            told = dict(explain(s.name, s.flagged, params.data)) | told
+            write_bad(folder / s.name, s.flagged, engine, params)
     reasons = "".join(
         f"\n    {n} row(s): {reason}{told[reason]}" for reason, n in sorted(quarantine["reasons"].items())
     )
@@ -225,13 +153,13 @@ def write(sources: list[Checked], engine: Engine, params: Params) -> None:
     """The rows that were kept, and those that were not with the reason, in an order that the data alone decides."""
     import ibis
 
-    schema = contracts.arrow_schema(params.validation).append(pa.field("source", pa.string()))
+    schema = arrow_schema(params.validation).append(pa.field("source", pa.string()))
     with new_directory(VALIDATED) as validated, new_directory(QUARANTINE) as quarantine:
         for s in sources:
-            good = contracts.kept(s.flagged, s.failing).mutate(source=ibis.literal(s.name)).order_by(order(params))
-            batches = watched(engine.stream(good, schema), f"validate {s.name}", s.counts.rows - s.quarantined)
+            good = s.flagged.valid().mutate(source=ibis.literal(s.name)).order_by(order(params))
+            batches = watched(engine.stream(good, schema), f"validate {s.name}", s.counts.rows - s.broken.rows)
             write_parquet(validated / s.name / "part-00000.parquet", batches, schema)
-            write_bad(quarantine / s.name, s.flagged, s.failing, engine, params)
+            write_bad(quarantine / s.name, s.flagged, engine, params)
 
 
 def main() -> None:
@@ -239,7 +167,7 @@ def main() -> None:
     # pandera imports pyspark where that is installed, whichever engine is asked for.
     warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas", category=FutureWarning)
     params = load()
-    contracts.check_parameters(params.data, params.validation)
+    check_parameters(params.data, params.validation)
     suite_path = task_folder() / "expectations.json"
 
     from stages.validate.expectations import read_suite, run_suite
@@ -265,7 +193,7 @@ def main() -> None:
         with new_directory(DATA_DOCS) as data_docs:
             import pandas as pd
 
-            profile = pd.DataFrame([s.profile for s in checked])
+            profile = pd.DataFrame([s.profile.row for s in checked])
             faults = run_suite(profile, suite, suite_path, params.collect.snapshot, data_docs)
             if faults:
                 raise CombinedError(faults)
@@ -273,10 +201,11 @@ def main() -> None:
             write_json(QUALITY, quality)
         shutil.rmtree(REFUSED, ignore_errors=True)
     for source in checked:
-        if source.later.get("rows"):
+        later = source.profile.later
+        if later.get("rows"):
             print(
-                f"warning: source {source.name}: {source.later['rows']} row(s) are of a time after the snapshot "
-                f"(collect.snapshot), the last of {source.later['last']}; validate.freshness would quarantine them"
+                f"warning: source {source.name}: {later['rows']} row(s) are of a time after the snapshot "
+                f"(collect.snapshot), the last of {later['last']}; validate.freshness would quarantine them"
             )
     overall = ", ".join(f"{metric} {judged['value']:.4f}" for metric, judged in quality["overall"].items())
     rows = sum(s.counts.rows for s in checked)

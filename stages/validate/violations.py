@@ -10,14 +10,12 @@ import pyarrow as pa
 
 from stages.tables.engine import Engine
 from stages.tables.parquet import write_parquet
-from stages.validate import contract as contracts
+from stages.validate.contract import arrow_schema, examples
 
 if TYPE_CHECKING:
-    import ibis.expr.types as ir
-
     from stages.params import Params
     from stages.params.common import Data
-    from stages.validate.row_rules import Rule
+    from stages.validate.flagged_rows import FlaggedRows
 
 REFUSED = Path(".work/refused")
 
@@ -29,10 +27,10 @@ def order(params: Params) -> list[str]:
     return first + [name for name in params.validation.columns if name not in first]
 
 
-def explain(name: str, flagged: ir.Table, failing: list[Rule], data: Data) -> Iterator[tuple[str, str]]:
+def explain(name: str, flagged: FlaggedRows, data: Data) -> Iterator[tuple[str, str]]:
     """Per rule that rows of the source `name` break: its reason; up to three values and where the first row is."""
-    for number, rule in enumerate(failing):
-        rows = flagged.filter(flagged[f"broken_{number}"])
+    for number, rule in enumerate(flagged.broken):
+        rows = flagged.table.filter(flagged.flag(number))
         place = [data.group] + ([data.time] if data.time else [])
         first = rows.order_by(place).limit(1).select(place).to_pyarrow().to_pylist()
         if not first:
@@ -40,14 +38,14 @@ def explain(name: str, flagged: ir.Table, failing: list[Rule], data: Data) -> It
         column = rule.shows or (rule.columns[0] if len(rule.columns) == 1 else None)
         said = ""
         if column is not None and not rows[column].type().is_array():
-            values = contracts.examples(rows, column)
+            values = examples(rows, column)
             said += f"; found {values}" if values else ""
             said += f" (known are {', '.join(data.classes)})" if values and column == data.label else ""
         yield rule.reason, f"{said}; first in source {name}, {', '.join(f'{k} {v}' for k, v in first[0].items())}"
 
 
-def write_bad(folder: Path, flagged: ir.Table, failing: list[Rule], engine: Engine, params: Params) -> None:
+def write_bad(folder: Path, flagged: FlaggedRows, engine: Engine, params: Params) -> None:
     """The rows that break a rule, with `reason`. Written also where no row is: a kill leaves an empty folder."""
-    schema = contracts.arrow_schema(params.validation).append(pa.field("reason", pa.string()))
-    bad = contracts.reasons(flagged, failing).order_by([*order(params), "reason"])
+    schema = arrow_schema(params.validation).append(pa.field("reason", pa.string()))
+    bad = flagged.invalid().order_by([*order(params), "reason"])
     write_parquet(folder / "part-00000.parquet", engine.stream(bad, schema), schema)

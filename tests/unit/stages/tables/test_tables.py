@@ -16,8 +16,9 @@ import pytest
 from stages.core.errors import ContractError, ParameterError
 from stages.params.common import Compute
 from stages.tables import engine as tables_engine
-from stages.tables.engine import Engine, settled
+from stages.tables.engine import Engine
 from stages.tables.parquet import BATCH_ROWS, parquet_files, write_parquet
+from stages.tables.rounding import settled
 from tests.support.requirements import need_program
 from tests.support.stages.contract import SERIES, call_stage, contents, series_rows, write_rows, write_task
 

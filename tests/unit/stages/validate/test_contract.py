@@ -20,6 +20,8 @@ from stages.params.common import Compute, Data
 from stages.params.validate import Validate
 from stages.tables.engine import Engine
 from stages.validate import contract as contracts
+from stages.validate.flagged_rows import flag_rows
+from stages.validate.parameters import check_parameters
 from stages.validate.row_rules import rules
 from tests.support.paths import REPOSITORY
 from tests.support.stages.contract import IMAGES, SERIES, START, write_task
@@ -61,9 +63,8 @@ def _reasons(engine: Engine, contract: Validate, data: Data, **columns: Any) -> 
     Path("in").mkdir(exist_ok=True)
     pq.write_table(table, "in/part-00000.parquet")
     rows = contracts.canonical(engine.read([Path("in/part-00000.parquet")]), contract)
-    failing = contracts.broken(rows, rules(data, contract, NOON))
-    bad = contracts.reasons(contracts.flagged(rows, failing), failing) if failing else None
-    found = {} if bad is None else {row["time"]: row["reason"] for row in bad.to_pyarrow().to_pylist()}
+    bad = flag_rows(rows, rules(data, contract, NOON)).invalid()
+    found = {row["time"]: row["reason"] for row in bad.to_pyarrow().to_pylist()}
     return [found.get(moment) for moment in table["time"].to_pylist()]
 
 
@@ -230,7 +231,7 @@ def test_parameters_that_do_not_fit_together_are_refused(changes: dict[str, Any]
     write_task(tmp_path, SERIES, changes)
     params = load(tmp_path)
     with pytest.raises(ParameterError) as refused:
-        contracts.check_parameters(params.data, params.validation)
+        check_parameters(params.data, params.validation)
     assert words in str(refused.value)
 
 
@@ -259,5 +260,5 @@ def test_every_task_of_the_repository_fits_together() -> None:
     for path in sorted((REPOSITORY / "tasks").glob("*/params.yaml")):
         task = yaml.safe_load(path.read_text(encoding="utf-8"))
         data, contract = Data.model_validate(task["data"]), Validate.model_validate(task["validate"])
-        contracts.check_parameters(data, contract)
+        check_parameters(data, contract)
         assert (path.parent / "expectations.json").exists()

@@ -1,0 +1,93 @@
+"""The contract's parameters, checked against each other before any row is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from stages.core.errors import ParameterError
+from stages.params import where
+from stages.params.common import Data
+from stages.params.validate import Validate
+from stages.validate.row_rules import COPIED, STATISTICS, column_of
+
+Fault = tuple[str, str]  # what is there, what is expected
+
+
+def check_parameters(data: Data, contract: Validate) -> None:
+    """Raise ParameterError for the first of CHECKS that `data` and the contract do not pass."""
+    for check in CHECKS:
+        for problem, expected in check(data, contract):
+            raise ParameterError(where("validate.columns"), problem, expected, "mend the contract")
+
+
+def _every_column_is_described(data: Data, contract: Validate) -> Iterator[Fault]:
+    used = dict.fromkeys((data.group, data.label, *data.columns), "data")
+    if data.time is not None:
+        used[data.time] = "data.time"
+    used |= {name: "validate.redundant" for pair in contract.redundant for name in pair.columns}
+    used |= {column_of(term, contract): "validate.plausibility" for term in _terms(contract)}
+    if contract.freshness is not None:
+        used[contract.freshness.column] = "validate.freshness"
+    for name, user in used.items():
+        if name not in contract.columns:
+            yield f"{name!r} is used by `{user}` and not described", "an entry for it"
+
+
+def _types_fit_their_use(data: Data, contract: Validate) -> Iterator[Fault]:
+    needed = dict.fromkeys(data.columns, ("float", "integer") if data.kind == "series" else ("values",))
+    needed |= {data.group: ("string",), data.label: ("string",)}
+    if data.time is not None:
+        needed[data.time] = ("timestamp",)
+    if contract.freshness is not None:
+        needed[contract.freshness.column] = ("timestamp",)
+    for name, types in needed.items():
+        if contract.columns[name].type not in types:
+            yield f"{name!r} has type {contract.columns[name].type}", f"type {' or '.join(types)}"
+
+
+def _terms_are_numbers(data: Data, contract: Validate) -> Iterator[Fault]:
+    for term in _terms(contract):
+        kind = contract.columns[column_of(term, contract)].type
+        statistic = None if term in contract.columns else term.rsplit(".", 1)[1]
+        if (kind == "values") != (statistic in STATISTICS) or kind in ("string", "timestamp"):
+            yield (
+                f"the term {term!r} of `validate.plausibility` is no number",
+                f"a float or integer column, or of a values column .{', .'.join(STATISTICS)}",
+            )
+
+
+def _redundant_columns_compare(data: Data, contract: Validate) -> Iterator[Fault]:
+    for pair in contract.redundant:
+        types = [contract.columns[name].type for name in pair.columns]
+        kinds = {"number" if kind in ("float", "integer") else kind for kind in types}
+        if len(kinds) > 1 or "values" in kinds:
+            yield f"{' and '.join(pair.columns)} have types that do not compare", "two alike columns"
+
+
+def _keys_are_in_every_row(data: Data, contract: Validate) -> Iterator[Fault]:
+    for key in (data.group, data.label, data.time):
+        if key is not None and contract.columns[key].nullable:
+            yield f"{key!r} is nullable", "group, time and label are in every row: nullable: false"
+
+
+def _no_name_is_taken(data: Data, contract: Validate) -> Iterator[Fault]:
+    if {"source", "reason", COPIED} & set(contract.columns):
+        yield (
+            f"a column is called `source`, `reason` or `{COPIED}`",
+            "other names: validate writes these itself",
+        )
+
+
+def _terms(contract: Validate) -> Iterator[str]:
+    return (term for rule in contract.plausibility for term in rule.terms)
+
+
+# In this order: a later check relies on what an earlier one has found in place.
+CHECKS: tuple[Callable[[Data, Validate], Iterator[Fault]], ...] = (
+    _every_column_is_described,
+    _types_fit_their_use,
+    _terms_are_numbers,
+    _redundant_columns_compare,
+    _keys_are_in_every_row,
+    _no_name_is_taken,
+)
