@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from edge_agent.api.predictions import Front, answer_json, problem
@@ -32,6 +33,7 @@ class Mqtt:
         """Raises ConfigurationError, FitError."""
         try:
             import paho.mqtt.client as paho
+            from paho.mqtt.enums import CallbackAPIVersion
             from paho.mqtt.packettypes import PacketTypes
             from paho.mqtt.properties import Properties
         except ImportError as error:
@@ -39,13 +41,14 @@ class Mqtt:
                 "mqtt", f"paho-mqtt is not installed ({error})", "it", "install the agent with its extra `mqtt`"
             ) from None
         self._front, self._config = front, front.config.mqtt
-        self._properties = lambda: Properties(PacketTypes.PUBLISH)
+        # paho has no types here, and makes its properties' attributes as it goes.
+        self._properties: Callable[[], Any] = lambda: Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         self._loop = asyncio.get_running_loop()
         self._limit = int(front.config.serve.body_limit_mb * 1e6)
         self._asked: set[asyncio.Task[None]] = set()
         self.connected = threading.Event()
         client = paho.Client(
-            paho.CallbackAPIVersion.VERSION2, client_id=f"edge-agent-{front.config.device.id}", protocol=paho.MQTTv5
+            CallbackAPIVersion.VERSION2, client_id=f"edge-agent-{front.config.device.id}", protocol=paho.MQTTv5
         )
         client.on_connect, client.on_disconnect, client.on_message = self._up, self._down, self._arrived
         client.reconnect_delay_set(*RECONNECT_S)

@@ -154,6 +154,30 @@ def save(layout: Layout, state: State) -> None:
     show_current(layout, state)
 
 
+def load_unchanged(layout: Layout, known: State) -> State:
+    """The state on disk, under the lock, if nobody switched since it was `known`. Raises BusyError where somebody did,
+    ConfigurationError.
+    """
+    now = load(layout)
+    if (now.current, now.previous, now.bad) != (known.current, known.previous, known.bad):
+        raise BusyError(
+            str(layout.state_file),
+            f"changed meanwhile: {now.current or 'no release'} is current",
+            f"{known.current or 'no release'}, as when this began",
+            "see: edge-agent status; then call again",
+        )
+    return now
+
+
+def keep_trusted_time(layout: Layout, verified: datetime) -> None:
+    """Keep the latest time at which metadata was verified: a device without a clock believes no earlier one."""
+    moment = text(verified)
+    with locked(layout):
+        known = load(layout)
+        if known.trusted_time is None or moment > known.trusted_time:
+            save(layout, replace(known, trusted_time=moment))
+
+
 def restore(layout: Layout) -> None:
     """Put the last copy in the place of a state that cannot be read. Raises ConfigurationError where that is none."""
     try:

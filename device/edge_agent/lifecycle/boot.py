@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from dataclasses import dataclass, field
 
-from edge_agent.core import logs, state
+from edge_agent.core import logs, space, state
 from edge_agent.core.config import Config
 from edge_agent.core.errors import BusyError, ConfigurationError, NoReleaseError, TrustError
 from edge_agent.core.fault_points import point
@@ -15,8 +14,6 @@ from edge_agent.lifecycle import trial
 from edge_agent.storage import slots
 
 LOCK_S = 10.0
-# The state cannot be written, and a start need not fail of it. An error of the disk itself is none of these.
-UNWRITABLE = (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ def followed(config: Config, booted: Booted) -> State:
     except BusyError:
         pass
     except OSError as error:
-        if error.errno not in UNWRITABLE:
+        if error.errno not in space.UNWRITABLE:
             raise
     return booted.known
 
@@ -94,7 +91,7 @@ def _decided(config: Config) -> Booted:
         state.show_current(layout, known)
     except OSError as error:
         kept = state.load(layout)
-        if error.errno not in UNWRITABLE or (kept != known and known.trial and known.previous is None):
+        if error.errno not in space.UNWRITABLE or (kept != known and known.trial and known.previous is None):
             raise
         logs.event("unwritable", f"{layout.state} cannot be written: {_line(error)}", logging.CRITICAL)
         if kept != known and known.trial:

@@ -21,6 +21,8 @@ from typing import Any
 from edge_agent.core.errors import ServiceError
 from edge_agent.core.layout import Layout
 
+# The service answers once the model is loaded and requests go to it; a large model takes its time.
+RECONCILE_S = 120.0
 REMEDY = "see how it does: journalctl -u edge-agent -n 50"
 
 
@@ -82,6 +84,14 @@ def call(
     if response.status >= 400 and "found" not in answer:
         raise ServiceError(str(layout.control_socket), f"{path}: {answer}", "an agent of this version", REMEDY)
     return answer
+
+
+def reconcile(layout: Layout) -> dict[str, Any]:
+    """Let the service follow state.json; what it loaded then: {running, loaded, error}. Raises ServiceError."""
+    answer = call(layout, "POST", "/reconcile", timeout_s=RECONCILE_S)
+    if answer is None:
+        return {"running": False, "loaded": None, "error": None}
+    return {"running": True, "loaded": answer["loaded"], "error": answer["error"]}
 
 
 def stream(layout: Layout, path: str, body: dict[str, Any], timeout_s: float = 30.0) -> Iterator[dict[str, Any]]:

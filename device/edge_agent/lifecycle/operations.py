@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from functools import partial
 from typing import Any
 
 from edge_agent.core import state
@@ -17,7 +17,8 @@ from edge_agent.core.errors import AgentError, BusyError, NoReleaseError, Servic
 from edge_agent.core.fault_points import point
 from edge_agent.core.progress import size
 from edge_agent.lifecycle import control_client
-from edge_agent.lifecycle.switching import activate, fitting, reconcile, refuse_bad
+from edge_agent.lifecycle.switching import activate, fitting
+from edge_agent.lifecycle.trial import refuse_bad
 
 Result = dict[str, Any]
 Say = Callable[[str], None]
@@ -36,8 +37,7 @@ def install(
         known = state.load(layout)
         refuse_bad(known, release)
         say("asking the repository")
-        repository = trust.Repository(config, known)
-        _trusted(config, repository.refresh())
+        repository = trust.Repository(config, known, verified=partial(state.keep_trusted_time, layout))
         offer = repository.find(release)
         with state.locked(layout):
             manifest = slots.find(layout, offer)
@@ -52,7 +52,7 @@ def install(
             archive.unlink()
         current = state.load(layout).current
     if changed and current == release:  # it was damaged: the service may have nothing to serve
-        reconcile(config)
+        control_client.reconcile(layout)
     return {
         "release": release,
         "changed": changed,
@@ -60,15 +60,6 @@ def install(
         "targets": sorted(manifest["targets"]),
         "current": current,
     }
-
-
-def _trusted(config: Config, reference: datetime) -> None:
-    """Keep the latest time at which metadata was verified: a device without a clock believes no earlier one."""
-    text = state.text(reference)
-    with state.locked(config.layout):
-        known = state.load(config.layout)
-        if known.trusted_time is None or text > known.trusted_time:
-            state.save(config.layout, dataclasses.replace(known, trusted_time=text))
 
 
 def deploy(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import asdict
 from typing import Any
 
 from edge_agent.core import state
 from edge_agent.core.config import Config
 from edge_agent.core.errors import AgentError
+from edge_agent.core.space import disk_space
 from edge_agent.lifecycle import control_client
 
 
@@ -81,7 +81,7 @@ def _device(config: Config) -> dict[str, Any]:
 
 def _disk(config: Config) -> dict[str, int] | None:
     try:
-        found = shutil.disk_usage(config.layout.state)
+        disk = disk_space(config.layout.state)
     except FileNotFoundError:
         return None
-    return {"total_bytes": found.total, "free_bytes": found.free}
+    return {"total_bytes": disk.total_bytes, "free_bytes": disk.free_bytes}

@@ -12,27 +12,14 @@ from typing import Any
 
 from edge_agent.core import state
 from edge_agent.core.config import Config
-from edge_agent.core.errors import BusyError, NoReleaseError, ServiceError, TrialError
+from edge_agent.core.errors import NoReleaseError, ServiceError, TrialError
 from edge_agent.core.fault_points import point
 from edge_agent.core.state import State
 from edge_agent.lifecycle import control_client
+from edge_agent.lifecycle.trial import refuse_bad
 
 Result = dict[str, Any]
 Say = Callable[[str], None]
-
-# The service answers once the model is loaded and requests go to it; a large model takes its time.
-RECONCILE_S = 120.0
-
-
-def refuse_bad(known: State, release: str) -> None:
-    """Raises TrialError for a release that failed here before."""
-    if release in known.bad:
-        raise TrialError(
-            release,
-            f"failed on this device: {known.bad[release]}",
-            "a release that has not",
-            f"install another version, or once the cause is gone: edge-agent forget {release}",
-        )
 
 
 def activate(config: Config, release: str, selftest: bool = True, say: Say = lambda text: None) -> Result:
@@ -73,13 +60,17 @@ def _tried(
         tested = selftests.run(config, release, target)
     say("switching")
     with state.locked(layout):
-        switched = _unchanged(config, known, release).switched(release, state.now(), reason)
+        unchanged = state.load_unchanged(layout, known)
+        if not layout.slot(release).is_dir():
+            remedy = f"edge-agent install {release}"
+            raise NoReleaseError(release, "was removed meanwhile", "an installed release", remedy)
+        switched = unchanged.switched(release, state.now(), reason)
         point("activate.before_switch")
         state.save(layout, switched)
     point("activate.after_switch")
     point("activate.before_notify")
     try:
-        service = reconcile(config)
+        service = control_client.reconcile(layout)
     except ServiceError as error:
         error_now = f"{error.found}; {release} is current, on trial: the service goes back unless it proves itself"
         raise ServiceError(error.where, error_now, error.expected, error.remedy) from None
@@ -90,7 +81,7 @@ def _tried(
             now = state.load(layout)
             if now.trial == switched.trial:  # else the service went back already
                 state.save(layout, now.rolled_back(why))
-        reconcile(config)
+        control_client.reconcile(layout)
         raise TrialError(
             release, why, "a model that loads", f"went back to {switched.previous or 'no release'}; see the log"
         )
@@ -127,7 +118,7 @@ def rollback(config: Config, to: str | None = None, reason: str | None = None, s
         if proven and not there:
             _restore(config, known, wanted, reason)
     if there or proven:
-        service = reconcile(config) if there else _loaded(config, wanted, "current again")
+        service = control_client.reconcile(layout) if there else _loaded(config, wanted, "current again")
         trial = there and known.trial is not None
     else:
         service, trial = _tried(config, known, wanted, True, say, reason)["service"], True
@@ -147,27 +138,9 @@ def _restore(config: Config, known: State, wanted: str, reason: str | None) -> N
     point("rollback.after_state")
 
 
-def _unchanged(config: Config, known: State, release: str) -> State:
-    """The state, under the lock, if nobody switched since it was `known` and the slot is still there.
-
-    Raises BusyError, NoReleaseError.
-    """
-    now = state.load(config.layout)
-    if (now.current, now.previous, now.bad) != (known.current, known.previous, known.bad):
-        raise BusyError(
-            str(config.layout.state_file),
-            f"changed meanwhile: {now.current or 'no release'} is current",
-            f"{known.current or 'no release'}, as when this began",
-            "see: edge-agent status; then call again",
-        )
-    if not config.layout.slot(release).is_dir():
-        raise NoReleaseError(release, "was removed meanwhile", "an installed release", f"edge-agent install {release}")
-    return now
-
-
 def _loaded(config: Config, release: str, what: str) -> Result:
     """As `reconcile`. Raises ServiceError where the service could not load `release`."""
-    service = reconcile(config)
+    service = control_client.reconcile(config.layout)
     if service["error"]:
         raise ServiceError(
             release,
@@ -183,11 +156,3 @@ def fitting(config: Config, release: str) -> str:
     from edge_agent.storage import requirements, slots
 
     return requirements.check(config, slots.check(config.layout, release), None)
-
-
-def reconcile(config: Config) -> Result:
-    """What the service loaded after it was asked to follow state.json: {running, loaded, error}."""
-    answer = control_client.call(config.layout, "POST", "/reconcile", timeout_s=RECONCILE_S)
-    if answer is None:
-        return {"running": False, "loaded": None, "error": None}
-    return {"running": True, "loaded": answer["loaded"], "error": answer["error"]}

@@ -1,4 +1,6 @@
-"""When a release on trial is confirmed, and when the agent goes back: rules over a state and numbers, nothing else."""
+"""Which release may be tried, when one on trial is confirmed, and when the agent goes back: rules over a state and
+numbers, nothing else.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edge_agent.core.config import TrialRules
+from edge_agent.core.errors import TrialError
 from edge_agent.core.state import State
 
 # A share of errors is judged from this many on: one request that nobody else sends says little about a release.
@@ -34,6 +37,17 @@ class Decision:
 
     action: Literal["confirm", "back", "wait"]
     reason: str
+
+
+def refuse_bad(state: State, release: str) -> None:
+    """Raises TrialError for a release that failed here before."""
+    if release in state.bad:
+        raise TrialError(
+            release,
+            f"failed on this device: {state.bad[release]}",
+            "a release that has not",
+            f"install another version, or once the cause is gone: edge-agent forget {release}",
+        )
 
 
 def at_start(rules: TrialRules, state: State) -> tuple[State, str | None]:

@@ -6,7 +6,6 @@ Label values are those of the release's own classes, features and bins, of the r
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -22,6 +21,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import choose_encoder
 
+from edge_agent.core.space import disk_space
 from edge_agent.monitoring.counts import Counts
 from edge_agent.monitoring.release_statistics import Durations, Tally
 
@@ -38,7 +38,7 @@ class Metrics:
     def __init__(self, counts: Counts, captured: Callable[[], Mapping[str, int]] | None = None) -> None:
         self._counts, self._captured = counts, captured
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self)  # type: ignore[arg-type]  # a collector is whatever has `collect`
+        self._registry.register(self)
         ProcessCollector(registry=self._registry)
         psutil.cpu_percent(interval=None)  # the first call has nothing to compare with
 
@@ -139,9 +139,9 @@ def _device(counts: Counts) -> Iterator[Metric]:
     yield _gauge("device_memory_available_bytes", "Memory that can be had without swapping.", memory.available)
     yield _gauge("device_memory_bytes", "Memory of the device.", memory.total)
     with contextlib.suppress(OSError):
-        disk = shutil.disk_usage(counts.config.layout.state)
-        yield _gauge("device_disk_free_bytes", "Free space where releases are kept.", disk.free)
-        yield _gauge("device_disk_bytes", "Size of the disk where releases are kept.", disk.total)
+        disk = disk_space(counts.config.layout.state)
+        yield _gauge("device_disk_free_bytes", "Free space where releases are kept.", disk.free_bytes)
+        yield _gauge("device_disk_bytes", "Size of the disk where releases are kept.", disk.total_bytes)
     yield _gauge("device_boot_time_seconds", "When the device was started, Unix time.", psutil.boot_time())
     yield _gauge("device_time_seconds", "The device's clock, Unix time.", time.time())
     sensors: Mapping[str, Any] = getattr(psutil, "sensors_temperatures", dict)()

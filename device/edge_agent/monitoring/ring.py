@@ -11,7 +11,6 @@ record that is not whole ends its segment, and the next start begins a new one.
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 import logging
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.core.durable import sync_directory
+from edge_agent.core.space import disk_full
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Ring:
                 # Without a buffer: a process that is killed loses nothing, and whoever exports sees all.
                 self._stream = io.FileIO(descriptor, "wb")
             if self._stream.write(record) != len(record):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
+                raise disk_full(self.folder)
         except OSError:
             self.close()
             raise

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from edge_agent.core import space
 from edge_agent.core.config import Config
 from edge_agent.core.errors import FitError
 
@@ -78,6 +79,21 @@ def check(config: Config, manifest: Mapping[str, Any], free_bytes: int | None = 
         "\n".join(["it does not fit this device", *(f"  {reason}" for reason in reasons)]),
         "a release that is built for this device",
         "publish one that is, or mend what is named above",
+    )
+
+
+def require_space(config: Config, release: str, free: int, needed: int) -> None:
+    """Raises StorageError where a bundle of `needed` bytes on the disk leaves less than `install.reserve_mb` of the
+    `free` ones.
+    """
+    reserve = int(config.install.reserve_mb * MB)
+    space.require_space(
+        config.layout.releases,
+        free,
+        needed + reserve,
+        found=f"{free / MB:.1f} MB are free",
+        expected=f"{(needed + reserve) / MB:.1f} MB: {needed / MB:.1f} for {release}, {reserve / MB:.1f} stay free",
+        remedy="edge-agent prune --keep 0, free space otherwise, or lower install.reserve_mb",
     )
 
 

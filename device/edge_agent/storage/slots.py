@@ -9,26 +9,23 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edge_agent.core import durable
 from edge_agent.core.config import Config
-from edge_agent.core.errors import NoReleaseError, StorageError, TrustError
+from edge_agent.core.errors import NoReleaseError, TrustError
 from edge_agent.core.fault_points import point
 from edge_agent.core.layout import Layout
 from edge_agent.core.release import order, parsed
+from edge_agent.core.space import free_bytes
 from edge_agent.core.state import State
 from edge_agent.storage import archive as archives
-from edge_agent.storage import manifest, requirements
-
-if TYPE_CHECKING:
-    from edge_agent.update.trust import Offer
+from edge_agent.storage import manifest, release_file, requirements
+from edge_agent.update.offer import Offer
 
 MB = 1_000_000
-RELEASE_FILE = "release.json"
 
 
 def install(config: Config, offer: Offer, archive: Path) -> dict[str, Any]:
@@ -44,19 +41,19 @@ def install(config: Config, offer: Offer, archive: Path) -> dict[str, Any]:
     if there is not None:
         return there
     limit = int(config.install.limit_mb * MB)
-    contents = archives.inspect(archive, manifest.MANIFEST, limit)
-    described = _described(contents.wanted, offer)
-    free = shutil.disk_usage(layout.releases).free
+    contents, described = _inspected(archive, offer, limit)
+    free = free_bytes(layout.releases)
     requirements.check(config, described, free - contents.disk_bytes)
-    _check_space(config, free, contents.disk_bytes, offer.release)
+    requirements.require_space(config, offer.release, free, contents.disk_bytes)
     partial = layout.partial(offer.release)
     try:
         point("install.before_unpack")
         archives.unpack(archive, partial / "bundle", limit)
-        _verify(partial / "bundle", described)
-        release = {**_told(offer), "manifest_sha256": sha256(contents.wanted).hexdigest()}
-        release["own_sha256"] = _own(release)
-        (partial / RELEASE_FILE).write_text(json.dumps(release, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        try:
+            manifest.verify(partial / "bundle", described)
+        except manifest.ManifestError as error:
+            raise _refused(error, described["name"]) from None
+        release_file.write(partial, offer, sha256(contents.wanted).hexdigest())
         point("install.before_files_fsync")
         durable.sync_tree(partial)
         point("install.after_files_fsync")
@@ -84,7 +81,7 @@ def find(layout: Layout, offer: Offer) -> dict[str, Any] | None:
         described = check(layout, offer.release)
     except (NoReleaseError, TrustError):
         return None
-    installed = release_of(layout, offer.release)["sha256"]
+    installed = release_file.read(layout.slot(offer.release))["sha256"]
     if installed != offer.sha256:
         raise TrustError(
             offer.release,
@@ -106,12 +103,11 @@ def check(layout: Layout, release: str) -> dict[str, Any]:
         there = ", ".join(installed(layout)) or "none"
         raise NoReleaseError(release, "not installed", f"one of: {there}", f"edge-agent install {release}")
     try:
-        told = release_of(layout, release)
+        told = release_file.read(slot)
         content = (slot / "bundle" / manifest.MANIFEST).read_bytes()
-        if told.pop("own_sha256") != _own(told):
-            raise ValueError(f"{RELEASE_FILE} has changed since it was written")
+        release_file.verify(told)
         if told["release"] != release or sha256(content).hexdigest() != told["manifest_sha256"]:
-            raise ValueError(f"{manifest.MANIFEST} or {RELEASE_FILE} has changed since it was installed")
+            raise ValueError(f"{manifest.MANIFEST} or {release_file.NAME} has changed since it was installed")
         described = manifest.read(slot / "bundle")
         manifest.verify(slot / "bundle", described)
     except (manifest.ManifestError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
@@ -119,12 +115,6 @@ def check(layout: Layout, release: str) -> dict[str, Any]:
             str(slot), f"damaged ({error})", "what was installed, to the byte", f"edge-agent install {release}"
         ) from None
     return described
-
-
-def release_of(layout: Layout, release: str) -> dict[str, Any]:
-    """What the repository said of an installed release, and when it was installed. Raises OSError, ValueError."""
-    value: dict[str, Any] = json.loads((layout.slot(release) / RELEASE_FILE).read_text(encoding="utf-8"))
-    return value
 
 
 def installed(layout: Layout) -> list[str]:
@@ -180,9 +170,11 @@ def _set_aside(layout: Layout, release: str) -> None:
     layout.slot(release).rename(aside)
 
 
-def _described(content: bytes, offer: Offer) -> dict[str, Any]:
+def _inspected(archive: Path, offer: Offer, limit: int) -> tuple[archives.Contents, dict[str, Any]]:
+    """What the archive holds, and its manifest, which must be that of the offered release. Raises TrustError."""
+    contents = archives.inspect(archive, manifest.MANIFEST, limit)
     try:
-        described = manifest.check(json.loads(content))
+        described = manifest.check(json.loads(contents.wanted))
     except ValueError as error:
         raise TrustError(f"{offer.release}: {manifest.MANIFEST}", f"no JSON ({error})", "JSON in UTF-8") from None
     except manifest.ManifestError as error:
@@ -194,46 +186,9 @@ def _described(content: bytes, offer: Offer) -> dict[str, Any]:
             f"the name of the release, NAME@VERSION: {offer.release}",
             "publish the bundle under its own name",
         )
-    return described
-
-
-def _verify(folder: Path, described: dict[str, Any]) -> None:
-    try:
-        manifest.verify(folder, described)
-    except manifest.ManifestError as error:
-        raise _refused(error, described["name"]) from None
+    return contents, described
 
 
 def _refused(error: manifest.ManifestError, release: str) -> TrustError:
     where = ": ".join(part for part in (release, Path(error.file).name, error.field) if part)
     return TrustError(where, f"found {error.found}", error.expected, "build and publish the bundle again")
-
-
-def _check_space(config: Config, free: int, needed: int, release: str) -> None:
-    reserve = int(config.install.reserve_mb * MB)
-    if free < needed + reserve:
-        raise StorageError(
-            str(config.layout.releases),
-            f"{free / MB:.1f} MB are free",
-            f"{(needed + reserve) / MB:.1f} MB: {needed / MB:.1f} for {release}, {reserve / MB:.1f} stay free",
-            "edge-agent prune --keep 0, free space otherwise, or lower install.reserve_mb",
-        )
-
-
-def _told(offer: Offer) -> dict[str, Any]:
-    """What release.json holds of an offer."""
-    return {
-        "schema_version": 1,
-        "release": offer.release,
-        "name": offer.name,
-        "version": offer.version,
-        "sha256": offer.sha256,
-        "length": offer.length,
-        "custom": offer.custom,
-        "installed_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
-
-
-def _own(release: dict[str, Any]) -> str:
-    """The digest of release.json's content without this digest. Against damage: who may write here may write both."""
-    return sha256(json.dumps(release, sort_keys=True).encode()).hexdigest()

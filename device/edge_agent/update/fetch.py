@@ -16,19 +16,18 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import urllib3
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, DownloadLengthMismatchError
-from tuf.ngclient import FetcherInterface
+from tuf.ngclient.fetcher import FetcherInterface
 
 from edge_agent.core.config import Source
 from edge_agent.core.fault_points import point
 from edge_agent.update.http_deadlines import LEAST_BYTES, Pools, watched
-from edge_agent.update.partial_download import Validator
+from edge_agent.update.partial_download import PartialFile
 
 CHUNK = 1 << 16
 LONGEST_PAUSE_S = 300.0
@@ -71,12 +70,12 @@ class Fetcher(FetcherInterface):
         self.documents: dict[str, bytes] = {}
         self.url = ""
         self.resumed = False
-        self._partial: Path | None = None
+        self._partial: PartialFile | None = None
         self._progress: Progress | None = None
         self._pools = Pools()
 
     @contextlib.contextmanager
-    def keep(self, partial: Path, progress: Progress | None = None) -> Iterator[None]:
+    def keep(self, partial: PartialFile, progress: Progress | None = None) -> Iterator[None]:
         """Within, downloads go to `partial`, which stays when they fail. `progress(bytes, of)` after each chunk."""
         self._partial, self._progress, self.resumed = partial, progress, False
         try:
@@ -90,7 +89,7 @@ class Fetcher(FetcherInterface):
             yield from iter(lambda: content.read(CHUNK), b"")
 
     @contextlib.contextmanager
-    def download_file(self, url: str, max_length: int) -> Iterator[BinaryIO]:  # type: ignore[override]  # tuf says IO
+    def download_file(self, url: str, max_length: int) -> Iterator[BinaryIO]:
         """The content of `url`, at most `max_length` bytes. Raises DownloadError and its kinds, OSError."""
         self.url = url
         if self._partial is None:
@@ -100,30 +99,31 @@ class Fetcher(FetcherInterface):
             memory.seek(0)
             yield memory
             return
-        self._partial.parent.mkdir(parents=True, exist_ok=True)
-        with self._partial.open("a+b") as content:
-            self._fill(url, content, max_length, Validator(self._partial))
+        path = self._partial.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as content:
+            self._fill(url, content, max_length, self._partial)
             point("download.before_fsync")
             content.flush()
             os.fsync(content.fileno())
             content.seek(0)
             yield content
 
-    def _fill(self, url: str, content: BinaryIO, limit: int, validator: Validator | None) -> None:
+    def _fill(self, url: str, content: BinaryIO, limit: int, partial: PartialFile | None) -> None:
         """Append to `content` until the source has no more. Attempts count from the last progress on."""
         failed, reached = 0, content.seek(0, os.SEEK_END)
         self.resumed = self.resumed or reached > 0
         if reached > limit:
             content.truncate(0)
-        while validator is None or content.seek(0, os.SEEK_END) < limit or limit == 0:
+        while partial is None or content.seek(0, os.SEEK_END) < limit or limit == 0:
             try:
-                self._attempt(url, content, limit, validator)
+                self._attempt(url, content, limit, partial)
                 return
             except _RestartError:
                 content.truncate(0)
                 continue
             except _BrokenError as broken:
-                if validator is None:
+                if partial is None:
                     content.seek(0)
                     content.truncate()
                 have = content.seek(0, os.SEEK_END)
@@ -141,10 +141,10 @@ class Fetcher(FetcherInterface):
         """Twice as long each time, and never the same for two devices, so that a fleet does not come back at once."""
         if broken.pause_s > LONGEST_PAUSE_S:
             raise UnreachableError(url, f"{broken.found}, and asks for {broken.pause_s:.0f} s of patience")
-        backoff_s = min(self.source.backoff_s * 2 ** (failed - 1), LONGEST_PAUSE_S)
+        backoff_s: float = min(self.source.backoff_s * 2 ** (failed - 1), LONGEST_PAUSE_S)
         return max(broken.pause_s, backoff_s * random.uniform(0.5, 1.0))  # noqa: S311  (no secret)
 
-    def _attempt(self, url: str, content: BinaryIO, limit: int, validator: Validator | None) -> None:
+    def _attempt(self, url: str, content: BinaryIO, limit: int, partial: PartialFile | None) -> None:
         point("download.before_request")
         offset = content.tell()
         try:
@@ -154,8 +154,8 @@ class Fetcher(FetcherInterface):
         if scheme == "file":
             chunks: Iterator[bytes] = _from_disk(url, offset)
         else:
-            response = self._ask(url, offset, validator)
-            chunks = self._answer(response, content, limit, validator)
+            response = self._ask(url, offset, partial)
+            chunks = self._answer(response, content, limit, partial)
         with contextlib.closing(chunks) as stream:  # type: ignore[type-var]  # a generator
             for chunk in stream:
                 point("download.chunk")
@@ -165,11 +165,11 @@ class Fetcher(FetcherInterface):
                 if self._progress:
                     self._progress(content.tell(), limit)
 
-    def _ask(self, url: str, offset: int, validator: Validator | None) -> urllib3.BaseHTTPResponse:
+    def _ask(self, url: str, offset: int, partial: PartialFile | None) -> urllib3.BaseHTTPResponse:
         headers = {"User-Agent": "edge-agent", "Accept-Encoding": "identity"}
         if offset:
             headers["Range"] = f"bytes={offset}-"
-            if validator and (known := validator.read()):
+            if partial and (known := partial.read_validator()):
                 headers["If-Range"] = known
         try:
             return self._pools.of(url).request(
@@ -204,7 +204,7 @@ class Fetcher(FetcherInterface):
             raise _BrokenError(str(error)) from None
 
     def _answer(
-        self, response: urllib3.BaseHTTPResponse, content: BinaryIO, limit: int, validator: Validator | None
+        self, response: urllib3.BaseHTTPResponse, content: BinaryIO, limit: int, partial: PartialFile | None
     ) -> Iterator[bytes]:
         """Check the status and the range, then give the body. `content` is emptied where it starts from zero."""
         status, offset = response.status, content.tell()
@@ -222,13 +222,13 @@ class Fetcher(FetcherInterface):
             elif status == 200:
                 content.truncate(0)
                 content.seek(0)
-                if validator:
-                    validator.write(response)
+                if partial:
+                    partial.write_validator(response)
             else:
                 raise DownloadHTTPError(f"the server answers {status}", status)
             yield from self._body(response)
             if (
-                validator
+                partial
                 and content.tell() < limit
                 and not response.headers.keys() & {"Content-Length", "Transfer-Encoding"}
             ):

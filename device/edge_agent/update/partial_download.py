@@ -11,39 +11,56 @@ import re
 from pathlib import Path
 
 import urllib3
-from tuf.api.metadata import TargetFile
+from tuf.api.metadata import TargetFile  # type: ignore[attr-defined]  # tuf documents it there, without an `__all__`
 
+from edge_agent.core import durable
 from edge_agent.core.errors import TrustError
+from edge_agent.core.fault_points import point
 
 HEX = re.compile(r"[0-9a-f]{8,128}")
 
 
-def partial_of(info: TargetFile, folder: Path) -> Path:
-    """The partial file of a target in `folder`. Raises TrustError where its digest is none."""
-    digest = info.hashes.get("sha256", next(iter(info.hashes.values())))
-    if not HEX.fullmatch(digest):
-        raise TrustError(info.path, f"the digest {digest[:200]!r}", "hexadecimal digits", "publish it again")
-    return folder / f".{digest}.partial"
+class PartialFile:
+    """The partial file of one target, and beside it what the server said of the version that it is a part of
+    (its validator: RFC 9110, 13.1.5).
+    """
 
+    def __init__(self, info: TargetFile, folder: Path) -> None:
+        """Raises TrustError where the target's digest is not a digest."""
+        digest = info.hashes.get("sha256", next(iter(info.hashes.values())))
+        if not HEX.fullmatch(digest):
+            raise TrustError(info.path, f"the digest {digest[:200]!r}", "hexadecimal digits", "publish it again")
+        self.path = folder / f".{digest}.partial"
+        self._validator = folder / f"{self.path.name}.validator"
 
-class Validator:
-    """What the server said of the version that a partial file is a part of (RFC 9110, 13.1.5), kept beside it."""
+    def remove_others(self) -> None:
+        """Remove the partial files of other targets, which would take its room."""
+        begun = self.path.is_file()
+        for other in self.path.parent.glob(".*.partial*"):
+            if not begun or not other.name.startswith(self.path.name):
+                other.unlink()
 
-    def __init__(self, partial: Path) -> None:
-        self.file = partial.with_name(f"{partial.name}.validator")
-
-    def read(self) -> str | None:
+    def read_validator(self) -> str | None:
+        """What `write_validator` kept, or None."""
         with contextlib.suppress(OSError, ValueError):
-            return self.file.read_text(encoding="ascii") or None
+            return self._validator.read_text(encoding="ascii") or None
         return None
 
-    def write(self, response: urllib3.BaseHTTPResponse) -> None:
+    def write_validator(self, response: urllib3.BaseHTTPResponse) -> None:
+        """Keep the strong validator of an answer; an answer without one leaves an empty file."""
         entity = response.headers.get("ETag", "")
         strong = entity if entity.startswith('"') else response.headers.get("Last-Modified", "")
-        self.file.write_text(strong, encoding="ascii", errors="ignore")
+        self._validator.write_text(strong, encoding="ascii", errors="ignore")
 
+    def complete(self, destination: Path) -> None:
+        """Rename the verified and flushed file to `destination`, durably."""
+        point("download.before_rename")
+        self.path.replace(destination)
+        point("download.after_rename")
+        durable.sync_directory(destination.parent)
+        self.discard()
 
-def discard(partial: Path) -> None:
-    """Forget a partial file."""
-    partial.unlink(missing_ok=True)
-    Validator(partial).file.unlink(missing_ok=True)
+    def discard(self) -> None:
+        """Remove the partial file and its validator."""
+        self.path.unlink(missing_ok=True)
+        self._validator.unlink(missing_ok=True)

@@ -6,38 +6,24 @@ Specification 1.0, section 5, as python-tuf implements it (tufclient.py). Nothin
 from __future__ import annotations
 
 import re
-import shutil
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
-from tuf.api.metadata import TargetFile
+from tuf.api.metadata import TargetFile  # type: ignore[attr-defined]  # tuf documents it there, without an `__all__`
 
 from edge_agent import RELEASED
-from edge_agent.core import durable
+from edge_agent.core import durable, space
 from edge_agent.core.config import Config
-from edge_agent.core.errors import ConfigurationError, NoReleaseError, StorageError, TrustError
+from edge_agent.core.errors import ConfigurationError, NoReleaseError, TrustError
 from edge_agent.core.release import EXPECTED, LONGEST, parsed
 from edge_agent.core.state import State
-from edge_agent.update.fetch import Progress
-from edge_agent.update.partial_download import partial_of
+from edge_agent.update.fetch import Fetcher, Progress
+from edge_agent.update.offer import Offer
+from edge_agent.update.partial_download import PartialFile
 from edge_agent.update.tufclient import Client
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True)
-class Offer:
-    """A release as the current metadata vouches for it. `custom`: version, commit, time and builder, as published."""
-
-    release: str
-    name: str
-    version: str
-    path: str
-    length: int
-    sha256: str
-    custom: dict[str, Any]
 
 
 def split(release: str) -> tuple[str, str]:
@@ -62,18 +48,21 @@ def target_path(release: str) -> str:
 class Repository:
     """The repository of releases that the configuration names.
 
+    `verified` is called with the time at which all metadata was current, as soon as a refresh has succeeded.
+
     All methods raise TrustError, SourceError, ConfigurationError and OSError; what was trusted or installed before
     stays as it was. The caller holds the lock.
     """
 
-    def __init__(self, config: Config, state: State) -> None:
+    def __init__(self, config: Config, state: State, verified: Callable[[datetime], None] | None = None) -> None:
         self.config, self.layout = config, config.layout
         # A new device has verified nothing yet; that the agent itself exists is what it knows of the time.
         floor = datetime.fromisoformat(RELEASED[1].replace("Z", "+00:00")), "when this agent was released"
         kept = _time(state.trusted_time, self.layout.state_file)
         if kept is not None and kept >= floor[0]:
             floor = kept, "when metadata was last verified here"
-        self.client = Client(self.layout.tuf, Path(config.paths.root), config.source, *floor)
+        self._floor, self._verified = floor, verified
+        self._client: Client | None = None  # that of the last refresh which succeeded
         self._found: dict[str, TargetFile] = {}
 
     def refresh(self) -> datetime:
@@ -83,12 +72,22 @@ class Repository:
         clock that is far ahead must not push that time forward, or the device would refuse everything ever after.
         """
         durable.make_directory(self.layout.state)
-        return self.client.refresh()
+        self._client = None
+        fetcher = Fetcher(self.config.source)
+        client = Client(self.layout.tuf, Path(self.config.paths.root), fetcher, *self._floor)
+        reference = client.refresh()
+        if self._verified:
+            self._verified(reference)
+        self._client = client
+        return reference
 
     def find(self, release: str) -> Offer:
         """The release as the metadata has it; refreshes first if nothing has. Raises NoReleaseError for a bad name."""
         (name, version), path = split(release), target_path(release)
-        info = self.client.target(path)
+        if self._client is None:
+            self.refresh()
+        assert self._client is not None
+        info = self._client.target(path)
         if info is None:
             raise TrustError(
                 release,
@@ -109,23 +108,23 @@ class Repository:
 
         `progress(bytes, of)` after each chunk. Raises StorageError before the first request where it has no room.
         """
+        assert self._client is not None, "call `find` first"
         info, incoming = self._found[offer.sha256], self.layout.incoming
         durable.make_directory(incoming)
-        archive, partial = incoming / f"{offer.release}.tar.zst", partial_of(info, incoming)
-        for other in incoming.glob(".*.partial*"):
-            if not partial.is_file() or not other.name.startswith(partial.name):
-                other.unlink()  # of another release, which would take its room
-        have = max((path.stat().st_size for path in (archive, partial) if path.is_file()), default=0)
-        free, needed = shutil.disk_usage(incoming).free, max(0, offer.length - have)
+        archive, partial = incoming / f"{offer.release}.tar.zst", PartialFile(info, incoming)
+        partial.remove_others()
+        have = max((path.stat().st_size for path in (archive, partial.path) if path.is_file()), default=0)
+        free, needed = space.free_bytes(incoming), max(0, offer.length - have)
         reserve = int(self.config.install.reserve_mb * 1e6)
-        if needed and free < needed + reserve:
-            raise StorageError(
-                str(incoming),
-                f"{free} bytes free",
-                f"{needed} for {offer.release} and {reserve} that stay free (`install.reserve_mb`)",
-                "edge-agent prune, or make room",
-            )
-        return self.client.download(info, archive, progress)
+        space.require_space(
+            incoming,
+            free,
+            needed + reserve if needed else 0,
+            found=f"{free} bytes free",
+            expected=f"{needed} for {offer.release} and {reserve} that stay free (`install.reserve_mb`)",
+            remedy="edge-agent prune, or make room",
+        )
+        return self._client.download(info, partial, archive, progress)
 
 
 def _time(text: str | None, where: Path) -> datetime | None:

@@ -18,15 +18,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from tuf.api import exceptions as tuf
-from tuf.api.metadata import Metadata, TargetFile
-from tuf.ngclient import Updater
+from tuf.api.metadata import Metadata, TargetFile  # type: ignore[attr-defined]  # documented there, not in `__all__`
+from tuf.ngclient.updater import Updater
 
 from edge_agent.core import durable
-from edge_agent.core.config import Source
 from edge_agent.core.errors import ConfigurationError, SourceError, TrustError
 from edge_agent.core.fault_points import point
 from edge_agent.update.fetch import Fetcher, Progress, UnreachableError
-from edge_agent.update.partial_download import discard, partial_of
+from edge_agent.update.partial_download import PartialFile
 
 # The order in which the client itself replaces them: after a power cut between two the older part is still consistent.
 ORDER = ("root.json", "timestamp.json", "snapshot.json", "targets.json")
@@ -35,17 +34,16 @@ log = logging.getLogger(__name__)
 
 
 class Client:
-    """The current metadata of one repository.
+    """The current metadata of one repository, and what it vouches for. `refresh` comes first.
 
     `metadata`: the folder of trusted metadata. `root`: the pinned root file. `floor`: no time earlier than this one is
     believed, and `since` says what is known of it. Raises TrustError, SourceError, ConfigurationError, OSError.
     """
 
     def __init__(
-        self, metadata: Path, root: Path, source: Source, floor: datetime | None = None, since: str = ""
+        self, metadata: Path, root: Path, fetcher: Fetcher, floor: datetime | None = None, since: str = ""
     ) -> None:
-        self.metadata, self.root, self.source, self.floor, self._since = metadata, root, source, floor, since
-        self.fetcher = Fetcher(source)
+        self.metadata, self.root, self.fetcher, self.floor, self._since = metadata, root, fetcher, floor, since
         self._work = metadata.with_name(f".{metadata.name}.partial")
         self._updater: Updater | None = None
         self._clock = self._reference = datetime.now(timezone.utc)
@@ -70,23 +68,25 @@ class Client:
 
     def target(self, path: str) -> TargetFile | None:
         """What the current metadata, delegated roles included, says of a target; None where it names none."""
-        if self._updater is None:
-            self.refresh()
-        assert self._updater is not None
+        assert self._updater is not None, "call `refresh` first"
         with self._explained(), self._working():
             return self._updater.get_targetinfo(path)
 
-    def download(self, info: TargetFile, destination: Path, progress: Progress | None = None) -> Path:
-        """The target's content, verified and flushed, as `destination`; nothing to do where it is there already."""
-        assert self._updater is not None, "call `target` first"
+    def download(
+        self, info: TargetFile, partial: PartialFile, destination: Path, progress: Progress | None = None
+    ) -> Path:
+        """The target's content, verified and flushed, as `destination`; nothing to do where it is there already.
+
+        It is downloaded into `partial`, which lies in the folder of `destination`, and goes on there after a break.
+        """
+        assert self._updater is not None, "call `refresh` first"
         if self._updater.find_cached_target(info, str(destination)):
             return destination
-        partial = partial_of(info, destination.parent)
         with self._explained():
             try:
                 self._transfer(info, partial, progress)
             except (tuf.RepositoryError, tuf.DownloadLengthMismatchError):
-                discard(partial)
+                partial.discard()
                 # What was put together from several answers may be wrong though each was right; one answer may not.
                 if not self.fetcher.resumed:
                     raise
@@ -94,16 +94,12 @@ class Client:
                 try:
                     self._transfer(info, partial, progress)
                 except (tuf.RepositoryError, tuf.DownloadLengthMismatchError):
-                    discard(partial)
+                    partial.discard()
                     raise
-        point("download.before_rename")
-        partial.replace(destination)
-        point("download.after_rename")
-        durable.sync_directory(destination.parent)
-        discard(partial)
+        partial.complete(destination)
         return destination
 
-    def _transfer(self, info: TargetFile, partial: Path, progress: Progress | None) -> None:
+    def _transfer(self, info: TargetFile, partial: PartialFile, progress: Progress | None) -> None:
         assert self._updater is not None
         with self.fetcher.keep(partial, progress):
             # The client verifies the partial file, then copies it. The copy would be a second write of the whole
@@ -119,7 +115,7 @@ class Client:
             ) from None
 
     def _new(self, pinned: bytes) -> Updater:
-        source = self.source
+        source = self.fetcher.source
         try:
             return Updater(
                 str(self._work), source.metadata_url, None, source.targets_url, self.fetcher, bootstrap=pinned
@@ -192,7 +188,7 @@ class Client:
         if self._reference > self._clock:
             forget = "; if it is right, and was ahead once, edge-agent forget --trusted-time"
         return TrustError(
-            self.source.metadata_url,
+            self.fetcher.source.metadata_url,
             f"the metadata of the role {role} is expired{since}; {clock}",
             "metadata that is current",
             f"publish a new {role} in the repository; if the clock is wrong, {SET_CLOCK}{forget}",

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edge_agent.update.trust import Offer
+from edge_agent.update.offer import Offer
 
 from stages.core.files import sha256
 from tests.support.agent.bundles import Bundle, bundle

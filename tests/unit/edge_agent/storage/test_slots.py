@@ -15,7 +15,7 @@ import zstandard
 from edge_agent.core.errors import FitError, NoReleaseError, StorageError, TrustError
 from edge_agent.core.fault_points import VARIABLE
 from edge_agent.core.state import State, Trial
-from edge_agent.storage import slots
+from edge_agent.storage import release_file, slots
 from edge_agent.storage.archive import inspect
 
 from tests.support.agent.releases import Releases
@@ -55,7 +55,7 @@ def test_an_installed_release_is_whole_and_tells_where_it_came_from(device: Devi
 
     assert slots.installed(device.layout) == [RELEASE]
     assert slots.check(device.layout, RELEASE) == manifest == device.bundles[RELEASE].manifest
-    told = slots.release_of(device.layout, RELEASE)
+    told = release_file.read(device.layout.slot(RELEASE))
     assert (told["release"], told["sha256"]) == (RELEASE, device.offer(RELEASE).sha256)
     assert told["custom"]["commit"] == "0" * 40
 
@@ -118,7 +118,7 @@ def test_a_changed_word_of_release_json_is_found_and_mended(
     install(device)
 
     assert slots.check(device.layout, RELEASE)
-    assert slots.release_of(device.layout, RELEASE)["sha256"] == device.offer(RELEASE).sha256
+    assert release_file.read(device.layout.slot(RELEASE))["sha256"] == device.offer(RELEASE).sha256
 
 
 def test_a_file_that_is_gone_or_too_much_is_damage(device: Device) -> None:
