@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from stages.report.svg import WIDTH, Drawing, axes, spread, ticks
+from stages.report.svg import WIDTH, Drawing, Frame, axes, spread, ticks
 
 # Widths at the size that a phone shows, in user units: a phone's letters are the largest beside the picture.
 LETTER, DIGIT = 7.9, 8.9
@@ -27,6 +27,12 @@ def from_where(label: str, lowest: float) -> str:
     return f"{label}, axis from {percent(lowest)}" if lowest > 0 else label
 
 
+def share_ticks(low: float, high: float) -> list[float]:
+    """`ticks` of an axis of shares: none above 1."""
+    every = ticks(low, high)
+    return [value for value in every if value <= 1.0] or every
+
+
 @dataclass(frozen=True)
 class Line:
     name: str
@@ -40,9 +46,8 @@ def curves(
     """Lines over epochs, each named at its end; `best` marks the epoch that was kept."""
     every = [value for line in lines for value in line.values]
     drawing = Drawing(title, 250)
-    y_ticks = ticks(min(every), max(every))
+    y_ticks = (share_ticks if share else ticks)(min(every), max(every))
     if share:
-        y_ticks = [value for value in y_ticks if value <= 1.0] or y_ticks
         y_label = from_where(y_label, y_ticks[0])
     reach = (x[0], max(x[-1], x[0] + 1))
     x_ticks = [value for value in ticks(*reach, 6, whole=True) if reach[0] <= value <= reach[1]]
@@ -54,11 +59,16 @@ def curves(
         mark, _ = frame.at(best, y_ticks[0])
         drawing.line(mark, frame.top, mark, frame.bottom, "mark")
         drawing.text(mark, frame.top - 4, "kept", "note", "middle")
+    _draw_lines(drawing, frame, x, lines)
+    return drawing.markup()
+
+
+def _draw_lines(drawing: Drawing, frame: Frame, x: Sequence[float], lines: Sequence[Line]) -> None:
+    """The lines, and the name of each beside its end; names keep clear of each other."""
     ends = [frame.at(x[-1], line.values[-1])[1] for line in lines]
     for line, y in zip(lines, spread([end + 4 for end in ends], 15, frame.top + 4, frame.bottom), strict=True):
         drawing.path([frame.at(a, b) for a, b in zip(x, line.values, strict=True)], f"curve {line.style}")
         drawing.text(frame.at(x[-1], 0)[0] + 6, y, line.name, f"name {line.style}-text")
-    return drawing.markup()
 
 
 @dataclass(frozen=True)
@@ -73,8 +83,7 @@ def scatter(title: str, points: Sequence[Point], x_label: str, y_label: str) -> 
     """One marker per target with its intervals, named below. A target that failed is hollow, and its name says so."""
     legend = 20.0 * ((len(points) + 1) // 2)
     drawing = Drawing(title, 262)
-    y_ticks = ticks(min(p.y[1] for p in points), max(p.y[2] for p in points))
-    y_ticks = [value for value in y_ticks if value <= 1.0] or y_ticks
+    y_ticks = share_ticks(min(p.y[1] for p in points), max(p.y[2] for p in points))
     frame = axes(
         drawing,
         ticks(0, max(p.x[2] for p in points) * 1.02),

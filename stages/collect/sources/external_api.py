@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import lzma
-import shutil
-import stat
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 from urllib.parse import urljoin
 
 from stages.collect.sources import decode
+from stages.collect.sources.archives import unpack
 from stages.collect.sources.base import Context, Origin, Raw, Rows, at, half, public
 from stages.collect.sources.http import download, get_json, headers_from, session
-from stages.core.errors import SourceError
 from stages.core.files import sha256
-from stages.params.collect import ExternalApi, Files, Pages
-
-# What a disk says of names in an archive that cannot be: too long, a file that is a folder too.
-NAMES = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL)
+from stages.params.collect import ExternalApi, Pages
 
 
 async def fetch(source: ExternalApi, context: Context) -> Raw:
@@ -68,80 +55,3 @@ def following(current: str, page: Any, path: str, context: Context) -> str | Non
         found = f"{public(current)}: found {ascii(link)[:100]} at {path!r}"
         raise context.error(found, "the URL of the next page, or null", "mend `next:` or the source")
     return urljoin(current, link)
-
-
-def unpack(archive: Path, files: Files, context: Context) -> Path:
-    """The selected members of a tar or zip archive, in a folder beside it. Raises SourceError.
-
-    Content alone is taken, no owner, mode or link. A member that leads out of the folder spoils the whole archive,
-    also when it is not selected.
-    """
-    folder = archive.with_suffix(".unpacked")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    seen: dict[str, None] = {}
-    try:
-        for name, plain, content in _members(archive, context):
-            path = PurePosixPath(name)
-            if "__MACOSX" in path.parts or path.name.startswith("._"):
-                continue  # what macOS adds to an archive about each of its files
-            if path.is_absolute() or ".." in path.parts:
-                raise ValueError(f"member {name!r} leads out of the archive")
-            inside = path.as_posix()
-            selected = decode.selected(inside, files)
-            if selected and not plain:
-                raise ValueError(f"member {name!r} is a link or a device")
-            if selected and inside in seen:
-                raise ValueError(f"member {name!r} is there twice")
-            seen[inside] = None
-            if selected:
-                (folder / inside).parent.mkdir(parents=True, exist_ok=True)
-                with content() as packed, (folder / inside).open("wb") as unpacked:
-                    shutil.copyfileobj(packed, unpacked, 1 << 20)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, zlib.error, lzma.LZMAError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None and error.errno not in NAMES:
-            raise  # the disk, not the archive
-        raise _refused(str(error), context) from None
-    except (NotImplementedError, RuntimeError) as error:  # how zipfile says: packed in an unknown way, encrypted
-        raise _refused(str(error), context) from None
-    if not seen:
-        found = "the archive is empty: it has no file"
-        raise context.error(found, "an archive with files", "mend `url:`, or have it packed anew")
-    if not any(decode.selected(name, files) for name in seen):
-        raise decode.none_selected(list(seen), files, context)
-    return folder
-
-
-def _refused(why: str, context: Context) -> SourceError:
-    return context.error(
-        f"the archive cannot be unpacked ({why})",
-        "a whole archive of plain files that stay inside",
-        "fetch it again, or have it packed anew",
-    )
-
-
-def _members(archive: Path, context: Context) -> Iterator[tuple[str, bool, Callable[[], IO[bytes]]]]:
-    """Every member that is not a folder: its name, whether it is a plain file, how to read it."""
-    if tarfile.is_tarfile(archive):
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                if not member.isdir():
-                    yield member.name, member.isreg(), partial(_read_tar, tar, member)
-            # tarfile stops at its own end mark; the checksum of what it is packed in comes after that.
-            assert tar.fileobj is not None
-            while tar.fileobj.read(1 << 20):
-                pass
-    elif zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as packed:
-            for info in packed.infolist():
-                if not info.is_dir():
-                    kind = stat.S_IFMT(info.external_attr >> 16)
-                    yield info.filename, kind in (0, stat.S_IFREG), partial(packed.open, info)
-    else:
-        raise context.error(f"{archive.stat().st_size} bytes that are no archive", "a tar or zip file", "mend `url:`")
-
-
-def _read_tar(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
-    stream = tar.extractfile(member)
-    assert stream is not None, "a plain file has content"
-    return stream

@@ -144,28 +144,39 @@ async def _go_on(http: aiohttp.ClientSession, url: str, partial: Path, validator
     if have:
         headers |= {"Range": f"bytes={have}-", "If-Range": validator.read_text()}
     async with http.get(url, headers=headers) as answer:
+        if answer.status == 416 and answer.headers.get("Content-Range") == f"bytes */{have}":
+            return  # all of it is here: the last run ended after its last byte
         if answer.status == 416:
-            if answer.headers.get("Content-Range") == f"bytes */{have}":
-                return  # all of it is here: the last run ended after its last byte
             partial.unlink()
             raise Broken("the part that is here is not a part of the file any more")
         refuse(answer, url, context)
-        tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
-        if tag and not tag.startswith("W/"):
-            validator.write_text(tag)
-        else:
-            validator.unlink(missing_ok=True)
-        goes_on = have > 0 and answer.status == 206
-        if goes_on and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            partial.unlink()
-            raise Broken(f"byte {have} was asked for and {answer.headers.get('Content-Range')} came")
+        _keep_validator(answer, validator)
+        start = _start(answer, have, partial)
         rest = answer.content_length
-        start = have if goes_on else 0
         context.progress.start(context.name, None if rest is None else start + rest, start)
-        with partial.open("ab" if goes_on else "wb") as stream:
+        with partial.open("ab" if start else "wb") as stream:
             async for chunk in answer.content.iter_chunked(1 << 20):
                 stream.write(chunk)
                 context.progress.advance(context.name, len(chunk))
+
+
+def _keep_validator(answer: aiohttp.ClientResponse, validator: Path) -> None:
+    """Keep what names this very state of the file, if the server does: without it no download goes on."""
+    tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
+    if tag and not tag.startswith("W/"):
+        validator.write_text(tag)
+    else:
+        validator.unlink(missing_ok=True)
+
+
+def _start(answer: aiohttp.ClientResponse, have: int, partial: Path) -> int:
+    """The byte that the answer begins with: 0 where the server sends all of the file, whatever was asked for."""
+    if not have or answer.status != 206:
+        return 0
+    if not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+        partial.unlink()
+        raise Broken(f"byte {have} was asked for and {answer.headers.get('Content-Range')} came")
+    return have
 
 
 def _digest(path: Path) -> str:
