@@ -20,7 +20,7 @@ from edge_agent.core.errors import ConfigurationError, FitError
 from edge_agent.inference import input_formats
 from edge_agent.inference.input_formats import RefusedError
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("edge_agent.mqtt")  # the event of its records
 
 QOS = 1
 RECONNECT_S = (1, 60)

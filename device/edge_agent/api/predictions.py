@@ -15,7 +15,7 @@ from edge_agent.inference.model import InferenceError, InputError
 from edge_agent.monitoring.capture import Capture
 from edge_agent.monitoring.counts import Counts, UnknownClassError, UnknownPredictionError
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("edge_agent.front")  # the event of its records
 
 
 class Front:

@@ -7,19 +7,18 @@ loaded, 500 where the model fails.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
-from edge_agent.api.predictions import Front, answer_json, no_release, problem
-from edge_agent.core.config import Config, Serve
+from edge_agent.api.http_server import answer_expect, problem_response
+from edge_agent.api.predictions import Front, answer_json, no_release
+from edge_agent.core.config import Config
 from edge_agent.inference import input_formats
 from edge_agent.inference.engine import Engine
 from edge_agent.inference.input_formats import RefusedError
@@ -28,20 +27,12 @@ from edge_agent.monitoring.capture import Capture, since_of
 from edge_agent.monitoring.counts import Counts
 from edge_agent.monitoring.prometheus import Metrics
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("edge_agent.web")  # the event of its records
 
 OPENAPI_FILE = Path(__file__).with_name("openapi.json")
-PROBLEM = "application/problem+json"
 BODIES_AT_ONCE = 8  # of the largest size: what all requests together may hold in memory
 PROBE_AGE_S = 1.0
-CONNECTIONS = 256  # at once, of one socket: with all three that is below the usual limit of 1024 open files
-FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-def _problem(status: int, detail: str, headers: Mapping[str, str], more: Mapping[str, Any]) -> web.Response:
-    body = json.dumps(problem(status, detail, more)).encode()
-    return web.Response(status=status, body=body, content_type=PROBLEM, headers=dict(headers))
 
 
 class _Routes:
@@ -173,18 +164,20 @@ class _Routes:
         try:
             answer = await handler(request)
         except RefusedError as error:
-            answer = _problem(error.status, error.detail, error.headers, error.more)
+            answer = problem_response(error.status, error.detail, error.headers, error.more)
             if error.status in (408, 413, 429):
                 answer.force_close()  # what is left of the body is not read
         except web.HTTPException as error:
             allowed = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
             more = {"expected": allowed["Allow"].split(",")} if allowed else {}
-            answer = _problem(error.status, f"{request.method} {request.path[:80]}: {error.reason}", allowed, more)
+            answer = problem_response(
+                error.status, f"{request.method} {request.path[:80]}: {error.reason}", allowed, more
+            )
         except ConnectionError:
             raise  # the client has gone
         except Exception:  # a defect of ours answers one request, and ends no service
             log.exception("a request failed")
-            answer = _problem(500, "a defect of the agent; its log says more", {}, {})
+            answer = problem_response(500, "a defect of the agent; its log says more", {}, {})
         resource = request.match_info.route.resource
         self.front.counts.requested(resource.canonical if resource else "other", request.method, answer.status)
         return answer
@@ -207,8 +200,8 @@ def application(
     metrics = metrics or Metrics(counts, capture.held if capture else None)
     routes = _Routes(Front(engine, counts, config, capture), metrics)
     app = web.Application(middlewares=[routes.guard])
-    app.router.add_post("/predict", routes.predict, expect_handler=_expect)
-    app.router.add_post("/feedback", routes.feedback, expect_handler=_expect)
+    app.router.add_post("/predict", routes.predict, expect_handler=answer_expect)
+    app.router.add_post("/feedback", routes.feedback, expect_handler=answer_expect)
     for path, handler in (
         ("/healthz", routes.healthz),
         ("/readyz", routes.readyz),
@@ -228,85 +221,3 @@ def metrics_application(engine: Engine, counts: Counts, config: Config, metrics:
     app = web.Application(middlewares=[routes.guard])
     app.router.add_get("/metrics", routes.render)
     return app
-
-
-class _OwnFaults(logging.Filter):
-    """Lets pass what the service did wrong: what aiohttp refuses as no HTTP must not fill the log."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
-
-
-class _Full(asyncio.Protocol):
-    """Answers a connection that is one too many."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        transport.write(FULL)
-        transport.close()
-
-
-class _Connection(web.RequestHandler):
-    """What is no HTTP, and never becomes a request, is answered with a problem too."""
-
-    __slots__ = ()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        super().handle_error(request, status, exc, message)  # logs; raises where an answer has begun
-        reason = " ".join((message or "").split())[:300]
-        answer = _problem(status, reason or "a defect of the agent; its log says more", {}, {})
-        answer.force_close()
-        return answer
-
-
-async def _expect(request: web.Request) -> None:
-    """RFC 9110, 10.1.1. Comes before `guard`."""
-    asked = request.headers.get("Expect", "")
-    if asked.lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # the answer itself has not begun
-    else:
-        text = json.dumps(problem(417, "no such expectation is met", {"found": asked[:80], "expected": "100-continue"}))
-        raise web.HTTPExpectationFailed(text=text, content_type=PROBLEM)
-
-
-class _Server(web.Server):
-    """Lets in CONNECTIONS at once: more would take the files that the agent itself must open."""
-
-    def __call__(self) -> Any:
-        if len(self.connections) >= CONNECTIONS:
-            return _Full()
-        connection = super().__call__()
-        connection.__class__ = _Connection
-        return connection
-
-
-class _Runner(web.AppRunner):
-    async def _make_server(self) -> web.Server:
-        server = await super()._make_server()
-        server.__class__ = _Server  # aiohttp has no hook for it
-        return server
-
-
-_http_log = logging.getLogger(f"{__name__}.http")
-_http_log.addFilter(_OwnFaults())
-
-
-def runner(app: web.Application, serve: Serve) -> web.AppRunner:
-    """With the limits of time that `serve` sets: a client that says nothing is cut off, one that is served is not."""
-    return _Runner(
-        app,
-        access_log=None,
-        logger=_http_log,
-        handle_signals=False,
-        keepalive_timeout=serve.request_timeout_s,
-        shutdown_timeout=serve.request_timeout_s,
-        lingering_time=1.0,
-        auto_decompress=False,  # no encoding is read: what a kilobyte unpacks to is not either
-    )

@@ -2,6 +2,9 @@
 
 Every line is an event: `RELEASE`, `EVENT` and what else belongs to it are fields, which `journalctl EVENT=rollback`
 finds. The native protocol: https://systemd.io/JOURNAL_NATIVE_PROTOCOL/.
+
+A record that names no event has its logger's name in the place of one. So loggers of the service are named by hand:
+a module that moves keeps its event.
 """
 
 from __future__ import annotations

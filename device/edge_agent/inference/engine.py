@@ -35,7 +35,7 @@ __all__ = [
 # An input this many times the largest of the golden samples is none that the model was built for.
 FAR = 1000
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("edge_agent.engine")  # the event of its records
 
 
 class NotLoadedError(InferenceError):

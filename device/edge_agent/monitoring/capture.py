@@ -25,7 +25,7 @@ from edge_agent.monitoring.samples import export, export_lines, since_of
 
 __all__ = ["Capture", "export", "since_of"]
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("edge_agent.capture")  # the event of its records
 
 WAITING_BYTES = 16_000_000  # what may wait for the disk
 Record = tuple[dict[str, Any], bytes]

@@ -27,7 +27,7 @@ from edge_agent.inference.loading import Loaded
 from edge_agent.inference.model import InferenceError, ModelError, OutputError
 from edge_agent.monitoring.release_statistics import Tally
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("edge_agent.counts")  # the event of its records
 
 SCHEMA_VERSION = 2
 # A power cut costs at most the counts of this time; each save is one small file and two flushes of a worn card.

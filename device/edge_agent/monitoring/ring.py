@@ -26,7 +26,7 @@ from typing import Any
 from edge_agent.core.durable import sync_directory
 from edge_agent.core.space import disk_full
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("edge_agent.ring")  # the event of its records
 
 MAGIC = b"EAS1"
 HEAD = struct.Struct("<4sIII")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aiohttp import web as http
 
-from edge_agent.api import web
+from edge_agent.api import http_server, web
 from edge_agent.api.predictions import Front
 from edge_agent.core.errors import ServiceError
 from edge_agent.monitoring.capture import Capture
@@ -70,7 +70,7 @@ async def _open(app: http.Application, listen: str, service: Supervisor, stack: 
 
 
 async def _runner(app: http.Application, service: Supervisor, stack: contextlib.AsyncExitStack) -> http.AppRunner:
-    runner = web.runner(app, service.config.serve)
+    runner = http_server.runner(app, service.config.serve)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     return runner

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from aiohttp import web as aiohttp_web
-from edge_agent.api import web
+from edge_agent.api import http_server, web
 from edge_agent.core.config import Config
 from edge_agent.inference.engine import Engine, Loaded
 from edge_agent.monitoring.capture import Capture
@@ -94,7 +94,7 @@ def serving(config: Config, loaded: Loaded | None = None) -> Iterator[Agent]:
         counts.attach(engine)
         capture = Capture(config) if config.capture.enabled else None
         await engine.swap(loaded)
-        runner = web.runner(web.application(engine, counts, config, capture), config.serve)
+        runner = http_server.runner(web.application(engine, counts, config, capture), config.serve)
         await runner.setup()
         await aiohttp_web.TCPSite(runner, "127.0.0.1", 0).start()
         loop = asyncio.get_running_loop()

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edge_agent.api import web
+from edge_agent.api import http_server
 from edge_agent.core.config import Serve, TrialRules
 from edge_agent.inference.engine import Engine, OverloadedError, TooManyError
 from edge_agent.inference.model import InputError, OutputError
@@ -178,7 +178,7 @@ def test_what_the_release_before_still_fails_is_not_the_next_ones(tmp_path: Path
 
 
 def test_connections_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "CONNECTIONS", 3)
+    monkeypatch.setattr(http_server, "CONNECTIONS", 3)
     config = device(tmp_path)
     with serving(config, installed(config)) as agent, contextlib.ExitStack() as stack:
         held = [http.client.HTTPConnection("127.0.0.1", agent.port, timeout=30) for _ in range(3)]
