@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from fleet import audit
 from fleet.cli.main import Commands, command
+from fleet.cli.release_options import add_options, workplace
 from fleet.errors import ConfigurationError
-from fleet.releases import catalog
+from fleet.releases import expiry
 from fleet.releases.keys import BUILDER
 from fleet.releases.repository import ROLES, Repository
+from fleet.releases.rotation import rotate
 from fleet.releases.signing import Policy
-from fleet.releases.workspace import Workplace, add_options
+from fleet.releases.workspace import Workplace
 
 
 def add_commands(commands: Commands) -> None:
@@ -50,7 +51,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def _init(options: argparse.Namespace) -> dict[str, Any]:
-    work = Workplace(options)
+    work = workplace(options)
     policy = None
     if options.builder_identity or options.builder_issuer:
         if not (options.builder_identity and options.builder_issuer):
@@ -64,7 +65,7 @@ def _init(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _rotate(options: argparse.Namespace) -> dict[str, Any]:
-    work = Workplace(options)
+    work = workplace(options)
     with work.opened() as repository:
         if options.role == BUILDER:
             policy = Policy.load(work.policy_file)
@@ -81,13 +82,13 @@ def _rotate(options: argparse.Namespace) -> dict[str, Any]:
                 raise ConfigurationError(
                     "--key", f"role {options.role}", "root, which has several keys", "leave it out"
                 )
-            old, new = repository.rotate(options.role, options.key)
-        audit.append(work.audit_file, "rotate", role=options.role, old=old, new=new)
+            old, new = rotate(repository, options.role, options.key)
+        work.record("rotate", role=options.role, old=old, new=new)
         return {"role": options.role, "old": old, "new": new, **_described(work, repository)}
 
 
 def _status(options: argparse.Namespace) -> dict[str, Any]:
-    work = Workplace(options)
+    work = workplace(options)
     with work.opened(write=False) as repository:
         return _described(work, repository)
 
@@ -104,7 +105,7 @@ def _described(work: Workplace, repository: Repository) -> dict[str, Any]:
                 "threshold": said.threshold,
                 "keys": keys,
                 "expires": repository.role(role).expires.strftime("%Y-%m-%dT%H:%M:%SZ"),
-                "days_left": round(repository.days_left(role), 2),
+                "days_left": round(expiry.days_left(repository, role), 2),
             }
         )
     return {
@@ -112,7 +113,7 @@ def _described(work: Workplace, repository: Repository) -> dict[str, Any]:
         "development": repository.development,
         "folder": str(work.keys.folder),
         "roles": roles,
-        "warnings": catalog.warnings(repository),
+        "warnings": expiry.warnings(repository),
     }
 
 

@@ -10,9 +10,11 @@ from edge_agent.core.progress import size
 from fleet import audit
 from fleet.cli.keys import table
 from fleet.cli.main import Commands, command
-from fleet.releases import catalog
-from fleet.releases.catalog import SIGNATURE, Release
-from fleet.releases.workspace import Workplace, add_options
+from fleet.cli.release_options import add_options, workplace
+from fleet.releases import catalog, expiry
+from fleet.releases.catalog import Release
+from fleet.releases.repository import ROLES
+from fleet.releases.rotation import renew_root
 
 
 def add_commands(commands: Commands) -> None:
@@ -49,59 +51,50 @@ def add_commands(commands: Commands) -> None:
 
 
 def _list(options: argparse.Namespace) -> dict[str, Any]:
-    work = Workplace(options)
+    work = workplace(options)
     with work.opened(write=False) as repository:
         found = [each for each in catalog.listed(repository) if options.name in (None, each.release.split("@")[0])]
         return {
             "repository": work.where,
             "releases": [each.as_json() for each in found],
-            "warnings": catalog.warnings(repository),
+            "warnings": expiry.warnings(repository),
         }
 
 
 def _show(options: argparse.Namespace) -> dict[str, Any]:
-    work = Workplace(options)
+    work = workplace(options)
     with work.opened(write=False) as repository:
         return {"repository": work.where, **catalog.find(repository, options.release).as_json()}
 
 
 def _withdraw(options: argparse.Namespace) -> dict[str, Any]:
-    work = Workplace(options)
+    work = workplace(options)
     with work.opened() as repository:
         found = catalog.find(repository, options.release)
         if found.state == "published":
-            path = catalog.path_of(*options.release.split("@"))
-            target = repository.targets.targets.pop(path)
-            repository.targets.targets.pop(path.removesuffix(catalog.SUFFIX) + SIGNATURE, None)
-            repository.withdrawn[options.release] = {
-                "reason": options.reason,
-                "time": audit.now(),
-                "length": target.length,
-                "sha256": target.hashes["sha256"],
-                "custom": target.unrecognized_fields.get("custom", {}),
-            }
-            audit.append(work.audit_file, "withdraw", release=options.release, reason=options.reason)
+            catalog.withdraw(repository, options.release, options.reason, audit.now())
+            work.record("withdraw", release=options.release, reason=options.reason)
             repository.write("targets", "snapshot", "timestamp")
             found = catalog.find(repository, options.release)
-        return {"repository": work.where, **found.as_json(), "warnings": catalog.warnings(repository)}
+        return {"repository": work.where, **found.as_json(), "warnings": expiry.warnings(repository)}
 
 
 def _refresh(options: argparse.Namespace) -> dict[str, Any]:
-    work = Workplace(options)
+    work = workplace(options)
     with work.opened() as repository:
         roles = ["targets"] if options.all else []
         roles += ["snapshot", "timestamp"]
         if options.root:
-            repository.renew_root()
+            renew_root(repository)
         signed = ["root"] * options.root + roles
-        audit.append(work.audit_file, "refresh", roles=signed)
+        work.record("refresh", roles=signed)
         repository.write(*roles)
-        left = {role: round(repository.days_left(role), 2) for role in ("root", "targets", "snapshot", "timestamp")}
+        left = {role: round(expiry.days_left(repository, role), 2) for role in ROLES}
         return {
             "repository": work.where,
             "signed": signed,
             "days_left": left,
-            "warnings": catalog.warnings(repository),
+            "warnings": expiry.warnings(repository),
         }
 
 

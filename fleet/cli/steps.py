@@ -214,7 +214,7 @@ def _metadata(options: argparse.Namespace) -> Json:
 def _workplace(options: argparse.Namespace) -> Any:
     from fleet.releases.workspace import Workplace
 
-    return Workplace(argparse.Namespace(repository=options.repository, keys=None))
+    return Workplace(options.repository)
 
 
 def _course(options: argparse.Namespace) -> Any:

@@ -19,12 +19,10 @@ next run takes it up where it stopped: devices are asked what they run, so that 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import re
 import shutil
 import socket
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -34,6 +32,7 @@ from typing import Any
 
 from edge_agent.core import durable
 
+from fleet import locks
 from fleet.errors import BusyError, NoReleaseError
 from fleet.records import schemas
 from fleet.records.schemas import SCHEMA_VERSION
@@ -100,16 +99,9 @@ def locked(fleet: str, root: Path = ROLLOUTS) -> Iterator[None]:
     """Hold the fleet's lock while its files are read and changed. Raises BusyError."""
     folder = root / fleet
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a") as stream:
-        deadline = time.monotonic() + LOCK_S
-        while True:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise BusyError(str(folder / "lock"), "held", f"free within {LOCK_S:g} s", "call again") from None
-                time.sleep(0.1)  # flock has no time limit of its own
+    path = folder / "lock"
+    busy = BusyError(str(path), "held", f"free within {LOCK_S:g} s", "call again")
+    with locks.exclusive(path, busy, LOCK_S):
         yield
 
 

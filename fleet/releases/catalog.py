@@ -11,21 +11,14 @@ from edge_agent.core.errors import AgentError
 from edge_agent.storage import archive
 from edge_agent.storage.manifest import MANIFEST
 from edge_agent.update import trust
-from tuf.api.metadata import TargetFile
+from tuf.api.metadata import TargetFile  # type: ignore[attr-defined]  # tuf has no __all__
 
 from fleet.errors import NoReleaseError, VersionError
-from fleet.releases.git_tags import parse
 from fleet.releases.repository import Repository
+from fleet.releases.versions import parse
 
 SUFFIX, SIGNATURE = ".tar.zst", ".tar.zst.sig"
-# Warned of when so many days are left: online roles are signed by a timer, the others by a person.
-SOON = {"root": 30.0, "targets": 14.0, "snapshot": 3.0, "timestamp": 1.0}
-RENEW = {
-    "root": "fleet keys rotate --role root, or fleet release refresh --root",
-    "targets": "fleet release refresh --all",
-    "snapshot": "fleet release refresh",
-    "timestamp": "fleet release refresh",
-}
+CUSTOM, WITHDRAWN = "custom", "x-withdrawn"
 MINE = ("version", "commit", "time", "builder")
 
 
@@ -67,8 +60,29 @@ def released(repository: Repository, name: str) -> dict[str, TargetFile]:
     }
 
 
+def withdrawals(repository: Repository) -> dict[str, dict[str, Any]]:
+    """Release -> reason, time, length, sha256, custom. It is part of what the targets role signs."""
+    entries: dict[str, dict[str, Any]] = repository.targets.unrecognized_fields.setdefault(WITHDRAWN, {})
+    return entries
+
+
 def withdrawn(repository: Repository, name: str) -> list[str]:
-    return [release.partition("@")[2] for release in repository.withdrawn if release.startswith(f"{name}@")]
+    """The versions that were withdrawn under a name."""
+    return [release.partition("@")[2] for release in withdrawals(repository) if release.startswith(f"{name}@")]
+
+
+def withdraw(repository: Repository, release: str, reason: str, time: str) -> None:
+    """Delist a release that is published; nobody sees it before `Repository.write`."""
+    path = path_of(*release.split("@"))
+    target = repository.targets.targets.pop(path)
+    repository.targets.targets.pop(path.removesuffix(SUFFIX) + SIGNATURE, None)
+    withdrawals(repository)[release] = {
+        "reason": reason,
+        "time": time,
+        "length": target.length,
+        "sha256": target.hashes["sha256"],
+        "custom": target.unrecognized_fields.get(CUSTOM, {}),
+    }
 
 
 def listed(repository: Repository) -> list[Release]:
@@ -78,7 +92,7 @@ def listed(repository: Repository) -> list[Release]:
         if path.endswith(SUFFIX):
             name, version, _ = path.split("/")
             found.append(_published(repository, f"{name}@{version}", target))
-    for release, entry in repository.withdrawn.items():
+    for release, entry in withdrawals(repository).items():
         custom = {key: entry["custom"].get(key) for key in MINE}
         told = {"reason": entry["reason"], "withdrawn": entry["time"]}
         found.append(Release(release, "withdrawn", entry["length"], entry["sha256"], **custom, metrics=None, **told))
@@ -96,7 +110,7 @@ def find(repository: Repository, release: str) -> Release:
 
 
 def _published(repository: Repository, release: str, target: TargetFile) -> Release:
-    custom = target.unrecognized_fields.get("custom", {})
+    custom = target.unrecognized_fields.get(CUSTOM, {})
     metrics = _metrics(repository.file_of(target))
     fields = {key: custom.get(key) for key in MINE}
     return Release(release, "published", target.length, target.hashes["sha256"], **fields, metrics=metrics)
@@ -112,16 +126,3 @@ def _metrics(file: Path) -> dict[str, dict[str, float]] | None:
         target: {name: float(estimate["value"]) for name, estimate in described["metrics"]["estimates"].items()}
         for target, described in manifest["targets"].items()
     }
-
-
-def warnings(repository: Repository) -> list[str]:
-    """What has to be done soon, and that these are development keys."""
-    found = []
-    for role, soon in SOON.items():
-        left = repository.days_left(role)
-        if left < soon:
-            when = f"expires in {left:.1f} days" if left > 0 else f"has expired {-left:.1f} days ago"
-            found.append(f"{role} {when}: {RENEW[role]}")
-    if repository.development:
-        found.append("development keys: only a fleet that is marked `development: true` takes these releases")
-    return found

@@ -1,18 +1,19 @@
-"""Versions in git: an annotated tag NAME@vVERSION on the commit that built the bundle, as GTO writes and lists them."""
+"""Versions in git: an annotated tag NAME@vVERSION on the commit that built the bundle, as GTO writes and lists them.
+
+A version is registered only on a commit that built it, as far as that can be known (`Source`).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-import semver
-
 from fleet.errors import ConfigurationError, VersionError
-
-FIRST = {"major": "1.0.0", "minor": "0.1.0", "patch": "0.0.1"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,27 @@ class Registry:
                 f"commit {revision}", f"not in {self.folder.absolute()}", "a commit of this repository", "git fetch"
             )
         return done.stdout.strip()
+
+    def source(self, name: str, named: str | None, stated: str | None, is_local: bool) -> Source:
+        """What a bundle was built from.
+
+        Args:
+            name: the bundle's.
+            named: a revision that a person named.
+            stated: the commit that the builder's certificate has.
+            is_local: whether it was built here; else it is not known what from, unless one of the two says it.
+
+        Raises VersionError, and ConfigurationError where nothing is checked out.
+        """
+        commit = None
+        if revision := named or stated:
+            commit = self.known(revision)
+            if stated and commit != stated:
+                where = f"commit {revision}"
+                raise VersionError(where, f"the signature was made for {stated}", "that one", "no --commit")
+        elif is_local:
+            commit = self.commit()
+        return Source(self, name, commit, is_named=bool(revision))
 
     def built(self, commit: str, bundle: Path) -> bool | None:
         """Whether the commit's dvc.lock names these bytes in their folder; None where it has no dvc.lock."""
@@ -71,32 +93,12 @@ class Registry:
             raise ConfigurationError(str(self.folder), str(error), "a git repository with GTO's tags", "") from None
         return {each["version"].removeprefix("v"): each["commit_hexsha"] for each in found if each["version"][0] == "v"}
 
-    def check(self, name: str, version: str, commit: str) -> bool:
-        """True if the version is registered on this commit, False if it is free there. Raises VersionError."""
-        versions = self.versions(name)
-        if version in versions and versions[version] != commit:
-            raise VersionError(
-                f"tag {name}@v{version}",
-                f"it stands for commit {versions[version][:12]}",
-                f"commit {commit[:12]}",
-                "publish another version, or from that commit",
-            )
-        other = next((each for each, at in versions.items() if at == commit and each != version), None)
-        if other:
-            raise VersionError(
-                f"commit {commit[:12]}",
-                f"registered as {name}@v{other}",
-                f"{name}@v{version}: a commit is one version of an artifact",
-                f"--version {other}, or commit what changed first",
-            )
-        return version in versions
-
     def register(self, name: str, version: str, commit: str, message: str) -> str:
         """Write the tag, unless it is there; returns its name. Nothing is pushed."""
         import gto.api
         from gto.exceptions import GTOException
 
-        if not self.check(name, version, commit):
+        if not is_registered(self.versions(name), name, version, commit):
             try:
                 gto.api.register(str(self.folder), name, commit, version=f"v{version}", message=message)
             except GTOException as error:
@@ -114,19 +116,86 @@ class Registry:
         return subprocess.run(["git", "-C", str(self.folder), *arguments], capture_output=True, text=True, check=False)
 
 
-def parse(version: str) -> semver.Version:
-    """Raises VersionError for what is no version of Semantic Versioning 2.0.0."""
-    try:
-        return semver.Version.parse(version)
-    except (ValueError, TypeError):
+@dataclass(frozen=True)
+class Source:
+    """What a bundle was built from, as far as that is known.
+
+    registry: the repository of it.
+    name: the bundle's.
+    commit: None where it is not known.
+    is_named: whether somebody named the commit; else it is the one that is checked out.
+    """
+
+    registry: Registry
+    name: str
+    commit: str | None
+    is_named: bool
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """Those of the bundle that are registered, with the commit of each."""
+        return self.registry.versions(self.name)
+
+    def check(self, version: str, bundle: Path, written: Path) -> list[str]:
+        """What is not known of a bundle that is to become a version, for people.
+
+        Args:
+            version: a semantic version.
+            bundle: the archive.
+            written: the folder that publishing itself writes to.
+
+        Raises VersionError where the commit is known not to have built the bundle, or belongs to another version.
+        """
+        if self.commit is None:
+            return ["no commit is named, no tag made: the signature states none; --commit SHA would name it"]
+        doubts = [] if self.is_named else self._doubts(self.commit, bundle, written)
+        is_registered(self.versions, self.name, version, self.commit)
+        return doubts
+
+    def _doubts(self, commit: str, bundle: Path, written: Path) -> list[str]:
+        changed = self.registry.changed(written)
+        if changed:
+            raise VersionError(
+                str(self.registry.folder),
+                f"changed and not committed: {', '.join(changed[:5])}{' ...' if len(changed) > 5 else ''}",
+                "a commit that is what built the bundle",
+                "commit, build, publish; or --no-tag, which names no commit",
+            )
+        built = self.registry.built(commit, bundle)
+        if built is False:
+            raise VersionError(
+                str(bundle),
+                f"not built from the commit that is checked out: dvc.lock of {commit[:12]} names other bytes",
+                "the bundle that dvc.lock names",
+                "make repro; or --commit SHA, which built it; or --no-tag, which names no commit",
+            )
+        return [] if built else [f"commit {commit[:12]} has no dvc.lock: that it built the bundle is not checked"]
+
+
+def is_registered(versions: Mapping[str, str], name: str, version: str, commit: str) -> bool:
+    """Whether a version stands for a commit already; else it is free.
+
+    Args:
+        versions: those that are registered of the artifact, with the commit of each (`Registry.versions`).
+        name: the artifact's.
+        version: the one that is to be registered.
+        commit: the one that it is to stand for.
+
+    Raises VersionError where the version stands for another commit, or the commit for another version.
+    """
+    if version in versions and versions[version] != commit:
         raise VersionError(
-            f"version {version[:100]!r}", "not a semantic version", "MAJOR.MINOR.PATCH, such as 1.2.0", ""
-        ) from None
-
-
-def bump(versions: list[str], part: str) -> str:
-    """The next version after the highest of these, or the first one."""
-    if not versions:
-        return FIRST[part]
-    highest = max(map(parse, versions))
-    return str(highest.next_version(part))
+            f"tag {name}@v{version}",
+            f"it stands for commit {versions[version][:12]}",
+            f"commit {commit[:12]}",
+            "publish another version, or from that commit",
+        )
+    other = next((each for each, at in versions.items() if at == commit and each != version), None)
+    if other:
+        raise VersionError(
+            f"commit {commit[:12]}",
+            f"registered as {name}@v{other}",
+            f"{name}@v{version}: a commit is one version of an artifact",
+            f"--version {other}, or commit what changed first",
+        )
+    return version in versions

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from edge_agent.core import durable
-from securesystemslib.signer import CryptoSigner, SSlibKey
+from securesystemslib.signer import CryptoSigner, SSlibKey  # type: ignore[attr-defined]  # it has no __all__
 
 from fleet.errors import KeysError
 
@@ -42,7 +42,7 @@ def default_folder(environment: Mapping[str, str] = os.environ) -> Path:
 
 @dataclass(frozen=True)
 class Keys:
-    """The private keys in `folder`. `find` and `signer` raise KeysError, which names the key that is not there."""
+    """The private keys in `folder`. What reads them raises KeysError, which names the key that is not there."""
 
     folder: Path
 
@@ -67,15 +67,29 @@ class Keys:
         )
         return public
 
+    def signers(self, role: str, public: Mapping[str, SSlibKey], threshold: int) -> list[CryptoSigner]:
+        """Those of a role's keys whose private half is here.
+
+        Args:
+            role: whose keys they are.
+            public: all of them, by id.
+            threshold: how many have to be here.
+        """
+        here = [keyid for keyid in public if self.has(role, keyid)]
+        if len(here) < threshold:
+            missing = [str(self.path(role, keyid)) for keyid in public if keyid not in here]
+            raise KeysError(
+                f"role {role}",
+                f"{len(here)} of its private keys here; not here: {', '.join(missing)}",
+                f"{threshold} of {len(public)}",
+                "name the folder they lie in (--keys, FLEET_KEYS), or plug in the medium that they are kept on",
+            )
+        return [self.signer(role, public[keyid]) for keyid in here]
+
     def signer(self, role: str, key: SSlibKey) -> CryptoSigner:
-        return CryptoSigner(self._load(role, key.keyid), key)
+        return CryptoSigner(self.load(role, key.keyid), key)
 
-    def check(self, role: str, keyid: str) -> Path:
-        """The key's file, after it was read once."""
-        self._load(role, keyid)
-        return self.path(role, keyid)
-
-    def _load(self, role: str, keyid: str) -> PrivateKeyTypes:
+    def load(self, role: str, keyid: str) -> PrivateKeyTypes:
         path = self.path(role, keyid)
         try:
             content, mode = path.read_bytes(), path.stat().st_mode

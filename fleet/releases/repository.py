@@ -9,28 +9,35 @@ writes a client finds a repository that it accepts. What a killed run left unref
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import filecmp
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 from edge_agent.core import durable
-from securesystemslib.signer import CryptoSigner, Key, SSlibKey
+from securesystemslib.signer import CryptoSigner, Key, SSlibKey  # type: ignore[attr-defined]  # it has no __all__
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata, MetaFile, Root, Signed, Snapshot, TargetFile, Targets, Timestamp
+from tuf.api.metadata import (  # type: ignore[attr-defined]  # tuf has no __all__
+    Metadata,
+    MetaFile,
+    Root,
+    Signed,
+    Snapshot,
+    TargetFile,
+    Targets,
+    Timestamp,
+)
 from tuf.api.serialization.json import JSONSerializer
 
-from fleet.errors import BusyError, ConfigurationError, KeysError, StorageError, TrustError
+from fleet.errors import ConfigurationError, KeysError, StorageError, TrustError
 from fleet.releases.keys import Keys
 
 ROLES = ("root", "targets", "snapshot", "timestamp")
 DAYS: Mapping[str, float] = {"root": 365, "targets": 90, "snapshot": 14, "timestamp": 3}
 ROOT_KEYS, ROOT_THRESHOLD = 3, 2
-DEVELOPMENT, WITHDRAWN = "x-development", "x-withdrawn"
+DEVELOPMENT = "x-development"
 CHUNK = 1 << 20
 # Called with every file that was written, in the order in which clients may see them, and with a progress or none.
 Mirror = Callable[[Path, "Progress | None"], None]
@@ -40,19 +47,6 @@ Progress = Callable[[int, int], None]
 T = TypeVar("T", bound=Signed)
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """The one lock of a repository; the kernel frees it when its process ends. Raises BusyError."""
-    durable.make_directory(folder)
-    path = folder / ".lock"
-    with path.open("ab") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(str(path), "another process holds it", "free", "wait for it, then run again") from None
-        yield
-
-
 def exists(folder: Path) -> bool:
     return (folder / "metadata" / "1.root.json").is_file()
 
@@ -60,8 +54,9 @@ def exists(folder: Path) -> bool:
 class Repository:
     """The repository in `folder` as its timestamp says that it is now. The caller holds the lock to change it.
 
-    `days`: how long what is signed now is good for, by role. `mirror`, `fetch`: see above. `content`: the bytes of each
-    file of metadata that was read or written, by name: one state of it, whatever another process signs meanwhile.
+    `days`: how long what is signed now is good for, by role. `development`: its keys are for trials alone. `mirror`,
+    `fetch`: see above. `content`: the bytes of each file of metadata that was read or written, by name: one state of
+    it, whatever another process signs meanwhile.
     Raises ConfigurationError, TrustError, KeysError, OSError.
     """
 
@@ -81,6 +76,7 @@ class Repository:
                 str(folder), "no repository of releases", "metadata/1.root.json", "make one: fleet keys init"
             )
         self.root = self._read("root", f"{self._newest_root()}.root.json", Root)
+        self.development = self.root.unrecognized_fields.get(DEVELOPMENT) is True
         self.timestamp = self._read("timestamp", "timestamp.json", Timestamp)
         self.snapshot = self._read("snapshot", f"{self.timestamp.snapshot_meta.version}.snapshot.json", Snapshot)
         self.targets = self._read("targets", f"{self.snapshot.meta['targets.json'].version}.targets.json", Targets)
@@ -101,6 +97,7 @@ class Repository:
         durable.make_directory(made.metadata)
         durable.make_directory(made.targets_folder)
         made.root = Root(consistent_snapshot=True)
+        made.development = development
         if development:
             made.root.unrecognized_fields[DEVELOPMENT] = True
         for role in ROLES:
@@ -111,25 +108,12 @@ class Repository:
         for role in ROLES:
             made.role(role).version = 0  # the first one that is written is 1
         made.write(*ROLES[1:])
-        made._write_root(made.root)
+        made.write_root(made.root)
         return made
-
-    @property
-    def development(self) -> bool:
-        return self.root.unrecognized_fields.get(DEVELOPMENT) is True
-
-    @property
-    def withdrawn(self) -> dict[str, dict[str, Any]]:
-        """Release -> reason, time, length, sha256, custom. It is part of what the targets role signs."""
-        found: dict[str, dict[str, Any]] = self.targets.unrecognized_fields.setdefault(WITHDRAWN, {})
-        return found
 
     def role(self, name: str) -> Signed:
         signed: Signed = getattr(self, name)
         return signed
-
-    def days_left(self, name: str) -> float:
-        return (self.role(name).expires - datetime.now(UTC)) / timedelta(days=1)
 
     # --- targets
 
@@ -165,17 +149,9 @@ class Repository:
 
     def signers(self, role: str, root: Root | None = None) -> list[CryptoSigner]:
         """Who can sign for a role here; at least its threshold. Raises KeysError."""
-        said = (root or self.root).roles[role]
-        here = [keyid for keyid in said.keyids if self.keys.has(role, keyid)]
-        if len(here) < said.threshold:
-            missing = [str(self.keys.path(role, keyid)) for keyid in said.keyids if keyid not in here]
-            raise KeysError(
-                f"role {role}",
-                f"{len(here)} of its private keys here; not here: {', '.join(missing)}",
-                f"{said.threshold} of {len(said.keyids)}",
-                "name the folder they lie in (--keys, FLEET_KEYS), or plug in the medium that they are kept on",
-            )
-        return [self.keys.signer(role, _ours((root or self.root).keys[keyid])) for keyid in here]
+        known = root or self.root
+        said = known.roles[role]
+        return self.keys.signers(role, {keyid: _ours(known.keys[keyid]) for keyid in said.keyids}, said.threshold)
 
     def write(self, *roles: str) -> None:
         """The next version of each of these roles, in the order targets, snapshot, timestamp."""
@@ -192,51 +168,11 @@ class Repository:
                     self.timestamp.snapshot_meta = meta
                 self._put("timestamp.json" if role == "timestamp" else f"{signed.version}.{role}.json", content)
 
-    def rotate(self, role: str, keyid: str | None = None) -> tuple[str, str]:
-        """Replace one key of a role, the first one if none is named. Returns the old and the new key's ids.
+    def write_root(self, root: Root, signers: list[CryptoSigner] | None = None) -> None:
+        """The next version of root, signed by the thresholds of the old and of the new keys. Raises KeysError.
 
-        `keyid` may be how an id begins.
-
-        Root: one new version, signed by the thresholds of the old and of the new keys (specification, 6.1). Another
-        role: a root that knows both keys, the role signed anew, a root that knows only the new one. Killed in between,
-        it goes on from there when it is called again.
+        `signers`: all that sign; None: the new root's, as far as their keys are here.
         """
-        said = self.root.roles[role]
-        if keyid is not None:
-            begins = [each for each in said.keyids if each.startswith(keyid)]
-            if len(begins) != 1 or not keyid:
-                found = f"{len(begins) or 'no'} key{'s begin' if len(begins) > 1 else ''} {keyid}"
-                raise KeysError(f"role {role}", found, f"one of {', '.join(said.keyids)}", "fleet keys status")
-            keyid = begins[0]
-        if role == "root":
-            old = keyid or said.keyids[0]
-            new_root = Root.from_dict(self.root.to_dict())
-            signers = self.signers("root")
-            new = self.keys.make("root")
-            new_root.revoke_key(old, "root")
-            new_root.add_key(new, "root")
-            self._write_root(new_root, [*signers, self.keys.signer("root", new)])
-            return old, new.keyid
-        old = said.keyids[0]
-        self.signers("root")
-        for each in ROLES[ROLES.index(role) + 1 :]:
-            self.signers(each)
-        if len(said.keyids) == 1:
-            both = Root.from_dict(self.root.to_dict())
-            both.add_key(self.keys.make(role), role)
-            self._write_root(both)
-        new_id = self.root.roles[role].keyids[-1]
-        self.write(*ROLES[ROLES.index(role) :])
-        after = Root.from_dict(self.root.to_dict())
-        after.revoke_key(old, role)
-        self._write_root(after)
-        return old, new_id
-
-    def renew_root(self) -> None:
-        """The same root again, with a new expiry."""
-        self._write_root(Root.from_dict(self.root.to_dict()))
-
-    def _write_root(self, root: Root, signers: list[CryptoSigner] | None = None) -> None:
         signers = signers if signers is not None else self.signers("root", root)
         root.version += 1
         content = self._signed("root", root, signers)

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from cryptography.x509 import ExtensionNotFound, ObjectIdentifier, load_der_x509_certificate
 from edge_agent.core import durable
 from jsonschema import Draft202012Validator
-from securesystemslib.signer import SSlibKey
+from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]  # it has no __all__
 
 from fleet.errors import ConfigurationError, KeysError, StorageError, TrustError
 from fleet.releases.keys import BUILDER, Keys, passphrase_of
@@ -51,7 +51,7 @@ class Policy:
 
     @property
     def keyid(self) -> str:
-        return SSlibKey.from_crypto(load_pem_public_key(self.public_key.encode())).keyid  # type: ignore[arg-type]
+        return str(SSlibKey.from_crypto(load_pem_public_key(self.public_key.encode())).keyid)
 
     @property
     def builder(self) -> str:
@@ -97,7 +97,8 @@ def sign(folder: Path, signature: Path, policy: Policy, keys: Keys) -> None:
     asked: dict[str, Any] = {"action": "sign", "folder": str(folder), "signature": str(signature)}
     asked["ignore"] = list(policy.ignore)
     if policy.public_key:
-        asked |= {"key": str(keys.check(BUILDER, policy.keyid)), "passphrase": passphrase_of(BUILDER)}
+        keys.load(BUILDER, policy.keyid)  # a key that is missing, or that does not open, is named here
+        asked |= {"key": str(keys.path(BUILDER, policy.keyid)), "passphrase": passphrase_of(BUILDER)}
     _run(asked, f"{folder.name}: signing")
     if not signature.is_file():
         raise TrustError(str(signature), "the signer wrote nothing", "a signature", "run it again")

@@ -21,8 +21,9 @@ from typing import Any
 import fsspec
 from edge_agent.core import durable
 
+from fleet import locks
 from fleet.errors import BusyError, ConfigurationError, SourceError, TrustError
-from fleet.releases.repository import Fetch, Mirror, Progress, locked
+from fleet.releases.repository import Fetch, Mirror, Progress
 
 CACHE = "~/.cache/edge-ai-workflow/releases"
 TIMESTAMP = "metadata/timestamp.json"
@@ -48,21 +49,31 @@ def located(where: str) -> str:
 
 
 @contextlib.contextmanager
-def opened(where: str, write: bool) -> Iterator[Place]:
-    """Work on the repository at `where`, under its lock where it is to be changed.
+def locked(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
+    """The one lock of a repository; waited for so many seconds. Raises BusyError."""
+    durable.make_directory(folder)
+    path = folder / ".lock"
+    busy = BusyError(str(path), "another process holds it", "free", "wait for it, then run again")
+    with locks.exclusive(path, busy, wait_s):
+        yield
+
+
+@contextlib.contextmanager
+def opened(where: str, write: bool, wait_s: float = 0.0) -> Iterator[Place]:
+    """Work on the repository at `where`, under its lock where it is to be changed, waited for so many seconds.
 
     Raises BusyError, SourceError, ConfigurationError, OSError.
     """
     if not is_url(where):
         folder = Path(where)
-        with locked(folder) if write else contextlib.nullcontext():
+        with locked(folder, wait_s) if write else contextlib.nullcontext():
             yield Place(folder)
         return
     name = hashlib.sha256(where.rstrip("/").encode()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path(CACHE).expanduser().parents[1]) / Path(
         *Path(CACHE).parts[2:]
     )
-    with locked(folder / name):
+    with locked(folder / name, wait_s):
         store = _Store(where, folder / name)
         store.fetch()
         yield Place(folder / name, store.put if write else None, store.get)

@@ -1,12 +1,13 @@
-"""What the commands about releases share: where the repository, the keys and the policy are."""
+"""Where the repository of releases, the private keys, the policy and the audit trail are; opened, or made new."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from edge_agent.core.progress import Progress
 
@@ -20,54 +21,47 @@ from fleet.releases.signing import Policy
 FOLDER = "releases"
 
 
-def add_options(to: argparse.ArgumentParser, writes: bool = True) -> None:
-    to.add_argument(
-        "--repository",
-        default=FOLDER,
-        metavar="WHERE",
-        help=f"the repository of releases: a folder, or a URL such as s3://bucket/prefix ({FOLDER})",
-    )
-    to.add_argument(
-        "--keys",
-        type=Path,
-        metavar="DIR",
-        help=f"private keys (FLEET_KEYS, or {default_folder({})}); passphrases: "
-        "FLEET_KEY_PASSPHRASE_<ROLE>, or FLEET_KEY_PASSPHRASE for all",
-    )
-    if writes:
-        to.add_argument("--policy", type=Path, metavar="FILE", help=f"who builds ({FOLDER}/{signing.POLICY})")
-        for role, days in DAYS.items():
-            to.add_argument(
-                f"--{role}-days",
-                type=_days,
-                default=days,
-                metavar="N",
-                help=f"how long {role} metadata that is signed now is good for ({days:g})",
-            )
-
-
-def _days(text: str) -> float:
-    if not 0 < (number := float(text)) <= 3650:
-        raise argparse.ArgumentTypeError(f"found {text}, expected more than 0 and at most 3650")
-    return number
-
-
 class Workplace:
-    """`options` as `add_options` made them."""
+    """One repository of releases, its keys, its policy and its audit trail.
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.where: str = options.repository
-        self.keys = Keys(options.keys or default_folder())
-        local = Path(FOLDER if store.is_url(self.where) else self.where)
-        self.policy_file: Path = getattr(options, "policy", None) or local / signing.POLICY
-        self.audit_file = local / audit.FILE
-        self.days = {role: getattr(options, f"{role}_days", days) for role, days in DAYS.items()}
+    Args:
+        where: a folder, or a URL such as s3://bucket/prefix.
+        keys: the folder of private keys; None: FLEET_KEYS, or the one in the user's home.
+        policy: the file that says who builds; None: beside the repository, or in FOLDER for a URL.
+        days: how long what is signed now is good for, by role; a role that is not named has its number in DAYS.
+    """
+
+    def __init__(
+        self, where: str, keys: Path | None = None, policy: Path | None = None, days: Mapping[str, float] = DAYS
+    ) -> None:
+        self.where, self.policy, self.days = where, policy, days
+        self.keys_folder = keys
         self.progress = Progress(sys.stderr)
 
+    @cached_property
+    def keys(self) -> Keys:
+        return Keys(self.keys_folder or default_folder())
+
+    @property
+    def local(self) -> Path:
+        """The folder on this machine that has the policy and the audit trail."""
+        return Path(FOLDER if store.is_url(self.where) else self.where)
+
+    @property
+    def policy_file(self) -> Path:
+        return self.policy or self.local / signing.POLICY
+
+    def record(self, action: str, **what: Any) -> None:
+        """One more line of the audit trail: what is about to become visible."""
+        audit.append(self.local / audit.FILE, action, **what)
+
     @contextlib.contextmanager
-    def opened(self, write: bool = True, make: bool = False) -> Iterator[Repository]:
-        """The repository; where there is none and `make`, a new one with development keys."""
-        with store.opened(self.where, write) as place:
+    def opened(self, write: bool = True, make: bool = False, wait_s: float = 0.0) -> Iterator[Repository]:
+        """The repository; where there is none and `make`, a new one with development keys.
+
+        `wait_s`: how long to wait for another process that works on it. Raises BusyError.
+        """
+        with store.opened(self.where, write, wait_s) as place:
             if make and not exists(place.folder):
                 self._create(place, development=True, asked=False)
             if not exists(place.folder):
@@ -90,7 +84,7 @@ class Workplace:
     ) -> Repository:
         policy = self._policy(policy, asked)
         self.progress.say(f"new {'development ' if development else ''}keys in {self.keys.folder}")
-        audit.append(self.audit_file, "init", repository=self.where, development=development, builder=policy.builder)
+        self.record("init", repository=self.where, development=development, builder=policy.builder)
         return Repository.create(place.folder, self.keys, development, self.days, place.mirror)
 
     def _policy(self, wanted: Policy | None, asked: bool = True) -> Policy:

@@ -6,14 +6,11 @@ no further, and metadata that was signed meanwhile is packed anew, so a rollout 
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import hashlib
 import io
 import json
 import tarfile
-import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,13 +19,13 @@ from edge_agent.core.errors import AgentError
 from edge_agent.storage import archive
 from edge_agent.storage.manifest import MANIFEST
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata, TargetFile, Timestamp
+from tuf.api.metadata import Metadata, TargetFile, Timestamp  # type: ignore[attr-defined]  # tuf has no __all__
 
-from fleet.errors import BundleError, BusyError, NoReleaseError, StorageError, TrustError
+from fleet.errors import BundleError, NoReleaseError, StorageError, TrustError
 from fleet.records import store
 from fleet.records.store import Record
-from fleet.releases import catalog
-from fleet.releases.repository import ROLES, Repository
+from fleet.releases import catalog, expiry
+from fleet.releases.repository import Repository
 from fleet.releases.workspace import Workplace
 
 LOCK_S = 60.0
@@ -45,18 +42,7 @@ def check(repository: Repository, development: bool) -> None:
             "a fleet that is marked `development: true`, or a repository with keys of its own",
             "fleet keys init, and publish there; see docs/fleet/releases.md",
         )
-    _current(repository)
-
-
-def _current(repository: Repository) -> None:
-    for role in ROLES:
-        if repository.days_left(role) <= 0:
-            raise TrustError(
-                f"{repository.metadata}: {role}",
-                f"expired {-repository.days_left(role):.1f} days ago: no device would take it",
-                "current metadata",
-                catalog.RENEW[role],
-            )
+    expiry.require_current(repository)
 
 
 def offer(repository: Repository, release: str) -> dict[str, Any]:
@@ -97,10 +83,10 @@ def _signed(repository: Repository, release: str) -> tuple[TargetFile, Path]:
 
 def _target(repository: Repository, release: str) -> TargetFile:
     name, _, version = release.partition("@")
-    if release in repository.withdrawn:
+    if entry := catalog.withdrawals(repository).get(release):
         raise NoReleaseError(
             release,
-            f"withdrawn: {repository.withdrawn[release]['reason']}",
+            f"withdrawn: {entry['reason']}",
             "a release that is published",
             "declare another one in the inventory",
         )
@@ -141,8 +127,9 @@ def bring(begun: Record, wanted: Collection[str], where: str) -> bool:
     what `pack` raises.
     """
     file = begun.folder / store.PUSH
-    with _opened(where) as repository:
-        _current(repository)
+    # A store's local copy that another process works on is waited for.
+    with Workplace(where).opened(write=False, wait_s=LOCK_S) as repository:
+        expiry.require_current(repository)
         for release in sorted(wanted):
             began = begun.plan["releases"][release].get("sha256")
             found = _target(repository, release).hashes["sha256"]
@@ -157,23 +144,6 @@ def bring(begun: Record, wanted: Collection[str], where: str) -> bool:
             return False
         pack(repository, wanted, file)
     return True
-
-
-@contextlib.contextmanager
-def _opened(where: str) -> Iterator[Repository]:
-    """For reading. A store's local copy that another process works on is waited for. Raises BusyError."""
-    work = Workplace(argparse.Namespace(repository=where, keys=None))
-    deadline = time.monotonic() + LOCK_S
-    with contextlib.ExitStack() as stack:
-        while True:
-            try:
-                repository = stack.enter_context(work.opened(write=False))
-                break
-            except BusyError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)  # flock has no time limit of its own
-        yield repository
 
 
 def _is_packed(file: Path, repository: Repository, wanted: Iterable[str]) -> bool:

@@ -10,7 +10,19 @@ from typing import Any
 
 import pytest
 
-from tests.support.fleet.embedded import (CANARY, EARLY, REST, UNREACHABLE, WAIT_S, EmbeddedFleet, all_run, as_rolled_out, changed, rolled_out)
+from fleet.releases.rotation import rotate
+from tests.support.fleet.embedded import (
+    CANARY,
+    EARLY,
+    REST,
+    UNREACHABLE,
+    WAIT_S,
+    EmbeddedFleet,
+    all_run,
+    as_rolled_out,
+    changed,
+    rolled_out,
+)
 
 pytestmark = pytest.mark.slow
 made = pytest.fixture(rolled_out, scope="module")
@@ -232,7 +244,7 @@ def test_devices_are_called_back_by_hand(fleet: EmbeddedFleet) -> None:
 
 def test_rotated_keys_reach_the_devices_and_captured_samples_come_in(fleet: EmbeddedFleet) -> None:
     before = fleet.agent(REST, "status")["service"]["loaded"]
-    fleet.repository.rotate("root")
+    rotate(fleet.repository, "root")
 
     done = fleet.playbook("rotate-keys")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fleet.releases import catalog
 from fleet.releases.catalog import path_of
 from fleet.releases.keys import Keys
 from fleet.releases.repository import Repository
@@ -17,7 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.fleet, pytest.mark.timeout(1800)]
 def test_withdrawn(fleet: LabFleet, case: Case) -> None:
     """A release that is withdrawn."""
     release = fleet.publish("pump@2.0.0")
-    fleet.repository.withdrawn[release] = {"reason": "recalled"}
+    catalog.withdrawals(fleet.repository)[release] = {"reason": "recalled"}
     del fleet.repository.targets.targets["pump/2.0.0/pump.tar.zst"]
     fleet.repository.write("targets", "snapshot", "timestamp")
     fleet.declare(release)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fleet.releases.rotation import rotate
 from lab import lab
 from tests.system.fleet_faults.conftest import Case
 from tests.system.fleet_faults.fleet import AGENT, BASE, STATE, LabFleet, until
@@ -92,7 +93,7 @@ def test_a_look_predicts_and_changes_nothing(fleet: LabFleet) -> None:
 def test_new_keys_reach_the_devices_and_captured_samples_come_in(fleet: LabFleet, tmp_path: Path) -> None:
     fleet.reset()
     before = fleet.states()
-    fleet.repository.rotate("root")
+    rotate(fleet.repository, "root")
 
     done = fleet.play("rotate-keys")
 

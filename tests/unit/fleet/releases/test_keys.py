@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from fleet.errors import KeysError
 from fleet.releases.keys import Keys, default_folder
 from fleet.releases.repository import Repository
+from fleet.releases.rotation import renew_root, rotate
 from tests.support.agent.bundles import bundle
 from tests.support.fleet.publishing import Publisher
 
@@ -85,12 +86,12 @@ def test_two_of_three_root_keys_are_enough_and_one_is_not(tmp_path: Path) -> Non
     assert repository.root.roles["root"].threshold == 2
 
     keys.path("root", first).unlink()
-    repository.renew_root()
+    renew_root(repository)
     assert Repository(tmp_path / "releases", keys).root.version == 2
 
     keys.path("root", second).unlink()
     with pytest.raises(KeysError, match=f"1 of its private keys here; not here: .*{first}.*{second}.*\n.*2 of 3"):
-        repository.renew_root()
+        renew_root(repository)
     assert keys.has("root", third)
 
 
@@ -98,10 +99,10 @@ def test_a_root_key_is_named_as_the_status_shows_it(tmp_path: Path) -> None:
     repository = Repository.create(tmp_path / "releases", Keys(tmp_path / "keys"))
     _, second, third = repository.root.roles["root"].keyids
 
-    assert repository.rotate("root", second[:12])[0] == second
+    assert rotate(repository, "root", second[:12])[0] == second
     for wrong in ("", "x", second[:12]):
         with pytest.raises(KeysError, match="fleet keys status"):
-            repository.rotate("root", wrong)
+            rotate(repository, "root", wrong)
     assert third in repository.root.roles["root"].keyids and second not in repository.root.roles["root"].keyids
 
 
@@ -151,7 +152,7 @@ def test_development_keys_are_marked_in_what_root_signs(tmp_path: Path) -> None:
     repository = Repository.create(tmp_path / "releases", keys, development=True)
 
     assert repository.development
-    repository.rotate("root")
+    rotate(repository, "root")
     again = Repository(tmp_path / "releases", keys)
     assert again.root.version == 2 and again.root.unrecognized_fields["x-development"] is True
 

@@ -13,7 +13,9 @@ from edge_agent.core.errors import TrustError as DeviceTrustError
 
 from fleet.errors import BusyError, ConfigurationError, KeysError, TrustError
 from fleet.releases.keys import Keys
-from fleet.releases.repository import ROLES, Repository, locked
+from fleet.releases.repository import ROLES, Repository
+from fleet.releases.rotation import rotate
+from fleet.releases.store import locked
 from tests.support.agent.release_server import serving
 from tests.support.fleet.publishing import Reader
 
@@ -90,7 +92,7 @@ def test_devices_accept_what_they_find_between_any_two_writes_of_a_publication(s
 
 @pytest.mark.parametrize(("role", "writes"), [("root", 1), ("targets", 5), ("snapshot", 4), ("timestamp", 3)])
 def test_devices_follow_a_new_key_between_any_two_writes(site: Site, role: str, writes: int) -> None:
-    old, new = site.watched().rotate(role)
+    old, new = rotate(site.watched(), role)
 
     assert site.looks == writes
     assert old not in site.open().root.roles[role].keyids and new in site.repository.root.roles[role].keyids
@@ -103,7 +105,7 @@ def test_devices_follow_a_new_key_between_any_two_writes(site: Site, role: str, 
 def test_every_key_of_root_can_be_replaced_one_after_the_other(site: Site) -> None:
     first = set(site.repository.root.roles["root"].keyids)
     for keyid in sorted(first):
-        site.open().rotate("root", keyid)
+        rotate(site.open(), "root", keyid)
 
     assert first.isdisjoint(site.repository.root.roles["root"].keyids)
     site.look()
@@ -114,7 +116,7 @@ def test_a_key_that_is_lost_can_be_replaced(site: Site, role: str) -> None:
     lost = site.repository.root.roles[role].keyids[0]
     site.keys.path(role, lost).unlink()
 
-    site.watched().rotate(role, lost if role == "root" else None)
+    rotate(site.watched(), role, lost if role == "root" else None)
 
     assert lost not in site.repository.root.keys
     site.look()
@@ -136,7 +138,7 @@ def test_a_rotation_that_was_interrupted_goes_on(site: Site) -> None:
                 raise PowerCutError
 
         with pytest.raises(PowerCutError):
-            site.open(cut).rotate("targets")
+            rotate(site.open(cut), "targets")
         site.look()
         if stop < 4:
             assert site.open().root.roles["targets"].keyids[0] == old

@@ -16,11 +16,11 @@ import pytest
 
 from fleet.cli import main
 from fleet.records import audit_trail, store
-from fleet.releases import catalog
+from fleet.releases import catalog, expiry, rotation
 from fleet.releases.catalog import path_of
 from fleet.releases.keys import Keys
-from fleet.releases.repository import Repository, locked
-from fleet.releases.store import located
+from fleet.releases.repository import Repository
+from fleet.releases.store import located, locked
 from fleet.rollout import payload
 from tests.support.agent.bundles import bundle
 from tests.support.fleet.rollouts import NEW, Json, begin, course, done, records, through_canary
@@ -52,7 +52,7 @@ def repository(root: Path, **days: float) -> Repository:
 def withdraw(root: Path) -> None:
     there = repository(root)
     there.targets.targets.pop(path_of(*NEW.split("@")))
-    there.withdrawn[NEW] = {"reason": "burns", "time": "", "length": 1, "sha256": "0" * 64, "custom": {}}
+    catalog.withdrawals(there)[NEW] = {"reason": "burns", "time": "", "length": 1, "sha256": "0" * 64, "custom": {}}
     there.write("targets", "snapshot", "timestamp")
 
 
@@ -108,7 +108,7 @@ def test_what_was_signed_anew_is_brought(root: Path, opened: Callable[..., Json]
 
 def test_a_new_root_is_brought(root: Path, opened: Callable[..., Json]) -> None:
     begun = begin(root)
-    repository(root).renew_root()
+    rotation.renew_root(repository(root))
 
     assert opened(begun, CANARY)["packed"]
     assert signed(packed(begun), "2.root.json")["version"] == 2
@@ -132,7 +132,7 @@ def test_expired_metadata_waits_for_a_refresh(root: Path, opened: Callable[..., 
 
     why = pauses(root, begun, opened(begun, REST))
 
-    assert f"{role}: expired 1.0 days ago" in why and catalog.RENEW[role] in why
+    assert f"{role}: expired 1.0 days ago" in why and expiry.RENEW[role] in why
 
 
 def test_a_release_of_other_bytes_goes_no_further(root: Path, opened: Callable[..., Json]) -> None:
