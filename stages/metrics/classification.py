@@ -164,7 +164,8 @@ def calibration_estimate(
 
 def _bins(confidences: np.ndarray) -> np.ndarray:
     """(0, 1/15] is bin 0, ... (14/15, 1] is bin 14."""
-    return np.clip(np.ceil(confidences * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    numbers: np.ndarray = np.clip(np.ceil(confidences * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    return numbers
 
 
 def _ends(confidence: float) -> list[float]:

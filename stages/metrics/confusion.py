@@ -44,4 +44,6 @@ def averages(confusion: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    return np.divide(above, below, out=np.zeros(np.broadcast(above, below).shape), where=below > 0)
+    out = np.zeros(np.broadcast(above, below).shape)
+    np.divide(above, below, out=out, where=below > 0)
+    return out

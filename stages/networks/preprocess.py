@@ -39,9 +39,13 @@ class Preprocess(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.bins is not None:
-            return self.bins(x)
-        scaled = (x - self.center) / self.scale
-        return scaled if self.features is None else self.features(scaled)
+            shares: Tensor = self.bins(x)
+            return shares
+        scaled: Tensor = (x - self.center) / self.scale
+        if self.features is None:
+            return scaled
+        spectrum: Tensor = self.features(scaled)
+        return spectrum
 
     @torch.no_grad()
     def fit(self, batches: Iterable[Tensor]) -> None:
@@ -164,4 +168,5 @@ def dct_matrix(coefficients: int, bands: int) -> np.ndarray:
     order, place = np.arange(coefficients)[:, None], np.arange(bands)[None, :]
     matrix = np.sqrt(2 / bands) * np.cos(np.pi * order * (2 * place + 1) / (2 * bands))
     matrix[0] /= math.sqrt(2)
-    return matrix.astype(np.float32)
+    narrow: np.ndarray = matrix.astype(np.float32)
+    return narrow

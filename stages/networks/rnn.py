@@ -65,7 +65,8 @@ class Rnn(Network):
 
     def initial_states(self, batch: int) -> tuple[Tensor, ...]:
         """Zeros [batch, hidden]: per layer the output, for LSTM then the cell; at the end the highest output."""
-        return self.body.initial_states(batch)
+        states: tuple[Tensor, ...] = self.body.initial_states(batch)
+        return states
 
     def step(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         """One frame [B, C, frame] (images [B, C, frame, W]) in raw units -> (logits, *new states)."""

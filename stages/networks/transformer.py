@@ -111,7 +111,8 @@ class Layer(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         tokens = tokens + self.dropout(self.attention(self.attention_norm(tokens)))
         inner = self.relu(self.expand(self.feedforward_norm(tokens)))
-        return tokens + self.dropout(self.contract(inner))
+        output: Tensor = tokens + self.dropout(self.contract(inner))
+        return output
 
 
 class Attention(nn.Module):
@@ -138,4 +139,6 @@ class Attention(nn.Module):
 
     def _heads(self, tokens: Tensor) -> Tensor:
         """[B, tokens, heads * head_width] -> [B, heads, tokens, head_width]."""
-        return tokens.unflatten(2, (self.heads, tokens.shape[2] // self.heads)).transpose(1, 2)
+        size = (self.heads, tokens.shape[2] // self.heads)
+        heads: Tensor = tokens.unflatten(2, size)  # type: ignore[no-untyped-call]  # torch has no types here
+        return heads.transpose(1, 2)

@@ -269,7 +269,7 @@ def fill(folder: Path, params: Params) -> dict[str, Any]:
     }
     write_json(folder / bundle_manifest.MANIFEST, manifest)
     try:
-        checked = bundle_manifest.read(folder)
+        checked: dict[str, Any] = bundle_manifest.read(folder)
         bundle_manifest.verify(folder, checked)
     except bundle_manifest.ManifestError as error:
         raise StageError(f"{error.file}: {error.field}", error.found, error.expected) from None

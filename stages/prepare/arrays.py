@@ -92,7 +92,7 @@ def write_samples(
 def fixed_length(lists: pa.ListArray, length: int) -> np.ndarray:
     """Lists as float32 [N, length]: cut, or padded with zeros, at the end."""
     offsets = lists.offsets.to_numpy()
-    values = lists.values.to_numpy(zero_copy_only=False)
+    values: np.ndarray = lists.values.to_numpy(zero_copy_only=False)
     if np.all(np.diff(offsets) == length):
         return values[offsets[0] : offsets[-1]].reshape(-1, length)
     fixed = np.zeros((len(lists), length), dtype=np.float32)

@@ -33,4 +33,5 @@ def class_index(labels: pa.Array, params: Params) -> np.ndarray:
         raise ContractError(
             f"column {params.data.label}", f"found the label(s) {unknown}", "keys of data.classes", "run validate again"
         )
-    return found.to_numpy().astype(np.int16)
+    index: np.ndarray = found.to_numpy().astype(np.int16)
+    return index

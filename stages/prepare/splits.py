@@ -70,7 +70,8 @@ def split_rows(engine: Engine, table: ir.Table, rows: int, params: Params) -> Sp
 
 
 def _groups(table: ir.Table, group: str) -> list[str]:
-    return table.select(group).distinct().to_pyarrow()[group].to_pylist()
+    names: list[str] = table.select(group).distinct().to_pyarrow()[group].to_pylist()
+    return names
 
 
 def _by_group(table: ir.Table, shares: dict[str, float], params: Params) -> dict[str, int]:

@@ -25,7 +25,8 @@ def window_starts(borders: np.ndarray, length: int, stride: int) -> np.ndarray:
     total = int(counts.sum())
     before = np.cumsum(counts) - counts
     nth = np.arange(total, dtype=np.int64) - np.repeat(before, counts)
-    return np.repeat(borders[:-1], counts) + nth * stride
+    starts: np.ndarray = np.repeat(borders[:-1], counts) + nth * stride
+    return starts
 
 
 def window_labels(
@@ -37,7 +38,8 @@ def window_labels(
     state) if any row has one, else class 0.
     """
     if rule == "last":
-        return labels[starts + length - 1].astype(np.int64)
+        last: np.ndarray = labels[starts + length - 1].astype(np.int64)
+        return last
     best = np.zeros(len(starts), dtype=np.int64)
     most = np.zeros(len(starts), dtype=np.int64)
     for index in range(1 if rule == "any" else 0, classes):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
@@ -127,5 +127,5 @@ def training_batches(data: Data, batch_size: int, most: int | None = None) -> It
 def summed(fabric: Fabric, value: Tensor) -> Tensor:
     if fabric.world_size == 1:
         return value
-    total: Any = fabric.all_reduce(value.to(fabric.device), reduce_op="sum")
+    total = cast(Tensor, fabric.all_reduce(value.to(fabric.device), reduce_op="sum"))
     return total.cpu()

@@ -191,7 +191,7 @@ def make_optimiser(params: Optimiser, network: nn.Module) -> torch.optim.Optimiz
     rate, decay = params.learning_rate, params.weight_decay
     if params.name == "sgd":
         return torch.optim.SGD(network.parameters(), lr=rate, weight_decay=decay, momentum=0.9)
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[params.name]
+    kind: type[torch.optim.Adam] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[params.name]
     return kind(network.parameters(), lr=rate, weight_decay=decay)
 
 

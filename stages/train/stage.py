@@ -98,7 +98,7 @@ class Log:
     def __init__(self, folder: Path, enabled: bool) -> None:
         self.live: Any = None
         if enabled:
-            from dvclive import Live
+            from dvclive.live import Live
 
             shutil.rmtree(folder, ignore_errors=True)
             self.live = Live(str(folder), save_dvc_exp=False, dvcyaml=None, report=None)

@@ -117,13 +117,14 @@ def check_columns(table: ir.Table, source: str, contract: Validate) -> list[Stag
 
 
 def _same_family(found: dt.DataType, column: Column) -> bool:
-    return {
+    fits: dict[str, bool] = {
         "float": (found.is_numeric() and not found.is_decimal()) or found.is_string(),
         "integer": found.is_integer() or found.is_string(),
         "string": found.is_string() or found.is_integer(),
         "timestamp": found.is_timestamp() or found.is_string(),
         "values": found.is_array() and found.value_type.is_numeric(),
-    }[column.type]
+    }
+    return fits[column.type]
 
 
 def _missing(source: str, name: str, table: ir.Table) -> ContractError:

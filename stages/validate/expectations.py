@@ -85,7 +85,7 @@ def run_suite(
 
 def _expectations(suite: dict[str, Any], path: Path) -> list[Any]:
     """NOTE: a suite that is given plain dictionaries logs those that it cannot understand, and goes on without."""
-    from great_expectations.exceptions import GreatExpectationsError
+    from great_expectations.exceptions.exceptions import GreatExpectationsError
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
     built = []

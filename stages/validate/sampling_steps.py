@@ -73,7 +73,7 @@ def _steps(groups: pa.Array, times: pa.Array, last: dict[str, int]) -> np.ndarra
     codes, micros = codes[order], micros[order]
     first = np.ones(len(codes), dtype=bool)
     first[1:] = codes[1:] != codes[:-1]
-    steps = np.diff(micros, prepend=0)
+    steps: np.ndarray = np.diff(micros, prepend=0)
     names = coded.dictionary.to_pylist()
     known = np.ones(len(codes), dtype=bool)
     for i in np.flatnonzero(first):
@@ -82,4 +82,5 @@ def _steps(groups: pa.Array, times: pa.Array, last: dict[str, int]) -> np.ndarra
         steps[i] = micros[i] - last.get(name, 0)
     for i in np.flatnonzero(np.append(first[1:], True)) if len(codes) else []:
         last[names[codes[i]]] = int(micros[i])
-    return steps[known]
+    known_steps: np.ndarray = steps[known]
+    return known_steps

@@ -85,7 +85,7 @@ def names(system: Any, root: str, url: str) -> dict[str, str]:
     return {path: path[len(root) :].strip("/") for path in found}
 
 
-class _Copied(Callback):
+class _Copied(Callback):  # type: ignore[misc]  # fsspec has no types
     """Tells the progress; stops a copy whose run has ended."""
 
     def __init__(self, context: Context) -> None:

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from stages.collect.sources.base import Context, Raw, Rows, public
 from stages.collect.sources.http import get_json, session
@@ -82,14 +84,14 @@ def connect(mqtt: Mqtt, where: str, hand_over: Any, context: Context) -> paho.Cl
             remedy = "mend its rights, or `username:` and `password_env:`"
             hand_over(context.error(f"{where}: the broker refuses ({reason})", "a connection", remedy))
         else:
-            client.subscribe([(topic, paho.SubscribeOptions(qos=1)) for topic in mqtt.topics])
+            client.subscribe([(topic, SubscribeOptions(qos=1)) for topic in mqtt.topics])
 
     def subscribed(_client: Any, _data: Any, _id: Any, reasons: Any, _properties: Any) -> None:
         for topic, reason in zip(mqtt.topics, reasons, strict=True):
             if reason.is_failure:
                 hand_over(context.error(f"{where}/{topic}: refused ({reason})", "a subscription", "mend its rights"))
 
-    client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+    client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
     client.on_connect, client.on_subscribe = connected, subscribed
     client.on_message = lambda _client, _data, message: hand_over((message.topic, message.payload))
     client.connect_timeout = context.retry.timeout_s

@@ -52,8 +52,9 @@ def _signal(seconds: np.ndarray, source: Synthetic, random: np.random.Generator)
     period, phase = random.uniform(10, 120), random.uniform(0, 2 * np.pi)
     wave = np.sin(2 * np.pi * seconds / period + phase)
     noise = random.normal(0, source.noise, len(seconds)) if source.noise else 0.0
-    drift: np.ndarray = source.drift_per_hour * seconds / 3600
-    return wave + noise + drift
+    drift = source.drift_per_hour * seconds / 3600
+    signal: np.ndarray = wave + noise + drift
+    return signal
 
 
 def inject(values: np.ndarray, source: Synthetic, random: np.random.Generator) -> np.ndarray:

@@ -55,7 +55,7 @@ def preprocessing() -> Any:
     import keras
     from keras import ops
 
-    class Preprocess(keras.layers.Layer):
+    class Preprocess(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
         def __init__(self, module: Any, name: str) -> None:
             super().__init__(name=name)
             self.center, self.scale = _array(module.center), _array(module.scale)

@@ -78,7 +78,7 @@ def float_nodes(model: onnx.ModelProto) -> set[int]:
     return found
 
 
-class Samples(CalibrationDataReader):
+class Samples(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
     """Hands the calibration inputs to ONNX Runtime one by one."""
 
     def __init__(self, feeds: Sequence[dict[str, np.ndarray]]) -> None:
