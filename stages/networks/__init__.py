@@ -1,7 +1,9 @@
 """The networks, and their files.
 
+Enter at `build()`, `save()` and `load()`; a module per kind of network, `preprocess` is the first layer of each.
 A file holds the architecture as plain values and the weights as tensors: reading it runs no code, and a
 pruned network is rebuilt with its own sizes. Equal networks give equal bytes.
+May import stages.params and stages.core.
 """
 
 from __future__ import annotations

@@ -17,6 +17,8 @@ It writes one candidate file per method and then, last, DIR/candidates.json:
 
 `io` is what device/edge_agent/inference/runtime.py reads. Exit code 0 means "done", and is not believed: the stage
 `export` loads every candidate, compares it with torch and keeps the best. Same network, same bytes.
+
+Enter at `CONVERTERS`, which names the commands of each runtime. May import stages.networks and stages.core.
 """
 
 from __future__ import annotations
