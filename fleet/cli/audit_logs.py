@@ -11,9 +11,9 @@ from typing import Any
 
 from fleet import audit
 from fleet.cli.main import Commands, command, fleet_name
-from fleet.cli.rollouts import RUNS, Run
 from fleet.errors import ConfigurationError, NoReleaseError, SourceError
 from fleet.execution.live import Live
+from fleet.execution.playbook import RUNS, Run
 from fleet.inventory import model
 from fleet.records import audit_trail, store
 from fleet.records.store import Record
@@ -135,8 +135,8 @@ def device_logs(options: argparse.Namespace) -> Json:
     """Through playbooks/logs.yml. Raises InventoryError, SourceError (out of reach), NoReleaseError (no log)."""
     device, live = model.load(options.inventory).device(options.device).name, Reading()
     with tempfile.TemporaryDirectory(prefix="fleet-logs-") as folder:  # what is only read leaves no record
-        where = argparse.Namespace(inventory=options.inventory, rollouts=Path(folder), limit=device)
-        broken = Run(where, "logs", {"log_lines": options.lines}, live=live).broken()
+        variables = {"log_lines": options.lines}
+        broken = Run("logs", options.inventory, Path(folder), variables, limit=device, live=live).broken()
     if live.stopped:
         raise broken
     told = live.said or {"msg": broken.found}

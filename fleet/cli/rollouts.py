@@ -9,23 +9,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import ansible_runner
-
 from fleet.cli.main import Commands, command
-from fleet.errors import FleetError, NoReleaseError, PausedError, PlaybookError, RolloutError
+from fleet.errors import PausedError, RolloutError
 from fleet.execution.distributed import EndedError, Remote, limited
-from fleet.execution.live import Live
-from fleet.execution.worker_job import CHECKED, HERE, literal
+from fleet.execution.playbook import Run, run_folder
 from fleet.inventory import model, workers
 from fleet.records import report
 from fleet.records import store as records_store
@@ -33,10 +23,6 @@ from fleet.releases import store
 from fleet.releases.workspace import FOLDER
 from fleet.rollout import resume
 
-RUNS, ARTIFACTS = ".runs", "artifacts"
-COMMAND = "command"  # ansible-runner writes the whole environment to it, with all passphrases and tokens
-PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])  # for ansible-playbook
-ROOM = 1 << 20  # bytes that a run needs, roughly
 EXIT = {"passed": 0, "unchanged": 0, "ready": 0, "resumed": 0, "failed": RolloutError.exit_code}
 Json = dict[str, Any]
 
@@ -96,7 +82,7 @@ def _said(text: str) -> str:
 
 def rollout(options: argparse.Namespace) -> Json:
     if options.resume:
-        _unfinished(options)
+        resume.require_resumable(model.load(options.inventory), options.inventory, options.rollouts)
     variables: Json = {
         "rollout_repository": store.located(options.repository),
         "rollout_records": str(options.rollouts.resolve()),
@@ -104,7 +90,7 @@ def rollout(options: argparse.Namespace) -> Json:
         "rollout_again": options.again,
         "rollout_outside_window": options.outside_window,
     }
-    run = _remote(options, "rollout") or Run(options, "rollout", variables, check=options.check)
+    run = _remote(options, "rollout") or _local(options, "rollout", variables, options.check)
     ready, closed = run.answers.get("wave preflight"), run.answers.get("wave close")
     if ready is None:
         raise run.broken()
@@ -117,31 +103,11 @@ def rollout(options: argparse.Namespace) -> Json:
     return {**told, "check": options.check, "exit_code": EXIT.get(result["status"], PausedError.exit_code)}
 
 
-def _unfinished(options: argparse.Namespace) -> None:
-    fleet = model.load(options.inventory)
-    with records_store.locked(fleet.name, options.rollouts):
-        begun = resume.of(fleet.name, options.inventory, options.rollouts)
-        if begun is None:
-            raise NoReleaseError(
-                str(options.rollouts / fleet.name),
-                "no rollout is unfinished",
-                "one to go on with",
-                "leave out --resume",
-            )
-        if why := resume.changed(begun, fleet.devices):
-            raise PausedError(
-                f"rollout {begun.id}",
-                f"cannot go on: {why}",
-                "what it began with",
-                "revert that; or leave out --resume: it is given up, and a new one begins",
-            )
-
-
 def rollback(options: argparse.Namespace) -> Json:
     variables = {"rollout_records": str(options.rollouts.resolve()), "rollout_reason": options.reason}
     if options.release:
         variables["rollout_release"] = options.release
-    run = _remote(options, "rollback") or Run(options, "rollback", variables)
+    run = _remote(options, "rollback") or _local(options, "rollback", variables)
     done = run.answers.get("wave recalled")
     if done is None:
         raise run.broken()
@@ -152,16 +118,14 @@ def rollback(options: argparse.Namespace) -> Json:
 
 def give_up(options: argparse.Namespace) -> Json:
     """Also where its process ran on another machine. Raises BusyError, NoReleaseError."""
-    fleet = model.load(options.inventory)
-    with records_store.locked(fleet.name, options.rollouts):
-        begun = records_store.unfinished(fleet.name, options.rollouts, elsewhere=False)
-        if begun is None:
-            where = str(options.rollouts / fleet.name)
-            raise NoReleaseError(where, "no rollout is unfinished", "one to give up", "there is nothing to do")
-        resume.give_up(begun, options.reason)
-        state = begun.load()
+    begun = resume.give_up_by_hand(model.load(options.inventory).name, options.rollouts, options.reason)
+    state = begun.load()
     told = {"id": begun.id, "status": state.status, "reason": state.reason, "record": str(begun.folder)}
     return {**told, "table": report.table(state)}
+
+
+def _local(options: argparse.Namespace, playbook: str, variables: Json, check: bool = False) -> Run:
+    return Run(playbook, options.inventory, options.rollouts, variables, limit=options.limit, check=check)
 
 
 def _remote(options: argparse.Namespace, what: str) -> Remote | None:
@@ -194,87 +158,6 @@ def _plan(options: argparse.Namespace, run: Remote) -> list[str]:
         *(("--again",) if options.again else ()),
         *(("--outside-window",) if options.outside_window else ()),
     ]
-
-
-class Run:
-    """One run of a playbook on this machine, to its end. `answers`: see Live."""
-
-    def __init__(
-        self,
-        options: argparse.Namespace,
-        playbook: str,
-        variables: Json,
-        check: bool = False,
-        live: Live | None = None,
-    ) -> None:
-        folder = run_folder(options.rollouts, playbook)
-        with live or Live() as self.live, _unwritten(folder / ARTIFACTS):
-            self.runner = ansible_runner.run(
-                private_data_dir=str(folder),
-                project_dir=str(HERE),
-                ident=ARTIFACTS,
-                artifact_dir=str(folder),
-                inventory=str(options.inventory.resolve()),
-                playbook=str(HERE / "playbooks" / f"{playbook}.yml"),
-                extravars=literal(variables),  # what a person wrote is no template
-                envvars={"ANSIBLE_CONFIG": str(HERE / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "PATH": PATH, **CHECKED},
-                limit=options.limit,  # one argument; what is in `cmdline` is split into several
-                cmdline="--check" if check else None,
-                quiet=True,
-                event_handler=self.live.event,
-                status_handler=_begins,
-                cancel_callback=self.live.tick,
-            )
-        self.answers = self.live.answers
-
-    def broken(self) -> FleetError:
-        """Why there is no answer: a step refused, somebody stopped it, or Ansible itself failed."""
-        if known := self.live.broken():
-            return known
-        log = Path(self.runner.config.artifact_dir) / "stdout"
-        tail = log.read_text(errors="replace").strip().splitlines()[-3:] if log.exists() else []
-        return PlaybookError("ansible-playbook", " ".join(tail)[-400:] or "it ended early", "its end", f"see {log}")
-
-
-def _begins(status: Json, runner_config: Any) -> None:
-    """What ansible-runner calls before it writes COMMAND and starts that ("starting"), and in between ("running")."""
-    # Ansible ends as its workers do on SIGTERM when this process is killed, instead of going on unwatched.
-    before = ["setpriv", "--pdeathsig", "TERM", "--"]
-    if status["status"] == "starting" and shutil.which("setpriv"):
-        # That of some systems does not know it.
-        if subprocess.run([*before, "true"], capture_output=True, check=False).returncode == 0:
-            runner_config.command = [*before, *runner_config.command]
-    elif status["status"] == "running":
-        (Path(runner_config.artifact_dir) / COMMAND).unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _unwritten(artifacts: Path) -> Iterator[None]:
-    """Also where ansible-runner ends before it says "running"."""
-    try:
-        yield
-    finally:
-        (artifacts / COMMAND).unlink(missing_ok=True)
-
-
-def run_folder(rollouts: Path, what: str) -> Path:
-    """One of its own for each run: what ansible-runner finds in one, such as an earlier --check, it uses again.
-
-    Devices are called back also where there is no room for it: what is printed is kept elsewhere then.
-    """
-    name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{what}-{os.getpid()}"
-    folder = rollouts.resolve() / RUNS / name
-    try:
-        folder.mkdir(parents=True)
-        room = folder / "room"
-        room.write_bytes(bytes(ROOM))
-        room.unlink()
-    except OSError as error:
-        if what != "rollback":
-            raise
-        folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
-        print(f"{rollouts}: {error.strerror}; what Ansible prints is kept in {folder}", file=sys.stderr)
-    return folder
 
 
 def _text(result: Json) -> str:

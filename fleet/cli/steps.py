@@ -16,7 +16,7 @@ from typing import Any
 
 from fleet import audit
 from fleet.cli.main import Commands, command, fleet_name
-from fleet.devices.messages import Done, Part, Status, read
+from fleet.devices.messages import Status, answer
 from fleet.errors import ConfigurationError
 from fleet.records import store as records_store
 
@@ -142,26 +142,6 @@ def _deployed(deployed: Json, trouble: str) -> tuple[str, str]:
     if deployed.get("rc") == 0:
         return "ok", ""
     return "failed", answer(deployed)["reason"]
-
-
-def answer(result: Json, shape: type[Part] = Done) -> Json:
-    """What a device's agent answered, from what Ansible registered: {"status": its JSON or None, "reason"}.
-
-    Whatever else it says costs this device alone: there is no status.
-    """
-    if result.get("unreachable"):
-        return {"status": None, "reason": str(result.get("msg", "unreachable"))}
-    stdout = result.get("stdout")
-    try:
-        told = read(stdout, shape)
-    except ValueError as error:
-        if isinstance(stdout, str) and stdout.lstrip()[:1] in ("{", "["):
-            return {"status": None, "reason": f"what it said is not what an agent says: {error}"[:500]}
-        why = result.get("stderr") or stdout or result.get("msg") or "it said nothing"
-        return {"status": None, "reason": str(why).strip()[:500]}
-    if "error" in told:
-        return {"status": None, "reason": f"{told['where']}: {told['found']}"}
-    return {"status": told, "reason": ""}
 
 
 def _answers(results: Json) -> dict[str, Json]:

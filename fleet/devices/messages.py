@@ -129,6 +129,26 @@ def read(text: Any, shape: type[Part]) -> Json:
     return said
 
 
+def answer(result: Json, shape: type[Part] = Done) -> Json:
+    """The answer of a device's agent, from what Ansible registered: {"status": its JSON or None, "reason": why None}.
+
+    Whatever else the agent printed costs this device alone: it has no status.
+    """
+    if result.get("unreachable"):
+        return {"status": None, "reason": str(result.get("msg", "unreachable"))}
+    stdout = result.get("stdout")
+    try:
+        message = read(stdout, shape)
+    except ValueError as error:
+        if isinstance(stdout, str) and stdout.lstrip()[:1] in ("{", "["):
+            return {"status": None, "reason": f"what it said is not what an agent says: {error}"[:500]}
+        reason = result.get("stderr") or stdout or result.get("msg") or "it said nothing"
+        return {"status": None, "reason": str(reason).strip()[:500]}
+    if "error" in message:
+        return {"status": None, "reason": f"{message['where']}: {message['found']}"}
+    return {"status": message, "reason": ""}
+
+
 def _number(text: str) -> float:
     if not math.isfinite(value := float(text)):
         raise ValueError(f"the number {text[:40]}")

@@ -12,6 +12,7 @@ from typing import Any
 
 from edge_agent.core.progress import Progress
 
+from fleet.devices.messages import answer
 from fleet.errors import EXIT_INTERRUPTED, FleetError, from_json
 
 SWITCH = "Install, test and switch"
@@ -107,8 +108,6 @@ class Live:
             self.say(f"going back: {', '.join(said['back'])}")
 
     def _device(self, device: str, result: Json, kind: str) -> None:
-        from fleet.cli.steps import answer
-
         if kind == "runner_on_unreachable":
             told = "does not answer"
         else:

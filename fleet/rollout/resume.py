@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fleet import audit
-from fleet.errors import BusyError, InventoryError, PausedError
-from fleet.inventory.model import Device
+from fleet.errors import BusyError, InventoryError, NoReleaseError, PausedError
+from fleet.inventory.model import Device, Fleet
 from fleet.records import audit_trail, report, store
 from fleet.records.state import RolloutState, Status
 from fleet.records.store import Record
@@ -106,3 +106,46 @@ def give_up(begun: Record, why: str, status: Status = "given up") -> None:
     begun.save(state)
     report.write(begun, state)
     (begun.folder / store.PUSH).unlink(missing_ok=True)
+
+
+def require_resumable(fleet: Fleet, path: Path, root: Path) -> None:
+    """Raises NoReleaseError where no rollout is unfinished, PausedError where it cannot go on, BusyError.
+
+    Args:
+        fleet: as its inventory declares it.
+        path: of the inventory.
+        root: the folder of all records.
+    """
+    with store.locked(fleet.name, root):
+        begun = of(fleet.name, path, root)
+        if begun is None:
+            raise NoReleaseError(
+                str(root / fleet.name), "no rollout is unfinished", "one to go on with", "leave out --resume"
+            )
+        if reason := changed(begun, fleet.devices):
+            raise PausedError(
+                f"rollout {begun.id}",
+                f"cannot go on: {reason}",
+                "what it began with",
+                "revert that; or leave out --resume: it is given up, and a new one begins",
+            )
+
+
+def give_up_by_hand(fleet: str, root: Path, why: str) -> Record:
+    """End the unfinished rollout of a fleet, also one whose process ran on another machine; returns its record.
+
+    Args:
+        fleet: its name.
+        root: the folder of all records.
+        why: what the record keeps of it.
+
+    Raises BusyError while its process runs on this machine, NoReleaseError where there is none.
+    """
+    with store.locked(fleet, root):
+        begun = store.unfinished(fleet, root, elsewhere=False)
+        if begun is None:
+            raise NoReleaseError(
+                str(root / fleet), "no rollout is unfinished", "one to give up", "there is nothing to do"
+            )
+        give_up(begun, why)
+    return begun

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fleet.cli import steps
+from fleet.devices.messages import Status, answer
 from tests.support.fleet.rollouts import NEW, Json, plan, records, status
 
 root = pytest.fixture(records)
@@ -44,4 +45,16 @@ def test_what_no_agent_says_costs_that_device_alone(root: Path, said: str, monke
     told = steps.RUN["preflight"](Namespace(rollouts=root, check=True))
 
     assert told["order"] == ["a", "b", "c"] and any(row.startswith("no answer: d: ") for row in told["table"])
-    assert steps.answer({"rc": 0, "stdout": said}, steps.Status)["reason"]
+    assert answer({"rc": 0, "stdout": said}, Status)["reason"]
+
+
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [
+        ({"unreachable": True, "msg": "no route"}, "no route"),
+        ({"rc": 127, "stdout": "", "stderr": "not found"}, "not found"),
+        ({"rc": 5, "stdout": json.dumps({"error": "E", "where": "x", "found": "slow"})}, "x: slow"),
+    ],
+)
+def test_what_ansible_registered_is_understood(result: Json, reason: str) -> None:
+    assert answer(result) == {"status": None, "reason": reason}

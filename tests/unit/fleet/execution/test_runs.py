@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -13,21 +12,21 @@ import psutil
 import pytest
 import yaml
 
-from fleet.cli import rollouts
-from fleet.cli.rollouts import Run
+from fleet.execution import playbook
+from fleet.execution.playbook import Run
 
 SECRET = "correct horse battery staple"  # noqa: S105  (what no file may hold; it opens nothing)
 END_S = 20.0
 PROGRAM = """\
-import argparse, pathlib, sys
-from fleet.cli import rollouts
-folder = rollouts.HERE = pathlib.Path(sys.argv[1])
-rollouts.Run(argparse.Namespace(rollouts=folder / "rollouts", inventory=folder / "hosts.yml", limit=None), "own", {})
+import pathlib, sys
+from fleet.execution import playbook
+folder = playbook.HERE = pathlib.Path(sys.argv[1])
+playbook.Run("own", folder / "hosts.yml", folder / "rollouts", {})
 """
 
 
-def playbook(folder: Path, *tasks: Any) -> Path:
-    """One with these tasks on one device, which is this machine."""
+def written(folder: Path, *tasks: Any) -> Path:
+    """A playbook with these tasks on one device, which is this machine."""
     local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
     (folder / "playbooks").mkdir()
     (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": {"a": local}}}))
@@ -40,10 +39,9 @@ def test_nothing_of_the_environment_is_written(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("FLEET_KEY_PASSPHRASE_X", SECRET)
     seek = f'test -n "$FLEET_KEY_PASSPHRASE_X" || exit 2; grep -rl "$FLEET_KEY_PASSPHRASE_X" {tmp_path}/rollouts'
     task = {"ansible.builtin.shell": seek, "register": "found", "failed_when": "found.rc != 1"}
-    monkeypatch.setattr(rollouts, "HERE", playbook(tmp_path, {"ansible.builtin.ping": {}}, task))
-    options = argparse.Namespace(rollouts=tmp_path / "rollouts", inventory=tmp_path / "hosts.yml", limit=None)
+    monkeypatch.setattr(playbook, "HERE", written(tmp_path, {"ansible.builtin.ping": {}}, task))
 
-    done = Run(options, "own", {"x": 1})
+    done = Run("own", tmp_path / "hosts.yml", tmp_path / "rollouts", {"x": 1})
 
     files = [path for path in (tmp_path / "rollouts").rglob("*") if path.is_file()]
     assert done.runner.status == "successful", "it knows the secret, and found it nowhere while it ran"
@@ -56,7 +54,7 @@ def test_ansible_ends_with_a_rollout_that_is_killed(tmp_path: Path) -> None:
     for name in ("begun", "never"):
         os.mkfifo(tmp_path / name)
     task = {"ansible.builtin.shell": f"echo $$ >{tmp_path}/begun; read nothing <{tmp_path}/never"}
-    program = [sys.executable, "-c", PROGRAM, str(playbook(tmp_path, task))]
+    program = [sys.executable, "-c", PROGRAM, str(written(tmp_path, task))]
     run = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     stuck = psutil.Process(int((tmp_path / "begun").read_text()))  # waits until it is in the middle of it
     processes = [*psutil.Process(run.pid).children(recursive=True)]

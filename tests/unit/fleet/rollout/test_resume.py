@@ -14,7 +14,6 @@ import pytest
 
 from fleet import audit
 from fleet.cli import main
-from fleet.cli.rollouts import run_folder
 from fleet.errors import (
     BusyError,
     ConfigurationError,
@@ -24,6 +23,7 @@ from fleet.errors import (
     PausedError,
     RolloutError,
 )
+from fleet.execution.playbook import run_folder
 from fleet.records import audit_trail, store
 from fleet.records.state import Owner
 from fleet.releases.catalog import path_of

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from fleet.cli import steps
 from fleet.errors import BusyError, ConfigurationError, RolloutError
 from fleet.records import audit_trail, store
 from fleet.records.state import Owner
@@ -18,7 +16,6 @@ from tests.support.fleet.rollouts import (
     GONE,
     NEW,
     OLD,
-    Json,
     begin,
     course,
     done,
@@ -231,15 +228,3 @@ def test_another_process_conducts_it(root: Path) -> None:
 def test_devices_that_are_no_wave_are_refused(root: Path) -> None:
     with pytest.raises(ConfigurationError, match="are no wave"):
         course(begin(root)).open(["a", "b"])
-
-
-@pytest.mark.parametrize(
-    ("result", "reason"),
-    [
-        ({"unreachable": True, "msg": "no route"}, "no route"),
-        ({"rc": 127, "stdout": "", "stderr": "not found"}, "not found"),
-        ({"rc": 5, "stdout": json.dumps({"error": "E", "where": "x", "found": "slow"})}, "x: slow"),
-    ],
-)
-def test_what_ansible_registered_is_understood(result: Json, reason: str) -> None:
-    assert steps.answer(result) == {"status": None, "reason": reason}
