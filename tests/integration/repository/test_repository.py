@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from tests.support.imports import closure
 from tests.support.stages.clone import REPOSITORY, call
 
 # Modules that change no result: parameters are tracked by DVC by value; the others carry messages, bytes, --help.
@@ -36,43 +36,6 @@ def tracked() -> list[Path]:
 
 def stage_body(name: str) -> dict[str, object]:
     return PIPELINE[name].get("do", PIPELINE[name])
-
-
-def module_files(imported: str) -> list[Path]:
-    """The file of a module of ours, by its dotted name, and of the packages above it."""
-    parts = imported.split(".")
-    base = REPOSITORY if parts[0] == "stages" else REPOSITORY / "device"
-    found = []
-    for count in range(1, len(parts) + 1):
-        path = base.joinpath(*parts[:count])
-        found += [candidate for candidate in (path.with_suffix(".py"), path / "__init__.py") if candidate.is_file()]
-    return found
-
-
-def imports(path: Path) -> set[Path]:
-    found: set[Path] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        for name in names:
-            if name.split(".")[0] in ("stages", "edge_agent"):
-                found.update(module_files(name))
-    return found
-
-
-def closure(path: Path) -> set[Path]:
-    seen: set[Path] = set()
-    todo = [path]
-    while todo:
-        current = todo.pop()
-        docstring_only = current.name == "__init__.py" and len(ast.parse(current.read_text()).body) <= 1
-        if current not in seen and not docstring_only and "params" not in current.relative_to(REPOSITORY).parts:
-            seen.add(current)
-            todo += imports(current)
-    return seen
 
 
 def test_no_private_key_and_no_token_is_tracked() -> None:
