@@ -13,6 +13,8 @@ import pytest
 from tests.support.servers import WebServer, web_server
 from tests.support.stages.workspace import copy_code
 
+pytest_plugins = ["tests.support.crash_day"]
+
 # NOTE: pyspark takes a main module without a file for a doctest and ends the process with exit code 0, when
 # great-expectations imports it. A test worker's main module has none.
 if not hasattr(sys.modules["__main__"], "__file__"):

@@ -1,7 +1,8 @@
 """A kill and an error at every fault point there is, on the way of the operations that pass it.
 
 Each case is a device of its own, whose release 1 is confirmed: one operation meets one fault, which must be seen to
-have happened; then the device has to be what `survives` says.
+have happened; then the device has to be what `survives` says. A run takes a tenth of the cases (see
+tests.support.crash_day).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from edge_agent.core import state
 from edge_agent.core.fault_points import POINTS
 
 from tests.support.agent.releases import Releases
-from tests.system.crash.conftest import COUNTED
+from tests.support.crash_day import COUNTED
 from tests.system.crash.devices import OLD, ONE, THREE, TWO, QuickDevice, survives
 from tests.system.crash.forks import Forks, forks
 from tests.system.crash.forks import folder as folder_in_memory
@@ -120,7 +121,10 @@ def prepare(device: QuickDevice, releases: Releases, folder: Path) -> None:
         (folder / name / "releases" / TWO / "bundle" / "model_card.md").write_text("another one")
 
 
-@pytest.mark.parametrize(("name", "point", "action"), CASES)
+@pytest.mark.parametrize(
+    ("name", "point", "action"),
+    [pytest.param(*case, marks=pytest.mark.crash_case(number)) for number, case in enumerate(CASES)],
+)
 def test_the_device_survives(
     bench: tuple[Forks, Releases, Path],
     record_property: pytest.RecordProperty,
