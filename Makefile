@@ -78,7 +78,7 @@ test-fast: $(READY) $(SIGNING)/.ready  ## run the quick tests (under 2 minutes)
 
 .PHONY: test-crash
 test-crash: $(READY)  ## kill the agent at every fault point, and cut the power (that part as root)
-	@$(RUN) python -m pytest --numprocesses 2 tests/system/crash
+	@$(RUN) CRASH_DAY=all python -m pytest --numprocesses 2 tests/system/crash
 
 .PHONY: test-fleet
 test-fleet: $(READY)  ## every fault of a rollout, on booted devices (as root; an hour; docs/fleet/faults.md)
