@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,11 +11,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 import yaml
 
-from stages.core.dataset import SPLITS, SampleSpec, Split
-from stages.core.errors import run
 from tests.support.paths import REPOSITORY
 
 START = datetime(2026, 10, 1, tzinfo=UTC)
@@ -97,6 +92,32 @@ IMAGES: dict[str, Any] = {
 }
 
 
+CLIPS: dict[str, Any] = {
+    **IMAGES,
+    "data": IMAGES["data"]
+    | {
+        "kind": "audio",
+        "group": "speaker",
+        "label": "word",
+        "channels": {"sound": {"unit": "full scale"}},
+        "image": None,
+        "audio": {"sample_rate_hz": 8000, "samples": 10},
+    },
+    "prepare": IMAGES["prepare"]
+    | {
+        "scaling": "none",
+        "features": {"type": "log-mel", "frame": 4, "hop": 2, "bands": 3, "coefficients": None},
+        "split": {
+            "method": "column",
+            "column": "take",
+            "test_values": ["0", "1"],
+            "validation": 0.25,
+            "validation_by": "row",
+        },
+    },
+}
+
+
 def write_task(root: Path, blocks: dict[str, Any], changes: dict[str, Any] | None = None, **shared: Any) -> None:
     """tasks/bench/ below `root` and params.yaml that names it. `changes`: dotted path -> value, in the task's file."""
     task = yaml.safe_load((REPOSITORY / "tasks/digits/params.yaml").read_text(encoding="utf-8"))
@@ -162,54 +183,6 @@ def write_rows(
     return path
 
 
-def call_stage(stage: str, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
-    """Run a stage as its command line does, in this process; the exit code."""
-    monkeypatch.setattr(sys, "argv", [f"stages.{stage}", *options])
-    try:
-        run(importlib.import_module(f"stages.{stage}.stage").main)
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
-
-
-def contents(*folders: str) -> dict[str, bytes]:
-    """Every file below these folders of the current directory."""
-    return {
-        str(path): path.read_bytes() for folder in folders for path in sorted(Path(folder).rglob("*")) if path.is_file()
-    }
-
-
-PREPARED = Path("data/prepared")
-CLIPS: dict[str, Any] = {
-    **IMAGES,
-    "data": IMAGES["data"]
-    | {
-        "kind": "audio",
-        "group": "speaker",
-        "label": "word",
-        "channels": {"sound": {"unit": "full scale"}},
-        "image": None,
-        "audio": {"sample_rate_hz": 8000, "samples": 10},
-    },
-    "prepare": IMAGES["prepare"]
-    | {
-        "scaling": "none",
-        "features": {"type": "log-mel", "frame": 4, "hop": 2, "bands": 3, "coefficients": None},
-        "split": {
-            "method": "column",
-            "column": "take",
-            "test_values": ["0", "1"],
-            "validation": 0.25,
-            "validation_by": "row",
-        },
-    },
-}
-
-
-def write_validated(workspace: Path, rows: pd.DataFrame, source: str = "rig") -> None:
-    write_rows(workspace, rows.assign(source=source), "data/validated", source)
-
-
 def clip_rows(takes: int = 10) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     rows = [
@@ -224,10 +197,6 @@ def clip_rows(takes: int = 10) -> pd.DataFrame:
         for take in range(takes)
     ]
     return pd.DataFrame(rows)
-
-
-def read_prepared() -> tuple[SampleSpec, dict[str, Split]]:
-    return SampleSpec.read(PREPARED), {name: Split.open(PREPARED, name) for name in SPLITS}
 
 
 def holes() -> pd.DataFrame:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,31 +14,7 @@ import pytest
 
 from stages.core.files import sha256
 from tests.support.agent.model_files import description, tflite_int8_linear
-from tests.support.stages.evaluate import (
-    ANSWER,
-    CLASSES,
-    LABELS,
-    TARGET,
-    evaluate,
-    put_model,
-    set_parameter,
-    write_measurable,
-)
-
-
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the stage had all that it needs, and has run."""
-    root = write_measurable(tmp_path_factory.mktemp("measured"))
-    done = evaluate(root)
-    assert done.returncode == 0, done.stderr
-    return root
-
-
-@pytest.fixture
-def copy(measured: Path, tmp_path: Path) -> Path:
-    """The same, to be changed."""
-    return Path(shutil.copytree(measured, tmp_path / "copy"))
+from tests.support.stages.evaluate import ANSWER, CLASSES, LABELS, TARGET, evaluate, put_model, set_parameter
 
 
 def metrics(root: Path, target: str = TARGET) -> dict[str, Any]:

@@ -10,25 +10,8 @@ import numpy as np
 import pytest
 
 from tests.support.agent.model_files import description, onnx_linear
-from tests.support.stages.contract import call_stage
-from tests.support.stages.evaluate import (
-    CLASSES,
-    GROUPS,
-    LABELS,
-    TARGET,
-    X,
-    evaluate,
-    put_model,
-    set_parameter,
-    write_measurable,
-)
-
-
-@pytest.fixture
-def measurable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with all that the stage needs, as current directory."""
-    monkeypatch.chdir(write_measurable(tmp_path))
-    return tmp_path
+from tests.support.stages.bench import call_stage
+from tests.support.stages.evaluate import CLASSES, GROUPS, LABELS, TARGET, X, evaluate, put_model, set_parameter
 
 
 def damage_file(root: Path) -> str:

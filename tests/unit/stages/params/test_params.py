@@ -14,7 +14,7 @@ import yaml
 from stages.core.errors import ParameterError
 from stages.params import Shared, load, where
 from tests.support.paths import REPOSITORY
-from tests.support.stages.contract import call_stage
+from tests.support.stages.bench import call_stage
 from tests.support.stages.params import SHARED, TASK, change, leaves
 
 TASKS = sorted(path.parent.name for path in (REPOSITORY / "tasks").glob("*/params.yaml"))

@@ -9,16 +9,17 @@ import pandas as pd
 import pytest
 
 from stages.core.files import read_json
-from tests.support.stages.contract import SERIES, call_stage, holes, read_prepared, write_task, write_validated
+from tests.support.stages.bench import Bench, read_prepared
+from tests.support.stages.contract import SERIES, holes
 
 
-def test_interpolation_is_linear_in_time_within_a_group(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interpolation_is_linear_in_time_within_a_group(bench: Bench) -> None:
     # given
     rows = holes()
-    write_task(workspace, SERIES, {"prepare.missing": "interpolate"})
-    write_validated(workspace, rows)
+    bench.task(SERIES, {"prepare.missing": "interpolate"})
+    bench.validated(rows)
     # when
-    assert call_stage("prepare", monkeypatch) == 0
+    assert bench.run("prepare") == 0
     # then
     flow = _flow_by_row(rows)
     before, after = rows.loc[9, "flow"], rows.loc[12, "flow"]
@@ -31,13 +32,13 @@ def test_interpolation_is_linear_in_time_within_a_group(workspace: Path, monkeyp
 
 
 @pytest.mark.parametrize("method", ["mean", "median"])
-def test_constants_come_from_the_training_split(method: str, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_constants_come_from_the_training_split(method: str, bench: Bench) -> None:
     # given
     rows = holes()
-    write_task(workspace, SERIES, {"prepare.missing": method})
-    write_validated(workspace, rows)
+    bench.task(SERIES, {"prepare.missing": method})
+    bench.validated(rows)
     # when
-    assert call_stage("prepare", monkeypatch) == 0
+    assert bench.run("prepare") == 0
     # then
     train = rows[rows["run"].isin(np.unique(read_prepared()[1]["train"].group))]
     flow = _flow_by_row(rows)
@@ -49,13 +50,13 @@ def test_constants_come_from_the_training_split(method: str, workspace: Path, mo
     }
 
 
-def test_rows_with_holes_can_be_dropped(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_with_holes_can_be_dropped(bench: Bench) -> None:
     # given
     rows = holes()
-    write_task(workspace, SERIES, {"prepare.missing": "drop"})
-    write_validated(workspace, rows)
+    bench.task(SERIES, {"prepare.missing": "drop"})
+    bench.validated(rows)
     # when
-    assert call_stage("prepare", monkeypatch) == 0
+    assert bench.run("prepare") == 0
     # then
     assert sum(len(split.x) for split in read_prepared()[1].values()) == 595
     assert read_json(Path("reports/balance.json"))["missing"]["rows_dropped"] == 5

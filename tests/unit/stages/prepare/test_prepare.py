@@ -10,33 +10,20 @@ import pytest
 
 from stages.core.dataset import SPLITS, SampleSpec
 from stages.core.files import read_json
-from tests.support.stages.contract import (
-    CLIPS,
-    IMAGES,
-    PREPARED,
-    SERIES,
-    call_stage,
-    clip_rows,
-    contents,
-    holes,
-    image_rows,
-    read_prepared,
-    series_rows,
-    write_task,
-    write_validated,
-)
+from tests.support.stages.bench import PREPARED, Bench, contents, read_prepared
+from tests.support.stages.contract import CLIPS, IMAGES, SERIES, clip_rows, holes, image_rows, series_rows
 
 OUTPUTS = ("data/prepared", "data/drift_reference.json", "reports")
 
 
-def test_a_series_becomes_windows_of_whole_groups(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_series_becomes_windows_of_whole_groups(bench: Bench) -> None:
     # given rows in no order, one run with a pause
     rows = series_rows()
     rows.loc[rows["run"].eq("run-03") & (rows.index % 60 >= 30), "time"] += pd.Timedelta(seconds=60)
-    write_task(workspace, SERIES)
-    write_validated(workspace, rows.sample(frac=1, random_state=1))
+    bench.task(SERIES)
+    bench.validated(rows.sample(frac=1, random_state=1))
     # when
-    assert call_stage("prepare", monkeypatch) == 0
+    assert bench.run("prepare") == 0
     # then
     spec, splits = read_prepared()
     assert spec.shape == [2, 8]
@@ -61,12 +48,12 @@ def test_a_series_becomes_windows_of_whole_groups(workspace: Path, monkeypatch: 
     assert sum(balance["splits"]["test"]["classes"].values()) == len(splits["test"])
 
 
-def test_statistics_are_of_the_training_split_alone(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_statistics_are_of_the_training_split_alone(bench: Bench) -> None:
     # given
     rows = series_rows()
-    write_task(workspace, SERIES)
-    write_validated(workspace, rows)
-    assert call_stage("prepare", monkeypatch) == 0
+    bench.task(SERIES)
+    bench.validated(rows)
+    assert bench.run("prepare") == 0
     spec, splits = read_prepared()
     train = rows[rows["run"].isin(np.unique(splits["train"].group))]
     assert spec.scaling.center == pytest.approx(train[["pressure", "flow"]].mean().tolist(), rel=1e-6)
@@ -74,8 +61,8 @@ def test_statistics_are_of_the_training_split_alone(workspace: Path, monkeypatch
     reference = read_json(Path("data/drift_reference.json"))
     # when the other groups become quite different
     rows.loc[~rows.index.isin(train.index), ["pressure", "flow"]] *= 3
-    write_validated(workspace, rows)
-    assert call_stage("prepare", monkeypatch) == 0
+    bench.validated(rows)
+    assert bench.run("prepare") == 0
     # then
     assert SampleSpec.read(PREPARED).scaling == spec.scaling
     assert read_json(Path("data/drift_reference.json")) == reference
@@ -88,11 +75,11 @@ def test_statistics_are_of_the_training_split_alone(workspace: Path, monkeypatch
     assert reference["samples"] == len(splits["train"])
 
 
-def test_min_max_and_no_scaling(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_validated(workspace, series_rows())
+def test_min_max_and_no_scaling(bench: Bench) -> None:
+    bench.validated(series_rows())
     for method in ("normalise", "none"):
-        write_task(workspace, SERIES, {"prepare.scaling": method})
-        assert call_stage("prepare", monkeypatch) == 0
+        bench.task(SERIES, {"prepare.scaling": method})
+        assert bench.run("prepare") == 0
         spec, splits = read_prepared()
         x = splits["train"].x
         low, high = x.min(axis=0), x.max(axis=0)
@@ -101,28 +88,28 @@ def test_min_max_and_no_scaling(workspace: Path, monkeypatch: pytest.MonkeyPatch
         assert spec.scaling.scale == pytest.approx(expected[1], rel=1e-6)
 
 
-def test_two_sources_are_not_joined_in_one_window(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_sources_are_not_joined_in_one_window(bench: Bench) -> None:
     # given two loggers that stamped the same runs, half a second apart, with flows far apart
     rows = series_rows()
     other = rows.assign(flow=rows["flow"] + 50, time=rows["time"] + pd.Timedelta(milliseconds=500))
-    write_task(workspace, SERIES)
-    write_validated(workspace, rows, "rig")
-    write_validated(workspace, other, "yard")
+    bench.task(SERIES)
+    bench.validated(rows, "rig")
+    bench.validated(other, "yard")
     # when
-    assert call_stage("prepare", monkeypatch) == 0
+    assert bench.run("prepare") == 0
     # then
     for split in read_prepared()[1].values():
         flow = split.samples(slice(None))[:, 1]
         assert (np.ptp(flow, axis=1) < 30).all()
 
 
-def test_images_keep_their_shape_and_order(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_keep_their_shape_and_order(bench: Bench) -> None:
     # given
     rows = image_rows()
-    write_task(workspace, IMAGES)
-    write_validated(workspace, rows.sample(frac=1, random_state=2))
+    bench.task(IMAGES)
+    bench.validated(rows.sample(frac=1, random_state=2))
     # when
-    assert call_stage("prepare", monkeypatch) == 0
+    assert bench.run("prepare") == 0
     # then
     spec, splits = read_prepared()
     assert spec.shape == [2, 2, 3]
@@ -133,13 +120,13 @@ def test_images_keep_their_shape_and_order(workspace: Path, monkeypatch: pytest.
     assert not stored
 
 
-def test_an_official_split_with_validation_by_row(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_official_split_with_validation_by_row(bench: Bench) -> None:
     # given clips of which takes 0 and 1 are for testing, whoever speaks
     rows = clip_rows()
-    write_task(workspace, CLIPS)
-    write_validated(workspace, rows)
+    bench.task(CLIPS)
+    bench.validated(rows)
     # when
-    assert call_stage("prepare", monkeypatch) == 0
+    assert bench.run("prepare") == 0
     # then
     spec, splits = read_prepared()
     assert spec.shape == [1, 10]
@@ -152,7 +139,7 @@ def test_an_official_split_with_validation_by_row(workspace: Path, monkeypatch: 
     assert {tuple(x[0]) for x in splits["test"].samples(slice(None))} == padded
 
 
-def test_an_official_split_with_validation_by_group(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_official_split_with_validation_by_group(bench: Bench) -> None:
     # given cameras 0 and 1 as the official test split
     split = {
         "method": "column",
@@ -161,35 +148,35 @@ def test_an_official_split_with_validation_by_group(workspace: Path, monkeypatch
         "validation": 0.3,
         "validation_by": "group",
     }
-    write_task(workspace, IMAGES, {"prepare.split": split})
-    write_validated(workspace, image_rows())
+    bench.task(IMAGES, {"prepare.split": split})
+    bench.validated(image_rows())
     # when
-    assert call_stage("prepare", monkeypatch) == 0
+    assert bench.run("prepare") == 0
     # then
     groups = {name: set(np.unique(split.group)) for name, split in read_prepared()[1].items()}
     assert groups["test"] == {"camera-0", "camera-1"}
     assert [len(groups[name]) for name in SPLITS] == [4, 2, 2]
 
 
-def test_the_same_rows_give_the_same_bytes(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_rows_give_the_same_bytes(bench: Bench) -> None:
     # given
     rows = holes()
-    write_task(workspace, SERIES)
-    write_validated(workspace, rows)
-    assert call_stage("prepare", monkeypatch) == 0
+    bench.task(SERIES)
+    bench.validated(rows)
+    assert bench.run("prepare") == 0
     first = contents(*OUTPUTS)
     # when they are stored in another order
-    write_validated(workspace, rows.sample(frac=1, random_state=3))
-    assert call_stage("prepare", monkeypatch) == 0
+    bench.validated(rows.sample(frac=1, random_state=3))
+    assert bench.run("prepare") == 0
     # then
     assert contents(*OUTPUTS) == first
 
 
-def test_the_seed_decides_the_groups(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_validated(workspace, image_rows(40))
+def test_the_seed_decides_the_groups(bench: Bench) -> None:
+    bench.validated(image_rows(40))
     chosen = []
     for seed in (1, 1, 2):
-        write_task(workspace, IMAGES, seed=seed)
-        assert call_stage("prepare", monkeypatch) == 0
+        bench.task(IMAGES, seed=seed)
+        assert bench.run("prepare") == 0
         chosen.append(sorted(set(read_prepared()[1]["test"].group)))
     assert chosen[0] == chosen[1] != chosen[2]

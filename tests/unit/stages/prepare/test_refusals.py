@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,19 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.support.stages.contract import (
-    CLIPS,
-    IMAGES,
-    PREPARED,
-    SERIES,
-    call_stage,
-    clip_rows,
-    contents,
-    image_rows,
-    series_rows,
-    write_task,
-    write_validated,
-)
+from tests.support.stages.bench import PREPARED, Bench
+from tests.support.stages.contract import CLIPS, IMAGES, SERIES, clip_rows, image_rows, series_rows
 
 OUTPUTS = ("data/prepared", "data/drift_reference.json", "reports")
 
@@ -124,36 +111,18 @@ BAD: dict[str, tuple[dict[str, Any], dict[str, Any], Change | None, list[str]]] 
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_refused_and_earlier_outputs_stay(
-    name: str, workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_input_is_refused_and_earlier_outputs_stay(name: str, bench: Bench) -> None:
     # given outputs of an earlier run, and one fault
     blocks, changes, spoil, words = BAD[name]
-    write_task(workspace, blocks, changes)
+    bench.task(blocks, changes)
     rows = {"series": series_rows, "image": image_rows, "audio": clip_rows}[blocks["data"]["kind"]]()
-    write_validated(workspace, spoil(rows) if spoil else rows)
+    bench.validated(spoil(rows) if spoil else rows)
     PREPARED.mkdir()
     (PREPARED / "earlier").write_text("earlier", encoding="utf-8")
-    before = contents(*OUTPUTS)
     # when
-    code = call_stage("prepare", monkeypatch)
+    message = bench.refused("prepare", keeps=OUTPUTS)
     # then
-    message = capsys.readouterr().err
-    assert code == 1
-    assert message.startswith("error: ")
     assert "remedy:" in message
     for word in words:
         assert word in message
-    assert contents(*OUTPUTS) == before
     assert not Path(".work").exists()
-
-
-def test_the_command_line_ends_without_a_traceback(workspace: Path) -> None:
-    # given nothing
-    write_task(workspace, SERIES)
-    # when
-    done = subprocess.run([sys.executable, "-m", "stages.prepare"], capture_output=True, text=True, check=False)
-    # then
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: data/validated: there is no data set")
-    assert "Traceback" not in done.stderr

@@ -20,7 +20,8 @@ from stages.tables.engine import Engine
 from stages.tables.parquet import BATCH_ROWS, parquet_files, write_parquet
 from stages.tables.rounding import settled
 from tests.support.requirements import need_program
-from tests.support.stages.contract import SERIES, call_stage, contents, series_rows, write_rows, write_task
+from tests.support.stages.bench import Bench, contents
+from tests.support.stages.contract import SERIES, series_rows, write_rows
 
 DUCKDB = Compute(backend="duckdb", memory_limit="1GB", spark_master="local[2]")
 
@@ -96,7 +97,7 @@ def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_spark_gives_the_same_bytes(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spark_gives_the_same_bytes(bench: Bench) -> None:
     # given rows to quarantine and to fill, an even number of values for the median, times with fractions
     need_program("java", "default-jre-headless")
     rows = series_rows(runs=8, rows=40)
@@ -110,10 +111,10 @@ def test_spark_gives_the_same_bytes(workspace: Path, monkeypatch: pytest.MonkeyP
     for backend in ("duckdb", "pyspark"):
         found[backend] = {}
         for stage, method in (("validate", "median"), ("prepare", "median"), ("prepare", "interpolate")):
-            write_task(workspace, SERIES, {"prepare.missing": method}, compute__backend=backend)
-            write_rows(workspace, rows)
+            bench.task(SERIES, {"prepare.missing": method}, compute__backend=backend)
+            bench.collected(rows)
             # when
-            assert call_stage(stage, monkeypatch) == 0
+            assert bench.run(stage) == 0
             outputs = contents("data", "reports")
             found[backend] |= {f"{method} {name}": content for name, content in outputs.items()}
         for folder in ("data", "reports"):
@@ -137,15 +138,12 @@ def test_memory_stays_bounded(workspace: Path) -> None:
     assert peak_mb < 1100
 
 
-def test_too_little_memory_is_told_in_a_sentence(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_too_little_memory_is_told_in_a_sentence(bench: Bench) -> None:
     # given a table that does not fit the engine's smallest working set
-    write_task(workspace, SERIES, compute__memory_limit="8MB")
-    write_rows(workspace, series_rows(runs=200, rows=2000).assign(source="rig"), "data/validated")
+    bench.task(SERIES, compute__memory_limit="8MB")
+    bench.validated(series_rows(runs=200, rows=2000))
     # when, then
-    assert call_stage("prepare", monkeypatch) == 1
-    message = capsys.readouterr().err
+    message = bench.refused("prepare")
     assert message.startswith("error: params.yaml: compute.memory_limit: too little for this table")
     assert "raise the limit" in message
 
@@ -154,24 +152,16 @@ def test_too_little_memory_is_told_in_a_sentence(
     ("stage", "folder", "writer"), [("validate", "snapshot", "collect"), ("prepare", "validated", "validate")]
 )
 def test_a_damaged_file_is_named_with_the_stage_that_wrote_it(
-    stage: str,
-    folder: str,
-    writer: str,
-    workspace: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    stage: str, folder: str, writer: str, bench: Bench
 ) -> None:
     # given a file whose pages, not its end, are damaged
-    write_task(workspace, SERIES)
-    path = write_rows(
-        workspace, series_rows().assign(**({"source": "rig"} if stage == "prepare" else {})), f"data/{folder}"
-    )
+    bench.task(SERIES)
+    path = (bench.validated if stage == "prepare" else bench.collected)(series_rows())
     content = bytearray(path.read_bytes())
     content[4:2000] = b"\xff" * 1996
     path.write_bytes(content)
     # when
-    assert call_stage(stage, monkeypatch) == 1
+    said = bench.refused(stage)
     # then
-    said = capsys.readouterr().err
     assert said.startswith(f"error: data/{folder}/rig/part-00000.parquet: not readable as parquet")
     assert f"remedy:   run the stage {writer} again" in said

@@ -24,7 +24,7 @@ from stages.core.files import sha256
 from stages.params import load
 from stages.train import loop
 from stages.train.stage import train
-from tests.support.stages.contract import call_stage
+from tests.support.stages.bench import call_stage
 from tests.support.stages.training import prepare_digits, recipe, run_stage, write_params, write_prepared
 
 MODEL, REPORT = Path("models/trained/model.pt"), Path("reports/train")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +10,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.support.stages.contract import SERIES, call_stage, contents, series_rows, write_rows, write_task
+from tests.support.stages.bench import Bench
+from tests.support.stages.contract import SERIES, series_rows
 
 OUTPUTS = ("data/validated", "data/quarantine", "reports")
 
@@ -88,48 +87,37 @@ BAD: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_refused_and_earlier_outputs_stay(
-    name: str, workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_input_is_refused_and_earlier_outputs_stay(name: str, bench: Bench) -> None:
     # given outputs of an earlier run, and a snapshot with one fault
     spoil, words = BAD[name]
-    write_task(workspace, SERIES)
+    bench.task(SERIES)
     for folder in ("data/validated", "data/quarantine", "reports/data_docs"):
         Path(folder).mkdir(parents=True)
         (Path(folder) / "earlier").write_text("earlier", encoding="utf-8")
     Path("reports/quality.json").write_text("{}", encoding="utf-8")
-    before = contents(*OUTPUTS)
-    write_rows(workspace, spoil(series_rows()))
+    bench.collected(spoil(series_rows()))
     # when
-    code = call_stage("validate", monkeypatch)
+    message = bench.refused("validate", keeps=OUTPUTS)
     # then
-    message = capsys.readouterr().err
-    assert code == 1
-    assert message.startswith("error: ")
     assert "expected:" in message
     assert "remedy:" in message
     for word in words:
         assert word in message
-    assert contents(*OUTPUTS) == before
     assert not list(Path(".work").glob("tables-*"))
 
 
-def test_faults_of_all_columns_and_sources_are_told_at_once(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_faults_of_all_columns_and_sources_are_told_at_once(bench: Bench) -> None:
     # given two sources with two faults in one and one in the other
-    write_task(workspace, SERIES)
-    task = workspace / "tasks/bench/params.yaml"
+    bench.task(SERIES)
+    task = bench.root / "tasks/bench/params.yaml"
     blocks = yaml.safe_load(task.read_text())
     blocks["collect"]["sources"]["yard"] = blocks["collect"]["sources"]["rig"]
     task.write_text(yaml.safe_dump(blocks, sort_keys=False), encoding="utf-8")
-    write_rows(workspace, series_rows().drop(columns="flow").assign(colour="red"))
-    write_rows(workspace, _words(series_rows()), source="yard")
+    bench.collected(series_rows().drop(columns="flow").assign(colour="red"))
+    bench.collected(_words(series_rows()), source="yard")
     # when
-    code = call_stage("validate", monkeypatch)
+    message = bench.refused("validate")
     # then
-    message = capsys.readouterr().err
-    assert code == 1
     for place in ("source rig, column flow", "source rig, column colour", "source yard, column flow"):
         assert place in message
 
@@ -151,62 +139,40 @@ def test_faults_of_all_columns_and_sources_are_told_at_once(
         ),
     ],
 )
-def test_a_bad_suite_is_refused(
-    text: str | None,
-    words: list[str],
-    workspace: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_bad_suite_is_refused(text: str | None, words: list[str], bench: Bench) -> None:
     # given
-    write_task(workspace, SERIES)
-    write_rows(workspace, series_rows())
-    suite = workspace / "tasks/bench/expectations.json"
+    bench.task(SERIES)
+    bench.collected(series_rows())
+    suite = bench.root / "tasks/bench/expectations.json"
     suite.unlink() if text is None else suite.write_text(text, encoding="utf-8")
     # when
-    code = call_stage("validate", monkeypatch)
+    message = bench.refused("validate")
     # then
-    message = capsys.readouterr().err
-    assert code == 1
     for word in words:
         assert word in message
     assert not Path("data/validated").exists()
 
 
-def test_a_file_that_is_no_parquet_is_refused(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_that_is_no_parquet_is_refused(bench: Bench) -> None:
     # given a snapshot that was cut off
-    write_task(workspace, SERIES)
-    path = write_rows(workspace, series_rows())
+    bench.task(SERIES)
+    path = bench.collected(series_rows())
     path.write_bytes(path.read_bytes()[:1000])
     # when, then
-    assert call_stage("validate", monkeypatch) == 1
-    assert "not readable as parquet" in capsys.readouterr().err
+    assert "not readable as parquet" in bench.refused("validate")
 
 
-def test_refused_rows_are_kept_until_a_run_succeeds(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_rows_are_kept_until_a_run_succeeds(bench: Bench) -> None:
     # given 40 labels that nobody knows
     rows = series_rows()
-    write_task(workspace, SERIES)
-    write_rows(workspace, rows.assign(state=["burst"] * 40 + list(rows["state"][40:])))
+    bench.task(SERIES)
+    bench.collected(rows.assign(state=["burst"] * 40 + list(rows["state"][40:])))
     # when
-    assert call_stage("validate", monkeypatch) == 1
+    assert bench.run("validate") == 1
     # then
     bad = pd.read_parquet(".work/refused/rig/part-00000.parquet")
     assert set(bad["reason"]) == {"state: unknown label"} and set(bad["state"]) == {"burst"} and len(bad) == 40
     assert not Path("data/quarantine").exists()
-    write_rows(workspace, rows)
-    assert call_stage("validate", monkeypatch) == 0
+    bench.collected(rows)
+    assert bench.run("validate") == 0
     assert not Path(".work").exists()
-
-
-def test_the_command_line_ends_without_a_traceback(workspace: Path) -> None:
-    # given no snapshot at all
-    write_task(workspace, SERIES)
-    # when
-    done = subprocess.run([sys.executable, "-m", "stages.validate"], capture_output=True, text=True, check=False)
-    # then
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: data/snapshot/rig: there is no parquet file")
-    assert "Traceback" not in done.stderr

@@ -15,27 +15,19 @@ import pytest
 
 from stages.core.files import read_json
 from tests.support.requirements import need_program
-from tests.support.stages.contract import (
-    IMAGES,
-    SERIES,
-    call_stage,
-    contents,
-    image_rows,
-    series_rows,
-    write_rows,
-    write_task,
-)
+from tests.support.stages.bench import Bench, contents
+from tests.support.stages.contract import IMAGES, SERIES, image_rows, series_rows
 
 OUTPUTS = ("data/validated", "data/quarantine", "reports")
 
 
-def test_clean_rows_pass_whole_and_in_order(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clean_rows_pass_whole_and_in_order(bench: Bench) -> None:
     # given
-    write_task(workspace, SERIES)
+    bench.task(SERIES)
     rows = series_rows()
-    write_rows(workspace, rows)
+    bench.collected(rows)
     # when
-    code = call_stage("validate", monkeypatch)
+    code = bench.run("validate")
     # then
     assert code == 0
     kept = pq.read_table("data/validated/rig/part-00000.parquet").to_pandas()
@@ -47,9 +39,7 @@ def test_clean_rows_pass_whole_and_in_order(workspace: Path, monkeypatch: pytest
     assert quality["columns"]["rig"]["flow"]["mean"] == pytest.approx(rows["flow"].mean(), rel=1e-6)
 
 
-def test_rows_that_break_the_contract_are_kept_with_every_reason(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_that_break_the_contract_are_kept_with_every_reason(bench: Bench) -> None:
     # given one row of each fault, and one with two
     rows = series_rows()
     rows.loc[3, "pressure"] = 11.0
@@ -60,10 +50,10 @@ def test_rows_that_break_the_contract_are_kept_with_every_reason(
     rows.loc[13, ["pressure", "state"]] = [11.0, "burst"]
     rows.loc[15, "state"] = None
     rows = pd.concat([rows, rows.iloc[[20]]], ignore_index=True)
-    write_task(workspace, SERIES)
-    write_rows(workspace, rows)
+    bench.task(SERIES)
+    bench.collected(rows)
     # when
-    code = call_stage("validate", monkeypatch)
+    code = bench.run("validate")
     # then
     assert code == 0
     bad = pq.read_table("data/quarantine/rig/part-00000.parquet").to_pandas()
@@ -86,9 +76,7 @@ def test_rows_that_break_the_contract_are_kept_with_every_reason(
 
 
 @pytest.mark.parametrize("engine", ["duckdb", pytest.param("pyspark", marks=pytest.mark.slow)])
-def test_a_word_among_numbers_costs_its_row_alone(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch, engine: str
-) -> None:
+def test_a_word_among_numbers_costs_its_row_alone(bench: Bench, engine: str) -> None:
     # given columns that are text, for a few cells are no number and no time
     if engine == "pyspark":
         need_program("java", "default-jre-headless")
@@ -100,10 +88,10 @@ def test_a_word_among_numbers_costs_its_row_alone(
     text.loc[9, "flow"] = None
     text.loc[11, "flow"] = "inf"
     columns = SERIES["validate"]["columns"] | {"serial": {"type": "integer", "nullable": False}}
-    write_task(workspace, SERIES, {"validate.columns": columns}, compute__backend=engine)
-    write_rows(workspace, text)
+    bench.task(SERIES, {"validate.columns": columns}, compute__backend=engine)
+    bench.collected(text)
     # when
-    assert call_stage("validate", monkeypatch) == 0
+    assert bench.run("validate") == 0
     # then
     bad = pq.read_table("data/quarantine/rig/part-00000.parquet").to_pandas()
     assert sorted(bad["reason"]) == [
@@ -119,7 +107,7 @@ def test_a_word_among_numbers_costs_its_row_alone(
     assert list(kept["serial"][:2]) == [7, 8]
 
 
-def test_redundant_columns_must_agree_within_their_tolerance(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_redundant_columns_must_agree_within_their_tolerance(bench: Bench) -> None:
     # given a second flow meter and a second name of the run, each off in one row
     rows = series_rows()
     rows = rows.assign(flow_2=rows["flow"] + 0.4, run_name=rows["run"])
@@ -134,10 +122,10 @@ def test_redundant_columns_must_agree_within_their_tolerance(workspace: Path, mo
         {"columns": ["flow", "flow_2"], "tolerance": 0.5},
         {"columns": ["run", "run_name"], "tolerance": 0.0},
     ]
-    write_task(workspace, SERIES, {"validate.columns": columns, "validate.redundant": redundant})
-    write_rows(workspace, rows)
+    bench.task(SERIES, {"validate.columns": columns, "validate.redundant": redundant})
+    bench.collected(rows)
     # when
-    assert call_stage("validate", monkeypatch) == 0
+    assert bench.run("validate") == 0
     # then
     bad = pq.read_table("data/quarantine/rig/part-00000.parquet").to_pandas()
     assert sorted(bad["reason"]) == ["flow and flow_2 disagree", "run and run_name disagree"]
@@ -146,7 +134,7 @@ def test_redundant_columns_must_agree_within_their_tolerance(workspace: Path, mo
     assert found["worst_columns"] == ["flow and flow_2 disagree (0.2%)", "run and run_name disagree (0.2%)"]
 
 
-def test_a_sample_that_is_not_whole_is_quarantined(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sample_that_is_not_whole_is_quarantined(bench: Bench) -> None:
     # given images with a hole, of a wrong size, too bright, dark, twice, and missing
     rows = pd.concat([image_rows(30), image_rows(1).iloc[[0]]], ignore_index=True)
     values = list(rows["values"])
@@ -156,10 +144,10 @@ def test_a_sample_that_is_not_whole_is_quarantined(workspace: Path, monkeypatch:
     values[4] = values[4] * 0
     values[5] = None
     rows["values"] = values
-    write_task(workspace, IMAGES)
-    write_rows(workspace, rows)
+    bench.task(IMAGES)
+    bench.collected(rows)
     # when
-    assert call_stage("validate", monkeypatch) == 0
+    assert bench.run("validate") == 0
     # then
     bad = pq.read_table("data/quarantine/rig/part-00000.parquet").to_pandas()
     assert sorted(bad["reason"]) == [
@@ -172,31 +160,31 @@ def test_a_sample_that_is_not_whole_is_quarantined(workspace: Path, monkeypatch:
     ]
 
 
-def test_the_same_snapshot_gives_the_same_bytes(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_snapshot_gives_the_same_bytes(bench: Bench) -> None:
     # given rows to keep and rows to quarantine
     rows = series_rows()
     rows.loc[3, "pressure"] = 11.0
-    write_task(workspace, SERIES)
-    write_rows(workspace, rows)
-    assert call_stage("validate", monkeypatch) == 0
+    bench.task(SERIES)
+    bench.collected(rows)
+    assert bench.run("validate") == 0
     first = contents(*OUTPUTS)
     # when the whole stage runs again on rows that are stored in smaller pieces
-    write_rows(workspace, rows.iloc[:200])
-    write_rows(workspace, rows.iloc[200:], part=1)
-    assert call_stage("validate", monkeypatch) == 0
+    bench.collected(rows.iloc[:200])
+    bench.collected(rows.iloc[200:], part=1)
+    assert bench.run("validate") == 0
     # then
     assert contents(*OUTPUTS) == first
     pages = [text.decode() for name, text in first.items() if name.endswith(".html")]
     assert pages
-    assert not any(str(workspace) in page or "great-expectations-web-assets" in page for page in pages)
+    assert not any(str(bench.root) in page or "great-expectations-web-assets" in page for page in pages)
 
 
-def test_extra_columns_can_be_dropped(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_extra_columns_can_be_dropped(bench: Bench) -> None:
     # given
-    write_task(workspace, SERIES, {"validate.extra_columns": "drop"})
-    write_rows(workspace, series_rows().assign(colour="red"))
+    bench.task(SERIES, {"validate.extra_columns": "drop"})
+    bench.collected(series_rows().assign(colour="red"))
     # when, then
-    assert call_stage("validate", monkeypatch) == 0
+    assert bench.run("validate") == 0
     assert "colour" not in pq.read_schema("data/validated/rig/part-00000.parquet").names
 
 
@@ -210,10 +198,10 @@ def test_extra_columns_can_be_dropped(workspace: Path, monkeypatch: pytest.Monke
     ],
     ids=["a few rows", "every row", "another type"],
 )
-def test_no_library_has_the_last_word(workspace: Path, bad: Callable[[pd.DataFrame], pd.DataFrame], code: int) -> None:
+def test_no_library_has_the_last_word(bench: Bench, bad: Callable[[pd.DataFrame], pd.DataFrame], code: int) -> None:
     # given rows of which pandera reports failure cases
-    write_task(workspace, SERIES)
-    write_rows(workspace, bad(series_rows()))
+    bench.task(SERIES)
+    bench.collected(bad(series_rows()))
     # when
     done = subprocess.run([sys.executable, "-m", "stages.validate"], capture_output=True, text=True, check=False)
     # then
@@ -221,18 +209,16 @@ def test_no_library_has_the_last_word(workspace: Path, bad: Callable[[pd.DataFra
     assert "nanobind" not in done.stderr
 
 
-def test_a_time_after_the_snapshot_is_worth_a_warning(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_time_after_the_snapshot_is_worth_a_warning(bench: Bench) -> None:
     # given a clock that was off, and no rule on freshness
     rows = series_rows()
     rows["time"] = rows["time"].astype("datetime64[us]")
     rows.loc[[598, 599], "time"] = [pd.Timestamp("2026-12-01").as_unit("us"), pd.Timestamp("9999-12-31").as_unit("us")]
-    write_task(workspace, SERIES, {"validate.freshness": None, "validate.thresholds.timeliness": 0.0})
-    write_rows(workspace, rows)
+    bench.task(SERIES, {"validate.freshness": None, "validate.thresholds.timeliness": 0.0})
+    bench.collected(rows)
     # when
-    assert call_stage("validate", monkeypatch) == 0
+    assert bench.run("validate") == 0
     # then
-    said = capsys.readouterr().out
+    said = bench.capsys.readouterr().out
     assert "warning: source rig: 2 row(s) are of a time after the snapshot" in said
     assert "the last of 9999-12-31 00:00:00; validate.freshness" in said
