@@ -85,11 +85,11 @@ def _listed(text: str) -> list[str]:
 
 
 def _preflight(options: argparse.Namespace) -> Json:
-    from fleet.rollout import preparation
+    from fleet.rollout import start
 
     said = _stdin()
     planned = {name: value for name, value in said["plan"].items() if name not in ("schema_version", "command")}
-    return preparation.preflight(planned, _answers(said["devices"]), options.rollouts, options.check)
+    return start.preflight(planned, _answers(said["devices"]), options.rollouts, options.check)
 
 
 def _open(options: argparse.Namespace) -> Json:

@@ -25,7 +25,8 @@ from typing import Any
 from edge_agent.core.release import EXPECTED, parsed
 
 from fleet.errors import InventoryError
-from fleet.inventory import duplicates, provenance, ssh_checks
+from fleet.inventory import duplicates, provenance, rollout_policy, ssh_checks
+from fleet.inventory.rollout_policy import Rules
 
 GROUP = "devices"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -241,3 +242,18 @@ class _Check:
 def origin(path: Path, host: str, field: str, groups: tuple[str, ...], value: Any = provenance.SOME) -> str:
     """The file that says a host's variable, as far as one can see it; the inventory where that is not clear."""
     return provenance.Declared(path).origin(host, field, groups, value)
+
+
+def rules_of(fleet: Fleet) -> Rules:
+    """The rules of its rollouts: one `rollout:`, the same for all devices. Raises InventoryError."""
+    first = fleet.devices[0]
+    value = first.variables.get("rollout")
+    for device in fleet.devices:
+        if (other := device.variables.get("rollout")) != value:
+            raise InventoryError(
+                origin(fleet.path, device.name, "rollout", device.groups, other),
+                f"{device.name}: another rollout: than {first.name}",
+                "one for the fleet",
+                "group_vars/all.yml",
+            )
+    return rollout_policy.of(value, origin(fleet.path, first.name, "rollout", first.groups, value))

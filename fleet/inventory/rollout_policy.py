@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fleet.errors import InventoryError
+from fleet.errors import InventoryError, PausedError
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -169,3 +170,15 @@ def of(value: Any, where: str) -> Rules:
         raise InventoryError(
             where, "\n".join([f"{len(lines)} fault(s)", *lines]), "what docs/fleet/rollouts.md says", "mend them"
         ) from None
+
+
+def require_open_window(rules: Rules, path: Path) -> None:
+    """Raises PausedError where the maintenance window is closed now. `path`: of the inventory."""
+    window, now = rules.window, datetime.now(UTC)
+    if window and not window.is_open(now):
+        raise PausedError(
+            f"{path}: rollout.window",
+            f"closed now ({now.isoformat(timespec='minutes')})",
+            f"{', '.join(window.days)} {window.start} to {window.until} {window.timezone}",
+            "wait; or in an emergency: --outside-window, -e rollout_outside_window=true",
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from pathlib import Path
 
 from fleet.errors import InventoryError
 from fleet.inventory.model import Device
@@ -68,21 +69,29 @@ def of_some(
     approval where it is the first with a release.
     """
     first = rules.waves[0].name if rules.waves else "wave-0"
-    release_of = {device.name: device.release for device in devices}
+    release_of = {device.name: str(device.release) for device in devices}
     planned, tried = [], set(proven)
     for wave in waves([device for device in devices if device.name not in current], rules, fleet_size):
-        changing = tuple(name for name in wave.devices if name in only and name not in out)
-        absent = tuple(name for name in wave.devices if name in only and name in out)
-        wanted = {str(release_of[name]) for name in (*changing, *(absent if wave.name == first else ()))}
-        untried = ", ".join(sorted(wanted - tried))
-        made = replace(wave, devices=changing, canary=bool(untried) or wave.name == first)
-        if untried and wave.name == first:
-            made = replace(made, absent=absent)
-        elif untried:
-            made = replace(made, approve=True, why=f"no canary has run {untried}")
-        planned.append(made)
-        tried |= {str(release_of[name]) for name in changing}
+        chosen = [name for name in wave.devices if name in only]
+        changing = tuple(name for name in chosen if name not in out)
+        absent = tuple(name for name in chosen if name in out)
+        needed = chosen if wave.name == first else changing
+        untried = sorted({release_of[name] for name in needed} - tried)
+        planned.append(_limited(wave, changing, absent, untried, is_first=wave.name == first))
+        tried |= {release_of[name] for name in changing}
     return planned
+
+
+def _limited(
+    wave: PlannedWave, changing: tuple[str, ...], absent: tuple[str, ...], untried: Sequence[str], is_first: bool
+) -> PlannedWave:
+    """The wave of these devices alone. `untried`: releases that no wave has passed with, nor one before this has."""
+    limited = replace(wave, devices=changing, canary=is_first or bool(untried))
+    if not untried:
+        return limited
+    if is_first:
+        return replace(limited, absent=absent)
+    return replace(limited, approve=True, why=f"no canary has run {', '.join(untried)}")
 
 
 def names(devices: Sequence[Device], rules: Rules) -> list[str]:
@@ -116,6 +125,25 @@ def check(devices: Sequence[Device], rules: Rules, where: str) -> None:
             f"{where}.approve",
             f"{', '.join(unknown)}, which is no wave",
             f"one of: {', '.join(known_waves)}",
+            "mend the name",
+        )
+
+
+def check_approved(approve: Collection[str], devices: Sequence[Device], rules: Rules, path: Path) -> None:
+    """Whether every name that is approved is one of a wave. Raises InventoryError.
+
+    Args:
+        approve: the names.
+        devices: the whole fleet.
+        rules: of its rollouts.
+        path: of its inventory.
+    """
+    waves = names(devices, rules)
+    if unknown := sorted(set(approve) - set(waves)):
+        raise InventoryError(
+            "--approve",
+            f"{', '.join(unknown)}, which is no wave of {path}",
+            f"one of: {', '.join(waves)}",
             "mend the name",
         )
 

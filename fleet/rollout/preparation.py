@@ -1,35 +1,111 @@
-"""The beginning of a rollout: what is to run where, who can take it, in which waves. No device is changed yet."""
+"""The plan of a rollout: what is to run where, checked against the repository and against what is unfinished.
+
+`plan` is the entry. It asks no device, and changes nothing.
+"""
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edge_agent.core import durable
 from edge_agent.core.errors import AgentError
 
-from fleet import audit, errors
-from fleet.errors import InventoryError, PausedError, RolloutError, StorageError
+from fleet.errors import InventoryError, StorageError
 from fleet.inventory import model, rollout_policy
+from fleet.inventory.checkout import DIRTY, commit_of
 from fleet.inventory.model import Device, Fleet
-from fleet.inventory.rollout_policy import Rules
-from fleet.records import audit_trail, store
-from fleet.records.state import owner
+from fleet.records import store
+from fleet.records.state import RolloutState
 from fleet.records.store import Record
 from fleet.releases.repository import Repository
 from fleet.rollout import payload, pending_rollbacks, release_history, resume
 from fleet.rollout import plan as plans
-from fleet.rollout.preflight import Found
-
-DIRTY = "-dirty"  # behind a commit, as `git describe` says it
 
 Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """What earlier rollouts of a fleet left.
+
+    rollout, state: of the one that is unfinished; None: there is none.
+    changed: why that one cannot go on; nothing: it does.
+    owed: its devices that would have rolled back had it not been killed: name -> rollout, left, to.
+    pending: devices that could not be rolled back after earlier ones, likewise.
+    warnings: records that cannot be read.
+    """
+
+    rollout: Record | None
+    state: RolloutState | None
+    changed: str
+    owed: Mapping[str, Json]
+    pending: Mapping[str, Json]
+    warnings: tuple[str, ...]
+
+    @property
+    def goes_on(self) -> bool:
+        return self.rollout is not None and not self.changed
+
+    def without_declaration(self, reason: str) -> Unfinished:
+        """The same where the inventory may not be rolled out: only a rollout that failed still has to roll back."""
+        owed = self.owed if self.state and self.state.has_failed else {}
+        return replace(self, owed=owed, changed=(self.changed or reason) if owed else "")
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What an inventory declares, as the repository has it; nothing at all where that may not be rolled out.
+
+    repository: the folder that it was read from.
+    rules: the fleet's `rollout:`.
+    devices: those that change: name -> release, type, wave, groups; others: those that a limit leaves out, likewise.
+    releases: what the plan notes of each (payload.offer).
+    proven: releases that a wave of an earlier rollout passed with.
+    """
+
+    repository: str = ""
+    rules: Json = field(default_factory=dict)
+    devices: Json = field(default_factory=dict)
+    others: Json = field(default_factory=dict)
+    releases: Json = field(default_factory=dict)
+    proven: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `fleet wave plan` prints, and what plan.json begins with.
+
+    size: devices of the fleet. asked: when; devices answer after that. resumes: the unfinished rollout that goes on.
+    gives_up: the one that does not, and why. pending: devices that roll back first. refused: why nothing else happens.
+    """
+
+    fleet: str
+    inventory: str
+    only: list[str] | None
+    commit: str | None
+    development: bool
+    outside_window: bool
+    size: int
+    again: bool
+    asked: str
+    repository: str
+    rules: Json
+    devices: Json
+    others: Json
+    releases: Json
+    proven: list[str]
+    resumes: str | None
+    gives_up: Json | None
+    pending: Json
+    refused: Json | None
+    warnings: list[str]
+
+    def as_json(self) -> Json:
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
 def plan(
@@ -43,102 +119,169 @@ def plan(
 ) -> Json:
     """What the inventory declares, checked against the repository and against what this fleet does at the moment.
 
-    `only`: no other devices change. `approve`: waves that somebody names as approved. What may not be rolled out is
-    `refused` in the plan where devices have to go back first, else raised: InventoryError, TrustError, NoReleaseError,
-    PausedError, RolloutError. Raises BusyError.
+    What may not be rolled out is `refused` in the plan where devices have to roll back first, else raised.
+
+    Args:
+        path: of the inventory.
+        repository: opened when it is entered.
+        root: the folder of all records.
+        only: no other devices change.
+        outside_window: the maintenance window does not count.
+        again: also a release that failed in the last rollout.
+        approve: waves that somebody names as approved.
+
+    Raises InventoryError, TrustError, NoReleaseError, PausedError, RolloutError, BusyError.
     """
     fleet = model.load(path)
     names = [device.name for device in fleet.devices if only is None or device.name in only]
-    warnings: list[str] = []
     commit = commit_of(path)
-    if commit and commit.endswith(DIRTY):
-        warnings.append(f"{path}: not as it was committed; the record names the commit with {DIRTY} behind it")
-    with store.locked(fleet.name, root):
-        begun = resume.of(fleet.name, path, root)
-        waits = pending_rollbacks.of(fleet.name, root, names, warnings)
-        changed = resume.changed(begun, fleet.devices, only) if begun else ""
-        state = begun.load() if begun else None
-        owed = resume.owed(begun, state) if begun and state else {}
-    planned: Json = {
-        "fleet": fleet.name,
-        "inventory": str(path.resolve()),
-        "only": None if only is None else sorted(only),
-        "commit": commit,
-        "development": fleet.development,
-        "outside_window": outside_window,
-        "size": len(fleet.devices),
-        "again": again,
-        "asked": datetime.now(UTC).isoformat(),
-    }
-    refused = None
+    unfinished = resolve_unfinished(fleet, root, names, only)
+    asked, refused = datetime.now(UTC), None
     try:
-        unknown = set(approve) - {wave.name for wave in state.waves} if state else set(approve)
-        declared = _declared(fleet, repository, names, outside_window, unknown)
-        earlier = release_history.of(fleet.name, declared["releases"], root)
-        declared["proven"] = sorted(earlier.proven)
-        goes_on = begun and not changed  # what failed before had been allowed where it began
-        if not again and not goes_on and not waits and not owed:  # else after those have gone back
-            _refuse_failed(earlier.failed)
+        declaration = declare(
+            fleet,
+            repository,
+            root,
+            names,
+            outside_window=outside_window,
+            approve=set(approve) - {wave.name for wave in unfinished.state.waves} if unfinished.state else approve,
+            # What failed before had been allowed where it began; what rolls back first is looked at after that.
+            try_failed=again or unfinished.goes_on or bool(unfinished.pending or unfinished.owed),
+        )
     except (AgentError, OSError) as error:
-        owed = owed if state and state.has_failed else {}
-        if not waits and not owed:
-            raise
         refused = _told_error(error)
-        changed = (changed or str(refused["found"])) if owed else ""
-        declared = {"repository": "", "rules": {}, "devices": {}, "others": {}, "releases": {}, "proven": []}
-    going_back = {name: told for name, told in owed.items() if changed and name in names}
-    return {
-        **planned,
-        **declared,
-        "resumes": begun.id if begun and not changed and not refused else None,
-        "gives_up": {"rollout": begun.id, "why": changed} if begun and changed else None,
-        "pending": {**waits, **going_back},
-        "refused": refused,
-        "warnings": warnings,
-    }
+        unfinished = unfinished.without_declaration(str(refused["found"]))
+        if not unfinished.pending and not unfinished.owed:
+            raise
+        declaration = Declaration()
+    planned = assemble_plan(fleet, names, unfinished, declaration, commit=commit, asked=asked, refused=refused)
+    limit = None if only is None else sorted(only)
+    return replace(planned, only=limit, outside_window=outside_window, again=again).as_json()
 
 
-def _declared(
+def resolve_unfinished(fleet: Fleet, root: Path, names: Collection[str], only: Collection[str] | None) -> Unfinished:
+    """What has to be finished before a rollout of the fleet, or instead of it.
+
+    Args:
+        fleet: as its inventory declares it.
+        root: the folder of all records.
+        names: the devices that may change.
+        only: what limits them to those; None: nothing.
+
+    Raises BusyError, InventoryError, PausedError, ConfigurationError.
+    """
+    warnings: list[str] = []
+    with store.locked(fleet.name, root):
+        rollout = resume.of(fleet.name, fleet.path, root)
+        pending = pending_rollbacks.of(fleet.name, root, names, warnings)
+        if rollout is None:
+            return Unfinished(None, None, "", {}, pending, tuple(warnings))
+        changed, state = resume.changed(rollout, fleet.devices, only), rollout.load()
+        return Unfinished(rollout, state, changed, resume.owed(rollout, state), pending, tuple(warnings))
+
+
+def declare(
     fleet: Fleet,
     repository: AbstractContextManager[Repository],
+    root: Path,
     names: Collection[str],
+    *,
     outside_window: bool,
     approve: Collection[str],
-) -> Json:
-    """The part of a plan that needs the rules, and the repository."""
-    path = fleet.path
+    try_failed: bool,
+) -> Declaration:
+    """The part of a plan that needs the rules, the repository, and what earlier rollouts say of its releases.
+
+    Args:
+        fleet: as its inventory declares it.
+        repository: opened when it is entered.
+        root: the folder of all records.
+        names: the devices that may change.
+        outside_window: the maintenance window does not count.
+        approve: names that have to be waves.
+        try_failed: also releases that failed the last time.
+
+    Raises InventoryError, TrustError, NoReleaseError, PausedError, RolloutError.
+    """
     of_fleet = [device for device in fleet.devices if device.release]
     declared = [device for device in of_fleet if device.name in names]
     if not declared:
         raise InventoryError(
-            str(path), "no device declares a release", "release: NAME@VERSION for a group", "see docs/fleet/rollouts.md"
+            str(fleet.path),
+            "no device declares a release",
+            "release: NAME@VERSION for a group",
+            "see docs/fleet/rollouts.md",
         )
-    known = rules_of(fleet.devices, path)
-    plans.check(fleet.devices, known, f"{path}: rollout")
-    plans.waves(of_fleet, known, len(fleet.devices))  # who would be in no wave is told before anything else
-    if unknown := sorted(set(approve) - set(waves := plans.names(fleet.devices, known))):
-        raise InventoryError(
-            "--approve",
-            f"{', '.join(unknown)}, which is no wave of {path}",
-            f"one of: {', '.join(waves)}",
-            "mend the name",
-        )
-    if known.window and not outside_window and not known.window.is_open(datetime.now(UTC)):
-        raise PausedError(
-            f"{path}: rollout.window",
-            f"closed now ({datetime.now(UTC).isoformat(timespec='minutes')})",
-            f"{', '.join(known.window.days)} {known.window.start} to {known.window.until} {known.window.timezone}",
-            "wait; or in an emergency: --outside-window, -e rollout_outside_window=true",
-        )
+    rules = model.rules_of(fleet)
+    plans.check(fleet.devices, rules, f"{fleet.path}: rollout")
+    plans.waves(of_fleet, rules, len(fleet.devices))  # who would be in no wave is told before anything else
+    plans.check_approved(approve, fleet.devices, rules, fleet.path)
+    if not outside_window:
+        rollout_policy.require_open_window(rules, fleet.path)
     with repository as there:
         payload.check(there, fleet.development)
-        return {
-            "repository": str(there.folder),
-            "rules": known.model_dump(by_alias=True),
-            "devices": {each.name: _told_device(each) for each in declared},
-            "others": {each.name: _told_device(each) for each in of_fleet if each not in declared},
-            "releases": {name: payload.offer(there, name) for name in sorted({str(each.release) for each in declared})},
-        }
+        folder = str(there.folder)
+        releases = {name: payload.offer(there, name) for name in sorted({str(each.release) for each in declared})}
+    earlier = release_history.of(fleet.name, releases, root)
+    if not try_failed:
+        release_history.refuse_failed(earlier.failed)
+    return Declaration(
+        folder,
+        rules.model_dump(by_alias=True),
+        {each.name: _told_device(each) for each in declared},
+        {each.name: _told_device(each) for each in of_fleet if each not in declared},
+        releases,
+        tuple(sorted(earlier.proven)),
+    )
+
+
+def assemble_plan(
+    fleet: Fleet,
+    names: Collection[str],
+    unfinished: Unfinished,
+    declaration: Declaration,
+    *,
+    commit: str | None,
+    asked: datetime,
+    refused: Json | None,
+) -> Plan:
+    """The plan without what the caller asked for.
+
+    Args:
+        fleet: as its inventory declares it.
+        names: the devices that may change.
+        unfinished: what earlier rollouts left.
+        declaration: nothing where it is `refused`.
+        commit: of the inventory.
+        asked: when the plan was begun.
+        refused: an error's JSON.
+    """
+    rollout, changed = unfinished.rollout, unfinished.changed
+    going_back = {name: each for name, each in unfinished.owed.items() if changed and name in names}
+    dirty = commit is not None and commit.endswith(DIRTY)
+    uncommitted = f"{fleet.path}: not as it was committed; the record names the commit with {DIRTY} behind it"
+    return Plan(
+        fleet=fleet.name,
+        inventory=str(fleet.path.resolve()),
+        only=None,
+        commit=commit,
+        development=fleet.development,
+        outside_window=False,
+        size=len(fleet.devices),
+        again=False,
+        asked=asked.isoformat(),
+        repository=declaration.repository,
+        rules=declaration.rules,
+        devices=declaration.devices,
+        others=declaration.others,
+        releases=declaration.releases,
+        proven=list(declaration.proven),
+        resumes=rollout.id if rollout and not changed and not refused else None,
+        gives_up={"rollout": rollout.id, "why": changed} if rollout and changed else None,
+        pending={**unfinished.pending, **going_back},
+        refused=refused,
+        warnings=[*([uncommitted] if dirty else []), *unfinished.warnings],
+    )
 
 
 def _told_device(device: Device) -> Json:
@@ -149,130 +292,3 @@ def _told_error(error: AgentError | OSError) -> Json:
     if isinstance(error, OSError):
         error = StorageError(str(error.filename or "the operating system"), str(error.strerror or error))
     return error.as_json()
-
-
-def rules_of(devices: Sequence[Device], path: Path) -> Rules:
-    """The one `rollout:` of all devices. Raises InventoryError."""
-    said = [device.variables.get("rollout") for device in devices]
-    for device, value in zip(devices, said, strict=True):
-        if value != said[0]:
-            where = model.origin(path, device.name, "rollout", device.groups, value)
-            raise InventoryError(
-                where,
-                f"{device.name}: another rollout: than {devices[0].name}",
-                "one for the fleet",
-                "group_vars/all.yml",
-            )
-    return rollout_policy.of(said[0], model.origin(path, devices[0].name, "rollout", devices[0].groups, said[0]))
-
-
-def _refuse_failed(failed: Mapping[str, str], rows: Sequence[str] = ()) -> None:
-    """A release that failed is not tried on the devices that were spared. `rows`: said besides."""
-    if failed:
-        raise RolloutError(
-            ", ".join(sorted(failed)),
-            "; ".join([*dict.fromkeys(failed.values()), *rows]),
-            "a release that did not fail",
-            "revert the inventory's `release`, or publish a new version; or try again all the same: --again, "
-            "-e rollout_again=true",
-        )
-
-
-def commit_of(path: Path) -> str | None:
-    """What is checked out where the inventory lies, `-dirty` where that says something else; None outside git."""
-    folder = path if path.is_dir() else path.parent
-    git = partial(subprocess.run, cwd=folder, capture_output=True, text=True, check=False)
-    done = git(["git", "rev-parse", "HEAD"])
-    if done.returncode != 0:  # without a commit git says HEAD, and fails
-        return None
-    other = git(["git", "status", "--porcelain", "--ignored", "."]).stdout
-    return done.stdout.strip() + (DIRTY if other else "")
-
-
-def preflight(planned: Json, answers: Mapping[str, Json], root: Path, check: bool = False) -> Json:
-    """Who can take it, in which waves; begins the record unless `check`, or takes up the one that is unfinished.
-
-    `answers`: device -> {"status": what its agent said, or None; "reason": why there is none}. Devices that an earlier
-    rollout could not call back were sent back just before. Raises RolloutError.
-    """
-    rows = [f"warning: {each}" for each in planned.get("warnings", ())]
-    if ended := planned.get("gives_up"):
-        rows.append(f"rollout {ended['rollout']} is given up: {ended['why']}")
-        if not check:
-            with store.locked(planned["fleet"], root):
-                resume.give_up(resume.take(planned["fleet"], ended["rollout"], root), ended["why"])
-    returned, still = _back(planned, answers, root, check)
-    rows += returned
-    if planned.get("refused"):
-        raise errors.from_json(planned["refused"], rows)
-    if not planned.get("again") and not planned["resumes"]:
-        _refuse_failed(release_history.of(planned["fleet"], planned["releases"], root).failed, rows)
-    if planned["resumes"]:
-        result = _resume(planned, root, check)
-        return {**result, "table": [*rows, *result["table"]]}
-    found = Found(planned, answers, rows, still)
-    result = found.as_json()
-    if check or not result["go"]:
-        return result
-    with store.locked(planned["fleet"], root):
-        store.unfinished(planned["fleet"], root)  # raises where another one began meanwhile
-
-        def fill(made: Record) -> None:
-            payload.bring(made, _releases(made, found.changing), planned["repository"])
-            before = {name: _report(answers, name) for name in answers}
-            durable.write_file(made.folder / store.BEFORE, store.content(before))
-            detail = f"{len(found.changing)} devices, {len(found.waves)} waves"
-            audit_trail.append(made, "begin", result="running", detail=detail)
-
-        begun = store.begin(planned["fleet"], {**planned, "by": audit.who()}, found.state(), root, fill)
-    return {**result, **_told(begun)}
-
-
-def _back(planned: Json, answers: Mapping[str, Json], root: Path, check: bool) -> tuple[list[str], dict[str, str]]:
-    """Lines about the devices that an earlier rollout could not call back, and who is still not: name -> why."""
-    waits = planned.get("pending", {})  # a plan of an earlier version has none
-    if check:
-        return [f"goes back first: {name}: {told['left']} -> {told['to']}" for name, told in waits.items()], {}
-    with store.locked(planned["fleet"], root):
-        return pending_rollbacks.settle(planned["fleet"], root, waits, answers)
-
-
-def _report(answers: Mapping[str, Json], name: str) -> Json | None:
-    status = answers[name]["status"]
-    return status.get("report") if status else None
-
-
-def _releases(begun: Record, devices: Iterable[str]) -> set[str]:
-    return {begun.plan["devices"][name]["release"] for name in devices}
-
-
-def _told(begun: Record) -> Json:
-    """What the playbook has to know of a rollout: the waves that are still to come."""
-    state = begun.load()
-    left = [wave for wave in state.waves if wave.status != "pass"]
-    if any(wave.status == "fail" for wave in left):
-        left = []  # killed before what failed had gone back: that comes next
-    return {
-        "record": str(begun.folder),
-        "order": [name for wave in left for name in wave.devices],
-        "serial": [len(wave.devices) for wave in left] or [1],
-        "touched": [name for name, device in state.devices.items() if device.touched],
-        "push": str(begun.folder / store.PUSH),
-    }
-
-
-def _resume(planned: Json, root: Path, check: bool) -> Json:
-    with store.locked(planned["fleet"], root):
-        begun = resume.take(planned["fleet"], planned["resumes"], root)
-        state = begun.load()
-        told = _told(begun)
-        if not check:
-            taken = replace(state, owner=owner(), outside_window=planned["outside_window"])
-            begun.save(replace(taken, status="running", reason=""))
-    if not check:
-        if told["order"]:  # else what is left to do is to go back, which needs no repository
-            changing = [name for wave in state.waves for name in wave.devices]
-            payload.bring(begun, _releases(begun, changing), planned["repository"])
-        audit_trail.append(begun, "resume", result="running", detail=state.reason)
-    rows = [f"rollout {begun.id} goes on: {len(told['order'])} of {len(state.devices)} devices are left"]
-    return {"go": True, "status": "resumed", "unfit": {}, "reason": rows[0], "table": rows, **told}

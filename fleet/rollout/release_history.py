@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fleet.errors import ConfigurationError
+from fleet.errors import ConfigurationError, RolloutError
 from fleet.records import store
 from fleet.records.state import DeviceState, RolloutState
 
@@ -47,3 +47,15 @@ def of(fleet: str, releases: Collection[str], root: Path) -> Past:
 
 def _passed(state: RolloutState, device: DeviceState) -> bool:
     return any(wave.name == device.wave and wave.status == "pass" for wave in state.waves)
+
+
+def refuse_failed(failed: Mapping[str, str], rows: Sequence[str] = ()) -> None:
+    """A release that failed is not tried on the devices that were spared. `rows`: said besides. Raises RolloutError."""
+    if failed:
+        raise RolloutError(
+            ", ".join(sorted(failed)),
+            "; ".join([*dict.fromkeys(failed.values()), *rows]),
+            "a release that did not fail",
+            "revert the inventory's `release`, or publish a new version; or try again all the same: --again, "
+            "-e rollout_again=true",
+        )

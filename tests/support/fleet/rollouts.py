@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from fleet.inventory.rollout_policy import Rules
 from fleet.releases.catalog import path_of
 from fleet.releases.keys import Keys
 from fleet.releases.repository import Repository
-from fleet.rollout import preparation
+from fleet.rollout import start
 from fleet.rollout.controller import Course
 from tests.support.agent.bundles import bundle
 
@@ -51,9 +52,7 @@ def status(running: str | None = OLD, sha256: str = DIGEST, **changed: Any) -> J
 
 def plan(**rules: Any) -> Json:
     """Four devices on OLD that shall run NEW; one alone is the canary."""
-    known = preparation.Rules.model_validate(
-        {"waves": [{"name": "one", "count": 1}, {"name": "rest", "rest": True}], **rules}
-    )
+    known = Rules.model_validate({"waves": [{"name": "one", "count": 1}, {"name": "rest", "rest": True}], **rules})
     return {
         "fleet": "farm",
         "commit": "0" * 40,
@@ -88,7 +87,7 @@ def begin(
     said = {name: status() for name in "abcd"} | dict(answers or {})
     planned = {**plan(**rules), "repository": str(root.parent / "releases"), **(changed or {})}
     told = {name: {"status": each, "reason": "" if each else "no route to host"} for name, each in said.items()}
-    return preparation.preflight(planned, told, root)
+    return start.preflight(planned, told, root)
 
 
 def course(begun: Json) -> Course:

@@ -11,7 +11,7 @@ import pytest
 
 from fleet.cli import main
 from fleet.records import audit_trail, store
-from fleet.rollout import preparation
+from fleet.rollout import start
 from tests.support.fleet.rollouts import begin, course, plan, records, status, through_canary
 
 root = pytest.fixture(records)
@@ -23,7 +23,7 @@ def test_a_wave_waits_for_approval(root: Path) -> None:
 
     assert "waits for approval" in course(begun).open(["b", "c", "d"])["reason"]
     assert course(begun).close({})["status"] == "paused"
-    taken = preparation.preflight(
+    taken = start.preflight(
         {**plan(), "repository": str(root.parent / "releases"), "resumes": Path(begun["record"]).name},
         {name: {"status": status(), "reason": ""} for name in "abcd"},
         root,

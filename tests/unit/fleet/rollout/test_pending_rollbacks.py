@@ -8,7 +8,7 @@ import pytest
 
 from fleet.errors import RolloutError
 from fleet.records import audit_trail, store
-from fleet.rollout import manual_rollback, pending_rollbacks, preparation
+from fleet.rollout import manual_rollback, pending_rollbacks, start
 from tests.support.fleet.rollouts import NEW, OLD, Json, begin, course, done, plan, records, status
 
 root = pytest.fixture(records)
@@ -80,7 +80,7 @@ def test_a_look_says_who_would_go_back_and_writes_nothing(root: Path, failed: Js
     planned = plan() | {"repository": str(root.parent / "releases"), **waiting(root)}
     answers = {name: {"status": status(NEW if name == "a" else OLD), "reason": ""} for name in "abcd"}
 
-    told = preparation.preflight(planned, answers, root, check=True)
+    told = start.preflight(planned, answers, root, check=True)
 
     assert told["table"][0] == f"goes back first: a: {NEW} -> {OLD}"
     assert (Path(failed["record"]) / "state.json").read_bytes() == before

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from fleet.errors import FleetError
+from fleet.inventory.checkout import commit_of
 from fleet.records import store
-from fleet.rollout import preparation
 from tests.support.fleet.rollouts import NEW, OLD, Json, begin, course, records, status
 
 root = pytest.fixture(records)
@@ -61,16 +61,16 @@ def test_an_inventory_that_is_not_as_committed_is_said(tmp_path: Path) -> None:
 
     there = tmp_path / "inventory"
     there.mkdir()
-    assert preparation.commit_of(there) is None
+    assert commit_of(there) is None
     (there / "hosts.yml").write_text("a: 1\n")
     git("init")
     git("add", ".")
     git("commit", "--message", "x")
-    assert preparation.commit_of(there) == git("rev-parse", "HEAD")
+    assert commit_of(there) == git("rev-parse", "HEAD")
     (tmp_path / "elsewhere").write_text("")
-    assert preparation.commit_of(there / "hosts.yml") == git("rev-parse", "HEAD")
+    assert commit_of(there / "hosts.yml") == git("rev-parse", "HEAD")
     (there / "hosts.yml").write_text("a: 2\n")
-    assert preparation.commit_of(there / "hosts.yml") == git("rev-parse", "HEAD") + "-dirty"
+    assert commit_of(there / "hosts.yml") == git("rev-parse", "HEAD") + "-dirty"
 
 
 def test_out_of_reach_within_the_budget_is_left_out_and_a_canary_never(root: Path) -> None:

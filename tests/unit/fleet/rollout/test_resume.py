@@ -29,7 +29,7 @@ from fleet.records.state import Owner
 from fleet.releases.catalog import path_of
 from fleet.releases.keys import Keys
 from fleet.releases.repository import Repository
-from fleet.rollout import manual_rollback, pending_rollbacks, preparation, resume
+from fleet.rollout import manual_rollback, pending_rollbacks, preparation, resume, start
 from tests.support.fleet.publishing import SCHEMA
 from tests.support.fleet.rollouts import DIGEST, NEW, OLD, Json, begin, course, done, records, status, through_canary
 from tests.unit.fleet.inventory.test_inventory import write
@@ -79,7 +79,7 @@ def then(root: Path, plan: Json, *old: str) -> Json:
     """Preflight; these devices run OLD, the others NEW."""
     sha256 = next((offer["targets"]["onnx-fp32"] for offer in plan["releases"].values()), DIGEST)
     answers = {name: {"status": status(OLD if name in old else NEW, sha256), "reason": ""} for name in "abcd"}
-    return preparation.preflight(plan, answers, root)
+    return start.preflight(plan, answers, root)
 
 
 @pytest.fixture
