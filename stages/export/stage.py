@@ -1,6 +1,6 @@
 """Write the model in one target form, compare what was written with torch, keep the best form.
 
-Nothing here imports torch: converters are programs (stages/converters), and what they wrote is run by the
+Nothing here imports torch: converters are programs (stages/export/converters), and what they wrote is run by the
 device's own runtime and compared with models/reference.npz.
 """
 

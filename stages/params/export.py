@@ -10,7 +10,7 @@ from stages.params.common import Block, Count, Positive, Share
 
 
 class Quantization(Block):
-    """Ways to quantise, each tried; what they are stands in stages/converters. Candidates that agree with torch
+    """Ways to quantise, each tried; what they are stands in stages/export/converters. Candidates that agree with torch
     within `tie` of the best one count as equal; of these the first in `methods` is kept.
     """
 
