@@ -22,6 +22,7 @@ from pathlib import Path
 
 from fleet import wheelhouse as building
 from lab import root
+from lab.cleanup import session
 from lab.emulation import ALONE, emulated
 from lab.errors import LabError
 
@@ -76,15 +77,17 @@ def layer(arm64: bool = False) -> Path:
                 part.mkdir()
             names = (facts["digest"], facts["dependencies"])
             with emulated(f"edge-lab-agent-{os.getpid()}", arm64) as first:
-                done = subprocess.run(
+                install = session(
                     [*ALONE, f"{first}{INSTALL}", "install", str(base), *map(str, parts), str(house), *names],
-                    capture_output=True,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
                     text=True,
                     stdin=subprocess.DEVNULL,
-                    check=False,
                 )
-            if done.returncode:
-                raise LabError("the agent's layer", done.stderr.strip()[-2000:], "an environment", "see the message")
+                with install as process:
+                    _, errors = process.communicate()
+            if process.returncode:
+                raise LabError("the agent's layer", errors.strip()[-2000:], "an environment", "see the message")
             parts[0].rename(folder)
             for part in parts[1:]:
                 shutil.rmtree(part)

@@ -7,14 +7,14 @@ ends.
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from lab import emulation, root
+from lab.cleanup import session
 from lab.emulation import ALONE, emulated
 from lab.errors import lacking
 
@@ -57,20 +57,17 @@ class Arm64:
     @contextmanager
     def running(self, *command: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
         """`command`: a SIGTERM reaches it, and its exit code comes back. Nothing of it is left afterwards."""
-        with emulated(f"edge-ai-arm64-{uuid.uuid4().hex[:12]}") as first, log.open("wb") as stream:
-            process = subprocess.Popen(
+        with (
+            emulated(f"edge-ai-arm64-{uuid.uuid4().hex[:12]}") as first,
+            log.open("wb") as stream,
+            session(
                 [*ALONE, f"{first}{ENTER}", "enter", str(self.root), str(self.folder), *command],
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 env={"PATH": "/mnt/agent/bin:/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C.UTF-8"},
-                start_new_session=True,
-            )
-            try:
-                yield process
-            finally:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            ) as process,
+        ):
+            yield process
 
     def run(self, *command: str, timeout_s: float = 300.0) -> tuple[int, str]:
         """Its exit code, and what it said."""

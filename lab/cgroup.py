@@ -53,12 +53,13 @@ def _processes(name: str) -> set[int]:
     return found - {0}
 
 
-def remove(name: str) -> None:
-    """Removes it with all below, once the last process in it has been reaped."""
+def remove(name: str) -> bool:
+    """Removes it with all below, once the last process in it has been reaped. Returns whether it is gone."""
     deadline = time.monotonic() + LIMIT_S
     for hierarchy in hierarchies():
         while not _removed(hierarchy / name) and time.monotonic() < deadline:
             time.sleep(0.01)  # The kernel lets go of the dead a moment after they are gone; nothing announces it.
+    return not any((hierarchy / name).exists() for hierarchy in hierarchies())
 
 
 def _removed(folder: Path) -> bool:

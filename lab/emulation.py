@@ -13,6 +13,8 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lab.cleanup import Watcher
+
 # A shell whose mounts go with its last process.
 ALONE = ("unshare", "--mount", "--propagation", "private", "sh", "-euc")
 PROGRAMS = {"qemu-aarch64-static": "qemu-user-static"}
@@ -43,10 +45,11 @@ def emulated(handler: str, wanted: bool = True) -> Iterator[str]:
     if not wanted:
         yield ""
         return
-    try:
-        yield register(handler)
-    finally:
-        forget(handler)
+    with Watcher(*_forgetting(handler)):
+        try:
+            yield register(handler)
+        finally:
+            forget(handler)
 
 
 def register(handler: str) -> str:
@@ -57,4 +60,8 @@ def register(handler: str) -> str:
 
 def forget(handler: str) -> None:
     """No harm where the kernel has done it."""
-    subprocess.run([*ALONE, f"handler={handler}\n{REMOVE}"], check=True)
+    subprocess.run(_forgetting(handler), check=True)
+
+
+def _forgetting(handler: str) -> list[str]:
+    return [*ALONE, f"handler={handler}\n{REMOVE}"]

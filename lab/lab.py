@@ -1,4 +1,8 @@
-"""A lab: a bridge, its devices, and the inventory that Ansible finds them by. Leaves nothing behind."""
+"""A lab: a bridge, its devices, and the inventory that Ansible finds them by. Leaves nothing behind.
+
+Who cleans up: the lab itself in order; a watcher (lab/cleanup.py) when the lab's process has ended without that; the
+next lab when the watcher was killed too.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import os
 import secrets
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +21,7 @@ from typing import Any
 import yaml
 
 from lab import cgroup, emulation, network, root
+from lab.cleanup import Watcher
 from lab.device import Device, addresses
 from lab.errors import LabError, lacking
 from lab.network import Bridge
@@ -24,6 +30,7 @@ from lab.network import Bridge
 FOLDER = Path("/var/tmp")  # noqa: S108
 PREFIX = "edge-lab-"
 LIMIT = 200
+CLEAN_TRIES = 3
 ARM64_TYPE = "lab-aarch64"
 PROGRAMS = {
     "mmdebstrap": "mmdebstrap",
@@ -88,8 +95,11 @@ class Lab:
         reap()
         self.id = secrets.token_hex(2)
         self.folder = FOLDER / f"{PREFIX}{self.id}"
-        self.folder.mkdir(mode=0o755)
-        self._lock = _hold(self.folder)
+        made = self.folder.with_name(f".{self.folder.name}")
+        made.mkdir(mode=0o755)
+        self._lock = _hold(made)
+        made.rename(self.folder)  # locked before `reap` of another lab can see it
+        self._watcher = Watcher(sys.executable, "-c", "from lab import lab; lab.reap()")
         try:
             self._create(bases)
         except BaseException:
@@ -184,6 +194,7 @@ class Lab:
         for device in self.devices:
             device.unplug()
         _clean(self.folder)
+        self._watcher.cancel()
         with contextlib.suppress(OSError):
             os.close(self._lock)
 
@@ -221,8 +232,11 @@ def _clean(folder: Path) -> None:
     identity = folder.name.removeprefix(PREFIX)
     for control in (folder / "cp").glob("*"):
         subprocess.run(["ssh", f"-oControlPath={control}", "-Oexit", "lab"], capture_output=True, check=False)
-    cgroup.kill(f"edge-lab-{identity}")
-    cgroup.remove(f"edge-lab-{identity}")
+    group = f"edge-lab-{identity}"
+    for _ in range(CLEAN_TRIES):
+        cgroup.kill(group)
+        if cgroup.remove(group):
+            break  # a device that was about to boot enters no group any more, and ends
     for file in folder.glob("device-*/handler"):
         emulation.forget(file.read_text())
     Bridge(f"lab{identity}", network.POOL).remove()

@@ -16,6 +16,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from lab.cleanup import session
 from lab.emulation import ALONE, emulated
 from lab.errors import LabError
 
@@ -136,20 +137,21 @@ def _build(folder: Path, arm64: bool, boots: bool) -> None:
         sources.write_text("\n\n".join(stanzas) + "\n")
         command.append(str(sources))
     with emulated(f"edge-lab-root-{os.getpid()}", arm64) as first, log.open("wb") as stream:
-        done = subprocess.run(
+        build = session(
             [*ALONE, f'{first}exec "$@"', "root", *command],
             stdout=stream,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             env={**os.environ, "LAB_NETWORK_UNIT": NETWORK_UNIT},
-            check=False,
         )
+        with build as process:
+            code = process.wait()
     sources.unlink(missing_ok=True)
-    if done.returncode:
+    if code:
         lines = log.read_text(errors="replace").splitlines()[-8:]
         raise LabError(
             "mmdebstrap",
-            "\n    ".join([f"exit code {done.returncode}; its last lines:", *lines]),
+            "\n    ".join([f"exit code {code}; its last lines:", *lines]),
             f"a Debian {SUITE} root in {folder}",
             f"see {log}; is a Debian archive reachable, and is debian-archive-keyring installed?",
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import shutil
 import sys
 from collections.abc import Generator, Iterator
@@ -13,7 +12,7 @@ import pytest
 from tests.support.servers import WebServer, web_server
 from tests.support.stages.workspace import copy_code
 
-pytest_plugins = ["tests.support.crash_day"]
+pytest_plugins = ["tests.support.crash_day", "tests.support.ending"]
 
 # NOTE: pyspark takes a main module without a file for a doctest and ends the process with exit code 0, when
 # great-expectations imports it. A test worker's main module has none.
@@ -107,8 +106,3 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"skipped where nothing may skip: {report.longrepr}"
     return report
-
-
-def pytest_unconfigure() -> None:
-    """A process that does not end after its last test says where it stands, and ends: no time limit of a test holds."""
-    faulthandler.dump_traceback_later(120, exit=True)

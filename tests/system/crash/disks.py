@@ -77,9 +77,10 @@ def mounted(image: Path, mount: Path, commit_s: int) -> Iterator[Disk]:
     try:
         options = f"data=ordered,commit={commit_s}"
         subprocess.run(["mount", "-t", "ext4", "-o", options, device, str(mount)], check=True)
-        try:
-            yield Disk(image, device, mount)
-        finally:
-            subprocess.run(["umount", str(mount)], check=True)
     finally:
+        # Of one that is mounted the kernel makes it come true with the unmounting, whoever does that.
         subprocess.run(["losetup", "--detach", device], check=True)
+    try:
+        yield Disk(image, device, mount)
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)

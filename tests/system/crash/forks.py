@@ -8,6 +8,7 @@ nothing else. A keeper stands between it and each command, waits, and tells how 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -22,10 +23,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lab.cleanup import Watcher
 from tests.support.paths import REPOSITORY
 
 # For tests of the tests: `everything` (as it is), `directories` or `nothing` of what the agent flushes is flushed.
 FLUSHES = "CRASH_TEST_FLUSHES"
+# What a killed test leaves: disks that are mounted below the folder, the latest first, and the folder.
+REMOVE = """\
+grep -F " $1/" /proc/self/mounts | cut -d" " -f2 | tac | xargs -r umount --lazy
+rm -rf "$1"
+"""
+PR_SET_PDEATHSIG = 1
 
 
 class Process:
@@ -86,9 +94,15 @@ class Forks:
 
 @contextlib.contextmanager
 def folder() -> Iterator[Path]:
-    """A folder in memory, where there is such: the tests flush thousands of times. Its path is short, for sockets."""
+    """A folder in memory, where there is such: the tests flush thousands of times. Its path is short, for sockets.
+
+    It is removed, and what is mounted in it is unmounted, also when this process is killed.
+    """
     memory = Path("/dev/shm")  # noqa: S108  (in it a folder of its own is made)
-    with tempfile.TemporaryDirectory(prefix="crash-", dir=memory if memory.is_dir() else None) as name:
+    with (
+        tempfile.TemporaryDirectory(prefix="crash-", dir=memory if memory.is_dir() else None) as name,
+        Watcher("sh", "-c", REMOVE, "remove", name),
+    ):
         yield Path(name)
 
 
@@ -112,7 +126,13 @@ def forks(place: Path, **environment: str) -> Iterator[Forks]:
         server.wait()
 
 
+def end_with_parent() -> None:
+    """When this process' parent ends, the kernel kills it. Holds for this process alone, not for those it forks."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def main(address: str) -> None:
+    end_with_parent()
     import onnxruntime  # noqa: F401  (once, for all forks)
     from edge_agent.update import trust  # noqa: F401
 
@@ -144,6 +164,7 @@ def _flush_only(what: str) -> None:
 
 def _keep(channel: socket.socket) -> None:
     """Start what is asked for, tell its process id, and how it ended."""
+    end_with_parent()
     with channel.makefile("rw") as stream:
         request = json.loads(stream.readline())
         pid = os.fork()
@@ -163,6 +184,7 @@ def _keep(channel: socket.socket) -> None:
 def _command(request: Mapping[str, Any]) -> None:
     from edge_agent.cli import main as cli_main
 
+    end_with_parent()
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)

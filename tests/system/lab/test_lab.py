@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from fleet.inventory import model
-from lab import Lab, LabError, lab, network
-from lab.emulation import ALONE, KNOWN, MOUNT
-from lab.lab import FOLDER, PREFIX, waves
+from lab import Lab, LabError
+from lab.lab import waves
 from lab.root import debian_sources
+from tests.support.labs import gone, keep_up, left, need_lab
 from tests.support.paths import REPOSITORY
 
 pytestmark = pytest.mark.slow
@@ -23,20 +23,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def standing() -> Iterator[Lab]:
-    if lacking := lab.missing():
-        pytest.skip(lacking)
+    need_lab()
     with Lab(3) as made:
         yield made
-
-
-def left(identity: str) -> list[str]:
-    """What there still is of a lab: links, mounts, processes, folders, handlers of aarch64's programs."""
-    links = [line for line in network.ip("-brief", "link").splitlines() if identity in line]
-    mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if identity in line]
-    groups = [str(path) for path in Path("/sys/fs/cgroup").rglob(f"*{PREFIX}{identity}*")]
-    known = subprocess.run([*ALONE, f"{MOUNT}; ls {KNOWN}"], capture_output=True, text=True, check=False).stdout
-    handlers = [line for line in known.splitlines() if identity in line]
-    return [*links, *mounts, *groups, *map(str, FOLDER.glob(f"{PREFIX}{identity}*")), *handlers]
 
 
 def test_each_device_is_a_machine_of_its_own(standing: Lab) -> None:
@@ -135,31 +124,25 @@ def test_nothing_is_left_after_an_interrupt(standing: Lab, number: signal.Signal
     assert left(identity) == []
 
 
-def test_what_a_killed_lab_left_is_removed_by_the_next(standing: Lab) -> None:
+def test_what_a_killed_lab_left_goes_by_itself(standing: Lab) -> None:
     process, identity = keep_up()
+    process.kill()
+    process.communicate(timeout=60)
+
+    assert gone(identity)
+
+
+def test_what_a_killed_lab_left_is_removed_by_the_next(standing: Lab) -> None:
+    """Where its watcher was killed too."""
+    process, identity = keep_up()
+    (watcher,) = [each for each in psutil.Process(process.pid).children() if "lab.reap()" in " ".join(each.cmdline())]
+    watcher.kill()
     process.kill()
     process.communicate(timeout=60)
     assert left(identity)
 
     with Lab(1, plugged=False):
         assert left(identity) == []
-
-
-def keep_up(*arguments: str) -> tuple[subprocess.Popen[str], str]:
-    """A lab of one device in a process of its own, standing."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lab", "--devices", "1", *arguments],
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    assert process.stdout
-    for line in process.stdout:
-        if PREFIX in line:
-            return process, line.partition(PREFIX)[2][:4]
-    raise AssertionError("no lab stands")
 
 
 def test_waves_grow(tmp_path: Path) -> None:
