@@ -187,3 +187,11 @@ def test_freshness_is_up_to_the_snapshot(engine: Engine) -> None:
         bad,
         None,
     ]
+
+
+def test_where_no_rule_is_broken_no_row_is_invalid(engine: Engine) -> None:
+    pq.write_table(pa.table({"x": [1.0, 2.0]}), "part.parquet")
+    flagged = flag_rows(engine.read([Path("part.parquet")]), [])
+    assert flagged.valid().count().to_pyarrow().as_py() == 2
+    assert flagged.invalid().to_pyarrow().to_pydict() == {"x": [], "reason": []}
+    assert flagged.count().rows == 0
