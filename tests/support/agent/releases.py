@@ -8,9 +8,11 @@ device = Device(tmp_path / "device", releases.repository)
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from edge_agent.lifecycle import operations
 from edge_agent.update.offer import Offer
 
 from stages.core.files import sha256
@@ -65,5 +67,15 @@ def two_releases(tmp_path: Path) -> Releases:
 def bare_device(tmp_path: Path, releases: Releases) -> Iterator[Device]:
     """A device of that repository, with nothing installed."""
     made = Device(tmp_path / "device", releases.repository)
+    yield made
+    made.remove()
+
+
+@contextmanager
+def confirmed_device(tmp_path: Path, releases: Releases) -> Iterator[Device]:
+    """A device of that repository, on which `OLD` is confirmed."""
+    made = Device(tmp_path / "device", releases.repository)
+    operations.deploy(made.config, OLD, selftest=False)
+    operations.confirm(made.config, force=True)
     yield made
     made.remove()

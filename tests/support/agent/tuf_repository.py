@@ -19,6 +19,8 @@ from typing import Any
 
 from edge_agent.core import fault_points
 from edge_agent.core.config import Config, Install, Paths, Source
+from edge_agent.core.state import State
+from edge_agent.update.trust import Repository
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import (
     Key,
@@ -34,6 +36,7 @@ from tuf.api.metadata import (
 from tuf.api.serialization.json import JSONSerializer
 
 CONTENT = b"an archive's bytes " * 5000
+RELEASE = "digits@1.2.0"
 
 
 @cache
@@ -181,6 +184,20 @@ class TufRepository:
     def _timestamp(self) -> Timestamp:
         assert isinstance(self.signed["timestamp"], Timestamp)
         return self.signed["timestamp"]
+
+
+def one_release(tmp_path: Path) -> TufRepository:
+    """A repository with `RELEASE`, whose archive is `CONTENT`."""
+    repository = TufRepository(tmp_path / "repository")
+    repository.publish(RELEASE)
+    return repository
+
+
+def fetched(config: Config, release: str = RELEASE) -> bytes:
+    """Refresh, find and download; what was downloaded."""
+    repository = Repository(config, State())
+    repository.refresh()
+    return repository.download(repository.find(release)).read_bytes()
 
 
 _DEVICE = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,25 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from edge_agent.core.config import Config
-from edge_agent.core.errors import FitError, NoReleaseError, SelfTestError, TrustError
 from edge_agent.inference.engine import Engine, Loaded, NotLoadedError, OverloadedError, TimedOutError, load
 from edge_agent.inference.model import InputError, ModelError, OutputError
 
-from stages.core.files import sha256
 from tests.support.agent.serving import RELEASE, Backend, behaving, device, installed, run
 
 SHAPE = (2, 16)
 RNG = np.random.default_rng(7)
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Config:
-    return device(tmp_path)
-
-
-@pytest.fixture
-def loaded(settings: Config) -> Loaded:
-    return installed(settings)
 
 
 def samples(count: int) -> np.ndarray:
@@ -44,61 +31,6 @@ def means(x: np.ndarray) -> np.ndarray:
 
 async def until(event: threading.Event) -> None:
     assert await asyncio.to_thread(event.wait, 30)
-
-
-def test_what_is_loaded_is_told_by_its_own_bytes(settings: Config, loaded: Loaded) -> None:
-    file = settings.layout.bundle(RELEASE) / "targets/onnx-fp32/model.onnx"
-
-    assert loaded.sha256 == sha256(file)
-    assert (loaded.release, loaded.target) == (RELEASE, "onnx-fp32")
-    assert loaded.reference is not None
-    np.testing.assert_allclose(loaded.model.predict(loaded.golden_inputs), loaded.golden_outputs, atol=1e-6)
-
-
-def test_a_target_is_picked_or_named(settings: Config) -> None:
-    both = installed(settings, targets=("onnx-fp32", "tflite-int8"))
-
-    assert both.target == "tflite-int8"
-    assert load(settings, RELEASE, "onnx-fp32").target == "onnx-fp32"
-    with pytest.raises(FitError, match="onnx-int8"):
-        load(settings, RELEASE, "onnx-int8")
-
-
-def test_a_release_that_is_not_there(settings: Config) -> None:
-    with pytest.raises(NoReleaseError, match="edge-agent install pump@9"):
-        load(settings, "pump@9.0.0")
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "words"),
-    [
-        ("manifest.json", b"{}", "schema_version"),
-        ("targets/onnx-fp32/model.onnx", b"other", "sha256"),
-        ("golden/inputs.npy", b"no array", "no array"),
-        ("drift_reference.json", b'{"features": [{"edges": [1], "ratios": [1]}]}', "no drift reference"),
-    ],
-)
-def test_a_damaged_slot(settings: Config, loaded: Loaded, file: str, content: bytes, words: str) -> None:
-    (settings.layout.bundle(RELEASE) / file).write_bytes(content)
-
-    with pytest.raises(TrustError, match=words) as refused:
-        load(settings, RELEASE)
-    assert "install pump@1.0.0 again" in refused.value.remedy
-
-
-def test_a_shape_that_the_file_does_not_have(settings: Config, loaded: Loaded) -> None:
-    path = settings.layout.bundle(RELEASE) / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["input"]["shape"] = [2, 17]
-    path.write_text(json.dumps(manifest))
-
-    with pytest.raises(TrustError, match=r"input.shape \[2, 16\]"):
-        load(settings, RELEASE)
-
-
-def test_a_file_that_does_not_load(settings: Config) -> None:
-    with pytest.raises(SelfTestError, match="not loadable"):
-        installed(settings, fault="garbage")
 
 
 def test_answers_are_those_of_the_model(settings: Config, loaded: Loaded) -> None:

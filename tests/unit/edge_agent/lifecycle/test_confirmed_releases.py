@@ -12,28 +12,20 @@ from edge_agent.lifecycle import operations, switching
 from edge_agent.storage import slots
 
 from tests.support.agent.cli import Device
-from tests.support.agent.releases import Releases
+from tests.support.agent.releases import NEW, OLD, Releases, confirmed_device, two_releases
 
-OLD, NEW, OTHER = "pump@1.0.0", "pump@1.1.0", "pump@1.2.0"
+OTHER = "pump@1.2.0"
 
 
-@pytest.fixture
-def releases(tmp_path: Path) -> Releases:
-    made = Releases(tmp_path)
-    made.publish(OLD)
-    made.publish(NEW)
-    return made
+releases = pytest.fixture(two_releases)
 
 
 @pytest.fixture
 def device(tmp_path: Path, releases: Releases) -> Iterator[Device]:
     """`OLD` is confirmed, `NEW` installed."""
-    made = Device(tmp_path / "device", releases.repository)
-    operations.deploy(made.config, OLD, selftest=False)
-    operations.confirm(made.config, force=True)
-    operations.install(made.config, NEW)
-    yield made
-    made.remove()
+    with confirmed_device(tmp_path, releases) as device:
+        operations.install(device.config, NEW)
+        yield device
 
 
 def test_going_back_to_what_never_ran_here_is_a_trial(device: Device) -> None:

@@ -13,9 +13,8 @@ from edge_agent.core import fault_points, state
 from edge_agent.lifecycle import boot, operations
 
 from tests.support.agent.cli import Device
-from tests.support.agent.releases import Releases
+from tests.support.agent.releases import NEW, OLD, Releases, confirmed_device
 
-OLD, NEW = "pump@1.0.0", "pump@1.1.0"
 READ_ONLY = """
 state=$1; shift
 mount --bind "$state" "$state"
@@ -34,12 +33,8 @@ def releases(tmp_path: Path) -> Releases:
 
 @pytest.fixture
 def device(tmp_path: Path, releases: Releases) -> Iterator[Device]:
-    """`OLD` is confirmed."""
-    made = Device(tmp_path / "device", releases.repository)
-    operations.deploy(made.config, OLD, selftest=False)
-    operations.confirm(made.config, force=True)
-    yield made
-    made.remove()
+    with confirmed_device(tmp_path, releases) as device:
+        yield device
 
 
 def read_only(device: Device, *command: str) -> subprocess.CompletedProcess[str]:

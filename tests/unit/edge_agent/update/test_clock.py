@@ -18,13 +18,6 @@ from tests.support.agent.cli import Device
 from tests.support.agent.tuf_repository import TufRepository
 
 
-@pytest.fixture
-def published(tmp_path: Path) -> TufRepository:
-    repository = TufRepository(tmp_path / "repository")
-    repository.publish("digits@1.2.0")
-    return repository
-
-
 def test_a_new_device_believes_no_time_before_its_agent_was_released(
     published: TufRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,62 +2,25 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
 import signal
-import socket
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from edge_agent.core.config import Config
 from edge_agent.core.errors import SourceError, TrustError
-from edge_agent.core.state import State
-from edge_agent.update.trust import Repository
 
 from tests.support.agent.release_server import (
     Answer,
     Handler,
     ReleaseServer,
     breaks_off_after,
-    drips,
-    drips_headers,
-    endless,
     right,
-    serving,
-    silent,
     status,
     whole,
 )
-from tests.support.agent.tuf_repository import CONTENT, TufRepository, fetch_in_process
-
-RELEASE = "digits@1.2.0"
-
-
-@pytest.fixture
-def published(tmp_path: Path) -> TufRepository:
-    repository = TufRepository(tmp_path / "repository")
-    repository.publish(RELEASE)
-    return repository
-
-
-@pytest.fixture
-def server(published: TufRepository) -> Iterator[ReleaseServer]:
-    with serving(published.folder) as server:
-        yield server
-
-
-@pytest.fixture
-def config(published: TufRepository, server: ReleaseServer, tmp_path: Path) -> Config:
-    return published.config(tmp_path / "device", server.url, timeout_s=0.5)
-
-
-def fetched(config: Config, release: str = RELEASE) -> bytes:
-    repository = Repository(config, State())
-    repository.refresh()
-    return repository.download(repository.find(release)).read_bytes()
+from tests.support.agent.tuf_repository import CONTENT, RELEASE, TufRepository, fetch_in_process, fetched
 
 
 def partials(config: Config) -> list[Path]:
@@ -180,95 +143,6 @@ def test_what_is_wrong_from_zero_is_not_asked_for_again(config: Config, server: 
     assert list(config.layout.incoming.iterdir()) == []
 
 
-# --- servers that fail
-
-
-@pytest.mark.parametrize("number", [500, 502, 503, 504, 429])
-def test_a_server_that_recovers_is_asked_again(config: Config, server: ReleaseServer, number: int) -> None:
-    server.told["timestamp"] = [status(number), status(number), right]
-    assert fetched(config) == CONTENT
-    assert len(server.asked("timestamp")) == 3
-
-
-@pytest.mark.parametrize("kind", ["root", "timestamp", "snapshot", "digits"])
-def test_a_server_that_does_not_is_given_up(config: Config, server: ReleaseServer, kind: str) -> None:
-    server.told[kind] = [status(500)]
-    with pytest.raises(SourceError, match="the server answers 500"):
-        fetched(config)
-    assert len(server.asked(kind)) >= config.source.attempts
-    assert len(server.asked(kind)) <= config.source.attempts
-
-
-@pytest.mark.parametrize("number", [400, 401, 403, 404, 410])
-@pytest.mark.parametrize("kind", ["timestamp", "digits"])
-def test_what_is_not_there_is_asked_for_once(config: Config, server: ReleaseServer, kind: str, number: int) -> None:
-    server.told[kind] = [status(number)]
-    with pytest.raises(SourceError, match=f"the server answers {number}") as error:
-        fetched(config)
-    assert kind in error.value.where
-    assert len(server.asked(f"{kind}.")) == 1
-
-
-def test_a_server_decides_how_long_to_wait(config: Config, server: ReleaseServer) -> None:
-    server.told["timestamp"] = [status(429, Retry_After="1"), right]
-    since = time.monotonic()
-    assert fetched(config) == CONTENT
-    assert time.monotonic() - since >= 1
-
-
-@pytest.mark.parametrize("value", ["86400", "Fri, 01 Jan 2100 00:00:00 GMT"])
-def test_but_not_for_hours(config: Config, server: ReleaseServer, value: str) -> None:
-    server.told["timestamp"] = [status(503, Retry_After=value)]
-    with pytest.raises(SourceError, match=r"asks for [0-9]+ s of patience"):
-        fetched(config)
-    assert len(server.asked("timestamp")) == 1
-
-
-@pytest.mark.parametrize("kind", ["timestamp", "digits"])
-@pytest.mark.parametrize("answer", [drips, drips_headers, silent])
-def test_a_slow_server_is_given_up(config: Config, server: ReleaseServer, kind: str, answer: Answer) -> None:
-    server.told[kind] = [answer]
-    since = time.monotonic()
-    with pytest.raises(SourceError, match=r"3 time\(s\)"):
-        fetched(config)
-    assert time.monotonic() - since < 10 * config.source.timeout_s
-
-
-def test_nobody_there(published: TufRepository, tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        config = published.config(tmp_path / "device", f"http://127.0.0.1:{taken.getsockname()[1]}")
-        with pytest.raises(SourceError, match=r"refused.*3 time\(s\)"):
-            fetched(config)
-
-
-@pytest.mark.parametrize("kind", ["root", "timestamp", "snapshot", "digits"])
-def test_endless_data_is_cut(config: Config, server: ReleaseServer, kind: str) -> None:
-    server.told[kind] = [endless]
-    with pytest.raises(TrustError, match=r"more than the [0-9]+ bytes"):
-        fetched(config)
-    assert len(server.asked(kind)) == 1
-
-
-def test_compressed_answers_are_not_unpacked(config: Config, server: ReleaseServer) -> None:
-    def packed(handler: Handler, content: bytes) -> None:
-        handler.send(200, gzip.compress(bytes(10_000_000)), Content_Encoding="gzip")
-
-    server.told["timestamp"] = [packed]
-    with pytest.raises(TrustError):
-        fetched(config)
-
-
-def test_redirects_are_followed_but_not_for_ever(config: Config, server: ReleaseServer) -> None:
-    target = server.folder / "elsewhere.bin"
-    target.write_bytes(CONTENT)
-    server.told["digits"] = [status(302, Location="/elsewhere.bin")]
-    assert fetched(config) == CONTENT
-    server.told["timestamp"] = [status(302, Location="/metadata/timestamp.json")]
-    with pytest.raises(SourceError, match="redirects"):
-        fetched(config)
-
-
 # --- proxies and files
 
 
@@ -294,12 +168,6 @@ def test_a_named_pipe_on_a_stick_does_not_hold_the_device(published: TufReposito
 def test_files_of_another_host_are_not_read(published: TufRepository, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="files of this device"):
         fetched(published.config(tmp_path / "device", "file://fileserver/releases"))
-
-
-@pytest.mark.parametrize("kind", ["timestamp", "digits"])
-def test_a_length_that_is_no_number_says_nothing(config: Config, server: ReleaseServer, kind: str) -> None:
-    server.told[kind] = [lambda handler, content: handler.send(200, content, Content_Length="9" * 5000)]
-    assert fetched(config) == CONTENT
 
 
 @pytest.mark.parametrize("url", ["file:///releases%00", "http://[::1", "http://localhost:99999999/"])

@@ -13,8 +13,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from edge_agent.core.errors import SourceError
-from edge_agent.core.state import State
-from edge_agent.update.trust import Repository
 
 from tests.support.agent.release_server import (
     Answer,
@@ -26,9 +24,7 @@ from tests.support.agent.release_server import (
     serving,
     silent,
 )
-from tests.support.agent.tuf_repository import CONTENT, TufRepository
-
-RELEASE = "digits@1.2.0"
+from tests.support.agent.tuf_repository import CONTENT, TufRepository, fetched
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +51,6 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def published(tmp_path: Path) -> TufRepository:
-    repository = TufRepository(tmp_path / "repository")
-    repository.publish(RELEASE)
-    return repository
-
-
-@pytest.fixture
 def server(published: TufRepository, certificate: Path) -> Iterator[ReleaseServer]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
@@ -69,24 +58,18 @@ def server(published: TufRepository, certificate: Path) -> Iterator[ReleaseServe
         yield server
 
 
-def fetched(repository: TufRepository, state: Path, url: str) -> bytes:
-    device = Repository(repository.config(state, url, timeout_s=0.5), State())
-    device.refresh()
-    return device.download(device.find(RELEASE)).read_bytes()
-
-
 def test_with_its_authority_a_server_is_believed_to_be_itself(
     published: TufRepository, server: ReleaseServer, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    assert fetched(published, tmp_path / "device", server.url) == CONTENT
+    assert fetched(published.config(tmp_path / "device", server.url, timeout_s=0.5)) == CONTENT
 
 
 def test_without_it_nothing_is_asked_and_nothing_tried_again(
     published: TufRepository, server: ReleaseServer, tmp_path: Path
 ) -> None:
     with pytest.raises(SourceError, match=r"TLS failed.*self.signed certificate"):
-        fetched(published, tmp_path / "device", server.url)
+        fetched(published.config(tmp_path / "device", server.url, timeout_s=0.5))
     assert server.requests == []
 
 
@@ -95,7 +78,7 @@ def test_another_name_than_the_certificate_has_is_refused(
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     with pytest.raises(SourceError, match="TLS failed"):
-        fetched(published, tmp_path / "device", server.url.replace("localhost", "127.0.0.1"))
+        fetched(published.config(tmp_path / "device", server.url.replace("localhost", "127.0.0.1"), timeout_s=0.5))
     assert server.requests == []
 
 
@@ -111,7 +94,7 @@ def test_a_slow_server_is_given_up_here_too(
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     server.told["digits"] = [answer]
     with pytest.raises(SourceError, match=r"3 time\(s\)"):
-        fetched(published, tmp_path / "device", server.url)
+        fetched(published.config(tmp_path / "device", server.url, timeout_s=0.5))
 
 
 def test_a_broken_download_goes_on_here_too(
@@ -119,5 +102,5 @@ def test_a_broken_download_goes_on_here_too(
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     server.told["digits"] = [breaks_off_after(50_000), right]
-    assert fetched(published, tmp_path / "device", server.url) == CONTENT
+    assert fetched(published.config(tmp_path / "device", server.url, timeout_s=0.5)) == CONTENT
     assert server.ranges() == [None, "bytes=50000-"]

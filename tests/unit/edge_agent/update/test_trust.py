@@ -18,16 +18,7 @@ from edge_agent.core.state import State
 from edge_agent.update.trust import Repository
 from tuf.api.metadata import Metadata
 
-from tests.support.agent.tuf_repository import CONTENT, TufRepository, fetch_in_process
-
-RELEASE = "digits@1.2.0"
-
-
-@pytest.fixture
-def published(tmp_path: Path) -> TufRepository:
-    repository = TufRepository(tmp_path / "repository")
-    repository.publish(RELEASE)
-    return repository
+from tests.support.agent.tuf_repository import CONTENT, RELEASE, TufRepository, fetch_in_process
 
 
 @pytest.fixture

@@ -1,0 +1,21 @@
+"""A device with one release in its slot, for the tests of what loads and answers it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from edge_agent.core.config import Config
+from edge_agent.inference.loading import Loaded
+
+from tests.support.agent.serving import device, installed
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Config:
+    return device(tmp_path)
+
+
+@pytest.fixture
+def loaded(settings: Config) -> Loaded:
+    return installed(settings)

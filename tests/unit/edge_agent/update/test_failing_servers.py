@@ -1,0 +1,117 @@
+"""Servers that fail, are slow or never end: asked again as often as that helps, and no longer."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from edge_agent.core.config import Config
+from edge_agent.core.errors import SourceError, TrustError
+
+from tests.support.agent.release_server import (
+    Answer,
+    Handler,
+    ReleaseServer,
+    drips,
+    drips_headers,
+    endless,
+    right,
+    silent,
+    status,
+)
+from tests.support.agent.tuf_repository import CONTENT, TufRepository, fetched
+
+
+@pytest.mark.parametrize("number", [500, 502, 503, 504, 429])
+def test_a_server_that_recovers_is_asked_again(config: Config, server: ReleaseServer, number: int) -> None:
+    server.told["timestamp"] = [status(number), status(number), right]
+    assert fetched(config) == CONTENT
+    assert len(server.asked("timestamp")) == 3
+
+
+@pytest.mark.parametrize("kind", ["root", "timestamp", "snapshot", "digits"])
+def test_a_server_that_does_not_is_given_up(config: Config, server: ReleaseServer, kind: str) -> None:
+    server.told[kind] = [status(500)]
+    with pytest.raises(SourceError, match="the server answers 500"):
+        fetched(config)
+    assert len(server.asked(kind)) >= config.source.attempts
+    assert len(server.asked(kind)) <= config.source.attempts
+
+
+@pytest.mark.parametrize("number", [400, 401, 403, 404, 410])
+@pytest.mark.parametrize("kind", ["timestamp", "digits"])
+def test_what_is_not_there_is_asked_for_once(config: Config, server: ReleaseServer, kind: str, number: int) -> None:
+    server.told[kind] = [status(number)]
+    with pytest.raises(SourceError, match=f"the server answers {number}") as error:
+        fetched(config)
+    assert kind in error.value.where
+    assert len(server.asked(f"{kind}.")) == 1
+
+
+def test_a_server_decides_how_long_to_wait(config: Config, server: ReleaseServer) -> None:
+    server.told["timestamp"] = [status(429, Retry_After="1"), right]
+    since = time.monotonic()
+    assert fetched(config) == CONTENT
+    assert time.monotonic() - since >= 1
+
+
+@pytest.mark.parametrize("value", ["86400", "Fri, 01 Jan 2100 00:00:00 GMT"])
+def test_but_not_for_hours(config: Config, server: ReleaseServer, value: str) -> None:
+    server.told["timestamp"] = [status(503, Retry_After=value)]
+    with pytest.raises(SourceError, match=r"asks for [0-9]+ s of patience"):
+        fetched(config)
+    assert len(server.asked("timestamp")) == 1
+
+
+@pytest.mark.parametrize("kind", ["timestamp", "digits"])
+@pytest.mark.parametrize("answer", [drips, drips_headers, silent])
+def test_a_slow_server_is_given_up(config: Config, server: ReleaseServer, kind: str, answer: Answer) -> None:
+    server.told[kind] = [answer]
+    since = time.monotonic()
+    with pytest.raises(SourceError, match=r"3 time\(s\)"):
+        fetched(config)
+    assert time.monotonic() - since < 10 * config.source.timeout_s
+
+
+def test_nobody_there(published: TufRepository, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        config = published.config(tmp_path / "device", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        with pytest.raises(SourceError, match=r"refused.*3 time\(s\)"):
+            fetched(config)
+
+
+@pytest.mark.parametrize("kind", ["root", "timestamp", "snapshot", "digits"])
+def test_endless_data_is_cut(config: Config, server: ReleaseServer, kind: str) -> None:
+    server.told[kind] = [endless]
+    with pytest.raises(TrustError, match=r"more than the [0-9]+ bytes"):
+        fetched(config)
+    assert len(server.asked(kind)) == 1
+
+
+def test_compressed_answers_are_not_unpacked(config: Config, server: ReleaseServer) -> None:
+    def packed(handler: Handler, content: bytes) -> None:
+        handler.send(200, gzip.compress(bytes(10_000_000)), Content_Encoding="gzip")
+
+    server.told["timestamp"] = [packed]
+    with pytest.raises(TrustError):
+        fetched(config)
+
+
+def test_redirects_are_followed_but_not_for_ever(config: Config, server: ReleaseServer) -> None:
+    target = server.folder / "elsewhere.bin"
+    target.write_bytes(CONTENT)
+    server.told["digits"] = [status(302, Location="/elsewhere.bin")]
+    assert fetched(config) == CONTENT
+    server.told["timestamp"] = [status(302, Location="/metadata/timestamp.json")]
+    with pytest.raises(SourceError, match="redirects"):
+        fetched(config)
+
+
+@pytest.mark.parametrize("kind", ["timestamp", "digits"])
+def test_a_length_that_is_no_number_says_nothing(config: Config, server: ReleaseServer, kind: str) -> None:
+    server.told[kind] = [lambda handler, content: handler.send(200, content, Content_Length="9" * 5000)]
+    assert fetched(config) == CONTENT
