@@ -11,7 +11,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -179,13 +179,7 @@ class Remote:
     def _run(self, step: str, shards: dict[Worker, list[str]], variables: Json) -> tuple[Json, set[Worker]]:
         """All workers at once, to the last one's end; and who was lost. Raises EndedError."""
         self._number += 1
-        jobs_of = {}
-        for worker, names in shards.items():
-            folder = self.folder / worker.name
-            push = self._push if step == "deploy" and worker not in self._has_push else None
-            devices = {name: self.crew.variables[name] for name in names}
-            worker_job.pack(folder / "send", devices, {"worker_step": step, **variables}, push)
-            jobs_of[worker] = Job(worker, f"{self.away}-{worker.name}", folder, f"{self._number:02d}-{step}")
+        jobs_of = {worker: self._job(step, worker, names, variables) for worker, names in shards.items()}
         self._met |= set(shards)
         with ThreadPoolExecutor(max(len(shards), 1)) as pool:
             work = {
@@ -209,13 +203,25 @@ class Remote:
                 self._has_push |= {worker} if step == "deploy" else set()
             except LostError as error:
                 lost.add(worker)
-                self._has_push.discard(worker)  # another machine may come in its place
-                reason = f"worker {worker.name} is lost: {error}"
-                self.live.say(f"{reason}; {len(names)} device(s) were not reached")
-                said = {part: dict.fromkeys(names, NOTHING.get(part, _unreachable(reason))) for part in found}
+                said = self._without(worker, names, error, found)
             for part in found:
                 found[part] |= said[part]
         return found, lost
+
+    def _job(self, step: str, worker: Worker, names: list[str], variables: Json) -> Job:
+        """What a worker has to do in a step, with all that it is sent."""
+        folder = self.folder / worker.name
+        push = self._push if step == "deploy" and worker not in self._has_push else None
+        devices = {name: self.crew.variables[name] for name in names}
+        worker_job.pack(folder / "send", devices, {"worker_step": step, **variables}, push)
+        return Job(worker, f"{self.away}-{worker.name}", folder, f"{self._number:02d}-{step}")
+
+    def _without(self, worker: Worker, names: list[str], error: LostError, parts: Iterable[str]) -> Json:
+        """What a lost worker stands for: its devices were not reached."""
+        self._has_push.discard(worker)  # another machine may come in its place
+        reason = f"worker {worker.name} is lost: {error}"
+        self.live.say(f"{reason}; {len(names)} device(s) were not reached")
+        return {part: dict.fromkeys(names, NOTHING.get(part, _unreachable(reason))) for part in parts}
 
     def _log(self, jobs_of: dict[Worker, Job]) -> None:
         """What Ansible printed, step by step, where `fleet logs` looks."""

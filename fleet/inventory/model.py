@@ -181,11 +181,7 @@ class _Check:
                 self.fault(host, field, found, expected, groups, values.get(field))
 
         wave, release, kind = values.get("wave"), values.get("release"), values.get("device_type")
-        if not NAME.fullmatch(host):
-            self.fault(host, "", repr(host), "letters, digits, '.', '_' and '-' in a device's name")
-        if host in LOCAL or host in self.groups or host.startswith(OWN):
-            taken = f"neither {' nor '.join(LOCAL)} nor a group's, and no {OWN} in front"
-            self.fault(host, "", "a name that means something else to Ansible or to the playbooks", taken)
+        self._name(host)
         want("wave", type(wave) is int and wave >= 0, "a whole number from 0")
         want("device_type", isinstance(kind, str) and bool(NAME.fullmatch(kind)), "a name such as raspberry-pi-4")
         want("release", release is None or bool(parsed(str(release))), EXPECTED)
@@ -194,10 +190,7 @@ class _Check:
             good = type(limit) in (int, float) and 0 < limit <= LONGEST_S
             want(field, good, f"seconds: a number above 0, {LONGEST_S} at most")
         for field in ("wave", "release"):
-            depths = {group: self.depths[group] for group in groups}
-            if said := self.declared.rivals(host, field, depths):
-                found = ", ".join(f"{value!r} of the group {group} ({at})" for group, (at, value) in said.items())
-                self.fault(host, field, found, "one: Ansible takes the last group's by name", groups, values.get(field))
+            self._rivals(host, field, groups, values.get(field))
         for field, expected in ssh_checks.faults(values):
             want(field, False, expected)
         if len(self.faults) > before:
@@ -205,6 +198,20 @@ class _Check:
         assert isinstance(wave, int) and isinstance(kind, str)
         address = str(values.get("ansible_host", host))
         return Device(host, address, kind, wave, release, groups, values)
+
+    def _name(self, host: str) -> None:
+        if not NAME.fullmatch(host):
+            self.fault(host, "", repr(host), "letters, digits, '.', '_' and '-' in a device's name")
+        if host in LOCAL or host in self.groups or host.startswith(OWN):
+            taken = f"neither {' nor '.join(LOCAL)} nor a group's, and no {OWN} in front"
+            self.fault(host, "", "a name that means something else to Ansible or to the playbooks", taken)
+
+    def _rivals(self, host: str, field: str, groups: tuple[str, ...], value: Any) -> None:
+        """Two groups that contradict each other. `value`: the one that Ansible takes."""
+        depths = {group: self.depths[group] for group in groups}
+        if said := self.declared.rivals(host, field, depths):
+            found = ", ".join(f"{each!r} of the group {group} ({at})" for group, (at, each) in said.items())
+            self.fault(host, field, found, "one: Ansible takes the last group's by name", groups, value)
 
     def fleet(self, said: list[tuple[str, Any]], groups: Mapping[str, tuple[str, ...]]) -> tuple[str, bool]:
         """All devices must say the same."""

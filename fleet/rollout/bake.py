@@ -26,17 +26,17 @@ def watch(
     """
     wave, rules = course.wave_of(list(outcomes)), course.rules
     there = {name: status for name, status in asked.items() if outcomes[name] == "ok"}
-    silent = [name for name, status in there.items() if not (status or {}).get("report")]
-    twice = [name for name in silent if name in looked["silent"]]  # once may be the network
+    silent = [name for name, status in there.items() if not _report(status)]
     began, asking = (looked["began_s"], now_s - looked["until_s"]) if looked else (now_s, 0.0)
-    left, count = course.left(wave), list(outcomes.values()).count
-    over = any(count(name) > number for name, number in left.items())
-    lost = None if over else _lost(course, there, twice, left["failed"] - count("failed"))
+    left = {name: number - list(outcomes.values()).count(name) for name, number in course.left(wave).items()}
+    over = min(left.values()) < 0
+    twice = [name for name in silent if name in looked["silent"]]  # once may be the network
+    lost = None if over else _lost(course, there, twice, left["failed"])
     wait = 0.0 if over or lost else pause(now_s - began, asking, rules.bake_s, rules.bake_poll_s)
     if lost:
-        lost["reason"] = f"cut short after {now_s - began:.0f} s: {lost['reason']}"
-        course.say("watch", "lost", detail=f"wave {wave.name}: {lost['reason']}")
-        course.save(course.state.with_wave(wave.name, lost=lost))
+        reason = f"cut short after {now_s - began:.0f} s: {lost['reason']}"
+        course.say("watch", "lost", detail=f"wave {wave.name}: {reason}")
+        course.save(course.state.with_wave(wave.name, lost={**lost, "reason": reason}))
     return {
         "wave": wave.name,
         "again": not over and not lost and now_s + wait < began + rules.bake_s,
@@ -45,6 +45,10 @@ def watch(
         "until_s": now_s + wait,
         "silent": silent,
     }
+
+
+def _report(status: Json | None) -> Json | None:
+    return status.get("report") if status else None
 
 
 def _lost(course: Course, there: Mapping[str, Json | None], silent: list[str], failed_left: int) -> Json | None:

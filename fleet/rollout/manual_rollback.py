@@ -57,10 +57,7 @@ def end(fleet: str, root: Path, devices: Mapping[str, Json], reason: str, every:
             runs = told["status"]["current"]
             alone[name] = f"{name}: left alone: runs {runs or 'nothing'}, which the latest rollout did not bring"
             continue
-        wanted = (told["said"] or {}).get("release")
-        loaded = eligibility.loaded(told["status"]).get("release")
-        good = wanted is not None and loaded == wanted
-        detail = "" if good else told["reason"] or f"has loaded {loaded or 'nothing'}, not {wanted}"
+        wanted, loaded, detail = _outcome(told)
         with _told(warnings, f"{name}: not in the audit trail"):
             audit.append(
                 root / fleet / audit.FILE,
@@ -68,11 +65,11 @@ def end(fleet: str, root: Path, devices: Mapping[str, Json], reason: str, every:
                 fleet=fleet,
                 device=name,
                 release=wanted,
-                result="back" if good else "failed",
+                result="failed" if detail else "back",
                 detail="; ".join(filter(None, (reason, detail))),
             )
-        rows.append(f"{name}: " + (f"runs {loaded}" if good else f"NOT back: {detail}"))
-        wrong += [] if good else [name]
+        rows.append(f"{name}: " + (f"NOT back: {detail}" if detail else f"runs {loaded}"))
+        wrong += [name] if detail else []
     with _told(warnings, "who was pending still is, in the records"), store.locked(fleet, root):
         # Who is off a release that failed, by hand, is not called back once more.
         pending_rollbacks.settle(fleet, root, pending_rollbacks.of(fleet, root, devices, warnings), devices)
@@ -80,6 +77,15 @@ def end(fleet: str, root: Path, devices: Mapping[str, Json], reason: str, every:
         warnings.append(f"{len(alone)} device(s) were left alone; with --limit all every device is called back")
     wrong += alone if not rows else []  # whoever calls back in an emergency must not take that for done
     return {"table": [*rows, *alone.values(), *(f"warning: {each}" for each in warnings)], "failed": wrong}
+
+
+def _outcome(told: Json) -> tuple[str | None, str | None, str]:
+    """The release that a device was to go back to, the one it has loaded, and why that is not good, or nothing."""
+    wanted = (told["said"] or {}).get("release")
+    loaded = eligibility.loaded(told["status"]).get("release")
+    if wanted is not None and loaded == wanted:
+        return wanted, loaded, ""
+    return wanted, loaded, told["reason"] or f"has loaded {loaded or 'nothing'}, not {wanted}"
 
 
 @contextlib.contextmanager
