@@ -1,6 +1,7 @@
 """Which file of an inventory says what: for faults that name it.
 
 Ansible merges all files into one answer (`ansible-inventory --list`), which no longer tells where a value came from.
+Files of YAML and of JSON are read here; what an INI file says is named by its inventory, host and field alone.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
-from fleet.inventory import ini
 
 VARIABLES = ("group_vars", "host_vars")
 SUFFIXES = ("", ".yml", ".yaml", ".json")  # as ansible.cfg has them: YAML_FILENAME_EXTENSIONS, and none
@@ -84,7 +83,7 @@ class Declared:
 
     @cached_property
     def _inline(self) -> list[tuple[Path, dict[str, list[Any]], dict[str, list[Any]]]]:
-        return [(file, *(_parts(self._mapping(file)) if is_tree(file) else _ini(file))) for file in sources(self.path)]
+        return [(file, *_parts(self._mapping(file))) for file in sources(self.path)]
 
     def _in(self, place: str) -> Iterator[tuple[Path, Mapping[str, Any]]]:
         if place not in self._found:
@@ -146,25 +145,3 @@ def variables(path: Path) -> Iterator[Path]:
     for file in sorted(file for name in VARIABLES for file in (folder / name).rglob("*") if file.is_file()):
         if not file.name.startswith(".") and not file.name.endswith("~") and file.suffix in SUFFIXES:
             yield file
-
-
-def is_tree(file: Path) -> bool:
-    """Whether Ansible takes an inventory's own file for YAML or JSON, not for INI."""
-    if file.suffix:
-        return file.suffix in SUFFIXES
-    try:
-        return isinstance(yaml.compose(file.read_text(encoding="utf-8")), yaml.MappingNode)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return False
-
-
-def _ini(file: Path) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
-    """As _parts; values are text."""
-    hosts: dict[str, list[Any]] = {}
-    groups: dict[str, list[Any]] = {}
-    for line in ini.lines(file.read_text(encoding="utf-8", errors="replace")):
-        if line.kind == "hosts":
-            hosts.setdefault(line.name, []).append(line.values)
-        elif line.kind == "vars":
-            groups.setdefault(line.group, []).append(line.values)
-    return hosts, groups

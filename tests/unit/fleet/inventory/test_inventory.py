@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import shlex
-import shutil
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,37 +13,8 @@ import yaml
 
 from fleet.errors import InventoryError
 from fleet.inventory import model
+from tests.support.fleet.inventories import FLEET, TREE, good, refused
 from tests.support.paths import REPOSITORY
-
-FLEET = {"fleet": {"name": "farm", "development": True}, "device_type": "generic"}
-
-
-def write(folder: Path, hosts: dict[str, Any], **files: Any) -> Path:
-    """An inventory: `hosts` by group below `devices`; files by name, `__` for a slash."""
-    groups = {name: {"hosts": members} for name, members in hosts.items()}
-    tree = {"all": {"children": {"devices": {"children": groups}}}}
-    for name, content in {"hosts": tree, **files}.items():
-        file = folder / f"{name.replace('__', '/')}.yml"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
-    return folder
-
-
-def good(folder: Path, **changes: Any) -> Path:
-    files: dict[str, Any] = {
-        "group_vars__all": FLEET,
-        "group_vars__canaries": {"wave": 0, "release": "digits@1.2.0"},
-        "group_vars__rest": {"wave": 1, "release": "digits@1.1.0"},
-    }
-    hosts = {"canaries": {"a": {"ansible_host": "192.0.2.1"}}, "rest": {"b": {"ansible_host": "192.0.2.2"}}}
-    return write(folder, changes.pop("hosts", hosts), **{**files, **changes})
-
-
-def refused(path: Path) -> str:
-    with pytest.raises(InventoryError) as caught:
-        model.load(path)
-    assert caught.value.exit_code == 12
-    return str(caught.value)
 
 
 def test_devices_come_with_what_is_declared_for_them(tmp_path: Path) -> None:
@@ -60,6 +29,51 @@ def test_devices_come_with_what_is_declared_for_them(tmp_path: Path) -> None:
     assert found.device("b") is second
 
 
+INI = """\
+[canaries]
+a ansible_host=192.0.2.1 wave=0
+[rest]
+b ansible_host=192.0.2.2 {own}
+[devices:children]
+canaries
+rest
+[rest:vars]
+wave=1
+"""
+
+
+@pytest.mark.parametrize("name", ["hosts", "hosts.ini"])
+def test_an_inventory_may_be_ini(tmp_path: Path, name: str) -> None:
+    path = good(tmp_path, group_vars__canaries={}, group_vars__rest={"release": "digits@1.1.0"})
+    (path / "hosts.yml").unlink()
+    (path / name).write_text(INI.format(own=""))
+
+    found = model.load(path)
+
+    assert [(each.name, each.address, each.wave) for each in found.devices] == [
+        ("a", "192.0.2.1", 0),
+        ("b", "192.0.2.2", 1),
+    ]
+    assert model.load(path / name).device("b").release == "digits@1.1.0"
+
+    (path / name).write_text(INI.format(own="wave=one"))
+    assert f"{path}: b: wave: found 'one', expected a whole number" in refused(path)
+
+
+def test_an_inventory_may_be_json(tmp_path: Path) -> None:
+    path = good(tmp_path)
+    tree = yaml.safe_load((path / "hosts.yml").read_text())
+    (path / "hosts.yml").unlink()
+    (path / "hosts.json").write_text(json.dumps(tree))
+
+    assert model.load(path).device("b").address == "192.0.2.2"
+
+    devices = tree["all"]["children"]["devices"]["children"]
+    devices["rest"]["hosts"]["b"]["release"] = "x"
+    (path / "hosts.json").write_text(json.dumps(tree))
+    assert f"{path / 'hosts.json'}: b: release: found 'x'" in refused(path)
+
+
 def test_what_a_host_says_wins_over_its_group(tmp_path: Path) -> None:
     found = model.load(good(tmp_path, host_vars__b={"release": "digits@2.0.0-rc.1"}))
 
@@ -71,17 +85,6 @@ def test_the_inventories_here_are_in_order(name: str) -> None:
     found = model.load(REPOSITORY / "inventory" / name)
 
     assert found.name == name and found.waves()[0] and len(found.waves()) > 1
-
-
-def test_the_keys_of_its_hosts_lie_beside_the_example(tmp_path: Path) -> None:
-    shutil.copytree(REPOSITORY / "inventory/example", tmp_path, dirs_exist_ok=True)
-    first = model.load(tmp_path).devices[0]
-    words = shlex.split(first.variables["ansible_ssh_common_args"])
-    known = re.search(r'^UserKnownHostsFile="\{\{ inventory_dir }}/(\S+)" ~/.ssh/known_hosts$', words[1])
-    assert known, "quoted for ssh too, wherever the folder lies"
-    (tmp_path / known[1]).write_text(f"{first.address} ssh-ed25519 AAAAC3NzaC1lZDI1NTE5\n")
-
-    assert model.load(tmp_path).devices[0].name == first.name
 
 
 @pytest.mark.parametrize(
@@ -133,70 +136,6 @@ def test_a_time_limit_is_seconds_that_can_be_waited(tmp_path: Path, field: str) 
         )
     right = {"host_vars__a": {field: 0.5}, "host_vars__b": {field: 604800}}
     assert model.load(good(tmp_path / "right", **right)).device("b").variables[field] == 604800
-
-
-UNCHECKED = [
-    ("ansible_ssh_host_key_checking", False),
-    ("ansible_ssh_host_key_checking", "nope"),  # Ansible takes any word that it does not know for false
-    ("ansible_host_key_checking", "{{ checked }}"),
-    ("ansible_paramiko_host_key_checking", 0),
-    ("ansible_ssh_common_args", "{{ opts }}"),
-    ("ansible_ssh_args", "-oStrictHostKeyChecking=false"),
-    ("ansible_ssh_extra_args", "-o 'StrictHostKeyChecking = \"no\"'"),
-    ("ansible_ssh_extra_args", "-o Strict\\HostKeyChecking=off"),
-    ("ansible_sftp_extra_args", "-ostricthostkeychecking=accept-new"),
-    ("ansible_scp_extra_args", "-o UserKnownHostsFile=/dev/null"),
-    ("ansible_ssh_common_args", "-oUserKnownHostsFile=none"),
-    ("ansible_ssh_common_args", "-oGlobalKnownHostsFile=/dev/null"),
-    ("ansible_ssh_common_args", "-oNoHostAuthenticationForLocalhost=yes"),
-    ("ansible_ssh_common_args", "-F /tmp/config"),
-    ("ansible_ssh_common_args", "-4F/tmp/config"),
-    ("ansible_ssh_common_args", "-o Include=/tmp/config"),
-    ("ansible_ssh_common_args", "-o 'KnownHostsCommand /tmp/any %H'"),
-    ("ansible_ssh_common_args", ["-v"]),
-    ("ansible_ssh_executable", "/usr/local/bin/ssh-unchecked"),
-    ("ansible_ssh_executable", "tools/ssh"),
-    ("ansible_scp_executable", "/bin/sh"),
-]
-
-
-@pytest.mark.parametrize(("field", "value"), UNCHECKED)
-def test_host_keys_are_checked_whatever_is_declared(tmp_path: Path, field: str, value: Any) -> None:
-    said = refused(good(tmp_path, host_vars__b={field: value}))
-
-    assert f"{tmp_path / 'host_vars/b.yml'}: b: {field}: found {value!r}" in said
-    assert "expected" in said and "1 fault(s)" in said
-
-
-def test_where_host_keys_are_may_be_said(tmp_path: Path) -> None:
-    known = "-o UserKnownHostsFile={{ inventory_dir }}/known_hosts -o GlobalKnownHostsFile=/etc/ssh/known"
-    known += " -oForwardAgent=no -f -o StrictHostKeyChecking=yes -i /keys/no-F"
-    said = {
-        "ansible_ssh_common_args": known,
-        "ansible_host_key_checking": True,
-        "ansible_ssh_host_key_checking": "yes",
-        "ansible_ssh_executable": "/usr/bin/ssh",
-        "ansible_sftp_executable": "sftp",
-    }
-
-    assert model.load(good(tmp_path, host_vars__b=said)).device("b").variables["ansible_ssh_common_args"] == known
-
-
-TREE = """\
-all:
-  children:
-    devices:
-      vars: {{device_type: generic}}
-      children:
-        canaries:
-          vars: {{wave: 0}}
-          hosts:
-            a: {a}
-        rest:
-          vars: {rest}
-          hosts:
-            b: {b}
-"""
 
 
 @pytest.mark.parametrize(

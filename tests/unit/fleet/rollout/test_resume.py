@@ -30,9 +30,9 @@ from fleet.releases.catalog import path_of
 from fleet.releases.keys import Keys
 from fleet.releases.repository import Repository
 from fleet.rollout import manual_rollback, pending_rollbacks, preparation, resume, start
+from tests.support.fleet.inventories import write
 from tests.support.fleet.publishing import SCHEMA
 from tests.support.fleet.rollouts import DIGEST, NEW, OLD, Json, begin, course, done, records, status, through_canary
-from tests.unit.fleet.inventory.test_inventory import write
 
 root = pytest.fixture(records)
 
