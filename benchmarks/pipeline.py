@@ -30,7 +30,7 @@ SCRIPT = """
 import importlib, sys
 for module, *arguments in {commands!r}:
     sys.argv = [module, *arguments]
-    importlib.import_module(module).main()
+    importlib.import_module(module + ".stage").main()
 """
 
 

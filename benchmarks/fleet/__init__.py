@@ -1,0 +1,5 @@
+"""What a rollout costs its controller: `make bench-fleet` is `python -m benchmarks.fleet` (docs/fleet/benchmarks.md).
+
+`namespaces` starts hundreds of light devices on one machine; `runs` rolls out over them, also with the plain playbook
+in `plain/`. May import fleet, edge_agent, lab and tests.support.
+"""
