@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lab import lab
+from tests.support.labs import need_lab
 from tests.system.fleet_faults.fleet import BASE, Done, LabFleet
 
 Row = dict[str, Any]
@@ -76,8 +76,7 @@ def told(line: Mapping[str, Any]) -> str:
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[LabFleet]:
     """Three devices, each a wave."""
-    if lacking := lab.missing():
-        pytest.skip(lacking)
+    need_lab()
     with LabFleet(3) as made:
         yield made
 
@@ -100,7 +99,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         (kind, report)
         for kind in ("passed", "failed", "error")
         for report in terminalreporter.stats.get(kind, ())
-        if any(name == "fault" for name, _ in report.user_properties)
+        if any(name == "fault" for name, _ in getattr(report, "user_properties", ()))
     ]
     measured = [
         text

@@ -6,27 +6,16 @@ And what else a person does to devices over ssh: a look at what would be, new ke
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fleet.releases.rotation import rotate
-from lab import lab
 from tests.system.fleet_faults.conftest import Case
 from tests.system.fleet_faults.fleet import AGENT, BASE, STATE, LabFleet, until
 
 pytestmark = pytest.mark.slow
 LARGE = 8_000_000
-
-
-@pytest.fixture(scope="module")
-def fleet() -> Iterator[LabFleet]:
-    """Three devices in waves of 1, 1 and 1."""
-    if lacking := lab.missing():
-        pytest.skip(lacking)
-    with LabFleet(3) as made:
-        yield made
 
 
 def test_good(fleet: LabFleet, case: Case) -> None:

@@ -3,73 +3,32 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from lab import Device, Lab, agents, lab
+from lab import Device, Lab, agents
 from tests.support.agent.bundles import bundle
 from tests.support.agent.tuf_repository import TufRepository
+from tests.support.fleet.bootstrapped import Fleet, play, recap
 from tests.support.fleet.publishing import SCHEMA
+from tests.support.labs import need_lab
 from tests.support.paths import REPOSITORY
 
 RELEASE = "digits@1.0.0"
 pytestmark = pytest.mark.slow
 
 
-@dataclass
-class Fleet:
-    """Two devices after bootstrapping."""
-
-    lab: Lab
-    repository: TufRepository
-
-    def play(self, name: str, *arguments: str, code: int = 0, **variables: Any) -> str:
-        return play(self.lab.inventory, name, *arguments, code=code, **self.variables, **variables)
-
-    @property
-    def variables(self) -> dict[str, Any]:
-        return {
-            "edge_agent_root": str(self.repository.folder / "metadata" / "1.root.json"),
-            "edge_agent_wheelhouses": str(agents.wheelhouses()),
-        }
-
-
-def play(inventory: Path, name: str, *arguments: str, code: int = 0, **variables: Any) -> str:
-    """One run of a playbook, as a person starts it; what it prints."""
-    program = Path(sys.executable).with_name("ansible-playbook")
-    done = subprocess.run(
-        [str(program), "-i", str(inventory), f"playbooks/{name}.yml", *arguments, "-e", json.dumps(variables)],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
-        check=False,
-    )
-    assert done.returncode == code, done.stdout[-6000:] + done.stderr[-3000:]
-    return done.stdout + done.stderr
-
-
-def recap(output: str) -> dict[str, dict[str, int]]:
-    """Counts of the play's last lines, by device."""
-    lines = re.findall(r"^(\S+)\s+: (ok=.*)$", output, re.MULTILINE)
-    return {name: {key: int(n) for key, n in re.findall(r"(\w+)=(\d+)", counts)} for name, counts in lines}
-
-
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    if lacking := lab.missing():
-        pytest.skip(lacking)
+    need_lab()
     folder = tmp_path_factory.mktemp("releases")
     repository = TufRepository(folder / "repository")
     repository.publish(RELEASE, bundle(folder, name="digits", targets=("onnx-fp32", "tflite-fp32")).archive)
