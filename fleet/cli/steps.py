@@ -12,13 +12,17 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fleet import audit
 from fleet.cli.main import Commands, command, fleet_name
 from fleet.devices.messages import Status, answer
 from fleet.errors import ConfigurationError
 from fleet.records import store as records_store
+
+if TYPE_CHECKING:  # imported by the steps that need them: a rollout waits for a dozen of these programs
+    from fleet.releases.workspace import Workplace
+    from fleet.rollout.controller import Course
 
 Json = dict[str, Any]
 STEPS = {
@@ -191,13 +195,13 @@ def _metadata(options: argparse.Namespace) -> Json:
         return {"file": str(file.resolve()), "root": repository.root.version}
 
 
-def _workplace(options: argparse.Namespace) -> Any:
+def _workplace(options: argparse.Namespace) -> Workplace:
     from fleet.releases.workspace import Workplace
 
     return Workplace(options.repository)
 
 
-def _course(options: argparse.Namespace) -> Any:
+def _course(options: argparse.Namespace) -> Course:
     from fleet.rollout.controller import Course
 
     return Course(options.record)

@@ -59,7 +59,7 @@ def _started(pid: int) -> float:
         told = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         return int(told.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
     except OSError:  # no such process, or no Linux
-        return psutil.Process(pid).create_time()
+        return float(psutil.Process(pid).create_time())
 
 
 def _boot() -> str:
@@ -79,7 +79,7 @@ def owner() -> Owner:
 
 def _command(process: psutil.Process) -> list[str]:
     try:
-        return process.cmdline()[:3]
+        return list(process.cmdline()[:3])
     except psutil.Error:
         return []
 

@@ -163,7 +163,7 @@ class _Store:
             ) from None
 
 
-class _Callback(fsspec.callbacks.Callback):
+class _Callback(fsspec.callbacks.Callback):  # type: ignore[misc]  # fsspec has no types
     def __init__(self, progress: Progress | None) -> None:
         super().__init__()
         self.progress = progress
