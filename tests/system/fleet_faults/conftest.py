@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.support.labs import need_lab
-from tests.system.fleet_faults.fleet import BASE, Done, LabFleet
+from tests.system.fleet_faults.fleet import BASE, LabFleet
+from tests.system.fleet_faults.runs import Done
 
 Row = dict[str, Any]
 

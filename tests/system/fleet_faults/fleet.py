@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +22,11 @@ from fleet.releases.keys import Keys
 from fleet.releases.repository import Repository
 from lab import Device, Lab, agents
 from tests.support.agent.bundles import CLASSES, bundle
-from tests.support.paths import REPOSITORY
+from tests.system.fleet_faults.runs import Done, Playing, begin, until
 
 TRAFFIC = Path(__file__).with_name("traffic.py")
 BASE = "pump@1.0.0"
 STATE = "var/lib/edge-agent"
-TIMEOUT_S = 400
 UNIT = """\
 [Unit]
 After=edge-agent.service
@@ -54,20 +50,6 @@ JUDGE = {
 RULES = {"bake_s": 6.0, "judge": JUDGE, "budget": {"failed": 0, "unreachable": 0}}
 # A device that is cut off is noticed within seconds, not within 15.
 SSH = "-o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=2 -o ServerAliveCountMax=2"
-
-
-@dataclass(frozen=True)
-class Done:
-    """One run of a playbook. `changed`: how much it changed, by device."""
-
-    code: int
-    output: str
-    seconds: float
-
-    @property
-    def changed(self) -> int:
-        recap = self.output.partition("PLAY RECAP")[2]
-        return sum(int(part.partition("=")[2]) for part in recap.split() if part.startswith("changed="))
 
 
 class LabFleet:
@@ -207,32 +189,19 @@ class LabFleet:
             "rollout_records": str(self.records),
             **variables,
         }
-        program = str(Path(sys.executable).with_name("ansible-playbook"))
-        command = [program, "-i", str(self.inventory), f"playbooks/{name}.yml", "-e", json.dumps(extra), *arguments]
-        log = self.base / f"{time.monotonic_ns()}.log"
-        with log.open("wb") as stream:
-            process = subprocess.Popen(
-                command,
-                cwd=REPOSITORY,
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                env={
-                    **os.environ,
-                    "FLEET_KEYS": str(self.keys.folder),
-                    "ANSIBLE_NOCOLOR": "1",
-                    "ANSIBLE_LOCAL_TEMP": str(self.base / "tmp"),
-                    "ANSIBLE_SSH_ARGS": SSH,
-                    "ANSIBLE_TIMEOUT": "5",
-                    "ANSIBLE_SSH_RETRIES": "1",
-                },
-            )
-        self._started.append(process)
-        return Playing(process, log, time.monotonic())
+        environment = {
+            "FLEET_KEYS": str(self.keys.folder),
+            "ANSIBLE_LOCAL_TEMP": str(self.base / "tmp"),
+            "ANSIBLE_SSH_ARGS": SSH,
+            "ANSIBLE_TIMEOUT": "5",
+            "ANSIBLE_SSH_RETRIES": "1",
+        }
+        playing = begin(name, self.inventory, extra, arguments, self.base / f"{time.monotonic_ns()}.log", environment)
+        self._started.append(playing.process)
+        return playing
 
     def finish(self, playing: Playing) -> Done:
-        code = playing.process.wait(TIMEOUT_S)
-        return Done(code, playing.log.read_text(errors="replace"), time.monotonic() - playing.began)
+        return playing.finish()
 
     # --- what can be seen from outside, while it happens
 
@@ -317,18 +286,3 @@ class LabFleet:
         self.agent(device, "rollback", "--to", BASE)
         for release in self.state(device)["bad"]:
             self.agent(device, "forget", release)
-
-
-@dataclass(frozen=True)
-class Playing:
-    process: subprocess.Popen[bytes]
-    log: Path
-    began: float
-
-
-def until(condition: Callable[[], bool], what: str, limit_s: float = 120.0) -> None:
-    """Raises AssertionError where it does not come true in time. Nothing announces what is waited for here."""
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {limit_s:g} s: {what}"
-        time.sleep(0.002)

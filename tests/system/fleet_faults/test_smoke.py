@@ -12,7 +12,8 @@ import pytest
 
 from fleet.releases.rotation import rotate
 from tests.system.fleet_faults.conftest import Case
-from tests.system.fleet_faults.fleet import AGENT, BASE, STATE, LabFleet, until
+from tests.system.fleet_faults.fleet import AGENT, BASE, STATE, LabFleet
+from tests.system.fleet_faults.runs import until
 
 pytestmark = pytest.mark.slow
 LARGE = 8_000_000
