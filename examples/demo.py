@@ -29,7 +29,8 @@ from onnx import numpy_helper
 
 from stages.core.files import sha256, write_json
 from stages.package.archive import pack
-from tests.support.fleet.embedded import REPOSITORY, EmbeddedFleet
+from tests.support.fleet.embedded import EmbeddedFleet
+from tests.support.paths import REPOSITORY
 
 BAKE_S = 4.0
 WAVES = [{"name": "canary", "group": "canaries"}, {"name": "early", "count": 2}, {"name": "rest", "rest": True}]

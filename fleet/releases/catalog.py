@@ -11,7 +11,7 @@ from edge_agent.core.errors import AgentError
 from edge_agent.storage import archive
 from edge_agent.storage.manifest import MANIFEST
 from edge_agent.update import trust
-from tuf.api.metadata import TargetFile  # type: ignore[attr-defined]  # tuf has no __all__
+from tuf.api.metadata import TargetFile
 
 from fleet.errors import NoReleaseError, VersionError
 from fleet.releases.repository import Repository

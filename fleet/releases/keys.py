@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from edge_agent.core import durable
-from securesystemslib.signer import CryptoSigner, SSlibKey  # type: ignore[attr-defined]  # it has no __all__
+from securesystemslib.signer import CryptoSigner, SSlibKey
 
 from fleet.errors import KeysError
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from edge_agent.core.progress import size
 from edge_agent.storage import archive as archives
 from edge_agent.storage import manifest as manifests
-from tuf.api.metadata import TargetFile  # type: ignore[attr-defined]  # tuf has no __all__
+from tuf.api.metadata import TargetFile
 
 from fleet import audit
 from fleet.errors import BundleError, VersionError

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edge_agent.core import durable
-from securesystemslib.signer import CryptoSigner, Key, SSlibKey  # type: ignore[attr-defined]  # it has no __all__
+from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import (  # type: ignore[attr-defined]  # tuf has no __all__
+from tuf.api.metadata import (
     Metadata,
     MetaFile,
     Root,

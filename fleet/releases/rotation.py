@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tuf.api.metadata import Root  # type: ignore[attr-defined]  # tuf has no __all__
+from tuf.api.metadata import Root
 
 from fleet.errors import KeysError
 from fleet.releases.repository import ROLES, Repository

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from cryptography.x509 import ExtensionNotFound, ObjectIdentifier, load_der_x509_certificate
 from edge_agent.core import durable
 from jsonschema import Draft202012Validator
-from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]  # it has no __all__
+from securesystemslib.signer import SSlibKey
 
 from fleet.errors import ConfigurationError, KeysError, StorageError, TrustError
 from fleet.releases.keys import BUILDER, Keys, passphrase_of

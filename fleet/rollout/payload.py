@@ -19,7 +19,7 @@ from edge_agent.core.errors import AgentError
 from edge_agent.storage import archive
 from edge_agent.storage.manifest import MANIFEST
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata, TargetFile, Timestamp  # type: ignore[attr-defined]  # tuf has no __all__
+from tuf.api.metadata import Metadata, TargetFile, Timestamp
 
 from fleet.errors import BundleError, NoReleaseError, StorageError, TrustError
 from fleet.records import store

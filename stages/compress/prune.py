@@ -60,7 +60,7 @@ def _gradients(fabric: Fabric, network: Network, data: Data, objective: Objectiv
     done = 0
     for index in split_batches(len(data.train), 128, seed, 0):
         x, y = load_batch(data.train, index, fabric)
-        objective(network(x), x, y).backward()  # type: ignore[no-untyped-call]
+        objective(network(x), x, y).backward()
         done += len(index)
         if done >= IMPORTANCE_SAMPLES:
             return

@@ -140,5 +140,5 @@ class Attention(nn.Module):
     def _heads(self, tokens: Tensor) -> Tensor:
         """[B, tokens, heads * head_width] -> [B, heads, tokens, head_width]."""
         size = (self.heads, tokens.shape[2] // self.heads)
-        heads: Tensor = tokens.unflatten(2, size)  # type: ignore[no-untyped-call]  # torch has no types here
+        heads: Tensor = tokens.unflatten(2, size)
         return heads.transpose(1, 2)

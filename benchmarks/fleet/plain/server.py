@@ -1,7 +1,6 @@
 """What many serve a model with, in a few lines: ONNX Runtime behind Python's HTTP server."""
 
 import json
-import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -38,4 +37,4 @@ class Handler(BaseHTTPRequestHandler):
 
 server = ThreadingHTTPServer(("0.0.0.0", 8700), Handler)  # noqa: S104 in a network namespace of its own
 print("ready", flush=True)
-sys.exit(server.serve_forever())
+server.serve_forever()

@@ -42,7 +42,7 @@ class Mqtt:
             ) from None
         self._front, self._config = front, front.config.mqtt
         # paho has no types here, and makes its properties' attributes as it goes.
-        self._properties: Callable[[], Any] = lambda: Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        self._properties: Callable[[], Any] = lambda: Properties(PacketTypes.PUBLISH)
         self._loop = asyncio.get_running_loop()
         self._limit = int(front.config.serve.body_limit_mb * 1e6)
         self._asked: set[asyncio.Task[None]] = set()

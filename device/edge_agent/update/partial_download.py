@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 import urllib3
-from tuf.api.metadata import TargetFile  # type: ignore[attr-defined]  # tuf documents it there, without an `__all__`
+from tuf.api.metadata import TargetFile
 
 from edge_agent.core import durable
 from edge_agent.core.errors import TrustError

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
-from tuf.api.metadata import TargetFile  # type: ignore[attr-defined]  # tuf documents it there, without an `__all__`
+from tuf.api.metadata import TargetFile
 
 from edge_agent import RELEASED
 from edge_agent.core import durable, space

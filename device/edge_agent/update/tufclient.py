@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from tuf.api import exceptions as tuf
-from tuf.api.metadata import Metadata, TargetFile  # type: ignore[attr-defined]  # documented there, not in `__all__`
+from tuf.api.metadata import Metadata, TargetFile
 from tuf.ngclient.updater import Updater
 
 from edge_agent.core import durable

@@ -33,7 +33,11 @@ def package_files(project: str) -> set[str]:
     """What git tracks or would add below a project's packages, as paths in its wheel."""
     folder, packages = PROJECTS[project]
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *packages], cwd=REPOSITORY / folder, capture_output=True, text=True, check=True
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *packages],
+        cwd=REPOSITORY / folder,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return {name for name in listed.stdout.splitlines() if (REPOSITORY / folder / name).is_file()}
 

@@ -136,11 +136,17 @@ def one_role_as_another(world: World) -> None:
 
 
 def written(role: str, content: bytes) -> Callable[[World], None]:
-    return lambda world: world.file(role).write_bytes(content) and None
+    def attack(world: World) -> None:
+        world.file(role).write_bytes(content)
+
+    return attack
 
 
 def next_root(content: bytes) -> Callable[[World], None]:
-    return lambda world: (world.repository.metadata / "2.root.json").write_bytes(content) and None
+    def attack(world: World) -> None:
+        (world.repository.metadata / "2.root.json").write_bytes(content)
+
+    return attack
 
 
 def archive(change: Callable[[bytes], bytes]) -> Callable[[World], None]:

@@ -138,7 +138,7 @@ class Served:
 
     def ended(self) -> int:
         """The exit code of a service that ends by itself, or was told to."""
-        code = self.process.wait(WAIT_S)
+        code: int = self.process.wait(WAIT_S)
         self._heard.close()
         return code
 

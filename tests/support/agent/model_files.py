@@ -44,7 +44,7 @@ def onnx_step(path: Path, channels: int, frame: int) -> Path:
         helper.make_tensor_value_info("state", TensorProto.FLOAT, ["batch", channels]),
     ]
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", channels]) for name in ("y", "next")]
-    weights = {"axis": np.array([2], np.int64), "half": np.array(0.5, np.float32)}
+    weights: dict[str, np.ndarray] = {"axis": np.array([2], np.int64), "half": np.array(0.5, np.float32)}
     return _save_onnx(path, nodes, inputs, outputs, weights)
 
 

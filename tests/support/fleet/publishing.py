@@ -18,7 +18,7 @@ from edge_agent.update.trust import Repository as DeviceRepository
 from jsonschema import Draft202012Validator
 
 from tests.support.agent.bundles import bundle
-from tests.support.stages.clone import REPOSITORY
+from tests.support.paths import REPOSITORY
 
 SCHEMA = Draft202012Validator(json.loads((REPOSITORY / "fleet/cli/output.schema.json").read_text()))
 # Runs commands, each in a fork: imports cost their time once. A command with a step is ended before the time of that

@@ -57,7 +57,8 @@ def write_task(root: Path, case: Case) -> Network:
     write_prepared(prepared, spec, splits)
     network = train_briefly(prepared, spec, case)
     save(network, root / "models/compressed/model.pt")
-    np.savez(root / "models/reference.npz", **{name: answers(network, x) for name, (x, _) in splits.items()})
+    reference: dict[str, Any] = {name: answers(network, x) for name, (x, _) in splits.items()}
+    np.savez(root / "models/reference.npz", **reference)
     return network
 
 

@@ -28,9 +28,9 @@ def linear_model(weights: np.ndarray, bias: np.ndarray, int8: bool) -> onnx.Mode
         helper.make_node("Flatten", ["scaled"], ["flat"]),
         helper.make_node("Gemm", ["flat", "weights", "bias"], ["logits"]),
     ]
-    constants = [numpy_helper.from_array(np.float32(16), "scale"), numpy_helper.from_array(bias, "bias")]
+    constants = [numpy_helper.from_array(np.array(16, np.float32), "scale"), numpy_helper.from_array(bias, "bias")]
     if int8:
-        step = np.float32(np.abs(weights).max() / 127)
+        step = np.array(np.abs(weights).max() / 127, np.float32)
         nodes.insert(0, helper.make_node("DequantizeLinear", ["weights_int8", "step"], ["weights"]))
         stored = np.round(weights / step).astype(np.int8)
         constants += [numpy_helper.from_array(stored, "weights_int8"), numpy_helper.from_array(step, "step")]
