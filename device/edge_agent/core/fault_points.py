@@ -76,7 +76,7 @@ def point(name: str) -> None:
     wanted = os.environ.get(VARIABLE)
     if wanted is None:
         return
-    assert name in POINTS, f"{name} is not in faults.POINTS"
+    assert name in POINTS, f"{name} is not in fault_points.POINTS"
     where, _, action = wanted.partition("=")
     if where != name:
         return
