@@ -19,17 +19,9 @@ from tests.support.fleet.embedded import (
     UNREACHABLE,
     EmbeddedFleet,
     all_run,
-    as_rolled_out,
-    rolled_out,
 )
 
 pytestmark = pytest.mark.slow
-made = pytest.fixture(rolled_out, scope="module")
-
-
-@pytest.fixture
-def fleet(made: EmbeddedFleet) -> EmbeddedFleet:
-    return as_rolled_out(made)
 
 
 @pytest.mark.parametrize("playbook", ["rollout", "rollback", "bootstrap"])

@@ -19,19 +19,10 @@ from tests.support.fleet.embedded import (
     WAIT_S,
     EmbeddedFleet,
     all_run,
-    as_rolled_out,
     changed,
-    rolled_out,
 )
 
 pytestmark = pytest.mark.slow
-made = pytest.fixture(rolled_out, scope="module")
-
-
-@pytest.fixture
-def fleet(made: EmbeddedFleet) -> EmbeddedFleet:
-    """All devices are up, on the release that they ran before, none marked as bad; the rules are the usual ones."""
-    return as_rolled_out(made)
 
 
 def outcomes(record: dict[str, Any]) -> dict[str, str]:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fleet.errors import NoReleaseError
 from fleet.inventory.rollout_policy import Rules
 from fleet.releases.catalog import path_of
 from fleet.releases.keys import Keys
 from fleet.releases.repository import Repository
-from fleet.rollout import start
+from fleet.rollout import preparation, start
 from fleet.rollout.controller import Course
 from tests.support.agent.bundles import bundle
+from tests.support.fleet.inventories import write
 
 OLD, NEW = "pump@1.0.0", "pump@1.1.0"
 DIGEST = "d" * 64
@@ -104,3 +107,48 @@ GONE = {"outcome": "unreachable", "reason": "no route to host", "status": None}
 def through_canary(begun: Json) -> None:
     assert course(begun).open(["a"])["go"]
     assert course(begun).judge({"a": done()}, {})["status"] == "pass"
+
+
+def declared(root: Path, folder: str = "inventory", /, **releases: str) -> Path:
+    """An inventory of the devices a to d; those that are not named run NEW."""
+    hosts = {
+        name: {"ansible_host": f"192.0.2.{number}", "release": releases.get(name, NEW)}
+        for number, name in enumerate("abcd", 1)
+    }
+    everybody = {
+        "fleet": {"name": "farm", "development": True},
+        "device_type": "pi",
+        "wave": 0,
+        "rollout": {"waves": [{"name": "one", "count": 1}, {"name": "rest", "rest": True}]},
+    }
+    return write(root.parent / folder, {"all_of_them": hosts}, group_vars__all=everybody)
+
+
+@contextlib.contextmanager
+def releases(root: Path) -> Iterator[Repository]:
+    yield Repository(root.parent / "releases", Keys(root.parent / "keys"))
+
+
+@contextlib.contextmanager
+def with_old(root: Path) -> Iterator[Repository]:
+    """OLD is published too: the same bytes, which nobody is brought here."""
+    with releases(root) as there:
+        there.targets.targets[path_of("pump", "1.0.0")] = there.targets.targets[path_of("pump", "1.1.0")]
+        yield there
+
+
+@contextlib.contextmanager
+def gone() -> Iterator[Repository]:
+    raise NoReleaseError("releases", "withdrawn", "", "")
+    yield
+
+
+def planned(root: Path, path: Path, **changed: Any) -> Json:
+    return preparation.plan(path, changed.pop("repository", releases(root)), root, **changed)
+
+
+def then(root: Path, plan: Json, *old: str) -> Json:
+    """Preflight; these devices run OLD, the others NEW."""
+    sha256 = next((offer["targets"]["onnx-fp32"] for offer in plan["releases"].values()), DIGEST)
+    answers = {name: {"status": status(OLD if name in old else NEW, sha256), "reason": ""} for name in "abcd"}
+    return start.preflight(plan, answers, root)

@@ -11,9 +11,8 @@ import pytest
 
 from fleet.cli import steps
 from fleet.devices.messages import Status, answer
-from tests.support.fleet.rollouts import NEW, Json, plan, records, status
+from tests.support.fleet.rollouts import NEW, Json, plan, status
 
-root = pytest.fixture(records)
 WRONG: list[Json] = [
     {"bad": None},
     {"time": "2026-01-01T00:00:00"},

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from fleet.execution import playbook
-from fleet.execution.playbook import Run
+from fleet.execution.playbook import Run, run_folder
 
 SECRET = "correct horse battery staple"  # noqa: S105  (what no file may hold; it opens nothing)
 END_S = 20.0
@@ -67,3 +67,15 @@ def test_ansible_ends_with_a_rollout_that_is_killed(tmp_path: Path) -> None:
     for each in alive:
         each.kill()
     assert not alive
+
+
+def test_calling_back_needs_no_room_beside_the_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "rollouts"
+    root.write_text("")
+
+    folder = run_folder(root, "rollback")
+
+    assert folder.is_dir() and str(folder) in capsys.readouterr().err
+    folder.rmdir()
+    with pytest.raises(OSError, match="Not a directory"):
+        run_folder(root, "rollout")

@@ -11,12 +11,10 @@ from fleet.cli import main
 from fleet.errors import ConfigurationError
 from fleet.records import store
 from fleet.records.store import Record
-from tests.support.fleet.rollouts import NEW, Json, course, done
+from tests.support.fleet.rollouts import NEW, Json, course, declared, done
 from tests.support.fleet.rollouts import status as said
 from tests.unit.fleet.records.test_store import VERDICT, begun
-from tests.unit.fleet.rollout.test_resume import declared, paused, root
 
-__all__ = ["paused", "root"]  # fixtures
 CANARY = {"name": "canary", "devices": ["a"]}
 
 

@@ -19,11 +19,8 @@ from fleet.records import store as records_store
 from fleet.releases import store
 from stages.core.files import sha256
 from tests.support.agent.bundles import bundle
-from tests.support.fleet.rollouts import NEW, Json, records
+from tests.support.fleet.rollouts import NEW, Json, declared, then
 from tests.support.servers import Status, free_port, web_server
-from tests.unit.fleet.rollout.test_resume import declared, then
-
-root = pytest.fixture(records)
 
 
 @pytest.fixture(autouse=True)

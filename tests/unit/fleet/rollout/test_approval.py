@@ -12,9 +12,7 @@ import pytest
 from fleet.cli import main
 from fleet.records import audit_trail, store
 from fleet.rollout import start
-from tests.support.fleet.rollouts import begin, course, plan, records, status, through_canary
-
-root = pytest.fixture(records)
+from tests.support.fleet.rollouts import begin, course, plan, status, through_canary
 
 
 def test_a_wave_waits_for_approval(root: Path) -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from fleet.rollout import bake
-from tests.support.fleet.rollouts import NEW, OLD, Json, begin, course, records, status, through_canary
+from tests.support.fleet.rollouts import NEW, OLD, Json, begin, course, status, through_canary
 
-root = pytest.fixture(records)
 DAY_S = 86400.0
 
 

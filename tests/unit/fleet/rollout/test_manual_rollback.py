@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,8 @@ from fleet.cli import main
 from fleet.records import audit_trail
 from fleet.records.state import Owner
 from fleet.rollout import manual_rollback
-from tests.support.fleet.rollouts import NEW, OLD, Json, begin, course, done, records, status, through_canary
+from tests.support.fleet.rollouts import NEW, OLD, Json, begin, course, done, status, through_canary
 
-root = pytest.fixture(records)
 LEFT = {"said": None, "status": status(OLD), "reason": "", "left": True}
 
 
@@ -120,3 +120,52 @@ def test_who_is_left_alone_is_named_and_who_says_nothing_is_not_back(root: Path)
     assert {line["device"] for line in audit_trail.of(root / "farm" / audit.FILE)} == {"a", "c"}, (
         "nothing was done to b"
     )
+
+
+def test_devices_are_called_back_without_records(root: Path, paused: Json) -> None:
+    """A record that cannot be read, and a place where none can be written."""
+    (Path(paused["record"]) / "state.json").write_text("{")
+    told = {"a": {"said": {"release": OLD}, "status": status(OLD), "reason": ""}}
+    nowhere = root.parent / "file"
+    nowhere.write_text("")
+
+    for place, words in ((root, "not a rollout's record"), (nowhere, "Not a directory")):
+        assert any(words in each for each in manual_rollback.begin("farm", place)["warnings"])
+        ended = manual_rollback.end("farm", place, told, "alarms")
+        assert ended["failed"] == [] and ended["table"][0] == f"a: runs {OLD}"
+        assert any("warning: no rollout was given up" in row and words in row for row in ended["table"])
+
+
+@pytest.mark.parametrize(
+    ("file", "changed"),
+    [
+        ("state.json", {"devices": []}),
+        ("state.json", {"waves": 5}),
+        ("plan.json", {"fleet": None}),
+        ("plan.json", {"schema_version": 2}),
+        ("plan.json", {"inventory": 5}),
+        ("plan.json", {"devices": []}),
+    ],
+)
+def test_devices_are_called_back_whatever_a_record_has_become(
+    root: Path, paused: Json, file: str, changed: Json
+) -> None:
+    """None: it is not there."""
+    path = Path(paused["record"]) / file
+    left = {**json.loads(path.read_text()), **changed}
+    path.write_text(json.dumps({name: value for name, value in left.items() if value is not None or name == "ended"}))
+
+    began = manual_rollback.begin("farm", root)
+    ended = manual_rollback.end(
+        "farm", root, {"a": {"said": {"release": OLD}, "status": status(OLD), "reason": ""}}, "alarms"
+    )
+
+    assert began["given_up"] is None and "no rollout was given up" in began["warnings"][0]
+    assert ended["failed"] == [] and ended["table"][0] == f"a: runs {OLD}"
+    assert any("no rollout was given up" in row for row in ended["table"])
+
+
+def test_why_devices_were_called_back_is_kept_where_they_are_not_back(root: Path) -> None:
+    manual_rollback.end("farm", root, {"a": {"said": None, "status": None, "reason": "no route to host"}}, "alarms")
+
+    assert [line["detail"] for line in audit_trail.of(root / "farm" / audit.FILE)] == ["alarms; no route to host"]

@@ -9,9 +9,7 @@ import pytest
 from fleet.errors import RolloutError
 from fleet.records import audit_trail, store
 from fleet.rollout import manual_rollback, pending_rollbacks, start
-from tests.support.fleet.rollouts import NEW, OLD, Json, begin, course, done, plan, records, status
-
-root = pytest.fixture(records)
+from tests.support.fleet.rollouts import NEW, OLD, Json, begin, course, done, plan, status
 
 
 @pytest.fixture

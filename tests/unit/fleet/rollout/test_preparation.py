@@ -10,9 +10,7 @@ import pytest
 from fleet.errors import FleetError
 from fleet.inventory.checkout import commit_of
 from fleet.records import store
-from tests.support.fleet.rollouts import NEW, OLD, Json, begin, course, records, status
-
-root = pytest.fixture(records)
+from tests.support.fleet.rollouts import NEW, OLD, Json, begin, course, status
 
 
 def test_devices_are_in_waves_and_what_they_ran_is_kept(root: Path) -> None:

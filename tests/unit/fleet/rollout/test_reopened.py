@@ -23,10 +23,9 @@ from fleet.releases.repository import Repository
 from fleet.releases.store import located, locked
 from fleet.rollout import payload
 from tests.support.agent.bundles import bundle
-from tests.support.fleet.rollouts import NEW, Json, begin, course, done, records, through_canary
+from tests.support.fleet.rollouts import NEW, Json, begin, course, declared, done, through_canary
 from tests.support.servers import free_port
 
-root = pytest.fixture(records)
 CANARY, REST = ["a"], ["b", "c", "d"]
 
 
@@ -196,8 +195,6 @@ def test_a_store_that_another_process_works_on_is_waited_for(
 def test_the_plan_names_the_repository_and_not_a_copy_of_it(
     root: Path, opened: Callable[..., Json], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tests.unit.fleet.rollout.test_resume import declared
-
     url = (root.parent / "releases").as_uri()
     named = ["--inventory", str(declared(root)), "--rollouts", str(root), "--repository", url]
     assert main.main(["--json", "wave", "plan", *named]) == 0

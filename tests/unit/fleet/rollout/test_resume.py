@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from fleet import audit
 from fleet.cli import main
 from fleet.errors import (
     BusyError,
@@ -23,82 +19,11 @@ from fleet.errors import (
     PausedError,
     RolloutError,
 )
-from fleet.execution.playbook import run_folder
-from fleet.records import audit_trail, store
+from fleet.records import store
 from fleet.records.state import Owner
-from fleet.releases.catalog import path_of
-from fleet.releases.keys import Keys
-from fleet.releases.repository import Repository
-from fleet.rollout import manual_rollback, pending_rollbacks, preparation, resume, start
-from tests.support.fleet.inventories import write
+from fleet.rollout import pending_rollbacks, resume
 from tests.support.fleet.publishing import SCHEMA
-from tests.support.fleet.rollouts import DIGEST, NEW, OLD, Json, begin, course, done, records, status, through_canary
-
-root = pytest.fixture(records)
-
-
-def declared(root: Path, folder: str = "inventory", /, **releases: str) -> Path:
-    """An inventory of the devices a to d; those that are not named run NEW."""
-    hosts = {
-        name: {"ansible_host": f"192.0.2.{number}", "release": releases.get(name, NEW)}
-        for number, name in enumerate("abcd", 1)
-    }
-    everybody = {
-        "fleet": {"name": "farm", "development": True},
-        "device_type": "pi",
-        "wave": 0,
-        "rollout": {"waves": [{"name": "one", "count": 1}, {"name": "rest", "rest": True}]},
-    }
-    return write(root.parent / folder, {"all_of_them": hosts}, group_vars__all=everybody)
-
-
-@contextlib.contextmanager
-def releases(root: Path) -> Iterator[Repository]:
-    yield Repository(root.parent / "releases", Keys(root.parent / "keys"))
-
-
-@contextlib.contextmanager
-def with_old(root: Path) -> Iterator[Repository]:
-    """OLD is published too: the same bytes, which nobody is brought here."""
-    with releases(root) as there:
-        there.targets.targets[path_of("pump", "1.0.0")] = there.targets.targets[path_of("pump", "1.1.0")]
-        yield there
-
-
-@contextlib.contextmanager
-def gone() -> Iterator[Repository]:
-    raise NoReleaseError("releases", "withdrawn", "", "")
-    yield
-
-
-def planned(root: Path, path: Path, **changed: Any) -> Json:
-    return preparation.plan(path, changed.pop("repository", releases(root)), root, **changed)
-
-
-def then(root: Path, plan: Json, *old: str) -> Json:
-    """Preflight; these devices run OLD, the others NEW."""
-    sha256 = next((offer["targets"]["onnx-fp32"] for offer in plan["releases"].values()), DIGEST)
-    answers = {name: {"status": status(OLD if name in old else NEW, sha256), "reason": ""} for name in "abcd"}
-    return start.preflight(plan, answers, root)
-
-
-@pytest.fixture
-def paused(root: Path) -> Json:
-    """The canary passed; the rest waits."""
-    begun = begin(root, changed={"inventory": str(declared(root)), "outside_window": False}, approve=["rest"])
-    through_canary(begun)
-    course(begun).open(["b", "c", "d"])
-    assert course(begun).close({})["status"] == "paused"
-    return begun
-
-
-@pytest.fixture
-def killed(root: Path) -> Json:
-    """The canary failed; nobody sent it back."""
-    begun = begin(root, changed={"inventory": str(declared(root))})
-    course(begun).open(["a"])
-    course(begun).judge({"a": done(report={**status(NEW)["report"], "restarts": 3})}, {})
-    return begun
+from tests.support.fleet.rollouts import NEW, OLD, Json, course, declared, done, gone, planned, status, then, with_old
 
 
 def test_given_up_is_not_failed(root: Path, paused: Json) -> None:
@@ -195,49 +120,6 @@ def test_another_process_may_have_ended_it(root: Path, paused: Json) -> None:
         then(root, plan, *"bcd")
 
 
-def test_devices_are_called_back_without_records(root: Path, paused: Json) -> None:
-    """A record that cannot be read, and a place where none can be written."""
-    (Path(paused["record"]) / "state.json").write_text("{")
-    told = {"a": {"said": {"release": OLD}, "status": status(OLD), "reason": ""}}
-    nowhere = root.parent / "file"
-    nowhere.write_text("")
-
-    for place, words in ((root, "not a rollout's record"), (nowhere, "Not a directory")):
-        assert any(words in each for each in manual_rollback.begin("farm", place)["warnings"])
-        ended = manual_rollback.end("farm", place, told, "alarms")
-        assert ended["failed"] == [] and ended["table"][0] == f"a: runs {OLD}"
-        assert any("warning: no rollout was given up" in row and words in row for row in ended["table"])
-
-
-@pytest.mark.parametrize(
-    ("file", "changed"),
-    [
-        ("state.json", {"devices": []}),
-        ("state.json", {"waves": 5}),
-        ("plan.json", {"fleet": None}),
-        ("plan.json", {"schema_version": 2}),
-        ("plan.json", {"inventory": 5}),
-        ("plan.json", {"devices": []}),
-    ],
-)
-def test_devices_are_called_back_whatever_a_record_has_become(
-    root: Path, paused: Json, file: str, changed: Json
-) -> None:
-    """None: it is not there."""
-    path = Path(paused["record"]) / file
-    left = {**json.loads(path.read_text()), **changed}
-    path.write_text(json.dumps({name: value for name, value in left.items() if value is not None or name == "ended"}))
-
-    began = manual_rollback.begin("farm", root)
-    ended = manual_rollback.end(
-        "farm", root, {"a": {"said": {"release": OLD}, "status": status(OLD), "reason": ""}}, "alarms"
-    )
-
-    assert began["given_up"] is None and "no rollout was given up" in began["warnings"][0]
-    assert ended["failed"] == [] and ended["table"][0] == f"a: runs {OLD}"
-    assert any("no rollout was given up" in row for row in ended["table"])
-
-
 def test_an_older_record_that_is_damaged_stops_nothing(root: Path, paused: Json) -> None:
     """It proves nothing, and what is not known of it is said."""
     old = root / "farm" / "20200101T000000Z"
@@ -256,23 +138,6 @@ def test_the_latest_record_is_named_where_it_is_damaged(root: Path, paused: Json
         planned(root, declared(root))
 
     assert caught.value.exit_code == 12
-
-
-def test_why_devices_were_called_back_is_kept_where_they_are_not_back(root: Path) -> None:
-    manual_rollback.end("farm", root, {"a": {"said": None, "status": None, "reason": "no route to host"}}, "alarms")
-
-    assert [line["detail"] for line in audit_trail.of(root / "farm" / audit.FILE)] == ["alarms; no route to host"]
-
-
-def test_calling_back_needs_no_room_beside_the_records(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root.write_text("")
-
-    folder = run_folder(root, "rollback")
-
-    assert folder.is_dir() and str(folder) in capsys.readouterr().err
-    folder.rmdir()
-    with pytest.raises(OSError, match="Not a directory"):
-        run_folder(root, "rollout")
 
 
 def test_an_approval_names_a_wave(root: Path, paused: Json) -> None:

@@ -20,12 +20,9 @@ from tests.support.fleet.rollouts import (
     course,
     done,
     plan,
-    records,
     status,
     through_canary,
 )
-
-root = pytest.fixture(records)
 
 
 def test_a_failed_canary_closes_every_later_wave(root: Path) -> None:
