@@ -64,11 +64,9 @@ def add_commands(commands: Commands) -> None:
             step.add_argument("--only", metavar="DEVICES", help="no others change; names with commas between")
             step.add_argument("--outside-window", action="store_true", help="the maintenance window does not count")
             step.add_argument("--again", action="store_true", help="also a release that failed last time")
-            step.add_argument("--repository", default="releases", metavar="WHERE", help="of releases (releases)")
-            step.add_argument("--approve", default="", metavar="WAVES", help="may begin; names with commas between")
         elif name == "preflight":
             step.add_argument("--check", action="store_true", help="say what would be; write nothing")
-        elif name == "open":
+        if name in ("plan", "open"):
             step.add_argument("--repository", default="releases", metavar="WHERE", help="of releases (releases)")
             step.add_argument("--approve", default="", metavar="WAVES", help="may begin; names with commas between")
 

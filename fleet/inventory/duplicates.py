@@ -3,10 +3,6 @@
 Files of YAML and of JSON are looked at, INI is not.
 """
 
-# NOTE: `duplicate_dict_key = error` of Ansible (measured: ansible-core 2.19.14) does not replace this. For a file of
-# group_vars or host_vars its message names no file; it refuses a merged key that is written over, `{<<: *base, wave:
-# 1}`, which is right YAML; and it does not look at JSON.
-
 from __future__ import annotations
 
 import json
@@ -20,6 +16,10 @@ from fleet.errors import InventoryError
 from fleet.inventory import provenance
 
 MERGE = "tag:yaml.org,2002:merge"
+
+# NOTE: `duplicate_dict_key = error` of Ansible (measured: ansible-core 2.19.14) does not replace this. For a file of
+# group_vars or host_vars its message names no file; it refuses a merged key that is written over, `{<<: *base, wave:
+# 1}`, which is right YAML; and it does not look at JSON.
 
 
 def check(path: Path) -> None:

@@ -76,7 +76,7 @@ def _some(found: Sequence[str]) -> str:
 
 
 def owed(begun: Record, state: RolloutState) -> dict[str, Json]:
-    """Who would have gone back had it not been killed, as pending.of says it."""
+    """Who would have gone back had it not been killed, as pending_rollbacks.of says it."""
     return {
         name: {"rollout": begun.id, "left": device.release, "to": device.was}
         for name, device in state.devices.items()
