@@ -9,6 +9,10 @@ SIGNING := .venv-signing
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 # In CI a test may skip only where the data sets, which are not this repository's to publish, do not lie beside it.
 NO_SKIPS := $(if $(CI),$(if $(wildcard ../shared/data/*.tar.gz),--no-skips))
+WORKERS ?= 2
+TEST = $(RUN) python -m pytest --numprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder
+# One after the other: what is judged there is how fast models answer, on this machine's processors.
+TEST_FLEET = $(RUN) python -m pytest --durations=25 $(NO_SKIPS) tests/system/fleet_faults tests/system/lab/test_lab_arm64.py
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 # Which build of torch (.ci/torch): cpu, or cuda for a machine with a GPU. An environment keeps the one that it has.
 HAS_TORCH := $(shell cat $(VENV)/.torch 2>/dev/null)
@@ -68,21 +72,27 @@ repro: $(READY)  ## build the task that params.yaml names, end with a summary
 	@$(RUN) dvc repro || { $(RUN) python -m stages.restore; exit 1; }
 	@$(RUN) python -m stages.summary
 
+# tests/README.md says what each tier takes, and why.
 .PHONY: test
-test: $(READY) $(SIGNING)/.ready  ## run every test
-	@$(RUN) python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(NO_SKIPS)
+test: $(READY) $(SIGNING)/.ready  ## run the tests that every change must pass (15 minutes)
+	@$(TEST) --durations=25 $(NO_SKIPS)
 
 .PHONY: test-fast
 test-fast: $(READY) $(SIGNING)/.ready  ## run the quick tests (under 2 minutes)
-	@$(RUN) python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder -m "not slow"
+	@$(TEST) -m "not slow"
+
+.PHONY: test-all
+test-all: $(READY) $(SIGNING)/.ready  ## run every test there is, then test-fleet (as root; hours)
+	@CRASH_DAY=all FUZZ_EXAMPLES=1500 $(TEST) --durations=25 -m "not fleet" $(NO_SKIPS); status=$$?; \
+	    $(TEST_FLEET) -m fleet && exit $$status
 
 .PHONY: test-crash
 test-crash: $(READY)  ## kill the agent at every fault point, and cut the power (that part as root)
-	@$(RUN) CRASH_DAY=all python -m pytest --numprocesses 2 tests/system/crash
+	@CRASH_DAY=all $(TEST) -m "not fleet" tests/system/crash
 
 .PHONY: test-fleet
 test-fleet: $(READY)  ## every fault of a rollout, on booted devices (as root; an hour; docs/fleet/faults.md)
-	@$(RUN) python -m pytest -m "fleet or slow" tests/system/fleet_faults tests/system/lab/test_lab_arm64.py
+	@$(TEST_FLEET) -m "fleet or slow"
 
 .PHONY: lint
 lint: lint-style lint-types lint-imports lint-yaml lint-playbooks  ## check style, types, imports, YAML and playbooks

@@ -12,7 +12,12 @@ import pytest
 from tests.support.servers import WebServer, web_server
 from tests.support.stages.workspace import copy_code
 
-pytest_plugins = ["tests.support.crash_day", "tests.support.ending"]
+pytest_plugins = [
+    "tests.support.coverage_lines",
+    "tests.support.crash_day",
+    "tests.support.ending",
+    "tests.support.tiers",
+]
 
 # NOTE: pyspark takes a main module without a file for a doctest and ends the process with exit code 0, when
 # great-expectations imports it. A test worker's main module has none.
@@ -89,12 +94,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--no-skips", action="store_true", help="a skipped test is a failure: for machines that have it all"
     )
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Modules with slow tests go first: a worker that ends with a long one leaves the other one idle."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -90,8 +90,11 @@ def strangers_clone(folder: Path, kind: str, base: str, make: Any) -> tuple[Path
 
 @pytest.mark.parametrize(
     ("kind", "base", "make"),
-    [("series", "pump", machines), ("image", "digits", pictures), ("audio", "spoken-digits", sounds)],
-    ids=["csv", "images", "sounds"],
+    [
+        pytest.param("series", "pump", machines, id="csv"),
+        pytest.param("image", "digits", pictures, id="images", marks=pytest.mark.exhaustive),
+        pytest.param("audio", "spoken-digits", sounds, id="sounds", marks=pytest.mark.exhaustive),
+    ],
 )
 def test_a_strangers_task_needs_parameters_only(kind: str, base: str, make: Any, tmp_path: Path) -> None:
     root, name = strangers_clone(tmp_path, kind, base, make)
@@ -102,6 +105,7 @@ def test_a_strangers_task_needs_parameters_only(kind: str, base: str, make: Any,
     assert (root / "models" / "bundle" / f"{name}.tar.zst").is_file()
 
 
+@pytest.mark.exhaustive
 def test_a_dozen_machines_pass_the_page_s_gate_with_the_copied_training(tmp_path: Path) -> None:
     """To the letter: only the blocks on the page are replaced, and nothing is made quick."""
     root, name = strangers_clone(tmp_path, "series", "pump", partial(machines, presses=12, rows=300))
@@ -118,6 +122,7 @@ def test_a_dozen_machines_pass_the_page_s_gate_with_the_copied_training(tmp_path
     assert (root / "models" / "bundle" / f"{name}.tar.zst").is_file()
 
 
+@pytest.mark.exhaustive
 def test_machines_that_log_parquet_are_prepared_as_those_that_log_csv(tmp_path: Path) -> None:
     """What follows knows data/prepared alone, and cannot differ."""
     prepared = []

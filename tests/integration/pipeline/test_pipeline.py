@@ -160,6 +160,21 @@ def test_a_changed_parameter_runs_only_what_depends_on_it(
     assert stages_run(done.stdout)[0] == expected[0]
 
 
+def test_killed_in_the_last_stages_it_recovers_to_the_same_bundle(copy: Path) -> None:
+    change(copy / DIGITS, gate__calibration_error=0.5, package__description="another")
+    moment = random.Random(7)  # noqa: S311 - a moment, not a secret
+    killed: set[str] = set()
+
+    while (stage := _run_until_new_stage_and_kill(copy, killed, moment)) is not None:
+        killed.add(stage)
+
+    assert killed == {"gate", "package"}
+    digest = bundle_digest(copy)
+    assert stages_run(call(copy, "dvc", "repro", "--force", "--single-item", "package").stdout) == ["package"]
+    assert bundle_digest(copy) == digest
+
+
+@pytest.mark.exhaustive
 def test_killed_in_every_stage_it_recovers_to_the_same_bundle(built: Path, tmp_path: Path) -> None:
     """From clean, SIGKILL in each stage the first time it runs; what comes out is the same to the byte."""
     root = fresh_clone(tmp_path)

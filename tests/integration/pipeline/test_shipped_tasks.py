@@ -19,9 +19,14 @@ from tests.support.stages.clone import bundle_digest, call, change, fresh_clone,
 
 pytestmark = pytest.mark.slow
 
-NETWORKS = ("cnn", "rnn", "transformer")
-# Every form of the network that the tasks are shipped with; of the others a quantized one, whose export converts the
-# float form first: each task for one of the runtimes (test_export_targets.py compares all forms with torch).
+# The network that the tasks are shipped with is in every run of the tests. It is built in every form; of the others a
+# quantized one, whose export converts the float form first: each task for one of the runtimes (tests/unit/stages/export
+# compares all forms with torch).
+NETWORKS = [
+    "cnn",
+    pytest.param("rnn", marks=pytest.mark.exhaustive),
+    pytest.param("transformer", marks=pytest.mark.exhaustive),
+]
 EVERY = ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-int8")
 QUANTIZED = {"pump": ("onnx-int8",), "spoken-digits": ("tflite-int8",)}
 

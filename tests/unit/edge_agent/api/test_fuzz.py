@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 
@@ -16,9 +17,12 @@ from hypothesis import strategies as st
 from tests.support.agent.http_server import Agent, npy, serving
 from tests.support.agent.serving import RELEASE, device, installed
 
+pytest_plugins = ["schemathesis.pytest.plugin"]  # for `schema.parametrize`; pyproject.toml leaves it out elsewhere
+
 SHAPE = (2, 16)
 TYPES = ("application/json", "application/octet-stream", "application/x-npy")
-calm = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "160"))  # more of them: make test-all
+calm = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 schema = schemathesis.openapi.from_dict(json.loads(OPENAPI_FILE.read_text()))
 
 
@@ -37,7 +41,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
 
 
 @schema.parametrize()
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=EXAMPLES // 4, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 def test_requests_that_the_description_suggests(case: schemathesis.Case, agent: Agent) -> None:
     """Good ones, and ones with each rule of it broken."""
     answer = case.call(base_url=agent.url)
