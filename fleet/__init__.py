@@ -1,6 +1,7 @@
-"""OPERATE: publish releases, drive and judge rollouts. `python -m fleet --help`; playbooks call `fleet wave`.
+"""OPERATE: publish releases, run and judge rollouts. Enter at `cli` (`python -m fleet`); playbooks call `fleet wave`.
 
-`cli` is the way in. It may import `execution` and `rollout`, these `records`, and all of them `devices`, `inventory`
-and `releases`; at the bottom are `errors`, `audit`, `locks` and `wheelhouse`. Of the agent only its core, update,
-storage and monitoring are imported, of the pipeline nothing (contracts in pyproject.toml).
+`rollout` decides, `execution` runs Ansible, `records` keeps what happened, `inventory` is what is declared, `devices`
+what agents report, and `releases` publishes.
+Imports go down: cli > execution | rollout > records > devices | inventory | releases > audit | locks | wheelhouse >
+errors; of the agent, only its core, update, storage and monitoring; of the pipeline, nothing.
 """

@@ -1,4 +1,9 @@
-"""What runs on a device. Imports nothing from the pipeline or the fleet."""
+"""The agent: installs releases on a device, serves predictions and reports the device's state.
+
+Enter at `cli.main` (commands) or `service.main` (the process).
+Imports go down: cli > service > api > monitoring > lifecycle > inference > storage > update > core. Imports nothing
+from stages or fleet.
+"""
 
 import os
 

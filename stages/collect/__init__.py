@@ -1,6 +1,6 @@
 """The stage collect: take a snapshot of every configured source, with its provenance.
 
-Enter at `stage.main()`; the sources themselves are in `sources`.
-May import stages.tables (casting alone: a snapshot is not taken again for a change of the engine), stages.params and
-stages.core.
+Enter at `stage.main()`; `sources` has one module per type of source.
+May import stages.tables.casting, stages.params and stages.core. No other part of stages.tables: a change of the engine
+must not cause a new snapshot.
 """

@@ -25,7 +25,7 @@ from stages.core.dataset import Split
 from stages.core.errors import CombinedError, ConversionError, StageError
 from stages.core.files import new_directory, read_json, sha256, write_json
 from stages.export.artifact import EXPORTED, PREPARED, find_target, read_reference
-from stages.export.converters import CANDIDATES, CONVERTERS, FLOAT, Candidate, Request
+from stages.export.converters.protocol import CANDIDATES, CONVERTERS, FLOAT, Candidate, Request
 from stages.params import load
 from stages.params.export import Export
 

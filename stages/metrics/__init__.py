@@ -1,6 +1,6 @@
 """How good answers are: classification metrics and their intervals, from arrays alone.
 
-Enter at `classification.estimates()`; `confusion` counts actual and predicted classes, `bootstrap` draws whole groups
-again for intervals. Used by train, evaluate and the gate.
+Enter at `classification.estimates()`: it turns the replicates of `bootstrap`, which resamples whole groups, into
+intervals; `confusion` counts actual and predicted classes. Used by train, compress and evaluate.
 Imports nothing else of this project.
 """

@@ -1,6 +1,6 @@
-"""What people see: the HTML page, the tables in the terminal, and the schemas of the reports they are made from.
+"""Reports: the schemas of what stages write about their work, the HTML page, and the tables in the terminal.
 
-Enter at `page.render()`, `terminal`, and `verdict.read_verdict()` for reports/gate.json; `figures` and `svg` draw.
-Nothing is imported here, so that a table is quick.
+Enter at `schemas` (every report but the gate's), `verdict.read_verdict()` (reports/gate.json), `page.render()` and
+`terminal`; `figures` and `svg` draw. This file imports nothing, so that printing a table starts fast.
 May import stages.params and stages.core.
 """

@@ -1,7 +1,8 @@
-"""How the loaded release and the device do: counts, metrics, health, drift, and samples kept for retraining.
+"""Health of the release and the device: counts, metrics, probes, drift, and samples captured for retraining.
 
-Enter at `counts` (everything counted since the switch), `health` (probes, and what a trial is judged by) and `capture`
-(the ring of samples). `prometheus` renders the counts; `drift` needs numpy only, and the pipeline uses it too.
+Enter at `counts` (everything since the switch; `release_statistics` is its data), `health` (probes, and what a trial is
+judged by) and `capture` (the `ring` of samples, which `samples` exports). `prometheus` renders the counts; `drift` and
+`drift_window` need numpy only, and the pipeline uses `drift` too.
 
 May import `lifecycle` (the rules of a trial) and what stands below it.
 """

@@ -2,7 +2,7 @@
 
 Enter at `FETCH`, by the type of a source. `base` holds what a source is given and what it returns; `http`, `decode`,
 `threads`, `concurrency`, `normalise` and `writer` are what the sources share.
-May import stages.tables, stages.params and stages.core.
+May import stages.tables.casting (no other part: see stages.collect), stages.params and stages.core.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from stages.core.errors import ConversionError, run
-from stages.export.converters import read_request
 from stages.export.converters.graph import FLOAT_SCOPE, Graph
+from stages.export.converters.protocol import read_request
 from stages.export.converters.tflite import renamed, write
 
 # Scopes are made of the layers' names: "cnn/preprocess/sub;".

@@ -22,8 +22,8 @@ from onnxruntime.quantization import (
 )
 
 from stages.core.errors import run
-from stages.export.converters import FLOAT, Candidate, read_request, write_candidates
 from stages.export.converters.graph import FLOAT_SCOPE, Graph, check_quantised, read_samples
+from stages.export.converters.protocol import FLOAT, Candidate, read_request, write_candidates
 
 OPSET = 18
 SCOPES = "pkg.torch.onnx.name_scopes"

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from stages.core.errors import run
-from stages.export.converters import FLOAT, Candidate, read_request, write_candidates
 from stages.export.converters.graph import FLOAT_SCOPE, Graph, check_quantised, read_samples
+from stages.export.converters.protocol import FLOAT, Candidate, read_request, write_candidates
 
 SIGNATURE = "serving_default"
 SMOOTHING = 0.95  # of the quantizer's own moving average

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from stages.core.errors import CombinedError, ConversionError
-from stages.export.converters import Candidate, Request
+from stages.export.converters.protocol import Candidate, Request
 from stages.export.stage import Comparison, Measured, choose, compare, convert, export, spread
 from stages.export.stage import description as description_of
 from stages.params.export import Export, Quantization

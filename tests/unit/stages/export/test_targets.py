@@ -20,7 +20,7 @@ from edge_agent.inference.runtime import open_model
 
 from stages.core.dataset import Split
 from stages.core.errors import ConversionError
-from stages.export.converters import CONVERTERS, FLOAT, METHODS, Request
+from stages.export.converters.protocol import CONVERTERS, FLOAT, METHODS, Request
 from stages.export.stage import Measured, convert, measure
 from stages.networks import Network
 from tests.support.stages.export import CASES, answers, write_task
