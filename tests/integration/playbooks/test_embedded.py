@@ -42,6 +42,7 @@ def test_an_inventory_without_devices_is_refused(tmp_path: Path, playbook: str, 
     assert f"{tmp_path}: group devices: found {found}, expected" in " ".join(done.stdout.split())
 
 
+@pytest.mark.exhaustive
 def test_a_bad_configuration_stops_bootstrap_at_the_first_device(fleet: EmbeddedFleet) -> None:
     file = fleet.inventory / "group_vars/all.yml"
     said = yaml.safe_load(file.read_text())
@@ -67,7 +68,7 @@ def test_become_for_all_is_not_for_this_machine(fleet: EmbeddedFleet) -> None:
     assert done.returncode == 0, done.stdout[-3000:]
 
 
-@pytest.mark.parametrize("through", ["ansible-playbook", "a worker"])
+@pytest.mark.parametrize("through", ["ansible-playbook", pytest.param("a worker", marks=pytest.mark.exhaustive)])
 def test_what_the_latest_rollout_did_not_bring_is_not_called_back(fleet: EmbeddedFleet, through: str) -> None:
     """The canary alone has it, and the rollout waits."""
     release = "pump@1.2.0" if through == "a worker" else "pump@1.2.1"
@@ -100,7 +101,7 @@ def test_what_the_latest_rollout_did_not_bring_is_not_called_back(fleet: Embedde
     assert all_run(fleet, "pump@1.0.0")
 
 
-@pytest.mark.parametrize("on", ["*", "*deploy*"])
+@pytest.mark.parametrize("on", [pytest.param("*", marks=pytest.mark.exhaustive), "*deploy*"])
 def test_a_device_that_hangs_keeps_no_other_waiting(fleet: EmbeddedFleet, on: str) -> None:
     """Its agent's program does not end: whatever it is asked, or when it is to deploy."""
     release = "pump@4.1.0" if on == "*" else "pump@4.2.0"

@@ -84,6 +84,7 @@ def test_a_release_that_fails_on_the_canary_goes_no_further(fleet: EmbeddedFleet
     assert asked_for.returncode == 10 and "golden sample" in json.loads(asked_for.stdout)["reason"], "it was tried"
 
 
+@pytest.mark.exhaustive
 def test_too_little_evidence_pauses_and_what_is_seen_then_sends_it_back(fleet: EmbeddedFleet) -> None:
     """A slow model passes every test on the device: the fleet's judge finds it, and calls it back."""
     fleet.rules(judge={"min_inferences": 5, "latency_factor": 3.0, "memory_growth_mb": 1000.0})
@@ -119,6 +120,7 @@ def test_a_canary_that_does_not_answer_stops_it(fleet: EmbeddedFleet) -> None:
     assert all_run(fleet, "pump@1.0.0")
 
 
+@pytest.mark.exhaustive
 def test_a_device_fails_within_the_budget_and_beyond_it(fleet: EmbeddedFleet) -> None:
     """The device's disk of slots refuses: its switch fails, the others' do not."""
     fleet.publish("pump@5.0.0")
@@ -171,6 +173,7 @@ def test_a_killed_controller_is_taken_up_and_two_at_once_are_refused(fleet: Embe
     assert all_run(fleet, "pump@6.0.0")
 
 
+@pytest.mark.exhaustive
 def test_a_wave_waits_for_approval_and_a_reverted_inventory_brings_all_back(fleet: EmbeddedFleet) -> None:
     fleet.publish("pump@7.0.0")
     fleet.declare("pump@7.0.0")

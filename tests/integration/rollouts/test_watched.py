@@ -89,6 +89,7 @@ def withdraw(fleet: EmbeddedFleet, release: str) -> None:
     fleet.repository = Repository(fleet.base / "releases", fleet.keys)
 
 
+@pytest.mark.exhaustive
 def test_what_is_withdrawn_while_a_canary_bakes_goes_no_further(fleet: EmbeddedFleet) -> None:
     release = "pump@2.5.0"
     fleet.rules(waves=WAVES, bake_s=15, bake_poll_s=0.5)
@@ -112,6 +113,7 @@ def test_what_is_withdrawn_while_a_canary_bakes_goes_no_further(fleet: EmbeddedF
     assert fleet.running() == {CANARY: release, **dict.fromkeys(REST, BASE)}
 
 
+@pytest.mark.exhaustive
 def test_who_could_not_be_called_back_is_before_anything_else_next_time(fleet: EmbeddedFleet) -> None:
     """The inventory still declares what failed: it is refused, and the device does not stay on it."""
     process = begin(fleet, "pump@3.0.0")

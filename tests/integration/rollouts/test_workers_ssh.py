@@ -134,6 +134,7 @@ def test_a_bad_release_goes_back_through_both(fleet: WorkedFleet) -> None:
     assert f"going back: {CANARY}, {EARLY}" in done.stderr
 
 
+@pytest.mark.exhaustive
 def test_a_worker_is_killed_in_mid_wave_and_later_runs_go_on(fleet: WorkedFleet) -> None:
     fleet.publish("pump@3.0.0")
     fleet.declare("pump@3.0.0")
@@ -189,6 +190,7 @@ def test_devices_are_called_back_by_hand_through_workers(fleet: WorkedFleet) -> 
     assert fleet.state_of(EARLY).bad == {"pump@1.1.0": "alarms {{ at }} night"}, "text, and no template"
 
 
+@pytest.mark.exhaustive
 def test_a_worker_that_is_set_up_again_is_as_it_was(fleet: WorkedFleet) -> None:
     done = fleet.playbook("workers", "--limit", "north")
 
@@ -196,6 +198,7 @@ def test_a_worker_that_is_set_up_again_is_as_it_was(fleet: WorkedFleet) -> None:
     assert changed(done) == 0
 
 
+@pytest.mark.exhaustive
 def test_an_unknown_host_key_is_refused_to_workers_and_to_devices(fleet: WorkedFleet) -> None:
     worker = Worker.model_validate({**fleet.north.variables("known_nobody"), "name": "north"})
     (fleet.base / "job/send").mkdir(parents=True)

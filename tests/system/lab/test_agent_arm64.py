@@ -20,7 +20,7 @@ from tests.support.agent.bundles import CLASSES, TOLERANCE
 from tests.support.agent.releases import Releases
 from tests.support.servers import free_port
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 # Emulated, a Python starts in seconds.
 WAIT_S = 120.0
 INSTALL = """\

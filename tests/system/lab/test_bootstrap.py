@@ -153,6 +153,7 @@ def declare(fleet: Fleet, folder: Path, releases: dict[str, str]) -> Path:
     return inventory
 
 
+@pytest.mark.exhaustive
 def test_check_mode_shows_and_changes_nothing(fleet: Fleet) -> None:
     changed = {"edge_agent_config": {"serve": {"listen": "127.0.0.1:8777"}}}
 
@@ -241,6 +242,7 @@ def test_a_bare_device_runs_the_agent_afterwards(fleet: Fleet) -> None:
         assert pinned == Path(fleet.variables["edge_agent_root"]).read_text()
 
 
+@pytest.mark.exhaustive
 def test_a_simulated_device_needs_no_root_and_no_systemd(fleet: Fleet, tmp_path: Path) -> None:
     """inventory/embedded: the same playbooks over the local connection, an agent in a folder."""
     inventory, limit = REPOSITORY / "inventory" / "embedded", ("--limit", "embedded-01,localhost")

@@ -73,14 +73,26 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("group", [False, True], ids=["the main process", "every process"])
+@pytest.mark.parametrize(
+    "group",
+    [
+        pytest.param(False, id="the main process"),
+        pytest.param(True, id="every process", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_a_run_that_is_told_to_end_has_cleaned_up_when_it_ends(run: Run, number: signal.Signals, group: bool) -> None:
     assert run.end(number, group) == pytest.ExitCode.INTERRUPTED
 
     assert [left(each) for each in run.labs] == [[], []]
 
 
-@pytest.mark.parametrize("group", [False, True], ids=["the main process", "every process"])
+@pytest.mark.parametrize(
+    "group",
+    [
+        pytest.param(False, id="the main process", marks=pytest.mark.exhaustive),
+        pytest.param(True, id="every process"),
+    ],
+)
 def test_what_a_killed_run_left_goes_by_itself(run: Run, group: bool) -> None:
     """kill -9: workers that live on end in order; the watchers of those that do not clean up."""
     assert run.end(signal.SIGKILL, group) == -signal.SIGKILL
