@@ -1,8 +1,8 @@
 """The agent: installs releases on a device, serves predictions and reports the device's state.
 
 Enter at `cli.main` (commands) or `service.main` (the process).
-Imports go down: cli > service > api > monitoring > lifecycle > inference > storage > update > core. Imports nothing
-from stages or fleet.
+Imports go down: cli > service > api > monitoring > lifecycle > inference > storage > update > core. Nothing
+of stages or fleet is imported.
 """
 
 import os

@@ -41,6 +41,7 @@ CODE = (
     "compress/prune.py",
     "compress/stage.py",
     "core/dataset.py",
+    "metrics/confusion.py",
     "networks/__init__.py",
     "networks/base.py",
     "networks/cnn.py",
