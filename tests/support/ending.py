@@ -36,8 +36,8 @@ def is_worker(config: pytest.Config) -> bool:
 
 def interrupt(number: int, frame: object) -> None:
     """The first signal is obeyed. The main process hands it on, so a worker may get several: cleaning up goes on."""
-    for each in SIGNALS:
-        if signal.getsignal(each) is interrupt:
+    for each in SIGNALS:  # SIGINT may be another library's by now (pyspark)
+        if signal.getsignal(each) not in (signal.SIG_IGN, signal.default_int_handler):
             signal.signal(each, go_on)
     raise KeyboardInterrupt(signal.Signals(number).name)
 

@@ -28,12 +28,13 @@ from edge_agent.core.errors import (
 from tests.support.agent.cli import OUTPUT, Device
 from tests.support.agent.releases import NEW, OLD, Releases, bare_device, two_releases
 
+pytestmark = pytest.mark.slow  # each starts the program
+
 COMMANDS = list(main.parser()._subparsers._group_actions[0].choices)  # type: ignore[union-attr]
 releases = pytest.fixture(two_releases)
 device = pytest.fixture(bare_device)
 
 
-@pytest.mark.slow
 def test_the_way_of_a_release_without_a_service(device: Device) -> None:
     """Each step says what is, and doing it twice is no error."""
     assert device.json("status")["installed"] == []
@@ -62,7 +63,6 @@ def test_the_way_of_a_release_without_a_service(device: Device) -> None:
     assert (told["removed"], told["installed"]) == ([NEW], [OLD])
 
 
-@pytest.mark.slow
 def test_deploy_is_install_and_activate_in_one(device: Device) -> None:
     told = device.json("deploy", OLD)
     assert (told["changed"], told["installed"], told["previous"], told["trial"]) == (True, True, None, True)
@@ -136,7 +136,6 @@ def test_a_source_that_is_not_there(device: Device, releases: Releases) -> None:
     assert device.json("install", OLD, code=SourceError.exit_code)["remedy"]
 
 
-@pytest.mark.slow
 def test_a_lock_that_is_held_is_told_with_its_holder(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     with state.locked(device.config.layout):
         told = device.json("prune", code=BusyError.exit_code)

@@ -24,6 +24,8 @@ from stages.core.files import sha256
 from tests.support.agent.http_server import serving
 from tests.support.agent.serving import device
 
+pytestmark = pytest.mark.slow  # a model is converted
+
 RNG = np.random.default_rng(11)
 RAW = "application/octet-stream"
 

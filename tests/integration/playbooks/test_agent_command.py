@@ -14,6 +14,8 @@ import pytest
 
 from tests.support.paths import REPOSITORY
 
+pytestmark = pytest.mark.slow  # each starts ansible-playbook
+
 PLUGINS = REPOSITORY / "playbooks/roles/rollout/action_plugins"
 SAYS = ["sh", "-c", 'cat "$1"/pushed/* | wc -c; echo aside >&2', "says"]
 

@@ -13,6 +13,8 @@ import yaml
 
 from tests.support.paths import REPOSITORY
 
+pytestmark = pytest.mark.slow  # each starts ansible-playbook
+
 PLAY = [
     {
         "hosts": "localhost",

@@ -15,6 +15,8 @@ import pytest
 from tests.support.paths import REPOSITORY
 from tests.support.stages.clone import call
 
+pytestmark = pytest.mark.slow  # each makes an environment
+
 FILES = (
     "Makefile",
     "pyproject.toml",
@@ -46,7 +48,6 @@ def setup(folder: Path, *options: str) -> None:
     call(folder, "make", "setup", *REPLACED, *options)
 
 
-@pytest.mark.slow
 def test_a_setup_that_was_killed_begins_anew(checkout: Path) -> None:
     """Killed in pip, and killed in venv before it brought pip; what a setup left that ended well is kept."""
     setup(checkout)
@@ -63,7 +64,6 @@ def test_a_setup_that_was_killed_begins_anew(checkout: Path) -> None:
     assert not (checkout / ".venv/.installing").exists()
 
 
-@pytest.mark.slow
 def test_an_environment_keeps_its_build_of_torch_until_another_is_asked_for(checkout: Path) -> None:
     assert (checkout / ".venv/.torch").read_text() == "cpu\n"
 

@@ -20,6 +20,8 @@ from tests.support.agent.bundles import CRASHING, GARBAGE, GREEDY, SAMPLES, SLOW
 from tests.support.agent.cli import Device
 from tests.support.agent.releases import Releases
 
+pytestmark = pytest.mark.slow  # each starts the self-test's process
+
 RELEASE = "pump@1.0.0"
 
 

@@ -177,6 +177,7 @@ def test_the_command_waits_for_the_samples_and_prints_them(made: Device) -> None
     assert made.known.current == OLD
 
 
+@pytest.mark.slow
 def test_it_ends_when_the_command_goes_away(made: Device) -> None:
     with made.serving() as served:
         served.ready()
@@ -186,6 +187,7 @@ def test_it_ends_when_the_command_goes_away(made: Device) -> None:
         served.hears("nobody listens any more")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compared_is_refused(made: Device) -> None:
     assert "no service runs" in made.json("shadow", NEW, code=ServiceError.exit_code)["found"]
     with made.serving() as served:

@@ -21,6 +21,8 @@ from tuf.api.serialization.json import JSONSerializer
 from tests.support.agent.release_server import ReleaseServer, serving, status, whole
 from tests.support.agent.tuf_repository import TufRepository
 
+pytestmark = pytest.mark.slow  # each starts the client several times
+
 CLIENT = Path(__file__).with_name("tuf_conformance_client")
 
 

@@ -18,6 +18,8 @@ from tests.support.fleet.embedded import EmbeddedFleet
 from tests.support.fleet.publishing import SCHEMA
 from tests.support.fleet.rollouts import status
 
+pytestmark = pytest.mark.slow  # each starts the command line
+
 NEW, OLD, FLEET = "pump@1.1.0", "pump@1.0.0", ("canary-1", "rest-1")
 Json = dict[str, Any]
 Say = Callable[..., Json]

@@ -15,6 +15,8 @@ import yaml
 from fleet.execution import playbook
 from fleet.execution.playbook import Run, run_folder
 
+pytestmark = pytest.mark.slow  # each starts Ansible
+
 SECRET = "correct horse battery staple"  # noqa: S105  (what no file may hold; it opens nothing)
 END_S = 20.0
 PROGRAM = """\

@@ -16,6 +16,8 @@ from fleet.inventory import model
 from tests.support.fleet.inventories import FLEET, TREE, good, refused
 from tests.support.paths import REPOSITORY
 
+pytestmark = pytest.mark.slow  # each starts ansible-inventory
+
 
 def test_devices_come_with_what_is_declared_for_them(tmp_path: Path) -> None:
     found = model.load(good(tmp_path))

@@ -14,6 +14,8 @@ from fleet.inventory import model
 from tests.support.fleet.inventories import good, refused
 from tests.support.paths import REPOSITORY
 
+pytestmark = pytest.mark.slow  # each starts ansible-inventory
+
 
 def test_the_keys_of_its_hosts_lie_beside_the_example(tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY / "inventory/example", tmp_path, dirs_exist_ok=True)

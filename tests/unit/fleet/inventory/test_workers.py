@@ -26,6 +26,8 @@ from fleet.inventory.model import Fleet
 from fleet.inventory.workers import Worker
 from tests.support.paths import REPOSITORY
 
+pytestmark = pytest.mark.slow  # each starts ansible-inventory
+
 ALL = {"fleet": {"name": "farm", "development": True}, "device_type": "generic", "ansible_user": "fleet"}
 
 

@@ -19,6 +19,8 @@ from fleet.releases import signing
 from fleet.releases.keys import BUILDER, Keys
 from fleet.releases.signing import Policy
 
+pytestmark = pytest.mark.slow  # each starts the signing environment
+
 
 @pytest.fixture
 def keys(tmp_path: Path) -> Keys:
@@ -45,7 +47,6 @@ def refused(folder: Path, signature: Path, policy: Policy, words: str) -> None:
     assert "remedy" in str(caught.value)
 
 
-@pytest.mark.slow
 def test_what_was_signed_verifies_and_anything_else_is_refused(folder: Path, policy: Policy, keys: Keys) -> None:
     signature = folder.parent / "signature"
     signing.sign(folder, signature, policy, keys)

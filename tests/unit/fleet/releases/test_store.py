@@ -22,6 +22,8 @@ from tests.support.agent.bundles import bundle
 from tests.support.fleet.rollouts import NEW, Json, declared, then
 from tests.support.servers import Status, free_port, web_server
 
+pytestmark = pytest.mark.slow  # each starts the command line
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -25,6 +25,8 @@ from fleet.rollout import pending_rollbacks, resume
 from tests.support.fleet.publishing import SCHEMA
 from tests.support.fleet.rollouts import NEW, OLD, Json, course, declared, done, gone, planned, status, then, with_old
 
+pytestmark = pytest.mark.slow  # each starts the command line
+
 
 def test_given_up_is_not_failed(root: Path, paused: Json) -> None:
     plan = planned(root, declared(root, a=OLD, b=OLD, c=OLD, d=OLD), repository=with_old(root))

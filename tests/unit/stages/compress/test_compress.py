@@ -200,6 +200,7 @@ def test_ratio_drop_and_retention() -> None:
     assert summary([before])["ratio"] == 1.0
 
 
+@pytest.mark.slow
 def test_distil_prune_and_fine_tune_in_this_order(digits_workspace: Path) -> None:
     compress(load())
     found = steps()

@@ -16,6 +16,8 @@ from stages.core.files import sha256
 from tests.support.agent.model_files import description, tflite_int8_linear
 from tests.support.stages.evaluate import ANSWER, CLASSES, LABELS, TARGET, evaluate, put_model, set_parameter
 
+pytestmark = pytest.mark.slow  # each measures in processes of their own
+
 
 def metrics(root: Path, target: str = TARGET) -> dict[str, Any]:
     report: dict[str, Any] = json.loads((root / "reports/evaluate" / target / "metrics.json").read_text())

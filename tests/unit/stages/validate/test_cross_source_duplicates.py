@@ -32,6 +32,7 @@ def need(engine: str) -> None:
         need_program("java", "default-jre-headless")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_images_that_a_second_source_holds_under_other_names_are_quarantined(bench: Bench, engine: str) -> None:
     need(engine)
