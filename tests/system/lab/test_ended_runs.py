@@ -41,6 +41,7 @@ class Run:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "pytest", *options, "--rootdir", str(folder), "-c", os.devnull, str(folder)],
                 cwd=REPOSITORY,
+                env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
