@@ -37,6 +37,8 @@ class Run:
         for name in ("test_first.py", "test_second.py"):
             (folder / name).write_text(STANDING.format(told=folder / "told"))
         options = ["-p", "no:cacheprovider", "-p", "tests.support.ending", "-n", "2", "--dist", "loadscope"]
+        # A folder of its own: else a run removes at its end what earlier runs of this user left, which takes minutes.
+        options += ["--basetemp", str(folder / "temporary")]
         with self.output.open("wb") as stream:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "pytest", *options, "--rootdir", str(folder), "-c", os.devnull, str(folder)],
