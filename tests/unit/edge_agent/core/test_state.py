@@ -156,7 +156,7 @@ def test_a_save_that_breaks_off_leaves_the_old_state_or_the_new_one(layout: Layo
 
 def test_a_fault_point_has_to_be_on_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "state.before_write=error#2")
-    with pytest.raises(AssertionError, match=r"not in faults\.POINTS"):
+    with pytest.raises(AssertionError, match=r"not in fault_points\.POINTS"):
         point("state.between")
     point("state.before_write")
     with pytest.raises(OSError, match=r"state\.before_write"):
