@@ -26,6 +26,8 @@ from paho.mqtt.properties import Properties
 from tests.support.agent.serving import RELEASE, device, installed, run
 from tests.support.servers import free_port, mqtt_broker
 
+pytestmark = pytest.mark.slow  # each starts a broker
+
 IN, OUT = "plant/asked", "plant/told"
 
 

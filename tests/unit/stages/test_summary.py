@@ -19,6 +19,8 @@ from stages.gate import stage as gate
 from stages.package import stage as package
 from tests.support.stages.built import change_report, edit, report
 
+pytestmark = pytest.mark.slow  # each starts the command line
+
 
 def printed(*arguments: str) -> str:
     done = subprocess.run(

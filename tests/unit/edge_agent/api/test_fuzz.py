@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tests.support.agent.http_server import Agent, npy, serving
 from tests.support.agent.serving import RELEASE, device, installed
 
+pytestmark = pytest.mark.slow  # schemathesis takes seconds to import
 pytest_plugins = ["schemathesis.pytest.plugin"]  # for `schema.parametrize`; pyproject.toml leaves it out elsewhere
 
 SHAPE = (2, 16)

@@ -15,6 +15,8 @@ from edge_agent.core.errors import StorageError
 from tests.support.agent.cli import Device
 from tests.support.agent.releases import OLD, bare_device, two_releases
 
+pytestmark = pytest.mark.slow  # each starts the program as another user
+
 releases = pytest.fixture(two_releases)
 device = pytest.fixture(bare_device)
 

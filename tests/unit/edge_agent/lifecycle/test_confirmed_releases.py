@@ -14,6 +14,8 @@ from edge_agent.storage import slots
 from tests.support.agent.cli import Device
 from tests.support.agent.releases import NEW, OLD, Releases, confirmed_device, two_releases
 
+pytestmark = pytest.mark.slow  # each starts a self-test
+
 OTHER = "pump@1.2.0"
 
 

@@ -24,6 +24,8 @@ from tests.support.agent.release_server import (
 )
 from tests.support.agent.tuf_repository import CONTENT, TufRepository, fetched
 
+pytestmark = pytest.mark.slow  # each waits for a server that fails
+
 
 @pytest.mark.parametrize("number", [500, 502, 503, 504, 429])
 def test_a_server_that_recovers_is_asked_again(config: Config, server: ReleaseServer, number: int) -> None:

@@ -26,6 +26,8 @@ from tests.support.agent.release_server import (
 )
 from tests.support.agent.tuf_repository import CONTENT, TufRepository, fetched
 
+pytestmark = pytest.mark.slow  # each makes certificates
+
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:

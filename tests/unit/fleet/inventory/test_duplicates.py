@@ -10,6 +10,8 @@ import pytest
 from fleet.inventory import model
 from tests.support.fleet.inventories import TREE, good, refused
 
+pytestmark = pytest.mark.slow  # each starts ansible-inventory
+
 
 @pytest.mark.parametrize(
     ("name", "content", "lines"),

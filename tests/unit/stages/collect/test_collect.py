@@ -33,6 +33,8 @@ from tests.support.stages.collect import (
     taken,
 )
 
+pytestmark = pytest.mark.slow  # each starts the command line
+
 
 def polled(url: str, samples: int = 1) -> dict[str, Any]:
     return {"type": "sensors", "http": {"url": url, "interval_s": 0.0, "samples": samples}, "columns": None}

@@ -20,6 +20,8 @@ from stages.export.stage import description as description_of
 from stages.params.export import Export, Quantization
 from tests.support.agent.model_files import description, onnx_linear
 
+pytestmark = pytest.mark.slow  # each starts a converter
+
 WEIGHT = np.array([[1.0, -1.0], [0.5, 2.0]])
 X = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
 REFERENCE = (X @ WEIGHT).astype(np.float32)

@@ -20,6 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.support.servers import Cut, Stall, Status, WebServer, free_port, mqtt_broker
 from tests.support.stages.collect import configure, provenance, refuse, succeed, taken
 
+pytestmark = pytest.mark.slow  # each waits for a broker
+
 READING = {"machine": "m1", "time": "2026-01-01T00:00:00Z", "flow": 1.5, "pressure": 2.0, "state": "0"}
 
 
