@@ -49,8 +49,9 @@ class Declared:
         """group -> (file, value) of those that Ansible ranks alike and that say other values for a host.
 
         `depths`: of its groups. Nothing where the host says it, or where they agree: else the last by name would win.
+        Nothing beside an INI file either: it may say the host's own value or a group's priority, and is not read here.
         """
-        if any(field in known for _, known in self._host(host)):
+        if self._has_ini or any(field in known for _, known in self._host(host)):
             return {}
         for level in (self._in_files, self._in_sources):  # what group_vars/ says wins over what hosts.yml does
             said = {name: (at, known[field]) for name in depths for at, known in level(name) if field in known}
@@ -84,6 +85,11 @@ class Declared:
     @cached_property
     def _inline(self) -> list[tuple[Path, dict[str, list[Any]], dict[str, list[Any]]]]:
         return [(file, *_parts(self._mapping(file))) for file in sources(self.path)]
+
+    @cached_property
+    def _has_ini(self) -> bool:
+        """Whether a source is neither YAML nor JSON."""
+        return any(file.suffix not in SUFFIXES[1:] and not self._mapping(file) for file in sources(self.path))
 
     def _in(self, place: str) -> Iterator[tuple[Path, Mapping[str, Any]]]:
         if place not in self._found:

@@ -13,7 +13,7 @@ import yaml
 
 from fleet.errors import InventoryError
 from fleet.inventory import model
-from tests.support.fleet.inventories import FLEET, TREE, good, refused
+from tests.support.fleet.inventories import FLEET, TREE, good, refused, write
 from tests.support.paths import REPOSITORY
 
 pytestmark = pytest.mark.slow  # each starts ansible-inventory
@@ -42,6 +42,23 @@ rest
 [rest:vars]
 wave=1
 """
+
+
+@pytest.mark.parametrize(
+    ("host", "variables", "wave"), [("b wave=3", "", 3), ("b", "\n[more:vars]\nansible_group_priority=9\n", 6)]
+)
+def test_an_ini_inventory_decides_between_the_files_of_its_groups(
+    tmp_path: Path, host: str, variables: str, wave: int
+) -> None:
+    """By the host's own value, or by a group's priority, as Ansible does."""
+    files = {"all": FLEET, "rest": {"wave": 5, "release": "digits@1.0.0"}, "more": {"wave": 6}}
+    path = write(tmp_path, {}, **{f"group_vars__{name}": values for name, values in files.items()})
+    (path / "hosts.yml").unlink()
+    (path / "hosts").write_text(f"[devices:children]\nrest\nmore\n[rest]\n{host}\n[more]\nb\n{variables}")
+
+    (device,) = model.load(path).devices
+
+    assert device.wave == wave
 
 
 @pytest.mark.parametrize("name", ["hosts", "hosts.ini"])
