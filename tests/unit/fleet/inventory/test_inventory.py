@@ -54,11 +54,10 @@ def test_an_ini_inventory_decides_between_the_files_of_its_groups(
     files = {"all": FLEET, "rest": {"wave": 5, "release": "digits@1.0.0"}, "more": {"wave": 6}}
     path = write(tmp_path, {}, **{f"group_vars__{name}": values for name, values in files.items()})
     (path / "hosts.yml").unlink()
-    (path / "hosts").write_text(f"[devices:children]\nrest\nmore\n[rest]\n{host}\n[more]\nb\n{variables}")
+    groups = f"[first]\na wave=0 release=digits@1.0.0\n[rest]\n{host}\n[more]\nb\n"
+    (path / "hosts").write_text(f"[devices:children]\nfirst\nrest\nmore\n{groups}{variables}")
 
-    (device,) = model.load(path).devices
-
-    assert device.wave == wave
+    assert model.load(path).device("b").wave == wave
 
 
 @pytest.mark.parametrize("name", ["hosts", "hosts.ini"])
