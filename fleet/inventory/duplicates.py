@@ -1,7 +1,4 @@
-"""Keys that stand twice in a mapping of an inventory: Ansible takes the last, and at most warns.
-
-Files of YAML and of JSON are looked at, INI is not.
-"""
+"""Keys that stand twice in a mapping of an inventory: Ansible takes the last, and at most warns."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from typing import Any
 import yaml
 
 from fleet.errors import InventoryError
-from fleet.inventory import provenance
+from fleet.inventory import ini, provenance
 
 MERGE = "tag:yaml.org,2002:merge"
 
@@ -23,14 +20,14 @@ MERGE = "tag:yaml.org,2002:merge"
 
 
 def check(path: Path) -> None:
-    """Whether all files of YAML and JSON can be read, with each key once in its mapping.
+    """Whether all files can be read, each key once in its mapping, each host once in its group of an INI file.
 
     Raises InventoryError, which lists every fault.
     """
     faults = [
         fault
-        for file in dict.fromkeys([*filter(_is_tree, provenance.sources(path)), *provenance.variables(path)])
-        for fault in _tree(file)
+        for file in dict.fromkeys([*provenance.sources(path), *provenance.variables(path)])
+        for fault in (_tree(file) if _is_tree(file) else _ini(file))
     ]
     if faults:
         found = "\n".join([f"{len(faults)} fault(s)", *(f"  {fault}" for fault in faults)])
@@ -38,13 +35,7 @@ def check(path: Path) -> None:
 
 
 def _is_tree(file: Path) -> bool:
-    """Whether Ansible takes an inventory's own file for YAML or JSON, not for INI."""
-    if file.suffix:
-        return file.suffix in provenance.SUFFIXES
-    try:
-        return isinstance(yaml.compose(file.read_text(encoding="utf-8")), yaml.MappingNode)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return False
+    return any(name in file.parts for name in provenance.VARIABLES) or provenance.is_tree(file)
 
 
 def _tree(file: Path) -> Iterator[str]:
@@ -92,3 +83,12 @@ def _in_json(text: str) -> list[str] | None:
     except (ValueError, RecursionError):
         return None
     return found
+
+
+def _ini(file: Path) -> Iterator[str]:
+    """A host twice in one group with other variables, or a group's variable twice. A host alone may stand often."""
+    first: dict[tuple[str, str, str], ini.Entry] = {}
+    for entry in ini.entries(file.read_text(encoding="utf-8", errors="replace")):
+        before = first.setdefault((entry.group, entry.kind, entry.name), entry)
+        if before.values != entry.values and before.values and entry.values:
+            yield f"{file}: found {entry.name!r} twice in [{entry.group}{':vars' if entry.kind == 'vars' else ''}]"

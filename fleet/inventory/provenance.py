@@ -1,7 +1,6 @@
 """Which file of an inventory says what: for faults that name it.
 
 Ansible merges all files into one answer (`ansible-inventory --list`), which no longer tells where a value came from.
-Files of YAML and of JSON are read here; what an INI file says is named by its inventory, host and field alone.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from fleet.inventory import ini
 
 VARIABLES = ("group_vars", "host_vars")
 SUFFIXES = ("", ".yml", ".yaml", ".json")  # as ansible.cfg has them: YAML_FILENAME_EXTENSIONS, and none
@@ -49,9 +50,8 @@ class Declared:
         """group -> (file, value) of those that Ansible ranks alike and that say other values for a host.
 
         `depths`: of its groups. Nothing where the host says it, or where they agree: else the last by name would win.
-        Nothing beside an INI file either: it may say the host's own value or a group's priority, and is not read here.
         """
-        if self._has_ini or any(field in known for _, known in self._host(host)):
+        if any(field in known for _, known in self._host(host)):
             return {}
         for level in (self._in_files, self._in_sources):  # what group_vars/ says wins over what hosts.yml does
             said = {name: (at, known[field]) for name in depths for at, known in level(name) if field in known}
@@ -84,12 +84,7 @@ class Declared:
 
     @cached_property
     def _inline(self) -> list[tuple[Path, dict[str, list[Any]], dict[str, list[Any]]]]:
-        return [(file, *_parts(self._mapping(file))) for file in sources(self.path)]
-
-    @cached_property
-    def _has_ini(self) -> bool:
-        """Whether a source is neither YAML nor JSON."""
-        return any(file.suffix not in SUFFIXES[1:] and not self._mapping(file) for file in sources(self.path))
+        return [(file, *(_parts(self._mapping(file)) if is_tree(file) else _ini(file))) for file in sources(self.path)]
 
     def _in(self, place: str) -> Iterator[tuple[Path, Mapping[str, Any]]]:
         if place not in self._found:
@@ -151,3 +146,25 @@ def variables(path: Path) -> Iterator[Path]:
     for file in sorted(file for name in VARIABLES for file in (folder / name).rglob("*") if file.is_file()):
         if not file.name.startswith(".") and not file.name.endswith("~") and file.suffix in SUFFIXES:
             yield file
+
+
+def is_tree(file: Path) -> bool:
+    """Whether Ansible takes an inventory's own file for YAML or JSON, not for INI."""
+    if file.suffix:
+        return file.suffix in SUFFIXES
+    try:
+        return isinstance(yaml.compose(file.read_text(encoding="utf-8")), yaml.MappingNode)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return False
+
+
+def _ini(file: Path) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
+    """As _parts; values are text."""
+    hosts: dict[str, list[Any]] = {}
+    groups: dict[str, list[Any]] = {}
+    for entry in ini.entries(file.read_text(encoding="utf-8", errors="replace")):
+        if entry.kind == "hosts":
+            hosts.setdefault(entry.name, []).append(entry.values)
+        elif entry.kind == "vars":
+            groups.setdefault(entry.group, []).append(entry.values)
+    return hosts, groups

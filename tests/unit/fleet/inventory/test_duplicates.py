@@ -60,6 +60,43 @@ def test_what_stands_twice_in_an_inventory_without_a_suffix_is_named(tmp_path: P
     assert f"{file}: line 14: found 'b'" in refused(file)
 
 
+INI = """\
+[canaries]
+a ansible_host=192.0.2.1
+[rest]
+b ansible_host=192.0.2.2 {first}
+[devices:children]
+canaries
+rest
+[all:vars]
+site=basel  # a comment
+[rest]
+b {second}
+{more}
+"""
+
+
+@pytest.mark.parametrize("name", ["hosts", "hosts.ini"])
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ({"first": "release=digits@1.0.0", "second": "release=digits@2.0.0"}, "found 'b' twice in [rest]"),
+        ({"more": "[all:vars]\nsite=zug"}, "found 'site' twice in [all:vars]"),
+        ({"second": "# again"}, ""),
+        ({"more": "[all:vars]\nfloor='3"}, ""),
+    ],
+)
+def test_a_duplicate_in_an_ini_file_is_named(tmp_path: Path, name: str, lines: dict[str, str], message: str) -> None:
+    path = good(tmp_path)
+    (path / "hosts.yml").unlink()
+    (path / name).write_text(INI.format(**{"first": "", "second": "", "more": "", **lines}))
+
+    if message:
+        assert f"{path / name}: {message}" in refused(path)
+    else:
+        assert model.load(path).device("b").address == "192.0.2.2"
+
+
 BOTH: dict[str, dict[str, Any]] = {"canaries": {"a": {}}, "rest": {"b": {}}, "zurich": {"b": {}}}
 
 
@@ -85,6 +122,15 @@ def test_two_groups_that_say_other_values_are_a_fault(tmp_path: Path, field: str
 def test_groups_may_agree_or_be_ranked(tmp_path: Path, changes: dict[str, Any], release: str) -> None:
     """A device's own word, a deeper group and a higher priority win, whatever the names are."""
     assert model.load(good(tmp_path, hosts=BOTH, **changes)).device("b").release == release
+
+
+def test_two_groups_of_one_ini_file_are_compared(tmp_path: Path) -> None:
+    path = good(tmp_path, group_vars__rest={}, group_vars__canaries={"wave": 0})
+    (path / "hosts.yml").unlink()
+    more = "[zug]\nb\n[zug:vars]\nwave=2\n[rest:vars]\nwave=1\n[devices:children]\nzug"
+    (path / "hosts").write_text(INI.format(first="", second="", more=more))
+
+    assert f"{path / 'hosts'}: b: wave: found '1' of the group rest" in refused(path)
 
 
 def test_keys_may_be_merged_and_shared(tmp_path: Path) -> None:

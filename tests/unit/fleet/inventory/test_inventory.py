@@ -75,7 +75,7 @@ def test_an_inventory_may_be_ini(tmp_path: Path, name: str) -> None:
     assert model.load(path / name).device("b").release == "digits@1.1.0"
 
     (path / name).write_text(INI.format(own="wave=one"))
-    assert f"{path}: b: wave: found 'one', expected a whole number" in refused(path)
+    assert f"{path / name}: b: wave: found 'one', expected a whole number" in refused(path)
 
 
 def test_an_inventory_may_be_json(tmp_path: Path) -> None:

@@ -1,0 +1,39 @@
+"""Read what an INI inventory declares, for faults that name the file. Ansible alone decides what an inventory means."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+SECTION = re.compile(r"\[([^\]:]+)(?::(\w+))?\]\s*(?:[#;].*)?")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line. `kind`: hosts, vars or children. `name`: the host, the variable or the child group. Values are text."""
+
+    group: str
+    kind: str
+    name: str
+    values: dict[str, str]
+
+
+def entries(text: str) -> Iterator[Entry]:
+    """Yield the entries in order. Lines that cannot be read are left out: Ansible reports them."""
+    group, kind = "ungrouped", "hosts"
+    for line in (each.strip() for each in text.splitlines()):
+        if not line or line[0] in "#;":
+            continue
+        if section := SECTION.fullmatch(line):
+            group, kind = section[1].strip(), section[2] or "hosts"
+        elif kind == "vars":
+            name, _, value = line.partition("=")
+            yield Entry(group, kind, name.strip(), {name.strip(): value.strip()})
+        else:
+            try:
+                host, *rest = shlex.split(line, comments=True)
+            except ValueError:
+                continue
+            yield Entry(group, kind, host, dict(word.split("=", 1) for word in rest if "=" in word))
