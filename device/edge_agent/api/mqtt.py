@@ -46,11 +46,12 @@ class Mqtt:
         self._loop = asyncio.get_running_loop()
         self._limit = int(front.config.serve.body_limit_mb * 1e6)
         self._asked: set[asyncio.Task[None]] = set()
-        self.connected = threading.Event()
+        self.connected = threading.Event()  # and subscribed
         client = paho.Client(
             CallbackAPIVersion.VERSION2, client_id=f"edge-agent-{front.config.device.id}", protocol=paho.MQTTv5
         )
         client.on_connect, client.on_disconnect, client.on_message = self._up, self._down, self._arrived
+        client.on_subscribe = self._subscribed
         client.reconnect_delay_set(*RECONNECT_S)
         client.max_queued_messages_set(front.config.serve.queue)
         if self._config.tls:
@@ -85,7 +86,14 @@ class Mqtt:
             log.warning("mqtt %s:%d refuses: %s", self._config.host, self._config.port, reason)
             return
         client.subscribe(self._config.topic_in, qos=QOS)
-        log.info("mqtt %s:%d: listening to %s", self._config.host, self._config.port, self._config.topic_in)
+
+    def _subscribed(self, _client: Any, _data: Any, _id: Any, reasons: Any, _properties: Any) -> None:
+        """Before this the broker hands over no request; a broker that forbids the topic says so here."""
+        at = (self._config.host, self._config.port, self._config.topic_in)
+        if any(reason.is_failure for reason in reasons):
+            log.warning("mqtt %s:%d refuses the subscription to %s: %s", *at, ", ".join(map(str, reasons)))
+            return
+        log.info("mqtt %s:%d: listening to %s", *at)
         self.connected.set()
 
     def _down(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:

@@ -158,6 +158,33 @@ def test_a_broker_that_comes_later_and_goes_away(tmp_path: Path) -> None:
     run(main)
 
 
+def test_a_broker_that_forbids_the_topic_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """CONNACK and SUBACK as MQTT 5 has them, 0x87: not authorized. (mosquitto grants every subscription.)"""
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        connection.recv(1000)
+        connection.sendall(bytes.fromhex("20 03 00 00 00"))
+        subscribe = connection.recv(1000)
+        connection.sendall(bytes.fromhex("90 04") + subscribe[2:4] + bytes.fromhex("00 87"))
+        connection.recv(1000)  # until the agent goes
+        connection.close()
+
+    async def main() -> None:
+        async with agent(settings(tmp_path, port), wait=False) as (_loaded, _counts, bridge):
+            broker = asyncio.create_task(asyncio.to_thread(serve))
+            while not caplog.records:
+                await asyncio.sleep(0.01)
+            assert f"refuses the subscription to {IN}: Not authorized" in caplog.text
+            assert not bridge.connected.is_set()
+        await broker
+
+    run(main)
+    listener.close()
+
+
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     async def main() -> None:
         config = settings(tmp_path, 1883, username="agent", password_env="NOT_SET_HERE")  # noqa: S106  (a name, no password)
