@@ -91,7 +91,7 @@ test-crash: $(READY)  ## kill the agent at every fault point, and cut the power 
 	@CRASH_DAY=all $(TEST) -m "not fleet" tests/system/crash
 
 .PHONY: test-fleet
-test-fleet: $(READY)  ## every fault of a rollout, on booted devices (as root; an hour; docs/fleet/faults.md)
+test-fleet: $(READY)  ## every fault of a rollout, on booted devices (as root; an hour; docs/explanation/faults.md)
 	@$(TEST_FLEET) -m "fleet or slow"
 
 .PHONY: lint
@@ -138,7 +138,7 @@ wheelhouse: $(READY)  ## gather what devices install the agent from, offline (AR
 .PHONY: lab
 lab: N ?= 10
 lab: ARM64 ?= 0
-lab: $(READY)  ## boot N=10 Debian devices until ^C, ARM64=0 of them aarch64 (as root; docs/fleet/lab.md)
+lab: $(READY)  ## boot N=10 Debian devices until ^C, ARM64=0 of them aarch64 (as root; docs/how-to/run-a-lab.md)
 	@$(RUN) python -m lab --devices $(N) --arm64 $(ARM64)
 
 .PHONY: bench-agent

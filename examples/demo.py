@@ -104,7 +104,7 @@ def _play(fleet: EmbeddedFleet, bundle: Path, began: float) -> int:
     for row in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     print(f"\nwhy {bad} went no further: {second['reason']}")
-    print(f"{time.monotonic() - began:.0f} s; a rollout of your own: docs/fleet/rollouts.md")
+    print(f"{time.monotonic() - began:.0f} s; a rollout of your own: docs/how-to/roll-out.md")
     well = first["status"] == "passed" and second["status"] == "failed" and set(running.values()) == {good}
     return 0 if well else 1
 

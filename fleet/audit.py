@@ -26,7 +26,7 @@ def now() -> str:
 def who() -> str:
     """The name that the platform gives: of AWX's user, of CI's, of whoever called sudo, of the process's owner.
 
-    A record, and no proof: whoever starts the process may set these variables (docs/fleet/people.md).
+    A record, and no proof: whoever starts the process may set these variables (docs/explanation/people.md).
     """
     for name in ("FLEET_USER", "GITHUB_ACTOR", "SUDO_USER"):
         if os.environ.get(name):

@@ -90,7 +90,7 @@ class Lab:
 
     def __enter__(self) -> Lab:
         if reason := missing(any(self.emulated)):
-            raise LabError("this machine", reason, "root and the programs of a lab", "see docs/fleet/lab.md")
+            raise LabError("this machine", reason, "root and the programs of a lab", "see docs/how-to/run-a-lab.md")
         bases = {arm64: root.ensure(arm64) for arm64 in set(self.emulated)}
         reap()
         self.id = secrets.token_hex(2)
@@ -161,7 +161,7 @@ class Lab:
         )
 
     def write_inventory(self) -> None:
-        """hosts.yml and group_vars as a team would write them (docs/fleet/inventory.md), and the lab's connection."""
+        """hosts.yml and group_vars as a team would write them (docs/reference/inventory.md), and the lab's connection."""
         variables = {
             "fleet": {"name": f"lab-{self.id}", "development": True},
             "device_type": "generic",

@@ -1,7 +1,7 @@
 """The fleet as declared: an Ansible inventory, read as Ansible reads it, checked, as typed objects.
 
 Devices are the hosts of the group `devices`. What this project reads of them, from any place where Ansible takes
-variables from (docs/fleet/inventory.md):
+variables from (docs/reference/inventory.md):
 
     fleet         {name: NAME, development: true or false}
     device_type   what a release names under `requirements.device_types`
@@ -90,7 +90,7 @@ def load(path: Path, listed: Mapping[str, Any] | None = None) -> Fleet:
     if check.faults:
         lines = [f"  {line}" for line in dict.fromkeys(check.faults)]
         raise InventoryError(
-            str(path), "\n".join([f"{len(lines)} fault(s)", *lines]), "what docs/fleet/inventory.md says", "mend them"
+            str(path), "\n".join([f"{len(lines)} fault(s)", *lines]), "what docs/reference/inventory.md says", "mend them"
         )
     known = sorted((each for each in devices if each), key=lambda device: (device.wave, device.name))
     return Fleet(path, name, development, tuple(known))

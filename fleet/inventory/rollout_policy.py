@@ -168,7 +168,7 @@ def of(value: Any, where: str) -> Rules:
             for fault in error.errors()
         ]
         raise InventoryError(
-            where, "\n".join([f"{len(lines)} fault(s)", *lines]), "what docs/fleet/rollouts.md says", "mend them"
+            where, "\n".join([f"{len(lines)} fault(s)", *lines]), "what docs/how-to/roll-out.md says", "mend them"
         ) from None
 
 

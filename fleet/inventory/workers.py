@@ -1,4 +1,4 @@
-"""The workers that an inventory declares, and which of them works on which device (docs/fleet/scale.md).
+"""The workers that an inventory declares, and which of them works on which device (docs/how-to/add-workers.md).
 
 Workers are the hosts of the group `workers`; how they are reached is said by Ansible's own variables. A device may say
 `worker: NAME`; those that say nothing are spread evenly, so that every wave is.
@@ -130,7 +130,7 @@ def crew(fleet: Fleet, listed: Mapping[str, Any]) -> Crew:
         raise InventoryError(
             str(fleet.path),
             "\n".join([f"{len(faults)} fault(s)", *(f"  {line}" for line in faults)]),
-            "what docs/fleet/scale.md says",
+            "what docs/how-to/add-workers.md says",
             "mend them",
         )
     return Crew(tuple(known.values()), of, {device.name: _open(device.variables) for device in fleet.devices})

@@ -40,7 +40,7 @@ def check(repository: Repository, development: bool) -> None:
             str(repository.metadata),
             "signed with development keys",
             "a fleet that is marked `development: true`, or a repository with keys of its own",
-            "fleet keys init, and publish there; see docs/fleet/releases.md",
+            "fleet keys init, and publish there; see docs/how-to/publish-a-release.md",
         )
     expiry.require_current(repository)
 

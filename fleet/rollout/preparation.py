@@ -210,7 +210,7 @@ def declare(
             str(fleet.path),
             "no device declares a release",
             "release: NAME@VERSION for a group",
-            "see docs/fleet/rollouts.md",
+            "see docs/how-to/roll-out.md",
         )
     rules = model.rules_of(fleet)
     plans.check(fleet.devices, rules, f"{fleet.path}: rollout")

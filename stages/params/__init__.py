@@ -68,7 +68,7 @@ def _folder(shared: Shared, root: Path) -> Path:
             f"{root / SHARED_FILE}: task",
             f"found {shared.task!r}, and there is no {folder}/",
             f"one of {', '.join(known)}",
-            f"name one of these, or write {folder}/params.yaml (docs/your-own-task.md)",
+            f"name one of these, or write {folder}/params.yaml (docs/how-to/your-own-task.md)",
         )
     return folder
 

@@ -70,7 +70,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _parse(path: Path, text: str) -> Any:
-    remedy = "mend the line; docs/your-own-task.md has examples"
+    remedy = "mend the line; docs/how-to/your-own-task.md has examples"
     try:
         loader = Loader(text)
         value = loader.get_single_data()

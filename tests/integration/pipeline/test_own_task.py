@@ -1,4 +1,4 @@
-"""A stranger's own task, by parameters alone: what docs/your-own-task.md says, word for word."""
+"""A stranger's own task, by parameters alone: what docs/how-to/your-own-task.md says, word for word."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.stages.clone import REPOSITORY, call, fresh_clone, quick, rep
 
 pytestmark = pytest.mark.slow
 
-PAGE = (REPOSITORY / "docs" / "your-own-task.md").read_text()
+PAGE = (REPOSITORY / "docs/how-to/your-own-task.md").read_text()
 
 
 def machines(folder: Path, presses: int = 8, rows: int = 240) -> None:

@@ -72,8 +72,8 @@ def test_the_first_build_leaves_nothing_for_git_but_the_lock_file(built: Path) -
 
 
 def commands(title: str) -> list[str]:
-    """The commands that docs/remote.md gives below a heading."""
-    section = (REPOSITORY / "docs" / "remote.md").read_text().split(f"## {title}\n")[1]
+    """The commands that docs/how-to/share-builds.md gives below a heading."""
+    section = (REPOSITORY / "docs/how-to/share-builds.md").read_text().split(f"## {title}\n")[1]
     return re.findall(r"^\$ (.*)", section.split("```")[1], flags=re.MULTILINE)
 
 

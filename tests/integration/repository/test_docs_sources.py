@@ -1,4 +1,4 @@
-"""docs/sources.md: every YAML snippet is taken by the parameters, every type of source has one."""
+"""docs/reference/sources.md: every YAML snippet is taken by the parameters, every type of source has one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stages.params.collect import Collect, Format, Source
 from tests.support.paths import REPOSITORY
 from tests.support.stages.collect import RETRY
 
-PAGE = (REPOSITORY / "docs" / "sources.md").read_text(encoding="utf-8")
+PAGE = (REPOSITORY / "docs/reference/sources.md").read_text(encoding="utf-8")
 SNIPPETS: list[dict[str, Any]] = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]
 
 

@@ -104,7 +104,7 @@ def test_only_the_job_that_signs_has_the_token_and_a_person_lets_it_begin() -> N
 
 
 def test_root_takes_two_of_three() -> None:
-    """What docs/fleet/people.md says of it is what a new repository gets."""
+    """What docs/explanation/people.md says of it is what a new repository gets."""
 
     assert (repository.ROOT_KEYS, repository.ROOT_THRESHOLD) == (3, 2)
 

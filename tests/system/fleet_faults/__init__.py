@@ -1,1 +1,1 @@
-"""What goes wrong in a rollout, on devices with their own systemd and sshd: `make test-fleet`, docs/fleet/faults.md."""
+"""What goes wrong in a rollout, on devices with their own systemd and sshd: `make test-fleet`, docs/explanation/faults.md."""

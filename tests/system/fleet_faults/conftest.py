@@ -1,4 +1,4 @@
-"""Fixtures, and the summary that docs/fleet/faults.md holds."""
+"""Fixtures, and the summary that docs/explanation/faults.md holds."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def test_a_file_that_is_encrypted_as_a_whole_is_refused(
 def test_the_example_has_workers_as_the_documentation_says(tmp_path: Path) -> None:
     folder = tmp_path / "my fleet"
     shutil.copytree(REPOSITORY / "inventory/example", folder)
-    text = (REPOSITORY / "docs/fleet/scale.md").read_text()
+    text = (REPOSITORY / "docs/how-to/add-workers.md").read_text()
     (folder / "workers.yml").write_text(text.partition("```yaml\n")[2].partition("```")[0])
 
     found = workers.crew(model.load(folder), model.listing(folder))

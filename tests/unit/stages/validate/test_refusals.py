@@ -125,7 +125,7 @@ def test_faults_of_all_columns_and_sources_are_told_at_once(bench: Bench) -> Non
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (None, ["there is no such file", "docs/data-contract.md"]),
+        (None, ["there is no such file", "docs/reference/data-contract.md"]),
         ("{", ["not readable as JSON"]),
         ('{"name": "bench", "expectations": []}', ["one that expects nothing"]),
         (
