@@ -161,7 +161,7 @@ class Lab:
         )
 
     def write_inventory(self) -> None:
-        """hosts.yml and group_vars as a team would write them (docs/reference/inventory.md), and the lab's connection."""
+        """Write hosts.yml and group_vars as a team would (docs/reference/inventory.md), and the lab's connection."""
         variables = {
             "fleet": {"name": f"lab-{self.id}", "development": True},
             "device_type": "generic",

@@ -1,4 +1,4 @@
-"""What the agent costs: `make bench-agent`. All on this machine, one after the other; docs/explanation/benchmarks-agent.md.
+"""Measure what the agent costs (`make bench-agent`), one run after the other (docs/explanation/benchmarks-agent.md).
 
 Ratios come from one run, bare and own side by side, and may be compared; seconds do not carry to another machine.
 """

@@ -1,4 +1,4 @@
-"""What a rollout costs its controller, beside a plain playbook: `make bench-fleet` (as root). docs/explanation/benchmarks-fleet.md.
+"""Measure what a rollout and a plain playbook cost their controller (docs/explanation/benchmarks-fleet.md).
 
 All on this machine, whose processors the devices share. Ratios come from one run, one after the other, and may be
 compared; seconds do not carry to another machine.

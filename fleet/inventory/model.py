@@ -90,7 +90,10 @@ def load(path: Path, listed: Mapping[str, Any] | None = None) -> Fleet:
     if check.faults:
         lines = [f"  {line}" for line in dict.fromkeys(check.faults)]
         raise InventoryError(
-            str(path), "\n".join([f"{len(lines)} fault(s)", *lines]), "what docs/reference/inventory.md says", "mend them"
+            str(path),
+            "\n".join([f"{len(lines)} fault(s)", *lines]),
+            "what docs/reference/inventory.md says",
+            "mend them",
         )
     known = sorted((each for each in devices if each), key=lambda device: (device.wave, device.name))
     return Fleet(path, name, development, tuple(known))

@@ -19,7 +19,7 @@ from stages.core.errors import ContractError, StageError
 if TYPE_CHECKING:
     import pandas as pd
 
-REMEDY = 'write {"name": ..., "expectations": [{"type": ..., "kwargs": {...}}]}; docs/reference/data-contract.md has an example'
+REMEDY = 'write {"name": ..., "expectations": [{"type": ..., "kwargs": {...}}]}; see docs/reference/data-contract.md'
 UUID = r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
 
 

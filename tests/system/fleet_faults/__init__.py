@@ -1,1 +1,1 @@
-"""What goes wrong in a rollout, on devices with their own systemd and sshd: `make test-fleet`, docs/explanation/faults.md."""
+"""Fault tests of a rollout on booted devices: `make test-fleet`, docs/explanation/faults.md."""
