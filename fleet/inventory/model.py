@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_agent.core.release import EXPECTED, parsed
+from edge_agent.core.release import EXPECTED, parse_release
 
 from fleet.errors import InventoryError
 from fleet.inventory import duplicates, provenance, rollout_policy, ssh_checks
@@ -187,7 +187,7 @@ class _Check:
         self._name(host)
         want("wave", type(wave) is int and wave >= 0, "a whole number from 0")
         want("device_type", isinstance(kind, str) and bool(NAME.fullmatch(kind)), "a name such as raspberry-pi-4")
-        want("release", release is None or bool(parsed(str(release))), EXPECTED)
+        want("release", release is None or bool(parse_release(str(release))), EXPECTED)
         for field in LIMITS:
             limit = values.get(field, 1)
             good = type(limit) in (int, float) and 0 < limit <= LONGEST_S

@@ -119,7 +119,7 @@ def _published(repository: Repository, release: str, target: TargetFile) -> Rele
 def _metrics(file: Path) -> dict[str, dict[str, float]] | None:
     """Estimates by target; None where the archive lies elsewhere, as after a clone of the metadata alone."""
     try:
-        manifest = json.loads(archive.inspect(file, MANIFEST).wanted)
+        manifest = json.loads(archive.inspect(file, MANIFEST).member)
     except (OSError, AgentError, ValueError):
         return None
     return {

@@ -227,13 +227,13 @@ def _add(
     if given:
         shutil.copyfile(given, signature)
     else:
-        work.progress.say(f"signing {bundle.name}")
+        work.progress.step(f"signing {bundle.name}")
         signing.sign(bundle.folder, signature, policy, work.keys)
-    work.progress.say("verifying the signature")
+    work.progress.step("verifying the signature")
     signing.verify(bundle.folder, signature, policy)
     for role in ("targets", "snapshot", "timestamp"):
         repository.signers(role)  # before gigabytes are copied
-    work.progress.say(f"publishing {release} ({size(bundle.archive.stat().st_size)})")
+    work.progress.step(f"publishing {release} ({size(bundle.archive.stat().st_size)})")
     repository.add(f"{path}.sig", signature, custom)
     target = repository.add(path, bundle.archive, custom, work.progress.bytes)
     if target.hashes["sha256"] != bundle.sha256:

@@ -83,7 +83,7 @@ class Workplace:
         self, place: store.Place, development: bool, policy: Policy | None = None, asked: bool = True
     ) -> Repository:
         policy = self._policy(policy, asked)
-        self.progress.say(f"new {'development ' if development else ''}keys in {self.keys.folder}")
+        self.progress.step(f"new {'development ' if development else ''}keys in {self.keys.folder}")
         self.record("init", repository=self.where, development=development, builder=policy.builder)
         return Repository.create(place.folder, self.keys, development, self.days, place.mirror)
 

@@ -52,7 +52,7 @@ def offer(repository: Repository, release: str) -> dict[str, Any]:
     """
     target, file = _signed(repository, release)
     try:
-        manifest = json.loads(archive.inspect(file, MANIFEST).wanted)
+        manifest = json.loads(archive.inspect(file, MANIFEST).member)
     except AgentError as error:
         raise BundleError(error.where, error.found, error.expected, error.remedy) from None
     return {

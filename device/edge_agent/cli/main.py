@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from edge_agent.core import errors
 from edge_agent.core.errors import AgentError, StorageError
 from edge_agent.core.privileges import become_owner
-from edge_agent.core.release import EXPECTED, parsed
+from edge_agent.core.release import EXPECTED, parse_release
 
 CODES = "\n".join((errors.__doc__ or "").splitlines()[2:])
 DEFAULT = "/etc/edge-agent/config.toml"
@@ -114,7 +114,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _release(text: str) -> str:
     """A release's name goes into paths: what is none is refused before anything looks for it."""
-    if parsed(text) is None:
+    if parse_release(text) is None:
         raise argparse.ArgumentTypeError(f"found {text[:200]!r}, expected {EXPECTED}")
     return text
 
@@ -215,15 +215,15 @@ def _operate(options: argparse.Namespace, config: Any) -> Iterator[dict[str, Any
 
     progress = Progress(sys.stderr)
     if options.command == "install":
-        yield operations.install(config, options.release, progress.bytes, progress.say)
+        yield operations.install(config, options.release, progress.bytes, progress.step)
     elif options.command == "activate":
-        yield switching.activate(config, options.release, not options.no_selftest, progress.say)
+        yield switching.activate(config, options.release, not options.no_selftest, progress.step)
     elif options.command == "deploy":
-        yield operations.deploy(config, options.release, not options.no_selftest, progress.bytes, progress.say)
+        yield operations.deploy(config, options.release, not options.no_selftest, progress.bytes, progress.step)
     elif options.command == "confirm":
         yield operations.confirm(config, options.release, options.force)
     elif options.command == "rollback":
-        yield switching.rollback(config, options.to, options.reason, progress.say)
+        yield switching.rollback(config, options.to, options.reason, progress.step)
     elif options.command == "report":
         yield operations.report(config)
     elif options.command == "verify":
@@ -239,7 +239,7 @@ def _operate(options: argparse.Namespace, config: Any) -> Iterator[dict[str, Any
             yield operations.forget(config, options.release)
     else:
         lines = operations.shadow(
-            config, options.release, options.samples, options.seconds, not options.no_selftest, progress.say
+            config, options.release, options.samples, options.seconds, not options.no_selftest, progress.step
         )
         last = None
         for last in lines:
@@ -254,7 +254,7 @@ def _print(options: argparse.Namespace, result: dict[str, Any]) -> None:
         return
     from edge_agent.cli import text
 
-    print(text.of(options.command, result))
+    print(text.render(options.command, result))
 
 
 def _fail(options: argparse.Namespace, error: AgentError) -> int:

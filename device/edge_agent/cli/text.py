@@ -9,7 +9,7 @@ from edge_agent.core.progress import size
 Result = dict[str, Any]
 
 
-def of(command: str, result: Result) -> str:
+def render(command: str, result: Result) -> str:
     return {
         "install": install,
         "activate": activate,

@@ -175,10 +175,10 @@ def load(path: Path = DEFAULT_FILE) -> Config:
         ) from None
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(str(path), f"not TOML in UTF-8 ({error})", "TOML 1.0", "mend it") from None
-    return of(value, str(path))
+    return parse(value, str(path))
 
 
-def of(value: Mapping[str, Any], where: str = "configuration") -> Config:
+def parse(value: Mapping[str, Any], where: str = "configuration") -> Config:
     """The configuration that a mapping of blocks describes. Raises ConfigurationError."""
     validator = Draft202012Validator(json.loads(SCHEMA_FILE.read_text(encoding="utf-8")))
     faults = sorted(validator.iter_errors(value), key=lambda fault: [str(part) for part in fault.absolute_path])
@@ -203,7 +203,7 @@ def _beyond_schema(value: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
                 yield f"{block}.{name}: {item[:80]!r} names no port: at most {LAST_PORT}"
     mqtt = Mqtt(**value.get("mqtt", {}))
     if mqtt.host:
-        yield from (f"mqtt.{name}: {fault}" for name, fault in mqtt_topics.faults(mqtt.topic_in, mqtt.topic_out))
+        yield from (f"mqtt.{name}: {fault}" for name, fault in mqtt_topics.topic_faults(mqtt.topic_in, mqtt.topic_out))
 
 
 def _frozen(block: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ LONGEST_BYTES = 65535
 WILD = frozenset("+#")
 
 
-def faults(asked: str, told: str) -> Iterator[tuple[str, str]]:
+def topic_faults(asked: str, told: str) -> Iterator[tuple[str, str]]:
     """What is wrong with the filter `asked`, where requests come from, and the topic `told`, where answers go: the
     name of the field, and the fault.
     """

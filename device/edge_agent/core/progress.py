@@ -26,7 +26,7 @@ class Progress:
         self._open = False  # a bar stands on the terminal's line
         self._next = time.monotonic() + EVERY_S
 
-    def say(self, text: str) -> None:
+    def step(self, text: str) -> None:
         """One step begins."""
         self.end()
         print(f"{text} ...", file=self._out, flush=True)

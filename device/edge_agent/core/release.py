@@ -19,14 +19,14 @@ RELEASE = re.compile(
 )
 
 
-def parsed(text: str) -> re.Match[str] | None:
+def parse_release(text: str) -> re.Match[str] | None:
     """The parts `name` and `version` of a release, or None where `text` names none."""
     return RELEASE.fullmatch(text) if len(text) <= LONGEST else None
 
 
-def order(release: str) -> tuple[Any, ...]:
+def precedence(release: str) -> tuple[Any, ...]:
     """Precedence of Semantic Versioning 2.0, section 11: numbers as numbers, a pre-release before its release."""
-    found = parsed(release)
+    found = parse_release(release)
     assert found is not None
     numbers = tuple(int(found[part]) for part in ("major", "minor", "patch"))
     before = found["before"]

@@ -52,7 +52,7 @@ class State:
     trusted_time: str | None = None
     proven: tuple[str, ...] = ()
 
-    def ran(self, release: str) -> bool:
+    def was_confirmed(self, release: str) -> bool:
         """Whether `release` was confirmed on this device: a way back that needs no trial."""
         return release not in self.bad and (release == self.previous or release in self.proven)
 
@@ -95,13 +95,13 @@ def _last(releases: list[str]) -> tuple[str, ...]:
     return tuple(reversed(list(dict.fromkeys(reversed(releases)))[:PROVEN]))
 
 
-def text(moment: datetime) -> str:
+def format_time(moment: datetime) -> str:
     """A moment as the state has it: UTC in ISO 8601, whole seconds."""
     return moment.astimezone(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def now() -> str:
-    return text(datetime.now(timezone.utc))
+    return format_time(datetime.now(timezone.utc))
 
 
 def load(layout: Layout) -> State:
@@ -171,7 +171,7 @@ def load_unchanged(layout: Layout, known: State) -> State:
 
 def keep_trusted_time(layout: Layout, verified: datetime) -> None:
     """Keep the latest time at which metadata was verified: a device without a clock believes no earlier one."""
-    moment = text(verified)
+    moment = format_time(verified)
     with locked(layout):
         known = load(layout)
         if known.trusted_time is None or moment > known.trusted_time:

@@ -19,7 +19,7 @@ from edge_agent.core.errors import AgentError, FitError, NoReleaseError, SelfTes
 from edge_agent.inference.model import InferenceError, Model, ModelError
 from edge_agent.inference.runtime import open_model
 from edge_agent.storage import manifest as bundle_manifest
-from edge_agent.storage import requirements
+from edge_agent.storage import target_selection
 
 REFERENCE = "drift_reference.json"
 EXTRAS = {"onnxruntime": "onnx", "litert": "litert"}
@@ -65,7 +65,7 @@ def load(config: Config, release: str, target: str | None = None) -> Loaded:
         _readable(Path(error.file))
         raise _damaged(release, Path(error.file), f"{error.field}: {error.found}", error.expected) from None
     if target is None:
-        target = requirements.check(config, manifest, None)
+        target = target_selection.select_target(config, manifest, None)
     if target not in manifest["targets"]:
         raise FitError(f"{release}: targets", f"{', '.join(manifest['targets'])}", target, "name one of them")
     described = manifest["targets"][target]

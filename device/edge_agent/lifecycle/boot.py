@@ -10,21 +10,21 @@ from edge_agent.core.config import Config
 from edge_agent.core.errors import BusyError, ConfigurationError, NoReleaseError, TrustError
 from edge_agent.core.fault_points import point
 from edge_agent.core.state import State
-from edge_agent.lifecycle import trial
+from edge_agent.lifecycle import trial_rules
 from edge_agent.storage import slots
 
 LOCK_S = 10.0
 
 
 @dataclass(frozen=True)
-class Booted:
+class BootResult:
     """`known`: what to start with. `unwritten`: what state.json says instead, where it could not be written."""
 
-    known: State = field(default_factory=State)
-    unwritten: State | None = None
+    state: State = field(default_factory=State)
+    unwritten_state: State | None = None
 
 
-def boot(config: Config) -> Booted:
+def boot(config: Config) -> BootResult:
     """Which release to start with: counts the start of a trial, goes back where it must.
 
     Without a trial there is nothing to write: neither a lock that is held (an install unpacks, say) nor a disk that is
@@ -42,29 +42,29 @@ def boot(config: Config) -> Booted:
         if known.trial:
             raise
         logs.event("waiting", f"started without the lock: {_line(error)}", logging.WARNING)
-        booted = Booted(_whole(config, known))
+        booted = BootResult(_whole(config, known))
     point("serve.after_boot")
     return booted
 
 
-def followed(config: Config, booted: Booted) -> State:
+def current_state(config: Config, booted: BootResult) -> State:
     """What state.json says, or what it should say since `boot`; written as soon as that is possible."""
     found = state.load(config.layout)
-    if found != booted.unwritten:
+    if found != booted.unwritten_state:
         return found
     try:
         with state.locked(config.layout, wait_s=0.0):
-            if state.load(config.layout) == booted.unwritten:
-                state.save(config.layout, booted.known)
+            if state.load(config.layout) == booted.unwritten_state:
+                state.save(config.layout, booted.state)
     except BusyError:
         pass
     except OSError as error:
         if error.errno not in space.UNWRITABLE:
             raise
-    return booted.known
+    return booted.state
 
 
-def _decided(config: Config) -> Booted:
+def _decided(config: Config) -> BootResult:
     """As `boot`, under the lock."""
     layout = config.layout
     try:
@@ -74,7 +74,7 @@ def _decided(config: Config) -> Booted:
         logs.event("state", f"the last copy is taken, its damage kept beside it: {_line(error)}", logging.CRITICAL)
     before = state.load(layout)
     known = _whole(config, before)
-    known, reason = trial.at_start(config.trial, known)
+    known, reason = trial_rules.count_start(config.trial, known)
     if reason:
         logs.event(
             "rollback",
@@ -98,8 +98,8 @@ def _decided(config: Config) -> Booted:
             text = f"went back from {known.current}, on trial: its start cannot be counted"
             logs.event("rollback", text, logging.CRITICAL, release=known.current, now=known.previous)
             known = known.rolled_back(None)
-        return Booted(known, kept if kept != known else None)
-    return Booted(known)
+        return BootResult(known, kept if kept != known else None)
+    return BootResult(known)
 
 
 def _line(error: Exception) -> str:
@@ -111,7 +111,7 @@ def _whole(config: Config, known: State) -> State:
     if known.current is None:
         return known
     try:
-        slots.check(config.layout, known.current)
+        slots.verify(config.layout, known.current)
         return known
     except (TrustError, NoReleaseError) as error:
         fault = str(error)
@@ -119,7 +119,7 @@ def _whole(config: Config, known: State) -> State:
     if known.previous is None:
         return known
     try:
-        slots.check(config.layout, known.previous)
+        slots.verify(config.layout, known.previous)
     except (TrustError, NoReleaseError) as error:
         logs.event("damaged", f"the slot is damaged too: {error}", logging.CRITICAL, release=known.previous)
         return known

@@ -18,7 +18,7 @@ from edge_agent.core.fault_points import point
 from edge_agent.core.progress import size
 from edge_agent.lifecycle import control_client
 from edge_agent.lifecycle.switching import activate, fitting
-from edge_agent.lifecycle.trial import refuse_bad
+from edge_agent.lifecycle.trial_rules import require_not_bad
 
 Result = dict[str, Any]
 Say = Callable[[str], None]
@@ -35,7 +35,7 @@ def install(
     # Two locks: a download may take hours, and a release on trial must be able to go back meanwhile.
     with state.locked(layout, file=layout.install_lock):
         known = state.load(layout)
-        refuse_bad(known, release)
+        require_not_bad(known, release)
         say("asking the repository")
         repository = trust.Repository(config, known, verified=partial(state.keep_trusted_time, layout))
         offer = repository.find(release)
@@ -173,10 +173,10 @@ def verify(config: Config, release: str | None = None) -> Result:
     for name in [release] if release else slots.installed(layout):
         try:
             try:
-                manifest = slots.check(layout, name)
+                manifest = slots.verify(layout, name)
             except AgentError:
                 with state.locked(layout):
-                    manifest = slots.check(layout, name)
+                    manifest = slots.verify(layout, name)
         except NoReleaseError:
             if release:
                 raise
@@ -200,7 +200,7 @@ def shadow(
     The self-test comes first, in its own process: what dies of this release must not be the service.
     """
     # No lock: nothing is changed, and the group of the service may do this too.
-    refuse_bad(state.load(config.layout), release)
+    require_not_bad(state.load(config.layout), release)
     target = fitting(config, release)
     if selftest:
         from edge_agent.inference import selftest as selftests

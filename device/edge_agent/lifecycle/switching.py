@@ -16,7 +16,7 @@ from edge_agent.core.errors import NoReleaseError, ServiceError, TrialError
 from edge_agent.core.fault_points import point
 from edge_agent.core.state import State
 from edge_agent.lifecycle import control_client
-from edge_agent.lifecycle.trial import refuse_bad
+from edge_agent.lifecycle.trial_rules import require_not_bad
 
 Result = dict[str, Any]
 Say = Callable[[str], None]
@@ -42,7 +42,7 @@ def activate(config: Config, release: str, selftest: bool = True, say: Say = lam
             "service": _loaded(config, release, what),
             "selftest": None,
         }
-    refuse_bad(known, release)
+    require_not_bad(known, release)
     return _tried(config, known, release, selftest, say)
 
 
@@ -106,15 +106,15 @@ def rollback(config: Config, to: str | None = None, reason: str | None = None, s
         known = state.load(layout)
         wanted = to or known.previous
         if wanted is None:
-            others = [release for release in known.proven if release != known.current and known.ran(release)]
+            others = [release for release in known.proven if release != known.current and known.was_confirmed(release)]
             raise NoReleaseError(
                 str(layout.state_file),
                 "there is no previous release to go back to",
                 f"one that ran before; confirmed here once: {', '.join(others) or 'none'}",
                 "name an installed one: edge-agent rollback --to RELEASE",
             )
-        refuse_bad(known, wanted)
-        there, proven = wanted == known.current, known.ran(wanted)
+        require_not_bad(known, wanted)
+        there, proven = wanted == known.current, known.was_confirmed(wanted)
         if proven and not there:
             _restore(config, known, wanted, reason)
     if there or proven:
@@ -128,10 +128,10 @@ def rollback(config: Config, to: str | None = None, reason: str | None = None, s
 
 
 def _restore(config: Config, known: State, wanted: str, reason: str | None) -> None:
-    """Under the lock: a release that was confirmed here is current again, as it was. Raises as slots.check does."""
+    """Under the lock: a release that was confirmed here is current again, as it was. Raises as slots.verify does."""
     from edge_agent.storage import slots
 
-    slots.check(config.layout, wanted)
+    slots.verify(config.layout, wanted)
     point("rollback.before")
     keeps = known.previous if known.previous != wanted else None
     state.save(config.layout, dataclasses.replace(known.rolled_back(reason), current=wanted, previous=keeps))
@@ -153,6 +153,6 @@ def _loaded(config: Config, release: str, what: str) -> Result:
 
 def fitting(config: Config, release: str) -> str:
     """The target of an installed, undamaged release for this device. Raises TrustError, NoReleaseError, FitError."""
-    from edge_agent.storage import requirements, slots
+    from edge_agent.storage import slots, target_selection
 
-    return requirements.check(config, slots.check(config.layout, release), None)
+    return target_selection.select_target(config, slots.verify(config.layout, release), None)

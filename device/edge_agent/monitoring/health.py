@@ -14,7 +14,7 @@ from edge_agent.core import logs, systemd
 from edge_agent.inference.engine import Engine, Probe
 from edge_agent.inference.loading import Loaded
 from edge_agent.inference.model import InferenceError
-from edge_agent.lifecycle import trial
+from edge_agent.lifecycle import trial_rules
 
 IDLE_PROBE_S = 5.0  # between golden samples when nothing is on trial
 
@@ -52,9 +52,11 @@ class Health:
         engine.observers.append(self._answered)
         engine.failure_observers.append(self._failed)
 
-    def seen(self) -> trial.Seen:
+    def observation(self) -> trial_rules.TrialObservation:
         now, watch = time.monotonic(), self._watch
-        return trial.Seen(now - watch.since, now - watch.unhealthy, watch.answered, watch.errors, watch.wrong)
+        return trial_rules.TrialObservation(
+            now - watch.since, now - watch.unhealthy, watch.answered, watch.errors, watch.wrong
+        )
 
     def healthy(self) -> tuple[bool, str]:
         """Whether the loaded release does what it should, and if not why."""
@@ -64,7 +66,7 @@ class Health:
             return False, watch.wrong
         if not watch.answered:
             return False, "no golden sample answered yet"
-        if watch.errors >= trial.ERRORS and watch.errors > self._error_share * total:
+        if watch.errors >= trial_rules.LEAST_ERRORS and watch.errors > self._error_share * total:
             return False, f"{watch.errors} of {total} inferences failed"
         return True, "healthy"
 

@@ -19,7 +19,7 @@ from edge_agent.core.state import State
 from edge_agent.inference.engine import Engine
 from edge_agent.inference.loading import Loaded, beside
 from edge_agent.inference.model import InferenceError
-from edge_agent.lifecycle.boot import Booted, followed
+from edge_agent.lifecycle.boot import BootResult, current_state
 from edge_agent.monitoring.counts import Counts
 from edge_agent.monitoring.health import Health
 from edge_agent.service.events import Events
@@ -46,7 +46,7 @@ class Loader:
         self.known = State()
         self.error: str | None = None
         self.unreadable_since: float | None = None  # since when the device does not let the named release be read
-        self.booted = Booted()
+        self.booted = BootResult()
         self._health, self._counts, self._events, self._ending = health, counts, events, ending
         self._failed: tuple[str | None, float] = (None, 0.0)
         self._loading: tuple[str, asyncio.Future[Loaded]] | None = None
@@ -71,7 +71,7 @@ class Loader:
                     return self.error
 
     async def _reconcile(self, again: bool) -> str | None:
-        self.known = known = await asyncio.to_thread(followed, self.config, self.booted)
+        self.known = known = await asyncio.to_thread(current_state, self.config, self.booted)
         self._counts.trial, self._counts.starts = known.trial is not None, known.trial.starts if known.trial else 0
         wanted, loaded = known.current, self.engine.loaded
         if (loaded.release if loaded else None) == wanted:
@@ -105,7 +105,7 @@ class Loader:
         point("serve.before_swap")
         await self.engine.swap(new)
         await self._health.probe()
-        if new and self.known.trial and (wrong := self._health.seen().wrong):
+        if new and self.known.trial and (wrong := self._health.observation().failure):
             raise SelfTestError(new.release, wrong)
         point("serve.after_swap")
         name = new.release if new else None

@@ -1,6 +1,6 @@
 """Ends the trial of the loaded release: confirms it, or goes back to the one before.
 
-edge_agent.lifecycle.trial has the rules.
+edge_agent.lifecycle.trial_rules has the rules.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from edge_agent.core.config import Config
 from edge_agent.core.errors import BusyError
 from edge_agent.core.fault_points import point
 from edge_agent.core.state import State
-from edge_agent.lifecycle import trial
+from edge_agent.lifecycle import trial_rules
 from edge_agent.monitoring.health import Health
 from edge_agent.service.events import Events
 from edge_agent.service.loader import Loader
@@ -41,7 +41,7 @@ class TrialJudge:
         elif (error := loader.error) is not None:
             await self._change("rollback", on, lambda s: s.rolled_back(f"not loaded: {error}"), error)
         elif loaded is not None and loaded.release == on.release:
-            decision = trial.decide(self.config.trial, self._health.seen())
+            decision = trial_rules.decide(self.config.trial, self._health.observation())
             if decision.action == "confirm":
                 await self._change("confirm", on, State.confirmed, decision.reason)
             elif decision.action == "back":
@@ -75,10 +75,10 @@ class TrialJudge:
 
     def so_far(self) -> dict[str, Any]:
         """For `edge-agent status`: the decision as it stands, and the numbers under it."""
-        seen, rules = self._health.seen(), self.config.trial
+        seen, rules = self._health.observation(), self.config.trial
         if not self._loader.up_to_date:  # what is seen is of the release before
-            seen = trial.Seen(0.0, 0.0, 0, 0)
-        decision = trial.decide(rules, seen)
+            seen = trial_rules.TrialObservation(0.0, 0.0, 0, 0)
+        decision = trial_rules.decide(rules, seen)
         return {
             "action": decision.action,
             "reason": decision.reason,

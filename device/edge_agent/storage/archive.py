@@ -36,14 +36,14 @@ class ArchiveError(TrustError):
 
 
 @dataclass(frozen=True)
-class Contents:
+class Inspection:
     """One file's content, and the disk space that the whole archive takes when it is unpacked."""
 
-    wanted: bytes
+    member: bytes
     disk_bytes: int
 
 
-def inspect(archive: Path, wanted: str, limit_bytes: int = 1 << 30) -> Contents:
+def inspect(archive: Path, wanted: str, limit_bytes: int = 1 << 30) -> Inspection:
     """Read a whole archive without writing anything. Refuses what `unpack` refuses, and an archive without `wanted`.
 
     Raises ArchiveError, OSError.
@@ -66,7 +66,7 @@ def inspect(archive: Path, wanted: str, limit_bytes: int = 1 << 30) -> Contents:
         raise _not_whole(archive, str(error)) from None
     if found is None:
         raise ArchiveError(str(archive), f"no {wanted}", "a bundle that the pipeline packed", "build it again")
-    return Contents(found, BLOCK * (blocks + 2 * len(folders)))
+    return Inspection(found, BLOCK * (blocks + 2 * len(folders)))
 
 
 def unpack(archive: Path, folder: Path, limit_bytes: int = 1 << 30) -> None:

@@ -18,11 +18,11 @@ from edge_agent.core.config import Config
 from edge_agent.core.errors import NoReleaseError, TrustError
 from edge_agent.core.fault_points import point
 from edge_agent.core.layout import Layout
-from edge_agent.core.release import order, parsed
+from edge_agent.core.release import parse_release, precedence
 from edge_agent.core.space import free_bytes
 from edge_agent.core.state import State
 from edge_agent.storage import archive as archives
-from edge_agent.storage import manifest, release_file, requirements
+from edge_agent.storage import manifest, release_file, target_selection
 from edge_agent.update.offer import Offer
 
 MB = 1_000_000
@@ -43,8 +43,8 @@ def install(config: Config, offer: Offer, archive: Path) -> dict[str, Any]:
     limit = int(config.install.limit_mb * MB)
     contents, described = _inspected(archive, offer, limit)
     free = free_bytes(layout.releases)
-    requirements.check(config, described, free - contents.disk_bytes)
-    requirements.require_space(config, offer.release, free, contents.disk_bytes)
+    target_selection.select_target(config, described, free - contents.disk_bytes)
+    target_selection.require_space(config, offer.release, free, contents.disk_bytes)
     partial = layout.partial(offer.release)
     try:
         point("install.before_unpack")
@@ -53,7 +53,7 @@ def install(config: Config, offer: Offer, archive: Path) -> dict[str, Any]:
             manifest.verify(partial / "bundle", described)
         except manifest.ManifestError as error:
             raise _refused(error, described["name"]) from None
-        release_file.write(partial, offer, sha256(contents.wanted).hexdigest())
+        release_file.write(partial, offer, sha256(contents.member).hexdigest())
         point("install.before_files_fsync")
         durable.sync_tree(partial)
         point("install.after_files_fsync")
@@ -78,7 +78,7 @@ def find(layout: Layout, offer: Offer) -> dict[str, Any] | None:
     Raises TrustError where the slot holds, whole, something else that was released under the same version.
     """
     try:
-        described = check(layout, offer.release)
+        described = verify(layout, offer.release)
     except (NoReleaseError, TrustError):
         return None
     installed = release_file.read(layout.slot(offer.release))["sha256"]
@@ -93,13 +93,13 @@ def find(layout: Layout, offer: Offer) -> dict[str, Any] | None:
     return described
 
 
-def check(layout: Layout, release: str) -> dict[str, Any]:
+def verify(layout: Layout, release: str) -> dict[str, Any]:
     """The manifest of an installed release, every file of which is there to the byte.
 
     Raises NoReleaseError where it is not installed, TrustError where it is damaged.
     """
     slot = layout.slot(release)
-    if parsed(release) is None or not slot.is_dir():
+    if parse_release(release) is None or not slot.is_dir():
         there = ", ".join(installed(layout)) or "none"
         raise NoReleaseError(release, "not installed", f"one of: {there}", f"edge-agent install {release}")
     try:
@@ -121,12 +121,12 @@ def installed(layout: Layout) -> list[str]:
     """The releases that have a slot, oldest version first."""
     if not layout.releases.is_dir():
         return []
-    return sorted((p.name for p in layout.releases.iterdir() if parsed(p.name) and p.is_dir()), key=order)
+    return sorted((p.name for p in layout.releases.iterdir() if parse_release(p.name) and p.is_dir()), key=precedence)
 
 
 def remove(layout: Layout, release: str) -> None:
     """Remove a slot. Raises NoReleaseError, OSError."""
-    if parsed(release) is None or not layout.slot(release).is_dir():
+    if parse_release(release) is None or not layout.slot(release).is_dir():
         raise NoReleaseError(release, "not installed", "an installed release", "see edge-agent status")
     point("prune.before_remove")
     _set_aside(layout, release)
@@ -170,16 +170,16 @@ def _set_aside(layout: Layout, release: str) -> None:
     layout.slot(release).rename(aside)
 
 
-def _inspected(archive: Path, offer: Offer, limit: int) -> tuple[archives.Contents, dict[str, Any]]:
+def _inspected(archive: Path, offer: Offer, limit: int) -> tuple[archives.Inspection, dict[str, Any]]:
     """What the archive holds, and its manifest, which must be that of the offered release. Raises TrustError."""
     contents = archives.inspect(archive, manifest.MANIFEST, limit)
     try:
-        described = manifest.check(json.loads(contents.wanted))
+        described = manifest.check(json.loads(contents.member))
     except ValueError as error:
         raise TrustError(f"{offer.release}: {manifest.MANIFEST}", f"no JSON ({error})", "JSON in UTF-8") from None
     except manifest.ManifestError as error:
         raise _refused(error, offer.release) from None
-    if parsed(offer.release) is None or offer.release != f"{described['name']}@{offer.version}":
+    if parse_release(offer.release) is None or offer.release != f"{described['name']}@{offer.version}":
         raise TrustError(
             f"{offer.release}: {manifest.MANIFEST}: name",
             f"found {described['name']!r}",

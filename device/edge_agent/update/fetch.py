@@ -26,7 +26,7 @@ from tuf.ngclient.fetcher import FetcherInterface
 
 from edge_agent.core.config import Source
 from edge_agent.core.fault_points import point
-from edge_agent.update.http_deadlines import LEAST_BYTES, Pools, watched
+from edge_agent.update.http_deadlines import LEAST_BYTES, DeadlinePools, watch_body
 from edge_agent.update.partial_download import PartialFile
 
 CHUNK = 1 << 16
@@ -72,7 +72,7 @@ class Fetcher(FetcherInterface):
         self.resumed = False
         self._partial: PartialFile | None = None
         self._progress: Progress | None = None
-        self._pools = Pools()
+        self._pools = DeadlinePools()
 
     @contextlib.contextmanager
     def keep(self, partial: PartialFile, progress: Progress | None = None) -> Iterator[None]:
@@ -172,7 +172,7 @@ class Fetcher(FetcherInterface):
             if partial and (known := partial.read_validator()):
                 headers["If-Range"] = known
         try:
-            return self._pools.of(url).request(
+            return self._pools.for_url(url).request(
                 "GET",
                 url,
                 headers=headers,
@@ -241,7 +241,7 @@ class Fetcher(FetcherInterface):
         expected = response.headers.get("Content-Length", "")
         left = int(expected) if re.fullmatch("[0-9]{1,18}", expected) else None  # Python refuses thousands of digits
         try:
-            with watched(response, self.source.timeout_s) as watch:
+            with watch_body(response, self.source.timeout_s) as watch:
                 while chunk := response.read1(CHUNK):
                     watch.add(len(chunk))
                     left = None if left is None else left - len(chunk)

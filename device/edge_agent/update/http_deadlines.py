@@ -19,7 +19,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 LEAST_BYTES = 1024
 
 
-class Watch:
+class DeadlineWatch:
     """Counts what has come (`add`), and calls `cut` once when a period of `seconds` brought less than LEAST_BYTES."""
 
     def __init__(self, cut: Callable[[], None], seconds: float) -> None:
@@ -28,7 +28,7 @@ class Watch:
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> DeadlineWatch:
         self._thread.start()
         return self
 
@@ -55,7 +55,7 @@ class _Bounded(HTTPConnection):
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # as urllib3's own
         at, seconds = self.sock, self.timeout
-        with Watch(lambda: at.shutdown(socket.SHUT_RDWR), float(seconds or 0) or 60.0):
+        with DeadlineWatch(lambda: at.shutdown(socket.SHUT_RDWR), float(seconds or 0) or 60.0):
             return super().getresponse()
 
 
@@ -71,13 +71,13 @@ class _PoolTLS(urllib3.HTTPSConnectionPool):
     ConnectionCls = _BoundedTLS
 
 
-class Pools:
+class DeadlinePools:
     """Connection pools by proxy, as the environment names it for an address (`https_proxy`, `no_proxy`)."""
 
     def __init__(self) -> None:
         self._by_proxy: dict[str | None, urllib3.PoolManager] = {}
 
-    def of(self, url: str) -> urllib3.PoolManager:
+    def for_url(self, url: str) -> urllib3.PoolManager:
         parts = urlsplit(url)
         proxies = request.getproxies()
         proxy = None if request.proxy_bypass(parts.netloc) else proxies.get(parts.scheme, proxies.get("all"))
@@ -93,10 +93,10 @@ class Pools:
 
 
 @contextlib.contextmanager
-def watched(response: urllib3.BaseHTTPResponse, seconds: float) -> Iterator[Watch]:
+def watch_body(response: urllib3.BaseHTTPResponse, seconds: float) -> Iterator[DeadlineWatch]:
     """A watch over a response's body; afterwards the connection is closed."""
     try:
-        with Watch(response.shutdown, seconds) as watch:
+        with DeadlineWatch(response.shutdown, seconds) as watch:
             yield watch
     finally:
         response.close()

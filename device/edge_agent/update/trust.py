@@ -16,7 +16,7 @@ from edge_agent import RELEASED
 from edge_agent.core import durable, space
 from edge_agent.core.config import Config
 from edge_agent.core.errors import ConfigurationError, NoReleaseError, TrustError
-from edge_agent.core.release import EXPECTED, LONGEST, parsed
+from edge_agent.core.release import EXPECTED, LONGEST, parse_release
 from edge_agent.core.state import State
 from edge_agent.update.fetch import Fetcher, Progress
 from edge_agent.update.offer import Offer
@@ -28,7 +28,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 def split(release: str) -> tuple[str, str]:
     """Name and version of a release. Raises NoReleaseError where it is not NAME@VERSION."""
-    found = parsed(release)
+    found = parse_release(release)
     if found is None:
         raise NoReleaseError(
             f"release {release[:LONGEST]!r}",

@@ -21,7 +21,7 @@ import pytest
 from edge_agent.core import logs, systemd
 from edge_agent.core.config import Serve, TrialRules
 from edge_agent.inference.engine import Engine
-from edge_agent.lifecycle import trial
+from edge_agent.lifecycle import trial_rules
 from edge_agent.monitoring.health import Health
 
 from tests.support.agent.serving import Backend, behaving, device, installed, run
@@ -95,7 +95,7 @@ import ctypes
 from edge_agent.core import config
 from edge_agent.inference import loading
 assert ctypes.CDLL(None, use_errno=True).prctl(65, 1, 0, 0, 0) == 0, "no PR_SET_MDWE"
-settings = config.of({{"paths": {{"state": {str(settings.layout.state)!r}, "run": "/run"}}}})
+settings = config.parse({{"paths": {{"state": {str(settings.layout.state)!r}, "run": "/run"}}}})
 for target in ("onnx-fp32", "tflite-int8"):
     loaded = loading.load(settings, "pump@1.0.0", target)
     assert abs(loaded.model.predict(loaded.golden_inputs[:1]) - loaded.golden_outputs[:1]).max() <= loaded.tolerance
@@ -182,11 +182,11 @@ def test_a_model_that_hangs_is_not_pinged_for_and_goes_back(tmp_path: Path, monk
         await engine.swap(behaving(good, held))
         await asyncio.to_thread(held.entered.wait, 30)
         waiting(heard)
-        while not health.seen().wrong:
+        while not health.observation().failure:
             await asyncio.sleep(0)
 
         assert waiting(heard) == []  # twice as long as the watchdog allows
-        decision = trial.decide(TrialRules(), health.seen())
+        decision = trial_rules.decide(TrialRules(), health.observation())
         assert decision.action == "back"
         assert decision.reason.startswith("the model has not answered for")
         for task in tasks:

@@ -26,7 +26,7 @@ def device(folder: Path, **blocks: Mapping[str, Any]) -> Config:
     """The configuration of a device that keeps everything below `folder` and takes any free port."""
     paths = {"state": str(folder / "state"), "run": str(folder / "run")}
     serve = {"listen": "127.0.0.1:0", **blocks.pop("serve", {})}
-    return config.of({"device": {"id": "pi-1"}, "paths": paths, "serve": serve, **blocks})
+    return config.parse({"device": {"id": "pi-1"}, "paths": paths, "serve": serve, **blocks})
 
 
 def installed(settings: Config, release: str = RELEASE, **changes: Any) -> Loaded:

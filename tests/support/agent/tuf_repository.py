@@ -204,7 +204,7 @@ _DEVICE = """
 import json, sys
 from edge_agent.core import config, state
 from edge_agent.update import trust
-repository = trust.Repository(config.of(json.loads(sys.argv[1])), state.State())
+repository = trust.Repository(config.parse(json.loads(sys.argv[1])), state.State())
 repository.refresh()
 print(repository.download(repository.find(sys.argv[2])))
 """

@@ -91,7 +91,7 @@ def survives(device: QuickDevice, allowed: frozenset[str], damaged: frozenset[st
     layout = device.config.layout
     device.must("--json", "status")
     for release in set(slots.installed(layout)) - damaged:
-        slots.check(layout, release)
+        slots.verify(layout, release)
     with device.serving() as served:
         served.ready()
         booted = device.predict()

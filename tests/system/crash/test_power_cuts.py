@@ -147,7 +147,7 @@ def boots(picture: Picture, folder: Path, releases: Releases, fork: Forks) -> st
             device.must("--json", "status")
             there = slots.installed(layout)
             for release in there:
-                slots.check(layout, release)
+                slots.verify(layout, release)
             assert picture.kept <= set(there), f"installed: {there}; reported as installed: {set(picture.kept)}"
             current = state.load(layout).current
             assert current in picture.allowed, f"{current} is current; it may be {set(picture.allowed)}"
@@ -156,7 +156,7 @@ def boots(picture: Picture, folder: Path, releases: Releases, fork: Forks) -> st
                 booted = device.predict()
                 assert booted == current
                 device.must("install", THREE)
-            slots.check(layout, THREE)
+            slots.verify(layout, THREE)
             return booted
         finally:
             device.remove()

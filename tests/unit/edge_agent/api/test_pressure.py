@@ -14,7 +14,7 @@ from edge_agent.api import http_server
 from edge_agent.core.config import Serve, TrialRules
 from edge_agent.inference.engine import Engine, OverloadedError, TooManyError
 from edge_agent.inference.model import InputError, OutputError
-from edge_agent.lifecycle import trial
+from edge_agent.lifecycle import trial_rules
 from edge_agent.monitoring.counts import Counts
 from edge_agent.monitoring.health import Health
 
@@ -49,7 +49,7 @@ def test_values_that_overflow_the_model_do_not_stand_against_the_release(tmp_pat
             with pytest.raises(InputError, match=r"no finite answer to this input: found a value of 3e\+38"):
                 await engine.predict(HUGE)
             await engine.predict(loaded.golden_inputs[:1])
-        assert trial.decide(RULES, health.seen()).action == "confirm"
+        assert trial_rules.decide(RULES, health.observation()).action == "confirm"
         await engine.close()
 
     run(main)
@@ -167,7 +167,7 @@ def test_what_the_release_before_still_fails_is_not_the_next_ones(tmp_path: Path
         backend.go.set()
         await swapping
         assert {type(answer) for answer in await asyncio.gather(*asked, return_exceptions=True)} == {OutputError}
-        seen = health.seen()
+        seen = health.observation()
         assert (seen.answered, seen.errors) == (0, 0)
         assert seen.healthy_s == seen.loaded_s
         await health.probe()

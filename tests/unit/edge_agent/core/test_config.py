@@ -49,7 +49,7 @@ def test_what_is_nested_beyond_reading_is_no_toml(tmp_path: Path) -> None:
 def test_ports_and_limits_at_their_ends_are_taken() -> None:
     serve = {"listen": "[::1]:65535", "metrics_listen": "pump-3.plant.example:0", "request_timeout_s": 2_000_000.0}
 
-    assert config.of({"serve": serve}).serve.listen == "[::1]:65535"
+    assert config.parse({"serve": serve}).serve.listen == "[::1]:65535"
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_ports_and_limits_at_their_ends_are_taken() -> None:
 def test_topics_that_cannot_work_are_refused(asked: str, told: str, field: str) -> None:
     """An answer that is heard as a request is answered for ever; a filter that no broker takes is never asked."""
     with pytest.raises(ConfigurationError) as error:
-        config.of({"mqtt": {"host": "broker", "topic_in": asked, "topic_out": told}})
+        config.parse({"mqtt": {"host": "broker", "topic_in": asked, "topic_out": told}})
 
     assert f"1 fault(s)\n  mqtt.{field}: " in error.value.found
 
@@ -86,4 +86,4 @@ def test_topics_that_cannot_work_are_refused(asked: str, told: str, field: str) 
     [("plant/+/asked", "plant/told"), ("plant/#", "planted"), ("+", "a/b"), ("#", "$told"), ("$share/g/a", "b")],
 )
 def test_topics_that_do_not_meet_are_taken(asked: str, told: str) -> None:
-    assert config.of({"mqtt": {"host": "broker", "topic_in": asked, "topic_out": told}}).mqtt.topic_out == told
+    assert config.parse({"mqtt": {"host": "broker", "topic_in": asked, "topic_out": told}}).mqtt.topic_out == told

@@ -8,7 +8,7 @@ import itertools
 import pytest
 from edge_agent.cli import main
 from edge_agent.core.errors import NoReleaseError
-from edge_agent.core.release import LONGEST, order, parsed
+from edge_agent.core.release import LONGEST, parse_release, precedence
 from edge_agent.update import trust
 
 GOOD = ["pump@1.0.0", "a-1@0.0.1-rc.1+build.7", f"{'n' * (LONGEST - 6)}@1.0.0"]
@@ -30,14 +30,14 @@ BAD = [
 
 @pytest.mark.parametrize("release", GOOD)
 def test_what_one_takes_all_take(release: str) -> None:
-    assert parsed(release) is not None
+    assert parse_release(release) is not None
     assert main._release(release) == release
     assert "@".join(trust.split(release)) == release
 
 
 @pytest.mark.parametrize("release", BAD)
 def test_what_one_refuses_all_refuse(release: str) -> None:
-    assert parsed(release) is None
+    assert parse_release(release) is None
     with pytest.raises(argparse.ArgumentTypeError):
         main._release(release)
     with pytest.raises(NoReleaseError):
@@ -47,4 +47,4 @@ def test_what_one_refuses_all_refuse(release: str) -> None:
 def test_versions_have_their_precedence() -> None:
     ordered = ["p@1.0.0-alpha", "p@1.0.0-alpha.1", "p@1.0.0-beta.2", "p@1.0.0-beta.11", "p@1.0.0", "p@1.10.0"]
 
-    assert all(order(lower) < order(higher) for lower, higher in itertools.pairwise(ordered))
+    assert all(precedence(lower) < precedence(higher) for lower, higher in itertools.pairwise(ordered))

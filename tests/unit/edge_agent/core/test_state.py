@@ -50,10 +50,10 @@ def test_what_was_confirmed_here_is_remembered_until_it_is_bad() -> None:
     three = CONFIRMED.switched(TWO, NOW).confirmed().switched(THREE, NOW)
 
     assert (three.previous, three.proven) == (TWO, ("pump@0.9.0", ONE, TWO))
-    assert [three.ran(release) for release in (ONE, TWO, THREE)] == [True, True, False]
+    assert [three.was_confirmed(release) for release in (ONE, TWO, THREE)] == [True, True, False]
     back = three.confirmed().rolled_back("wrong answers")
-    assert not back.ran(THREE)
-    assert not back.forgotten(THREE).ran(THREE), "what failed has to prove itself again"
+    assert not back.was_confirmed(THREE)
+    assert not back.forgotten(THREE).was_confirmed(THREE), "what failed has to prove itself again"
 
 
 def test_a_state_from_before_releases_were_remembered_is_read(layout: Layout) -> None:
@@ -62,7 +62,7 @@ def test_a_state_from_before_releases_were_remembered_is_read(layout: Layout) ->
     layout.state_file.write_text(json.dumps(old))
 
     assert state.load(layout) == State(current=ONE)
-    assert State(current=ONE).switched(TWO, NOW).ran(ONE)
+    assert State(current=ONE).switched(TWO, NOW).was_confirmed(ONE)
 
 
 def test_going_back_remembers_why_and_runs_what_was_confirmed() -> None:

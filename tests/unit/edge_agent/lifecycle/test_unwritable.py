@@ -49,7 +49,7 @@ def test_a_read_only_state_boots_and_is_verified(device: Device) -> None:
     (device.config.layout.releases / ".pump@1.1.0.partial").mkdir()  # cannot be dropped either
     script = "import sys; from pathlib import Path; "
     script += "from edge_agent.core import config; from edge_agent.lifecycle import boot; "
-    script += "print(boot.boot(config.load(Path(sys.argv[1]))).known.current)"
+    script += "print(boot.boot(config.load(Path(sys.argv[1]))).state.current)"
 
     booted = read_only(device, sys.executable, "-c", script, str(device.file))
     assert (booted.returncode, booted.stdout) == (0, f"{OLD}\n"), booted.stderr
@@ -72,14 +72,14 @@ def test_a_lock_that_is_held_keeps_no_confirmed_release_from_starting(
 ) -> None:
     monkeypatch.setattr(boot, "LOCK_S", 0.0)
     with state.locked(device.config.layout):
-        assert boot.boot(device.config).known.current == OLD
+        assert boot.boot(device.config).state.current == OLD
 
 
 def test_a_service_that_finds_its_state_damaged_takes_the_copy(device: Device) -> None:
     before = device.known
     device.config.layout.state_file.write_bytes(b"\x00" * 300)
 
-    assert boot.boot(device.config).known == device.known == before
+    assert boot.boot(device.config).state == device.known == before
 
 
 FULL = "state.before_fsync=nospace"
@@ -109,11 +109,11 @@ def test_on_a_full_disk_what_was_decided_stands_in_memory(
     monkeypatch.setenv(fault_points.VARIABLE, FULL)
     monkeypatch.setattr(fault_points, "_passed", {})
     booted = boot.boot(device.config)
-    assert (booted.known.current, booted.unwritten) == (OLD, before)
+    assert (booted.state.current, booted.unwritten_state) == (OLD, before)
 
     monkeypatch.setattr(fault_points, "_passed", {})
-    assert (boot.followed(device.config, booted).current, device.known) == (OLD, before), "still full"
-    assert boot.followed(device.config, booted) == device.known == booted.known
-    later = booted.known.switched(NEW, "2030-01-01T00:00:00Z")
+    assert (boot.current_state(device.config, booted).current, device.known) == (OLD, before), "still full"
+    assert boot.current_state(device.config, booted) == device.known == booted.state
+    later = booted.state.switched(NEW, "2030-01-01T00:00:00Z")
     state.save(device.config.layout, later)
-    assert boot.followed(device.config, booted) == later, "what is decided later counts"
+    assert boot.current_state(device.config, booted) == later, "what is decided later counts"

@@ -54,7 +54,7 @@ def test_an_installed_release_is_whole_and_tells_where_it_came_from(device: Devi
     manifest = install(device)
 
     assert slots.installed(device.layout) == [RELEASE]
-    assert slots.check(device.layout, RELEASE) == manifest == device.bundles[RELEASE].manifest
+    assert slots.verify(device.layout, RELEASE) == manifest == device.bundles[RELEASE].manifest
     told = release_file.read(device.layout.slot(RELEASE))
     assert (told["release"], told["sha256"]) == (RELEASE, device.offer(RELEASE).sha256)
     assert told["custom"]["commit"] == "0" * 40
@@ -77,11 +77,11 @@ def test_one_changed_byte_is_found_and_mended_by_the_next_install(device: Device
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(TrustError, match=r"damaged[\s\S]*edge-agent install pump@1\.0\.0"):
-        slots.check(device.layout, RELEASE)
+        slots.verify(device.layout, RELEASE)
 
     install(device)
 
-    slots.check(device.layout, RELEASE)
+    slots.verify(device.layout, RELEASE)
     assert [path.name for path in device.layout.releases.iterdir()] == [RELEASE]
 
 
@@ -113,11 +113,11 @@ def test_a_changed_word_of_release_json_is_found_and_mended(
     file = device.layout.slot(RELEASE) / "release.json"
     file.write_text(change(json.loads(file.read_text())))
     with pytest.raises(TrustError, match=r"damaged[\s\S]*edge-agent install pump@1\.0\.0"):
-        slots.check(device.layout, RELEASE)
+        slots.verify(device.layout, RELEASE)
 
     install(device)
 
-    assert slots.check(device.layout, RELEASE)
+    assert slots.verify(device.layout, RELEASE)
     assert release_file.read(device.layout.slot(RELEASE))["sha256"] == device.offer(RELEASE).sha256
 
 
@@ -126,12 +126,12 @@ def test_a_file_that_is_gone_or_too_much_is_damage(device: Device) -> None:
     bundle = device.layout.bundle(RELEASE)
     (bundle / "extra").write_text("")
     with pytest.raises(TrustError, match="extra"):
-        slots.check(device.layout, RELEASE)
+        slots.verify(device.layout, RELEASE)
     (bundle / "extra").unlink()
     (bundle / "golden" / "inputs.npy").unlink()
 
     with pytest.raises(TrustError, match=r"golden/inputs\.npy"):
-        slots.check(device.layout, RELEASE)
+        slots.verify(device.layout, RELEASE)
 
 
 def test_another_content_under_an_installed_version_is_refused(device: Device) -> None:
@@ -271,7 +271,7 @@ def test_what_is_not_installed_is_said_with_what_is(device: Device, name: str) -
     install(device)
 
     with pytest.raises(NoReleaseError, match=r"one of: pump@1\.0\.0"):
-        slots.check(device.layout, name)
+        slots.verify(device.layout, name)
     with pytest.raises(NoReleaseError):
         slots.remove(device.layout, name)
 
@@ -281,5 +281,5 @@ def test_release_json_of_another_release_is_damage(device: Device) -> None:
     shutil.copytree(device.layout.slot(RELEASE), device.layout.slot("pump@9.0.0"))
 
     with pytest.raises(TrustError, match="damaged"):
-        slots.check(device.layout, "pump@9.0.0")
+        slots.verify(device.layout, "pump@9.0.0")
     assert json.loads((device.layout.slot(RELEASE) / "release.json").read_text())["schema_version"] == 1

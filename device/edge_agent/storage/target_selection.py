@@ -51,7 +51,7 @@ def runtime_version(runtime: str) -> str | None:
     return "unknown"
 
 
-def facts() -> dict[str, Any]:
+def device_facts() -> dict[str, Any]:
     """What this device has, for `status`; memory in bytes."""
     return {
         "architecture": architecture(),
@@ -60,12 +60,12 @@ def facts() -> dict[str, Any]:
     }
 
 
-def check(config: Config, manifest: Mapping[str, Any], free_bytes: int | None = None) -> str:
+def select_target(config: Config, manifest: Mapping[str, Any], free_bytes: int | None = None) -> str:
     """The target for this device: the first of `device.targets` that the release has and a runtime here reads.
 
     `free_bytes`: disk space beside the unpacked bundle; None: not judged. Raises FitError with every reason there is.
     """
-    have = facts()
+    have = device_facts()
     device = _device_reasons(config, manifest.get("requirements", {}), have, free_bytes)
     targets = {name: _target_reason(target, have["runtimes"]) for name, target in manifest["targets"].items()}
     for name in targets.keys() - set(config.device.targets):

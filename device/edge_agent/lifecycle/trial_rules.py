@@ -12,15 +12,15 @@ from edge_agent.core.errors import TrialError
 from edge_agent.core.state import State
 
 # A share of errors is judged from this many on: one request that nobody else sends says little about a release.
-ERRORS = 5
+LEAST_ERRORS = 5
 
 
 @dataclass(frozen=True)
-class Seen:
+class TrialObservation:
     """What this process saw of the release since it loaded it.
 
     `loaded_s`: seconds since then, by a clock that nobody sets. `healthy_s`: seconds without a failed probe or an
-    error. `answered` counts inferences, probes included; `errors` those that the model failed. `wrong`: what a
+    error. `answered` counts inferences, probes included; `errors` those that the model failed. `failure`: what a
     probe (a golden sample) found, such as a wrong answer or none; or nothing.
     """
 
@@ -28,7 +28,7 @@ class Seen:
     healthy_s: float
     answered: int
     errors: int
-    wrong: str = ""
+    failure: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Decision:
     reason: str
 
 
-def refuse_bad(state: State, release: str) -> None:
+def require_not_bad(state: State, release: str) -> None:
     """Raises TrialError for a release that failed here before."""
     if release in state.bad:
         raise TrialError(
@@ -50,7 +50,7 @@ def refuse_bad(state: State, release: str) -> None:
         )
 
 
-def at_start(rules: TrialRules, state: State) -> tuple[State, str | None]:
+def count_start(rules: TrialRules, state: State) -> tuple[State, str | None]:
     """The state after one more start of the service, and why it went back where it did.
 
     A start is counted before the model is loaded: a model that takes the process with it is counted too.
@@ -64,13 +64,13 @@ def at_start(rules: TrialRules, state: State) -> tuple[State, str | None]:
     return state.started(), None
 
 
-def decide(rules: TrialRules, seen: Seen) -> Decision:
+def decide(rules: TrialRules, seen: TrialObservation) -> Decision:
     """What to do with the release on trial, after what was seen."""
-    if seen.wrong:
-        return Decision("back", seen.wrong)
+    if seen.failure:
+        return Decision("back", seen.failure)
     total = seen.answered + seen.errors
     # A few errors among the first answers say little about a share of 1%: enough of both first.
-    if seen.errors >= ERRORS and total >= max(rules.inferences, 1) and seen.errors > rules.error_share * total:
+    if seen.errors >= LEAST_ERRORS and total >= max(rules.inferences, 1) and seen.errors > rules.error_share * total:
         return Decision(
             "back", f"{seen.errors} of {total} inferences failed, more than {rules.error_share:.3g} of them"
         )

@@ -10,7 +10,7 @@ import psutil
 import pytest
 from edge_agent.core import config as configuration
 from edge_agent.core.errors import FitError
-from edge_agent.storage import requirements as storage_requirements
+from edge_agent.storage import target_selection
 
 from tests.support.agent.bundles import bundle
 
@@ -18,7 +18,7 @@ BOTH = ("onnx-fp32", "tflite-int8")
 
 
 def device(**changes: Any) -> configuration.Config:
-    return configuration.of({"device": changes})
+    return configuration.parse({"device": changes})
 
 
 def manifest(folder: Path, **changes: Any) -> Any:
@@ -28,9 +28,10 @@ def manifest(folder: Path, **changes: Any) -> Any:
 def test_the_first_target_in_the_devices_own_order_is_chosen(tmp_path: Path) -> None:
     described = manifest(tmp_path, targets=BOTH)
 
-    assert storage_requirements.check(device(), described) == "tflite-int8"
+    assert target_selection.select_target(device(), described) == "tflite-int8"
     assert (
-        storage_requirements.check(device(targets=["onnx-int8", "onnx-fp32", "tflite-int8"]), described) == "onnx-fp32"
+        target_selection.select_target(device(targets=["onnx-int8", "onnx-fp32", "tflite-int8"]), described)
+        == "onnx-fp32"
     )
 
 
@@ -38,13 +39,13 @@ def test_a_target_whose_runtime_is_too_old_is_passed_over(tmp_path: Path) -> Non
     described = manifest(tmp_path, targets=BOTH)
     described["targets"]["tflite-int8"]["runtime_version"] = "99.0"
 
-    assert storage_requirements.check(device(), described) == "onnx-fp32"
+    assert target_selection.select_target(device(), described) == "onnx-fp32"
 
 
 def test_the_runtime_that_is_installed_is_enough_for_its_own_version(tmp_path: Path) -> None:
     version = importlib.metadata.version("onnxruntime")
 
-    assert storage_requirements.check(device(), manifest(tmp_path, runtime_version=version)) == "onnx-fp32"
+    assert target_selection.select_target(device(), manifest(tmp_path, runtime_version=version)) == "onnx-fp32"
 
 
 @pytest.mark.parametrize(
@@ -54,17 +55,17 @@ def test_the_runtime_that_is_installed_is_enough_for_its_own_version(tmp_path: P
 def test_versions_are_compared_number_by_number(found: str, oldest: str, enough: bool) -> None:
     target = {"io": {"runtime": "onnxruntime"}, "runtime_version": oldest}
 
-    assert (storage_requirements._target_reason(target, {"onnxruntime": found}) is None) is enough
+    assert (target_selection._target_reason(target, {"onnxruntime": found}) is None) is enough
 
 
 def test_a_version_that_nobody_knows_is_not_enough_and_no_runtime_names_what_to_install() -> None:
     target = {"io": {"runtime": "litert"}, "runtime_version": "1.2"}
 
     assert (
-        storage_requirements._target_reason(target, {"litert": "unknown"})
+        target_selection._target_reason(target, {"litert": "unknown"})
         == "litert: found version unknown; expected at least 1.2"
     )
-    missing = storage_requirements._target_reason(target, {"litert": None})
+    missing = target_selection._target_reason(target, {"litert": None})
     assert missing == "litert is not installed; add the agent's extra `litert`"
 
 
@@ -74,7 +75,7 @@ def test_a_version_that_nobody_knows_is_not_enough_and_no_runtime_names_what_to_
         ({"device_types": ["jetson", "pi5"]}, "device.type: found generic; expected one of jetson, pi5"),
         (
             {"architectures": ["armv7l"]},
-            f"architecture: found {storage_requirements.architecture()}; expected one of armv7l",
+            f"architecture: found {target_selection.architecture()}; expected one of armv7l",
         ),
         ({"memory_mb": 1e9}, "expected at least 1e+09 MB"),
         ({"disk_mb": 500}, "free disk space beside the bundle: found 499 MB; expected at least 500 MB"),
@@ -82,7 +83,7 @@ def test_a_version_that_nobody_knows_is_not_enough_and_no_runtime_names_what_to_
 )
 def test_what_the_device_lacks_is_named_with_found_and_expected(tmp_path: Path, requirements: Any, reason: str) -> None:
     with pytest.raises(FitError) as refusal:
-        storage_requirements.check(device(), manifest(tmp_path, requirements=requirements), 499_000_000)
+        target_selection.select_target(device(), manifest(tmp_path, requirements=requirements), 499_000_000)
 
     assert reason in str(refusal.value)
 
@@ -92,31 +93,31 @@ def test_everything_that_stands_against_a_release_is_said_at_once(tmp_path: Path
     described = manifest(tmp_path, targets=BOTH, requirements=required, runtime_version="99.1")
 
     with pytest.raises(FitError) as refusal:
-        storage_requirements.check(device(targets=["onnx-fp32"]), described)
+        target_selection.select_target(device(targets=["onnx-fp32"]), described)
 
     said = str(refusal.value)
     assert "device.type: found generic" in said
-    assert f"architecture: found {storage_requirements.architecture()}" in said
+    assert f"architecture: found {target_selection.architecture()}" in said
     assert "target onnx-fp32: onnxruntime: found version" in said
     assert "target tflite-int8: is not among device.targets (onnx-fp32)" in said
 
 
 def test_what_is_required_and_met_is_no_obstacle(tmp_path: Path) -> None:
-    memory = psutil.virtual_memory().total / storage_requirements.MB
+    memory = psutil.virtual_memory().total / target_selection.MB
     required = {
         "device_types": ["generic"],
-        "architectures": [storage_requirements.architecture()],
+        "architectures": [target_selection.architecture()],
         "memory_mb": memory,
         "disk_mb": 1,
     }
 
-    assert storage_requirements.check(device(), manifest(tmp_path, requirements=required), 2_000_000) == "onnx-fp32"
+    assert target_selection.select_target(device(), manifest(tmp_path, requirements=required), 2_000_000) == "onnx-fp32"
 
 
 def test_nulls_in_requirements_ask_for_nothing(tmp_path: Path) -> None:
     required = dict.fromkeys(["device_types", "architectures", "memory_mb", "disk_mb"])
 
-    assert storage_requirements.check(device(), manifest(tmp_path, requirements=required), 0) == "onnx-fp32"
+    assert target_selection.select_target(device(), manifest(tmp_path, requirements=required), 0) == "onnx-fp32"
 
 
 @pytest.mark.parametrize(
@@ -131,11 +132,11 @@ def test_nulls_in_requirements_ask_for_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_one_architecture_has_one_name(machine: str, pointer_bytes: int, name: str) -> None:
-    assert storage_requirements.architecture(machine, pointer_bytes) == name
+    assert target_selection.architecture(machine, pointer_bytes) == name
 
 
 def test_facts_are_those_of_this_machine() -> None:
-    found = storage_requirements.facts()
+    found = target_selection.device_facts()
 
     assert found["memory_bytes"] == psutil.virtual_memory().total
     assert found["runtimes"]["litert"] == importlib.metadata.version("ai-edge-litert")
