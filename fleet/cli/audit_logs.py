@@ -9,14 +9,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fleet import audit
+from fleet import audit_log
 from fleet.cli.main import Commands, command, fleet_name
 from fleet.errors import ConfigurationError, NoReleaseError, SourceError
 from fleet.execution.live import Live
 from fleet.execution.playbook import RUNS, Run
 from fleet.inventory import model
-from fleet.records import audit_trail, store
-from fleet.records.store import Record
+from fleet.records import rollout_audit, rollout_folder
+from fleet.records.rollout_folder import Record
 
 READ = "Read the log"  # the task of playbooks/roles/edge_agent/tasks/logs.yml
 ENDED = ("runner_on_ok", "runner_on_failed", "runner_on_unreachable")
@@ -32,7 +32,7 @@ def add_commands(commands: Commands) -> None:
     to.add_argument("--device", metavar="NAME", help="only this one")
     to.add_argument("--since", type=_time, metavar="TIME", help="ISO 8601 with a zone, such as 2026-01-01T00:00:00Z")
     to.add_argument("--until", type=_time, metavar="TIME", help="before this")
-    to.set_defaults(run=lines, text=lambda result: audit_trail.as_csv(result["lines"]).rstrip("\n"))
+    to.set_defaults(run=lines, text=lambda result: rollout_audit.as_csv(result["lines"]).rstrip("\n"))
     to = command(
         commands,
         "logs",
@@ -44,11 +44,11 @@ def add_commands(commands: Commands) -> None:
     to.add_argument("device", nargs="?", metavar="DEVICE", help="as the inventory names it")
     to.add_argument("-i", "--inventory", type=Path, metavar="PATH", help="inventory/<fleet>, where a device is named")
     to.add_argument("--lines", type=_lines, default=LINES, metavar="N", help=f"of a device, the newest ({LINES})")
-    to.set_defaults(run=_logs(to), text=lambda result: audit_trail.plain(result["text"]))
+    to.set_defaults(run=_logs(to), text=lambda result: rollout_audit.plain(result["text"]))
 
 
 def _common(to: argparse.ArgumentParser) -> None:
-    to.add_argument("--rollouts", type=Path, default=store.ROLLOUTS, metavar="DIR", help="records (rollouts)")
+    to.add_argument("--rollouts", type=Path, default=rollout_folder.ROLLOUTS, metavar="DIR", help="records (rollouts)")
 
 
 def _time(text: str) -> datetime:
@@ -86,13 +86,13 @@ def lines(options: argparse.Namespace) -> Json:
     if not folder.is_dir():
         there = sorted(path.name for path in options.rollouts.glob("[!.]*") if path.is_dir())
         raise NoReleaseError(str(folder), "no rollouts", f"a fleet that has some: {', '.join(there) or 'none'}", "")
-    rollouts = store.rollouts(options.fleet, options.rollouts)
-    found = audit_trail.read(rollouts, folder / audit.FILE)
+    rollouts = rollout_folder.rollouts(options.fleet, options.rollouts)
+    found = rollout_audit.read(rollouts, folder / audit_log.FILE)
     if options.device is not None:
         _refuse_unknown(folder, options.device, found, rollouts)
     return {
         "fleet": options.fleet,
-        "lines": list(audit_trail.select(found, options.device, options.since, options.until)),
+        "lines": list(rollout_audit.select(found, options.device, options.since, options.until)),
     }
 
 
@@ -140,7 +140,7 @@ def device_logs(options: argparse.Namespace) -> Json:
     if live.stopped:
         raise broken
     told = live.said or {"msg": broken.found}
-    why = " ".join(audit_trail.plain(str(told.get("stderr") or told.get("msg") or "nothing")).split())
+    why = " ".join(rollout_audit.plain(str(told.get("stderr") or told.get("msg") or "nothing")).split())
     text = told.get("stdout")
     if "stdout" not in told:  # out of reach, no right to, no Python
         more = f"ansible-playbook -i {options.inventory} playbooks/logs.yml --limit {device}"

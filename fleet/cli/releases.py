@@ -7,7 +7,7 @@ from typing import Any
 
 from edge_agent.core.progress import size
 
-from fleet import audit
+from fleet import audit_log
 from fleet.cli.keys import table
 from fleet.cli.main import Commands, command
 from fleet.cli.release_options import add_options, workplace
@@ -72,7 +72,7 @@ def _withdraw(options: argparse.Namespace) -> dict[str, Any]:
     with work.opened() as repository:
         found = catalog.find(repository, options.release)
         if found.state == "published":
-            catalog.withdraw(repository, options.release, options.reason, audit.now())
+            catalog.withdraw(repository, options.release, options.reason, audit_log.now())
             work.record("withdraw", release=options.release, reason=options.reason)
             repository.write("targets", "snapshot", "timestamp")
             found = catalog.find(repository, options.release)

@@ -17,8 +17,7 @@ from fleet.errors import PausedError, RolloutError
 from fleet.execution.distributed import EndedError, Remote, limited
 from fleet.execution.playbook import Run, run_folder
 from fleet.inventory import model, workers
-from fleet.records import report
-from fleet.records import store as records_store
+from fleet.records import report, rollout_folder
 from fleet.releases import store
 from fleet.releases.workspace import FOLDER
 from fleet.rollout import resume
@@ -65,7 +64,7 @@ def add_commands(commands: Commands) -> None:
 
 def _recorded(to: argparse.ArgumentParser) -> None:
     to.add_argument("-i", "--inventory", type=Path, required=True, metavar="PATH", help="inventory/<fleet>")
-    to.add_argument("--rollouts", type=Path, default=records_store.ROLLOUTS, metavar="DIR", help="records (rollouts)")
+    to.add_argument("--rollouts", type=Path, default=rollout_folder.ROLLOUTS, metavar="DIR", help="records (rollouts)")
 
 
 def _common(to: argparse.ArgumentParser) -> None:

@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fleet import audit
+from fleet import audit_log
 from fleet.cli.main import Commands, command, fleet_name
 from fleet.devices.messages import Status, answer
 from fleet.errors import ConfigurationError
-from fleet.records import store as records_store
+from fleet.records import rollout_folder
 
 if TYPE_CHECKING:  # imported by the steps that need them: a rollout waits for a dozen of these programs
     from fleet.releases.workspace import Workplace
@@ -47,7 +47,7 @@ def add_commands(commands: Commands) -> None:
         step = command(steps, name, summary)
         step.set_defaults(run=RUN[name], text=lambda result: json.dumps(result, indent=2))
         if name in ("idle", "recall", "recalled", "metadata"):
-            step.add_argument("--rollouts", type=Path, default=records_store.ROLLOUTS, metavar="DIR")
+            step.add_argument("--rollouts", type=Path, default=rollout_folder.ROLLOUTS, metavar="DIR")
             step.add_argument("--fleet", type=fleet_name, required=True, metavar="NAME")
             if name in ("recall", "recalled"):
                 step.add_argument("--every", action="store_true", help="whatever a device runs, it is called back")
@@ -56,7 +56,7 @@ def add_commands(commands: Commands) -> None:
             elif name == "metadata":
                 step.add_argument("--repository", default="releases", metavar="WHERE", help="of releases (releases)")
         elif name in ("plan", "preflight"):
-            step.add_argument("--rollouts", type=Path, default=records_store.ROLLOUTS, metavar="DIR")
+            step.add_argument("--rollouts", type=Path, default=rollout_folder.ROLLOUTS, metavar="DIR")
         else:
             step.add_argument("--record", type=Path, required=True, metavar="DIR", help="rollouts/<fleet>/<id>")
         if name == "plan":
@@ -73,12 +73,12 @@ def add_commands(commands: Commands) -> None:
 
 def _plan(options: argparse.Namespace) -> Json:
     from fleet.releases import store
-    from fleet.rollout import preparation
+    from fleet.rollout.plan import plan_rollout
 
     only, approve = _listed(options.only or "") or None, _listed(options.approve)
     repository = _workplace(options).opened(write=False)
     window, again = options.outside_window, options.again
-    planned = preparation.plan(options.inventory, repository, options.rollouts, only, window, again, approve)
+    planned = plan_rollout(options.inventory, repository, options.rollouts, only, window, again, approve)
     return {**planned, "repository": planned["repository"] and store.located(options.repository)}  # for preflight
 
 
@@ -87,11 +87,11 @@ def _listed(text: str) -> list[str]:
 
 
 def _preflight(options: argparse.Namespace) -> Json:
-    from fleet.rollout import start
+    from fleet.rollout.preflight import run_preflight
 
     said = _stdin()
     planned = {name: value for name, value in said["plan"].items() if name not in ("schema_version", "command")}
-    return start.preflight(planned, _answers(said["devices"]), options.rollouts, options.check)
+    return run_preflight(planned, _answers(said["devices"]), options.rollouts, options.check)
 
 
 def _open(options: argparse.Namespace) -> Json:
@@ -101,7 +101,7 @@ def _open(options: argparse.Namespace) -> Json:
     devices = _stdin()["devices"]
     approved = course.wave_of(devices).name in _listed(options.approve)
     renew = partial(payload.renew, course.record, where=options.repository)
-    opened = course.open(devices, audit.who() if approved else None, renew)
+    opened = course.open(devices, audit_log.who() if approved else None, renew)
     return {**opened, "looks": bake.looks(course.rules.bake_s, course.rules.bake_poll_s)}
 
 
@@ -161,7 +161,7 @@ def _close(options: argparse.Namespace) -> Json:
 def _idle(options: argparse.Namespace) -> Json:
     """Raises BusyError. What a record that cannot be read is of does not run."""
     with contextlib.suppress(ConfigurationError):
-        records_store.unfinished(options.fleet, options.rollouts)
+        rollout_folder.unfinished(options.fleet, options.rollouts)
     return {"fleet": options.fleet}
 
 
@@ -188,7 +188,7 @@ def _metadata(options: argparse.Namespace) -> Json:
     from fleet.rollout import payload
 
     file = options.rollouts / options.fleet / "metadata.tar"
-    with _workplace(options).opened(write=False) as repository, records_store.locked(options.fleet, options.rollouts):
+    with _workplace(options).opened(write=False) as repository, rollout_folder.locked(options.fleet, options.rollouts):
         payload.pack(repository, [], file)
         return {"file": str(file.resolve()), "root": repository.root.version}
 

@@ -9,8 +9,8 @@ from typing import Any
 import jinja2
 from edge_agent.core import durable
 
+from fleet.records.rollout_folder import Record
 from fleet.records.state import RolloutState
-from fleet.records.store import Record
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 

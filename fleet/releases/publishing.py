@@ -18,7 +18,7 @@ from edge_agent.storage import archive as archives
 from edge_agent.storage import manifest as manifests
 from tuf.api.metadata import TargetFile
 
-from fleet import audit
+from fleet import audit_log
 from fleet.errors import BundleError, VersionError
 from fleet.releases import catalog, expiry, signing
 from fleet.releases.git_tags import Registry, Source
@@ -100,7 +100,7 @@ def publish(work: Workplace, request: Request) -> Publication:
                 custom = {
                     "version": decision.version,
                     "commit": decision.commit,
-                    "time": audit.now(),
+                    "time": audit_log.now(),
                     "builder": policy.builder,
                 }
                 target = _add(work, repository, policy, bundle, request.signature, custom)

@@ -11,7 +11,7 @@ from typing import Any
 
 from edge_agent.core.progress import Progress
 
-from fleet import audit
+from fleet import audit_log
 from fleet.errors import ConfigurationError
 from fleet.releases import signing, store
 from fleet.releases.keys import BUILDER, Keys, default_folder
@@ -53,7 +53,7 @@ class Workplace:
 
     def record(self, action: str, **what: Any) -> None:
         """One more line of the audit trail: what is about to become visible."""
-        audit.append(self.local / audit.FILE, action, **what)
+        audit_log.append(self.local / audit_log.FILE, action, **what)
 
     @contextlib.contextmanager
     def opened(self, write: bool = True, make: bool = False, wait_s: float = 0.0) -> Iterator[Repository]:

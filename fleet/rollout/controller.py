@@ -13,13 +13,13 @@ from typing import Any
 
 from edge_agent.core import durable
 
-from fleet import audit
+from fleet import audit_log
 from fleet.devices import eligibility
 from fleet.errors import BusyError, ConfigurationError
 from fleet.inventory.rollout_policy import Rules
-from fleet.records import audit_trail, report, store
+from fleet.records import report, rollout_audit, rollout_folder
+from fleet.records.rollout_folder import Record
 from fleet.records.state import NOBODY, DeviceState, RolloutState, Spent, WaveState, owner
-from fleet.records.store import Record
 from fleet.rollout import decisions, verdict
 from fleet.rollout.verdict import Seen
 
@@ -56,13 +56,13 @@ class Course:
         wave: WaveState | None = None,
     ) -> None:
         """`since`: when began what has ended now. `wave`: what is about all of its devices."""
-        audit_trail.append(
+        rollout_audit.append(
             self.record,
             action,
             result=result,
             device=device,
             release=self.state.devices[device].release if device else None,
-            seconds=audit_trail.since(since),
+            seconds=rollout_audit.since(since),
             detail=detail,
             devices=wave.devices if wave else (),
         )
@@ -93,7 +93,7 @@ class Course:
         by = (wave.approved_by or approved_by) if wave.approve else None
         if by and not wave.approved_by:
             self.say("approve", "go", detail=f"wave {wave.name}: {by}", wave=wave)
-        state = self.state.with_wave(wave.name, status="open", opened=audit.now(), approved_by=by, lost=None)
+        state = self.state.with_wave(wave.name, status="open", opened=audit_log.now(), approved_by=by, lost=None)
         for name in devices:
             state = state.with_device(name, touched=True)
         self.say("open", "go", detail=f"wave {wave.name}: {', '.join(devices)}", wave=wave)
@@ -131,9 +131,9 @@ class Course:
             unreachable_left=left["unreachable"],
             lost=lost["reason"],
         )
-        state = decisions.with_verdict(self.state, wave, seen, judged, audit.now())
+        state = decisions.with_verdict(self.state, wave, seen, judged, audit_log.now())
         reports = self.record.folder / "reports" / f"{wave.name}.json"
-        durable.write_file(reports, store.content({**{n: d["status"] for n, d in devices.items()}, **rest}))
+        durable.write_file(reports, rollout_folder.content({**{n: d["status"] for n, d in devices.items()}, **rest}))
         for name in devices:
             self.say("deploy", state.devices[name].outcome, name, state.devices[name].reason)
         self.say("judge", judged.status, detail=f"wave {wave.name}: {judged.reason()}", since=wave.opened, wave=wave)
@@ -178,7 +178,7 @@ class Course:
             asked = device.touched and device.outcome == "ok" and name in statuses
             if asked and (wrong := self._late(device, statuses[name])):
                 failures[name] = ("unreachable" if statuses[name] is None else "failed", wrong)
-        state = decisions.with_late_failures(self.state, failures, self.rules, self.plan["size"], audit.now())
+        state = decisions.with_late_failures(self.state, failures, self.rules, self.plan["size"], audit_log.now())
         back, kept = decisions.rollbacks(state, self.record.id)
         for name, why in kept.items():
             since = decisions.verdict_time(state, state.devices[name])
@@ -217,12 +217,12 @@ class Course:
                 why = told["reason"] or f"runs {eligibility.loaded(status).get('release')}"
                 state = state.with_device(name, outcome="pending", reason=f"not back at {device.was}: {why}")
                 self.say("back", "pending", name, why, since=since)
-        state = decisions.ended(state, audit.now())
+        state = decisions.ended(state, audit_log.now())
         self.say("close", state.status, detail=state.reason, since=self.record.began)
         self.save(replace(state, owner=NOBODY))  # a paused one may be taken up from here on
         report.write(self.record, state)
         if state.ended:
-            (self.record.folder / store.PUSH).unlink(missing_ok=True)
+            (self.record.folder / rollout_folder.PUSH).unlink(missing_ok=True)
         return {
             "id": self.record.id,
             "status": state.status,

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fleet import audit
+from fleet import audit_log
 from fleet.devices import eligibility
 from fleet.errors import BusyError, FleetError
-from fleet.records import store
+from fleet.records import rollout_folder
 from fleet.rollout import pending_rollbacks, resume
 
 Json = dict[str, Any]
@@ -26,8 +26,11 @@ def begin(fleet: str, root: Path, every: bool = False) -> Json:
     """
     warnings: list[str] = []
     given_up = None
-    with _told(warnings, "no rollout was given up: the next run may go on with one"), store.locked(fleet, root):
-        if begun := store.unfinished(fleet, root):
+    with (
+        _told(warnings, "no rollout was given up: the next run may go on with one"),
+        rollout_folder.locked(fleet, root),
+    ):
+        if begun := rollout_folder.unfinished(fleet, root):
             resume.give_up(begun, "called back by hand", status="failed")
             given_up = begun.id
     brought = None if every else _brought(fleet, root, warnings)
@@ -37,7 +40,7 @@ def begin(fleet: str, root: Path, every: bool = False) -> Json:
 def _brought(fleet: str, root: Path, warnings: list[str]) -> list[str] | None:
     """What the latest rollout that left something on devices left there; None where that is not known."""
     with _told(warnings, "what the latest rollout brought is not known: every device is called back"):
-        for made in reversed(store.rollouts(fleet, root)):
+        for made in reversed(rollout_folder.rollouts(fleet, root)):
             devices = made.load().devices.values()
             if found := {device.release for device in devices if device.touched and device.outcome != "back"}:
                 return sorted(found)
@@ -59,8 +62,8 @@ def end(fleet: str, root: Path, devices: Mapping[str, Json], reason: str, every:
             continue
         wanted, loaded, detail = _outcome(told)
         with _told(warnings, f"{name}: not in the audit trail"):
-            audit.append(
-                root / fleet / audit.FILE,
+            audit_log.append(
+                root / fleet / audit_log.FILE,
                 "rollback",
                 fleet=fleet,
                 device=name,
@@ -70,7 +73,7 @@ def end(fleet: str, root: Path, devices: Mapping[str, Json], reason: str, every:
             )
         rows.append(f"{name}: " + (f"NOT back: {detail}" if detail else f"runs {loaded}"))
         wrong += [name] if detail else []
-    with _told(warnings, "who was pending still is, in the records"), store.locked(fleet, root):
+    with _told(warnings, "who was pending still is, in the records"), rollout_folder.locked(fleet, root):
         # Who is off a release that failed, by hand, is not called back once more.
         pending_rollbacks.settle(fleet, root, pending_rollbacks.of(fleet, root, devices, warnings), devices)
     if alone:

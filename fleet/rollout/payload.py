@@ -22,8 +22,8 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, TargetFile, Timestamp
 
 from fleet.errors import BundleError, NoReleaseError, StorageError, TrustError
-from fleet.records import store
-from fleet.records.store import Record
+from fleet.records import rollout_folder
+from fleet.records.rollout_folder import Record
 from fleet.releases import catalog, expiry
 from fleet.releases.repository import Repository
 from fleet.releases.workspace import Workplace
@@ -126,7 +126,7 @@ def bring(begun: Record, wanted: Collection[str], where: str) -> bool:
     rollout began with, TrustError where no device would take the metadata; what opening the repository raises, and
     what `pack` raises.
     """
-    file = begun.folder / store.PUSH
+    file = begun.folder / rollout_folder.PUSH
     # A store's local copy that another process works on is waited for.
     with Workplace(where).opened(write=False, wait_s=LOCK_S) as repository:
         expiry.require_current(repository)

@@ -12,7 +12,7 @@ from typing import Any
 
 from fleet.devices import eligibility
 from fleet.errors import ConfigurationError
-from fleet.records import audit_trail, report, store
+from fleet.records import report, rollout_audit, rollout_folder
 
 Json = dict[str, Any]
 MARK = b'"outcome": "pending"'  # as Record.save writes it: most records need not be parsed
@@ -24,7 +24,7 @@ def of(fleet: str, root: Path, devices: Collection[str], warnings: list[str]) ->
     A record that cannot be read is left out, and named in `warnings`.
     """
     found: dict[str, Json] = {}
-    for made in store.rollouts(fleet, root):
+    for made in rollout_folder.rollouts(fleet, root):
         try:
             known = made.load().devices if MARK in (made.folder / "state.json").read_bytes() else {}
         except (OSError, ConfigurationError) as error:
@@ -45,7 +45,7 @@ def settle(
     """
     rows, still = [], {}
     for rollout in sorted({told["rollout"] for told in pending.values()}):
-        made = store.find(fleet, rollout, root)
+        made = rollout_folder.find(fleet, rollout, root)
         state = made.load()
         for name, told in pending.items():
             if told["rollout"] != rollout or state.devices[name].outcome != "pending":
@@ -60,7 +60,7 @@ def settle(
             reason = f"{state.devices[name].reason}; later: runs {loaded}"
             state = state.with_device(name, outcome="back", reason=reason)
             detail = f"runs {loaded}; was pending"
-            audit_trail.append(made, "back", device=name, release=told["left"], result="back", detail=detail)
+            rollout_audit.append(made, "back", device=name, release=told["left"], result="back", detail=detail)
             rows.append(f"back: {name}: runs {loaded}; was pending since rollout {rollout}")
         if state != made.load():
             made.save(state)

@@ -1,117 +1,111 @@
-"""What devices answer before a rollout: who can take part, in which waves, and what its record begins with."""
+"""The start of a rollout, after every device was asked: its record begins, or the unfinished one is taken up.
+
+No device is changed here, and what an earlier rollout left pending is settled before anything else.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from fleet.devices import eligibility
-from fleet.inventory import rollout_policy
-from fleet.inventory.model import Device
-from fleet.inventory.rollout_policy import Rules
-from fleet.records.state import DeviceState, Outcome, RolloutState, Spent, WaveState, owner
-from fleet.rollout import plan as plans
+from edge_agent.core import durable
+
+from fleet import audit_log, errors
+from fleet.records import rollout_audit, rollout_folder
+from fleet.records.rollout_folder import Record
+from fleet.records.state import owner
+from fleet.rollout import payload, pending_rollbacks, release_history, resume
+from fleet.rollout.participants import Found
 
 Json = dict[str, Any]
 
 
-class Found:
-    """What the devices' answers mean for a plan."""
+def run_preflight(planned: Json, answers: Mapping[str, Json], root: Path, check: bool = False) -> Json:
+    """Who can take it, in which waves; begins the record unless `check`, or takes up the one that is unfinished.
 
-    def __init__(self, planned: Json, answers: Mapping[str, Json], rows: list[str], still: Mapping[str, str]) -> None:
-        self.planned, self.answers, self.rows = planned, answers, rows
-        self.rules = Rules.model_validate(planned["rules"])
-        asked, now = datetime.fromisoformat(planned["asked"]), datetime.now(UTC)
-        self.unreachable: list[str] = []
-        self.unfit: dict[str, str] = {}
-        self.current: list[str] = []
-        for name, told in planned["devices"].items():
-            answer = answers.get(name, {"status": None, "reason": "it was not asked"})
-            status, offer = answer["status"], planned["releases"][told["release"]]
-            if status is None:
-                self.unreachable.append(name)
-            elif name in still:
-                self.unfit[name] = f"has to go back to {planned['pending'][name]['to']} first: {still[name]}"
-            elif eligibility.runs(status, told["release"], offer):
-                self.current.append(name)
-            elif why := eligibility.reasons(status, told["release"], offer, asked, now, self.rules.clock_skew_s):
-                self.unfit[name] = "; ".join(why)
-        # Those that a limit leaves out are not asked, and keep their places in the waves.
-        declared = [
-            Device(name, "", told["type"], told["wave"], told["release"], tuple(told["groups"]), {})
-            for name, told in {**planned["devices"], **planned["others"]}.items()
-        ]
-        declared.sort(key=lambda device: (device.wave, device.name))
-        only, out = planned["devices"], {*self.unreachable, *self.unfit}
-        waves = plans.of_some(
-            declared, self.rules, planned["size"], only, out, current=self.current, proven=planned["proven"]
-        )
-        self.absent = [name for wave in waves for name in wave.absent]
-        self.waves = [wave for wave in waves if wave.devices]
-        self.changing = [name for wave in self.waves for name in wave.devices]
+    `answers`: device -> {"status": what its agent said, or None; "reason": why there is none}. Devices that an earlier
+    rollout could not call back were sent back just before. Raises RolloutError.
+    """
+    rows = [f"warning: {each}" for each in planned.get("warnings", ())]
+    if ended := planned.get("gives_up"):
+        rows.append(f"rollout {ended['rollout']} is given up: {ended['why']}")
+        if not check:
+            with rollout_folder.locked(planned["fleet"], root):
+                resume.give_up(resume.take(planned["fleet"], ended["rollout"], root), ended["why"])
+    returned, still = _back(planned, answers, root, check)
+    rows += returned
+    if planned.get("refused"):
+        raise errors.from_json(planned["refused"], rows)
+    if not planned.get("again") and not planned["resumes"]:
+        release_history.refuse_failed(release_history.of(planned["fleet"], planned["releases"], root).failed, rows)
+    if planned["resumes"]:
+        result = _resume(planned, root, check)
+        return {**result, "table": [*rows, *result["table"]]}
+    found = Found(planned, answers, rows, still)
+    result = found.as_json()
+    if check or not result["go"]:
+        return result
+    with rollout_folder.locked(planned["fleet"], root):
+        rollout_folder.unfinished(planned["fleet"], root)  # raises where another one began meanwhile
 
-    def refusal(self) -> str:
-        """Why the rollout does not begin, or nothing."""
-        allowed = rollout_policy.of_fleet(self.rules.budget.unreachable, self.planned["size"])
-        if self.unfit and self.rules.unfit == "stop":
-            return f"{len(self.unfit)} device(s) cannot take it (rollout.unfit: stop): {', '.join(self.unfit)}"
-        if len(self.unreachable) > allowed:
-            return f"{len(self.unreachable)} device(s) do not answer, {allowed} allowed: {', '.join(self.unreachable)}"
-        if self.changing and self.absent:
-            return f"of the first wave, {', '.join(self.absent)} cannot take part: all have to with a new release"
-        return ""
+        def fill(made: Record) -> None:
+            payload.bring(made, _releases(made, found.changing), planned["repository"])
+            before = {name: _report(answers, name) for name in answers}
+            durable.write_file(made.folder / rollout_folder.BEFORE, rollout_folder.content(before))
+            detail = f"{len(found.changing)} devices, {len(found.waves)} waves"
+            rollout_audit.append(made, "begin", result="running", detail=detail)
 
-    def was(self, name: str) -> str | None:
-        status = self.answers[name]["status"] if name in self.answers else None
-        return status["current"] if status else None
+        begun = rollout_folder.begin(planned["fleet"], {**planned, "by": audit_log.who()}, found.state(), root, fill)
+    return {**result, **_told(begun)}
 
-    def state(self) -> RolloutState:
-        wave_of = {name: wave.name for wave in self.waves for name in wave.devices}
-        devices = {}
-        for name, told in self.planned["devices"].items():
-            outcome: Outcome = "planned" if name in wave_of else "ok"
-            reason = "runs it already" if name in self.current else ""
-            if name in self.unfit:
-                outcome, reason = "unfit", self.unfit[name]
-            elif name in self.unreachable:
-                outcome, reason = "unreachable", self.answers.get(name, {}).get("reason", "it was not asked")
-            spent: Spent = "unreachable" if name in self.unreachable else ""
-            release, was = told["release"], self.was(name)
-            devices[name] = DeviceState(wave_of.get(name, ""), release, was, outcome, reason, spent=spent)
-        waves = tuple(
-            WaveState(wave.name, wave.devices, wave.approve, why=wave.why, canary=wave.canary) for wave in self.waves
-        )
-        window = self.planned["outside_window"]
-        return RolloutState("running", owner(), waves, devices, outside_window=window)
 
-    def as_json(self) -> Json:
-        refused = self.refusal()
-        return {
-            "go": not refused and bool(self.changing),
-            "status": "refused" if refused else "ready" if self.changing else "unchanged",
-            "reason": refused or ("" if self.changing else "every device that answers runs what is declared"),
-            "unfit": self.unfit,
-            "record": None,
-            "order": self.changing,
-            "serial": [len(wave.devices) for wave in self.waves] or [1],
-            "touched": [],
-            "push": None,
-            "table": self.table(),
-        }
+def _back(planned: Json, answers: Mapping[str, Json], root: Path, check: bool) -> tuple[list[str], dict[str, str]]:
+    """Lines about the devices that an earlier rollout could not call back, and who is still not: name -> why."""
+    waits = planned.get("pending", {})  # a plan of an earlier version has none
+    if check:
+        return [f"goes back first: {name}: {told['left']} -> {told['to']}" for name, told in waits.items()], {}
+    with rollout_folder.locked(planned["fleet"], root):
+        return pending_rollbacks.settle(planned["fleet"], root, waits, answers)
 
-    def table(self) -> list[str]:
-        rows = list(self.rows)
-        for wave in self.waves:
-            asks = f", asks for approval{': ' * bool(wave.why)}{wave.why}" if wave.approve else ""
-            rows.append(f"wave {wave.name}: {len(wave.devices)} device(s){asks}")
-            for name in wave.devices[:20]:
-                rows.append(f"  {name}: {self.was(name) or 'nothing'} -> {self.planned['devices'][name]['release']}")
-            if len(wave.devices) > 20:
-                rows.append(f"  and {len(wave.devices) - 20} more")
-        rows += [f"cannot: {name}: {why}" for name, why in self.unfit.items()]
-        rows += [f"no answer: {name}: {self.answers.get(name, {}).get('reason', '')}" for name in self.unreachable]
-        budget, size = self.rules.budget, self.planned["size"]
-        failed, gone = rollout_policy.of_fleet(budget.failed, size), rollout_policy.of_fleet(budget.unreachable, size)
-        rows.append(f"runs it already: {len(self.current)} device(s)")
-        return [*rows, f"budget: of {size} devices {failed} may fail, {gone} be out of reach"]
+
+def _report(answers: Mapping[str, Json], name: str) -> Json | None:
+    status = answers[name]["status"]
+    return status.get("report") if status else None
+
+
+def _releases(begun: Record, devices: Iterable[str]) -> set[str]:
+    return {begun.plan["devices"][name]["release"] for name in devices}
+
+
+def _told(begun: Record) -> Json:
+    """What the playbook has to know of a rollout: the waves that are still to come."""
+    state = begun.load()
+    left = [wave for wave in state.waves if wave.status != "pass"]
+    if any(wave.status == "fail" for wave in left):
+        left = []  # killed before what failed had gone back: that comes next
+    return {
+        "record": str(begun.folder),
+        "order": [name for wave in left for name in wave.devices],
+        "serial": [len(wave.devices) for wave in left] or [1],
+        "touched": [name for name, device in state.devices.items() if device.touched],
+        "push": str(begun.folder / rollout_folder.PUSH),
+    }
+
+
+def _resume(planned: Json, root: Path, check: bool) -> Json:
+    with rollout_folder.locked(planned["fleet"], root):
+        begun = resume.take(planned["fleet"], planned["resumes"], root)
+        state = begun.load()
+        told = _told(begun)
+        if not check:
+            taken = replace(state, owner=owner(), outside_window=planned["outside_window"])
+            begun.save(replace(taken, status="running", reason=""))
+    if not check:
+        if told["order"]:  # else what is left to do is to go back, which needs no repository
+            changing = [name for wave in state.waves for name in wave.devices]
+            payload.bring(begun, _releases(begun, changing), planned["repository"])
+        rollout_audit.append(begun, "resume", result="running", detail=state.reason)
+    rows = [f"rollout {begun.id} goes on: {len(told['order'])} of {len(state.devices)} devices are left"]
+    return {"go": True, "status": "resumed", "unfit": {}, "reason": rows[0], "table": rows, **told}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fleet.errors import ConfigurationError, RolloutError
-from fleet.records import store
+from fleet.records import rollout_folder
 from fleet.records.state import DeviceState, RolloutState
 
 
@@ -25,7 +25,7 @@ def of(fleet: str, releases: Collection[str], root: Path) -> Past:
     A rollout that was given up has not failed; what passed a wave of it has passed.
     """
     found, left = Past(), set(releases)
-    for made in reversed(store.rollouts(fleet, root)):
+    for made in reversed(rollout_folder.rollouts(fleet, root)):
         if not left:
             break
         try:

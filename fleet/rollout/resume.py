@@ -12,19 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fleet import audit
+from fleet import audit_log
 from fleet.errors import BusyError, InventoryError, NoReleaseError, PausedError
 from fleet.inventory.model import Device, Fleet
-from fleet.records import audit_trail, report, store
+from fleet.records import report, rollout_audit, rollout_folder
+from fleet.records.rollout_folder import Record
 from fleet.records.state import RolloutState, Status
-from fleet.records.store import Record
 
 Json = dict[str, Any]
 
 
 def of(fleet: str, path: Path, root: Path) -> Record | None:
     """The one of this inventory. The caller holds the lock. Raises BusyError, InventoryError, ConfigurationError."""
-    if known := store.rollouts(fleet, root):
+    if known := rollout_folder.rollouts(fleet, root):
         began = Path(known[-1].plan.get("inventory") or path)
         if began.exists() and _folder(began) != _folder(path):
             raise InventoryError(
@@ -33,7 +33,7 @@ def of(fleet: str, path: Path, root: Path) -> Record | None:
                 "a name of its own for each inventory",
                 "name one of them otherwise, or keep its records elsewhere: --rollouts, -e rollout_records=",
             )
-    begun = store.unfinished(fleet, root)
+    begun = rollout_folder.unfinished(fleet, root)
     if begun:
         begun.match()
     return begun
@@ -87,7 +87,7 @@ def owed(begun: Record, state: RolloutState) -> dict[str, Json]:
 
 def take(fleet: str, rollout: str, root: Path) -> Record:
     """The one that was planned with. The caller holds the lock. Raises BusyError where it is no more."""
-    begun = store.unfinished(fleet, root)
+    begun = rollout_folder.unfinished(fleet, root)
     if begun is None or begun.id != rollout:
         raise BusyError(f"rollout {rollout}", "another process ended it meanwhile", "", "run it again")
     return begun
@@ -100,12 +100,12 @@ def give_up(begun: Record, why: str, status: Status = "given up") -> None:
     for name, told in owed(begun, state).items():
         reason = f"{state.devices[name].reason or 'the rollout failed'}; not back at {told['to']}: it was killed"
         state = state.with_device(name, outcome="pending", reason=reason)
-    audit_trail.append(begun, "give up", result=status, detail=why)
+    rollout_audit.append(begun, "give up", result=status, detail=why)
     reason = "; ".join(filter(None, (state.reason if state.has_failed else "", f"given up: {why}")))
-    state = replace(state, status=status, reason=reason, ended=audit.now())
+    state = replace(state, status=status, reason=reason, ended=audit_log.now())
     begun.save(state)
     report.write(begun, state)
-    (begun.folder / store.PUSH).unlink(missing_ok=True)
+    (begun.folder / rollout_folder.PUSH).unlink(missing_ok=True)
 
 
 def require_resumable(fleet: Fleet, path: Path, root: Path) -> None:
@@ -116,7 +116,7 @@ def require_resumable(fleet: Fleet, path: Path, root: Path) -> None:
         path: of the inventory.
         root: the folder of all records.
     """
-    with store.locked(fleet.name, root):
+    with rollout_folder.locked(fleet.name, root):
         begun = of(fleet.name, path, root)
         if begun is None:
             raise NoReleaseError(
@@ -141,8 +141,8 @@ def give_up_by_hand(fleet: str, root: Path, why: str) -> Record:
 
     Raises BusyError while its process runs on this machine, NoReleaseError where there is none.
     """
-    with store.locked(fleet, root):
-        begun = store.unfinished(fleet, root, elsewhere=False)
+    with rollout_folder.locked(fleet, root):
+        begun = rollout_folder.unfinished(fleet, root, elsewhere=False)
         if begun is None:
             raise NoReleaseError(
                 str(root / fleet), "no rollout is unfinished", "one to give up", "there is nothing to do"

@@ -22,7 +22,7 @@ from tests.support.paths import REPOSITORY
 
 SOURCES = {REPOSITORY: ("fleet", "stages"), REPOSITORY / "device": ("edge_agent",)}
 # What everything stands on, as it does on the standard library: errors, durable writes, progress, the audit file.
-GROUND = ("edge_agent.core.", "stages.core.", "fleet.errors", "fleet.audit")
+GROUND = ("edge_agent.core.", "stages.core.", "fleet.errors", "fleet.audit_log")
 
 
 @dataclass

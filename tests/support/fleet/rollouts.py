@@ -15,8 +15,9 @@ from fleet.inventory.rollout_policy import Rules
 from fleet.releases.catalog import path_of
 from fleet.releases.keys import Keys
 from fleet.releases.repository import Repository
-from fleet.rollout import preparation, start
 from fleet.rollout.controller import Course
+from fleet.rollout.plan import plan_rollout
+from fleet.rollout.preflight import run_preflight
 from tests.support.agent.bundles import bundle
 from tests.support.fleet.inventories import write
 
@@ -90,7 +91,7 @@ def begin(
     said = {name: status() for name in "abcd"} | dict(answers or {})
     planned = {**plan(**rules), "repository": str(root.parent / "releases"), **(changed or {})}
     told = {name: {"status": each, "reason": "" if each else "no route to host"} for name, each in said.items()}
-    return start.preflight(planned, told, root)
+    return run_preflight(planned, told, root)
 
 
 def course(begun: Json) -> Course:
@@ -144,11 +145,11 @@ def gone() -> Iterator[Repository]:
 
 
 def planned(root: Path, path: Path, **changed: Any) -> Json:
-    return preparation.plan(path, changed.pop("repository", releases(root)), root, **changed)
+    return plan_rollout(path, changed.pop("repository", releases(root)), root, **changed)
 
 
 def then(root: Path, plan: Json, *old: str) -> Json:
     """Preflight; these devices run OLD, the others NEW."""
     sha256 = next((offer["targets"]["onnx-fp32"] for offer in plan["releases"].values()), DIGEST)
     answers = {name: {"status": status(OLD if name in old else NEW, sha256), "reason": ""} for name in "abcd"}
-    return start.preflight(plan, answers, root)
+    return run_preflight(plan, answers, root)

@@ -11,7 +11,7 @@ import pytest
 from fleet.errors import InventoryError
 from fleet.inventory import rollout_policy
 from fleet.inventory.model import Device
-from fleet.rollout import plan
+from fleet.rollout.waves import check_wave_names, plan_limited_waves, plan_waves
 from tests.support.paths import REPOSITORY
 
 SATURDAY_NIGHT = datetime(2026, 11, 21, 23, 30, tzinfo=UTC)
@@ -104,7 +104,7 @@ def test_a_window_within_a_day() -> None:
 
 
 def test_without_rules_the_inventory_says_which_wave() -> None:
-    planned = plan.waves([device("a", wave=0), device("b", wave=2), device("c", wave=2)], rollout_policy.of({}, "x"), 3)
+    planned = plan_waves([device("a", wave=0), device("b", wave=2), device("c", wave=2)], rollout_policy.of({}, "x"), 3)
 
     assert [(wave.name, wave.devices) for wave in planned] == [("wave-0", ("a",)), ("wave-2", ("b", "c"))]
 
@@ -123,7 +123,7 @@ def test_one_pilot_of_each_type_then_a_quarter_of_the_slow_ones_then_all() -> No
         "x",
     )
 
-    planned = plan.waves(devices, given, len(devices))
+    planned = plan_waves(devices, given, len(devices))
 
     assert [wave.devices for wave in planned[:2]] == [("pi-0", "jetson-0"), ("pi-1", "pi-2", "pi-3")]
     assert sorted(name for wave in planned for name in wave.devices) == sorted(each.name for each in devices)
@@ -133,7 +133,7 @@ def test_one_pilot_of_each_type_then_a_quarter_of_the_slow_ones_then_all() -> No
 def test_a_share_is_of_the_fleet_and_not_of_what_is_left_to_do() -> None:
     given = rollout_policy.of({"waves": [{"name": "few", "percent": 10}, {"name": "all", "rest": True}]}, "x")
 
-    planned = plan.waves([device(f"d{i}") for i in range(20)], given, 40)
+    planned = plan_waves([device(f"d{i}") for i in range(20)], given, 40)
 
     assert len(planned[0].devices) == 4
 
@@ -147,7 +147,7 @@ def test_groups_and_types_choose_too_and_empty_waves_are_left_out() -> None:
         {"name": "one", "count": 1},
     ]
 
-    planned = plan.waves(devices, rollout_policy.of({"waves": waves}, "x"), 3)
+    planned = plan_waves(devices, rollout_policy.of({"waves": waves}, "x"), 3)
 
     assert [(wave.name, wave.devices) for wave in planned] == [
         ("canary", ("a",)), ("jetsons", ("b",)), ("one", ("c",)),
@@ -156,7 +156,7 @@ def test_groups_and_types_choose_too_and_empty_waves_are_left_out() -> None:
 
 def test_a_device_in_no_wave_is_refused() -> None:
     with pytest.raises(InventoryError, match=r"2 device\(s\) are in no wave: b, c"):
-        plan.waves(
+        plan_waves(
             [device("a"), device("b"), device("c")], rollout_policy.of({"waves": [{"name": "x", "count": 1}]}, "x"), 3
         )
 
@@ -186,7 +186,7 @@ def test_what_the_rules_name_has_to_be_there(given: dict[str, Any], where: str, 
     devices = [device("a", groups=("canaries",)), device("b", wave=1)]
 
     with pytest.raises(InventoryError, match=found) as refused:
-        plan.check(devices, rollout_policy.of(given, "x"), "rollout")
+        check_wave_names(devices, rollout_policy.of(given, "x"), "rollout")
     assert where in str(refused.value)
 
 
@@ -199,7 +199,7 @@ def test_what_the_rules_name_has_to_be_there(given: dict[str, Any], where: str, 
     ],
 )
 def test_what_is_there_may_be_named(given: dict[str, Any]) -> None:
-    plan.check([device("a", groups=("canaries",)), device("b", wave=1)], rollout_policy.of(given, "x"), "rollout")
+    check_wave_names([device("a", groups=("canaries",)), device("b", wave=1)], rollout_policy.of(given, "x"), "rollout")
 
 
 def test_a_release_that_no_canary_has_run_asks_for_approval() -> None:
@@ -207,7 +207,7 @@ def test_a_release_that_no_canary_has_run_asks_for_approval() -> None:
     everybody = {each.name for each in fleet}
 
     def asked(only: set[str], current: Sequence[str] = (), proven: Sequence[str] = ()) -> dict[str, str]:
-        found = plan.of_some(fleet, rollout_policy.of(None, ""), 3, only, current=current, proven=proven)
+        found = plan_limited_waves(fleet, rollout_policy.of(None, ""), 3, only, current=current, proven=proven)
         found = [wave for wave in found if wave.devices]
         assert all(wave.approve is bool(wave.why) for wave in found)
         return {wave.name: wave.why for wave in found}
@@ -223,21 +223,21 @@ def test_who_cannot_take_part_has_tried_nothing() -> None:
 
     def asked(**known: Any) -> dict[str, tuple[bool, bool]]:
         everybody = [each.name for each in fleet]
-        found = plan.of_some(fleet, rollout_policy.of(None, ""), 3, everybody, **known)
+        found = plan_limited_waves(fleet, rollout_policy.of(None, ""), 3, everybody, **known)
         return {wave.name: (wave.approve, wave.canary) for wave in found if wave.devices}
 
     assert asked() == {"wave-0": (False, True), "wave-1": (False, False), "wave-2": (False, False)}
     assert asked(out=["b"], current=["a"]) == {"wave-2": (True, True)}, "no wave before it will have run it"
     assert asked(out=["b"], current=["a"], proven=["digits@1.0.0"]) == {"wave-2": (False, False)}
-    (first, *_) = plan.of_some(fleet, rollout_policy.of(None, ""), 3, ["a", "b", "c"], out=["a"])
+    (first, *_) = plan_limited_waves(fleet, rollout_policy.of(None, ""), 3, ["a", "b", "c"], out=["a"])
     assert first.absent == ("a",)
-    (first, *_) = plan.of_some(
+    (first, *_) = plan_limited_waves(
         fleet, rollout_policy.of(None, ""), 3, ["a", "b", "c"], out=["a"], proven=["digits@1.0.0"]
     )
     assert first.absent == ()
 
 
 def test_a_group_of_later_waves_has_no_canary_for_a_release_of_its_own() -> None:
-    found = plan.of_some([device("b", wave=1)], rollout_policy.of(None, ""), 3, ["b"])
+    found = plan_limited_waves([device("b", wave=1)], rollout_policy.of(None, ""), 3, ["b"])
 
     assert [(wave.name, wave.approve) for wave in found] == [("wave-1", True)]

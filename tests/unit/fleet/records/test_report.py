@@ -5,8 +5,8 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from pathlib import Path
 
-from fleet import audit
-from fleet.records import report, store
+from fleet import audit_log
+from fleet.records import report, rollout_folder
 from fleet.records.state import DeviceState, RolloutState, WaveState, owner
 from tests.support.fleet.rollouts import plan
 
@@ -21,8 +21,8 @@ def test_both_reports_say_what_the_record_says(tmp_path: Path) -> None:
         "b": DeviceState("rest", "digits@1.1.0", None),
         "c": DeviceState("", "digits@1.1.0", "digits@1.1.0", "ok", "runs it already"),
     }
-    state = RolloutState("failed", owner(), waves, devices, reason=NASTY, ended=audit.now())
-    made = store.begin("farm", plan(), state, tmp_path)
+    state = RolloutState("failed", owner(), waves, devices, reason=NASTY, ended=audit_log.now())
+    made = rollout_folder.begin("farm", plan(), state, tmp_path)
 
     report.write(made, state)
 

@@ -15,7 +15,7 @@ from fleet import errors
 from fleet.cli import main
 from fleet.errors import FleetError, SourceError, TrustError
 from fleet.execution.live import Live
-from fleet.records import store as records_store
+from fleet.records import rollout_folder
 from fleet.releases import store
 from stages.core.files import sha256
 from tests.support.agent.bundles import bundle
@@ -63,7 +63,7 @@ def test_another_valid_archive_in_its_place_stops_the_plan(root: Path, plan: Cal
     assert refused["error"] == "TrustError" and file.name in refused["where"]
     assert sha256(file) in refused["found"] and "publish the same bytes again" in refused["remedy"]
     assert far or signed in refused["expected"]
-    assert records_store.rollouts("farm", root) == []
+    assert rollout_folder.rollouts("farm", root) == []
 
 
 def test_an_archive_that_is_not_here_is_named(root: Path, plan: Callable[..., Json]) -> None:
@@ -83,7 +83,7 @@ def test_an_archive_that_changes_after_the_plan_is_not_packed(root: Path, plan: 
     with pytest.raises(TrustError, match="publish the same bytes again"):
         then(root, planned, *"abcd")
 
-    assert records_store.rollouts("farm", root) == [], "no device was touched, and nothing is left"
+    assert rollout_folder.rollouts("farm", root) == [], "no device was touched, and nothing is left"
 
 
 @pytest.mark.parametrize("torn", [b"", b"half", None])
@@ -114,7 +114,7 @@ def test_a_rollout_goes_on_from_the_repository_that_the_run_names(
         releases = releases.rename(root.parent / "moved")
 
     planned = plan(releases.as_uri())
-    (root / "farm" / planned["resumes"] / records_store.PUSH).unlink()
+    (root / "farm" / planned["resumes"] / rollout_folder.PUSH).unlink()
     resumed = then(root, planned, *"abcd")
 
     assert (resumed["status"], resumed["record"]) == ("resumed", begun["record"])
@@ -134,7 +134,7 @@ def test_a_rollout_does_not_go_on_with_other_bytes(root: Path, plan: Callable[..
     with pytest.raises(TrustError, match="began with"):
         then(root, planned, *"abcd")
 
-    assert records_store.unfinished("farm", root) == records_store.Record(Path(begun["record"]))
+    assert rollout_folder.unfinished("farm", root) == rollout_folder.Record(Path(begun["record"]))
 
 
 def test_a_store_out_of_reach_is_not_an_empty_one(plan: Callable[..., Json]) -> None:

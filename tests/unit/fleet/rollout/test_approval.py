@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from fleet.cli import main
-from fleet.records import audit_trail, store
-from fleet.rollout import start
+from fleet.records import rollout_audit, rollout_folder
+from fleet.rollout.preflight import run_preflight
 from tests.support.fleet.rollouts import begin, course, plan, status, through_canary
 
 
@@ -21,7 +21,7 @@ def test_a_wave_waits_for_approval(root: Path) -> None:
 
     assert "waits for approval" in course(begun).open(["b", "c", "d"])["reason"]
     assert course(begun).close({})["status"] == "paused"
-    taken = start.preflight(
+    taken = run_preflight(
         {**plan(), "repository": str(root.parent / "releases"), "resumes": Path(begun["record"]).name},
         {name: {"status": status(), "reason": ""} for name in "abcd"},
         root,
@@ -45,9 +45,8 @@ def test_only_approvers_approve_and_not_whoever_began(root: Path, monkeypatch: p
     assert "ann began this rollout" in refusal("ann")
     assert refusal("bob") == ""
     assert course(begun).state.wave("rest").approved_by == "bob"
-    lines = [
-        (line["action"], line["result"], line["detail"]) for line in audit_trail.read(store.rollouts("farm", root))
-    ]
+    records = rollout_folder.rollouts("farm", root)
+    lines = [(line["action"], line["result"], line["detail"]) for line in rollout_audit.read(records)]
     assert ("approve", "go", "wave rest: bob") in lines
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fleet import audit
+from fleet import audit_log
 from fleet.cli import main
-from fleet.records import audit_trail
+from fleet.records import rollout_audit
 from fleet.records.state import Owner
 from fleet.rollout import manual_rollback
 from tests.support.fleet.rollouts import NEW, OLD, Json, begin, course, done, status, through_canary
@@ -117,7 +117,7 @@ def test_who_is_left_alone_is_named_and_who_says_nothing_is_not_back(root: Path)
         f"b: left alone: runs {OLD}, which the latest rollout did not bring",
         "warning: 1 device(s) were left alone; with --limit all every device is called back",
     ]
-    assert {line["device"] for line in audit_trail.of(root / "farm" / audit.FILE)} == {"a", "c"}, (
+    assert {line["device"] for line in rollout_audit.of(root / "farm" / audit_log.FILE)} == {"a", "c"}, (
         "nothing was done to b"
     )
 
@@ -168,4 +168,4 @@ def test_devices_are_called_back_whatever_a_record_has_become(
 def test_why_devices_were_called_back_is_kept_where_they_are_not_back(root: Path) -> None:
     manual_rollback.end("farm", root, {"a": {"said": None, "status": None, "reason": "no route to host"}}, "alarms")
 
-    assert [line["detail"] for line in audit_trail.of(root / "farm" / audit.FILE)] == ["alarms; no route to host"]
+    assert [line["detail"] for line in rollout_audit.of(root / "farm" / audit_log.FILE)] == ["alarms; no route to host"]

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from fleet.errors import RolloutError
-from fleet.records import audit_trail, store
-from fleet.rollout import manual_rollback, pending_rollbacks, start
+from fleet.records import rollout_audit, rollout_folder
+from fleet.rollout import manual_rollback, pending_rollbacks
+from fleet.rollout.preflight import run_preflight
 from tests.support.fleet.rollouts import NEW, OLD, Json, begin, course, done, plan, status
 
 
@@ -28,7 +29,7 @@ def waiting(root: Path) -> Json:
 
 
 def lines(begun: Json) -> list[tuple[str, str]]:
-    return [(line["action"], line["result"]) for line in audit_trail.of(Path(begun["record"]) / "audit.jsonl")]
+    return [(line["action"], line["result"]) for line in rollout_audit.of(Path(begun["record"]) / "audit.jsonl")]
 
 
 def test_it_is_known_where_it_has_to_go(root: Path, failed: Json) -> None:
@@ -45,7 +46,7 @@ def test_back_is_who_has_loaded_something_else(root: Path, failed: Json) -> None
     assert told["table"][0].startswith(f"back: a: runs {OLD}; was pending since rollout")
     assert told["order"] == ["a", "b", "c", "d"], "and it takes part"
     assert course(told).state.devices["a"].was == OLD
-    old = store.find("farm", Path(failed["record"]).name, root).load()
+    old = rollout_folder.find("farm", Path(failed["record"]).name, root).load()
     assert old.devices["a"].outcome == "back" and old.status == "failed"
     assert lines(failed)[-1] == ("back", "back") and ("back", "pending") in lines(failed)
     assert "| back |" in (Path(failed["record"]) / "report.md").read_text()
@@ -78,7 +79,7 @@ def test_a_look_says_who_would_go_back_and_writes_nothing(root: Path, failed: Js
     planned = plan() | {"repository": str(root.parent / "releases"), **waiting(root)}
     answers = {name: {"status": status(NEW if name == "a" else OLD), "reason": ""} for name in "abcd"}
 
-    told = start.preflight(planned, answers, root, check=True)
+    told = run_preflight(planned, answers, root, check=True)
 
     assert told["table"][0] == f"goes back first: a: {NEW} -> {OLD}"
     assert (Path(failed["record"]) / "state.json").read_bytes() == before

@@ -19,7 +19,7 @@ from fleet.errors import (
     PausedError,
     RolloutError,
 )
-from fleet.records import store
+from fleet.records import rollout_folder
 from fleet.records.state import Owner
 from fleet.rollout import pending_rollbacks, resume
 from tests.support.fleet.publishing import SCHEMA
@@ -115,8 +115,8 @@ def test_outside_the_window_is_what_the_last_run_says(root: Path, paused: Json) 
 
 def test_another_process_may_have_ended_it(root: Path, paused: Json) -> None:
     plan = planned(root, declared(root))
-    with store.locked("farm", root):
-        resume.give_up(store.find("farm", root=root), "called back by hand")
+    with rollout_folder.locked("farm", root):
+        resume.give_up(rollout_folder.find("farm", root=root), "called back by hand")
 
     with pytest.raises(FleetError, match="another process ended it"):
         then(root, plan, *"bcd")
@@ -165,7 +165,7 @@ def test_a_limit_makes_nobody_a_canary(root: Path) -> None:
     course(begun).close({})
 
     assert course(begun).state.status == "passed"
-    assert not (Path(begun["record"]) / store.PUSH).exists(), "what it brought is not kept"
+    assert not (Path(begun["record"]) / rollout_folder.PUSH).exists(), "what it brought is not kept"
     late = then(root, planned(root, declared(root), only=["c"]), "c")
     assert course(late).open(["c"])["go"], "the release has passed a wave"
 

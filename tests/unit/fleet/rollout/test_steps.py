@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fleet.errors import BusyError, ConfigurationError, RolloutError
-from fleet.records import audit_trail, store
+from fleet.records import rollout_audit, rollout_folder
 from fleet.records.state import Owner
 from fleet.rollout import release_history, resume
 from tests.support.fleet.rollouts import (
@@ -68,13 +68,13 @@ def test_the_latest_word_on_a_release_counts(root: Path) -> None:
     assert release_history.of("farm", [NEW], root) == release_history.Past()
     rolled("pass")
     assert release_history.of("farm", [NEW, OLD], root).proven == {NEW}
-    resume.give_up(store.find("farm", None, root), "another one")
+    resume.give_up(rollout_folder.find("farm", None, root), "another one")
     rolled("fail")
     found = release_history.of("farm", [NEW], root)
     assert found.proven == set() and "failed in rollout" in found.failed[NEW]
     with pytest.raises(RolloutError, match=r"pump@1\.1\.0: .*failed in rollout"):
         begin(root)
-    damaged = store.find("farm", None, root).folder / "state.json"
+    damaged = rollout_folder.find("farm", None, root).folder / "state.json"
     damaged.write_bytes(b"\xff\xfe" + damaged.read_bytes())
     assert release_history.of("farm", [NEW], root).proven == {NEW}, "what cannot be read is passed over"
 
@@ -196,21 +196,21 @@ def test_the_trail_says_how_long_it_took_and_of_whom(root: Path) -> None:
     course(begun).settle({"a": status(NEW)})
     course(begun).close({"a": {"status": status(OLD), "reason": ""}})
 
-    lines = list(audit_trail.read(store.rollouts("farm", root)))
+    lines = list(rollout_audit.read(rollout_folder.rollouts("farm", root)))
     seconds = {line["action"]: line["seconds"] for line in lines}
     passed = (datetime.now(UTC) - began).total_seconds() + 2  # what is recorded are whole seconds
     assert 60 <= seconds["judge"] <= 60 + passed
     assert 0 <= seconds["back"] <= passed and 0 <= seconds["close"] <= passed
     assert seconds["begin"] is seconds["open"] is seconds["deploy"] is None, "nobody measured it"
-    of_a = [line["action"] for line in audit_trail.select(lines, device="a")]
+    of_a = [line["action"] for line in rollout_audit.select(lines, device="a")]
     assert of_a == ["open", "deploy", "judge", "back"]
-    assert [line["action"] for line in audit_trail.select(lines, device="b")] == []
+    assert [line["action"] for line in rollout_audit.select(lines, device="b")] == []
 
 
 def test_a_clock_that_was_set_back_gives_no_duration() -> None:
     later = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
-    assert [audit_trail.since(at) for at in (later, "yesterday", "", None)] == [None] * 4
+    assert [rollout_audit.since(at) for at in (later, "yesterday", "", None)] == [None] * 4
 
 
 def test_another_process_conducts_it(root: Path) -> None:

@@ -1,4 +1,4 @@
-"""fleet.records.schemas: a rollout's file that is not what was written is named, and nothing is done with it."""
+"""fleet.records.record_files: a rollout's file that is not what was written is named, and nothing is done with it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 
 from fleet.cli import main
 from fleet.errors import ConfigurationError
-from fleet.records import store
-from fleet.records.store import Record
+from fleet.records import rollout_folder
+from fleet.records.rollout_folder import Record
 from tests.support.fleet.rollouts import NEW, Json, course, declared, done
 from tests.support.fleet.rollouts import status as said
-from tests.unit.fleet.records.test_store import VERDICT, begun
+from tests.unit.fleet.records.test_rollout_folder import VERDICT, begun
 
 CANARY = {"name": "canary", "devices": ["a"]}
 
@@ -121,7 +121,7 @@ def test_what_is_wrong_is_told_as_people_read_it(tmp_path: Path) -> None:
 def test_what_devices_said_before_is_what_agents_say(tmp_path: Path) -> None:
     made = begun(tmp_path)
     good = {"a": said()["report"], "b": {"release": None}, "c": None}
-    (made.folder / store.BEFORE).write_bytes(store.content(good))
+    (made.folder / rollout_folder.BEFORE).write_bytes(rollout_folder.content(good))
 
     assert made.before == good
 
@@ -131,9 +131,9 @@ def test_what_devices_said_before_is_what_agents_say(tmp_path: Path) -> None:
 )
 def test_what_devices_said_before_in_another_shape_is_named(tmp_path: Path, value: object) -> None:
     made = begun(tmp_path)
-    (made.folder / store.BEFORE).write_bytes(store.content(value))
+    (made.folder / rollout_folder.BEFORE).write_bytes(rollout_folder.content(value))
 
-    with pytest.raises(ConfigurationError, match=rf"{store.BEFORE}: not a rollout's record \(.*found"):
+    with pytest.raises(ConfigurationError, match=rf"{rollout_folder.BEFORE}: not a rollout's record \(.*found"):
         _ = made.before
 
 
@@ -176,7 +176,7 @@ def test_a_plan_of_another_shape_is_refused_and_nothing_is_lost(
 
 
 def test_what_devices_said_before_is_checked_where_a_wave_is_judged(root: Path, paused: Json) -> None:
-    path = Path(paused["record"]) / store.BEFORE
+    path = Path(paused["record"]) / rollout_folder.BEFORE
     path.write_text(json.dumps(dict.fromkeys("abcd", 5)))
 
     with pytest.raises(ConfigurationError, match=str(path)):

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from fleet.cli import main
-from fleet.records import audit_trail, store
+from fleet.records import rollout_audit, rollout_folder
 from fleet.releases import catalog, expiry, rotation
 from fleet.releases.catalog import path_of
 from fleet.releases.keys import Keys
@@ -57,7 +57,7 @@ def withdraw(root: Path) -> None:
 
 def packed(begun: Json) -> dict[str, bytes]:
     """What devices are brought: name -> content."""
-    with tarfile.open(Path(begun["record"]) / store.PUSH) as tar:
+    with tarfile.open(Path(begun["record"]) / rollout_folder.PUSH) as tar:
         return {each.name: tar.extractfile(each).read() for each in tar if each.isfile()}
 
 
@@ -71,7 +71,7 @@ def pauses(root: Path, begun: Json, said: Json) -> str:
     state = course(begun).state
     assert state.status == "paused" and state.reason == said["reason"]
     assert not any(state.devices[name].touched for name in REST)
-    last = list(audit_trail.read(store.rollouts("farm", root)))[-1]
+    last = list(rollout_audit.read(rollout_folder.rollouts("farm", root)))[-1]
     assert (last["action"], last["result"], last["devices"]) == ("pause", "paused", REST)
     assert last["detail"] == said["reason"]
     assert course(begun).close({})["status"] == "paused"

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from fleet import audit
+from fleet import audit_log
 from fleet.cli import main
-from fleet.records import audit_trail, store
+from fleet.records import rollout_audit, rollout_folder
+from fleet.records.rollout_folder import Record
 from fleet.records.state import DeviceState, RolloutState, owner
-from fleet.records.store import Record
 from fleet.rollout import manual_rollback
 from tests.support.fleet.publishing import SCHEMA
 from tests.support.fleet.rollouts import plan
@@ -23,27 +23,27 @@ from tests.support.fleet.rollouts import plan
 
 @pytest.fixture
 def made(tmp_path: Path) -> Record:
-    return store.begin("farm", {**plan(), "commit": "abc"}, RolloutState("running", owner(), ()), tmp_path)
+    return rollout_folder.begin("farm", {**plan(), "commit": "abc"}, RolloutState("running", owner(), ()), tmp_path)
 
 
 def test_lines_are_appended_and_never_changed(made: Record) -> None:
-    audit_trail.append(made, "begin", result="running")
-    first = (made.folder / audit.FILE).read_bytes()
-    audit_trail.append(made, "deploy", device="a", release="digits@1.1.0", result="ok", seconds=1.23456)
+    rollout_audit.append(made, "begin", result="running")
+    first = (made.folder / audit_log.FILE).read_bytes()
+    rollout_audit.append(made, "deploy", device="a", release="digits@1.1.0", result="ok", seconds=1.23456)
 
-    assert (made.folder / audit.FILE).read_bytes().startswith(first)
-    line = list(audit_trail.read([made]))[1]
+    assert (made.folder / audit_log.FILE).read_bytes().startswith(first)
+    line = list(rollout_audit.read([made]))[1]
     assert (line["device"], line["release"], line["result"], line["seconds"]) == ("a", "digits@1.1.0", "ok", 1.235)
-    assert set(audit_trail.FIELDS) <= set(line)
+    assert set(rollout_audit.FIELDS) <= set(line)
 
 
 def test_a_line_that_was_cut_costs_no_other(made: Record) -> None:
-    audit_trail.append(made, "begin", result="running")
-    with (made.folder / audit.FILE).open("ab") as stream:
+    rollout_audit.append(made, "begin", result="running")
+    with (made.folder / audit_log.FILE).open("ab") as stream:
         stream.write(b'{"time": "2026-01-0')
-    audit_trail.append(made, "close", result="passed")
+    rollout_audit.append(made, "close", result="passed")
 
-    assert [line["result"] for line in audit_trail.read([made])] == ["running", "cut short", "passed"]
+    assert [line["result"] for line in rollout_audit.read([made])] == ["running", "cut short", "passed"]
 
 
 @pytest.mark.parametrize(
@@ -69,11 +69,11 @@ def test_a_line_that_was_cut_costs_no_other(made: Record) -> None:
 def test_a_line_that_cannot_be_read_is_shown_where_it_stood_whatever_is_asked_for(
     made: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str], written: str, result: str
 ) -> None:
-    audit_trail.append(made, "begin", result="running")
-    with (made.folder / audit.FILE).open("a", encoding="utf-8") as stream:
+    rollout_audit.append(made, "begin", result="running")
+    with (made.folder / audit_log.FILE).open("a", encoding="utf-8") as stream:
         stream.write(written + "\n")
-    audit_trail.append(made, "deploy", device="a", result="ok")
-    audit.append(tmp_path / "farm" / audit.FILE, "rollback", device="b", result="back")
+    rollout_audit.append(made, "deploy", device="a", result="ok")
+    audit_log.append(tmp_path / "farm" / audit_log.FILE, "rollback", device="b", result="back")
     known = ["audit", "--fleet", "farm", "--rollouts", str(tmp_path)]
 
     for asked, shown in [
@@ -88,14 +88,16 @@ def test_a_line_that_cannot_be_read_is_shown_where_it_stood_whatever_is_asked_fo
         assert main.main(["--json", *known, *asked]) == 0
         told = json.loads(capsys.readouterr().out)
         SCHEMA.validate(told)
-        assert [line["detail"] for line in told["lines"] if line["result"] == result] == [written[: audit_trail.SHOWN]]
+        assert [line["detail"] for line in told["lines"] if line["result"] == result] == [
+            written[: rollout_audit.SHOWN]
+        ]
 
 
 def test_one_at_the_beginning_stays_there(made: Record) -> None:
-    (made.folder / audit.FILE).write_text('{"time"\n')
-    audit_trail.append(made, "begin", result="running")
+    (made.folder / audit_log.FILE).write_text('{"time"\n')
+    rollout_audit.append(made, "begin", result="running")
 
-    assert [(line["result"], line["rollout"]) for line in audit_trail.read([made])] == [
+    assert [(line["result"], line["rollout"]) for line in rollout_audit.read([made])] == [
         ("cut short", made.id),
         ("running", made.id),
     ]
@@ -103,28 +105,28 @@ def test_one_at_the_beginning_stays_there(made: Record) -> None:
 
 def test_a_device_and_a_time_select(made: Record) -> None:
     for device in ("a", "b"):
-        audit_trail.append(made, "deploy", device=device, result="ok")
-    lines = list(audit_trail.read([made]))
+        rollout_audit.append(made, "deploy", device=device, result="ok")
+    lines = list(rollout_audit.read([made]))
     now = datetime.now(UTC)
 
-    assert [line["device"] for line in audit_trail.select(lines, device="b")] == ["b"]
-    assert len(list(audit_trail.select(lines, since=now - timedelta(minutes=1)))) == 2
-    assert list(audit_trail.select(lines, until=now - timedelta(minutes=1))) == []
+    assert [line["device"] for line in rollout_audit.select(lines, device="b")] == ["b"]
+    assert len(list(rollout_audit.select(lines, since=now - timedelta(minutes=1)))) == 2
+    assert list(rollout_audit.select(lines, until=now - timedelta(minutes=1))) == []
 
 
 def test_a_spreadsheet_runs_nothing_of_it(made: Record) -> None:
-    audit_trail.append(
+    rollout_audit.append(
         made, "rollback", device="a", result="back", detail='=HYPERLINK("http://192.0.2.1")\nsecond, "line"'
     )
 
-    rows = list(csv.DictReader(io.StringIO(audit_trail.as_csv(audit_trail.read([made])))))
+    rows = list(csv.DictReader(io.StringIO(rollout_audit.as_csv(rollout_audit.read([made])))))
 
     assert rows[0]["detail"] == '\'=HYPERLINK("http://192.0.2.1")\nsecond, "line"'
-    assert list(rows[0]) == list(audit_trail.FIELDS)
+    assert list(rows[0]) == list(rollout_audit.FIELDS)
 
 
 def test_a_terminal_obeys_nothing_of_it(made: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    audit_trail.append(made, "deploy", device="a", result="failed", detail="\x1b]0;owned\x07 \x9b2J \u202e \ud800")
+    rollout_audit.append(made, "deploy", device="a", result="failed", detail="\x1b]0;owned\x07 \x9b2J \u202e \ud800")
 
     assert main.main(["audit", "--fleet", "farm", "--rollouts", str(tmp_path)]) == 0
 
@@ -145,7 +147,7 @@ def test_a_fleets_name_is_no_path(
 
 
 def test_the_command_gives_a_devices_history(made: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    audit_trail.append(made, "deploy", device="a", result="ok")
+    rollout_audit.append(made, "deploy", device="a", result="ok")
     manual_rollback.end("farm", tmp_path, {"a": {"said": None, "status": None, "reason": "no route to host"}}, "noise")
     known = ["audit", "--fleet", "farm", "--rollouts", str(tmp_path)]
 
@@ -153,7 +155,7 @@ def test_the_command_gives_a_devices_history(made: Record, tmp_path: Path, capsy
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [(row["action"], row["result"]) for row in rows] == [("deploy", "ok"), ("rollback", "failed")]
     assert main.main([*known, "--until", "2020-01-01T00:00:00Z"]) == 0
-    assert capsys.readouterr().out.strip() == ",".join(audit_trail.FIELDS)
+    assert capsys.readouterr().out.strip() == ",".join(rollout_audit.FIELDS)
     assert main.main(["audit", "--fleet", "other", "--rollouts", str(tmp_path)]) == 6
     assert "a fleet that has some: farm" in capsys.readouterr().err
 
@@ -161,8 +163,8 @@ def test_the_command_gives_a_devices_history(made: Record, tmp_path: Path, capsy
 def test_a_device_that_no_record_names_is_an_error(
     made: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    audit_trail.append(made, "open", result="go", devices=["a", "b"], detail="wave rest: a, b")
-    audit.append(tmp_path / "farm" / audit.FILE, "rollback", device="c", result="back")
+    rollout_audit.append(made, "open", result="go", devices=["a", "b"], detail="wave rest: a, b")
+    audit_log.append(tmp_path / "farm" / audit_log.FILE, "rollback", device="c", result="back")
     planned = replace(made.load(), devices={"d": DeviceState("rest", "digits@1.1.0")})
     made.save(planned)
     known = ["audit", "--fleet", "farm", "--rollouts", str(tmp_path)]

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from fleet.errors import BusyError, ConfigurationError, NoReleaseError
-from fleet.records import store
+from fleet.records import rollout_folder
+from fleet.records.rollout_folder import Record
 from fleet.records.state import DeviceState, Owner, RolloutState, Status, WaveState, owner, owner_of
-from fleet.records.store import Record
 from tests.support.fleet.rollouts import plan
 from tests.support.paths import REPOSITORY
 
@@ -32,7 +32,7 @@ def state(of: Owner | None = None, status: Status = "running") -> RolloutState:
 
 
 def begun(root: Path, of: Owner | None = None, status: Status = "running") -> Record:
-    return store.begin("farm", PLAN, state(of, status), root)
+    return rollout_folder.begin("farm", PLAN, state(of, status), root)
 
 
 def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
 
     made.save(changed)
 
-    assert store.find("farm", root=tmp_path).load() == changed
+    assert rollout_folder.find("farm", root=tmp_path).load() == changed
     assert made.id.endswith("-01234567")
 
 
@@ -50,7 +50,7 @@ def test_two_that_begin_in_one_second_have_folders_of_their_own(tmp_path: Path) 
     first, second = begun(tmp_path), begun(tmp_path)
 
     assert first.folder != second.folder
-    assert [each.id for each in store.rollouts("farm", tmp_path)] == sorted([first.id, second.id])
+    assert [each.id for each in rollout_folder.rollouts("farm", tmp_path)] == sorted([first.id, second.id])
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_two_that_begin_in_one_second_have_folders_of_their_own(tmp_path: Path) 
 def test_only_what_did_not_end_is_taken_up(tmp_path: Path, status: Status, found: bool) -> None:
     begun(tmp_path, status=status)
 
-    assert (store.unfinished("farm", tmp_path) is not None) is found
+    assert (rollout_folder.unfinished("farm", tmp_path) is not None) is found
 
 
 @pytest.mark.parametrize("status", ["running", "paused"])  # paused, its process may still send devices back
@@ -68,10 +68,10 @@ def test_a_rollout_of_a_process_that_runs_is_not_taken(tmp_path: Path, status: S
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
         begun(tmp_path, owner_of(other.pid), status)
         with pytest.raises(BusyError, match=f"process {other.pid}"):
-            store.unfinished("farm", tmp_path)
+            rollout_folder.unfinished("farm", tmp_path)
         other.kill()
 
-    assert store.unfinished("farm", tmp_path) is not None, "it has ended"
+    assert rollout_folder.unfinished("farm", tmp_path) is not None, "it has ended"
 
 
 def test_a_copy_beside_it_is_no_rollout(tmp_path: Path) -> None:
@@ -79,14 +79,14 @@ def test_a_copy_beside_it_is_no_rollout(tmp_path: Path) -> None:
     for name in (f"{made.id}.bak", f"old-{made.id}", "99999999T999999Z"):
         shutil.copytree(made.folder, made.folder.with_name(name))
 
-    assert [each.id for each in store.rollouts("farm", tmp_path)] == [made.id]
+    assert [each.id for each in rollout_folder.rollouts("farm", tmp_path)] == [made.id]
 
 
 def test_of_another_machine_nothing_is_known(tmp_path: Path) -> None:
     begun(tmp_path, Owner("elsewhere", 1, 0.0))
 
     with pytest.raises(BusyError, match="elsewhere"):
-        store.unfinished("farm", tmp_path)
+        rollout_folder.unfinished("farm", tmp_path)
 
 
 def test_a_folder_without_a_state_was_never_begun(tmp_path: Path) -> None:
@@ -94,9 +94,9 @@ def test_a_folder_without_a_state_was_never_begun(tmp_path: Path) -> None:
     killed.mkdir(parents=True)
     other.mkdir()
 
-    assert store.rollouts("farm", tmp_path) == []
+    assert rollout_folder.rollouts("farm", tmp_path) == []
     with pytest.raises(NoReleaseError, match="no rollout"):
-        store.find("farm", root=tmp_path)
+        rollout_folder.find("farm", root=tmp_path)
     begun(tmp_path)
     assert (killed.exists(), other.exists()) == (False, True)
 
@@ -107,7 +107,7 @@ def test_one_that_cannot_be_begun_leaves_nothing(tmp_path: Path) -> None:
         raise OSError("no space")
 
     with pytest.raises(OSError, match="no space"):
-        store.begin("farm", PLAN, state(), tmp_path, fill)
+        rollout_folder.begin("farm", PLAN, state(), tmp_path, fill)
 
     assert list((tmp_path / "farm").iterdir()) == []
 
@@ -119,27 +119,27 @@ def test_a_clock_that_was_set_back_hides_none(tmp_path: Path) -> None:
     last = begun(tmp_path, status="paused")
 
     assert last.id == "29990101T000001Z-01234567"
-    assert store.unfinished("farm", tmp_path) == last
+    assert rollout_folder.unfinished("farm", tmp_path) == last
 
 
 def test_a_plan_that_cannot_be_read_hinders_only_who_needs_it(tmp_path: Path) -> None:
     old, last = begun(tmp_path, status="passed"), begun(tmp_path, status="paused")
     (old.folder / "plan.json").write_text("{")
 
-    assert store.unfinished("farm", tmp_path) == last
+    assert rollout_folder.unfinished("farm", tmp_path) == last
     with pytest.raises(ConfigurationError, match=r"plan\.json"):
-        _ = store.find("farm", old.id, tmp_path).plan
+        _ = rollout_folder.find("farm", old.id, tmp_path).plan
 
 
 def test_the_lock_is_free_when_its_holder_is_killed(tmp_path: Path) -> None:
-    code = "import sys, pathlib; from fleet.records import store\n"
-    code += "with store.locked('farm', pathlib.Path(sys.argv[1])): print('held', flush=True); input()"
+    code = "import sys, pathlib; from fleet.records import rollout_folder\n"
+    code += "with rollout_folder.locked('farm', pathlib.Path(sys.argv[1])): print('held', flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout and other.stdout.readline() == "held\n"
         other.kill()
-    with store.locked("farm", tmp_path):
+    with rollout_folder.locked("farm", tmp_path):
         made = begun(tmp_path)
     assert json.loads((made.folder / "plan.json").read_text())["fleet"] == "farm"
     made.save(replace(made.load(), status="passed"))

@@ -9,7 +9,7 @@ import pytest
 
 from fleet.errors import FleetError
 from fleet.inventory.checkout import commit_of
-from fleet.records import store
+from fleet.records import rollout_folder
 from tests.support.fleet.rollouts import NEW, OLD, Json, begin, course, status
 
 
@@ -35,7 +35,7 @@ def test_devices_are_in_waves_and_what_they_ran_is_kept(root: Path) -> None:
 def test_a_device_that_cannot_take_it_stops_it_or_is_skipped(root: Path, said: Json, words: str) -> None:
     stopped = begin(root, {"c": said})
     assert (stopped["go"], stopped["status"]) == (False, "refused") and words in stopped["unfit"]["c"]
-    assert store.rollouts("farm", root) == [], "nothing has begun"
+    assert rollout_folder.rollouts("farm", root) == [], "nothing has begun"
 
     skipped = begin(root, {"c": said}, unfit="skip")
     assert skipped["go"] and skipped["order"] == ["a", "b", "d"]
@@ -46,9 +46,9 @@ def test_what_breaks_off_while_it_begins_has_not_begun(root: Path) -> None:
     with pytest.raises(FleetError):
         begin(root, changed={"repository": str(root / "gone")})
 
-    assert store.rollouts("farm", root) == []
-    made = store.find("farm", Path(begin(root)["record"]).name, root)
-    assert (made.folder / store.BEFORE).exists()
+    assert rollout_folder.rollouts("farm", root) == []
+    made = rollout_folder.find("farm", Path(begin(root)["record"]).name, root)
+    assert (made.folder / rollout_folder.BEFORE).exists()
 
 
 def test_an_inventory_that_is_not_as_committed_is_said(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The audit trail of rollouts: who changed what on which device, when, with what result. Read as CSV by `fleet audit`.
 
-Each line of a rollout's audit.jsonl has the fields below and is never changed (fleet/audit.py). One that somebody did
-change, or that a power cut left, is shown as what it is, whatever is asked for: it may be of any device, of any time.
+Each line of a rollout's audit.jsonl has the fields below and is never changed (fleet/audit_log.py). A line that was
+edited, or that a power cut left incomplete, is shown as such in every query: it may concern any device, at any time.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fleet import audit
-from fleet.records.store import Record
+from fleet import audit_log
+from fleet.records.rollout_folder import Record
 
 FIELDS = ("time", "fleet", "rollout", "by", "commit", "action", "device", "release", "result", "seconds", "detail")
 ALWAYS = ("time", "by", "action")
 CUT, STRANGE = "cut short", "not readable"
-TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")  # as audit.now writes it
+TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")  # as audit_log.now writes it
 SHOWN = 200  # characters of a line that cannot be read
 
 
@@ -38,8 +38,8 @@ def append(
     devices: Sequence[str] = (),
 ) -> None:
     """One line of this rollout. `devices`: of a wave, where it is about all of them."""
-    audit.append(
-        to.folder / audit.FILE,
+    audit_log.append(
+        to.folder / audit_log.FILE,
         action,
         fleet=to.plan["fleet"],
         rollout=to.id,
@@ -67,7 +67,7 @@ def read(records: Iterable[Record], *more: Path) -> list[dict[str, Any]]:
     A line that has none stands where it stood: after the one before it in its file.
     """
     placed = []
-    for lines in [*(of(each.folder / audit.FILE, each.id) for each in records), *map(of, more)]:
+    for lines in [*(of(each.folder / audit_log.FILE, each.id) for each in records), *map(of, more)]:
         known = list(lines)
         at = next((line["time"] for line in known if line["time"]), "")
         for line in known:

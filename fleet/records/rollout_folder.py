@@ -7,7 +7,7 @@
         <id>/plan.json          what was decided at the start; never changed
         <id>/state.json         how far it came; replaced durably after every step. The first is written last of all: a
                                 folder without one was never begun, and the next that begins removes it
-        <id>/audit.jsonl        one line per action, appended (fleet/audit.py)
+        <id>/audit.jsonl        one line per action, appended (fleet/audit_log.py)
         <id>/push.tar           what devices are brought, while it has not ended (fleet/rollout/payload.py)
         <id>/reports/           what the devices said
         <id>/report.html, .md   for people
@@ -34,8 +34,8 @@ from edge_agent.core import durable
 
 from fleet import locks
 from fleet.errors import BusyError, NoReleaseError
-from fleet.records import schemas
-from fleet.records.schemas import SCHEMA_VERSION
+from fleet.records import record_files
+from fleet.records.record_files import SCHEMA_VERSION
 from fleet.records.state import RolloutState, owner
 
 ROLLOUTS = Path(__file__).resolve().parents[2] / "rollouts"  # beside the playbooks, which say the same
@@ -67,16 +67,16 @@ class Record:
     @cached_property
     def plan(self) -> Json:
         """What plan.json holds, which never changes. Raises ConfigurationError."""
-        return schemas.plan(self.folder / "plan.json")
+        return record_files.plan(self.folder / "plan.json")
 
     @property
     def before(self) -> Json:
         """What devices said before the first of them changed. Raises ConfigurationError."""
-        return schemas.reports(self.folder / BEFORE)
+        return record_files.reports(self.folder / BEFORE)
 
     def load(self) -> RolloutState:
         """Raises ConfigurationError for a state that this program did not write."""
-        return schemas.state(self.folder / "state.json")
+        return record_files.state(self.folder / "state.json")
 
     def match(self) -> None:
         """Whether the state is of the plan's devices and releases. Raises ConfigurationError."""
@@ -85,7 +85,7 @@ class Record:
         for name in sorted({*planned, *came}):
             plan, state = planned.get(name, "nothing"), came.get(name, "nothing")
             if plan != state:
-                raise schemas.damaged(
+                raise record_files.damaged(
                     self.folder / "plan.json", f"devices.{name}: found {plan}; state.json has {state}"
                 )
 
