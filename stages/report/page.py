@@ -60,7 +60,7 @@ def render(name: str, data: Data, gate: Mapping[str, Any], reports: Path) -> str
         records=[check for check in gate["checks"] if check["target"] == PIPELINE],
         failures=_failures(gate["checks"]),
         intervals=next((own["intervals"] for own in evaluated.values() if own.get("intervals")), None),
-        machines=sorted({_machine(report) for report in evaluated.values()}),
+        machines=sorted({_machine(report["machine"]) for report in evaluated.values() if report.get("machine")}),
         missing=missing,
         **sections,
     )
@@ -102,11 +102,12 @@ def _drawn(draw: Any, report: Any, missing: list[str]) -> Any:
         return None
 
 
-def _machine(report: Mapping[str, Any]) -> str:
-    machine = dict(report.get("machine", {}))
-    threads = machine.pop("threads", 1)
-    known = [str(machine.pop(key)) for key in ("cpu", "system", "runtime") if key in machine]
-    return ", ".join([*known, *map(str, machine.values()), f"{threads} thread" + ("s" if threads != 1 else "")])
+def _machine(machine: Mapping[str, str | int]) -> str:
+    """Return the machine of a measurement in one line."""
+    properties = dict(machine)
+    threads = properties.pop("threads", 1)
+    first = [str(properties.pop(key)) for key in ("cpu", "system", "runtime") if key in properties]
+    return ", ".join([*first, *map(str, properties.values()), f"{threads} thread" + ("s" if threads != 1 else "")])
 
 
 def _row(target: str, gate: Mapping[str, Any], report: Mapping[str, Any] | None, trained: Any) -> dict[str, Any]:

@@ -199,7 +199,7 @@ class Evaluated(Shape):
     confusion: list[list[NonNegativeInt]] | None = None
     prediction_ratios: dict[str, Share] | None = None
     confidence_bins: Bins | None = None
-    machine: dict[str, str | int] | None = None
+    machine: dict[str, str | int] = {}
 
     @model_validator(mode="after")
     def _percentiles_ascend(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from stages.core.errors import GateError
 from stages.gate import stage as gate
+from stages.report.schemas import Evaluated
 from tests.support.stages.built import change_report, edit, report
 
 PIPELINE = {
@@ -24,6 +26,7 @@ DAMAGE: dict[str, str | None] = {
     "no JSON": "\x00\x01", "list": "[]", "text": '"all is well"',
     "null": "null", "no field": "{}", "NaN": '{"ratio": NaN}', "infinite": '{"ratio": 1e999}', "deep": "[" * 100_000,
 }  # fmt: skip
+REFUSED_AS_NULL = {"target", "model_sha256", "classes", "samples", "by_group", "confusion", "machine"}
 
 
 def verdict_of(root: Path) -> dict[str, Any]:
@@ -171,6 +174,7 @@ def ms(value: float) -> dict[str, float]:
         ({"size_bytes": 1}, "metrics.json is stale"),
         ({"per_class": 3}, "metrics.json: per_class: found 3"),
         ({"machine": ["a"]}, "metrics.json: machine"),
+        ({"machine": None}, "metrics.json: machine: found None"),
         ({"model_sha256": 7}, "metrics.json: model_sha256: found 7"),
         ({"samples": 359}, "metrics.json: samples is 359, and predictions.csv makes 360"),
         ({"samples": None}, "metrics.json: samples is None, and predictions.csv makes 360"),
@@ -202,6 +206,19 @@ def test_a_report_of_another_shape_fails_with_the_field(built: Path, values: dic
     change_report(built, "onnx-fp32", **values)
 
     refused(built, said)
+
+
+@pytest.mark.parametrize("field", Evaluated.model_fields)
+def test_a_field_that_is_null_ends_in_a_verdict(built: Path, field: str) -> None:
+    """A null is refused, or counts as a number that was not measured; it never ends the gate with a traceback."""
+    change_report(built, "onnx-fp32", **{field: None})
+
+    with contextlib.suppress(GateError):
+        gate.main()
+
+    judged = {check["target"]: check for check in verdict_of(built)["checks"] if check["name"] == "report"}
+    assert judged["onnx-int8"]["passed"]
+    assert judged["onnx-fp32"]["passed"] == (field not in REFUSED_AS_NULL)
 
 
 def test_the_support_of_a_class_that_was_written_by_hand_fails(built: Path) -> None:
