@@ -23,12 +23,12 @@ from stages.core.files import write_bytes
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
-LOCK, ASIDE = Path("dvc.lock"), Path(".work/dvc.lock.damaged")
+LOCK, DAMAGED_LOCK = Path("dvc.lock"), Path(".work/dvc.lock.damaged")
 RWLOCK = Path(".dvc/tmp/rwlock")
 CONFLICT = re.compile(rb"^(<<<<<<<|=======$|>>>>>>>)", re.MULTILINE)
 
 
-def mend_lock() -> None:
+def repair_lock() -> None:
     """Replace a dvc.lock that DVC cannot read by the last commit's, or remove it where none was committed.
 
     What was there is kept in .work/dvc.lock.damaged. Raises StageError where only a person can tell what is meant:
@@ -46,21 +46,21 @@ def mend_lock() -> None:
             "one side's lock file: what the other side built is restored or built again",
             f"git checkout --ours {LOCK}, make repro, git add {LOCK}",
         )
-    if readable(content):
+    if is_readable(content):
         return
-    write_bytes(ASIDE, content)
-    committed = last_commit()
+    write_bytes(DAMAGED_LOCK, content)
+    committed = committed_lock()
     if committed:
         write_bytes(LOCK, committed)
     else:
         LOCK.unlink()
     print(
         f"{LOCK} was cut short by an interruption, and is now {'as last committed' if committed else 'removed'} "
-        f"(it lies in {ASIDE}); finished stages come back from the run cache"
+        f"(it lies in {DAMAGED_LOCK}); finished stages come back from the run cache"
     )
 
 
-def refuse_company() -> None:
+def refuse_concurrent_run() -> None:
     """Raise StageError where another DVC works in this tree: it would be in the way only after some stages have run."""
     import psutil
 
@@ -77,7 +77,7 @@ def refuse_company() -> None:
         raise StageError(str(RWLOCK), found, "one run at a time", "wait until it has ended")
 
 
-def readable(content: bytes) -> bool:
+def is_readable(content: bytes) -> bool:
     """Whether DVC can read the lock file, and it is whole: cut inside a digest it may still be valid YAML."""
     from dvc.exceptions import DvcException
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA
@@ -90,7 +90,7 @@ def readable(content: bytes) -> bool:
     return content.endswith(b"\n")
 
 
-def last_commit() -> bytes | None:
+def committed_lock() -> bytes | None:
     """dvc.lock as last committed; None where it never was, and where there is no git."""
     try:
         done = subprocess.run(["git", "show", f"HEAD:./{LOCK}"], capture_output=True, check=False)
@@ -137,8 +137,8 @@ def main() -> None:
     )
     only_lock = parser.parse_args().lock
     if only_lock:
-        refuse_company()
-    mend_lock()
+        refuse_concurrent_run()
+    repair_lock()
     if not only_lock:
         restore_outputs()
 

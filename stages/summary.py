@@ -14,7 +14,7 @@ from typing import Any
 
 from stages.core import command
 from stages.core.errors import StageError, run
-from stages.core.files import again, read_object, sha256
+from stages.core.files import read_object, rerun_hint, sha256
 from stages.report.verdict import (
     GATE,
     PIPELINE,
@@ -79,7 +79,7 @@ def _row(metrics: dict[str, Any], target: str) -> dict[str, float]:
     """The target's numbers in reports/metrics.json. Raises StageError."""
     row = metrics.get(target)
     if not isinstance(row, dict) or not all(isinstance(value, int | float) for value in row.values()):
-        raise StageError(f"{TABLE}: {target}", f"found {row!r}", "numbers by name", again("gate"))
+        raise StageError(f"{TABLE}: {target}", f"found {row!r}", "numbers by name", rerun_hint("gate"))
     return row
 
 
@@ -91,7 +91,7 @@ def holds(archive: Path, verdicts: dict[str, TargetVerdict]) -> bool:
         try:
             unpack(archive, Path(folder) / "bundle")
         except ArchiveError as error:
-            raise StageError(error.where, error.found, error.expected, again("package")) from None
+            raise StageError(error.where, error.found, error.expected, rerun_hint("package")) from None
         targets = read_object(Path(folder) / "bundle" / "manifest.json", "package").get("targets")
     held = {t: own.get("sha256") for t, own in targets.items()} if isinstance(targets, dict) else {}
     return held == {target: own.sha256 for target, own in verdicts.items() if own.passed}

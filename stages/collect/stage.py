@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.core import command
 from stages.core.files import new_directory, write_json
-from stages.core.progress import downloads
+from stages.core.progress import download_progress
 from stages.params import Params, load
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ PROVENANCE = Path("data/provenance.json")
 SCRATCH = Path(".work/collect")
 
 
-async def take(source: Any, context: Context, folder: Path) -> dict[str, Any]:
+async def collect_source(source: Any, context: Context, folder: Path) -> dict[str, Any]:
     """Write one source's rows into `folder`; return its provenance. Raises StageError."""
     from stages.collect.sources import FETCH
     from stages.collect.sources.normalise import normalise
@@ -50,14 +50,14 @@ async def take(source: Any, context: Context, folder: Path) -> dict[str, Any]:
     }
 
 
-async def snapshot(params: Params) -> None:
+async def take_snapshot(params: Params) -> None:
     """All sources, side by side; the snapshot is replaced only when every one delivered. Raises CombinedError."""
     from stages.collect.sources import Context
-    from stages.collect.sources.concurrency import all_of
+    from stages.collect.sources.concurrency import gather_all
 
     names = sorted(params.collect.sources)
     stop = threading.Event()
-    with new_directory(SNAPSHOT) as folder, downloads() as progress:
+    with new_directory(SNAPSHOT) as folder, download_progress() as progress:
         contexts = [
             Context(
                 name=name,
@@ -70,9 +70,9 @@ async def snapshot(params: Params) -> None:
             )
             for name in names
         ]
-        jobs = (take(params.collect.sources[c.name], c, folder / c.name) for c in contexts)
+        jobs = (collect_source(params.collect.sources[c.name], c, folder / c.name) for c in contexts)
         try:
-            taken = await all_of(jobs)
+            taken = await gather_all(jobs)
         finally:
             stop.set()  # interrupted: threads cannot be cancelled, they have to look
         provenance = {"snapshot": params.collect.snapshot.isoformat(), "sources": dict(zip(names, taken, strict=True))}
@@ -83,4 +83,4 @@ async def snapshot(params: Params) -> None:
 
 def main() -> None:
     command.parser("collect", __doc__).parse_args()
-    asyncio.run(snapshot(load()))
+    asyncio.run(take_snapshot(load()))

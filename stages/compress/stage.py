@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def compress(params: Params) -> None:
-    command.waiting_threads_sleep()
+    command.make_idle_threads_sleep()
     from stages import networks
     from stages.train import batches, loop
 
@@ -129,7 +129,7 @@ class Work:
         from stages.train import loop
 
         recipe = short(recipe)
-        with loop.Progress(name, recipe.epochs, self.fabric.is_global_zero) as progress:
+        with loop.EpochProgress(name, recipe.epochs, self.fabric.is_global_zero) as progress:
             loop.fit(
                 self.fabric,
                 network,

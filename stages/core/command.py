@@ -16,7 +16,7 @@ def parser(stage: str, description: str | None) -> argparse.ArgumentParser:
     )
 
 
-def waiting_threads_sleep() -> None:
+def make_idle_threads_sleep() -> None:
     """Threads that wait shall sleep, not spin, or on a busy machine two are slower than one.
 
     OpenMP reads this once: call it before torch is imported.

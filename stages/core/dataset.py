@@ -21,12 +21,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, model_validator
 
 from stages.core.errors import StageError
-from stages.core.files import again, read_model, write_json
+from stages.core.files import read_model, rerun_hint, write_json
 
 SPLITS = ("train", "validation", "test")
-WRITER = "prepare"
+STAGE = "prepare"
 # What numpy's reader of a .npy header raises on other bytes than it expects.
-NOT_NPY = (ValueError, EOFError, OverflowError, SyntaxError, TypeError, tokenize.TokenError)
+NPY_ERRORS = (ValueError, EOFError, OverflowError, SyntaxError, TypeError, tokenize.TokenError)
 
 
 class _Strict(BaseModel):
@@ -76,7 +76,7 @@ class SampleSpec(_Strict):
     @classmethod
     def read(cls, prepared: Path) -> SampleSpec:
         """Raises StageError."""
-        return read_model(prepared / "spec.json", cls, WRITER)
+        return read_model(prepared / "spec.json", cls, STAGE)
 
     def write(self, prepared: Path) -> None:
         write_json(prepared / "spec.json", self.model_dump())
@@ -135,18 +135,20 @@ class Split:
         """
         folder, spec = prepared / name, SampleSpec.read(prepared)
         windowed = (folder / "starts.npy").exists()
-        y = _array(folder / "y.npy", np.dtype(np.int64), "int64", ())
-        group = _array(folder / "group.npy", None, "unicode", ())
-        _same_length(folder / "group.npy", group, y)
-        _within(folder / "y.npy", y, len(spec.classes), f"of {len(spec.classes)} classes")
+        y = _open_array(folder / "y.npy", np.dtype(np.int64), "int64", ())
+        group = _open_array(folder / "group.npy", None, "unicode", ())
+        _check_length(folder / "group.npy", group, y)
+        _check_range(folder / "y.npy", y, len(spec.classes), f"of {len(spec.classes)} classes")
         shape = (spec.shape[0],) if windowed else tuple(spec.shape)
-        x = _array(folder / "x.npy", np.dtype(np.float32), "float32", shape)
+        x = _open_array(folder / "x.npy", np.dtype(np.float32), "float32", shape)
         if not windowed:
-            _same_length(folder / "x.npy", x, y)
+            _check_length(folder / "x.npy", x, y)
             return cls(x, y, group, None, None)
-        starts, window = _array(folder / "starts.npy", np.dtype(np.int64), "int64", ()), spec.shape[-1]
-        _same_length(folder / "starts.npy", starts, y)
-        _within(folder / "starts.npy", starts, len(x) - window + 1, f"of windows of {window} in {len(x)} rows of x.npy")
+        starts, window = _open_array(folder / "starts.npy", np.dtype(np.int64), "int64", ()), spec.shape[-1]
+        _check_length(folder / "starts.npy", starts, y)
+        _check_range(
+            folder / "starts.npy", starts, len(x) - window + 1, f"of windows of {window} in {len(x)} rows of x.npy"
+        )
         return cls(x, y, group, starts, window)
 
     def __len__(self) -> int:
@@ -160,32 +162,32 @@ class Split:
         return np.ascontiguousarray(self.x[rows].transpose(0, 2, 1), dtype=np.float32)
 
 
-def _array(path: Path, dtype: np.dtype | None, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+def _open_array(path: Path, dtype: np.dtype | None, kind: str, shape: tuple[int, ...]) -> np.ndarray:
     """The memory-mapped array [N, *shape] in `path`; without `dtype`, of text. Raises StageError."""
     expected = f"{kind} [{', '.join(['N', *map(str, shape)])}]"
     try:
         array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
-        raise StageError(str(path), "there is no such file", expected, again(WRITER)) from None
+        raise StageError(str(path), "there is no such file", expected, rerun_hint(STAGE)) from None
     except OSError as error:
-        raise StageError(str(path), f"not readable: {error.strerror}", expected, again(WRITER)) from None
-    except NOT_NPY as error:
-        raise StageError(str(path), f"not readable as an array: {error}", expected, again(WRITER)) from None
+        raise StageError(str(path), f"not readable: {error.strerror}", expected, rerun_hint(STAGE)) from None
+    except NPY_ERRORS as error:
+        raise StageError(str(path), f"not readable as an array: {error}", expected, rerun_hint(STAGE)) from None
     if (
         array.shape[1:] != shape
         or not array.ndim
         or (array.dtype.kind != "U" if dtype is None else array.dtype != dtype)
     ):
-        raise StageError(str(path), f"found {array.dtype} {list(array.shape)}", expected, again(WRITER))
+        raise StageError(str(path), f"found {array.dtype} {list(array.shape)}", expected, rerun_hint(STAGE))
     return array
 
 
-def _same_length(path: Path, array: np.ndarray, y: np.ndarray) -> None:
+def _check_length(path: Path, array: np.ndarray, y: np.ndarray) -> None:
     if len(array) != len(y):
-        raise StageError(str(path), f"found {len(array)} samples", f"{len(y)}, as in y.npy", again(WRITER))
+        raise StageError(str(path), f"found {len(array)} samples", f"{len(y)}, as in y.npy", rerun_hint(STAGE))
 
 
-def _within(path: Path, index: np.ndarray, end: int, what: str) -> None:
+def _check_range(path: Path, index: np.ndarray, end: int, what: str) -> None:
     if len(index) and not 0 <= index.min() <= index.max() < end:
         found = f"found indices {index.min()} to {index.max()}"
-        raise StageError(str(path), found, f"indices {what}, 0 to {end - 1}", again(WRITER))
+        raise StageError(str(path), found, f"indices {what}, 0 to {end - 1}", rerun_hint(STAGE))

@@ -62,7 +62,7 @@ class CombinedError(StageError):
 # Exit codes of every stage: 0 done, 1 the stage refused its input, 130 interrupted (128 + SIGINT).
 EXIT_REFUSED = 1
 EXIT_INTERRUPTED = 130
-WRITTEN = ("data", "models", "reports", ".work", ".")
+WRITTEN_FOLDERS = ("data", "models", "reports", ".work", ".")
 
 
 def run(main: Callable[[], None]) -> None:
@@ -86,16 +86,16 @@ def run(main: Callable[[], None]) -> None:
             "  remedy:   lower the sizes in the task's params.yaml, or take a machine with more"
         )
     except OSError as error:
-        where = error.filename or error.filename2 or _places(error)
+        where = error.filename or error.filename2 or _free_space(error)
         _fail(f"{where}: {error.strerror or error}\n  remedy:   free the space or mend the path, then run again")
 
 
-def _places(error: OSError) -> str:
+def _free_space(error: OSError) -> str:
     """What stands for the file that a write to a full disk does not name: the disks that a stage writes to."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return "file system"
     disks: dict[int, Path] = {}
-    for place in (*map(Path, WRITTEN), Path(tempfile.gettempdir())):
+    for place in (*map(Path, WRITTEN_FOLDERS), Path(tempfile.gettempdir())):
         if place.is_dir():
             disks.setdefault(place.stat().st_dev, place.resolve())
     return ", ".join(f"{place} ({shutil.disk_usage(place).free / 1e6:.0f} MB free)" for place in disks.values())

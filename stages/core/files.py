@@ -64,7 +64,7 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def again(stage: str) -> str:
+def rerun_hint(stage: str) -> str:
     """The remedy for a damaged file: the stage that wrote it."""
     return f"run the stage {stage} again (make repro)"
 
@@ -76,16 +76,19 @@ def read_object(path: Path, stage: str) -> dict[str, Any]:
     expected = f"the JSON object that the stage {stage} writes"
     try:
         value = json.loads(
-            path.read_text(encoding="utf-8"), parse_constant=_refuse, parse_float=_finite, parse_int=_whole
+            path.read_text(encoding="utf-8"),
+            parse_constant=_refuse_number,
+            parse_float=_finite,
+            parse_int=_finite_integer,
         )
     except FileNotFoundError:
-        raise StageError(str(path), "there is no such file", expected, again(stage)) from None
+        raise StageError(str(path), "there is no such file", expected, rerun_hint(stage)) from None
     except OSError as error:
-        raise StageError(str(path), f"not readable: {error.strerror}", expected, again(stage)) from None
+        raise StageError(str(path), f"not readable: {error.strerror}", expected, rerun_hint(stage)) from None
     except (ValueError, RecursionError) as error:
-        raise StageError(str(path), f"not readable as JSON: {error}", expected, again(stage)) from None
+        raise StageError(str(path), f"not readable as JSON: {error}", expected, rerun_hint(stage)) from None
     if not isinstance(value, dict):
-        raise StageError(str(path), f"found {type(value).__name__}, no JSON object", expected, again(stage))
+        raise StageError(str(path), f"found {type(value).__name__}, no JSON object", expected, rerun_hint(stage))
     return value
 
 
@@ -100,20 +103,20 @@ def read_model(path: Path, model: type[ModelT], stage: str) -> ModelT:
         fault = error.errors(include_url=False)[0]
         where = ": ".join([str(path), ".".join(map(str, fault["loc"]))] if fault["loc"] else [str(path)])
         found = "nothing" if fault["type"] == "missing" else reprlib.repr(fault["input"])
-        raise StageError(where, f"found {found}", fault["msg"], again(stage)) from None
+        raise StageError(where, f"found {found}", fault["msg"], rerun_hint(stage)) from None
 
 
 def _finite(text: str) -> float:
     number = float(text)
-    return number if math.isfinite(number) else _refuse(text)
+    return number if math.isfinite(number) else _refuse_number(text)
 
 
-def _whole(text: str) -> int:
+def _finite_integer(text: str) -> int:
     _finite(text)
     return int(text)
 
 
-def _refuse(text: str) -> NoReturn:
+def _refuse_number(text: str) -> NoReturn:
     raise ValueError(f"{reprlib.repr(text)} is no finite number")
 
 

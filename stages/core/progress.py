@@ -17,7 +17,7 @@ SECONDS = 5.0  # from one line of a task to the next one
 
 
 @dataclass
-class Task:
+class TaskProgress:
     """What is done of a task, of how much in total; when its last line was printed, and its bar."""
 
     done: int
@@ -26,7 +26,7 @@ class Task:
     bar: rich_progress.TaskID | None
 
 
-class Progress:
+class ProgressReporter:
     """The progress of named tasks, used as a context. Tasks may advance in several threads."""
 
     def __init__(
@@ -42,10 +42,10 @@ class Progress:
         """
         self._stream, self._line, self._make_bars = stream, line, bars
         self._lock = threading.Lock()
-        self._tasks: dict[str, Task] = {}
+        self._tasks: dict[str, TaskProgress] = {}
         self._bars: rich_progress.Progress | None = None
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressReporter:
         if self._stream.isatty():
             self._bars = self._make_bars()
             self._bars.start()
@@ -61,7 +61,7 @@ class Progress:
             task = self._tasks.get(name)
             if task is None:
                 bar = self._bars.add_task(name) if self._bars else None
-                task = self._tasks[name] = Task(done, total, time.monotonic(), bar)
+                task = self._tasks[name] = TaskProgress(done, total, time.monotonic(), bar)
             task.done, task.total = done, total
             if self._bars and task.bar is not None:
                 self._bars.update(task.bar, total=total, completed=done)
@@ -78,18 +78,18 @@ class Progress:
                 print(self._line(name, task.done, task.total), file=self._stream, flush=True)
 
 
-def watched(batches: Iterable[pa.RecordBatch], what: str, total: int) -> Iterator[pa.RecordBatch]:
+def report_rows(batches: Iterable[pa.RecordBatch], what: str, total: int) -> Iterator[pa.RecordBatch]:
     """The same batches; how many of `total` rows have passed is reported on standard error."""
-    with Progress(sys.stderr, _row_line, _row_bars) as progress:
+    with ProgressReporter(sys.stderr, _row_line, _row_bars) as progress:
         progress.start(what, total)
         for batch in batches:
             yield batch
             progress.advance(what, batch.num_rows)
 
 
-def downloads() -> Progress:
+def download_progress() -> ProgressReporter:
     """Progress in bytes, on standard output."""
-    return Progress(sys.stdout, _byte_line, _byte_bars)
+    return ProgressReporter(sys.stdout, _byte_line, _byte_bars)
 
 
 def _row_line(name: str, done: int, total: int | None) -> str:

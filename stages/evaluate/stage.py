@@ -23,7 +23,7 @@ from edge_agent.inference.runtime import open_model
 from stages.core import command
 from stages.core.dataset import SampleSpec, Split
 from stages.core.errors import StageError
-from stages.core.files import again, new_directory, write_json, write_text
+from stages.core.files import new_directory, rerun_hint, write_json, write_text
 from stages.evaluate.latency import measure_latency, measure_memory
 from stages.evaluate.recompute import COLUMNS
 from stages.export.artifact import PREPARED, find_target, read_export, read_reference
@@ -157,7 +157,7 @@ def main() -> None:
         measured = costs(model, file, exported["io"], some, params.evaluate)
     except InferenceError as error:
         if not np.isfinite(test.x).all():
-            raise StageError(str(PREPARED / "test"), str(error), "finite samples", again("prepare")) from None
+            raise StageError(str(PREPARED / "test"), str(error), "finite samples", rerun_hint("prepare")) from None
         raise StageError(
             str(file), str(error), "finite answers", f"python -m stages.export --target {target}"
         ) from None

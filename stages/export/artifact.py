@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from stages.core.dataset import NOT_NPY, SampleSpec
+from stages.core.dataset import NPY_ERRORS, SampleSpec
 from stages.core.errors import ParameterError, StageError
-from stages.core.files import again, read_model, read_object, sha256
+from stages.core.files import read_model, read_object, rerun_hint, sha256
 from stages.params.common import Target
 from stages.report.schemas import ExportedFile
 
@@ -30,13 +30,13 @@ def find_target(targets: Mapping[Any, Target], name: str) -> Target:
 
 def read_reference(split: str, samples: int) -> np.ndarray:
     """torch's logits of a split, float32 [samples, classes]. Raises StageError."""
-    remedy, classes = again("compress"), len(SampleSpec.read(PREPARED).classes)
+    remedy, classes = rerun_hint("compress"), len(SampleSpec.read(PREPARED).classes)
     try:
         with zipfile.ZipFile(REFERENCE) as archive, archive.open(f"{split}.npy") as stream:
             reference: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
     except FileNotFoundError:
         raise StageError(str(REFERENCE), "there is no such file", "logits by split", remedy) from None
-    except (KeyError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error, *NOT_NPY) as error:
+    except (KeyError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error, *NPY_ERRORS) as error:
         raise StageError(str(REFERENCE), f"not readable: {error}", "logits by split", remedy) from None
     if reference.ndim != 2 or len(reference) != samples:
         found = f"found logits of {len(reference) if reference.ndim else 'no'} samples of {split}"

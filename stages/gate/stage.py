@@ -19,7 +19,7 @@ from stages.core.errors import GateError, ParameterError
 from stages.core.files import write_json
 from stages.gate.evidence import NOISE, REPORTS, Evidence, Record, digests, read_evidence, read_records
 from stages.gate.stale_targets import remove_leftovers
-from stages.params import load, where
+from stages.params import load, locate_parameter
 from stages.params.common import TargetName
 from stages.params.gate import Budget, Gate
 from stages.report.verdict import (
@@ -53,7 +53,7 @@ def judge(gate: Gate, evidence: Mapping[TargetName, Evidence], records: Mapping[
     unjudged = sorted(set(evidence) - set(gate.targets))
     if unjudged:
         raise ParameterError(
-            where(f"gate.targets.{unjudged[0]}"),
+            locate_parameter(f"gate.targets.{unjudged[0]}"),
             "found nothing",
             "budgets for every target that is built",
             "write its budgets, or remove it from `targets` in params.yaml",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from stages.core.dataset import SampleSpec
 from stages.core.errors import ParameterError
 from stages.networks.preprocess import Preprocess
-from stages.params import where
+from stages.params import locate_parameter
 
 
 class Network(nn.Module):
@@ -23,7 +23,9 @@ class Network(nn.Module):
         super().__init__()
         if bins and spec.kind != "series":
             found = f"found {bins} for samples of kind {spec.kind}"
-            raise ParameterError(where("train.quantile_bins"), found, "0: bins are for series only", "set it to 0")
+            raise ParameterError(
+                locate_parameter("train.quantile_bins"), found, "0: bins are for series only", "set it to 0"
+            )
         self.spec, self.bins = spec, bins
         self.preprocess = Preprocess(spec, bins)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from stages.core.dataset import SampleSpec
 from stages.core.errors import ParameterError
 from stages.networks.base import Network
-from stages.params import where
+from stages.params import locate_parameter
 
 
 class Cnn(Network):
@@ -72,7 +72,7 @@ class CnnBody(nn.Module):
         for number, out in enumerate(channels, start=1):
             if min(extent) < pool:
                 raise ParameterError(
-                    where("train.cnn.channels"),
+                    locate_parameter("train.cnn.channels"),
                     f"found {len(channels)} blocks; after {number - 1} of them a sample of {list(shape)} "
                     f"is only {extent} large, too small to be pooled by {pool}",
                     remedy="remove blocks, or lower train.cnn.pool",

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from stages.core.dataset import SampleSpec
 from stages.core.errors import ParameterError
 from stages.networks.base import Network
-from stages.params import where
+from stages.params import locate_parameter
 
 
 class Rnn(Network):
@@ -49,7 +49,7 @@ class Rnn(Network):
         self.steps = (spec.shape[1] - frame) // hop + 1
         if self.steps < 1:
             raise ParameterError(
-                where("train.rnn.frame"),
+                locate_parameter("train.rnn.frame"),
                 f"found {frame}, longer than a sample of shape {spec.shape}",
                 f"at most {spec.shape[1]}",
                 "lower it",

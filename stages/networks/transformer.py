@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from stages.core.dataset import SampleSpec
 from stages.core.errors import ParameterError
 from stages.networks.base import Network
-from stages.params import where
+from stages.params import locate_parameter
 
 
 class Transformer(Network):
@@ -44,7 +44,7 @@ class Transformer(Network):
             extent = (patch,) * (len(shape) - 1)
         if any(size < side for size, side in zip(shape[1:], extent, strict=True)):
             raise ParameterError(
-                where("train.transformer.patch"),
+                locate_parameter("train.transformer.patch"),
                 f"found {patch}, larger than a sample of {list(shape)}",
                 f"at most {min(shape[1:])}",
                 "lower it",

@@ -22,7 +22,7 @@ from edge_agent.storage import manifest as bundle_manifest
 from stages.core import command
 from stages.core.dataset import SPLITS, SampleSpec, Split
 from stages.core.errors import GateError, StageError
-from stages.core.files import again, new_directory, read_model, read_object, sha256, write_json, write_text
+from stages.core.files import new_directory, read_model, read_object, rerun_hint, sha256, write_json, write_text
 from stages.export.artifact import PREPARED, read_export
 from stages.package.archive import pack
 from stages.package.model_card import Groups, model_card
@@ -96,14 +96,16 @@ def _metrics(target: str, digest: str, classes: list[str], verdict: Verdict) -> 
     path = EVALUATED / target / "metrics.json"
     report = read_model(path, Bundled, "evaluate")
     if report.model_sha256 != digest:
-        raise StageError(f"{path}: model_sha256", f"found {report.model_sha256}", digest, again("evaluate"))
+        raise StageError(f"{path}: model_sha256", f"found {report.model_sha256}", digest, rerun_hint("evaluate"))
     for field in ("per_class", "prediction_ratios"):
         found = list(getattr(report, field))
         if set(found) != set(classes):
-            raise StageError(f"{path}: {field}", f"found {found}", f"the classes {classes}", again("evaluate"))
+            raise StageError(f"{path}: {field}", f"found {found}", f"the classes {classes}", rerun_hint("evaluate"))
     judged, lies_there = verdict.inputs.get(path.as_posix()), sha256(path)
     if lies_there != judged:
-        raise StageError(str(path), f"found sha256 {lies_there}", f"{judged}, which the gate judged", again("gate"))
+        raise StageError(
+            str(path), f"found sha256 {lies_there}", f"{judged}, which the gate judged", rerun_hint("gate")
+        )
     return read_object(path, "evaluate")
 
 
@@ -112,11 +114,13 @@ def read_drift(spec: SampleSpec) -> dict[str, Any]:
     reference = read_model(DRIFT, DriftReference, "prepare")
     if set(reference.labels) != set(spec.classes):
         found = f"found {list(reference.labels)}"
-        raise StageError(f"{DRIFT}: labels", found, f"the classes {spec.classes}", again("prepare"))
+        raise StageError(f"{DRIFT}: labels", found, f"the classes {spec.classes}", rerun_hint("prepare"))
     for i, feature in enumerate(reference.features):
         if feature.channel >= len(spec.channels):
             expected = f"a channel of {len(spec.channels)}"
-            raise StageError(f"{DRIFT}: features.{i}.channel", f"found {feature.channel}", expected, again("prepare"))
+            raise StageError(
+                f"{DRIFT}: features.{i}.channel", f"found {feature.channel}", expected, rerun_hint("prepare")
+            )
     return read_object(DRIFT, "prepare")
 
 
@@ -247,7 +251,7 @@ def fill(folder: Path, params: Params) -> dict[str, Any]:
     reference = read_drift(spec)
     for path, stage in {**INPUTS, SNAPSHOT: "collect"}.items():
         if not path.exists():
-            raise StageError(str(path), "there is no such file", f"what the stage {stage} writes", again(stage))
+            raise StageError(str(path), "there is no such file", f"what the stage {stage} writes", rerun_hint(stage))
     for name, own in passed.items():
         (folder / "targets" / name).mkdir(parents=True)
         shutil.copyfile(own.file, folder / "targets" / name / own.file.name)

@@ -27,7 +27,7 @@ from stages.params.package import Package
 from stages.params.prepare import Prepare
 from stages.params.train import Train
 from stages.params.validate import Validate
-from stages.params.yaml_file import read
+from stages.params.yaml_file import read_yaml
 
 SHARED_FILE = Path("params.yaml")
 EXAMPLES = {"series": "pump", "audio": "spoken-digits"}
@@ -55,12 +55,12 @@ class Params(Shared, Task):
     """Both files as one object."""
 
 
-def task_folder(root: Path = Path()) -> Path:
+def find_task_folder(root: Path = Path()) -> Path:
     """The folder of the task that params.yaml names. Raises ParameterError."""
-    return _folder(_parse(Shared, root / SHARED_FILE), root)
+    return _task_folder(_parse(Shared, root / SHARED_FILE), root)
 
 
-def _folder(shared: Shared, root: Path) -> Path:
+def _task_folder(shared: Shared, root: Path) -> Path:
     folder = root / "tasks" / shared.task
     if not folder.is_dir():
         known = sorted(p.parent.name for p in (root / "tasks").glob("*/params.yaml"))
@@ -76,26 +76,26 @@ def _folder(shared: Shared, root: Path) -> Path:
 def load(root: Path = Path()) -> Params:
     """Read and check both files below `root`. Raises ParameterError, which lists every fault of a file."""
     shared = _parse(Shared, root / SHARED_FILE)
-    task = _parse(Task, _folder(shared, root) / "params.yaml")
+    task = _parse(Task, _task_folder(shared, root) / "params.yaml")
     return Params.model_validate({**shared.model_dump(by_alias=True), **task.model_dump(by_alias=True)})
 
 
-def where(field: str, root: Path = Path()) -> str:
+def locate_parameter(field: str, root: Path = Path()) -> str:
     """`tasks/digits/params.yaml: train.batch_size`: the file that holds a parameter, and its dotted name."""
     if field.split(".")[0] in Shared.model_fields:
         return f"{root / SHARED_FILE}: {field}"
     try:
-        return f"{task_folder(root) / 'params.yaml'}: {field}"
+        return f"{find_task_folder(root) / 'params.yaml'}: {field}"
     except ParameterError:  # a part that is used without a pipeline around it
         return f"parameter {field}"
 
 
 def _parse(model: type[ModelT], path: Path) -> ModelT:
-    values = read(path)
+    values = read_yaml(path)
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        lines = [_describe(fault, values) for fault in error.errors(include_url=False)]
+        lines = [_describe_fault(fault, values) for fault in error.errors(include_url=False)]
         raise ParameterError(str(path), f"{len(lines)} fault(s)\n" + "\n".join(lines)) from None
     except RecursionError:
         raise ParameterError(
@@ -103,11 +103,12 @@ def _parse(model: type[ModelT], path: Path) -> ModelT:
         ) from None
 
 
-def _describe(fault: Any, values: Any) -> str:
-    field, kind = _field(fault["loc"], values, fault["type"]), fault["type"]
+def _describe_fault(fault: Any, values: Any) -> str:
+    field, kind = _field_name(fault["loc"], values, fault["type"]), fault["type"]
     if kind == "missing":
-        return f"  {field}: found nothing, expected a value; remedy: add it ({_example(field, values)} has an example)"
-    found = _shown(fault["input"])
+        remedy = f"add it ({_example_file(field, values)} has an example)"
+        return f"  {field}: found nothing, expected a value; remedy: {remedy}"
+    found = _show_value(fault["input"])
     if kind == "extra_forbidden":
         found = found.rpartition(" (")[0] or found
         return f"  {field}: found {found}, expected no such parameter; remedy: remove it or mend its spelling"
@@ -117,7 +118,7 @@ def _describe(fault: Any, values: Any) -> str:
     return f"  {field}: found {found}, expected: {expected}; remedy: {_remedy(fault['input'], kind)}"
 
 
-def _example(field: str, values: Any) -> str:
+def _example_file(field: str, values: Any) -> str:
     """The file of this repository that has the field for data of the same kind."""
     if "." not in field and field in Shared.model_fields:
         return "git show HEAD:params.yaml"
@@ -127,7 +128,7 @@ def _example(field: str, values: Any) -> str:
     return f"tasks/{task}/params.yaml"
 
 
-def _field(loc: tuple[str | int, ...], values: Any, kind: str) -> str:
+def _field_name(loc: tuple[str | int, ...], values: Any, kind: str) -> str:
     """The dotted name as it is written: pydantic adds the kind of a source or a format, which is not in the file."""
     parts = []
     for number, part in enumerate(loc, start=1):
@@ -140,7 +141,7 @@ def _field(loc: tuple[str | int, ...], values: Any, kind: str) -> str:
     return ".".join(parts) or "the file"
 
 
-def _shown(value: Any) -> str:
+def _show_value(value: Any) -> str:
     try:
         return f"{reprlib.repr(value)} ({type(value).__name__})"
     except ValueError:  # Python writes no integer of more than 4300 digits

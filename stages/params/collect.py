@@ -11,17 +11,17 @@ from pydantic import AfterValidator, AwareDatetime, Field, field_validator, mode
 
 from stages.params.common import Block, Count, Seed, Share, Text, Wait
 
-MADE_ROWS = 100_000_000  # of a generator: a slip of the finger shall not fill the disk
+MAX_GENERATED_ROWS = 100_000_000  # of a generator: a slip of the finger shall not fill the disk
 
 
-def _distinct(columns: dict[str, str] | None) -> dict[str, str] | None:
+def _check_distinct(columns: dict[str, str] | None) -> dict[str, str] | None:
     twice = sorted({name for name in (columns or {}).values() if list((columns or {}).values()).count(name) > 1})
     if twice:
         raise ValueError(f"every name here once ({', '.join(twice)} is there twice)")
     return columns
 
 
-def _pattern(value: str | None) -> str | None:
+def _check_pattern(value: str | None) -> str | None:
     try:
         re.compile(value or "")
     except re.error as error:
@@ -29,7 +29,7 @@ def _pattern(value: str | None) -> str | None:
     return value
 
 
-def _topic(value: str) -> str:
+def _check_topic(value: str) -> str:
     """MQTT 5, section 4.7: `+` stands for a whole level, `#` for the last ones."""
     levels = value.split("/")
     whole = all(level in ("+", "#") or not set(level) & {"+", "#"} for level in levels)
@@ -38,7 +38,7 @@ def _topic(value: str) -> str:
     return value
 
 
-def _encoding(value: str) -> str:
+def _check_encoding(value: str) -> str:
     try:
         "0".encode(value)
     except (LookupError, ValueError) as error:
@@ -46,20 +46,20 @@ def _encoding(value: str) -> str:
     return value
 
 
-def _separator(value: str) -> str:
+def _check_separator(value: str) -> str:
     if len(value) != 1 or not value.isascii() or value in '"\r\n\0':
         raise ValueError("one ASCII character, neither a quote nor the end of a line")
     return value
 
 
-def _moment(value: datetime) -> datetime:
+def _check_year(value: datetime) -> datetime:
     """Nanoseconds since 1970 in 64 bits end in 2262."""
     if not 1970 <= value.year <= 2200:
         raise ValueError("a time between 1970 and 2200")
     return value
 
 
-def _url(value: str) -> str:
+def _check_url(value: str) -> str:
     try:
         parts = urlsplit(value)
         whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -70,18 +70,18 @@ def _url(value: str) -> str:
     return value
 
 
-Moment = Annotated[AwareDatetime, Field(strict=False), AfterValidator(_moment)]
-Url = Annotated[str, AfterValidator(_url)]
-Columns = Annotated[dict[str, str] | None, AfterValidator(_distinct)]
-Pattern = Annotated[str | None, AfterValidator(_pattern)]
+Moment = Annotated[AwareDatetime, Field(strict=False), AfterValidator(_check_year)]
+Url = Annotated[str, AfterValidator(_check_url)]
+Columns = Annotated[dict[str, str] | None, AfterValidator(_check_distinct)]
+Pattern = Annotated[str | None, AfterValidator(_check_pattern)]
 
 
 class Csv(Block):
     """`columns` maps a column's name in the file to its name here and leaves the others out; null keeps all."""
 
     type: Literal["csv"]
-    separator: Annotated[str, AfterValidator(_separator)]
-    encoding: Annotated[str, AfterValidator(_encoding)]
+    separator: Annotated[str, AfterValidator(_check_separator)]
+    encoding: Annotated[str, AfterValidator(_check_encoding)]
     columns: Columns
 
 
@@ -186,7 +186,7 @@ class Mqtt(Block):
     tls: bool = False
     username: str | None = None
     password_env: str | None = None
-    topics: list[Annotated[str, AfterValidator(_topic)]] = Field(min_length=1)
+    topics: list[Annotated[str, AfterValidator(_check_topic)]] = Field(min_length=1)
     topic: Pattern = None
     messages: Count
     seconds: Wait
@@ -234,8 +234,8 @@ class Synthetic(Block):
 
     @model_validator(mode="after")
     def _fits_a_machine(self) -> Synthetic:
-        if self.groups * self.rows > MADE_ROWS:
-            raise ValueError(f"groups * rows of at most {MADE_ROWS:g}; found {self.groups * self.rows:g}")
+        if self.groups * self.rows > MAX_GENERATED_ROWS:
+            raise ValueError(f"groups * rows of at most {MAX_GENERATED_ROWS:g}; found {self.groups * self.rows:g}")
         return self
 
     @model_validator(mode="after")

@@ -9,15 +9,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 TargetName = Literal["onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-int8"]
 RUNTIMES = {"onnx": "onnxruntime", "tflite": "litert"}
-MASTER = re.compile(
+SPARK_MASTER = re.compile(
     r"local(\[(\*|[1-9]\d{0,3})(, ?[1-9]\d{0,3})?\])?|yarn"
     r"|spark://[A-Za-z0-9.-]+:\d{1,5}(,[A-Za-z0-9.-]+:\d{1,5})*|k8s://(https?://)?[A-Za-z0-9.-]+(:\d{1,5})?"
 )
 # The JVM starts with less, Spark does not: its own reserve is 300 MB, and it asks for half as much again.
-SPARK_MB = 512
+SPARK_MIN_MB = 512
 
 
-def _slug(value: str) -> str:
+def _check_slug(value: str) -> str:
     """Becomes the name of a folder and of a file."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", value):
         raise ValueError("a name of at most 64 small letters, digits and -, the first a letter or a digit")
@@ -32,19 +32,19 @@ def megabytes(size: str) -> int:
     return int(match[1]) * (1000 if match[2] == "GB" else 1)
 
 
-def _size(value: str) -> str:
+def _check_size(value: str) -> str:
     megabytes(value)
     return value
 
 
-def _master(value: str) -> str:
-    if not MASTER.fullmatch(value):
+def _check_master(value: str) -> str:
+    if not SPARK_MASTER.fullmatch(value):
         raise ValueError("a Spark master: local[2], local[*], spark://host:7077, k8s://https://host:443 or yarn")
     return value
 
 
 # Sizes have an upper end where a library's own integers, or any machine's memory, would end first.
-Slug = Annotated[str, AfterValidator(_slug)]
+Slug = Annotated[str, AfterValidator(_check_slug)]
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(gt=0, le=2**31 - 1)]
 Width = Annotated[int, Field(gt=0, le=2**16)]
@@ -74,13 +74,15 @@ class Compute(Block):
     """Where tables are worked on. `memory_limit`: "512MB" or "2GB", for either engine."""
 
     backend: Literal["duckdb", "pyspark"]
-    memory_limit: Annotated[str, AfterValidator(_size)]
-    spark_master: Annotated[str, AfterValidator(_master)]
+    memory_limit: Annotated[str, AfterValidator(_check_size)]
+    spark_master: Annotated[str, AfterValidator(_check_master)]
 
     @model_validator(mode="after")
     def _spark_starts(self) -> Compute:
-        if self.backend == "pyspark" and megabytes(self.memory_limit) < SPARK_MB:
-            raise ValueError(f"memory_limit of at least {SPARK_MB}MB for backend pyspark; found {self.memory_limit}")
+        if self.backend == "pyspark" and megabytes(self.memory_limit) < SPARK_MIN_MB:
+            raise ValueError(
+                f"memory_limit of at least {SPARK_MIN_MB}MB for backend pyspark; found {self.memory_limit}"
+            )
         return self
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from stages.params.common import Block, Share, Span, Text
 
 
-def _ordered(minimum: float | None, maximum: float | None) -> None:
+def _check_order(minimum: float | None, maximum: float | None) -> None:
     if minimum is not None and maximum is not None and minimum > maximum:
         raise ValueError(f"a minimum that is not above the maximum; found {minimum:g} and {maximum:g}")
 
@@ -46,7 +46,7 @@ class Column(Block):
             raise ValueError(f"`allowed` is for type string, not for {self.type}")
         if self.unique and self.type == "values":
             raise ValueError("`unique` is not for type values: equal samples are found as duplicates anyway")
-        _ordered(self.minimum, self.maximum)
+        _check_order(self.minimum, self.maximum)
         return self
 
 
@@ -73,7 +73,7 @@ class Plausible(Block):
     def _bounded(self) -> Plausible:
         if self.minimum is None and self.maximum is None:
             raise ValueError("a rule without a bound says nothing: write a minimum or a maximum")
-        _ordered(self.minimum, self.maximum)
+        _check_order(self.minimum, self.maximum)
         return self
 
 

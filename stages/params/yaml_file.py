@@ -50,7 +50,7 @@ class Loader(yaml.SafeLoader):
             self._look(value, here, seen)
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in `path`. Raises ParameterError where there is none, or one that cannot be meant."""
     try:
         text = path.read_bytes().decode("utf-8-sig")

@@ -17,8 +17,8 @@ import pyarrow as pa
 
 from stages.core.dataset import SPLITS, ArrayFile, SampleSpec
 from stages.core.errors import ContractError
-from stages.core.progress import watched
-from stages.prepare.leakage import Runs, Samples
+from stages.core.progress import report_rows
+from stages.prepare.leakage import RunFingerprints, SampleFingerprints
 from stages.prepare.rows import class_index, sort_order
 from stages.prepare.splits import Splits
 from stages.prepare.windows import find_segments, window_labels, window_starts
@@ -40,7 +40,7 @@ def _sorted_batches(
     schema = pa.schema(columns)
     at = 0
     ordered = table.order_by(sort_order(table, params)).select(*columns)
-    for batch in watched(engine.stream(ordered, schema), "prepare", splits.rows):
+    for batch in report_rows(engine.stream(ordered, schema), "prepare", splits.rows):
         coded = batch.column(params.data.group).dictionary_encode()
         found = coded.dictionary.to_pylist()
         for name in found:
@@ -49,10 +49,10 @@ def _sorted_batches(
                 names.append(name)
         indices = coded.indices.to_numpy()
         group = np.array([numbers[name] for name in found], dtype=np.int32)[indices]
-        if splits.of_row is not None:
-            split = splits.of_row[at : at + batch.num_rows]
+        if splits.split_of_row is not None:
+            split = splits.split_of_row[at : at + batch.num_rows]
         else:
-            split = np.array([splits.of_group[name] for name in found], dtype=np.int8)[indices]
+            split = np.array([splits.split_of_group[name] for name in found], dtype=np.int8)[indices]
         at += batch.num_rows
         yield batch, group, split
 
@@ -68,7 +68,7 @@ def write_samples(
     labels: dict[str, list[np.ndarray]] = {name: [np.zeros(0, np.int64)] for name in SPLITS}
     groups: dict[str, list[np.ndarray]] = {name: [np.zeros(0, np.int32)] for name in SPLITS}
     names: list[str] = []
-    samples = Samples()
+    samples = SampleFingerprints()
     with ExitStack() as stack:
         files = {}
         for name in SPLITS:
@@ -83,7 +83,7 @@ def write_samples(
                 labels[name].append(y[split == i])
                 groups[name].append(group[split == i])
     numbers = {name: np.concatenate(parts) for name, parts in groups.items()}
-    samples.refuse_shared(prepared, numbers, names)
+    samples.refuse_duplicates(prepared, numbers, names)
     for name in SPLITS:
         np.save(prepared / name / "y.npy", np.concatenate(labels[name]).astype(np.int64))
         _write_groups(prepared / name / "group.npy", numbers[name], names)
@@ -115,7 +115,7 @@ def write_series(engine: Engine, table: ir.Table, splits: Splits, prepared: Path
     names: list[str] = []
     sources: dict[str, int] = {}
     assert params.prepare.window is not None
-    runs = Runs(len(data.columns), params.prepare.window.length)
+    runs = RunFingerprints(len(data.columns), params.prepare.window.length)
     with ExitStack() as stack:
         files = {}
         for name in SPLITS:
@@ -123,7 +123,7 @@ def write_series(engine: Engine, table: ir.Table, splits: Splits, prepared: Path
             path = prepared / name / "x.npy"
             files[name] = stack.enter_context(ArrayFile(path, (len(data.columns),), np.float32))
         for batch, group, split in _sorted_batches(engine, table, columns, splits, params, names):
-            x = _rows(batch, data.columns)
+            x = _to_float32(batch, data.columns)
             coded = batch.column("source").dictionary_encode()
             numbers = [sources.setdefault(name, len(sources)) for name in coded.dictionary.to_pylist()]
             source = np.array(numbers, dtype=np.int16)[coded.indices.to_numpy()]
@@ -134,7 +134,7 @@ def write_series(engine: Engine, table: ir.Table, splits: Splits, prepared: Path
                 mine = split == i
                 files[name].append(x[mine])
                 kept[name].append((group[mine], source[mine], time[mine], label[mine]))
-    runs.refuse_shared(names)
+    runs.refuse_duplicates(names)
     rate = 0.0
     longest = 0
     total = 0
@@ -152,7 +152,7 @@ def write_series(engine: Engine, table: ir.Table, splits: Splits, prepared: Path
     return rate
 
 
-def _rows(batch: pa.RecordBatch, columns: list[str]) -> np.ndarray:
+def _to_float32(batch: pa.RecordBatch, columns: list[str]) -> np.ndarray:
     """float32 [rows, channels]. Raises ContractError where a value is too large for float32."""
     x = np.stack([batch.column(name).to_numpy(zero_copy_only=False) for name in columns], axis=1)
     with np.errstate(over="ignore"):
@@ -169,13 +169,15 @@ def _rows(batch: pa.RecordBatch, columns: list[str]) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Cut:
+class WindowSummary:
     windows: int
     longest: int
     rate_hz: float
 
 
-def _write_windows(folder: Path, parts: list[tuple[np.ndarray, ...]], names: list[str], params: Params) -> Cut:
+def _write_windows(
+    folder: Path, parts: list[tuple[np.ndarray, ...]], names: list[str], params: Params
+) -> WindowSummary:
     window = params.prepare.window
     assert window is not None
     if not parts:  # a table without a row
@@ -190,7 +192,7 @@ def _write_windows(folder: Path, parts: list[tuple[np.ndarray, ...]], names: lis
     _write_groups(folder / "group.npy", group[starts], names)
     steps = np.diff(time)[np.diff(run) == 0]
     rate = float(f"{MICROSECONDS / np.median(steps):.7g}") if len(steps) else 0.0
-    return Cut(len(starts), int(np.diff(borders).max(initial=0)), rate)
+    return WindowSummary(len(starts), int(np.diff(borders).max(initial=0)), rate)
 
 
 def _write_groups(path: Path, numbers: np.ndarray, names: list[str]) -> None:

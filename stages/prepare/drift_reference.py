@@ -13,17 +13,18 @@ from edge_agent.monitoring.drift import STATISTICS, bin_counts, features
 
 from stages.core.dataset import SampleSpec, Split
 
-CHUNK = 256
+SAMPLES_PER_CHUNK = 256
 
 
-def reference(train: Split, spec: SampleSpec, bins: int, most: int) -> dict[str, Any]:
+def build_reference(train: Split, spec: SampleSpec, bins: int, most: int) -> dict[str, Any]:
     """Edges and ratios per feature from at most `most` training samples, evenly spaced; ratios of their labels.
 
     A feature with few distinct values gets fewer bins than `bins`: equal edges are one edge.
     """
     chosen = np.linspace(0, len(train) - 1, min(len(train), most)).round().astype(np.int64)
     values = np.concatenate(
-        [features(train.samples(chosen[i : i + CHUNK])) for i in range(0, len(chosen), CHUNK)], dtype=np.float64
+        [features(train.samples(chosen[i : i + SAMPLES_PER_CHUNK])) for i in range(0, len(chosen), SAMPLES_PER_CHUNK)],
+        dtype=np.float64,
     )
     labels = np.bincount(train.y[chosen], minlength=len(spec.classes)) / len(chosen)
     described = []

@@ -17,7 +17,7 @@ EXPECTED = "no sample in two splits: a score on what was trained on says nothing
 REMEDY = "take one of the two out of its source, or give both the same group (data.group)"
 
 
-class Samples:
+class SampleFingerprints:
     """Samples of all splits, by 8 bytes each."""
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Samples:
         digests = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in x)
         self._codes[split].append(np.frombuffer(digests, np.uint64))
 
-    def refuse_shared(self, prepared: Path, groups: dict[str, np.ndarray], names: list[str]) -> None:
+    def refuse_duplicates(self, prepared: Path, groups: dict[str, np.ndarray], names: list[str]) -> None:
         """Raise ContractError where two splits hold an equal sample.
 
         groups: per split int [N], a number of `names` for each sample. Equal codes are looked at: they may differ.
@@ -59,7 +59,7 @@ def _equal_samples(prepared: Path, first: str, second: str, codes: dict[str, np.
     return [(int(i), int(j)) for i, j in zip(places, twins, strict=True) if np.array_equal(a[i], b[j])]
 
 
-class Runs:
+class RunFingerprints:
     """Runs of a series, each the rows of one group from one source, by 32 bytes each.
 
     Rows that repeat are no copy: a machine that stands still looks like any other. A run that repeats in every
@@ -73,7 +73,7 @@ class Runs:
         self._now: tuple[int, int, int] | None = None  # group, source, split
         self._digest, self._rows, self._changes = hashlib.blake2b(), 0, False
         self._first: np.ndarray | None = None
-        self.copies: list[tuple[int, int, int, int]] = []  # group, its split, the group it repeats, its split
+        self.duplicates: list[tuple[int, int, int, int]] = []  # group, its split, the group it repeats, its split
 
     def add(self, group: np.ndarray, source: np.ndarray, split: np.ndarray, time: np.ndarray, x: np.ndarray) -> None:
         """The next rows, sorted by group, then source, then time. x: float32 [rows, channels]; the others [rows]."""
@@ -83,7 +83,7 @@ class Runs:
         for start, end in zip([0, *borders], [*borders, len(group)], strict=True):
             here = (int(group[start]), int(source[start]), int(split[start]))
             if here != self._now:
-                self.end()
+                self.finish_run()
                 self._now, self._first = here, x[start].copy()
             rows = np.empty(end - start, self._row)
             rows["time"], rows["x"] = time[start:end], x[start:end]
@@ -91,23 +91,23 @@ class Runs:
             self._rows += end - start
             self._changes = self._changes or bool((x[start:end] != self._first).any())
 
-    def end(self) -> None:
+    def finish_run(self) -> None:
         """No more rows of the run come."""
         if self._now is not None and self._changes and self._rows >= self._shortest:
             group, _, split = self._now
             other = self._seen.setdefault(self._digest.digest(), (group, split))
             if other[1] != split:
-                self.copies.append((group, split, *other))
+                self.duplicates.append((group, split, *other))
         self._digest, self._rows, self._changes = hashlib.blake2b(), 0, False
         self._now = None
 
-    def refuse_shared(self, names: list[str]) -> None:
+    def refuse_duplicates(self, names: list[str]) -> None:
         """Raise ContractError where two splits hold an equal run. names: number -> group."""
-        self.end()
-        if self.copies:
-            group, split, other, place = self.copies[0]
+        self.finish_run()
+        if self.duplicates:
+            group, split, other, place = self.duplicates[0]
             found = (
-                f"{len(self.copies)} group(s) are in two splits under two names: {names[group]!r} in {SPLITS[split]} "
-                f"is row by row {names[other]!r} in {SPLITS[place]}"
+                f"{len(self.duplicates)} group(s) are in two splits under two names: "
+                f"{names[group]!r} in {SPLITS[split]} is row by row {names[other]!r} in {SPLITS[place]}"
             )
             raise ContractError("data/validated", found, EXPECTED, REMEDY)

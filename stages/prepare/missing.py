@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from stages.tables.rounding import settled
+from stages.tables.rounding import round_figure
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -19,7 +19,7 @@ def count_missing(table: ir.Table, columns: list[str]) -> dict[str, int]:
     return {name: n for name, n in found.items() if n}
 
 
-def drop(table: ir.Table, columns: list[str]) -> ir.Table:
+def drop_incomplete(table: ir.Table, columns: list[str]) -> ir.Table:
     """The rows in which none of `columns` is missing."""
     return table.drop_null(columns, how="any") if columns else table
 
@@ -28,7 +28,7 @@ def fill_constant(table: ir.Table, train: ir.Table, columns: list[str], method: 
     """Missing values become the mean or the median of the training rows. A column without any keeps its holes."""
     for name in columns:  # one by one: an exact median holds its column in memory
         known = train[name].cast("float64")
-        value = settled((known.mean() if method == "mean" else known.median()).to_pyarrow().as_py())
+        value = round_figure((known.mean() if method == "mean" else known.median()).to_pyarrow().as_py())
         if value is not None:
             table = table.mutate(**{name: table[name].cast("float64").fill_null(value)})
     return table

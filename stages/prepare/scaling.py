@@ -10,10 +10,10 @@ import numpy as np
 from stages.core.dataset import Channel, Scaling
 from stages.core.errors import ContractError
 
-BLOCK = 1 << 22  # elements at a time
+BLOCK_ELEMENTS = 1 << 22  # elements at a time
 
 
-def scaling(x: np.ndarray, channels: list[Channel], method: Literal["none", "normalise", "standardise"]) -> Scaling:
+def fit_scaling(x: np.ndarray, channels: list[Channel], method: Literal["none", "normalise", "standardise"]) -> Scaling:
     """(x - center) / scale per channel: normalise maps min..max to 0..1, standardise to mean 0 and std 1.
 
     x: training samples [N, C, ...], or the rows [R, C] of a series; raw units. Two passes in float64, block by
@@ -44,7 +44,7 @@ def scaling(x: np.ndarray, channels: list[Channel], method: Literal["none", "nor
 
 def _blocks(x: np.ndarray) -> Iterator[np.ndarray]:
     """float64 [n, C, values per channel], a bounded number of elements at a time."""
-    rows = max(1, BLOCK // int(np.prod(x.shape[1:])))
+    rows = max(1, BLOCK_ELEMENTS // int(np.prod(x.shape[1:])))
     for start in range(0, len(x), rows):
         block = np.asarray(x[start : start + rows], dtype=np.float64)
         yield block.reshape(block.shape[0], block.shape[1], -1)

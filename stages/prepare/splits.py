@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 class Splits:
     """Which split each group is in, or each row by its place in the sorted table."""
 
-    of_group: dict[str, int]
-    of_row: np.ndarray | None
+    split_of_group: dict[str, int]
+    split_of_row: np.ndarray | None
     group: str
     rows: int
 
-    def rows_of(self, name: str, engine: Engine, table: ir.Table) -> ir.Table:
+    def rows_in(self, name: str, engine: Engine, table: ir.Table) -> ir.Table:
         """The rows of one split, where whole groups are in one."""
         import pandas as pd
 
-        wanted = sorted(group for group, split in self.of_group.items() if SPLITS[split] == name)
-        return table.semi_join(engine.frame(pd.DataFrame({self.group: wanted})), self.group)
+        wanted = sorted(group for group, split in self.split_of_group.items() if SPLITS[split] == name)
+        return table.semi_join(engine.from_pandas(pd.DataFrame({self.group: wanted})), self.group)
 
 
 def split_rows(engine: Engine, table: ir.Table, rows: int, params: Params) -> Splits:
@@ -65,8 +65,8 @@ def split_rows(engine: Engine, table: ir.Table, rows: int, params: Params) -> Sp
             "whole groups on either side",
             "set prepare.split.validation_by: row if the official split divides groups",
         )
-    of_group = _by_group(table.filter(~is_test), shares, params)
-    return Splits(of_group | dict.fromkeys(test, SPLITS.index("test")), None, data.group, rows)
+    split_of_group = _by_group(table.filter(~is_test), shares, params)
+    return Splits(split_of_group | dict.fromkeys(test, SPLITS.index("test")), None, data.group, rows)
 
 
 def _groups(table: ir.Table, group: str) -> list[str]:
@@ -81,7 +81,7 @@ def _by_group(table: ir.Table, shares: dict[str, float], params: Params) -> dict
     groups, rows = coded.dictionary.to_pylist(), coded.indices.to_numpy()
     counts = np.zeros((len(groups), len(data.classes)), dtype=np.int64)
     counts[rows, class_index(counted[data.label].combine_chunks(), params)] = counted["n"].to_numpy()
-    return {group: SPLITS.index(name) for group, name in assign(groups, counts, shares, params.seed).items()}
+    return {group: SPLITS.index(name) for group, name in assign_groups(groups, counts, shares, params.seed).items()}
 
 
 def _by_row(engine: Engine, table: ir.Table, shares: dict[str, float], params: Params) -> np.ndarray:
@@ -93,12 +93,12 @@ def _by_row(engine: Engine, table: ir.Table, shares: dict[str, float], params: P
     split = np.where(rows["is_test"].to_numpy(), SPLITS.index("test"), -1).astype(np.int8)
     rest = np.flatnonzero(split < 0)
     one_each = np.eye(len(params.data.classes), dtype=np.int64)[labels[rest]]
-    chosen = assign([str(i) for i in rest], one_each, shares, params.seed)
+    chosen = assign_groups([str(i) for i in rest], one_each, shares, params.seed)
     split[rest] = [SPLITS.index(chosen[str(i)]) for i in rest]
     return split
 
 
-def assign(groups: list[str], counts: np.ndarray, shares: dict[str, float], seed: int) -> dict[str, str]:
+def assign_groups(groups: list[str], counts: np.ndarray, shares: dict[str, float], seed: int) -> dict[str, str]:
     """Give every group to a split. Deterministic: the order of `groups` does not matter.
 
     groups: G names; counts: int [G, C], rows of each class in each group; shares: split -> wanted share, of sum 1.

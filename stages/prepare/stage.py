@@ -16,7 +16,7 @@ from stages.core import command
 from stages.core.dataset import SPLITS, Channel, SampleSpec, Scaling, Split
 from stages.core.errors import ContractError, ParameterError
 from stages.core.files import new_directory, write_json
-from stages.params import Params, load, where
+from stages.params import Params, load, locate_parameter
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -30,7 +30,7 @@ BALANCE = Path("reports/balance.json")
 
 
 @dataclass(frozen=True)
-class Missing:
+class MissingValues:
     """What was done about missing values: holes per column, rows dropped."""
 
     method: str
@@ -43,7 +43,7 @@ def check_parameters(params: Params) -> None:
     data, prepare = params.data, params.prepare
 
     def refuse(field: str, found: str, expected: str) -> None:
-        raise ParameterError(where(f"prepare.{field}"), found, expected, "change the value")
+        raise ParameterError(locate_parameter(f"prepare.{field}"), found, expected, "change the value")
 
     if (prepare.window is None) == (data.kind == "series"):
         refuse("window", f"found {prepare.window}", "a window for kind series, null for image and audio")
@@ -59,16 +59,16 @@ def check_parameters(params: Params) -> None:
         refuse("split.validation_by", "found 'row' for kind series", "group: neighbouring rows are too alike")
 
 
-def handle_missing(table: ir.Table, params: Params) -> tuple[ir.Table, Missing]:
+def handle_missing(table: ir.Table, params: Params) -> tuple[ir.Table, MissingValues]:
     """Drop the rows with holes, or count the holes that are filled later (for that the splits must be known)."""
     from stages.prepare import missing
 
     names, method = params.data.columns, params.prepare.missing
     holes = missing.count_missing(table, names)
     if method != "drop" or not holes:
-        return table, Missing(method, holes, 0)
-    kept = missing.drop(table, names)
-    return kept, Missing(method, holes, _rows(table) - _rows(kept))
+        return table, MissingValues(method, holes, 0)
+    kept = missing.drop_incomplete(table, names)
+    return kept, MissingValues(method, holes, _rows(table) - _rows(kept))
 
 
 def count_rows(table: ir.Table, dropped: int) -> int:
@@ -84,7 +84,7 @@ def count_rows(table: ir.Table, dropped: int) -> int:
     return rows
 
 
-def fill_missing(engine: Engine, table: ir.Table, found: Missing, train: ir.Table, params: Params) -> ir.Table:
+def fill_missing(engine: Engine, table: ir.Table, found: MissingValues, train: ir.Table, params: Params) -> ir.Table:
     """Fill the holes that `handle_missing` counted. Raises ContractError where there is nothing to fill them from."""
     from stages.prepare import missing
 
@@ -111,7 +111,7 @@ def _rows(table: ir.Table) -> int:
     return int(table.count().to_pyarrow().as_py())
 
 
-def balance(prepared: Path, classes: list[str]) -> dict[str, Any]:
+def summarise_splits(prepared: Path, classes: list[str]) -> dict[str, Any]:
     """Per split: samples, groups, samples of each class."""
     report = {}
     for name in SPLITS:
@@ -122,7 +122,7 @@ def balance(prepared: Path, classes: list[str]) -> dict[str, Any]:
     return report
 
 
-def specification(params: Params) -> SampleSpec:
+def sample_spec(params: Params) -> SampleSpec:
     """What one sample is; the scaling is still none, the rate of a series unknown."""
     data, prepare = params.data, params.prepare
     channels = [Channel(name=name, unit=channel.unit) for name, channel in data.channels.items()]
@@ -148,29 +148,29 @@ def specification(params: Params) -> SampleSpec:
 def prepare(engine: Engine, paths: list[Path], prepared: Path, params: Params) -> dict[str, Any]:
     """Fill `prepared`; what reports/balance.json holds. Raises ContractError."""
     from stages.prepare.arrays import write_samples, write_series
-    from stages.prepare.scaling import scaling
+    from stages.prepare.scaling import fit_scaling
     from stages.prepare.splits import refuse_poor_splits, split_rows
 
     table, found = handle_missing(engine.read(paths), params)
     splits = split_rows(engine, table, count_rows(table, found.dropped), params)
     if found.holes and found.method in ("mean", "median"):
-        table = fill_missing(engine, table, found, splits.rows_of("train", engine, table), params)
+        table = fill_missing(engine, table, found, splits.rows_in("train", engine, table), params)
     else:
         table = fill_missing(engine, table, found, table, params)
-    spec = specification(params)
+    spec = sample_spec(params)
     if params.data.kind == "series":
         spec = spec.model_copy(update={"rate_hz": write_series(engine, table, splits, prepared, params)})
     else:
         write_samples(engine, table, splits, prepared, spec, params)
     spec.write(prepared)
-    classes = balance(prepared, spec.classes)
+    classes = summarise_splits(prepared, spec.classes)
     refuse_poor_splits(
         {name: split["classes"] for name, split in classes.items()},
         {name: split["groups"] for name, split in classes.items()},
         spec.classes,
     )
     x = Split.open(prepared, "train").x
-    spec = spec.model_copy(update={"scaling": scaling(x, spec.channels, params.prepare.scaling)})
+    spec = spec.model_copy(update={"scaling": fit_scaling(x, spec.channels, params.prepare.scaling)})
     spec.write(prepared)
     return {
         "splits": classes,
@@ -183,18 +183,18 @@ def main() -> None:
     params = load()
     check_parameters(params)
 
-    from stages.prepare.drift_reference import reference
+    from stages.prepare.drift_reference import build_reference
     from stages.tables.engine import Engine
-    from stages.tables.parquet import parquet_files
+    from stages.tables.parquet import list_parquet_files
 
-    paths = [path for folder in sorted(VALIDATED.glob("*/")) for path in parquet_files(folder)]
+    paths = [path for folder in sorted(VALIDATED.glob("*/")) for path in list_parquet_files(folder)]
     if not paths:
         raise ContractError(str(VALIDATED), "there is no data set", "validated rows", "run python -m stages.validate")
     with Engine(params.compute) as engine, new_directory(PREPARED) as prepared:
         report = prepare(engine, paths, prepared, params)
         train = Split.open(prepared, "train")
         drift = params.prepare.drift
-        write_json(DRIFT_REFERENCE, reference(train, SampleSpec.read(prepared), drift.bins, drift.samples))
+        write_json(DRIFT_REFERENCE, build_reference(train, SampleSpec.read(prepared), drift.bins, drift.samples))
         write_json(BALANCE, report)
     print("\n".join(_summary(name, split) for name, split in report["splits"].items()))
     if report["missing"]["values"]:

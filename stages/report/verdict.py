@@ -10,7 +10,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from stages.core.errors import ParameterError, StageError
-from stages.core.files import again, read_model
+from stages.core.files import read_model, rerun_hint
 
 GATE = Path("reports/gate.json")
 PIPELINE = "pipeline"  # the target of checks that are of no single exported file
@@ -127,5 +127,7 @@ def read_verdict(path: Path = GATE) -> tuple[str, Verdict]:
     failed = [check.name for check in report.failures() if check.target == PIPELINE]
     failed += [target for target, own in report.targets.items() if own.required and not own.passed]
     if report.passed and failed:
-        raise StageError(f"{path}: passed", f"found true, though {', '.join(failed)} failed", "false", again("gate"))
+        raise StageError(
+            f"{path}: passed", f"found true, though {', '.join(failed)} failed", "false", rerun_hint("gate")
+        )
     return report.name, report

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.core.errors import ParameterError
-from stages.params import where
+from stages.params import locate_parameter
 from stages.params.common import Compute, megabytes
 
 SPARK_LOGGING = """\
@@ -31,7 +31,7 @@ def connect_duckdb(compute: Compute, spill: Path) -> Any:
         connection.raw_sql(f"SET memory_limit = '{megabytes(compute.memory_limit)}MB'")
     except (duckdb.Error, ValueError) as error:
         raise ParameterError(
-            where("compute.memory_limit"),
+            locate_parameter("compute.memory_limit"),
             f"found {compute.memory_limit!r}: {error}",
             'a size such as "2GB"',
             "change it",
@@ -52,7 +52,7 @@ def connect_spark(compute: Compute, spill: Path) -> Any:
         from pyspark.sql import SparkSession
     except ImportError:
         raise ParameterError(
-            where("compute.backend"),
+            locate_parameter("compute.backend"),
             "found 'pyspark', and it is not installed",
             "an installed engine",
             "pip install 'edge-ai-workflow[spark]', or set backend: duckdb",
@@ -81,14 +81,14 @@ def connect_spark(compute: Compute, spill: Path) -> Any:
         session.sparkContext.setLogLevel("ERROR")
     except Py4JJavaError as error:
         raise ParameterError(
-            where("compute.spark_master"),
+            locate_parameter("compute.spark_master"),
             f"found {compute.spark_master!r}, and Spark does not start there: {error.java_exception.getMessage()}",
             "a master that answers, or local[2] for this machine",
             "mend the address, start the cluster, or set backend: duckdb",
         ) from None
     except PySparkRuntimeError as error:
         raise ParameterError(
-            where("compute.backend"),
+            locate_parameter("compute.backend"),
             f"found 'pyspark', and Spark does not start: {str(error).splitlines()[0]}",
             f"a Java runtime, version 17 or newer, that takes memory_limit {compute.memory_limit} "
             f"and spark_master {compute.spark_master}",

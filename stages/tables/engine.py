@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.core.errors import ParameterError, StageError
-from stages.params import where
+from stages.params import locate_parameter
 from stages.tables.connections import connect_duckdb, connect_spark
-from stages.tables.parquet import batch_rows, damaged
+from stages.tables.parquet import batch_rows, corrupted_parquet
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -35,7 +35,7 @@ class Engine:
     """Tables in, expressions over them out. Use it as a context: `with Engine(params.compute) as engine`."""
 
     def __init__(self, compute: Compute) -> None:
-        _sweep()
+        _remove_stale_spill()
         self.name = compute.backend
         self._spill = Path(tempfile.mkdtemp(prefix=f"tables-{os.getpid()}-", dir=SCRATCH)).resolve()
         self._count = 0
@@ -54,12 +54,12 @@ class Engine:
         self.close()
         if kind is not None and kind.__name__ == "OutOfMemoryException":
             raise ParameterError(
-                where("compute.memory_limit"),
+                locate_parameter("compute.memory_limit"),
                 f"too little for this table: {str(error).splitlines()[0]}",
                 "memory for at least one batch of each thread",
                 "raise the limit",
             ) from None
-        if error is not None and _of_engine(error):
+        if error is not None and _is_engine_error(error):
             self._explain(error)
 
     def _explain(self, error: BaseException) -> None:
@@ -70,11 +70,11 @@ class Engine:
                 for _ in pq.ParquetFile(path).iter_batches():
                     pass
             except (pa.ArrowException, OSError) as damage:
-                raise damaged(path, str(damage)) from None
+                raise corrupted_parquet(path, str(damage)) from None
         if "No space left" in str(error):
             raise StageError(str(SCRATCH), said, "room for what does not fit memory", "free the space") from None
         if "parquet" in str(error).lower():
-            raise damaged(self._files[0].parent, said) from None
+            raise corrupted_parquet(self._files[0].parent, said) from None
 
     def close(self) -> None:
         """Let the engine go, and what it spilled."""
@@ -82,7 +82,7 @@ class Engine:
             self._connection.disconnect()
         else:
             self._connection._session.stop()
-        _forget_default()
+        _close_default_backend()
         shutil.rmtree(self._spill, ignore_errors=True)
         with contextlib.suppress(OSError):
             SCRATCH.rmdir()  # another engine may still use it
@@ -97,7 +97,7 @@ class Engine:
         self._connection._session.read.parquet(*files).createOrReplaceTempView(name)
         return self._connection.table(name)
 
-    def frame(self, frame: pd.DataFrame) -> ir.Table:
+    def from_pandas(self, frame: pd.DataFrame) -> ir.Table:
         """A small table from memory."""
         name = self._next()
         if self.name == "duckdb":
@@ -107,7 +107,7 @@ class Engine:
         self._connection._session.createDataFrame(frame).createOrReplaceTempView(name)
         return self._connection.table(name)
 
-    def keep(self, table: ir.Table) -> ir.Table:
+    def materialise(self, table: ir.Table) -> ir.Table:
         """The rows of an expression, worked out once: in the engine's memory, or where it spills."""
         name = self._next()
         if self.name == "duckdb":
@@ -118,7 +118,7 @@ class Engine:
         self._connection._session.read.parquet(str(folder)).createOrReplaceTempView(name)
         return self._connection.table(name)
 
-    def code(self, column: ir.Column) -> ir.IntegerColumn:
+    def hash_cells(self, column: ir.Column) -> ir.IntegerColumn:
         """64 bits that are equal for equal cells; a list's too, for which ibis has no hash of this width on Spark."""
         import ibis
         import ibis.expr.datatypes as dt
@@ -143,7 +143,7 @@ class Engine:
 
     def stream(self, table: ir.Table, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """The rows of `table`, in its order, in equal batches (the last one shorter), cast to `schema`."""
-        return _recut(self._batches(table, batch_rows(schema)), schema)
+        return _rebatch(self._batches(table, batch_rows(schema)), schema)
 
     def _batches(self, table: ir.Table, rows: int) -> Iterator[pa.RecordBatch]:
         if self.name == "duckdb":
@@ -163,7 +163,7 @@ class Engine:
         return f"table_{self._count}"
 
 
-def _sweep() -> None:
+def _remove_stale_spill() -> None:
     """Remove what engines of killed processes have spilled."""
     SCRATCH.mkdir(exist_ok=True)
     for folder in SCRATCH.glob("tables-*-*"):
@@ -175,7 +175,7 @@ def _sweep() -> None:
             continue  # alive, and not ours
 
 
-def _forget_default() -> None:
+def _close_default_backend() -> None:
     """Close the engine that ibis opens by itself for a table from memory, as pandera makes of a failed check.
 
     NOTE: alive when Python ends, it makes nanobind, with which DuckDB is bound, tell of leaks in a hundred lines.
@@ -187,7 +187,7 @@ def _forget_default() -> None:
         ibis.options.default_backend = None
 
 
-def _recut(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _rebatch(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """The same rows in equal batches: an engine's own batch borders are no property of the data."""
     size = batch_rows(schema)
     waiting: list[pa.RecordBatch] = []
@@ -204,7 +204,7 @@ def _recut(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.
         yield pa.Table.from_batches(waiting, schema).combine_chunks().to_batches()[0]
 
 
-def _of_engine(error: BaseException) -> bool:
+def _is_engine_error(error: BaseException) -> bool:
     """Whether DuckDB, Spark or Arrow gave up. Arrow's complaints of damaged bytes are OSErrors without a number."""
     if isinstance(error, OSError):
         return error.errno is None

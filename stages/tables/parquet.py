@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.core.errors import ContractError
-from stages.core.files import again
+from stages.core.files import rerun_hint
 
 BATCH_ROWS = 65_536
 BATCH_LISTS = 256  # rows that carry an image or a clip are large
@@ -31,7 +31,7 @@ def write_parquet(path: Path, batches: Iterator[pa.RecordBatch], schema: pa.Sche
     return rows
 
 
-def parquet_files(folder: Path) -> list[Path]:
+def list_parquet_files(folder: Path) -> list[Path]:
     """The parquet files of one data set, in order. Raises ContractError where there is none or one is unreadable."""
     paths = sorted(folder.glob("*.parquet"))
     if not paths:
@@ -40,11 +40,11 @@ def parquet_files(folder: Path) -> list[Path]:
         try:
             pq.read_schema(path)
         except (pa.ArrowException, OSError) as error:
-            raise damaged(path, str(error)) from None
+            raise corrupted_parquet(path, str(error)) from None
     return paths
 
 
-def damaged(path: Path, why: str) -> ContractError:
+def corrupted_parquet(path: Path, why: str) -> ContractError:
     """The fault of a file, or of the files of a folder, that `collect` or `validate` wrote and nobody can read."""
     stage = "collect" if "snapshot" in path.parts else "validate"
-    return ContractError(str(path), f"not readable as parquet: {why}", "a whole parquet file", again(stage))
+    return ContractError(str(path), f"not readable as parquet: {why}", "a whole parquet file", rerun_hint(stage))

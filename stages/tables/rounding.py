@@ -8,7 +8,7 @@ from typing import Any
 DIGITS = 9
 
 
-def settled(value: Any) -> float | None:
+def round_figure(value: Any) -> float | None:
     """A figure as a plain float of DIGITS significant digits; None where there is none.
 
     An engine adds floats in an order of its own: the last digits of a sum are not the data's.

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from stages.core.dataset import SampleSpec
 from stages.core.errors import ParameterError
-from stages.params import where
+from stages.params import locate_parameter
 from stages.params.train import Augment
 
 
@@ -19,7 +19,7 @@ def check(params: Augment, spec: SampleSpec) -> None:
     for name, value, image in (("rotation_deg", params.rotation_deg, True), ("time_shift", params.time_shift, False)):
         if value and image != (spec.kind == "image"):
             raise ParameterError(
-                where(f"train.augment.{name}"),
+                locate_parameter(f"train.augment.{name}"),
                 f"found {value} for samples of kind {spec.kind}",
                 f"0: it is defined for {'images' if image else 'series and audio'} only",
                 "set it to 0.0",

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from stages.core.errors import ParameterError, StageError
 from stages.core.files import sha256, write_bytes
 from stages.networks import Network, serialise
-from stages.params import Params, where
+from stages.params import Params, locate_parameter
 from stages.params.train import Optimiser, Train
 from stages.train.augment import augment
 from stages.train.batches import Data, Objective, evaluate, load_batch, summed, training_batches
@@ -73,7 +73,7 @@ def start(params: Params) -> Fabric:
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ParameterError(
-            where("device"), f"found {params.device!r}: {reason}", "auto or cpu here", "set device: auto"
+            locate_parameter("device"), f"found {params.device!r}: {reason}", "auto or cpu here", "set device: auto"
         ) from None
     fabric.launch()
     return fabric
@@ -119,7 +119,7 @@ def fit(
     smallest = min(map(len, split_batches(len(data.train), params.batch_size, seed, 0)))
     if smallest < fabric.world_size:
         raise ParameterError(
-            where("train.batch_size"),
+            locate_parameter("train.batch_size"),
             f"found {params.batch_size}, which makes batches of {smallest} for {fabric.world_size} processes",
             "at least one sample for each process",
             "raise it, or start fewer processes",
@@ -232,7 +232,7 @@ def _diverged(loss: float, epoch: int, data: Data, params: Train) -> StageError:
     )
 
 
-class Progress:
+class EpochProgress:
     """Epoch by epoch: a bar on a terminal, else a line at most every five seconds and for the last epoch."""
 
     def __init__(self, title: str, epochs: int, show: bool) -> None:
@@ -247,7 +247,7 @@ class Progress:
             )
             self.task = self.bar.add_task(title, total=epochs, words="")
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> EpochProgress:
         if self.bar:
             self.bar.start()
         return self

@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def train(params: Params) -> None:
-    command.waiting_threads_sleep()
+    command.make_idle_threads_sleep()
     import torch
 
     from stages import networks
@@ -54,7 +54,7 @@ def train(params: Params) -> None:
     network.preprocess.fit(batches.training_batches(data, params.train.batch_size, FITTED_VALUES))
     folder = loop.resume_folder("train", params, [PREPARED], fabric)
     objective = batches.cross_entropy(data, params.train, fabric.device)
-    with loop.Progress(f"train {params.train.network}", params.train.epochs, fabric.is_global_zero) as progress:
+    with loop.EpochProgress(f"train {params.train.network}", params.train.epochs, fabric.is_global_zero) as progress:
         log = Log(folder / "live", enabled=fabric.is_global_zero)
         history = loop.fit(
             fabric,

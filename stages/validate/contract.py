@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from stages.params.validate import Column, Validate
 
 # Canonical types: what data/validated holds, whatever width the source had.
-ARROW = {
+ARROW_TYPES = {
     "float": pa.float64(),
     "integer": pa.int64(),
     "string": pa.string(),
     "timestamp": pa.timestamp("us"),  # UTC
     "values": pa.list_(pa.float32()),
 }
-IBIS = {
+IBIS_TYPES = {
     "float": "float64",
     "integer": "int64",
     "string": "string",
@@ -38,7 +38,7 @@ IBIS = {
 
 
 # Text that is read as a value; a time as `collect` writes it beside text that is none.
-READABLE = {
+TEXT_PATTERNS = {
     "float": r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$",
     "integer": r"^[+-]?[0-9]+(\.0+)?$",
     "timestamp": r"^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?$",
@@ -49,15 +49,15 @@ READABLE = {
 class SourceTable:
     """One source as a canonical table: the contract's columns in its order and types.
 
-    `cells`: per column, how many rows have a value there. `texts`: columns that were text where the contract wants
-    numbers or times; `text_of` each follows the contract's columns.
+    `cells`: per column, how many rows have a value there. `parsed_text`: columns that were text where the contract
+    requires numbers or times; their unreadable cells are in `text_column_name(column)`.
     """
 
     name: str
     table: ir.Table
     rows: int
     cells: dict[str, int]
-    texts: list[str]
+    parsed_text: list[str]
 
 
 def conform(raw: ir.Table, source: str, contract: Validate) -> SourceTable:
@@ -67,19 +67,19 @@ def conform(raw: ir.Table, source: str, contract: Validate) -> SourceTable:
     """
     if faults := check_columns(raw, source, contract):
         raise CombinedError(faults)
-    table, texts = canonical(raw, contract), text_columns(raw, contract)
+    table, texts = to_canonical_types(raw, contract), parsed_text_columns(raw, contract)
     rows, cells = count_cells(table, contract)
     if rows == 0:
         raise ContractError(f"source {source}", "it has no rows", "at least one", "mend the source (collect.sources)")
     conformed = SourceTable(source, table, rows, cells, texts)
     if empty := [column for column, count in cells.items() if count == 0]:
-        raise CombinedError([_empty(conformed, column, contract) for column in empty])
+        raise CombinedError([_empty_column(conformed, column, contract) for column in empty])
     return conformed
 
 
 def arrow_schema(contract: Validate) -> pa.Schema:
     """The columns of validated data, without `source`."""
-    return pa.schema([(name, ARROW[column.type]) for name, column in contract.columns.items()])
+    return pa.schema([(name, ARROW_TYPES[column.type]) for name, column in contract.columns.items()])
 
 
 def check_columns(table: ir.Table, source: str, contract: Validate) -> list[StageError]:
@@ -106,9 +106,9 @@ def check_columns(table: ir.Table, source: str, contract: Validate) -> list[Stag
         faults: list[StageError] = []
         for error in errors.schema_errors:
             if error.reason_code is SchemaErrorReason.COLUMN_NOT_IN_SCHEMA:
-                faults += [_extra(source, name) for name in extra]
+                faults += [_extra_column(source, name) for name in extra]
             elif error.reason_code is SchemaErrorReason.COLUMN_NOT_IN_DATAFRAME:
-                faults.append(_missing(source, str(error.failure_cases), table))
+                faults.append(_missing_column(source, str(error.failure_cases), table))
             else:
                 name = error.schema.name
                 faults.append(_wrong_type(source, name, str(table[name].type()), contract.columns[name].type))
@@ -127,7 +127,7 @@ def _same_family(found: dt.DataType, column: Column) -> bool:
     return fits[column.type]
 
 
-def _missing(source: str, name: str, table: ir.Table) -> ContractError:
+def _missing_column(source: str, name: str, table: ir.Table) -> ContractError:
     return ContractError(
         f"source {source}, column {name}",
         f"the column is missing; there are {', '.join(table.columns)}",
@@ -136,7 +136,7 @@ def _missing(source: str, name: str, table: ir.Table) -> ContractError:
     )
 
 
-def _extra(source: str, name: str) -> ContractError:
+def _extra_column(source: str, name: str) -> ContractError:
     return ContractError(
         f"source {source}, column {name}",
         "the contract does not know this column",
@@ -154,9 +154,9 @@ def _wrong_type(source: str, name: str, found: str, expected: str) -> ContractEr
     )
 
 
-def _empty(source: SourceTable, column: str, contract: Validate) -> ContractError:
+def _empty_column(source: SourceTable, column: str, contract: Validate) -> ContractError:
     """The fault of a column without a value: no cell holds one, or no text is what the contract wants."""
-    found = examples(source.table, text_of(column)) if column in source.texts else ""
+    found = example_values(source.table, text_column_name(column)) if column in source.parsed_text else ""
     if found:
         return _wrong_type(source.name, column, f"string, such as {found}", contract.columns[column].type)
     return ContractError(
@@ -167,19 +167,19 @@ def _empty(source: SourceTable, column: str, contract: Validate) -> ContractErro
     )
 
 
-def examples(table: ir.Table, name: str) -> str:
+def example_values(table: ir.Table, name: str) -> str:
     """Up to three values of a column, in order."""
     cell = table[name]
     values = table.filter(cell.notnull()).select(name).distinct().order_by(name).limit(3).to_pyarrow()[name].to_pylist()
     return ", ".join(reprlib.repr(value) if isinstance(value, str) else str(value) for value in values)
 
 
-def text_of(name: str) -> str:
+def text_column_name(name: str) -> str:
     """The column of a canonical table with the text of each cell that is no value of the column `name`."""
     return f"text of {name}"
 
 
-def complete(table: ir.Table, name: str) -> ir.BooleanColumn:
+def is_complete(table: ir.Table, name: str) -> ir.BooleanColumn:
     """True where a cell is there: not null, and of a list every element, of which there is at least one."""
     cell = table[name]
     if not cell.type().is_array():
@@ -191,17 +191,17 @@ def complete(table: ir.Table, name: str) -> ir.BooleanColumn:
 def count_cells(table: ir.Table, contract: Validate) -> tuple[int, dict[str, int]]:
     """Rows, and per column the cells that are there."""
     names = list(contract.columns)
-    sums = {f"there_{i}": complete(table, name).sum() for i, name in enumerate(names)}
+    sums = {f"there_{i}": is_complete(table, name).sum() for i, name in enumerate(names)}
     row = table.aggregate(rows=table.count(), **sums).to_pyarrow().to_pylist()[0]
     return row["rows"], {name: int(row[f"there_{i}"] or 0) for i, name in enumerate(names)}
 
 
-def text_columns(table: ir.Table, contract: Validate) -> list[str]:
+def parsed_text_columns(table: ir.Table, contract: Validate) -> list[str]:
     """Columns that are text where the contract wants numbers or times: read cell by cell."""
-    return [n for n, column in contract.columns.items() if column.type in READABLE and table[n].type().is_string()]
+    return [n for n, column in contract.columns.items() if column.type in TEXT_PATTERNS and table[n].type().is_string()]
 
 
-def canonical(table: ir.Table, contract: Validate) -> ir.Table:
+def to_canonical_types(table: ir.Table, contract: Validate) -> ir.Table:
     """The contract's columns in its order and types. A NaN in a float column is a missing value.
 
     Of a text column, what is no number or time is missing, and stands in a column `text_of` that follows the others.
@@ -211,15 +211,15 @@ def canonical(table: ir.Table, contract: Validate) -> ir.Table:
     columns, unread = {}, {}
     for name, column in contract.columns.items():
         cell = table[name]
-        if column.type in READABLE and cell.type().is_string():
+        if column.type in TEXT_PATTERNS and cell.type().is_string():
             plain = cell.strip()
-            readable = plain.re_search(READABLE[column.type]).ifelse(plain, ibis.null("string"))
+            readable = plain.re_search(TEXT_PATTERNS[column.type]).ifelse(plain, ibis.null("string"))
             if column.type == "integer":
                 readable = readable.re_replace(r"\.0+$", "")
-            value = readable.try_cast(IBIS[column.type])
-            unread[text_of(name)] = (cell.notnull() & value.isnull()).ifelse(cell, ibis.null("string"))
+            value = readable.try_cast(IBIS_TYPES[column.type])
+            unread[text_column_name(name)] = (cell.notnull() & value.isnull()).ifelse(cell, ibis.null("string"))
         else:
-            value = cell.cast(IBIS[column.type])
+            value = cell.cast(IBIS_TYPES[column.type])
         if column.type == "float":
             value = value.isnan().ifelse(ibis.null("float64"), value)
         columns[name] = value

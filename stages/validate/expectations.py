@@ -74,7 +74,7 @@ def run_suite(
     run_id = RunIdentifier(run_name="snapshot", run_time=snapshot.astimezone(UTC))
     result = checkpoint.run(batch_parameters={"dataframe": profile}, run_id=run_id)
     context.build_data_docs()
-    _settle(data_docs, snapshot)
+    _make_deterministic(data_docs, snapshot)
     return [
         _fault(path, outcome, profile)
         for run in result.run_results.values()
@@ -120,7 +120,7 @@ def _fault(path: Path, outcome: Any, profile: pd.DataFrame) -> ContractError:
     )
 
 
-def _settle(data_docs: Path, snapshot: datetime) -> None:
+def _make_deterministic(data_docs: Path, snapshot: datetime) -> None:
     """Make the pages the same bytes for the same data: they carry random ids, the time, and a picture that
     is fetched from the maker's server (and so tells it when they are read)."""
     stamp = snapshot.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")

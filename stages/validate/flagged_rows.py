@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class BrokenCounts:
+class ViolationCounts:
     """How many rows break any rule, a rule of each metric that has one, and each rule (by its reason)."""
 
     rows: int
@@ -24,67 +24,69 @@ class BrokenCounts:
 
 @dataclass(frozen=True)
 class FlaggedRows:
-    """A canonical table with a boolean column for each of `broken`, the rules that some row breaks.
+    """A canonical table with a boolean column for each of `violated`, the rules that some row breaks.
 
     pandera names a rule that compares rows with each other also where no row breaks it: its flags are then all false.
     """
 
     table: ir.Table
-    broken: list[Rule]
+    violated: list[Rule]
 
     def flag(self, number: int) -> ir.BooleanColumn:
-        """True where a row breaks `broken[number]`."""
-        return self.table[_column(number)]
+        """True where a row breaks `violated[number]`."""
+        return self.table[_flag_column(number)]
 
-    def valid(self) -> ir.Table:
+    def valid_rows(self) -> ir.Table:
         """The rows that break no rule."""
-        if not self.broken:
+        if not self.violated:
             return self.table
         return self.table.filter(~reduce(or_, self._flags())).drop(*self._names())
 
-    def invalid(self) -> ir.Table:
+    def invalid_rows(self) -> ir.Table:
         """The rows that break a rule, with `reason`: every rule that they break, joined by '; '."""
         import ibis
 
-        if not self.broken:
+        if not self.violated:
             return self.table.limit(0).mutate(reason=ibis.literal(""))
         texts = [
-            flag.ifelse(_reason(self.table, rule).concat("; "), ibis.literal(""))
-            for flag, rule in zip(self._flags(), self.broken, strict=True)
+            flag.ifelse(_reason_text(self.table, rule).concat("; "), ibis.literal(""))
+            for flag, rule in zip(self._flags(), self.violated, strict=True)
         ]
         joined = reduce(lambda a, b: a.concat(b), texts, ibis.literal("")).re_replace("; $", "")
         return self.table.filter(reduce(or_, self._flags())).mutate(reason=joined).drop(*self._names())
 
-    def count(self) -> BrokenCounts:
-        if not self.broken:
-            return BrokenCounts(0, {}, {})
+    def count(self) -> ViolationCounts:
+        if not self.violated:
+            return ViolationCounts(0, {}, {})
         flags = self._flags()
-        sums = {_column(i): flag.sum() for i, flag in enumerate(flags)}
+        sums = {_flag_column(i): flag.sum() for i, flag in enumerate(flags)}
         by_metric: dict[str, list[ir.BooleanColumn]] = {}
-        for flag, rule in zip(flags, self.broken, strict=True):
+        for flag, rule in zip(flags, self.violated, strict=True):
             by_metric.setdefault(rule.metric, []).append(flag)
         sums |= {f"metric_{metric}": reduce(or_, own).sum() for metric, own in by_metric.items()}
         row = self.table.aggregate(rows=reduce(or_, flags).sum(), **sums).to_pyarrow().to_pylist()[0]
-        return BrokenCounts(
+        return ViolationCounts(
             int(row["rows"]),
             {metric: int(row[f"metric_{metric}"]) for metric in by_metric},
-            {rule.reason: int(row[_column(i)]) for i, rule in enumerate(self.broken)},
+            {rule.reason: int(row[_flag_column(i)]) for i, rule in enumerate(self.violated)},
         )
 
     def _names(self) -> list[str]:
-        return [_column(number) for number in range(len(self.broken))]
+        return [_flag_column(number) for number in range(len(self.violated))]
 
     def _flags(self) -> list[ir.BooleanColumn]:
         return [self.table[name] for name in self._names()]
 
 
-def flag_rows(table: ir.Table, rules: list[Rule]) -> FlaggedRows:
+def flag_violations(table: ir.Table, rules: list[Rule]) -> FlaggedRows:
     """Run the rules over a canonical table, and flag its rows by those rules that at least one row breaks."""
-    broken = broken_rules(table, rules)
-    return FlaggedRows(table.mutate(**{_column(i): ~rule.holds(table) for i, rule in enumerate(broken)}), broken)
+    violated = violated_rules(table, rules)
+    return FlaggedRows(
+        table.mutate(**{_flag_column(i): ~rule.holds(table) for i, rule in enumerate(violated)}), violated
+    )
 
 
-def broken_rules(table: ir.Table, rules: list[Rule]) -> list[Rule]:
+def violated_rules(table: ir.Table, rules: list[Rule]) -> list[Rule]:
     """The rules that at least one row of a canonical table breaks. pandera runs them."""
     import pandera.ibis as pandera
     from pandera.errors import SchemaErrors
@@ -104,13 +106,13 @@ def broken_rules(table: ir.Table, rules: list[Rule]) -> list[Rule]:
     return []
 
 
-def _column(number: int) -> str:
+def _flag_column(number: int) -> str:
     return f"broken_{number}"
 
 
-def _reason(table: ir.Table, rule: Rule) -> ir.StringColumn:
+def _reason_text(table: ir.Table, rule: Rule) -> ir.StringColumn:
     import ibis
 
-    if rule.shows is None:
+    if rule.text_column is None:
         return ibis.literal(rule.reason)
-    return ibis.literal(f"{rule.reason} (found '").concat(table[rule.shows].fill_null("")).concat("')")
+    return ibis.literal(f"{rule.reason} (found '").concat(table[rule.text_column].fill_null("")).concat("')")

@@ -5,27 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from stages.core.errors import ParameterError
-from stages.params import where
+from stages.params import locate_parameter
 from stages.params.common import Data
 from stages.params.validate import Validate
-from stages.validate.row_rules import COPIED, STATISTICS, column_of
+from stages.validate.row_rules import DUPLICATE_COLUMN, STATISTICS, column_of_term
 
-Fault = tuple[str, str]  # what is there, what is expected
+Problem = tuple[str, str]  # what is there, what is expected
 
 
 def check_parameters(data: Data, contract: Validate) -> None:
     """Raise ParameterError for the first of CHECKS that `data` and the contract do not pass."""
     for check in CHECKS:
         for problem, expected in check(data, contract):
-            raise ParameterError(where("validate.columns"), problem, expected, "mend the contract")
+            raise ParameterError(locate_parameter("validate.columns"), problem, expected, "mend the contract")
 
 
-def _every_column_is_described(data: Data, contract: Validate) -> Iterator[Fault]:
+def _every_column_is_described(data: Data, contract: Validate) -> Iterator[Problem]:
     used = dict.fromkeys((data.group, data.label, *data.columns), "data")
     if data.time is not None:
         used[data.time] = "data.time"
     used |= {name: "validate.redundant" for pair in contract.redundant for name in pair.columns}
-    used |= {column_of(term, contract): "validate.plausibility" for term in _terms(contract)}
+    used |= {column_of_term(term, contract): "validate.plausibility" for term in _terms(contract)}
     if contract.freshness is not None:
         used[contract.freshness.column] = "validate.freshness"
     for name, user in used.items():
@@ -33,7 +33,7 @@ def _every_column_is_described(data: Data, contract: Validate) -> Iterator[Fault
             yield f"{name!r} is used by `{user}` and not described", "an entry for it"
 
 
-def _types_fit_their_use(data: Data, contract: Validate) -> Iterator[Fault]:
+def _types_fit_their_use(data: Data, contract: Validate) -> Iterator[Problem]:
     needed = dict.fromkeys(data.columns, ("float", "integer") if data.kind == "series" else ("values",))
     needed |= {data.group: ("string",), data.label: ("string",)}
     if data.time is not None:
@@ -45,9 +45,9 @@ def _types_fit_their_use(data: Data, contract: Validate) -> Iterator[Fault]:
             yield f"{name!r} has type {contract.columns[name].type}", f"type {' or '.join(types)}"
 
 
-def _terms_are_numbers(data: Data, contract: Validate) -> Iterator[Fault]:
+def _terms_are_numbers(data: Data, contract: Validate) -> Iterator[Problem]:
     for term in _terms(contract):
-        kind = contract.columns[column_of(term, contract)].type
+        kind = contract.columns[column_of_term(term, contract)].type
         statistic = None if term in contract.columns else term.rsplit(".", 1)[1]
         if (kind == "values") != (statistic in STATISTICS) or kind in ("string", "timestamp"):
             yield (
@@ -56,7 +56,7 @@ def _terms_are_numbers(data: Data, contract: Validate) -> Iterator[Fault]:
             )
 
 
-def _redundant_columns_compare(data: Data, contract: Validate) -> Iterator[Fault]:
+def _redundant_columns_compare(data: Data, contract: Validate) -> Iterator[Problem]:
     for pair in contract.redundant:
         types = [contract.columns[name].type for name in pair.columns]
         kinds = {"number" if kind in ("float", "integer") else kind for kind in types}
@@ -64,16 +64,16 @@ def _redundant_columns_compare(data: Data, contract: Validate) -> Iterator[Fault
             yield f"{' and '.join(pair.columns)} have types that do not compare", "two alike columns"
 
 
-def _keys_are_in_every_row(data: Data, contract: Validate) -> Iterator[Fault]:
+def _keys_are_in_every_row(data: Data, contract: Validate) -> Iterator[Problem]:
     for key in (data.group, data.label, data.time):
         if key is not None and contract.columns[key].nullable:
             yield f"{key!r} is nullable", "group, time and label are in every row: nullable: false"
 
 
-def _no_name_is_taken(data: Data, contract: Validate) -> Iterator[Fault]:
-    if {"source", "reason", COPIED} & set(contract.columns):
+def _no_name_is_taken(data: Data, contract: Validate) -> Iterator[Problem]:
+    if {"source", "reason", DUPLICATE_COLUMN} & set(contract.columns):
         yield (
-            f"a column is called `source`, `reason` or `{COPIED}`",
+            f"a column is called `source`, `reason` or `{DUPLICATE_COLUMN}`",
             "other names: validate writes these itself",
         )
 
@@ -83,7 +83,7 @@ def _terms(contract: Validate) -> Iterator[str]:
 
 
 # In this order: a later check relies on what an earlier one has found in place.
-CHECKS: tuple[Callable[[Data, Validate], Iterator[Fault]], ...] = (
+CHECKS: tuple[Callable[[Data, Validate], Iterator[Problem]], ...] = (
     _every_column_is_described,
     _types_fit_their_use,
     _terms_are_numbers,

@@ -15,11 +15,11 @@ from stages.params.validate import Thresholds, Validate
 
 if TYPE_CHECKING:
     from stages.validate.contract import SourceTable
-    from stages.validate.flagged_rows import BrokenCounts
+    from stages.validate.flagged_rows import ViolationCounts
     from stages.validate.row_rules import Rule
 
 METRICS = ("completeness", "consistency", "accuracy", "timeliness", "validity")
-WORST = 3
+WORST_SHOWN = 3
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Counts:
     plausible: Share = field(default_factory=Share)  # rows that keep every plausibility rule
     fresh: Share = field(default_factory=Share)
     valid: Share = field(default_factory=Share)
-    broken: dict[str, dict[str, int]] = field(default_factory=dict)  # per metric: rows that broke each rule
+    violations: dict[str, dict[str, int]] = field(default_factory=dict)  # per metric: rows that broke each rule
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
@@ -57,7 +57,7 @@ class Counts:
             self.plausible + other.plausible,
             self.fresh + other.fresh,
             self.valid + other.valid,
-            {m: dict(Counter(self.broken.get(m, {})) + Counter(other.broken.get(m, {}))) for m in METRICS},
+            {m: dict(Counter(self.violations.get(m, {})) + Counter(other.violations.get(m, {}))) for m in METRICS},
         )
 
 
@@ -65,24 +65,24 @@ def _add(a: dict[str, Share], b: dict[str, Share]) -> dict[str, Share]:
     return {key: a.get(key, Share()) + b.get(key, Share()) for key in {**a, **b}}
 
 
-def count(
-    source: SourceTable, rules: list[Rule], broken: BrokenCounts, in_time: dict[str, Share], contract: Validate
+def count_source(
+    source: SourceTable, rules: list[Rule], violations: ViolationCounts, in_time: dict[str, Share], contract: Validate
 ) -> Counts:
     """What is counted of one source.
 
     Args:
         source: Its rows, and the cells that are there.
         rules: All that its rows were checked by.
-        broken: The rows that break them.
+        violations: The rows that break them.
         in_time: Kinds of consistency that are counted over steps in time (`sampling_steps`).
     """
     rows = source.rows
 
-    def unbroken(metric: str) -> Share:
-        return Share(rows - broken.by_metric.get(metric, 0), rows)
+    def share_without_violation(metric: str) -> Share:
+        return Share(rows - violations.by_metric.get(metric, 0), rows)
 
     consistent = {
-        rule.reason: Share(rows - broken.by_rule.get(rule.reason, 0), rows)
+        rule.reason: Share(rows - violations.by_rule.get(rule.reason, 0), rows)
         for rule in rules
         if rule.metric == "consistency"
     }
@@ -90,12 +90,14 @@ def count(
         rows=rows,
         cells={column: Share(there, rows) for column, there in source.cells.items()},
         consistent=consistent | in_time,
-        plausible=unbroken("accuracy") if contract.plausibility else Share(),
-        fresh=unbroken("timeliness") if contract.freshness else Share(),
-        valid=unbroken("validity"),
-        broken={
+        plausible=share_without_violation("accuracy") if contract.plausibility else Share(),
+        fresh=share_without_violation("timeliness") if contract.freshness else Share(),
+        valid=share_without_violation("validity"),
+        violations={
             metric: {
-                r.reason: broken.by_rule[r.reason] for r in rules if r.metric == metric and r.reason in broken.by_rule
+                r.reason: violations.by_rule[r.reason]
+                for r in rules
+                if r.metric == metric and r.reason in violations.by_rule
             }
             for metric in METRICS
         },
@@ -156,7 +158,7 @@ FORMULAS = {
 }
 
 
-def judge(counts: Counts, thresholds: Thresholds) -> dict[str, dict[str, Any]]:
+def judge_metrics(counts: Counts, thresholds: Thresholds) -> dict[str, dict[str, Any]]:
     """Per metric: value, threshold, passed and the columns (or kinds, or rules) that cost most."""
     judged = {}
     for metric, formula in FORMULAS.items():
@@ -165,34 +167,34 @@ def judge(counts: Counts, thresholds: Thresholds) -> dict[str, dict[str, Any]]:
             "value": value,
             "threshold": threshold,
             "passed": value >= threshold,
-            "measured": _measured(metric, counts),
-            "worst_columns": _worst(metric, counts),
+            "measured": _is_measured(metric, counts),
+            "worst_columns": _worst_columns(metric, counts),
         }
     return judged
 
 
-def _measured(metric: str, counts: Counts) -> bool:
+def _is_measured(metric: str, counts: Counts) -> bool:
     """False where the contract gives nothing to measure: the value is then 1, and no evidence."""
     if metric == "accuracy":
         return counts.plausible.total > 0
     return counts.fresh.total > 0 if metric == "timeliness" else True
 
 
-def _worst(metric: str, counts: Counts) -> list[str]:
+def _worst_columns(metric: str, counts: Counts) -> list[str]:
     if metric in ("completeness", "consistency"):
         shares = counts.cells if metric == "completeness" else counts.consistent
         lost = {name: 1 - share.value for name, share in shares.items()}
     else:
-        lost = {name: count / counts.rows for name, count in counts.broken.get(metric, {}).items() if counts.rows}
+        lost = {name: count / counts.rows for name, count in counts.violations.get(metric, {}).items() if counts.rows}
     ranked = sorted((name for name in lost if lost[name] > 0), key=lambda name: (-lost[name], name))
-    return [f"{name} ({_percent(lost[name])})" for name in ranked[:WORST]]
+    return [f"{name} ({_percent(lost[name])})" for name in ranked[:WORST_SHOWN]]
 
 
 def _percent(share: float) -> str:
     return f"{share:.1%}" if share >= 0.001 else "under 0.1%"
 
 
-def table(rows: Iterable[tuple[str, str, float, float, list[str]]]) -> str:
+def format_table(rows: Iterable[tuple[str, str, float, float, list[str]]]) -> str:
     """Lines of: where, metric, found, needed, worst columns."""
     cells = [("where", "metric", "found", "needed", "worst columns")]
     cells += [(w, m, f"{found:.4f}", f"{needed:.4f}", ", ".join(worst) or "-") for w, m, found, needed, worst in rows]

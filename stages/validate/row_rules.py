@@ -9,7 +9,7 @@ from functools import reduce
 from operator import and_, or_
 from typing import TYPE_CHECKING, Literal
 
-from stages.validate.contract import complete, text_of
+from stages.validate.contract import is_complete, text_column_name
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Metric = Literal["completeness", "consistency", "accuracy", "timeliness", "validity"]
 
 STATISTICS = ("mean", "minimum", "maximum", "length")  # of a `values` column, in plausibility rules
-COPIED = "copied_from_another_source"  # the column of stages.validate.cross_source_duplicates
+DUPLICATE_COLUMN = "copied_from_another_source"  # the column of stages.validate.cross_source_duplicates
 LARGEST_64 = 1.7976931348623157e308
 LARGEST_32 = 3.4028234663852886e38
 
@@ -33,28 +33,30 @@ class Rule:
     columns: tuple[str, ...]
     reason: str
     holds: Callable[[ir.Table], ir.BooleanColumn]
-    shows: str | None = None  # the column with what a row is refused for, where the row itself cannot hold it
+    text_column: str | None = None  # the column with what a row is refused for, where the row itself cannot hold it
 
 
-def rules(data: Data, contract: Validate, snapshot: datetime, texts: Iterable[str] = ()) -> list[Rule]:
+def build_rules(data: Data, contract: Validate, snapshot: datetime, texts: Iterable[str] = ()) -> list[Rule]:
     """Every rule for a row, cheap ones first; all of them over a canonical table. `texts`: columns that were text."""
     found: list[Rule] = []
     for name, column in contract.columns.items():
         if name in texts:
-            found.append(_readable(name, column))
+            found.append(_readable_rule(name, column))
         found += _column_rules(name, column, data, name in texts)
     key = [data.group, data.time] if data.time is not None else data.columns
-    found.append(_duplicates(key))
-    found += [_agreement(pair) for pair in contract.redundant]
-    found += [_plausibility(rule, contract) for rule in contract.plausibility]
+    found.append(_duplicate_key_rule(key))
+    found += [_agreement_rule(pair) for pair in contract.redundant]
+    found += [_plausibility_rule(rule, contract) for rule in contract.plausibility]
     if contract.freshness is not None:
-        found.append(_freshness(contract.freshness.column, contract.freshness.max_age_s, snapshot))
+        found.append(_freshness_rule(contract.freshness.column, contract.freshness.max_age_s, snapshot))
     return found
 
 
-def _readable(name: str, column: Column) -> Rule:
+def _readable_rule(name: str, column: Column) -> Rule:
     what = {"float": "number", "integer": "whole number", "timestamp": "time"}[column.type]
-    return Rule("validity", (name,), f"{name}: no {what}", lambda t: t[text_of(name)].isnull(), text_of(name))
+    return Rule(
+        "validity", (name,), f"{name}: no {what}", lambda t: t[text_column_name(name)].isnull(), text_column_name(name)
+    )
 
 
 def _column_rules(name: str, column: Column, data: Data, text: bool) -> list[Rule]:
@@ -65,7 +67,7 @@ def _column_rules(name: str, column: Column, data: Data, text: bool) -> list[Rul
 
     if column.type == "values":
         if not column.nullable:
-            add("completeness", "missing or not whole", lambda t: complete(t, name))
+            add("completeness", "missing or not whole", lambda t: is_complete(t, name))
         add("validity", "infinite", lambda t: _or_null(t[name], _elements_within(t[name], -LARGEST_32, LARGEST_32)))
         low, high = _bounds(column)
         add("validity", f"outside {_span(column)}", lambda t: _or_null(t[name], _elements_within(t[name], low, high)))
@@ -74,7 +76,11 @@ def _column_rules(name: str, column: Column, data: Data, text: bool) -> list[Rul
             add("validity", f"not {length} values", lambda t: _or_null(t[name], t[name].length() == length))
         return found
     if not column.nullable:
-        add("completeness", "missing", lambda t: t[name].notnull() | (t[text_of(name)].notnull() if text else False))
+        add(
+            "completeness",
+            "missing",
+            lambda t: t[name].notnull() | (t[text_column_name(name)].notnull() if text else False),
+        )
     if column.type == "float":
         add("validity", "infinite", lambda t: _or_null(t[name], t[name].abs() <= LARGEST_64))
     if column.minimum is not None or column.maximum is not None:
@@ -90,7 +96,7 @@ def _column_rules(name: str, column: Column, data: Data, text: bool) -> list[Rul
     return found
 
 
-def _duplicates(key: list[str]) -> Rule:
+def _duplicate_key_rule(key: list[str]) -> Rule:
     reason = f"duplicate of another row ({', '.join(key)})"
 
     def holds(table: ir.Table) -> ir.BooleanColumn:
@@ -107,7 +113,7 @@ def _is_first(table: ir.Table, key: list[str]) -> ir.BooleanColumn:
     return ibis.row_number().over(group_by=key, order_by=order or key) == 0
 
 
-def _agreement(pair: Redundant) -> Rule:
+def _agreement_rule(pair: Redundant) -> Rule:
     first, second = pair.columns
 
     def holds(table: ir.Table) -> ir.BooleanColumn:
@@ -118,8 +124,8 @@ def _agreement(pair: Redundant) -> Rule:
     return Rule("consistency", pair.columns, f"{first} and {second} disagree", holds)
 
 
-def _plausibility(rule: Plausible, contract: Validate) -> Rule:
-    columns = tuple(dict.fromkeys(column_of(term, contract) for term in rule.terms))
+def _plausibility_rule(rule: Plausible, contract: Validate) -> Rule:
+    columns = tuple(dict.fromkeys(column_of_term(term, contract) for term in rule.terms))
 
     def holds(table: ir.Table) -> ir.BooleanColumn:
         total = reduce(lambda a, b: a + b, [_term(table, t, contract) * f for t, f in rule.terms.items()])
@@ -146,7 +152,7 @@ def _term(table: ir.Table, term: str, contract: Validate) -> ir.FloatingColumn:
     }[statistic]().cast("float64")
 
 
-def _freshness(name: str, max_age_s: float, snapshot: datetime) -> Rule:
+def _freshness_rule(name: str, max_age_s: float, snapshot: datetime) -> Rule:
     import ibis
 
     newest = snapshot.astimezone(UTC).replace(tzinfo=None)
@@ -183,6 +189,6 @@ def _span(column: Column) -> str:
     return f"{'-inf' if low is None else f'{low:g}'}..{'inf' if high is None else f'{high:g}'}"
 
 
-def column_of(term: str, contract: Validate) -> str:
+def column_of_term(term: str, contract: Validate) -> str:
     """The column that a term of a plausibility rule reads."""
     return term if term in contract.columns else term.rsplit(".", 1)[0]

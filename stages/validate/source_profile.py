@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from stages.tables.rounding import settled
+from stages.tables.rounding import round_figure
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -31,7 +31,7 @@ class Profile:
     later: dict[str, Any]
 
 
-def gather(
+def profile_source(
     source: SourceTable, valid: ir.Table, rows: int, data: Data, contract: Validate, snapshot: datetime
 ) -> Profile:
     """Describe a source by its `valid` rows, of which there are `rows`; its missing cells by all that it has."""
@@ -39,10 +39,10 @@ def gather(
     if data.time is not None:
         after = valid.filter(valid[data.time] > snapshot.astimezone(UTC).replace(tzinfo=None))
         later = after.aggregate(rows=after.count(), last=after[data.time].max()).to_pyarrow().to_pylist()[0]
-    found = figures(valid, contract)
-    classes = class_counts(valid, data)
-    null_shares = {column: settled(1 - there / source.rows) or 0.0 for column, there in source.cells.items()}
-    row = describe(source.name, rows, group_count(valid, data), classes, null_shares, found)
+    found = column_statistics(valid, contract)
+    classes = count_classes(valid, data)
+    null_shares = {column: round_figure(1 - there / source.rows) or 0.0 for column, there in source.cells.items()}
+    row = profile_row(source.name, rows, count_groups(valid, data), classes, null_shares, found)
     columns = {
         column: {"null_share": null_shares[column], "min": None, "max": None, "mean": None}
         | {figure: value for figure, value in found.get(column, {}).items() if figure != "std"}
@@ -51,7 +51,7 @@ def gather(
     return Profile(row, columns, later)
 
 
-def figures(table: ir.Table, contract: Validate) -> dict[str, dict[str, float | None]]:
+def column_statistics(table: ir.Table, contract: Validate) -> dict[str, dict[str, float | None]]:
     """Per numeric column: min, max, mean, std over the rows; of a `values` column over all elements."""
     names = [n for n, c in contract.columns.items() if c.type in ("float", "integer", "values")]
     if not names:
@@ -78,21 +78,21 @@ def figures(table: ir.Table, contract: Validate) -> dict[str, dict[str, float | 
             mean = row[f"total_{i}"] / row[f"elements_{i}"]
             row[f"mean_{i}"] = mean
             row[f"std_{i}"] = math.sqrt(max(row[f"squares_{i}"] / row[f"elements_{i}"] - mean * mean, 0.0))
-        found[name] = {figure: settled(row.get(f"{figure}_{i}")) for figure in ("min", "max", "mean", "std")}
+        found[name] = {figure: round_figure(row.get(f"{figure}_{i}")) for figure in ("min", "max", "mean", "std")}
     return found
 
 
-def class_counts(table: ir.Table, data: Data) -> dict[str, int]:
+def count_classes(table: ir.Table, data: Data) -> dict[str, int]:
     """Rows per value of the label column, every known class included."""
     rows = table.group_by(data.label).aggregate(n=table.count()).to_pyarrow().to_pylist()
     return dict.fromkeys(data.classes, 0) | {row[data.label]: int(row["n"]) for row in rows}
 
 
-def group_count(table: ir.Table, data: Data) -> int:
+def count_groups(table: ir.Table, data: Data) -> int:
     return int(table[data.group].nunique().to_pyarrow().as_py())
 
 
-def describe(
+def profile_row(
     source: str,
     rows: int,
     groups: int,
@@ -106,7 +106,7 @@ def describe(
     """
     row: dict[str, Any] = {"source": source, "rows": rows, "groups": groups}
     row["classes"] = sum(1 for n in classes.values() if n)
-    row |= {f"share.{label}": settled(n / rows if rows else 0.0) for label, n in classes.items()}
+    row |= {f"share.{label}": round_figure(n / rows if rows else 0.0) for label, n in classes.items()}
     row |= {f"null_share.{name}": share for name, share in null_shares.items()}
     row |= {f"{figure}.{name}": value for name, some in kept.items() for figure, value in some.items()}
     return row

@@ -18,19 +18,19 @@ import pyarrow as pa
 from stages.core import command
 from stages.core.errors import CombinedError, ContractError, StageError
 from stages.core.files import new_directory, write_json
-from stages.core.progress import watched
-from stages.params import Params, load, task_folder, where
+from stages.core.progress import report_rows
+from stages.params import Params, find_task_folder, load, locate_parameter
 from stages.tables.engine import Engine
-from stages.tables.parquet import parquet_files, write_parquet
+from stages.tables.parquet import list_parquet_files, write_parquet
 from stages.validate import cross_source_duplicates
 from stages.validate.contract import arrow_schema, conform
-from stages.validate.flagged_rows import BrokenCounts, FlaggedRows, flag_rows
+from stages.validate.flagged_rows import FlaggedRows, ViolationCounts, flag_violations
 from stages.validate.parameters import check_parameters
-from stages.validate.quality import METRICS, Counts, count, judge, table
-from stages.validate.row_rules import rules
+from stages.validate.quality import METRICS, Counts, count_source, format_table, judge_metrics
+from stages.validate.row_rules import build_rules
 from stages.validate.sampling_steps import step_shares
-from stages.validate.source_profile import Profile, gather
-from stages.validate.violations import REFUSED, explain, order, write_bad
+from stages.validate.source_profile import Profile, profile_source
+from stages.validate.violations import VIOLATIONS, explain_violations, row_order, write_violations
 
 SNAPSHOT = Path("data/snapshot")
 VALIDATED = Path("data/validated")
@@ -40,36 +40,38 @@ DATA_DOCS = Path("reports/data_docs")
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedSource:
     """One source after the check: its rows with flags, what was counted, and what describes it."""
 
     name: str
     flagged: FlaggedRows
     counts: Counts
-    broken: BrokenCounts
+    violations: ViolationCounts
     profile: Profile
 
 
-def check(engine: Engine, name: str, paths: list[Path], earlier: list[Checked], params: Params) -> Checked:
+def check_source(
+    engine: Engine, name: str, paths: list[Path], earlier: list[CheckedSource], params: Params
+) -> CheckedSource:
     """Check one source; what an `earlier` one holds and keeps is a copy here.
 
     Raises CombinedError for faults of the table as a whole.
     """
     data, contract, snapshot = params.data, params.validation, params.collect.snapshot
     source = conform(engine.read(paths), name, contract)
-    rows, every = source.table, rules(data, contract, snapshot, source.texts)
+    rows, every = source.table, build_rules(data, contract, snapshot, source.parsed_text)
     if len(params.collect.sources) > 1:
-        every.append(cross_source_duplicates.rule(data))
-        before = [other.flagged.valid() for other in earlier]
-        rows = cross_source_duplicates.mark(engine, rows, before, data, list(contract.columns))
-    flagged = flag_rows(rows, every)
-    broken = flagged.count()
-    counts = count(source, every, broken, step_shares(paths, data, contract.sampling), contract)
-    profile = gather(source, flagged.valid(), source.rows - broken.rows, data, contract, snapshot)
-    return Checked(name, flagged, counts, broken, profile)
+        every.append(cross_source_duplicates.duplicate_rule(data))
+        before = [other.flagged.valid_rows() for other in earlier]
+        rows = cross_source_duplicates.mark_duplicates(engine, rows, before, data, list(contract.columns))
+    flagged = flag_violations(rows, every)
+    violations = flagged.count()
+    counts = count_source(source, every, violations, step_shares(paths, data, contract.sampling), contract)
+    profile = profile_source(source, flagged.valid_rows(), source.rows - violations.rows, data, contract, snapshot)
+    return CheckedSource(name, flagged, counts, violations, profile)
 
 
-def check_whole(sources: list[Checked], params: Params) -> list[StageError]:
+def check_combined(sources: list[CheckedSource], params: Params) -> list[StageError]:
     """Faults that only all sources together show: one class only, a channel that never changes."""
     data = params.data
     faults: list[StageError] = []
@@ -99,23 +101,26 @@ def check_whole(sources: list[Checked], params: Params) -> list[StageError]:
     return faults
 
 
-def report(sources: list[Checked], params: Params) -> dict[str, Any]:
+def quality_report(sources: list[CheckedSource], params: Params) -> dict[str, Any]:
     """What reports/quality.json holds."""
     thresholds = params.validation.thresholds
     total = sum((s.counts for s in sources), Counts())
-    quarantined = sum(s.broken.rows for s in sources)
-    reasons = sum((Counter(s.broken.by_rule) for s in sources), Counter[str]())
+    quarantined = sum(s.violations.rows for s in sources)
+    reasons = sum((Counter(s.violations.by_rule) for s in sources), Counter[str]())
     return {
-        "overall": judge(total, thresholds),
+        "overall": judge_metrics(total, thresholds),
         "sources": {
-            s.name: judge(s.counts, thresholds) | {"rows": s.counts.rows, "quarantined": s.broken.rows} for s in sources
+            s.name: judge_metrics(s.counts, thresholds) | {"rows": s.counts.rows, "quarantined": s.violations.rows}
+            for s in sources
         },
         "quarantine": {"rows": quarantined, "share": quarantined / total.rows, "reasons": dict(reasons)},
         "columns": {s.name: s.profile.columns for s in sources},
     }
 
 
-def refuse_below_thresholds(quality: dict[str, Any], sources: list[Checked], engine: Engine, params: Params) -> None:
+def refuse_below_thresholds(
+    quality: dict[str, Any], sources: list[CheckedSource], engine: Engine, params: Params
+) -> None:
     """Raise ContractError with a table of what is below its threshold, and of the rows that break the contract.
 
     Those rows are then in .work/refused: the quarantine keeps what the last good run put there.
@@ -132,34 +137,34 @@ def refuse_below_thresholds(quality: dict[str, Any], sources: list[Checked], eng
     if not low and quarantine["share"] <= largest_share:
         return
     told: dict[str, str] = {}
-    with new_directory(REFUSED) as folder:
-        for s in (s for s in sources if s.broken.rows):
-            told = dict(explain(s.name, s.flagged, params.data)) | told
-            write_bad(folder / s.name, s.flagged, engine, params)
+    with new_directory(VIOLATIONS) as folder:
+        for s in (s for s in sources if s.violations.rows):
+            told = dict(explain_violations(s.name, s.flagged, params.data)) | told
+            write_violations(folder / s.name, s.flagged, engine, params)
     reasons = "".join(
         f"\n    {n} row(s): {reason}{told[reason]}" for reason, n in sorted(quarantine["reasons"].items())
     )
-    remedy = f"mend the source, or the contract in {where('validate')}"
-    remedy += f"; the rows with their reasons lie in {REFUSED}/" if reasons else ""
+    remedy = f"mend the source, or the contract in {locate_parameter('validate')}"
+    remedy += f"; the rows with their reasons lie in {VIOLATIONS}/" if reasons else ""
     if low:
-        found = f"quality is below its threshold\n{table(low)}"
+        found = f"quality is below its threshold\n{format_table(low)}"
         found += f"\n  rows that break the contract:{reasons}" if reasons else ""
         raise ContractError("data/snapshot", found, "every metric at or above its threshold", remedy)
     found = f"{quarantine['rows']} rows ({quarantine['share']:.2%}) would go to quarantine{reasons}"
     raise ContractError("data/snapshot", found, f"at most {largest_share:.2%} (quarantine_share)", remedy)
 
 
-def write(sources: list[Checked], engine: Engine, params: Params) -> None:
+def write_rows(sources: list[CheckedSource], engine: Engine, params: Params) -> None:
     """The rows that were kept, and those that were not with the reason, in an order that the data alone decides."""
     import ibis
 
     schema = arrow_schema(params.validation).append(pa.field("source", pa.string()))
     with new_directory(VALIDATED) as validated, new_directory(QUARANTINE) as quarantine:
         for s in sources:
-            good = s.flagged.valid().mutate(source=ibis.literal(s.name)).order_by(order(params))
-            batches = watched(engine.stream(good, schema), f"validate {s.name}", s.counts.rows - s.broken.rows)
+            good = s.flagged.valid_rows().mutate(source=ibis.literal(s.name)).order_by(row_order(params))
+            batches = report_rows(engine.stream(good, schema), f"validate {s.name}", s.counts.rows - s.violations.rows)
             write_parquet(validated / s.name / "part-00000.parquet", batches, schema)
-            write_bad(quarantine / s.name, s.flagged, engine, params)
+            write_violations(quarantine / s.name, s.flagged, engine, params)
 
 
 def main() -> None:
@@ -168,26 +173,26 @@ def main() -> None:
     warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas", category=FutureWarning)
     params = load()
     check_parameters(params.data, params.validation)
-    suite_path = task_folder() / "expectations.json"
+    suite_path = find_task_folder() / "expectations.json"
 
     from stages.validate.expectations import read_suite, run_suite
 
     suite = read_suite(suite_path)
     sources = sorted(params.collect.sources)
     with Engine(params.compute) as engine:
-        checked, faults = list[Checked](), list[StageError]()
+        checked, faults = list[CheckedSource](), list[StageError]()
         for name in sources:
             try:
-                checked.append(check(engine, name, parquet_files(SNAPSHOT / name), checked, params))
+                checked.append(check_source(engine, name, list_parquet_files(SNAPSHOT / name), checked, params))
             except CombinedError as error:
                 faults += error.errors
             except StageError as error:
                 faults.append(error)
         if faults:
             raise CombinedError(faults)
-        quality = report(checked, params)
+        quality = quality_report(checked, params)
         refuse_below_thresholds(quality, checked, engine, params)
-        faults = check_whole(checked, params)
+        faults = check_combined(checked, params)
         if faults:
             raise CombinedError(faults)
         with new_directory(DATA_DOCS) as data_docs:
@@ -197,9 +202,9 @@ def main() -> None:
             faults = run_suite(profile, suite, suite_path, params.collect.snapshot, data_docs)
             if faults:
                 raise CombinedError(faults)
-            write(checked, engine, params)
+            write_rows(checked, engine, params)
             write_json(QUALITY, quality)
-        shutil.rmtree(REFUSED, ignore_errors=True)
+        shutil.rmtree(VIOLATIONS, ignore_errors=True)
     for source in checked:
         later = source.profile.later
         if later.get("rows"):

@@ -81,8 +81,8 @@ def validation(folder: Path) -> CallPath:
     from stages.core.files import new_directory
     from stages.params import load
     from stages.tables.engine import Engine
-    from stages.tables.parquet import parquet_files
-    from stages.validate.stage import SNAPSHOT, check
+    from stages.tables.parquet import list_parquet_files
+    from stages.validate.stage import SNAPSHOT, check_source
     from tests.support.stages.contract import SERIES, series_rows, write_rows, write_task
 
     with contextlib.chdir(folder):
@@ -90,7 +90,7 @@ def validation(folder: Path) -> CallPath:
         write_rows(folder, series_rows())
         params = load()
         with Engine(params.compute) as engine, new_directory(Path("out")), traced() as path:
-            check(engine, "rig", parquet_files(SNAPSHOT / "rig"), [], params)
+            check_source(engine, "rig", list_parquet_files(SNAPSHOT / "rig"), [], params)
     return path
 
 

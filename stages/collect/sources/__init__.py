@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from stages.collect.sources import cloud, edge_devices, embedded, external_api, sensors, synthetic
-from stages.collect.sources.base import Context, Raw
+from stages.collect.sources.base import Context, FetchResult
 
-FETCH: dict[str, Callable[[Any, Context], Awaitable[Raw]]] = {
+FETCH: dict[str, Callable[[Any, Context], Awaitable[FetchResult]]] = {
     "cloud": cloud.fetch,
     "edge_devices": edge_devices.fetch,
     "embedded": embedded.fetch,

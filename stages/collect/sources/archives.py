@@ -20,7 +20,7 @@ from stages.core.errors import SourceError
 from stages.params.collect import Files
 
 # What a disk says of names in an archive that cannot be: too long, a file that is a folder too.
-NAMES = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL)
+PATH_ERRORS = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL)
 
 
 def unpack(archive: Path, files: Files, context: Context) -> Path:
@@ -35,27 +35,27 @@ def unpack(archive: Path, files: Files, context: Context) -> Path:
     try:
         names = _extract(archive, folder, files, context)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, zlib.error, lzma.LZMAError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None and error.errno not in NAMES:
+        if isinstance(error, OSError) and error.errno is not None and error.errno not in PATH_ERRORS:
             raise  # the disk, not the archive
-        raise _refused(str(error), context) from None
+        raise _unpack_error(str(error), context) from None
     except (NotImplementedError, RuntimeError) as error:  # how zipfile says: packed in an unknown way, encrypted
-        raise _refused(str(error), context) from None
+        raise _unpack_error(str(error), context) from None
     if not names:
         found = "the archive is empty: it has no file"
         raise context.error(found, "an archive with files", "mend `url:`, or have it packed anew")
-    if not any(decode.selected(name, files) for name in names):
-        raise decode.none_selected(names, files, context)
+    if not any(decode.is_selected(name, files) for name in names):
+        raise decode.no_match_error(names, files, context)
     return folder
 
 
 def _extract(archive: Path, folder: Path, files: Files, context: Context) -> list[str]:
     """Write the selected members into `folder`; the paths of all. Raises ValueError for one that cannot be taken."""
     seen: dict[str, None] = {}
-    for name, plain, content in _members(archive, context):
-        inside = _inside(name)
+    for name, plain, content in _iterate_members(archive, context):
+        inside = _member_path(name)
         if inside is None:
             continue
-        if decode.selected(inside, files):
+        if decode.is_selected(inside, files):
             if not plain:
                 raise ValueError(f"member {name!r} is a link or a device")
             if inside in seen:
@@ -67,7 +67,7 @@ def _extract(archive: Path, folder: Path, files: Files, context: Context) -> lis
     return list(seen)
 
 
-def _inside(name: str) -> str | None:
+def _member_path(name: str) -> str | None:
     """The path of a member below the folder; None for what macOS adds to an archive about each of its files.
 
     Raises ValueError where it leads out of the folder.
@@ -80,7 +80,7 @@ def _inside(name: str) -> str | None:
     return path.as_posix()
 
 
-def _refused(why: str, context: Context) -> SourceError:
+def _unpack_error(why: str, context: Context) -> SourceError:
     return context.error(
         f"the archive cannot be unpacked ({why})",
         "a whole archive of plain files that stay inside",
@@ -88,7 +88,7 @@ def _refused(why: str, context: Context) -> SourceError:
     )
 
 
-def _members(archive: Path, context: Context) -> Iterator[tuple[str, bool, Callable[[], IO[bytes]]]]:
+def _iterate_members(archive: Path, context: Context) -> Iterator[tuple[str, bool, Callable[[], IO[bytes]]]]:
     """Every member that is not a folder: its name, whether it is a plain file, how to read it."""
     if tarfile.is_tarfile(archive):
         with tarfile.open(archive) as tar:

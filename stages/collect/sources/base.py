@@ -15,13 +15,13 @@ from typing import Any
 import pyarrow as pa
 
 from stages.core.errors import SourceError
-from stages.core.progress import Progress
+from stages.core.progress import ProgressReporter
 from stages.params.collect import Retry
 from stages.params.common import Data
 
-NO_COLUMN = (pa.ArrowException, OverflowError, UnicodeEncodeError, RecursionError)  # what pa.array raises
-USER = re.compile(r"(?<=://)[^/@\s]*@")
-SECRET = re.compile(
+ARROW_ERRORS = (pa.ArrowException, OverflowError, UnicodeEncodeError, RecursionError)  # what pa.array raises
+URL_USER = re.compile(r"(?<=://)[^/@\s]*@")
+URL_SECRET = re.compile(
     r"(?i)([?&][^=&\s]*(?:auth|code|credential|key|passw|secret|sig|token)[^=&\s]*=)[^&\s'\")]*?(?=[:;,.]?(?:[&\s'\")]|$))"
 )
 
@@ -38,12 +38,12 @@ class Context:
     snapshot: datetime
     retry: Retry
     scratch: Path
-    progress: Progress
+    progress: ProgressReporter
     stop: threading.Event
 
     def error(self, found: str, expected: str = "", remedy: str = "") -> SourceError:
         """No secret of a URL gets into the message, whoever wrote it."""
-        return SourceError(f"source {self.name}", public(found), expected, remedy)
+        return SourceError(f"source {self.name}", redact(found), expected, remedy)
 
 
 @dataclass(frozen=True)
@@ -56,26 +56,26 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Raw:
+class FetchResult:
     """What came, and its rows as tables that are read one after the other."""
 
     origins: list[Origin]
     tables: Iterable[pa.Table]
 
 
-def public(text: str) -> str:
+def redact(text: str) -> str:
     """The text with the user, the password and the secret parameters of its URLs taken out, fit to be kept."""
-    return SECRET.sub(r"\1***", USER.sub("", text))
+    return URL_SECRET.sub(r"\1***", URL_USER.sub("", text))
 
 
-class Rows:
+class JsonTableBuilder:
     """JSON objects that become one table, bunch by bunch; an object without a field has no value there.
 
     The digest is that of the objects as JSON lines with sorted keys.
     """
 
     def __init__(self, url: str, context: Context) -> None:
-        self.url, self.context = public(url), context
+        self.url, self.context = redact(url), context
         self.tables: list[pa.Table] = []
         self.digest, self.bytes = hashlib.sha256(), 0
 
@@ -84,7 +84,7 @@ class Rows:
         if not rows:
             return
         names = dict.fromkeys(name for row in rows for name in row)
-        if wrong := next((name for name in names if half(name)), None):
+        if wrong := next((name for name in names if has_surrogate(name)), None):
             raise self._refused(f"the field {wrong!a} has half a character in its name", "text in UTF-8")
         columns = {name: self._column(name, [row.get(name) for row in rows]) for name in names}
         self.tables.append(pa.table(columns))
@@ -92,7 +92,7 @@ class Rows:
         self.digest.update(text)
         self.bytes += len(text)
 
-    def raw(self, columns: dict[str, str] | None) -> Raw:
+    def build(self, columns: dict[str, str] | None) -> FetchResult:
         """All of it. Raises SourceError where nothing came, or a configured column did not."""
         if not self.tables:
             raise self.context.error(f"{self.url}: no rows came", "at least one", "mend the source")
@@ -101,12 +101,12 @@ class Rows:
         except pa.ArrowException as error:
             raise self._refused(f"a field holds values of several types ({error})", "one type per field") from None
         origin = Origin(self.url, self.digest.hexdigest(), self.bytes)
-        return Raw([origin], [choose(table, columns, self.url, self.context)])
+        return FetchResult([origin], [select_columns(table, columns, self.url, self.context)])
 
     def _column(self, name: str, values: list[Any]) -> pa.Array:
         try:
             return pa.array(values)
-        except NO_COLUMN as error:
+        except ARROW_ERRORS as error:
             why = error
         if {type(value) for value in values} - {type(None)} == {int, float}:  # an integer of more than 53 bits
             return self._column(name, [None if value is None else float(value) for value in values])
@@ -114,7 +114,7 @@ class Rows:
         for value in values:
             try:
                 kind = pa.array([value]).type
-            except NO_COLUMN as error:
+            except ARROW_ERRORS as error:
                 what = f"field {name}: {ascii(value)[:60]} cannot be kept"
                 raise self._refused(
                     f"{what} ({error})", "numbers of at most 64 bits, text in UTF-8, lists of one type"
@@ -128,12 +128,12 @@ class Rows:
         return self.context.error(f"{self.url}: {found}", expected, "mend the source")
 
 
-def half(text: str) -> bool:
+def has_surrogate(text: str) -> bool:
     """Whether it holds half a character (a surrogate), which JSON and file names can and UTF-8 cannot."""
     return bool(re.search("[\ud800-\udfff]", text))
 
 
-def choose(table: pa.Table, columns: dict[str, str] | None, where: str, context: Context) -> pa.Table:
+def select_columns(table: pa.Table, columns: dict[str, str] | None, where: str, context: Context) -> pa.Table:
     """The configured columns under their names here; all of them where none are configured. Raises SourceError."""
     twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
     if twice:
@@ -150,7 +150,7 @@ def choose(table: pa.Table, columns: dict[str, str] | None, where: str, context:
     return table.select(list(columns)).rename_columns(list(columns.values()))
 
 
-def at(value: Any, dotted: str) -> Any:
+def value_at(value: Any, dotted: str) -> Any:
     """The value at a dotted path inside JSON; None where the path ends early."""
     for part in dotted.split("."):
         value = value.get(part) if isinstance(value, dict) else None

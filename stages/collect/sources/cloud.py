@@ -16,21 +16,21 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from stages.collect.sources import decode
-from stages.collect.sources.base import Context, Origin, Raw, public
-from stages.collect.sources.threads import aside
+from stages.collect.sources.base import Context, FetchResult, Origin, redact
+from stages.collect.sources.threads import run_detached
 from stages.params.collect import Cloud
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
-async def fetch(source: Cloud, context: Context) -> Raw:
+async def fetch(source: Cloud, context: Context) -> FetchResult:
     """Raises SourceError."""
     # fsspec keeps an event loop of its own, so its calls run in a thread
-    folder, origins = await aside(lambda: copy(source, context))
-    return Raw(origins, decode.tables(folder, source.files, context))
+    folder, origins = await run_detached(lambda: copy_objects(source, context))
+    return FetchResult(origins, decode.read_tables(folder, source.files, context))
 
 
-def options(source: Cloud, context: Context) -> dict[str, Any]:
+def storage_options(source: Cloud, context: Context) -> dict[str, Any]:
     """fsspec has no common time limit: each kind of store has its own words for how much silence is a fault."""
     silence = context.retry.timeout_s
     if source.url.startswith(("http://", "https://")):
@@ -45,23 +45,23 @@ def options(source: Cloud, context: Context) -> dict[str, Any]:
     return {}
 
 
-def copy(source: Cloud, context: Context) -> tuple[Path, list[Origin]]:
+def copy_objects(source: Cloud, context: Context) -> tuple[Path, list[Origin]]:
     """The objects that the patterns select, copied into the scratch folder. Raises SourceError."""
     folder = context.scratch / "objects"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
-        system, root = url_to_fs(source.url, **options(source, context))
+        system, root = url_to_fs(source.url, **storage_options(source, context))
     except (ImportError, ValueError, OSError) as error:
-        raise context.error(f"{public(source.url)}: {error}", "a URL that fsspec reads", "mend `url:`") from None
+        raise context.error(f"{redact(source.url)}: {error}", "a URL that fsspec reads", "mend `url:`") from None
     if hasattr(system, "retries"):
         system.retries = 1  # s3fs has a patience of its own, with pauses that nobody configures
-    objects = _patiently(lambda: names(system, root, source.url), source.url, context)
+    objects = _with_retries(lambda: list_objects(system, root, source.url), source.url, context)
     if not objects:
-        raise context.error(f"{public(source.url)}: there is nothing", "an object or a folder", "mend `url:`")
-    chosen = {path: name for path, name in sorted(objects.items()) if decode.selected(name, source.files)}
+        raise context.error(f"{redact(source.url)}: there is nothing", "an object or a folder", "mend `url:`")
+    chosen = {path: name for path, name in sorted(objects.items()) if decode.is_selected(name, source.files)}
     if not chosen:
-        raise decode.none_selected(list(objects.values()), source.files, context)
+        raise decode.no_match_error(list(objects.values()), source.files, context)
     for path, name in chosen.items():
         if ".." in name.split("/"):
             raise context.error(f"object {name!r} leads out of its folder", "a plain name", "rename it")
@@ -75,7 +75,7 @@ def copy(source: Cloud, context: Context) -> tuple[Path, list[Origin]]:
     ]
 
 
-def names(system: Any, root: str, url: str) -> dict[str, str]:
+def list_objects(system: Any, root: str, url: str) -> dict[str, str]:
     """The objects below `root`: fsspec's path of each, and the path below `root` (an object itself: its last part)."""
     if url.startswith(("http://", "https://")):
         return {root: unquote(urlsplit(url).path).rpartition("/")[2] or "index"}
@@ -85,7 +85,7 @@ def names(system: Any, root: str, url: str) -> dict[str, str]:
     return {path: path[len(root) :].strip("/") for path in found}
 
 
-class _Copied(Callback):  # type: ignore[misc]  # fsspec has no types
+class _CopyProgress(Callback):  # type: ignore[misc]  # fsspec has no types
     """Tells the progress; stops a copy whose run has ended."""
 
     def __init__(self, context: Context) -> None:
@@ -105,13 +105,13 @@ class _Copied(Callback):  # type: ignore[misc]  # fsspec has no types
 
 def _copy_one(system: Any, path: str, target: Path, url: str, context: Context) -> Origin:
     target.parent.mkdir(parents=True, exist_ok=True)
-    _patiently(lambda: system.get_file(path, str(target), callback=_Copied(context)), url, context)
+    _with_retries(lambda: system.get_file(path, str(target), callback=_CopyProgress(context)), url, context)
     with target.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return Origin(public(url), digest, target.stat().st_size)
+    return Origin(redact(url), digest, target.stat().st_size)
 
 
-def _patiently(call: Callable[[], Answer], url: str, context: Context) -> Answer:
+def _with_retries(call: Callable[[], Result], url: str, context: Context) -> Result:
     """The answer of the first attempt that succeeds. Raises SourceError after the last, or at once where it lasts."""
     from botocore.exceptions import BotoCoreError, NoCredentialsError, ParamValidationError
 
@@ -123,13 +123,13 @@ def _patiently(call: Callable[[], Answer], url: str, context: Context) -> Answer
         try:
             return call()
         except (FileNotFoundError, PermissionError, NoCredentialsError, ParamValidationError) as error:
-            raise context.error(f"{public(url)}: {error}", expected, remedy) from None
+            raise context.error(f"{redact(url)}: {error}", expected, remedy) from None
         except aiohttp.TooManyRedirects as error:
             why = f"redirected {len(error.history)} times"
-            raise context.error(f"{public(url)}: {why}", expected, "mend the URL or the server") from None
+            raise context.error(f"{redact(url)}: {why}", expected, "mend the URL or the server") from None
         except aiohttp.ClientResponseError as error:
             if error.status < 500 and error.status not in (408, 425, 429):
-                raise context.error(f"{public(url)}: HTTP {error.status} {error.message}", expected, remedy) from None
+                raise context.error(f"{redact(url)}: HTTP {error.status} {error.message}", expected, remedy) from None
             why = f"HTTP {error.status} {error.message}"
         except (TimeoutError, fsspec.exceptions.FSTimeoutError):
             why = f"no answer for {context.retry.timeout_s:g} s"
@@ -138,7 +138,7 @@ def _patiently(call: Callable[[], Answer], url: str, context: Context) -> Answer
                 raise  # a file of this machine: a full disk
             why = str(error) or type(error).__name__
     raise context.error(
-        f"{public(url)}: {why}; {context.retry.attempts} attempt(s)",
+        f"{redact(url)}: {why}; {context.retry.attempts} attempt(s)",
         "an answer",
         "see that the store is up and reachable, then run again (collect.retry sets the patience)",
     )

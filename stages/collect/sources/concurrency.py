@@ -11,7 +11,7 @@ from stages.core.errors import CombinedError, StageError
 T = TypeVar("T")
 
 
-async def all_of(jobs: Iterable[Awaitable[T]]) -> list[T]:
+async def gather_all(jobs: Iterable[Awaitable[T]]) -> list[T]:
     """The jobs' results in their order, once every job has ended.
 
     Raises CombinedError with every StageError of theirs; a failure of another kind is our defect, and goes first.

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stages.collect.sources.base import Context, choose, half
+from stages.collect.sources.base import Context, has_surrogate, select_columns
 from stages.core.errors import SourceError
 from stages.params.collect import Csv, Files, Parquet
 
@@ -23,37 +23,37 @@ SAMPLES_PER_TABLE = 512
 BYTES_PER_TABLE = 64 << 20
 
 
-def tables(folder: Path, files: Files, context: Context) -> Iterator[pa.Table]:
+def read_tables(folder: Path, files: Files, context: Context) -> Iterator[pa.Table]:
     """The selected files below `folder`, sorted by path. Raises SourceError."""
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    chosen = [name for name in names if selected(name, files)]
+    chosen = [name for name in names if is_selected(name, files)]
     if not chosen:
-        raise none_selected(names, files, context)
+        raise no_match_error(names, files, context)
     for name in chosen:
-        if half(name):
+        if has_surrogate(name):
             raise context.error(f"{name!a}: its name is not UTF-8", "a name in UTF-8", "rename it")
     if isinstance(files.format, Csv | Parquet):
         for name in chosen:
-            _refuse_page(folder / name, name, context)
-            for table in _read(folder / name, name, files.format, context):
-                yield _with_path(table, name, files, context).replace_schema_metadata({"file": name})
+            _refuse_html(folder / name, name, context)
+            for table in _read_table_file(folder / name, name, files.format, context):
+                yield _add_path_columns(table, name, files, context).replace_schema_metadata({"file": name})
         return
-    yield from _samples(folder, chosen, files, context)
+    yield from _read_samples(folder, chosen, files, context)
 
 
-def none_selected(names: list[str], files: Files, context: Context) -> SourceError:
+def no_match_error(names: list[str], files: Files, context: Context) -> SourceError:
     first = f"; the first are {', '.join(sorted(names)[:3])}" if names else ""
     return context.error(
         f"none of {len(names)} files matches {', '.join(files.select)}{first}", "at least one", "mend `select:`"
     )
 
 
-def selected(name: str, files: Files) -> bool:
+def is_selected(name: str, files: Files) -> bool:
     """Whether one of the patterns matches the path."""
     return any(fnmatchcase(name, pattern) for pattern in files.select)
 
 
-def from_path(name: str, files: Files, context: Context) -> dict[str, str | None]:
+def path_columns(name: str, files: Files, context: Context) -> dict[str, str | None]:
     """The columns that a file's path says. Raises SourceError where the pattern does not match."""
     if files.path is None:
         return {}
@@ -63,9 +63,9 @@ def from_path(name: str, files: Files, context: Context) -> dict[str, str | None
     return match.groupdict()
 
 
-def _read(path: Path, name: str, form: Csv | Parquet, context: Context) -> Iterator[pa.Table]:
+def _read_table_file(path: Path, name: str, form: Csv | Parquet, context: Context) -> Iterator[pa.Table]:
     if isinstance(form, Csv):
-        yield choose(read_csv(path, name, form, context), form.columns, name, context)
+        yield select_columns(read_csv(path, name, form, context), form.columns, name, context)
         return
     import pyarrow.parquet as pq
 
@@ -73,13 +73,13 @@ def _read(path: Path, name: str, form: Csv | Parquet, context: Context) -> Itera
         with pq.ParquetFile(path) as file:
             for group in range(max(file.num_row_groups, 1)):
                 table = file.read_row_group(group) if file.num_row_groups else file.schema_arrow.empty_table()
-                yield choose(table, form.columns, name, context)
+                yield select_columns(table, form.columns, name, context)
     except (pa.ArrowException, OSError) as error:
         raise context.error(f"{name}: not readable as parquet ({error})", "a parquet file", "mend it") from None
 
 
-def _with_path(table: pa.Table, name: str, files: Files, context: Context) -> pa.Table:
-    for column, value in from_path(name, files, context).items():
+def _add_path_columns(table: pa.Table, name: str, files: Files, context: Context) -> pa.Table:
+    for column, value in path_columns(name, files, context).items():
         if column in table.column_names:
             raise context.error(f"{name}: column {column} is in the file and in `path:`", "one of them", "rename one")
         table = table.append_column(column, pa.array([value] * len(table), pa.string()))
@@ -134,7 +134,7 @@ def _check_encoding(path: Path, name: str, encoding: str, context: Context) -> N
         ) from None
 
 
-def _refuse_page(path: Path, name: str, context: Context) -> None:
+def _refuse_html(path: Path, name: str, context: Context) -> None:
     with path.open("rb") as stream:
         start = stream.read(512).lstrip(b"\xef\xbb\xbf\r\n\t ").lower()
     if start.startswith((b"<!doctype html", b"<html")):
@@ -145,23 +145,23 @@ def _refuse_page(path: Path, name: str, context: Context) -> None:
         )
 
 
-def _samples(folder: Path, names: list[str], files: Files, context: Context) -> Iterator[pa.Table]:
+def _read_samples(folder: Path, names: list[str], files: Files, context: Context) -> Iterator[pa.Table]:
     read = read_image if files.format.type == "images" else read_wav
-    known = list(from_path(names[0], files, context))
+    known = list(path_columns(names[0], files, context))
     if taken := {"file", "values"} & set(known):
         raise context.error(f"column {', '.join(sorted(taken))} in `path:`", "another name", "rename the group")
     waiting: list[tuple[str, dict[str, str | None], np.ndarray]] = []
     for name in names:
-        _refuse_page(folder / name, name, context)
-        waiting.append((name, from_path(name, files, context), read((folder / name).read_bytes(), name, context)))
+        _refuse_html(folder / name, name, context)
+        waiting.append((name, path_columns(name, files, context), read((folder / name).read_bytes(), name, context)))
         if len(waiting) == SAMPLES_PER_TABLE or sum(v.nbytes for *_, v in waiting) >= BYTES_PER_TABLE:
-            yield _table(waiting, known)
+            yield _samples_table(waiting, known)
             waiting = []
     if waiting:
-        yield _table(waiting, known)
+        yield _samples_table(waiting, known)
 
 
-def _table(samples: list[tuple[str, dict[str, str | None], np.ndarray]], known: list[str]) -> pa.Table:
+def _samples_table(samples: list[tuple[str, dict[str, str | None], np.ndarray]], known: list[str]) -> pa.Table:
     said = {column: pa.array([columns[column] for _, columns, _ in samples], pa.string()) for column in known}
     values = pa.array([values for *_, values in samples], pa.list_(pa.float32()))
     return pa.table({"file": [name for name, *_ in samples], **said, "values": values})

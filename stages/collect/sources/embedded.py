@@ -9,16 +9,16 @@ import importlib.metadata
 import numpy as np
 import pyarrow as pa
 
-from stages.collect.sources.base import Context, Origin, Raw
+from stages.collect.sources.base import Context, FetchResult, Origin
 from stages.params.collect import Embedded
 
 
-async def fetch(source: Embedded, context: Context) -> Raw:
+async def fetch(source: Embedded, context: Context) -> FetchResult:
     """The data set as one table. Raises nothing: it ships with the package."""
     return await asyncio.to_thread(_digits)
 
 
-def _digits() -> Raw:
+def _digits() -> FetchResult:
     """The Optical Recognition of Handwritten Digits test set (Alpaydin & Kaynak 1998, UCI), as in scikit-learn.
 
     1,797 images of 8x8; a pixel counts the set bits in a 4x4 block of the scan: 0 to 16.
@@ -36,4 +36,4 @@ def _digits() -> Raw:
     )
     version = importlib.metadata.version("scikit-learn")
     url = f"pkg:pypi/scikit-learn@{version}#sklearn.datasets.load_digits"
-    return Raw([Origin(url, hashlib.sha256(pixels.tobytes()).hexdigest(), pixels.nbytes)], [table])
+    return FetchResult([Origin(url, hashlib.sha256(pixels.tobytes()).hexdigest(), pixels.nbytes)], [table])

@@ -12,16 +12,16 @@ from typing import Any, TypeVar
 import aiohttp
 from yarl import URL
 
-from stages.collect.sources.base import Context, public
+from stages.collect.sources.base import Context, redact
 from stages.core.errors import SourceError
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 PAGE_TYPES = ("text/html", "application/xhtml+xml")
-PASSING = (408, 425, 429)  # and every 5xx: worth another attempt (RFC 9110, section 15)
+TRANSIENT_STATUS = (408, 425, 429)  # and every 5xx: worth another attempt (RFC 9110, section 15)
 
 
-class Broken(Exception):  # noqa: N818 - not for a user's eyes
+class TransientError(Exception):
     """An attempt failed in a way that another may not."""
 
 
@@ -35,7 +35,7 @@ def headers_from(names: dict[str, str] | None, context: Context) -> dict[str, st
     return {header: os.environ[variable] for header, variable in (names or {}).items()}
 
 
-def session(context: Context, headers: dict[str, str] | None = None, url: str = "") -> aiohttp.ClientSession:
+def open_session(context: Context, headers: dict[str, str] | None = None, url: str = "") -> aiohttp.ClientSession:
     """A session in which silence, not slowness, is a fault: a large file may take its time.
 
     `headers` often hold a secret: they go to the host of `url` alone, not where a redirect or a link leads.
@@ -53,7 +53,7 @@ def session(context: Context, headers: dict[str, str] | None = None, url: str = 
     return aiohttp.ClientSession(timeout=patience, middlewares=(add_headers,), trust_env=True)
 
 
-async def patiently(attempt: Callable[[], Awaitable[Answer]], url: str, context: Context) -> Answer:
+async def with_retries(attempt: Callable[[], Awaitable[Result]], url: str, context: Context) -> Result:
     """The answer of the first attempt that succeeds. Raises SourceError after the last."""
     pause, why = context.retry.backoff_s, ""
     remedy = "see that the source is up and reachable, then run again (collect.retry sets the patience)"
@@ -63,32 +63,32 @@ async def patiently(attempt: Callable[[], Awaitable[Answer]], url: str, context:
             pause *= 2
         try:
             return await attempt()
-        except Broken as error:
+        except TransientError as error:
             why = str(error)
         except TimeoutError:
             why = f"no answer for {context.retry.timeout_s:g} s"
         except aiohttp.TooManyRedirects as error:
             why = f"redirected {len(error.history)} times"
-            raise context.error(f"{public(url)}: {why}", "an answer", "mend the URL or the server") from None
+            raise context.error(f"{redact(url)}: {why}", "an answer", "mend the URL or the server") from None
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
             why = f"{error} is no URL of a web server"
-            raise context.error(f"{public(url)}: {why}", "http:// or https:// and a host", "mend `url:`") from None
+            raise context.error(f"{redact(url)}: {why}", "http:// or https:// and a host", "mend `url:`") from None
         except (aiohttp.ClientError, ConnectionError) as error:
             why = str(error) or type(error).__name__
-    raise context.error(f"{public(url)}: {why}; {context.retry.attempts} attempt(s)", "an answer", remedy)
+    raise context.error(f"{redact(url)}: {why}; {context.retry.attempts} attempt(s)", "an answer", remedy)
 
 
-def refuse(answer: aiohttp.ClientResponse, url: str, context: Context) -> None:
+def check_response(answer: aiohttp.ClientResponse, url: str, context: Context) -> None:
     """Raise Broken for a passing failure, SourceError for a lasting one and for a web page."""
-    if answer.status >= 500 or answer.status in PASSING:
-        raise Broken(f"HTTP {answer.status} {answer.reason}")
+    if answer.status >= 500 or answer.status in TRANSIENT_STATUS:
+        raise TransientError(f"HTTP {answer.status} {answer.reason}")
     if answer.status >= 400:
         raise context.error(
-            f"{public(url)}: HTTP {answer.status} {answer.reason}", "HTTP 200", "mend the URL or rights"
+            f"{redact(url)}: HTTP {answer.status} {answer.reason}", "HTTP 200", "mend the URL or rights"
         )
     if answer.content_type in PAGE_TYPES:
         raise context.error(
-            f"{public(url)}: content type {answer.content_type}",
+            f"{redact(url)}: content type {answer.content_type}",
             "data",
             "a page instead of data is often a login: mend the URL or its headers (headers_env)",
         )
@@ -99,13 +99,13 @@ async def get_json(http: aiohttp.ClientSession, url: str, context: Context) -> A
 
     async def attempt() -> Any:
         async with http.get(url) as answer:
-            refuse(answer, url, context)
+            check_response(answer, url, context)
             try:
                 return await answer.json(content_type=None)
             except (ValueError, RecursionError) as error:
-                raise context.error(f"{public(url)}: not JSON ({error})", "JSON in UTF-8", "mend the source") from None
+                raise context.error(f"{redact(url)}: not JSON ({error})", "JSON in UTF-8", "mend the source") from None
 
-    return await patiently(attempt, url, context)
+    return await with_retries(attempt, url, context)
 
 
 async def download(http: aiohttp.ClientSession, url: str, digest: str | None, context: Context) -> Path:
@@ -121,7 +121,7 @@ async def download(http: aiohttp.ClientSession, url: str, digest: str | None, co
     if digest and whole.exists() and await asyncio.to_thread(_digest, whole) == digest:
         return whole
     try:
-        await patiently(lambda: _go_on(http, url, partial, validator, context), url, context)
+        await with_retries(lambda: _resume_download(http, url, partial, validator, context), url, context)
     except SourceError as error:
         if partial.exists() and validator.exists():
             error.args = (f"{error}\n  kept:     {partial.stat().st_size} bytes, from which the next run goes on",)
@@ -130,14 +130,16 @@ async def download(http: aiohttp.ClientSession, url: str, digest: str | None, co
     if digest and found != digest:
         partial.unlink()
         raise context.error(
-            f"{public(url)}: SHA-256 {found}", digest, "if the new content is wanted, write its digest (sha256)"
+            f"{redact(url)}: SHA-256 {found}", digest, "if the new content is wanted, write its digest (sha256)"
         )
     partial.replace(whole)
     validator.unlink(missing_ok=True)
     return whole
 
 
-async def _go_on(http: aiohttp.ClientSession, url: str, partial: Path, validator: Path, context: Context) -> None:
+async def _resume_download(
+    http: aiohttp.ClientSession, url: str, partial: Path, validator: Path, context: Context
+) -> None:
     have = partial.stat().st_size if partial.exists() and validator.exists() else 0
     # Digests and ranges are of the bytes as they lie on the server, so nothing may be packed on the way.
     headers = {"Accept-Encoding": "identity"}
@@ -148,10 +150,10 @@ async def _go_on(http: aiohttp.ClientSession, url: str, partial: Path, validator
             return  # all of it is here: the last run ended after its last byte
         if answer.status == 416:
             partial.unlink()
-            raise Broken("the part that is here is not a part of the file any more")
-        refuse(answer, url, context)
+            raise TransientError("the part that is here is not a part of the file any more")
+        check_response(answer, url, context)
         _keep_validator(answer, validator)
-        start = _start(answer, have, partial)
+        start = _first_byte(answer, have, partial)
         rest = answer.content_length
         context.progress.start(context.name, None if rest is None else start + rest, start)
         with partial.open("ab" if start else "wb") as stream:
@@ -169,13 +171,13 @@ def _keep_validator(answer: aiohttp.ClientResponse, validator: Path) -> None:
         validator.unlink(missing_ok=True)
 
 
-def _start(answer: aiohttp.ClientResponse, have: int, partial: Path) -> int:
+def _first_byte(answer: aiohttp.ClientResponse, have: int, partial: Path) -> int:
     """The byte that the answer begins with: 0 where the server sends all of the file, whatever was asked for."""
     if not have or answer.status != 206:
         return 0
     if not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
         partial.unlink()
-        raise Broken(f"byte {have} was asked for and {answer.headers.get('Content-Range')} came")
+        raise TransientError(f"byte {have} was asked for and {answer.headers.get('Content-Range')} came")
     return have
 
 

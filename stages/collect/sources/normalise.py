@@ -15,7 +15,7 @@ from stages.params.common import Data
 from stages.tables.casting import cast_cells
 
 ZONE = r"(Z|[+-]\d{2}(:?\d{2})?)$"
-EXACT = 2.0**53  # above it, a double no longer tells one whole number from the next
+MAX_EXACT = 2.0**53  # above it, a double no longer tells one whole number from the next
 
 
 def normalise(tables: Iterable[pa.Table], data: Data) -> Iterator[pa.Table]:
@@ -23,16 +23,16 @@ def normalise(tables: Iterable[pa.Table], data: Data) -> Iterator[pa.Table]:
         for index, name in enumerate(table.column_names):
             column = table.column(index)
             if name in (data.group, data.label):
-                column = as_text(column)
+                column = to_text(column)
             elif name == data.time:
-                column = as_time(column)
+                column = to_utc(column)
             elif name in data.channels and (pa.types.is_integer(column.type) or pa.types.is_null(column.type)):
                 column = column.cast(pa.float64(), safe=False)  # above 2^53 the nearest there is
             table = table.set_column(index, name, column)
         yield table
 
 
-def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def to_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Whole numbers without a point, so that a label 1.0 and a label 1 are the same class; not-a-number is missing.
 
     Text stays as it is: `007` is not `7`.
@@ -42,27 +42,27 @@ def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_floating(column.type):
         column = column.cast(pa.float64())
         column = pc.if_else(pc.is_nan(column), None, column)
-        whole = pc.and_(pc.equal(pc.floor(column), column), pc.less(pc.abs(column), EXACT))
+        whole = pc.and_(pc.equal(pc.floor(column), column), pc.less(pc.abs(column), MAX_EXACT))
         return pc.if_else(
             whole, pc.if_else(whole, column, None).cast(pa.int64()).cast(pa.string()), column.cast("string")
         )
     return column.cast(pa.string())
 
 
-def as_time(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def to_utc(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """UTC, in microseconds. A time without a zone is taken as UTC; one text may carry a zone and the next none."""
     text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-    return _text_as_time(column) if text else _typed_as_time(column)
+    return _parse_time(column) if text else _cast_time(column)
 
 
-def _typed_as_time(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _cast_time(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
         with contextlib.suppress(pa.ArrowInvalid):
             return column.cast(pa.timestamp("us"), safe=False)
     return column
 
 
-def _text_as_time(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _parse_time(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Times; where a cell is none, text: the others as `2026-01-01 00:00:00.000000`, and that one as it is."""
     # finer than microseconds is cut off: RFC 3339 allows any number of digits, Arrow no more than it stores
     text = pc.replace_substring_regex(pc.utf8_upper(column), r"(\.\d{6})\d+", r"\1").combine_chunks()

@@ -14,38 +14,38 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from stages.collect.sources.base import Context, Raw, Rows, public
-from stages.collect.sources.http import get_json, session
-from stages.collect.sources.threads import aside
+from stages.collect.sources.base import Context, FetchResult, JsonTableBuilder, redact
+from stages.collect.sources.http import get_json, open_session
+from stages.collect.sources.threads import run_detached
 from stages.params.collect import HttpPolling, Mqtt, Sensors
 
 
-async def fetch(source: Sensors, context: Context) -> Raw:
+async def fetch(source: Sensors, context: Context) -> FetchResult:
     """Readings as rows; one without a time of its own gets the time of its arrival. Raises SourceError."""
     if source.http is not None:
-        return (await poll(source.http, context)).raw(source.columns)
+        return (await poll(source.http, context)).build(source.columns)
     assert source.mqtt is not None
-    return (await listen(source.mqtt, context)).raw(source.columns)
+    return (await listen(source.mqtt, context)).build(source.columns)
 
 
-async def poll(http: HttpPolling, context: Context) -> Rows:
-    rows = Rows(http.url, context)
-    async with session(context) as connection:
+async def poll(http: HttpPolling, context: Context) -> JsonTableBuilder:
+    rows = JsonTableBuilder(http.url, context)
+    async with open_session(context) as connection:
         for number in range(http.samples):
             if number:
                 await asyncio.sleep(http.interval_s)
-            rows.add(readings(await get_json(connection, http.url, context), public(http.url), context))
+            rows.add(parse_readings(await get_json(connection, http.url, context), redact(http.url), context))
     return rows
 
 
-async def listen(mqtt: Mqtt, context: Context) -> Rows:
+async def listen(mqtt: Mqtt, context: Context) -> JsonTableBuilder:
     """MQTT 5 (OASIS), quality of service 1. The order is that of arrival."""
     loop = asyncio.get_running_loop()
     arrived: asyncio.Queue[Any] = asyncio.Queue()
     where = f"mqtt{'s' if mqtt.tls else ''}://{mqtt.host}:{mqtt.port}"
-    client = connect(mqtt, where, lambda item: loop.call_soon_threadsafe(arrived.put_nowait, item), context)
+    client = create_client(mqtt, where, lambda item: loop.call_soon_threadsafe(arrived.put_nowait, item), context)
     try:
-        await aside(lambda: client.connect(mqtt.host, mqtt.port))
+        await run_detached(lambda: client.connect(mqtt.host, mqtt.port))
     except OSError as error:
         raise context.error(f"{where}: {error}", "a broker", "see that it is up and reachable") from None
     client.loop_start()
@@ -58,7 +58,7 @@ async def listen(mqtt: Mqtt, context: Context) -> Rows:
                 if isinstance(item, Exception):
                     raise item
                 topic, payload = item
-                rows += message(topic, payload, mqtt, where, context)
+                rows += message_rows(topic, payload, mqtt, where, context)
                 count += 1
     except TimeoutError:  # what came in time is what there is
         print(f"{context.name}: {count} of {mqtt.messages} messages in {mqtt.seconds:g} s", flush=True)
@@ -71,12 +71,12 @@ async def listen(mqtt: Mqtt, context: Context) -> Rows:
             "at least one",
             "mend `topics:`, see that something publishes there, or listen longer (`seconds:`)",
         )
-    together = Rows(f"{where}/{','.join(mqtt.topics)}", context)
+    together = JsonTableBuilder(f"{where}/{','.join(mqtt.topics)}", context)
     together.add(rows)
     return together
 
 
-def connect(mqtt: Mqtt, where: str, hand_over: Any, context: Context) -> paho.Client:
+def create_client(mqtt: Mqtt, where: str, hand_over: Any, context: Context) -> paho.Client:
     """A client, not connected yet, that hands over (topic, payload) of each message, or a SourceError."""
 
     def connected(client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
@@ -106,7 +106,7 @@ def connect(mqtt: Mqtt, where: str, hand_over: Any, context: Context) -> paho.Cl
     return client
 
 
-def message(topic: str, payload: bytes, mqtt: Mqtt, where: str, context: Context) -> list[dict[str, Any]]:
+def message_rows(topic: str, payload: bytes, mqtt: Mqtt, where: str, context: Context) -> list[dict[str, Any]]:
     """The rows of one message, with what its topic says. Raises SourceError."""
     try:
         value = json.loads(payload)
@@ -118,10 +118,10 @@ def message(topic: str, payload: bytes, mqtt: Mqtt, where: str, context: Context
         if not match:
             raise context.error(f"{where}/{topic}: does not match {mqtt.topic}", "a match", "mend `topic:`")
         said = match.groupdict()
-    return [said | row for row in readings(value, f"{where}/{topic}", context)]
+    return [said | row for row in parse_readings(value, f"{where}/{topic}", context)]
 
 
-def readings(value: Any, where: str, context: Context) -> list[dict[str, Any]]:
+def parse_readings(value: Any, where: str, context: Context) -> list[dict[str, Any]]:
     """One JSON object or a list of them, as rows. Raises SourceError."""
     rows = value if isinstance(value, list) else [value]
     if not all(isinstance(row, dict) for row in rows):

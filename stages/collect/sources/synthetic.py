@@ -9,13 +9,13 @@ from datetime import timedelta
 import numpy as np
 import pyarrow as pa
 
-from stages.collect.sources.base import Context, Origin, Raw
+from stages.collect.sources.base import Context, FetchResult, Origin
 from stages.params.collect import Synthetic
 
 FAULT_ROWS = 20  # a fault lasts this many instants
 
 
-async def fetch(source: Synthetic, context: Context) -> Raw:
+async def fetch(source: Synthetic, context: Context) -> FetchResult:
     """Rows that end at the snapshot's time; the same seed and parameters give the same bytes."""
     if context.data.kind != "series":
         raise context.error(
@@ -25,7 +25,7 @@ async def fetch(source: Synthetic, context: Context) -> Raw:
         raise context.error("fault_share is above 0 and `faults:` is empty", "at least one fault", "name one")
     description = f"{source.model_dump_json()} channels={list(context.data.channels)}"
     digest = hashlib.sha256(description.encode()).hexdigest()
-    return Raw([Origin(f"synthetic:seed={source.seed}", digest, 0)], _groups(source, context))
+    return FetchResult([Origin(f"synthetic:seed={source.seed}", digest, 0)], _groups(source, context))
 
 
 def _groups(source: Synthetic, context: Context) -> Iterator[pa.Table]:
@@ -37,7 +37,7 @@ def _groups(source: Synthetic, context: Context) -> Iterator[pa.Table]:
     for group in range(source.groups):
         random = np.random.default_rng([source.seed, group])
         values = np.stack([_signal(seconds, source, random) for _ in data.channels], axis=1)
-        fault = inject(values, source, random)
+        fault = inject_faults(values, source, random)
         yield pa.table(
             {
                 data.group: [f"synthetic-{group:03d}"] * source.rows,
@@ -57,7 +57,7 @@ def _signal(seconds: np.ndarray, source: Synthetic, random: np.random.Generator)
     return signal
 
 
-def inject(values: np.ndarray, source: Synthetic, random: np.random.Generator) -> np.ndarray:
+def inject_faults(values: np.ndarray, source: Synthetic, random: np.random.Generator) -> np.ndarray:
     """Put faults into `values` [rows, channels] in place; return where: bool [rows]."""
     rows, channels = values.shape
     fault = np.zeros(rows, dtype=bool)

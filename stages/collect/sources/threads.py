@@ -8,16 +8,16 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
-async def aside(call: Callable[[], Answer]) -> Answer:
+async def run_detached(call: Callable[[], Result]) -> Result:
     """The answer of `call`, made in a thread that nobody waits for once the run has ended.
 
     `asyncio.to_thread` is for work that goes on: at Ctrl-C it is waited for, and a silent server would hold it up.
     """
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[Answer] = loop.create_future()
+    done: asyncio.Future[Result] = loop.create_future()
 
     def settle(how: Callable[[Any], None], value: Any) -> None:
         if not done.done():

@@ -27,20 +27,20 @@ def write_tables(tables: Iterable[pa.Table], folder: Path, context: Context) -> 
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
-        schema, parts = _lay_aside(tables, aside, context)
+        schema, parts = _spool_tables(tables, aside, context)
         if schema is None or not any(len(batch) for batch in _batches(parts)):
             raise context.error("no rows came", "at least one", "mend the source")
         folder.mkdir()
-        return _write(parts, schema, folder / "part-00000.parquet", context)
+        return _write_parquet(parts, schema, folder / "part-00000.parquet", context)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _lay_aside(tables: Iterable[pa.Table], aside: Path, context: Context) -> tuple[pa.Schema | None, list[Path]]:
+def _spool_tables(tables: Iterable[pa.Table], aside: Path, context: Context) -> tuple[pa.Schema | None, list[Path]]:
     schema: pa.Schema | None = None
     parts: list[Path] = []
     for table in tables:
-        _go_on(context)
+        _check_stop(context)
         file = (table.schema.metadata or {}).get(FILE, b"").decode()
         table = table.replace_schema_metadata(None)
         schema = table.schema if schema is None else _unify(schema, table.schema, file, context)
@@ -75,13 +75,13 @@ def _unify_field(field: pa.Field, other: pa.Field, here: str, context: Context) 
         raise context.error(found, "the same types in every file", "mend the file that differs") from None
 
 
-def _write(parts: list[Path], schema: pa.Schema, path: Path, context: Context) -> int:
+def _write_parquet(parts: list[Path], schema: pa.Schema, path: Path, context: Context) -> int:
     nameless = [pa.field(f.name, pa.string() if pa.types.is_null(f.type) else f.type) for f in schema]
     schema, rows = pa.schema(nameless), 0
     try:
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
             for table in _groups(parts, schema):
-                _go_on(context)
+                _check_stop(context)
                 writer.write_table(table, row_group_size=ROWS_PER_GROUP)
                 rows += len(table)
     except pa.ArrowException as error:
@@ -108,6 +108,6 @@ def _batches(parts: list[Path]) -> Iterator[pa.RecordBatch]:
                 yield file.get_batch(number)
 
 
-def _go_on(context: Context) -> None:
+def _check_stop(context: Context) -> None:
     if context.stop.is_set():
         raise context.error("interrupted")

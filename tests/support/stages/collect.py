@@ -25,7 +25,7 @@ import yaml
 from stages.collect import stage as collect
 from stages.collect.sources import Context
 from stages.core.errors import run
-from stages.core.progress import downloads
+from stages.core.progress import download_progress
 from stages.params import Params
 
 SERIES = {
@@ -133,7 +133,7 @@ def context(params: Params) -> Context:
         snapshot=params.collect.snapshot,
         retry=params.collect.retry,
         scratch=Path("scratch"),
-        progress=downloads(),
+        progress=download_progress(),
         stop=threading.Event(),
     )
 

@@ -17,7 +17,7 @@ def test_batches_pass_and_lines_are_rare(
     monkeypatch.setattr(progress, "SECONDS", seconds)
     batches = [pa.record_batch({"n": np.arange(10)}) for _ in range(3)]
     # when
-    passed = list(progress.watched(iter(batches), "prepare", 30))
+    passed = list(progress.report_rows(iter(batches), "prepare", 30))
     # then
     assert passed == batches
     told = capsys.readouterr().err.splitlines()
@@ -30,7 +30,7 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     batches = [pa.record_batch({"n": np.arange(10)})]
     # when, then
-    assert list(progress.watched(iter(batches), "prepare", 10)) == batches
+    assert list(progress.report_rows(iter(batches), "prepare", 10)) == batches
     assert "rows" not in capsys.readouterr().err
 
 
@@ -38,7 +38,7 @@ def test_a_long_download_tells_how_far_it_is(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "SECONDS", -1.0)
-    with progress.downloads() as shown:
+    with progress.download_progress() as shown:
         shown.start("plant", 4_000_000, 1_000_000)
         shown.advance("plant", 1_000_000)
         shown.start("other", None)
@@ -51,7 +51,7 @@ def test_a_download_that_begins_again_counts_anew(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "SECONDS", 0.0)
-    with progress.downloads() as shown:
+    with progress.download_progress() as shown:
         shown.start("plant", 4_000_000)
         shown.advance("plant", 3_000_000)
         shown.start("plant", 2_000_000, 1_000_000)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from stages.core.errors import ParameterError
-from stages.params import Shared, load, where
+from stages.params import Shared, load, locate_parameter
 from tests.support.paths import REPOSITORY
 from tests.support.stages.bench import call_stage
 from tests.support.stages.params import SHARED, TASK, change, leaves
@@ -43,8 +43,8 @@ def test_a_parameter_is_named_with_the_file_that_holds_it(workspace: Path, task:
     change(workspace / SHARED, "task", task)
 
     for field in Shared.model_fields:
-        assert where(field) == f"params.yaml: {field}"
-    assert where("train.batch_size") == f"tasks/{task}/params.yaml: train.batch_size"
+        assert locate_parameter(field) == f"params.yaml: {field}"
+    assert locate_parameter("train.batch_size") == f"tasks/{task}/params.yaml: train.batch_size"
 
 
 def test_no_message_names_a_file_that_is_not_there() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.core.errors import ContractError
-from stages.prepare.splits import assign, refuse_poor_splits
+from stages.prepare.splits import assign_groups, refuse_poor_splits
 
 SHARES = {"train": 0.65, "validation": 0.15, "test": 0.2}
 
@@ -22,7 +22,7 @@ def test_many_small_groups_meet_the_shares_in_every_class() -> None:
     counts = np.eye(2, dtype=int)[(np.arange(1000) % 10 == 0).astype(int)]
     groups = [f"g{i}" for i in range(1000)]
     # when
-    sizes = _sizes(assign(groups, counts, SHARES, 1), groups, counts)
+    sizes = _sizes(assign_groups(groups, counts, SHARES, 1), groups, counts)
     # then
     for name, share in SHARES.items():
         assert sizes[name] == pytest.approx(share * counts.sum(axis=0), abs=1)
@@ -33,7 +33,7 @@ def test_a_group_that_is_a_fifth_of_all_goes_to_training() -> None:
     counts = np.array([[715, 385]] * 34 + [[9400, 0]])
     groups = [str(i) for i in range(35)]
     # when
-    assigned = assign(groups, counts, SHARES, 42)
+    assigned = assign_groups(groups, counts, SHARES, 42)
     # then
     assert assigned["34"] == "train"
     sizes = _sizes(assigned, groups, counts)
@@ -50,8 +50,8 @@ def test_the_order_of_the_groups_does_not_matter(rows: list[tuple[int, int]], se
     counts = np.array(rows)
     groups = [f"g{i}" for i in range(len(rows))]
     # when
-    straight = assign(groups, counts, SHARES, seed)
-    backward = assign(groups[::-1], counts[::-1], SHARES, seed)
+    straight = assign_groups(groups, counts, SHARES, seed)
+    backward = assign_groups(groups[::-1], counts[::-1], SHARES, seed)
     # then
     assert straight == backward
     assert set(straight) == set(groups)
@@ -60,8 +60,8 @@ def test_the_order_of_the_groups_does_not_matter(rows: list[tuple[int, int]], se
 def test_another_seed_gives_other_groups() -> None:
     counts = np.ones((50, 2), dtype=int)
     groups = [str(i) for i in range(50)]
-    assert assign(groups, counts, SHARES, 1) != assign(groups, counts, SHARES, 2)
-    assert assign(groups, counts, SHARES, 1) == assign(groups, counts, SHARES, 1)
+    assert assign_groups(groups, counts, SHARES, 1) != assign_groups(groups, counts, SHARES, 2)
+    assert assign_groups(groups, counts, SHARES, 1) == assign_groups(groups, counts, SHARES, 1)
 
 
 def test_an_empty_split_is_refused() -> None:

@@ -17,8 +17,8 @@ from stages.core.errors import ContractError, ParameterError
 from stages.params.common import Compute
 from stages.tables import engine as tables_engine
 from stages.tables.engine import Engine
-from stages.tables.parquet import BATCH_ROWS, parquet_files, write_parquet
-from stages.tables.rounding import settled
+from stages.tables.parquet import BATCH_ROWS, list_parquet_files, write_parquet
+from stages.tables.rounding import round_figure
 from tests.support.requirements import need_program
 from tests.support.stages.bench import Bench, contents
 from tests.support.stages.contract import SERIES, series_rows, write_rows
@@ -41,7 +41,7 @@ def test_rows_come_in_order_and_in_equal_batches(numbers: Path) -> None:
     schema = pa.schema({"n": pa.int64(), "x": pa.float32()})
     with Engine(DUCKDB) as engine:
         # when
-        batches = list(engine.stream(engine.read(parquet_files(numbers)).order_by("n"), schema))
+        batches = list(engine.stream(engine.read(list_parquet_files(numbers)).order_by("n"), schema))
     # then
     assert [batch.num_rows for batch in batches] == [BATCH_ROWS, BATCH_ROWS, 150_000 - 2 * BATCH_ROWS]
     assert np.array_equal(np.concatenate([batch.column("n") for batch in batches]), np.arange(150_000))
@@ -78,9 +78,9 @@ def test_a_parquet_file_has_the_same_bytes_for_the_same_rows(tmp_path: Path) -> 
 
 
 def test_figures_keep_the_digits_that_are_the_data_s() -> None:
-    assert settled(0.1 + 0.2) == 0.3
-    assert settled(float("inf")) is None
-    assert settled(None) is None
+    assert round_figure(0.1 + 0.2) == 0.3
+    assert round_figure(float("inf")) is None
+    assert round_figure(None) is None
 
 
 @pytest.mark.parametrize("limit", ["lots", "0GB", "-1GB", "2TB", "1e3MB"])
@@ -93,7 +93,7 @@ def test_a_memory_limit_that_is_no_size_is_refused(limit: str, tmp_path: Path, m
 
 def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match="there is no parquet file"):
-        parquet_files(tmp_path)
+        list_parquet_files(tmp_path)
 
 
 @pytest.mark.slow

@@ -17,8 +17,8 @@ from stages.params.common import Compute, Data
 from stages.params.validate import Validate
 from stages.tables.engine import Engine
 from stages.validate import contract as contracts
-from stages.validate.flagged_rows import flag_rows
-from stages.validate.row_rules import rules
+from stages.validate.flagged_rows import flag_violations
+from stages.validate.row_rules import build_rules
 from tests.support.stages.contract import SERIES, START
 
 NOON = datetime(2026, 10, 1, 12, tzinfo=UTC)
@@ -57,8 +57,8 @@ def _reasons(engine: Engine, contract: Validate, data: Data, **columns: Any) -> 
     )
     Path("in").mkdir(exist_ok=True)
     pq.write_table(table, "in/part-00000.parquet")
-    rows = contracts.canonical(engine.read([Path("in/part-00000.parquet")]), contract)
-    bad = flag_rows(rows, rules(data, contract, NOON)).invalid()
+    rows = contracts.to_canonical_types(engine.read([Path("in/part-00000.parquet")]), contract)
+    bad = flag_violations(rows, build_rules(data, contract, NOON)).invalid_rows()
     found = {row["time"]: row["reason"] for row in bad.to_pyarrow().to_pylist()}
     return [found.get(moment) for moment in table["time"].to_pylist()]
 
@@ -191,7 +191,7 @@ def test_freshness_is_up_to_the_snapshot(engine: Engine) -> None:
 
 def test_where_no_rule_is_broken_no_row_is_invalid(engine: Engine) -> None:
     pq.write_table(pa.table({"x": [1.0, 2.0]}), "part.parquet")
-    flagged = flag_rows(engine.read([Path("part.parquet")]), [])
-    assert flagged.valid().count().to_pyarrow().as_py() == 2
-    assert flagged.invalid().to_pyarrow().to_pydict() == {"x": [], "reason": []}
+    flagged = flag_violations(engine.read([Path("part.parquet")]), [])
+    assert flagged.valid_rows().count().to_pyarrow().as_py() == 2
+    assert flagged.invalid_rows().to_pyarrow().to_pydict() == {"x": [], "reason": []}
     assert flagged.count().rows == 0

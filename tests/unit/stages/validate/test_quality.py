@@ -12,7 +12,7 @@ from stages.validate.quality import (
     accuracy,
     completeness,
     consistency,
-    judge,
+    judge_metrics,
     timeliness,
     validity,
 )
@@ -65,7 +65,7 @@ def test_two_sources_together_are_the_sum_of_their_counts() -> None:
 
 def test_what_is_not_measured_is_said_to_be() -> None:
     # given a contract without plausibility rules and without freshness
-    judged = judge(_counts(plausible=Share(), fresh=Share()), NEEDED)
+    judged = judge_metrics(_counts(plausible=Share(), fresh=Share()), NEEDED)
     # then
     assert judged["accuracy"]["value"] == 1.0
     assert [metric for metric in METRICS if not judged[metric]["measured"]] == ["accuracy", "timeliness"]
@@ -75,7 +75,7 @@ def test_the_worst_columns_come_first_and_a_metric_can_fail() -> None:
     # given
     counts = _counts(broken={"validity": {"a: infinite": 2, "b: outside 0..1": 7, "c: unknown label": 0}})
     # when
-    judged = judge(counts, NEEDED)
+    judged = judge_metrics(counts, NEEDED)
     # then
     assert judged["validity"]["worst_columns"] == ["b: outside 0..1 (7.0%)", "a: infinite (2.0%)"]
     assert judged["completeness"]["worst_columns"] == ["b (50.0%)"]

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from stages.collect.sources.base import public
-from stages.collect.sources.normalise import as_text, as_time
+from stages.collect.sources.base import redact
+from stages.collect.sources.normalise import to_text, to_utc
 
 
 def column(*values: Any, kind: pa.DataType | None = None) -> pa.ChunkedArray:
@@ -30,12 +30,12 @@ def column(*values: Any, kind: pa.DataType | None = None) -> pa.ChunkedArray:
     ],
 )
 def test_labels_as_text(values: list[Any], text: list[str | None]) -> None:
-    assert as_text(column(*values)).to_pylist() == text
-    assert as_text(column(*values)).type == pa.string()
+    assert to_text(column(*values)).to_pylist() == text
+    assert to_text(column(*values)).type == pa.string()
 
 
 def test_what_has_no_text_stays() -> None:
-    assert as_text(column([1.0])).to_pylist() == [[1.0]]
+    assert to_text(column([1.0])).to_pylist() == [[1.0]]
 
 
 @pytest.mark.parametrize(
@@ -57,39 +57,39 @@ def test_what_has_no_text_stays() -> None:
 def test_times_are_utc(written: Any, second: float) -> None:
     expected = datetime(2026, 1, 1, 10) + timedelta(seconds=second)
 
-    assert as_time(column(written)).to_pylist() == [expected]
-    assert as_time(column(written, None)).type == pa.timestamp("us")
+    assert to_utc(column(written)).to_pylist() == [expected]
+    assert to_utc(column(written, None)).type == pa.timestamp("us")
 
 
 def test_a_typed_time_of_another_zone_is_utc() -> None:
     ten = pa.array([datetime(2026, 1, 1, 10)], pa.timestamp("us", "UTC"))
     east = pa.chunked_array([ten.cast(pa.timestamp("us", "+02:00"))])
 
-    assert as_time(east).to_pylist() == [datetime(2026, 1, 1, 10)]
+    assert to_utc(east).to_pylist() == [datetime(2026, 1, 1, 10)]
 
 
 def test_one_column_may_mix_zones() -> None:
     mixed = column("2026-01-01T10:00:00Z", "2026-01-01T12:00:00+02:00", "2026-01-01T10:00:00", None, "2026-01-01")
 
     ten = datetime(2026, 1, 1, 10)
-    assert as_time(mixed).to_pylist() == [ten, ten, ten, None, datetime(2026, 1, 1)]
+    assert to_utc(mixed).to_pylist() == [ten, ten, ten, None, datetime(2026, 1, 1)]
 
 
 def test_a_cell_that_is_no_time_leaves_the_others_in_one_form() -> None:
     mixed = column("2026-01-01T12:00:00+02:00", "yesterday", None, "2026-01-01 10:00")
 
-    told = as_time(mixed).to_pylist()
+    told = to_utc(mixed).to_pylist()
 
     assert told == ["2026-01-01 10:00:00.000000", "yesterday", None, "2026-01-01 10:00:00.000000"]
 
 
 def test_a_date_is_its_midnight() -> None:
-    assert as_time(column(date(2026, 1, 1))).to_pylist() == [datetime(2026, 1, 1)]
+    assert to_utc(column(date(2026, 1, 1))).to_pylist() == [datetime(2026, 1, 1)]
 
 
 @pytest.mark.parametrize("values", [["yesterday"], [1767225600], ["2026-13-01"]])
 def test_what_is_no_time_stays_for_the_contract_to_name(values: list[Any]) -> None:
-    assert as_time(column(*values)).to_pylist() == values
+    assert to_utc(column(*values)).to_pylist() == values
 
 
 @pytest.mark.parametrize(
@@ -105,5 +105,5 @@ def test_what_is_no_time_stays_for_the_contract_to_name(values: list[Any]) -> No
     ],
 )
 def test_what_may_be_told(text: str, kept: str) -> None:
-    assert public(text) == kept
-    assert public(kept) == kept
+    assert redact(text) == kept
+    assert redact(kept) == kept
