@@ -15,7 +15,7 @@ from edge_agent.inference.backends import LiteRt, Onnx, quantise
 from edge_agent.inference.engine import Engine
 from edge_agent.inference.model import Model
 from edge_agent.inference.runtime import open_model
-from edge_agent.monitoring.counts import Counts
+from edge_agent.monitoring.service_statistics import ServiceStatistics
 
 from tests.support.agent.bundles import bundle
 from tests.support.agent.serving import device, installed
@@ -115,11 +115,11 @@ def engine(folder: Path) -> Engined:
 
     async def measure() -> Engined:
         served = Engine(settings.serve)
-        counts = Counts(settings).attach(served)
+        statistics = ServiceStatistics(settings).attach(served)
         await served.swap(loaded)
 
         async def ask() -> None:
-            counts.answered(await served.predict(x))
+            statistics.remember(await served.predict(x))
 
         async def together() -> None:
             await asyncio.gather(*(ask() for _ in range(AT_ONCE)))

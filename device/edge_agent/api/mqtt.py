@@ -15,10 +15,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from edge_agent.api.predictions import Front, answer_json, problem
+from edge_agent.api.predictions import PredictionHandler, answer_json, problem
 from edge_agent.core.errors import ConfigurationError, FitError
 from edge_agent.inference import input_formats
-from edge_agent.inference.input_formats import RefusedError
+from edge_agent.inference.input_formats import ProblemError
 
 log = logging.getLogger("edge_agent.mqtt")  # the event of its records
 
@@ -29,7 +29,7 @@ RECONNECT_S = (1, 60)
 class Mqtt:
     """One connection, kept up by the library's own thread; predictions are asked for in the event loop's."""
 
-    def __init__(self, front: Front) -> None:
+    def __init__(self, handler: PredictionHandler) -> None:
         """Raises ConfigurationError, FitError."""
         try:
             import paho.mqtt.client as paho
@@ -40,20 +40,20 @@ class Mqtt:
             raise FitError(
                 "mqtt", f"paho-mqtt is not installed ({error})", "it", "install the agent with its extra `mqtt`"
             ) from None
-        self._front, self._config = front, front.config.mqtt
+        self._handler, self._config = handler, handler.config.mqtt
         # paho has no types here, and makes its properties' attributes as it goes.
         self._properties: Callable[[], Any] = lambda: Properties(PacketTypes.PUBLISH)
         self._loop = asyncio.get_running_loop()
-        self._limit = int(front.config.serve.body_limit_mb * 1e6)
+        self._limit = int(handler.config.serve.body_limit_mb * 1e6)
         self._asked: set[asyncio.Task[None]] = set()
         self.connected = threading.Event()  # and subscribed
         client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id=f"edge-agent-{front.config.device.id}", protocol=paho.MQTTv5
+            CallbackAPIVersion.VERSION2, client_id=f"edge-agent-{handler.config.device.id}", protocol=paho.MQTTv5
         )
         client.on_connect, client.on_disconnect, client.on_message = self._up, self._down, self._arrived
         client.on_subscribe = self._subscribed
         client.reconnect_delay_set(*RECONNECT_S)
-        client.max_queued_messages_set(front.config.serve.queue)
+        client.max_queued_messages_set(handler.config.serve.queue)
         if self._config.tls:
             client.tls_set()
         if self._config.username:
@@ -75,7 +75,7 @@ class Mqtt:
         """Answer what is being answered, then go."""
         self._client.unsubscribe(self._config.topic_in)
         if self._asked:
-            await asyncio.wait(self._asked, timeout=self._front.config.serve.request_timeout_s)
+            await asyncio.wait(self._asked, timeout=self._handler.config.serve.request_timeout_s)
         self._client.disconnect()
         await asyncio.to_thread(self._client.loop_stop)
 
@@ -117,10 +117,10 @@ class Mqtt:
         kind = getattr(message.properties, "ContentType", input_formats.JSON)
         try:
             if len(message.payload) > self._limit:
-                raise RefusedError(413, "the message is too large", expected=f"at most {self._limit} bytes")
-            value = answer_json(*await self._front.predict(message.payload, kind))
-        except RefusedError as error:
-            value = problem(error.status, error.detail, error.more)
+                raise ProblemError(413, "the message is too large", expected=f"at most {self._limit} bytes")
+            value = answer_json(*await self._handler.predict(message.payload, kind))
+        except ProblemError as error:
+            value = problem(error.status, error.detail, error.extensions)
         except Exception:  # a defect of ours answers one message, and ends no bridge
             log.exception("a request failed")
             value = problem(500, "a defect of the agent; its log says more")

@@ -9,78 +9,80 @@ from typing import Any
 
 from edge_agent.core.config import Config
 from edge_agent.inference import input_formats
-from edge_agent.inference.engine import Answer, Engine, NotLoadedError, OverloadedError, TooManyError
-from edge_agent.inference.input_formats import RefusedError
+from edge_agent.inference.engine import Engine, NotLoadedError, OverloadedError, PredictionResult, TooManySamplesError
+from edge_agent.inference.input_formats import ProblemError
 from edge_agent.inference.model import InferenceError, InputError
 from edge_agent.monitoring.capture import Capture
-from edge_agent.monitoring.counts import Counts, UnknownClassError, UnknownPredictionError
+from edge_agent.monitoring.service_statistics import ServiceStatistics, UnknownClassError, UnknownPredictionError
 
 log = logging.getLogger("edge_agent.front")  # the event of its records
 
 
-class Front:
-    """Asks the engine, counts, captures: what HTTP and MQTT have in common."""
+class PredictionHandler:
+    """Asks the engine, statistics, captures: what HTTP and MQTT have in common."""
 
-    def __init__(self, engine: Engine, counts: Counts, config: Config, capture: Capture | None = None) -> None:
-        self.engine, self.counts, self.config, self.capture = engine, counts, config, capture
+    def __init__(
+        self, engine: Engine, statistics: ServiceStatistics, config: Config, capture: Capture | None = None
+    ) -> None:
+        self.engine, self.statistics, self.config, self.capture = engine, statistics, config, capture
 
-    async def predict(self, content: bytes, content_type: str) -> tuple[Answer, list[str]]:
-        """The answer to a body, and the ids of its predictions. Raises RefusedError."""
+    async def predict(self, content: bytes, content_type: str) -> tuple[PredictionResult, list[str]]:
+        """The answer to a body, and the ids of its predictions. Raises ProblemError."""
         loaded = self.engine.loaded
         if loaded is None:
             raise no_release()
-        x = input_formats.array(content, content_type, loaded.model.shape, self.config.serve.queue)
+        x = input_formats.decode_input(content, content_type, loaded.model.shape, self.config.serve.queue)
         try:
             answer = await self.engine.predict(x)
         except OverloadedError as error:
-            raise RefusedError(429, str(error), headers={"Retry-After": "1"}) from None
-        except TooManyError as error:
-            raise RefusedError(413, str(error)) from None
+            raise ProblemError(429, str(error), headers={"Retry-After": "1"}) from None
+        except TooManySamplesError as error:
+            raise ProblemError(413, str(error)) from None
         except InputError as error:
-            raise RefusedError(422, str(error)) from None
+            raise ProblemError(422, str(error)) from None
         except NotLoadedError:
             raise no_release() from None
         except InferenceError as error:
             log.warning("release %s: %s", loaded.release, error)
-            raise RefusedError(500, f"the model failed: {error}", release=loaded.release) from None
-        ids = self.counts.answered(answer)
+            raise ProblemError(500, f"the model failed: {error}", release=loaded.release) from None
+        ids = self.statistics.remember(answer)
         if self.capture is not None:
             self.capture.offer(ids, x, answer)
         return answer, ids
 
     def feedback(self, content: bytes) -> dict[str, Any]:
-        """Take the true class of a prediction. Raises RefusedError."""
+        """Take the true class of a prediction. Raises ProblemError."""
         if len(content) > input_formats.SMALL_BYTES:
-            raise RefusedError(413, "the body is too large", expected=f"at most {input_formats.SMALL_BYTES} bytes")
+            raise ProblemError(413, "the body is too large", expected=f"at most {input_formats.SMALL_BYTES} bytes")
         value = input_formats.parse_json(content)
-        input_formats.fields(value, ("id", "label"))
+        input_formats.require_known_fields(value, ("id", "label"))
         number, label = value.get("id"), value.get("label")
         if not isinstance(number, str) or not isinstance(label, str):
-            raise RefusedError(422, "`id` and `label` are text", expected={"id": "text", "label": "a class"})
+            raise ProblemError(422, "`id` and `label` are text", expected={"id": "text", "label": "a class"})
         try:
-            taken = self.counts.feedback(number, label)
+            taken = self.statistics.feedback(number, label)
         except NotLoadedError:
             raise no_release() from None
         except UnknownPredictionError:
             window = self.config.serve.feedback_window
-            raise RefusedError(
+            raise ProblemError(
                 404, "no such prediction is remembered", found=number[:80], expected=f"one of the last {window}"
             ) from None
         except UnknownClassError:
             assert self.engine.loaded is not None
             expected = list(self.engine.loaded.classes)
-            raise RefusedError(422, "no such class", found=label[:80], expected=expected) from None
+            raise ProblemError(422, "no such class", found=label[:80], expected=expected) from None
         if self.capture is not None:
             self.capture.label(number, label)
         return taken
 
 
-def no_release() -> RefusedError:
+def no_release() -> ProblemError:
     """There is nothing to ask yet."""
-    return RefusedError(503, "no release is loaded", headers={"Retry-After": "5"}, expected="an activated release")
+    return ProblemError(503, "no release is loaded", headers={"Retry-After": "5"}, expected="an activated release")
 
 
-def answer_json(answer: Answer, ids: list[str]) -> dict[str, Any]:
+def answer_json(answer: PredictionResult, ids: list[str]) -> dict[str, Any]:
     """What /predict answers."""
     classes = answer.loaded.classes
     predictions = []

@@ -17,15 +17,15 @@ import numpy as np
 from aiohttp import web
 
 from edge_agent.api.http_server import answer_expect, problem_response
-from edge_agent.api.predictions import Front, answer_json, no_release
+from edge_agent.api.predictions import PredictionHandler, answer_json, no_release
 from edge_agent.core.config import Config
 from edge_agent.inference import input_formats
 from edge_agent.inference.engine import Engine
-from edge_agent.inference.input_formats import RefusedError
+from edge_agent.inference.input_formats import ProblemError
 from edge_agent.inference.model import InferenceError
-from edge_agent.monitoring.capture import Capture, since_of
-from edge_agent.monitoring.counts import Counts
-from edge_agent.monitoring.prometheus import Metrics
+from edge_agent.monitoring.capture import Capture, parse_since
+from edge_agent.monitoring.prometheus import MetricsExporter
+from edge_agent.monitoring.service_statistics import ServiceStatistics
 
 log = logging.getLogger("edge_agent.web")  # the event of its records
 
@@ -38,17 +38,17 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class _Routes:
     """The handlers of one application."""
 
-    def __init__(self, front: Front, metrics: Metrics) -> None:
-        self.front, self.metrics = front, metrics
-        self.limit = int(front.config.serve.body_limit_mb * 1e6)
-        self.timeout_s = front.config.serve.request_timeout_s
+    def __init__(self, handler: PredictionHandler, metrics: MetricsExporter) -> None:
+        self.handler, self.metrics = handler, metrics
+        self.limit = int(handler.config.serve.body_limit_mb * 1e6)
+        self.timeout_s = handler.config.serve.request_timeout_s
         self.held = 0
         self.openapi = OPENAPI_FILE.read_bytes()
         self._probed: tuple[float, asyncio.Task[dict[str, Any]] | None] = (0.0, None)
 
     async def predict(self, request: web.Request) -> web.Response:
         kind = _content_type(request)
-        answer, ids = await self.front.predict(await self.body(request), kind)
+        answer, ids = await self.handler.predict(await self.body(request), kind)
         if input_formats.RAW not in request.headers.get("Accept", ""):
             return web.json_response(answer_json(answer, ids))
         headers = {
@@ -63,14 +63,14 @@ class _Routes:
     async def feedback(self, request: web.Request) -> web.Response:
         kind = _content_type(request)
         if kind != input_formats.JSON:
-            raise RefusedError(
+            raise ProblemError(
                 415, "feedback is JSON", headers={"Accept": input_formats.JSON}, found=kind, expected=input_formats.JSON
             )
-        return web.json_response(self.front.feedback(await self.body(request)))
+        return web.json_response(self.handler.feedback(await self.body(request)))
 
     async def healthz(self, _request: web.Request) -> web.Response:
         """One probe answers all who ask within a second: being asked often must not cost the model."""
-        if self.front.engine.loaded is None:
+        if self.handler.engine.loaded is None:
             return web.json_response({"status": "ok", "release": None})
         asked, probe = self._probed
         if probe is None or (probe.done() and time.monotonic() - asked > PROBE_AGE_S):
@@ -79,22 +79,22 @@ class _Routes:
         try:
             return web.json_response(await asyncio.wait_for(asyncio.shield(probe), self.timeout_s))
         except asyncio.TimeoutError:
-            raise RefusedError(503, f"the model has not answered within {self.timeout_s:g} s") from None
+            raise ProblemError(503, f"the model has not answered within {self.timeout_s:g} s") from None
         except InferenceError as error:
-            raise RefusedError(503, f"the model failed: {error}") from None
+            raise ProblemError(503, f"the model failed: {error}") from None
 
     async def _probe(self) -> dict[str, Any]:
-        probe = await self.front.engine.probe()
+        probe = await self.handler.engine.probe()
         return {"status": "ok", "release": probe.release, "golden": probe.passed}
 
     async def readyz(self, _request: web.Request) -> web.Response:
-        loaded = self.front.engine.loaded
+        loaded = self.handler.engine.loaded
         if loaded is None:
             raise no_release()
         return web.json_response({"status": "ready", "release": loaded.release})
 
     async def info(self, _request: web.Request) -> web.Response:
-        loaded, device = self.front.engine.loaded, self.front.config.device
+        loaded, device = self.handler.engine.loaded, self.handler.config.device
         value: dict[str, Any] = {"device": {"id": device.id, "type": device.type}, "release": None}
         if loaded is not None:
             value |= {
@@ -102,17 +102,17 @@ class _Routes:
                 "target": loaded.target,
                 "model_sha256": loaded.sha256,
                 "runtime": loaded.io["runtime"],
-                "trial": self.front.counts.trial,
+                "trial": self.handler.statistics.trial,
                 **{name: loaded.manifest[name] for name in ("name", "description", "licence", "input", "output")},
             }
         return web.json_response(value)
 
     async def samples(self, request: web.Request) -> web.StreamResponse:
-        assert self.front.capture is not None
-        since = since_of(request.query.get("since"))
+        assert self.handler.capture is not None
+        since = parse_since(request.query.get("since"))
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
-        lines = await asyncio.to_thread(self.front.capture.lines, since)
+        lines = await asyncio.to_thread(self.handler.capture.lines, since)
         while block := await asyncio.to_thread(lambda: b"".join(next(lines, b"") for _ in range(64))):
             await response.write(block)
         return response
@@ -125,10 +125,10 @@ class _Routes:
         return web.Response(body=self.openapi, content_type="application/json")
 
     async def body(self, request: web.Request) -> bytes:
-        """The whole body, within its limits of size and time. Raises RefusedError."""
+        """The whole body, within its limits of size and time. Raises ProblemError."""
         if request.content_length is None and not request.body_exists:
-            raise RefusedError(411, "the request has no body", expected="Content-Length, or chunks")
-        too_large = RefusedError(413, "the body is too large", expected=f"at most {self.limit} bytes")
+            raise ProblemError(411, "the request has no body", expected="Content-Length, or chunks")
+        too_large = ProblemError(413, "the body is too large", expected=f"at most {self.limit} bytes")
         if (request.content_length or 0) > self.limit:
             raise too_large
         parts: list[bytes] = []
@@ -142,17 +142,17 @@ class _Routes:
                 if own > self.limit:
                     raise too_large
                 if self.held > BODIES_AT_ONCE * self.limit:
-                    raise RefusedError(429, "too many large requests at once", headers={"Retry-After": "1"})
+                    raise ProblemError(429, "too many large requests at once", headers={"Retry-After": "1"})
                 parts.append(part)
 
         try:
             await asyncio.wait_for(read(), self.timeout_s)
         except asyncio.TimeoutError:
-            raise RefusedError(
+            raise ProblemError(
                 408, f"the body did not come within {self.timeout_s:g} s", found=f"{own} bytes"
             ) from None
         except (web.RequestPayloadError, web.PayloadAccessError, ValueError) as error:
-            raise RefusedError(400, f"the body is broken: {error}"[:300]) from None
+            raise ProblemError(400, f"the body is broken: {error}"[:300]) from None
         finally:
             self.held -= own
         return b"".join(parts)
@@ -163,8 +163,8 @@ class _Routes:
         answer: web.StreamResponse
         try:
             answer = await handler(request)
-        except RefusedError as error:
-            answer = problem_response(error.status, error.detail, error.headers, error.more)
+        except ProblemError as error:
+            answer = problem_response(error.status, error.detail, error.headers, error.extensions)
             if error.status in (408, 413, 429):
                 answer.force_close()  # what is left of the body is not read
         except web.HTTPException as error:
@@ -179,26 +179,32 @@ class _Routes:
             log.exception("a request failed")
             answer = problem_response(500, "a defect of the agent; its log says more", {}, {})
         resource = request.match_info.route.resource
-        self.front.counts.requested(resource.canonical if resource else "other", request.method, answer.status)
+        self.handler.statistics.count_request(
+            resource.canonical if resource else "other", request.method, answer.status
+        )
         return answer
 
 
 def _content_type(request: web.Request) -> str:
-    """The body's media type. Raises RefusedError (415) for an encoding or a charset that is not read."""
+    """The body's media type. Raises ProblemError (415) for an encoding or a charset that is not read."""
     encoding = request.headers.get("Content-Encoding", "identity")
     charset = request.charset or "utf-8"
     if encoding.strip().lower() != "identity" or charset.lower() not in ("utf-8", "utf8", "us-ascii"):
         found = f"{encoding}, {charset}"[:80]
-        raise RefusedError(415, "the body is encoded", found=found, expected="no encoding; text in UTF-8")
+        raise ProblemError(415, "the body is encoded", found=found, expected="no encoding; text in UTF-8")
     return request.content_type if "Content-Type" in request.headers else "none"
 
 
-def application(
-    engine: Engine, counts: Counts, config: Config, capture: Capture | None = None, metrics: Metrics | None = None
+def create_application(
+    engine: Engine,
+    statistics: ServiceStatistics,
+    config: Config,
+    capture: Capture | None = None,
+    metrics: MetricsExporter | None = None,
 ) -> web.Application:
     """All routes, for loopback or a unix socket."""
-    metrics = metrics or Metrics(counts, capture.held if capture else None)
-    routes = _Routes(Front(engine, counts, config, capture), metrics)
+    metrics = metrics or MetricsExporter(statistics, capture.held if capture else None)
+    routes = _Routes(PredictionHandler(engine, statistics, config, capture), metrics)
     app = web.Application(middlewares=[routes.guard])
     app.router.add_post("/predict", routes.predict, expect_handler=answer_expect)
     app.router.add_post("/feedback", routes.feedback, expect_handler=answer_expect)
@@ -215,9 +221,11 @@ def application(
     return app
 
 
-def metrics_application(engine: Engine, counts: Counts, config: Config, metrics: Metrics) -> web.Application:
+def create_metrics_application(
+    engine: Engine, statistics: ServiceStatistics, config: Config, metrics: MetricsExporter
+) -> web.Application:
     """`GET /metrics` and nothing else, for `serve.metrics_listen`."""
-    routes = _Routes(Front(engine, counts, config), metrics)
+    routes = _Routes(PredictionHandler(engine, statistics, config), metrics)
     app = web.Application(middlewares=[routes.guard])
     app.router.add_get("/metrics", routes.render)
     return app

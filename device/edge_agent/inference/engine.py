@@ -16,19 +16,19 @@ from typing import Any
 import numpy as np
 
 from edge_agent.core.config import Serve
-from edge_agent.inference.loading import Loaded, load
+from edge_agent.inference.loading import LoadedRelease, load
 from edge_agent.inference.model import InferenceError, InputError, ModelError, OutputError
-from edge_agent.inference.worker import Answer, Job, Outcome, Worker
+from edge_agent.inference.worker import Job, Outcome, PredictionResult, Worker
 
 __all__ = [
-    "Answer",
     "Engine",
-    "Loaded",
+    "LoadedRelease",
     "NotLoadedError",
     "OverloadedError",
-    "Probe",
+    "PredictionResult",
+    "ProbeResult",
     "TimedOutError",
-    "TooManyError",
+    "TooManySamplesError",
     "load",
 ]
 
@@ -46,7 +46,7 @@ class OverloadedError(InferenceError):
     """More is asked than the model answers: too many samples wait, or one has waited too long."""
 
 
-class TooManyError(InferenceError):
+class TooManySamplesError(InferenceError):
     """One request has more samples than may wait at all."""
 
 
@@ -55,7 +55,7 @@ class TimedOutError(ModelError):
 
 
 @dataclass(frozen=True)
-class Probe:
+class ProbeResult:
     """A golden sample, answered by the loaded model. `difference`: largest absolute one of a probability."""
 
     latency_s: float
@@ -77,15 +77,15 @@ class Engine:
     """
 
     def __init__(self, config: Serve) -> None:
-        self.observers: list[Callable[[np.ndarray, np.ndarray, float, Loaded], None]] = []
-        self.failure_observers: list[Callable[[InferenceError, Loaded, int], None]] = []
-        self.swap_observers: list[Callable[[Loaded], None]] = []
+        self.observers: list[Callable[[np.ndarray, np.ndarray, float, LoadedRelease], None]] = []
+        self.failure_observers: list[Callable[[InferenceError, LoadedRelease, int], None]] = []
+        self.swap_observers: list[Callable[[LoadedRelease], None]] = []
         self._config = config
         self._worker: Worker | None = None
         self._probes = 0
 
     @property
-    def loaded(self) -> Loaded | None:
+    def loaded(self) -> LoadedRelease | None:
         return self._worker.loaded if self._worker else None
 
     @property
@@ -93,11 +93,11 @@ class Engine:
         """Samples of requests that are accepted and not yet answered."""
         return self._worker.waiting if self._worker else 0
 
-    async def predict(self, x: np.ndarray) -> Answer:
+    async def predict(self, x: np.ndarray) -> PredictionResult:
         """Probabilities of samples in raw units, float32 [B, *shape].
 
         Raises InputError before anything is queued, and where the model has no finite answer to values far from all
-        that it was built for; NotLoadedError, OverloadedError, TooManyError; ModelError and OutputError are the
+        that it was built for; NotLoadedError, OverloadedError, TooManySamplesError; ModelError and OutputError are the
         model's fault. Takes at most `serve.request_timeout_s`, and as long again for a golden sample.
         """
         worker = self._worker
@@ -106,7 +106,7 @@ class Engine:
         worker.loaded.model.check_input(x)
         most = self._config.queue
         if len(x) > most:
-            raise TooManyError(f"found {len(x)} samples, expected at most {most} in one request")
+            raise TooManySamplesError(f"found {len(x)} samples, expected at most {most} in one request")
         if worker.waiting + len(x) > most:
             raise OverloadedError(f"{worker.waiting} samples wait; at most {most} may")
         try:
@@ -133,7 +133,7 @@ class Engine:
         for hook in self.failure_observers:
             _call(hook, error, worker.loaded, len(x))
 
-    async def probe(self) -> Probe:
+    async def probe(self) -> ProbeResult:
         """The next golden sample, through the same queue and thread as requests, for as long as that takes. Raises
         NotLoadedError, ModelError, OutputError; never OverloadedError: a busy model is not a dead one.
         """
@@ -142,15 +142,15 @@ class Engine:
             raise NotLoadedError("no release is loaded")
         return await self._probe(worker)
 
-    async def _probe(self, worker: Worker) -> Probe:
+    async def _probe(self, worker: Worker) -> ProbeResult:
         loaded = worker.loaded
         row = self._probes % len(loaded.golden_inputs)
         self._probes += 1
         answer = await self._ask(worker, np.ascontiguousarray(loaded.golden_inputs[row : row + 1]), probe=True)
         difference = float(np.abs(answer.probabilities[0] - loaded.golden_outputs[row]).max())
-        return Probe(answer.latency_s, difference, loaded.tolerance, loaded.release)
+        return ProbeResult(answer.latency_s, difference, loaded.tolerance, loaded.release)
 
-    async def swap(self, loaded: Loaded | None) -> None:
+    async def swap(self, loaded: LoadedRelease | None) -> None:
         """`loaded` answers from now on (None: nothing does); returns when the one before has answered what it had
         accepted, or has not within `serve.request_timeout_s`: then what it left fails with ModelError.
         """
@@ -172,7 +172,7 @@ class Engine:
     async def close(self) -> None:
         await self.swap(None)
 
-    async def _ask(self, worker: Worker, x: np.ndarray, *, probe: bool) -> Answer:
+    async def _ask(self, worker: Worker, x: np.ndarray, *, probe: bool) -> PredictionResult:
         loop = asyncio.get_running_loop()
         job = Job(x, loop.create_future(), probe, time.perf_counter())
         worker.put(job)
@@ -224,10 +224,10 @@ class Engine:
             else:
                 for seen in [] if job.probe else self.observers:
                     _call(seen, job.x, result, job.latency_s, worker.loaded)
-                job.future.set_result(Answer(result, worker.loaded, job.latency_s, job.queue_s))
+                job.future.set_result(PredictionResult(result, worker.loaded, job.latency_s, job.queue_s))
 
 
-def _far(loaded: Loaded, x: np.ndarray) -> str | None:
+def _far(loaded: LoadedRelease, x: np.ndarray) -> str | None:
     """What is found and expected, where values of `x` are far from those of the golden samples."""
     found, known = (float(np.abs(values).max()) for values in (x, loaded.golden_inputs))
     return f"found a value of {found:.3g}, expected at most about {known:.3g}" if found > FAR * known else None

@@ -26,7 +26,7 @@ EXTRAS = {"onnxruntime": "onnx", "litert": "litert"}
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedRelease:
     """A release in memory. `sha256` is that of the bytes that were loaded, not what somebody says of them.
 
     `reference`: drift_reference.json, or None where the bundle has none. golden_inputs: float32 [N, *shape];
@@ -50,7 +50,7 @@ class Loaded:
         return io
 
 
-def load(config: Config, release: str, target: str | None = None) -> Loaded:
+def load(config: Config, release: str, target: str | None = None) -> LoadedRelease:
     """Read an installed release into memory and run it once. Blocks. `target` None: the one that fits this device.
 
     Raises NoReleaseError, TrustError (a file is not what the manifest says), FitError, SelfTestError (it does not
@@ -92,7 +92,7 @@ def load(config: Config, release: str, target: str | None = None) -> Loaded:
         raise SelfTestError(
             str(file), str(error), "an answer to the first golden sample", "build the release again"
         ) from None
-    return Loaded(
+    return LoadedRelease(
         release,
         target,
         digest,
@@ -106,10 +106,10 @@ def load(config: Config, release: str, target: str | None = None) -> Loaded:
     )
 
 
-def beside(config: Config, release: str) -> asyncio.Future[Loaded]:
+def load_in_background(config: Config, release: str) -> asyncio.Future[LoadedRelease]:
     """`load` in a thread of its own. A daemon: a model that hangs while it is loaded keeps no process from ending."""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[Loaded] = loop.create_future()
+    future: asyncio.Future[LoadedRelease] = loop.create_future()
     future.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may wait for it any more
 
     def settle(call: Callable[[Any], None], value: Any) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_agent.inference.loading import Loaded
+from edge_agent.inference.loading import LoadedRelease
 from edge_agent.inference.model import InferenceError
 
 QUEUE = 64  # requests that wait for the candidate
@@ -44,7 +44,7 @@ class Shadow:
     Belongs to the event loop's thread, but for `_run`.
     """
 
-    def __init__(self, candidate: Loaded, current: Loaded, samples: int, seconds: float) -> None:
+    def __init__(self, candidate: LoadedRelease, current: LoadedRelease, samples: int, seconds: float) -> None:
         self.candidate, self.current = candidate, current
         self._samples, self._seconds = samples, seconds
         self._queue: queue.Queue[tuple[np.ndarray, np.ndarray, float] | None] = queue.Queue(QUEUE)
@@ -57,7 +57,7 @@ class Shadow:
         self._thread = threading.Thread(target=self._run, name=f"shadow {candidate.release}", daemon=True)
         self._thread.start()
 
-    def observe(self, x: np.ndarray, probabilities: np.ndarray, latency_s: float, loaded: Loaded) -> None:
+    def observe(self, x: np.ndarray, probabilities: np.ndarray, latency_s: float, loaded: LoadedRelease) -> None:
         """One answered request. Never blocks."""
         if self._ended is not None:
             return

@@ -18,20 +18,20 @@ from typing import Any
 
 import numpy as np
 
-from edge_agent.inference.loading import Loaded
+from edge_agent.inference.loading import LoadedRelease
 from edge_agent.inference.model import InferenceError, ModelError
 
-__all__ = ["Answer", "Job", "Outcome", "Worker"]
+__all__ = ["Job", "Outcome", "PredictionResult", "Worker"]
 
 
 @dataclass(frozen=True)
-class Answer:
+class PredictionResult:
     """probabilities: float32 [B, classes]. `latency_s`: the model's runs, shared by what was run together;
     `queue_s`: the wait before the first of them.
     """
 
     probabilities: np.ndarray
-    loaded: Loaded
+    loaded: LoadedRelease
     latency_s: float
     queue_s: float
 
@@ -53,7 +53,7 @@ class Job:
     """x: float32 [B, *shape]. `rows` of it are answered, in `parts`."""
 
     x: np.ndarray
-    future: asyncio.Future[Answer]
+    future: asyncio.Future[PredictionResult]
     probe: bool
     waiting_since: float
     started: float | None = None
@@ -76,7 +76,7 @@ Outcome = tuple[Job, "np.ndarray | InferenceError"]
 class Worker:
     """`waiting`: samples of requests that are accepted and not yet answered; only the loop touches it."""
 
-    def __init__(self, loaded: Loaded, batch: int, deliver: Callable[[Worker, list[Outcome]], None]) -> None:
+    def __init__(self, loaded: LoadedRelease, batch: int, deliver: Callable[[Worker, list[Outcome]], None]) -> None:
         self.loaded = loaded
         self.waiting = 0
         self.watched = False  # a timer runs that ends what waits too long

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from edge_agent.core.config import Config
-from edge_agent.inference.engine import Answer
-from edge_agent.inference.loading import Loaded
-from edge_agent.monitoring.drift_window import Recent
+from edge_agent.inference.engine import PredictionResult
+from edge_agent.inference.loading import LoadedRelease
+from edge_agent.monitoring.drift_window import DriftWindow
 from edge_agent.monitoring.ring import Ring
-from edge_agent.monitoring.samples import export, export_lines, since_of
+from edge_agent.monitoring.samples import export, export_lines, parse_since
 
-__all__ = ["Capture", "export", "since_of"]
+__all__ = ["Capture", "export", "parse_since"]
 
 log = logging.getLogger("edge_agent.capture")  # the event of its records
 
@@ -43,12 +43,12 @@ class Capture:
         self._queue: queue.SimpleQueue[Record | threading.Event | None] = queue.SimpleQueue()
         self._waiting = 0
         self._lock = threading.Lock()
-        self._recent: Recent | None = None
+        self._recent: DriftWindow | None = None
         self._random = random.Random()  # noqa: S311 - which samples are kept is no secret
         self._thread = threading.Thread(target=self._write, name="capture", daemon=True)
         self._thread.start()
 
-    def offer(self, ids: list[str], x: np.ndarray, answer: Answer) -> None:
+    def offer(self, ids: list[str], x: np.ndarray, answer: PredictionResult) -> None:
         """Keep those of the answered samples that the rules name."""
         confidences = answer.probabilities.max(axis=1)
         drifting = self._drifting(x, answer.loaded) if self.rules.on_drift else None
@@ -104,9 +104,9 @@ class Capture:
             return "low_confidence"
         return "rate" if self._random.random() < self.rules.rate else None
 
-    def _drifting(self, x: np.ndarray, loaded: Loaded) -> np.ndarray | None:
+    def _drifting(self, x: np.ndarray, loaded: LoadedRelease) -> np.ndarray | None:
         if self._recent is None or self._recent.loaded is not loaded:
-            self._recent = Recent(loaded)
+            self._recent = DriftWindow(loaded)
         return self._recent.add(x)
 
     def _put(self, record: Record) -> None:
@@ -139,7 +139,7 @@ class Capture:
             self._ring.close()
 
 
-def _form(loaded: Loaded) -> dict[str, Any]:
+def _form(loaded: LoadedRelease) -> dict[str, Any]:
     """What a sample's numbers are, for whoever reads them years later."""
     described = loaded.manifest["input"]
     names = [channel["name"] for channel in described["channels"]]

@@ -64,7 +64,7 @@ class Bins:
         for row, own in enumerate(edges):
             self.edges[row, : len(own)] = own
 
-    def find(self, values: np.ndarray) -> np.ndarray:
+    def locate(self, values: np.ndarray) -> np.ndarray:
         """Which bin each value [B, F] falls into, int64 [B, F]; as `bin_counts` counts them."""
         found: np.ndarray = (values[:, :, None] >= self.edges[None]).sum(axis=2)
         return found

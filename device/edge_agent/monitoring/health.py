@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_agent.core import logs, systemd
-from edge_agent.inference.engine import Engine, Probe
-from edge_agent.inference.loading import Loaded
+from edge_agent.inference.engine import Engine, ProbeResult
+from edge_agent.inference.loading import LoadedRelease
 from edge_agent.inference.model import InferenceError
 from edge_agent.lifecycle import trial_rules
 
@@ -23,7 +23,7 @@ IDLE_PROBE_S = 5.0  # between golden samples when nothing is on trial
 class Watch:
     """What is seen of `loaded`, in seconds of a clock that nobody sets. `alive`: its last answer, or 0."""
 
-    loaded: Loaded | None
+    loaded: LoadedRelease | None
     since: float
     unhealthy: float
     alive: float
@@ -36,7 +36,7 @@ class Watch:
         return time.monotonic() - max(self.alive, self.since)
 
     @staticmethod
-    def now(loaded: Loaded | None) -> Watch:
+    def now(loaded: LoadedRelease | None) -> Watch:
         moment = time.monotonic()
         return Watch(loaded, moment, moment, 0.0)
 
@@ -75,17 +75,17 @@ class Health:
         """Seconds since the last answer, of a request or of a probe."""
         return self._watch.silent_s
 
-    def _swapped(self, loaded: Loaded) -> None:
+    def _swapped(self, loaded: LoadedRelease) -> None:
         self._watch = Watch.now(loaded)
         self._taken_over.set()
 
-    def _answered(self, x: Any, probabilities: Any, latency_s: float, loaded: Loaded) -> None:
+    def _answered(self, x: Any, probabilities: Any, latency_s: float, loaded: LoadedRelease) -> None:
         if loaded is not self._watch.loaded:
             return  # the release before answers what it had accepted
         self._watch.answered += 1
         self._watch.alive = time.monotonic()
 
-    def _failed(self, error: InferenceError, loaded: Loaded, samples: int) -> None:
+    def _failed(self, error: InferenceError, loaded: LoadedRelease, samples: int) -> None:
         if loaded is not self._watch.loaded:
             return
         self._watch.errors += 1  # no sign of life: one that came too late is an error too
@@ -108,7 +108,7 @@ class Health:
         else:
             self._came(watch, probe)
 
-    def _came(self, watch: Watch, probe: Probe) -> None:
+    def _came(self, watch: Watch, probe: ProbeResult) -> None:
         watch.alive = time.monotonic()
         watch.answered += 1
         if probe.passed:
@@ -127,7 +127,7 @@ class Health:
         watch.wrong = f"the model has not answered for {silent:.0f} s"
         logs.event("hangs", watch.wrong, logging.CRITICAL)
 
-    async def probe_on(self, interval_s: Callable[[], float]) -> None:
+    async def probe_periodically(self, interval_s: Callable[[], float]) -> None:
         """Without end, `interval_s()` apart, often enough for the watchdog, and when a release has taken over."""
         ping = systemd.watchdog_s() or 3 * IDLE_PROBE_S
         while True:
@@ -136,7 +136,7 @@ class Health:
             self._taken_over.clear()
             await self.probe()
 
-    async def ping_on(self, every_s: float) -> None:
+    async def ping_watchdog(self, every_s: float) -> None:
         """Tell systemd, without end, each time that an inference went through since the last time."""
         pinged = 0.0
         while True:

@@ -22,21 +22,21 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 
 from edge_agent.core.space import disk_space
-from edge_agent.monitoring.counts import Counts
-from edge_agent.monitoring.release_statistics import Durations, Tally
+from edge_agent.monitoring.release_statistics import LatencyHistogram, ReleaseStatistics
+from edge_agent.monitoring.service_statistics import ServiceStatistics
 
 PREFIX = "edge_agent_"
 REASONS = ("model", "output", "timeout")
 
 
-class Metrics:
+class MetricsExporter:
     """Renders `counts`; the collector is asked at each scrape, and nothing is kept for it.
 
     `captured`: what the ring of captured samples holds, {"samples", "bytes", "dropped"}, where there is one.
     """
 
-    def __init__(self, counts: Counts, captured: Callable[[], Mapping[str, int]] | None = None) -> None:
-        self._counts, self._captured = counts, captured
+    def __init__(self, statistics: ServiceStatistics, captured: Callable[[], Mapping[str, int]] | None = None) -> None:
+        self._statistics, self._captured = statistics, captured
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -52,28 +52,30 @@ class Metrics:
 
     def collect(self) -> Iterator[Metric]:
         yield from self._service()
-        if self._counts.tally is not None:
-            yield from _release(self._counts.tally)
+        if self._statistics.current is not None:
+            yield from _release(self._statistics.current)
         if self._captured is not None:
             held = self._captured()
             yield _gauge("capture_samples", "Captured samples on disk.", held["samples"])
             yield _gauge("capture_bytes", "Bytes of the captured samples on disk.", held["bytes"])
             yield _counter("capture_dropped", "Samples not captured: the disk was slow or refused.", held["dropped"])
-        yield from _device(self._counts)
+        yield from _device(self._statistics)
 
     def _service(self) -> Iterator[Metric]:
-        counts = self._counts
-        yield _gauge("trial", "1 while the current release is on trial.", float(counts.trial))
-        yield _gauge("trial_starts", "Starts of the service with the release that is on trial, else 0.", counts.starts)
+        statistics = self._statistics
+        yield _gauge("trial", "1 while the current release is on trial.", float(statistics.trial))
+        yield _gauge(
+            "trial_starts", "Starts of the service with the release that is on trial, else 0.", statistics.starts
+        )
         requests = CounterMetricFamily(
             f"{PREFIX}http_requests", "HTTP requests answered.", labels=("path", "method", "code")
         )
-        for (path, method, code), count in sorted(counts.http.items()):
+        for (path, method, code), count in sorted(statistics.http.items()):
             requests.add_metric((path, method, str(code)), count)
         yield requests
 
 
-def _release(tally: Tally) -> Iterator[Metric]:
+def _release(tally: ReleaseStatistics) -> Iterator[Metric]:
     runtime = tally.loaded.io["runtime"]
     model = InfoMetricFamily(f"{PREFIX}model", "The model that is loaded, by the digest of its bytes.")
     model.add_metric((), {"release": tally.release, "target": tally.target, "sha256": tally.sha256, "runtime": runtime})
@@ -115,7 +117,7 @@ def _release(tally: Tally) -> Iterator[Metric]:
     yield feedback
 
 
-def _features(tally: Tally) -> Iterator[Metric]:
+def _features(tally: ReleaseStatistics) -> Iterator[Metric]:
     tally.flush()
     counted = CounterMetricFamily(
         f"{PREFIX}feature_bin", "Samples by the reference's bin of each feature.", labels=("feature", "bin")
@@ -132,14 +134,14 @@ def _features(tally: Tally) -> Iterator[Metric]:
     yield _gauge("feature_reference_samples", "Samples behind the reference.", tally.reference_samples)
 
 
-def _device(counts: Counts) -> Iterator[Metric]:
+def _device(statistics: ServiceStatistics) -> Iterator[Metric]:
     """The device, read now. What it does not tell is left out."""
     yield _gauge("device_cpu_ratio", "Share of all processors in use since the last scrape.", _cpu())
     memory = psutil.virtual_memory()
     yield _gauge("device_memory_available_bytes", "Memory that can be had without swapping.", memory.available)
     yield _gauge("device_memory_bytes", "Memory of the device.", memory.total)
     with contextlib.suppress(OSError):
-        disk = disk_space(counts.config.layout.state)
+        disk = disk_space(statistics.config.layout.state)
         yield _gauge("device_disk_free_bytes", "Free space where releases are kept.", disk.free_bytes)
         yield _gauge("device_disk_bytes", "Size of the disk where releases are kept.", disk.total_bytes)
     yield _gauge("device_boot_time_seconds", "When the device was started, Unix time.", psutil.boot_time())
@@ -154,7 +156,7 @@ def _cpu() -> float:
     return float(psutil.cpu_percent(interval=None)) / 100
 
 
-def _by_class(tally: Tally, values: Iterable[float]) -> dict[str, float]:
+def _by_class(tally: ReleaseStatistics, values: Iterable[float]) -> dict[str, float]:
     return dict(zip(tally.classes, values, strict=True))
 
 
@@ -181,7 +183,7 @@ def _labelled(family: Any, values: Mapping[str, float]) -> Metric:
     return metric
 
 
-def _histogram(name: str, text: str, durations: Durations) -> Metric:
+def _histogram(name: str, text: str, durations: LatencyHistogram) -> Metric:
     family = HistogramMetricFamily(PREFIX + name, text)
     family.add_metric((), buckets=durations.cumulative(), sum_value=durations.total_s)
     return family

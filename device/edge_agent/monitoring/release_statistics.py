@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_agent.inference.loading import Loaded
+from edge_agent.inference.loading import LoadedRelease
 from edge_agent.monitoring.drift import Bins, features, psi
 
 # Upper bounds of the exported histograms, in seconds.
@@ -37,7 +37,7 @@ def _bounds() -> list[float]:
 BOUNDS = _bounds()
 
 
-class Durations:
+class LatencyHistogram:
     """A histogram of times; `counts[i]` of those up to BOUNDS[i], the last of those beyond."""
 
     def __init__(self, counts: list[int] | None = None, total_s: float = 0.0) -> None:
@@ -69,10 +69,10 @@ class Durations:
         return BOUNDS[-1]
 
 
-class Tally:
+class ReleaseStatistics:
     """Counts of one loaded release. `add` belongs to one thread."""
 
-    def __init__(self, loaded: Loaded, since: str) -> None:
+    def __init__(self, loaded: LoadedRelease, since: str) -> None:
         self.loaded, self.since = loaded, since
         self.release, self.target, self.sha256 = loaded.release, loaded.target, loaded.sha256
         self.classes = loaded.classes
@@ -90,7 +90,7 @@ class Tally:
         self.restarts = 0
         self.inferences = 0
         self.errors: dict[str, int] = {}
-        self.latency, self.queue = Durations(), Durations()
+        self.latency, self.queue = LatencyHistogram(), LatencyHistogram()
         self.per_class = [0] * len(self.classes)
         self.confidence = [0] * (len(self.confidence_edges) + 1)
         self.confidence_sum = 0.0
@@ -119,16 +119,16 @@ class Tally:
         """Count the features that wait; the bins that they fell into, int64 [N, F], or None where none waited."""
         if not self._pending:
             return None
-        found = self.find(np.concatenate(self._pending))
+        found = self.locate(np.concatenate(self._pending))
         self._pending = []
         self._pending_samples = self._pending_bytes = 0
         self.feature_counts += self.bins.counts(found)
         return found
 
-    def find(self, x: np.ndarray) -> np.ndarray:
+    def locate(self, x: np.ndarray) -> np.ndarray:
         """The bin of each feature of samples [B, *shape], int64 [B, F]."""
         first = x[:, None] if self._channel is None else np.moveaxis(x, self._channel, 1)
-        return self.bins.find(features(first)[:, self._columns])
+        return self.bins.locate(features(first)[:, self._columns])
 
     def fail(self, reason: str, samples: int) -> None:
         """One request of so many samples that the model failed: samples, as `inferences` are."""
@@ -179,7 +179,7 @@ class Tally:
         if any(value[name] != getattr(self, name) for name in ("release", "target", "sha256")):
             return False
         latency, queue = (
-            Durations(_counts(value[name]["counts"], len(BOUNDS) + 1), _sum(value[name]["total_s"]))
+            LatencyHistogram(_counts(value[name]["counts"], len(BOUNDS) + 1), _sum(value[name]["total_s"]))
             for name in ("latency", "queue")
         )
         per_class = _counts(value["per_class"], len(self.per_class))

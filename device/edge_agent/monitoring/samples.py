@@ -20,7 +20,7 @@ from edge_agent.core.config import Config
 from edge_agent.core.durable import sync_directory
 from edge_agent.core.errors import StorageError
 from edge_agent.core.privileges import as_owner
-from edge_agent.inference.input_formats import RefusedError
+from edge_agent.inference.input_formats import ProblemError
 from edge_agent.monitoring import ring
 
 KEPT = ("release", "predicted", "confidence", "reason")
@@ -95,8 +95,8 @@ def _labels(folder: Path) -> dict[str, str]:
     return {described["of"]: described["label"] for described in records if "of" in described}
 
 
-def since_of(value: str | None) -> datetime | None:
-    """The time of a query `since=`. Raises RefusedError (422)."""
+def parse_since(value: str | None) -> datetime | None:
+    """The time of a query `since=`. Raises ProblemError (422)."""
     if value is None:
         return None
     try:
@@ -105,6 +105,6 @@ def since_of(value: str | None) -> datetime | None:
             raise ValueError
         return time_.astimezone(timezone.utc)
     except (ValueError, OverflowError):
-        raise RefusedError(
+        raise ProblemError(
             422, "`since` is no time", found=value[:80], expected="RFC 3339 with a zone, such as 2026-01-01T00:00:00Z"
         ) from None

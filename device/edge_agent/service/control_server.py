@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from edge_agent.core.errors import AgentError, NoReleaseError, ServiceError
-from edge_agent.inference.loading import Loaded, beside
+from edge_agent.inference.loading import LoadedRelease, load_in_background
 from edge_agent.inference.shadow import Shadow
 from edge_agent.service.supervisor import Supervisor
 
@@ -25,14 +25,14 @@ async def start(service: Supervisor, stack: contextlib.AsyncExitStack) -> None:
     layout = service.config.layout
     layout.run.mkdir(parents=True, exist_ok=True)
     layout.control_socket.unlink(missing_ok=True)  # a stale socket of a killed service refuses every connection
-    runner = web.AppRunner(application(service), access_log=None, shutdown_timeout=1.0)
+    runner = web.AppRunner(create_application(service), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     await web.UnixSite(runner, str(layout.control_socket)).start()
     layout.control_socket.chmod(MODE)
 
 
-def application(service: Supervisor) -> web.Application:
+def create_application(service: Supervisor) -> web.Application:
     """All routes."""
     routes = _Routes(service)
     app = web.Application()
@@ -63,17 +63,17 @@ class _Routes:
             "healthy": healthy,
             "reason": reason,
             "ready": service.engine.loaded is not None,
-            "trial": service.judge.so_far() if service.loader.known.trial else None,
+            "trial": service.judge.status() if service.loader.state.trial else None,
             "uptime_seconds": round(time.monotonic() - service.started, 1),
             "events": list(service.events),
         }
         return web.json_response(value)
 
     async def report(self, _request: web.Request) -> web.Response:
-        return web.json_response(self.service.counts.report())
+        return web.json_response(self.service.statistics.report())
 
     async def reconcile(self, _request: web.Request) -> web.Response:
-        error = await self.service.loader.follow(again=True)
+        error = await self.service.loader.follow(retry=True)
         return web.json_response({"loaded": _loaded(self.service.engine.loaded), "error": error})
 
     async def last_shadow(self, _request: web.Request) -> web.Response:
@@ -104,7 +104,7 @@ class _Routes:
             service.events.add("shadow_ended", text, release=candidate.release)
         return response
 
-    async def _candidate(self, release: str) -> Loaded:
+    async def _candidate(self, release: str) -> LoadedRelease:
         """Loaded beside the current release. Raises AgentError."""
         current = self.service.engine.loaded
         if current is None:
@@ -114,7 +114,7 @@ class _Routes:
             raise ServiceError("shadow", f"{busy} is being compared", "one at a time", "wait for it, or end it")
         if release == current.release:
             raise ServiceError("shadow", f"{release} is loaded", "another release", "name the candidate")
-        candidate = await beside(self.service.config, release)
+        candidate = await load_in_background(self.service.config, release)
         if candidate.model.shape != current.model.shape:
             raise ServiceError(
                 "shadow",
@@ -125,7 +125,7 @@ class _Routes:
         return candidate
 
 
-def _loaded(loaded: Loaded | None) -> dict[str, str] | None:
+def _loaded(loaded: LoadedRelease | None) -> dict[str, str] | None:
     if loaded is None:
         return None
     return {"release": loaded.release, "target": loaded.target, "sha256": loaded.sha256}

@@ -8,10 +8,10 @@ from pathlib import Path
 from aiohttp import web as http
 
 from edge_agent.api import http_server, web
-from edge_agent.api.predictions import Front
+from edge_agent.api.predictions import PredictionHandler
 from edge_agent.core.errors import ServiceError
 from edge_agent.monitoring.capture import Capture
-from edge_agent.monitoring.prometheus import Metrics
+from edge_agent.monitoring.prometheus import MetricsExporter
 from edge_agent.service.supervisor import Supervisor
 
 MODE = 0o660  # the group's programs may ask for predictions
@@ -31,13 +31,13 @@ async def start(service: Supervisor, stack: contextlib.AsyncExitStack) -> str:
 
 
 async def _start(service: Supervisor, stack: contextlib.AsyncExitStack) -> str:
-    config, engine, counts = service.config, service.engine, service.counts
+    config, engine, statistics = service.config, service.engine, service.statistics
     capture = None
     if config.capture.enabled:
         capture = Capture(config)
         stack.callback(capture.close)
-    metrics = Metrics(counts, capture.held if capture else None)
-    app = web.application(engine, counts, config, capture, metrics)
+    metrics = MetricsExporter(statistics, capture.held if capture else None)
+    app = web.create_application(engine, statistics, config, capture, metrics)
     where = await _open(app, config.serve.listen, service, stack)
     if config.serve.socket:
         path = Path(config.serve.socket)
@@ -47,12 +47,12 @@ async def _start(service: Supervisor, stack: contextlib.AsyncExitStack) -> str:
         await http.UnixSite(runner, str(path)).start()
         path.chmod(MODE)
         where.append(str(path))
-    public = web.metrics_application(engine, counts, config, metrics)
+    public = web.create_metrics_application(engine, statistics, config, metrics)
     where += [f"{address}/metrics" for address in await _open(public, config.serve.metrics_listen, service, stack)]
     if config.mqtt.host:
         from edge_agent.api.mqtt import Mqtt
 
-        bridge = Mqtt(Front(engine, counts, config, capture))
+        bridge = Mqtt(PredictionHandler(engine, statistics, config, capture))
         bridge.start()
         stack.push_async_callback(bridge.stop)
         where.append(f"mqtt {config.mqtt.host}:{config.mqtt.port}")

@@ -18,8 +18,8 @@ from edge_agent.core.config import Config
 from edge_agent.core.errors import AgentError, ServiceError
 from edge_agent.inference.engine import Engine
 from edge_agent.lifecycle.boot import boot
-from edge_agent.monitoring.counts import Counts
 from edge_agent.monitoring.health import IDLE_PROBE_S, Health
+from edge_agent.monitoring.service_statistics import ServiceStatistics
 from edge_agent.service.events import Events
 from edge_agent.service.loader import FOLLOW_S, Loader
 from edge_agent.service.trial_judge import TrialJudge
@@ -33,10 +33,10 @@ class Supervisor:
         self.engine = Engine(config.serve)
         self.health = Health(self.engine, config.serve.request_timeout_s, config.trial.error_share)
         self.events = Events()
-        self.counts = Counts(config).attach(self.engine)
+        self.statistics = ServiceStatistics(config).attach(self.engine)
         self.ending = asyncio.Event()
         self.started = time.monotonic()
-        self.loader = Loader(config, self.engine, self.health, self.counts, self.events, self.ending)
+        self.loader = Loader(config, self.engine, self.health, self.statistics, self.events, self.ending)
         self.judge = TrialJudge(config, self.loader, self.health, self.events)
         self._under_systemd = under_systemd
 
@@ -56,9 +56,9 @@ class Supervisor:
         stack.enter_context(state.locked(layout, wait_s=0.0, file=layout.run / "serve.lock"))
         supervisor.loader.booted = await asyncio.to_thread(boot, config)
         stack.push_async_callback(supervisor.engine.close)
-        keeping = asyncio.create_task(supervisor.counts.keep())
+        keeping = asyncio.create_task(supervisor.statistics.save_periodically())
         stack.push_async_callback(_cancelled, keeping)
-        await supervisor.loader.follow(again=True)
+        await supervisor.loader.follow(retry=True)
         return supervisor
 
     async def run_until_signal(self, where: str) -> None:
@@ -81,14 +81,14 @@ class Supervisor:
         """What goes on beside answering."""
         yield self.follow()
         trial_s, idle_s = self.config.trial.probe_interval_s, IDLE_PROBE_S
-        yield self.health.probe_on(lambda: trial_s if self.loader.known.trial else idle_s)
+        yield self.health.probe_periodically(lambda: trial_s if self.loader.state.trial else idle_s)
         watchdog_s = systemd.watchdog_s() if self._under_systemd else None
-        yield self.health.ping_on(watchdog_s) if watchdog_s else self._hangs()
+        yield self.health.ping_watchdog(watchdog_s) if watchdog_s else self._hangs()
 
     async def _hangs(self) -> None:
         """Where nobody watches: a hung model ends the process, so that a supervisor starts it again."""
         limit = 3 * self.config.serve.request_timeout_s
-        while self.loader.known.trial or self.health.silent_s < limit:  # a trial goes back instead
+        while self.loader.state.trial or self.health.silent_s < limit:  # a trial goes back instead
             await asyncio.sleep(FOLLOW_S)
         raise ServiceError("the loaded model", f"has not answered for {limit:g} s", "", "start the service again")
 
@@ -106,11 +106,11 @@ class Supervisor:
         """Whether what state.json names is loaded and does what it should, and if not why."""
         loader = self.loader
         if loader.error:
-            return False, f"{loader.known.current} is current, but not loaded: {loader.error}"
+            return False, f"{loader.state.current} is current, but not loaded: {loader.error}"
         if self.engine.loaded is None:
             return False, "no release is current"
         if not loader.up_to_date:
-            return False, f"{loader.known.current} is current, but not loaded yet"
+            return False, f"{loader.state.current} is current, but not loaded yet"
         return self.health.healthy()
 
 

@@ -31,7 +31,7 @@ class TrialJudge:
     async def judge(self) -> None:
         """Confirm the release on trial, go back from it, or wait."""
         loader = self._loader
-        on = loader.known.trial
+        on = loader.state.trial
         if on is None:
             return
         loaded = loader.engine.loaded
@@ -69,11 +69,11 @@ class TrialJudge:
             level = logging.WARNING if what == "rollback" else logging.INFO
             text = f"{'went back from' if what == 'rollback' else 'confirmed'} {on.release}: {reason}"
             self._events.add(what, text, level, release=on.release)
-            await self._loader.follow(again=True)
+            await self._loader.follow(retry=True)
             if what == "rollback":
                 point("rollback.after")
 
-    def so_far(self) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
         """For `edge-agent status`: the decision as it stands, and the numbers under it."""
         seen, rules = self._health.observation(), self.config.trial
         if not self._loader.up_to_date:  # what is seen is of the release before

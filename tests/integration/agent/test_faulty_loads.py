@@ -46,7 +46,7 @@ def let_go(file: Path) -> None:
 async def on_trial(config: Config) -> Supervisor:
     """A service that answers with OLD, and is to change to NEW."""
     service = Supervisor(config)
-    assert await service.loader.follow(again=True) is None
+    assert await service.loader.follow(retry=True) is None
     state.save(config.layout, ON_TRIAL)
     return service
 
@@ -61,12 +61,12 @@ def test_a_load_that_hangs_gives_way_to_the_way_back(tmp_path: Path) -> None:
 
     async def main() -> None:
         service = await on_trial(config)
-        following = asyncio.create_task(service.loader.follow(again=True))
-        while service.loader.known.current != NEW:
+        following = asyncio.create_task(service.loader.follow(retry=True))
+        while service.loader.state.current != NEW:
             await asyncio.sleep(0)
         # What is said is not what the release before does.
         assert service.healthy() == (False, f"{NEW} is current, but not loaded yet")
-        assert (service.judge.so_far()["answered"], service.judge.so_far()["action"]) == (0, "wait")
+        assert (service.judge.status()["answered"], service.judge.status()["action"]) == (0, "wait")
         state.save(config.layout, ON_TRIAL.rolled_back("somebody said so"))
         assert await following is None
         assert loaded(service) == OLD
@@ -83,7 +83,7 @@ def test_a_load_that_does_not_end_in_its_time_goes_back(tmp_path: Path) -> None:
 
     async def main() -> None:
         service = await on_trial(config)
-        assert f"{NEW}: not loaded within 0.2 s" in (await service.loader.follow(again=True) or "")
+        assert f"{NEW}: not loaded within 0.2 s" in (await service.loader.follow(retry=True) or "")
         await service.judge.judge()
         known = state.load(config.layout)
         assert known.current == OLD
@@ -100,8 +100,8 @@ def test_a_service_ends_while_a_load_hangs(tmp_path: Path) -> None:
 
     async def main() -> None:
         service = await on_trial(config)
-        following = asyncio.create_task(service.loader.follow(again=True))
-        while service.loader.known.current != NEW:
+        following = asyncio.create_task(service.loader.follow(retry=True))
+        while service.loader.state.current != NEW:
             await asyncio.sleep(0)
         service.ending.set()
         await following
@@ -118,13 +118,13 @@ def test_what_the_device_does_not_let_be_read_makes_no_release_bad(tmp_path: Pat
 
     async def main() -> None:
         service = await on_trial(config)
-        assert "Is a directory" in (await service.loader.follow(again=True) or "")
+        assert "Is a directory" in (await service.loader.follow(retry=True) or "")
         await service.judge.judge()
         assert state.load(config.layout) == ON_TRIAL
         assert loaded(service) == OLD
         file.rmdir()
         whole.rename(file)
-        assert await service.loader.follow(again=True) is None
+        assert await service.loader.follow(retry=True) is None
         assert loaded(service) == NEW
         await service.engine.close()
 
@@ -139,7 +139,7 @@ def test_what_is_never_readable_is_left_without_blame(tmp_path: Path) -> None:
 
     async def main() -> None:
         service = await on_trial(config)
-        await service.loader.follow(again=True)
+        await service.loader.follow(retry=True)
         while state.load(config.layout).current != OLD:
             await service.judge.judge()
         known = state.load(config.layout)

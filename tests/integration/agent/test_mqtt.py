@@ -15,11 +15,11 @@ import numpy as np
 import paho.mqtt.client as paho
 import pytest
 from edge_agent.api.mqtt import Mqtt
-from edge_agent.api.predictions import Front
+from edge_agent.api.predictions import PredictionHandler
 from edge_agent.core.config import Config
 from edge_agent.core.errors import ConfigurationError
 from edge_agent.inference.engine import Engine
-from edge_agent.monitoring.counts import Counts
+from edge_agent.monitoring.service_statistics import ServiceStatistics
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
@@ -73,16 +73,16 @@ def asking(port: int) -> Iterator[Client]:
 
 @contextlib.asynccontextmanager
 async def agent(config: Config, wait: bool = True) -> Any:
-    """An agent with a release loaded; the counts of it and its bridge, connected to the broker."""
+    """An agent with a release loaded; the statistics of it and its bridge, connected to the broker."""
     loaded = installed(config)
     engine = Engine(config.serve)
-    counts = Counts(config).attach(engine)
+    statistics = ServiceStatistics(config).attach(engine)
     await engine.swap(loaded)
-    bridge = Mqtt(Front(engine, counts, config))
+    bridge = Mqtt(PredictionHandler(engine, statistics, config))
     bridge.start()
     if wait:
         assert await asyncio.to_thread(bridge.connected.wait, 20)
-    yield loaded, counts, bridge
+    yield loaded, statistics, bridge
     await bridge.stop()
     await engine.close()
 
@@ -97,7 +97,7 @@ def test_each_answer_finds_its_request(tmp_path: Path, port: int) -> None:
     xs = np.random.default_rng(1).normal(size=(20, 2, 16)).astype(np.float32)
 
     async def main() -> None:
-        async with agent(settings(tmp_path, port)) as (loaded, counts, _bridge):
+        async with agent(settings(tmp_path, port)) as (loaded, statistics, _bridge):
             with asking(port) as client:
                 for i, x in enumerate(xs):
                     client.ask(json.dumps({"input": x.tolist()}).encode(), bytes([i]))
@@ -111,7 +111,7 @@ def test_each_answer_finds_its_request(tmp_path: Path, port: int) -> None:
                 (prediction,) = answers[i]["predictions"]
                 assert answers[i]["release"] == RELEASE
                 np.testing.assert_allclose(list(prediction["probabilities"].values()), expected[i], atol=1e-5)
-            assert counts.report()["inferences"] == len(xs)
+            assert statistics.report()["inferences"] == len(xs)
 
     run(main)
 
@@ -190,6 +190,6 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         config = settings(tmp_path, 1883, username="agent", password_env="NOT_SET_HERE")  # noqa: S106  (a name, no password)
         engine = Engine(config.serve)
         with pytest.raises(ConfigurationError, match="NOT_SET_HERE is not set"):
-            Mqtt(Front(engine, Counts(config), config))
+            Mqtt(PredictionHandler(engine, ServiceStatistics(config), config))
 
     run(main)

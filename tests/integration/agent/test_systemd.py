@@ -174,7 +174,9 @@ def test_a_model_that_hangs_is_not_pinged_for_and_goes_back(tmp_path: Path, monk
         engine = Engine(Serve(request_timeout_s=0.2))
         health = Health(engine, hang_s=0.2, error_share=0.01)
         await engine.swap(good)
-        tasks = [asyncio.create_task(part) for part in (health.probe_on(lambda: 0.01), health.ping_on(0.09))]
+        tasks = [
+            asyncio.create_task(part) for part in (health.probe_periodically(lambda: 0.01), health.ping_watchdog(0.09))
+        ]
         assert await asyncio.to_thread(heard.recv, 4096) == b"WATCHDOG=1"
         assert await asyncio.to_thread(heard.recv, 4096) == b"WATCHDOG=1"
         assert health.healthy() == (True, "healthy")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from edge_agent.core.config import Config
-from edge_agent.inference.engine import Engine, Loaded
-from edge_agent.monitoring.counts import Counts
+from edge_agent.inference.engine import Engine, LoadedRelease
+from edge_agent.monitoring.service_statistics import ServiceStatistics
 
 from tests.support.agent.serving import run
 
@@ -16,20 +16,20 @@ def samples(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(count, *SHAPE)).astype(np.float32)
 
 
-def counted(config: Config, *releases: Loaded, x: np.ndarray) -> Counts:
-    """Counts after each release has answered every sample of `x`, in requests of 1, 2, 3, ... samples."""
-    counts = Counts(config)
+def counted(config: Config, *releases: LoadedRelease, x: np.ndarray) -> ServiceStatistics:
+    """ServiceStatistics after each release has answered every sample of `x`, in requests of 1, 2, 3, ... samples."""
+    statistics = ServiceStatistics(config)
 
     async def main() -> None:
         engine = Engine(config.serve)
-        counts.attach(engine)
+        statistics.attach(engine)
         for loaded in releases:
             await engine.swap(loaded)
             row, size = 0, 1
             while row < len(x):
-                counts.answered(await engine.predict(x[row : row + size]))
+                statistics.remember(await engine.predict(x[row : row + size]))
                 row, size = row + size, size % 7 + 1
         await engine.close()
 
     run(main)
-    return counts
+    return statistics

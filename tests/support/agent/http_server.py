@@ -17,9 +17,9 @@ import numpy as np
 from aiohttp import web as aiohttp_web
 from edge_agent.api import http_server, web
 from edge_agent.core.config import Config
-from edge_agent.inference.engine import Engine, Loaded
+from edge_agent.inference.engine import Engine, LoadedRelease
 from edge_agent.monitoring.capture import Capture
-from edge_agent.monitoring.counts import Counts
+from edge_agent.monitoring.service_statistics import ServiceStatistics
 
 
 def npy(x: np.ndarray) -> bytes:
@@ -47,7 +47,7 @@ class Agent:
     port: int
     loop: asyncio.AbstractEventLoop
     engine: Engine
-    counts: Counts
+    statistics: ServiceStatistics
     capture: Capture | None
 
     @property
@@ -84,21 +84,21 @@ class Agent:
 
 
 @contextlib.contextmanager
-def serving(config: Config, loaded: Loaded | None = None) -> Iterator[Agent]:
+def serving(config: Config, loaded: LoadedRelease | None = None) -> Iterator[Agent]:
     """An agent that serves `loaded`, put together as the service does."""
     ready: list[Agent] = []
     started = threading.Event()
 
     async def main() -> None:
-        engine, counts = Engine(config.serve), Counts(config)
-        counts.attach(engine)
+        engine, statistics = Engine(config.serve), ServiceStatistics(config)
+        statistics.attach(engine)
         capture = Capture(config) if config.capture.enabled else None
         await engine.swap(loaded)
-        runner = http_server.runner(web.application(engine, counts, config, capture), config.serve)
+        runner = http_server.runner(web.create_application(engine, statistics, config, capture), config.serve)
         await runner.setup()
         await aiohttp_web.TCPSite(runner, "127.0.0.1", 0).start()
         loop = asyncio.get_running_loop()
-        ready.append(Agent(runner.addresses[0][1], loop, engine, counts, capture))
+        ready.append(Agent(runner.addresses[0][1], loop, engine, statistics, capture))
         ended.append(asyncio.Event())
         started.set()
         await ended[0].wait()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from edge_agent.core import config
 from edge_agent.core.config import Config
-from edge_agent.inference.engine import Loaded, load
+from edge_agent.inference.engine import LoadedRelease, load
 from edge_agent.inference.model import Model
 from edge_agent.storage import archive
 
@@ -29,7 +29,7 @@ def device(folder: Path, **blocks: Mapping[str, Any]) -> Config:
     return config.parse({"device": {"id": "pi-1"}, "paths": paths, "serve": serve, **blocks})
 
 
-def installed(settings: Config, release: str = RELEASE, **changes: Any) -> Loaded:
+def installed(settings: Config, release: str = RELEASE, **changes: Any) -> LoadedRelease:
     """A bundle of tests.support.agent.bundles in the slot of `release`, loaded."""
     made = bundle(settings.layout.state / "made" / release, **changes)
     archive.unpack(made.archive, settings.layout.bundle(release))
@@ -56,7 +56,7 @@ class Backend:
         return [self._run(inputs[0])]
 
 
-def behaving(like: Loaded, backend: Backend, release: str = "other@1.0.0") -> Loaded:
+def behaving(like: LoadedRelease, backend: Backend, release: str = "other@1.0.0") -> LoadedRelease:
     """`like` under another name, answered by `backend`."""
     io = description("onnxruntime", list(like.model.shape), len(like.classes))
     return replace(like, release=release, model=Model(backend, io, []))

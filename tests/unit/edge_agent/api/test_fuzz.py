@@ -38,7 +38,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
         yield running
         zeros = {"input": np.zeros(SHAPE).tolist()}
         assert running.ask("POST", "/predict", zeros).json["release"] == RELEASE
-        assert running.counts.report()["errors"] == 0
+        assert running.statistics.report()["errors"] == 0
 
 
 @schema.parametrize()

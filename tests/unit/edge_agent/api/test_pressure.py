@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from edge_agent.api import http_server
 from edge_agent.core.config import Serve, TrialRules
-from edge_agent.inference.engine import Engine, OverloadedError, TooManyError
+from edge_agent.inference.engine import Engine, OverloadedError, TooManySamplesError
 from edge_agent.inference.model import InputError, OutputError
 from edge_agent.lifecycle import trial_rules
-from edge_agent.monitoring.counts import Counts
 from edge_agent.monitoring.health import Health
+from edge_agent.monitoring.service_statistics import ServiceStatistics
 
 from tests.support.agent.http_server import serving
 from tests.support.agent.serving import Backend, behaving, device, installed, run
@@ -38,11 +38,11 @@ def test_values_that_overflow_the_model_do_not_stand_against_the_release(tmp_pat
     """3e38 is a finite float32; a sum of a few of them is not."""
     config = device(tmp_path)
     loaded = installed(config)
-    counts = Counts(config)
+    statistics = ServiceStatistics(config)
 
     async def main() -> None:
         engine = Engine(config.serve)
-        counts.attach(engine)
+        statistics.attach(engine)
         health = Health(engine, 10.0, RULES.error_share)
         await engine.swap(loaded)
         for _ in range(30):
@@ -53,7 +53,7 @@ def test_values_that_overflow_the_model_do_not_stand_against_the_release(tmp_pat
         await engine.close()
 
     run(main)
-    assert counts.report()["errors"] == 0
+    assert statistics.report()["errors"] == 0
 
 
 def test_such_values_are_refused_as_the_clients(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_request_of_more_samples_than_may_wait_is_refused(tmp_path: Path) -> N
     async def main() -> None:
         engine = Engine(config.serve)
         await engine.swap(loaded)
-        with pytest.raises(TooManyError, match="found 5 samples, expected at most 4 in one request"):
+        with pytest.raises(TooManySamplesError, match="found 5 samples, expected at most 4 in one request"):
             await engine.predict(ones(5))
         first = asyncio.ensure_future(engine.predict(ones(3)))
         await asyncio.sleep(0)

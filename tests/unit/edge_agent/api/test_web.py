@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from edge_agent.api.web import OPENAPI_FILE
-from edge_agent.inference.engine import Loaded
+from edge_agent.inference.engine import LoadedRelease
 from openapi_spec_validator import validate
 
 from tests.support.agent.http_server import Agent, npy, serving
@@ -33,7 +33,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
         yield running
 
 
-def loaded(agent: Agent) -> Loaded:
+def loaded(agent: Agent) -> LoadedRelease:
     assert agent.engine.loaded is not None
     return agent.engine.loaded
 
@@ -54,7 +54,7 @@ def test_the_description_is_openapi(agent: Agent) -> None:
 def loaded_routes(agent: Agent) -> Any:
     from edge_agent.api import web
 
-    app = web.application(agent.engine, agent.counts, agent.counts.config)
+    app = web.create_application(agent.engine, agent.statistics, agent.statistics.config)
     return app.router.routes()
 
 
@@ -120,7 +120,7 @@ def test_chunks_and_many_requests_on_one_connection(agent: Agent) -> None:
 
 def test_feedback(agent: Agent) -> None:
     number = agent.ask("POST", "/predict", {"input": ZEROS}).json["predictions"][0]["id"]
-    before = agent.counts.report()["feedback"]
+    before = agent.statistics.report()["feedback"]
 
     first = agent.ask("POST", "/feedback", {"id": number, "label": "broken"})
     agent.ask("POST", "/feedback", {"id": number, "label": "broken"})
@@ -129,7 +129,7 @@ def test_feedback(agent: Agent) -> None:
 
     assert first.json == {"id": number, "release": RELEASE, "predicted": predicted, "correct": predicted == "broken"}
     assert corrected.json["correct"] is True
-    after = agent.counts.report()["feedback"]
+    after = agent.statistics.report()["feedback"]
     assert (after["n"], after["correct"]) == (before["n"] + 1, before["correct"] + 1)
 
 
@@ -182,7 +182,7 @@ def test_a_broken_and_a_hanging_model(tmp_path: Path) -> None:
         answer = agent.ask("POST", "/predict", {"input": ZEROS})
         assert (answer.status, answer.json["release"]) == (500, "other@1.0.0")
         assert agent.ask("GET", "/healthz").status == 503
-        assert agent.counts.report()["error_reasons"] == {"output": 1}
+        assert agent.statistics.report()["error_reasons"] == {"output": 1}
         agent.call(agent.engine.swap(behaving(real, hanging)))
         late = agent.ask("POST", "/predict", {"input": ZEROS})
         assert (late.status, "no answer within" in late.json["detail"]) == (500, True)
@@ -205,4 +205,4 @@ def test_more_than_the_model_answers_is_refused_not_lost(tmp_path: Path) -> None
         slow.go.set()
         statuses = sorted(future.result().status for future in asked)
         assert statuses == [200] * 4 + [429] * 8
-        assert agent.counts.http["/predict", "POST", 429] == 8
+        assert agent.statistics.http["/predict", "POST", 429] == 8

@@ -8,11 +8,11 @@ import pytest
 from edge_agent.api import http_server, mqtt, predictions, web
 from edge_agent.core.logs import Text
 from edge_agent.inference import engine
-from edge_agent.monitoring import capture, counts, ring
+from edge_agent.monitoring import capture, ring, service_statistics
 
 LOGGERS = {
     "edge_agent.capture": capture.log,
-    "edge_agent.counts": counts.log,
+    "edge_agent.counts": service_statistics.log,
     "edge_agent.engine": engine.log,
     "edge_agent.front": predictions.log,
     "edge_agent.mqtt": mqtt.log,

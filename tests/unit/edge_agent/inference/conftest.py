@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from edge_agent.core.config import Config
-from edge_agent.inference.loading import Loaded
+from edge_agent.inference.loading import LoadedRelease
 
 from tests.support.agent.serving import device, installed
 
@@ -17,5 +17,5 @@ def settings(tmp_path: Path) -> Config:
 
 
 @pytest.fixture
-def loaded(settings: Config) -> Loaded:
+def loaded(settings: Config) -> LoadedRelease:
     return installed(settings)

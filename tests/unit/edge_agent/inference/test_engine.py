@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from edge_agent.core.config import Config
-from edge_agent.inference.engine import Engine, Loaded, NotLoadedError, OverloadedError, TimedOutError, load
+from edge_agent.inference.engine import Engine, LoadedRelease, NotLoadedError, OverloadedError, TimedOutError, load
 from edge_agent.inference.model import InputError, ModelError, OutputError
 
 from tests.support.agent.serving import RELEASE, Backend, behaving, device, installed, run
@@ -33,7 +33,7 @@ async def until(event: threading.Event) -> None:
     assert await asyncio.to_thread(event.wait, 30)
 
 
-def test_answers_are_those_of_the_model(settings: Config, loaded: Loaded) -> None:
+def test_answers_are_those_of_the_model(settings: Config, loaded: LoadedRelease) -> None:
     x = samples(5)
 
     async def main() -> None:
@@ -52,7 +52,7 @@ def test_answers_are_those_of_the_model(settings: Config, loaded: Loaded) -> Non
     run(main)
 
 
-def test_what_waits_is_run_together_and_bad_input_never_joins(settings: Config, loaded: Loaded) -> None:
+def test_what_waits_is_run_together_and_bad_input_never_joins(settings: Config, loaded: LoadedRelease) -> None:
     backend = Backend(means, held=True)
     xs = [samples(1) for _ in range(20)]
     bad = [np.zeros((1, 3), np.float32), np.full((1, *SHAPE), np.nan, np.float32), np.zeros((1, *SHAPE))]
@@ -78,7 +78,7 @@ def test_what_waits_is_run_together_and_bad_input_never_joins(settings: Config, 
     assert backend.sizes == [1, 16, 3]
 
 
-def test_a_file_of_one_sample_is_never_batched(settings: Config, loaded: Loaded) -> None:
+def test_a_file_of_one_sample_is_never_batched(settings: Config, loaded: LoadedRelease) -> None:
     backend = Backend(means, batch=1, held=True)
 
     async def main() -> None:
@@ -118,7 +118,7 @@ def test_the_queue_is_bounded_and_a_probe_passes_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["nan", "raises"])
-def test_a_broken_model_fails_only_its_own_requests(settings: Config, loaded: Loaded, kind: str) -> None:
+def test_a_broken_model_fails_only_its_own_requests(settings: Config, loaded: LoadedRelease, kind: str) -> None:
     def model(x: np.ndarray) -> np.ndarray:
         answer = means(x)
         broken = x[:, 0, 0] > 100
@@ -149,7 +149,7 @@ def test_a_broken_model_fails_only_its_own_requests(settings: Config, loaded: Lo
     run(main)
 
 
-def test_probes_compare_every_golden_sample(settings: Config, loaded: Loaded) -> None:
+def test_probes_compare_every_golden_sample(settings: Config, loaded: LoadedRelease) -> None:
     wrong = installed(settings, "pump@2.0.0", wrong_golden=True)
     seen: list[int] = []
 
@@ -167,7 +167,7 @@ def test_probes_compare_every_golden_sample(settings: Config, loaded: Loaded) ->
     assert seen == []
 
 
-def test_an_observer_that_fails_costs_nobody_an_answer(settings: Config, loaded: Loaded) -> None:
+def test_an_observer_that_fails_costs_nobody_an_answer(settings: Config, loaded: LoadedRelease) -> None:
     def fails(*_: Any) -> None:
         raise ValueError("observer")
 
@@ -181,7 +181,7 @@ def test_an_observer_that_fails_costs_nobody_an_answer(settings: Config, loaded:
     run(main)
 
 
-def test_no_request_is_lost_between_releases(settings: Config, loaded: Loaded) -> None:
+def test_no_request_is_lost_between_releases(settings: Config, loaded: LoadedRelease) -> None:
     """Clients ask without a pause while releases change; each answer is that of the release that it names."""
     others = [loaded, installed(settings, "pump@2.0.0", seed=2), installed(settings, "pump@3.0.0", seed=3)]
     expected = {own.release: own.model for own in (load(settings, own.release) for own in others)}

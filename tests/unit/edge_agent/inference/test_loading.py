@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from edge_agent.core.config import Config
 from edge_agent.core.errors import FitError, NoReleaseError, SelfTestError, TrustError
-from edge_agent.inference.loading import Loaded, load
+from edge_agent.inference.loading import LoadedRelease, load
 
 from stages.core.files import sha256
 from tests.support.agent.serving import RELEASE, installed
 
 
-def test_what_is_loaded_is_told_by_its_own_bytes(settings: Config, loaded: Loaded) -> None:
+def test_what_is_loaded_is_told_by_its_own_bytes(settings: Config, loaded: LoadedRelease) -> None:
     file = settings.layout.bundle(RELEASE) / "targets/onnx-fp32/model.onnx"
 
     assert loaded.sha256 == sha256(file)
@@ -46,7 +46,7 @@ def test_a_release_that_is_not_there(settings: Config) -> None:
         ("drift_reference.json", b'{"features": [{"edges": [1], "ratios": [1]}]}', "no drift reference"),
     ],
 )
-def test_a_damaged_slot(settings: Config, loaded: Loaded, file: str, content: bytes, words: str) -> None:
+def test_a_damaged_slot(settings: Config, loaded: LoadedRelease, file: str, content: bytes, words: str) -> None:
     (settings.layout.bundle(RELEASE) / file).write_bytes(content)
 
     with pytest.raises(TrustError, match=words) as refused:
@@ -54,7 +54,7 @@ def test_a_damaged_slot(settings: Config, loaded: Loaded, file: str, content: by
     assert "install pump@1.0.0 again" in refused.value.remedy
 
 
-def test_a_shape_that_the_file_does_not_have(settings: Config, loaded: Loaded) -> None:
+def test_a_shape_that_the_file_does_not_have(settings: Config, loaded: LoadedRelease) -> None:
     path = settings.layout.bundle(RELEASE) / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["input"]["shape"] = [2, 17]

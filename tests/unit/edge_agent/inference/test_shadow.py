@@ -15,7 +15,7 @@ import pytest
 from edge_agent.core.config import Serve
 from edge_agent.core.errors import NoReleaseError, ServiceError
 from edge_agent.inference.engine import Engine
-from edge_agent.inference.loading import Loaded
+from edge_agent.inference.loading import LoadedRelease
 from edge_agent.inference.shadow import QUEUE, Shadow, wilson
 
 from tests.support.agent.bundles import SHAPE
@@ -45,12 +45,12 @@ def logits(*values: float) -> Backend:
 
 
 @pytest.fixture
-def current(tmp_path: Path) -> Loaded:
+def current(tmp_path: Path) -> LoadedRelease:
     return behaving(installed(device(tmp_path)), logits(1, 0, 0), OLD)
 
 
 @contextlib.asynccontextmanager
-async def serving(current: Loaded, shadow: Shadow) -> AsyncIterator[Engine]:
+async def serving(current: LoadedRelease, shadow: Shadow) -> AsyncIterator[Engine]:
     engine = Engine(Serve())
     engine.observers.append(shadow.observe)
     await engine.swap(current)
@@ -65,7 +65,7 @@ async def ended(shadow: Shadow) -> dict[str, object]:
     return found
 
 
-def test_agreement_is_counted_until_enough_was_seen(current: Loaded) -> None:
+def test_agreement_is_counted_until_enough_was_seen(current: LoadedRelease) -> None:
     answers = Backend(lambda x: np.stack([x.sum(axis=(1, 2)), np.full(len(x), 0.5), -np.ones(len(x))], 1))
     shadow = Shadow(behaving(current, answers, NEW), current, samples=40, seconds=60)
 
@@ -84,7 +84,7 @@ def test_agreement_is_counted_until_enough_was_seen(current: Loaded) -> None:
     run(main)
 
 
-def test_what_the_candidate_fails_is_an_error_and_no_disagreement(current: Loaded) -> None:
+def test_what_the_candidate_fails_is_an_error_and_no_disagreement(current: LoadedRelease) -> None:
     shadow = Shadow(behaving(current, logits(float("nan"), 0, 0), NEW), current, samples=3, seconds=60)
 
     async def main() -> None:
@@ -99,7 +99,7 @@ def test_what_the_candidate_fails_is_an_error_and_no_disagreement(current: Loade
     run(main)
 
 
-def test_a_candidate_that_hangs_costs_the_live_path_nothing(current: Loaded) -> None:
+def test_a_candidate_that_hangs_costs_the_live_path_nothing(current: LoadedRelease) -> None:
     held = Backend(lambda x: np.zeros((len(x), 3), np.float32), held=True)
     shadow = Shadow(behaving(current, held, NEW), current, samples=1000, seconds=60)
 
@@ -115,7 +115,7 @@ def test_a_candidate_that_hangs_costs_the_live_path_nothing(current: Loaded) -> 
     run(main)
 
 
-def test_it_ends_when_time_is_over_or_another_release_takes_over(current: Loaded) -> None:
+def test_it_ends_when_time_is_over_or_another_release_takes_over(current: LoadedRelease) -> None:
     async def main() -> None:
         shadow = Shadow(behaving(current, logits(1, 0, 0), NEW), current, samples=9, seconds=0.01)
         assert (await ended(shadow))["ended"] == "0.01 s are over"

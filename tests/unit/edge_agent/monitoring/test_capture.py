@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from edge_agent.core.config import Config
 from edge_agent.core.errors import StorageError
-from edge_agent.inference.engine import Engine, Loaded
+from edge_agent.inference.engine import Engine, LoadedRelease
 from edge_agent.monitoring import capture
 from edge_agent.monitoring.capture import Capture
-from edge_agent.monitoring.counts import Counts
-from edge_agent.monitoring.drift_window import Recent
+from edge_agent.monitoring.drift_window import DriftWindow
 from edge_agent.monitoring.ring import Ring, records, segments
 from edge_agent.monitoring.samples import export_lines
+from edge_agent.monitoring.service_statistics import ServiceStatistics
 
 from tests.support.agent.http_server import Agent, serving
 from tests.support.agent.serving import device, installed, run
@@ -35,17 +35,19 @@ def samples(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(count, *SHAPE)).astype(np.float32)
 
 
-def captured(config: Config, loaded: Loaded, xs: list[np.ndarray], labels: dict[int, str] | None = None) -> list[str]:
+def captured(
+    config: Config, loaded: LoadedRelease, xs: list[np.ndarray], labels: dict[int, str] | None = None
+) -> list[str]:
     """Offer the answers to `xs`, label some by their number, and close; the ids."""
     ids: list[str] = []
 
     async def main() -> None:
-        engine, counts, kept = Engine(config.serve), Counts(config), Capture(config)
-        counts.attach(engine)
+        engine, statistics, kept = Engine(config.serve), ServiceStatistics(config), Capture(config)
+        statistics.attach(engine)
         await engine.swap(loaded)
         for x in xs:
             answer = await engine.predict(x)
-            own = counts.answered(answer)
+            own = statistics.remember(answer)
             kept.offer(own, x, answer)
             ids.extend(own)
         for number, label in (labels or {}).items():
@@ -94,7 +96,7 @@ def test_drift_is_captured_once_it_is_there(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     usual = loaded.golden_inputs[rng.integers(0, len(loaded.golden_inputs), 3000)]
     shifted = usual + 20
-    recent = Recent(loaded, window=1000)
+    recent = DriftWindow(loaded, window=1000)
 
     assert not any(recent.add(usual[i : i + 100]).any() for i in range(0, 3000, 100))  # type: ignore[union-attr]
     first = [bool(recent.add(shifted[i : i + 100]).any()) for i in range(0, 1000, 100)]  # type: ignore[union-attr]

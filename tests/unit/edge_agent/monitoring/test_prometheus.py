@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from edge_agent.core.config import Config
 from edge_agent.inference.engine import Engine
-from edge_agent.monitoring.counts import Counts
 from edge_agent.monitoring.drift import LEAST_SHARE, Bins, bin_counts, features, null_quantile, psi
-from edge_agent.monitoring.prometheus import Metrics
-from edge_agent.monitoring.release_statistics import BUCKETS, Durations
+from edge_agent.monitoring.prometheus import MetricsExporter
+from edge_agent.monitoring.release_statistics import BUCKETS, LatencyHistogram
+from edge_agent.monitoring.service_statistics import ServiceStatistics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
@@ -33,9 +33,9 @@ def config(tmp_path: Path) -> Config:
     return device(tmp_path)
 
 
-def values(counts: Counts) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+def values(statistics: ServiceStatistics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     """Every sample of the exposition by its name and labels."""
-    text = Metrics(counts).render()[0].decode()
+    text = MetricsExporter(statistics).render()[0].decode()
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
@@ -44,15 +44,15 @@ def values(counts: Counts) -> dict[tuple[str, tuple[tuple[str, str], ...]], floa
 
 
 def test_what_a_model_takes_is_not_told_as_growth(config: Config) -> None:
-    counts, loaded = Counts(config), installed(config)
+    statistics, loaded = ServiceStatistics(config), installed(config)
     model = np.ones(12_500_000)  # 100 MB, as a model that was loaded since the service started
 
-    counts.begin(loaded)
-    report = counts.report()
+    statistics.start_release(loaded)
+    report = statistics.report()
     assert report["memory_bytes"] - report["memory_at_start_bytes"] < 20e6
 
     leak = np.ones_like(model)
-    report = counts.report()
+    report = statistics.report()
     assert report["memory_bytes"] - report["memory_at_start_bytes"] > 80e6
     assert leak.nbytes == model.nbytes
 
@@ -80,9 +80,9 @@ def test_the_report_is_what_the_answers_were(config: Config) -> None:
 
 def test_metrics_agree_with_the_report(config: Config) -> None:
     loaded, x = installed(config), samples(300)
-    counts = counted(config, loaded, x=x)
+    statistics = counted(config, loaded, x=x)
 
-    found = values(counts)
+    found = values(statistics)
 
     which = (("release", RELEASE), ("target", "onnx-fp32"))
     assert found["edge_agent_inferences_total", which] == 300
@@ -101,7 +101,7 @@ def test_metrics_agree_with_the_report(config: Config) -> None:
             labels = (("bin", str(number)), ("feature", feature["name"]))
             assert found["edge_agent_feature_bin_total", labels] == count
             assert found["edge_agent_feature_reference_ratio", labels] == ratio
-    requests = counts.tally.latency if counts.tally else Durations()
+    requests = statistics.current.latency if statistics.current else LatencyHistogram()
     assert found["edge_agent_inference_duration_seconds_count", ()] == sum(requests.counts)
     assert found["edge_agent_device_memory_bytes", ()] > 0
     assert found["process_resident_memory_bytes", ()] > 0
@@ -114,16 +114,16 @@ def test_the_number_of_series_does_not_grow(config: Config) -> None:
         for path in ("/nothing", "/metrics"):
             agent.ask("GET", path)
         agent.ask("GET", "/metrics")
-        before = len(values(agent.counts))
+        before = len(values(agent.statistics))
         for number in range(30):
             agent.ask("GET", f"/nothing/{number}")
             agent.ask(f"METHOD{number}", "/nothing")
-        assert len(values(agent.counts)) <= before + 2
+        assert len(values(agent.statistics)) <= before + 2
         following = installed(config, "pump@2.0.0", seed=2)
         agent.call(agent.engine.swap(following))
-        assert len(values(agent.counts)) <= before + 2
+        assert len(values(agent.statistics)) <= before + 2
         assert ("edge_agent_inferences_total", (("release", RELEASE), ("target", "onnx-fp32"))) not in values(
-            agent.counts
+            agent.statistics
         )
 
 
@@ -145,11 +145,11 @@ def test_promtool_has_nothing_to_say(config: Config) -> None:
 def test_late_answers_belong_to_the_release_that_gave_them(config: Config) -> None:
     first = installed(config)
     slow = Backend(lambda x: x[:, 0, :3], held=True)
-    counts = Counts(config)
+    statistics = ServiceStatistics(config)
 
     async def main() -> None:
         engine = Engine(config.serve)
-        counts.attach(engine)
+        statistics.attach(engine)
         await engine.swap(behaving(first, slow))
         late = asyncio.ensure_future(engine.predict(samples(5)))
         await asyncio.to_thread(slow.entered.wait, 30)
@@ -162,13 +162,13 @@ def test_late_answers_belong_to_the_release_that_gave_them(config: Config) -> No
         await engine.close()
 
     run(main)
-    assert (counts.report()["release"], counts.report()["inferences"]) == (RELEASE, 2)
+    assert (statistics.report()["release"], statistics.report()["inferences"]) == (RELEASE, 2)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(3e-6, 20), min_size=1, max_size=300))
 def test_durations(seconds: list[float]) -> None:
-    durations = Durations()
+    durations = LatencyHistogram()
     for value in seconds:
         durations.add(value)
 
@@ -192,7 +192,7 @@ def test_bins_of_many_features_are_those_of_each(data: Any) -> None:
 
     bins = Bins(edges)
 
-    counts = bins.counts(bins.find(found))
+    counts = bins.counts(bins.locate(found))
     for column, own in enumerate(edges):
         assert counts[column, : len(own) + 1].tolist() == bin_counts(found[:, column], own).tolist()
 
@@ -211,9 +211,9 @@ def test_counting_costs_little(config: Config) -> None:
     """Beside the answer itself: counted, remembered for feedback, its features binned. Measured: see the docs."""
     loaded, x = installed(config), samples(1)
     y = loaded.model.predict(x)
-    counts = Counts(config)
-    counts.begin(loaded)
-    best = min(_per_call(lambda: counts._answered(x, y, 1e-4, loaded)) for _ in range(5))
+    statistics = ServiceStatistics(config)
+    statistics.start_release(loaded)
+    best = min(_per_call(lambda: statistics._answered(x, y, 1e-4, loaded)) for _ in range(5))
 
     assert best < 50e-6
 

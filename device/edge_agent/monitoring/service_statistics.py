@@ -22,10 +22,10 @@ import psutil
 
 from edge_agent.core import durable
 from edge_agent.core.config import Config
-from edge_agent.inference.engine import Answer, Engine, NotLoadedError, TimedOutError
-from edge_agent.inference.loading import Loaded
+from edge_agent.inference.engine import Engine, NotLoadedError, PredictionResult, TimedOutError
+from edge_agent.inference.loading import LoadedRelease
 from edge_agent.inference.model import InferenceError, ModelError, OutputError
-from edge_agent.monitoring.release_statistics import Tally
+from edge_agent.monitoring.release_statistics import ReleaseStatistics
 
 log = logging.getLogger("edge_agent.counts")  # the event of its records
 
@@ -46,12 +46,12 @@ class UnknownClassError(Exception):
 
 @dataclass
 class _Prediction:
-    tally: Tally
+    tally: ReleaseStatistics
     predicted: str
     label: str | None = None
 
 
-class Counts:
+class ServiceStatistics:
     """One per service. `trial`, `starts`: what the service says of itself."""
 
     def __init__(self, config: Config) -> None:
@@ -59,8 +59,8 @@ class Counts:
         self.trial = False
         self.starts = 0
         self.http: dict[tuple[str, str, int], int] = {}
-        self.tally: Tally | None = None
-        self._before: Tally | None = None
+        self.current: ReleaseStatistics | None = None
+        self._previous: ReleaseStatistics | None = None
         self._window: OrderedDict[str, _Prediction] = OrderedDict()
         self._prefix = secrets.token_hex(4)
         self._predictions = 0
@@ -70,26 +70,26 @@ class Counts:
         self._saved: dict[str, Any] | None = None
         self._keeper: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
 
-    def attach(self, engine: Engine) -> Counts:
+    def attach(self, engine: Engine) -> ServiceStatistics:
         """Count what `engine` answers and fails, from its next `swap` on."""
         engine.observers.append(self._answered)
         engine.failure_observers.append(self._failed)
-        engine.swap_observers.append(self.begin)
+        engine.swap_observers.append(self.start_release)
         return self
 
-    def begin(self, loaded: Loaded) -> None:
+    def start_release(self, loaded: LoadedRelease) -> None:
         """`loaded` answers from now on: count from zero, or on from counts.json where that is of the same bytes."""
-        first = self.tally is None
-        self._before, self.tally = self.tally, Tally(loaded, _now())
+        first = self.current is None
+        self._previous, self.current = self.current, ReleaseStatistics(loaded, _now())
         # What the model itself takes is no growth: it is loaded by now, perhaps with the one before still beside it.
         self._memory_at_start = self._process.memory_info().rss
         if first:
-            self._resume(self.tally)
+            self._resume(self.current)
         if self._keeper is not None:
             loop, begun = self._keeper
             loop.call_soon_threadsafe(begun.set)
 
-    def _resume(self, tally: Tally) -> None:
+    def _resume(self, tally: ReleaseStatistics) -> None:
         path = self.config.layout.counts
         try:
             value = json.loads(path.read_bytes())
@@ -100,24 +100,24 @@ class Counts:
         except Exception as error:  # whatever is in that file: no release is refused for it
             log.warning("%s: no counts that this agent wrote (%.200r); counting from zero", path, error)
 
-    def _of(self, loaded: Loaded) -> Tally | None:
+    def _of(self, loaded: LoadedRelease) -> ReleaseStatistics | None:
         """The tally that an answer of `loaded` belongs to: the release before answers what it had accepted."""
-        for tally in (self.tally, self._before):
+        for tally in (self.current, self._previous):
             if tally is not None and tally.loaded is loaded:
                 return tally
         return None
 
-    def _answered(self, x: np.ndarray, probabilities: np.ndarray, latency_s: float, loaded: Loaded) -> None:
+    def _answered(self, x: np.ndarray, probabilities: np.ndarray, latency_s: float, loaded: LoadedRelease) -> None:
         tally = self._of(loaded)
         if tally is not None:
             tally.add(x, probabilities, latency_s)
 
-    def _failed(self, error: InferenceError, loaded: Loaded, samples: int) -> None:
+    def _failed(self, error: InferenceError, loaded: LoadedRelease, samples: int) -> None:
         tally = self._of(loaded)
         if tally is not None:
             tally.fail(REASONS.get(type(error), "model"), samples)
 
-    def answered(self, answer: Answer) -> list[str]:
+    def remember(self, answer: PredictionResult) -> list[str]:
         """Remember the predictions of an answer until their labels come; their ids, one per sample.
 
         At most `serve.feedback_window` are remembered, the latest.
@@ -141,7 +141,7 @@ class Counts:
         """The true class of a prediction; a second one corrects the first. Raises UnknownPredictionError,
         UnknownClassError.
         """
-        if self.tally is None:
+        if self.current is None:
             raise NotLoadedError("no release is loaded")
         prediction = self._window.get(number)
         if prediction is None:
@@ -156,7 +156,7 @@ class Counts:
         prediction.label = label
         return {"id": number, "release": tally.release, "predicted": prediction.predicted, "correct": correct}
 
-    def requested(self, path: str, method: str, code: int) -> None:
+    def count_request(self, path: str, method: str, code: int) -> None:
         """One HTTP request; `path` is that of a route, or `other`."""
         key = (path, method if method in METHODS else "other", code)
         self.http[key] = self.http.get(key, 0) + 1
@@ -175,7 +175,7 @@ class Counts:
                 for (path, method, code), count in sorted(self.http.items())
             ],
         }
-        tally = self.tally
+        tally = self.current
         if tally is None:
             return {"release": None, "target": None, "model_sha256": None, **service}
         errors = sum(tally.errors.values())
@@ -202,7 +202,7 @@ class Counts:
 
     def snapshot(self) -> dict[str, Any] | None:
         """What `save` writes; None where nothing has changed since."""
-        value = self.tally.as_json() if self.tally else None
+        value = self.current.as_json() if self.current else None
         return None if value == self._saved else value
 
     def save(self, value: dict[str, Any] | None) -> None:
@@ -213,7 +213,7 @@ class Counts:
             durable.write_file(self.config.layout.counts, content)
             self._saved = value
 
-    async def keep(self, every_s: float = SAVE_EVERY_S) -> None:
+    async def save_periodically(self, every_s: float = SAVE_EVERY_S) -> None:
         """Save again and again, and once more when cancelled. A disk that refuses costs the counts, not the service.
 
         At once after a start and after a switch: a process that is killed then has restarted since the switch.

@@ -1,4 +1,4 @@
-"""What the agent counts where it is hard: a restart, a damaged file, failed batches, very short and very long times."""
+"""The agent's counts in hard cases: restarts, corrupted files, failed batches, very short and very long times."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from edge_agent.core.config import Config
 from edge_agent.inference.engine import Engine
 from edge_agent.inference.model import OutputError
-from edge_agent.monitoring.counts import Counts
-from edge_agent.monitoring.prometheus import Metrics
-from edge_agent.monitoring.release_statistics import Durations
+from edge_agent.monitoring.prometheus import MetricsExporter
+from edge_agent.monitoring.release_statistics import LatencyHistogram
+from edge_agent.monitoring.service_statistics import ServiceStatistics
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.agent.counting import counted, samples
@@ -42,8 +42,8 @@ def config(tmp_path: Path) -> Config:
 )
 def test_a_number_that_nobody_counted_is_not_believed(config: Config, field: str, number: str) -> None:
     loaded = installed(config)
-    counts = counted(config, loaded, x=samples(50))
-    counts.save(counts.snapshot())
+    statistics = counted(config, loaded, x=samples(50))
+    statistics.save(statistics.snapshot())
     value = {**json.loads(config.layout.counts.read_bytes()), field: "HERE"}
     config.layout.counts.write_text(json.dumps(value).replace('"HERE"', number))
 
@@ -68,11 +68,11 @@ def test_errors_and_inferences_are_both_samples(config: Config) -> None:
     broken = behaving(
         installed(config), Backend(lambda x: np.full((len(x), 3), np.nan if len(x) > 1 else 0.0, np.float32))
     )
-    counts = Counts(config)
+    statistics = ServiceStatistics(config)
 
     async def main() -> None:
         engine = Engine(config.serve)
-        counts.attach(engine)
+        statistics.attach(engine)
         await engine.swap(broken)
         await engine.predict(samples(1))
         with pytest.raises(OutputError):
@@ -80,12 +80,16 @@ def test_errors_and_inferences_are_both_samples(config: Config) -> None:
         await engine.close()
 
     run(main)
-    assert (counts.report()["inferences"], counts.report()["errors"], counts.report()["error_share"]) == (1, 3, 0.75)
+    assert (statistics.report()["inferences"], statistics.report()["errors"], statistics.report()["error_share"]) == (
+        1,
+        3,
+        0.75,
+    )
 
 
 @pytest.mark.parametrize("seconds", [3e-6, 8e-6, 2e-5, 4e-5, 7.0, 9.5])
 def test_quantiles_are_right_to_some_percent(seconds: float) -> None:
-    durations = Durations()
+    durations = LatencyHistogram()
     for _ in range(100):
         durations.add(seconds)
 
@@ -95,7 +99,7 @@ def test_quantiles_are_right_to_some_percent(seconds: float) -> None:
 def test_starts_fall_when_a_trial_is_over_so_they_are_a_gauge(config: Config) -> None:
     found = {
         family.name: family.type
-        for family in text_string_to_metric_families(Metrics(Counts(config)).render()[0].decode())
+        for family in text_string_to_metric_families(MetricsExporter(ServiceStatistics(config)).render()[0].decode())
     }
 
     assert found["edge_agent_trial_starts"] == "gauge"
@@ -104,7 +108,7 @@ def test_starts_fall_when_a_trial_is_over_so_they_are_a_gauge(config: Config) ->
 
 @pytest.mark.parametrize("accept", ["application/openmetrics-text;version=abc", "text/plain;version=1.x", "\u00e9"])
 def test_a_version_that_is_none_gets_the_plain_text(config: Config, accept: str) -> None:
-    content, kind = Metrics(Counts(config)).render(accept)
+    content, kind = MetricsExporter(ServiceStatistics(config)).render(accept)
 
     assert kind.startswith("text/plain")
     assert content
@@ -112,14 +116,14 @@ def test_a_version_that_is_none_gets_the_plain_text(config: Config, accept: str)
 
 def test_counts_survive_a_restart_but_not_another_release(config: Config) -> None:
     loaded = installed(config)
-    counts = counted(config, loaded, x=samples(50))
-    counts.save(counts.snapshot())
-    assert counts.snapshot() is None
+    statistics = counted(config, loaded, x=samples(50))
+    statistics.save(statistics.snapshot())
+    assert statistics.snapshot() is None
 
     again = counted(config, loaded, x=samples(7))
     other = counted(config, installed(config, "pump@2.0.0", seed=2), x=samples(7))
 
-    before, after = counts.report(), again.report()
+    before, after = statistics.report(), again.report()
     assert (after["inferences"], after["restarts"], after["since"]) == (57, 1, before["since"])
     assert sum(after["predictions"].values()) == after["drift"]["current.std"]["n"] == 57
     assert (other.report()["inferences"], other.report()["restarts"]) == (7, 0)
@@ -127,9 +131,9 @@ def test_counts_survive_a_restart_but_not_another_release(config: Config) -> Non
 
 def test_going_back_counts_from_zero(config: Config) -> None:
     loaded, other = installed(config), installed(config, "pump@2.0.0", seed=2)
-    counts = counted(config, loaded, other, loaded, x=samples(9))
+    statistics = counted(config, loaded, other, loaded, x=samples(9))
 
-    assert counts.report()["inferences"] == 9
+    assert statistics.report()["inferences"] == 9
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"schema_version": 1}', b"\xff", b"null"])
@@ -141,10 +145,10 @@ def test_counts_that_nobody_wrote_are_not_believed(config: Config, content: byte
 
 
 def test_counts_are_kept_when_the_service_ends(config: Config) -> None:
-    counts = counted(config, installed(config), x=samples(3))
+    statistics = counted(config, installed(config), x=samples(3))
 
     async def main() -> None:
-        keeping = asyncio.ensure_future(counts.keep())
+        keeping = asyncio.ensure_future(statistics.save_periodically())
         await asyncio.sleep(0)
         keeping.cancel()
         await keeping
@@ -155,17 +159,17 @@ def test_counts_are_kept_when_the_service_ends(config: Config) -> None:
 
 def test_a_process_killed_just_after_a_switch_has_restarted_since_the_switch(config: Config) -> None:
     loaded, other = installed(config), installed(config, "pump@2.0.0", seed=2)
-    counts = counted(config, loaded, x=samples(3))
+    statistics = counted(config, loaded, x=samples(3))
 
     def kept(release: str) -> bool:
         file = config.layout.counts
         return file.exists() and bool(json.loads(file.read_bytes())["release"] == release)
 
     async def main() -> None:
-        keeping = asyncio.ensure_future(counts.keep(every_s=3600.0))
+        keeping = asyncio.ensure_future(statistics.save_periodically(every_s=3600.0))
         for release, begins in ((loaded.release, None), (other.release, other)):
             if begins is not None:
-                await asyncio.to_thread(counts.begin, begins)
+                await asyncio.to_thread(statistics.start_release, begins)
             async with asyncio.timeout(20):
                 while not kept(release):
                     await asyncio.sleep(0.01)
