@@ -28,7 +28,7 @@ from benchmarks.accounting import Account, Peak
 from benchmarks.fleet import files
 from benchmarks.fleet.files import HOME, PLAIN
 from benchmarks.fleet.namespaces import LightDevice, LightLab
-from fleet.releases.catalog import path_of
+from fleet.releases.catalog import target_path
 from fleet.releases.keys import Keys
 from fleet.releases.repository import Repository
 from lab import LabError, agents
@@ -96,7 +96,7 @@ class BenchFleet:
             unpack(made.archive, folder / "unpacked")
             (target,) = made.manifest["targets"].values()
             self.digests[f"pump@1.{number}.0"] = target["sha256"]
-            self.repository.add(path_of("pump", f"1.{number}.0"), made.archive, {"version": f"1.{number}.0"})
+            self.repository.add(target_path("pump", f"1.{number}.0"), made.archive, {"version": f"1.{number}.0"})
             with tarfile.open(self.base / f"1.{number}.0.tar", "w") as tar:
                 tar.add(folder / "unpacked", f"1.{number}.0")
             shutil.rmtree(folder)

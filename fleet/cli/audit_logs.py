@@ -12,8 +12,8 @@ from typing import Any
 from fleet import audit_log
 from fleet.cli.main import Commands, command, fleet_name
 from fleet.errors import ConfigurationError, NoReleaseError, SourceError
-from fleet.execution.live import Live
-from fleet.execution.playbook import RUNS, Run
+from fleet.execution.live_progress import LiveProgress
+from fleet.execution.playbook import RUNS, PlaybookRun
 from fleet.inventory import model
 from fleet.records import rollout_audit, rollout_folder
 from fleet.records.rollout_folder import Record
@@ -119,16 +119,16 @@ def logs(options: argparse.Namespace) -> Json:
     return {"device": None, "file": str(files[-1]), "text": text}
 
 
-class Reading(Live):
+class Reading(LiveProgress):
     """`said`: what Ansible registered of the task that reads the log."""
 
     said: Json | None = None
 
-    def device_event(self, event: Json) -> bool:
+    def on_device_event(self, event: Json) -> bool:
         data = event.get("event_data", {})
         if data.get("task") == READ and event["event"] in ENDED:
             self.said = data["res"]
-        return super().device_event(event)
+        return super().on_device_event(event)
 
 
 def device_logs(options: argparse.Namespace) -> Json:
@@ -136,7 +136,7 @@ def device_logs(options: argparse.Namespace) -> Json:
     device, live = model.load(options.inventory).device(options.device).name, Reading()
     with tempfile.TemporaryDirectory(prefix="fleet-logs-") as folder:  # what is only read leaves no record
         variables = {"log_lines": options.lines}
-        broken = Run("logs", options.inventory, Path(folder), variables, limit=device, live=live).broken()
+        broken = PlaybookRun("logs", options.inventory, Path(folder), variables, limit=device, live=live).failure()
     if live.stopped:
         raise broken
     told = live.said or {"msg": broken.found}

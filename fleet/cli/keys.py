@@ -12,8 +12,8 @@ from fleet.releases import expiry
 from fleet.releases.keys import BUILDER
 from fleet.releases.repository import ROLES, Repository
 from fleet.releases.rotation import rotate
-from fleet.releases.signing import Policy
-from fleet.releases.workspace import Workplace
+from fleet.releases.signing import SigningPolicy
+from fleet.releases.workspace import Workspace
 
 
 def add_commands(commands: Commands) -> None:
@@ -58,7 +58,7 @@ def _init(options: argparse.Namespace) -> dict[str, Any]:
             raise ConfigurationError(
                 "fleet keys init", "one of --builder-identity and --builder-issuer", "both, or none", "name both"
             )
-        policy = Policy(identity=options.builder_identity, issuer=options.builder_issuer)
+        policy = SigningPolicy(identity=options.builder_identity, issuer=options.builder_issuer)
     repository, made = work.init(options.development, policy)
     pin = repository.metadata / "1.root.json"
     return {"made": made, "pin": str(pin), "policy": str(work.policy_file), **_described(work, repository)}
@@ -66,9 +66,9 @@ def _init(options: argparse.Namespace) -> dict[str, Any]:
 
 def _rotate(options: argparse.Namespace) -> dict[str, Any]:
     work = workplace(options)
-    with work.opened() as repository:
+    with work.open_repository() as repository:
         if options.role == BUILDER:
-            policy = Policy.load(work.policy_file)
+            policy = SigningPolicy.load(work.policy_file)
             if not policy.public_key:
                 raise ConfigurationError(
                     str(work.policy_file), f"the builder is {policy.identity}, who has no key", "a key", "nothing to do"
@@ -76,7 +76,7 @@ def _rotate(options: argparse.Namespace) -> dict[str, Any]:
             old = policy.keyid
             made = work.keys.make(BUILDER)
             new = made.keyid
-            Policy(public_key=str(made.keyval["public"]), ignore=policy.ignore).save(work.policy_file)
+            SigningPolicy(public_key=str(made.keyval["public"]), ignore=policy.ignore).save(work.policy_file)
         else:
             if options.key and options.role != "root":
                 raise ConfigurationError(
@@ -89,11 +89,11 @@ def _rotate(options: argparse.Namespace) -> dict[str, Any]:
 
 def _status(options: argparse.Namespace) -> dict[str, Any]:
     work = workplace(options)
-    with work.opened(write=False) as repository:
+    with work.open_repository(write=False) as repository:
         return _described(work, repository)
 
 
-def _described(work: Workplace, repository: Repository) -> dict[str, Any]:
+def _described(work: Workspace, repository: Repository) -> dict[str, Any]:
     roles = []
     for role in ROLES:
         said = repository.root.roles[role]

@@ -11,8 +11,8 @@ from edge_agent.core.progress import size
 from fleet.cli.main import Commands, command
 from fleet.cli.release_options import add_options, workplace
 from fleet.releases import catalog, publishing
-from fleet.releases.git_tags import Registry
-from fleet.releases.publishing import Request
+from fleet.releases.git_tags import TagRegistry
+from fleet.releases.publishing import PublishRequest
 
 PARTS = ("major", "minor", "patch")
 
@@ -49,8 +49,8 @@ def add_commands(commands: Commands) -> None:
 
 def publish_command(options: argparse.Namespace) -> dict[str, Any]:
     work = workplace(options)
-    registry = None if options.no_tag else Registry(options.git)
-    request = Request(options.bundle, options.version, options.bump, options.signature, options.commit, registry)
+    registry = None if options.no_tag else TagRegistry(options.git)
+    request = PublishRequest(options.bundle, options.version, options.bump, options.signature, options.commit, registry)
     done = publishing.publish(work, request)
     custom = done.target.unrecognized_fields[catalog.CUSTOM]
     return {
@@ -61,7 +61,7 @@ def publish_command(options: argparse.Namespace) -> dict[str, Any]:
         "length": done.target.length,
         "sha256": done.target.hashes["sha256"],
         "tag": done.tag,
-        **{name: custom[name] for name in catalog.MINE},
+        **{name: custom[name] for name in catalog.CUSTOM_FIELDS},
         "warnings": list(done.warnings),
     }
 

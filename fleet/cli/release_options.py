@@ -8,7 +8,7 @@ from pathlib import Path
 from fleet.releases import signing
 from fleet.releases.keys import default_folder
 from fleet.releases.repository import DAYS
-from fleet.releases.workspace import FOLDER, Workplace
+from fleet.releases.workspace import FOLDER, Workspace
 
 
 def add_options(to: argparse.ArgumentParser, writes: bool = True) -> None:
@@ -43,7 +43,7 @@ def _days(text: str) -> float:
     return number
 
 
-def workplace(options: argparse.Namespace) -> Workplace:
+def workplace(options: argparse.Namespace) -> Workspace:
     """The workplace that options of `add_options` name."""
     days = {role: getattr(options, f"{role}_days", days) for role, days in DAYS.items()}
-    return Workplace(options.repository, options.keys, getattr(options, "policy", None), days)
+    return Workspace(options.repository, options.keys, getattr(options, "policy", None), days)

@@ -52,8 +52,10 @@ def add_commands(commands: Commands) -> None:
 
 def _list(options: argparse.Namespace) -> dict[str, Any]:
     work = workplace(options)
-    with work.opened(write=False) as repository:
-        found = [each for each in catalog.listed(repository) if options.name in (None, each.release.split("@")[0])]
+    with work.open_repository(write=False) as repository:
+        found = [
+            each for each in catalog.list_releases(repository) if options.name in (None, each.release.split("@")[0])
+        ]
         return {
             "repository": work.where,
             "releases": [each.as_json() for each in found],
@@ -63,25 +65,25 @@ def _list(options: argparse.Namespace) -> dict[str, Any]:
 
 def _show(options: argparse.Namespace) -> dict[str, Any]:
     work = workplace(options)
-    with work.opened(write=False) as repository:
-        return {"repository": work.where, **catalog.find(repository, options.release).as_json()}
+    with work.open_repository(write=False) as repository:
+        return {"repository": work.where, **catalog.find_release(repository, options.release).as_json()}
 
 
 def _withdraw(options: argparse.Namespace) -> dict[str, Any]:
     work = workplace(options)
-    with work.opened() as repository:
-        found = catalog.find(repository, options.release)
+    with work.open_repository() as repository:
+        found = catalog.find_release(repository, options.release)
         if found.state == "published":
             catalog.withdraw(repository, options.release, options.reason, audit_log.now())
             work.record("withdraw", release=options.release, reason=options.reason)
             repository.write("targets", "snapshot", "timestamp")
-            found = catalog.find(repository, options.release)
+            found = catalog.find_release(repository, options.release)
         return {"repository": work.where, **found.as_json(), "warnings": expiry.warnings(repository)}
 
 
 def _refresh(options: argparse.Namespace) -> dict[str, Any]:
     work = workplace(options)
-    with work.opened() as repository:
+    with work.open_repository() as repository:
         roles = ["targets"] if options.all else []
         roles += ["snapshot", "timestamp"]
         if options.root:

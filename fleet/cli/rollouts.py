@@ -1,8 +1,8 @@
 """`fleet rollout`, `fleet rollback`: the playbooks through ansible-runner, with live progress and exit codes that tell.
 
 What is decided is decided by the playbook's own steps (steps.py): run by hand with ansible-playbook, it does the
-same. Here their answers are read from Ansible's events, and said as they come (execution/live.py). Where the inventory
-has workers, those work on the devices (execution/distributed.py).
+same. Here their answers are read from Ansible's events, and said as they come (execution/live_progress.py). Where the
+inventory has workers, those work on the devices (execution/distributed.py).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 
 from fleet.cli.main import Commands, command
 from fleet.errors import PausedError, RolloutError
-from fleet.execution.distributed import EndedError, Remote, limited
-from fleet.execution.playbook import Run, run_folder
+from fleet.execution.distributed import DistributedRun, StoppedError, limited_devices
+from fleet.execution.playbook import PlaybookRun, run_folder
 from fleet.inventory import model, workers
 from fleet.records import report, rollout_folder
-from fleet.releases import store
+from fleet.releases import repository_storage
 from fleet.releases.workspace import FOLDER
 from fleet.rollout import resume
 
@@ -83,20 +83,20 @@ def rollout(options: argparse.Namespace) -> Json:
     if options.resume:
         resume.require_resumable(model.load(options.inventory), options.inventory, options.rollouts)
     variables: Json = {
-        "rollout_repository": store.located(options.repository),
+        "rollout_repository": repository_storage.absolute_location(options.repository),
         "rollout_records": str(options.rollouts.resolve()),
         "rollout_approve": ",".join(options.approve),
         "rollout_again": options.again,
         "rollout_outside_window": options.outside_window,
     }
     run = _remote(options, "rollout") or _local(options, "rollout", variables, options.check)
-    ready, closed = run.answers.get("wave preflight"), run.answers.get("wave close")
+    ready, closed = run.results.get("wave preflight"), run.results.get("wave close")
     if ready is None:
-        raise run.broken()
+        raise run.failure()
     if ready["status"] == "refused":
         raise PausedError(str(options.inventory), ready["reason"], "devices that can take it", "mend them, or see docs")
     if closed is None and ready["go"] and not options.check:
-        raise run.broken()
+        raise run.failure()
     result = closed or {"id": None, "status": ready["status"], "reason": ready["reason"], "table": ready["table"]}
     told = {key: result.get(key) for key in ("id", "status", "reason", "table", "record")}
     return {**told, "check": options.check, "exit_code": EXIT.get(result["status"], PausedError.exit_code)}
@@ -107,9 +107,9 @@ def rollback(options: argparse.Namespace) -> Json:
     if options.release:
         variables["rollout_release"] = options.release
     run = _remote(options, "rollback") or _local(options, "rollback", variables)
-    done = run.answers.get("wave recalled")
+    done = run.results.get("wave recalled")
     if done is None:
-        raise run.broken()
+        raise run.failure()
     status = "failed" if done["failed"] else "back"
     code = RolloutError.exit_code if done["failed"] else 0
     return {"status": status, "reason": ", ".join(done["failed"]), "table": done["table"], "exit_code": code}
@@ -123,11 +123,11 @@ def give_up(options: argparse.Namespace) -> Json:
     return {**told, "table": report.table(state)}
 
 
-def _local(options: argparse.Namespace, playbook: str, variables: Json, check: bool = False) -> Run:
-    return Run(playbook, options.inventory, options.rollouts, variables, limit=options.limit, check=check)
+def _local(options: argparse.Namespace, playbook: str, variables: Json, check: bool = False) -> PlaybookRun:
+    return PlaybookRun(playbook, options.inventory, options.rollouts, variables, limit=options.limit, check=check)
 
 
-def _remote(options: argparse.Namespace, what: str) -> Remote | None:
+def _remote(options: argparse.Namespace, what: str) -> DistributedRun | None:
     """A run to its end through the workers that the inventory declares; None where there are none."""
     forward = what == "rollout"
     listed = model.listing(options.inventory) if forward or not options.direct else {}
@@ -135,10 +135,10 @@ def _remote(options: argparse.Namespace, what: str) -> Remote | None:
         if forward:  # a rollback goes as far as Ansible can
             model.load(options.inventory, listed)
         if options.limit:
-            limited(options.inventory, options.limit)
+            limited_devices(options.inventory, options.limit)
         return None
-    run = Remote(options, listed, run_folder(options.rollouts, what))
-    with run.live, contextlib.suppress(EndedError), contextlib.closing(run):
+    run = DistributedRun(options, listed, run_folder(options.rollouts, what))
+    with run.live, contextlib.suppress(StoppedError), contextlib.closing(run):
         if forward:
             run.rollout(_plan(options, run), options.check)
         else:
@@ -146,11 +146,11 @@ def _remote(options: argparse.Namespace, what: str) -> Remote | None:
     return run
 
 
-def _plan(options: argparse.Namespace, run: Remote) -> list[str]:
+def _plan(options: argparse.Namespace, run: DistributedRun) -> list[str]:
     """As playbooks/roles/rollout/tasks/plan.yml has it."""
     return [
         *("--inventory", str(options.inventory.resolve())),
-        *("--repository", store.located(options.repository)),
+        *("--repository", repository_storage.absolute_location(options.repository)),
         *("--rollouts", str(options.rollouts.resolve())),
         *(("--only", ",".join(run.devices)) if options.limit else ()),
         *("--approve", ",".join(options.approve)),

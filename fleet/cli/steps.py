@@ -21,7 +21,7 @@ from fleet.errors import ConfigurationError
 from fleet.records import rollout_folder
 
 if TYPE_CHECKING:  # imported by the steps that need them: a rollout waits for a dozen of these programs
-    from fleet.releases.workspace import Workplace
+    from fleet.releases.workspace import Workspace
     from fleet.rollout.controller import Course
 
 Json = dict[str, Any]
@@ -72,14 +72,17 @@ def add_commands(commands: Commands) -> None:
 
 
 def _plan(options: argparse.Namespace) -> Json:
-    from fleet.releases import store
+    from fleet.releases import repository_storage
     from fleet.rollout.plan import plan_rollout
 
     only, approve = _listed(options.only or "") or None, _listed(options.approve)
-    repository = _workplace(options).opened(write=False)
+    repository = _workplace(options).open_repository(write=False)
     window, again = options.outside_window, options.again
     planned = plan_rollout(options.inventory, repository, options.rollouts, only, window, again, approve)
-    return {**planned, "repository": planned["repository"] and store.located(options.repository)}  # for preflight
+    return {
+        **planned,
+        "repository": planned["repository"] and repository_storage.absolute_location(options.repository),
+    }  # for preflight
 
 
 def _listed(text: str) -> list[str]:
@@ -188,15 +191,18 @@ def _metadata(options: argparse.Namespace) -> Json:
     from fleet.rollout import payload
 
     file = options.rollouts / options.fleet / "metadata.tar"
-    with _workplace(options).opened(write=False) as repository, rollout_folder.locked(options.fleet, options.rollouts):
+    with (
+        _workplace(options).open_repository(write=False) as repository,
+        rollout_folder.locked(options.fleet, options.rollouts),
+    ):
         payload.pack(repository, [], file)
         return {"file": str(file.resolve()), "root": repository.root.version}
 
 
-def _workplace(options: argparse.Namespace) -> Workplace:
-    from fleet.releases.workspace import Workplace
+def _workplace(options: argparse.Namespace) -> Workspace:
+    from fleet.releases.workspace import Workspace
 
-    return Workplace(options.repository)
+    return Workspace(options.repository)
 
 
 def _course(options: argparse.Namespace) -> Course:

@@ -18,11 +18,11 @@ from typing import Any
 
 from fleet.errors import FleetError, InventoryError, PlaybookError
 from fleet.execution import worker_job
-from fleet.execution.live import Live
-from fleet.execution.worker_job import HERE, Job, LostError
+from fleet.execution.live_progress import LiveProgress
+from fleet.execution.worker_job import HERE, LostError, WorkerJob
 from fleet.inventory import model
 from fleet.inventory.workers import Crew, Worker, crew
-from fleet.releases import store
+from fleet.releases import repository_storage
 
 TICK_S = 0.2
 # What comes home of a step (playbooks/steps.yml): of a device whose worker is lost, "unreachable", or nothing.
@@ -37,21 +37,21 @@ NOTHING: dict[str, Any] = {"trouble": ""}
 Json = dict[str, Any]
 
 
-class EndedError(Exception):
-    """A step refused, or somebody stopped it: `Live.broken` says which."""
+class StoppedError(Exception):
+    """A step refused, or somebody stopped it: `LiveProgress.failure` says which."""
 
 
-class Remote:
-    """One run. `answers`: see Live. `folder`: of this run alone; what Ansible printed on workers is kept there."""
+class DistributedRun:
+    """One run of a rollout or rollback through workers. `results`: see LiveProgress."""
 
     def __init__(self, options: argparse.Namespace, listed: Json, folder: Path) -> None:
         self.fleet = model.load(options.inventory, listed)
         self.crew: Crew = crew(self.fleet, listed)
         self.options, self.folder = options, folder
-        chosen = limited(options.inventory, options.limit) if options.limit else None
+        chosen = limited_devices(options.inventory, options.limit) if options.limit else None
         self.devices = [each.name for each in self.fleet.devices if chosen is None or each.name in chosen]
-        self.live = Live()
-        self.answers = self.live.answers
+        self.live = LiveProgress()
+        self.results = self.live.results
         self.away = f"{self.fleet.name}-{folder.name}"
         self._number = 0
         self._push: Path | None = None
@@ -97,7 +97,7 @@ class Remote:
     def _wave(self, wave: list[str], record: Sequence[str], planned: Json) -> None:
         """playbooks/roles/rollout/tasks/wave.yml."""
         approve = ",".join(self.options.approve)
-        where = store.located(self.options.repository)
+        where = repository_storage.absolute_location(self.options.repository)
         options = ("--repository", where, "--approve", approve)
         opened = self._decide("open", *record, *options, stdin={"devices": wave})
         if not opened["go"]:
@@ -120,7 +120,7 @@ class Remote:
         asked: Json = {}
         looked: Json = {}
         for _ in range(looks):
-            self.live.bakes()
+            self.live.start_bake()
             looked = self._decide("bake", *record, stdin={"switched": switched, "asked": asked, "looked": looked})
             if not looked["again"]:
                 return
@@ -129,7 +129,7 @@ class Remote:
     # --- on this machine
 
     def _decide(self, step: str, *arguments: str, stdin: Json | None = None) -> Json:
-        """One step of `fleet wave`, as playbooks/roles/rollout/tasks/fleet.yml has it. Raises EndedError."""
+        """One step of `fleet wave`, as playbooks/roles/rollout/tasks/fleet.yml has it. Raises StoppedError."""
         process = subprocess.Popen(
             [sys.executable, "-m", "fleet", "--json", "wave", step, *arguments],
             stdin=subprocess.PIPE,
@@ -146,13 +146,13 @@ class Remote:
                 break
             except subprocess.TimeoutExpired:
                 text = None
-                if self.live.tick():
+                if self.live.poll():
                     process.kill()
-        self.live.decided(stdout)
+        self.live.on_step_output(stdout)
         if process.returncode and not self.live.stopped and not self.live.refusal:
             raise PlaybookError(f"fleet wave {step}", stderr.strip()[-400:], "an answer", "")
         if process.returncode or self.live.stopped:
-            raise EndedError
+            raise StoppedError
         return dict(json.loads(stdout))
 
     # --- on workers
@@ -170,31 +170,31 @@ class Remote:
         left = [worker for worker in self.crew.workers if worker not in lost]
         if hand_over and lost and left:
             names = [name for worker in lost for name in shards[worker]]
-            self.live.say(f"{', '.join(names)}: handed over to {', '.join(worker.name for worker in left)}")
+            self.live.report(f"{', '.join(names)}: handed over to {', '.join(worker.name for worker in left)}")
             again = {worker: part for place, worker in enumerate(left) if (part := names[place :: len(left)])}
             more, _ = self._run(step, again, variables)
             found = {part: {**found[part], **more[part]} for part in found}
         return found
 
     def _run(self, step: str, shards: dict[Worker, list[str]], variables: Json) -> tuple[Json, set[Worker]]:
-        """All workers at once, to the last one's end; and who was lost. Raises EndedError."""
+        """All workers at once, to the last one's end; and who was lost. Raises StoppedError."""
         self._number += 1
         jobs_of = {worker: self._job(step, worker, names, variables) for worker, names in shards.items()}
         self._met |= set(shards)
         with ThreadPoolExecutor(max(len(shards), 1)) as pool:
             work = {
-                worker: pool.submit(job.run, PARTS[step], shards[worker], self.live.device_event)
+                worker: pool.submit(job.run, PARTS[step], shards[worker], self.live.on_device_event)
                 for worker, job in jobs_of.items()
             }
             pending = set(work.values())
             while pending:
                 _, pending = wait(pending, TICK_S)
-                if self.live.tick():
+                if self.live.poll():
                     for job in jobs_of.values():
                         job.stop()
         self._log(jobs_of)
         if self.live.stopped:
-            raise EndedError
+            raise StoppedError
         found: Json = {part: {} for part in PARTS[step]}
         lost = set()
         for worker, names in shards.items():
@@ -208,22 +208,22 @@ class Remote:
                 found[part] |= said[part]
         return found, lost
 
-    def _job(self, step: str, worker: Worker, names: list[str], variables: Json) -> Job:
+    def _job(self, step: str, worker: Worker, names: list[str], variables: Json) -> WorkerJob:
         """What a worker has to do in a step, with all that it is sent."""
         folder = self.folder / worker.name
         push = self._push if step == "deploy" and worker not in self._has_push else None
         devices = {name: self.crew.variables[name] for name in names}
         worker_job.pack(folder / "send", devices, {"worker_step": step, **variables}, push)
-        return Job(worker, f"{self.away}-{worker.name}", folder, f"{self._number:02d}-{step}")
+        return WorkerJob(worker, f"{self.away}-{worker.name}", folder, f"{self._number:02d}-{step}")
 
     def _without(self, worker: Worker, names: list[str], error: LostError, parts: Iterable[str]) -> Json:
         """What a lost worker stands for: its devices were not reached."""
         self._has_push.discard(worker)  # another machine may come in its place
         reason = f"worker {worker.name} is lost: {error}"
-        self.live.say(f"{reason}; {len(names)} device(s) were not reached")
+        self.live.report(f"{reason}; {len(names)} device(s) were not reached")
         return {part: dict.fromkeys(names, NOTHING.get(part, _unreachable(reason))) for part in parts}
 
-    def _log(self, jobs_of: dict[Worker, Job]) -> None:
+    def _log(self, jobs_of: dict[Worker, WorkerJob]) -> None:
         """What Ansible printed, step by step, where `fleet logs` looks."""
         (self.folder / "artifacts").mkdir(exist_ok=True)
         with (self.folder / "artifacts/stdout").open("a", encoding="utf-8") as log:
@@ -245,15 +245,15 @@ class Remote:
                 strict=True,
             ):
                 if wrong:
-                    self.live.say(
+                    self.live.report(
                         f"worker {worker.name}: ~/{worker_job.AWAY}/{self.away}-{worker.name} stays there: {wrong}"
                     )
 
-    def broken(self) -> FleetError:
-        return self.live.broken() or PlaybookError("fleet rollout", "it ended early", "its end", f"see {self.folder}")
+    def failure(self) -> FleetError:
+        return self.live.failure() or PlaybookError("fleet rollout", "it ended early", "its end", f"see {self.folder}")
 
 
-def limited(path: Path, limit: str) -> list[str]:
+def limited_devices(path: Path, limit: str) -> list[str]:
     """The devices that --limit names, as Ansible reads it. Raises InventoryError where there is none."""
     if not (found := model.hosts(model.listing(path, limit), model.GROUP)):
         raise InventoryError(

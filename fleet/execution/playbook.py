@@ -16,7 +16,7 @@ from typing import Any
 import ansible_runner
 
 from fleet.errors import FleetError, PlaybookError
-from fleet.execution.live import Live
+from fleet.execution.live_progress import LiveProgress
 from fleet.execution.worker_job import CHECKED, HERE, literal
 
 RUNS, ARTIFACTS = ".runs", "artifacts"
@@ -26,8 +26,8 @@ ROOM = 1 << 20  # bytes that a run needs, roughly
 Json = dict[str, Any]
 
 
-class Run:
-    """One run of a playbook on this machine, to its end. `answers`: see Live.
+class PlaybookRun:
+    """One run of a playbook on this machine, to its end. `results`: see LiveProgress.
 
     Args:
         playbook: its name below playbooks/, without .yml.
@@ -48,10 +48,10 @@ class Run:
         *,
         limit: str | None = None,
         check: bool = False,
-        live: Live | None = None,
+        live: LiveProgress | None = None,
     ) -> None:
         folder = run_folder(rollouts, playbook)
-        with live or Live() as self.live, _unwritten(folder / ARTIFACTS):
+        with live or LiveProgress() as self.live, _unwritten(folder / ARTIFACTS):
             self.runner = ansible_runner.run(
                 private_data_dir=str(folder),
                 project_dir=str(HERE),
@@ -64,15 +64,15 @@ class Run:
                 limit=limit,  # one argument; what is in `cmdline` is split into several
                 cmdline="--check" if check else None,
                 quiet=True,
-                event_handler=self.live.event,
+                event_handler=self.live.on_event,
                 status_handler=_begins,
-                cancel_callback=self.live.tick,
+                cancel_callback=self.live.poll,
             )
-        self.answers = self.live.answers
+        self.results = self.live.results
 
-    def broken(self) -> FleetError:
+    def failure(self) -> FleetError:
         """Why there is no answer: a step refused, somebody stopped it, or Ansible itself failed."""
-        if known := self.live.broken():
+        if known := self.live.failure():
             return known
         log = Path(self.runner.config.artifact_dir) / "stdout"
         tail = log.read_text(errors="replace").strip().splitlines()[-3:] if log.exists() else []

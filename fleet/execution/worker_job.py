@@ -78,7 +78,7 @@ def literal(value: Any) -> Any:
     return {"__ansible_unsafe": value} if isinstance(value, str) else value
 
 
-class Job:
+class WorkerJob:
     """`run` once; `stop` it from another thread. `folder`: of this worker and run; `name`: of this step in the run."""
 
     def __init__(self, worker: Worker, away: str, folder: Path, name: str, silence_s: float = SILENCE_S) -> None:

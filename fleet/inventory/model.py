@@ -26,7 +26,7 @@ from edge_agent.core.release import EXPECTED, parse_release
 
 from fleet.errors import InventoryError
 from fleet.inventory import duplicates, provenance, rollout_policy, ssh_checks
-from fleet.inventory.rollout_policy import Rules
+from fleet.inventory.rollout_policy import RolloutPolicy
 
 GROUP = "devices"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -254,7 +254,7 @@ def origin(path: Path, host: str, field: str, groups: tuple[str, ...], value: An
     return provenance.Declared(path).origin(host, field, groups, value)
 
 
-def rules_of(fleet: Fleet) -> Rules:
+def rollout_policy_of(fleet: Fleet) -> RolloutPolicy:
     """The rules of its rollouts: one `rollout:`, the same for all devices. Raises InventoryError."""
     first = fleet.devices[0]
     value = first.variables.get("rollout")
@@ -266,4 +266,4 @@ def rules_of(fleet: Fleet) -> Rules:
                 "one for the fleet",
                 "group_vars/all.yml",
             )
-    return rollout_policy.of(value, origin(fleet.path, first.name, "rollout", first.groups, value))
+    return rollout_policy.parse(value, origin(fleet.path, first.name, "rollout", first.groups, value))

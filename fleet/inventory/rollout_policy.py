@@ -31,12 +31,12 @@ def _amount(value: int | str) -> int | str:
 Amount = Annotated[int | str, AfterValidator(_amount)]
 
 
-def of_fleet(amount: int | str, devices: int) -> int:
+def device_count(amount: int | str, devices: int) -> int:
     """How many devices an amount is; a share is rounded down, so that a budget is never larger than written."""
     return amount if isinstance(amount, int) else devices * int(amount[:-1]) // 100
 
 
-class Wave(Block):
+class WaveRule(Block):
     """Which of the devices that are left change next; exactly one of the fields but `name` is written.
 
     group: those of an inventory group. device_type: those of a type. per_type: so many of each type.
@@ -52,7 +52,7 @@ class Wave(Block):
     rest: Literal[True] | None = None
 
     @model_validator(mode="after")
-    def _one(self) -> Wave:
+    def _one(self) -> WaveRule:
         ways = ("group", "device_type", "per_type", "count", "percent", "rest")
         written = [name for name in ways if getattr(self, name) is not None]
         if len(written) != 1:
@@ -70,7 +70,7 @@ class Budget(Block):
     unreachable: Amount = "10%"
 
 
-class Judge(Block):
+class VerdictThresholds(Block):
     """What a wave may look like beside the rest of the fleet and beside its own past (fleet/rollout/verdict.py).
 
     confidence: of every statistical comparison. min_inferences: of the wave together; with fewer the verdict is
@@ -126,18 +126,18 @@ class Window(Block):
         return (today in self.days and at >= start) or (yesterday in self.days and at < until)
 
 
-class Rules(Block):
+class RolloutPolicy(Block):
     """`waves` null: by the `wave` of each device. `unfit`: what becomes of devices that preflight refuses.
 
     bake_poll_s: how often a wave is looked at while it bakes, at first. approvers: user names that may approve a wave;
-    none: anybody. four_eyes: not whoever began the rollout. Names are what `audit.who` says, and are no proof.
+    none: anybody. four_eyes: not whoever began the rollout. Names are what `audit.current_user` says, and are no proof.
     """
 
-    waves: list[Wave] | None = Field(default=None, min_length=1)
+    waves: list[WaveRule] | None = Field(default=None, min_length=1)
     bake_s: float = Field(default=300.0, ge=0)
     bake_poll_s: float = Field(default=30.0, gt=0)
     budget: Budget = Budget()
-    judge: Judge = Judge()
+    judge: VerdictThresholds = VerdictThresholds()
     control: int = Field(default=20, ge=0)
     unfit: Literal["stop", "skip"] = "stop"
     clock_skew_s: float = Field(default=300.0, gt=0)
@@ -147,7 +147,7 @@ class Rules(Block):
     four_eyes: bool = False
 
     @model_validator(mode="after")
-    def _names(self) -> Rules:
+    def _names(self) -> RolloutPolicy:
         if self.waves is not None:
             names = [wave.name for wave in self.waves]
             if len(set(names)) < len(names):
@@ -158,10 +158,10 @@ class Rules(Block):
         return self
 
 
-def of(value: Any, where: str) -> Rules:
+def parse(value: Any, where: str) -> RolloutPolicy:
     """The rules in an inventory's `rollout:` (None: all defaults). Raises InventoryError, which lists every fault."""
     try:
-        return Rules.model_validate(value if value is not None else {})
+        return RolloutPolicy.model_validate(value if value is not None else {})
     except ValidationError as error:
         lines = [
             f"  {'.'.join(['rollout', *map(str, fault['loc'])])}: found {str(fault['input'])[:80]!r}; {fault['msg']}"
@@ -172,7 +172,7 @@ def of(value: Any, where: str) -> Rules:
         ) from None
 
 
-def require_open_window(rules: Rules, path: Path) -> None:
+def require_open_window(rules: RolloutPolicy, path: Path) -> None:
     """Raises PausedError where the maintenance window is closed now. `path`: of the inventory."""
     window, now = rules.window, datetime.now(UTC)
     if window and not window.is_open(now):

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fleet.devices.messages import Count, Counted, Nothing, Part
 from fleet.errors import ConfigurationError
-from fleet.inventory.rollout_policy import Rules
+from fleet.inventory.rollout_policy import RolloutPolicy
 from fleet.records.state import RolloutState
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -45,7 +45,7 @@ class Plan(Versioned):
     only: list[str] | None = None
     commit: str | None = None
     by: str | None = None
-    rules: Rules
+    rules: RolloutPolicy
     size: Count
     devices: dict[str, Planned]
     releases: dict[str, Offer]

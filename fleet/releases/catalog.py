@@ -19,7 +19,7 @@ from fleet.releases.versions import parse
 
 SUFFIX, SIGNATURE = ".tar.zst", ".tar.zst.sig"
 CUSTOM, WITHDRAWN = "custom", "x-withdrawn"
-MINE = ("version", "commit", "time", "builder")
+CUSTOM_FIELDS = ("version", "commit", "time", "builder")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Release:
         return asdict(self)
 
 
-def path_of(name: str, version: str) -> str:
+def target_path(name: str, version: str) -> str:
     """The target path of a release, as devices ask for it. Raises VersionError, NoReleaseError."""
     parse(version)
     try:
@@ -51,7 +51,7 @@ def path_of(name: str, version: str) -> str:
         raise VersionError(f"{name}@{version}", error.found, error.expected, error.remedy) from None
 
 
-def released(repository: Repository, name: str) -> dict[str, TargetFile]:
+def published_targets(repository: Repository, name: str) -> dict[str, TargetFile]:
     """The targets that are published under a name, by version."""
     return {
         path.split("/")[1]: target
@@ -66,14 +66,14 @@ def withdrawals(repository: Repository) -> dict[str, dict[str, Any]]:
     return entries
 
 
-def withdrawn(repository: Repository, name: str) -> list[str]:
+def withdrawn_versions(repository: Repository, name: str) -> list[str]:
     """The versions that were withdrawn under a name."""
     return [release.partition("@")[2] for release in withdrawals(repository) if release.startswith(f"{name}@")]
 
 
 def withdraw(repository: Repository, release: str, reason: str, time: str) -> None:
     """Delist a release that is published; nobody sees it before `Repository.write`."""
-    path = path_of(*release.split("@"))
+    path = target_path(*release.split("@"))
     target = repository.targets.targets.pop(path)
     repository.targets.targets.pop(path.removesuffix(SUFFIX) + SIGNATURE, None)
     withdrawals(repository)[release] = {
@@ -85,7 +85,7 @@ def withdraw(repository: Repository, release: str, reason: str, time: str) -> No
     }
 
 
-def listed(repository: Repository) -> list[Release]:
+def list_releases(repository: Repository) -> list[Release]:
     """All releases, the newest first."""
     found = []
     for path, target in repository.targets.targets.items():
@@ -93,15 +93,15 @@ def listed(repository: Repository) -> list[Release]:
             name, version, _ = path.split("/")
             found.append(_published(repository, f"{name}@{version}", target))
     for release, entry in withdrawals(repository).items():
-        custom = {key: entry["custom"].get(key) for key in MINE}
+        custom = {key: entry["custom"].get(key) for key in CUSTOM_FIELDS}
         told = {"reason": entry["reason"], "withdrawn": entry["time"]}
         found.append(Release(release, "withdrawn", entry["length"], entry["sha256"], **custom, metrics=None, **told))
     return sorted(found, key=lambda each: (each.time, each.release), reverse=True)
 
 
-def find(repository: Repository, release: str) -> Release:
+def find_release(repository: Repository, release: str) -> Release:
     """Raises NoReleaseError."""
-    for each in listed(repository):
+    for each in list_releases(repository):
         if each.release == release:
             return each
     raise NoReleaseError(
@@ -111,8 +111,8 @@ def find(repository: Repository, release: str) -> Release:
 
 def _published(repository: Repository, release: str, target: TargetFile) -> Release:
     custom = target.unrecognized_fields.get(CUSTOM, {})
-    metrics = _metrics(repository.file_of(target))
-    fields = {key: custom.get(key) for key in MINE}
+    metrics = _metrics(repository.local_file(target))
+    fields = {key: custom.get(key) for key in CUSTOM_FIELDS}
     return Release(release, "published", target.length, target.hashes["sha256"], **fields, metrics=metrics)
 
 

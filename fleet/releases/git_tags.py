@@ -1,6 +1,6 @@
 """Versions in git: an annotated tag NAME@vVERSION on the commit that built the bundle, as GTO writes and lists them.
 
-A version is registered only on a commit that built it, as far as that can be known (`Source`).
+A version is registered only on a commit that built it, as far as that can be known (`BundleSource`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fleet.errors import ConfigurationError, VersionError
 
 
 @dataclass(frozen=True)
-class Registry:
+class TagRegistry:
     """The tags of the git repository that `folder` is in."""
 
     folder: Path
@@ -41,7 +41,7 @@ class Registry:
             )
         return done.stdout.strip()
 
-    def source(self, name: str, named: str | None, stated: str | None, is_local: bool) -> Source:
+    def source(self, name: str, named: str | None, stated: str | None, is_local: bool) -> BundleSource:
         """What a bundle was built from.
 
         Args:
@@ -60,7 +60,7 @@ class Registry:
                 raise VersionError(where, f"the signature was made for {stated}", "that one", "no --commit")
         elif is_local:
             commit = self.commit()
-        return Source(self, name, commit, is_named=bool(revision))
+        return BundleSource(self, name, commit, is_named=bool(revision))
 
     def built(self, commit: str, bundle: Path) -> bool | None:
         """Whether the commit's dvc.lock names these bytes in their folder; None where it has no dvc.lock."""
@@ -117,7 +117,7 @@ class Registry:
 
 
 @dataclass(frozen=True)
-class Source:
+class BundleSource:
     """What a bundle was built from, as far as that is known.
 
     registry: the repository of it.
@@ -126,7 +126,7 @@ class Source:
     is_named: whether somebody named the commit; else it is the one that is checked out.
     """
 
-    registry: Registry
+    registry: TagRegistry
     name: str
     commit: str | None
     is_named: bool
@@ -176,7 +176,7 @@ def is_registered(versions: Mapping[str, str], name: str, version: str, commit: 
     """Whether a version stands for a commit already; else it is free.
 
     Args:
-        versions: those that are registered of the artifact, with the commit of each (`Registry.versions`).
+        versions: those that are registered of the artifact, with the commit of each (`TagRegistry.versions`).
         name: the artifact's.
         version: the one that is to be registered.
         commit: the one that it is to stand for.

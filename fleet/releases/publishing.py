@@ -21,18 +21,18 @@ from tuf.api.metadata import TargetFile
 from fleet import audit_log
 from fleet.errors import BundleError, VersionError
 from fleet.releases import catalog, expiry, signing
-from fleet.releases.git_tags import Registry, Source
+from fleet.releases.git_tags import BundleSource, TagRegistry
 from fleet.releases.repository import Repository
-from fleet.releases.signing import Policy
+from fleet.releases.signing import SigningPolicy
 from fleet.releases.versions import bump
-from fleet.releases.workspace import Workplace
+from fleet.releases.workspace import Workspace
 
 REBUILD = "build it again: make repro"
 NEW_VERSION = "publish these bytes under a new version: --bump patch"
 
 
 @dataclass(frozen=True)
-class Request:
+class PublishRequest:
     """What is to be published, and as what.
 
     bundle: the archive that the pipeline packed.
@@ -48,7 +48,7 @@ class Request:
     part: str = "patch"
     signature: Path | None = None
     commit: str | None = None
-    registry: Registry | None = None
+    registry: TagRegistry | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Bundle:
 
 
 @dataclass(frozen=True)
-class Decision:
+class VersionDecision:
     """The version to publish as. `published`: where these bytes are that version already. `doubts`: for people."""
 
     version: str
@@ -82,7 +82,7 @@ class Publication:
     warnings: Sequence[str]
 
 
-def publish(work: Workplace, request: Request) -> Publication:
+def publish(work: Workspace, request: PublishRequest) -> Publication:
     """Publish a bundle. The same bytes again: what is missing of the release is brought back, the archive and the tag.
 
     Raises BundleError, VersionError, KeysError, TrustError, ConfigurationError, StorageError, BusyError, SourceError.
@@ -90,12 +90,12 @@ def publish(work: Workplace, request: Request) -> Publication:
     registry = request.registry
     with tempfile.TemporaryDirectory(prefix="fleet-") as temporary:
         bundle = read_bundle(request.bundle, Path(temporary))
-        with work.opened(make=True) as repository:
-            policy = Policy.load(work.policy_file)
+        with work.open_repository(make=True) as repository:
+            policy = SigningPolicy.load(work.policy_file)
             decision = decide(request, bundle, repository)
             target = decision.published
             if target:
-                repository.place(target, bundle.archive, work.progress.bytes)
+                repository.copy_content(target, bundle.archive, work.progress.bytes)
             else:
                 custom = {
                     "version": decision.version,
@@ -113,9 +113,9 @@ def publish(work: Workplace, request: Request) -> Publication:
             return Publication(release, target, not decision.published, tag, warnings)
 
 
-def sign_bundle(work: Workplace, archive: Path, signature: Path) -> tuple[str, str]:
+def sign_bundle(work: Workspace, archive: Path, signature: Path) -> tuple[str, str]:
     """Sign a bundle as the policy's builder into the file `signature`; returns the bundle's name and the builder."""
-    policy = Policy.load(work.policy_file)
+    policy = SigningPolicy.load(work.policy_file)
     with tempfile.TemporaryDirectory(prefix="fleet-") as temporary:
         bundle = read_bundle(archive, Path(temporary))
         made = Path(temporary) / f"{bundle.name}.sig"
@@ -154,7 +154,7 @@ def read_bundle(archive: Path, temporary: Path) -> Bundle:
 # --- decide
 
 
-def decide(request: Request, bundle: Bundle, repository: Repository) -> Decision:
+def decide(request: PublishRequest, bundle: Bundle, repository: Repository) -> VersionDecision:
     """The version to publish a bundle as, where nothing speaks against that. Raises VersionError, ConfigurationError.
 
     Args:
@@ -165,11 +165,11 @@ def decide(request: Request, bundle: Bundle, repository: Repository) -> Decision
     source = _source(request, bundle.name)
     commit = source.commit if source else None
     name, version = bundle.name, request.version
-    published, withdrawn = catalog.released(repository, name), catalog.withdrawn(repository, name)
+    published, withdrawn = catalog.published_targets(repository, name), catalog.withdrawn_versions(repository, name)
     if version is None:
         same = [each for each, target in published.items() if target.hashes["sha256"] == bundle.sha256]
         version = same[-1] if same else _next_version(request.part, source, [*published, *withdrawn])
-    catalog.path_of(name, version)
+    catalog.target_path(name, version)
     if version in withdrawn:
         raise VersionError(f"{name}@{version}", "it was withdrawn", "a version that was never used", NEW_VERSION)
     if version in published:
@@ -178,20 +178,20 @@ def decide(request: Request, bundle: Bundle, repository: Repository) -> Decision
             raise VersionError(
                 f"{name}@{version}", f"published with sha256 {found}", f"sha256 {bundle.sha256}", NEW_VERSION
             )
-        return Decision(version, commit, published[version])
+        return VersionDecision(version, commit, published[version])
     doubts = source.check(version, bundle.archive, repository.folder) if source else ()
-    return Decision(version, commit, doubts=doubts)
+    return VersionDecision(version, commit, doubts=doubts)
 
 
-def _source(request: Request, name: str) -> Source | None:
+def _source(request: PublishRequest, name: str) -> BundleSource | None:
     """What the bundle was built from; None where git is left out."""
     if request.registry is None:
         return None
-    stated = signing.commit_of(request.signature) if request.signature else None
+    stated = signing.source_commit(request.signature) if request.signature else None
     return request.registry.source(name, request.commit, stated, is_local=request.signature is None)
 
 
-def _next_version(part: str, source: Source | None, used: list[str]) -> str:
+def _next_version(part: str, source: BundleSource | None, used: list[str]) -> str:
     """The version that was registered by hand for the commit, as with `gto register`; else the one after all others."""
     if source is None:
         return bump(used, part)
@@ -203,9 +203,9 @@ def _next_version(part: str, source: Source | None, used: list[str]) -> str:
 
 
 def _add(
-    work: Workplace,
+    work: Workspace,
     repository: Repository,
-    policy: Policy,
+    policy: SigningPolicy,
     bundle: Bundle,
     given: Path | None,
     custom: Mapping[str, str | None],
@@ -222,7 +222,7 @@ def _add(
 
     Raises KeysError, TrustError, StorageError; BundleError where the archive changed meanwhile.
     """
-    release, path = f"{bundle.name}@{custom['version']}", catalog.path_of(bundle.name, str(custom["version"]))
+    release, path = f"{bundle.name}@{custom['version']}", catalog.target_path(bundle.name, str(custom["version"]))
     signature = bundle.folder.with_name(f"{bundle.name}.tar.zst.sig")
     if given:
         shutil.copyfile(given, signature)
@@ -240,5 +240,5 @@ def _add(
         raise BundleError(str(bundle.archive), "it changed while it was published", "one bundle", "run it again")
     work.record("publish", release=release, sha256=bundle.sha256, **custom)
     repository.write("targets", "snapshot", "timestamp")
-    repository.tidy(path)
+    repository.remove_unlisted(path)
     return target

@@ -121,26 +121,26 @@ class Repository:
         """Copy `file` to where its digest belongs and list it; nobody sees it before `write`."""
         target = TargetFile.from_file(path, str(file), ["sha256"])
         target.unrecognized_fields["custom"] = dict(custom)
-        self.place(target, file, progress)
+        self.copy_content(target, file, progress)
         self.targets.targets[path] = target
         return target
 
-    def place(self, target: TargetFile, file: Path, progress: Progress | None = None) -> None:
+    def copy_content(self, target: TargetFile, file: Path, progress: Progress | None = None) -> None:
         """Copy a target's content to where clients fetch it, unless it is there."""
-        place = self.file_of(target)
+        place = self.local_file(target)
         durable.make_directory(place.parent)
         _copy(file, place, None if self.mirror else progress)
         if self.mirror:
             self.mirror(place, progress)
 
-    def file_of(self, target: TargetFile) -> Path:
+    def local_file(self, target: TargetFile) -> Path:
         parent, _, name = target.path.rpartition("/")
         return self.targets_folder / parent / f"{target.hashes['sha256']}.{name}"
 
-    def tidy(self, path: str) -> None:
+    def remove_unlisted(self, path: str) -> None:
         """Remove what lies beside a listed target and is listed nowhere: a killed run's copies."""
         parent = path.rpartition("/")[0]
-        listed = {self.file_of(each) for each in self.targets.targets.values() if each.path.startswith(f"{parent}/")}
+        listed = {self.local_file(each) for each in self.targets.targets.values() if each.path.startswith(f"{parent}/")}
         for file in sorted((self.targets_folder / parent).iterdir()):
             if file not in listed:
                 file.unlink()

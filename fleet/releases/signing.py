@@ -37,7 +37,7 @@ PREDICATE = "https://model_signing/signature/v1.0"
 
 
 @dataclass(frozen=True)
-class Policy:
+class SigningPolicy:
     """Whose signature counts: the holder of `public_key` (PEM), or the OIDC `identity` that `issuer` vouches for.
 
     `ignore`: the paths below a bundle's root that need no signature. A signature file carries a list of its own, which
@@ -65,7 +65,7 @@ class Policy:
         durable.write_file(path, (json.dumps(content, indent=2) + "\n").encode())
 
     @classmethod
-    def load(cls, path: Path) -> Policy:
+    def load(cls, path: Path) -> SigningPolicy:
         """Raises ConfigurationError."""
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
@@ -88,7 +88,7 @@ class Policy:
         return policy
 
 
-def sign(folder: Path, signature: Path, policy: Policy, keys: Keys) -> None:
+def sign(folder: Path, signature: Path, policy: SigningPolicy, keys: Keys) -> None:
     """Sign every file below `folder`, as the policy's builder, into the new file `signature`.
 
     Without a key, the identity is the one that the CI system vouches for (ambient OIDC); Sigstore has to be reachable.
@@ -104,7 +104,7 @@ def sign(folder: Path, signature: Path, policy: Policy, keys: Keys) -> None:
         raise TrustError(str(signature), "the signer wrote nothing", "a signature", "run it again")
 
 
-def verify(folder: Path, signature: Path, policy: Policy) -> None:
+def verify(folder: Path, signature: Path, policy: SigningPolicy) -> None:
     """The policy's builder signed exactly the files below `folder`, all but those that the policy ignores.
 
     Raises TrustError, ConfigurationError.
@@ -156,7 +156,7 @@ def _serialization(signature: Path) -> dict[str, Any]:
     return found
 
 
-def commit_of(signature: Path) -> str | None:
+def source_commit(signature: Path) -> str | None:
     """The commit that a CI system built from, as Sigstore's certificate in the signature has it; None where none does.
 
     It counts only after `verify` has found the certificate to be the policy's builder's.

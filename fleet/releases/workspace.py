@@ -13,15 +13,15 @@ from edge_agent.core.progress import Progress
 
 from fleet import audit_log
 from fleet.errors import ConfigurationError
-from fleet.releases import signing, store
+from fleet.releases import repository_storage, signing
 from fleet.releases.keys import BUILDER, Keys, default_folder
 from fleet.releases.repository import DAYS, Repository, exists
-from fleet.releases.signing import Policy
+from fleet.releases.signing import SigningPolicy
 
 FOLDER = "releases"
 
 
-class Workplace:
+class Workspace:
     """One repository of releases, its keys, its policy and its audit trail.
 
     Args:
@@ -45,7 +45,7 @@ class Workplace:
     @property
     def local(self) -> Path:
         """The folder on this machine that has the policy and the audit trail."""
-        return Path(FOLDER if store.is_url(self.where) else self.where)
+        return Path(FOLDER if repository_storage.is_url(self.where) else self.where)
 
     @property
     def policy_file(self) -> Path:
@@ -56,12 +56,12 @@ class Workplace:
         audit_log.append(self.local / audit_log.FILE, action, **what)
 
     @contextlib.contextmanager
-    def opened(self, write: bool = True, make: bool = False, wait_s: float = 0.0) -> Iterator[Repository]:
+    def open_repository(self, write: bool = True, make: bool = False, wait_s: float = 0.0) -> Iterator[Repository]:
         """The repository; where there is none and `make`, a new one with development keys.
 
         `wait_s`: how long to wait for another process that works on it. Raises BusyError.
         """
-        with store.opened(self.where, write, wait_s) as place:
+        with repository_storage.open_storage(self.where, write, wait_s) as place:
             if make and not exists(place.folder):
                 self._create(place, development=True, asked=False)
             if not exists(place.folder):
@@ -70,9 +70,9 @@ class Workplace:
                 )
             yield Repository(place.folder, self.keys, self.days, place.mirror, place.fetch)
 
-    def init(self, development: bool, policy: Policy | None) -> tuple[Repository, bool]:
+    def init(self, development: bool, policy: SigningPolicy | None) -> tuple[Repository, bool]:
         """The repository and its keys, and whether they are new."""
-        with store.opened(self.where, write=True) as place:
+        with repository_storage.open_storage(self.where, write=True) as place:
             if exists(place.folder):
                 if policy:
                     self._policy(policy)
@@ -80,24 +80,28 @@ class Workplace:
             return self._create(place, development, policy), True
 
     def _create(
-        self, place: store.Place, development: bool, policy: Policy | None = None, asked: bool = True
+        self,
+        place: repository_storage.Storage,
+        development: bool,
+        policy: SigningPolicy | None = None,
+        asked: bool = True,
     ) -> Repository:
         policy = self._policy(policy, asked)
         self.progress.step(f"new {'development ' if development else ''}keys in {self.keys.folder}")
         self.record("init", repository=self.where, development=development, builder=policy.builder)
         return Repository.create(place.folder, self.keys, development, self.days, place.mirror)
 
-    def _policy(self, wanted: Policy | None, asked: bool = True) -> Policy:
+    def _policy(self, wanted: SigningPolicy | None, asked: bool = True) -> SigningPolicy:
         """The policy that is there, as it is; a new one only where there is none. Raises ConfigurationError.
 
         `asked`: a person called for a new repository. Otherwise a policy belongs to a repository that is not here,
         unless it is what a killed run left: one whose key was made here.
         """
         if not self.policy_file.exists():
-            wanted = wanted or Policy(public_key=str(self.keys.make(BUILDER).keyval["public"]))
+            wanted = wanted or SigningPolicy(public_key=str(self.keys.make(BUILDER).keyval["public"]))
             wanted.save(self.policy_file)
             return wanted
-        there = Policy.load(self.policy_file)
+        there = SigningPolicy.load(self.policy_file)
         if wanted and (there.builder, there.issuer) != (wanted.builder, wanted.issuer):
             raise ConfigurationError(
                 f"{self.policy_file}: builder",

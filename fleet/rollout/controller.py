@@ -16,7 +16,7 @@ from edge_agent.core import durable
 from fleet import audit_log
 from fleet.devices import eligibility
 from fleet.errors import BusyError, ConfigurationError
-from fleet.inventory.rollout_policy import Rules
+from fleet.inventory.rollout_policy import RolloutPolicy
 from fleet.records import report, rollout_audit, rollout_folder
 from fleet.records.rollout_folder import Record
 from fleet.records.state import NOBODY, DeviceState, RolloutState, Spent, WaveState, owner
@@ -40,7 +40,7 @@ class Course:
                 "wait until that ends",
             )
         self.plan = self.record.plan
-        self.rules = Rules.model_validate(self.plan["rules"])
+        self.rules = RolloutPolicy.model_validate(self.plan["rules"])
 
     def save(self, state: RolloutState) -> None:
         self.state = state

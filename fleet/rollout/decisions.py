@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from fleet.inventory.rollout_policy import Rules, of_fleet
+from fleet.inventory.rollout_policy import RolloutPolicy, device_count
 from fleet.records.state import DeviceState, RolloutState, Spent, WaveState
 from fleet.rollout.verdict import Seen, Verdict
 
@@ -23,7 +23,12 @@ NOWHERE = "it ran no release before"
 
 
 def refusal(
-    state: RolloutState, rules: Rules, wave: WaveState, approved_by: str | None, began_by: str | None, now: datetime
+    state: RolloutState,
+    rules: RolloutPolicy,
+    wave: WaveState,
+    approved_by: str | None,
+    began_by: str | None,
+    now: datetime,
 ) -> str:
     """Why a wave may not begin, or nothing.
 
@@ -49,7 +54,7 @@ def refusal(
     return ""
 
 
-def _unapproved(rules: Rules, wave: WaveState, approved_by: str | None, began_by: str | None) -> str:
+def _unapproved(rules: RolloutPolicy, wave: WaveState, approved_by: str | None, began_by: str | None) -> str:
     """Why nobody has approved the wave who may, or nothing."""
     if not approved_by:
         why = f" ({wave.why})" if wave.why else ""
@@ -62,7 +67,7 @@ def _unapproved(rules: Rules, wave: WaveState, approved_by: str | None, began_by
     return ""
 
 
-def control_group(state: RolloutState, rules: Rules, wave: WaveState) -> list[str]:
+def control_group(state: RolloutState, rules: RolloutPolicy, wave: WaveState) -> list[str]:
     """Some devices that do not change meanwhile, spread over the fleet, to compare the wave with."""
     there = [
         name
@@ -76,13 +81,13 @@ def control_group(state: RolloutState, rules: Rules, wave: WaveState) -> list[st
 # --- the budget
 
 
-def budget_left(devices: Iterable[DeviceState], rules: Rules, size: int) -> dict[str, int]:
+def budget_left(devices: Iterable[DeviceState], rules: RolloutPolicy, size: int) -> dict[str, int]:
     """What these left of the fleet's budget; below zero where they took more. `size`: devices of the fleet."""
     spent = Counter(device.spent for device in devices)
-    return {name: of_fleet(getattr(rules.budget, name), size) - spent[name] for name in ("failed", "unreachable")}
+    return {name: device_count(getattr(rules.budget, name), size) - spent[name] for name in ("failed", "unreachable")}
 
 
-def budget_of_wave(state: RolloutState, rules: Rules, size: int, wave: WaveState) -> dict[str, int]:
+def budget_of_wave(state: RolloutState, rules: RolloutPolicy, size: int, wave: WaveState) -> dict[str, int]:
     """What earlier waves, and devices that could not take part, left for a wave. A canary wave has no budget."""
     if wave.canary:
         return {"failed": 0, "unreachable": 0}
@@ -116,7 +121,7 @@ def with_verdict(state: RolloutState, wave: WaveState, seen: Sequence[Seen], jud
 
 
 def with_late_failures(
-    state: RolloutState, failures: Mapping[str, tuple[Spent, str]], rules: Rules, size: int, now: str
+    state: RolloutState, failures: Mapping[str, tuple[Spent, str]], rules: RolloutPolicy, size: int, now: str
 ) -> RolloutState:
     """The state after devices failed that were well when their wave was judged.
 

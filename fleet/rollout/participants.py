@@ -9,7 +9,7 @@ from typing import Any
 from fleet.devices import eligibility
 from fleet.inventory import rollout_policy
 from fleet.inventory.model import Device
-from fleet.inventory.rollout_policy import Rules
+from fleet.inventory.rollout_policy import RolloutPolicy
 from fleet.records.state import DeviceState, Outcome, RolloutState, Spent, WaveState, owner
 from fleet.rollout.waves import plan_limited_waves
 
@@ -21,7 +21,7 @@ class Found:
 
     def __init__(self, planned: Json, answers: Mapping[str, Json], rows: list[str], still: Mapping[str, str]) -> None:
         self.planned, self.answers, self.rows = planned, answers, rows
-        self.rules = Rules.model_validate(planned["rules"])
+        self.rules = RolloutPolicy.model_validate(planned["rules"])
         asked, now = datetime.fromisoformat(planned["asked"]), datetime.now(UTC)
         self.unreachable: list[str] = []
         self.unfit: dict[str, str] = {}
@@ -53,7 +53,7 @@ class Found:
 
     def refusal(self) -> str:
         """Why the rollout does not begin, or nothing."""
-        allowed = rollout_policy.of_fleet(self.rules.budget.unreachable, self.planned["size"])
+        allowed = rollout_policy.device_count(self.rules.budget.unreachable, self.planned["size"])
         if self.unfit and self.rules.unfit == "stop":
             return f"{len(self.unfit)} device(s) cannot take it (rollout.unfit: stop): {', '.join(self.unfit)}"
         if len(self.unreachable) > allowed:
@@ -112,6 +112,9 @@ class Found:
         rows += [f"cannot: {name}: {why}" for name, why in self.unfit.items()]
         rows += [f"no answer: {name}: {self.answers.get(name, {}).get('reason', '')}" for name in self.unreachable]
         budget, size = self.rules.budget, self.planned["size"]
-        failed, gone = rollout_policy.of_fleet(budget.failed, size), rollout_policy.of_fleet(budget.unreachable, size)
+        failed, gone = (
+            rollout_policy.device_count(budget.failed, size),
+            rollout_policy.device_count(budget.unreachable, size),
+        )
         rows.append(f"runs it already: {len(self.current)} device(s)")
         return [*rows, f"budget: of {size} devices {failed} may fail, {gone} be out of reach"]

@@ -26,7 +26,7 @@ from fleet.records import rollout_folder
 from fleet.records.rollout_folder import Record
 from fleet.releases import catalog, expiry
 from fleet.releases.repository import Repository
-from fleet.releases.workspace import Workplace
+from fleet.releases.workspace import Workspace
 
 LOCK_S = 60.0
 # Below a device's state directory, where its configuration looks for releases (playbooks/roles/edge_agent).
@@ -68,7 +68,7 @@ def offer(repository: Repository, release: str) -> dict[str, Any]:
 def _signed(repository: Repository, release: str) -> tuple[TargetFile, Path]:
     """A release's target and its archive, whose bytes are those that were signed; fetched where they are not here."""
     target = _target(repository, release)
-    file, wanted = repository.file_of(target), _content(target.length, target.hashes["sha256"])
+    file, wanted = repository.local_file(target), _content(target.length, target.hashes["sha256"])
     found = _found(file)
     if repository.fetch and found != wanted:  # a cache that a power cut or a bad disk tore is filled again
         repository.fetch(file)
@@ -90,7 +90,7 @@ def _target(repository: Repository, release: str) -> TargetFile:
             "a release that is published",
             "declare another one in the inventory",
         )
-    target = catalog.released(repository, name).get(version)
+    target = catalog.published_targets(repository, name).get(version)
     if target is None:
         raise NoReleaseError(release, "not published", "a release that is", "fleet publish, or fleet release list")
     return target
@@ -128,7 +128,7 @@ def bring(begun: Record, wanted: Collection[str], where: str) -> bool:
     """
     file = begun.folder / rollout_folder.PUSH
     # A store's local copy that another process works on is waited for.
-    with Workplace(where).opened(write=False, wait_s=LOCK_S) as repository:
+    with Workspace(where).open_repository(write=False, wait_s=LOCK_S) as repository:
         expiry.require_current(repository)
         for release in sorted(wanted):
             began = begun.plan["releases"][release].get("sha256")
@@ -148,7 +148,7 @@ def bring(begun: Record, wanted: Collection[str], where: str) -> bool:
 
 def _is_packed(file: Path, repository: Repository, wanted: Iterable[str]) -> bool:
     """Whether a file holds these releases and this metadata. Raises TrustError where it holds later metadata."""
-    archives = [_name(repository, repository.file_of(_target(repository, release))) for release in wanted]
+    archives = [_name(repository, repository.local_file(_target(repository, release))) for release in wanted]
     metadata = {_name(repository, repository.metadata / name): each for name, each in _metadata(repository).items()}
     try:
         with tarfile.open(file) as tar:

@@ -16,7 +16,7 @@ from edge_agent.core.errors import AgentError
 
 from fleet.errors import InventoryError, StorageError
 from fleet.inventory import model, rollout_policy
-from fleet.inventory.checkout import DIRTY, commit_of
+from fleet.inventory.git_commit import DIRTY, inventory_commit
 from fleet.inventory.model import Device, Fleet
 from fleet.records import rollout_folder
 from fleet.records.rollout_folder import Record
@@ -134,7 +134,7 @@ def plan_rollout(
     """
     fleet = model.load(path)
     names = [device.name for device in fleet.devices if only is None or device.name in only]
-    commit = commit_of(path)
+    commit = inventory_commit(path)
     unfinished = resolve_unfinished(fleet, root, names, only)
     asked, refused = datetime.now(UTC), None
     try:
@@ -212,7 +212,7 @@ def declare(
             "release: NAME@VERSION for a group",
             "see docs/how-to/roll-out.md",
         )
-    rules = model.rules_of(fleet)
+    rules = model.rollout_policy_of(fleet)
     check_wave_names(fleet.devices, rules, f"{fleet.path}: rollout")
     plan_waves(of_fleet, rules, len(fleet.devices))  # who would be in no wave is told before anything else
     check_approvals(approve, fleet.devices, rules, fleet.path)

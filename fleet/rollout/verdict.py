@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from fleet.inventory.rollout_policy import Judge
+from fleet.inventory.rollout_policy import VerdictThresholds
 
 Status = Literal["pass", "fail", "inconclusive", "not judged"]
 Report = Mapping[str, Any]
@@ -63,7 +63,7 @@ class Verdict:
 
 
 def judge(
-    rules: Judge,
+    rules: VerdictThresholds,
     release: str | Mapping[str, str],
     wave: Sequence[Seen],
     rest: Sequence[Seen],
@@ -103,7 +103,7 @@ def judge(
     return Verdict(status, tuple(checks), tuple(failed), tuple(unreachable), failed)
 
 
-def _wrong(seen: Seen, release: str, rules: Judge) -> str:
+def _wrong(seen: Seen, release: str, rules: VerdictThresholds) -> str:
     """What alone makes a device failed, or nothing."""
     if seen.after is None:
         return "silent during the bake"
@@ -112,7 +112,7 @@ def _wrong(seen: Seen, release: str, rules: Judge) -> str:
     )
 
 
-def amiss(report: Report, release: str, rules: Judge) -> str:
+def amiss(report: Report, release: str, rules: VerdictThresholds) -> str:
     """What is wrong with a device whatever else it does until the end of the bake, or nothing."""
     if report["release"] != release:
         return f"runs {report['release'] or 'no release'}: it went back by itself"
@@ -124,7 +124,7 @@ def amiss(report: Report, release: str, rules: Judge) -> str:
     return ""
 
 
-def overrun(rules: Judge, wave: Sequence[Seen]) -> str:
+def overrun(rules: VerdictThresholds, wave: Sequence[Seen]) -> str:
     """Why the share of failed inferences is beyond its bound, for certain, before the bake ends; or nothing.
 
     One-sided binomial test. It is made at every look: only a hundredth of the usual doubt is allowed.
@@ -144,13 +144,13 @@ def _budget(name: str, told: Sequence[str], devices: Sequence[str], left: int) -
     return Check(name, "fail" if len(told) > left else "pass", words, tuple(devices))
 
 
-def _evidence(rules: Judge, wave: Sequence[Seen]) -> Check:
+def _evidence(rules: VerdictThresholds, wave: Sequence[Seen]) -> Check:
     answered = sum(int(seen.after["inferences"]) for seen in wave if seen.after)
     status: Status = "pass" if answered >= rules.min_inferences else "inconclusive"
     return Check("evidence", status, f"{answered} inferences since the switch, at least {rules.min_inferences} needed")
 
 
-def _errors(rules: Judge, wave: Sequence[Seen], rest: Sequence[Seen]) -> Check:
+def _errors(rules: VerdictThresholds, wave: Sequence[Seen], rest: Sequence[Seen]) -> Check:
     """The share of failed inferences: against a bound, and against the rest and the own past (Fisher's exact test)."""
     errors, total = _counted(wave, "errors")
     if not total:
@@ -167,7 +167,7 @@ def _errors(rules: Judge, wave: Sequence[Seen], rest: Sequence[Seen]) -> Check:
     return Check("errors", "pass", words)
 
 
-def _latency(rules: Judge, wave: Sequence[Seen], rest: Sequence[Seen]) -> Check:
+def _latency(rules: VerdictThresholds, wave: Sequence[Seen], rest: Sequence[Seen]) -> Check:
     """p95 over the own past's p95, as the median over devices, and divided by what the rest did meanwhile."""
     own = _latency_ratios(wave, rules)
     if not own:
@@ -180,7 +180,7 @@ def _latency(rules: Judge, wave: Sequence[Seen], rest: Sequence[Seen]) -> Check:
     return Check("latency", status, f"p95 {factor:.2f} times the past, at most {rules.latency_factor:g} allowed", slow)
 
 
-def _latency_ratios(devices: Sequence[Seen], rules: Judge) -> dict[str, float]:
+def _latency_ratios(devices: Sequence[Seen], rules: VerdictThresholds) -> dict[str, float]:
     floor = rules.latency_floor_ms / 1000
     found = {}
     for seen in devices:
@@ -194,7 +194,7 @@ def _p95(report: Report | None) -> float | None:
     return report["latency_s"]["p95"] if report and report.get("release") else None
 
 
-def _feedback(rules: Judge, wave: Sequence[Seen], rest: Sequence[Seen]) -> Check:
+def _feedback(rules: VerdictThresholds, wave: Sequence[Seen], rest: Sequence[Seen]) -> Check:
     """Accuracy by feedback, against the rest and the own past (Fisher's exact test)."""
     wrong, total = _judged(wave)
     if total < rules.feedback_min:
@@ -213,7 +213,7 @@ def _feedback(rules: Judge, wave: Sequence[Seen], rest: Sequence[Seen]) -> Check
     return Check("feedback", "fail" if worse else "pass", words)
 
 
-def _predictions(rules: Judge, wave: Sequence[Seen]) -> Check:
+def _predictions(rules: VerdictThresholds, wave: Sequence[Seen]) -> Check:
     """PSI of the predicted classes against the own past; what chance alone gives in 99 of 100 cases is noise."""
     now, past = _classes(wave, past=False), _classes(wave, past=True)
     names = sorted(set(now) | set(past))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fleet.errors import InventoryError
 from fleet.inventory.model import Device
-from fleet.inventory.rollout_policy import Rules, Wave
+from fleet.inventory.rollout_policy import RolloutPolicy, WaveRule
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class PlannedWave:
     absent: tuple[str, ...] = ()
 
 
-def plan_waves(devices: Sequence[Device], rules: Rules, fleet_size: int) -> list[PlannedWave]:
+def plan_waves(devices: Sequence[Device], rules: RolloutPolicy, fleet_size: int) -> list[PlannedWave]:
     """Every device of `devices` (those that change) in exactly one wave; waves without a device are left out.
 
     `fleet_size` is what shares are of: a device that is up to date already makes no wave larger. Raises
@@ -55,7 +55,7 @@ def plan_waves(devices: Sequence[Device], rules: Rules, fleet_size: int) -> list
 
 def plan_limited_waves(
     devices: Sequence[Device],
-    rules: Rules,
+    rules: RolloutPolicy,
     fleet_size: int,
     only: Collection[str],
     out: Collection[str] = (),
@@ -94,12 +94,12 @@ def _limited(
     return replace(limited, approve=True, why=f"no canary has run {', '.join(untried)}")
 
 
-def wave_names(devices: Sequence[Device], rules: Rules) -> list[str]:
+def wave_names(devices: Sequence[Device], rules: RolloutPolicy) -> list[str]:
     """Of the fleet's waves."""
     return [wave.name for wave in rules.waves or ()] or sorted({_numbered(device) for device in devices})
 
 
-def check_wave_names(devices: Sequence[Device], rules: Rules, where: str) -> None:
+def check_wave_names(devices: Sequence[Device], rules: RolloutPolicy, where: str) -> None:
     """Whether what the rules name is there. `devices`: the whole fleet. Raises InventoryError.
 
     A wave that a typo empties would make the next one the first, without canaries; an approval that is asked for no
@@ -129,7 +129,7 @@ def check_wave_names(devices: Sequence[Device], rules: Rules, where: str) -> Non
         )
 
 
-def check_approvals(approve: Collection[str], devices: Sequence[Device], rules: Rules, path: Path) -> None:
+def check_approvals(approve: Collection[str], devices: Sequence[Device], rules: RolloutPolicy, path: Path) -> None:
     """Whether every name that is approved is one of a wave. Raises InventoryError.
 
     Args:
@@ -153,11 +153,11 @@ def _numbered(device: Device) -> str:
     return f"wave-{device.wave}"
 
 
-def _planned(name: str, devices: Sequence[Device], rules: Rules) -> PlannedWave:
+def _planned(name: str, devices: Sequence[Device], rules: RolloutPolicy) -> PlannedWave:
     return PlannedWave(name, tuple(device.name for device in devices), name in rules.approve)
 
 
-def _choose(wave: Wave, left: Sequence[Device], fleet_size: int) -> list[Device]:
+def _choose(wave: WaveRule, left: Sequence[Device], fleet_size: int) -> list[Device]:
     if wave.group is not None:
         return [device for device in left if wave.group in device.groups]
     if wave.device_type is not None:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from fleet.releases import repository, signing
-from fleet.releases.signing import Policy
+from fleet.releases.signing import SigningPolicy
 from tests.support.agent.bundles import bundle
 from tests.support.paths import REPOSITORY
 
@@ -116,7 +116,7 @@ def test_what_signs_in_ci_needs_the_signing_environment_alone(tmp_path: Path) ->
         (tmp_path / name).mkdir(parents=True)
     shutil.copy(REPOSITORY / "fleet/releases/sign_worker.py", tmp_path / "fleet/releases")
     archive = bundle(tmp_path / "built").archive
-    policy = Policy(
+    policy = SigningPolicy(
         identity="https://github.com/o/r/.github/workflows/release.yml@refs/heads/main", issuer="https://o.t"
     )
     policy.save(tmp_path / "releases/policy.json")
@@ -128,7 +128,7 @@ def test_what_signs_in_ci_needs_the_signing_environment_alone(tmp_path: Path) ->
         return done.stderr
 
     assert f"{archive}: sign: refused" in said()
-    Policy(public_key="PEM").save(tmp_path / "releases/policy.json")
+    SigningPolicy(public_key="PEM").save(tmp_path / "releases/policy.json")
     assert "pins a key" in said()
     planned = subprocess.run(
         ["make", "-nB", "setup-signing", "PYTHON=python3"], cwd=REPOSITORY, capture_output=True, text=True, check=True

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from fleet.execution.worker_job import Job, LostError
+from fleet.execution.worker_job import LostError, WorkerJob
 from fleet.inventory.workers import Worker
 from tests.support.fleet.embedded import REPOSITORY, EmbeddedFleet, changed
 from tests.support.fleet.sshd import Machine, missing
@@ -204,7 +204,7 @@ def test_an_unknown_host_key_is_refused_to_workers_and_to_devices(fleet: WorkedF
     (fleet.base / "job/send").mkdir(parents=True)
 
     with pytest.raises(LostError, match="Host key verification failed"):
-        Job(worker, "x", fleet.base / "job", "01-ask").run(("asked",), (), lambda event: False)
+        WorkerJob(worker, "x", fleet.base / "job", "01-ask").run(("asked",), (), lambda event: False)
 
     unknown = {**fleet.north.variables("known_nobody"), "ansible_control_path_dir": str(fleet.base / "control")}
     fleet.write(f"host_vars/{CANARY}.yml", unknown)  # no connection of another test is kept for it

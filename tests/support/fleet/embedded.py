@@ -22,7 +22,7 @@ import yaml
 from edge_agent.core import config as configuration
 from edge_agent.core import state
 
-from fleet.releases.catalog import path_of
+from fleet.releases.catalog import target_path
 from fleet.releases.keys import Keys
 from fleet.releases.repository import Repository
 from tests.support.agent.bundles import SHAPE, bundle
@@ -111,7 +111,7 @@ class EmbeddedFleet:
         self._made += 1
         name, _, version = release.partition("@")
         archive = bundle(self.base / "bundles", name=name, seed=self._made, **faults).archive
-        self.repository.add(path_of(name, version), archive, {"version": version})
+        self.repository.add(target_path(name, version), archive, {"version": version})
         self.repository.write("targets", "snapshot", "timestamp")
         return archive
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from fleet.errors import NoReleaseError
-from fleet.inventory.rollout_policy import Rules
-from fleet.releases.catalog import path_of
+from fleet.inventory.rollout_policy import RolloutPolicy
+from fleet.releases.catalog import target_path
 from fleet.releases.keys import Keys
 from fleet.releases.repository import Repository
 from fleet.rollout.controller import Course
@@ -56,7 +56,9 @@ def status(running: str | None = OLD, sha256: str = DIGEST, **changed: Any) -> J
 
 def plan(**rules: Any) -> Json:
     """Four devices on OLD that shall run NEW; one alone is the canary."""
-    known = Rules.model_validate({"waves": [{"name": "one", "count": 1}, {"name": "rest", "rest": True}], **rules})
+    known = RolloutPolicy.model_validate(
+        {"waves": [{"name": "one", "count": 1}, {"name": "rest", "rest": True}], **rules}
+    )
     return {
         "fleet": "farm",
         "commit": "0" * 40,
@@ -78,7 +80,7 @@ def plan(**rules: Any) -> Json:
 def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where rollouts are recorded; a repository with NEW lies beside it."""
     repository = Repository.create(tmp_path / "releases", Keys(tmp_path / "keys"), development=True)
-    repository.add(path_of("pump", "1.1.0"), bundle(tmp_path).archive, {"version": "1.1.0"})
+    repository.add(target_path("pump", "1.1.0"), bundle(tmp_path).archive, {"version": "1.1.0"})
     repository.write("targets", "snapshot", "timestamp")
     monkeypatch.setenv("FLEET_KEYS", str(tmp_path / "keys"))
     return tmp_path / "rollouts"
@@ -134,7 +136,7 @@ def releases(root: Path) -> Iterator[Repository]:
 def with_old(root: Path) -> Iterator[Repository]:
     """OLD is published too: the same bytes, which nobody is brought here."""
     with releases(root) as there:
-        there.targets.targets[path_of("pump", "1.0.0")] = there.targets.targets[path_of("pump", "1.1.0")]
+        there.targets.targets[target_path("pump", "1.0.0")] = there.targets.targets[target_path("pump", "1.1.0")]
         yield there
 
 

@@ -17,7 +17,7 @@ import yaml
 from edge_agent.storage.archive import unpack
 from edge_agent.storage.manifest import read as read_manifest
 
-from fleet.releases.catalog import path_of
+from fleet.releases.catalog import target_path
 from fleet.releases.keys import Keys
 from fleet.releases.repository import Repository
 from lab import Device, Lab, agents
@@ -144,7 +144,7 @@ class LabFleet:
         self.digests[release] = {
             hashlib.sha256((folder / "unpacked" / target["file"]).read_bytes()).hexdigest() for target in targets
         }
-        self.repository.add(path_of(name, version), made.archive, {"version": version})
+        self.repository.add(target_path(name, version), made.archive, {"version": version})
         self.repository.write("targets", "snapshot", "timestamp")
         return release
 

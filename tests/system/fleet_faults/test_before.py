@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fleet.releases import catalog
-from fleet.releases.catalog import path_of
+from fleet.releases.catalog import target_path
 from fleet.releases.keys import Keys
 from fleet.releases.repository import Repository
 from tests.support.agent.bundles import CRASHING, GARBAGE, GREEDY, SLOW
@@ -49,7 +49,7 @@ def test_bad_archive(fleet: LabFleet, case: Case) -> None:
     """An archive that is not what was signed."""
     release = fleet.publish("pump@2.3.0", padding=1000)
     target = fleet.repository.targets.targets["pump/2.3.0/pump.tar.zst"]
-    file = fleet.repository.file_of(target)
+    file = fleet.repository.local_file(target)
     content = bytearray(file.read_bytes())
     content[-100] ^= 1
     file.write_bytes(content)
@@ -67,7 +67,7 @@ def test_other_keys(fleet: LabFleet, case: Case) -> None:
     for known in (BASE, release):
         name, _, version = known.partition("@")
         (archive,) = (fleet.base / "bundles" / version).glob("*.tar.zst")
-        other.add(path_of(name, version), archive, {"version": version})
+        other.add(target_path(name, version), archive, {"version": version})
     other.write("targets", "snapshot", "timestamp")
     fleet.declare(release)
 

@@ -11,7 +11,7 @@ import pytest
 from edge_agent.core.errors import TrustError as DeviceTrustError
 
 from fleet.cli import releases
-from fleet.releases.git_tags import Registry
+from fleet.releases.git_tags import TagRegistry
 from stages.core.files import sha256
 from tests.support.agent.bundles import bundle
 from tests.support.fleet.publishing import Publisher, Reader, three_bundles
@@ -148,7 +148,7 @@ def test_a_commit_has_built_what_its_lock_names(publisher: Publisher, bundles: l
     subprocess.run(["dvc", "commit", "--quiet", "--force"], cwd=publisher.folder, check=True)
     publisher.git("add", "--force", "dvc.lock")
     commit = publisher.commit()
-    registry = Registry(publisher.folder)
+    registry = TagRegistry(publisher.folder)
     assert registry.built(commit, folder / bundles[0].name) is True
     assert publisher.run("publish", bundles[0], "--version", "1.0.0")["state"] == "unchanged"
     (folder / bundles[0].name).write_bytes(bundle(tmp_path / "new", seed=4).archive.read_bytes())

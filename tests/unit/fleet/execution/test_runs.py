@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from fleet.execution import playbook
-from fleet.execution.playbook import Run, run_folder
+from fleet.execution.playbook import PlaybookRun, run_folder
 
 pytestmark = pytest.mark.slow  # each starts Ansible
 
@@ -23,7 +23,7 @@ PROGRAM = """\
 import pathlib, sys
 from fleet.execution import playbook
 folder = playbook.HERE = pathlib.Path(sys.argv[1])
-playbook.Run("own", folder / "hosts.yml", folder / "rollouts", {})
+playbook.PlaybookRun("own", folder / "hosts.yml", folder / "rollouts", {})
 """
 
 
@@ -43,7 +43,7 @@ def test_nothing_of_the_environment_is_written(tmp_path: Path, monkeypatch: pyte
     task = {"ansible.builtin.shell": seek, "register": "found", "failed_when": "found.rc != 1"}
     monkeypatch.setattr(playbook, "HERE", written(tmp_path, {"ansible.builtin.ping": {}}, task))
 
-    done = Run("own", tmp_path / "hosts.yml", tmp_path / "rollouts", {"x": 1})
+    done = PlaybookRun("own", tmp_path / "hosts.yml", tmp_path / "rollouts", {"x": 1})
 
     files = [path for path in (tmp_path / "rollouts").rglob("*") if path.is_file()]
     assert done.runner.status == "successful", "it knows the secret, and found it nowhere while it ran"

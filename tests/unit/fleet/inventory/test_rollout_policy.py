@@ -22,7 +22,7 @@ def device(name: str, kind: str = "pi", wave: int = 0, groups: tuple[str, ...] =
 
 
 def test_nothing_written_gives_the_defaults() -> None:
-    known = rollout_policy.of(None, "group_vars/all.yml")
+    known = rollout_policy.parse(None, "group_vars/all.yml")
 
     assert known.budget.failed == 0
     assert known.unfit == "stop"
@@ -55,7 +55,7 @@ def test_nothing_written_gives_the_defaults() -> None:
 )
 def test_a_fault_is_named(value: dict[str, Any], named: str) -> None:
     with pytest.raises(InventoryError) as refused:
-        rollout_policy.of(value, "group_vars/all.yml")
+        rollout_policy.parse(value, "group_vars/all.yml")
 
     assert "group_vars/all.yml" in str(refused.value)
     assert named in str(refused.value)
@@ -63,13 +63,13 @@ def test_a_fault_is_named(value: dict[str, Any], named: str) -> None:
 
 def test_every_fault_is_told_at_once() -> None:
     with pytest.raises(InventoryError, match=r"2 fault\(s\)"):
-        rollout_policy.of({"bake_s": -1, "control": -1}, "group_vars/all.yml")
+        rollout_policy.parse({"bake_s": -1, "control": -1}, "group_vars/all.yml")
 
 
 def test_a_share_of_the_fleet_is_rounded_down() -> None:
-    assert rollout_policy.of_fleet("10%", 25) == 2
-    assert rollout_policy.of_fleet("10%", 9) == 0
-    assert rollout_policy.of_fleet(3, 9) == 3
+    assert rollout_policy.device_count("10%", 25) == 2
+    assert rollout_policy.device_count("10%", 9) == 0
+    assert rollout_policy.device_count(3, 9) == 3
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_share_of_the_fleet_is_rounded_down() -> None:
     ],
 )
 def test_a_window_over_midnight(days: list[str], zone: str, hour_utc: int, is_open: bool) -> None:
-    window = rollout_policy.of(
+    window = rollout_policy.parse(
         {"window": {"days": days, "from": "22:00", "until": "02:00", "timezone": zone}}, "x"
     ).window
     assert window is not None
@@ -96,7 +96,7 @@ def test_a_window_over_midnight(days: list[str], zone: str, hour_utc: int, is_op
 
 
 def test_a_window_within_a_day() -> None:
-    window = rollout_policy.of({"window": {"from": "23:00", "until": "23:45"}}, "x").window
+    window = rollout_policy.parse({"window": {"from": "23:00", "until": "23:45"}}, "x").window
     assert window is not None
 
     assert window.is_open(SATURDAY_NIGHT)
@@ -104,14 +104,16 @@ def test_a_window_within_a_day() -> None:
 
 
 def test_without_rules_the_inventory_says_which_wave() -> None:
-    planned = plan_waves([device("a", wave=0), device("b", wave=2), device("c", wave=2)], rollout_policy.of({}, "x"), 3)
+    planned = plan_waves(
+        [device("a", wave=0), device("b", wave=2), device("c", wave=2)], rollout_policy.parse({}, "x"), 3
+    )
 
     assert [(wave.name, wave.devices) for wave in planned] == [("wave-0", ("a",)), ("wave-2", ("b", "c"))]
 
 
 def test_one_pilot_of_each_type_then_a_quarter_of_the_slow_ones_then_all() -> None:
     devices = [device(f"pi-{i}") for i in range(8)] + [device(f"jetson-{i}", "jetson") for i in range(4)]
-    given = rollout_policy.of(
+    given = rollout_policy.parse(
         {
             "waves": [
                 {"name": "pilots", "per_type": 1},
@@ -131,7 +133,7 @@ def test_one_pilot_of_each_type_then_a_quarter_of_the_slow_ones_then_all() -> No
 
 
 def test_a_share_is_of_the_fleet_and_not_of_what_is_left_to_do() -> None:
-    given = rollout_policy.of({"waves": [{"name": "few", "percent": 10}, {"name": "all", "rest": True}]}, "x")
+    given = rollout_policy.parse({"waves": [{"name": "few", "percent": 10}, {"name": "all", "rest": True}]}, "x")
 
     planned = plan_waves([device(f"d{i}") for i in range(20)], given, 40)
 
@@ -147,7 +149,7 @@ def test_groups_and_types_choose_too_and_empty_waves_are_left_out() -> None:
         {"name": "one", "count": 1},
     ]
 
-    planned = plan_waves(devices, rollout_policy.of({"waves": waves}, "x"), 3)
+    planned = plan_waves(devices, rollout_policy.parse({"waves": waves}, "x"), 3)
 
     assert [(wave.name, wave.devices) for wave in planned] == [
         ("canary", ("a",)), ("jetsons", ("b",)), ("one", ("c",)),
@@ -157,7 +159,9 @@ def test_groups_and_types_choose_too_and_empty_waves_are_left_out() -> None:
 def test_a_device_in_no_wave_is_refused() -> None:
     with pytest.raises(InventoryError, match=r"2 device\(s\) are in no wave: b, c"):
         plan_waves(
-            [device("a"), device("b"), device("c")], rollout_policy.of({"waves": [{"name": "x", "count": 1}]}, "x"), 3
+            [device("a"), device("b"), device("c")],
+            rollout_policy.parse({"waves": [{"name": "x", "count": 1}]}, "x"),
+            3,
         )
 
 
@@ -168,7 +172,7 @@ def test_the_rules_of_the_shipped_inventories_are_accepted() -> None:
     for file in REPOSITORY.glob("inventory/*/group_vars/**/*.yml"):
         content = yaml.safe_load(file.read_text()) or {}
         if "rollout" in content:
-            rollout_policy.of(content["rollout"], str(file))
+            rollout_policy.parse(content["rollout"], str(file))
             found += 1
     assert found
 
@@ -186,7 +190,7 @@ def test_what_the_rules_name_has_to_be_there(given: dict[str, Any], where: str, 
     devices = [device("a", groups=("canaries",)), device("b", wave=1)]
 
     with pytest.raises(InventoryError, match=found) as refused:
-        check_wave_names(devices, rollout_policy.of(given, "x"), "rollout")
+        check_wave_names(devices, rollout_policy.parse(given, "x"), "rollout")
     assert where in str(refused.value)
 
 
@@ -199,7 +203,9 @@ def test_what_the_rules_name_has_to_be_there(given: dict[str, Any], where: str, 
     ],
 )
 def test_what_is_there_may_be_named(given: dict[str, Any]) -> None:
-    check_wave_names([device("a", groups=("canaries",)), device("b", wave=1)], rollout_policy.of(given, "x"), "rollout")
+    check_wave_names(
+        [device("a", groups=("canaries",)), device("b", wave=1)], rollout_policy.parse(given, "x"), "rollout"
+    )
 
 
 def test_a_release_that_no_canary_has_run_asks_for_approval() -> None:
@@ -207,7 +213,7 @@ def test_a_release_that_no_canary_has_run_asks_for_approval() -> None:
     everybody = {each.name for each in fleet}
 
     def asked(only: set[str], current: Sequence[str] = (), proven: Sequence[str] = ()) -> dict[str, str]:
-        found = plan_limited_waves(fleet, rollout_policy.of(None, ""), 3, only, current=current, proven=proven)
+        found = plan_limited_waves(fleet, rollout_policy.parse(None, ""), 3, only, current=current, proven=proven)
         found = [wave for wave in found if wave.devices]
         assert all(wave.approve is bool(wave.why) for wave in found)
         return {wave.name: wave.why for wave in found}
@@ -223,21 +229,21 @@ def test_who_cannot_take_part_has_tried_nothing() -> None:
 
     def asked(**known: Any) -> dict[str, tuple[bool, bool]]:
         everybody = [each.name for each in fleet]
-        found = plan_limited_waves(fleet, rollout_policy.of(None, ""), 3, everybody, **known)
+        found = plan_limited_waves(fleet, rollout_policy.parse(None, ""), 3, everybody, **known)
         return {wave.name: (wave.approve, wave.canary) for wave in found if wave.devices}
 
     assert asked() == {"wave-0": (False, True), "wave-1": (False, False), "wave-2": (False, False)}
     assert asked(out=["b"], current=["a"]) == {"wave-2": (True, True)}, "no wave before it will have run it"
     assert asked(out=["b"], current=["a"], proven=["digits@1.0.0"]) == {"wave-2": (False, False)}
-    (first, *_) = plan_limited_waves(fleet, rollout_policy.of(None, ""), 3, ["a", "b", "c"], out=["a"])
+    (first, *_) = plan_limited_waves(fleet, rollout_policy.parse(None, ""), 3, ["a", "b", "c"], out=["a"])
     assert first.absent == ("a",)
     (first, *_) = plan_limited_waves(
-        fleet, rollout_policy.of(None, ""), 3, ["a", "b", "c"], out=["a"], proven=["digits@1.0.0"]
+        fleet, rollout_policy.parse(None, ""), 3, ["a", "b", "c"], out=["a"], proven=["digits@1.0.0"]
     )
     assert first.absent == ()
 
 
 def test_a_group_of_later_waves_has_no_canary_for_a_release_of_its_own() -> None:
-    found = plan_limited_waves([device("b", wave=1)], rollout_policy.of(None, ""), 3, ["b"])
+    found = plan_limited_waves([device("b", wave=1)], rollout_policy.parse(None, ""), 3, ["b"])
 
     assert [(wave.name, wave.approve) for wave in found] == [("wave-1", True)]

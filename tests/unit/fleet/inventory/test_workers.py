@@ -19,8 +19,8 @@ import yaml
 
 from fleet.errors import InventoryError
 from fleet.execution import worker_job
-from fleet.execution.live import Live
-from fleet.execution.worker_job import Job, LostError
+from fleet.execution.live_progress import LiveProgress
+from fleet.execution.worker_job import LostError, WorkerJob
 from fleet.inventory import model, workers
 from fleet.inventory.model import Fleet
 from fleet.inventory.workers import Worker
@@ -148,7 +148,7 @@ def test_the_example_has_workers_as_the_documentation_says(tmp_path: Path) -> No
 # --- a worker that is not what it should be: another program where its ansible-runner is
 
 
-def job(folder: Path, program: str, silence_s: float = 60.0) -> Job:
+def job(folder: Path, program: str, silence_s: float = 60.0) -> WorkerJob:
     """Of a worker on this machine."""
     runner = folder / "home/bin/ansible-runner"
     runner.parent.mkdir(parents=True)
@@ -156,7 +156,7 @@ def job(folder: Path, program: str, silence_s: float = 60.0) -> Job:
     runner.chmod(runner.stat().st_mode | stat.S_IXUSR)
     (folder / "run/send").mkdir(parents=True)
     worker = Worker(name="north", ansible_host="north", ansible_connection="local", worker_home=str(folder / "home"))
-    return Job(worker, "x", folder / "run", "01-ask", silence_s)
+    return WorkerJob(worker, "x", folder / "run", "01-ask", silence_s)
 
 
 def says(folder: Path, *lines: bytes) -> str:
@@ -179,7 +179,7 @@ def archived(entries: dict[str, tuple[str, int]]) -> bytes:
     return json.dumps({"zipfile": len(content)}).encode() + b"\n" + b64encode(content)
 
 
-def run(of: Job) -> Any:
+def run(of: WorkerJob) -> Any:
     return of.run(("asked",), ("device-1",), lambda event: False)
 
 
@@ -210,12 +210,12 @@ def test_a_worker_cannot_decide(tmp_path: Path) -> None:
         "event_data": {"task": "Decide", "host": "device-1"},
     }
     event["event_data"]["res"] = {"stdout": told}
-    live = Live()
+    live = LiveProgress()
 
     with pytest.raises(LostError):
-        job(tmp_path, says(tmp_path, json.dumps(event).encode())).run(("asked",), (), live.device_event)
+        job(tmp_path, says(tmp_path, json.dumps(event).encode())).run(("asked",), (), live.on_device_event)
 
-    assert live.answers == {}
+    assert live.results == {}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from edge_agent.core.errors import TrustError as DeviceTrustError
 
 from fleet.errors import TrustError
-from fleet.releases import store
+from fleet.releases import repository_storage
 from fleet.releases.keys import Keys
 from fleet.releases.repository import Repository
 from fleet.rollout import payload
@@ -68,7 +68,7 @@ def test_a_rollout_takes_archives_from_the_store(
     Publisher(tmp_path / "work", "s3://plant/another").run("publish", bundles[0], "--version", "1.0.0")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
 
-    with store.opened("s3://plant/another", write=False) as place:
+    with repository_storage.open_storage("s3://plant/another", write=False) as place:
         there = Repository(place.folder, Keys(tmp_path / "none"), fetch=place.fetch)
         assert payload.offer(there, "pump@1.0.0")["sha256"] == sha256(bundles[0])
     payload.pack(Repository(place.folder, Keys(tmp_path / "none")), ["pump@1.0.0"], tmp_path / "push.tar")
@@ -81,7 +81,10 @@ def test_a_rollout_takes_archives_from_the_store(
         Bucket="plant", Key=f"another/{archive.relative_to(place.folder)}", Body=bundles[1].read_bytes()
     )
     archive.unlink()
-    with store.opened("s3://plant/another", write=False) as place, pytest.raises(TrustError, match="that of its name"):
+    with (
+        repository_storage.open_storage("s3://plant/another", write=False) as place,
+        pytest.raises(TrustError, match="that of its name"),
+    ):
         payload.offer(Repository(place.folder, Keys(tmp_path / "none"), fetch=place.fetch), "pump@1.0.0")
 
 

@@ -14,8 +14,8 @@ from edge_agent.core.errors import TrustError as DeviceTrustError
 from fleet.errors import BusyError, ConfigurationError, KeysError, TrustError
 from fleet.releases.keys import Keys
 from fleet.releases.repository import ROLES, Repository
+from fleet.releases.repository_storage import repository_lock
 from fleet.releases.rotation import rotate
-from fleet.releases.store import locked
 from tests.support.agent.release_server import serving
 from tests.support.fleet.publishing import Reader
 
@@ -206,17 +206,17 @@ def test_a_missing_key_stops_it_before_anything_is_written(site: Site) -> None:
 
 
 def test_one_at_a_time(site: Site) -> None:
-    with locked(site.releases), pytest.raises(BusyError, match=r"\.lock"), locked(site.releases):
+    with repository_lock(site.releases), pytest.raises(BusyError, match=r"\.lock"), repository_lock(site.releases):
         pass
-    with locked(site.releases):
+    with repository_lock(site.releases):
         pass
 
 
 def test_an_archive_that_was_damaged_on_disk_is_written_again(site: Site) -> None:
     target = site.repository.targets.targets[path("1.0.0")]
-    file = site.repository.file_of(target)
+    file = site.repository.local_file(target)
     file.write_bytes(b"x" + CONTENT[1:])
 
-    site.repository.place(target, site.archive)
+    site.repository.copy_content(target, site.archive)
 
     site.look()

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from fleet.errors import ConfigurationError, KeysError, TrustError
 from fleet.releases import signing
 from fleet.releases.keys import BUILDER, Keys
-from fleet.releases.signing import Policy
+from fleet.releases.signing import SigningPolicy
 
 pytestmark = pytest.mark.slow  # each starts the signing environment
 
@@ -28,8 +28,8 @@ def keys(tmp_path: Path) -> Keys:
 
 
 @pytest.fixture
-def policy(keys: Keys) -> Policy:
-    return Policy(public_key=str(keys.make(BUILDER).keyval["public"]))
+def policy(keys: Keys) -> SigningPolicy:
+    return SigningPolicy(public_key=str(keys.make(BUILDER).keyval["public"]))
 
 
 @pytest.fixture
@@ -41,13 +41,13 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def refused(folder: Path, signature: Path, policy: Policy, words: str) -> None:
+def refused(folder: Path, signature: Path, policy: SigningPolicy, words: str) -> None:
     with pytest.raises(TrustError, match=words) as caught:
         signing.verify(folder, signature, policy)
     assert "remedy" in str(caught.value)
 
 
-def test_what_was_signed_verifies_and_anything_else_is_refused(folder: Path, policy: Policy, keys: Keys) -> None:
+def test_what_was_signed_verifies_and_anything_else_is_refused(folder: Path, policy: SigningPolicy, keys: Keys) -> None:
     signature = folder.parent / "signature"
     signing.sign(folder, signature, policy, keys)
     signing.verify(folder, signature, policy)
@@ -68,17 +68,17 @@ def test_what_was_signed_verifies_and_anything_else_is_refused(folder: Path, pol
     signing.verify(folder, signature, policy)
 
 
-def test_a_signature_of_another_key_is_refused(folder: Path, policy: Policy, keys: Keys) -> None:
+def test_a_signature_of_another_key_is_refused(folder: Path, policy: SigningPolicy, keys: Keys) -> None:
     signature = folder.parent / "signature"
     signing.sign(folder, signature, policy, keys)
 
-    refused(folder, signature, Policy(public_key=str(keys.make(BUILDER).keyval["public"])), "does not verify")
+    refused(folder, signature, SigningPolicy(public_key=str(keys.make(BUILDER).keyval["public"])), "does not verify")
 
 
-def test_a_signature_does_not_choose_what_it_leaves_out(folder: Path, policy: Policy, keys: Keys) -> None:
+def test_a_signature_does_not_choose_what_it_leaves_out(folder: Path, policy: SigningPolicy, keys: Keys) -> None:
     """Signed with the right key, over a list of exceptions that the policy does not have."""
     signature = folder.parent / "signature"
-    lax = Policy(public_key=policy.public_key, ignore=("targets",))
+    lax = SigningPolicy(public_key=policy.public_key, ignore=("targets",))
     signing.sign(folder, signature, lax, keys)
     (folder / "targets" / "model.onnx").write_bytes(b"another model")
 
@@ -90,7 +90,7 @@ def test_a_signature_does_not_choose_what_it_leaves_out(folder: Path, policy: Po
     refused(folder, strict, lax, r'made with \{"ignore_paths": \[\]\}')
 
 
-def test_a_statement_that_was_edited_is_refused(folder: Path, policy: Policy, keys: Keys) -> None:
+def test_a_statement_that_was_edited_is_refused(folder: Path, policy: SigningPolicy, keys: Keys) -> None:
     signature = folder.parent / "signature"
     signing.sign(folder, signature, policy, keys)
     bundle = json.loads(signature.read_text())
@@ -112,7 +112,7 @@ def test_a_statement_that_was_edited_is_refused(folder: Path, policy: Policy, ke
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"dsseEnvelope": {"payload": "!"}}', b'"text"'])
-def test_what_is_no_signature_is_refused(folder: Path, policy: Policy, content: bytes) -> None:
+def test_what_is_no_signature_is_refused(folder: Path, policy: SigningPolicy, content: bytes) -> None:
     signature = folder.parent / "signature"
     signature.write_bytes(content)
 
@@ -123,7 +123,7 @@ def test_the_builders_key_is_opened_with_its_passphrase(
     folder: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FLEET_KEY_PASSPHRASE_BUILDER", "correct horse")
-    policy = Policy(public_key=str(keys.make(BUILDER).keyval["public"]))
+    policy = SigningPolicy(public_key=str(keys.make(BUILDER).keyval["public"]))
     signature = folder.parent / "signature"
     signing.sign(folder, signature, policy, keys)
     signing.verify(folder, signature, policy)
@@ -137,9 +137,9 @@ def test_the_builders_key_is_opened_with_its_passphrase(
     assert not (folder.parent / "second").exists()
 
 
-def test_an_identity_is_pinned_where_there_is_no_key(folder: Path, keys: Keys, policy: Policy) -> None:
+def test_an_identity_is_pinned_where_there_is_no_key(folder: Path, keys: Keys, policy: SigningPolicy) -> None:
     """Keyless signing needs a CI system's token and Sigstore's servers; without them it says so and signs nothing."""
-    keyless = Policy(
+    keyless = SigningPolicy(
         identity="https://github.com/o/r/.github/workflows/ci.yml@refs/heads/main", issuer="https://o.test"
     )
     signature = folder.parent / "signature"
@@ -162,18 +162,18 @@ def test_an_identity_is_pinned_where_there_is_no_key(folder: Path, keys: Keys, p
         ({"more": 1}, "'more' was unexpected"),
     ],
 )
-def test_a_policy_is_checked(tmp_path: Path, policy: Policy, change: dict[str, Any], words: str) -> None:
+def test_a_policy_is_checked(tmp_path: Path, policy: SigningPolicy, change: dict[str, Any], words: str) -> None:
     file = tmp_path / "policy.json"
     policy.save(file)
-    assert Policy.load(file) == policy
+    assert SigningPolicy.load(file) == policy
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
 
     with pytest.raises(ConfigurationError, match=words):
-        Policy.load(file)
+        SigningPolicy.load(file)
 
 
 def test_without_its_environment_it_says_how_to_get_it(
-    folder: Path, policy: Policy, keys: Keys, monkeypatch: pytest.MonkeyPatch
+    folder: Path, policy: SigningPolicy, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FLEET_SIGNING_PYTHON", "/nowhere/python")
 
@@ -194,7 +194,7 @@ def test_the_commit_is_read_from_the_certificate(tmp_path: Path) -> None:
             {"x509CertificateChain": {"certificates": [{"rawBytes": raw}]}},
         ):
             (tmp_path / "signature").write_text(json.dumps({"verificationMaterial": material}))
-            assert signing.commit_of(tmp_path / "signature") == found
+            assert signing.source_commit(tmp_path / "signature") == found
     for content in ("{", "[]", '{"verificationMaterial": {"publicKey": {"hint": "x"}}}'):
         (tmp_path / "signature").write_text(content)
-        assert signing.commit_of(tmp_path / "signature") is None
+        assert signing.source_commit(tmp_path / "signature") is None

@@ -14,9 +14,9 @@ import pytest
 from fleet import errors
 from fleet.cli import main
 from fleet.errors import FleetError, SourceError, TrustError
-from fleet.execution.live import Live
+from fleet.execution.live_progress import LiveProgress
 from fleet.records import rollout_folder
-from fleet.releases import store
+from fleet.releases import repository_storage
 from stages.core.files import sha256
 from tests.support.agent.bundles import bundle
 from tests.support.fleet.rollouts import NEW, Json, declared, then
@@ -170,7 +170,7 @@ def test_a_store_without_a_timestamp_is_not_an_empty_one(root: Path, plan: Calla
 
 def test_what_breaks_off_leaves_what_was_in_the_cache(root: Path, cache: Path) -> None:
     releases = root.parent / "releases"
-    with store.opened(releases.as_uri(), write=False) as place:
+    with repository_storage.open_storage(releases.as_uri(), write=False) as place:
         assert place.fetch
         file = place.folder / archive_in(releases).relative_to(releases)
         place.fetch(file)
@@ -190,10 +190,10 @@ def test_what_breaks_off_leaves_what_was_in_the_cache(root: Path, cache: Path) -
     ],
 )
 def test_what_a_step_refused_keeps_its_name(error: errors.AgentError, kind: type[FleetError]) -> None:
-    live = Live()
-    live.decided(json.dumps({"command": "wave plan", **error.as_json()}))
+    live = LiveProgress()
+    live.on_step_output(json.dumps({"command": "wave plan", **error.as_json()}))
 
-    broken = live.broken()
+    broken = live.failure()
 
     assert type(broken) is kind and broken is not None
     told: dict[str, Any] = {**error.as_json(), "error": kind.__name__}

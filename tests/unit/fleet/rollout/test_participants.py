@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fleet.errors import FleetError
-from fleet.inventory.checkout import commit_of
+from fleet.inventory.git_commit import inventory_commit
 from fleet.records import rollout_folder
 from tests.support.fleet.rollouts import NEW, OLD, Json, begin, course, status
 
@@ -59,16 +59,16 @@ def test_an_inventory_that_is_not_as_committed_is_said(tmp_path: Path) -> None:
 
     there = tmp_path / "inventory"
     there.mkdir()
-    assert commit_of(there) is None
+    assert inventory_commit(there) is None
     (there / "hosts.yml").write_text("a: 1\n")
     git("init")
     git("add", ".")
     git("commit", "--message", "x")
-    assert commit_of(there) == git("rev-parse", "HEAD")
+    assert inventory_commit(there) == git("rev-parse", "HEAD")
     (tmp_path / "elsewhere").write_text("")
-    assert commit_of(there / "hosts.yml") == git("rev-parse", "HEAD")
+    assert inventory_commit(there / "hosts.yml") == git("rev-parse", "HEAD")
     (there / "hosts.yml").write_text("a: 2\n")
-    assert commit_of(there / "hosts.yml") == git("rev-parse", "HEAD") + "-dirty"
+    assert inventory_commit(there / "hosts.yml") == git("rev-parse", "HEAD") + "-dirty"
 
 
 def test_out_of_reach_within_the_budget_is_left_out_and_a_canary_never(root: Path) -> None:

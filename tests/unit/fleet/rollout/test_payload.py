@@ -17,10 +17,10 @@ import pytest
 from fleet.cli import main
 from fleet.records import rollout_audit, rollout_folder
 from fleet.releases import catalog, expiry, rotation
-from fleet.releases.catalog import path_of
+from fleet.releases.catalog import target_path
 from fleet.releases.keys import Keys
 from fleet.releases.repository import Repository
-from fleet.releases.store import located, locked
+from fleet.releases.repository_storage import absolute_location, repository_lock
 from fleet.rollout import payload
 from tests.support.agent.bundles import bundle
 from tests.support.fleet.rollouts import NEW, Json, begin, course, declared, done, through_canary
@@ -50,7 +50,7 @@ def repository(root: Path, **days: float) -> Repository:
 
 def withdraw(root: Path) -> None:
     there = repository(root)
-    there.targets.targets.pop(path_of(*NEW.split("@")))
+    there.targets.targets.pop(target_path(*NEW.split("@")))
     catalog.withdrawals(there)[NEW] = {"reason": "burns", "time": "", "length": 1, "sha256": "0" * 64, "custom": {}}
     there.write("targets", "snapshot", "timestamp")
 
@@ -143,7 +143,7 @@ def test_a_release_of_other_bytes_goes_no_further(root: Path, opened: Callable[.
     plan.write_text(json.dumps(said))
     through_canary(begun)
     there = repository(root)
-    there.add(path_of(*NEW.split("@")), bundle(root.parent / "other", seed=5).archive, {"version": "1.1.0"})
+    there.add(target_path(*NEW.split("@")), bundle(root.parent / "other", seed=5).archive, {"version": "1.1.0"})
     there.write("targets", "snapshot", "timestamp")
 
     assert NEW in (why := pauses(root, begun, opened(begun, REST))) and "began with: --repository" in why
@@ -186,7 +186,7 @@ def test_a_store_that_another_process_works_on_is_waited_for(
     (cache,) = (root.parent / "cache").rglob(".lock")
     monkeypatch.setattr(payload, "LOCK_S", 0.3)
 
-    with locked(cache.parent):
+    with repository_lock(cache.parent):
         why = pauses(root, begun, opened(begun, REST, url))
 
     assert "another process holds it" in why
@@ -199,7 +199,7 @@ def test_the_plan_names_the_repository_and_not_a_copy_of_it(
     named = ["--inventory", str(declared(root)), "--rollouts", str(root), "--repository", url]
     assert main.main(["--json", "wave", "plan", *named]) == 0
 
-    assert json.loads(capsys.readouterr().out)["repository"] == located(url)
+    assert json.loads(capsys.readouterr().out)["repository"] == absolute_location(url)
 
 
 def test_what_is_signed_while_it_is_packed_is_not_mixed_in(root: Path, tmp_path: Path) -> None:

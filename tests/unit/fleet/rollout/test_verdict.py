@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fleet.inventory.rollout_policy import Judge
+from fleet.inventory.rollout_policy import VerdictThresholds
 from fleet.rollout.verdict import Seen, Verdict, judge
 
 OLD, NEW = "digits@1.0.0", "digits@1.1.0"
@@ -36,7 +36,7 @@ def seen(name: str, before: dict[str, Any] | None = None, **after: Any) -> Seen:
 
 
 def of(wave: list[Seen], rest: list[Seen] | None = None, failed_left: int = 0, unreachable_left: int = 0) -> Verdict:
-    rules = Judge(min_inferences=100)
+    rules = VerdictThresholds(min_inferences=100)
     return judge(rules, NEW, wave, rest or [], failed_left=failed_left, unreachable_left=unreachable_left)
 
 

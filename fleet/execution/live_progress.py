@@ -19,15 +19,15 @@ SWITCH = "Install, test and switch"
 Json = dict[str, Any]
 
 
-class Live:
-    """`answers`: what each step of `fleet wave` said last, by its name; `refusal`: what one said that refused.
+class LiveProgress:
+    """`results`: what each step of `fleet wave` said last, by its name; `refusal`: what one said that refused.
 
     While it is entered, SIGINT and SIGTERM set `stopped` instead of ending this program. Events may come from several
     threads at once.
     """
 
     def __init__(self) -> None:
-        self.answers: dict[str, Json] = {}
+        self.results: dict[str, Json] = {}
         self.refusal: Json | None = None
         self.stopped = False
         self._progress = Progress(sys.stderr)
@@ -36,7 +36,7 @@ class Live:
         self._switched: set[str] = set()
         self._handlers: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> Live:
+    def __enter__(self) -> LiveProgress:
         self._handlers = {each: signal.signal(each, self._stop) for each in (signal.SIGINT, signal.SIGTERM)}
         return self
 
@@ -50,7 +50,7 @@ class Live:
     def _stop(self, number: int, frame: Any) -> None:
         self.stopped = True
 
-    def tick(self) -> bool:
+    def poll(self) -> bool:
         """To be called again and again; True where all of it has to end."""
         if self._baking:
             wave, since, total = self._baking
@@ -58,30 +58,30 @@ class Live:
                 self._progress.seconds(min(time.monotonic() - since, total), total, f"wave {wave} is watched")
         return self.stopped
 
-    def event(self, event: Json) -> bool:
+    def on_event(self, event: Json) -> bool:
         """One of Ansible's on this machine, as ansible-runner gives it."""
         data = event.get("event_data", {})
         task, kind = data.get("task"), event["event"]
         if task == "Decide" and kind in ("runner_on_ok", "runner_on_failed"):
-            self.decided(data["res"].get("stdout") or "")
-        return self.device_event(event)
+            self.on_step_output(data["res"].get("stdout") or "")
+        return self.on_device_event(event)
 
-    def device_event(self, event: Json) -> bool:
+    def on_device_event(self, event: Json) -> bool:
         """One that a worker may have made up: it is told, and decides nothing."""
         data = event.get("event_data", {})
         kind = event["event"]
         if data.get("task") == SWITCH and kind in ("runner_on_ok", "runner_on_unreachable"):
             self._device(data["host"], data["res"], kind)
         elif kind == "runner_on_unreachable":
-            self.say(f"{data['host']}: does not answer")
+            self.report(f"{data['host']}: does not answer")
         return False  # what ansible-runner keeps of it is enough in its own stdout
 
-    def bakes(self) -> None:
+    def start_bake(self) -> None:
         """From now until an answer that ends it, the wave that was opened last is watched."""
-        opened = self.answers["wave open"]
+        opened = self.results["wave open"]
         self._baking = self._baking or (opened["wave"], time.monotonic(), opened.get("bake_s", 0.0))
 
-    def decided(self, stdout: str) -> None:
+    def on_step_output(self, stdout: str) -> None:
         """What a step of `fleet wave` printed."""
         baking, self._baking = self._baking, None
         try:
@@ -94,18 +94,18 @@ class Live:
         if "error" in said:
             self.refusal = said
             return
-        self.answers[said["command"]] = said
+        self.results[said["command"]] = said
         if looks_again:
-            self.bakes()
+            self.start_bake()
         if said["command"] == "wave preflight":
-            self.say(*said["table"])
+            self.report(*said["table"])
         elif said["command"] == "wave open":
             self._switched = set()
-            self.say(f"wave {said['wave']}: {'begins' if said['go'] else said['reason']}")
+            self.report(f"wave {said['wave']}: {'begins' if said['go'] else said['reason']}")
         elif said["command"] == "wave judge":
-            self.say(f"wave {said['wave']}: {said['status']}: {said['reason']}")
+            self.report(f"wave {said['wave']}: {said['status']}: {said['reason']}")
         elif said["command"] == "wave settle" and said["back"]:
-            self.say(f"going back: {', '.join(said['back'])}")
+            self.report(f"going back: {', '.join(said['back'])}")
 
     def _device(self, device: str, result: Json, kind: str) -> None:
         if kind == "runner_on_unreachable":
@@ -114,16 +114,16 @@ class Live:
             said = answer(result)
             told = f"runs {said['status']['release']}, on trial" if said["status"] else f"failed: {said['reason']}"
         self._switched.add(device)
-        self.say(f"  {device}: {told} ({len(self._switched)} done)")
+        self.report(f"  {device}: {told} ({len(self._switched)} done)")
 
-    def say(self, *lines: str) -> None:
+    def report(self, *lines: str) -> None:
         """Devices and workers say part of it: nothing that a terminal would obey."""
         with self._lock:
             self._progress.end()
             for line in lines:
                 print("".join(each if each.isprintable() else "?" for each in line), file=sys.stderr, flush=True)
 
-    def broken(self) -> FleetError | None:
+    def failure(self) -> FleetError | None:
         """Why there is no answer, as far as it is known here: somebody stopped it, or a step refused."""
         if self.stopped:
             error = FleetError("fleet", "interrupted", "", "run it again: it goes on where it stopped")

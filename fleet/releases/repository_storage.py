@@ -31,7 +31,7 @@ BEGINNINGS = (TIMESTAMP, "metadata/1.root.json")  # a store that holds neither h
 
 
 @dataclass(frozen=True)
-class Place:
+class Storage:
     """The local folder that is worked on, what brings its files to where they belong, and archives from there."""
 
     folder: Path
@@ -43,13 +43,13 @@ def is_url(where: str) -> bool:
     return "://" in where
 
 
-def located(where: str) -> str:
+def absolute_location(where: str) -> str:
     """The same place, for a process that works in another folder."""
     return where if is_url(where) else str(Path(where).resolve())
 
 
 @contextlib.contextmanager
-def locked(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
+def repository_lock(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
     """The one lock of a repository; waited for so many seconds. Raises BusyError."""
     durable.make_directory(folder)
     path = folder / ".lock"
@@ -59,27 +59,27 @@ def locked(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def opened(where: str, write: bool, wait_s: float = 0.0) -> Iterator[Place]:
+def open_storage(where: str, write: bool, wait_s: float = 0.0) -> Iterator[Storage]:
     """Work on the repository at `where`, under its lock where it is to be changed, waited for so many seconds.
 
     Raises BusyError, SourceError, ConfigurationError, OSError.
     """
     if not is_url(where):
         folder = Path(where)
-        with locked(folder, wait_s) if write else contextlib.nullcontext():
-            yield Place(folder)
+        with repository_lock(folder, wait_s) if write else contextlib.nullcontext():
+            yield Storage(folder)
         return
     name = hashlib.sha256(where.rstrip("/").encode()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path(CACHE).expanduser().parents[1]) / Path(
         *Path(CACHE).parts[2:]
     )
-    with locked(folder / name, wait_s):
-        store = _Store(where, folder / name)
+    with repository_lock(folder / name, wait_s):
+        store = _ObjectStore(where, folder / name)
         store.fetch()
-        yield Place(folder / name, store.put if write else None, store.get)
+        yield Storage(folder / name, store.put if write else None, store.get)
 
 
-class _Store:
+class _ObjectStore:
     def __init__(self, url: str, folder: Path) -> None:
         self.url, self.folder = url, folder
         try:

@@ -9,7 +9,7 @@ from pathlib import Path
 DIRTY = "-dirty"  # behind a commit, as `git describe` says it
 
 
-def commit_of(path: Path) -> str | None:
+def inventory_commit(path: Path) -> str | None:
     """What is checked out where the inventory lies, `-dirty` where that says something else; None outside git."""
     folder = path if path.is_dir() else path.parent
     git = partial(subprocess.run, cwd=folder, capture_output=True, text=True, check=False)
