@@ -1,9 +1,9 @@
-"""Every number that steers the pipeline, read once and typed.
+"""The parameters of the pipeline, read once and typed.
 
-`params.yaml` names the task and holds what all tasks share; `tasks/<task>/params.yaml` holds the rest,
-one block per stage. There are no defaults in code: what is not written there does not steer anything.
+`params.yaml` names the task and holds the values that all tasks share. `tasks/<task>/params.yaml` holds one block per
+stage. Parameters have no defaults in code: every value that affects a result is written in one of the two files.
 
-Enter at `load()`. One module per stage holds the types of its block; `common` what blocks share.
+Enter at `load()`. One module per stage holds the types of its block; `common` holds the types that blocks share.
 May import only stages.core.
 """
 
@@ -36,39 +36,39 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class Task(Block):
-    """`tasks/<task>/params.yaml`: what one sample is, and a block per stage."""
+    """The file `tasks/<task>/params.yaml`: the meaning of the data, and one block per stage."""
 
-    name: Slug
-    data: Data
-    collect: Collect
-    validation: Validate = Field(alias="validate")
-    prepare: Prepare
-    train: Train
-    compress: Compress
-    export: Export
-    evaluate: Evaluate
-    gate: Gate
-    package: Package
+    name: Slug = Field(description="Name of the task, which names its releases.")
+    data: Data = Field(description="The meaning of one row.")
+    collect: Collect = Field(description="Parameters of the stage collect.")
+    validation: Validate = Field(alias="validate", description="Parameters of the stage validate: the data contract.")
+    prepare: Prepare = Field(description="Parameters of the stage prepare.")
+    train: Train = Field(description="Parameters of the stage train.")
+    compress: Compress = Field(description="Parameters of the stage compress.")
+    export: Export = Field(description="Parameters of the stage export.")
+    evaluate: Evaluate = Field(description="Parameters of the stage evaluate.")
+    gate: Gate = Field(description="Parameters of the stage gate: the thresholds.")
+    package: Package = Field(description="Parameters of the stage package.")
 
 
 class Params(Shared, Task):
-    """Both files as one object."""
+    """The contents of both files as one object."""
 
 
 def find_task_folder(root: Path = Path()) -> Path:
-    """The folder of the task that params.yaml names. Raises ParameterError."""
+    """Return the folder of the task that params.yaml names. Raises ParameterError."""
     return _task_folder(_parse(Shared, root / SHARED_FILE), root)
 
 
 def _task_folder(shared: Shared, root: Path) -> Path:
     folder = root / "tasks" / shared.task
     if not folder.is_dir():
-        known = sorted(p.parent.name for p in (root / "tasks").glob("*/params.yaml"))
+        tasks = sorted(p.parent.name for p in (root / "tasks").glob("*/params.yaml"))
         raise ParameterError(
             f"{root / SHARED_FILE}: task",
-            f"found {shared.task!r}, and there is no {folder}/",
-            f"one of {', '.join(known)}",
-            f"name one of these, or write {folder}/params.yaml (docs/how-to/your-own-task.md)",
+            f"found {shared.task!r}, but {folder}/ does not exist",
+            f"one of {', '.join(tasks)}",
+            f"use one of these names, or write {folder}/params.yaml (docs/how-to/your-own-task.md)",
         )
     return folder
 
@@ -81,12 +81,12 @@ def load(root: Path = Path()) -> Params:
 
 
 def locate_parameter(field: str, root: Path = Path()) -> str:
-    """`tasks/digits/params.yaml: train.batch_size`: the file that holds a parameter, and its dotted name."""
+    """Return the file and the dotted name of a parameter, such as `tasks/digits/params.yaml: train.batch_size`."""
     if field.split(".")[0] in Shared.model_fields:
         return f"{root / SHARED_FILE}: {field}"
     try:
         return f"{find_task_folder(root) / 'params.yaml'}: {field}"
-    except ParameterError:  # a part that is used without a pipeline around it
+    except ParameterError:  # used outside a repository, without parameter files
         return f"parameter {field}"
 
 
@@ -99,7 +99,7 @@ def _parse(model: type[ModelT], path: Path) -> ModelT:
         raise ParameterError(str(path), f"{len(lines)} fault(s)\n" + "\n".join(lines)) from None
     except RecursionError:
         raise ParameterError(
-            str(path), "an anchor that holds itself", "values that end", "write the value out"
+            str(path), "found an anchor that contains itself", "finite values", "write the value out"
         ) from None
 
 
@@ -108,18 +108,18 @@ def _describe_fault(fault: Any, values: Any) -> str:
     if kind == "missing":
         remedy = f"add it ({_example_file(field, values)} has an example)"
         return f"  {field}: found nothing, expected a value; remedy: {remedy}"
-    found = _show_value(fault["input"])
+    value = _show_value(fault["input"])
     if kind == "extra_forbidden":
-        found = found.rpartition(" (")[0] or found
-        return f"  {field}: found {found}, expected no such parameter; remedy: remove it or mend its spelling"
+        value = value.rpartition(" (")[0] or value
+        return f"  {field}: found {value}, expected no such parameter; remedy: remove it or correct its spelling"
     expected = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if kind == "value_error" and isinstance(fault["input"], dict):
-        found = f"a block of {len(fault['input'])} fields"  # of which the message says what does not fit
-    return f"  {field}: found {found}, expected: {expected}; remedy: {_remedy(fault['input'], kind)}"
+        value = f"a block of {len(fault['input'])} fields"  # the message names the fields that do not fit
+    return f"  {field}: found {value}, expected: {expected}; remedy: {_remedy(fault['input'], kind)}"
 
 
 def _example_file(field: str, values: Any) -> str:
-    """The file of this repository that has the field for data of the same kind."""
+    """Return a file of this repository that has the field, for data of the same kind."""
     if "." not in field and field in Shared.model_fields:
         return "git show HEAD:params.yaml"
     data = values.get("data") if isinstance(values, dict) else None
@@ -129,7 +129,10 @@ def _example_file(field: str, values: Any) -> str:
 
 
 def _field_name(loc: tuple[str | int, ...], values: Any, kind: str) -> str:
-    """The dotted name as it is written: pydantic adds the kind of a source or a format, which is not in the file."""
+    """Return the dotted name as it is written in the file.
+
+    Pydantic's location also contains the type of a source or a format, which the file does not have as a key.
+    """
     parts = []
     for number, part in enumerate(loc, start=1):
         inside = part in values if isinstance(values, dict) else isinstance(values, list) and part in range(len(values))
@@ -144,12 +147,12 @@ def _field_name(loc: tuple[str | int, ...], values: Any, kind: str) -> str:
 def _show_value(value: Any) -> str:
     try:
         return f"{reprlib.repr(value)} ({type(value).__name__})"
-    except ValueError:  # Python writes no integer of more than 4300 digits
+    except ValueError:  # Python does not convert integers of more than 4300 digits to text
         return "a number of thousands of digits"
 
 
 def _remedy(value: Any, kind: str) -> str:
-    """YAML 1.1 takes 1e-3 and 1_0.0e3 for text: it wants a point, and a sign in the exponent."""
+    """Return the remedy. YAML 1.1 reads 1e-3 as text: a number needs a point, and a sign in its exponent."""
     if kind in ("float_type", "int_type") and isinstance(value, str):
         try:
             return f"write it as {float(value)!r}, without quotes" if math.isfinite(float(value)) else "write a number"

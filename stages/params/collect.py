@@ -10,50 +10,22 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, AwareDatetime, Field, field_validator, model_validator
 
 from stages.params.common import Block, Count, Seed, Share, Text, Wait
+from stages.params.files import Columns, Files, Pattern
 
-MAX_GENERATED_ROWS = 100_000_000  # of a generator: a slip of the finger shall not fill the disk
-
-
-def _check_distinct(columns: dict[str, str] | None) -> dict[str, str] | None:
-    twice = sorted({name for name in (columns or {}).values() if list((columns or {}).values()).count(name) > 1})
-    if twice:
-        raise ValueError(f"every name here once ({', '.join(twice)} is there twice)")
-    return columns
-
-
-def _check_pattern(value: str | None) -> str | None:
-    try:
-        re.compile(value or "")
-    except re.error as error:
-        raise ValueError(f"a regular expression ({error})") from None
-    return value
+MAX_GENERATED_ROWS = 100_000_000  # of one generator, so that a typing error cannot fill the disk
 
 
 def _check_topic(value: str) -> str:
-    """MQTT 5, section 4.7: `+` stands for a whole level, `#` for the last ones."""
+    """Check a topic filter (MQTT 5, section 4.7): `+` replaces one whole level, `#` all remaining levels."""
     levels = value.split("/")
-    whole = all(level in ("+", "#") or not set(level) & {"+", "#"} for level in levels)
-    if not value or not whole or "#" in levels[:-1]:
-        raise ValueError("an MQTT topic, where + is a whole level and # the last one")
-    return value
-
-
-def _check_encoding(value: str) -> str:
-    try:
-        "0".encode(value)
-    except (LookupError, ValueError) as error:
-        raise ValueError(f"an encoding of text that Python knows, such as utf-8 or latin-1 ({error})") from None
-    return value
-
-
-def _check_separator(value: str) -> str:
-    if len(value) != 1 or not value.isascii() or value in '"\r\n\0':
-        raise ValueError("one ASCII character, neither a quote nor the end of a line")
+    whole_levels = all(level in ("+", "#") or not set(level) & {"+", "#"} for level in levels)
+    if not value or not whole_levels or "#" in levels[:-1]:
+        raise ValueError("an MQTT topic, where + is a whole level and # the last level")
     return value
 
 
 def _check_year(value: datetime) -> datetime:
-    """Nanoseconds since 1970 in 64 bits end in 2262."""
+    """Check the year: a 64-bit count of nanoseconds since 1970 ends in 2262."""
     if not 1970 <= value.year <= 2200:
         raise ValueError("a time between 1970 and 2200")
     return value
@@ -62,101 +34,63 @@ def _check_year(value: datetime) -> datetime:
 def _check_url(value: str) -> str:
     try:
         parts = urlsplit(value)
-        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, a bracket that is not closed
-        whole = False
-    if not whole or re.search(r"\s", value):
+        is_complete = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is not a number, or an unclosed bracket
+        is_complete = False
+    if not is_complete or re.search(r"\s", value):
         raise ValueError("a URL: http:// or https://, a host and a path, without spaces")
     return value
 
 
 Moment = Annotated[AwareDatetime, Field(strict=False), AfterValidator(_check_year)]
 Url = Annotated[str, AfterValidator(_check_url)]
-Columns = Annotated[dict[str, str] | None, AfterValidator(_check_distinct)]
-Pattern = Annotated[str | None, AfterValidator(_check_pattern)]
-
-
-class Csv(Block):
-    """`columns` maps a column's name in the file to its name here and leaves the others out; null keeps all."""
-
-    type: Literal["csv"]
-    separator: Annotated[str, AfterValidator(_check_separator)]
-    encoding: Annotated[str, AfterValidator(_check_encoding)]
-    columns: Columns
-
-
-class Parquet(Block):
-    type: Literal["parquet"]
-    columns: Columns
-
-
-class Images(Block):
-    """Anything that Pillow opens; made grey or RGB by the number of channels, resized to `data.image`."""
-
-    type: Literal["images"]
-
-
-class Wav(Block):
-    """16-bit PCM, mono, at `data.audio.sample_rate_hz`."""
-
-    type: Literal["wav"]
-
-
-Format = Annotated[Csv | Parquet | Images | Wav, Field(discriminator="type")]
-
-
-class Files(Block):
-    """Which files, and what their paths say.
-
-    `select`: shell patterns on the path inside the archive or folder (`*` also matches `/`).
-    `path`: a regular expression searched in that path; its named groups become text columns.
-    """
-
-    select: list[Text] = Field(min_length=1)
-    path: Pattern
-    format: Format
 
 
 class Embedded(Block):
-    """A data set that ships inside an installed package; needs no network."""
+    """A data set that is part of an installed package; it needs no network."""
 
-    type: Literal["embedded"]
-    dataset: Literal["sklearn-digits"]
+    type: Literal["embedded"] = Field(description="Type of this source.")
+    dataset: Literal["sklearn-digits"] = Field(description="Name of the data set.")
 
 
 class Cloud(Block):
-    """Objects that fsspec reads: `s3://bucket/folder`, `https://host/file`, or a local file or folder.
+    """Objects in a store that fsspec reads.
 
-    S3 credentials come from the environment (AWS_ACCESS_KEY_ID and so on); `endpoint_url` names an
-    S3-compatible store.
+    Credentials for S3 come from the environment (AWS_ACCESS_KEY_ID and so on).
     """
 
-    type: Literal["cloud"]
-    url: Text
-    endpoint_url: Url | None = None
-    files: Files
+    type: Literal["cloud"] = Field(description="Type of this source.")
+    url: Text = Field(description="`s3://bucket/folder`, `https://host/file`, or the path of a local file or folder.")
+    endpoint_url: Url | None = Field(default=None, description="URL of an S3-compatible store; null: Amazon's own.")
+    files: Files = Field(description="Which objects are read, and how.")
 
 
 class Pages(Block):
-    """JSON in pages. `rows` and `next` are dotted paths into a page: to its list of rows, to the next page's URL."""
+    """Pages of JSON. Each page holds a list of rows and the URL of the next page."""
 
-    rows: Text
-    next: Text | None
-    columns: Columns
+    rows: Text = Field(description="Dotted path inside a page to its list of rows.")
+    next: Text | None = Field(description="Dotted path inside a page to the URL of the next page; null: a single page.")
+    columns: Columns = Field(
+        description="New name of each field to keep, by its name in a row; null keeps all under their names."
+    )
 
 
 class ExternalApi(Block):
-    """An HTTP API: an `archive` to download (tar, zip), or `pages` of JSON. Exactly one of them is written.
+    """An HTTP API: either an archive to download (tar or zip), or pages of JSON."""
 
-    `headers_env`: header name -> environment variable that holds its value; secrets never stand here.
-    """
-
-    type: Literal["external_api"]
-    url: Url
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    headers_env: dict[str, str] | None = None
-    archive: Files | None = None
-    pages: Pages | None = None
+    type: Literal["external_api"] = Field(description="Type of this source.")
+    url: Url = Field(description="URL of the archive, or of the first page.")
+    sha256: str | None = Field(
+        default=None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="Expected SHA-256 of the archive, in hex; null: not checked.",
+    )
+    headers_env: dict[str, str] | None = Field(
+        default=None,
+        description="Environment variable that holds the value of each HTTP header; keeps secrets out of this file.",
+    )
+    archive: Files | None = Field(default=None, description="Which files of the archive are read; excludes `pages`.")
+    pages: Pages | None = Field(default=None, description="How the pages of JSON are read; excludes `archive`.")
 
     @model_validator(mode="after")
     def _one_form(self) -> ExternalApi:
@@ -166,39 +100,47 @@ class ExternalApi(Block):
 
 
 class HttpPolling(Block):
-    """GET `url` `samples` times, every `interval_s`; the answer is one JSON object (a row) or a list of them."""
+    """Repeated GET requests. Each response is one JSON object (a row) or a list of them."""
 
-    url: Url
-    interval_s: float = Field(ge=0, le=1e6)
-    samples: Count
+    url: Url = Field(description="URL that is polled.")
+    interval_s: float = Field(ge=0, le=1e6, description="Pause between two requests, in seconds.")
+    samples: Count = Field(description="Number of requests.")
 
 
 class Mqtt(Block):
-    """Listen to `topics` until `messages` came or `seconds` are over; a payload is a JSON object or a list.
+    """Messages of an MQTT broker. Each payload is one JSON object (a row) or a list of them."""
 
-    `topic`: a regular expression searched in a message's topic; its named groups become text columns.
-    `tls`: encrypted, the broker's certificate checked (SSL_CERT_FILE names authorities of one's own).
-    `username`, `password_env`: who logs in, and the environment variable that holds the password.
-    """
-
-    host: Text
-    port: int = Field(gt=0, lt=65536)
-    tls: bool = False
-    username: str | None = None
-    password_env: str | None = None
-    topics: list[Annotated[str, AfterValidator(_check_topic)]] = Field(min_length=1)
-    topic: Pattern = None
-    messages: Count
-    seconds: Wait
+    host: Text = Field(description="Host name of the broker.")
+    port: int = Field(gt=0, lt=65536, description="Port of the broker.")
+    tls: bool = Field(
+        default=False,
+        description=(
+            "Whether the connection is encrypted and the broker's certificate checked "
+            "(SSL_CERT_FILE names other authorities)."
+        ),
+    )
+    username: str | None = Field(default=None, description="User name at the broker; null: no login.")
+    password_env: str | None = Field(default=None, description="Environment variable that holds the password.")
+    topics: list[Annotated[str, AfterValidator(_check_topic)]] = Field(
+        min_length=1, description="Topics to subscribe to; `+` replaces one level, `#` all remaining levels."
+    )
+    topic: Pattern = Field(
+        default=None,
+        description="Regular expression searched in a message's topic, whose named groups become text columns.",
+    )
+    messages: Count = Field(description="Number of messages after which collection ends.")
+    seconds: Wait = Field(description="Time after which collection ends, in seconds.")
 
 
 class Sensors(Block):
-    """Live readings, by HTTP polling or by MQTT. Exactly one of them is written."""
+    """Live readings, either by HTTP polling or by MQTT."""
 
-    type: Literal["sensors"]
-    http: HttpPolling | None = None
-    mqtt: Mqtt | None = None
-    columns: Columns
+    type: Literal["sensors"] = Field(description="Type of this source.")
+    http: HttpPolling | None = Field(default=None, description="Collection by HTTP polling; excludes `mqtt`.")
+    mqtt: Mqtt | None = Field(default=None, description="Collection by MQTT; excludes `http`.")
+    columns: Columns = Field(
+        description="New name of each field to keep, by its name in a reading; null keeps all under their names."
+    )
 
     @model_validator(mode="after")
     def _one_form(self) -> Sensors:
@@ -208,38 +150,37 @@ class Sensors(Block):
 
 
 class EdgeDevices(Block):
-    """Samples that devices captured, read from each one's `GET {url}/samples` (collect/sources)."""
+    """Labelled samples that devices captured, read from each device's `GET {url}/samples`."""
 
-    type: Literal["edge_devices"]
-    devices: dict[Text, Url] = Field(min_length=1)
-    since: Moment | None
+    type: Literal["edge_devices"] = Field(description="Type of this source.")
+    devices: dict[Text, Url] = Field(min_length=1, description="Base URL of each device's agent, by the device's name.")
+    since: Moment | None = Field(description="Oldest time of a sample that is read, with a time zone; null: all.")
 
 
 class Synthetic(Block):
-    """A seeded generator of `data.channels`: `groups` machines, `rows` instants each, at `rate_hz`.
+    """A seeded generator of sensor data with the channels of `data.channels`."""
 
-    `noise` is the deviation around a signal of amplitude 1; a `fault_share` of the time one of `faults` is on
-    and the label is the second class; `drift_per_hour` is added to every channel.
-    """
-
-    type: Literal["synthetic"]
-    seed: Seed
-    groups: Count
-    rows: Count
-    rate_hz: float = Field(ge=1e-6, le=1e6)  # a row's time is written in microseconds
-    noise: float = Field(ge=0, le=1e6)
-    fault_share: Share
-    faults: list[Literal["spike", "stuck", "offset"]]
-    drift_per_hour: float = Field(ge=-1e6, le=1e6)
+    type: Literal["synthetic"] = Field(description="Type of this source.")
+    seed: Seed = Field(description="Seed of the generator; the same seed gives the same data.")
+    groups: Count = Field(description="Number of machines, each of which is one group.")
+    rows: Count = Field(description="Number of rows per machine.")
+    # The upper limit is due to timestamps in microseconds.
+    rate_hz: float = Field(ge=1e-6, le=1e6, description="Rows per second of each machine, in Hz.")
+    noise: float = Field(ge=0, le=1e6, description="Standard deviation of the noise around a signal of amplitude 1.")
+    fault_share: Share = Field(
+        description="Share of the time in which a fault is present and the label is the second class."
+    )
+    faults: list[Literal["spike", "stuck", "offset"]] = Field(description="Kinds of fault, chosen at random.")
+    drift_per_hour: float = Field(ge=-1e6, le=1e6, description="Amount added to every channel per hour.")
 
     @model_validator(mode="after")
-    def _fits_a_machine(self) -> Synthetic:
+    def _limited_rows(self) -> Synthetic:
         if self.groups * self.rows > MAX_GENERATED_ROWS:
             raise ValueError(f"groups * rows of at most {MAX_GENERATED_ROWS:g}; found {self.groups * self.rows:g}")
         return self
 
     @model_validator(mode="after")
-    def _years(self) -> Synthetic:
+    def _limited_duration(self) -> Synthetic:
         if self.rows / self.rate_hz > 1e9:
             raise ValueError(f"rows / rate_hz of at most 1e9 s; found {self.rows / self.rate_hz:g} s")
         return self
@@ -252,24 +193,32 @@ Source = Annotated[
 
 
 class Retry(Block):
-    """`attempts` of a request, first `backoff_s` apart and then twice that; `timeout_s` of silence fails one."""
+    """Repetition of failed requests."""
 
-    attempts: int = Field(gt=0, le=30)
-    backoff_s: float = Field(ge=0, le=3600)
-    timeout_s: Wait
+    attempts: int = Field(gt=0, le=30, description="Number of attempts of each request.")
+    backoff_s: float = Field(
+        ge=0, le=3600, description="Pause after the first attempt, in seconds; doubled after each further one."
+    )
+    timeout_s: Wait = Field(
+        description="Time without any response after which an attempt fails, in seconds; a slow transfer does not fail."
+    )
 
 
 class Collect(Block):
-    """`snapshot` is the time the data stands for; changing it is how new data is taken in."""
+    """The snapshot of raw data: its time, and the sources of its rows."""
 
-    snapshot: Moment
-    retry: Retry
-    sources: dict[str, Source] = Field(min_length=1)
+    snapshot: Moment = Field(
+        description="Time that the data represents, with a time zone; change it to collect new data."
+    )
+    retry: Retry = Field(description="How failed requests are repeated.")
+    sources: dict[str, Source] = Field(
+        min_length=1, description="Sources of rows, by name; names have small letters, digits, `-` and `_`."
+    )
 
     @field_validator("sources")
     @classmethod
     def _names_are_folders(cls, value: dict[str, Source]) -> dict[str, Source]:
         for name in value:
             if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
-                raise ValueError(f"source names of small letters, digits, - and _ ({name!r} is none)")
+                raise ValueError(f"source names of small letters, digits, - and _; found {name!r}")
         return value

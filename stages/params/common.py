@@ -1,4 +1,4 @@
-"""What the parameter blocks share, and the two blocks that every stage reads."""
+"""Types that several parameter blocks share, and the blocks that describe the data and the machine."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ SPARK_MASTER = re.compile(
     r"local(\[(\*|[1-9]\d{0,3})(, ?[1-9]\d{0,3})?\])?|yarn"
     r"|spark://[A-Za-z0-9.-]+:\d{1,5}(,[A-Za-z0-9.-]+:\d{1,5})*|k8s://(https?://)?[A-Za-z0-9.-]+(:\d{1,5})?"
 )
-# The JVM starts with less, Spark does not: its own reserve is 300 MB, and it asks for half as much again.
+# Spark reserves 300 MB and does not start with less than 1.5 times that, although the JVM would.
 SPARK_MIN_MB = 512
 
 
 def _check_slug(value: str) -> str:
-    """Becomes the name of a folder and of a file."""
+    """Check a name that becomes the name of a folder and of a file."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", value):
         raise ValueError("a name of at most 64 small letters, digits and -, the first a letter or a digit")
     return value
 
 
 def megabytes(size: str) -> int:
-    """1e6 bytes in a size such as "2GB". Raises ValueError."""
+    """Return a size such as "2GB" in units of 1e6 bytes. Raises ValueError."""
     match = re.fullmatch(r"([1-9]\d{0,4})\s*(MB|GB)", size, re.ASCII)
     if not match:
         raise ValueError('a size such as "512MB" or "2GB", of at most five digits')
@@ -43,39 +43,47 @@ def _check_master(value: str) -> str:
     return value
 
 
-# Sizes have an upper end where a library's own integers, or any machine's memory, would end first.
+# Upper limits of sizes are those of the libraries' integers, or of any machine's memory.
 Slug = Annotated[str, AfterValidator(_check_slug)]
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(gt=0, le=2**31 - 1)]
 Width = Annotated[int, Field(gt=0, le=2**16)]
 Depth = Annotated[int, Field(gt=0, le=64)]
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # what numpy and torch both take
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # the range that numpy and torch both accept
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
-Rate = Annotated[float, Field(gt=0, le=1e30)]  # a learning rate; torch computes in float32, which ends at 3e38
-Wait = Annotated[float, Field(gt=0, le=1e6, description="seconds that a system call takes")]
-Span = Annotated[float, Field(gt=0, le=3.2e9, description="seconds between two times in the data; a century")]
+Rate = Annotated[float, Field(gt=0, le=1e30)]  # a learning rate; torch computes in float32, whose largest value is 3e38
+Wait = Annotated[float, Field(gt=0, le=1e6, description="Time limit of a system call, in seconds.")]
+Span = Annotated[
+    float, Field(gt=0, le=3.2e9, description="Time between two rows of the data, in seconds; at most a century.")
+]
 
 
 class Block(BaseModel):
-    """Strict: an unknown name, a value of another type, NaN and infinity are errors, never a guess."""
+    """Base of all parameter blocks. Unknown names, values of another type, NaN and infinity are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Target(Block):
-    """One exported form of the model. Its name is its key in `targets`."""
+    """An exported form of the model. Its key in `targets` is its name."""
 
-    runtime: Literal["onnxruntime", "litert"]
-    precision: Literal["fp32", "int8"]
+    runtime: Literal["onnxruntime", "litert"] = Field(description="Runtime that executes the file.")
+    precision: Literal["fp32", "int8"] = Field(description="Number format of the weights.")
 
 
 class Compute(Block):
-    """Where tables are worked on. `memory_limit`: "512MB" or "2GB", for either engine."""
+    """The engine that processes tables."""
 
-    backend: Literal["duckdb", "pyspark"]
-    memory_limit: Annotated[str, AfterValidator(_check_size)]
-    spark_master: Annotated[str, AfterValidator(_check_master)]
+    backend: Literal["duckdb", "pyspark"] = Field(
+        description="Engine: duckdb runs inside the process; pyspark runs on Spark."
+    )
+    memory_limit: Annotated[str, AfterValidator(_check_size)] = Field(
+        description="Memory that the engine may use, such as 512MB or 2GB (1 MB is 1e6 bytes)."
+    )
+    spark_master: Annotated[str, AfterValidator(_check_master)] = Field(
+        description="Address of the Spark master, used by backend pyspark only."
+    )
 
     @model_validator(mode="after")
     def _spark_starts(self) -> Compute:
@@ -87,17 +95,19 @@ class Compute(Block):
 
 
 class Shared(Block):
-    """`params.yaml`."""
+    """The file `params.yaml`: which task is built, and the values that all tasks share."""
 
-    task: Slug
-    seed: Seed
-    device: Literal["auto", "cpu", "cuda", "mps"]
-    compute: Compute
-    targets: dict[TargetName, Target] = Field(min_length=1)
+    task: Slug = Field(description="Name of the task to build: a folder in `tasks/`.")
+    seed: Seed = Field(description="Seed of every random choice.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        description="Processor that trains the network; auto uses a GPU if there is one."
+    )
+    compute: Compute = Field(description="The engine that processes tables.")
+    targets: dict[TargetName, Target] = Field(min_length=1, description="Exported forms of the model, by name.")
 
     @field_validator("targets")
     @classmethod
-    def _are_what_they_are_called(cls, value: dict[TargetName, Target]) -> dict[TargetName, Target]:
+    def _match_their_names(cls, value: dict[TargetName, Target]) -> dict[TargetName, Target]:
         for name, target in value.items():
             form, precision = name.split("-")
             if (target.runtime, target.precision) != (RUNTIMES[form], precision):
@@ -109,38 +119,46 @@ class Shared(Block):
 
 
 class ChannelSpec(Block):
-    unit: str
+    """A channel of a sample."""
+
+    unit: str = Field(description="Unit of the channel's values, for reports.")
 
 
 class Image(Block):
-    """Images are resized to this when they are collected."""
+    """Size of every image. Images are resized to it when they are collected."""
 
-    height: Width
-    width: Width
+    height: Width = Field(description="Height in pixels.")
+    width: Width = Field(description="Width in pixels.")
 
 
 class Audio(Block):
-    """Clips are cut or padded with silence at the end to `samples`; no resampling is done."""
+    """Rate and length of every audio clip. Clips are not resampled."""
 
-    sample_rate_hz: Count
-    samples: Count
+    sample_rate_hz: Count = Field(description="Sampling rate of every file, in Hz.")
+    samples: Count = Field(
+        description="Length of a clip, in samples; clips are cut, or padded with silence, at the end."
+    )
 
 
 class Data(Block):
-    """What one row is: the names of its columns and the meaning of its label.
+    """The meaning of one row: the names of its columns and of its classes.
 
-    A row of `kind: series` is one instant (its channels are columns); a row of `image` or `audio` is one
-    sample, whose values are a list in the column `values` (images: channel, then height, then width).
+    A row of kind series is one instant, and its channels are columns. A row of kind image or audio is one sample, and
+    its values are a list in the column `values` (images: by channel, then height, then width).
     """
 
-    kind: Literal["series", "image", "audio"]
-    group: Text
-    time: Text | None
-    label: Text
-    classes: dict[Text, Text] = Field(min_length=2, description="value of the label column: name of the class")
-    channels: dict[Text, ChannelSpec] = Field(min_length=1)
-    image: Image | None
-    audio: Audio | None
+    kind: Literal["series", "image", "audio"] = Field(description="Kind of the samples.")
+    group: Text = Field(
+        description="Column with the group of a row (a machine, a speaker); a group is never in two splits."
+    )
+    time: Text | None = Field(description="Column with the time of a row; for kind series only, otherwise null.")
+    label: Text = Field(description="Column with the label of a row.")
+    classes: dict[Text, Text] = Field(min_length=2, description="Name of the class for each value of the label column.")
+    channels: dict[Text, ChannelSpec] = Field(
+        min_length=1, description="Channels of a sample; for kind series their names are columns."
+    )
+    image: Image | None = Field(description="Size of the images; for kind image only, otherwise null.")
+    audio: Audio | None = Field(description="Rate and length of the clips; for kind audio only, otherwise null.")
 
     @model_validator(mode="after")
     def _one_kind(self) -> Data:
@@ -155,12 +173,12 @@ class Data(Block):
     def _each_once(self) -> Data:
         names = [self.group, self.label, *self.columns, *([self.time] if self.time is not None else [])]
         for what, every in (("columns for group, time, label and channels", names), ("classes", self.classes.values())):
-            twice = {name for name in every if list(every).count(name) > 1}
-            if twice:
-                raise ValueError(f"different {what} ({', '.join(sorted(twice))} is there twice)")
+            duplicates = {name for name in every if list(every).count(name) > 1}
+            if duplicates:
+                raise ValueError(f"different {what} ({', '.join(sorted(duplicates))} is a duplicate)")
         return self
 
     @property
     def columns(self) -> list[str]:
-        """The columns that carry the sample's values."""
+        """The columns that hold the values of a sample."""
         return list(self.channels) if self.kind == "series" else ["values"]

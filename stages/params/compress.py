@@ -1,4 +1,4 @@
-"""Parameters of `compress`."""
+"""Parameters of the stage `compress`: knowledge distillation, pruning and fine-tuning."""
 
 from __future__ import annotations
 
@@ -8,24 +8,33 @@ from stages.params.common import Block, Count, Rate, Share
 
 
 class Distil(Block):
-    """Hinton et al. 2015: loss = alpha * T^2 * KL(teacher, student) + (1 - alpha) * cross entropy."""
+    """Knowledge distillation into a smaller network (Hinton et al. 2015).
 
-    enabled: bool
-    temperature: float = Field(ge=0.01, le=1000)
-    alpha: Share
-    epochs: Count
-    student_scale: float = Field(gt=0, le=1)
+    loss = alpha * T^2 * KL(teacher, student) + (1 - alpha) * cross entropy
+    """
+
+    enabled: bool = Field(description="Whether a smaller student network is trained from the trained network.")
+    temperature: float = Field(
+        ge=0.01, le=1000, description="Temperature T that softens the outputs of teacher and student."
+    )
+    alpha: Share = Field(description="Weight of the teacher's outputs in the loss; the labels have weight 1 - alpha.")
+    epochs: Count = Field(description="Number of epochs that the student is trained for.")
+    student_scale: float = Field(gt=0, le=1, description="Width of the student as a share of the teacher's width.")
 
 
 class Prune(Block):
-    """`sparsity` is the share of channels that goes away."""
+    """Structured pruning, which removes whole channels, followed by fine-tuning."""
 
-    enabled: bool
-    sparsity: float = Field(gt=0, lt=1)
-    finetune_epochs: int = Field(ge=0, le=2**31 - 1)
-    learning_rate: Rate
+    enabled: bool = Field(description="Whether channels are pruned.")
+    sparsity: float = Field(gt=0, lt=1, description="Share of the channels that is removed.")
+    finetune_epochs: int = Field(
+        ge=0, le=2**31 - 1, description="Number of epochs of training after pruning; 0 trains none."
+    )
+    learning_rate: Rate = Field(description="Learning rate of the fine-tuning.")
 
 
 class Compress(Block):
-    distil: Distil
-    prune: Prune
+    """Steps that make the trained network smaller."""
+
+    distil: Distil = Field(description="Knowledge distillation into a smaller network.")
+    prune: Prune = Field(description="Removal of channels, followed by fine-tuning.")

@@ -1,4 +1,4 @@
-"""Parameters of `gate`: the thresholds."""
+"""Parameters of the stage `gate`: the thresholds."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pydantic import Field
 
 from stages.params.common import Block, Positive, Share, TargetName
 
-# A compressed model may be a little better than the one it comes from; to ask for much more is a slip.
+# A compressed model may be slightly better than the trained one; a threshold far above 1 is a typing error.
 Retained = Annotated[float, Field(gt=0, le=1.1)]
 
-# What a gate may judge: estimates of the evaluation that are better when they are larger ...
+# What a gate may judge: estimates of the evaluation for which larger is better ...
 MetricName = Literal[
     "accuracy",
     "precision_macro",
@@ -21,31 +21,42 @@ MetricName = Literal[
     "recall_weighted",
     "f1_weighted",
 ]
-# ... and those that were also measured on the trained float model.
+# ... and the ones that were also measured on the trained float model.
 RetainedName = Literal["accuracy", "f1_macro"]
 
 
 class Budget(Block):
-    """What one target may cost; null is not judged. A target that is not required and fails is left out of the bundle.
+    """Limits of one target. A target that fails is left out of the bundle unless it is required."""
 
-    `size_kb` is in 1000 bytes. `compression` is how many times smaller than the trained network in float32
-    the file is at least.
-    """
-
-    required: bool
-    size_kb: Positive | None
-    compression: Positive | None
-    latency_p95_ms: Positive | None
-    memory_mb: Positive | None
+    required: bool = Field(description="Whether the gate fails when this target fails.")
+    size_kb: Positive | None = Field(description="Largest size of the file, in units of 1000 bytes; null: not judged.")
+    compression: Positive | None = Field(
+        description=(
+            "Smallest ratio of the size of the trained network in float32 to the size of the file; null: not judged."
+        )
+    )
+    latency_p95_ms: Positive | None = Field(
+        description="Largest 95th percentile of the latency of one prediction, in milliseconds; null: not judged."
+    )
+    memory_mb: Positive | None = Field(
+        description="Largest amount of memory that the loaded model adds, in units of 1e6 bytes; null: not judged."
+    )
 
 
 class Gate(Block):
-    """Thresholds. `metrics`, `retention` (share of the trained float model's value) and `agreement` are least
-    values, the others largest ones; null is not judged.
-    """
+    """Thresholds for every target, and the budget of each one."""
 
-    metrics: dict[MetricName, Share]
-    retention: dict[RetainedName, Retained]
-    agreement: Share | None
-    calibration_error: Share | None
-    targets: dict[TargetName, Budget] = Field(min_length=1)
+    metrics: dict[MetricName, Share] = Field(description="Smallest value of each judged metric, 0 to 1.")
+    retention: dict[RetainedName, Retained] = Field(
+        description="Smallest ratio of a target's metric to the same metric of the trained float model."
+    )
+    agreement: Share | None = Field(
+        description=(
+            "Smallest share of test samples for which a target and the compressed torch model predict the same class; "
+            "null: not judged."
+        )
+    )
+    calibration_error: Share | None = Field(
+        description="Largest calibration error of the probabilities, 0 to 1; null: not judged."
+    )
+    targets: dict[TargetName, Budget] = Field(min_length=1, description="Limits of each target, by its name.")

@@ -17,7 +17,7 @@ from typing import IO
 from stages.collect.sources import decode
 from stages.collect.sources.base import Context
 from stages.core.errors import SourceError
-from stages.params.collect import Files
+from stages.params.files import Files
 
 # What a disk says of names in an archive that cannot be: too long, a file that is a folder too.
 PATH_ERRORS = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL)

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from stages.collect.sources.base import Context, has_surrogate, select_columns
 from stages.core.errors import SourceError
-from stages.params.collect import Csv, Files, Parquet
+from stages.params.files import Csv, Files, Parquet
 
 SAMPLES_PER_TABLE = 512
 BYTES_PER_TABLE = 64 << 20

@@ -8,7 +8,8 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from stages.params.collect import Collect, Format, Source
+from stages.params.collect import Collect, Source
+from stages.params.files import Format
 from tests.support.paths import REPOSITORY
 from tests.support.stages.collect import RETRY
 

@@ -25,7 +25,7 @@ from tests.support.stages.collect import CSV, RETRY, SYNTHETIC, cloud, configure
         ({"sources": {"a": {"type": "external_api", "url": "http://x"}}}, "exactly one of `archive:` and `pages:`"),
         ({"sources": {"a": cloud("x", path="(")}}, "a regular expression"),
         ({"sources": {"a": cloud("x", select=[])}}, "select"),
-        ({"sources": {"a": cloud("x", format=CSV | {"columns": {"p": "x", "q": "x"}})}}, "x is there twice"),
+        ({"sources": {"a": cloud("x", format=CSV | {"columns": {"p": "x", "q": "x"}})}}, "x is a duplicate"),
         ({"sources": {"a": cloud("x", format=CSV | {"separator": ";;"})}}, "separator"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -38,7 +38,7 @@ from tests.support.stages.params import SHARED, TASK, refused
         (b"seed: 0x" + b"f" * 6000 + b"\n", "a number of thousands of digits"),
         (b"task: &a [*a]\n", "valid string"),
         (b"a: &a\n  <<: [*a]\n  b: *a\n", "expected"),
-        (b"task: " + b"[" * 20000 + b"]" * 20000 + b"\n", "nested too deeply, or in itself"),
+        (b"task: " + b"[" * 20000 + b"]" * 20000 + b"\n", "nested too deeply, or inside itself"),
         (b"task: digits\x00\n", "line 1"),
         (b"\x80\x02}q\x00.", "byte 0x80 at 0 is not UTF-8"),
         ("task: digits\n".encode("utf-16"), "is not UTF-8"),
@@ -51,13 +51,13 @@ from tests.support.stages.params import SHARED, TASK, refused
 def test_a_file_that_is_no_mapping_of_parameters(workspace: Path, name: str, content: bytes, words: str) -> None:
     (workspace / name).write_bytes(content)
 
-    said = refused()
+    message = refused()
 
-    assert said.startswith(f"{name}: "), said[:200]
-    if name == SHARED or "fault(s)" not in said:
-        assert words in said
-    assert "expected" in said
-    assert "remedy:" in said
+    assert message.startswith(f"{name}: "), message[:200]
+    if name == SHARED or "fault(s)" not in message:
+        assert words in message
+    assert "expected" in message
+    assert "remedy:" in message
 
 
 @pytest.mark.parametrize("name", [SHARED, TASK])
@@ -80,22 +80,22 @@ def test_keys_that_are_written_twice_are_all_named_with_their_lines(workspace: P
     path.write_text("\n".join(lines))
     name = next(i for i, line in enumerate(lines) if line.startswith("name:"))
 
-    said = refused()
+    message = refused()
 
-    assert said.startswith(f"{TASK}: found a key twice\n")
-    assert f"  validate.plausibility.1.minimum: line {listed + 1} and again line {listed + 1}\n" in said
-    assert f"  train.epochs: line {deep + 1} and again line {deep + 4}\n" in said
-    assert f"  name: line {name + 1} and again line {len(lines)}\n" in said
-    assert "remedy:   remove one of the two" in said
+    assert message.startswith(f"{TASK}: found a duplicate key\n")
+    assert f"  validate.plausibility.1.minimum: line {listed + 1} and line {listed + 1}\n" in message
+    assert f"  train.epochs: line {deep + 1} and line {deep + 4}\n" in message
+    assert f"  name: line {name + 1} and line {len(lines)}\n" in message
+    assert "remedy:   remove one of the two" in message
 
 
 def test_a_key_twice_in_the_shared_file(workspace: Path) -> None:
     path = workspace / SHARED
     path.write_text(path.read_text() + "  onnx-fp32: {runtime: litert, precision: int8}\n")
 
-    said = refused()
+    message = refused()
 
-    assert re.match(r"params\.yaml: found a key twice\n  targets\.onnx-fp32: line \d+ and again line \d+\n", said)
+    assert re.match(r"params\.yaml: found a duplicate key\n  targets\.onnx-fp32: line \d+ and line \d+\n", message)
 
 
 def test_anchors_merge_keys_and_a_byte_order_mark_mean_what_yaml_says(workspace: Path) -> None:

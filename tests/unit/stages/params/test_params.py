@@ -81,10 +81,10 @@ def test_a_stage_refuses_and_leaves_what_there_is(
     # when
     code = call_stage(stage, monkeypatch)
     # then
-    said = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert code == 1
-    assert said.startswith(f"error: {name}: 1 fault(s)\n  {field}: found {value!r} ")
-    assert "remedy: " in said
+    assert message.startswith(f"error: {name}: 1 fault(s)\n  {field}: found {value!r} ")
+    assert "remedy: " in message
     assert contents(workspace) == before
 
 
@@ -97,7 +97,7 @@ def test_outside_of_the_repository_the_place_to_run_is_named(tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
 
     with pytest.raises(
-        ParameterError, match=r"params\.yaml: there is no such file\n.*\n.*run from the repository's root"
+        ParameterError, match=r"params\.yaml: there is no such file\n.*\n.*run from the root of the repository"
     ):
         load()
 

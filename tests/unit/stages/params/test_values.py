@@ -62,20 +62,20 @@ NOT_A_TASK = "small letters, digits and -"
 def test_a_fault_in_the_shared_file(workspace: Path, field: str, value: Any, expected: str) -> None:
     change(workspace / SHARED, field, value)
 
-    said = refused()
+    message = refused()
 
     named = "targets" if "with runtime" in expected else field
-    assert said.startswith(f"{SHARED}: 1 fault(s)\n  {named}: found "), said
-    assert re.search(rf"expected.*{re.escape(expected)}.*; remedy: \w+", said), said
+    assert message.startswith(f"{SHARED}: 1 fault(s)\n  {named}: found "), message
+    assert re.search(rf"expected.*{re.escape(expected)}.*; remedy: \w+", message), message
 
 
 @pytest.mark.parametrize(
     ("field", "value", "expected"),
     [
         ("name", "../digits", NOT_A_TASK),
-        ("data.classes", {"0": "zero", "1": "zero"}, "different classes (zero is there twice)"),
+        ("data.classes", {"0": "zero", "1": "zero"}, "different classes (zero is a duplicate)"),
         ("data.classes", {0: "zero", "1": "one"}, "valid string"),
-        ("data.group", "digit", "different columns for group, time, label and channels (digit is there twice)"),
+        ("data.group", "digit", "different columns for group, time, label and channels (digit is a duplicate)"),
         ("data.image.height", 0, "greater than 0"),
         ("data.image.width", HUGE, "less than or equal to"),
         ("collect.snapshot", "yesterday", "valid datetime"),
@@ -123,13 +123,13 @@ def test_a_fault_in_the_shared_file(workspace: Path, field: str, value: Any, exp
 def test_a_fault_in_the_task_s_file(workspace: Path, field: str, value: Any, expected: str) -> None:
     change(workspace / TASK, field, value)
 
-    said = refused()
+    message = refused()
 
     of_the_block = expected.startswith(("different", "a minimum", "'embedded'", "repeats must"))
     named = field.rsplit(".", 1)[0] if of_the_block else field
-    assert said.startswith(f"{TASK}: 1 fault(s)\n  {named}"), said
-    assert re.search(rf"found .*expected: .*{re.escape(expected)}", said), said
-    assert re.search(r"; remedy: \w+", said), said
+    assert message.startswith(f"{TASK}: 1 fault(s)\n  {named}"), message
+    assert re.search(rf"found .*expected: .*{re.escape(expected)}", message), message
+    assert re.search(r"; remedy: \w+", message), message
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -142,9 +142,9 @@ def test_no_number_of_any_block_may_be_nan_or_infinite(workspace: Path, value: f
         path.write_text(original)
         change(path, field, value)
 
-        said = refused()
+        message = refused()
 
-        assert f"{'.'.join(map(str, field))}: found {value!r} (float), expected: " in said
+        assert f"{'.'.join(map(str, field))}: found {value!r} (float), expected: " in message
 
 
 def test_every_fault_of_a_file_is_named_at_once(workspace: Path) -> None:
@@ -152,10 +152,10 @@ def test_every_fault_of_a_file_is_named_at_once(workspace: Path) -> None:
     change(workspace / TASK, "gate.agreement", 2)
     change(workspace / TASK, "export.tie", 1)
 
-    said = refused()
+    message = refused()
 
-    assert said.startswith(f"{TASK}: 3 fault(s)\n")
-    assert all(f"  {field}: " in said for field in ("train.epochs", "gate.agreement", "export.tie"))
+    assert message.startswith(f"{TASK}: 3 fault(s)\n")
+    assert all(f"  {field}: " in message for field in ("train.epochs", "gate.agreement", "export.tie"))
 
 
 def test_a_block_that_is_missing_and_a_source_s_field_are_named_as_they_are_written(workspace: Path) -> None:
@@ -166,13 +166,17 @@ def test_a_block_that_is_missing_and_a_source_s_field_are_named_as_they_are_writ
     values["collect"]["sources"] = {"plant": {"type": "external_api", "url": "ftp://plant/a.zip", "archive": archive}}
     path.write_text(yaml.safe_dump(values))
 
-    said = refused()
+    message = refused()
 
-    assert "  gate: found nothing, expected a value; remedy: add it (tasks/digits/params.yaml has an example)" in said
-    assert "  collect.sources.plant.url: found 'ftp://plant/a.zip' (str), expected: a URL" in said
-    assert "  collect.sources.plant.archive.format.separator: found '::' (str), expected: one ASCII character" in said
-    assert "  collect.sources.plant.archive.format.encoding: found 'utf-9' (str), expected: an encoding" in said
-    assert "  collect.sources.plant.archive.format.columns: found nothing" in said
+    assert (
+        "  gate: found nothing, expected a value; remedy: add it (tasks/digits/params.yaml has an example)" in message
+    )
+    assert "  collect.sources.plant.url: found 'ftp://plant/a.zip' (str), expected: a URL" in message
+    assert (
+        "  collect.sources.plant.archive.format.separator: found '::' (str), expected: one ASCII character" in message
+    )
+    assert "  collect.sources.plant.archive.format.encoding: found 'utf-9' (str), expected: a text encoding" in message
+    assert "  collect.sources.plant.archive.format.columns: found nothing" in message
 
 
 def test_what_is_missing_is_shown_in_a_task_of_the_same_kind(workspace: Path) -> None:

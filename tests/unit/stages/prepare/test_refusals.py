@@ -105,7 +105,7 @@ BAD: dict[str, tuple[dict[str, Any], dict[str, Any], Change | None, list[str]]] 
         SERIES,
         {"prepare.split.validation": 0.5, "prepare.split.test": 0.5},
         None,
-        ["leave nothing to train on"],
+        ["so that some samples remain for training"],
     ),
 }
 

@@ -67,7 +67,7 @@ def test_parameters_that_do_not_fit_together_are_refused(changes: dict[str, Any]
         (SERIES, {"validate.columns.flow.allowed": ["1"]}, "`allowed` is for type string"),
         (IMAGES, {"validate.columns.values.unique": True}, "`unique` is not for type values"),
         (SERIES, {"validate.columns.flow.type": "number"}, "validate.columns.flow.type"),
-        (SERIES, {"validate.plausibility.0.maximum": None}, "a rule without a bound says nothing"),
+        (SERIES, {"validate.plausibility.0.maximum": None}, "at least one bound"),
     ],
 )
 def test_a_contract_that_says_nothing_sensible_is_refused(

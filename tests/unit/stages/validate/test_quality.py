@@ -28,7 +28,7 @@ def _counts(**changes: object) -> Counts:
         plausible=Share(97, 100),
         fresh=Share(60, 100),
         valid=Share(91, 100),
-        broken={metric: {} for metric in METRICS},
+        violations={metric: {} for metric in METRICS},
     )
     for name, value in changes.items():
         setattr(counts, name, value)
@@ -73,7 +73,7 @@ def test_what_is_not_measured_is_said_to_be() -> None:
 
 def test_the_worst_columns_come_first_and_a_metric_can_fail() -> None:
     # given
-    counts = _counts(broken={"validity": {"a: infinite": 2, "b: outside 0..1": 7, "c: unknown label": 0}})
+    counts = _counts(violations={"validity": {"a: infinite": 2, "b: outside 0..1": 7, "c: unknown label": 0}})
     # when
     judged = judge_metrics(counts, NEEDED)
     # then
