@@ -1,0 +1,99 @@
+"""Parameters of files that a source delivers: which ones are read, and their format."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from stages.params.common import Block, Text
+
+
+def _check_distinct(columns: dict[str, str] | None) -> dict[str, str] | None:
+    names = list((columns or {}).values())
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        raise ValueError(f"different new names ({', '.join(duplicates)} is a duplicate)")
+    return columns
+
+
+def _check_pattern(value: str | None) -> str | None:
+    try:
+        re.compile(value or "")
+    except re.error as error:
+        raise ValueError(f"a regular expression ({error})") from None
+    return value
+
+
+def _check_encoding(value: str) -> str:
+    try:
+        "0".encode(value)
+    except (LookupError, ValueError) as error:
+        raise ValueError(f"a text encoding that Python supports, such as utf-8 or latin-1 ({error})") from None
+    return value
+
+
+def _check_separator(value: str) -> str:
+    if len(value) != 1 or not value.isascii() or value in '"\r\n\0':
+        raise ValueError("one ASCII character other than a quote or a line break")
+    return value
+
+
+Columns = Annotated[dict[str, str] | None, AfterValidator(_check_distinct)]
+Pattern = Annotated[str | None, AfterValidator(_check_pattern)]
+
+
+class Csv(Block):
+    """A CSV file with one header line (RFC 4180)."""
+
+    type: Literal["csv"] = Field(description="Type of this format.")
+    separator: Annotated[str, AfterValidator(_check_separator)] = Field(
+        description="Character between two fields, one ASCII character."
+    )
+    encoding: Annotated[str, AfterValidator(_check_encoding)] = Field(
+        description="Text encoding of the file, such as utf-8."
+    )
+    columns: Columns = Field(
+        description="New name of each column to keep, by its name in the file; null keeps all under their names."
+    )
+
+
+class Parquet(Block):
+    """A parquet file."""
+
+    type: Literal["parquet"] = Field(description="Type of this format.")
+    columns: Columns = Field(
+        description="New name of each column to keep, by its name in the file; null keeps all under their names."
+    )
+
+
+class Images(Block):
+    """Images in any format that Pillow reads.
+
+    They are converted to grey or RGB by the number of channels, and resized to `data.image`.
+    """
+
+    type: Literal["images"] = Field(description="Type of this format.")
+
+
+class Wav(Block):
+    """WAV files: 16-bit PCM, mono, at `data.audio.sample_rate_hz`."""
+
+    type: Literal["wav"] = Field(description="Type of this format.")
+
+
+Format = Annotated[Csv | Parquet | Images | Wav, Field(discriminator="type")]
+
+
+class Files(Block):
+    """Files inside an archive or a folder: which ones are read, and how."""
+
+    select: list[Text] = Field(
+        min_length=1,
+        description="Shell patterns on the path inside the archive or folder; `*` also matches `/`.",
+    )
+    path: Pattern = Field(
+        description="Regular expression searched in that path, whose named groups become text columns; null: none."
+    )
+    format: Format = Field(description="Format of the files.")
