@@ -26,7 +26,8 @@ def left(identity: str) -> list[str]:
     """What there still is of a lab: links, mounts, processes, folders, handlers of aarch64's programs."""
     links = [line for line in network.ip("-brief", "link").splitlines() if identity in line]
     mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if identity in line]
-    groups = [str(path) for path in Path("/sys/fs/cgroup").rglob(f"*{PREFIX}{identity}*")]
+    # os.walk, unlike rglob, passes over what is removed meanwhile.
+    groups = [path for path, _, _ in os.walk("/sys/fs/cgroup") if f"{PREFIX}{identity}" in Path(path).name]
     known = subprocess.run([*ALONE, f"{MOUNT}; ls {KNOWN}"], capture_output=True, text=True, check=False).stdout
     handlers = [line for line in known.splitlines() if identity in line]
     return [*links, *mounts, *groups, *map(str, FOLDER.glob(f"{PREFIX}{identity}*")), *handlers]

@@ -13,9 +13,43 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1]
-# Seconds of `make test`, by module; those that are not here take less than 15 s. `--module-times` prints them anew.
-SECONDS: dict[str, int] = {}
-SLOW_S = 10
+# Seconds of `make test`, by module; the others take less than 15 s. `--module-times` prints them anew.
+SECONDS: dict[str, int] = {
+    "system/lab/test_bootstrap.py": 150,
+    "system/fleet_faults/test_smoke.py": 140,
+    "unit/stages/export/test_targets.py": 100,
+    "integration/rollouts/test_workers_ssh.py": 95,
+    "integration/rollouts/test_embedded.py": 90,
+    "integration/pipeline/test_shipped_tasks.py": 85,
+    "integration/pipeline/test_pipeline.py": 75,
+    "unit/fleet/cli/test_publish.py": 70,
+    "unit/stages/train/test_train.py": 70,
+    "integration/rollouts/test_watched.py": 60,
+    "integration/playbooks/test_embedded.py": 50,
+    "unit/stages/tables/test_tables.py": 45,
+    "unit/fleet/cli/test_logs.py": 40,
+    "unit/fleet/inventory/test_inventory.py": 40,
+    "unit/stages/validate/test_validate.py": 30,
+    "unit/stages/validate/test_cross_source_duplicates.py": 25,
+    "system/lab/test_ended_runs.py": 25,
+    "unit/fleet/inventory/test_workers.py": 25,
+    "unit/stages/compress/test_compress.py": 25,
+    "unit/stages/gate/test_evidence.py": 20,
+    "unit/edge_agent/inference/test_selftest.py": 20,
+    "integration/pipeline/test_own_task.py": 20,
+    "unit/edge_agent/update/test_conformance.py": 20,
+    "unit/fleet/releases/test_object_store.py": 20,
+    "integration/agent/test_service.py": 15,
+    "integration/repository/test_setup.py": 15,
+    "system/lab/test_lab.py": 15,
+    "unit/stages/core/test_dataset.py": 15,
+    "integration/agent/test_cli.py": 15,
+    "unit/fleet/rollout/test_resume.py": 15,
+    "system/crash/test_power_cuts.py": 15,
+    "unit/stages/test_restore.py": 15,
+    "unit/stages/test_summary.py": 15,
+}
+SLOW_S = 8
 SLOW_MODULE = re.compile(r"^pytestmark = .*pytest\.mark\.slow", re.MULTILINE)
 
 

@@ -120,6 +120,7 @@ def test_a_good_release_goes_through_both_and_the_record_is_the_same(fleet: Work
         assert not list((machine.home / ".edge-fleet").iterdir()), "nothing stays on a worker"
 
 
+@pytest.mark.exhaustive
 def test_a_bad_release_goes_back_through_both(fleet: WorkedFleet) -> None:
     fleet.publish("pump@2.0.0")
     fleet.declare("pump@2.0.0")

@@ -31,6 +31,7 @@ def test_good(fleet: LabFleet, case: Case) -> None:
     assert (again.code, again.changed) == (0, 0), again.output
 
 
+@pytest.mark.exhaustive
 def test_canary_gone(fleet: LabFleet, case: Case) -> None:
     """The canary cannot be reached once its wave is open."""
     fleet.declare(fleet.publish("pump@1.2.0"))
@@ -80,6 +81,7 @@ def test_a_look_predicts_and_changes_nothing(fleet: LabFleet) -> None:
     assert drift.code == 2 and "3 of 3 devices are not as declared" in drift.output, drift.output[-3000:]
 
 
+@pytest.mark.exhaustive
 def test_new_keys_reach_the_devices_and_captured_samples_come_in(fleet: LabFleet, tmp_path: Path) -> None:
     fleet.reset()
     before = fleet.states()

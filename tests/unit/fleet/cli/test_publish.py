@@ -250,6 +250,7 @@ def test_killed_at_any_step_a_publication_leaves_what_devices_accept_and_goes_on
 @pytest.mark.parametrize(
     ("command", "least"), [("keys rotate --role root", 2), ("release withdraw pump@1.0.1 --reason bad", 3)]
 )
+@pytest.mark.exhaustive
 def test_killed_at_any_step_other_operations_leave_what_devices_accept(
     publisher: Publisher, bundles: list[Path], command: str, least: int
 ) -> None:
@@ -264,6 +265,7 @@ def test_killed_at_any_step_other_operations_leave_what_devices_accept(
     assert device(publisher).fetch("pump@1.0.0") == bundles[0].read_bytes()
 
 
+@pytest.mark.exhaustive
 def test_killed_at_any_step_a_first_publication_goes_on(bundles: list[Path], tmp_path: Path) -> None:
     publisher = Publisher(tmp_path / "work")
     for _ in publisher.killed_at_each_step("keys", "init"):
