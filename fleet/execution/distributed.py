@@ -27,11 +27,11 @@ from fleet.releases import repository_storage
 TICK_S = 0.2
 # What comes home of a step (playbooks/steps.yml): of a device whose worker is lost, "unreachable", or nothing.
 PARTS = {
-    "ask": ("asked",),
+    "query_status": ("asked",),
     "deploy": ("deployed", "trouble"),
-    "back": ("asked",),
-    "pending": ("asked",),
-    "call": ("back", "asked"),
+    "roll_back_failed": ("asked",),
+    "roll_back_pending": ("asked",),
+    "roll_back_devices": ("back", "asked"),
 }
 NOTHING: dict[str, Any] = {"trouble": ""}
 Json = dict[str, Any]
@@ -64,7 +64,7 @@ class DistributedRun:
         rollouts = str(self.options.rollouts.resolve())
         planned = self._decide("plan", *plan)
         if planned["pending"] and not check:
-            self._step("pending", list(planned["pending"]), {"rollout_plan": planned}, hand_over=True)
+            self._step("roll_back_pending", list(planned["pending"]), {"rollout_plan": planned}, hand_over=True)
         asked = self._ask(self.devices)
         also = ("--check",) if check else ()
         ready = self._decide("preflight", "--rollouts", rollouts, *also, stdin={"plan": planned, "devices": asked})
@@ -82,7 +82,7 @@ class DistributedRun:
         if touched:
             asked = self._ask(touched, hand_over=True)
             back = self._decide("settle", *record, stdin={"devices": asked})["back"]
-        called = self._step("back", list(back), {"rollout_settled": {"back": back}}, hand_over=True)
+        called = self._step("roll_back_failed", list(back), {"rollout_rollbacks": {"back": back}}, hand_over=True)
         self._decide("close", *record, stdin={"devices": called["asked"]})
 
     def rollback(self, reason: str, release: str | None) -> None:
@@ -90,12 +90,16 @@ class DistributedRun:
         of = ("--rollouts", str(self.options.rollouts.resolve()), "--fleet", self.fleet.name)
         every = ("--every",) if self.options.limit or release else ()
         brought = self._decide("recall", *of, *every)["brought"]
-        variables = {"rollout_reason": reason, "rollout_release": release or "", "rollout_brought": brought}
-        called = self._step("call", self.devices, variables, hand_over=True)
+        variables = {
+            "rollout_reason": reason,
+            "rollout_release": release or "",
+            "rollout_releases_to_roll_back": brought,
+        }
+        called = self._step("roll_back_devices", self.devices, variables, hand_over=True)
         self._decide("recalled", *of, *every, "--reason", reason, stdin=called)
 
     def _wave(self, wave: list[str], record: Sequence[str], planned: Json) -> None:
-        """playbooks/roles/rollout/tasks/wave.yml."""
+        """playbooks/roles/rollout/tasks/run_wave.yml."""
         approve = ",".join(self.options.approve)
         where = repository_storage.absolute_location(self.options.repository)
         options = ("--repository", where, "--approve", approve)
@@ -116,7 +120,7 @@ class DistributedRun:
         self._decide("judge", *record, stdin=judged)
 
     def _watch(self, wave: list[str], record: Sequence[str], switched: Json, looks: int) -> None:
-        """playbooks/roles/rollout/tasks/watch.yml."""
+        """playbooks/roles/rollout/tasks/bake_wave.yml."""
         asked: Json = {}
         looked: Json = {}
         for _ in range(looks):
@@ -129,7 +133,7 @@ class DistributedRun:
     # --- on this machine
 
     def _decide(self, step: str, *arguments: str, stdin: Json | None = None) -> Json:
-        """One step of `fleet wave`, as playbooks/roles/rollout/tasks/fleet.yml has it. Raises StoppedError."""
+        """One step of `fleet wave`, as playbooks/roles/rollout/tasks/run_fleet_step.yml has it. Raises StoppedError."""
         process = subprocess.Popen(
             [sys.executable, "-m", "fleet", "--json", "wave", step, *arguments],
             stdin=subprocess.PIPE,
@@ -158,7 +162,7 @@ class DistributedRun:
     # --- on workers
 
     def _ask(self, devices: Sequence[str], hand_over: bool = False) -> Json:
-        return dict(self._step("ask", devices, {}, hand_over)["asked"])
+        return dict(self._step("query_status", devices, {}, hand_over)["asked"])
 
     def _step(self, step: str, devices: Sequence[str], variables: Json, hand_over: bool = False) -> Json:
         """What Ansible registered: part -> device -> result, see PARTS. Devices of a lost worker are unreachable.

@@ -15,6 +15,8 @@ from edge_agent.core.progress import Progress
 from fleet.devices.messages import answer
 from fleet.errors import EXIT_INTERRUPTED, FleetError, from_json
 
+# Task names of the role `rollout`.
+STEP = "Run the fleet step"
 SWITCH = "Install, test and switch"
 Json = dict[str, Any]
 
@@ -62,7 +64,7 @@ class LiveProgress:
         """One of Ansible's on this machine, as ansible-runner gives it."""
         data = event.get("event_data", {})
         task, kind = data.get("task"), event["event"]
-        if task == "Decide" and kind in ("runner_on_ok", "runner_on_failed"):
+        if task == STEP and kind in ("runner_on_ok", "runner_on_failed"):
             self.on_step_output(data["res"].get("stdout") or "")
         return self.on_device_event(event)
 

@@ -1,7 +1,7 @@
 """One step on one worker: ansible-runner's transmit here, its worker there, its process here; ssh between them.
 
 A worker works below `~/.edge-fleet/<run>`, which is there until the run ends. What its devices said comes home as
-told.json among the artifacts (playbooks/steps.yml). Without that file the worker is lost: nothing is known of what
+results.json among the artifacts (playbooks/steps.yml). Without that file the worker is lost: nothing is known of what
 it did.
 """
 
@@ -29,7 +29,7 @@ from fleet.inventory.workers import Worker
 
 HERE = Path(__file__).parents[2]
 ROLES = ("edge_agent", "rollout")
-TOLD = "told.json"
+RESULTS = "results.json"
 PUSH = "push.tar"
 AWAY = ".edge-fleet"  # below the home of a worker's user
 KEEPALIVE_S = 5
@@ -62,7 +62,7 @@ def pack(folder: Path, devices: Mapping[str, Any], variables: Json, push: Path |
     shutil.copy(HERE / "playbooks/steps.yml", project / "playbooks")
     shutil.copy(HERE / "ansible.cfg", project)
     tree = {
-        "vars": {**literal(variables), "rollout_ready": {"push": "{{ playbook_dir }}/../../" + PUSH}},
+        "vars": {**literal(variables), "rollout_preflight": {"push": "{{ playbook_dir }}/../../" + PUSH}},
         "hosts": {"localhost": LOCAL},
         "children": {"devices": {"hosts": devices}},
     }
@@ -145,7 +145,7 @@ class WorkerJob:
     def _told(self, heard: _Heard) -> Json:
         artifacts = self.folder / "artifacts" / self.name
         try:
-            return dict(json.loads((artifacts / TOLD).read_text(encoding="utf-8")))
+            return dict(json.loads((artifacts / RESULTS).read_text(encoding="utf-8")))
         except (OSError, ValueError):
             if heard.silent:
                 raise LostError(f"silent for {self.silence_s:g} s") from None
@@ -157,7 +157,7 @@ class WorkerJob:
 
 
 class _Processor(Processor):  # type: ignore[misc]  # ansible-runner has no types
-    """Of the artifacts told.json and stdout alone are taken.
+    """Of the artifacts results.json and stdout alone are taken.
 
     ansible_runner's own unstream_dir follows names and links in the archive to wherever they lead: a worker could write
     anywhere on this machine, which has what workers must not have.
@@ -177,7 +177,7 @@ class _Processor(Processor):  # type: ignore[misc]  # ansible-runner has no type
                     left -= len(part) or left  # cut short: no archive
                     file.write(part)
             with zipfile.ZipFile(file) as archive:
-                for name in {TOLD, "stdout"} & set(archive.namelist()):
+                for name in {RESULTS, "stdout"} & set(archive.namelist()):
                     if archive.getinfo(name).file_size > LIMIT:
                         raise ValueError(f"{name} is larger than {LIMIT} bytes")
                     (Path(self.artifact_dir) / name).write_bytes(archive.read(name))

@@ -132,7 +132,7 @@ def test_status_is_declared_against_running(fleet: Fleet, serving: Device, tmp_p
     assert (found["device-01"]["as_declared"], found["device-02"]["as_declared"]) == (True, False)
 
     output = play(hosts, "status", code=2)
-    assert re.search(r"device-02 +1 +digits@1.0.0 +- +not what is declared", output), output
+    assert re.search(r"device-02 +1 +digits@1.0.0 +- +not the declared release", output), output
 
     second.exec("systemctl", "stop", "edge-agent")
     output = play(hosts, "status", code=2)

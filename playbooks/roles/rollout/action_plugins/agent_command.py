@@ -1,17 +1,17 @@
-"""`agent_command`: one command on a device in one exchange over the connection, and before it what it needs there.
+"""`agent_command`: run one command on a device in a single exchange, and unpack an archive there first if needed.
 
-Ansible's `command` brings a Python program to the device and starts it, `unarchive` takes a device several times to and
-fro. What a rollout has to say to a device is an archive and a command line, and what it hears is JSON.
+Ansible's `command` copies a Python program to the device and starts it, and `unarchive` takes several exchanges. A
+rollout only needs to send an archive and a command line, and to receive JSON.
 
 argv      list: the command
-archive   file on the controller, a tar: unpacked into `into` before the command; without that the command is not run
+archive   tar file on the controller: unpacked into `into` before the command, which is not run if unpacking fails
 into      folder on the device
-remove    path on the device that is removed afterwards, whatever happened
-limit_s   seconds that all of it may take. A device that takes longer is unreachable, as one that is off is: a program
-          that hangs on one device keeps no other waiting. What has begun there may still come to its end; of a large
-          archive that was being copied, what has come stays in Ansible's temporary folder
+remove    path on the device that is removed afterwards, also after a failure
+limit_s   time limit in seconds for the whole exchange. A slower device counts as unreachable, as a device does that is
+          switched off, so that a hanging program on one device delays no other device. What has started on the device
+          may still finish there; what was copied of a large archive stays in Ansible's temporary folder
 
-Returns rc, stdout, stderr, argv; fails where rc is not 0, as `command` does.
+Returns rc, stdout, stderr, argv; fails if rc is not 0, as `command` does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import shlex
 import signal
 import subprocess
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,17 +30,16 @@ from typing import Any
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
-# An archive up to this goes with the command; each fork has it in memory. A larger one is copied to the device first.
+# An archive up to this many bytes is sent with the command, from the memory of each fork. A larger one is copied first.
 IN_MEMORY = 16_000_000
-# Of an archive that cannot be unpacked the rest is read all the same: a sender that is not heard out takes it for a
-# lost connection.
+# After a failure the remaining archive is still read: Ansible reports a sender that cannot finish as a lost connection.
 UNPACK = "tar -xof - -C {into} || {{ rc=$?; cat >/dev/null; exit $rc; }}"
 UNPACK_COPY = "tar -xof {source} -C {into}; rc=$?; rm -f {source}; exit $rc"
 
 
 class ActionModule(ActionBase):
-    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        _, given = self.validate_argument_spec(
+    def run(self, tmp: Any = None, task_vars: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+        _, arguments = self.validate_argument_spec(
             {
                 "argv": {"type": "list", "elements": "str", "required": True},
                 "archive": {"type": "path"},
@@ -50,28 +49,28 @@ class ActionModule(ActionBase):
             },
             required_together=[("archive", "into")],
         )
-        result: dict[str, Any] = super().run(tmp, task_vars)
+        result = super().run(tmp, task_vars)
         if self._task.check_mode:
             return {**result, "skipped": True}
-        with _within(given["limit_s"]):
-            return result | self._said(given)
+        with _time_limit(arguments["limit_s"]):
+            return {**result, **self._execute(arguments)}
 
-    def _said(self, given: dict[str, Any]) -> dict[str, Any]:
-        command, data = shlex.join(given["argv"]), b"\n"  # with nothing to read, ssh would open a terminal
-        if given["archive"]:
-            unpack, data = self._brought(Path(given["archive"]), given["into"])
+    def _execute(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        command, data = shlex.join(arguments["argv"]), b"\n"  # without any input, ssh would open a terminal
+        if arguments["archive"]:
+            unpack, data = self._unpack_command(Path(arguments["archive"]), arguments["into"])
             command = f"({unpack}) && {command}"
-        if given["remove"]:
-            command = f"{command}; rc=$?; rm -rf {shlex.quote(given['remove'])}; exit $rc"
-        result: dict[str, Any] = self._low_level_execute_command(command, in_data=data)
+        if arguments["remove"]:
+            command = f"{command}; rc=$?; rm -rf {shlex.quote(arguments['remove'])}; exit $rc"
+        result = dict(self._low_level_execute_command(command, in_data=data))
         self._remove_tmp_path(self._connection._shell.tmpdir)
-        result |= {"argv": given["argv"], "changed": True}
+        result |= {"argv": arguments["argv"], "changed": True}
         if result["rc"] != 0:
             result |= {"failed": True, "msg": "non-zero return code"}
         return result
 
-    def _brought(self, archive: Path, into: str) -> tuple[str, bytes]:
-        """The command that unpacks it on the device, and what that reads."""
+    def _unpack_command(self, archive: Path, into: str) -> tuple[str, bytes]:
+        """Return the command that unpacks the archive on the device, and its standard input."""
         if archive.stat().st_size <= IN_MEMORY:
             return UNPACK.format(into=shlex.quote(into)), archive.read_bytes()
         source = self._transfer_file(str(archive), self._connection._shell.join_path(self._make_tmp_path(), "push"))
@@ -79,40 +78,40 @@ class ActionModule(ActionBase):
         return UNPACK_COPY.format(source=shlex.quote(source), into=shlex.quote(into)), b"\n"
 
 
-class _LateError(BaseException):
-    """No Exception: the ssh connection tries again after any of those."""
+class _TimeLimitError(BaseException):
+    """The time limit has passed. Not an Exception: the ssh connection retries after any Exception."""
 
 
 @contextlib.contextmanager
-def _within(limit_s: float) -> Iterator[None]:
-    """Raises AnsibleConnectionFailure after that time. Each task of each device is a process of its own."""
+def _time_limit(limit_s: float) -> Iterator[None]:
+    """Raise AnsibleConnectionFailure after `limit_s` seconds. Each task of each device runs in a separate process."""
     if limit_s <= 0:
         raise AnsibleActionFail(f"limit_s: found {limit_s:g}, expected seconds, more than 0")
 
-    def ring(number: int, frame: Any) -> None:
-        raise _LateError
+    def on_alarm(number: int, frame: Any) -> None:
+        raise _TimeLimitError
 
-    before = signal.signal(signal.SIGALRM, ring)
+    before = signal.signal(signal.SIGALRM, on_alarm)
     try:
         signal.setitimer(signal.ITIMER_REAL, limit_s)
         try:
             yield
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-    except _LateError as late:
-        _end(late.__traceback__)
+    except _TimeLimitError as error:
+        _end_processes(error.__traceback__)
         raise AnsibleConnectionFailure(f"no answer within {limit_s:g} s") from None
     finally:
         signal.signal(signal.SIGALRM, before)
 
 
-def _end(where: TracebackType | None) -> None:
-    """Ends what a connection was waiting for: ssh, or a simulated device's shell with all that it started."""
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a local shell is in the group of this process
-    for frame, _ in traceback.walk_tb(where):
+def _end_processes(trace: TracebackType | None) -> None:
+    """End the process that a connection was waiting for: ssh, or a simulated device's shell with all its children."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a local shell is in the process group of this process
+    for frame, _ in traceback.walk_tb(trace):
         for process in list(frame.f_locals.values()):
             if isinstance(process, subprocess.Popen) and process.poll() is None:
-                with contextlib.suppress(OSError):  # another user's: it is left there
+                with contextlib.suppress(OSError):  # a process of another user keeps running
                     group = os.getpgid(process.pid)
                     if group in (process.pid, os.getpid()):
                         os.killpg(group, signal.SIGTERM)

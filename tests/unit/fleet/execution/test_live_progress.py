@@ -10,8 +10,11 @@ from fleet.execution.live_progress import LiveProgress
 
 
 def said(live: LiveProgress, **answer: object) -> None:
-    event = {"event": "runner_on_ok", "event_data": {"task": "Decide", "res": {"stdout": json.dumps(answer)}}}
-    live.event(event)
+    event = {
+        "event": "runner_on_ok",
+        "event_data": {"task": "Run the fleet step", "res": {"stdout": json.dumps(answer)}},
+    }
+    live.on_event(event)
 
 
 def test_a_wave_is_told_to_be_watched_from_look_to_look(capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,7 +94,7 @@ def test_a_worker_is_sent_neither_keys_nor_records_nor_what_is_encrypted(tmp_pat
     found = workers.crew(*declared(tmp_path, {"north": {}}, {"device-1": own}))
     (tmp_path / "push.tar").write_bytes(b"signed")
 
-    worker_job.pack(tmp_path / "send", found.variables, {"worker_step": "ask"}, tmp_path / "push.tar")
+    worker_job.pack(tmp_path / "send", found.variables, {"worker_step": "query_status"}, tmp_path / "push.tar")
 
     sent = {str(path.relative_to(tmp_path / "send")) for path in (tmp_path / "send").rglob("*") if path.is_file()}
     assert {"push.tar", "inventory/hosts.json", "project/ansible.cfg", "project/playbooks/steps.yml"} <= sent
@@ -187,7 +187,7 @@ def test_a_worker_cannot_write_here(tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.write_text("precious")
     entries = {
-        "told.json": ('{"asked": {"device-1": {"rc": 0}, "device-2": {"rc": 0}}}', stat.S_IFREG | 0o600),
+        "results.json": ('{"asked": {"device-1": {"rc": 0}, "device-2": {"rc": 0}}}', stat.S_IFREG | 0o600),
         "../../../mine": (str(tmp_path / "other"), stat.S_IFLNK | 0o777),
         "folder": (str(tmp_path), stat.S_IFLNK | 0o777),
         "folder/mine": ("gone", stat.S_IFREG | 0o600),
@@ -198,7 +198,7 @@ def test_a_worker_cannot_write_here(tmp_path: Path) -> None:
 
     assert told == {"asked": {"device-1": {"rc": 0}}}, "and speaks for no device but its own"
     assert mine.read_text() == "precious" and not mine.is_symlink()
-    assert [path.name for path in (tmp_path / "run/artifacts/01-ask").iterdir() if path.is_file()] == ["told.json"]
+    assert [path.name for path in (tmp_path / "run/artifacts/01-ask").iterdir() if path.is_file()] == ["results.json"]
 
 
 def test_a_worker_cannot_decide(tmp_path: Path) -> None:
@@ -225,8 +225,11 @@ def test_a_worker_cannot_decide(tmp_path: Path) -> None:
         ((b"no JSON",), "ended before it had told anything"),
         ((b'{"status": {}}', b'{"event": []}', b'{"zipfile": "x"}'), "not what a worker says"),
         ((json.dumps({"zipfile": 9999}).encode(), b"UEsDBA=="), "not what a worker says"),
-        ((archived({"told.json": ("[]", 0o100600)}) + b'{"eof": true}', b""), "says nothing of"),
-        ((archived({"told.json": ('{"asked": {}}', 0o100600)}) + b'{"eof": true}', b""), "says nothing of 'device-1'"),
+        ((archived({"results.json": ("[]", 0o100600)}) + b'{"eof": true}', b""), "says nothing of"),
+        (
+            (archived({"results.json": ('{"asked": {}}', 0o100600)}) + b'{"eof": true}', b""),
+            "says nothing of 'device-1'",
+        ),
     ],
 )
 def test_a_worker_that_says_nonsense_is_lost(tmp_path: Path, lines: tuple[bytes, ...], why: str) -> None:

@@ -1,4 +1,4 @@
-"""The action `as_written`, run by Ansible: what a person gave with -e comes out as text, nothing in it evaluated."""
+"""The action `raw_vars`, run by Ansible: what a person gave with -e comes out as text, nothing in it evaluated."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLAY = [
         "hosts": "localhost",
         "gather_facts": False,
         "tasks": [
-            {"as_written": {"text": ["rollout_approve", "other"]}, "register": "said"},
+            {"raw_vars": {"text": ["rollout_approve", "other"]}, "register": "said"},
             {"ansible.builtin.copy": {"content": "{{ said.text | to_json }}", "dest": "{{ to }}", "mode": "0600"}},
         ],
     }
