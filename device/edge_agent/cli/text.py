@@ -1,153 +1,190 @@
-"""What a person reads of a command's result: short, exact, units said. The same facts as `--json`, fewer of them."""
+"""Format the result of a command for an operator: short, with units. `--json` prints all facts."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import singledispatch
 from typing import Any
 
 from edge_agent.core.progress import size
-
-Result = dict[str, Any]
-
-
-def render(command: str, result: Result) -> str:
-    return {
-        "install": install,
-        "activate": activate,
-        "deploy": activate,
-        "confirm": confirm,
-        "rollback": rollback,
-        "status": status,
-        "report": report,
-        "verify": verify,
-        "prune": prune,
-        "forget": forget,
-        "shadow": shadow,
-        "samples": samples,
-    }[command](result)
+from edge_agent.inference.selftest import SelfTestResult
+from edge_agent.lifecycle.control_messages import ServiceModel, ShadowSummary, TrialProgress
+from edge_agent.lifecycle.results import (
+    ActivateResult,
+    ConfirmResult,
+    ForgetResult,
+    InstallResult,
+    PruneResult,
+    RollbackResult,
+    SamplesResult,
+    ServiceSummary,
+    StatusResult,
+    TrialStatus,
+    VerifyResult,
+)
 
 
-def install(result: Result) -> str:
-    release = result["release"]
-    if not result["changed"]:
-        return f"{release} is already installed and whole"
-    return f"{release} is installed ({', '.join(result['targets'])})\n  next: edge-agent activate {release}"
+@singledispatch
+def render(result: Any) -> str:
+    """Return the text for the result of a command. Anything without a format of its own is shown as a table."""
+    return _table(list(_leaves(result)))
 
 
-def activate(result: Result) -> str:
-    release, service = result["release"], result["service"]
-    if not result["changed"]:
-        head = f"{release} is current already" + (", on trial" if result["trial"] else "")
-    elif not result["trial"]:
-        head = f"{release} is current again, as it was confirmed"
+@render.register
+def _install(result: InstallResult) -> str:
+    if not result.changed:
+        return f"{result.release} is already installed and undamaged"
+    return f"{result.release} is installed ({', '.join(result.targets)})\n  next: edge-agent activate {result.release}"
+
+
+@render.register
+def _activate(result: ActivateResult) -> str:
+    if not result.changed:
+        head = f"{result.release} is already current" + (", on trial" if result.trial else "")
+    elif not result.trial:
+        head = f"{result.release} is current again, confirmed before"
     else:
-        head = f"{release} is current, on trial; to go back to: {result['previous'] or 'nothing'}"
+        head = f"{result.release} is current, on trial; a rollback returns to: {result.previous or 'nothing'}"
     lines = [head]
-    if tested := result["selftest"]:
-        lines.append(
-            f"  self-test: {tested['samples']} golden samples differ by at most {tested['max_difference']:.2g} "
-            f"(allowed {tested['tolerance']:g}), p95 {tested['latency_ms']['p95']:.3f} ms, "
-            f"{tested['memory_mb']:.1f} MB"
-        )
-    lines.append(f"  service:   {_loaded(service)}")
+    if result.selftest:
+        lines.append(f"  self-test: {_selftest(result.selftest)}")
+    lines.append(f"  service:   {_service_model(result.service)}")
     return "\n".join(lines)
 
 
-def _loaded(service: Result) -> str:
-    if not service["running"]:
-        return "not running; it starts with this release"
-    loaded = service["loaded"]
-    return f"has loaded {loaded['release']} ({loaded['target']}, sha256 {loaded['sha256'][:12]})" if loaded else "idle"
-
-
-def confirm(result: Result) -> str:
-    return f"{result['release']} is confirmed" + ("" if result["changed"] else " already")
-
-
-def rollback(result: Result) -> str:
-    if not result["changed"]:
-        return f"{result['release']} is current already"
+def _selftest(result: SelfTestResult) -> str:
     return (
-        f"{result['release']} is current {'again' if not result['trial'] else 'now, on trial'}; left: "
-        f"{result['left'] or 'nothing'}\n  service:   {_loaded(result['service'])}"
+        f"{result.samples} golden samples differ by at most {result.max_difference:.2g} "
+        f"(allowed {result.tolerance:g}), p95 {result.latency_ms.p95:.3f} ms, {result.memory_mb:.1f} MB"
     )
 
 
-def forget(result: Result) -> str:
-    if result["release"] is None:
-        return f"trusted time {result['reason'] or '(none was kept)'} forgotten; the clock decides what is expired"
-    if not result["changed"]:
-        return f"{result['release']} is not marked as bad"
-    return f"{result['release']} may be tried again (it was bad: {result['reason']})"
+def _service_model(service: ServiceModel) -> str:
+    if not service.running:
+        return "not running; it starts with this release"
+    loaded = service.loaded
+    return f"has loaded {loaded.release} ({loaded.target}, sha256 {loaded.sha256[:12]})" if loaded else "idle"
 
 
-def prune(result: Result) -> str:
-    removed = ", ".join(result["removed"]) or "nothing"
-    return f"removed:   {removed}\ninstalled: {', '.join(result['installed']) or 'nothing'}"
+@render.register
+def _confirm(result: ConfirmResult) -> str:
+    return f"{result.release} is {'' if result.changed else 'already '}confirmed"
 
 
-def verify(result: Result) -> str:
-    if not result["slots"]:
+@render.register
+def _rollback(result: RollbackResult) -> str:
+    if not result.changed:
+        return f"{result.release} is already current"
+    standing = "current now, on trial" if result.trial else "current again"
+    return (
+        f"{result.release} is {standing}; before: {result.left or 'nothing'}\n"
+        f"  service:   {_service_model(result.service)}"
+    )
+
+
+@render.register
+def _forget(result: ForgetResult) -> str:
+    if result.release is None:
+        return f"removed the trusted time: {result.reason or 'none'}; the clock alone decides what is expired"
+    if not result.changed:
+        return f"{result.release} is not marked as bad"
+    return f"{result.release} may be installed and activated again (it was bad: {result.reason})"
+
+
+@render.register
+def _prune(result: PruneResult) -> str:
+    removed = ", ".join(result.removed) or "nothing"
+    return f"removed:   {removed}\ninstalled: {', '.join(result.installed) or 'nothing'}"
+
+
+@render.register
+def _verify(result: VerifyResult) -> str:
+    if not result.slots:
         return "nothing is installed"
     lines = []
-    for slot in result["slots"]:
-        if slot["whole"]:
-            lines.append(f"{slot['release']}: whole, {slot['files']} files")
+    for slot in result.slots:
+        if slot.fault is None:
+            lines.append(f"{slot.release}: undamaged, {slot.files} files")
         else:
-            fault = slot["fault"]
-            expected = f"; expected {fault['expected']}" if fault["expected"] else ""
-            lines.append(f"{slot['release']}: DAMAGED: {fault['where']}: {fault['found']}{expected}")
-            lines.append(f"  remedy: edge-agent install {slot['release']}")
+            expected = f"; expected {slot.fault.expected}" if slot.fault.expected else ""
+            lines.append(f"{slot.release}: DAMAGED: {slot.fault.where}: {slot.fault.found}{expected}")
+            lines.append(f"  remedy: edge-agent install {slot.release}")
     return "\n".join(lines)
 
 
-def status(result: Result) -> str:
-    device, service, trial = result["device"], result["service"], result["trial"]
+@render.register
+def _status(result: StatusResult) -> str:
+    device, disk = result.device, result.disk
     rows = [
-        ("device", f"{device['id']} ({device['type']}, {device['architecture']})"),
-        ("current", (result["current"] or "none") + (" (on trial)" if trial else "")),
-        ("previous", result["previous"] or "none"),
-        ("loaded", _service(service)),
+        ("device", f"{device.id} ({device.type}, {device.architecture})"),
+        ("current", (result.current or "none") + (" (on trial)" if result.trial else "")),
+        ("previous", result.previous or "none"),
+        ("loaded", _service(result.service)),
     ]
-    if trial:
-        rows.append(("trial", _trial(trial, service)))
-    rows += [("bad", f"{release}: {reason}") for release, reason in sorted(result["bad"].items())]
-    rows.append(("installed", ", ".join(result["installed"]) or "nothing"))
-    rows.append(("disk", f"{disk['free_bytes'] / 1e9:.1f} GB free" if (disk := result["disk"]) else "no state yet"))
+    if result.trial:
+        rows.append(("trial", _trial(result.trial, result.service.trial)))
+    rows += [("bad", f"{release}: {reason}") for release, reason in sorted(result.bad.items())]
+    rows.append(("installed", ", ".join(result.installed) or "nothing"))
+    rows.append(("disk", f"{disk.free_bytes / 1e9:.1f} GB free" if disk else "no state yet"))
     return _table(rows)
 
 
-def _service(service: Result) -> str:
-    if service["fault"]:
-        return f"unknown: the service does not answer ({service['fault']['found']})"
-    if not service["running"]:
+def _service(service: ServiceSummary) -> str:
+    if service.fault:
+        return f"unknown: the service does not respond ({service.fault.found})"
+    if not service.running:
         return "nothing: no service runs"
-    loaded = service["loaded"]
+    loaded = service.loaded
     if not loaded:
-        return f"nothing: {service['reason']}"
-    health = "healthy" if service["healthy"] else f"NOT healthy: {service['reason']}"
-    return f"{loaded['release']} ({loaded['target']}, sha256 {loaded['sha256'][:12]}), {health}"
+        return f"nothing: {service.reason}"
+    health = "healthy" if service.healthy else f"NOT healthy: {service.reason}"
+    return f"{loaded.release} ({loaded.target}, sha256 {loaded.sha256[:12]}), {health}"
 
 
-def _trial(trial: Result, service: Result) -> str:
-    started = f"started {trial['starts']} of {trial['starts_allowed']} times"
-    seen = service.get("trial")
-    if not seen:
-        return f"since {trial['since']}, {started}"
-    return f"{seen['reason']}; {seen['left_seconds']:.0f} s left; {started}"
+def _trial(trial: TrialStatus, progress: TrialProgress | None) -> str:
+    starts = f"started {trial.starts} of {trial.starts_allowed} times"
+    if progress is None:
+        return f"since {trial.since}, {starts}"
+    return f"{progress.reason}; {progress.left_seconds:.0f} s left; {starts}"
 
 
-def report(result: Result) -> str:
-    return _table(list(_flat(result)))
+@render.register
+def _shadow(result: ShadowSummary) -> str:
+    agreement = result.agreement
+    share = (
+        f"{agreement.share:.1%} ({agreement.low:.1%} to {agreement.high:.1%}, 95% interval)"
+        if agreement.share is not None
+        else "unknown: no input arrived"
+    )
+    rows = [
+        ("candidate", f"{result.release} ({result.target})"),
+        ("current", result.current),
+        ("inputs", f"{result.samples} compared, {result.dropped} dropped, {result.errors} failed"),
+        ("agreement", share),
+    ]
+    for name, latency in (("current", result.latency_ms.current), ("candidate", result.latency_ms.candidate)):
+        shown = "unknown" if latency.p50 is None else f"p50 {latency.p50:.3f} ms, p95 {latency.p95:.3f} ms"
+        rows.append((f"latency {name}", shown))
+    rows.append(("ended", result.ended or "no"))
+    return _table(rows)
 
 
-def _flat(value: Any, path: str = "") -> Any:
-    """Every leaf of nested objects by its dotted path."""
+@render.register
+def _samples(result: SamplesResult) -> str:
+    return (
+        f"wrote {result.samples} samples, {result.labelled} of them labelled, to {result.file} "
+        f"({size(result.size_bytes)}, {result.lines} lines)"
+    )
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every leaf of nested objects with its dotted path. HTTP requests are one row for each path and code."""
     if isinstance(value, dict):
         for key, part in value.items():
-            yield from _flat(part, f"{path}.{key}" if path else str(key))
+            yield from _leaves(part, f"{path}.{key}" if path else str(key))
     elif path == "http":
         for line in value:
-            yield f"http {line['method']} {line['path']} {line['code']}", line["count"]
+            yield f"http {line['method']} {line['path']} {line['code']}", str(line["count"])
     else:
         yield path, _shown(value)
 
@@ -158,34 +195,6 @@ def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def shadow(result: Result) -> str:
-    agreement, latency = result["agreement"], result["latency_ms"]
-    share = (
-        f"{agreement['share']:.1%} ({agreement['low']:.1%} to {agreement['high']:.1%}, 95% interval)"
-        if agreement["share"] is not None
-        else "unknown: no input came"
-    )
-    rows = [
-        ("candidate", f"{result['release']} ({result['target']})"),
-        ("beside", result["current"]),
-        ("inputs", f"{result['samples']} compared, {result['dropped']} dropped, {result['errors']} failed"),
-        ("agreement", share),
-    ]
-    for name in ("current", "candidate"):
-        found = latency[name]
-        shown = "unknown" if found["p50"] is None else f"p50 {found['p50']:.3f} ms, p95 {found['p95']:.3f} ms"
-        rows.append((f"latency {name}", shown))
-    rows.append(("ended", result["ended"] or "no"))
-    return _table(rows)
-
-
-def samples(result: Result) -> str:
-    return (
-        f"{result['samples']} samples, {result['labelled']} of them labelled, are in {result['file']} "
-        f"({size(result['size_bytes'])}, {result['lines']} lines)"
-    )
-
-
-def _table(rows: list[tuple[str, Any]]) -> str:
+def _table(rows: list[tuple[str, str]]) -> str:
     width = max((len(name) for name, _ in rows), default=0)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)

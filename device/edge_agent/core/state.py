@@ -162,7 +162,7 @@ def load_unchanged(layout: Layout, known: State) -> State:
     if (now.current, now.previous, now.bad) != (known.current, known.previous, known.bad):
         raise BusyError(
             str(layout.state_file),
-            f"changed meanwhile: {now.current or 'no release'} is current",
+            f"changed during this command: {now.current or 'no release'} is current",
             f"{known.current or 'no release'}, as when this began",
             "see: edge-agent status; then call again",
         )

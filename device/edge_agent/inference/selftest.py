@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +27,51 @@ WARMUP = 3  # calls that are not timed: the first allocate
 MODULES = {"onnxruntime": "onnxruntime", "litert": "ai_edge_litert.interpreter"}
 
 
-def run(config: Config, release: str, target: str) -> dict[str, Any]:
-    """What the self-test of an installed release's `target` found. Raises SelfTestError.
+@dataclass(frozen=True)
+class LatencyPercentiles:
+    """Percentiles of the latency of one sample on one thread, in milliseconds."""
 
-    {target, samples, max_difference, tolerance, latency_ms: {p50, p95}, latency_budget_ms, memory_mb,
-    memory_budget_mb, seconds}. Latency is that of one sample on one thread; memory (1e6 bytes) what the model adds
-    to a process at its peak.
+    p50: float
+    p95: float
+
+
+@dataclass(frozen=True)
+class SelfTestResult:
+    """The measurements of a self-test that passed. `--json` prints these fields in this order.
+
+    Attributes:
+        target: The target that was tested.
+        samples: Number of golden samples.
+        max_difference: Largest difference from a golden output.
+        tolerance: Largest difference that is allowed.
+        latency_ms: Latency of one sample on one thread, in milliseconds.
+        latency_budget_ms: Largest 95th percentile that is allowed, or None.
+        memory_mb: Memory that the model adds to a process at its peak, in 1e6 bytes.
+        memory_budget_mb: Largest memory that is allowed, or None.
+        seconds: Duration of the self-test.
+    """
+
+    target: str
+    samples: int
+    max_difference: float
+    tolerance: float
+    latency_ms: LatencyPercentiles
+    latency_budget_ms: float | None
+    memory_mb: float
+    memory_budget_mb: float | None
+    seconds: float
+
+
+def run(config: Config, release: str, target: str) -> SelfTestResult:
+    """Replay the golden samples of an installed release, and measure latency and memory.
+
+    Args:
+        config: The configuration.
+        release: The installed release, as NAME@VERSION.
+        target: The target to test, such as `onnx-fp32`.
+
+    Raises:
+        SelfTestError: The model does not load, its outputs differ, it is too slow or too large, or it takes too long.
     """
     from edge_agent.storage import manifest as manifests  # not in the process that measures
 
@@ -44,11 +84,21 @@ def run(config: Config, release: str, target: str) -> dict[str, Any]:
     }
     point("selftest.before")
     start = time.monotonic()
-    found = _in_a_process(where, request, config.selftest.timeout_s)
-    result = _judged(where, target, description, found)
-    result["seconds"] = round(time.monotonic() - start, 3)
+    measured = _in_a_process(where, request, config.selftest.timeout_s)
+    latency_limit, memory_limit = _require_limits(where, description, measured)
+    seconds = round(time.monotonic() - start, 3)
     point("selftest.after")
-    return result
+    return SelfTestResult(
+        target=target,
+        samples=measured["samples"],
+        max_difference=measured["max_difference"],
+        tolerance=description["golden"]["tolerance"],
+        latency_ms=LatencyPercentiles(**measured["latency_ms"]),
+        latency_budget_ms=latency_limit,
+        memory_mb=round(measured["memory_mb"], 3),
+        memory_budget_mb=memory_limit,
+        seconds=seconds,
+    )
 
 
 def _in_a_process(where: str, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
@@ -78,39 +128,33 @@ def _in_a_process(where: str, request: dict[str, Any], timeout_s: float) -> dict
     return answer
 
 
-def _judged(where: str, target: str, description: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+def _require_limits(
+    where: str, description: dict[str, Any], measured: dict[str, Any]
+) -> tuple[float | None, float | None]:
+    """Return the limits of latency (milliseconds) and memory (1e6 bytes). Raise SelfTestError where one is exceeded."""
     tolerance = description["golden"]["tolerance"]
     budget = description.get("budget") or {}
     latency_limit, memory_limit = budget.get("latency_p95_ms"), budget.get("memory_mb")
     # Written so that a NaN fails.
-    if not found["max_difference"] <= tolerance:
+    if not measured["max_difference"] <= tolerance:
         raise SelfTestError(
             where,
-            f"golden sample {found['worst_sample']} differs by {found['max_difference']:.3g}",
+            f"golden sample {measured['worst_sample']} differs by {measured['max_difference']:.3g}",
             f"at most {tolerance:g}",
             "this device's runtime computes something else than the one that built the release",
         )
-    if latency_limit is not None and not found["latency_ms"]["p95"] <= latency_limit:
+    if latency_limit is not None and not measured["latency_ms"]["p95"] <= latency_limit:
         raise SelfTestError(
             where,
-            f"latency p95 {found['latency_ms']['p95']:.3f} ms",
+            f"latency p95 {measured['latency_ms']['p95']:.3f} ms",
             f"at most {latency_limit:g} ms",
             "try again when the device is not busy, or build a smaller model",
         )
-    if memory_limit is not None and not found["memory_mb"] <= memory_limit:
+    if memory_limit is not None and not measured["memory_mb"] <= memory_limit:
         raise SelfTestError(
-            where, f"memory {found['memory_mb']:.1f} MB", f"at most {memory_limit:g} MB", "build a smaller model"
+            where, f"memory {measured['memory_mb']:.1f} MB", f"at most {memory_limit:g} MB", "build a smaller model"
         )
-    return {
-        "target": target,
-        "samples": found["samples"],
-        "max_difference": found["max_difference"],
-        "tolerance": tolerance,
-        "latency_ms": found["latency_ms"],
-        "latency_budget_ms": latency_limit,
-        "memory_mb": round(found["memory_mb"], 3),
-        "memory_budget_mb": memory_limit,
-    }
+    return latency_limit, memory_limit
 
 
 def _measure(request: dict[str, Any]) -> dict[str, Any]:

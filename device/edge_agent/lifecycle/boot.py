@@ -1,4 +1,4 @@
-"""What the service does before it loads anything: which release to start with."""
+"""Decide which release the service starts with, before it loads anything."""
 
 from __future__ import annotations
 
@@ -18,40 +18,51 @@ LOCK_S = 10.0
 
 @dataclass(frozen=True)
 class BootResult:
-    """`known`: what to start with. `unwritten`: what state.json says instead, where it could not be written."""
+    """The state to start with.
+
+    Attributes:
+        state: The state that was decided.
+        unwritten_state: The content of state.json where the decision could not be written; None where it was.
+    """
 
     state: State = field(default_factory=State)
     unwritten_state: State | None = None
 
 
 def boot(config: Config) -> BootResult:
-    """Which release to start with: counts the start of a trial, goes back where it must.
+    """Decide which release to start with: count the start of a trial, and roll back where necessary.
 
-    Without a trial there is nothing to write: neither a lock that is held (an install unpacks, say) nor a disk that is
-    full or read-only keeps a device from serving what it can read. With a trial whose start cannot be counted the
-    device goes back: a release that crashes would do so for ever. Raises BusyError, and OSError where nothing is to
-    go back to.
+    Without a trial nothing has to be written, so the device serves what it can read: neither a lock that is held (by an
+    installation, for example) nor a full or read-only disk prevents the start. A trial whose start cannot be counted is
+    rolled back: a release that crashes would otherwise be started for ever.
+
+    Raises:
+        BusyError: Another process holds the lock during a trial.
+        OSError: The state cannot be written, and there is no release to roll back to.
     """
     layout = config.layout
     point("serve.before_boot")
     try:
         with state.locked(layout, LOCK_S):
-            booted = _decided(config)
+            result = _decide(config)
     except BusyError as error:
-        known = state.load(layout)
-        if known.trial:
+        known_state = state.load(layout)
+        if known_state.trial:
             raise
-        logs.event("waiting", f"started without the lock: {_line(error)}", logging.WARNING)
-        booted = BootResult(_whole(config, known))
+        logs.event("waiting", f"started without the lock: {_one_line(error)}", logging.WARNING)
+        result = BootResult(_undamaged(config, known_state))
     point("serve.after_boot")
-    return booted
+    return result
 
 
 def current_state(config: Config, booted: BootResult) -> State:
-    """What state.json says, or what it should say since `boot`; written as soon as that is possible."""
-    found = state.load(config.layout)
-    if found != booted.unwritten_state:
-        return found
+    """Return the state in state.json, or the decision of `boot` that could not be written there.
+
+    The decision is written as soon as that is possible. Raises OSError and ConfigurationError.
+    """
+    on_disk = state.load(config.layout)
+    if on_disk != booted.unwritten_state:
+        return on_disk
     try:
         with state.locked(config.layout, wait_s=0.0):
             if state.load(config.layout) == booted.unwritten_state:
@@ -64,70 +75,67 @@ def current_state(config: Config, booted: BootResult) -> State:
     return booted.state
 
 
-def _decided(config: Config) -> BootResult:
-    """As `boot`, under the lock."""
+def _decide(config: Config) -> BootResult:
+    """Decide as `boot` does. The caller holds the lock."""
     layout = config.layout
     try:
         state.load(layout)
     except ConfigurationError as error:
         state.restore(layout)
-        logs.event("state", f"the last copy is taken, its damage kept beside it: {_line(error)}", logging.CRITICAL)
+        text = f"restored from the last copy; the damaged file is kept beside it: {_one_line(error)}"
+        logs.event("state", text, logging.CRITICAL)
     before = state.load(layout)
-    known = _whole(config, before)
-    known, reason = trial_rules.count_start(config.trial, known)
+    decided, reason = trial_rules.count_start(config.trial, _undamaged(config, before))
     if reason:
-        logs.event(
-            "rollback",
-            f"went back from {before.current}: {reason}",
-            logging.WARNING,
-            release=before.current,
-            now=known.current,
-        )
-        known = _whole(config, known)
+        _log_rollback(before.current, decided.current, reason, logging.WARNING)
+        decided = _undamaged(config, decided)
     try:
         slots.recover(layout)
-        if known != before:
-            state.save(layout, known)
-        state.show_current(layout, known)
+        if decided != before:
+            state.save(layout, decided)
+        state.show_current(layout, decided)
     except OSError as error:
-        kept = state.load(layout)
-        if error.errno not in space.UNWRITABLE or (kept != known and known.trial and known.previous is None):
+        on_disk = state.load(layout)
+        unwritten_start = decided.trial is not None and on_disk != decided
+        if error.errno not in space.UNWRITABLE or (unwritten_start and decided.previous is None):
             raise
-        logs.event("unwritable", f"{layout.state} cannot be written: {_line(error)}", logging.CRITICAL)
-        if kept != known and known.trial:
-            text = f"went back from {known.current}, on trial: its start cannot be counted"
-            logs.event("rollback", text, logging.CRITICAL, release=known.current, now=known.previous)
-            known = known.rolled_back(None)
-        return BootResult(known, kept if kept != known else None)
-    return BootResult(known)
+        logs.event("unwritable", f"{layout.state} cannot be written: {_one_line(error)}", logging.CRITICAL)
+        if unwritten_start:
+            reason = "on trial, and its start cannot be counted"
+            _log_rollback(decided.current, decided.previous, reason, logging.CRITICAL)
+            decided = decided.rolled_back(None)
+        return BootResult(decided, on_disk if on_disk != decided else None)
+    return BootResult(decided)
 
 
-def _line(error: Exception) -> str:
+def _undamaged(config: Config, known_state: State) -> State:
+    """Return the state, rolled back where the current slot is damaged and the previous one is not.
+
+    The damaged release is not marked as bad: the disk failed, not the release.
+    """
+    if known_state.current is None:
+        return known_state
+    try:
+        slots.verify(config.layout, known_state.current)
+        return known_state
+    except (TrustError, NoReleaseError) as error:
+        damage = str(error)
+    logs.event("damaged", f"the slot is damaged: {damage}", logging.CRITICAL, release=known_state.current)
+    if known_state.previous is None:
+        return known_state
+    try:
+        slots.verify(config.layout, known_state.previous)
+    except (TrustError, NoReleaseError) as error:
+        text = f"the previous slot is damaged too: {error}"
+        logs.event("damaged", text, logging.CRITICAL, release=known_state.previous)
+        return known_state
+    _log_rollback(known_state.current, known_state.previous, "the slot is damaged", logging.CRITICAL)
+    return known_state.rolled_back(None)
+
+
+def _log_rollback(release: str | None, now: str | None, reason: str, level: int) -> None:
+    logs.event("rollback", f"rolled back from {release}: {reason}", level, release=release, now=now)
+
+
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def _whole(config: Config, known: State) -> State:
-    """Where the current slot is damaged and the previous one is not, go back. A damaged disk makes no release bad."""
-    if known.current is None:
-        return known
-    try:
-        slots.verify(config.layout, known.current)
-        return known
-    except (TrustError, NoReleaseError) as error:
-        fault = str(error)
-    logs.event("damaged", f"the slot is damaged: {fault}", logging.CRITICAL, release=known.current)
-    if known.previous is None:
-        return known
-    try:
-        slots.verify(config.layout, known.previous)
-    except (TrustError, NoReleaseError) as error:
-        logs.event("damaged", f"the slot is damaged too: {error}", logging.CRITICAL, release=known.previous)
-        return known
-    logs.event(
-        "rollback",
-        f"went back from {known.current}: the slot is damaged",
-        logging.CRITICAL,
-        release=known.current,
-        now=known.previous,
-    )
-    return known.rolled_back(None)

@@ -1,12 +1,13 @@
-"""How the command line speaks to the running service: HTTP over the unix socket `control.sock`.
+"""The client of the running service: HTTP over the unix socket `control.sock`.
 
-Who may use it is who may open the socket: its owner and its group. The standard library only, so that
-`edge-agent status` starts fast.
+Access is decided by the file permissions of the socket: its owner and its group may open it. Only the standard library
+is imported, so that `edge-agent status` starts fast.
 
     GET  /status       what is loaded, the trial, the last events
-    GET  /report       what was counted since the switch
-    POST /reconcile    load now what state.json names; answers when it answers requests, or why it cannot
-    POST /shadow       feed a candidate live inputs until it ends or the caller goes; lines of JSON
+    GET  /report       statistics since the switch
+    POST /reconcile    load the release that state.json names now; the response follows once the model answers
+                       requests, or with the reason why it does not
+    POST /shadow       run a candidate on live inputs until a limit is reached or the client disconnects; JSON lines
     GET  /shadow       the last summary
 """
 
@@ -15,15 +16,19 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from edge_agent.core.errors import ServiceError
 from edge_agent.core.layout import Layout
+from edge_agent.lifecycle.control_messages import LoadedModel, ServiceModel, ServiceStatus, ShadowSummary
 
-# The service answers once the model is loaded and requests go to it; a large model takes its time.
+# The service responds once the model is loaded and receives the requests, which takes long for a large model.
 RECONCILE_S = 120.0
-REMEDY = "see how it does: journalctl -u edge-agent -n 50"
+SHADOW_S = 30.0  # longest silence between two lines; the service sends one each second
+REMEDY = "see the log of the service: journalctl -u edge-agent -n 50"
+
+Message = TypeVar("Message")
 
 
 class _Connection(http.client.HTTPConnection):
@@ -37,69 +42,47 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def _open(
-    layout: Layout, method: str, path: str, body: dict[str, Any] | None, timeout_s: float
-) -> tuple[_Connection, http.client.HTTPResponse] | None:
-    connection = _Connection(str(layout.control_socket), timeout_s)
-    try:
-        connection.request(method, path, json.dumps(body) if body is not None else None)
-        return connection, connection.getresponse()
-    except (FileNotFoundError, ConnectionRefusedError):
-        connection.close()
-        return None  # no service runs: a socket that it left behind refuses
-    except PermissionError as error:
-        connection.close()
-        raise ServiceError(
-            str(layout.control_socket),
-            error.strerror or str(error),
-            "a member of the socket's group",
-            "call as root, or as a member of the group edge-agent",
-        ) from None
-    except (OSError, http.client.HTTPException) as error:
-        connection.close()
-        raise ServiceError(
-            str(layout.control_socket), f"no answer to {path} ({_why(error)})", f"within {timeout_s:g} s", REMEDY
-        ) from None
+def status(layout: Layout, timeout_s: float = 10.0) -> ServiceStatus | None:
+    """Return the status of the service, or None where no service runs. Raises ServiceError."""
+    response = _call(layout, "GET", "/status", timeout_s)
+    return None if response is None else _parsed(layout, "/status", ServiceStatus.from_json, response)
 
 
-def call(
-    layout: Layout, method: str, path: str, body: dict[str, Any] | None = None, timeout_s: float = 10.0
-) -> dict[str, Any] | None:
-    """The service's answer, or None where no service runs.
+def report(layout: Layout, timeout_s: float = 10.0) -> dict[str, Any] | None:
+    """Return the service's statistics since the switch as JSON, or None where no service runs. Raises ServiceError.
 
-    Raises ServiceError where it runs but does not answer, or refuses.
+    The command line prints them unchanged: the service alone decides the fields (docs/agent/serving.md).
     """
-    opened = _open(layout, method, path, body, timeout_s)
-    if opened is None:
-        return None
-    connection, response = opened
-    try:
-        answer: dict[str, Any] = json.loads(response.read())
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise ServiceError(
-            str(layout.control_socket), f"{path} broke off ({_why(error)})", "an answer in JSON", REMEDY
-        ) from None
-    finally:
-        connection.close()
-    if response.status >= 400 and "found" not in answer:
-        raise ServiceError(str(layout.control_socket), f"{path}: {answer}", "an agent of this version", REMEDY)
-    return answer
+    return _call(layout, "GET", "/report", timeout_s)
 
 
-def reconcile(layout: Layout) -> dict[str, Any]:
-    """Let the service follow state.json; what it loaded then: {running, loaded, error}. Raises ServiceError."""
-    answer = call(layout, "POST", "/reconcile", timeout_s=RECONCILE_S)
-    if answer is None:
-        return {"running": False, "loaded": None, "error": None}
-    return {"running": True, "loaded": answer["loaded"], "error": answer["error"]}
+def reconcile(layout: Layout) -> ServiceModel:
+    """Let the service load the release that state.json names, and return the result. Raises ServiceError."""
+    response = _call(layout, "POST", "/reconcile", RECONCILE_S)
+    if response is None:
+        return ServiceModel(False, None, None)
+
+    def parse(value: dict[str, Any]) -> ServiceModel:
+        return ServiceModel(True, LoadedModel.from_json(value["loaded"]), value["error"])
+
+    return _parsed(layout, "/reconcile", parse, response)
 
 
-def stream(layout: Layout, path: str, body: dict[str, Any], timeout_s: float = 30.0) -> Iterator[dict[str, Any]]:
-    """Line after line of the service's answer; `timeout_s` is silence. Closing the iterator hangs up.
+def shadow(layout: Layout, release: str, samples: int, seconds: float) -> Iterator[ShadowSummary]:
+    """Run a candidate on live inputs, and yield a summary each second. Closing the iterator ends the comparison.
 
-    Raises ServiceError, also where no service runs.
+    Args:
+        layout: The folders of the agent.
+        release: The candidate, an installed release.
+        samples: Number of inputs after which the comparison ends.
+        seconds: Longest duration of the comparison in seconds.
+
+    Raises:
+        ServiceError: No service runs, it refuses the candidate, or it stops responding.
     """
-    opened = _open(layout, "POST", path, body, timeout_s)
+    opened = _open(
+        layout, "POST", "/shadow", {"release": release, "samples": samples, "seconds": seconds}, timeout_s=SHADOW_S
+    )
     if opened is None:
         raise ServiceError(
             str(layout.control_socket), "no service runs", "a running agent", "start it: systemctl start edge-agent"
@@ -107,16 +90,84 @@ def stream(layout: Layout, path: str, body: dict[str, Any], timeout_s: float = 3
     connection, response = opened
     try:
         while line := response.readline():
-            yield json.loads(line)
+            value = json.loads(line)
+            if "found" in value:
+                raise ServiceError(value["where"], value["found"], value["expected"], value["remedy"])
+            yield _parsed(layout, "/shadow", ShadowSummary.from_json, value)
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise ServiceError(
-            str(layout.control_socket), f"{path} broke off ({_why(error)})", "lines of JSON", REMEDY
+            str(layout.control_socket), f"the response to /shadow broke off ({_reason(error)})", "JSON lines", REMEDY
         ) from None
     finally:
         connection.close()
 
 
-def _why(error: Exception) -> str:
+def _call(layout: Layout, method: str, path: str, timeout_s: float) -> dict[str, Any] | None:
+    """Return the JSON of a response, or None where no service runs.
+
+    Raises ServiceError where the service does not respond in time, or with an HTTP error.
+    """
+    opened = _open(layout, method, path, None, timeout_s)
+    if opened is None:
+        return None
+    connection, response = opened
+    try:
+        value: dict[str, Any] = json.loads(response.read())
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise ServiceError(
+            str(layout.control_socket), f"the response to {path} broke off ({_reason(error)})", "JSON", REMEDY
+        ) from None
+    finally:
+        connection.close()
+    if response.status >= 400:
+        raise _unexpected(layout, path, value)
+    return value
+
+
+def _open(
+    layout: Layout, method: str, path: str, body: dict[str, Any] | None, timeout_s: float
+) -> tuple[_Connection, http.client.HTTPResponse] | None:
+    """Send a request; return its connection and response, or None where no service runs. Raises ServiceError."""
+    connection = _Connection(str(layout.control_socket), timeout_s)
+    try:
+        connection.request(method, path, json.dumps(body) if body is not None else None)
+        return connection, connection.getresponse()
+    except (FileNotFoundError, ConnectionRefusedError):
+        connection.close()
+        return None  # no service runs: the stale socket of a killed service refuses connections
+    except PermissionError as error:
+        connection.close()
+        raise ServiceError(
+            str(layout.control_socket),
+            error.strerror or str(error),
+            "a user in the group of the socket",
+            "run the command as root, or as a member of the group edge-agent",
+        ) from None
+    except (OSError, http.client.HTTPException) as error:
+        connection.close()
+        raise ServiceError(
+            str(layout.control_socket),
+            f"no response to {path} ({_reason(error)})",
+            f"a response within {timeout_s:g} s",
+            REMEDY,
+        ) from None
+
+
+def _parsed(layout: Layout, path: str, parse: Callable[[dict[str, Any]], Message], value: dict[str, Any]) -> Message:
+    """Return `parse(value)`. Raises ServiceError where an agent of another version sent another form."""
+    try:
+        return parse(value)
+    except (KeyError, TypeError, AttributeError):
+        raise _unexpected(layout, path, value) from None
+
+
+def _unexpected(layout: Layout, path: str, value: object) -> ServiceError:
+    return ServiceError(
+        str(layout.control_socket), f"the response to {path} is {value}", "an agent of the same version", REMEDY
+    )
+
+
+def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
-        return "silence"
+        return "timeout"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,6 +1,7 @@
-"""What `edge-agent` does, one function each: takes the configuration, returns what `--json` prints.
+"""The commands of `edge-agent`, one function each: it takes the configuration and returns the result to print.
 
-Whatever changes something holds the one lock. Modules that are slow to import are imported where they are needed.
+`activate` and `rollback` are in `switching`, `status` in `status`. Every function that changes something holds the
+lock. Modules that are slow to import are imported where they are needed.
 """
 
 from __future__ import annotations
@@ -17,49 +18,69 @@ from edge_agent.core.errors import AgentError, BusyError, NoReleaseError, Servic
 from edge_agent.core.fault_points import point
 from edge_agent.core.progress import size
 from edge_agent.lifecycle import control_client
-from edge_agent.lifecycle.switching import activate, fitting
+from edge_agent.lifecycle.control_messages import ShadowSummary
+from edge_agent.lifecycle.results import (
+    ConfirmResult,
+    DeployResult,
+    ForgetResult,
+    InstallResult,
+    PruneResult,
+    SlotCheck,
+    VerifyResult,
+)
+from edge_agent.lifecycle.switching import ReportStep, activate, installed_target
 from edge_agent.lifecycle.trial_rules import require_not_bad
-
-Result = dict[str, Any]
-Say = Callable[[str], None]
 
 
 def install(
-    config: Config, release: str, progress: Callable[[int, int], None] | None = None, say: Say = lambda text: None
-) -> Result:
-    """Fetch, verify and unpack a release into a slot; nothing is switched."""
+    config: Config,
+    release: str,
+    progress: Callable[[int, int], None] | None = None,
+    report_step: ReportStep = lambda text: None,
+) -> InstallResult:
+    """Download, verify and unpack a release into a slot, without switching to it.
+
+    Args:
+        config: The configuration.
+        release: The release, as NAME@VERSION.
+        progress: Called with the downloaded and the total bytes after each chunk.
+        report_step: Called with the name of each step when it begins.
+
+    Raises:
+        TrialError: The release failed on this device before.
+        TrustError: It is not signed, not current, withdrawn, or not what was signed.
+        FitError: It is not built for this device.
+        SourceError: The repository cannot be reached.
+        StorageError: It does not fit on the disk.
+    """
     from edge_agent.storage import slots
     from edge_agent.update import trust
 
     layout = config.layout
-    # Two locks: a download may take hours, and a release on trial must be able to go back meanwhile.
+    # Two locks: a download may take hours, and a release on trial must be able to roll back during that time.
     with state.locked(layout, file=layout.install_lock):
-        known = state.load(layout)
-        require_not_bad(known, release)
-        say("asking the repository")
-        repository = trust.Repository(config, known, verified=partial(state.keep_trusted_time, layout))
+        known_state = state.load(layout)
+        require_not_bad(known_state, release)
+        report_step("refreshing the repository's metadata")
+        repository = trust.Repository(config, known_state, verified=partial(state.keep_trusted_time, layout))
         offer = repository.find(release)
         with state.locked(layout):
             manifest = slots.find(layout, offer)
         changed = manifest is None
         if manifest is None:
-            say(f"downloading {size(offer.length)}")
+            report_step(f"downloading {size(offer.length)}")
             archive = repository.download(offer, progress)
-            say("unpacking")
+            report_step("unpacking")
             with state.locked(layout):
                 manifest = slots.install(config, offer, archive)
-        for archive in layout.incoming.glob("*.tar.zst"):  # also one of an install that was given up
+        for archive in layout.incoming.glob("*.tar.zst"):  # an archive of an abandoned installation too
             archive.unlink()
         current = state.load(layout).current
-    if changed and current == release:  # it was damaged: the service may have nothing to serve
+    if changed and current == release:  # the slot was damaged: the service may have no model loaded
         control_client.reconcile(layout)
-    return {
-        "release": release,
-        "changed": changed,
-        "sha256": offer.sha256,
-        "targets": sorted(manifest["targets"]),
-        "current": current,
-    }
+    return InstallResult(
+        release=release, changed=changed, sha256=offer.sha256, targets=sorted(manifest["targets"]), current=current
+    )
 
 
 def deploy(
@@ -67,91 +88,124 @@ def deploy(
     release: str,
     selftest: bool = True,
     progress: Callable[[int, int], None] | None = None,
-    say: Say = lambda text: None,
-) -> Result:
-    """Install and activate: one call for who drives a fleet."""
-    installed = install(config, release, progress, say)
-    switched = activate(config, release, selftest, say)
-    return {
-        **switched,
-        "changed": installed["changed"] or switched["changed"],
-        "installed": installed["changed"],
-        "sha256": installed["sha256"],
-    }
+    report_step: ReportStep = lambda text: None,
+) -> DeployResult:
+    """Install and activate a release in one call, for rollouts.
+
+    Args:
+        config: The configuration.
+        release: The release, as NAME@VERSION.
+        selftest: False skips the self-test.
+        progress: Called with the downloaded and the total bytes after each chunk.
+        report_step: Called with the name of each step when it begins.
+
+    Raises:
+        AgentError: As `install` and `activate`.
+    """
+    installed = install(config, release, progress, report_step)
+    activated = activate(config, release, selftest, report_step)
+    return DeployResult(
+        release=activated.release,
+        changed=installed.changed or activated.changed,
+        previous=activated.previous,
+        trial=activated.trial,
+        service=activated.service,
+        selftest=activated.selftest,
+        installed=installed.changed,
+        sha256=installed.sha256,
+    )
 
 
-def confirm(config: Config, release: str | None = None, force: bool = False) -> Result:
-    """End the trial of the current release: it stays. Only where the service runs it and it is healthy, or by force."""
+def confirm(config: Config, release: str | None = None, force: bool = False) -> ConfirmResult:
+    """End the trial of the current release and keep the release.
+
+    Args:
+        config: The configuration.
+        release: The release that has to be current; None accepts any.
+        force: True confirms without asking the service whether it has loaded the release and is healthy.
+
+    Raises:
+        NoReleaseError: No release is current, or another one.
+        ServiceError: No service runs, or it has loaded another release.
+        TrialError: The release is not healthy.
+    """
     layout = config.layout
     with state.locked(layout):
-        known = state.load(layout)
-        if known.current is None:
-            raise NoReleaseError(str(layout.state_file), "no release is current", "one on trial", "activate one first")
-        if release is not None and release != known.current:
+        known_state = state.load(layout)
+        current = known_state.current
+        if current is None:
             raise NoReleaseError(
-                release, f"{known.current} is current", "the current release", "see: edge-agent status"
+                str(layout.state_file), "no release is current", "a release on trial", "activate one first"
             )
-        if known.trial is None:
-            return {"release": known.current, "changed": False}
+        if release is not None and release != current:
+            raise NoReleaseError(release, f"{current} is current", "the current release", "see: edge-agent status")
+        if known_state.trial is None:
+            return ConfirmResult(current, changed=False)
         if not force:
-            _healthy(config, known.current)
+            _require_healthy(config, current)
         point("confirm.before")
-        state.save(layout, known.confirmed())
+        state.save(layout, known_state.confirmed())
         point("confirm.after")
-    return {"release": known.current, "changed": True}
+    return ConfirmResult(current, changed=True)
 
 
-def _healthy(config: Config, release: str) -> None:
-    """Raises ServiceError, TrialError unless the service has loaded `release` and it does what it should."""
-    found = control_client.call(config.layout, "GET", "/status")
-    if found is None:
+def _require_healthy(config: Config, release: str) -> None:
+    """Raise ServiceError or TrialError unless the service has loaded `release` and is healthy."""
+    service = control_client.status(config.layout)
+    if service is None:
         raise ServiceError(
             str(config.layout.control_socket),
-            "no service runs, so nothing is known of this release's health",
+            "no service runs, so the health of the release is unknown",
             f"a service that has loaded {release}",
-            "start it: systemctl start edge-agent; or confirm all the same: --force",
+            "start it: systemctl start edge-agent; or confirm without a check: --force",
         )
-    loaded = (found["loaded"] or {}).get("release")
+    loaded = service.loaded.release if service.loaded else None
     if loaded != release:
         raise ServiceError("the service", f"has loaded {loaded or 'no release'}", release, "see: edge-agent status")
-    if not found["healthy"]:
-        raise TrialError(release, found["reason"], "a healthy release", "wait, or go back: edge-agent rollback")
+    if not service.healthy:
+        raise TrialError(release, str(service.reason), "a healthy release", "wait, or roll back: edge-agent rollback")
 
 
-def forget(config: Config, release: str) -> Result:
-    """A release that failed here may be tried again."""
+def forget(config: Config, release: str) -> ForgetResult:
+    """Allow a release that failed on this device to be installed and activated again."""
     with state.locked(config.layout):
-        known = state.load(config.layout)
-        changed = release in known.bad
+        known_state = state.load(config.layout)
+        changed = release in known_state.bad
         if changed:
-            state.save(config.layout, known.forgotten(release))
-    return {"release": release, "changed": changed, "reason": known.bad.get(release)}
+            state.save(config.layout, known_state.forgotten(release))
+    return ForgetResult(release, changed, known_state.bad.get(release))
 
 
-def forget_time(config: Config) -> Result:
-    """No longer believe the time at which metadata was last verified here. The clock has to be right now: it alone
-    decides what is expired. Versions of the metadata that is trusted still only go up.
+def forget_time(config: Config) -> ForgetResult:
+    """Discard the trusted time: the time at which metadata was last verified on this device.
+
+    The clock of the device then decides alone what is expired, so it has to be right. The versions of the trusted
+    metadata still only increase.
     """
     with state.locked(config.layout):
-        known = state.load(config.layout)
-        if known.trusted_time is not None:
-            state.save(config.layout, dataclasses.replace(known, trusted_time=None))
-    return {"release": None, "changed": known.trusted_time is not None, "reason": known.trusted_time}
+        known_state = state.load(config.layout)
+        if known_state.trusted_time is not None:
+            state.save(config.layout, dataclasses.replace(known_state, trusted_time=None))
+    return ForgetResult(None, known_state.trusted_time is not None, known_state.trusted_time)
 
 
-def prune(config: Config, keep: int | None = None) -> Result:
-    """Remove slots that are neither current nor previous, all but the `keep` newest of them; and begun downloads."""
+def prune(config: Config, keep: int | None = None) -> PruneResult:
+    """Remove interrupted downloads, and all unused slots but the newest.
+
+    The slots of the current and the previous release and of the release on trial are in use. `keep` is the number of
+    unused slots that stay, None: `install.keep`.
+    """
     from edge_agent.storage import slots
 
     with state.locked(config.layout):
         slots.recover(config.layout)
         removed = slots.prune(config, state.load(config.layout), keep)
-        left = slots.installed(config.layout)
-    return {"removed": removed, "installed": left, "incoming_bytes": _given_up(config)}
+        installed = slots.installed(config.layout)
+    return PruneResult(removed, installed, _remove_interrupted_downloads(config))
 
 
-def _given_up(config: Config) -> int:
-    """Remove what downloads that ended have left; its bytes. One that goes on keeps what it has."""
+def _remove_interrupted_downloads(config: Config) -> int:
+    """Remove the files of interrupted downloads; return their bytes. A running download keeps its files."""
     freed = 0
     with contextlib.suppress(BusyError), state.locked(config.layout, 0.0, config.layout.install_lock):
         for path in config.layout.incoming.glob("*"):
@@ -161,15 +215,19 @@ def _given_up(config: Config) -> int:
     return freed
 
 
-def verify(config: Config, release: str | None = None) -> Result:
-    """Every byte of every slot, or of one, against its manifest.
+def verify(config: Config, release: str | None = None) -> VerifyResult:
+    """Check every byte of every slot, or of the slot of `release`, against its manifest.
 
-    Without the lock, which a service that starts may need. Only what seems damaged is looked at again under it: that
-    a slot goes meanwhile is no damage.
+    The lock is not held, because a starting service may need it. A slot that seems damaged is checked again under the
+    lock: a slot that is removed during the check is not damaged.
+
+    Raises:
+        NoReleaseError: `release` is not installed.
     """
     from edge_agent.storage import slots
 
-    layout, found = config.layout, []
+    layout = config.layout
+    checks = []
     for name in [release] if release else slots.installed(layout):
         try:
             try:
@@ -181,10 +239,10 @@ def verify(config: Config, release: str | None = None) -> Result:
             if release:
                 raise
         except AgentError as error:
-            found.append({"release": name, "whole": False, "files": None, "fault": error.as_json()})
+            checks.append(SlotCheck(name, whole=False, files=None, fault=error))
         else:
-            found.append({"release": name, "whole": True, "files": len(manifest["files"]), "fault": None})
-    return {"slots": found}
+            checks.append(SlotCheck(name, whole=True, files=len(manifest["files"]), fault=None))
+    return VerifyResult(checks)
 
 
 def shadow(
@@ -193,36 +251,45 @@ def shadow(
     samples: int,
     seconds: float,
     selftest: bool = True,
-    say: Say = lambda text: None,
-) -> Iterator[Result]:
-    """Let an installed release see live inputs beside the current one; summaries, the last one when it ended.
+    report_step: ReportStep = lambda text: None,
+) -> Iterator[ShadowSummary]:
+    """Run an installed release on live inputs beside the current one; yield summaries, the last one at the end.
 
-    The self-test comes first, in its own process: what dies of this release must not be the service.
+    The self-test runs first, in a process of its own: a release that crashes must not crash the service.
+
+    Args:
+        config: The configuration.
+        release: The candidate, an installed release.
+        samples: Number of inputs after which the comparison ends.
+        seconds: Longest duration of the comparison in seconds.
+        selftest: False skips the self-test.
+        report_step: Called with the name of each step when it begins.
+
+    Raises:
+        ServiceError: No service runs, it refuses the candidate, or it stops responding.
+        TrialError: The release failed on this device before.
+        SelfTestError: The self-test failed.
     """
-    # No lock: nothing is changed, and the group of the service may do this too.
+    # Nothing is changed, so no lock is needed, and the group of the service may run this too.
     require_not_bad(state.load(config.layout), release)
-    target = fitting(config, release)
+    target = installed_target(config, release)
     if selftest:
         from edge_agent.inference import selftest as selftests
 
-        say(f"self-test of {target}")
+        report_step(f"self-test of {target}")
         selftests.run(config, release, target)
-    say(f"comparing up to {samples} inputs, at most {seconds:g} s")
-    wanted = {"release": release, "samples": samples, "seconds": seconds}
-    for line in control_client.stream(config.layout, "/shadow", wanted):
-        if "found" in line:
-            raise ServiceError(line["where"], line["found"], line["expected"], line["remedy"])
-        yield line
+    report_step(f"comparing up to {samples} inputs, at most {seconds:g} s")
+    yield from control_client.shadow(config.layout, release, samples, seconds)
 
 
-def report(config: Config) -> Result:
-    """What was counted since the switch, from the service."""
-    answer = control_client.call(config.layout, "GET", "/report")
-    if answer is None:
+def report(config: Config) -> dict[str, Any]:
+    """Return the service's statistics since the switch as JSON. Raises ServiceError."""
+    response = control_client.report(config.layout)
+    if response is None:
         raise ServiceError(
             str(config.layout.control_socket),
             "no service runs",
             "a running agent",
             "start it: systemctl start edge-agent",
         )
-    return answer
+    return response

@@ -1,63 +1,80 @@
-"""`edge-agent status`: what is declared, what is installed, and what the service really has loaded."""
+"""`edge-agent status`: the release that state.json names, the installed ones, and the model that the service runs."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from typing import Any
 
 from edge_agent.core import state
 from edge_agent.core.config import Config
 from edge_agent.core.errors import AgentError
 from edge_agent.core.space import disk_space
+from edge_agent.core.state import State
 from edge_agent.lifecycle import control_client
+from edge_agent.lifecycle.control_messages import ServiceStatus
+from edge_agent.lifecycle.results import (
+    DeviceInfo,
+    DiskStatus,
+    ServiceSummary,
+    StatusReportResult,
+    StatusResult,
+    TrialStatus,
+)
+
+RESPONSE_S = 5.0  # a service that takes longer is reported as one that does not respond
 
 
-def status(config: Config, report: bool = False) -> dict[str, Any]:
-    """Takes no lock and answers also where no service runs: it is the first thing that a person asks for.
+def status(config: Config, report: bool = False) -> StatusResult:
+    """Return the status of the agent; with `report` a StatusReportResult, which includes the service's statistics.
 
-    `report`: with what the service counted since the switch, None where it says nothing.
+    No lock is taken, and a service that is stopped or hangs is no error: this is the first command that an operator
+    runs when something fails. Raises ConfigurationError where state.json is damaged.
     """
-    layout = config.layout
-    known = state.load(layout)
+    known_state = state.load(config.layout)
+    service = _service(config)
+    result = StatusResult(
+        time=state.now(),
+        device=_device(config),
+        current=known_state.current,
+        previous=known_state.previous,
+        trial=_trial(config, known_state),
+        bad=dict(known_state.bad),
+        trusted_time=known_state.trusted_time,
+        installed=_installed(config),
+        service=service,
+        disk=_disk(config),
+    )
+    if not report:
+        return result
+    responds = service.running and service.fault is None
+    return StatusReportResult(**vars(result), report=_report(config) if responds else None)
+
+
+def _service(config: Config) -> ServiceSummary:
+    fault = None
     try:
-        service = control_client.call(layout, "GET", "/status", timeout_s=5.0)
-        fault = None
+        response = control_client.status(config.layout, RESPONSE_S)
     except AgentError as error:
-        service, fault = None, error.as_json()
-    counted = {"report": _report(config) if service else None} if report else {}
-    return {
-        "time": state.now(),
-        "device": _device(config),
-        "current": known.current,
-        "previous": known.previous,
-        "trial": None if known.trial is None else {**asdict(known.trial), "starts_allowed": config.trial.starts},
-        "bad": dict(known.bad),
-        "trusted_time": known.trusted_time,
-        "installed": _installed(config),
-        "service": {
-            "running": service is not None or fault is not None,
-            "fault": fault,
-            **{name: (service or {}).get(name) for name in FROM_SERVICE},
-        },
-        "disk": _disk(config),
-        **counted,
-    }
+        response, fault = None, error
+    running = response is not None or fault is not None
+    return ServiceSummary(running=running, fault=fault, **vars(response or ServiceStatus()))
 
 
 def _report(config: Config) -> dict[str, Any] | None:
     try:
-        return control_client.call(config.layout, "GET", "/report", timeout_s=5.0)
+        return control_client.report(config.layout, RESPONSE_S)
     except AgentError:
         return None
 
 
-# What the service's own /status holds; null where it does not run.
-FROM_SERVICE = ("loaded", "healthy", "reason", "ready", "trial", "uptime_seconds", "events")
+def _trial(config: Config, known_state: State) -> TrialStatus | None:
+    if known_state.trial is None:
+        return None
+    return TrialStatus(**vars(known_state.trial), starts_allowed=config.trial.starts)
 
 
 def _installed(config: Config) -> list[str]:
-    """Slots by name, the parts of installs left out. Their bytes are `edge-agent verify`'s matter."""
+    """Return the names of the slots, without unfinished ones. Their files are checked by `edge-agent verify` only."""
     try:
         names = [path.name for path in config.layout.releases.iterdir()]
     except FileNotFoundError:
@@ -65,23 +82,22 @@ def _installed(config: Config) -> list[str]:
     return sorted(name for name in names if not name.startswith("."))
 
 
-def _device(config: Config) -> dict[str, Any]:
+def _device(config: Config) -> DeviceInfo:
     machine = os.uname()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {
-        "id": config.device.id,
-        "type": config.device.type,
-        "architecture": machine.machine,
-        "kernel": machine.release,
-        "memory_bytes": memory,
-        "cpus": os.cpu_count(),
-        "targets": list(config.device.targets),
-    }
+    return DeviceInfo(
+        id=config.device.id,
+        type=config.device.type,
+        architecture=machine.machine,
+        kernel=machine.release,
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        cpus=os.cpu_count(),
+        targets=list(config.device.targets),
+    )
 
 
-def _disk(config: Config) -> dict[str, int] | None:
+def _disk(config: Config) -> DiskStatus | None:
     try:
         disk = disk_space(config.layout.state)
     except FileNotFoundError:
         return None
-    return {"total_bytes": disk.total_bytes, "free_bytes": disk.free_bytes}
+    return DiskStatus(disk.total_bytes, disk.free_bytes)

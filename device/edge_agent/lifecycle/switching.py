@@ -1,14 +1,13 @@
-"""Switching: to a release, on trial, and back.
+"""Switch to a release, on trial, and roll back.
 
-The lock is held while the state is read and while it is written, not while a model is tried or loaded: a service that
-starts meanwhile must not wait for it.
+The lock is held while the state is read and while it is written, but not while a model is tested or loaded: a service
+that starts during that time must not have to wait.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 from edge_agent.core import state
 from edge_agent.core.config import Config
@@ -16,54 +15,77 @@ from edge_agent.core.errors import NoReleaseError, ServiceError, TrialError
 from edge_agent.core.fault_points import point
 from edge_agent.core.state import State
 from edge_agent.lifecycle import control_client
+from edge_agent.lifecycle.control_messages import ServiceModel
+from edge_agent.lifecycle.results import ActivateResult, RollbackResult
 from edge_agent.lifecycle.trial_rules import require_not_bad
 
-Result = dict[str, Any]
-Say = Callable[[str], None]
+ReportStep = Callable[[str], None]
 
 
-def activate(config: Config, release: str, selftest: bool = True, say: Say = lambda text: None) -> Result:
-    """Self-test a release, switch to it, on trial, and wait until the service answers with it.
+def activate(
+    config: Config, release: str, selftest: bool = True, report_step: ReportStep = lambda text: None
+) -> ActivateResult:
+    """Self-test a release, switch to it, on trial, and wait until the service answers requests with it.
 
-    The release that the one on trial would go back to becomes current as it was: confirmed.
+    The release that a failed trial would return to becomes current without a trial: it was confirmed before.
+
+    Args:
+        config: The configuration.
+        release: An installed release, as NAME@VERSION.
+        selftest: False skips the self-test.
+        report_step: Called with the name of each step when it begins.
+
+    Raises:
+        NoReleaseError: The release is not installed.
+        SelfTestError: The self-test failed; nothing has changed.
+        TrialError: The release failed on this device before, or the service could not load it.
+        ServiceError: The service does not respond, or could not load a release that was current before.
+        BusyError: Another process switched during the self-test, or holds the lock.
     """
     with state.locked(config.layout):
-        known = state.load(config.layout)
-        restored = known.trial is not None and known.previous == release and release not in known.bad
+        known_state = state.load(config.layout)
+        restored = known_state.trial is not None and known_state.previous == release and release not in known_state.bad
         if restored:
-            _restore(config, known, release, None)
-    if known.current == release or restored:
-        what = "current again" if restored else "current"
-        return {
-            "release": release,
-            "changed": restored,
-            "previous": None if restored else known.previous,
-            "trial": known.trial is not None and not restored,
-            "service": _loaded(config, release, what),
-            "selftest": None,
-        }
-    require_not_bad(known, release)
-    return _tried(config, known, release, selftest, say)
+            _restore(config, known_state, release, None)
+    if known_state.current == release or restored:
+        return ActivateResult(
+            release=release,
+            changed=restored,
+            previous=None if restored else known_state.previous,
+            trial=known_state.trial is not None and not restored,
+            service=_require_loaded(config, release, "current again" if restored else "current"),
+            selftest=None,
+        )
+    require_not_bad(known_state, release)
+    return _switch_on_trial(config, known_state, release, selftest, report_step)
 
 
-def _tried(
-    config: Config, known: State, release: str, selftest: bool, say: Say = lambda text: None, reason: str | None = None
-) -> Result:
-    """Self-test, switch, load. `reason`: why the release that is left is bad."""
+def _switch_on_trial(
+    config: Config,
+    known_state: State,
+    release: str,
+    selftest: bool,
+    report_step: ReportStep = lambda text: None,
+    reason: str | None = None,
+) -> ActivateResult:
+    """Self-test a release, switch to it, and let the service load it.
+
+    `known_state` is the state that the decision was based on. `reason` marks the release that was current as bad.
+    """
     layout = config.layout
-    target = fitting(config, release)
-    tested = None
+    target = installed_target(config, release)
+    measurements = None
     if selftest:
         from edge_agent.inference import selftest as selftests
 
-        say(f"self-test of {target}")
-        tested = selftests.run(config, release, target)
-    say("switching")
+        report_step(f"self-test of {target}")
+        measurements = selftests.run(config, release, target)
+    report_step("switching")
     with state.locked(layout):
-        unchanged = state.load_unchanged(layout, known)
+        unchanged = state.load_unchanged(layout, known_state)
         if not layout.slot(release).is_dir():
             remedy = f"edge-agent install {release}"
-            raise NoReleaseError(release, "was removed meanwhile", "an installed release", remedy)
+            raise NoReleaseError(release, "was removed during the self-test", "an installed release", remedy)
         switched = unchanged.switched(release, state.now(), reason)
         point("activate.before_switch")
         state.save(layout, switched)
@@ -72,87 +94,123 @@ def _tried(
     try:
         service = control_client.reconcile(layout)
     except ServiceError as error:
-        error_now = f"{error.found}; {release} is current, on trial: the service goes back unless it proves itself"
-        raise ServiceError(error.where, error_now, error.expected, error.remedy) from None
+        outcome = f"{error.found}; {release} is current, on trial: the service rolls back unless the trial succeeds"
+        raise ServiceError(error.where, outcome, error.expected, error.remedy) from None
     point("activate.after_notify")
-    if service["error"]:
-        why = f"not loaded: {service['error']}"
+    if service.error:
+        failure = f"not loaded: {service.error}"
         with state.locked(layout):
-            now = state.load(layout)
-            if now.trial == switched.trial:  # else the service went back already
-                state.save(layout, now.rolled_back(why))
+            current_state = state.load(layout)
+            if current_state.trial == switched.trial:  # otherwise the service has rolled back already
+                state.save(layout, current_state.rolled_back(failure))
         control_client.reconcile(layout)
         raise TrialError(
-            release, why, "a model that loads", f"went back to {switched.previous or 'no release'}; see the log"
+            release,
+            failure,
+            "a model that loads",
+            f"see the log for the cause; the agent rolled back to {switched.previous or 'no release'}",
         )
-    return {
-        "release": release,
-        "changed": True,
-        "previous": switched.previous,
-        "trial": True,
-        "service": service,
-        "selftest": tested,
-    }
+    return ActivateResult(
+        release=release,
+        changed=True,
+        previous=switched.previous,
+        trial=True,
+        service=service,
+        selftest=measurements,
+    )
 
 
-def rollback(config: Config, to: str | None = None, reason: str | None = None, say: Say = lambda text: None) -> Result:
-    """Go back to the previous release, or to another installed one. Needs no network, and the repository no say.
+def rollback(
+    config: Config,
+    to: str | None = None,
+    reason: str | None = None,
+    report_step: ReportStep = lambda text: None,
+) -> RollbackResult:
+    """Roll back to the previous release, or to another installed one. Neither network nor repository is needed.
 
-    A release that was confirmed on this device before is current again at once. Another one has nothing to show for
-    itself: it is self-tested and on trial, as `activate` has it.
+    A release that was confirmed on this device before becomes current at once. Another one is self-tested and put on
+    trial, as by `activate`.
+
+    Args:
+        config: The configuration.
+        to: An installed release; None: the previous one.
+        reason: Marks the release that was current as bad; None leaves it unmarked.
+        report_step: Called with the name of each step when it begins.
+
+    Raises:
+        NoReleaseError: There is no previous release, or `to` is not installed.
+        TrialError: The release failed on this device before.
+        TrustError: Its slot is damaged.
+        ServiceError: The service does not respond, or could not load it.
     """
     layout = config.layout
     with state.locked(layout):
-        known = state.load(layout)
-        wanted = to or known.previous
-        if wanted is None:
-            others = [release for release in known.proven if release != known.current and known.was_confirmed(release)]
+        known_state = state.load(layout)
+        requested = to or known_state.previous
+        if requested is None:
+            confirmed = [
+                release
+                for release in known_state.proven
+                if release != known_state.current and known_state.was_confirmed(release)
+            ]
             raise NoReleaseError(
                 str(layout.state_file),
-                "there is no previous release to go back to",
-                f"one that ran before; confirmed here once: {', '.join(others) or 'none'}",
+                "there is no previous release to roll back to",
+                f"a release that ran before; confirmed on this device: {', '.join(confirmed) or 'none'}",
                 "name an installed one: edge-agent rollback --to RELEASE",
             )
-        require_not_bad(known, wanted)
-        there, proven = wanted == known.current, known.was_confirmed(wanted)
-        if proven and not there:
-            _restore(config, known, wanted, reason)
-    if there or proven:
-        service = control_client.reconcile(layout) if there else _loaded(config, wanted, "current again")
-        trial = there and known.trial is not None
+        require_not_bad(known_state, requested)
+        unchanged, confirmed_before = requested == known_state.current, known_state.was_confirmed(requested)
+        if confirmed_before and not unchanged:
+            _restore(config, known_state, requested, reason)
+    if unchanged:
+        service, trial = control_client.reconcile(layout), known_state.trial is not None
+    elif confirmed_before:
+        service, trial = _require_loaded(config, requested, "current again"), False
     else:
-        service, trial = _tried(config, known, wanted, True, say, reason)["service"], True
+        service, trial = _switch_on_trial(config, known_state, requested, True, report_step, reason).service, True
     point("rollback.after")
-    left = None if there else known.current
-    return {"release": wanted, "left": left, "changed": not there, "trial": trial, "service": service}
+    return RollbackResult(
+        release=requested,
+        left=None if unchanged else known_state.current,
+        changed=not unchanged,
+        trial=trial,
+        service=service,
+    )
 
 
-def _restore(config: Config, known: State, wanted: str, reason: str | None) -> None:
-    """Under the lock: a release that was confirmed here is current again, as it was. Raises as slots.verify does."""
+def _restore(config: Config, known_state: State, release: str, reason: str | None) -> None:
+    """Make a release current that was confirmed on this device, without a trial. The caller holds the lock.
+
+    Raises what `slots.verify` raises.
+    """
     from edge_agent.storage import slots
 
-    slots.verify(config.layout, wanted)
+    slots.verify(config.layout, release)
     point("rollback.before")
-    keeps = known.previous if known.previous != wanted else None
-    state.save(config.layout, dataclasses.replace(known.rolled_back(reason), current=wanted, previous=keeps))
+    previous = known_state.previous if known_state.previous != release else None
+    state.save(config.layout, dataclasses.replace(known_state.rolled_back(reason), current=release, previous=previous))
     point("rollback.after_state")
 
 
-def _loaded(config: Config, release: str, what: str) -> Result:
-    """As `reconcile`. Raises ServiceError where the service could not load `release`."""
+def _require_loaded(config: Config, release: str, standing: str) -> ServiceModel:
+    """Let the service load the release that is `standing` ("current", say). Raises ServiceError where it cannot."""
     service = control_client.reconcile(config.layout)
-    if service["error"]:
+    if service.error:
         raise ServiceError(
             release,
-            f"{what}, but not loaded: {service['error']}",
+            f"{standing}, but not loaded: {service.error}",
             "a service that has loaded it",
-            f"mend a damaged slot: edge-agent install {release}; else {control_client.REMEDY}",
+            f"repair a damaged slot: edge-agent install {release}; otherwise {control_client.REMEDY}",
         )
     return service
 
 
-def fitting(config: Config, release: str) -> str:
-    """The target of an installed, undamaged release for this device. Raises TrustError, NoReleaseError, FitError."""
+def installed_target(config: Config, release: str) -> str:
+    """Return the target of an installed, undamaged release that this device runs.
+
+    Raises TrustError, NoReleaseError, FitError.
+    """
     from edge_agent.storage import slots, target_selection
 
     return target_selection.select_target(config, slots.verify(config.layout, release), None)

@@ -1,5 +1,6 @@
-"""Which release may be tried, when one on trial is confirmed, and when the agent goes back: rules over a state and
-numbers, nothing else.
+"""The rules of a trial: whether a release may be tried, and when it is confirmed or rolled back.
+
+Pure functions of the state and of numbers. `edge_agent.service.trial_judge` applies them to the running service.
 """
 
 from __future__ import annotations
@@ -11,17 +12,20 @@ from edge_agent.core.config import TrialRules
 from edge_agent.core.errors import TrialError
 from edge_agent.core.state import State
 
-# A share of errors is judged from this many on: one request that nobody else sends says little about a release.
+# Fewer errors are not judged as a share: one unusual request of one client shows little about a release.
 LEAST_ERRORS = 5
 
 
 @dataclass(frozen=True)
 class TrialObservation:
-    """What this process saw of the release since it loaded it.
+    """What the service has observed of the release since it loaded it.
 
-    `loaded_s`: seconds since then, by a clock that nobody sets. `healthy_s`: seconds without a failed probe or an
-    error. `answered` counts inferences, probes included; `errors` those that the model failed. `failure`: what a
-    probe (a golden sample) found, such as a wrong answer or none; or nothing.
+    Attributes:
+        loaded_s: Seconds since the release was loaded, by a clock that cannot be set.
+        healthy_s: Seconds since the last failed probe or error.
+        answered: Number of inferences, probes included.
+        errors: Number of inferences on which the model failed.
+        failure: Result of the last failed probe (a golden sample), such as a wrong output; empty if it passed.
     """
 
     loaded_s: float
@@ -33,27 +37,32 @@ class TrialObservation:
 
 @dataclass(frozen=True)
 class Decision:
-    """`reason`: why back, or what is still missing."""
+    """What to do with the release on trial.
+
+    Attributes:
+        action: Confirm it, roll back (`back`), or wait.
+        reason: The reason for the action, or the condition that is not met yet.
+    """
 
     action: Literal["confirm", "back", "wait"]
     reason: str
 
 
 def require_not_bad(state: State, release: str) -> None:
-    """Raises TrialError for a release that failed here before."""
+    """Raise TrialError for a release that failed on this device before."""
     if release in state.bad:
         raise TrialError(
             release,
             f"failed on this device: {state.bad[release]}",
-            "a release that has not",
-            f"install another version, or once the cause is gone: edge-agent forget {release}",
+            "a release that has not failed here",
+            f"install another version, or once the cause is fixed: edge-agent forget {release}",
         )
 
 
 def count_start(rules: TrialRules, state: State) -> tuple[State, str | None]:
-    """The state after one more start of the service, and why it went back where it did.
+    """Return the state after one more start of the service, and the reason if it was rolled back.
 
-    A start is counted before the model is loaded: a model that takes the process with it is counted too.
+    A start is counted before the model is loaded, so that a model that crashes the process is counted too.
     """
     trial = state.trial
     if trial is None:
@@ -64,24 +73,22 @@ def count_start(rules: TrialRules, state: State) -> tuple[State, str | None]:
     return state.started(), None
 
 
-def decide(rules: TrialRules, seen: TrialObservation) -> Decision:
-    """What to do with the release on trial, after what was seen."""
-    if seen.failure:
-        return Decision("back", seen.failure)
-    total = seen.answered + seen.errors
-    # A few errors among the first answers say little about a share of 1%: enough of both first.
-    if seen.errors >= LEAST_ERRORS and total >= max(rules.inferences, 1) and seen.errors > rules.error_share * total:
-        return Decision(
-            "back", f"{seen.errors} of {total} inferences failed, more than {rules.error_share:.3g} of them"
-        )
+def decide(rules: TrialRules, observation: TrialObservation) -> Decision:
+    """Return what to do with the release on trial after this observation."""
+    if observation.failure:
+        return Decision("back", observation.failure)
+    errors, total = observation.errors, observation.answered + observation.errors
+    # A share of 1% cannot be judged by the first few requests: both numbers have to be large enough.
+    if errors >= LEAST_ERRORS and total >= max(rules.inferences, 1) and errors > rules.error_share * total:
+        return Decision("back", f"{errors} of {total} inferences failed, more than {rules.error_share:.3g} of them")
     missing = []
-    if seen.healthy_s < rules.seconds:
-        missing.append(f"healthy for {seen.healthy_s:.0f} of {rules.seconds:g} s")
-    if seen.answered < rules.inferences:
-        missing.append(f"{seen.answered} of {rules.inferences} inferences")
+    if observation.healthy_s < rules.seconds:
+        missing.append(f"healthy for {observation.healthy_s:.0f} of {rules.seconds:g} s")
+    if observation.answered < rules.inferences:
+        missing.append(f"{observation.answered} of {rules.inferences} inferences")
     if rules.confirm == "auto" and not missing:
-        return Decision("confirm", f"healthy for {seen.healthy_s:.0f} s, {seen.answered} inferences")
-    if seen.loaded_s >= rules.deadline_s:
-        lacking = ", ".join(missing) or "nobody confirmed it"
+        return Decision("confirm", f"healthy for {observation.healthy_s:.0f} s, {observation.answered} inferences")
+    if observation.loaded_s >= rules.deadline_s:
+        lacking = ", ".join(missing) or "no `edge-agent confirm`"
         return Decision("back", f"not confirmed within {rules.deadline_s:g} s ({lacking})")
     return Decision("wait", ", ".join(missing) or "healthy; waiting for `edge-agent confirm`")

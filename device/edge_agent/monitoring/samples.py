@@ -21,13 +21,14 @@ from edge_agent.core.durable import sync_directory
 from edge_agent.core.errors import StorageError
 from edge_agent.core.privileges import as_owner
 from edge_agent.inference.input_formats import ProblemError
+from edge_agent.lifecycle.results import SamplesResult
 from edge_agent.monitoring import ring
 
 KEPT = ("release", "predicted", "confidence", "reason")
 
 
-def export(config: Config, file: Path) -> dict[str, Any]:
-    """Write what is captured to `file`, whole or not at all; what was written. Raises StorageError."""
+def export(config: Config, file: Path) -> SamplesResult:
+    """Write the captured samples to `file`, completely or not at all. Raises StorageError."""
     file, folder = Path(file), config.layout.samples
     partial = file.with_name(f".{file.name}.partial")
     lines = size = 0
@@ -46,7 +47,7 @@ def export(config: Config, file: Path) -> dict[str, Any]:
     with as_owner(config.layout.state):
         held = list(_described(folder))
         labelled = set(_labels(folder)) & {described["id"] for described in held}
-    return {"file": str(file), "samples": len(held), "labelled": len(labelled), "lines": lines, "size_bytes": size}
+    return SamplesResult(str(file), samples=len(held), labelled=len(labelled), lines=lines, size_bytes=size)
 
 
 def export_lines(folder: Path, since: datetime | None, max_age_days: float) -> Iterator[bytes]:

@@ -93,13 +93,13 @@ def test_what_a_person_reads(device: Device) -> None:
     done = device.call("install", OLD)
     assert done.stdout == f"{OLD} is installed (onnx-fp32)\n  next: edge-agent activate {OLD}\n"
     lines = device.call("activate", OLD).stdout.splitlines()
-    assert lines[0] == f"{OLD} is current, on trial; to go back to: nothing"
+    assert lines[0] == f"{OLD} is current, on trial; a rollback returns to: nothing"
     assert lines[1].startswith("  self-test: 6 golden samples differ by at most 0")
     assert lines[2] == "  service:   not running; it starts with this release"
     status = dict(line.split(maxsplit=1) for line in device.call("status").stdout.splitlines())
     assert status["current"] == f"{OLD} (on trial)"
     assert status["loaded"] == "nothing: no service runs"
-    assert device.call("verify").stdout == f"{OLD}: whole, 6 files\n"
+    assert device.call("verify").stdout == f"{OLD}: undamaged, 6 files\n"
     assert device.call("prune").stdout == f"removed:   nothing\ninstalled: {OLD}\n"
 
 
@@ -109,7 +109,7 @@ def test_what_a_person_reads(device: Device) -> None:
         (("install", "pump@9.0.0"), TrustError, "withdrawn, or never published"),
         (("activate", OLD), NoReleaseError, "not installed"),
         (("confirm",), NoReleaseError, "no release is current"),
-        (("rollback",), NoReleaseError, "no previous release to go back to"),
+        (("rollback",), NoReleaseError, "no previous release to roll back to"),
         (("rollback", "--to", OLD), NoReleaseError, "not installed"),
         (("verify", "--release", OLD), NoReleaseError, "not installed"),
         (("report",), ServiceError, "no service runs"),

@@ -47,6 +47,11 @@ def fleet() -> Iterator[EmbeddedFleet]:
         made.remove()
 
 
+def loaded_release(config: configuration.Config) -> str | None:
+    loaded = status(config).service.loaded
+    return loaded.release if loaded else None
+
+
 def test_a_hundred_rollbacks(fleet: EmbeddedFleet, request: pytest.FixtureRequest) -> None:
     device = "canary-1"
     config = configuration.load(fleet.base / device / "etc/edge-agent/config.toml")
@@ -69,15 +74,14 @@ def test_a_hundred_rollbacks(fleet: EmbeddedFleet, request: pytest.FixtureReques
             operations.forget(config, "pump@2.1.0")
         release = bad[number % len(bad)]
         switched = operations.deploy(config, release)
-        assert switched["changed"]
-        assert status(config)["service"]["loaded"]["release"] == release
+        assert switched.changed
+        assert loaded_release(config) == release
         began = time.monotonic()
         back = switching.rollback(config, BASE, f"injected fault {number}")
         times.append(time.monotonic() - began)
-        assert back["changed"] and back["left"] == release
-        found = status(config)
-        assert found["service"]["loaded"]["release"] == BASE
-        assert release in found["bad"]
+        assert back.changed and back.left == release
+        assert loaded_release(config) == BASE
+        assert release in status(config).bad
         operations.forget(config, release)
 
     assert len(times) == ROLLBACKS and refused == ROLLBACKS // 10

@@ -68,7 +68,7 @@ def seen(*_, **__):
     return []
 {place}.{name} = seen
 cli._print = lambda *_: None
-code = cli._ended(cli.parser().parse_args(["--config", {str(device.file)!r}, *{arguments!r}]))
+code = cli._exit_code(cli.parser().parse_args(["--config", {str(device.file)!r}, *{arguments!r}]))
 sys.exit(code)
 """
     done = subprocess.run([*as_root, sys.executable, "-c", script], capture_output=True, text=True)
@@ -105,4 +105,4 @@ sys.exit(cli.main(["--json", "--config", {str(device.file)!r}, "prune"]))
     done = subprocess.run([*as_root, sys.executable, "-c", script], capture_output=True, text=True)
 
     assert done.returncode == StorageError.exit_code, done.stderr
-    assert "call as root" in json.loads(done.stdout)["remedy"]
+    assert "run the command as root" in json.loads(done.stdout)["remedy"]

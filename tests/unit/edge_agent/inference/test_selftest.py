@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow  # each starts the self-test's process
 RELEASE = "pump@1.0.0"
 
 
-def run(made: Device, timeout_s: float = 60, target: str = "onnx-fp32") -> dict[str, Any]:
+def run(made: Device, timeout_s: float = 60, target: str = "onnx-fp32") -> selftest.SelfTestResult:
     config = dataclasses.replace(made.config, selftest=SelfTest(timeout_s=timeout_s, repeats=20))
     return selftest.run(config, RELEASE, target)
 
@@ -52,11 +52,11 @@ def built(tmp_path: Path) -> Any:
 def test_a_good_release_is_replayed_and_measured(built: Any, target: str) -> None:
     result = run(built(targets=[target], budget={"latency_p95_ms": 1000.0, "memory_mb": 500.0}), target=target)
 
-    assert result["target"] == target
-    assert result["samples"] == SAMPLES
-    assert result["max_difference"] <= result["tolerance"]
-    assert 0 < result["latency_ms"]["p50"] <= result["latency_ms"]["p95"] <= result["latency_budget_ms"]
-    assert result["memory_mb"] <= result["memory_budget_mb"]
+    assert result.target == target
+    assert result.samples == SAMPLES
+    assert result.max_difference <= result.tolerance
+    assert 0 < result.latency_ms.p50 <= result.latency_ms.p95 <= result.latency_budget_ms
+    assert result.memory_mb <= result.memory_budget_mb
 
 
 @pytest.mark.parametrize(

@@ -65,44 +65,44 @@ def test_going_back_to_what_was_confirmed_here_is_at_once(device: Device) -> Non
     switching.rollback(device.config)
     assert (device.known.current, device.known.previous) == (OLD, None)
 
-    with pytest.raises(NoReleaseError, match=f"confirmed here once: {NEW}"):
+    with pytest.raises(NoReleaseError, match=f"confirmed on this device: {NEW}"):
         switching.rollback(device.config)
-    told = switching.rollback(device.config, NEW)
-    assert (told["release"], told["trial"]) == (NEW, False)
+    result = switching.rollback(device.config, NEW)
+    assert (result.release, result.trial) == (NEW, False)
     assert device.known.trial is None
 
 
 def test_activating_what_a_trial_would_go_back_to_ends_the_trial(device: Device) -> None:
     switching.activate(device.config, NEW, selftest=False)
 
-    told = switching.activate(device.config, OLD)
+    result = switching.activate(device.config, OLD)
 
-    assert (told["changed"], told["trial"], told["selftest"]) == (True, False, None)
+    assert (result.changed, result.trial, result.selftest) == (True, False, None)
     assert (device.known.current, device.known.previous, device.known.trial) == (OLD, None, None)
-    assert device.call("activate", OLD).stdout.startswith(f"{OLD} is current already\n")
+    assert device.call("activate", OLD).stdout.startswith(f"{OLD} is already current\n")
 
 
 def test_the_lock_is_free_during_a_self_test_and_a_switch_meanwhile_is_noticed(device: Device) -> None:
     """A service that starts while a release is tried must not wait for it."""
 
-    def say(text: str) -> None:
+    def report_step(text: str) -> None:
         if text.startswith("self-test"):
             with state.locked(device.config.layout, wait_s=0.0):
-                state.save(device.config.layout, device.known.rolled_back("somebody else's decision"))
+                state.save(device.config.layout, device.known.rolled_back("another process's decision"))
 
-    with pytest.raises(BusyError, match="changed meanwhile: no release is current"):
-        switching.activate(device.config, NEW, say=say)
+    with pytest.raises(BusyError, match="changed during this command: no release is current"):
+        switching.activate(device.config, NEW, report_step=report_step)
     assert device.known.current is None
 
 
 def test_a_slot_that_is_removed_during_a_self_test_is_not_switched_to(device: Device) -> None:
-    def say(text: str) -> None:
+    def report_step(text: str) -> None:
         if text.startswith("switching"):
             with state.locked(device.config.layout):
                 slots.remove(device.config.layout, NEW)
 
-    with pytest.raises(NoReleaseError, match="removed meanwhile"):
-        switching.activate(device.config, NEW, selftest=False, say=say)
+    with pytest.raises(NoReleaseError, match="removed during the self-test"):
+        switching.activate(device.config, NEW, selftest=False, report_step=report_step)
     assert device.known.current == OLD
 
 
@@ -123,7 +123,7 @@ def test_prune_drops_what_broken_downloads_have_left(device: Device) -> None:
     left.write_bytes(b"x" * 1000)
 
     with state.locked(layout, file=layout.install_lock):
-        assert operations.prune(device.config)["incoming_bytes"] == 0, "a download that goes on keeps what it has"
+        assert operations.prune(device.config).incoming_bytes == 0, "a download that goes on keeps what it has"
     assert left.exists()
     assert device.json("prune")["incoming_bytes"] >= 1000
     assert list(layout.incoming.iterdir()) == []

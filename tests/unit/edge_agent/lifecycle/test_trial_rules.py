@@ -33,7 +33,7 @@ ON_TRIAL = State(current="pump@2.0.0", previous="pump@1.0.0", trial=Trial("pump@
         # What is confirmed in the last moment is confirmed.
         (RULES, TrialObservation(900, 900, 20, 0), "confirm", "healthy for 900 s, 20 inferences"),
         (MANUAL, TrialObservation(60, 60, 20, 0), "wait", "healthy; waiting for `edge-agent confirm`"),
-        (MANUAL, TrialObservation(900, 900, 20, 0), "back", "not confirmed within 900 s (nobody confirmed it)"),
+        (MANUAL, TrialObservation(900, 900, 20, 0), "back", "not confirmed within 900 s (no `edge-agent confirm`)"),
         (TrialRules(seconds=0, inferences=0), TrialObservation(0, 0, 0, 0), "confirm", "healthy for 0 s, 0 inferences"),
         (TrialRules(inferences=0, error_share=1.0, seconds=0), TrialObservation(1, 0, 0, 5), "confirm", "healthy"),
     ],

@@ -15,7 +15,12 @@ import numpy as np
 import pytest
 from edge_agent.core.config import Config
 from edge_agent.core.errors import StorageError
+<<<<<<< HEAD
 from edge_agent.inference.engine import Engine, LoadedRelease
+=======
+from edge_agent.inference.engine import Engine, Loaded
+from edge_agent.lifecycle.results import to_json
+>>>>>>> 56fc856 (Agent: commands return dataclasses, the service's messages are parsed into objects; plain help texts)
 from edge_agent.monitoring import capture
 from edge_agent.monitoring.capture import Capture
 from edge_agent.monitoring.drift_window import DriftWindow
@@ -236,9 +241,15 @@ def test_the_export_has_a_line_for_each_step_of_a_series(tmp_path: Path) -> None
     assert {(after - before).total_seconds() for before, after in pairwise(times)} == {0.01}
 
     file = tmp_path / "samples.jsonl"
-    told = capture.export(config, file)
+    result = capture.export(config, file)
     assert [json.loads(line) for line in file.read_text().splitlines()] == rows
-    assert told == {"file": str(file), "samples": 1, "labelled": 1, "lines": 16, "size_bytes": file.stat().st_size}
+    assert to_json(result) == {
+        "file": str(file),
+        "samples": 1,
+        "labelled": 1,
+        "lines": 16,
+        "size_bytes": file.stat().st_size,
+    }
     with pytest.raises(StorageError, match="name another place"):
         capture.export(config, tmp_path / "nowhere" / "samples.jsonl")
 

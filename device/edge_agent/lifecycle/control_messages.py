@@ -1,0 +1,192 @@
+"""The messages that the running service sends over `control.sock`, as typed objects.
+
+The service writes them as JSON (`edge_agent.service.control_server`); `control_client` parses them with `from_json`.
+Every `from_json` raises KeyError or TypeError where the JSON has another form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """The model that the service has in memory.
+
+    Attributes:
+        release: The release, as NAME@VERSION.
+        target: The target that runs, such as `onnx-fp32`.
+        sha256: Digest of the model file's bytes as they were loaded, in hexadecimal digits.
+    """
+
+    release: str
+    target: str
+    sha256: str
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any] | None) -> LoadedModel | None:
+        """Return the loaded model, or None where the service has loaded none."""
+        return None if value is None else LoadedModel(value["release"], value["target"], value["sha256"])
+
+
+@dataclass(frozen=True)
+class ServiceModel:
+    """The result of letting a service load the release that state.json names.
+
+    Attributes:
+        running: False where no service runs; the other two fields are then None.
+        loaded: The model in memory afterwards.
+        error: The reason why the release could not be loaded, or None.
+    """
+
+    running: bool
+    loaded: LoadedModel | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class TrialProgress:
+    """The state of a trial, as the service judges it at this moment.
+
+    Attributes:
+        action: `confirm`, `back` (roll back) or `wait`.
+        reason: The reason for the action, or the condition that is not met yet.
+        healthy_seconds: Seconds since the last error or failed probe.
+        answered: Number of inferences, probes included.
+        errors: Number of failed inferences.
+        left_seconds: Seconds until the deadline of the trial.
+    """
+
+    action: str
+    reason: str
+    healthy_seconds: float
+    answered: int
+    errors: int
+    left_seconds: float
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any] | None) -> TrialProgress | None:
+        """Return the progress, or None where no release is on trial."""
+        return None if value is None else TrialProgress(**value)
+
+
+@dataclass(frozen=True)
+class ServiceEvent:
+    """One of the last events of the service: its time (ISO 8601, UTC), its name and its message."""
+
+    time: str
+    event: str
+    message: str
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    """The service's response to `GET /status`. A field that this service does not send is None.
+
+    Attributes:
+        loaded: The model in memory.
+        healthy: True while the model answers requests and probes as it should.
+        reason: The reason why the service is not healthy, or `healthy`.
+        ready: True once a model is loaded.
+        trial: Progress of the trial, or None without one.
+        uptime_seconds: Seconds since the service started.
+        events: The last events, oldest first.
+    """
+
+    loaded: LoadedModel | None = None
+    healthy: bool | None = None
+    reason: str | None = None
+    ready: bool | None = None
+    trial: TrialProgress | None = None
+    uptime_seconds: float | None = None
+    events: list[ServiceEvent] | None = None
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> ServiceStatus:
+        """Return the response as an object."""
+        events = value.get("events")
+        return ServiceStatus(
+            loaded=LoadedModel.from_json(value.get("loaded")),
+            healthy=value.get("healthy"),
+            reason=value.get("reason"),
+            ready=value.get("ready"),
+            trial=TrialProgress.from_json(value.get("trial")),
+            uptime_seconds=value.get("uptime_seconds"),
+            events=None if events is None else [ServiceEvent(**event) for event in events],
+        )
+
+
+@dataclass(frozen=True)
+class Percentiles:
+    """Two percentiles of a model's latency in milliseconds; None before the first measurement."""
+
+    p50: float | None
+    p95: float | None
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The share of inputs on which both releases predict the same class, with its Wilson interval.
+
+    Attributes:
+        share: From 0 to 1; None before the first comparison.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        confidence: Confidence level of the interval, such as 0.95.
+    """
+
+    share: float | None
+    low: float
+    high: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class ShadowLatency:
+    """Latency of the current release and of the candidate, measured on the same inputs."""
+
+    current: Percentiles
+    candidate: Percentiles
+
+
+@dataclass(frozen=True)
+class ShadowSummary:
+    """The comparison of a candidate with the current release, up to this moment.
+
+    Attributes:
+        release: The candidate, as NAME@VERSION.
+        target: The target of the candidate that runs.
+        current: The release that answers the requests.
+        samples: Number of inputs that the candidate received.
+        dropped: Number of inputs that were left out because the candidate was too slow.
+        errors: Number of inputs on which the candidate failed.
+        agreement: Share of equal predictions.
+        latency_ms: Latency of both, in milliseconds.
+        seconds: Duration of the comparison.
+        ended: The reason why the comparison ended, or None while it runs.
+    """
+
+    release: str
+    target: str
+    current: str
+    samples: int
+    dropped: int
+    errors: int
+    agreement: Agreement
+    latency_ms: ShadowLatency
+    seconds: float
+    ended: str | None
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> ShadowSummary:
+        """Return one line of the service's response as an object."""
+        latency = {name: Percentiles(**times) for name, times in value["latency_ms"].items()}
+        return ShadowSummary(
+            **{
+                **value,
+                "agreement": Agreement(**value["agreement"]),
+                "latency_ms": ShadowLatency(**latency),
+            }
+        )
