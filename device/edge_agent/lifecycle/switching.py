@@ -193,13 +193,16 @@ def _restore(config: Config, known_state: State, release: str, reason: str | Non
     point("rollback.after_state")
 
 
-def _require_loaded(config: Config, release: str, standing: str) -> ServiceModel:
-    """Let the service load the release that is `standing` ("current", say). Raises ServiceError where it cannot."""
+def _require_loaded(config: Config, release: str, description: str) -> ServiceModel:
+    """Let the service load the current release. Raises ServiceError where it cannot.
+
+    The message describes the release by `description`, such as "current again".
+    """
     service = control_client.reconcile(config.layout)
     if service.error:
         raise ServiceError(
             release,
-            f"{standing}, but not loaded: {service.error}",
+            f"{description}, but not loaded: {service.error}",
             "a service that has loaded it",
             f"repair a damaged slot: edge-agent install {release}; otherwise {control_client.REMEDY}",
         )
