@@ -177,7 +177,7 @@ def pack(repository: Repository, wanted: Iterable[str], file: Path) -> None:
     archives = [_signed(repository, release)[1] for release in sorted(wanted)]
     durable.make_directory(file.parent)
     partial = file.with_name(f".{file.name}.partial")
-    with durable.named(file), tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as tar:
+    with durable.add_file_name(file), tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as tar:
         for path in archives:
             with path.open("rb") as content:
                 _add(tar, _name(repository, path), content, path.stat().st_size)

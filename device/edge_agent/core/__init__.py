@@ -1,7 +1,7 @@
-"""What every part of the agent stands on: errors and exit codes, configuration, state.json, durable writes, logs.
+"""The foundation of the agent: errors and exit codes, configuration, state.json, durable writes, logs.
 
-Enter at `errors` (one class for each exit code), `config` (the TOML file as objects), `layout` (which file lies where)
-and `state` (which release is current, and the lock). `fault_points` names every place where tests break something.
+Enter at `errors` (one class for each exit code), `config` (the TOML file as objects), `layout` (the path of each file)
+and `state` (the current release, and the lock). `fault_points` lists every place where tests inject faults.
 
-Imports nothing else of the agent.
+Imports no other package of the agent.
 """

@@ -1,4 +1,7 @@
-"""The agent's configuration: one TOML file, checked against its schema. Every value has a default here."""
+"""The agent's configuration: one TOML file, checked against config.schema.json and parsed into objects.
+
+Every key has its default in this module, and its description, unit and limits in the schema.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ LAST_PORT = 65535
 
 @dataclass(frozen=True)
 class Device:
-    """`type` is what a release names under `requirements.device_types`; `targets` are tried in this order."""
+    """`[device]`: identity of the device, and the targets that it may run."""
 
     id: str = field(default_factory=socket.gethostname)
     type: str = "generic"
@@ -38,7 +41,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Paths:
-    """`root` is the root of trust that was pinned when the device was set up."""
+    """`[paths]`: the agent's directories, and the root of trust."""
 
     state: str = "/var/lib/edge-agent"
     run: str = "/run/edge-agent"
@@ -47,10 +50,7 @@ class Paths:
 
 @dataclass(frozen=True)
 class Source:
-    """Where releases come from: `https://...`, or `file:///...` for pushed files and a USB stick.
-
-    A request that fails is tried `attempts` times, first `backoff_s` apart and then twice that; `timeout_s` is silence.
-    """
+    """`[source]`: the repository from which releases are downloaded."""
 
     metadata_url: str = "file:///var/lib/edge-agent/repository/metadata"
     targets_url: str = "file:///var/lib/edge-agent/repository/targets"
@@ -61,7 +61,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Install:
-    """`keep`: slots beside the current and the previous one. `reserve_mb`: disk space that is left free."""
+    """`[install]`: limits of installations."""
 
     keep: int = 1
     reserve_mb: float = 32.0
@@ -70,18 +70,15 @@ class Install:
 
 @dataclass(frozen=True)
 class SelfTest:
+    """`[selftest]`: the self-test that precedes a switch."""
+
     timeout_s: float = 120.0
     repeats: int = 50
 
 
 @dataclass(frozen=True)
 class TrialRules:
-    """When a release on trial is confirmed, and when it is not.
-
-    `confirm`: `auto`, or `manual` for a rollout that decides (`edge-agent confirm`). Healthy for `seconds`, and at
-    least `inferences` answered, golden samples replayed as probes included. More than `error_share` of errors, more
-    than `starts` starts, or no confirmation within `deadline_s`: back.
-    """
+    """`[trial]`: when a release on trial is confirmed, and when the agent rolls back (`lifecycle.trial_rules`)."""
 
     confirm: str = "auto"
     seconds: float = 60.0
@@ -94,9 +91,7 @@ class TrialRules:
 
 @dataclass(frozen=True)
 class Serve:
-    """`listen`: host:port of loopback, or empty. `socket`: path of a unix socket, or empty. `metrics_listen`: host:port
-    of any address, or empty, where only `GET /metrics` is answered, for a Prometheus that scrapes from elsewhere.
-    """
+    """`[serve]`: the prediction API."""
 
     listen: str = "127.0.0.1:8650"
     socket: str = ""
@@ -111,7 +106,7 @@ class Serve:
 
 @dataclass(frozen=True)
 class Capture:
-    """Samples kept for retraining, off unless switched on; `rate` is a share of all predictions."""
+    """`[capture]`: samples that are stored for retraining; off by default."""
 
     enabled: bool = False
     rate: float = 0.0
@@ -123,7 +118,7 @@ class Capture:
 
 @dataclass(frozen=True)
 class Mqtt:
-    """Off unless `host` is set. The password stands in the environment variable that `password_env` names."""
+    """`[mqtt]`: the MQTT bridge; off while `host` is empty."""
 
     host: str = ""
     port: int = 1883
@@ -136,6 +131,8 @@ class Mqtt:
 
 @dataclass(frozen=True)
 class Config:
+    """The whole configuration: one field for each block of the file."""
+
     device: Device = field(default_factory=Device)
     paths: Paths = field(default_factory=Paths)
     source: Source = field(default_factory=Source)
@@ -148,6 +145,7 @@ class Config:
 
     @property
     def layout(self) -> Layout:
+        """Return the paths of the agent's files."""
         return Layout(Path(self.paths.state), Path(self.paths.run))
 
 
@@ -162,49 +160,57 @@ _BLOCKS: Mapping[str, type] = {
     "capture": Capture,
     "mqtt": Mqtt,
 }
-assert set(_BLOCKS) == {part.name for part in fields(Config)}
+assert set(_BLOCKS) == {block.name for block in fields(Config)}
 
 
 def load(path: Path = DEFAULT_FILE) -> Config:
-    """The configuration in `path`. Raises ConfigurationError, which lists every fault."""
+    """Return the configuration in `path`. Raises ConfigurationError, which lists every fault."""
     try:
         value = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(
-            str(path), error.strerror or str(error), "a readable file", "name one: edge-agent --config FILE ..."
+            str(path),
+            error.strerror or str(error),
+            "a readable file",
+            "name another file: edge-agent --config FILE ...",
         ) from None
     except (ValueError, RecursionError) as error:
-        raise ConfigurationError(str(path), f"not TOML in UTF-8 ({error})", "TOML 1.0", "mend it") from None
+        raise ConfigurationError(
+            str(path), f"not TOML in UTF-8 ({error})", "TOML 1.0", "correct the syntax of the file"
+        ) from None
     return parse(value, str(path))
 
 
 def parse(value: Mapping[str, Any], where: str = "configuration") -> Config:
-    """The configuration that a mapping of blocks describes. Raises ConfigurationError."""
+    """Return the configuration in a mapping of blocks. Raises ConfigurationError, which begins with `where`."""
     validator = Draft202012Validator(json.loads(SCHEMA_FILE.read_text(encoding="utf-8")))
     faults = sorted(validator.iter_errors(value), key=lambda fault: [str(part) for part in fault.absolute_path])
     lines = [f"  {'.'.join(map(str, fault.absolute_path)) or 'file'}: {fault.message}" for fault in faults]
-    lines = lines or [f"  {fault}" for fault in _beyond_schema(value)]
+    lines = lines or [f"  {fault}" for fault in _faults_beyond_schema(value)]
     if lines:
         raise ConfigurationError(
-            where, "\n".join([f"{len(lines)} fault(s)", *lines]), f"what {SCHEMA_FILE.name} says", "mend them"
+            where,
+            "\n".join([f"{len(lines)} fault(s)", *lines]),
+            f"a configuration that matches {SCHEMA_FILE.name}",
+            "correct these values",
         )
-    blocks = {name: _BLOCKS[name](**_frozen(block)) for name, block in value.items()}
+    blocks = {name: _BLOCKS[name](**_with_tuples(block)) for name, block in value.items()}
     return Config(**blocks)
 
 
-def _beyond_schema(value: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Faults of values of the right types that JSON Schema has no words for."""
+def _faults_beyond_schema(value: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the faults of values of the right types that JSON Schema cannot describe."""
     for block, content in value.items():
         for name, item in content.items():
             # TOML has nan, which is neither above nor below any limit.
             if isinstance(item, float) and not math.isfinite(item):
-                yield f"{block}.{name}: {item} is no finite number"
+                yield f"{block}.{name}: {item} is not a finite number"
             elif name.endswith("listen") and item and int(item.rpartition(":")[2][:9]) > LAST_PORT:
-                yield f"{block}.{name}: {item[:80]!r} names no port: at most {LAST_PORT}"
+                yield f"{block}.{name}: the port in {item[:80]!r} is larger than {LAST_PORT}"
     mqtt = Mqtt(**value.get("mqtt", {}))
     if mqtt.host:
         yield from (f"mqtt.{name}: {fault}" for name, fault in mqtt_topics.topic_faults(mqtt.topic_in, mqtt.topic_out))
 
 
-def _frozen(block: Mapping[str, Any]) -> dict[str, Any]:
+def _with_tuples(block: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(item) if isinstance(item, list) else item for name, item in block.items()}

@@ -1,7 +1,8 @@
-"""Files that survive a power cut: written aside, flushed to the disk, then renamed, and the rename flushed too.
+"""Write files that survive a power cut: write aside, flush to the disk, rename, and flush the rename too.
 
-A rename without the flush of the file before it may leave an empty file under the new name, and without the flush
-of the directory after it may not have happened (Pillai et al., OSDI 2014, "All File Systems Are Not Created Equal").
+Without the flush of the file before the rename, the new name may refer to an empty file after a power cut; without the
+flush of the directory after it, the rename may be lost (Pillai et al., OSDI 2014, "All File Systems Are Not Created
+Equal").
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from edge_agent.core.fault_points import point
 
 
 @contextlib.contextmanager
-def named(path: Path) -> Iterator[None]:
-    """The system's errors name the file: of a write to a full disk they do not."""
+def add_file_name(path: Path) -> Iterator[None]:
+    """Add the name of the file to an OSError, which has none when a write to a full disk fails."""
     try:
         yield
     except OSError as error:
@@ -33,7 +34,7 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
-# A directory's entries are flushed in the same way.
+# The entries of a directory are flushed with the same call.
 sync_directory = sync_file
 
 
@@ -48,7 +49,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory and those above it where they are missing, each one's entry flushed to the disk."""
+    """Create a directory and its missing parents, and flush each new entry to the disk."""
     if path.is_dir():
         return
     make_directory(path.parent)
@@ -57,36 +58,42 @@ def make_directory(path: Path) -> None:
 
 
 def write_file(path: Path, content: bytes, faults: str = "") -> None:
-    """Replace `path` by `content`, or leave what was there, whatever happens in between.
+    """Replace the file, so that it has either the old or the new content after a crash or a power cut.
 
-    `faults` names the family of fault points on the way ("state": state.before_write and so on).
+    Args:
+        path: The file.
+        content: Its new content.
+        faults: Prefix of the fault points of this write (`state`: `state.before_write` and so on); empty for none.
+
+    Raises:
+        OSError: The file could not be written; the old content is still there.
     """
 
-    def at(name: str) -> None:
+    def pass_point(name: str) -> None:
         if faults:
             point(f"{faults}.{name}")
 
     partial = path.with_name(f".{path.name}.partial")
-    at("before_write")
+    pass_point("before_write")
     try:
-        with named(path), partial.open("wb") as stream:
+        with add_file_name(path), partial.open("wb") as stream:
             stream.write(content)
             stream.flush()
-            at("after_write")
-            at("before_fsync")
+            pass_point("after_write")
+            pass_point("before_fsync")
             os.fsync(stream.fileno())
-        at("before_rename")
+        pass_point("before_rename")
         partial.replace(path)
     except OSError:
         partial.unlink(missing_ok=True)
         raise
-    at("after_rename")
+    pass_point("after_rename")
     sync_directory(path.parent)
-    at("after_directory_fsync")
+    pass_point("after_directory_fsync")
 
 
 def replace_link(link: Path, target: str) -> None:
-    """Make `link` a symbolic link to `target` in one step, in place of the one that was there."""
+    """Make `link` a symbolic link to `target`, replacing an existing link in one step."""
     partial = link.with_name(f".{link.name}.partial")
     partial.unlink(missing_ok=True)
     partial.symlink_to(target)

@@ -1,19 +1,19 @@
-"""What the agent says when it refuses or cannot go on: one message that a person can act on, and an exit code.
+"""The errors of the agent: one class for each cause, each with an exit code and a message in four parts.
 
-Exit codes of `edge-agent` (2 is argparse's own: the command line is wrong):
+Exit codes of `edge-agent` (2 comes from argparse: the command line is invalid):
 
-     0  done, or nothing to do
+     0  success, or nothing to do
      1  a defect of the agent: the only case with a traceback
      3  not trusted: signature, expiry, rollback of metadata, withdrawn, digest
      4  does not fit this device
      5  the self-test failed
-     6  there is no such release, or nothing to go back to
+     6  no such release, or no release to roll back to
      7  another operation holds the lock
      8  the source cannot be reached
-     9  no space, or the disk failed
-    10  the trial failed, and the agent went back
-    11  the service does not answer
-    12  the configuration or the state is wrong
+     9  no space, no permission, or a disk failure
+    10  the trial failed and the agent rolled back, or the release is marked as bad
+    11  the service does not respond, or refuses
+    12  the configuration or the state is invalid
    130  interrupted
 """
 
@@ -25,11 +25,19 @@ EXIT_INTERRUPTED = 130
 
 
 class AgentError(Exception):
-    """The agent cannot do what was asked. Says where, what was found, what was expected, what to do."""
+    """The agent cannot do what was requested."""
 
     exit_code = EXIT_DEFECT
 
     def __init__(self, where: str, found: str, expected: str = "", remedy: str = "") -> None:
+        """Build the message of four parts; empty parts are left out.
+
+        Args:
+            where: The file, field, release or address that the error is about.
+            found: The state that was found there.
+            expected: The state that was expected.
+            remedy: What the operator can do, as an imperative sentence.
+        """
         self.where, self.found, self.expected, self.remedy = where, found, expected, remedy
         lines = [f"{where}: {found}"]
         if expected:
@@ -39,7 +47,7 @@ class AgentError(Exception):
         super().__init__("\n".join(lines))
 
     def as_json(self) -> dict[str, str | int]:
-        """For `--json`: the same for machines."""
+        """Return the error as `--json` prints it."""
         return {
             "error": type(self).__name__,
             "exit_code": self.exit_code,
@@ -51,60 +59,60 @@ class AgentError(Exception):
 
 
 class TrustError(AgentError):
-    """What was offered is not signed, not current, withdrawn, or not what was signed."""
+    """The release or the metadata is not signed, has expired, was withdrawn, or differs from what was signed."""
 
     exit_code = 3
 
 
 class FitError(AgentError):
-    """The release is not for this device."""
+    """The release is not built for this device, or needs more memory or disk space than the device has."""
 
     exit_code = 4
 
 
 class SelfTestError(AgentError):
-    """The release does not do on this device what it did when it was built."""
+    """The model does not load, or its outputs, latency or memory on this device exceed the limits of the release."""
 
     exit_code = 5
 
 
 class NoReleaseError(AgentError):
-    """The release that was named is not there, or there is none to go back to."""
+    """The named release is not installed or not current, or there is no release to roll back to."""
 
     exit_code = 6
 
 
 class BusyError(AgentError):
-    """Another operation holds the lock."""
+    """Another operation holds the lock, or changed the current release during the command."""
 
     exit_code = 7
 
 
 class SourceError(AgentError):
-    """The repository of releases cannot be reached, or breaks off."""
+    """The repository of releases cannot be reached, or interrupts the transfer."""
 
     exit_code = 8
 
 
 class StorageError(AgentError):
-    """No space, or the file system refuses."""
+    """The disk is full or fails, or the user has no permission for the file."""
 
     exit_code = 9
 
 
 class TrialError(AgentError):
-    """The release did not prove itself; the agent went back."""
+    """The release failed its trial and the agent rolled back, or it is not healthy, or it is marked as bad."""
 
     exit_code = 10
 
 
 class ServiceError(AgentError):
-    """The running agent does not answer, or answers that it cannot."""
+    """The running service does not respond, or refuses the request."""
 
     exit_code = 11
 
 
 class ConfigurationError(AgentError):
-    """The configuration file or the state on disk is not what it has to be."""
+    """The configuration file or the state on disk is missing, unreadable or invalid."""
 
     exit_code = 12

@@ -1,10 +1,12 @@
-"""Named points at which a test makes the agent die or an operation fail, as failpoints in etcd (gofail) and
-FreeBSD (fail(9)) do. In production the environment variable is not set and a point costs one comparison.
+"""Fault points: named places at which a test kills the agent or lets an operation fail.
 
-    EDGE_AGENT_FAULT=install.renamed=kill        SIGKILL to this process, as a crash or the OOM killer does
-    EDGE_AGENT_FAULT=install.renamed=error       OSError EIO, as a worn card does
-    EDGE_AGENT_FAULT=install.renamed=nospace     OSError ENOSPC
-    EDGE_AGENT_FAULT=download.chunk=kill#3       at the third time that the point is passed
+Like failpoints in etcd (gofail) and FreeBSD (fail(9)). In production the environment variable is not set, and a point
+costs one comparison.
+
+    EDGE_AGENT_FAULT=install.before_rename=kill      SIGKILL to this process, like a crash or the OOM killer
+    EDGE_AGENT_FAULT=install.before_rename=error     OSError EIO, like a worn memory card
+    EDGE_AGENT_FAULT=install.before_rename=nospace   OSError ENOSPC
+    EDGE_AGENT_FAULT=download.chunk=kill#3           at the third pass of the point
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import signal
 
 VARIABLE = "EDGE_AGENT_FAULT"
 
-# Every point there is. `point` refuses other names, so that a test which goes through this list misses none.
+# All points. `point` refuses other names, so that a test of the whole list misses none.
 POINTS = (
     "download.before_request",
     "download.chunk",
@@ -72,20 +74,20 @@ _passed: dict[str, int] = {}
 
 
 def point(name: str) -> None:
-    """Does nothing, unless the environment names this point."""
-    wanted = os.environ.get(VARIABLE)
-    if wanted is None:
+    """Inject the fault if the environment names this point; otherwise do nothing."""
+    setting = os.environ.get(VARIABLE)
+    if setting is None:
         return
     assert name in POINTS, f"{name} is not in fault_points.POINTS"
-    where, _, action = wanted.partition("=")
-    if where != name:
+    requested, _, action = setting.partition("=")
+    if requested != name:
         return
     action, _, at = action.partition("#")
-    _passed[wanted] = _passed.get(wanted, 0) + 1
-    if _passed[wanted] != int(at or 1):
+    _passed[setting] = _passed.get(setting, 0) + 1
+    if _passed[setting] != int(at or 1):
         return
-    # By this line a test knows that it has tested something: what an error does may well be hidden, by a retry.
-    os.write(2, f"fault: {wanted}\n".encode())
+    # This line proves to a test that the fault was injected: its effect may be hidden by a retry.
+    os.write(2, f"fault: {setting}\n".encode())
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     numbers = {"error": errno.EIO, "nospace": errno.ENOSPC}

@@ -1,21 +1,22 @@
-"""Where the agent keeps what on a device.
+"""The paths of the agent's files on a device.
 
 <state>/                    /var/lib/edge-agent, on a disk that survives a power cut
     state.json              which release is current, previous, on trial, bad (edge_agent.core.state)
-    state.json.copy         the same with its checksum, for a service that finds state.json damaged
-    lock                    held by whatever changes something here
+    state.json.copy         a copy with its checksum, which replaces a damaged state.json when the service starts
+    lock                    held by the process that changes something here
+    install.lock            held during an installation, which may take hours
     tuf/                    metadata of The Update Framework, as trusted so far
-    incoming/               archives that are being downloaded, and what has come of them
+    incoming/               archives that are being downloaded
     releases/<release>/     a slot: one installed release, complete
-        release.json        what the repository said of it
+        release.json        the release as the repository described it
         bundle/             the bundle's files, manifest.json among them
-    releases/.<release>.partial/   a slot being filled; worth nothing
-    current                 a link to the current slot, for people; the agent reads state.json
+    releases/.<release>.partial/   a slot that is being filled; removed after an interruption
+    current                 a link to the current slot, for operators; the agent reads state.json
     samples/                captured samples, a bounded ring
-    counts.json             what was counted since the switch
-<run>/                      /run/edge-agent, gone after a boot
-    control.sock            how the command line speaks to the service
-    predict.sock            predictions, where a unix socket is configured
+    counts.json             statistics since the switch
+<run>/                      /run/edge-agent, empty after a boot
+    control.sock            the command line's connection to the service
+    predict.sock            predictions, if a unix socket is configured
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths below the two folders."""
+    """The paths below the two folders `paths.state` and `paths.run` of the configuration."""
 
     state: Path
     run: Path
@@ -72,11 +73,13 @@ class Layout:
         return self.run / "control.sock"
 
     def slot(self, release: str) -> Path:
-        """The folder of an installed release, such as `digits@1.2.0`."""
+        """Return the folder of an installed release, such as `digits@1.2.0`."""
         return self.releases / release
 
     def bundle(self, release: str) -> Path:
+        """Return the folder of the bundle's files in a slot."""
         return self.slot(release) / "bundle"
 
     def partial(self, release: str) -> Path:
+        """Return the folder in which a slot is filled."""
         return self.releases / f".{release}.partial"

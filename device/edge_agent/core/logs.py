@@ -1,10 +1,10 @@
-"""What the service says: to journald with fields where it started us, else one `key=value` line each on stderr.
+"""The log of the service: sent to journald if systemd started the process, else one `key=value` line each on stderr.
 
-Every line is an event: `RELEASE`, `EVENT` and what else belongs to it are fields, which `journalctl EVENT=rollback`
-finds. The native protocol: https://systemd.io/JOURNAL_NATIVE_PROTOCOL/.
+Every line is an event. Its name (`EVENT`), the release (`RELEASE`) and other details are fields of their own, so that
+`journalctl EVENT=rollback` finds it. The native protocol: https://systemd.io/JOURNAL_NATIVE_PROTOCOL/.
 
-A record that names no event has its logger's name in the place of one. So loggers of the service are named by hand:
-a module that moves keeps its event.
+A record without an event has the name of its logger instead. Loggers are therefore named explicitly, so that a module
+that moves keeps its name in the log.
 """
 
 from __future__ import annotations
@@ -26,15 +26,22 @@ log = logging.getLogger("edge_agent")
 
 
 def event(name: str, message: str, level: int = logging.INFO, **fields: object) -> None:
-    """Log `message` as the event `name`, with fields. Fields that are None are left out."""
-    given = {key: value for key, value in fields.items() if value is not None}
-    log.log(level, message, extra={"fields": {"event": name, **given}})
+    """Log an event.
+
+    Args:
+        name: Name of the event, such as `rollback`.
+        message: The text for an operator.
+        level: Severity, as in `logging`.
+        fields: Further fields of the log entry; those that are None are left out.
+    """
+    present = {key: value for key, value in fields.items() if value is not None}
+    log.log(level, message, extra={"fields": {"event": name, **present}})
 
 
 def setup(journal: str | None = JOURNAL) -> logging.Handler:
-    """Send what `log`, and warnings of libraries, say to where they are read; `journal` None: never to journald.
+    """Send the records of `log`, and warnings of libraries, to journald or stderr, and return the handler.
 
-    Returns the handler.
+    `journal` is the path of journald's socket; None: always stderr.
     """
     handler: logging.Handler
     if journal is not None and _in_journal() and Path(journal).exists():
@@ -50,16 +57,16 @@ def setup(journal: str | None = JOURNAL) -> logging.Handler:
 
 
 def _in_journal() -> bool:
-    """Whether stderr is journald's stream: systemd names its device and inode in $JOURNAL_STREAM."""
+    """Return whether stderr is connected to journald: systemd sets its device and inode in $JOURNAL_STREAM."""
     try:
-        found = os.fstat(sys.stderr.fileno())
+        stream = os.fstat(sys.stderr.fileno())
     except (OSError, ValueError):
         return False
-    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+    return os.environ.get("JOURNAL_STREAM") == f"{stream.st_dev}:{stream.st_ino}"
 
 
 class Text(logging.Formatter):
-    """`time=... level=info event=loaded message="..." release=digits@1.2.0`: logfmt (values quoted if needed)."""
+    """Format a record as logfmt: `time=... level=info event=loaded message="..." release=digits@1.2.0`."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = dict(getattr(record, "fields", {}))
@@ -83,7 +90,7 @@ def _quoted(value: object) -> str:
 
 
 class Journal(logging.Handler):
-    """journald's own protocol: one datagram of fields for each record. What it does not take goes to stderr."""
+    """Send each record to journald as one datagram of fields; print it on stderr if journald does not accept it."""
 
     def __init__(self, address: str = JOURNAL) -> None:
         super().__init__()
@@ -103,7 +110,7 @@ class Journal(logging.Handler):
         }
         try:
             self._channel.sendto(b"".join(_field(name, value) for name, value in fields.items()), self._address)
-        except OSError:  # journald restarts, or a field is too long for a datagram
+        except OSError:  # journald is restarting, or a field is too long for a datagram
             print(self._text.format(record), file=sys.stderr)
 
     def close(self) -> None:
@@ -112,7 +119,7 @@ class Journal(logging.Handler):
 
 
 def _field(name: str, value: object) -> bytes:
-    """`NAME=value`, or with its length where the value has more lines."""
+    """Encode a field: `NAME=value`, or with the length of the value if it has several lines."""
     data = str(value).encode()
     if b"\n" not in data:
         return name.encode() + b"=" + data + b"\n"

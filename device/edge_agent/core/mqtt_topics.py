@@ -1,42 +1,47 @@
-"""Topics of MQTT 5 (section 4.7), as a configuration has to name them."""
+"""Check the MQTT 5 topics of the configuration (MQTT 5.0, section 4.7)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 LONGEST_BYTES = 65535
-WILD = frozenset("+#")
+WILDCARDS = frozenset("+#")
 
 
-def topic_faults(asked: str, told: str) -> Iterator[tuple[str, str]]:
-    """What is wrong with the filter `asked`, where requests come from, and the topic `told`, where answers go: the
-    name of the field, and the fault.
+def topic_faults(topic_in: str, topic_out: str) -> Iterator[tuple[str, str]]:
+    """Yield the faults of the two topics, as the name of the field and a description.
+
+    `topic_in` is the filter of the requests, `topic_out` the topic of the responses.
     """
-    for name, text in (("topic_in", asked), ("topic_out", told)):
+    for name, text in (("topic_in", topic_in), ("topic_out", topic_out)):
         if not text:
             yield name, "empty: name a topic, or leave mqtt.host empty"
         elif "\0" in text or len(text.encode(errors="replace")) > LONGEST_BYTES:
-            yield name, f"{text[:80]!r} is no topic: at most {LONGEST_BYTES} bytes, none of them 0"
-    levels = _filter(asked).split("/")
-    if levels[0] == "$share" or any(level not in WILD and WILD & set(level) for level in levels) or "#" in levels[:-1]:
-        yield "topic_in", f"{asked[:80]!r} is no topic filter: `+` is one whole level, `#` is the last one"
-    if WILD & set(told):
-        yield "topic_out", f"{told[:80]!r} names more than one topic"
-    elif told and _matches(levels, told):
-        yield "topic_out", f"{told[:80]!r} is heard on topic_in ({asked[:80]!r}): every answer would be asked again"
+            yield name, f"{text[:80]!r} is not a valid topic: at most {LONGEST_BYTES} bytes, none of them 0"
+    levels = _filter(topic_in).split("/")
+    mixed = any(level not in WILDCARDS and WILDCARDS & set(level) for level in levels)
+    if levels[0] == "$share" or mixed or "#" in levels[:-1]:
+        yield "topic_in", f"{topic_in[:80]!r} is not a topic filter: `+` is one whole level, `#` is the last one"
+    if WILDCARDS & set(topic_out):
+        yield "topic_out", f"{topic_out[:80]!r} names more than one topic"
+    elif topic_out and _matches(levels, topic_out):
+        yield (
+            "topic_out",
+            f"{topic_out[:80]!r} matches topic_in ({topic_in[:80]!r}): every response would be read as a request",
+        )
 
 
-def _filter(asked: str) -> str:
-    """The filter of a shared subscription, `$share/GROUP/FILTER` (4.8.2), or what else was asked for."""
-    start, _, rest = asked.partition("/")
-    group, _, own = rest.partition("/")
-    return own if start == "$share" and group and own and not WILD & set(group) else asked
+def _filter(topic_in: str) -> str:
+    """Return the filter inside a shared subscription, `$share/GROUP/FILTER` (section 4.8.2), or `topic_in` itself."""
+    start, _, remainder = topic_in.partition("/")
+    group, _, shared = remainder.partition("/")
+    return shared if start == "$share" and group and shared and not WILDCARDS & set(group) else topic_in
 
 
 def _matches(levels: list[str], topic: str) -> bool:
     parts = topic.split("/")
-    if topic.startswith("$") and levels[0] in WILD:
+    if topic.startswith("$") and levels[0] in WILDCARDS:
         return False
-    if levels[-1] == "#":  # it stands for the level above it too
+    if levels[-1] == "#":  # it matches the level above it too
         levels, parts = levels[:-1], parts[: len(levels) - 1]
     return len(levels) == len(parts) and all(level in ("+", part) for level, part in zip(levels, parts, strict=True))

@@ -1,4 +1,4 @@
-"""As whom the agent works: never as root where the state directory has another owner."""
+"""Drop root's privileges: work as the owner of the state directory instead."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 
 
 def become_owner(folder: Path) -> None:
-    """As root: go on as the user that owns the state directory, so that the service can write what is made here.
+    """If this process is root, continue as the user that owns the state directory, for good.
 
-    It also unpacks and runs what was downloaded without root's rights. Group and other users are left as they are.
+    The service can then write the files that are created here, and a downloaded release is unpacked and run without
+    root's privileges. A process of another user is not changed.
     """
     if (owner := _owner(folder)) is not None:
         user, group = owner
@@ -22,7 +23,7 @@ def become_owner(folder: Path) -> None:
 
 @contextlib.contextmanager
 def as_owner(folder: Path) -> Iterator[None]:
-    """As root: the owner's rights for a while, for reading what the owner could have put there."""
+    """If this process is root, take the owner's privileges within the block, to read files that the owner controls."""
     if (owner := _owner(folder)) is None:
         yield
         return
@@ -40,7 +41,7 @@ def as_owner(folder: Path) -> Iterator[None]:
 
 
 def _owner(folder: Path) -> tuple[int, int] | None:
-    """User and group of `folder`, where this process is root and that user is not."""
+    """Return user and group of `folder` if this process is root and that user is not, else None."""
     if os.geteuid() != 0:
         return None
     try:

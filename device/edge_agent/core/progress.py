@@ -1,4 +1,7 @@
-"""How far a long command is: a bar on a terminal, a line now and then elsewhere. On stderr: stdout is the result's."""
+"""Show the progress of a long command: a bar on a terminal, elsewhere a line every few seconds.
+
+It is written to stderr, because stdout is for the result.
+"""
 
 from __future__ import annotations
 
@@ -7,54 +10,64 @@ from typing import TextIO
 
 WIDTH = 30
 REDRAW_S = 0.1
-EVERY_S = 5.0  # between two lines where nobody watches a bar
+LINE_INTERVAL_S = 5.0  # between two lines if the output is not a terminal
 
 
 def size(number: int) -> str:
-    """Bytes for a person."""
+    """Return a number of bytes in a readable unit."""
     if number < 1000:
         return f"{number} bytes"
     return f"{number / 1e6:.1f} MB" if number >= 1e6 else f"{number / 1e3:.1f} kB"
 
 
 class Progress:
-    """One command's progress on `out`."""
+    """The progress of one command, written to `out`."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._terminal = out.isatty()
-        self._open = False  # a bar stands on the terminal's line
-        self._next = time.monotonic() + EVERY_S
+        self._bar_shown = False  # the last line of the terminal is a bar
+        self._next = time.monotonic() + LINE_INTERVAL_S
 
     def step(self, text: str) -> None:
-        """One step begins."""
+        """Show that a step begins."""
         self.end()
         print(f"{text} ...", file=self._out, flush=True)
 
     def bytes(self, done: int, total: int) -> None:
+        """Show how many bytes are done."""
         self._show(done, total, f"{size(done)} of {size(total)}")
 
     def samples(self, done: int, total: int) -> None:
+        """Show how many samples are done."""
         self._show(done, total, f"{done} of {total} samples")
 
     def seconds(self, done: float, total: float, what: str) -> None:
+        """Show how many seconds have passed.
+
+        Args:
+            done: Seconds that have passed.
+            total: Seconds in all.
+            what: What takes the time, such as "wave 2".
+        """
         self._show(int(done), int(total), f"{what}: {done:.0f} of {total:.0f} s")
 
     def end(self) -> None:
-        if self._open:
+        """End the line of a bar, so that other output starts on a new line."""
+        if self._bar_shown:
             print(file=self._out, flush=True)
-            self._open = False
+            self._bar_shown = False
 
     def _show(self, done: int, total: int, text: str) -> None:
         if self._terminal:
-            if time.monotonic() < self._next and done < total and self._open:
+            if time.monotonic() < self._next and done < total and self._bar_shown:
                 return
             self._next = time.monotonic() + REDRAW_S
             filled = WIDTH * min(done, total) // max(total, 1)
             print(f"\r[{'#' * filled}{'.' * (WIDTH - filled)}] {text}\x1b[K", end="", file=self._out, flush=True)
-            self._open = True
+            self._bar_shown = True
             if done >= total:
                 self.end()
         elif time.monotonic() >= self._next:
-            self._next = time.monotonic() + EVERY_S
+            self._next = time.monotonic() + LINE_INTERVAL_S
             print(text, file=self._out, flush=True)

@@ -1,6 +1,7 @@
-"""Disk space: how much there is, whether something fits, and which errors mean that a disk takes no more.
+"""Disk space: how much is free, whether something fits, and which errors mean that a disk cannot be written.
 
-Here, in `core`, because downloads (`update`), slots (`storage`), the boot (`lifecycle`) and the metrics ask for it.
+This module belongs to `core` because downloads (`update`), slots (`storage`), the boot (`lifecycle`) and the metrics
+use it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import NamedTuple
 
 from edge_agent.core.errors import StorageError
 
-# Errors of a disk that can be read but not written: read-only, full, or over its quota. A failing disk gives others.
+# Errors of a disk that can be read but not written: read-only, full, or over its quota. A failing disk reports others.
 UNWRITABLE = frozenset((errno.EROFS, errno.ENOSPC, errno.EDQUOT))
 
 
@@ -25,32 +26,34 @@ class DiskSpace(NamedTuple):
 
 
 def disk_space(folder: Path) -> DiskSpace:
-    """Raises OSError; FileNotFoundError where there is no such folder."""
+    """Return the size and the free space of the file system of `folder`.
+
+    Raises OSError: FileNotFoundError where the folder does not exist.
+    """
     usage = shutil.disk_usage(folder)
     return DiskSpace(usage.total, usage.free)
 
 
 def free_bytes(folder: Path) -> int:
-    """Free space of the file system that holds `folder`. Raises OSError."""
+    """Return the free space of the file system of `folder`, in bytes. Raises OSError."""
     return disk_space(folder).free_bytes
 
 
-def require_space(folder: Path, free: int, needed: int, *, found: str, expected: str, remedy: str) -> None:
-    """Check that `needed` bytes fit into the `free` ones of `folder`, before anything is written.
+def require_space(free: int, needed: int, error: StorageError) -> None:
+    """Raise an error if something does not fit on the disk, before anything is written.
 
     Args:
-        folder: Where they are needed, for the message.
-        free: Bytes, as `free_bytes` gave them.
-        needed: Bytes, with those that shall stay free (`install.reserve_mb`).
-        found, expected, remedy: The other parts of the message.
+        free: Free bytes, as `free_bytes` returns them.
+        needed: Bytes that are needed, including those that have to stay free (`install.reserve_mb`).
+        error: The error to raise.
 
     Raises:
-        StorageError: They do not fit.
+        StorageError: Fewer bytes are free than needed.
     """
     if free < needed:
-        raise StorageError(str(folder), found, expected, remedy)
+        raise error
 
 
 def disk_full(path: Path) -> OSError:
-    """The error of a write to `path` that the disk took only in part."""
+    """Return the error for a write to `path` that the disk accepted only in part."""
     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))

@@ -1,7 +1,7 @@
-"""Which release a device runs: one small file that is replaced in one step.
+"""The state of the agent: the current release, the previous one and the trial, in one small file (state.json).
 
-`current`, `previous` and the trial change together, so they stand in one file. With a link for each, a power cut
-between two renames would leave a device in a state that nobody wrote.
+They change together, so they are in one file that is replaced in one step. With a link for each, a power cut between
+two renames would leave a combination that was never intended.
 """
 
 from __future__ import annotations
@@ -24,12 +24,18 @@ from edge_agent.core.errors import BusyError, ConfigurationError
 from edge_agent.core.layout import Layout
 
 SCHEMA_VERSION = 1
-PROVEN = 32  # so many releases are remembered; slots are fewer
+MOST_PROVEN = 32  # number of confirmed releases that are remembered; there are fewer slots
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A release that was switched to and has not proved itself. `starts`: how often the service started with it."""
+    """The trial of a release that was switched to and is not confirmed yet.
+
+    Attributes:
+        release: The release on trial; it is the current one.
+        since: Time of the switch (ISO 8601, UTC).
+        starts: Number of starts of the service with this release.
+    """
 
     release: str
     since: str
@@ -38,11 +44,16 @@ class Trial:
 
 @dataclass(frozen=True)
 class State:
-    """`bad`: releases that failed here, and why; they are not installed or activated until `forget`.
+    """The content of state.json. Methods return a changed copy.
 
-    `trusted_time`: the latest time (ISO 8601, UTC) at which metadata was verified; no earlier one is believed.
-    `proven`: releases that were confirmed here and left since, the last one at the end. `previous` is always such a
-    one; a state of an agent that did not keep the others has none.
+    Attributes:
+        current: The release that the service runs, or None.
+        previous: The release that a rollback returns to, or None.
+        trial: The trial of the current release, or None once it is confirmed.
+        bad: The reason for each release that failed here; it is not installed or activated until `forget`.
+        trusted_time: Latest time at which metadata was verified (ISO 8601, UTC); a clock that is behind is not used.
+        proven: Releases that were confirmed here and replaced since, the last one at the end; empty in a state of an
+            agent that kept only `previous`.
     """
 
     current: str | None = None
@@ -53,59 +64,71 @@ class State:
     proven: tuple[str, ...] = ()
 
     def was_confirmed(self, release: str) -> bool:
-        """Whether `release` was confirmed on this device: a way back that needs no trial."""
+        """Return whether `release` was confirmed on this device, so that a rollback to it needs no trial."""
         return release not in self.bad and (release == self.previous or release in self.proven)
 
     def switched(self, release: str, now: str, reason: str | None = None) -> State:
-        """`release` becomes current, on trial; with a reason the one that is left is bad.
+        """Make `release` current, on trial.
 
-        Neither a release that is on trial itself nor a bad one is worth going back to.
+        A release that is on trial itself, or bad, does not become the previous one: a rollback must not return to it.
+
+        Args:
+            release: The release to switch to.
+            now: The time (ISO 8601, UTC).
+            reason: Marks the release that was current as bad; None leaves it unmarked.
         """
-        left = self._left(reason)
-        back = self.previous if self.trial or reason is not None else self.current
-        return replace(left, current=release, previous=None if back == release else back, trial=Trial(release, now))
+        previous = self.previous if self.trial or reason is not None else self.current
+        return replace(
+            self._replaced(reason),
+            current=release,
+            previous=None if previous == release else previous,
+            trial=Trial(release, now),
+        )
 
     def started(self) -> State:
-        """The service starts once more with a release on trial."""
+        """Count one more start of the service with the release on trial."""
         assert self.trial is not None
         return replace(self, trial=replace(self.trial, starts=self.trial.starts + 1))
 
     def confirmed(self) -> State:
+        """End the trial and keep the current release."""
         return replace(self, trial=None)
 
     def rolled_back(self, reason: str | None) -> State:
-        """`previous` becomes current again, confirmed as it was; with a reason the one that is left is bad."""
-        return replace(self._left(reason), current=self.previous, previous=None, trial=None)
+        """Make `previous` current again, without a trial. A reason marks the release that was current as bad."""
+        return replace(self._replaced(reason), current=self.previous, previous=None, trial=None)
 
-    def _left(self, reason: str | None) -> State:
-        """Of the current release, which is left: why it is bad, or that it was confirmed."""
+    def _replaced(self, reason: str | None) -> State:
+        """Record what is known of the current release, which is about to be replaced: it is bad, or was confirmed."""
         if self.current is None:
             return self
         others = [release for release in (*self.proven, self.previous) if release and release != self.current]
         if reason is not None:
-            return replace(self, bad={**self.bad, self.current: reason}, proven=_last(others))
-        return replace(self, proven=_last(others if self.trial else [*others, self.current]))
+            return replace(self, bad={**self.bad, self.current: reason}, proven=_latest(others))
+        return replace(self, proven=_latest(others if self.trial else [*others, self.current]))
 
     def forgotten(self, release: str) -> State:
+        """Remove the mark of a bad release."""
         return replace(self, bad={name: reason for name, reason in self.bad.items() if name != release})
 
 
-def _last(releases: list[str]) -> tuple[str, ...]:
-    """Each once, where it comes last; the last PROVEN of them."""
-    return tuple(reversed(list(dict.fromkeys(reversed(releases)))[:PROVEN]))
+def _latest(releases: list[str]) -> tuple[str, ...]:
+    """Return the last MOST_PROVEN releases; of duplicates the last one."""
+    return tuple(reversed(list(dict.fromkeys(reversed(releases)))[:MOST_PROVEN]))
 
 
 def format_time(moment: datetime) -> str:
-    """A moment as the state has it: UTC in ISO 8601, whole seconds."""
+    """Return a time in ISO 8601, UTC, with whole seconds."""
     return moment.astimezone(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def now() -> str:
+    """Return the present time in ISO 8601, UTC."""
     return format_time(datetime.now(timezone.utc))
 
 
 def load(layout: Layout) -> State:
-    """The state on disk; a new device has an empty one. Raises ConfigurationError."""
+    """Return the state on disk; that of a new device is empty. Raises ConfigurationError where it is damaged."""
     try:
         value = json.loads(layout.state_file.read_text(encoding="utf-8"))
         if value.pop("schema_version") != SCHEMA_VERSION:
@@ -114,7 +137,7 @@ def load(layout: Layout) -> State:
         proven = value.pop("proven", [])
         if not isinstance(proven, list):
             raise TypeError("proven is not a list of releases")
-        return _typed(State(trial=Trial(**trial) if trial else None, proven=tuple(proven), **value))
+        return _validated(State(trial=Trial(**trial) if trial else None, proven=tuple(proven), **value))
     except FileNotFoundError:
         return State()
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -122,13 +145,13 @@ def load(layout: Layout) -> State:
             str(layout.state_file),
             f"not a state that this agent wrote ({error})",
             f"JSON with schema_version {SCHEMA_VERSION}",
-            "restart the service, which takes the last copy; without one move the file away: the agent then starts "
-            "empty, and what is installed runs after: edge-agent activate RELEASE",
+            "restart the service, which restores the last copy; without a copy move the file away: the agent then "
+            "starts without a release, and an installed one runs after: edge-agent activate RELEASE",
         ) from None
 
 
-def _typed(state: State) -> State:
-    """The same state, if its fields hold what they have to. Raises TypeError, ValueError."""
+def _validated(state: State) -> State:
+    """Return the state if its fields have the right types. Raises TypeError, ValueError."""
     trial = state.trial
     texts = [state.current, state.previous, state.trusted_time, *((trial.release, trial.since) if trial else ())]
     if not all(text is None or isinstance(text, str) for text in texts) or not all(
@@ -138,56 +161,61 @@ def _typed(state: State) -> State:
     if not all(isinstance(text, str) for item in state.bad.items() for text in item):
         raise TypeError("bad is not a mapping of releases to reasons")
     if trial and (type(trial.starts) is not int or trial.release != state.current):
-        raise ValueError(f"trial is of {trial.release}, starts {trial.starts!r}, but current is {state.current}")
+        raise ValueError(f"{trial.release} is on trial, starts {trial.starts!r}, but {state.current} is current")
     return state
 
 
 def save(layout: Layout, state: State) -> None:
-    """Replace the state, durably; then the link that shows people the current slot. Raises OSError: then the state on
-    disk is the old one or the new one, whole, and `load` says which.
+    """Replace the state on disk durably, then the link `current`.
+
+    Raises OSError; the state on disk is then either the old or the new one, and `load` returns it.
     """
     durable.make_directory(layout.state)
     content = json.dumps({"schema_version": SCHEMA_VERSION, **asdict(state)}, indent=2, sort_keys=True) + "\n"
     durable.write_file(layout.state_file, content.encode(), faults="state")
-    with contextlib.suppress(OSError):  # an older copy is better than none, and no reason to fail
-        durable.write_file(_copy(layout), f"{_sum(content)}\n{content}".encode())
+    with contextlib.suppress(OSError):  # an older copy is acceptable
+        durable.write_file(_copy(layout), f"{_checksum(content)}\n{content}".encode())
     show_current(layout, state)
 
 
-def load_unchanged(layout: Layout, known: State) -> State:
-    """The state on disk, under the lock, if nobody switched since it was `known`. Raises BusyError where somebody did,
-    ConfigurationError.
+def load_unchanged(layout: Layout, earlier: State) -> State:
+    """Return the state on disk if no other process has switched since `earlier` was read. The caller holds the lock.
+
+    Raises BusyError where another process has switched, ConfigurationError where the state is damaged.
     """
-    now = load(layout)
-    if (now.current, now.previous, now.bad) != (known.current, known.previous, known.bad):
+    state = load(layout)
+    if (state.current, state.previous, state.bad) != (earlier.current, earlier.previous, earlier.bad):
         raise BusyError(
             str(layout.state_file),
-            f"changed during this command: {now.current or 'no release'} is current",
-            f"{known.current or 'no release'}, as when this began",
-            "see: edge-agent status; then call again",
+            f"changed during this command: {state.current or 'no release'} is current",
+            f"{earlier.current or 'no release'}, as when the command began",
+            "check edge-agent status, then run the command again",
         )
-    return now
+    return state
 
 
 def keep_trusted_time(layout: Layout, verified: datetime) -> None:
-    """Keep the latest time at which metadata was verified: a device without a clock believes no earlier one."""
+    """Store the time at which metadata was verified, if it is later than the stored one.
+
+    A device whose clock is behind, or that has none, uses this time instead.
+    """
     moment = format_time(verified)
     with locked(layout):
-        known = load(layout)
-        if known.trusted_time is None or moment > known.trusted_time:
-            save(layout, replace(known, trusted_time=moment))
+        state = load(layout)
+        if state.trusted_time is None or moment > state.trusted_time:
+            save(layout, replace(state, trusted_time=moment))
 
 
 def restore(layout: Layout) -> None:
-    """Put the last copy in the place of a state that cannot be read. Raises ConfigurationError where that is none."""
+    """Replace a damaged state by the last copy. Raises ConfigurationError where the copy is missing or damaged."""
     try:
         load(layout)
     except ConfigurationError:
         try:
-            told, _, content = _copy(layout).read_text(encoding="utf-8").partition("\n")
+            checksum, _, content = _copy(layout).read_text(encoding="utf-8").partition("\n")
         except (FileNotFoundError, ValueError):
-            told, content = "", ""
-        if told != _sum(content):
+            checksum, content = "", ""
+        if checksum != _checksum(content):
             raise
         damaged = layout.state_file.read_bytes()
         durable.write_file(layout.state_file.with_name(f"{layout.state_file.name}.damaged"), damaged)
@@ -195,36 +223,43 @@ def restore(layout: Layout) -> None:
 
 
 def _copy(layout: Layout) -> Path:
-    """The sha256 of the state in its first line, then the state: it is believed only whole."""
+    """Return the path of the copy: the sha256 of the state in the first line, then the state."""
     return layout.state_file.with_name(f"{layout.state_file.name}.copy")
 
 
-def _sum(content: str) -> str:
+def _checksum(content: str) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 def show_current(layout: Layout, state: State) -> None:
-    """Make the link `current` say what the state says."""
-    wanted = f"releases/{state.current}" if state.current else None
+    """Make the link `current`, which is for operators, refer to the current slot."""
+    target = f"releases/{state.current}" if state.current else None
     with contextlib.suppress(OSError):
-        if str(layout.current_link.readlink()) == wanted:
+        if str(layout.current_link.readlink()) == target:
             return
-    if wanted is None:
+    if target is None:
         layout.current_link.unlink(missing_ok=True)
     else:
-        durable.replace_link(layout.current_link, wanted)
+        durable.replace_link(layout.current_link, target)
 
 
 @contextlib.contextmanager
 def locked(layout: Layout, wait_s: float = 10.0, file: Path | None = None) -> Iterator[None]:
-    """Hold the one lock for all that changes something. The kernel frees it when its process ends, however it ends.
+    """Hold the lock that every change requires. The kernel releases it when the process ends, even after a crash.
 
-    `file`: another lock, such as `layout.install_lock`. Raises BusyError when it is not free within `wait_s` seconds.
-    On a file system that is read-only whoever only reads is let in too.
+    On a read-only file system the lock can be held too, by processes that only read.
+
+    Args:
+        layout: The folders of the agent.
+        wait_s: Longest time to wait for the lock, in seconds.
+        file: Another lock, such as `layout.install_lock`.
+
+    Raises:
+        BusyError: Another process still holds the lock after `wait_s`.
     """
     durable.make_directory(layout.state)
     lock = file or layout.lock
-    with _opened(lock) as stream:
+    with _open_lock(lock) as stream:
         deadline = time.monotonic() + wait_s
         while True:
             try:
@@ -235,21 +270,21 @@ def locked(layout: Layout, wait_s: float = 10.0, file: Path | None = None) -> It
                     stream.seek(0)
                     holder = (stream.read() or b"").decode(errors="replace").strip() or "another process"
                     raise BusyError(
-                        str(lock), f"held by {holder}", f"free within {wait_s:g} s", "wait, then call again"
+                        str(lock), f"held by {holder}", f"free within {wait_s:g} s", "wait, then run the command again"
                     ) from None
-                time.sleep(0.05)  # flock has no time limit of its own
-        with contextlib.suppress(OSError):  # who holds it is for a message only: a full disk must not keep us from it
+                time.sleep(0.05)  # flock has no timeout
+        with contextlib.suppress(OSError):  # the holder's name is for a message only: do not fail on a full disk
             stream.truncate(0)
             stream.write(f"process {os.getpid()}".encode())
         yield
 
 
-def _opened(lock: Path) -> io.FileIO:
-    """A lock's file. flock needs no right to write: on a read-only file system a lock is held as well as elsewhere."""
+def _open_lock(lock: Path) -> io.FileIO:
+    """Open the file of a lock. flock works on files opened for reading, so also on a read-only file system."""
     try:
         return io.FileIO(lock, "a+")
     except OSError as error:
         if error.errno != errno.EROFS:
             raise
-    # Not there yet: then nobody has ever written here. The folder takes its place.
+    # If the file does not exist, this folder was never written to: lock the folder instead.
     return io.FileIO(os.open(lock if lock.exists() else lock.parent, os.O_RDONLY), "r")

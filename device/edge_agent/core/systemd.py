@@ -1,9 +1,9 @@
-"""Tells systemd how the service does: the datagrams of sd_notify(3). Without $NOTIFY_SOCKET nothing is sent.
+"""Notify systemd of the state of the service by sd_notify(3) datagrams. Without $NOTIFY_SOCKET nothing is sent.
 
-READY=1          a verified model is loaded, or there is none to load; requests are answered
+READY=1          a verified model is loaded, or no release is installed; requests are answered
 STATUS=...       one line for `systemctl status`
-WATCHDOG=1       a real inference went through; not sent any more, systemd ends the process and starts it again
-STOPPING=1       no new requests are taken
+WATCHDOG=1       an inference succeeded; when these pings stop, systemd kills the process and starts it again
+STOPPING=1       no new requests are accepted
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ READY_S = 5.0
 
 
 def send(*lines: str, wait_s: float = 0.0) -> bool:
-    """Send `lines` in one datagram. Returns whether somebody was there to hear it.
+    """Send `lines` in one datagram, and return whether a supervisor accepted it.
 
-    Whoever does not read what came before is waited for at most `wait_s`: the caller is the loop that answers requests.
+    If the receiver's buffer is full, wait at most `wait_s` seconds: the caller is the loop that answers requests.
     """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
@@ -28,31 +28,35 @@ def send(*lines: str, wait_s: float = 0.0) -> bool:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
             channel.settimeout(wait_s)
             channel.sendto("\n".join(lines).encode(), address)
-    except OSError:  # a supervisor that went away is no reason to stop answering requests
+    except OSError:  # requests are answered even if the supervisor has disappeared
         return False
     return True
 
 
 def ready(status: str) -> bool:
-    # Lost, systemd would end a service that answers.
+    """Report that the service answers requests."""
+    # If this datagram were lost, systemd would kill a working service: wait for the receiver.
     return send("READY=1", f"STATUS={status}", wait_s=READY_S)
 
 
 def status(text: str) -> bool:
+    """Set the line that `systemctl status` shows."""
     return send(f"STATUS={text}")
 
 
 def alive() -> bool:
+    """Ping the watchdog."""
     return send("WATCHDOG=1")
 
 
 def stopping() -> bool:
+    """Report that the service is shutting down."""
     return send("STOPPING=1")
 
 
 def watchdog_s() -> float | None:
-    """Seconds within which systemd wants a ping from this process, or None."""
-    wanted, process = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
-    if not wanted.isdigit() or int(wanted) == 0 or (process and process != str(os.getpid())):
+    """Return the seconds within which systemd expects a ping from this process, or None without a watchdog."""
+    interval_us, process = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
+    if not interval_us.isdigit() or int(interval_us) == 0 or (process and process != str(os.getpid())):
         return None
-    return int(wanted) / 1e6
+    return int(interval_us) / 1e6

@@ -74,7 +74,7 @@ class TrialProgress:
 
 @dataclass(frozen=True)
 class ServiceEvent:
-    """One of the last events of the service: its time (ISO 8601, UTC), its name and its message."""
+    """An event of the service: its time (ISO 8601, UTC), its name and its message."""
 
     time: str
     event: str

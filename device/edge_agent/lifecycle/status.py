@@ -27,8 +27,8 @@ RESPONSE_S = 5.0  # a service that takes longer is reported as one that does not
 def status(config: Config, report: bool = False) -> StatusResult:
     """Return the status of the agent; with `report` a StatusReportResult, which includes the service's statistics.
 
-    No lock is taken, and a service that is stopped or hangs is no error: this is the first command that an operator
-    runs when something fails. Raises ConfigurationError where state.json is damaged.
+    No lock is taken, and a service that is stopped or hangs is reported, not raised as an error: this is the first
+    command that an operator runs when something fails. Raises ConfigurationError where state.json is damaged.
     """
     known_state = state.load(config.layout)
     service = _service(config)

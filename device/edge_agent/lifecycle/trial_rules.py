@@ -18,7 +18,7 @@ LEAST_ERRORS = 5
 
 @dataclass(frozen=True)
 class TrialObservation:
-    """What the service has observed of the release since it loaded it.
+    """The observations of the service since it loaded the release.
 
     Attributes:
         loaded_s: Seconds since the release was loaded, by a clock that cannot be set.
@@ -37,7 +37,7 @@ class TrialObservation:
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do with the release on trial.
+    """The decision about the release on trial.
 
     Attributes:
         action: Confirm it, roll back (`back`), or wait.
