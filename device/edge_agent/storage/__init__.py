@@ -1,7 +1,8 @@
-"""Installed releases on the disk: unpacked from a verified archive into a slot, whole or not there.
+"""Installed releases on the disk: a verified archive is unpacked into a slot, completely or not at all.
 
-Enter at `slots`: `install`, `check`, `prune`. `archive` unpacks with suspicion, `manifest` checks a bundle's files,
-`requirements` picks the target that fits this device, `release_file` keeps what the repository said of a release.
+Enter at `slots` (install, verify, prune) and at `target_selection.select_target`, which chooses the target that a
+device runs. `archive` unpacks an untrusted archive safely, `manifest` checks a bundle's files, `release_file` stores
+the repository's description of a release.
 
 May import `update` and `core`. Nothing here decides which release is current.
 """

@@ -1,4 +1,4 @@
-"""A bundle's archive, unpacked with suspicion: one Zstandard frame (RFC 8878) around a tar of regular files."""
+"""Unpack a bundle's archive safely: one Zstandard frame (RFC 8878) around a tar of regular files."""
 
 from __future__ import annotations
 
@@ -15,40 +15,52 @@ import zstandard
 from edge_agent.core.errors import TrustError
 from edge_agent.core.fault_points import point
 
-# What a file system gives out at a time, on anything that a device boots from.
+# Unit in which a file system allocates space, on every disk that a device boots from, in bytes.
 BLOCK = 4096
-# The one file that is read into memory; a manifest has a few kilobytes.
-WANTED_LIMIT = 4 << 20
-# A bundle has some twenty files; each takes an inode, of which a small card has few.
+# Largest file that `inspect` reads into memory; a manifest has a few kilobytes.
+MEMBER_LIMIT = 4 << 20
+# A bundle has about twenty files. Each takes an inode, and a small memory card has few.
 MOST_ENTRIES = 4096
-# What a ustar header holds. Longer names need extensions of the format, which the pipeline does not write.
+# Longest name in a ustar header. Longer names need extensions of the format, which the pipeline does not write.
 LONGEST_NAME = 255
-# Headers between two contents: tarfile reads an extended one into memory, however large it says that it is.
+# Largest headers between two files: tarfile reads an extended header into memory, whatever its size.
 HEADERS = 1 << 20
-# Zstandard's own window at the pipeline's level; a frame may ask for gigabytes.
+# Zstandard's window at the pipeline's level; a frame may request gigabytes.
 WINDOW = 8 << 20
-# What tarfile raises for headers that nobody wrote, beside TarError.
+# Exceptions of tarfile and zstandard for a corrupted archive.
 _MALFORMED = (zstandard.ZstdError, tarfile.TarError, ValueError, LookupError, ArithmeticError, EOFError)
 
 
 class ArchiveError(TrustError):
-    """What was signed is not an archive that the agent unpacks."""
+    """The archive is incomplete or corrupted, or contains something that a bundle must not contain."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """One file's content, and the disk space that the whole archive takes when it is unpacked."""
+    """The result of `inspect`.
+
+    Attributes:
+        member: Content of the requested file.
+        disk_bytes: Disk space of the unpacked archive in bytes.
+    """
 
     member: bytes
     disk_bytes: int
 
 
-def inspect(archive: Path, wanted: str, limit_bytes: int = 1 << 30) -> Inspection:
-    """Read a whole archive without writing anything. Refuses what `unpack` refuses, and an archive without `wanted`.
+def inspect(archive: Path, member: str, limit_bytes: int = 1 << 30) -> Inspection:
+    """Read a whole archive without writing anything, and return the content of one file.
 
-    Raises ArchiveError, OSError.
+    Args:
+        archive: The archive.
+        member: Name of the file to return, such as `manifest.json`.
+        limit_bytes: Largest content of all files together, in bytes.
+
+    Raises:
+        ArchiveError: `unpack` would refuse the archive, or it does not contain `member`.
+        OSError: The archive cannot be read.
     """
-    found: bytes | None = None
+    member_content: bytes | None = None
     folders: set[PurePosixPath] = set()
     blocks = 0
     try:
@@ -56,25 +68,31 @@ def inspect(archive: Path, wanted: str, limit_bytes: int = 1 << 30) -> Inspectio
             frame = _frame(raw, archive, limit_bytes)
             for name, size, content in _entries(frame, limit_bytes, archive):
                 folders.update(name.parents)
-                blocks += -(-size // BLOCK) + 1  # and one for what the file system notes about it
-                if name == PurePosixPath(wanted):
-                    if size > WANTED_LIMIT:
-                        raise ArchiveError(f"{archive}: {wanted}", f"{size} bytes", f"at most {WANTED_LIMIT}")
-                    found = content.read()
+                blocks += -(-size // BLOCK) + 1  # and one for the file system's own records
+                if name == PurePosixPath(member):
+                    if size > MEMBER_LIMIT:
+                        raise ArchiveError(f"{archive}: {member}", f"{size} bytes", f"at most {MEMBER_LIMIT}")
+                    member_content = content.read()
             frame.finish()
     except _MALFORMED as error:
-        raise _not_whole(archive, str(error)) from None
-    if found is None:
-        raise ArchiveError(str(archive), f"no {wanted}", "a bundle that the pipeline packed", "build it again")
-    return Inspection(found, BLOCK * (blocks + 2 * len(folders)))
+        raise _incomplete(archive, str(error)) from None
+    if member_content is None:
+        raise ArchiveError(str(archive), f"no {member}", "a bundle that the pipeline packed", "build it again")
+    return Inspection(member_content, BLOCK * (blocks + 2 * len(folders)))
 
 
 def unpack(archive: Path, folder: Path, limit_bytes: int = 1 << 30) -> None:
-    """Unpack into the new folder `folder`, which is removed again where the archive is refused.
+    """Unpack an archive into a new folder, and remove the folder if the archive is refused.
 
-    Refuses names that leave the folder, links, special files, a name twice or as file and folder, too many or too
-    long names, and more than `limit_bytes` of content.
-    Raises ArchiveError, OSError.
+    Args:
+        archive: The archive.
+        folder: The folder to create.
+        limit_bytes: Largest content of all files together, in bytes.
+
+    Raises:
+        ArchiveError: The archive is incomplete or corrupted, contains more than `limit_bytes`, links, special files,
+            duplicate, too many or too long names, or names that leave the folder.
+        OSError: The archive cannot be read, or the folder cannot be written.
     """
     folder.mkdir(parents=True)
     try:
@@ -89,25 +107,28 @@ def unpack(archive: Path, folder: Path, limit_bytes: int = 1 << 30) -> None:
             frame.finish()
     except _MALFORMED as error:
         shutil.rmtree(folder)
-        raise _not_whole(archive, str(error)) from None
+        raise _incomplete(archive, str(error)) from None
     except (ArchiveError, OSError):
         shutil.rmtree(folder)
         raise
 
 
-def _not_whole(archive: Path, why: str) -> ArchiveError:
+def _incomplete(archive: Path, reason: str) -> ArchiveError:
     return ArchiveError(
-        str(archive), f"not a whole bundle ({why})", "a .tar.zst that the pipeline packed", "fetch or build it again"
+        str(archive),
+        f"not a complete bundle ({reason})",
+        "a .tar.zst that the pipeline packed",
+        "download or build it again",
     )
 
 
 def _frame(raw: BinaryIO, archive: Path, limit_bytes: int) -> _Frame:
-    # tar pads its entries: what it reads is more than their content, never twice as much plus a little.
+    # tar pads its entries, so the stream is longer than their content, but less than twice as long plus 1 MiB.
     return _Frame(raw, archive, 2 * limit_bytes + (1 << 20))
 
 
 def _entries(frame: _Frame, limit_bytes: int, archive: Path) -> Iterator[tuple[PurePosixPath, int, IO[bytes]]]:
-    """Name, size and content of each file, in their order; a content is read before the next one is asked for."""
+    """Yield name, size and content of each file, in order. A content can be read only until the next file."""
     files: set[PurePosixPath] = set()
     folders: set[PurePosixPath] = set()
     total = 0
@@ -123,9 +144,9 @@ def _entries(frame: _Frame, limit_bytes: int, archive: Path) -> Iterator[tuple[P
                     str(archive), f"entry {entry.name[:LONGEST_NAME]!r}", "regular files below the bundle's root"
                 )
             if name in files:
-                raise ArchiveError(str(archive), f"entry {entry.name!r} twice", "every name once")
+                raise ArchiveError(str(archive), f"the duplicate entry {entry.name!r}", "unique names")
             if name in folders or not files.isdisjoint(name.parents):
-                raise ArchiveError(str(archive), f"entry {entry.name!r} as file and as folder", "one of them")
+                raise ArchiveError(str(archive), f"the entry {entry.name!r} as a file and as a folder", "one of them")
             total += entry.size
             if entry.size < 0 or total > limit_bytes:
                 raise ArchiveError(str(archive), f"more than {limit_bytes} bytes of content", "a smaller bundle")
@@ -140,7 +161,7 @@ def _entries(frame: _Frame, limit_bytes: int, archive: Path) -> Iterator[tuple[P
 
 
 def _below(name: PurePosixPath, written: str) -> bool:
-    """A plain name below the bundle's root: printable, as short as a header holds, with nothing that is normalized."""
+    """Return whether the name is a plain one below the bundle's root: printable, short enough, without `..`."""
     return (
         0 < len(written.encode(errors="surrogateescape")) <= LONGEST_NAME
         and written.isprintable()
@@ -151,30 +172,32 @@ def _below(name: PurePosixPath, written: str) -> bool:
 
 
 class _Frame(io.RawIOBase):
-    """The content of one Zstandard frame, which must end as it should: zstandard's own reader takes a file that
-    ends early, without the checksum, for a whole one.
+    """A stream of the content of one Zstandard frame, which must be complete.
+
+    The reader of the zstandard package accepts a file that ends early, without its checksum.
     """
 
     # A block of 128 KiB can be stored in 4 bytes: a step of this size never becomes more than 8 MiB in memory.
     STEP = 256
 
     def __init__(self, raw: BinaryIO, archive: Path, limit: int) -> None:
-        self.raw, self.archive, self.left, self.allowed = raw, archive, limit, HEADERS
+        self.raw, self.archive, self.remaining, self.allowed = raw, archive, limit, HEADERS
         self.frame = zstandard.ZstdDecompressor(max_window_size=WINDOW).decompressobj()
         self.ready = bytearray()
 
     def allow(self, size: int) -> None:
-        """So many bytes from here on, until the next entry is known."""
+        """Allow the next `size` bytes to be read; more raise ArchiveError."""
         self.allowed = size
 
     def read(self, size: int = -1) -> bytes:
+        """Return the next `size` bytes of the content; a negative size: all of them."""
         while not self.frame.eof and (size < 0 or len(self.ready) < size):
             step = self.raw.read(self.STEP)
             if not step:
-                raise _not_whole(self.archive, "it ends early")
+                raise _incomplete(self.archive, "it ends early")
             block = self.frame.decompress(step)
-            self.left -= len(block)
-            if self.left < 0:
+            self.remaining -= len(block)
+            if self.remaining < 0:
                 raise ArchiveError(str(self.archive), "more content than a bundle may have", "a smaller bundle")
             self.ready += block
         size = len(self.ready) if size < 0 else size
@@ -186,10 +209,10 @@ class _Frame(io.RawIOBase):
         return head
 
     def finish(self) -> None:
-        """Read to the end, where the checksum is compared; nothing may follow."""
+        """Read to the end, where the checksum is compared. Raises ArchiveError where further data follows."""
         self.allow(HEADERS)
-        while rest := self.read(1 << 16):
-            if rest.strip(b"\0"):
-                raise _not_whole(self.archive, "something follows the end of the tar")
+        while padding := self.read(1 << 16):
+            if padding.strip(b"\0"):
+                raise _incomplete(self.archive, "further data after the end of the tar")
         if self.frame.unused_data or self.raw.read(1):
-            raise _not_whole(self.archive, "something follows its end")
+            raise _incomplete(self.archive, "further data after its end")

@@ -1,6 +1,6 @@
-"""A bundle's manifest: read, checked against its JSON Schema, and the files checked against it.
+"""The manifest of a bundle: read it, check it against its JSON Schema, and check the bundle's files against it.
 
-The pipeline writes through the same `check`, so what is written can be read.
+The pipeline writes through the same `check`, so that every manifest it writes can be read.
 """
 
 from __future__ import annotations
@@ -20,9 +20,17 @@ SCHEMA_FILE = Path(__file__).with_name("manifest.schema.json")
 
 
 class ManifestError(Exception):
-    """A manifest, or a bundle's files, are not what they have to be."""
+    """The manifest is invalid, or the files of the bundle differ from it."""
 
     def __init__(self, file: str | Path, field: str, found: str, expected: str) -> None:
+        """Build the message.
+
+        Args:
+            file: The manifest, or the folder of the bundle.
+            field: The field of the manifest, or the name of the file in the bundle; may be empty.
+            found: The value that was found.
+            expected: The value that was expected.
+        """
         self.file, self.field, self.found, self.expected = str(file), field, found, expected
         where = f"{file}: {field}" if field else f"{file}"
         super().__init__(f"{where}: found {found}; expected {expected}")
@@ -35,7 +43,7 @@ def _validator() -> Draft202012Validator:
 
 
 def check(manifest: Any, file: str | Path = MANIFEST) -> dict[str, Any]:
-    """The manifest itself, if it meets the schema and agrees with itself. Raises ManifestError otherwise."""
+    """Return the manifest if it is valid by the schema and consistent. Raises ManifestError, which names `file`."""
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
     if isinstance(manifest, dict) and version != SCHEMA_VERSION:
         raise ManifestError(file, "schema_version", repr(version), f"{SCHEMA_VERSION}, the one this agent reads")
@@ -58,34 +66,34 @@ def check(manifest: Any, file: str | Path = MANIFEST) -> dict[str, Any]:
 
 def _as_error(fault: ValidationError, file: str | Path) -> ManifestError:
     field = ".".join(str(part) for part in fault.absolute_path)
-    found = json.dumps(fault.instance, default=str)
-    if len(found) > 120:
-        found = found[:117] + "..."
+    value = json.dumps(fault.instance, default=str)
+    if len(value) > 120:
+        value = value[:117] + "..."
     expected = {
         "required": f"the fields {', '.join(map(str, fault.validator_value))}" if fault.validator == "required" else "",
-        "additionalProperties": "no other fields than the schema names",
+        "additionalProperties": "only fields that the schema lists",
         "pattern": f"text that matches {fault.validator_value}",
         "type": f"type {fault.validator_value}",
         "const": f"{fault.validator_value!r}",
         "enum": f"one of {fault.validator_value}",
     }.get(str(fault.validator), fault.message)
-    return ManifestError(file, field, found, expected)
+    return ManifestError(file, field, value, expected)
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The checked manifest of an unpacked bundle. Raises ManifestError."""
+    """Return the manifest of an unpacked bundle after checking it. Raises ManifestError."""
     path = folder / MANIFEST
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ManifestError(path, "", error.strerror or str(error), "a readable file") from None
     except ValueError as error:
-        raise ManifestError(path, "", f"no JSON ({error})", "JSON in UTF-8") from None
+        raise ManifestError(path, "", f"not JSON ({error})", "JSON in UTF-8") from None
     return check(value, path)
 
 
 def verify(folder: Path, manifest: dict[str, Any]) -> None:
-    """Every file that the manifest lists is there to the byte, and nothing else is. Raises ManifestError."""
+    """Check that the folder contains exactly the files of the manifest, byte for byte. Raises ManifestError."""
     listed = set(manifest["files"]) | {MANIFEST}
     entries = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
     for name, path in sorted(entries.items()):
@@ -106,7 +114,10 @@ def verify(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def _sha256(stream: Any) -> str:
-    """Hex SHA-256 in blocks: a device has little memory (and Python 3.10 has no hashlib.file_digest)."""
+    """Return the SHA-256 in hexadecimal digits, computed in blocks: memory is scarce on a device.
+
+    Python 3.10 does not have hashlib.file_digest.
+    """
     total = hashlib.sha256()
     while block := stream.read(1 << 20):
         total.update(block)

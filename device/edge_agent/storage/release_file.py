@@ -1,11 +1,12 @@
-"""release.json of a slot: what the repository said of the release, and the digests that show damage.
+"""release.json of a slot: the release as the repository described it, with digests that reveal damage.
 
-Against damage only: whoever may write here may write all of it.
+The digests protect against damage only: a process that may write to the slot can change them too.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
@@ -16,9 +17,32 @@ from edge_agent.update.offer import Offer
 NAME = "release.json"
 
 
+@dataclass(frozen=True)
+class ReleaseRecord:
+    """The content of release.json that the agent uses.
+
+    Attributes:
+        release: The release, as NAME@VERSION.
+        sha256: Digest of the archive that was installed, in hexadecimal digits.
+        manifest_sha256: Digest of the manifest that was installed, in hexadecimal digits.
+        custom: Version, commit, time and builder, as they were published.
+    """
+
+    release: str
+    sha256: str
+    manifest_sha256: str
+    custom: dict[str, Any]
+
+
 def write(slot: Path, offer: Offer, manifest_sha256: str) -> None:
-    """Write what is to be kept of an offer that is unpacked in `slot`. Not flushed."""
-    release = {
+    """Write release.json, without flushing it to the disk.
+
+    Args:
+        slot: Folder of the slot.
+        offer: The release as the repository offers it.
+        manifest_sha256: Digest of the manifest in the slot, in hexadecimal digits.
+    """
+    value = {
         "schema_version": 1,
         "release": offer.release,
         "name": offer.name,
@@ -29,25 +53,21 @@ def write(slot: Path, offer: Offer, manifest_sha256: str) -> None:
         "installed_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "manifest_sha256": manifest_sha256,
     }
-    release["own_sha256"] = _digest(release)
-    (slot / NAME).write_text(json.dumps(release, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    value["own_sha256"] = _digest(value)
+    (slot / NAME).write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def read(slot: Path) -> dict[str, Any]:
-    """What the repository said of an installed release, and when it was installed. Raises OSError, ValueError."""
-    value: dict[str, Any] = json.loads((slot / NAME).read_text(encoding="utf-8"))
-    return value
+def read(slot: Path) -> ReleaseRecord:
+    """Return the record of an installed release, after checking the file against its own digest.
 
-
-def verify(release: dict[str, Any]) -> None:
-    """Check what `read` gave against its own digest, which is taken out of it.
-
-    Raises ValueError where it has changed since `write`; KeyError, TypeError, AttributeError where it was never that.
+    Raises OSError where the file cannot be read; ValueError, KeyError, TypeError or AttributeError where it is damaged.
     """
-    if release.pop("own_sha256") != _digest(release):
+    value: dict[str, Any] = json.loads((slot / NAME).read_text(encoding="utf-8"))
+    if value.pop("own_sha256") != _digest(value):
         raise ValueError(f"{NAME} has changed since it was written")
+    return ReleaseRecord(value["release"], value["sha256"], value["manifest_sha256"], value["custom"])
 
 
-def _digest(release: dict[str, Any]) -> str:
-    """Of the content without this digest."""
-    return sha256(json.dumps(release, sort_keys=True).encode()).hexdigest()
+def _digest(value: dict[str, Any]) -> str:
+    """Return the digest of the content without the digest itself."""
+    return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

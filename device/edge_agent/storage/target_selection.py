@@ -1,6 +1,7 @@
-"""Whether a release is for this device, and which of its targets: type, architecture, memory, disk, runtimes.
+"""Select the target of a release that this device runs, or explain why the release does not fit the device.
 
-Nothing heavy is imported: what a runtime's version is, its installed metadata says.
+A release fits if the device has the required type, architecture, memory and disk space, and a runtime for one of its
+targets. Runtimes are not imported: their versions are read from the metadata of the installed packages.
 """
 
 from __future__ import annotations
@@ -11,35 +12,54 @@ import platform
 import re
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
 
 from edge_agent.core import space
 from edge_agent.core.config import Config
-from edge_agent.core.errors import FitError
+from edge_agent.core.errors import FitError, StorageError
 
 MB = 1_000_000
-# What different kernels call the same machine.
+# Names of the same architecture in different kernels.
 ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64", "armv8l": "armv7l"}
-# A 64-bit kernel below a 32-bit system names the kernel's; libraries are chosen by the system's.
+# The architecture of 32-bit programs on a 64-bit kernel, which names only itself. Libraries are chosen by the former.
 NARROW = {"aarch64": "armv7l", "x86_64": "i686"}
-# The module that runs a file, the packages that may bring it (vendors rename theirs), and the extra that installs it.
+# For each runtime: its module, the packages that provide it (vendors rename theirs), and the extra that installs it.
 RUNTIMES: Mapping[str, tuple[str, tuple[str, ...], str]] = {
     "onnxruntime": ("onnxruntime", ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"), "onnx"),
     "litert": ("ai_edge_litert", ("ai-edge-litert", "ai-edge-litert-nightly"), "litert"),
 }
 
 
+@dataclass(frozen=True)
+class DeviceFacts:
+    """The properties of this device that decide which releases fit.
+
+    Attributes:
+        architecture: As `architecture` returns it.
+        memory_bytes: Total memory in bytes.
+        runtimes: The version of each runtime, as `runtime_version` returns it.
+    """
+
+    architecture: str
+    memory_bytes: int
+    runtimes: Mapping[str, str | None]
+
+
 def architecture(machine: str | None = None, pointer_bytes: int = struct.calcsize("P")) -> str:
-    """x86_64, aarch64, armv7l, or what else the kernel says, of the system that this Python was built for."""
+    """Return the architecture that this Python was built for: x86_64, aarch64, armv7l, or the kernel's own name.
+
+    `machine` and `pointer_bytes` replace the kernel's name and the size of a pointer in tests.
+    """
     name = (machine or platform.machine()).lower()
     name = ARCHITECTURES.get(name, name)
     return NARROW.get(name, name) if pointer_bytes == 4 else name
 
 
 def runtime_version(runtime: str) -> str | None:
-    """The installed version, "unknown" where the module has no metadata, None where there is no such module."""
+    """Return the installed version; "unknown" for a module without metadata; None if the module is not installed."""
     module, packages, _ = RUNTIMES[runtime]
     if importlib.util.find_spec(module) is None:
         return None
@@ -51,87 +71,104 @@ def runtime_version(runtime: str) -> str | None:
     return "unknown"
 
 
-def device_facts() -> dict[str, Any]:
-    """What this device has, for `status`; memory in bytes."""
-    return {
-        "architecture": architecture(),
-        "memory_bytes": psutil.virtual_memory().total,
-        "runtimes": {runtime: runtime_version(runtime) for runtime in RUNTIMES},
-    }
+def device_facts() -> DeviceFacts:
+    """Return the properties of this device."""
+    return DeviceFacts(
+        architecture=architecture(),
+        memory_bytes=psutil.virtual_memory().total,
+        runtimes={runtime: runtime_version(runtime) for runtime in RUNTIMES},
+    )
 
 
 def select_target(config: Config, manifest: Mapping[str, Any], free_bytes: int | None = None) -> str:
-    """The target for this device: the first of `device.targets` that the release has and a runtime here reads.
+    """Return the target that this device runs.
 
-    `free_bytes`: disk space beside the unpacked bundle; None: not judged. Raises FitError with every reason there is.
+    It is the first one in `device.targets` that the release has and an installed runtime can load.
+
+    Args:
+        config: The configuration.
+        manifest: The manifest of the release.
+        free_bytes: Disk space that stays free beside the unpacked bundle, in bytes; None: disk space is not checked.
+
+    Raises:
+        FitError: The release does not fit; the message lists every reason.
     """
-    have = device_facts()
-    device = _device_reasons(config, manifest.get("requirements", {}), have, free_bytes)
-    targets = {name: _target_reason(target, have["runtimes"]) for name, target in manifest["targets"].items()}
+    facts = device_facts()
+    device_reasons = _device_reasons(config, manifest.get("requirements", {}), facts, free_bytes)
+    targets = {name: _target_reason(target, facts.runtimes) for name, target in manifest["targets"].items()}
     for name in targets.keys() - set(config.device.targets):
         targets[name] = f"is not among device.targets ({', '.join(config.device.targets)})"
     fitting = [name for name in config.device.targets if name in targets and targets[name] is None]
-    if fitting and not device:
+    if fitting and not device_reasons:
         return fitting[0]
-    reasons = device + [f"target {name}: {reason}" for name, reason in targets.items() if reason is not None]
+    reasons = device_reasons + [f"target {name}: {reason}" for name, reason in targets.items() if reason is not None]
     raise FitError(
         f"{manifest['name']}",
         "\n".join(["it does not fit this device", *(f"  {reason}" for reason in reasons)]),
         "a release that is built for this device",
-        "publish one that is, or mend what is named above",
+        "publish such a release, or change the properties that are listed above",
     )
 
 
 def require_space(config: Config, release: str, free: int, needed: int) -> None:
-    """Raises StorageError where a bundle of `needed` bytes on the disk leaves less than `install.reserve_mb` of the
-    `free` ones.
+    """Raise an error if a bundle does not fit on the disk.
+
+    Args:
+        config: The configuration; `install.reserve_mb` has to stay free.
+        release: The release, for the message.
+        free: Free disk space in bytes.
+        needed: Disk space of the unpacked bundle in bytes.
+
+    Raises:
+        StorageError: Less than `needed` and the reserve are free.
     """
     reserve = int(config.install.reserve_mb * MB)
-    space.require_space(
-        config.layout.releases,
-        free,
-        needed + reserve,
-        found=f"{free / MB:.1f} MB are free",
-        expected=f"{(needed + reserve) / MB:.1f} MB: {needed / MB:.1f} for {release}, {reserve / MB:.1f} stay free",
-        remedy="edge-agent prune --keep 0, free space otherwise, or lower install.reserve_mb",
+    error = StorageError(
+        str(config.layout.releases),
+        f"{free / MB:.1f} MB are free",
+        f"{(needed + reserve) / MB:.1f} MB: {needed / MB:.1f} for {release}, {reserve / MB:.1f} that stay free",
+        "run edge-agent prune --keep 0, free other space, or lower install.reserve_mb",
     )
+    space.require_space(free, needed + reserve, error)
 
 
 def _device_reasons(
-    config: Config, required: Mapping[str, Any], have: Mapping[str, Any], free_bytes: int | None
+    config: Config, required: Mapping[str, Any], facts: DeviceFacts, free_bytes: int | None
 ) -> list[str]:
+    """Return the reasons why the device does not meet the requirements of the release."""
     reasons = []
-    types, kinds = required.get("device_types"), required.get("architectures")
+    types, architectures = required.get("device_types"), required.get("architectures")
     if types is not None and config.device.type not in types:
         reasons.append(f"device.type: found {config.device.type}; expected one of {', '.join(types)}")
-    if kinds is not None and have["architecture"] not in kinds:
-        reasons.append(f"architecture: found {have['architecture']}; expected one of {', '.join(kinds)}")
+    if architectures is not None and facts.architecture not in architectures:
+        reasons.append(f"architecture: found {facts.architecture}; expected one of {', '.join(architectures)}")
     memory, disk = required.get("memory_mb"), required.get("disk_mb")
-    if memory is not None and have["memory_bytes"] < memory * MB:
-        reasons.append(f"memory: found {have['memory_bytes'] / MB:.0f} MB; expected at least {memory:g} MB")
+    if memory is not None and facts.memory_bytes < memory * MB:
+        reasons.append(f"memory: found {facts.memory_bytes / MB:.0f} MB; expected at least {memory:g} MB")
     if disk is not None and free_bytes is not None and free_bytes < disk * MB:
-        found = max(free_bytes, 0) / MB
-        reasons.append(f"free disk space beside the bundle: found {found:.0f} MB; expected at least {disk:g} MB")
+        free = max(free_bytes, 0) / MB
+        reasons.append(f"free disk space beside the bundle: found {free:.0f} MB; expected at least {disk:g} MB")
     return reasons
 
 
 def _target_reason(target: Mapping[str, Any], versions: Mapping[str, str | None]) -> str | None:
-    """Why no runtime here reads this target; None: one does."""
+    """Return the reason why no runtime of this device can load the target, or None if one can."""
     runtime, oldest = target["io"]["runtime"], target.get("runtime_version")
-    found = versions[runtime]
-    if found is None:
+    version = versions[runtime]
+    if version is None:
         return f"{runtime} is not installed; add the agent's extra `{RUNTIMES[runtime][2]}`"
-    if oldest is not None and _numbers(found) < _numbers(oldest):
-        return f"{runtime}: found version {found}; expected at least {oldest}"
+    if oldest is not None and _numbers(version) < _numbers(oldest):
+        return f"{runtime}: found version {version}; expected at least {oldest}"
     return None
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """1.20.1 -> (1, 20, 1), 1.20.0 -> (1, 20): trailing zeros say nothing. A pre-release counts as its release, what is
-    no version as the oldest one.
+    """Return the numbers of a version without trailing zeros: 1.20.1 -> (1, 20, 1), 1.20.0 -> (1, 20).
+
+    A pre-release counts as its release, and anything that is not a version as the oldest one.
     """
-    found = re.match(r"\d+(\.\d+)*", version)
-    numbers = [int(part) for part in found.group().split(".")] if found else []
+    match = re.match(r"\d+(\.\d+)*", version)
+    numbers = [int(part) for part in match.group().split(".")] if match else []
     while numbers and numbers[-1] == 0:
         numbers.pop()
     return tuple(numbers)

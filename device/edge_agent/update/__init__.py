@@ -1,8 +1,8 @@
-"""From the repository of releases to a verified archive on the disk, by The Update Framework's rules.
+"""The update client: obtain a verified archive from the repository of releases, by the rules of The Update Framework.
 
-Enter at `trust`: `Repository.find` says whether a release may be installed, `Repository.download` brings its archive.
-`tufclient` wraps python-tuf, `fetch` and the modules beside it transfer files. `offer` is what others need to know of
-a release, without the imports of a client.
+Enter at `trust`: `Repository.find` decides whether a release may be installed, `Repository.download` downloads its
+archive. `tufclient` wraps python-tuf; `fetch`, `http_deadlines` and `partial_download` transfer files. `offer`
+describes a release for the other packages, without importing a client.
 
 May import `core`.
 """

@@ -1,7 +1,7 @@
-"""Files of the repository of releases, from a directory (`file://`) or a server (`http://`, `https://`).
+"""Transfer files of the repository of releases from a directory (`file://`) or a server (`http://`, `https://`).
 
-Nothing that is fetched here is believed: `tuf.ngclient` verifies it. What this module sees to is that a transfer ends:
-complete, or with a reason. HTTP as in RFC 9110: a broken download goes on with `Range` under `If-Range`.
+The files are not trusted: `tuf.ngclient` verifies them. This module ensures that every transfer ends, either complete
+or with a reason. An interrupted download is resumed with `Range` and `If-Range` (RFC 9110).
 """
 
 from __future__ import annotations
@@ -38,31 +38,34 @@ log = logging.getLogger(__name__)
 
 
 class UnreachableError(DownloadError):
-    """The source did not answer, or broke off, as often as was tried. `found`: how."""
+    """The source did not respond, or interrupted the transfer, at every attempt. `reason` describes the last one."""
 
-    def __init__(self, url: str, found: str) -> None:
-        self.url, self.found = url, found
-        super().__init__(f"{url}: {found}")
+    def __init__(self, url: str, reason: str) -> None:
+        self.url, self.reason = url, reason
+        super().__init__(f"{url}: {reason}")
 
 
-class _BrokenError(Exception):
-    """This attempt failed; the next one may not. `pause_s`: what the server asks for."""
+class _AttemptError(Exception):
+    """An attempt failed, but another one may succeed.
 
-    def __init__(self, found: str, pause_s: float = 0.0, status: int = 0) -> None:
-        self.found, self.pause_s, self.status = found, pause_s, status
-        super().__init__(found)
+    `pause_s` is the pause that the server requests, in seconds; `status` its HTTP status, or 0.
+    """
+
+    def __init__(self, reason: str, pause_s: float = 0.0, status: int = 0) -> None:
+        self.reason, self.pause_s, self.status = reason, pause_s, status
+        super().__init__(reason)
 
 
 class _RestartError(Exception):
-    """The server cannot go on where the partial file ends: from zero, at once."""
+    """The server cannot resume where the partial file ends: restart from zero, at once."""
 
 
 class Fetcher(FetcherInterface):
-    """What `tuf.ngclient.Updater` fetches with.
+    """The fetcher of `tuf.ngclient.Updater`.
 
-    Metadata is held in memory. A target goes to the partial file that `keep` names, and goes on there, also in
-    another process; `resumed` says whether the last one did. Raises tuf's DownloadError family, and OSError where
-    the disk on this side fails.
+    Metadata is held in memory. A target is written to the partial file that `download_to` sets, and resumed there, also
+    by another process; `resumed` is true if the last download was. Raises the subclasses of tuf's DownloadError, and
+    OSError where the disk of this device fails.
     """
 
     def __init__(self, source: Source) -> None:
@@ -75,8 +78,11 @@ class Fetcher(FetcherInterface):
         self._pools = DeadlinePools()
 
     @contextlib.contextmanager
-    def keep(self, partial: PartialFile, progress: Progress | None = None) -> Iterator[None]:
-        """Within, downloads go to `partial`, which stays when they fail. `progress(bytes, of)` after each chunk."""
+    def download_to(self, partial: PartialFile, progress: Progress | None = None) -> Iterator[None]:
+        """Write downloads to `partial` within the block. A failed download leaves the partial file.
+
+        `progress` is called with the downloaded and the total bytes after each chunk.
+        """
         self._partial, self._progress, self.resumed = partial, progress, False
         try:
             yield
@@ -84,13 +90,13 @@ class Fetcher(FetcherInterface):
             self._partial, self._progress = None, None
 
     def _fetch(self, url: str) -> Iterator[bytes]:
-        """The interface's minimum: the content of `url` in chunks."""
+        """Yield the content of `url` in chunks, as the interface requires."""
         with self.download_file(url, 1 << 62) as content:
             yield from iter(lambda: content.read(CHUNK), b"")
 
     @contextlib.contextmanager
     def download_file(self, url: str, max_length: int) -> Iterator[BinaryIO]:
-        """The content of `url`, at most `max_length` bytes. Raises DownloadError and its kinds, OSError."""
+        """Yield a file with the content of `url`, at most `max_length` bytes. Raises DownloadError, OSError."""
         self.url = url
         if self._partial is None:
             memory = io.BytesIO()
@@ -110,8 +116,8 @@ class Fetcher(FetcherInterface):
             yield content
 
     def _fill(self, url: str, content: BinaryIO, limit: int, partial: PartialFile | None) -> None:
-        """Append to `content` until the source has no more. Attempts count from the last progress on."""
-        failed, reached = 0, content.seek(0, os.SEEK_END)
+        """Append to `content` until it is complete. Progress resets the number of failed attempts."""
+        failures, reached = 0, content.seek(0, os.SEEK_END)
         self.resumed = self.resumed or reached > 0
         if reached > limit:
             content.truncate(0)
@@ -122,27 +128,31 @@ class Fetcher(FetcherInterface):
             except _RestartError:
                 content.truncate(0)
                 continue
-            except _BrokenError as broken:
+            except _AttemptError as failure:
                 if partial is None:
                     content.seek(0)
                     content.truncate()
-                have = content.seek(0, os.SEEK_END)
-                failed, reached = (1, have) if have > reached + LEAST_BYTES else (failed + 1, reached)
-                self.resumed = self.resumed or have > 0
-                if failed >= self.source.attempts:
-                    if broken.status:
-                        raise DownloadHTTPError(f"{broken.found}, {failed} time(s)", broken.status) from None
-                    raise UnreachableError(url, f"{broken.found}, {failed} time(s)") from None
-                pause_s = self._pause(failed, broken, url)
-                log.warning("%s: %s; again in %.1f s", url, broken.found, pause_s)
+                present = content.seek(0, os.SEEK_END)
+                failures, reached = (1, present) if present > reached + LEAST_BYTES else (failures + 1, reached)
+                self.resumed = self.resumed or present > 0
+                if failures >= self.source.attempts:
+                    reason = f"{failure.reason}, {failures} time(s)"
+                    if failure.status:
+                        raise DownloadHTTPError(reason, failure.status) from None
+                    raise UnreachableError(url, reason) from None
+                pause_s = self._pause(failures, failure, url)
+                log.warning("%s: %s; next attempt in %.1f s", url, failure.reason, pause_s)
                 time.sleep(pause_s)
 
-    def _pause(self, failed: int, broken: _BrokenError, url: str) -> float:
-        """Twice as long each time, and never the same for two devices, so that a fleet does not come back at once."""
-        if broken.pause_s > LONGEST_PAUSE_S:
-            raise UnreachableError(url, f"{broken.found}, and asks for {broken.pause_s:.0f} s of patience")
-        backoff_s: float = min(self.source.backoff_s * 2 ** (failed - 1), LONGEST_PAUSE_S)
-        return max(broken.pause_s, backoff_s * random.uniform(0.5, 1.0))  # noqa: S311  (no secret)
+    def _pause(self, failures: int, failure: _AttemptError, url: str) -> float:
+        """Return the seconds until the next attempt: exponential backoff, with random jitter.
+
+        The jitter spreads the requests of a fleet whose devices failed at the same time.
+        """
+        if failure.pause_s > LONGEST_PAUSE_S:
+            raise UnreachableError(url, f"{failure.reason}, and requests a pause of {failure.pause_s:.0f} s")
+        backoff_s: float = min(self.source.backoff_s * 2 ** (failures - 1), LONGEST_PAUSE_S)
+        return max(failure.pause_s, backoff_s * random.uniform(0.5, 1.0))  # noqa: S311  (not a secret)
 
     def _attempt(self, url: str, content: BinaryIO, limit: int, partial: PartialFile | None) -> None:
         point("download.before_request")
@@ -150,27 +160,27 @@ class Fetcher(FetcherInterface):
         try:
             scheme = urlsplit(url).scheme
         except ValueError as error:
-            raise UnreachableError(url, f"not an address ({error})") from None
+            raise UnreachableError(url, f"not a valid address ({error})") from None
         if scheme == "file":
             chunks: Iterator[bytes] = _from_disk(url, offset)
         else:
-            response = self._ask(url, offset, partial)
-            chunks = self._answer(response, content, limit, partial)
+            response = self._request(url, offset, partial)
+            chunks = self._response_chunks(response, content, limit, partial)
         with contextlib.closing(chunks) as stream:  # type: ignore[type-var]  # a generator
             for chunk in stream:
                 point("download.chunk")
                 if content.tell() + len(chunk) > limit:
-                    raise DownloadLengthMismatchError(f"more than the {limit} bytes that it may have")
+                    raise DownloadLengthMismatchError(f"more than the {limit} bytes allowed")
                 content.write(chunk)
                 if self._progress:
                     self._progress(content.tell(), limit)
 
-    def _ask(self, url: str, offset: int, partial: PartialFile | None) -> urllib3.BaseHTTPResponse:
+    def _request(self, url: str, offset: int, partial: PartialFile | None) -> urllib3.BaseHTTPResponse:
         headers = {"User-Agent": "edge-agent", "Accept-Encoding": "identity"}
         if offset:
             headers["Range"] = f"bytes={offset}-"
-            if partial and (known := partial.read_validator()):
-                headers["If-Range"] = known
+            if partial and (validator := partial.read_validator()):
+                headers["If-Range"] = validator
         try:
             return self._pools.for_url(url).request(
                 "GET",
@@ -179,7 +189,7 @@ class Fetcher(FetcherInterface):
                 preload_content=False,
                 decode_content=False,
                 timeout=urllib3.Timeout(connect=self.source.timeout_s, read=self.source.timeout_s),
-                # Only redirects are urllib3's; what is tried again, and when, is decided in one place.
+                # urllib3 follows redirects only; further attempts are decided in `_fill` alone.
                 retries=urllib3.Retry(
                     total=None,
                     connect=0,
@@ -191,26 +201,26 @@ class Fetcher(FetcherInterface):
                 ),
             )
         except urllib3.exceptions.LocationValueError as error:
-            raise UnreachableError(url, f"not an address ({error})") from None
+            raise UnreachableError(url, f"not a valid address ({error})") from None
         except urllib3.exceptions.HTTPError as error:
             reason = error.reason if isinstance(error, urllib3.exceptions.MaxRetryError) else error
             if isinstance(reason, urllib3.exceptions.ResponseError):
                 raise UnreachableError(url, f"more than {REDIRECTS} redirects") from None
             if isinstance(reason, urllib3.exceptions.SSLError):
-                # A certificate does not become valid by asking again.
+                # Another attempt does not make a certificate valid.
                 raise UnreachableError(url, f"TLS failed ({reason})") from None
-            raise _BrokenError(_short(reason)) from None
-        except ValueError as error:  # TLS that the watch cut
-            raise _BrokenError(str(error)) from None
+            raise _AttemptError(_short(reason)) from None
+        except ValueError as error:  # a TLS connection that the watch aborted
+            raise _AttemptError(str(error)) from None
 
-    def _answer(
+    def _response_chunks(
         self, response: urllib3.BaseHTTPResponse, content: BinaryIO, limit: int, partial: PartialFile | None
     ) -> Iterator[bytes]:
-        """Check the status and the range, then give the body. `content` is emptied where it starts from zero."""
+        """Check status and range, then yield the body. `content` is emptied where the body starts from zero."""
         status, offset = response.status, content.tell()
         try:
             if status == 429 or status >= 500:
-                raise _BrokenError(f"the server answers {status}", _retry_after(response), status)
+                raise _AttemptError(f"the server answers {status}", _retry_after(response), status)
             if status == 416 and offset:
                 raise _RestartError
             if status == 206 and offset:
@@ -232,26 +242,27 @@ class Fetcher(FetcherInterface):
                 and content.tell() < limit
                 and not response.headers.keys() & {"Content-Length", "Transfer-Encoding"}
             ):
-                # Such an answer ends with its connection: only the signed length tells whether that was meant.
-                raise _BrokenError(f"broke off, {limit - content.tell()} bytes before its end")
+                # Such a response ends with its connection: only the signed length shows whether it is complete.
+                raise _AttemptError(f"interrupted {limit - content.tell()} bytes before its end")
         finally:
             response.close()
 
     def _body(self, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         expected = response.headers.get("Content-Length", "")
-        left = int(expected) if re.fullmatch("[0-9]{1,18}", expected) else None  # Python refuses thousands of digits
+        # Longer numbers are ignored: Python refuses to convert thousands of digits.
+        remaining = int(expected) if re.fullmatch("[0-9]{1,18}", expected) else None
         try:
             with watch_body(response, self.source.timeout_s) as watch:
                 while chunk := response.read1(CHUNK):
                     watch.add(len(chunk))
-                    left = None if left is None else left - len(chunk)
+                    remaining = None if remaining is None else remaining - len(chunk)
                     yield chunk
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:  # ValueError: TLS that the watch cut
-            raise _BrokenError(self._slow if watch.slow else _short(error)) from None
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:  # ValueError: aborted TLS
+            raise _AttemptError(self._slow if watch.slow else _short(error)) from None
         if watch.slow:
-            raise _BrokenError(self._slow)
-        if left:
-            raise _BrokenError(f"broke off, {left} bytes before its end")
+            raise _AttemptError(self._slow)
+        if remaining:
+            raise _AttemptError(f"interrupted {remaining} bytes before its end")
 
     @property
     def _slow(self) -> str:
@@ -261,10 +272,10 @@ class Fetcher(FetcherInterface):
 def _from_disk(url: str, offset: int) -> Iterator[bytes]:
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost"):
-        raise UnreachableError(url, f"a file of the host {parts.netloc!r}, where only files of this device can be read")
+        raise UnreachableError(url, f"a file of the host {parts.netloc!r}; only files of this device can be read")
     path = url2pathname(parts.path)
     try:
-        # A named pipe on a stick would make `open` wait for ever.
+        # Opening a named pipe on a storage medium would block for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as stream:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -276,19 +287,19 @@ def _from_disk(url: str, offset: int) -> Iterator[bytes]:
     except PermissionError as error:
         raise UnreachableError(url, f"{error.strerror}") from None
     except ValueError as error:  # %00
-        raise UnreachableError(url, f"not an address ({error})") from None
+        raise UnreachableError(url, f"not a valid address ({error})") from None
     except OSError as error:
-        raise _BrokenError(error.strerror or str(error)) from None
+        raise _AttemptError(error.strerror or str(error)) from None
 
 
 def _short(error: BaseException | None) -> str:
-    """What urllib3 says, without the objects that it shows."""
+    """Return urllib3's message without the representation of its objects."""
     first = error.args[0] if isinstance(error, urllib3.exceptions.ProtocolError) and error.args else error
     return re.sub(r"^\w+\([^()]*\): |^<[^>]*>:? ?", "", str(first)) or type(error).__name__
 
 
 def _retry_after(response: urllib3.BaseHTTPResponse) -> float:
-    """Seconds to wait as the server asks for (RFC 9110, 10.2.3): a number, or a date."""
+    """Return the pause that the server requests, in seconds: a number or a date (RFC 9110, section 10.2.3)."""
     value = response.headers.get("Retry-After", "").strip()
     if value.isdecimal():
         return float(value)

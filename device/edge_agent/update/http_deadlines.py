@@ -1,5 +1,7 @@
-"""Connections that end. A socket's timeout only limits the wait for the next byte: a server that drips one byte at a
-time would hold a device for days. Here a transfer that brings too little in its time is cut, headers included.
+"""HTTP connections with a least speed: a transfer that is too slow is aborted, its headers included.
+
+The timeout of a socket only limits the wait for the next byte: a server that sends one byte at a time could occupy a
+device for days.
 """
 
 from __future__ import annotations
@@ -15,16 +17,19 @@ from urllib.parse import urlsplit
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-# Less than this within the timeout is silence.
+# A transfer of fewer bytes within the timeout is aborted.
 LEAST_BYTES = 1024
 
 
 class DeadlineWatch:
-    """Counts what has come (`add`), and calls `cut` once when a period of `seconds` brought less than LEAST_BYTES."""
+    """A watch over a transfer. It calls `abort` when a period of `seconds` brought fewer than LEAST_BYTES.
 
-    def __init__(self, cut: Callable[[], None], seconds: float) -> None:
+    `add` counts received bytes. `slow` is true once the transfer was aborted.
+    """
+
+    def __init__(self, abort: Callable[[], None], seconds: float) -> None:
         self.slow = False
-        self._cut, self._seconds, self._bytes = cut, seconds, 0
+        self._abort, self._seconds, self._bytes = abort, seconds, 0
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -37,25 +42,26 @@ class DeadlineWatch:
         self._thread.join()
 
     def add(self, number: int) -> None:
+        """Count `number` received bytes."""
         self._bytes += number
 
     def _run(self) -> None:
-        seen = 0
+        previous = 0
         while not self._done.wait(self._seconds):
-            if self._bytes - seen < LEAST_BYTES:
+            if self._bytes - previous < LEAST_BYTES:
                 self.slow = True
                 with contextlib.suppress(OSError, ValueError):
-                    self._cut()
+                    self._abort()
                 return
-            seen = self._bytes
+            previous = self._bytes
 
 
 class _Bounded(HTTPConnection):
-    """All of the response's headers within one timeout."""
+    """A connection that receives all headers of a response within one timeout."""
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # as urllib3's own
-        at, seconds = self.sock, self.timeout
-        with DeadlineWatch(lambda: at.shutdown(socket.SHUT_RDWR), float(seconds or 0) or 60.0):
+        channel, seconds = self.sock, self.timeout
+        with DeadlineWatch(lambda: channel.shutdown(socket.SHUT_RDWR), float(seconds or 0) or 60.0):
             return super().getresponse()
 
 
@@ -72,17 +78,18 @@ class _PoolTLS(urllib3.HTTPSConnectionPool):
 
 
 class DeadlinePools:
-    """Connection pools by proxy, as the environment names it for an address (`https_proxy`, `no_proxy`)."""
+    """Connection pools, one for each proxy that the environment sets (`https_proxy`, `no_proxy`)."""
 
     def __init__(self) -> None:
         self._by_proxy: dict[str | None, urllib3.PoolManager] = {}
 
     def for_url(self, url: str) -> urllib3.PoolManager:
+        """Return the pool for an address."""
         parts = urlsplit(url)
         proxies = request.getproxies()
         proxy = None if request.proxy_bypass(parts.netloc) else proxies.get(parts.scheme, proxies.get("all"))
         if proxy not in self._by_proxy:
-            # The system's certificates, or what SSL_CERT_FILE and SSL_CERT_DIR name: OpenSSL's own rule.
+            # The system's certificates, or those of SSL_CERT_FILE and SSL_CERT_DIR, as OpenSSL defines.
             context = ssl.create_default_context()
             pools = (
                 urllib3.ProxyManager(proxy, ssl_context=context) if proxy else urllib3.PoolManager(ssl_context=context)
@@ -94,7 +101,7 @@ class DeadlinePools:
 
 @contextlib.contextmanager
 def watch_body(response: urllib3.BaseHTTPResponse, seconds: float) -> Iterator[DeadlineWatch]:
-    """A watch over a response's body; afterwards the connection is closed."""
+    """Watch the transfer of a response's body within the block, then close the connection."""
     try:
         with DeadlineWatch(response.shutdown, seconds) as watch:
             yield watch

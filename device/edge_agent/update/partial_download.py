@@ -1,7 +1,7 @@
-"""The file that a target is downloaded into, and goes on in after a break, a kill or a power cut.
+"""The partial file of a download, which is resumed after an interruption, a crash or a power cut.
 
-It is named by the digest of what it is to become: another version never goes on in it. What is in it is worth nothing
-until all of it is verified.
+Its name contains the digest of the complete file, so that the download of another version never continues in it. Its
+content is not trusted until the complete file is verified.
 """
 
 from __future__ import annotations
@@ -21,12 +21,16 @@ HEX = re.compile(r"[0-9a-f]{8,128}")
 
 
 class PartialFile:
-    """The partial file of one target, and beside it what the server said of the version that it is a part of
-    (its validator: RFC 9110, 13.1.5).
+    """The partial file of one target, with a second file for the validator of the version on the server.
+
+    The validator (RFC 9110, section 13.1.5) is an entity tag or a date of modification.
     """
 
     def __init__(self, info: TargetFile, folder: Path) -> None:
-        """Raises TrustError where the target's digest is not a digest."""
+        """Name the partial file of the target `info` in `folder`.
+
+        Raises TrustError where the digest in the metadata is invalid.
+        """
         digest = info.hashes.get("sha256", next(iter(info.hashes.values())))
         if not HEX.fullmatch(digest):
             raise TrustError(info.path, f"the digest {digest[:200]!r}", "hexadecimal digits", "publish it again")
@@ -34,20 +38,20 @@ class PartialFile:
         self._validator = folder / f"{self.path.name}.validator"
 
     def remove_others(self) -> None:
-        """Remove the partial files of other targets, which would take its room."""
-        begun = self.path.is_file()
+        """Remove the partial files of other targets, which would use its disk space."""
+        resumable = self.path.is_file()
         for other in self.path.parent.glob(".*.partial*"):
-            if not begun or not other.name.startswith(self.path.name):
+            if not resumable or not other.name.startswith(self.path.name):
                 other.unlink()
 
     def read_validator(self) -> str | None:
-        """What `write_validator` kept, or None."""
+        """Return the stored validator, or None."""
         with contextlib.suppress(OSError, ValueError):
             return self._validator.read_text(encoding="ascii") or None
         return None
 
     def write_validator(self, response: urllib3.BaseHTTPResponse) -> None:
-        """Keep the strong validator of an answer; an answer without one leaves an empty file."""
+        """Store the strong validator of a response; a response without one leaves an empty file."""
         entity = response.headers.get("ETag", "")
         strong = entity if entity.startswith('"') else response.headers.get("Last-Modified", "")
         self._validator.write_text(strong, encoding="ascii", errors="ignore")

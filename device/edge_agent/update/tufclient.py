@@ -1,9 +1,9 @@
-"""python-tuf's client, made to survive power cuts and wrong clocks; its errors as this agent's, with a remedy.
+"""python-tuf's client, extended to survive power cuts and wrong clocks, with the agent's own errors.
 
-The metadata that is trusted so far stays in one folder. The client works on a copy beside it, and what it accepted
-comes over file by file, flushed, also after a refresh that failed: a new root counts even so (specification, 5.3.9).
-It renames without a flush itself, and a power cut would leave empty files, with which the protection against older
-metadata would be gone without a word.
+The trusted metadata is in one folder. The client works on a copy beside it, and every file that it accepted is then
+copied to that folder and flushed to the disk, also after a failed refresh: a new root is valid even then
+(specification, 5.3.9). python-tuf itself renames files without a flush. A power cut could leave empty files, and the
+protection against older metadata would be lost without notice.
 """
 
 from __future__ import annotations
@@ -27,39 +27,47 @@ from edge_agent.core.fault_points import point
 from edge_agent.update.fetch import Fetcher, Progress, UnreachableError
 from edge_agent.update.partial_download import PartialFile
 
-# The order in which the client itself replaces them: after a power cut between two the older part is still consistent.
+# The order in which the client replaces them: after a power cut between two files the older part is still consistent.
 ORDER = ("root.json", "timestamp.json", "snapshot.json", "targets.json")
 SET_CLOCK = "set the clock (`timedatectl`; NTP needs the network, a battery-backed RTC does not)"
 log = logging.getLogger(__name__)
 
 
 class Client:
-    """The current metadata of one repository, and what it vouches for. `refresh` comes first.
+    """The client of one repository. Call `refresh` first.
 
-    `metadata`: the folder of trusted metadata. `root`: the pinned root file. `floor`: no time earlier than this one is
-    believed, and `since` says what is known of it. Raises TrustError, SourceError, ConfigurationError, OSError.
+    All methods raise TrustError, SourceError, ConfigurationError and OSError.
     """
 
     def __init__(
-        self, metadata: Path, root: Path, fetcher: Fetcher, floor: datetime | None = None, since: str = ""
+        self, metadata: Path, root: Path, fetcher: Fetcher, earliest: datetime | None = None, origin: str = ""
     ) -> None:
-        self.metadata, self.root, self.fetcher, self.floor, self._since = metadata, root, fetcher, floor, since
+        """Prepare the client; nothing is downloaded yet.
+
+        Args:
+            metadata: Folder of the trusted metadata.
+            root: File of the pinned root metadata.
+            fetcher: Transfers the files.
+            earliest: Earliest time that is accepted as the present; None: every time.
+            origin: How `earliest` is known, for messages, such as "when metadata was last verified here".
+        """
+        self.metadata, self.root, self.fetcher, self.earliest, self._origin = metadata, root, fetcher, earliest, origin
         self._work = metadata.with_name(f".{metadata.name}.partial")
         self._updater: Updater | None = None
         self._clock = self._reference = datetime.now(timezone.utc)
 
     def refresh(self) -> datetime:
-        """Bring the metadata up to date. Returns the time at which all of it was found to be current."""
+        """Update the metadata, and return the time at which all of it was current."""
         self._updater = None
         self._clock = datetime.now(timezone.utc)
-        self._reference = max(self._clock, self.floor or self._clock)
+        self._reference = max(self._clock, self.earliest or self._clock)
         if self._reference > self._clock:
-            log.warning("%s; that time is used: %s", self._behind(), SET_CLOCK)
-        pinned = self._pinned()
+            log.warning("%s; the later time is used: %s", self._clock_behind(), SET_CLOCK)
+        pinned = self._pinned_root()
         self.fetcher.documents.clear()
         point("trust.before_refresh")
-        with self._explained(), self._working():
-            updater = self._new(pinned)
+        with self._agent_errors(), self._working_copy():
+            updater = self._new_updater(pinned)
             set_reference_time(updater, self._reference)
             updater.refresh()
             point("trust.after_refresh")
@@ -67,30 +75,36 @@ class Client:
         return self._reference
 
     def target(self, path: str) -> TargetFile | None:
-        """What the current metadata, delegated roles included, says of a target; None where it names none."""
+        """Return the entry of a target in the current metadata, delegated roles included, or None."""
         assert self._updater is not None, "call `refresh` first"
-        with self._explained(), self._working():
+        with self._agent_errors(), self._working_copy():
             return self._updater.get_targetinfo(path)
 
     def download(
         self, info: TargetFile, partial: PartialFile, destination: Path, progress: Progress | None = None
     ) -> Path:
-        """The target's content, verified and flushed, as `destination`; nothing to do where it is there already.
+        """Download a target, verify it, flush it to the disk, and return its path.
 
-        It is downloaded into `partial`, which lies in the folder of `destination`, and goes on there after a break.
+        Args:
+            info: The target's entry in the metadata.
+            partial: The partial file, in the folder of `destination`; an interrupted download is resumed.
+            destination: The file to create; a verified one is left unchanged.
+            progress: Called with the downloaded and the total bytes after each chunk.
         """
         assert self._updater is not None, "call `refresh` first"
         if self._updater.find_cached_target(info, str(destination)):
             return destination
-        with self._explained():
+        with self._agent_errors():
             try:
                 self._transfer(info, partial, progress)
             except (tuf.RepositoryError, tuf.DownloadLengthMismatchError):
                 partial.discard()
-                # What was put together from several answers may be wrong though each was right; one answer may not.
+                # A file that was assembled from several responses may be wrong although each response was right.
                 if not self.fetcher.resumed:
                     raise
-                log.warning("%s: what was resumed is not what was signed; once more from zero", info.path)
+                log.warning(
+                    "%s: the resumed file differs from what was signed; downloading it again from zero", info.path
+                )
                 try:
                     self._transfer(info, partial, progress)
                 except (tuf.RepositoryError, tuf.DownloadLengthMismatchError):
@@ -101,12 +115,12 @@ class Client:
 
     def _transfer(self, info: TargetFile, partial: PartialFile, progress: Progress | None) -> None:
         assert self._updater is not None
-        with self.fetcher.keep(partial, progress):
-            # The client verifies the partial file, then copies it. The copy would be a second write of the whole
-            # archive to a memory card, and not flushed: it goes nowhere, and the verified file itself is renamed.
+        with self.fetcher.download_to(partial, progress):
+            # The client verifies the partial file, then copies it. The copy would write the whole archive to the memory
+            # card a second time, without a flush: it is discarded, and the verified file itself is renamed.
             self._updater.download_target(info, os.devnull)
 
-    def _pinned(self) -> bytes:
+    def _pinned_root(self) -> bytes:
         try:
             return self.root.read_bytes()
         except OSError as error:
@@ -114,7 +128,7 @@ class Client:
                 str(self.root), error.strerror or str(error), "the pinned root of trust (`paths.root`)", _PROVISION
             ) from None
 
-    def _new(self, pinned: bytes) -> Updater:
+    def _new_updater(self, pinned: bytes) -> Updater:
         source = self.fetcher.source
         try:
             return Updater(
@@ -126,67 +140,68 @@ class Client:
             ) from None
 
     @contextlib.contextmanager
-    def _working(self) -> Iterator[None]:
-        """A copy of the trusted metadata to work on; what has changed in it comes over at the end, also on errors."""
+    def _working_copy(self) -> Iterator[None]:
+        """Let the client work on a copy of the trusted metadata; copy its changes back at the end, even after an error."""
         shutil.rmtree(self._work, ignore_errors=True)
         self._work.mkdir(parents=True)
         for path in sorted(self.metadata.rglob("*.json")):
             content = path.read_bytes()
             if not _readable(content):
-                log.warning(
-                    "%s is damaged; what it protected from, older metadata, is compared with nothing once", path
-                )
+                log.warning("%s is damaged; older metadata of its role is not detected this time", path)
             copy = self._work / path.relative_to(self.metadata)
             copy.parent.mkdir(exist_ok=True)
             copy.write_bytes(content)
         try:
             yield
         finally:
-            self._take_over()
+            self._copy_back()
             shutil.rmtree(self._work, ignore_errors=True)
 
-    def _take_over(self) -> None:
-        found = [path.relative_to(self._work) for path in self._work.rglob("*.json")]
-        # The history of roots comes first: the chain from the pinned root to the current one goes through it.
+    def _copy_back(self) -> None:
+        names = [path.relative_to(self._work) for path in self._work.rglob("*.json")]
+        # The history of roots comes first: it is the chain from the pinned root to the current one.
         rank = {name: place for place, name in enumerate(ORDER)}
-        for name in sorted(found, key=lambda name: (len(name.parts) == 1, rank.get(name.name, len(ORDER)), str(name))):
+        for name in sorted(names, key=lambda name: (len(name.parts) == 1, rank.get(name.name, len(ORDER)), str(name))):
             content, path = (self._work / name).read_bytes(), self.metadata / name
             if path.is_symlink() or not path.is_file() or path.read_bytes() != content:
                 durable.make_directory(path.parent)
                 durable.write_file(path, content, faults="trust")
 
     @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """What python-tuf raises, as what this agent raises."""
+    def _agent_errors(self) -> Iterator[None]:
+        """Translate the errors of python-tuf into errors of this agent, with a remedy."""
         try:
             yield
         except tuf.ExpiredMetadataError as error:
             raise self._expired(error) from None
         except tuf.DownloadLengthMismatchError as error:
-            raise TrustError(self.fetcher.url, _one_line(error), "no more than was signed", _OTHER_COPY) from None
+            raise TrustError(
+                self.fetcher.url, _one_line(error), "at most as many bytes as were signed", _OTHER_COPY
+            ) from None
         except tuf.DownloadHTTPError as error:
             raise SourceError(self.fetcher.url, _one_line(error), "the file", _SOURCE) from None
         except UnreachableError as error:
-            raise SourceError(error.url, error.found, "an answer", _SOURCE) from None
+            raise SourceError(error.url, error.reason, "a response", _SOURCE) from None
         except tuf.DownloadError as error:
             raise SourceError(self.fetcher.url, _one_line(error), "the file", _SOURCE) from None
         except tuf.RepositoryError as error:
-            expected, remedy = next(told for kind, told in _REFUSED if isinstance(error, kind))
+            expected, remedy = next(texts for kind, texts in _REFUSED if isinstance(error, kind))
             raise TrustError(self.fetcher.url, _one_line(error), expected, remedy) from None
 
     def _expired(self, error: tuf.ExpiredMetadataError) -> TrustError:
-        """Says which role, since when, by which clock: the exception itself only has the role."""
+        """Return an error with the role, the time of expiry and the clock: the exception itself has only the role."""
         match = re.fullmatch(r"(?:Final |New )?(.+?)(?:\.json)? is expired", str(error))
         role = match[1] if match else "metadata"
-        known = {path.name: path.read_bytes() for path in self.metadata.glob("*.json")}
-        known |= {re.sub(r"^\d+\.", "", name): content for name, content in self.fetcher.documents.items()}
+        documents = {path.name: path.read_bytes() for path in self.metadata.glob("*.json")}
+        documents |= {re.sub(r"^\d+\.", "", name): content for name, content in self.fetcher.documents.items()}
         since = ""
         with contextlib.suppress(KeyError, tuf.RepositoryError):
-            since = f" since {stamp(Metadata.from_bytes(known[f'{role}.json']).signed.expires)}"
-        clock = self._behind() if self._reference > self._clock else f"this device's clock says {stamp(self._clock)}"
+            since = f" since {stamp(Metadata.from_bytes(documents[f'{role}.json']).signed.expires)}"
+        behind = self._reference > self._clock
+        clock = self._clock_behind() if behind else f"this device's clock shows {stamp(self._clock)}"
         forget = ""
-        if self._reference > self._clock:
-            forget = "; if it is right, and was ahead once, edge-agent forget --trusted-time"
+        if behind:
+            forget = "; if it is right now but was ahead before, run edge-agent forget --trusted-time"
         return TrustError(
             self.fetcher.source.metadata_url,
             f"the metadata of the role {role} is expired{since}; {clock}",
@@ -194,26 +209,27 @@ class Client:
             f"publish a new {role} in the repository; if the clock is wrong, {SET_CLOCK}{forget}",
         )
 
-    def _behind(self) -> str:
-        assert self.floor is not None
-        return f"this device's clock says {stamp(self._clock)}, earlier than {stamp(self.floor)}, {self._since}"
+    def _clock_behind(self) -> str:
+        assert self.earliest is not None
+        return f"this device's clock shows {stamp(self._clock)}, earlier than {stamp(self.earliest)}, {self._origin}"
 
 
 def set_reference_time(updater: Updater, when: datetime) -> None:
-    """Let `updater` judge expiry at `when`.
+    """Let `updater` judge expiry at the time `when`.
 
-    python-tuf takes the time once, in the constructor of its metadata set, and has no parameter for it. To set the
-    attribute afterwards is the least bad of three ways: to replace the module's `datetime` would reach into other
-    threads, and to subclass the set would copy more of what is private. Should the attribute go away, this fails
-    instead of using a clock that is behind; a test of trust.py sees whether the time set is the time used.
+    python-tuf reads the clock once, in the constructor of its metadata set, and has no parameter for the time. Setting
+    the attribute afterwards is the least bad of three ways: replacing the module's `datetime` would affect other
+    threads, and a subclass would copy more private code. If the attribute disappears, this raises RuntimeError instead
+    of using a clock that is behind; a test of trust.py checks that the time that is set is used.
     """
     trusted = updater._trusted_set
     if not isinstance(getattr(trusted, "reference_time", None), datetime):
-        raise RuntimeError("this version of python-tuf keeps its reference time elsewhere")
+        raise RuntimeError("this version of python-tuf stores its reference time elsewhere")
     trusted.reference_time = when
 
 
 def stamp(when: datetime) -> str:
+    """Return a time in ISO 8601, UTC, with whole seconds."""
     return when.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -229,19 +245,23 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:500] or type(error).__name__
 
 
-_PROVISION = "put the repository's root.json there, from a place you trust"
-_SOURCE = "check `source` in the configuration, the network, or that the files were pushed or the stick is mounted"
-_OTHER_COPY = "nothing was changed here; fetch from the repository itself instead of a copy, and tell its owner"
+_PROVISION = "copy the repository's root.json to this path, from a source that you trust"
+_SOURCE = (
+    "check `source` in the configuration and the network, or that the files were delivered or the medium is mounted"
+)
+_OTHER_COPY = (
+    "download from the repository itself instead of a copy, and inform the owner of the copy; nothing was changed here"
+)
 _REFUSED: tuple[tuple[type[Exception], tuple[str, str]], ...] = (
     (
         tuf.UnsignedMetadataError,
-        ("signatures by as many of the trusted keys as the threshold says", _OTHER_COPY),
+        ("signatures by as many trusted keys as the threshold requires", _OTHER_COPY),
     ),
     (
         tuf.BadVersionNumberError,
         (
-            "versions that only go up, and files of one publication",
-            "an old or half-copied repository: bring the copy up to date; if it is, somebody replays old metadata",
+            "versions that only increase, and files of one publication",
+            "update the incomplete or old copy of the repository; if it is up to date, it replays old metadata",
         ),
     ),
     (tuf.LengthOrHashMismatchError, ("the bytes that were signed", _OTHER_COPY)),

@@ -183,7 +183,7 @@ def test_a_bundle_that_was_cut_is_named(packaged: Path, keep: int) -> None:
     archive = packaged / "models/bundle/digits.tar.zst"
     archive.write_bytes(archive.read_bytes()[:keep])
 
-    refused("digits.tar.zst: not a whole bundle", "make repro")
+    refused("digits.tar.zst: not a complete bundle", "make repro")
 
 
 def refused(*said: str) -> None:

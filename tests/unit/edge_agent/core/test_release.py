@@ -32,7 +32,7 @@ BAD = [
 def test_what_one_takes_all_take(release: str) -> None:
     assert parse_release(release) is not None
     assert main._release(release) == release
-    assert "@".join(trust.split(release)) == release
+    assert "@".join(trust.split_release(release)) == release
 
 
 @pytest.mark.parametrize("release", BAD)
@@ -41,7 +41,7 @@ def test_what_one_refuses_all_refuse(release: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
         main._release(release)
     with pytest.raises(NoReleaseError):
-        trust.split(release)
+        trust.split_release(release)
 
 
 def test_versions_have_their_precedence() -> None:

@@ -55,9 +55,9 @@ def test_an_installed_release_is_whole_and_tells_where_it_came_from(device: Devi
 
     assert slots.installed(device.layout) == [RELEASE]
     assert slots.verify(device.layout, RELEASE) == manifest == device.bundles[RELEASE].manifest
-    told = release_file.read(device.layout.slot(RELEASE))
-    assert (told["release"], told["sha256"]) == (RELEASE, device.offer(RELEASE).sha256)
-    assert told["custom"]["commit"] == "0" * 40
+    record = release_file.read(device.layout.slot(RELEASE))
+    assert (record.release, record.sha256) == (RELEASE, device.offer(RELEASE).sha256)
+    assert record.custom["commit"] == "0" * 40
 
 
 def test_installing_again_changes_nothing(device: Device) -> None:
@@ -85,23 +85,23 @@ def test_one_changed_byte_is_found_and_mended_by_the_next_install(device: Device
     assert [path.name for path in device.layout.releases.iterdir()] == [RELEASE]
 
 
-def without_digest(told: dict[str, str]) -> str:
-    return json.dumps({name: value for name, value in told.items() if name != "sha256"})
+def without_digest(record: dict[str, str]) -> str:
+    return json.dumps({name: value for name, value in record.items() if name != "sha256"})
 
 
-def of_another_archive(told: dict[str, str]) -> str:
-    return json.dumps({**told, "sha256": "f" * 64})
+def of_another_archive(record: dict[str, str]) -> str:
+    return json.dumps({**record, "sha256": "f" * 64})
 
 
-def older(told: dict[str, str]) -> str:
-    return json.dumps({**told, "installed_at": "1970-01-01T00:00:00+00:00"})
+def older(record: dict[str, str]) -> str:
+    return json.dumps({**record, "installed_at": "1970-01-01T00:00:00+00:00"})
 
 
-def no_object(told: dict[str, str]) -> str:
-    return json.dumps(list(told))
+def no_object(record: dict[str, str]) -> str:
+    return json.dumps(list(record))
 
 
-def deep(told: dict[str, str]) -> str:
+def deep(record: dict[str, str]) -> str:
     return "[" * 100_000
 
 
@@ -118,7 +118,7 @@ def test_a_changed_word_of_release_json_is_found_and_mended(
     install(device)
 
     assert slots.verify(device.layout, RELEASE)
-    assert release_file.read(device.layout.slot(RELEASE))["sha256"] == device.offer(RELEASE).sha256
+    assert release_file.read(device.layout.slot(RELEASE)).sha256 == device.offer(RELEASE).sha256
 
 
 def test_a_file_that_is_gone_or_too_much_is_damage(device: Device) -> None:
@@ -203,7 +203,7 @@ def test_an_archive_without_a_bundle_is_refused(device: Device, content: bytes) 
     broken = device.folder / "broken.tar.zst"
     broken.write_bytes(content)
 
-    with pytest.raises(TrustError, match=r"not a whole bundle|no manifest\.json"):
+    with pytest.raises(TrustError, match=r"not a complete bundle|no manifest\.json"):
         slots.install(device.config, device.offer(RELEASE), broken)
 
     assert list(device.layout.releases.iterdir()) == []

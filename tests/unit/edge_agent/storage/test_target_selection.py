@@ -136,7 +136,7 @@ def test_one_architecture_has_one_name(machine: str, pointer_bytes: int, name: s
 
 
 def test_facts_are_those_of_this_machine() -> None:
-    found = target_selection.device_facts()
+    facts = target_selection.device_facts()
 
-    assert found["memory_bytes"] == psutil.virtual_memory().total
-    assert found["runtimes"]["litert"] == importlib.metadata.version("ai-edge-litert")
+    assert facts.memory_bytes == psutil.virtual_memory().total
+    assert facts.runtimes["litert"] == importlib.metadata.version("ai-edge-litert")

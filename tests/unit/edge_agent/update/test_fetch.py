@@ -172,7 +172,7 @@ def test_files_of_another_host_are_not_read(published: TufRepository, tmp_path: 
 
 @pytest.mark.parametrize("url", ["file:///releases%00", "http://[::1", "http://localhost:99999999/"])
 def test_what_is_no_address_is_said(published: TufRepository, tmp_path: Path, url: str) -> None:
-    with pytest.raises(SourceError, match="not an address"):
+    with pytest.raises(SourceError, match="not a valid address"):
         fetched(published.config(tmp_path / "device", url))
 
 

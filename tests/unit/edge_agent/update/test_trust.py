@@ -160,7 +160,7 @@ def test_expiry_names_the_role_and_the_time(config: Config, published: TufReposi
     with pytest.raises(TrustError) as refusal:
         Repository(config, State()).refresh()
     assert f"the role {role} is expired since {expires}" in refusal.value.found
-    assert "this device's clock says" in refusal.value.found
+    assert "this device's clock shows" in refusal.value.found
     assert f"publish a new {role}" in refusal.value.remedy
 
 
