@@ -141,7 +141,7 @@ class Client:
 
     @contextlib.contextmanager
     def _working_copy(self) -> Iterator[None]:
-        """Let the client work on a copy of the trusted metadata, and copy changes back at the end, even after an error."""
+        """Let the client work on a copy of the trusted metadata; copy changes back at the end, even after an error."""
         shutil.rmtree(self._work, ignore_errors=True)
         self._work.mkdir(parents=True)
         for path in sorted(self.metadata.rglob("*.json")):
