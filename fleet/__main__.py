@@ -1,4 +1,4 @@
-"""`python -m fleet`: the command line."""
+"""Run the command line: `python -m fleet`."""
 
 import sys
 

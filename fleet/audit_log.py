@@ -1,7 +1,7 @@
-"""What was done, when and by whom: one JSON object a line, appended and flushed, never changed.
+"""Append to an audit log who did what and when: one JSON object per line, flushed, never changed.
 
-A line is written before what it tells of is visible (a key's replacement excepted): a run that is killed in between
-and run again writes it twice.
+A line is written before its change becomes visible, except for the replacement of a key. A run that is killed in
+between and repeated writes the line twice.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ FILE = "audit.jsonl"
 
 
 def now() -> str:
-    """This second in UTC, ISO 8601."""
+    """Return the current time in UTC to the second, ISO 8601."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def who() -> str:
-    """The name that the platform gives: of AWX's user, of CI's, of whoever called sudo, of the process's owner.
+def current_user() -> str:
+    """Return the user's name as the platform reports it: from AWX, CI, sudo, or the owner of the process.
 
-    A record, and no proof: whoever starts the process may set these variables (docs/explanation/people.md).
+    The name is recorded, not authenticated: the user can set these variables (docs/explanation/people.md).
     """
     for name in ("FLEET_USER", "GITHUB_ACTOR", "SUDO_USER"):
         if os.environ.get(name):
@@ -37,15 +37,21 @@ def who() -> str:
         return f"uid {os.getuid()}"
 
 
-def append(file: Path, action: str, **what: Any) -> None:
-    """Raises OSError."""
+def append(file: Path, action: str, **fields: Any) -> None:
+    """Append one line to an audit log, durably. Raises OSError.
+
+    Args:
+        file: the audit log; created if it is missing.
+        action: name of the action.
+        fields: further fields of the line, JSON values.
+    """
     durable.make_directory(file.parent)
-    line = json.dumps({"time": now(), "by": who(), "action": action, **what}, allow_nan=False) + "\n"
+    line = json.dumps({"time": now(), "by": current_user(), "action": action, **fields}, allow_nan=False) + "\n"
     descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         size = os.fstat(descriptor).st_size
-        torn = size and os.pread(descriptor, 1, size - 1) != b"\n"  # a power cut left half a line: it keeps its own
-        os.write(descriptor, (b"\n" if torn else b"") + line.encode())
+        is_incomplete = size and os.pread(descriptor, 1, size - 1) != b"\n"  # a power cut: keep the partial line apart
+        os.write(descriptor, (b"\n" if is_incomplete else b"") + line.encode())
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

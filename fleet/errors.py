@@ -1,22 +1,23 @@
-"""What the fleet's tools say when they refuse or cannot go on: one message that a person can act on, and an exit code.
+"""Errors of the fleet's tools: four parts that tell an operator what to do, and one exit code for each cause.
 
-Exit codes of `fleet` (2 is argparse's own: the command line is wrong):
+Exit codes of `fleet`:
 
      0  done, or nothing to do
      1  a defect of the fleet's tools: the only case with a traceback
+     2  the command line is invalid (argparse)
      3  not trusted: a signature, a digest, expired or development metadata
-     4  not a whole bundle
-     5  the version is taken by other bytes, or is none
-     6  there is no such release, rollout, device's history or log
-     7  another operation holds the lock
+     4  the bundle is incomplete or corrupted
+     5  the version is invalid, or used by other bytes
+     6  no such release, rollout, device history or log
+     7  another process holds the lock
      8  a store, a host or a server cannot be reached
-     9  no space, or the disk failed
-    10  the rollout failed, and what it touched went back; or it failed before and is not tried again; or a device could
-        not be called back
-    11  the rollout is paused: the verdict is inconclusive, or a person has to decide
-    12  a configuration, an inventory or a repository is wrong
+     9  no space, or a file system error
+    10  the rollout failed and its devices rolled back; or it failed before and is not retried; or a device could not
+        roll back
+    11  the rollout is paused: the verdict is inconclusive, or an operator has to decide
+    12  a configuration, an inventory or a repository is invalid
     13  a private key is missing, or its passphrase is wrong
-    14  Ansible ended before it had said how it ended: its log tells why
+    14  Ansible ended before the playbook reported a result: see its log
    130  interrupted
 """
 
@@ -30,65 +31,65 @@ from edge_agent.core.errors import AgentError
 
 
 class FleetError(AgentError):
-    """The operation cannot be done. Says where, what was found, what was expected, what to do, as the agent's do."""
+    """An operation cannot be done; the error names where, found, expected and remedy, as the agent's errors do."""
 
 
 class TrustError(FleetError):
-    """A signature, a digest or the metadata is not what the pinned trust says."""
+    """A signature, a digest or the metadata does not match the pinned trust."""
 
     exit_code = 3
 
 
 class BundleError(FleetError):
-    """The archive is not a whole bundle."""
+    """The bundle is incomplete or corrupted."""
 
     exit_code = 4
 
 
 class VersionError(FleetError):
-    """The version is not one, or belongs to other bytes or another commit."""
+    """The version is invalid, or is used by other bytes or another commit."""
 
     exit_code = 5
 
 
 class NoReleaseError(FleetError):
-    """There is no such release."""
+    """The release, rollout, device history or log does not exist."""
 
     exit_code = 6
 
 
 class BusyError(FleetError):
-    """Another operation holds the lock."""
+    """Another process holds the lock."""
 
     exit_code = 7
 
 
 class SourceError(FleetError):
-    """A store, a host or a server cannot be reached, or breaks off."""
+    """A store, a host or a server cannot be reached, or closes the connection."""
 
     exit_code = 8
 
 
 class StorageError(FleetError):
-    """No space, or the file system refuses."""
+    """There is no space, or the file system reports an error."""
 
     exit_code = 9
 
 
 class RolloutError(FleetError):
-    """The rollout failed; what it touched went back."""
+    """The rollout failed and its devices rolled back, or a device could not roll back."""
 
     exit_code = 10
 
 
 class PausedError(FleetError):
-    """The rollout waits: the verdict is inconclusive, or a person has to decide."""
+    """The rollout is paused because the verdict is inconclusive, or an operator has to decide."""
 
     exit_code = 11
 
 
 class ConfigurationError(FleetError):
-    """A configuration, an inventory or a repository of releases is not what it has to be."""
+    """A configuration, an inventory or a repository of releases is invalid."""
 
     exit_code = 12
 
@@ -100,23 +101,23 @@ class KeysError(FleetError):
 
 
 class PlaybookError(FleetError):
-    """Ansible ended before the playbook had come to a decision of its own."""
+    """Ansible ended before the playbook reported a result."""
 
     exit_code = 14
 
 
 class InventoryError(ConfigurationError):
-    """What is declared is not a fleet that can be worked with."""
+    """The inventory does not declare a valid fleet."""
 
 
 class WheelhouseError(StorageError):
-    """What devices install from could not be made."""
+    """The wheelhouse, which devices install from, could not be built."""
 
 
-def from_json(said: Mapping[str, Any], rows: Sequence[str] = ()) -> FleetError:
-    """The error whose `as_json` another process printed, of its own class. `rows`: said besides."""
-    named = globals().get(said["error"])
+def from_json(fields: Mapping[str, Any], rows: Sequence[str] = ()) -> FleetError:
+    """Return the error that another process printed with `as_json`, in its class. `rows`: appended to `found`."""
+    named = globals().get(fields["error"])
     kind = named if isinstance(named, type) and issubclass(named, FleetError) else FleetError
-    error = kind(said["where"], "; ".join([said["found"], *rows]), said["expected"], said["remedy"])
-    error.exit_code = int(said["exit_code"])
+    error = kind(fields["where"], "; ".join([fields["found"], *rows]), fields["expected"], fields["remedy"])
+    error.exit_code = int(fields["exit_code"])
     return error

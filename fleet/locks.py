@@ -13,14 +13,15 @@ POLL_S = 0.1  # flock has no time limit of its own
 
 @contextlib.contextmanager
 def exclusive(path: Path, busy: Exception, wait_s: float = 0.0) -> Iterator[None]:
-    """Hold the lock on the file `path`, which is made where it is missing.
+    """Hold an exclusive lock on a file, which is created if it is missing.
 
     Args:
-        path: a file in a folder that exists.
-        busy: what is raised where another process holds it, and goes on to.
-        wait_s: seconds to wait for that process; 0: not at all.
+        path: a file in an existing folder.
+        busy: error to raise if another process still holds the lock after the wait.
+        wait_s: seconds to wait for that process; 0: do not wait.
 
-    Raises OSError where the file cannot be opened.
+    Raises:
+        OSError: the file cannot be opened.
     """
     with path.open("ab") as stream:
         deadline = time.monotonic() + wait_s

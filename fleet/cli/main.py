@@ -1,8 +1,8 @@
-"""`python -m fleet`: reads the command line, calls a command's `run`, prints text or JSON, exits as errors.py says.
+"""`python -m fleet`: parse the command line, run one command, print text or JSON, exit with a code of errors.py.
 
-A module with commands has `add_commands(commands)`, and its name stands in MODULES. It makes a parser for each command
-with `command(commands, name, summary, more)` and sets two defaults on it: `run(options) -> dict`, the result as
-output.schema.json has it (an `exit_code` in it is taken out), and `text(result) -> str` for a person.
+MODULES lists the modules with commands. Each has `add_commands(commands)`, which creates a parser for each command with
+`command(commands, name, summary, details)` and sets two defaults on it: `run(options)` returns the result, an `Output`
+or a dict with the fields of output.schema.json (`exit_code` is removed from it), and `text(result)` formats it.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ import importlib
 import json
 import os
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from edge_agent.core.errors import AgentError
+from pydantic import BaseModel
 
 from fleet import errors
 from fleet.errors import FleetError, SourceError, StorageError
 
 CODES = "\n".join((errors.__doc__ or "").splitlines()[2:])
 OUTPUT_VERSION = 1
-EXIT_PIPE = 128 + 13  # as a shell says of a program that SIGPIPE ended
+EXIT_PIPE = 128 + 13  # the exit code that a shell reports for SIGPIPE
 MODULES: tuple[str, ...] = (
     "fleet.cli.publish",
     "fleet.cli.releases",
@@ -31,10 +33,15 @@ MODULES: tuple[str, ...] = (
     "fleet.cli.rollouts",
     "fleet.cli.audit_logs",
 )
-Commands = Any  # argparse gives what add_subparsers returns no public name
+Commands = Any  # the result of add_subparsers, a type without a public name
+
+
+class Output(BaseModel):
+    """The result of a command, printed as JSON with the fields that output.schema.json describes."""
 
 
 def parser(modules: tuple[str, ...] = MODULES) -> argparse.ArgumentParser:
+    """Return the parser of the command line, with the commands of these modules."""
     root = argparse.ArgumentParser(
         prog="fleet",
         description="Publishes releases, drives rollouts and judges them.",
@@ -48,18 +55,25 @@ def parser(modules: tuple[str, ...] = MODULES) -> argparse.ArgumentParser:
     return root
 
 
-def command(commands: Commands, name: str, summary: str, more: str = "") -> argparse.ArgumentParser:
-    """A new command's parser; `--json` may stand after it too."""
+def command(commands: Commands, name: str, summary: str, details: str = "") -> argparse.ArgumentParser:
+    """Add the parser of a command, which accepts `--json` after its name too.
+
+    Args:
+        commands: the commands or actions to add it to.
+        name: name of the command.
+        summary: one line for the list of commands, without a full stop.
+        details: further sentences for the command's own help.
+    """
     added: argparse.ArgumentParser = commands.add_parser(
-        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.{' ' + more if more else ''}"
+        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.{' ' + details if details else ''}"
     )
     added.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON object on stdout")
     return added
 
 
 def fleet_name(text: str) -> str:
-    """An argument that becomes a folder's name, as an inventory may say it."""
-    from fleet.inventory.model import NAME  # what a rollout's other steps need not import
+    """Parse a fleet's name, which becomes a folder's name."""
+    from fleet.inventory.model import NAME  # imported late: the other steps of a rollout do not need it
 
     if not NAME.fullmatch(text):
         raise argparse.ArgumentTypeError(f"found {text!r}, expected a fleet's name: letters, digits, '.', '_' and '-'")
@@ -67,30 +81,31 @@ def fleet_name(text: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code. Only a defect ends in a traceback."""
-    given = sys.argv[1:] if arguments is None else arguments
-    # A rollout takes a dozen such steps: they do not wait until what publishes is imported.
-    steps = [each for each in given if not each.startswith("-")][:1] == ["wave"]
-    options = parser(("fleet.cli.steps",) if steps else MODULES).parse_args(given)
+    """Run the command line, and return its exit code. Only a defect ends in a traceback."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    # A rollout calls a dozen steps: they import only their own module, not the slow ones that publish.
+    is_step = [each for each in arguments if not each.startswith("-")][:1] == ["wave"]
+    options = parser(("fleet.cli.steps",) if is_step else MODULES).parse_args(arguments)
     try:
         result = options.run(options)
-        code = int(result.pop("exit_code", 0))
+        fields = result.model_dump(by_alias=True) if isinstance(result, Output) else result
+        code = int(fields.pop("exit_code", 0))
         if options.json:
-            _print_json(options, result)
+            _print_json(options, fields)
         else:
             print(options.text(result))
         sys.stdout.flush()
         return code
-    except AgentError as error:  # the fleet's own, and of what it takes from the agent: reading an archive
+    except AgentError as error:  # the fleet's own errors, and the agent's, for example from reading an archive
         return _fail(options, error.as_json(), str(error))
-    except BrokenPipeError:  # `fleet release list | head -1`: whoever read has read enough
+    except BrokenPipeError:  # `fleet release list | head -1`: the reader has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return EXIT_PIPE
     except OSError as error:
-        told = _operating_system(error)
-        return _fail(options, told.as_json(), str(told))
+        failure = _from_os_error(error)
+        return _fail(options, failure.as_json(), str(failure))
     except KeyboardInterrupt:
-        print("interrupted; run it again: it goes on where it stopped", file=sys.stderr)
+        print("interrupted; run it again: it continues where it stopped", file=sys.stderr)
         return errors.EXIT_INTERRUPTED
 
 
@@ -98,11 +113,11 @@ def _name(options: argparse.Namespace) -> str:
     return " ".join(filter(None, (options.command, getattr(options, "action", None))))
 
 
-def _print_json(options: argparse.Namespace, result: dict[str, Any]) -> None:
-    print(json.dumps({"schema_version": OUTPUT_VERSION, "command": _name(options), **result}, allow_nan=False))
+def _print_json(options: argparse.Namespace, fields: Mapping[str, Any]) -> None:
+    print(json.dumps({"schema_version": OUTPUT_VERSION, "command": _name(options), **fields}, allow_nan=False))
 
 
-def _fail(options: argparse.Namespace, error: dict[str, Any], text: str) -> int:
+def _fail(options: argparse.Namespace, error: Mapping[str, Any], text: str) -> int:
     if options.json:
         with contextlib.suppress(BrokenPipeError):
             _print_json(options, error)
@@ -111,9 +126,10 @@ def _fail(options: argparse.Namespace, error: dict[str, Any], text: str) -> int:
     return int(error["exit_code"])
 
 
-def _operating_system(error: OSError) -> FleetError:
+def _from_os_error(error: OSError) -> FleetError:
     where = str(error.filename or "the operating system")
-    what = error.strerror or str(error)
+    found = error.strerror or str(error)
     if isinstance(error, ConnectionError | TimeoutError):
-        return SourceError(where, what, "an answer", "check the network, then run it again")
-    return StorageError(where, what, "", "make room, or check owner and permissions, then run it again")
+        return SourceError(where, found, "a response", "check the network, then run it again")
+    remedy = "make room, or correct owner and permissions, then run it again"
+    return StorageError(where, found, "a file system that can be used", remedy)

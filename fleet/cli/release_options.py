@@ -1,4 +1,4 @@
-"""The options that the commands about releases share: where the repository, the keys and the policy are."""
+"""Options shared by the commands about releases: the locations of the repository, the keys and the signing policy."""
 
 from __future__ import annotations
 
@@ -11,29 +11,32 @@ from fleet.releases.repository import DAYS
 from fleet.releases.workspace import FOLDER, Workspace
 
 
-def add_options(to: argparse.ArgumentParser, writes: bool = True) -> None:
-    to.add_argument(
+def add_options(parser: argparse.ArgumentParser, writes: bool = True) -> None:
+    """Add the options to a command's parser. `writes`: also those for commands that sign."""
+    parser.add_argument(
         "--repository",
         default=FOLDER,
         metavar="WHERE",
-        help=f"the repository of releases: a folder, or a URL such as s3://bucket/prefix ({FOLDER})",
+        help=f"repository of releases: a folder, or a URL such as s3://bucket/prefix ({FOLDER})",
     )
-    to.add_argument(
+    parser.add_argument(
         "--keys",
         type=Path,
         metavar="DIR",
-        help=f"private keys (FLEET_KEYS, or {default_folder({})}); passphrases: "
+        help=f"folder of private keys (FLEET_KEYS, or {default_folder({})}); passphrases: "
         "FLEET_KEY_PASSPHRASE_<ROLE>, or FLEET_KEY_PASSPHRASE for all",
     )
     if writes:
-        to.add_argument("--policy", type=Path, metavar="FILE", help=f"who builds ({FOLDER}/{signing.POLICY})")
+        parser.add_argument(
+            "--policy", type=Path, metavar="FILE", help=f"signing policy: who builds ({FOLDER}/{signing.POLICY})"
+        )
         for role, days in DAYS.items():
-            to.add_argument(
+            parser.add_argument(
                 f"--{role}-days",
                 type=_days,
                 default=days,
                 metavar="N",
-                help=f"how long {role} metadata that is signed now is good for ({days:g})",
+                help=f"validity in days of {role} metadata that is signed now ({days:g})",
             )
 
 
@@ -43,7 +46,7 @@ def _days(text: str) -> float:
     return number
 
 
-def workplace(options: argparse.Namespace) -> Workspace:
-    """The workplace that options of `add_options` name."""
+def workspace_of(options: argparse.Namespace) -> Workspace:
+    """Return the workspace that options of `add_options` name."""
     days = {role: getattr(options, f"{role}_days", days) for role, days in DAYS.items()}
     return Workspace(options.repository, options.keys, getattr(options, "policy", None), days)

@@ -1,48 +1,82 @@
-"""`fleet release`: what is published, taking a release back, and keeping the metadata from expiring."""
+"""`fleet release`: list, show and withdraw releases, and renew the metadata before it expires."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from edge_agent.core.progress import size
 
 from fleet import audit_log
 from fleet.cli.keys import table
-from fleet.cli.main import Commands, command
-from fleet.cli.release_options import add_options, workplace
+from fleet.cli.main import Commands, Output, command
+from fleet.cli.release_options import add_options, workspace_of
 from fleet.releases import catalog, expiry
 from fleet.releases.catalog import Release
 from fleet.releases.repository import ROLES
 from fleet.releases.rotation import renew_root
 
+SHOWN = ("release", "state", "reason", "withdrawn", "sha256", "length", "time", "commit", "builder")
+
+
+class InRepository(Output):
+    """The location of the repository that a command used."""
+
+    repository: str
+
+
+class ReleaseList(InRepository):
+    """The result of `fleet release list`."""
+
+    releases: list[Release]
+    warnings: list[str]
+
+
+class ReleaseDetails(Release, InRepository):
+    """The result of `fleet release show`."""
+
+
+class ReleaseWithdrawn(Release, InRepository):
+    """The result of `fleet release withdraw`."""
+
+    warnings: list[str]
+
+
+class MetadataRefreshed(InRepository):
+    """The result of `fleet release refresh`. `signed`: the roles; `days_left`: days until expiry, by role."""
+
+    signed: list[str]
+    days_left: dict[str, float]
+    warnings: list[str]
+
 
 def add_commands(commands: Commands) -> None:
-    to = command(commands, "release", "list, show and withdraw releases; keep their metadata from expiring")
-    actions = to.add_subparsers(dest="action", required=True, metavar="ACTION")
-    added = command(actions, "list", "all releases, the newest first, the withdrawn ones too")
-    added.add_argument("--name", metavar="NAME", help="only of this bundle")
+    """Add `release` to the command line."""
+    parser = command(commands, "release", "list, show and withdraw releases; renew their metadata")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    added = command(actions, "list", "list all releases, the newest first, including withdrawn ones")
+    added.add_argument("--name", metavar="NAME", help="only releases of this bundle")
     add_options(added, writes=False)
     added.set_defaults(run=_list, text=_list_text)
-    added = command(actions, "show", "one release")
+    added = command(actions, "show", "show one release")
     added.add_argument("release", metavar="NAME@VERSION")
     add_options(added, writes=False)
     added.set_defaults(run=_show, text=_show_text)
     added = command(
         actions,
         "withdraw",
-        "delist a release: devices refuse to install it from then on",
-        "Its version is never used again. A device that runs it goes on: roll back there, or roll out another release.",
+        "delist a release: devices then refuse to install it",
+        "Its version is never used again. A device that runs the release keeps running it: roll the device back, or "
+        "roll out another release.",
     )
     added.add_argument("release", metavar="NAME@VERSION")
-    added.add_argument("--reason", required=True, metavar="TEXT", help="kept, signed, with the release")
+    added.add_argument("--reason", required=True, metavar="TEXT", help="the reason, signed with the withdrawal")
     add_options(added)
     added.set_defaults(run=_withdraw, text=_withdraw_text)
     added = command(
         actions,
         "refresh",
-        "sign timestamp and snapshot anew, so that they do not expire",
-        "Run it from a timer, daily: it needs the online keys alone.",
+        "sign timestamp and snapshot again, so that they do not expire",
+        "Run it daily from a timer: it needs only the online keys.",
     )
     added.add_argument("--all", action="store_true", help="targets too: needs its offline key")
     added.add_argument("--root", action="store_true", help="root too: needs the threshold of its offline keys")
@@ -50,61 +84,61 @@ def add_commands(commands: Commands) -> None:
     added.set_defaults(run=_refresh, text=_refresh_text)
 
 
-def _list(options: argparse.Namespace) -> dict[str, Any]:
-    work = workplace(options)
-    with work.open_repository(write=False) as repository:
-        found = [
-            each for each in catalog.list_releases(repository) if options.name in (None, each.release.split("@")[0])
-        ]
-        return {
-            "repository": work.where,
-            "releases": [each.as_json() for each in found],
-            "warnings": expiry.warnings(repository),
-        }
+def _list(options: argparse.Namespace) -> ReleaseList:
+    workspace = workspace_of(options)
+    with workspace.open_repository(write=False) as repository:
+        releases = catalog.list_releases(repository)
+        return ReleaseList(
+            repository=workspace.location,
+            releases=[each for each in releases if options.name in (None, each.release.split("@")[0])],
+            warnings=expiry.warnings(repository),
+        )
 
 
-def _show(options: argparse.Namespace) -> dict[str, Any]:
-    work = workplace(options)
-    with work.open_repository(write=False) as repository:
-        return {"repository": work.where, **catalog.find_release(repository, options.release).as_json()}
+def _show(options: argparse.Namespace) -> ReleaseDetails:
+    workspace = workspace_of(options)
+    with workspace.open_repository(write=False) as repository:
+        release = catalog.find_release(repository, options.release)
+        return ReleaseDetails(repository=workspace.location, **release.model_dump())
 
 
-def _withdraw(options: argparse.Namespace) -> dict[str, Any]:
-    work = workplace(options)
-    with work.open_repository() as repository:
-        found = catalog.find_release(repository, options.release)
-        if found.state == "published":
+def _withdraw(options: argparse.Namespace) -> ReleaseWithdrawn:
+    workspace = workspace_of(options)
+    with workspace.open_repository() as repository:
+        release = catalog.find_release(repository, options.release)
+        if release.state == "published":
             catalog.withdraw(repository, options.release, options.reason, audit_log.now())
-            work.record("withdraw", release=options.release, reason=options.reason)
+            workspace.record("withdraw", release=options.release, reason=options.reason)
             repository.write("targets", "snapshot", "timestamp")
-            found = catalog.find_release(repository, options.release)
-        return {"repository": work.where, **found.as_json(), "warnings": expiry.warnings(repository)}
+            release = catalog.find_release(repository, options.release)
+        return ReleaseWithdrawn(
+            repository=workspace.location, **release.model_dump(), warnings=expiry.warnings(repository)
+        )
 
 
-def _refresh(options: argparse.Namespace) -> dict[str, Any]:
-    work = workplace(options)
-    with work.open_repository() as repository:
+def _refresh(options: argparse.Namespace) -> MetadataRefreshed:
+    workspace = workspace_of(options)
+    with workspace.open_repository() as repository:
         roles = ["targets"] if options.all else []
         roles += ["snapshot", "timestamp"]
         if options.root:
             renew_root(repository)
         signed = ["root"] * options.root + roles
-        work.record("refresh", roles=signed)
+        workspace.record("refresh", roles=signed)
         repository.write(*roles)
-        left = {role: round(expiry.days_left(repository, role), 2) for role in ROLES}
-        return {
-            "repository": work.where,
-            "signed": signed,
-            "days_left": left,
-            "warnings": expiry.warnings(repository),
-        }
+        return MetadataRefreshed(
+            repository=workspace.location,
+            signed=signed,
+            days_left={role: round(expiry.days_left(repository, role), 2) for role in ROLES},
+            warnings=expiry.warnings(repository),
+        )
 
 
-def _list_text(result: dict[str, Any]) -> str:
+def _list_text(result: ReleaseList) -> str:
     rows: list[tuple[str, ...]] = [("release", "state", "size", "published", "commit", "metrics")]
-    rows += [_row(Release(**each)) for each in result["releases"]]
-    lines = [table(rows) if len(rows) > 1 else "no release yet: fleet publish"]
-    return _with_warnings(lines, result)
+    rows += [_row(each) for each in result.releases]
+    lines = [table(rows) if len(rows) > 1 else "no releases yet: run fleet publish"]
+    return _with_warnings(lines, result.warnings)
 
 
 def _row(each: Release) -> tuple[str, ...]:
@@ -116,35 +150,34 @@ def _row(each: Release) -> tuple[str, ...]:
         each.release,
         each.state,
         size(each.length),
-        each.time,
+        each.time or "-",
         (each.commit or "-")[:12],
         best or _line(each.reason or "-"),
     )
 
 
-def _show_text(result: dict[str, Any]) -> str:
-    told = ("release", "state", "reason", "withdrawn", "sha256", "length", "time", "commit", "builder")
-    lines = [(name, _line(result[name])) for name in told if result[name] is not None]
-    for target, values in (result["metrics"] or {}).items():
-        lines.append((target, ", ".join(f"{name} {value:.4g}" for name, value in values.items())))
+def _show_text(result: ReleaseDetails) -> str:
+    values = ((name, getattr(result, name)) for name in SHOWN)
+    lines = [(name, _line(value)) for name, value in values if value is not None]
+    for target, metrics in (result.metrics or {}).items():
+        lines.append((target, ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())))
     return table([*lines])
 
 
-def _withdraw_text(result: dict[str, Any]) -> str:
-    lines = [f"{result['release']}  withdrawn: {_line(result['reason'])}"]
-    return _with_warnings(lines, result)
+def _withdraw_text(result: ReleaseWithdrawn) -> str:
+    return _with_warnings([f"{result.release}  withdrawn: {_line(result.reason)}"], result.warnings)
 
 
-def _with_warnings(lines: list[str], result: dict[str, Any]) -> str:
-    return "\n".join([*lines, *(f"warning: {each}" for each in result["warnings"])])
+def _with_warnings(lines: list[str], warnings: list[str]) -> str:
+    return "\n".join([*lines, *(f"warning: {each}" for each in warnings)])
 
 
 def _line(text: object) -> str:
-    """What a person wrote, on one line of a terminal: no control characters."""
+    """Return a user's text on one line, without control characters that a terminal would interpret."""
     return "".join(each if each.isprintable() else " " for each in " ".join(str(text).split()))
 
 
-def _refresh_text(result: dict[str, Any]) -> str:
-    lines = [f"signed anew: {', '.join(result['signed'])}"]
-    lines += [f"{role}: {left:.1f} days left" for role, left in result["days_left"].items()]
-    return _with_warnings(lines, result)
+def _refresh_text(result: MetadataRefreshed) -> str:
+    lines = [f"signed again: {', '.join(result.signed)}"]
+    lines += [f"{role}: {days:.1f} days left" for role, days in result.days_left.items()]
+    return _with_warnings(lines, result.warnings)

@@ -104,7 +104,7 @@ def _open(options: argparse.Namespace) -> Json:
     devices = _stdin()["devices"]
     approved = course.wave_of(devices).name in _listed(options.approve)
     renew = partial(payload.renew, course.record, where=options.repository)
-    opened = course.open(devices, audit_log.who() if approved else None, renew)
+    opened = course.open(devices, audit_log.current_user() if approved else None, renew)
     return {**opened, "looks": bake.looks(course.rules.bake_s, course.rules.bake_poll_s)}
 
 

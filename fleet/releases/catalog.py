@@ -1,50 +1,71 @@
-"""What a repository of releases offers and has withdrawn, read from its signed metadata and the archives beside it."""
+"""List, find and withdraw releases, from a repository's signed metadata and the archives beside it."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from edge_agent.core.errors import AgentError
 from edge_agent.storage import archive
 from edge_agent.storage.manifest import MANIFEST
 from edge_agent.update import trust
+from pydantic import BaseModel, ConfigDict, Field
 from tuf.api.metadata import TargetFile
 
 from fleet.errors import NoReleaseError, VersionError
 from fleet.releases.repository import Repository
-from fleet.releases.versions import parse
+from fleet.releases.versions import parse_version
 
 SUFFIX, SIGNATURE = ".tar.zst", ".tar.zst.sig"
 CUSTOM, WITHDRAWN = "custom", "x-withdrawn"
-CUSTOM_FIELDS = ("version", "commit", "time", "builder")
 
 
-@dataclass(frozen=True)
-class Release:
-    """`state`: published or withdrawn. `metrics`: by target, as the manifest has them; None without the archive."""
+class Provenance(BaseModel):
+    """Statements of a release about its origin, in the `custom` field of its target: signed with it."""
 
-    release: str
-    state: str
+    model_config = ConfigDict(frozen=True)
+
+    version: str | None = Field(default=None, description="Semantic version of the release.")
+    commit: str | None = Field(default=None, description="Commit that the bundle was built from; null if unknown.")
+    time: str | None = Field(default=None, description="Time of publication, ISO 8601 in UTC.")
+    builder: str | None = Field(default=None, description="Builder that signed the bundle: `key:ID` or an identity.")
+
+
+class Release(BaseModel):
+    """One release of a repository, as `fleet release` prints it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    release: str = Field(description="Name and version, NAME@VERSION.")
+    state: str = Field(description="`published` or `withdrawn`.")
+    length: int = Field(description="Size of the archive in bytes.")
+    sha256: str = Field(description="SHA-256 of the archive, hexadecimal.")
+    version: str | None = Field(description="Semantic version.")
+    commit: str | None = Field(description="Commit that the bundle was built from; null if unknown.")
+    time: str | None = Field(description="Time of publication, ISO 8601 in UTC.")
+    builder: str | None = Field(description="Builder that signed the bundle: `key:ID` or an identity.")
+    metrics: dict[str, dict[str, float]] | None = Field(
+        description="Metrics by target, from the manifest; null if the archive is not in this copy."
+    )
+    reason: str | None = Field(default=None, description="Reason for the withdrawal.")
+    withdrawn: str | None = Field(default=None, description="Time of the withdrawal, ISO 8601 in UTC.")
+
+
+class Withdrawal(TypedDict):
+    """A withdrawn release, as the targets role signs it in its field `x-withdrawn`."""
+
+    reason: str
+    time: str
     length: int
     sha256: str
-    version: str
-    commit: str | None
-    time: str
-    builder: str
-    metrics: dict[str, dict[str, float]] | None
-    reason: str | None = None
-    withdrawn: str | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+    custom: Mapping[str, str | None]
 
 
 def target_path(name: str, version: str) -> str:
-    """The target path of a release, as devices ask for it. Raises VersionError, NoReleaseError."""
-    parse(version)
+    """Return the target path of a release, as devices request it. Raises VersionError and NoReleaseError."""
+    parse_version(version)
     try:
         return trust.target_path(f"{name}@{version}")
     except AgentError as error:
@@ -52,7 +73,7 @@ def target_path(name: str, version: str) -> str:
 
 
 def published_targets(repository: Repository, name: str) -> dict[str, TargetFile]:
-    """The targets that are published under a name, by version."""
+    """Return the published targets of a bundle, by version."""
     return {
         path.split("/")[1]: target
         for path, target in repository.targets.targets.items()
@@ -60,19 +81,26 @@ def published_targets(repository: Repository, name: str) -> dict[str, TargetFile
     }
 
 
-def withdrawals(repository: Repository) -> dict[str, dict[str, Any]]:
-    """Release -> reason, time, length, sha256, custom. It is part of what the targets role signs."""
-    entries: dict[str, dict[str, Any]] = repository.targets.unrecognized_fields.setdefault(WITHDRAWN, {})
+def withdrawals(repository: Repository) -> dict[str, Withdrawal]:
+    """Return the withdrawn releases: the mapping itself, which the targets role signs with the next write."""
+    entries: dict[str, Withdrawal] = repository.targets.unrecognized_fields.setdefault(WITHDRAWN, {})
     return entries
 
 
 def withdrawn_versions(repository: Repository, name: str) -> list[str]:
-    """The versions that were withdrawn under a name."""
+    """Return the withdrawn versions of a bundle."""
     return [release.partition("@")[2] for release in withdrawals(repository) if release.startswith(f"{name}@")]
 
 
 def withdraw(repository: Repository, release: str, reason: str, time: str) -> None:
-    """Delist a release that is published; nobody sees it before `Repository.write`."""
+    """Delist a published release. The change becomes visible with `Repository.write`.
+
+    Args:
+        repository: opened for writing.
+        release: the release to withdraw, NAME@VERSION.
+        reason: the reason, signed with the withdrawal.
+        time: the time of the withdrawal, ISO 8601 in UTC.
+    """
     path = target_path(*release.split("@"))
     target = repository.targets.targets.pop(path)
     repository.targets.targets.pop(path.removesuffix(SUFFIX) + SIGNATURE, None)
@@ -85,39 +113,57 @@ def withdraw(repository: Repository, release: str, reason: str, time: str) -> No
     }
 
 
+def provenance_of(target: TargetFile) -> Provenance:
+    """Return what a target states about its origin."""
+    return Provenance.model_validate(target.unrecognized_fields.get(CUSTOM, {}))
+
+
 def list_releases(repository: Repository) -> list[Release]:
-    """All releases, the newest first."""
-    found = []
+    """Return all releases, published and withdrawn, the newest first."""
+    releases = []
     for path, target in repository.targets.targets.items():
         if path.endswith(SUFFIX):
             name, version, _ = path.split("/")
-            found.append(_published(repository, f"{name}@{version}", target))
+            releases.append(_published(repository, f"{name}@{version}", target))
     for release, entry in withdrawals(repository).items():
-        custom = {key: entry["custom"].get(key) for key in CUSTOM_FIELDS}
-        told = {"reason": entry["reason"], "withdrawn": entry["time"]}
-        found.append(Release(release, "withdrawn", entry["length"], entry["sha256"], **custom, metrics=None, **told))
-    return sorted(found, key=lambda each: (each.time, each.release), reverse=True)
+        releases.append(
+            Release(
+                release=release,
+                state="withdrawn",
+                length=entry["length"],
+                sha256=entry["sha256"],
+                **Provenance.model_validate(entry["custom"]).model_dump(),
+                metrics=None,
+                reason=entry["reason"],
+                withdrawn=entry["time"],
+            )
+        )
+    return sorted(releases, key=lambda each: (each.time or "", each.release), reverse=True)
 
 
 def find_release(repository: Repository, release: str) -> Release:
-    """Raises NoReleaseError."""
+    """Return a release, published or withdrawn. Raises NoReleaseError."""
     for each in list_releases(repository):
         if each.release == release:
             return each
     raise NoReleaseError(
-        release, "not in this repository", "NAME@VERSION, as `fleet release list` has it", "fleet release list"
+        release, "not in this repository", "NAME@VERSION, as `fleet release list` prints it", "run fleet release list"
     )
 
 
 def _published(repository: Repository, release: str, target: TargetFile) -> Release:
-    custom = target.unrecognized_fields.get(CUSTOM, {})
-    metrics = _metrics(repository.local_file(target))
-    fields = {key: custom.get(key) for key in CUSTOM_FIELDS}
-    return Release(release, "published", target.length, target.hashes["sha256"], **fields, metrics=metrics)
+    return Release(
+        release=release,
+        state="published",
+        length=target.length,
+        sha256=target.hashes["sha256"],
+        **provenance_of(target).model_dump(),
+        metrics=_metrics(repository.local_file(target)),
+    )
 
 
 def _metrics(file: Path) -> dict[str, dict[str, float]] | None:
-    """Estimates by target; None where the archive lies elsewhere, as after a clone of the metadata alone."""
+    """Return the estimates by target; None if the archive is elsewhere, as after a clone of the metadata alone."""
     try:
         manifest = json.loads(archive.inspect(file, MANIFEST).member)
     except (OSError, AgentError, ValueError):

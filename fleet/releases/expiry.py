@@ -1,4 +1,4 @@
-"""How long the metadata of a repository is good for: a warning before it expires, a refusal after it has."""
+"""Warn before the metadata of a repository expires, and refuse to use it afterwards."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from fleet.errors import TrustError
 from fleet.releases.repository import ROLES, Repository
 
-# Warned of when so many days are left: online roles are signed by a timer, the others by a person.
-SOON = {"root": 30.0, "targets": 14.0, "snapshot": 3.0, "timestamp": 1.0}
+# Days before expiry at which a warning starts. A timer signs the online roles, a person the other two.
+WARNING_DAYS = {"root": 30.0, "targets": 14.0, "snapshot": 3.0, "timestamp": 1.0}
 RENEW = {
     "root": "fleet keys rotate --role root, or fleet release refresh --root",
     "targets": "fleet release refresh --all",
@@ -18,31 +18,31 @@ RENEW = {
 
 
 def days_left(repository: Repository, role: str) -> float:
-    """Days until the metadata of a role expires; below zero: since it has."""
+    """Return the days until the metadata of a role expires; negative after it has expired."""
     return (repository.role(role).expires - datetime.now(UTC)) / timedelta(days=1)
 
 
 def warnings(repository: Repository) -> list[str]:
-    """What has to be done soon, and that these are development keys."""
+    """Return a warning for each role that expires soon, and one for development keys."""
     lines = []
-    for role, soon in SOON.items():
-        left = days_left(repository, role)
-        if left < soon:
-            when = f"expires in {left:.1f} days" if left > 0 else f"has expired {-left:.1f} days ago"
+    for role, limit in WARNING_DAYS.items():
+        days = days_left(repository, role)
+        if days < limit:
+            when = f"expires in {days:.1f} days" if days > 0 else f"expired {-days:.1f} days ago"
             lines.append(f"{role} {when}: {RENEW[role]}")
     if repository.development:
-        lines.append("development keys: only a fleet that is marked `development: true` takes these releases")
+        lines.append("development keys: only a fleet that is marked `development: true` accepts these releases")
     return lines
 
 
 def require_current(repository: Repository) -> None:
-    """Raises TrustError where metadata has expired."""
+    """Check that no metadata has expired. Raises TrustError."""
     for role in ROLES:
-        left = days_left(repository, role)
-        if left <= 0:
+        days = days_left(repository, role)
+        if days <= 0:
             raise TrustError(
                 f"{repository.metadata}: {role}",
-                f"expired {-left:.1f} days ago: no device would take it",
+                f"expired {-days:.1f} days ago, so that every device would refuse it",
                 "current metadata",
-                RENEW[role],
+                f"run {RENEW[role]}",
             )

@@ -1,6 +1,6 @@
-"""Versions in git: an annotated tag NAME@vVERSION on the commit that built the bundle, as GTO writes and lists them.
+"""Register versions in git: an annotated tag NAME@vVERSION on the commit that built the bundle, in GTO's format.
 
-A version is registered only on a commit that built it, as far as that can be known (`BundleSource`).
+A version is registered only on a commit that built it, as far as this can be checked (`BundleSource`).
 """
 
 from __future__ import annotations
@@ -18,83 +18,109 @@ from fleet.errors import ConfigurationError, VersionError
 
 @dataclass(frozen=True)
 class TagRegistry:
-    """The tags of the git repository that `folder` is in."""
+    """The version tags of the git repository that contains `folder`."""
 
     folder: Path
 
     def commit(self) -> str:
-        """The commit that is checked out. Raises ConfigurationError where there is none."""
-        done = self._git("rev-parse", "--verify", "HEAD^{commit}")
-        if done.returncode:
-            said = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no commit"
+        """Return the checked-out commit. Raises ConfigurationError if there is none."""
+        result = self._git("rev-parse", "--verify", "HEAD^{commit}")
+        if result.returncode:
+            reason = result.stderr.strip().splitlines()[-1] if result.stderr.strip() else "no commit"
             raise ConfigurationError(
-                str(self.folder), said, "a commit that the version stands for", "commit first, or use --no-tag"
+                str(self.folder), reason, "a commit to register the version on", "commit first, or use --no-tag"
             )
-        return done.stdout.strip()
+        return result.stdout.strip()
 
-    def known(self, revision: str) -> str:
-        """The commit that `revision` names, whole. Raises VersionError where it is not here."""
-        done = self._git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
-        if done.returncode:
+    def resolve(self, revision: str) -> str:
+        """Return the full commit id of `revision`. Raises VersionError if this repository does not have it."""
+        result = self._git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+        if result.returncode:
             raise VersionError(
-                f"commit {revision}", f"not in {self.folder.absolute()}", "a commit of this repository", "git fetch"
+                f"commit {revision}", f"not in {self.folder.absolute()}", "a commit of this repository", "run git fetch"
             )
-        return done.stdout.strip()
+        return result.stdout.strip()
 
-    def source(self, name: str, named: str | None, stated: str | None, is_local: bool) -> BundleSource:
-        """What a bundle was built from.
+    def source(self, name: str, requested: str | None, certified: str | None, is_local: bool) -> BundleSource:
+        """Return the commit that a bundle was built from, as far as it is known.
 
         Args:
-            name: the bundle's.
-            named: a revision that a person named.
-            stated: the commit that the builder's certificate has.
-            is_local: whether it was built here; else it is not known what from, unless one of the two says it.
+            name: name of the bundle.
+            requested: revision that the operator named with --commit.
+            certified: commit in the builder's certificate.
+            is_local: the bundle was built here. If not, the commit is unknown unless one of the two names it.
 
-        Raises VersionError, and ConfigurationError where nothing is checked out.
+        Raises:
+            VersionError: the revision is not in this repository, or differs from the certified commit.
+            ConfigurationError: no commit is checked out.
         """
         commit = None
-        if revision := named or stated:
-            commit = self.known(revision)
-            if stated and commit != stated:
-                where = f"commit {revision}"
-                raise VersionError(where, f"the signature was made for {stated}", "that one", "no --commit")
+        if revision := requested or certified:
+            commit = self.resolve(revision)
+            if certified and commit != certified:
+                raise VersionError(
+                    f"commit {revision}",
+                    f"the signature was made for commit {certified}",
+                    "the commit of the signature",
+                    "leave out --commit",
+                )
         elif is_local:
             commit = self.commit()
         return BundleSource(self, name, commit, is_named=bool(revision))
 
-    def built(self, commit: str, bundle: Path) -> bool | None:
-        """Whether the commit's dvc.lock names these bytes in their folder; None where it has no dvc.lock."""
-        done = self._git("show", f"{commit}:./dvc.lock")
-        if done.returncode:
+    def is_built_by(self, commit: str, bundle: Path) -> bool | None:
+        """Return whether the commit's dvc.lock lists the bytes of this bundle; None if it has no dvc.lock."""
+        result = self._git("show", f"{commit}:./dvc.lock")
+        if result.returncode:
             return None
         with bundle.open("rb") as stream:
             content = hashlib.file_digest(stream, "md5").hexdigest()
-        entry = json.dumps([{"md5": content, "relpath": bundle.name}], sort_keys=True)  # as DVC digests a folder
+        entry = json.dumps(
+            [{"md5": content, "relpath": bundle.name}], sort_keys=True
+        )  # the format that DVC hashes for a folder
         digests = (content, f"{hashlib.md5(entry.encode(), usedforsecurity=False).hexdigest()}.dir")
-        return any(f"md5: {digest}\n" in done.stdout for digest in digests)
+        return any(f"md5: {digest}\n" in result.stdout for digest in digests)
 
-    def changed(self, but: Path) -> list[str]:
-        """Tracked files that differ from the commit, those below `but` left out (what publishing itself writes)."""
-        done = self._git("status", "--porcelain", "-z", "--untracked-files=no")
+    def changed_files(self, excluded: Path) -> list[str]:
+        """Return tracked files that differ from the commit, except below `excluded`, where publishing itself writes."""
+        result = self._git("status", "--porcelain", "-z", "--untracked-files=no")
         top = Path(self._git("rev-parse", "--show-toplevel").stdout.strip())
-        names = [entry[3:] for entry in done.stdout.split("\0") if len(entry) > 3 and entry[2] == " "]
-        return [name for name in names if not (top / name).is_relative_to(but.resolve())]
+        names = [entry[3:] for entry in result.stdout.split("\0") if len(entry) > 3 and entry[2] == " "]
+        return [name for name in names if not (top / name).is_relative_to(excluded.resolve())]
 
     def versions(self, name: str) -> dict[str, str]:
-        """Registered versions of an artifact, and the commit of each."""
-        import gto.api  # slow, and who only reads a version's name needs none of it
+        """Return the registered versions of an artifact, with the commit of each."""
+        import gto.api  # a slow import that most commands do not need
         from gto.exceptions import ArtifactNotFound, GTOException
 
         try:
-            found = gto.api.show(str(self.folder), name)
+            entries = gto.api.show(str(self.folder), name)
         except ArtifactNotFound:
             return {}
         except GTOException as error:
-            raise ConfigurationError(str(self.folder), str(error), "a git repository with GTO's tags", "") from None
-        return {each["version"].removeprefix("v"): each["commit_hexsha"] for each in found if each["version"][0] == "v"}
+            raise ConfigurationError(
+                str(self.folder), str(error), "a git repository with GTO's tags", "correct or delete the tag"
+            ) from None
+        return {
+            each["version"].removeprefix("v"): each["commit_hexsha"] for each in entries if each["version"][0] == "v"
+        }
 
     def register(self, name: str, version: str, commit: str, message: str) -> str:
-        """Write the tag, unless it is there; returns its name. Nothing is pushed."""
+        """Create the tag of a version, unless it exists. Nothing is pushed.
+
+        Args:
+            name: name of the artifact.
+            version: semantic version.
+            commit: full id of the commit.
+            message: message of the annotated tag.
+
+        Returns:
+            The name of the tag.
+
+        Raises:
+            VersionError: the version or the commit is registered otherwise.
+            ConfigurationError: git cannot create the tag.
+        """
         import gto.api
         from gto.exceptions import GTOException
 
@@ -102,13 +128,15 @@ class TagRegistry:
             try:
                 gto.api.register(str(self.folder), name, commit, version=f"v{version}", message=message)
             except GTOException as error:
-                raise VersionError(f"tag {name}@v{version}", str(error), "a new tag", "") from None
-            except Exception as error:  # dulwich and git have their own, such as for a committer without a name
+                raise VersionError(
+                    f"tag {name}@v{version}", str(error), "a new tag", "publish another version"
+                ) from None
+            except Exception as error:  # dulwich and git raise their own, for example for a committer without a name
                 raise ConfigurationError(
                     str(self.folder),
                     f"{type(error).__name__}: {error}",
-                    "a git repository that takes tags",
-                    "git config user.name and user.email; then run it again",
+                    "a git repository that accepts tags",
+                    "set user.name and user.email with git config, then run it again",
                 ) from None
         return f"{name}@v{version}"
 
@@ -118,12 +146,13 @@ class TagRegistry:
 
 @dataclass(frozen=True)
 class BundleSource:
-    """What a bundle was built from, as far as that is known.
+    """The commit that a bundle was built from, as far as it is known.
 
-    registry: the repository of it.
-    name: the bundle's.
-    commit: None where it is not known.
-    is_named: whether somebody named the commit; else it is the one that is checked out.
+    Attributes:
+        registry: version tags of the bundle's git repository.
+        name: name of the bundle.
+        commit: full commit id; None if unknown.
+        is_named: the operator or the certificate named the commit. If not, it is the checked-out commit.
     """
 
     registry: TagRegistry
@@ -133,62 +162,67 @@ class BundleSource:
 
     @cached_property
     def versions(self) -> dict[str, str]:
-        """Those of the bundle that are registered, with the commit of each."""
+        """The registered versions of the bundle, with the commit of each."""
         return self.registry.versions(self.name)
 
     def check(self, version: str, bundle: Path, written: Path) -> list[str]:
-        """What is not known of a bundle that is to become a version, for people.
+        """Check that the commit may have built the bundle, and that the version is free.
 
         Args:
-            version: a semantic version.
+            version: semantic version to publish.
             bundle: the archive.
-            written: the folder that publishing itself writes to.
+            written: folder that publishing itself writes to.
 
-        Raises VersionError where the commit is known not to have built the bundle, or belongs to another version.
+        Returns:
+            Warnings for the operator: what could not be checked.
+
+        Raises:
+            VersionError: the commit did not build the bundle, or belongs to another version.
         """
         if self.commit is None:
-            return ["no commit is named, no tag made: the signature states none; --commit SHA would name it"]
-        doubts = [] if self.is_named else self._doubts(self.commit, bundle, written)
+            return ["no commit is named, so no tag is created: the signature names none; add --commit SHA to name one"]
+        warnings = [] if self.is_named else self._warnings(self.commit, bundle, written)
         is_registered(self.versions, self.name, version, self.commit)
-        return doubts
+        return warnings
 
-    def _doubts(self, commit: str, bundle: Path, written: Path) -> list[str]:
-        changed = self.registry.changed(written)
+    def _warnings(self, commit: str, bundle: Path, written: Path) -> list[str]:
+        changed = self.registry.changed_files(written)
         if changed:
             raise VersionError(
                 str(self.registry.folder),
                 f"changed and not committed: {', '.join(changed[:5])}{' ...' if len(changed) > 5 else ''}",
-                "a commit that is what built the bundle",
-                "commit, build, publish; or --no-tag, which names no commit",
+                "a commit with exactly the files that built the bundle",
+                "commit, build, then publish; or use --no-tag, which names no commit",
             )
-        built = self.registry.built(commit, bundle)
-        if built is False:
+        is_built = self.registry.is_built_by(commit, bundle)
+        if is_built is False:
             raise VersionError(
                 str(bundle),
-                f"not built from the commit that is checked out: dvc.lock of {commit[:12]} names other bytes",
+                f"not built from the checked-out commit: dvc.lock of {commit[:12]} names other bytes",
                 "the bundle that dvc.lock names",
-                "make repro; or --commit SHA, which built it; or --no-tag, which names no commit",
+                "run make repro; or name the commit that built it with --commit SHA; or use --no-tag",
             )
-        return [] if built else [f"commit {commit[:12]} has no dvc.lock: that it built the bundle is not checked"]
+        return [] if is_built else [f"commit {commit[:12]} has no dvc.lock: cannot check that it built the bundle"]
 
 
 def is_registered(versions: Mapping[str, str], name: str, version: str, commit: str) -> bool:
-    """Whether a version stands for a commit already; else it is free.
+    """Return whether a version is registered on a commit already; if not, it is free.
 
     Args:
-        versions: those that are registered of the artifact, with the commit of each (`TagRegistry.versions`).
-        name: the artifact's.
-        version: the one that is to be registered.
-        commit: the one that it is to stand for.
+        versions: registered versions of the artifact, with the commit of each (`TagRegistry.versions`).
+        name: name of the artifact.
+        version: version to register.
+        commit: full id of the commit to register it on.
 
-    Raises VersionError where the version stands for another commit, or the commit for another version.
+    Raises:
+        VersionError: the version is registered on another commit, or the commit as another version.
     """
     if version in versions and versions[version] != commit:
         raise VersionError(
             f"tag {name}@v{version}",
-            f"it stands for commit {versions[version][:12]}",
+            f"registered on commit {versions[version][:12]}",
             f"commit {commit[:12]}",
-            "publish another version, or from that commit",
+            "publish another version, or publish from that commit",
         )
     other = next((each for each, at in versions.items() if at == commit and each != version), None)
     if other:
@@ -196,6 +230,6 @@ def is_registered(versions: Mapping[str, str], name: str, version: str, commit: 
             f"commit {commit[:12]}",
             f"registered as {name}@v{other}",
             f"{name}@v{version}: a commit is one version of an artifact",
-            f"--version {other}, or commit what changed first",
+            f"use --version {other}, or commit the changes first",
         )
     return version in versions

@@ -1,7 +1,7 @@
-"""Private keys, outside git: one PEM file (PKCS #8, RFC 5958) each, mode 0600, encrypted where a passphrase is given.
+"""Create and load private keys, outside git: one PEM file each (PKCS #8, RFC 5958), mode 0600, optionally encrypted.
 
-A file is called ROLE.KEYID.pem. Keys of the repository are Ed25519, signed with by securesystemslib; the builder's is
-ECDSA on P-256, which is what model signing takes.
+A file is named ROLE.KEYID.pem. The repository's keys are Ed25519, used through securesystemslib. The builder's key is
+ECDSA on P-256, which model signing requires.
 """
 
 from __future__ import annotations
@@ -37,12 +37,13 @@ VARIABLE = "FLEET_KEY_PASSPHRASE"
 
 
 def default_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder of private keys: FLEET_KEYS, or DEFAULT."""
     return Path(environment.get("FLEET_KEYS") or DEFAULT).expanduser()
 
 
 @dataclass(frozen=True)
 class Keys:
-    """The private keys in `folder`. What reads them raises KeysError, which names the key that is not there."""
+    """The private keys in `folder`. Methods that read a key raise KeysError, which names a missing key."""
 
     folder: Path
 
@@ -53,7 +54,7 @@ class Keys:
         return self.path(role, keyid).is_file()
 
     def make(self, role: str) -> SSlibKey:
-        """A new key, flushed to the disk before its public half is known to anybody."""
+        """Create a key, and flush it to disk before returning its public half."""
         private: PrivateKeyTypes = generate_ec(SECP256R1()) if role == BUILDER else Ed25519PrivateKey.generate()
         public = SSlibKey.from_crypto(private.public_key())
         passphrase = passphrase_of(role)
@@ -68,23 +69,26 @@ class Keys:
         return public
 
     def signers(self, role: str, public: Mapping[str, SSlibKey], threshold: int) -> list[CryptoSigner]:
-        """Those of a role's keys whose private half is here.
+        """Return a signer for each of a role's keys whose private half is available.
 
         Args:
-            role: whose keys they are.
-            public: all of them, by id.
-            threshold: how many have to be here.
+            role: role of the keys.
+            public: public keys of the role, by id.
+            threshold: number of signatures that the role requires.
+
+        Raises:
+            KeysError: fewer than `threshold` private keys are available.
         """
-        here = [keyid for keyid in public if self.has(role, keyid)]
-        if len(here) < threshold:
-            missing = [str(self.path(role, keyid)) for keyid in public if keyid not in here]
+        available = [keyid for keyid in public if self.has(role, keyid)]
+        if len(available) < threshold:
+            missing = [str(self.path(role, keyid)) for keyid in public if keyid not in available]
             raise KeysError(
                 f"role {role}",
-                f"{len(here)} of its private keys here; not here: {', '.join(missing)}",
+                f"{len(available)} of its private keys; missing: {', '.join(missing)}",
                 f"{threshold} of {len(public)}",
-                "name the folder they lie in (--keys, FLEET_KEYS), or plug in the medium that they are kept on",
+                "name their folder (--keys, FLEET_KEYS), or connect the medium that they are stored on",
             )
-        return [self.signer(role, public[keyid]) for keyid in here]
+        return [self.signer(role, public[keyid]) for keyid in available]
 
     def signer(self, role: str, key: SSlibKey) -> CryptoSigner:
         return CryptoSigner(self.load(role, key.keyid), key)
@@ -98,21 +102,23 @@ class Keys:
                 str(path),
                 f"no private key for {role}",
                 f"the key {keyid}",
-                "name the folder it lies in (--keys, FLEET_KEYS), or plug in the medium that it is kept on",
+                "name its folder (--keys, FLEET_KEYS), or connect the medium that it is stored on",
             ) from None
         except OSError as error:
-            raise KeysError(str(path), error.strerror or str(error), "a readable file", "check its owner") from None
+            raise KeysError(str(path), error.strerror or str(error), "a readable file", "correct its owner") from None
         if mode & 0o077:
-            raise KeysError(str(path), f"mode {mode & 0o777:04o}: others may read it", "0600", f"chmod 600 {path}")
+            raise KeysError(
+                str(path), f"mode {mode & 0o777:04o}, which lets other users read it", "0600", f"chmod 600 {path}"
+            )
         try:
             private = load_pem_private_key(content, None)
         except TypeError:  # encrypted
             private = self._decrypt(role, path, content)
         except (ValueError, UnsupportedAlgorithm):
-            raise _damaged(path) from None
-        found = SSlibKey.from_crypto(private.public_key()).keyid
-        if found != keyid:
-            raise KeysError(str(path), f"the key {found}", keyid, "restore the file from where it is backed up")
+            raise _invalid(path) from None
+        actual = SSlibKey.from_crypto(private.public_key()).keyid
+        if actual != keyid:
+            raise KeysError(str(path), f"the key {actual}", keyid, "restore the file from a backup")
         return private
 
     @staticmethod
@@ -122,7 +128,10 @@ class Keys:
             passphrase = getpass.getpass(f"passphrase of {path.name}: ")
         if not passphrase:
             raise KeysError(
-                str(path), "it is encrypted, and no passphrase is given", "one", f"set {_variable(role)} or {VARIABLE}"
+                str(path),
+                "encrypted, and no passphrase is given",
+                "a passphrase",
+                f"set {_variable(role)} or {VARIABLE}",
             )
         try:
             return load_pem_private_key(content, passphrase.encode())
@@ -130,13 +139,13 @@ class Keys:
             raise KeysError(
                 str(path),
                 "the passphrase does not open it",
-                "the one it was made with",
+                "the passphrase that it was created with",
                 f"correct {_variable(role)} or {VARIABLE}",
             ) from None
 
 
-def _damaged(path: Path) -> KeysError:
-    return KeysError(str(path), "not a private key", "PEM, PKCS #8", "restore the file from where it is backed up")
+def _invalid(path: Path) -> KeysError:
+    return KeysError(str(path), "not a private key", "PEM, PKCS #8", "restore the file from a backup")
 
 
 def _variable(role: str) -> str:
@@ -144,12 +153,12 @@ def _variable(role: str) -> str:
 
 
 def passphrase_of(role: str) -> str | None:
-    """The role's own, or the one for all; None where none is set."""
+    """Return the passphrase of a role's keys: the role's own, or the one for all roles; None if neither is set."""
     return os.environ.get(_variable(role)) or os.environ.get(VARIABLE) or None
 
 
 def _write_private(path: Path, content: bytes) -> None:
-    """As durable.write_file, but at no moment readable by others."""
+    """Write a file durably, as durable.write_file does, but never readable by other users."""
     partial = path.with_name(f".{path.name}.partial")
     partial.unlink(missing_ok=True)
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,7 +1,7 @@
-"""A bundle becomes a release, in phases: read the bundle, decide on the version, sign and verify, write, register.
+"""Publish a bundle as a release, in phases: read the bundle, decide the version, sign and verify, write, register.
 
-Each phase takes what the one before it returned, and what only can be refused is refused before anything is written. A
-run that is killed in any of them can be run again: it goes on where the other one stopped.
+Each phase uses the result of the previous one. Every check comes before the first write. A run that was killed can be
+repeated: it continues where the first one stopped.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +21,11 @@ from tuf.api.metadata import TargetFile
 from fleet import audit_log
 from fleet.errors import BundleError, VersionError
 from fleet.releases import catalog, expiry, signing
+from fleet.releases.catalog import Provenance
 from fleet.releases.git_tags import BundleSource, TagRegistry
 from fleet.releases.repository import Repository
 from fleet.releases.signing import SigningPolicy
-from fleet.releases.versions import bump
+from fleet.releases.versions import next_version
 from fleet.releases.workspace import Workspace
 
 REBUILD = "build it again: make repro"
@@ -33,14 +34,15 @@ NEW_VERSION = "publish these bytes under a new version: --bump patch"
 
 @dataclass(frozen=True)
 class PublishRequest:
-    """What is to be published, and as what.
+    """A bundle to publish, and the version to publish it as.
 
-    bundle: the archive that the pipeline packed.
-    version: None: the next one after the highest that was used.
-    part: which part of that is counted up: major, minor or patch.
-    signature: the builder's, made before by `sign_bundle`; None: it is made now.
-    commit: what the bundle was built from, where it was built elsewhere.
-    registry: versions in git; None: no commit is named, and no version is registered.
+    Attributes:
+        bundle: the archive that the pipeline packed.
+        version: semantic version; None: the next one after the highest version used.
+        part: part of the version to increment: major, minor or patch.
+        signature: the builder's signature from `sign_bundle`; None: sign now.
+        commit: commit that the bundle was built from, if it was built elsewhere.
+        registry: version tags in git; None: name no commit and register no version.
     """
 
     bundle: Path
@@ -53,7 +55,7 @@ class PublishRequest:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle that agrees with its manifest. `folder`: its content; `sha256`: of the archive."""
+    """An unpacked bundle that matches its manifest. `folder`: its content; `sha256`: of the archive."""
 
     archive: Path
     folder: Path
@@ -63,17 +65,17 @@ class Bundle:
 
 @dataclass(frozen=True)
 class VersionDecision:
-    """The version to publish as. `published`: where these bytes are that version already. `doubts`: for people."""
+    """The version to publish as. `published`: its target if these bytes are published. `warnings`: for the operator."""
 
     version: str
     commit: str | None
     published: TargetFile | None = None
-    doubts: Sequence[str] = ()
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Publication:
-    """A release that is in the repository. `is_new`: it was not there before. `tag`: of its version in git."""
+    """A release in the repository. `is_new`: it was added by this run. `tag`: of its version in git."""
 
     release: str
     target: TargetFile
@@ -83,46 +85,52 @@ class Publication:
 
 
 def publish(work: Workspace, request: PublishRequest) -> Publication:
-    """Publish a bundle. The same bytes again: what is missing of the release is brought back, the archive and the tag.
+    """Publish a bundle. If these bytes are published already, restore a missing archive or tag of the release.
 
     Raises BundleError, VersionError, KeysError, TrustError, ConfigurationError, StorageError, BusyError, SourceError.
     """
     registry = request.registry
     with tempfile.TemporaryDirectory(prefix="fleet-") as temporary:
         bundle = read_bundle(request.bundle, Path(temporary))
-        with work.open_repository(make=True) as repository:
+        with work.open_repository(create=True) as repository:
             policy = SigningPolicy.load(work.policy_file)
             decision = decide(request, bundle, repository)
             target = decision.published
             if target:
                 repository.copy_content(target, bundle.archive, work.progress.bytes)
             else:
-                custom = {
-                    "version": decision.version,
-                    "commit": decision.commit,
-                    "time": audit_log.now(),
-                    "builder": policy.builder,
-                }
-                target = _add(work, repository, policy, bundle, request.signature, custom)
-            release, commit = f"{bundle.name}@{decision.version}", target.unrecognized_fields[catalog.CUSTOM]["commit"]
+                provenance = Provenance(
+                    version=decision.version, commit=decision.commit, time=audit_log.now(), builder=policy.builder
+                )
+                target = _add(work, repository, policy, bundle, request.signature, provenance)
+            release, commit = f"{bundle.name}@{decision.version}", catalog.provenance_of(target).commit
             tag = None
             if registry and commit:
                 message = f"{release} sha256 {target.hashes['sha256']}"
                 tag = registry.register(bundle.name, decision.version, commit, message)
-            warnings = (*decision.doubts, *expiry.warnings(repository))
+            warnings = (*decision.warnings, *expiry.warnings(repository))
             return Publication(release, target, not decision.published, tag, warnings)
 
 
 def sign_bundle(work: Workspace, archive: Path, signature: Path) -> tuple[str, str]:
-    """Sign a bundle as the policy's builder into the file `signature`; returns the bundle's name and the builder."""
+    """Sign a bundle as the builder of the signing policy.
+
+    Args:
+        work: keys and signing policy.
+        archive: the bundle.
+        signature: new file for the signature.
+
+    Returns:
+        The name of the bundle, and the builder.
+    """
     policy = SigningPolicy.load(work.policy_file)
     with tempfile.TemporaryDirectory(prefix="fleet-") as temporary:
         bundle = read_bundle(archive, Path(temporary))
-        made = Path(temporary) / f"{bundle.name}.sig"
-        signing.sign(bundle.folder, made, policy, work.keys)
-        signing.verify(bundle.folder, made, policy)
+        verified = Path(temporary) / f"{bundle.name}.sig"
+        signing.sign(bundle.folder, verified, policy, work.keys)
+        signing.verify(bundle.folder, verified, policy)
         partial = signature.with_name(f".{signature.name}.partial")
-        shutil.copyfile(made, partial)
+        shutil.copyfile(verified, partial)
         partial.replace(signature)
     return bundle.name, policy.builder
 
@@ -131,7 +139,7 @@ def sign_bundle(work: Workspace, archive: Path, signature: Path) -> tuple[str, s
 
 
 def read_bundle(archive: Path, temporary: Path) -> Bundle:
-    """Unpack an archive into a folder below `temporary`, and compare it with its manifest. Raises BundleError."""
+    """Unpack an archive into a folder below `temporary`, and check it against its manifest. Raises BundleError."""
     folder = temporary / "bundle"
     try:
         with archive.open("rb") as stream:
@@ -155,12 +163,16 @@ def read_bundle(archive: Path, temporary: Path) -> Bundle:
 
 
 def decide(request: PublishRequest, bundle: Bundle, repository: Repository) -> VersionDecision:
-    """The version to publish a bundle as, where nothing speaks against that. Raises VersionError, ConfigurationError.
+    """Decide the version to publish a bundle as.
 
     Args:
-        request: what was asked for.
-        bundle: as it was read.
-        repository: opened to be changed, so that its releases stay what they are.
+        request: the request to publish.
+        bundle: the unpacked bundle.
+        repository: opened for writing, so that its releases do not change meanwhile.
+
+    Raises:
+        VersionError: the version is not free, or its commit did not build the bundle.
+        ConfigurationError: no commit is checked out, or git's tags are invalid.
     """
     source = _source(request, bundle.name)
     commit = source.commit if source else None
@@ -171,32 +183,34 @@ def decide(request: PublishRequest, bundle: Bundle, repository: Repository) -> V
         version = same[-1] if same else _next_version(request.part, source, [*published, *withdrawn])
     catalog.target_path(name, version)
     if version in withdrawn:
-        raise VersionError(f"{name}@{version}", "it was withdrawn", "a version that was never used", NEW_VERSION)
+        raise VersionError(f"{name}@{version}", "a withdrawn release", "a version that was never used", NEW_VERSION)
     if version in published:
-        found = published[version].hashes["sha256"]
-        if found != bundle.sha256:
+        sha256 = published[version].hashes["sha256"]
+        if sha256 != bundle.sha256:
             raise VersionError(
-                f"{name}@{version}", f"published with sha256 {found}", f"sha256 {bundle.sha256}", NEW_VERSION
+                f"{name}@{version}", f"published with sha256 {sha256}", f"sha256 {bundle.sha256}", NEW_VERSION
             )
         return VersionDecision(version, commit, published[version])
-    doubts = source.check(version, bundle.archive, repository.folder) if source else ()
-    return VersionDecision(version, commit, doubts=doubts)
+    warnings = source.check(version, bundle.archive, repository.folder) if source else ()
+    return VersionDecision(version, commit, warnings=warnings)
 
 
 def _source(request: PublishRequest, name: str) -> BundleSource | None:
-    """What the bundle was built from; None where git is left out."""
+    """Return the commit that the bundle was built from; None if git is not used."""
     if request.registry is None:
         return None
-    stated = signing.source_commit(request.signature) if request.signature else None
-    return request.registry.source(name, request.commit, stated, is_local=request.signature is None)
+    certified = signing.source_commit(request.signature) if request.signature else None
+    return request.registry.source(name, request.commit, certified, is_local=request.signature is None)
 
 
 def _next_version(part: str, source: BundleSource | None, used: list[str]) -> str:
-    """The version that was registered by hand for the commit, as with `gto register`; else the one after all others."""
+    """Return the version registered manually for the commit (`gto register`), or the next one after all versions."""
     if source is None:
-        return bump(used, part)
-    here = [version for version, commit in source.versions.items() if commit == source.commit]
-    return here[0] if here and here[0] not in used else bump([*used, *source.versions], part)
+        return next_version(used, part)
+    registered = [version for version, commit in source.versions.items() if commit == source.commit]
+    if registered and registered[0] not in used:
+        return registered[0]
+    return next_version([*used, *source.versions], part)
 
 
 # --- sign and write
@@ -207,37 +221,44 @@ def _add(
     repository: Repository,
     policy: SigningPolicy,
     bundle: Bundle,
-    given: Path | None,
-    custom: Mapping[str, str | None],
+    prepared: Path | None,
+    provenance: Provenance,
 ) -> TargetFile:
-    """Have the builder's signature, verify it, and list both bundle and signature in the repository.
+    """Sign the bundle, verify the signature, and list both in the repository.
 
     Args:
-        work: keys, progress and audit trail.
-        repository: opened to be changed.
-        policy: who the builder is.
-        bundle: as it was read.
-        given: the builder's signature; None: it is made.
-        custom: what the release says of itself, signed with it.
+        work: keys, progress and audit log.
+        repository: opened for writing.
+        policy: signing policy that names the builder.
+        bundle: the unpacked bundle.
+        prepared: the builder's signature; None: sign now.
+        provenance: what the release states about its origin.
 
-    Raises KeysError, TrustError, StorageError; BundleError where the archive changed meanwhile.
+    Raises:
+        KeysError: a private key is missing.
+        TrustError: the signature is not valid.
+        StorageError: there is no space.
+        BundleError: the archive changed during publication.
     """
-    release, path = f"{bundle.name}@{custom['version']}", catalog.target_path(bundle.name, str(custom["version"]))
+    release, path = f"{bundle.name}@{provenance.version}", catalog.target_path(bundle.name, str(provenance.version))
+    custom = provenance.model_dump()
     signature = bundle.folder.with_name(f"{bundle.name}.tar.zst.sig")
-    if given:
-        shutil.copyfile(given, signature)
+    if prepared:
+        shutil.copyfile(prepared, signature)
     else:
         work.progress.step(f"signing {bundle.name}")
         signing.sign(bundle.folder, signature, policy, work.keys)
     work.progress.step("verifying the signature")
     signing.verify(bundle.folder, signature, policy)
     for role in ("targets", "snapshot", "timestamp"):
-        repository.signers(role)  # before gigabytes are copied
+        repository.signers(role)  # fail before gigabytes are copied
     work.progress.step(f"publishing {release} ({size(bundle.archive.stat().st_size)})")
     repository.add(f"{path}.sig", signature, custom)
     target = repository.add(path, bundle.archive, custom, work.progress.bytes)
     if target.hashes["sha256"] != bundle.sha256:
-        raise BundleError(str(bundle.archive), "it changed while it was published", "one bundle", "run it again")
+        raise BundleError(
+            str(bundle.archive), "it changed while it was published", "the same bytes throughout", "run it again"
+        )
     work.record("publish", release=release, sha256=bundle.sha256, **custom)
     repository.write("targets", "snapshot", "timestamp")
     repository.remove_unlisted(path)

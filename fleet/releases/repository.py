@@ -1,10 +1,11 @@
-"""The repository of releases on disk: The Update Framework's four roles, signed and written with python-tuf.
+"""Read, sign and write the repository of releases: the four roles of The Update Framework, with python-tuf.
 
     metadata/  N.root.json  N.targets.json  N.snapshot.json  timestamp.json
     targets/   NAME/VERSION/SHA256.NAME.tar.zst, and the builder's signature beside it
 
-Specification 1.0, consistent snapshots (6.2). What clients read first is written last, each file whole: between any two
-writes a client finds a repository that it accepts. What a killed run left unreferenced is written over by the next.
+TUF specification 1.0 with consistent snapshots (6.2). Each file is written atomically, and the file that clients read
+first is written last: between any two writes a client finds a valid repository. The next run overwrites unreferenced
+files of a killed run.
 """
 
 from __future__ import annotations
@@ -39,25 +40,28 @@ DAYS: Mapping[str, float] = {"root": 365, "targets": 90, "snapshot": 14, "timest
 ROOT_KEYS, ROOT_THRESHOLD = 3, 2
 DEVELOPMENT = "x-development"
 CHUNK = 1 << 20
-# Called with every file that was written, in the order in which clients may see them, and with a progress or none.
+# Called with every written file, in the order in which clients may see them, and optionally with a progress callback.
 Mirror = Callable[[Path, "Progress | None"], None]
-# Brings the file of a target that is not here.
+# Downloads the file of a target that is not in the local folder.
 Fetch = Callable[[Path], None]
 Progress = Callable[[int, int], None]
 T = TypeVar("T", bound=Signed)
 
 
 def exists(folder: Path) -> bool:
+    """Return whether a folder holds a repository: its first root is there."""
     return (folder / "metadata" / "1.root.json").is_file()
 
 
 class Repository:
-    """The repository in `folder` as its timestamp says that it is now. The caller holds the lock to change it.
+    """The repository in `folder`, in the state that its timestamp describes. A caller that writes holds the lock.
 
-    `days`: how long what is signed now is good for, by role. `development`: its keys are for trials alone. `mirror`,
-    `fetch`: see above. `content`: the bytes of each file of metadata that was read or written, by name: one state of
-    it, whatever another process signs meanwhile.
-    Raises ConfigurationError, TrustError, KeysError, OSError.
+    Methods raise ConfigurationError, TrustError, KeysError and OSError.
+
+    Attributes:
+        development: its keys are for trials only.
+        content: bytes of each metadata file read or written, by name. They form one consistent state, even if another
+            process signs in the meantime.
     """
 
     def __init__(
@@ -68,12 +72,21 @@ class Repository:
         mirror: Mirror | None = None,
         fetch: Fetch | None = None,
     ) -> None:
+        """Read and verify the metadata of a repository.
+
+        Args:
+            folder: its local folder.
+            keys: the private keys.
+            days: validity of new signatures in days, by role; a missing role has its value in DAYS.
+            mirror: called with every written file.
+            fetch: downloads a missing archive.
+        """
         self.folder, self.keys, self.days, self.mirror, self.fetch = folder, keys, {**DAYS, **days}, mirror, fetch
         self.metadata, self.targets_folder = folder / "metadata", folder / "targets"
         self.content: dict[str, bytes] = {}
         if not exists(folder):
             raise ConfigurationError(
-                str(folder), "no repository of releases", "metadata/1.root.json", "make one: fleet keys init"
+                str(folder), "no repository of releases", "metadata/1.root.json", "create one: fleet keys init"
             )
         self.root = self._read("root", f"{self._newest_root()}.root.json", Root)
         self.development = self.root.unrecognized_fields.get(DEVELOPMENT) is True
@@ -90,26 +103,40 @@ class Repository:
         days: Mapping[str, float] = DAYS,
         mirror: Mirror | None = None,
     ) -> Repository:
-        """New keys, first versions. The root is written last: without it there is no repository yet."""
-        made = cls.__new__(cls)
-        made.folder, made.keys, made.days, made.mirror, made.fetch = folder, keys, {**DAYS, **days}, mirror, None
-        made.metadata, made.targets_folder, made.content = folder / "metadata", folder / "targets", {}
-        durable.make_directory(made.metadata)
-        durable.make_directory(made.targets_folder)
-        made.root = Root(consistent_snapshot=True)
-        made.development = development
+        """Create a repository with new keys. The root is written last: without it there is no repository.
+
+        Args:
+            folder: local folder of the new repository.
+            keys: folder for the private keys.
+            development: mark it as a repository with development keys.
+            days: validity of signatures in days, by role.
+            mirror: called with every written file.
+        """
+        repository = cls.__new__(cls)
+        repository.folder, repository.keys, repository.days, repository.mirror, repository.fetch = (
+            folder,
+            keys,
+            {**DAYS, **days},
+            mirror,
+            None,
+        )
+        repository.metadata, repository.targets_folder, repository.content = folder / "metadata", folder / "targets", {}
+        durable.make_directory(repository.metadata)
+        durable.make_directory(repository.targets_folder)
+        repository.root = Root(consistent_snapshot=True)
+        repository.development = development
         if development:
-            made.root.unrecognized_fields[DEVELOPMENT] = True
+            repository.root.unrecognized_fields[DEVELOPMENT] = True
         for role in ROLES:
             for _ in range(ROOT_KEYS if role == "root" else 1):
-                made.root.add_key(keys.make(role), role)
-        made.root.roles["root"].threshold = ROOT_THRESHOLD
-        made.targets, made.snapshot, made.timestamp = Targets(), Snapshot(), Timestamp()
+                repository.root.add_key(keys.make(role), role)
+        repository.root.roles["root"].threshold = ROOT_THRESHOLD
+        repository.targets, repository.snapshot, repository.timestamp = Targets(), Snapshot(), Timestamp()
         for role in ROLES:
-            made.role(role).version = 0  # the first one that is written is 1
-        made.write(*ROLES[1:])
-        made.write_root(made.root)
-        return made
+            repository.role(role).version = 0  # the first one that is written is 1
+        repository.write(*ROLES[1:])
+        repository.write_root(repository.root)
+        return repository
 
     def role(self, name: str) -> Signed:
         signed: Signed = getattr(self, name)
@@ -118,7 +145,14 @@ class Repository:
     # --- targets
 
     def add(self, path: str, file: Path, custom: Mapping[str, Any], progress: Progress | None = None) -> TargetFile:
-        """Copy `file` to where its digest belongs and list it; nobody sees it before `write`."""
+        """Copy a file into the repository and list it as a target. Clients see it after `write`.
+
+        Args:
+            path: target path, as devices request it.
+            file: the file to add.
+            custom: the target's `custom` field, signed with it.
+            progress: called with the bytes copied and the total.
+        """
         target = TargetFile.from_file(path, str(file), ["sha256"])
         target.unrecognized_fields["custom"] = dict(custom)
         self.copy_content(target, file, progress)
@@ -126,19 +160,26 @@ class Repository:
         return target
 
     def copy_content(self, target: TargetFile, file: Path, progress: Progress | None = None) -> None:
-        """Copy a target's content to where clients fetch it, unless it is there."""
-        place = self.local_file(target)
-        durable.make_directory(place.parent)
-        _copy(file, place, None if self.mirror else progress)
+        """Copy a target's content to where clients fetch it, unless it is there.
+
+        Args:
+            target: the listed target.
+            file: its content.
+            progress: called with the bytes copied and the total.
+        """
+        destination = self.local_file(target)
+        durable.make_directory(destination.parent)
+        _copy(file, destination, None if self.mirror else progress)
         if self.mirror:
-            self.mirror(place, progress)
+            self.mirror(destination, progress)
 
     def local_file(self, target: TargetFile) -> Path:
+        """Return the path of a target's content in the local folder."""
         parent, _, name = target.path.rpartition("/")
         return self.targets_folder / parent / f"{target.hashes['sha256']}.{name}"
 
     def remove_unlisted(self, path: str) -> None:
-        """Remove what lies beside a listed target and is listed nowhere: a killed run's copies."""
+        """Remove files beside a target that no target lists: copies of a killed run."""
         parent = path.rpartition("/")[0]
         listed = {self.local_file(each) for each in self.targets.targets.values() if each.path.startswith(f"{parent}/")}
         for file in sorted((self.targets_folder / parent).iterdir()):
@@ -148,14 +189,14 @@ class Repository:
     # --- signing and writing
 
     def signers(self, role: str, root: Root | None = None) -> list[CryptoSigner]:
-        """Who can sign for a role here; at least its threshold. Raises KeysError."""
-        known = root or self.root
-        said = known.roles[role]
-        return self.keys.signers(role, {keyid: _ours(known.keys[keyid]) for keyid in said.keyids}, said.threshold)
+        """Return the available signers of a role, at least its threshold. Raises KeysError."""
+        keys, definition = (root or self.root).keys, (root or self.root).roles[role]
+        public = {keyid: _as_sslib_key(keys[keyid]) for keyid in definition.keyids}
+        return self.keys.signers(role, public, definition.threshold)
 
     def write(self, *roles: str) -> None:
-        """The next version of each of these roles, in the order targets, snapshot, timestamp."""
-        signers = {role: self.signers(role) for role in roles}  # a passphrase that is wrong stops it before it begins
+        """Write the next version of each of these roles, in the order targets, snapshot, timestamp."""
+        signers = {role: self.signers(role) for role in roles}  # fail on a wrong passphrase before the first write
         for role in ROLES:
             if role in roles:
                 signed = self.role(role)
@@ -169,9 +210,9 @@ class Repository:
                 self._put("timestamp.json" if role == "timestamp" else f"{signed.version}.{role}.json", content)
 
     def write_root(self, root: Root, signers: list[CryptoSigner] | None = None) -> None:
-        """The next version of root, signed by the thresholds of the old and of the new keys. Raises KeysError.
+        """Write the next version of root, signed by the thresholds of the old and of the new keys. Raises KeysError.
 
-        `signers`: all that sign; None: the new root's, as far as their keys are here.
+        `signers`: all signers; None: the available signers of the new root.
         """
         signers = signers if signers is not None else self.signers("root", root)
         root.version += 1
@@ -181,7 +222,12 @@ class Repository:
             for holder in (self.root, root):
                 holder.verify_delegate("root", metadata.signed_bytes, metadata.signatures)
         except RepositoryError as error:
-            raise KeysError("role root", str(error), "the threshold of the old and of the new keys", "") from None
+            raise KeysError(
+                "role root",
+                str(error),
+                "the threshold of the old and of the new keys",
+                "name the folder with root's keys",
+            ) from None
         self._put(f"{root.version}.root.json", content)
         self.root = root
 
@@ -201,19 +247,19 @@ class Repository:
     # --- reading
 
     def _newest_root(self) -> int:
-        found = [re.fullmatch(r"([1-9][0-9]*)\.root\.json", path.name) for path in self.metadata.iterdir()]
-        return max(int(match[1]) for match in found if match)
+        matches = [re.fullmatch(r"([1-9][0-9]*)\.root\.json", path.name) for path in self.metadata.iterdir()]
+        return max(int(match[1]) for match in matches if match)
 
     def _read(self, role: str, name: str, kind: type[T]) -> T:
         path = self.metadata / name
-        remedy = "restore metadata/ from git or a backup; nothing is signed over what cannot be read"
+        remedy = "restore metadata/ from git or a backup; unreadable metadata is never replaced"
         try:
             content = path.read_bytes()
             metadata: Metadata[Any] = Metadata.from_bytes(content)
         except FileNotFoundError:
-            raise ConfigurationError(str(path), "it is not there", f"metadata of {role}", remedy) from None
+            raise ConfigurationError(str(path), "not there", f"metadata of {role}", remedy) from None
         except (RepositoryError, ValueError) as error:
-            raise ConfigurationError(str(path), f"damaged ({error})", f"metadata of {role}", remedy) from None
+            raise ConfigurationError(str(path), f"corrupted ({error})", f"metadata of {role}", remedy) from None
         signed = metadata.signed
         if not isinstance(signed, kind):
             raise ConfigurationError(str(path), f"metadata of {signed.type}", f"metadata of {role}", remedy)
@@ -226,16 +272,16 @@ class Repository:
         return signed
 
 
-def _ours(key: Key) -> SSlibKey:
+def _as_sslib_key(key: Key) -> SSlibKey:
     assert isinstance(key, SSlibKey)
     return key
 
 
-def _copy(file: Path, place: Path, progress: Progress | None) -> None:
-    """A durable copy, whole or not there; nothing to do where these bytes are there already."""
-    if place.is_file() and filecmp.cmp(file, place, shallow=False):
+def _copy(file: Path, destination: Path, progress: Progress | None) -> None:
+    """Copy a file durably and atomically, unless the destination has the same bytes."""
+    if destination.is_file() and filecmp.cmp(file, destination, shallow=False):
         return
-    partial, total, done = place.with_name(f".{place.name}.partial"), file.stat().st_size, 0
+    partial, total, done = destination.with_name(f".{destination.name}.partial"), file.stat().st_size, 0
     try:
         with file.open("rb") as source, partial.open("wb") as out:
             while chunk := source.read(CHUNK):
@@ -244,8 +290,10 @@ def _copy(file: Path, place: Path, progress: Progress | None) -> None:
                 if progress:
                     progress(done, total)
         durable.sync_file(partial)
-        partial.replace(place)
+        partial.replace(destination)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise StorageError(str(place), error.strerror or str(error), "", "make room, then run it again") from None
-    durable.sync_directory(place.parent)
+        raise StorageError(
+            str(destination), error.strerror or str(error), "free space", "make room, then run it again"
+        ) from None
+    durable.sync_directory(destination.parent)

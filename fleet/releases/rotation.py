@@ -1,4 +1,4 @@
-"""Replace the keys of a repository's roles, so that devices follow by themselves. Crash-safe: each step is one file."""
+"""Replace the keys of a repository's roles. Devices follow automatically. Crash-safe: each step writes one file."""
 
 from __future__ import annotations
 
@@ -11,35 +11,39 @@ from fleet.releases.repository import ROLES, Repository
 def rotate(repository: Repository, role: str, keyid: str | None = None) -> tuple[str, str]:
     """Replace one key of a role.
 
-    Root: one new version, signed by the thresholds of the old and of the new keys (specification, 6.1). Another role:
-    a root that knows both keys, the role signed anew, a root that knows only the new one. Killed in between, it goes
-    on from there when it is called again.
+    Root: one new version, signed by the thresholds of the old and of the new keys (TUF specification 1.0, 6.1). Another
+    role: a root with both keys, then the role signed with both, then a root with the new key alone. After a kill in
+    between, the next call continues there.
 
     Args:
-        repository: opened to be changed.
-        role: whose key.
-        keyid: how the key's id begins; None: the first one.
+        repository: opened for writing.
+        role: the role whose key is replaced.
+        keyid: first characters of the key's id; None: the role's first key.
 
-    Returns the old and the new key's ids. Raises KeysError.
+    Returns:
+        The ids of the old and of the new key.
+
+    Raises:
+        KeysError: `keyid` matches no key or several, or a private key is missing.
     """
-    old = _chosen(repository, role, keyid)
+    old = _select_key(repository, role, keyid)
     return _rotate_root(repository, old) if role == "root" else _rotate_other(repository, role)
 
 
 def renew_root(repository: Repository) -> None:
-    """The same root again, with a new expiry."""
+    """Sign the same root again, with a new expiry."""
     repository.write_root(_copy_of_root(repository))
 
 
-def _chosen(repository: Repository, role: str, keyid: str | None) -> str:
+def _select_key(repository: Repository, role: str, keyid: str | None) -> str:
     keyids = repository.root.roles[role].keyids
     if keyid is None:
         return str(keyids[0])
-    begins = [each for each in keyids if each.startswith(keyid)]
-    if len(begins) != 1 or not keyid:
-        found = f"{len(begins) or 'no'} key{'s begin' if len(begins) > 1 else ''} {keyid}"
-        raise KeysError(f"role {role}", found, f"one of {', '.join(keyids)}", "fleet keys status")
-    return str(begins[0])
+    matches = [each for each in keyids if each.startswith(keyid)]
+    if len(matches) != 1 or not keyid:
+        reason = f"{len(matches) or 'no'} key{'s begin' if len(matches) > 1 else ' begins'} with {keyid!r}"
+        raise KeysError(f"role {role}", reason, f"one of {', '.join(keyids)}", "run fleet keys status to see the ids")
+    return str(matches[0])
 
 
 def _rotate_root(repository: Repository, old: str) -> tuple[str, str]:

@@ -1,51 +1,64 @@
-"""Signs and verifies one folder with OpenSSF Model Signing. Runs in an environment of its own (signing.py says why).
+"""Sign or verify one folder with OpenSSF Model Signing. Runs in a separate environment (see signing.py).
 
-Reads one JSON object on stdin: action (`sign` or `verify`), folder, signature (a path outside it), ignore (paths
-below the folder), and for keys `key` (a PEM file) and `passphrase`, for Sigstore `identity` and `issuer`.
-Exit code 0, or 3 and the reason on stderr.
+Reads one JSON object from stdin: action (`sign` or `verify`), folder, signature (a path outside the folder), ignore
+(paths below the folder); with a key `key` (a PEM file) and `passphrase`, with Sigstore `identity` and `issuer`.
+Exits with 0, or with 3 and the reason on stderr.
 """
 
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from model_signing import hashing, signing, verifying
 
 REFUSED = 3
 
 
+class Request(TypedDict, total=False):
+    """The JSON object on stdin."""
+
+    action: str
+    folder: str
+    signature: str
+    ignore: list[str]
+    key: str
+    passphrase: str | None
+    identity: str
+    issuer: str
+
+
 def main() -> int:
-    asked = json.load(sys.stdin)
-    folder, signature = Path(asked["folder"]), Path(asked["signature"])
-    # Git's own files are no exception: a bundle has none, and what is ignored is not signed.
+    request: Request = json.load(sys.stdin)
+    folder, signature = Path(request["folder"]), Path(request["signature"])
+    # Git's files are not ignored: a bundle has none, and an ignored file would be unsigned.
     config = hashing.Config().set_ignored_paths(
-        paths=[folder / path for path in asked["ignore"]], ignore_git_paths=False
+        paths=[folder / path for path in request["ignore"]], ignore_git_paths=False
     )
     try:
-        if asked["action"] == "sign":
-            _signer(asked).set_hashing_config(config).sign(folder, signature)
+        if request["action"] == "sign":
+            _signer(request).set_hashing_config(config).sign(folder, signature)
         else:
-            verifier = _verifier(asked).set_hashing_config(config).set_ignore_unsigned_files(False)
+            verifier = _verifier(request).set_hashing_config(config).set_ignore_unsigned_files(False)
             verifier.verify(folder, signature)
-    except Exception as error:  # whatever the library raises, a signature that is not verified is refused
+    except Exception as error:  # any exception of the library means that the signature is not verified
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return REFUSED
     return 0
 
 
-def _signer(asked: dict[str, Any]) -> signing.Config:
-    if "key" in asked:
-        passphrase = asked["passphrase"]
+def _signer(request: Request) -> signing.Config:
+    if "key" in request:
+        passphrase = request["passphrase"]
         secret = passphrase.encode() if passphrase else None
-        return signing.Config().use_elliptic_key_signer(private_key=asked["key"], password=secret)
+        return signing.Config().use_elliptic_key_signer(private_key=request["key"], password=secret)
     return signing.Config().use_sigstore_signer(use_ambient_credentials=True)
 
 
-def _verifier(asked: dict[str, Any]) -> verifying.Config:
-    if "key" in asked:
-        return verifying.Config().use_elliptic_key_verifier(public_key=asked["key"])
-    return verifying.Config().use_sigstore_verifier(identity=asked["identity"], oidc_issuer=asked["issuer"])
+def _verifier(request: Request) -> verifying.Config:
+    if "key" in request:
+        return verifying.Config().use_elliptic_key_verifier(public_key=request["key"])
+    return verifying.Config().use_sigstore_verifier(identity=request["identity"], oidc_issuer=request["issuer"])
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Who built a bundle: OpenSSF Model Signing over the bundle's files, and the policy that says whose signature counts.
+"""Sign and verify the files of a bundle with OpenSSF Model Signing, by the signing policy that pins the builder.
 
-The library runs in an environment of its own, `.venv-signing` (constraints-signing.txt): it needs a younger
-typing-extensions than the TFLite converter bears, and the key that vouches for a build is not opened in a process that
-has also loaded the training libraries.
+The library runs in a separate environment, `.venv-signing` (constraints-signing.txt): it needs a newer
+typing-extensions than the TFLite converter allows, and the builder's key is not opened in a process that has also
+loaded the training libraries.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import json
 import os
 import re
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from cryptography.x509 import ExtensionNotFound, ObjectIdentifier, load_der_x509_certificate
@@ -36,12 +37,29 @@ SOURCE_DIGEST = ObjectIdentifier("1.3.6.1.4.1.57264.1.13")
 PREDICATE = "https://model_signing/signature/v1.0"
 
 
+class Request(TypedDict, total=False):
+    """The JSON that sign_worker.py reads from stdin. It runs without this package, and repeats this definition."""
+
+    action: str
+    folder: str
+    signature: str
+    ignore: list[str]
+    key: str
+    passphrase: str | None
+    identity: str
+    issuer: str
+
+
 @dataclass(frozen=True)
 class SigningPolicy:
-    """Whose signature counts: the holder of `public_key` (PEM), or the OIDC `identity` that `issuer` vouches for.
+    """The only builder whose signatures are accepted: the holder of a key, or an identity (policy.schema.json).
 
-    `ignore`: the paths below a bundle's root that need no signature. A signature file carries a list of its own, which
-    whoever wrote the file chose; it has to be this one.
+    Attributes:
+        public_key: PEM of the builder's key, ECDSA on P-256; empty for a builder with an identity.
+        identity: builder as its certificate names it: the URL of a workflow, or an address.
+        issuer: OpenID Connect provider that vouches for the identity.
+        ignore: paths below a bundle's root that need no signature. A signature file contains its own list, chosen by
+            its author; `verify` requires the two lists to be equal.
     """
 
     public_key: str = ""
@@ -51,115 +69,147 @@ class SigningPolicy:
 
     @property
     def keyid(self) -> str:
+        """The id of the public key. Raises ValueError if it is not a key."""
         return str(SSlibKey.from_crypto(load_pem_public_key(self.public_key.encode())).keyid)
 
     @property
     def builder(self) -> str:
-        """As a release names it: `key:ID`, or the identity."""
+        """The builder as a release names it: `key:ID`, or the identity."""
         return f"key:{self.keyid}" if self.public_key else self.identity
 
     def save(self, path: Path) -> None:
-        who = {"public_key": self.public_key} if self.public_key else {"identity": self.identity, "issuer": self.issuer}
-        content = {"schema_version": 1, "builder": who, "ignore": list(self.ignore)}
+        """Write the policy file. Raises OSError."""
+        keyless = {"identity": self.identity, "issuer": self.issuer}
+        builder = {"public_key": self.public_key} if self.public_key else keyless
+        content = {"schema_version": 1, "builder": builder, "ignore": list(self.ignore)}
         durable.make_directory(path.parent)
         durable.write_file(path, (json.dumps(content, indent=2) + "\n").encode())
 
     @classmethod
     def load(cls, path: Path) -> SigningPolicy:
-        """Raises ConfigurationError."""
+        """Read and validate the policy file. Raises ConfigurationError."""
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigurationError(
-                str(path), error.strerror or str(error), "the policy of who builds", "fleet keys init, or --policy FILE"
+                str(path),
+                error.strerror or str(error),
+                "the signing policy",
+                "run fleet keys init, or name it with --policy FILE",
             ) from None
         except ValueError as error:
-            raise ConfigurationError(str(path), f"no JSON ({error})", SCHEMA_FILE.name, "restore it from git") from None
+            raise ConfigurationError(
+                str(path), f"not JSON ({error})", SCHEMA_FILE.name, "restore it from git"
+            ) from None
         faults = list(Draft202012Validator(json.loads(SCHEMA_FILE.read_text())).iter_errors(value))
         if faults:
             field = ".".join(map(str, faults[0].absolute_path)) or "file"
-            raise ConfigurationError(f"{path}: {field}", faults[0].message, SCHEMA_FILE.name, "mend it")
+            raise ConfigurationError(f"{path}: {field}", faults[0].message, SCHEMA_FILE.name, "correct the field")
         policy = cls(**value["builder"], ignore=tuple(value["ignore"]))
         if policy.public_key:
             try:
-                policy.keyid  # noqa: B018  (it raises where the key is none)
+                policy.keyid  # noqa: B018  (raises for an invalid key)
             except ValueError:
-                raise ConfigurationError(f"{path}: builder.public_key", "no public key", "PEM", "mend it") from None
+                raise ConfigurationError(
+                    f"{path}: builder.public_key", "not a public key", "PEM", "correct the field"
+                ) from None
         return policy
 
 
 def sign(folder: Path, signature: Path, policy: SigningPolicy, keys: Keys) -> None:
-    """Sign every file below `folder`, as the policy's builder, into the new file `signature`.
+    """Sign every file below a folder as the policy's builder.
 
-    Without a key, the identity is the one that the CI system vouches for (ambient OIDC); Sigstore has to be reachable.
-    Raises KeysError, TrustError, ConfigurationError.
+    Without a key, the CI system vouches for the identity (ambient OIDC), and Sigstore has to be reachable.
+
+    Args:
+        folder: the unpacked bundle.
+        signature: new file for the signature, outside the folder.
+        policy: signing policy that names the builder.
+        keys: the private keys.
+
+    Raises:
+        KeysError: the builder's key is missing, or signing failed.
+        TrustError: there is no signature after signing.
+        ConfigurationError: the signing environment is missing.
     """
-    asked: dict[str, Any] = {"action": "sign", "folder": str(folder), "signature": str(signature)}
-    asked["ignore"] = list(policy.ignore)
+    request = _request("sign", folder, signature, policy)
     if policy.public_key:
-        keys.load(BUILDER, policy.keyid)  # a key that is missing, or that does not open, is named here
-        asked |= {"key": str(keys.path(BUILDER, policy.keyid)), "passphrase": passphrase_of(BUILDER)}
-    _run(asked, f"{folder.name}: signing")
+        keys.load(BUILDER, policy.keyid)  # reports a missing key or a wrong passphrase by name
+        request["key"] = str(keys.path(BUILDER, policy.keyid))
+        request["passphrase"] = passphrase_of(BUILDER)
+    _run(request, f"{folder.name}: signing")
     if not signature.is_file():
         raise TrustError(str(signature), "the signer wrote nothing", "a signature", "run it again")
 
 
 def verify(folder: Path, signature: Path, policy: SigningPolicy) -> None:
-    """The policy's builder signed exactly the files below `folder`, all but those that the policy ignores.
+    """Check that the policy's builder signed exactly the files below a folder, except those that the policy ignores.
 
-    Raises TrustError, ConfigurationError.
+    Args:
+        folder: the unpacked bundle.
+        signature: file with the signature.
+        policy: signing policy that names the builder.
+
+    Raises:
+        TrustError: the signature does not verify.
+        ConfigurationError: the signing environment is missing.
     """
-    stated = _serialization(signature)
+    serialization = _serialization(signature)
     expected = {
         "method": "files",
         "hash_type": "sha256",
         "allow_symlinks": False,
         "ignore_paths": sorted(policy.ignore),
     }
-    found = {name: stated.get(name) for name in expected}
-    found["ignore_paths"] = sorted(stated.get("ignore_paths", []))
-    if found != expected:
-        wrong = {name: found[name] for name in expected if found[name] != expected[name]}
+    actual = {name: serialization.get(name) for name in expected}
+    actual["ignore_paths"] = sorted(serialization.get("ignore_paths", []))
+    if actual != expected:
+        differences = {name: actual[name] for name in expected if actual[name] != expected[name]}
         raise TrustError(
             str(signature),
-            f"it was made with {json.dumps(wrong)[:300]}",
-            f"{json.dumps({name: expected[name] for name in wrong})}, as the policy pins it",
-            "sign the bundle again; do not publish what came with this signature",
+            f"it was made with {json.dumps(differences)[:300]}",
+            f"{json.dumps({name: expected[name] for name in differences})}, as the signing policy pins it",
+            "sign the bundle again; do not publish the bundle that came with this signature",
         )
-    asked: dict[str, Any] = {"action": "verify", "folder": str(folder), "signature": str(signature)}
-    asked["ignore"] = list(policy.ignore)
+    request = _request("verify", folder, signature, policy)
     if not policy.public_key:
-        _run({**asked, "identity": policy.identity, "issuer": policy.issuer}, str(signature))
+        request |= {"identity": policy.identity, "issuer": policy.issuer}
+        _run(request, str(signature))
         return
     public = signature.with_name(f".{signature.name}.pub.pem")
     public.write_text(policy.public_key, encoding="utf-8")
     try:
-        _run({**asked, "key": str(public)}, str(signature))
+        request["key"] = str(public)
+        _run(request, str(signature))
     finally:
         public.unlink()
 
 
-def _serialization(signature: Path) -> dict[str, Any]:
-    """How the files were hashed, as the signed statement (in-toto, in a DSSE envelope) has it. Not yet verified."""
+def _request(action: str, folder: Path, signature: Path, policy: SigningPolicy) -> Request:
+    return {"action": action, "folder": str(folder), "signature": str(signature), "ignore": list(policy.ignore)}
+
+
+def _serialization(signature: Path) -> Mapping[str, Any]:
+    """Return how the files were hashed, from the signed statement (in-toto in a DSSE envelope). Not yet verified."""
     try:
         bundle = json.loads(signature.read_text(encoding="utf-8"))
         statement = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"]))
         if statement["predicateType"] != PREDICATE:
             raise ValueError(f"predicate {statement['predicateType']}")
-        found = dict(statement["predicate"]["serialization"])
-        if not all(isinstance(path, str) for path in found.get("ignore_paths", [])):
+        serialization = dict(statement["predicate"]["serialization"])
+        if not all(isinstance(path, str) for path in serialization.get("ignore_paths", [])):
             raise ValueError("ignore_paths")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrustError(
             str(signature), f"not a signature of a model ({type(error).__name__}: {error})", PREDICATE, "sign it again"
         ) from None
-    return found
+    return serialization
 
 
 def source_commit(signature: Path) -> str | None:
-    """The commit that a CI system built from, as Sigstore's certificate in the signature has it; None where none does.
+    """Return the commit that a CI system built from, as Sigstore's certificate in the signature states; or None.
 
-    It counts only after `verify` has found the certificate to be the policy's builder's.
+    Trust it only after `verify` has checked that the certificate belongs to the policy's builder.
     """
     try:
         material = json.loads(signature.read_text(encoding="utf-8"))["verificationMaterial"]
@@ -168,39 +218,41 @@ def source_commit(signature: Path) -> str | None:
         value = certificate.extensions.get_extension_for_oid(SOURCE_DIGEST).value
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ExtensionNotFound):
         return None
-    found = re.fullmatch(rb"\x0c.([0-9a-f]{40}|[0-9a-f]{64})", value.public_bytes(), re.DOTALL)  # DER, UTF8String
-    return found[1].decode() if found else None
+    match = re.fullmatch(rb"\x0c.([0-9a-f]{40}|[0-9a-f]{64})", value.public_bytes(), re.DOTALL)  # DER, UTF8String
+    return match[1].decode() if match else None
 
 
 def interpreter() -> Path:
-    """The Python that has model-signing. Raises ConfigurationError."""
+    """Return the Python interpreter that has model-signing. Raises ConfigurationError."""
     path = Path(os.environ.get(VARIABLE) or ENVIRONMENT)
     if not path.is_file():
         raise ConfigurationError(
-            str(path), "not there", "a Python with model-signing", f"make setup, or set {VARIABLE} to one"
+            str(path), "not there", "a Python with model-signing", f"run make setup, or set {VARIABLE} to one"
         )
     return path
 
 
-def _run(asked: dict[str, Any], where: str) -> None:
+def _run(request: Request, where: str) -> None:
     command = [str(interpreter()), "-I", str(PROGRAM)]
     try:
-        done = subprocess.run(
-            command, input=json.dumps(asked), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        result = subprocess.run(
+            command, input=json.dumps(request), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired:
-        raise TrustError(where, f"no answer in {TIMEOUT_S} s", "a signature", "is Sigstore reachable?") from None
+        raise TrustError(
+            where, f"no response within {TIMEOUT_S} s", "a signature", "check that Sigstore is reachable"
+        ) from None
     except OSError as error:
-        raise StorageError(command[0], error.strerror or str(error), "a program", "make setup") from None
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1][:500]
-        if "No module named" in said:
-            raise ConfigurationError(command[0], said, "a Python with model-signing", "make setup")
-        if asked["action"] == "sign":
-            raise KeysError(where, said, "a signature", "check the builder's key, or the identity that CI provides")
+        raise StorageError(command[0], error.strerror or str(error), "a program", "run make setup") from None
+    if result.returncode:
+        reason = (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1][:500]
+        if "No module named" in reason:
+            raise ConfigurationError(command[0], reason, "a Python with model-signing", "run make setup")
+        if request["action"] == "sign":
+            raise KeysError(where, reason, "a signature", "check the builder's key, or the identity that CI provides")
         raise TrustError(
             where,
-            f"it does not verify ({said})",
+            f"it does not verify ({reason})",
             "the signature of the policy's builder over exactly these files",
             "build and sign the bundle again; if it came from elsewhere, find out who changed it",
         )

@@ -1,4 +1,4 @@
-"""Semantic versions of releases (2.0.0): what is one, and the next one after those that were used."""
+"""Semantic versions of releases (semver.org 2.0.0): parse one, and choose the next one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from fleet.errors import VersionError
 FIRST = {"major": "1.0.0", "minor": "0.1.0", "patch": "0.0.1"}
 
 
-def parse(version: str) -> semver.Version:
-    """Raises VersionError for what is not a version of Semantic Versioning 2.0.0."""
+def parse_version(version: str) -> semver.Version:
+    """Parse a version. Raises VersionError if it does not follow Semantic Versioning 2.0.0."""
     try:
         return semver.Version.parse(version)
     except (ValueError, TypeError):
@@ -21,7 +21,7 @@ def parse(version: str) -> semver.Version:
         ) from None
 
 
-def bump(versions: Iterable[str], part: str) -> str:
-    """The next version after the highest of these, or the first one. `part`: a key of FIRST."""
-    known = [parse(version) for version in versions]
-    return str(max(known).next_version(part)) if known else FIRST[part]
+def next_version(versions: Iterable[str], part: str) -> str:
+    """Return the version after the highest of `versions`, or the first version. `part`: a key of FIRST."""
+    parsed = [parse_version(version) for version in versions]
+    return str(max(parsed).next_version(part)) if parsed else FIRST[part]

@@ -1,4 +1,4 @@
-"""Where the repository of releases, the private keys, the policy and the audit trail are; opened, or made new."""
+"""Open or create a repository of releases together with its keys, its signing policy and its audit log."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ FOLDER = "releases"
 
 
 class Workspace:
-    """One repository of releases, its keys, its policy and its audit trail.
-
-    Args:
-        where: a folder, or a URL such as s3://bucket/prefix.
-        keys: the folder of private keys; None: FLEET_KEYS, or the one in the user's home.
-        policy: the file that says who builds; None: beside the repository, or in FOLDER for a URL.
-        days: how long what is signed now is good for, by role; a role that is not named has its number in DAYS.
-    """
+    """One repository of releases with its private keys, its signing policy and its audit log."""
 
     def __init__(
-        self, where: str, keys: Path | None = None, policy: Path | None = None, days: Mapping[str, float] = DAYS
+        self, location: str, keys: Path | None = None, policy: Path | None = None, days: Mapping[str, float] = DAYS
     ) -> None:
-        self.where, self.policy, self.days = where, policy, days
+        """Name the parts of a workspace; nothing is opened.
+
+        Args:
+            location: a folder, or a URL such as s3://bucket/prefix.
+            keys: folder of private keys; None: FLEET_KEYS, or the default folder in the user's home.
+            policy: file with the signing policy; None: beside the repository, or in FOLDER for a URL.
+            days: validity of new signatures in days, by role; a missing role has its value in DAYS.
+        """
+        self.location, self.policy, self.days = location, policy, days
         self.keys_folder = keys
         self.progress = Progress(sys.stderr)
 
@@ -43,78 +44,85 @@ class Workspace:
         return Keys(self.keys_folder or default_folder())
 
     @property
-    def local(self) -> Path:
-        """The folder on this machine that has the policy and the audit trail."""
-        return Path(FOLDER if repository_storage.is_url(self.where) else self.where)
+    def local_folder(self) -> Path:
+        """The folder on this machine with the signing policy and the audit log."""
+        return Path(FOLDER if repository_storage.is_url(self.location) else self.location)
 
     @property
     def policy_file(self) -> Path:
-        return self.policy or self.local / signing.POLICY
+        return self.policy or self.local_folder / signing.POLICY
 
-    def record(self, action: str, **what: Any) -> None:
-        """One more line of the audit trail: what is about to become visible."""
-        audit_log.append(self.local / audit_log.FILE, action, **what)
+    def record(self, action: str, **fields: Any) -> None:
+        """Append a line to the audit log, before the change becomes visible."""
+        audit_log.append(self.local_folder / audit_log.FILE, action, **fields)
 
     @contextlib.contextmanager
-    def open_repository(self, write: bool = True, make: bool = False, wait_s: float = 0.0) -> Iterator[Repository]:
-        """The repository; where there is none and `make`, a new one with development keys.
+    def open_repository(self, write: bool = True, create: bool = False, wait_s: float = 0.0) -> Iterator[Repository]:
+        """Open the repository.
 
-        `wait_s`: how long to wait for another process that works on it. Raises BusyError.
+        Args:
+            write: open for writing, which takes the lock.
+            create: create a repository with development keys if there is none.
+            wait_s: seconds to wait for another process that holds the lock.
+
+        Raises:
+            BusyError: another process holds the lock.
+            ConfigurationError: there is no repository.
         """
-        with repository_storage.open_storage(self.where, write, wait_s) as place:
-            if make and not exists(place.folder):
-                self._create(place, development=True, asked=False)
-            if not exists(place.folder):
+        with repository_storage.open_storage(self.location, write, wait_s) as storage:
+            if create and not exists(storage.folder):
+                self._create(storage, development=True, is_requested=False)
+            if not exists(storage.folder):
                 raise ConfigurationError(
-                    self.where, "no repository of releases", "metadata/1.root.json", "make one: fleet keys init"
+                    self.location, "no repository of releases", "metadata/1.root.json", "create one: fleet keys init"
                 )
-            yield Repository(place.folder, self.keys, self.days, place.mirror, place.fetch)
+            yield Repository(storage.folder, self.keys, self.days, storage.mirror, storage.fetch)
 
     def init(self, development: bool, policy: SigningPolicy | None) -> tuple[Repository, bool]:
-        """The repository and its keys, and whether they are new."""
-        with repository_storage.open_storage(self.where, write=True) as place:
-            if exists(place.folder):
+        """Open the repository, or create it with new keys. Return it, and whether it is new."""
+        with repository_storage.open_storage(self.location, write=True) as storage:
+            if exists(storage.folder):
                 if policy:
                     self._policy(policy)
-                return Repository(place.folder, self.keys, self.days), False
-            return self._create(place, development, policy), True
+                return Repository(storage.folder, self.keys, self.days), False
+            return self._create(storage, development, policy), True
 
     def _create(
         self,
-        place: repository_storage.Storage,
+        storage: repository_storage.Storage,
         development: bool,
         policy: SigningPolicy | None = None,
-        asked: bool = True,
+        is_requested: bool = True,
     ) -> Repository:
-        policy = self._policy(policy, asked)
+        policy = self._policy(policy, is_requested)
         self.progress.step(f"new {'development ' if development else ''}keys in {self.keys.folder}")
-        self.record("init", repository=self.where, development=development, builder=policy.builder)
-        return Repository.create(place.folder, self.keys, development, self.days, place.mirror)
+        self.record("init", repository=self.location, development=development, builder=policy.builder)
+        return Repository.create(storage.folder, self.keys, development, self.days, storage.mirror)
 
-    def _policy(self, wanted: SigningPolicy | None, asked: bool = True) -> SigningPolicy:
-        """The policy that is there, as it is; a new one only where there is none. Raises ConfigurationError.
+    def _policy(self, requested: SigningPolicy | None, is_requested: bool = True) -> SigningPolicy:
+        """Return the existing signing policy unchanged, or write a new one if there is none. Raises ConfigurationError.
 
-        `asked`: a person called for a new repository. Otherwise a policy belongs to a repository that is not here,
-        unless it is what a killed run left: one whose key was made here.
+        `is_requested`: the operator asked for a new repository. If not, an existing policy belongs to a repository that
+        is missing here, unless a killed run wrote it: then its key was created here.
         """
         if not self.policy_file.exists():
-            wanted = wanted or SigningPolicy(public_key=str(self.keys.make(BUILDER).keyval["public"]))
-            wanted.save(self.policy_file)
-            return wanted
-        there = SigningPolicy.load(self.policy_file)
-        if wanted and (there.builder, there.issuer) != (wanted.builder, wanted.issuer):
+            policy = requested or SigningPolicy(public_key=str(self.keys.make(BUILDER).keyval["public"]))
+            policy.save(self.policy_file)
+            return policy
+        existing = SigningPolicy.load(self.policy_file)
+        if requested and (existing.builder, existing.issuer) != (requested.builder, requested.issuer):
             raise ConfigurationError(
                 f"{self.policy_file}: builder",
-                f"it pins {there.builder}",
-                f"{wanted.builder}, or no policy yet",
-                "a policy is never written over: change it by hand, commit it; or leave out --builder-identity",
+                f"it pins {existing.builder}",
+                f"{requested.builder}, or no policy yet",
+                "a policy is never written over: change it manually and commit it, or leave out --builder-identity",
             )
-        if not asked and not (there.public_key and self.keys.has(BUILDER, there.keyid)):
+        if not is_requested and not (existing.public_key and self.keys.has(BUILDER, existing.keyid)):
             raise ConfigurationError(
-                self.where,
-                f"no repository of releases, but {self.policy_file} pins {there.builder}",
+                self.location,
+                f"no repository of releases, but {self.policy_file} pins {existing.builder}",
                 "the repository that this policy belongs to",
-                "restore metadata/ from git or a backup, or name the repository: --repository; "
-                "a new one under this policy: fleet keys init",
+                "restore metadata/ from git or a backup, or name the repository with --repository; "
+                "create a new one under this policy with fleet keys init",
             )
-        return there
+        return existing

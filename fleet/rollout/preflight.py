@@ -57,7 +57,9 @@ def run_preflight(planned: Json, answers: Mapping[str, Json], root: Path, check:
             detail = f"{len(found.changing)} devices, {len(found.waves)} waves"
             rollout_audit.append(made, "begin", result="running", detail=detail)
 
-        begun = rollout_folder.begin(planned["fleet"], {**planned, "by": audit_log.who()}, found.state(), root, fill)
+        begun = rollout_folder.begin(
+            planned["fleet"], {**planned, "by": audit_log.current_user()}, found.state(), root, fill
+        )
     return {**result, **_told(begun)}
 
 

@@ -149,7 +149,7 @@ def test_a_commit_has_built_what_its_lock_names(publisher: Publisher, bundles: l
     publisher.git("add", "--force", "dvc.lock")
     commit = publisher.commit()
     registry = TagRegistry(publisher.folder)
-    assert registry.built(commit, folder / bundles[0].name) is True
+    assert registry.is_built_by(commit, folder / bundles[0].name) is True
     assert publisher.run("publish", bundles[0], "--version", "1.0.0")["state"] == "unchanged"
     (folder / bundles[0].name).write_bytes(bundle(tmp_path / "new", seed=4).archive.read_bytes())
     refused = publisher.run("publish", folder / bundles[0].name, "--version", "2.0.0", code=5)
@@ -157,9 +157,11 @@ def test_a_commit_has_built_what_its_lock_names(publisher: Publisher, bundles: l
 
 
 def test_a_reason_does_not_write_on_the_terminal() -> None:
-    said = {"release": "a@1.0.0", "reason": "x\n\x1b[2Jb@2.0.0  fine", "warnings": []}
+    withdrawn = releases.ReleaseWithdrawn.model_construct(
+        release="a@1.0.0", reason="x\n\x1b[2Jb@2.0.0  fine", warnings=[]
+    )
 
-    assert releases._withdraw_text(said).isprintable()
+    assert releases._withdraw_text(withdrawn).isprintable()
 
 
 @pytest.mark.parametrize("version", ["1.0", "v1.0.0", "1.0.0/../../x", "01.0.0", "1.0.0-", "1.0.0 ", "latest", ""])

@@ -90,7 +90,7 @@ def test_two_of_three_root_keys_are_enough_and_one_is_not(tmp_path: Path) -> Non
     assert Repository(tmp_path / "releases", keys).root.version == 2
 
     keys.path("root", second).unlink()
-    with pytest.raises(KeysError, match=f"1 of its private keys here; not here: .*{first}.*{second}.*\n.*2 of 3"):
+    with pytest.raises(KeysError, match=f"1 of its private keys; missing: .*{first}.*{second}.*\n.*2 of 3"):
         renew_root(repository)
     assert keys.has("root", third)
 

@@ -83,7 +83,7 @@ def test_a_rollout_takes_archives_from_the_store(
     archive.unlink()
     with (
         repository_storage.open_storage("s3://plant/another", write=False) as place,
-        pytest.raises(TrustError, match="that of its name"),
+        pytest.raises(TrustError, match="the sha256 in its name"),
     ):
         payload.offer(Repository(place.folder, Keys(tmp_path / "none"), fetch=place.fetch), "pump@1.0.0")
 

@@ -157,7 +157,7 @@ def test_an_identity_is_pinned_where_there_is_no_key(folder: Path, keys: Keys, p
     [
         ({"builder": {}}, "builder"),
         ({"builder": {"public_key": "x", "identity": "y", "issuer": "https://z"}}, "builder"),
-        ({"builder": {"public_key": "no PEM"}}, "no public key"),
+        ({"builder": {"public_key": "no PEM"}}, "not a public key"),
         ({"ignore": [""]}, "ignore.0"),
         ({"more": 1}, "'more' was unexpected"),
     ],

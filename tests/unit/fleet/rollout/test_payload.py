@@ -189,7 +189,7 @@ def test_a_store_that_another_process_works_on_is_waited_for(
     with repository_lock(cache.parent):
         why = pauses(root, begun, opened(begun, REST, url))
 
-    assert "another process holds it" in why
+    assert "locked by another process" in why
 
 
 def test_the_plan_names_the_repository_and_not_a_copy_of_it(
