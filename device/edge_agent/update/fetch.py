@@ -32,6 +32,10 @@ from edge_agent.update.partial_download import PartialFile
 CHUNK = 1 << 16
 LONGEST_PAUSE_S = 300.0
 REDIRECTS = 5
+# urllib3 follows redirects only; further attempts are decided in `Fetcher._fill` alone.
+ONLY_REDIRECTS = urllib3.Retry(
+    total=None, connect=0, read=0, status=0, other=0, redirect=REDIRECTS, respect_retry_after_header=False
+)
 
 Progress = Callable[[int, int], None]
 log = logging.getLogger(__name__)
@@ -189,16 +193,7 @@ class Fetcher(FetcherInterface):
                 preload_content=False,
                 decode_content=False,
                 timeout=urllib3.Timeout(connect=self.source.timeout_s, read=self.source.timeout_s),
-                # urllib3 follows redirects only; further attempts are decided in `_fill` alone.
-                retries=urllib3.Retry(
-                    total=None,
-                    connect=0,
-                    read=0,
-                    status=0,
-                    other=0,
-                    redirect=REDIRECTS,
-                    respect_retry_after_header=False,
-                ),
+                retries=ONLY_REDIRECTS,
             )
         except urllib3.exceptions.LocationValueError as error:
             raise UnreachableError(url, f"not a valid address ({error})") from None
@@ -237,11 +232,8 @@ class Fetcher(FetcherInterface):
             else:
                 raise DownloadHTTPError(f"the server answers {status}", status)
             yield from self._body(response)
-            if (
-                partial
-                and content.tell() < limit
-                and not response.headers.keys() & {"Content-Length", "Transfer-Encoding"}
-            ):
+            sized = response.headers.keys() & {"Content-Length", "Transfer-Encoding"}
+            if partial and not sized and content.tell() < limit:
                 # Such a response ends with its connection: only the signed length shows whether it is complete.
                 raise _AttemptError(f"interrupted {limit - content.tell()} bytes before its end")
         finally:
