@@ -1,15 +1,15 @@
-"""The agent: installs releases on a device, serves predictions and reports the device's state.
+"""The agent: it installs releases on a device, serves predictions and reports the state of the device.
 
-Enter at `cli.main` (commands) or `service.main` (the process).
-Imports go down: cli > service > api > monitoring > lifecycle > inference > storage > update > core. Nothing
-of stages or fleet is imported.
+Enter at `cli.main` (the commands) or `service.main` (the service). Imports go down only:
+cli > service > api > monitoring > lifecycle > inference > storage > update > core.
+`stages` and `fleet` are not imported.
 """
 
 import os
 
-# ONNX Runtime 1.32 for Linux gives the device an id, keeps events and uploads them. Nothing leaves a device by itself.
-# It looks at this when it is imported; its own disable_telemetry_events() comes too late.
+# ONNX Runtime 1.32 for Linux assigns an id to the device, stores events and uploads them. The agent sends nothing without
+# being asked. The variable is read at import time; ONNX Runtime's own disable_telemetry_events() comes too late.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-# The version and the day of its release, which is no later than any time at which it runs. They change together.
+# The version and the date of its release: a device's clock that is earlier must be wrong. Change both together.
 RELEASED = ("0.1.0", "2026-11-24T00:00:00Z")

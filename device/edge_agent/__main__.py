@@ -1,4 +1,4 @@
-"""`python -m edge_agent` is `edge-agent`."""
+"""Run `edge-agent` by `python -m edge_agent`."""
 
 import sys
 
