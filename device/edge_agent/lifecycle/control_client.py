@@ -51,7 +51,7 @@ def status(layout: Layout, timeout_s: float = 10.0) -> ServiceStatus | None:
 def report(layout: Layout, timeout_s: float = 10.0) -> dict[str, Any] | None:
     """Return the service's statistics since the switch as JSON, or None where no service runs. Raises ServiceError.
 
-    The command line prints them unchanged: the service alone decides the fields (docs/agent/serving.md).
+    The command line prints them unchanged: the service alone decides the fields (docs/reference/http-and-mqtt.md).
     """
     return _call(layout, "GET", "/report", timeout_s)
 
