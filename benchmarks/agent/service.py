@@ -203,7 +203,7 @@ class Bench:
 
     def _activate(self, release: str) -> None:
         self.device.json("activate", release)
-        while self.device.known.trial is not None:
+        while self.device.state.trial is not None:
             time.sleep(0.02)
 
     def _client(self, end: threading.Event, times: list[float], lost: list[str]) -> None:

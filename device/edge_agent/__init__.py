@@ -7,8 +7,8 @@ cli > service > api > monitoring > lifecycle > inference > storage > update > co
 
 import os
 
-# ONNX Runtime 1.32 for Linux assigns an id to the device, stores events and uploads them. The agent sends nothing without
-# being asked. The variable is read at import time; ONNX Runtime's own disable_telemetry_events() comes too late.
+# ONNX Runtime 1.32 for Linux assigns an id to the device, stores events and uploads them. This turns that off. The
+# variable is read at import time; ONNX Runtime's own disable_telemetry_events() comes too late.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # The version and the date of its release: a device's clock that is earlier must be wrong. Change both together.

@@ -54,7 +54,7 @@ def test_the_way_of_a_release_without_a_service(device: Device) -> None:
 
     told = device.json("rollback", "--reason", "noisy")
     assert (told["release"], told["left"]) == (OLD, NEW)
-    assert device.known.bad == {NEW: "noisy"}
+    assert device.state.bad == {NEW: "noisy"}
     assert device.json("install", NEW, code=TrialError.exit_code)["remedy"].endswith(f"edge-agent forget {NEW}")
     assert device.json("forget", NEW)["changed"] is True
     assert device.json("forget", NEW)["changed"] is False
@@ -86,7 +86,7 @@ def test_an_older_release_by_name(device: Device, releases: Releases) -> None:
 
     device.json("rollback", "--to", OLD)
 
-    assert (device.known.current, device.known.previous, device.known.trial) == (OLD, NEW, None)
+    assert (device.state.current, device.state.previous, device.state.trial) == (OLD, NEW, None)
 
 
 def test_what_a_person_reads(device: Device) -> None:
@@ -205,7 +205,7 @@ def test_no_disk_space_is_an_error_with_a_remedy(device: Device) -> None:
 
     assert (told["error"], told["exit_code"]) == ("StorageError", StorageError.exit_code)
     assert "No space left" in told["found"]
-    assert device.known.current is None
+    assert device.state.current is None
 
 
 @pytest.mark.parametrize("command", COMMANDS)

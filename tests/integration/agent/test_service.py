@@ -15,7 +15,7 @@ from edge_agent.core import state
 from edge_agent.core.errors import BusyError, ServiceError, TrialError
 
 from tests.support.agent.bundles import CRASHING
-from tests.support.agent.cli import Device, Served
+from tests.support.agent.cli import Device, ServiceProcess
 from tests.support.agent.releases import Releases
 
 pytestmark = pytest.mark.slow
@@ -54,7 +54,7 @@ def test_it_serves_what_is_current_and_ends_on_sigterm(make: Make) -> None:
     device = make()
 
     with device.serving() as served:
-        assert OLD in served.hears("READY=1")
+        assert OLD in served.wait_for("READY=1")
         assert loaded(device) == OLD
         assert device.json("report")["release"] == OLD
 
@@ -65,7 +65,7 @@ def test_nobody_is_let_in_before_there_is_an_answer(make: Make) -> None:
     """Killed as often as it starts, a service refuses connections; it does not answer 503."""
     device = make()
 
-    served = Served(device, "serve.before_swap=kill")
+    served = ServiceProcess(device, "serve.before_swap=kill")
 
     assert served.ended() == -signal.SIGKILL
     assert not device.socket.exists()
@@ -76,7 +76,7 @@ def test_without_a_release_it_runs_and_says_so(tmp_path: Path) -> None:
     device = Device(tmp_path / "device", releases.repository)
 
     with device.serving() as served:
-        assert "no release" in served.hears("READY=1")
+        assert "no release" in served.wait_for("READY=1")
         told = device.json("status")["service"]
         assert (told["running"], told["loaded"], told["reason"]) == (True, None, "no release is current")
         assert asyncio.run(_get(device, "/healthz")) == 200
@@ -91,9 +91,9 @@ def test_a_switch_is_followed_proved_and_confirmed(make: Make) -> None:
         served.ready()
         told = device.json("activate", NEW)
         assert told["service"]["loaded"]["release"] == NEW
-        served.hears(f"confirmed {NEW}")
+        served.wait_for(f"confirmed {NEW}")
 
-    known = device.known
+    known = device.state
     assert known == state.State(current=NEW, previous=OLD, proven=(OLD,), trusted_time=known.trusted_time)
     assert "event=confirm" in served.log
 
@@ -144,26 +144,26 @@ def test_a_model_that_kills_the_process_is_left_after_the_allowed_starts(make: M
     """A supervisor's loop over real processes: the file ends each of them when it is loaded."""
     device = make(new={"fault": CRASHING, "targets": ["tflite-int8"]}, **MANUAL)
     ends = []
-    first = Served(device)
+    first = ServiceProcess(device)
     first.ready()
     told = device.json("activate", NEW, "--no-selftest", code=ServiceError.exit_code)
     assert f"{NEW} is current, on trial" in told["found"]
     ends.append(first.ended())
-    while (served := Served(device)) and "ended" in (said := _ready_or_ended(served)):
+    while (served := ServiceProcess(device)) and "ended" in (said := _ready_or_ended(served)):
         ends.append(served.ended())
 
     assert OLD in said
     assert loaded(device) == OLD
     assert served.stop() == 0
     assert ends == [-signal.SIGSEGV] * 3  # while it ran, and the two starts that a trial has
-    assert device.known.bad == {NEW: "not confirmed within 2 starts of the service"}
+    assert device.state.bad == {NEW: "not confirmed within 2 starts of the service"}
     refused = device.json("activate", NEW, code=TrialError.exit_code)
     assert "not confirmed within 2 starts" in refused["found"]
 
 
-def _ready_or_ended(served: Served) -> str:
+def _ready_or_ended(served: ServiceProcess) -> str:
     try:
-        return served.hears("READY=1")
+        return served.wait_for("READY=1")
     except TimeoutError:
         return "ended"
 
@@ -174,10 +174,10 @@ def test_a_trial_that_nobody_confirms_ends_at_its_deadline(make: Make) -> None:
     with device.serving() as served:
         served.ready()
         device.json("activate", NEW)
-        served.hears(f"went back from {NEW}")
+        served.wait_for(f"went back from {NEW}")
         assert loaded(device) == OLD
 
-    assert "not confirmed within 0.5 s" in device.known.bad[NEW]
+    assert "not confirmed within 0.5 s" in device.state.bad[NEW]
 
 
 def test_wrong_answers_on_trial_go_back_at_once(make: Make) -> None:
@@ -189,8 +189,8 @@ def test_wrong_answers_on_trial_go_back_at_once(make: Make) -> None:
         assert "a golden sample differs by" in told["found"]
         assert loaded(device) == OLD
 
-    assert device.known.current == OLD
-    assert NEW in device.known.bad
+    assert device.state.current == OLD
+    assert NEW in device.state.bad
 
 
 def test_a_damaged_slot_is_not_started(make: Make) -> None:
@@ -204,8 +204,8 @@ def test_a_damaged_slot_is_not_started(make: Make) -> None:
         served.ready()
         assert loaded(device) == OLD
 
-    assert device.known.current == OLD
-    assert device.known.bad == {}  # the disk was bad, not the release
+    assert device.state.current == OLD
+    assert device.state.bad == {}  # the disk was bad, not the release
     assert "event=damaged" in served.log
     assert device.json("verify", code=3)["slots"][1]["whole"] is False
     assert device.json("install", NEW)["changed"] is True

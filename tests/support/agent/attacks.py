@@ -1,6 +1,6 @@
-"""Attacks on a repository of releases: what is done to it, and the reason that a device has to give.
+"""Attacks on a repository of releases: the change to the repository, and the reason with which a device must refuse.
 
-Whoever does it has a mirror, a stick, the network, or a stolen key.
+The attacker has a mirror, a storage medium, the network, or a stolen key.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ RUNS, WANTED = "pump@1.0.0", "pump@1.1.0"
 
 @dataclass
 class World:
-    """A publisher, what it had published when the device last asked, and the device, which runs `RUNS`."""
+    """A publisher, a copy of the repository at the last refresh of the device, and the device, which runs `RUNS`."""
 
     repository: TufRepository
     config: Config
     before: Path
 
     def attempt(self) -> None:
-        """What `edge-agent install` does."""
+        """Do the same as `edge-agent install`."""
         repository = Repository(self.config, state.load(self.config.layout))
         repository.refresh()
         offer = repository.find(WANTED)
         slots.install(self.config, offer, repository.download(offer))
 
     def kept(self) -> dict[str, bytes]:
-        """What must not change: the state and every installed file."""
+        """Return the files that must not change: the state and every installed file."""
         layout = self.config.layout
         files = [layout.state_file, *layout.releases.rglob("*")]
         return {str(path): path.read_bytes() for path in files if path.is_file()}
@@ -53,7 +53,7 @@ class World:
         return self.repository.metadata / ("timestamp.json" if role == "timestamp" else f"{version}.{role}.json")
 
 
-# --- attacks on the metadata and the targets: what is done, and the reason that is given
+# --- attacks on the metadata and the targets
 
 
 def signed_by_others(role: str) -> Callable[[World], None]:
@@ -115,7 +115,7 @@ def old_repository(world: World) -> None:
 
 
 def older_version(role: str) -> Callable[[World], None]:
-    """Signed with a stolen online key: newer than all else, but the role's version goes back."""
+    """Sign newer metadata with a stolen online key, in which the version of one role is older."""
 
     def attack(world: World) -> None:
         world.repository.signed[role].version = 1
@@ -243,6 +243,6 @@ ATTACKS: dict[str, tuple[Callable[[World], object], type[AgentError], str]] = {
 }
 
 
-# Signed with the publisher's own keys: it lasts until the publisher publishes again.
+# Signed with the publisher's own keys: the effect lasts until the publisher publishes again.
 SIGNED = {name for name in ATTACKS if name.endswith("expired") or name.startswith("older")}
 SIGNED |= {"digest as path", "no sha256", "withdrawn", "other paths"}

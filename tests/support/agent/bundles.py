@@ -1,7 +1,7 @@
-"""Tiny real bundles, made in milliseconds and without a training library: linear classifiers written by hand.
+"""Tiny real bundles, built in milliseconds and without a training library: linear classifiers written by hand.
 
-`bundle(folder)` writes a model file for each target, replays the golden samples through the agent's own runtime, and
-packs what the pipeline's `package` would have packed. Its keywords make the bad ones that an agent has to refuse.
+`bundle(folder)` writes a model file for each target, runs the golden samples through the agent's own runtime, and packs
+the same files as the pipeline's `package`. Its keywords build the bad bundles that an agent has to refuse.
 """
 
 from __future__ import annotations
@@ -58,12 +58,21 @@ def bundle(
     padding: int = 0,
     variant: int = 0,
 ) -> Bundle:
-    """Write `folder`/`name`.tar.zst, its model's weights from `seed`.
+    """Write `folder`/`name`.tar.zst, whose model has weights from `seed`.
 
-    `fault`: `garbage` is no model file; `crashing` (TFLite) ends the process that loads it with SIGSEGV; `slow` takes
-    tens of milliseconds for a sample; `greedy` takes 300 MB for one.
-    `wrong_golden` turns the stored answers around; `padding` adds a file of so many bytes that do not compress.
-    `variant`: another file that answers the same, as a model that was trained again.
+    Args:
+        folder: The folder of the archive.
+        name: Name of the bundle.
+        seed: Seed of the weights.
+        targets: The targets to write.
+        requirements: `requirements` of the manifest, or None.
+        budget: `budget` of every target, or None.
+        runtime_version: Least version of the runtime of every target, or None.
+        fault: `garbage`: not a model file; `crashing` (TFLite): the process that loads it dies of SIGSEGV; `slow`: an
+            inference takes tens of milliseconds; `greedy`: an inference takes 300 MB; None: a good model.
+        wrong_golden: True reverses the stored outputs.
+        padding: Size of an additional, incompressible file in bytes.
+        variant: Another number gives another file with the same predictions, like a model that was trained again.
     """
     root = folder / f".{name}-{seed}"
     root.mkdir(parents=True)
@@ -164,9 +173,9 @@ def _target(
 ) -> dict[str, Any]:
     path = f"targets/{target}/{file}"
     precision = target.rpartition("-")[2]
-    told: dict[str, Any] = {"budget": dict(budget)} if budget is not None else {}
+    optional: dict[str, Any] = {"budget": dict(budget)} if budget is not None else {}
     if runtime_version is not None:
-        told["runtime_version"] = runtime_version
+        optional["runtime_version"] = runtime_version
     return {
         "file": path,
         "sha256": sha256(root / path),
@@ -180,12 +189,12 @@ def _target(
             "samples": SAMPLES,
             "tolerance": TOLERANCE[precision],
         },
-        **told,
+        **optional,
     }
 
 
 def _drift_reference(inputs: np.ndarray, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """What `prepare` and `package` write, with four bins."""
+    """Return a drift reference as `prepare` and `package` write it, with four bins."""
     values = features(inputs)
     described = []
     for column in range(values.shape[1]):
@@ -222,7 +231,7 @@ def _drift_reference(inputs: np.ndarray, outputs: Mapping[str, np.ndarray]) -> d
 
 
 def _manifest(name: str, root: Path, targets: Any, requirements: Mapping[str, Any] | None) -> dict[str, Any]:
-    told = {"requirements": dict(requirements)} if requirements is not None else {}
+    optional = {"requirements": dict(requirements)} if requirements is not None else {}
     return {
         "schema_version": bundle_manifest.SCHEMA_VERSION,
         "name": name,
@@ -248,5 +257,5 @@ def _manifest(name: str, root: Path, targets: Any, requirements: Mapping[str, An
             if path.is_file()
         },
         "libraries": {"numpy": np.__version__},
-        **told,
+        **optional,
     }

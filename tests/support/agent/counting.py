@@ -1,4 +1,4 @@
-"""Counts of what an engine in this process has answered."""
+"""Statistics of the requests that an engine in this process has answered."""
 
 from __future__ import annotations
 

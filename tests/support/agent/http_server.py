@@ -23,7 +23,7 @@ from edge_agent.monitoring.service_statistics import ServiceStatistics
 
 
 def npy(x: np.ndarray) -> bytes:
-    """What np.save writes."""
+    """Return the bytes that np.save writes."""
     stream = io.BytesIO()
     np.save(stream, x, allow_pickle=True)
     return stream.getvalue()
@@ -58,7 +58,7 @@ class Agent:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
 
     def ask(self, method: str, path: str, body: Any = None, kind: str | None = None, **headers: str) -> Reply:
-        """One request on a connection of its own. `body` bytes, or a value that is sent as JSON."""
+        """Send one request on a new connection. `body` is bytes, or a value that is sent as JSON."""
         if body is not None and not isinstance(body, bytes):
             body, kind = json.dumps(body).encode(), kind or "application/json"
         named = {name.replace("_", "-"): value for name, value in headers.items()}

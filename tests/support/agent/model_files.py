@@ -1,4 +1,4 @@
-"""Small model files made by hand, as a third party would bring them: what they compute is known exactly."""
+"""Small model files built by hand, like those of a third party: their outputs are known exactly."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def onnx_linear(path: Path, weight: np.ndarray, *, batch: int | str = "batch", o
 
 
 def onnx_step(path: Path, channels: int, frame: int) -> Path:
-    """One step: the state is half of what it was plus the frame's sum per channel; the answer is the state."""
+    """Write one step of a recurrent model: state = state / 2 + sum of the frame per channel; it returns the state."""
     nodes = [
         helper.make_node("ReduceSum", ["x", "axis"], ["sum"], keepdims=0),
         helper.make_node("Mul", ["state", "half"], ["faded"]),
@@ -49,7 +49,7 @@ def onnx_step(path: Path, channels: int, frame: int) -> Path:
 
 
 def onnx_int8_input(path: Path) -> Path:
-    """y = float(x), x int8: nothing in the file says what one step of x is worth."""
+    """y = float(x), x int8: the file does not contain the scale of x."""
     nodes = [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)]
     inputs = [helper.make_tensor_value_info("x", TensorProto.INT8, ["batch", 2])]
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 2])]

@@ -1,4 +1,4 @@
-"""A web server for a repository's folder that does as it is told: well, or as badly as servers and networks do."""
+"""A web server for the folder of a repository, which answers correctly or with the faults of servers and networks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from ssl import SSLContext
 
-# What one answer does instead of the right one.
+# A function that sends one response instead of the correct one.
 Answer = Callable[["Handler", bytes], None]
 
 
@@ -20,12 +20,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
-        if path.startswith("http://"):  # as a proxy is asked
+        if path.startswith("http://"):  # the form of a request to a proxy
             path = "/" + path.split("/", 3)[3]
         self.server.requests.append((path, dict(self.headers)))
         file = self.server.folder / path.lstrip("/")
-        told = self.server.told[_kind(path)]
-        answer = told.pop(0) if len(told) > 1 else (told[0] if told else right)
+        answers = self.server.responses[_kind(path)]
+        answer = answers.pop(0) if len(answers) > 1 else (answers[0] if answers else right)
         try:
             answer(self, file.read_bytes() if file.is_file() else self.server.otherwise)
         except (BrokenPipeError, ConnectionResetError):
@@ -44,15 +44,16 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def _kind(path: str) -> str:
-    """`timestamp` of timestamp.json, `snapshot` of 2.snapshot.json, `digits` of <digest>.digits.tar.zst."""
+    """Return the kind of a file: `timestamp` for timestamp.json, `digits` for <digest>.digits.tar.zst."""
     parts = path.rpartition("/")[2].split(".")
     return parts[-2 if path.endswith(".json") else 1] if len(parts) > 1 else ""
 
 
 class ReleaseServer(ThreadingHTTPServer):
-    """`told[kind]`: the answers for `timestamp`, `root`, `digits`... one after the other, the last for ever.
+    """A server of a folder, with faults.
 
-    `otherwise`: what a file has that is not in the folder; without content there is none.
+    `responses[kind]` are the responses to requests for `timestamp`, `root`, `digits` and so on, in order; the last one
+    is repeated. `otherwise` is the content of every missing file; empty: it is not found.
     """
 
     daemon_threads = True
@@ -61,21 +62,21 @@ class ReleaseServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder, self.sent = folder, 0
         self.requests: list[tuple[str, dict[str, str]]] = []
-        self.told: dict[str, list[Answer]] = defaultdict(list)
+        self.responses: dict[str, list[Answer]] = defaultdict(list)
         self.otherwise = b""
         self.over = threading.Event()
         if tls:
             self.socket = tls.wrap_socket(self.socket, server_side=True)
         self.url = f"{'https' if tls else 'http'}://localhost:{self.server_address[1]}"
 
-    def asked(self, kind: str = ".") -> list[str]:
+    def requested(self, kind: str = ".") -> list[str]:
         return [path for path, _ in self.requests if kind in path]
 
     def ranges(self) -> list[str | None]:
         return [headers.get("Range") for path, headers in self.requests if "/targets/" in path]
 
     def handle_error(self, *_: object) -> None:
-        pass  # a client that gives up, or refuses the certificate
+        pass  # a client that disconnects, or refuses the certificate
 
 
 @contextmanager
@@ -91,11 +92,11 @@ def serving(folder: Path, tls: SSLContext | None = None) -> Iterator[ReleaseServ
             thread.join()
 
 
-# --- answers
+# --- responses
 
 
 def right(handler: Handler, content: bytes) -> None:
-    """As RFC 9110 has it, with ranges under a strong validator."""
+    """Send the correct response (RFC 9110), with ranges under a strong validator."""
     entity = f'"{hash(content) & 0xFFFFFFFF:x}"'
     if not content:
         handler.send(404)
@@ -106,8 +107,9 @@ def right(handler: Handler, content: bytes) -> None:
         if start >= len(content):
             handler.send(416, Content_Range=f"bytes */{len(content)}")
             return
-        rest = content[start:]
-        handler.send(206, rest, Content_Range=f"bytes {start}-{len(content) - 1}/{len(content)}", ETag=entity)
+        handler.send(
+            206, content[start:], Content_Range=f"bytes {start}-{len(content) - 1}/{len(content)}", ETag=entity
+        )
         return
     handler.send(200, content, ETag=entity)
 
@@ -117,7 +119,7 @@ def status(number: int, **headers: str) -> Answer:
 
 
 def breaks_off_after(size: int, length: bool = True) -> Answer:
-    """The right answer's first bytes, then the connection is cut."""
+    """Send the first bytes of the correct response, then close the connection."""
 
     def answer(handler: Handler, content: bytes) -> None:
         span = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
@@ -136,8 +138,8 @@ def breaks_off_after(size: int, length: bool = True) -> Answer:
     return answer
 
 
-def whole(change: Callable[[bytes], bytes] = bytes) -> Answer:
-    """All of it from the start whatever was asked for, changed."""
+def complete(change: Callable[[bytes], bytes] = bytes) -> Answer:
+    """Send the complete content, changed, whatever range was requested."""
     return lambda handler, content: handler.send(200, change(content))
 
 
@@ -151,7 +153,7 @@ def endless(handler: Handler, content: bytes) -> None:
 
 
 def drips(handler: Handler, content: bytes) -> None:
-    """One byte at a time, each within any socket's timeout."""
+    """Send one byte at a time, each within the timeout of a socket."""
     handler.send_response(200)
     handler.send_header("Content-Length", str(len(content)))
     handler.end_headers()

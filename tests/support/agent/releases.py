@@ -1,4 +1,4 @@
-"""Real releases in a real repository, made quickly.
+"""Real releases in a real repository, built quickly.
 
 releases = Releases(tmp_path)
 releases.publish("pump@1.0.0")
@@ -24,7 +24,7 @@ OLD, NEW = "pump@1.0.0", "pump@1.1.0"
 
 
 class Releases:
-    """A repository below `folder`, and what was published there, by release."""
+    """A repository below `folder`, and the bundles that were published there, by release."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -32,7 +32,7 @@ class Releases:
         self.bundles: dict[str, Bundle] = {}
 
     def publish(self, release: str, **changes: Any) -> Bundle:
-        """Build a bundle (see `bundle`) and release it. Its weights differ from those of the releases before."""
+        """Build a bundle (see `bundle`) and publish it. Its weights differ from those of earlier releases."""
         name, _, _ = release.partition("@")
         changes = {"name": name, "seed": len(self.bundles) + 1, **changes}
         built = bundle(self.folder / "built" / release, **changes)
@@ -41,7 +41,7 @@ class Releases:
         return built
 
     def offer(self, release: str, **changes: Any) -> Offer:
-        """What the repository says of a published release, without asking it."""
+        """Return the offer for a published release, without a client."""
         name, _, version = release.partition("@")
         content = self.bundles[release].archive
         fields = {
@@ -57,25 +57,25 @@ class Releases:
 
 
 def two_releases(tmp_path: Path) -> Releases:
-    """`OLD` and `NEW`."""
-    made = Releases(tmp_path)
-    made.publish(OLD)
-    made.publish(NEW)
-    return made
+    """Publish `OLD` and `NEW`."""
+    releases = Releases(tmp_path)
+    releases.publish(OLD)
+    releases.publish(NEW)
+    return releases
 
 
 def bare_device(tmp_path: Path, releases: Releases) -> Iterator[Device]:
-    """A device of that repository, with nothing installed."""
-    made = Device(tmp_path / "device", releases.repository)
-    yield made
-    made.remove()
+    """Yield a device of that repository, with nothing installed."""
+    device = Device(tmp_path / "device", releases.repository)
+    yield device
+    device.remove()
 
 
 @contextmanager
 def confirmed_device(tmp_path: Path, releases: Releases) -> Iterator[Device]:
-    """A device of that repository, on which `OLD` is confirmed."""
-    made = Device(tmp_path / "device", releases.repository)
-    operations.deploy(made.config, OLD, selftest=False)
-    operations.confirm(made.config, force=True)
-    yield made
-    made.remove()
+    """Yield a device of that repository, on which `OLD` is confirmed."""
+    device = Device(tmp_path / "device", releases.repository)
+    operations.deploy(device.config, OLD, selftest=False)
+    operations.confirm(device.config, force=True)
+    yield device
+    device.remove()

@@ -1,4 +1,4 @@
-"""A device with a release in its slot, and models of exact behaviour, for the tests of what the agent serves."""
+"""A device with a release in its slot, and models of known behaviour, for tests of the service."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ RELEASE = "pump@1.0.0"
 
 
 def device(folder: Path, **blocks: Mapping[str, Any]) -> Config:
-    """The configuration of a device that keeps everything below `folder` and takes any free port."""
+    """Return the configuration of a device that stores everything below `folder` and listens on any free port."""
     paths = {"state": str(folder / "state"), "run": str(folder / "run")}
     serve = {"listen": "127.0.0.1:0", **blocks.pop("serve", {})}
     return config.parse({"device": {"id": "pi-1"}, "paths": paths, "serve": serve, **blocks})
 
 
 def installed(settings: Config, release: str = RELEASE, **changes: Any) -> LoadedRelease:
-    """A bundle of tests.support.agent.bundles in the slot of `release`, loaded."""
-    made = bundle(settings.layout.state / "made" / release, **changes)
-    archive.unpack(made.archive, settings.layout.bundle(release))
+    """Build a bundle, unpack it into the slot of `release`, and load it."""
+    built = bundle(settings.layout.state / "made" / release, **changes)
+    archive.unpack(built.archive, settings.layout.bundle(release))
     return load(settings, release)
 
 
@@ -57,11 +57,11 @@ class Backend:
 
 
 def behaving(like: LoadedRelease, backend: Backend, release: str = "other@1.0.0") -> LoadedRelease:
-    """`like` under another name, answered by `backend`."""
+    """Return `like` under another name, with `backend` as its model."""
     io = description("onnxruntime", list(like.model.shape), len(like.classes))
     return replace(like, release=release, model=Model(backend, io, []))
 
 
 def run(main: Callable[[], Awaitable[None]]) -> None:
-    """Run a test of the event loop, with an end to it."""
+    """Run a test in an event loop, with a time limit."""
     asyncio.run(asyncio.wait_for(main(), 60))

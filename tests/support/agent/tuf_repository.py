@@ -1,6 +1,7 @@
-"""A repository of releases on disk, made with python-tuf's Metadata API, that can also be made wrong on purpose.
+"""A repository of releases on disk, built with python-tuf's Metadata API, which can also be corrupted on purpose.
 
-`metadata/` and `targets/` lie as a server or a stick has them: consistent snapshots, root 2 of 3, the others 1 of 1.
+`metadata/` and `targets/` are as on a server: consistent snapshots, a threshold of 2 of 3 for root and 1 of 1 for the
+other roles.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ RELEASE = "digits@1.2.0"
 
 @cache
 def _key(number: int) -> CryptoSigner:
-    """Keys are made once per process: they cost more than all the rest of a repository."""
+    """Generate each key once per process, which takes longer than the remaining repository."""
     return CryptoSigner.generate_ed25519()
 
 
 class TufRepository:
-    """`signed` has the next version of each role, `signers` who signs it; `write` publishes one role's file."""
+    """A repository. `signed` is the next version of each role, `signers` are its keys; `write` publishes one role."""
 
     def __init__(self, folder: Path, days: float = 30) -> None:
         self.folder, self.metadata, self.targets = folder, folder / "metadata", folder / "targets"
@@ -75,7 +76,7 @@ class TufRepository:
         return [_key(place) for place in range(self._keys - number, self._keys)]
 
     def config(self, state: Path, url: str | None = None, **source: Any) -> Config:
-        """A device with its state in `state` that fetches from `url`, or from the folder itself."""
+        """Return a configuration with this state directory, which downloads from `url`, or from the folder itself."""
         base = url or self.folder.as_uri()
         settings = {"attempts": 3, "backoff_s": 0.01, "timeout_s": 2.0, **source}
         return Config(
@@ -84,10 +85,10 @@ class TufRepository:
             install=Install(reserve_mb=0.0),
         )
 
-    # --- as a publisher does it
+    # --- what a publisher does
 
     def publish(self, release: str, archive: Path | bytes = CONTENT, custom: Mapping[str, Any] | None = None) -> str:
-        """List `release` with this archive, put the archive where it belongs; returns its target path."""
+        """List `release` with this archive, store the archive, and return its target path."""
         name, _, version = release.partition("@")
         path = f"{name}/{version}/{name}.tar.zst"
         content = archive if isinstance(archive, bytes) else archive.read_bytes()
@@ -107,13 +108,13 @@ class TufRepository:
         self.release()
 
     def release(self) -> None:
-        """One new version of targets, snapshot and timestamp."""
+        """Publish a new version of targets, snapshot and timestamp."""
         for role in ("targets", "snapshot", "timestamp"):
             self.signed[role].version += 1
             self.write(role)
 
     def renew(self, role: str = "timestamp", days: float = 30) -> None:
-        """A new version of `role` and of what refers to it, with `days` to live."""
+        """Publish a new version of `role`, and of the roles that refer to it, which expires after `days`."""
         expires = (datetime.now(UTC) + timedelta(days=days)).replace(microsecond=0)
         self.signed[role].expires = expires
         if role == "root":
@@ -122,7 +123,7 @@ class TufRepository:
             self.release()
 
     def rotate(self, role: str, keys: bool = True, signers: Iterable[CryptoSigner] | None = None) -> None:
-        """New keys for `role` in a new root, signed by the old and the new holders of root (or by `signers`)."""
+        """Publish a new root with new keys for `role`, signed by the old and the new keys of root, or by `signers`."""
         old = list(self.signers["root"])
         if keys:
             for signer in self.signers[role]:
@@ -137,7 +138,7 @@ class TufRepository:
     # --- the files
 
     def write(self, role: str, signers: Iterable[CryptoSigner] | None = None) -> Path:
-        """Sign the role's next version and write it; then what refers to it says so."""
+        """Sign and write the next version of a role, and update the role that refers to it."""
         signed = self.signed[role]
         metadata: Metadata[Any] = Metadata(signed)
         for signer in self.signers[role] if signers is None else signers:
@@ -153,13 +154,13 @@ class TufRepository:
         return file
 
     def target_file(self, release: str) -> Path:
-        """Where the archive of a listed release lies: its name starts with its digest."""
+        """Return the path of the archive of a listed release; its name starts with its digest."""
         name, _, version = release.partition("@")
         digest = self._targets.targets[f"{name}/{version}/{name}.tar.zst"].hashes["sha256"]
         return self.targets / name / version / f"{digest}.{name}.tar.zst"
 
     def copy(self, folder: Path) -> Path:
-        """The files as they are now, for a replay later on."""
+        """Copy the present files, for a later replay, and return the copy."""
         return Path(shutil.copytree(self.folder, folder))
 
     def restore(self, folder: Path) -> None:
@@ -187,14 +188,14 @@ class TufRepository:
 
 
 def one_release(tmp_path: Path) -> TufRepository:
-    """A repository with `RELEASE`, whose archive is `CONTENT`."""
+    """Return a repository with `RELEASE`, whose archive is `CONTENT`."""
     repository = TufRepository(tmp_path / "repository")
     repository.publish(RELEASE)
     return repository
 
 
 def fetched(config: Config, release: str = RELEASE) -> bytes:
-    """Refresh, find and download; what was downloaded."""
+    """Refresh, find and download; return the content."""
     repository = Repository(config, State())
     repository.refresh()
     return repository.download(repository.find(release)).read_bytes()
@@ -211,7 +212,7 @@ print(repository.download(repository.find(sys.argv[2])))
 
 
 def fetch_in_process(config: Config, release: str, fault: str = "") -> subprocess.CompletedProcess[str]:
-    """Refresh, find and download in a process of its own, which `fault` (edge_agent.core.fault_points) may kill."""
+    """Refresh, find and download in a separate process, which a fault point (edge_agent.core.fault_points) may kill."""
     environment = {name: value for name, value in os.environ.items() if name != fault_points.VARIABLE}
     if fault:
         environment[fault_points.VARIABLE] = fault

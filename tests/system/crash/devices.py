@@ -95,7 +95,7 @@ def survives(device: QuickDevice, allowed: frozenset[str], damaged: frozenset[st
     with device.serving() as served:
         served.ready()
         booted = device.predict()
-        assert booted == device.known.current, f"{booted} answers, but {device.known.current} is current"
+        assert booted == device.state.current, f"{booted} answers, but {device.state.current} is current"
         assert booted in allowed, f"booted to {booted}"
         assert str(layout.current_link.readlink()) == f"releases/{booted}"
         device.must("install", THREE)
@@ -103,8 +103,8 @@ def survives(device: QuickDevice, allowed: frozenset[str], damaged: frozenset[st
         device.must("activate", "--no-selftest", THREE)
         assert device.predict() == THREE
         device.must("confirm", "--force")
-    assert device.known.current == THREE and device.known.trial is None
-    assert device.known.previous == booted or device.known.previous in slots.installed(layout)
+    assert device.state.current == THREE and device.state.trial is None
+    assert device.state.previous == booted or device.state.previous in slots.installed(layout)
     left = [path.name for path in layout.releases.iterdir() if path.name.startswith(".")]
     assert not left, f"left behind: {left}"
     return booted

@@ -104,7 +104,7 @@ def prepare(device: QuickDevice, releases: Releases, folder: Path) -> None:
     switch(ONE)
     device.must("confirm", "--force")
     # Metadata was last verified yesterday, and there is newer one since: both are written by the next install.
-    state.save(device.config.layout, replace(device.known, trusted_time=state.format_time(YESTERDAY)))
+    state.save(device.config.layout, replace(device.state, trusted_time=state.format_time(YESTERDAY)))
     device.keep(folder / "confirmed")
     for release in (TWO, THREE):
         releases.publish(release)

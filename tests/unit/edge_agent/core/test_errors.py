@@ -1,4 +1,4 @@
-"""Every error class has an exit code of its own and a docstring of one sentence, from which a table is generated."""
+"""Every error class has a unique exit code and a docstring of one sentence, from which a table is generated."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KINDS = AgentError.__subclasses__()
 CLASSES = [kind for kind in KINDS if kind.__module__ == errors.__name__]
 
 
-def test_every_class_has_an_exit_code_of_its_own() -> None:
+def test_the_exit_codes_are_unique() -> None:
     codes = [kind.exit_code for kind in CLASSES]
 
     assert codes == sorted(set(codes))

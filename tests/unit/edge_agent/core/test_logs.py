@@ -1,4 +1,4 @@
-"""What a line of the log names as its event."""
+"""A line of the log names its event, or the part of the service that wrote it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOGGERS = {
 
 @pytest.mark.parametrize("event", LOGGERS)
 def test_a_record_without_an_event_names_its_part_of_the_service(event: str) -> None:
-    """Whoever searches a log for these names must find what older versions wrote and what newer ones do."""
+    """A search for these names finds the lines of older and of newer versions."""
     record = LOGGERS[event].makeRecord(LOGGERS[event].name, logging.WARNING, __file__, 1, "words", (), None)
 
     assert f" event={event} message=words" in Text().format(record)

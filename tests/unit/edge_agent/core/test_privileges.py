@@ -1,4 +1,4 @@
-"""As whom a command works: root goes on as the owner of the state; who is neither is told whom to call as."""
+"""Root continues as the owner of the state; the error for any other user names a user with the right privileges."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ device = pytest.fixture(bare_device)
 
 
 def test_root_goes_on_as_the_owner_of_the_state(tmp_path: Path, as_root: list[str]) -> None:
-    """What root installs, the service can write; a user who is neither is told whom to call as."""
+    """The service can write the files that root creates."""
     script = f"""
 import os, sys
 from pathlib import Path
@@ -52,7 +52,7 @@ assert (os.getuid(), os.geteuid(), os.getgid(), os.getgroups()) == (12345, 12345
 def test_nothing_that_runs_or_reads_a_release_is_done_as_root(
     device: Device, as_root: list[str], tmp_path: Path, arguments: list[str], module: str
 ) -> None:
-    """Seen by a hook in the place of the work: as whom it would be done."""
+    """A hook replaces the work and prints the user that it would run as."""
     place, name = module.split(".")
     arguments = [argument.format(folder=tmp_path) for argument in arguments]
     script = f"""
@@ -81,7 +81,7 @@ sys.exit(code)
 
 @pytest.fixture
 def as_root(tmp_path: Path) -> list[str]:
-    """How this machine runs a command as root; the folders above `tmp_path` let other users pass."""
+    """Return the prefix of a command that runs as root; the folders above `tmp_path` are opened to other users."""
     own = (folder for folder in (tmp_path, *tmp_path.parents) if folder.is_relative_to(tempfile.gettempdir()))
     for folder in own:
         if folder.stat().st_uid == os.getuid() and folder != Path(tempfile.gettempdir()):
@@ -89,7 +89,7 @@ def as_root(tmp_path: Path) -> list[str]:
     return [] if os.geteuid() == 0 else ["sudo", "-n", "--"]
 
 
-def test_a_user_without_rights_is_told_whom_to_call_as(device: Device, as_root: list[str]) -> None:
+def test_the_error_for_a_user_without_permission_names_the_right_user(device: Device, as_root: list[str]) -> None:
     device.json("install", OLD)
     script = f"""
 import os, sys

@@ -1,4 +1,4 @@
-"""The name of a release: one grammar, whoever asks."""
+"""The name of a release has one grammar in every part of the agent."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ BAD = [
 
 
 @pytest.mark.parametrize("release", GOOD)
-def test_what_one_takes_all_take(release: str) -> None:
+def test_every_part_accepts_the_same_names(release: str) -> None:
     assert parse_release(release) is not None
     assert main._release(release) == release
     assert "@".join(trust.split_release(release)) == release
 
 
 @pytest.mark.parametrize("release", BAD)
-def test_what_one_refuses_all_refuse(release: str) -> None:
+def test_every_part_refuses_the_same_names(release: str) -> None:
     assert parse_release(release) is None
     with pytest.raises(argparse.ArgumentTypeError):
         main._release(release)

@@ -1,4 +1,4 @@
-"""The state: changed in one step, read back as it was written, held by one process at a time."""
+"""The state is replaced in one step, read as it was written, and locked by one process at a time."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def test_what_was_confirmed_here_is_remembered_until_it_is_bad() -> None:
 
     assert (three.previous, three.proven) == (TWO, ("pump@0.9.0", ONE, TWO))
     assert [three.was_confirmed(release) for release in (ONE, TWO, THREE)] == [True, True, False]
-    back = three.confirmed().rolled_back("wrong answers")
-    assert not back.was_confirmed(THREE)
-    assert not back.forgotten(THREE).was_confirmed(THREE), "what failed has to prove itself again"
+    rolled_back = three.confirmed().rolled_back("wrong answers")
+    assert not rolled_back.was_confirmed(THREE)
+    assert not rolled_back.forgotten(THREE).was_confirmed(THREE), "a release that failed needs another trial"
 
 
 def test_a_state_from_before_releases_were_remembered_is_read(layout: Layout) -> None:
@@ -65,15 +65,15 @@ def test_a_state_from_before_releases_were_remembered_is_read(layout: Layout) ->
     assert State(current=ONE).switched(TWO, NOW).was_confirmed(ONE)
 
 
-def test_going_back_remembers_why_and_runs_what_was_confirmed() -> None:
-    back = CONFIRMED.switched(TWO, NOW).rolled_back("wrong answers")
+def test_a_rollback_records_the_reason_and_restores_the_confirmed_release() -> None:
+    state_after = CONFIRMED.switched(TWO, NOW).rolled_back("wrong answers")
 
-    assert (back.current, back.previous, back.trial) == (ONE, None, None)
-    assert back.bad == {"pump@0.8.0": "NaN", TWO: "wrong answers"}
-    assert back.forgotten(TWO).bad == CONFIRMED.bad
+    assert (state_after.current, state_after.previous, state_after.trial) == (ONE, None, None)
+    assert state_after.bad == {"pump@0.8.0": "NaN", TWO: "wrong answers"}
+    assert state_after.forgotten(TWO).bad == CONFIRMED.bad
 
 
-def test_nobody_goes_back_to_a_release_that_was_never_confirmed() -> None:
+def test_no_rollback_returns_to_a_release_that_was_never_confirmed() -> None:
     assert CONFIRMED.switched(TWO, NOW).switched(THREE, NOW).previous == ONE
 
 
@@ -95,7 +95,7 @@ def test_nobody_goes_back_to_a_release_that_was_never_confirmed() -> None:
         "[" * 100_000,
     ],
 )
-def test_a_state_that_nobody_wrote_is_refused_with_a_remedy(layout: Layout, content: str) -> None:
+def test_an_invalid_state_is_refused_with_a_remedy(layout: Layout, content: str) -> None:
     layout.state.mkdir(parents=True)
     layout.state_file.write_text(content)
 
@@ -104,7 +104,7 @@ def test_a_state_that_nobody_wrote_is_refused_with_a_remedy(layout: Layout, cont
     assert refusal.value.exit_code == 12
 
 
-def test_a_damaged_state_is_restored_from_its_copy_if_that_is_whole(layout: Layout) -> None:
+def test_a_damaged_state_is_restored_from_an_undamaged_copy(layout: Layout) -> None:
     state.save(layout, CONFIRMED)
     layout.state_file.write_text("damaged")
     state.restore(layout)
@@ -119,7 +119,7 @@ def test_a_damaged_state_is_restored_from_its_copy_if_that_is_whole(layout: Layo
     assert layout.state_file.read_text() == "damaged"
 
 
-def test_the_link_for_people_follows_the_state(layout: Layout) -> None:
+def test_the_link_for_operators_follows_the_state(layout: Layout) -> None:
     state.save(layout, CONFIRMED)
     assert str(layout.current_link.readlink()) == f"releases/{ONE}"
     state.save(layout, CONFIRMED.switched(TWO, NOW))
@@ -133,7 +133,7 @@ WRITES = [name for name in POINTS if name.startswith(("state.", "link."))]
 
 @pytest.mark.parametrize("action", ["kill", "error", "nospace"])
 @pytest.mark.parametrize("where", WRITES)
-def test_a_save_that_breaks_off_leaves_the_old_state_or_the_new_one(layout: Layout, where: str, action: str) -> None:
+def test_an_interrupted_save_leaves_the_old_state_or_the_new_one(layout: Layout, where: str, action: str) -> None:
     new = CONFIRMED.switched(TWO, NOW)
     state.save(layout, CONFIRMED)
     child = os.fork()
@@ -149,7 +149,7 @@ def test_a_save_that_breaks_off_leaves_the_old_state_or_the_new_one(layout: Layo
     assert status == {"kill": -signal.SIGKILL, "error": 5, "nospace": 28}[action]
     before = where.startswith("state.") and WRITES.index(where) <= WRITES.index("state.before_rename")
     assert state.load(layout) == (CONFIRMED if before else new)
-    state.save(layout, new.confirmed())  # what was left does not stand in the way
+    state.save(layout, new.confirmed())  # its remains do not prevent the next save
     assert state.load(layout) == new.confirmed()
     assert str(layout.current_link.readlink()) == f"releases/{TWO}"
 
@@ -185,7 +185,7 @@ def holder(layout: Layout) -> Any:
     process.communicate()
 
 
-def test_a_second_process_is_told_who_holds_the_lock(layout: Layout, holder: Any) -> None:
+def test_a_second_process_is_refused_with_the_holder_of_the_lock(layout: Layout, holder: Any) -> None:
     with pytest.raises(BusyError, match=rf"held by process {holder.pid}") as refusal, state.locked(layout, wait_s=0.1):
         raise AssertionError("it was free")
     assert refusal.value.exit_code == 7
@@ -205,7 +205,7 @@ def test_a_missing_folder_is_made_with_those_above_it(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "b" / "c").is_dir()
 
 
-def test_the_state_is_text_that_a_person_can_read(layout: Layout) -> None:
+def test_the_state_is_readable_text(layout: Layout) -> None:
     state.save(layout, CONFIRMED)
 
     assert json.loads(layout.state_file.read_text())["current"] == ONE

@@ -104,8 +104,8 @@ def test_what_fails_the_self_test_is_not_switched_to(tmp_path: Path) -> None:
     told = made.json("activate", "pump@1.1.0", code=SelfTestError.exit_code)
 
     assert "golden sample" in told["found"]
-    assert made.known.current == RELEASE
-    assert made.known.bad == {}  # a self-test depends on how busy the device is: it may be tried again
+    assert made.state.current == RELEASE
+    assert made.state.bad == {}  # a self-test depends on how busy the device is: it may be tried again
     made.remove()
 
 

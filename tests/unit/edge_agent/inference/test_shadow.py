@@ -19,7 +19,7 @@ from edge_agent.inference.loading import LoadedRelease
 from edge_agent.inference.shadow import QUEUE, Shadow, wilson
 
 from tests.support.agent.bundles import SHAPE
-from tests.support.agent.cli import OUTPUT, Device, Served
+from tests.support.agent.cli import OUTPUT, Device, ServiceProcess
 from tests.support.agent.releases import Releases
 from tests.support.agent.serving import Backend, behaving, device, installed, run
 
@@ -153,12 +153,12 @@ def ask(device: Device, times: int) -> None:
         )
 
 
-def start(device: Device, served: Served, *arguments: str) -> subprocess.Popen[str]:
+def start(device: Device, served: ServiceProcess, *arguments: str) -> subprocess.Popen[str]:
     """`edge-agent shadow`, when the service has begun to compare."""
     process = subprocess.Popen(
         device.command("--json", "shadow", NEW, *arguments), stdout=subprocess.PIPE, text=True, stderr=subprocess.PIPE
     )
-    served.hears(f"comparing {NEW} with {OLD}")
+    served.wait_for(f"comparing {NEW} with {OLD}")
     return process
 
 
@@ -174,7 +174,7 @@ def test_the_command_waits_for_the_samples_and_prints_them(made: Device) -> None
     assert (told["release"], told["current"], told["samples"]) == (NEW, OLD, 5)
     assert told["agreement"]["share"] in (0.0, 1.0)  # five times the same input
     assert 0 < told["latency_ms"]["candidate"]["p50"] <= told["latency_ms"]["candidate"]["p95"]
-    assert made.known.current == OLD
+    assert made.state.current == OLD
 
 
 @pytest.mark.slow
@@ -184,7 +184,7 @@ def test_it_ends_when_the_command_goes_away(made: Device) -> None:
         process = start(made, served)
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)
-        served.hears("nobody listens any more")
+        served.wait_for("nobody listens any more")
 
 
 @pytest.mark.slow

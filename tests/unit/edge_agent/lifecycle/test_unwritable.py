@@ -1,4 +1,4 @@
-"""A state that cannot be written, or is damaged: what can be read is served."""
+"""A device whose state is damaged or cannot be written serves what it can read."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ mount -o remount,ro,bind "$state"
 
 @pytest.fixture
 def releases(tmp_path: Path) -> Releases:
-    made = Releases(tmp_path)
-    made.publish(OLD)
-    return made
+    releases = Releases(tmp_path)
+    releases.publish(OLD)
+    return releases
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def device(tmp_path: Path, releases: Releases) -> Iterator[Device]:
 
 
 def read_only(device: Device, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run `command` where the state directory is mounted read-only, in a mount namespace of its own."""
+    """Run `command` in a mount namespace in which the state directory is read-only."""
     folder = str(device.config.layout.state)
     return subprocess.run(
         ["unshare", "-rm", "bash", "-ec", READ_ONLY, "bash", folder, *command], capture_output=True, text=True
@@ -46,7 +46,7 @@ def read_only(device: Device, *command: str) -> subprocess.CompletedProcess[str]
 
 
 def test_a_read_only_state_boots_and_is_verified(device: Device) -> None:
-    (device.config.layout.releases / ".pump@1.1.0.partial").mkdir()  # cannot be dropped either
+    (device.config.layout.releases / ".pump@1.1.0.partial").mkdir()  # cannot be removed either
     script = "import sys; from pathlib import Path; "
     script += "from edge_agent.core import config; from edge_agent.lifecycle import boot; "
     script += "print(boot.boot(config.load(Path(sys.argv[1]))).state.current)"
@@ -62,12 +62,12 @@ def test_a_read_only_state_boots_and_is_verified(device: Device) -> None:
 @pytest.mark.slow
 def test_a_read_only_state_is_locked_all_the_same(device: Device) -> None:
     with state.locked(device.config.layout):
-        told = read_only(device, *device.command("--json", "forget", OLD))
+        result = read_only(device, *device.command("--json", "forget", OLD))
 
-    assert json.loads(told.stdout)["error"] == "BusyError", told.stderr
+    assert json.loads(result.stdout)["error"] == "BusyError", result.stderr
 
 
-def test_a_lock_that_is_held_keeps_no_confirmed_release_from_starting(
+def test_a_held_lock_does_not_prevent_the_start_of_a_confirmed_release(
     device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(boot, "LOCK_S", 0.0)
@@ -75,11 +75,11 @@ def test_a_lock_that_is_held_keeps_no_confirmed_release_from_starting(
         assert boot.boot(device.config).state.current == OLD
 
 
-def test_a_service_that_finds_its_state_damaged_takes_the_copy(device: Device) -> None:
-    before = device.known
+def test_a_service_restores_a_damaged_state_from_the_copy(device: Device) -> None:
+    before = device.state
     device.config.layout.state_file.write_bytes(b"\x00" * 300)
 
-    assert boot.boot(device.config).state == device.known == before
+    assert boot.boot(device.config).state == device.state == before
 
 
 FULL = "state.before_fsync=nospace"
@@ -89,20 +89,25 @@ def on_trial(device: Device, releases: Releases) -> state.State:
     """`NEW` becomes current, on trial."""
     releases.publish(NEW)
     operations.deploy(device.config, NEW, selftest=False)
-    return device.known
+    return device.state
 
 
-def test_a_trial_whose_start_cannot_be_counted_is_left(device: Device, releases: Releases) -> None:
-    """Else a release that crashes would be started for ever. What was decided is written once there is space."""
+def test_a_trial_whose_start_cannot_be_counted_is_rolled_back(device: Device, releases: Releases) -> None:
+    """A release that crashes would otherwise be started for ever. The decision is written once there is space."""
     on_trial(device, releases)
     with device.serving(fault=FULL) as served:
-        assert OLD in served.hears("READY=1")
+        assert OLD in served.wait_for("READY=1")
         assert "its start cannot be counted" in served.log
-    known = device.known
-    assert (known.current, known.previous, known.trial, dict(known.bad)) == (OLD, None, None, {})
+    known_state = device.state
+    assert (known_state.current, known_state.previous, known_state.trial, dict(known_state.bad)) == (
+        OLD,
+        None,
+        None,
+        {},
+    )
 
 
-def test_on_a_full_disk_what_was_decided_stands_in_memory(
+def test_on_a_full_disk_the_decision_is_kept_in_memory(
     device: Device, releases: Releases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = on_trial(device, releases)
@@ -112,8 +117,8 @@ def test_on_a_full_disk_what_was_decided_stands_in_memory(
     assert (booted.state.current, booted.unwritten_state) == (OLD, before)
 
     monkeypatch.setattr(fault_points, "_passed", {})
-    assert (boot.current_state(device.config, booted).current, device.known) == (OLD, before), "still full"
-    assert boot.current_state(device.config, booted) == device.known == booted.state
+    assert (boot.current_state(device.config, booted).current, device.state) == (OLD, before), "still full"
+    assert boot.current_state(device.config, booted) == device.state == booted.state
     later = booted.state.switched(NEW, "2030-01-01T00:00:00Z")
     state.save(device.config.layout, later)
-    assert boot.current_state(device.config, booted) == later, "what is decided later counts"
+    assert boot.current_state(device.config, booted) == later, "a later decision is not overwritten"

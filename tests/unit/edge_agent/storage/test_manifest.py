@@ -100,7 +100,7 @@ def test_another_schema_version_is_refused_first(version: Any) -> None:
     [
         ("name", "../digits", "name", "matches"),
         ("name", ..., "", "the fields schema_version, name"),
-        ("surprise", 1, "", "no other fields"),
+        ("surprise", 1, "", "only fields"),
         ("input|shape", [1, 0], "input.shape.1", "minimum"),
         ("input|dtype", "int8", "input.dtype", "float32"),
         ("input|rate_hz", "8000", "input.rate_hz", "number"),

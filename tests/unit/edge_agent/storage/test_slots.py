@@ -1,4 +1,4 @@
-"""Slots: a release is installed whole and verified, or not at all; what is needed stays."""
+"""Slots: a release is installed completely and verified, or not at all; slots in use are kept."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RELEASE = "pump@1.0.0"
 
 
 class Device(Releases):
-    """A device without a service, and what is released for it."""
+    """A device without a service, and its releases."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -50,7 +50,7 @@ def everything(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_an_installed_release_is_whole_and_tells_where_it_came_from(device: Device) -> None:
+def test_an_installed_release_is_complete_and_records_its_origin(device: Device) -> None:
     manifest = install(device)
 
     assert slots.installed(device.layout) == [RELEASE]
@@ -70,7 +70,7 @@ def test_installing_again_changes_nothing(device: Device) -> None:
 
 
 @pytest.mark.parametrize("file", ["release.json", "bundle/manifest.json", "bundle/targets/onnx-fp32/model.onnx"])
-def test_one_changed_byte_is_found_and_mended_by_the_next_install(device: Device, file: str) -> None:
+def test_one_changed_byte_is_found_and_repaired_by_the_next_install(device: Device, file: str) -> None:
     install(device)
     path = device.layout.slot(RELEASE) / file
     content = bytearray(path.read_bytes())
@@ -106,7 +106,7 @@ def deep(record: dict[str, str]) -> str:
 
 
 @pytest.mark.parametrize("change", [without_digest, of_another_archive, older, no_object, deep])
-def test_a_changed_word_of_release_json_is_found_and_mended(
+def test_a_changed_word_of_release_json_is_found_and_repaired(
     device: Device, change: Callable[[dict[str, str]], str]
 ) -> None:
     install(device)
@@ -121,7 +121,7 @@ def test_a_changed_word_of_release_json_is_found_and_mended(
     assert release_file.read(device.layout.slot(RELEASE)).sha256 == device.offer(RELEASE).sha256
 
 
-def test_a_file_that_is_gone_or_too_much_is_damage(device: Device) -> None:
+def test_a_missing_or_additional_file_is_damage(device: Device) -> None:
     install(device)
     bundle = device.layout.bundle(RELEASE)
     (bundle / "extra").write_text("")
@@ -179,13 +179,13 @@ def test_without_space_nothing_is_unpacked_and_the_message_has_the_numbers(devic
     assert list(device.layout.releases.iterdir()) == []
 
 
-def test_the_space_that_is_asked_for_is_what_the_files_take(device: Device) -> None:
+def test_the_required_space_is_that_of_the_files(device: Device) -> None:
     archive = device.publish(RELEASE, padding=1_000_000).archive
     install(device)
 
-    taken = sum(path.stat().st_blocks * 512 for path in device.layout.bundle(RELEASE).rglob("*"))
-    asked = inspect(archive, "manifest.json").disk_bytes
-    assert taken <= asked <= 1.2 * taken
+    used = sum(path.stat().st_blocks * 512 for path in device.layout.bundle(RELEASE).rglob("*"))
+    estimated = inspect(archive, "manifest.json").disk_bytes
+    assert used <= estimated <= 1.2 * used
 
 
 def test_an_archive_that_is_larger_than_allowed_is_refused(device: Device) -> None:
@@ -267,7 +267,7 @@ def test_a_slot_that_is_half_removed_or_half_filled_is_no_slot(device: Device) -
 
 
 @pytest.mark.parametrize("name", ["pump@2.0.0", "../state.json", "pump", ""])
-def test_what_is_not_installed_is_said_with_what_is(device: Device, name: str) -> None:
+def test_the_error_for_a_release_that_is_not_installed_lists_the_installed_ones(device: Device, name: str) -> None:
     install(device)
 
     with pytest.raises(NoReleaseError, match=r"one of: pump@1\.0\.0"):

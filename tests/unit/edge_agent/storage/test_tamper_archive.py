@@ -171,7 +171,7 @@ CASES: dict[str, tuple[Callable[[list[Entry]], bytes], str]] = {
     "block device": (special(tarfile.BLKTYPE), "special"),
     "named pipe": (special(tarfile.FIFOTYPE), "special"),
     "folder": (special(tarfile.DIRTYPE), "special"),
-    "sparse": (special(tarfile.GNUTYPE_SPARSE), "special|whole"),
+    "sparse": (special(tarfile.GNUTYPE_SPARSE), "special|complete"),
     "contiguous": (special(tarfile.CONTTYPE), "special"),
     "up and out": (and_(entry("../../out")), "below the bundle's root"),
     "up in between": (and_(entry("golden/../../../out")), "below the bundle's root"),
@@ -185,7 +185,7 @@ CASES: dict[str, tuple[Callable[[list[Entry]], bytes], str]] = {
     "long name": (and_(entry("n" * (LONGEST_NAME + 1)), kind=tarfile.PAX_FORMAT), "below the bundle's root"),
     "long GNU name": (and_(entry("n/" * 200 + "n"), kind=tarfile.GNU_FORMAT), "below the bundle's root"),
     "line break in a name": (and_(entry("a\nb")), "below the bundle's root"),
-    "name that is no text": (and_(entry("a\udcff", b"")), "below the bundle's root"),
+    "name that is not text": (and_(entry("a\udcff", b"")), "below the bundle's root"),
     "too many": (and_(*(entry(f"many/{n}", b"") for n in range(MOST_ENTRIES))), "entries"),
     "bomb": (bomb, "bytes of content|more content"),
     "bomb in an extended header": (extended_header, f"more than {HEADERS} bytes of headers"),
@@ -228,8 +228,8 @@ def test_what_unpack_refuses_inspect_refuses_in_the_same_words(good: list[Entry]
     archive = tmp_path / "a.tar.zst"
     for name, (spoil, _) in CASES.items():
         archive.write_bytes(spoil(good))
-        told = [str(reason) for reason in _both(archive, tmp_path / "out")]
-        assert len(told) < 2 or told[0] == told[1], name
+        reasons = [str(reason) for reason in _both(archive, tmp_path / "out")]
+        assert len(reasons) < 2 or reasons[0] == reasons[1], name
 
 
 def _both(archive: Path, out: Path) -> Iterator[ArchiveError]:
@@ -259,14 +259,14 @@ def test_a_bomb_costs_little_memory(good: list[Entry], tmp_path: Path, spoil: Ca
 
 def test_whatever_is_flipped_in_the_tar_the_answer_is_a_reason(good: list[Entry], tmp_path: Path) -> None:
     chance = random.Random(2)  # noqa: S311  (the same attacks each time)
-    whole, archive = tar(good), tmp_path / "a.tar.zst"
-    headers = [at for at in range(0, len(whole), 512) if whole[at + 257 : at + 262] == b"ustar"]
+    original, archive = tar(good), tmp_path / "a.tar.zst"
+    headers = [at for at in range(0, len(original), 512) if original[at + 257 : at + 262] == b"ustar"]
     for _ in range(400):
-        content = bytearray(whole)
+        content = bytearray(original)
         for _ in range(chance.choice((1, 2, 8))):
             at = chance.choice(headers)
             content[at + chance.randrange(512)] = chance.randrange(256)
-            content[at + 148 : at + 156] = b" " * 8  # with a checksum that is right, or it would end there
+            content[at + 148 : at + 156] = b" " * 8  # with a correct checksum, or reading would end there
             content[at + 148 : at + 156] = b"%06o\0 " % sum(content[at : at + 512])
         archive.write_bytes(packed(bytes(content)))
         for _ in _both(archive, tmp_path / "out"):

@@ -1,4 +1,4 @@
-"""Fit: a release goes only to devices that can run it, and a refusal says everything that stands against it."""
+"""A device accepts only releases that it can run, and a refusal lists every reason."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ def test_the_runtime_that_is_installed_is_enough_for_its_own_version(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("found", "oldest", "enough"),
+    ("version", "oldest", "enough"),
     [("1.20.1", "1.20", True), ("1.9.3", "1.10", False), ("1.20", "1.20.0", True), ("2.0.0rc1", "2.0", True)],
 )
-def test_versions_are_compared_number_by_number(found: str, oldest: str, enough: bool) -> None:
+def test_versions_are_compared_number_by_number(version: str, oldest: str, enough: bool) -> None:
     target = {"io": {"runtime": "onnxruntime"}, "runtime_version": oldest}
 
-    assert (target_selection._target_reason(target, {"onnxruntime": found}) is None) is enough
+    assert (target_selection._target_reason(target, {"onnxruntime": version}) is None) is enough
 
 
-def test_a_version_that_nobody_knows_is_not_enough_and_no_runtime_names_what_to_install() -> None:
+def test_an_unknown_version_is_not_enough_and_a_missing_runtime_is_named() -> None:
     target = {"io": {"runtime": "litert"}, "runtime_version": "1.2"}
 
     assert (
@@ -88,21 +88,21 @@ def test_what_the_device_lacks_is_named_with_found_and_expected(tmp_path: Path, 
     assert reason in str(refusal.value)
 
 
-def test_everything_that_stands_against_a_release_is_said_at_once(tmp_path: Path) -> None:
+def test_every_reason_against_a_release_is_listed(tmp_path: Path) -> None:
     required = {"device_types": ["pi5"], "architectures": ["armv7l"]}
     described = manifest(tmp_path, targets=BOTH, requirements=required, runtime_version="99.1")
 
     with pytest.raises(FitError) as refusal:
         target_selection.select_target(device(targets=["onnx-fp32"]), described)
 
-    said = str(refusal.value)
-    assert "device.type: found generic" in said
-    assert f"architecture: found {target_selection.architecture()}" in said
-    assert "target onnx-fp32: onnxruntime: found version" in said
-    assert "target tflite-int8: is not among device.targets (onnx-fp32)" in said
+    message = str(refusal.value)
+    assert "device.type: found generic" in message
+    assert f"architecture: found {target_selection.architecture()}" in message
+    assert "target onnx-fp32: onnxruntime: found version" in message
+    assert "target tflite-int8: is not among device.targets (onnx-fp32)" in message
 
 
-def test_what_is_required_and_met_is_no_obstacle(tmp_path: Path) -> None:
+def test_requirements_that_are_met_are_accepted(tmp_path: Path) -> None:
     memory = psutil.virtual_memory().total / target_selection.MB
     required = {
         "device_types": ["generic"],
@@ -114,7 +114,7 @@ def test_what_is_required_and_met_is_no_obstacle(tmp_path: Path) -> None:
     assert target_selection.select_target(device(), manifest(tmp_path, requirements=required), 2_000_000) == "onnx-fp32"
 
 
-def test_nulls_in_requirements_ask_for_nothing(tmp_path: Path) -> None:
+def test_nulls_in_requirements_require_nothing(tmp_path: Path) -> None:
     required = dict.fromkeys(["device_types", "architectures", "memory_mb", "disk_mb"])
 
     assert target_selection.select_target(device(), manifest(tmp_path, requirements=required), 0) == "onnx-fp32"

@@ -1,4 +1,4 @@
-"""A repository with one release, a server for it that does as it is told, and a device that fetches from there."""
+"""A repository with one release, a server for it with faults on demand, and a device that downloads from it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The client that the TUF conformance suite runs, through its own command line: what the suite asks for, in short.
+"""The client that the TUF conformance suite runs, tested through its command line.
 
-The suite itself is theupdateframework/tuf-conformance; these cases keep the command and the rules that only show in
-HTTP requests and in the folders (CLIENT-CLI.md) from breaking unseen.
+The suite itself is theupdateframework/tuf-conformance. These cases cover the command and the rules that are visible
+only in HTTP requests and in the folders (CLIENT-CLI.md).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import DelegatedRole, Delegations, Metadata, MetaFile, Snapshot, TargetFile, Targets
 from tuf.api.serialization.json import JSONSerializer
 
-from tests.support.agent.release_server import ReleaseServer, serving, status, whole
+from tests.support.agent.release_server import ReleaseServer, complete, serving, status
 from tests.support.agent.tuf_repository import TufRepository
 
 pytestmark = pytest.mark.slow  # each starts the client several times
@@ -79,7 +79,7 @@ def targets(repository: TufRepository) -> Targets:
 
 
 def offer(repository: TufRepository, name: str, content: bytes) -> None:
-    """List a target of any name, and put its content where a client asks for it."""
+    """List a target of any name, and store its content where a client requests it."""
     target = TargetFile.from_data(name, content, ["sha256"])
     targets(repository).targets[name] = target
     folder, _, file = name.rpartition("/")
@@ -90,7 +90,7 @@ def offer(repository: TufRepository, name: str, content: bytes) -> None:
 
 
 def delegate(repository: TufRepository, signers: dict[str, CryptoSigner], *graph: tuple[str, str, list[str]]) -> None:
-    """Roles that delegate to roles, all with version 1 and no targets."""
+    """Add roles that delegate to other roles, all with version 1 and without targets."""
     roles = {"targets": targets(repository)}
     for delegator, name, paths in graph:
         roles.setdefault(name, Targets(expires=datetime.now(UTC) + timedelta(days=9)))
@@ -113,12 +113,12 @@ def delegate(repository: TufRepository, signers: dict[str, CryptoSigner], *graph
     repository.release()
 
 
-def test_init_asks_for_nothing_and_refresh_for_what_it_has_to(device: Device) -> None:
+def test_init_requests_nothing_and_refresh_only_what_it_needs(device: Device) -> None:
     assert device.server.requests == []
     assert device.versions() == {"root": 1}
     assert device.refresh() == 0
     expected = ["2.root", "timestamp", "1.snapshot", "1.targets"]
-    assert device.server.asked() == [f"/metadata/{name}.json" for name in expected]
+    assert device.server.requested() == [f"/metadata/{name}.json" for name in expected]
     assert device.versions() == {"root": 1, "timestamp": 1, "snapshot": 1, "targets": 1}
 
 
@@ -138,10 +138,10 @@ def test_a_failed_refresh_is_one_exit_code_and_leaves_what_was_trusted(device: D
     assert device.versions()["timestamp"] == 1
 
 
-def test_a_pinned_root_that_is_wrong_asks_for_nothing(device: Device, tmp_path: Path) -> None:
-    wrong = tmp_path / "wrong.json"
-    wrong.write_bytes(device.repository.root_file.read_bytes().replace(b'"version":1', b'"version":9'))
-    device.run("init", str(wrong))
+def test_an_invalid_pinned_root_causes_no_request(device: Device, tmp_path: Path) -> None:
+    invalid_root = tmp_path / "wrong.json"
+    invalid_root.write_bytes(device.repository.root_file.read_bytes().replace(b'"version":1', b'"version":9'))
+    device.run("init", str(invalid_root))
     assert device.refresh() == 1
     assert device.server.requests == []
 
@@ -153,7 +153,7 @@ def test_a_target_of_any_name_stays_in_its_folder(device: Device, name: str) -> 
     targets(device.repository).targets[name] = target
     device.repository.release()
     device.server.otherwise = content
-    device.server.told["root"] = [status(404)]
+    device.server.responses["root"] = [status(404)]
     assert device.download(name) == 0
     assert device.downloaded() == [content]
     assert sorted(path.name for path in device.targets.parent.iterdir()) == ["metadata", "targets"]
@@ -163,7 +163,7 @@ def test_a_target_is_downloaded_once_and_a_new_one_takes_its_place(device: Devic
     offer(device.repository, "file.txt", b"first")
     assert device.download("file.txt") == 0
     assert device.download("file.txt") == 0
-    assert len(device.server.asked("/targets/")) == 1
+    assert len(device.server.requested("/targets/")) == 1
     offer(device.repository, "file.txt", b"second")
     assert device.download("file.txt") == 0
     assert device.downloaded() == [b"second"]
@@ -171,22 +171,22 @@ def test_a_target_is_downloaded_once_and_a_new_one_takes_its_place(device: Devic
 
 def test_a_substituted_target_is_not_kept(device: Device) -> None:
     offer(device.repository, "file.txt", b"signed")
-    device.server.told["file"] = [whole(lambda content: b"forged")]
+    device.server.responses["file"] = [complete(lambda content: b"forged")]
     assert device.download("file.txt") == 1
     assert device.downloaded() == []
-    assert len(device.server.asked("/targets/")) == 1
+    assert len(device.server.requested("/targets/")) == 1
 
 
-def test_a_target_that_nobody_names_is_a_failure_after_the_refresh(device: Device) -> None:
+def test_a_target_that_is_not_listed_fails_after_the_refresh(device: Device) -> None:
     assert device.download("nothing") == 1
     assert device.versions() == {"root": 1, "timestamp": 1, "snapshot": 1, "targets": 1}
 
 
-def test_delegations_are_asked_for_in_their_order_and_once(device: Device) -> None:
+def test_delegations_are_requested_in_order_and_once(device: Device) -> None:
     graph = [("targets", "A", ["*"]), ("targets", "B", ["*"]), ("A", "C", ["*.doc"]), ("A", "D", ["*"])]
     delegate(device.repository, {}, *graph, ("D", "A", ["*"]), ("D", "B", ["*"]))
     assert device.download("missing") == 1
-    assert device.server.asked("/metadata/")[4:] == [f"/metadata/1.{name}.json" for name in "ADB"]
+    assert device.server.requested("/metadata/")[4:] == [f"/metadata/1.{name}.json" for name in "ADB"]
     assert {"A", "D", "B"} < device.versions().keys()
     device.server.requests.clear()
     assert device.download("missing") == 1
@@ -194,9 +194,9 @@ def test_delegations_are_asked_for_in_their_order_and_once(device: Device) -> No
 
 
 @pytest.mark.parametrize("role", ["?", "#", "/role", "../role", "a b", "%2e"])
-def test_an_odd_role_name_is_quoted_in_address_and_file(device: Device, role: str) -> None:
+def test_a_special_role_name_is_quoted_in_address_and_file(device: Device, role: str) -> None:
     delegate(device.repository, {}, ("targets", role, ["*"]))
     assert device.download("missing") == 1
-    assert f"/metadata/1.{quote(role, '')}.json" in device.server.asked()
+    assert f"/metadata/1.{quote(role, '')}.json" in device.server.requested()
     assert (device.metadata / f"{quote(role, '')}.json").is_file()
     assert len(device.versions()) == 5

@@ -1,4 +1,4 @@
-"""Servers that fail, are slow or never end: asked again as often as that helps, and no longer."""
+"""Servers that fail, are slow or never finish are requested again only as often as that can help."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ pytestmark = pytest.mark.slow  # each waits for a server that fails
 
 
 @pytest.mark.parametrize("number", [500, 502, 503, 504, 429])
-def test_a_server_that_recovers_is_asked_again(config: Config, server: ReleaseServer, number: int) -> None:
-    server.told["timestamp"] = [status(number), status(number), right]
+def test_a_server_that_recovers_is_requested_again(config: Config, server: ReleaseServer, number: int) -> None:
+    server.responses["timestamp"] = [status(number), status(number), right]
     assert fetched(config) == CONTENT
-    assert len(server.asked("timestamp")) == 3
+    assert len(server.requested("timestamp")) == 3
 
 
 @pytest.mark.parametrize("kind", ["root", "timestamp", "snapshot", "digits"])
-def test_a_server_that_does_not_is_given_up(config: Config, server: ReleaseServer, kind: str) -> None:
-    server.told[kind] = [status(500)]
+def test_a_server_that_keeps_failing_is_abandoned(config: Config, server: ReleaseServer, kind: str) -> None:
+    server.responses[kind] = [status(500)]
     with pytest.raises(SourceError, match="the server answers 500"):
         fetched(config)
-    assert len(server.asked(kind)) >= config.source.attempts
-    assert len(server.asked(kind)) <= config.source.attempts
+    assert len(server.requested(kind)) >= config.source.attempts
+    assert len(server.requested(kind)) <= config.source.attempts
 
 
 @pytest.mark.parametrize("number", [400, 401, 403, 404, 410])
 @pytest.mark.parametrize("kind", ["timestamp", "digits"])
-def test_what_is_not_there_is_asked_for_once(config: Config, server: ReleaseServer, kind: str, number: int) -> None:
-    server.told[kind] = [status(number)]
+def test_a_missing_file_is_requested_once(config: Config, server: ReleaseServer, kind: str, number: int) -> None:
+    server.responses[kind] = [status(number)]
     with pytest.raises(SourceError, match=f"the server answers {number}") as error:
         fetched(config)
     assert kind in error.value.where
-    assert len(server.asked(f"{kind}.")) == 1
+    assert len(server.requested(f"{kind}.")) == 1
 
 
 def test_a_server_decides_how_long_to_wait(config: Config, server: ReleaseServer) -> None:
-    server.told["timestamp"] = [status(429, Retry_After="1"), right]
+    server.responses["timestamp"] = [status(429, Retry_After="1"), right]
     since = time.monotonic()
     assert fetched(config) == CONTENT
     assert time.monotonic() - since >= 1
@@ -62,16 +62,16 @@ def test_a_server_decides_how_long_to_wait(config: Config, server: ReleaseServer
 
 @pytest.mark.parametrize("value", ["86400", "Fri, 01 Jan 2100 00:00:00 GMT"])
 def test_but_not_for_hours(config: Config, server: ReleaseServer, value: str) -> None:
-    server.told["timestamp"] = [status(503, Retry_After=value)]
+    server.responses["timestamp"] = [status(503, Retry_After=value)]
     with pytest.raises(SourceError, match=r"requests a pause of [0-9]+ s"):
         fetched(config)
-    assert len(server.asked("timestamp")) == 1
+    assert len(server.requested("timestamp")) == 1
 
 
 @pytest.mark.parametrize("kind", ["timestamp", "digits"])
 @pytest.mark.parametrize("answer", [drips, drips_headers, silent])
 def test_a_slow_server_is_given_up(config: Config, server: ReleaseServer, kind: str, answer: Answer) -> None:
-    server.told[kind] = [answer]
+    server.responses[kind] = [answer]
     since = time.monotonic()
     with pytest.raises(SourceError, match=r"3 time\(s\)"):
         fetched(config)
@@ -79,26 +79,26 @@ def test_a_slow_server_is_given_up(config: Config, server: ReleaseServer, kind: 
 
 
 def test_nobody_there(published: TufRepository, tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        config = published.config(tmp_path / "device", f"http://127.0.0.1:{taken.getsockname()[1]}")
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        config = published.config(tmp_path / "device", f"http://127.0.0.1:{bound.getsockname()[1]}")
         with pytest.raises(SourceError, match=r"refused.*3 time\(s\)"):
             fetched(config)
 
 
 @pytest.mark.parametrize("kind", ["root", "timestamp", "snapshot", "digits"])
 def test_endless_data_is_cut(config: Config, server: ReleaseServer, kind: str) -> None:
-    server.told[kind] = [endless]
+    server.responses[kind] = [endless]
     with pytest.raises(TrustError, match=r"more than the [0-9]+ bytes"):
         fetched(config)
-    assert len(server.asked(kind)) == 1
+    assert len(server.requested(kind)) == 1
 
 
 def test_compressed_answers_are_not_unpacked(config: Config, server: ReleaseServer) -> None:
     def packed(handler: Handler, content: bytes) -> None:
         handler.send(200, gzip.compress(bytes(10_000_000)), Content_Encoding="gzip")
 
-    server.told["timestamp"] = [packed]
+    server.responses["timestamp"] = [packed]
     with pytest.raises(TrustError):
         fetched(config)
 
@@ -106,14 +106,14 @@ def test_compressed_answers_are_not_unpacked(config: Config, server: ReleaseServ
 def test_redirects_are_followed_but_not_for_ever(config: Config, server: ReleaseServer) -> None:
     target = server.folder / "elsewhere.bin"
     target.write_bytes(CONTENT)
-    server.told["digits"] = [status(302, Location="/elsewhere.bin")]
+    server.responses["digits"] = [status(302, Location="/elsewhere.bin")]
     assert fetched(config) == CONTENT
-    server.told["timestamp"] = [status(302, Location="/metadata/timestamp.json")]
+    server.responses["timestamp"] = [status(302, Location="/metadata/timestamp.json")]
     with pytest.raises(SourceError, match="redirects"):
         fetched(config)
 
 
 @pytest.mark.parametrize("kind", ["timestamp", "digits"])
 def test_a_length_that_is_no_number_says_nothing(config: Config, server: ReleaseServer, kind: str) -> None:
-    server.told[kind] = [lambda handler, content: handler.send(200, content, Content_Length="9" * 5000)]
+    server.responses[kind] = [lambda handler, content: handler.send(200, content, Content_Length="9" * 5000)]
     assert fetched(config) == CONTENT

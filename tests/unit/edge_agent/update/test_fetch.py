@@ -16,9 +16,9 @@ from tests.support.agent.release_server import (
     Handler,
     ReleaseServer,
     breaks_off_after,
+    complete,
     right,
     status,
-    whole,
 )
 from tests.support.agent.tuf_repository import CONTENT, RELEASE, TufRepository, fetch_in_process, fetched
 
@@ -31,11 +31,11 @@ def test_over_http_with_no_request_too_many(config: Config, server: ReleaseServe
     assert fetched(config) == CONTENT
     target = published.target_file(RELEASE).relative_to(published.folder)
     expected = ["2.root", "timestamp", "2.snapshot", "2.targets"]
-    assert server.asked() == [*(f"/metadata/{name}.json" for name in expected), f"/{target}"]
+    assert server.requested() == [*(f"/metadata/{name}.json" for name in expected), f"/{target}"]
     assert {headers["Accept-Encoding"] for _, headers in server.requests} == {"identity"}
     server.requests.clear()
     assert fetched(config) == CONTENT
-    assert server.asked() == ["/metadata/2.root.json", "/metadata/timestamp.json"]
+    assert server.requested() == ["/metadata/2.root.json", "/metadata/timestamp.json"]
 
 
 # --- broken off
@@ -43,7 +43,7 @@ def test_over_http_with_no_request_too_many(config: Config, server: ReleaseServe
 
 @pytest.mark.parametrize("length", [True, False], ids=["declared", "undeclared"])
 def test_a_broken_download_goes_on_where_it_broke(config: Config, server: ReleaseServer, length: bool) -> None:
-    server.told["digits"] = [breaks_off_after(30_000, length), right]
+    server.responses["digits"] = [breaks_off_after(30_000, length), right]
     assert fetched(config) == CONTENT
     assert server.ranges() == [None, "bytes=30000-"]
     assert server.requests[-1][1]["If-Range"].startswith('"')
@@ -51,18 +51,18 @@ def test_a_broken_download_goes_on_where_it_broke(config: Config, server: Releas
 
 
 def test_attempts_count_from_the_last_progress_on(config: Config, server: ReleaseServer) -> None:
-    server.told["digits"] = [breaks_off_after(10_000)]
+    server.responses["digits"] = [breaks_off_after(10_000)]
     assert fetched(config) == CONTENT
     assert len(server.ranges()) == 10 > config.source.attempts
 
 
 def test_a_killed_process_leaves_what_it_has_and_the_next_goes_on(config: Config, server: ReleaseServer) -> None:
     # Five requests for metadata and the archive, and the one that would go on after it broke off.
-    server.told["digits"] = [breaks_off_after(40_000)]
+    server.responses["digits"] = [breaks_off_after(40_000)]
     killed = fetch_in_process(config, RELEASE, "download.before_request=kill#6")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert partials(config)[0].stat().st_size == 40_000
-    server.told["digits"] = [right]
+    server.responses["digits"] = [right]
     server.requests.clear()
     assert fetched(config) == CONTENT
     assert server.ranges() == ["bytes=40000-"]
@@ -79,7 +79,7 @@ def test_killed_anywhere_in_a_download_the_next_one_is_whole(config: Config, poi
 
 
 def test_when_nothing_comes_of_it_the_partial_file_stays(config: Config, server: ReleaseServer) -> None:
-    server.told["digits"] = [breaks_off_after(30_000), status(503)]
+    server.responses["digits"] = [breaks_off_after(30_000), status(503)]
     with pytest.raises(SourceError, match="503"):
         fetched(config)
     assert partials(config)[0].stat().st_size == 30_000
@@ -100,14 +100,14 @@ def beyond_words(handler: Handler, content: bytes) -> None:
     handler.send(206, content[5:], Content_Range=f"bytes {'3' * 5000}-4/*")
 
 
-UNFIT = {"200": whole(), "other": shifted, "nonsense": nonsense, "beyond words": beyond_words, "416": status(416)}
+UNFIT = {"200": complete(), "other": shifted, "nonsense": nonsense, "beyond words": beyond_words, "416": status(416)}
 
 
 @pytest.mark.parametrize("answer", UNFIT.values(), ids=UNFIT)
 def test_where_it_cannot_go_on_it_starts_from_zero(
     config: Config, server: ReleaseServer, answer: Answer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server.told["digits"] = [breaks_off_after(30_000), answer, right]
+    server.responses["digits"] = [breaks_off_after(30_000), answer, right]
     assert fetched(config) == CONTENT
     assert server.ranges()[:2] == [None, "bytes=30000-"]
     assert server.ranges()[2:] in ([], [None])
@@ -119,24 +119,24 @@ def test_another_version_on_the_server_is_not_joined_to_the_first(config: Config
         handler.send(200, content[:50_000], ETag='"first"', Content_Length=str(len(content)))
         handler.close_connection = True
 
-    server.told["digits"] = [other, right]  # whose validator is another
+    server.responses["digits"] = [other, right]  # whose validator is another
     assert fetched(config) == CONTENT
     assert server.requests[-1][1]["If-Range"] == '"first"'
 
 
 def test_a_partial_file_that_is_wrong_is_started_again_once(config: Config, server: ReleaseServer) -> None:
-    server.told["digits"] = [breaks_off_after(30_000), status(503)]
+    server.responses["digits"] = [breaks_off_after(30_000), status(503)]
     with pytest.raises(SourceError):
         fetched(config)
     partials(config)[0].write_bytes(b"?" * 30_000)
-    server.told["digits"] = [right]
+    server.responses["digits"] = [right]
     server.requests.clear()
     assert fetched(config) == CONTENT
     assert server.ranges() == ["bytes=30000-", None]
 
 
 def test_what_is_wrong_from_zero_is_not_asked_for_again(config: Config, server: ReleaseServer) -> None:
-    server.told["digits"] = [whole(lambda content: b"?" + content[1:])]
+    server.responses["digits"] = [complete(lambda content: b"?" + content[1:])]
     with pytest.raises(TrustError, match="digits"):
         fetched(config)
     assert server.ranges() == [None]

@@ -94,7 +94,7 @@ def test_a_slow_server_is_given_up_here_too(
     answer: Answer,
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    server.told["digits"] = [answer]
+    server.responses["digits"] = [answer]
     with pytest.raises(SourceError, match=r"3 time\(s\)"):
         fetched(published.config(tmp_path / "device", server.url, timeout_s=0.5))
 
@@ -103,6 +103,6 @@ def test_a_broken_download_goes_on_here_too(
     published: TufRepository, server: ReleaseServer, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    server.told["digits"] = [breaks_off_after(50_000), right]
+    server.responses["digits"] = [breaks_off_after(50_000), right]
     assert fetched(published.config(tmp_path / "device", server.url, timeout_s=0.5)) == CONTENT
     assert server.ranges() == [None, "bytes=50000-"]

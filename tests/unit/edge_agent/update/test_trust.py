@@ -1,4 +1,4 @@
-"""What a device believes of a repository of releases, whatever its clock, its disk and its power supply do."""
+"""A device trusts the right releases of a repository, whatever its clock, its disk and its power supply do."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ def refreshed(config: Config, state: State | None = None) -> Repository:
 
 
 def versions(config: Config) -> dict[str, int]:
-    """The trusted version of each role; raises where a file is not whole."""
+    """Return the trusted version of each role; raise an error for an incomplete file."""
     files = config.layout.tuf.glob("*.json")
     return {file.stem: Metadata.from_bytes(file.read_bytes()).signed.version for file in files}
 
 
 def test_a_release_is_found_and_downloaded(config: Config, published: TufRepository) -> None:
-    seen: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
     repository = refreshed(config)
     offer = repository.find(RELEASE)
-    archive = repository.download(offer, lambda done, of: seen.append((done, of)))
+    archive = repository.download(offer, lambda done, total: progress.append((done, total)))
     assert (offer.name, offer.version, offer.length) == ("digits", "1.2.0", len(CONTENT))
     assert offer.path == "digits/1.2.0/digits.tar.zst"
     assert offer.custom == {"version": "1.2.0", "commit": "0" * 40}
     assert archive.read_bytes() == CONTENT
-    assert seen[-1] == (len(CONTENT), len(CONTENT))
+    assert progress[-1] == (len(CONTENT), len(CONTENT))
     assert list(config.layout.incoming.iterdir()) == [archive]
 
 
-def test_what_is_there_is_not_fetched_again(config: Config, published: TufRepository) -> None:
+def test_a_complete_archive_is_not_downloaded_again(config: Config, published: TufRepository) -> None:
     repository = refreshed(config)
     archive = repository.download(repository.find(RELEASE))
     published.target_file(RELEASE).unlink()
@@ -87,7 +87,7 @@ def test_what_was_withdrawn_is_refused_though_its_archive_is_still_there(
         *("../x@1.0.0", "a@1.0.0/../../b", "digits@1.0.0\n", "digits@1.0.0-", "d" * 200 + "@1.0.0", "d@\u0661.0.0"),
     ],
 )
-def test_what_is_no_release_name_never_becomes_a_path(config: Config, release: str) -> None:
+def test_an_invalid_release_name_never_becomes_a_path(config: Config, release: str) -> None:
     with pytest.raises(NoReleaseError, match="not the name of a release"):
         refreshed(config).find(release)
 
@@ -105,7 +105,7 @@ def test_custom_data_of_another_version_is_refused(config: Config, published: Tu
         refreshed(config).find(RELEASE)
 
 
-def test_no_room_is_said_before_the_first_request(config: Config, published: TufRepository) -> None:
+def test_too_little_space_is_reported_before_the_first_request(config: Config, published: TufRepository) -> None:
     full = dataclasses.replace(config, install=Install(reserve_mb=1e9))
     repository = refreshed(full)
     published.target_file(RELEASE).unlink()
@@ -113,20 +113,20 @@ def test_no_room_is_said_before_the_first_request(config: Config, published: Tuf
         repository.download(repository.find(RELEASE))
 
 
-def test_the_partial_file_of_another_release_makes_room(config: Config) -> None:
-    left = config.layout.incoming / f".{'0' * 64}.partial"
-    left.parent.mkdir(parents=True)
-    left.write_bytes(b"x" * 1000)
+def test_the_partial_file_of_another_release_is_removed(config: Config) -> None:
+    other = config.layout.incoming / f".{'0' * 64}.partial"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"x" * 1000)
     repository = refreshed(config)
     repository.download(repository.find(RELEASE))
-    assert not left.exists()
+    assert not other.exists()
 
 
 # --- clocks
 
 
 def test_the_last_trusted_time_decides_where_the_clock_is_behind(config: Config, published: TufRepository) -> None:
-    """Fails if python-tuf stops to judge by the time that the agent sets."""
+    """Fails if python-tuf no longer uses the time that the agent sets."""
     ahead = datetime.now(UTC) + timedelta(days=20)
     state = State(trusted_time=ahead.isoformat())
     assert Repository(config, state).refresh() == ahead
@@ -143,11 +143,11 @@ def test_the_last_trusted_time_decides_where_the_clock_is_behind(config: Config,
 
 def test_a_clock_that_is_right_again_is_used(config: Config) -> None:
     before = datetime.now(UTC)
-    past = State(trusted_time=(before - timedelta(days=9)).isoformat())
-    assert before <= Repository(config, past).refresh() <= datetime.now(UTC)
+    earlier = State(trusted_time=(before - timedelta(days=9)).isoformat())
+    assert before <= Repository(config, earlier).refresh() <= datetime.now(UTC)
 
 
-def test_a_trusted_time_that_is_none_is_a_fault_of_the_state(config: Config) -> None:
+def test_an_invalid_trusted_time_is_a_fault_of_the_state(config: Config) -> None:
     with pytest.raises(ConfigurationError, match="trusted_time"):
         Repository(config, State(trusted_time="yesterday"))
 
@@ -180,7 +180,7 @@ def zeroed(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [emptied, cut, zeroed])
-def test_no_damaged_file_keeps_a_device_from_refreshing(
+def test_no_damaged_file_prevents_a_refresh(
     config: Config,
     published: TufRepository,
     damage: Callable[[bytes], bytes],
@@ -192,16 +192,16 @@ def test_no_damaged_file_keeps_a_device_from_refreshing(
     files = sorted(config.layout.tuf.rglob("*.json"))
     assert len(files) == 6
     for file in files:
-        whole = file.read_bytes()
-        file.write_bytes(damage(whole))
+        undamaged = file.read_bytes()
+        file.write_bytes(damage(undamaged))
         caplog.clear()
         refreshed(config).find(RELEASE)
-        assert file.read_bytes() == whole, file
+        assert file.read_bytes() == undamaged, file
         assert f"{file} is damaged" in caplog.text
 
 
 @pytest.mark.parametrize("point", [name for name in fault_points.POINTS if name.startswith("trust.")])
-def test_killed_anywhere_in_a_refresh_every_file_is_whole_and_replay_is_refused(
+def test_killed_anywhere_in_a_refresh_every_file_is_complete_and_replay_is_refused(
     config: Config, published: TufRepository, tmp_path: Path, point: str
 ) -> None:
     refreshed(config)
@@ -252,7 +252,7 @@ def test_the_pinned_root_leads_to_the_current_one_also_without_the_roots_between
     refreshed(config).find(RELEASE)
 
 
-def test_a_new_root_counts_though_the_rest_of_the_refresh_failed(config: Config, published: TufRepository) -> None:
+def test_a_new_root_is_kept_although_the_refresh_failed(config: Config, published: TufRepository) -> None:
     refreshed(config)
     published.rotate("timestamp")  # the timestamp that is there was signed by the key before
     with pytest.raises(TrustError, match="signed by 0/1"):
@@ -261,15 +261,15 @@ def test_a_new_root_counts_though_the_rest_of_the_refresh_failed(config: Config,
 
 
 @pytest.mark.parametrize("content", [None, b"", b"[]", b"{}", b"\xff\xfe", b"[" * 100_000])
-def test_a_pinned_root_that_is_none_is_a_fault_of_the_configuration(
+def test_an_invalid_pinned_root_is_a_fault_of_the_configuration(
     config: Config, tmp_path: Path, content: bytes | None
 ) -> None:
     pinned = tmp_path / "pinned.json"
     if content is not None:
         pinned.write_bytes(content)
-    wrong = dataclasses.replace(config, paths=dataclasses.replace(config.paths, root=str(pinned)))
+    invalid = dataclasses.replace(config, paths=dataclasses.replace(config.paths, root=str(pinned)))
     with pytest.raises(ConfigurationError, match=r"pinned\.json"):
-        Repository(wrong, State()).refresh()
+        Repository(invalid, State()).refresh()
 
 
 def test_a_pinned_root_with_too_few_signatures_is_refused(config: Config, tmp_path: Path) -> None:
@@ -277,14 +277,14 @@ def test_a_pinned_root_with_too_few_signatures_is_refused(config: Config, tmp_pa
     root = json.loads(Path(config.paths.root).read_text())
     root["signatures"] = root["signatures"][:1]
     pinned.write_text(json.dumps(root))
-    wrong = dataclasses.replace(config, paths=dataclasses.replace(config.paths, root=str(pinned)))
+    invalid = dataclasses.replace(config, paths=dataclasses.replace(config.paths, root=str(pinned)))
     with pytest.raises(ConfigurationError, match="signed by 1/2"):
-        Repository(wrong, State()).refresh()
+        Repository(invalid, State()).refresh()
 
 
-def test_a_stick_that_is_not_mounted_is_said(config: Config, published: TufRepository) -> None:
+def test_a_medium_that_is_not_mounted_is_reported(config: Config, published: TufRepository) -> None:
     shutil.copy(published.root_file, published.folder.parent / "root.json")
     paths = dataclasses.replace(config.paths, root=str(published.folder.parent / "root.json"))
     shutil.rmtree(published.folder)
-    with pytest.raises(SourceError, match="stick is mounted"):
+    with pytest.raises(SourceError, match="medium is mounted"):
         Repository(dataclasses.replace(config, paths=paths), State()).refresh()
