@@ -1,8 +1,8 @@
-"""Models at work: from a slot's files to answers.
+"""Run models: read a slot's files, check inputs, compute predictions.
 
-Enter at `engine` (requests, one queue, one thread, a swap between two releases) or, without a service, at
-`runtime.open_model`, through which the pipeline measures too. `loading` reads a release into memory, `selftest`
-replays its golden samples in a process of its own, `shadow` compares a candidate with the release that answers.
+Start reading at `engine` (one request queue, one thread, swaps between releases). Without a service, and in the
+pipeline's measurements, start at `runtime.open_model`. `loading` reads a release into memory, `selftest` replays its
+golden samples in a separate process, `shadow` compares a candidate with the current release.
 
 May import `storage`, `update` and `core`.
 """

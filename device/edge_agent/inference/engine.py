@@ -1,7 +1,7 @@
-"""Serves one loaded release: requests wait in a bounded queue for the one thread that runs the model.
+"""Serve one loaded release: requests wait in a bounded queue for the one thread that runs the model.
 
-The event loop checks, counts and answers; the thread only infers. `swap` puts another release in place between two
-requests: what was accepted before is answered by the old one, what comes after by the new one.
+The event loop checks, counts and responds; the thread only computes. `swap` replaces the release between two
+requests: the old release finishes the requests that it accepted, the new one serves those that follow.
 """
 
 from __future__ import annotations
@@ -32,31 +32,34 @@ __all__ = [
     "load",
 ]
 
-# An input this many times the largest of the golden samples is none that the model was built for.
-FAR = 1000
+# An input value this many times larger than any in the golden samples is outside what the model was built for.
+EXTREME_FACTOR = 1000
 
 log = logging.getLogger("edge_agent.engine")  # the event of its records
 
 
 class NotLoadedError(InferenceError):
-    """No release is loaded: there is nothing to ask."""
+    """No release is loaded, so there is no model to run."""
 
 
 class OverloadedError(InferenceError):
-    """More is asked than the model answers: too many samples wait, or one has waited too long."""
+    """The model is slower than the requests: too many samples wait, or this request waited too long."""
 
 
 class TooManySamplesError(InferenceError):
-    """One request has more samples than may wait at all."""
+    """The request has more samples than the whole queue accepts."""
 
 
 class TimedOutError(ModelError):
-    """The model was given the samples and did not answer in time."""
+    """The model received the samples and returned no result in time."""
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """A golden sample, answered by the loaded model. `difference`: largest absolute one of a probability."""
+    """The loaded model's result for a golden sample.
+
+    `difference`: largest absolute difference of a probability from the stored one; at most `tolerance` passes.
+    """
 
     latency_s: float
     difference: float
@@ -69,11 +72,11 @@ class ProbeResult:
 
 
 class Engine:
-    """One per service; all methods belong to the event loop's thread.
+    """The service's only engine. Its methods run in the event loop's thread.
 
-    `observers` see every answer before its requester does: hook(x [B, *shape], probabilities [B, classes], latency_s,
-    loaded). `failure_observers`: hook(error, loaded, samples). `swap_observers`: hook(loaded), when a release takes
-    over. Probes are shown to none of them.
+    Observers are called before the caller receives the result: `observers` with (x [B, *shape], probabilities
+    [B, classes], latency_s, loaded), `failure_observers` with (error, loaded, samples), `swap_observers` with
+    (loaded) when a release takes over. Probes are not reported to observers.
     """
 
     def __init__(self, config: Serve) -> None:
@@ -90,52 +93,58 @@ class Engine:
 
     @property
     def waiting(self) -> int:
-        """Samples of requests that are accepted and not yet answered."""
+        """Number of samples in accepted requests without a result."""
         return self._worker.waiting if self._worker else 0
 
     async def predict(self, x: np.ndarray) -> PredictionResult:
-        """Probabilities of samples in raw units, float32 [B, *shape].
+        """Return the probabilities of samples in raw units, float32 [B, *shape].
 
-        Raises InputError before anything is queued, and where the model has no finite answer to values far from all
-        that it was built for; NotLoadedError, OverloadedError, TooManySamplesError; ModelError and OutputError are the
-        model's fault. Takes at most `serve.request_timeout_s`, and as long again for a golden sample.
+        Takes at most `serve.request_timeout_s`, and as long again if a golden sample has to be computed.
+
+        Raises:
+            InputError: the input is invalid, or the model has no finite result for its extreme values.
+            NotLoadedError, OverloadedError, TooManySamplesError: the request is not computed.
+            ModelError, OutputError: the model failed.
         """
         worker = self._worker
         if worker is None:
             raise NotLoadedError("no release is loaded")
         worker.loaded.model.check_input(x)
-        most = self._config.queue
-        if len(x) > most:
-            raise TooManySamplesError(f"found {len(x)} samples, expected at most {most} in one request")
-        if worker.waiting + len(x) > most:
-            raise OverloadedError(f"{worker.waiting} samples wait; at most {most} may")
+        limit = self._config.queue
+        if len(x) > limit:
+            raise TooManySamplesError(f"found {len(x)} samples, expected at most {limit} in one request")
+        if worker.waiting + len(x) > limit:
+            raise OverloadedError(f"{worker.waiting} samples are waiting; the limit is {limit}")
         try:
-            return await self._ask(worker, x, probe=False)
+            return await self._submit(worker, x, probe=False)
         except OutputError as error:
-            if _far(worker.loaded, x) is None:
+            if _extreme_value(worker.loaded, x) is None:
                 raise
-            await self._blame(worker, x, error)
+            await self._attribute_failure(worker, x, error)
             raise
 
-    async def _blame(self, worker: Worker, x: np.ndarray, error: OutputError) -> None:
-        """Raises InputError where the model still answers a golden sample as it should: the input is at fault, and
-        one client's value must not stand against the release. Else it is the model's failure.
+    async def _attribute_failure(self, worker: Worker, x: np.ndarray, error: OutputError) -> None:
+        """Raise InputError if the model still passes a golden sample: then the extreme input caused the failure.
+
+        The value of one client must not count against the release. Otherwise report the model's failure.
         """
         try:
-            sound = (
+            healthy = (
                 worker is not self._worker
                 or (await asyncio.wait_for(self._probe(worker), self._config.request_timeout_s)).passed
             )
         except (InferenceError, asyncio.TimeoutError):
-            sound = False
-        if sound:
-            raise InputError(f"the model has no finite answer to this input: {_far(worker.loaded, x)}") from None
-        for hook in self.failure_observers:
-            _call(hook, error, worker.loaded, len(x))
+            healthy = False
+        if healthy:
+            value = _extreme_value(worker.loaded, x)
+            raise InputError(f"the model has no finite result for this input: {value}") from None
+        for observer in self.failure_observers:
+            _notify(observer, error, worker.loaded, len(x))
 
     async def probe(self) -> ProbeResult:
-        """The next golden sample, through the same queue and thread as requests, for as long as that takes. Raises
-        NotLoadedError, ModelError, OutputError; never OverloadedError: a busy model is not a dead one.
+        """Compute the next golden sample through the queue and thread of the requests, without a time limit.
+
+        Raises NotLoadedError, ModelError, OutputError; never OverloadedError: a busy model is not a failed one.
         """
         worker = self._worker
         if worker is None:
@@ -146,96 +155,98 @@ class Engine:
         loaded = worker.loaded
         row = self._probes % len(loaded.golden_inputs)
         self._probes += 1
-        answer = await self._ask(worker, np.ascontiguousarray(loaded.golden_inputs[row : row + 1]), probe=True)
-        difference = float(np.abs(answer.probabilities[0] - loaded.golden_outputs[row]).max())
-        return ProbeResult(answer.latency_s, difference, loaded.tolerance, loaded.release)
+        result = await self._submit(worker, np.ascontiguousarray(loaded.golden_inputs[row : row + 1]), probe=True)
+        difference = float(np.abs(result.probabilities[0] - loaded.golden_outputs[row]).max())
+        return ProbeResult(result.latency_s, difference, loaded.tolerance, loaded.release)
 
     async def swap(self, loaded: LoadedRelease | None) -> None:
-        """`loaded` answers from now on (None: nothing does); returns when the one before has answered what it had
-        accepted, or has not within `serve.request_timeout_s`: then what it left fails with ModelError.
+        """Serve `loaded` from now on (None: no release), and wait for the previous release to finish its requests.
+
+        Requests that the previous release has not finished within `serve.request_timeout_s` fail with ModelError.
         """
         old = self._worker
-        self._worker = Worker(loaded, self._config.batch, self._delivered) if loaded else None
+        self._worker = Worker(loaded, self._config.batch, self._finish_jobs) if loaded else None
         if loaded:
-            for hook in self.swap_observers:
-                _call(hook, loaded)
+            for observer in self.swap_observers:
+                _notify(observer, loaded)
         if old is None:
             return
         old.end()
         try:
             await asyncio.wait_for(asyncio.shield(old.drained), self._config.request_timeout_s)
         except asyncio.TimeoutError:
-            log.error("release %s hangs; it is left behind", old.loaded.release)
+            log.error("release %s hangs; its thread is abandoned", old.loaded.release)
             failure = ModelError("the model hangs")
-            self._delivered(old, [(job, failure) for job in list(old.jobs.values())])
+            self._finish_jobs(old, [(job, failure) for job in list(old.jobs.values())])
 
     async def close(self) -> None:
         await self.swap(None)
 
-    async def _ask(self, worker: Worker, x: np.ndarray, *, probe: bool) -> PredictionResult:
+    async def _submit(self, worker: Worker, x: np.ndarray, *, probe: bool) -> PredictionResult:
         loop = asyncio.get_running_loop()
         job = Job(x, loop.create_future(), probe, time.perf_counter())
         worker.put(job)
-        if not worker.watched:
-            worker.watched = True
-            loop.call_later(self._config.request_timeout_s, self._end_late, worker)
+        if not worker.timer_running:
+            worker.timer_running = True
+            loop.call_later(self._config.request_timeout_s, self._expire_late_jobs, worker)
         return await job.future
 
-    def _end_late(self, worker: Worker) -> None:
-        """End what has waited too long, and look again when the next one has: one timer for all costs least."""
+    def _expire_late_jobs(self, worker: Worker) -> None:
+        """Fail the jobs that waited too long, and run again when the next one is due. One timer for all is cheapest."""
         limit_s, now = self._config.request_timeout_s, time.perf_counter()
         waiting = [job for job in worker.jobs.values() if not job.probe and not job.future.done()]
         late = [job for job in waiting if now - job.waiting_since >= limit_s]
         for job in late:
-            self._end(worker, job)
-        worker.watched = len(waiting) > len(late)
-        if worker.watched:
-            left_s = limit_s - (now - waiting[len(late)].waiting_since)  # in the order in which they came
-            asyncio.get_running_loop().call_later(left_s, self._end_late, worker)
+            self._expire(worker, job)
+        worker.timer_running = len(waiting) > len(late)
+        if worker.timer_running:
+            remaining_s = limit_s - (now - waiting[len(late)].waiting_since)  # jobs are in the order of arrival
+            asyncio.get_running_loop().call_later(remaining_s, self._expire_late_jobs, worker)
 
-    def _end(self, worker: Worker, job: Job) -> None:
+    def _expire(self, worker: Worker, job: Job) -> None:
         limit_s = self._config.request_timeout_s
         error: InferenceError = OverloadedError(
-            f"the model was busy with others for {limit_s:g} s"
+            f"the model was busy with other requests for {limit_s:g} s"
             if job.started is None
-            else f"{job.rows} of {len(job.x)} samples were answered within {limit_s:g} s; ask for fewer at once"
+            else f"{job.rows} of {len(job.x)} samples were computed within {limit_s:g} s; send fewer at once"
         )
-        # Busy is a model that finishes turns, if too few of them: it fails where one turn takes most of the time.
+        # A model that still finishes turns is busy. A model whose turn takes more than half of the limit has failed.
         running = worker.running_since
         if job.started is not None and running is not None and time.perf_counter() - running > limit_s / 2:
-            error = TimedOutError(f"no answer within {limit_s:g} s")
-            for hook in self.failure_observers:
-                _call(hook, error, worker.loaded, len(job.x))
+            error = TimedOutError(f"no result within {limit_s:g} s")
+            for observer in self.failure_observers:
+                _notify(observer, error, worker.loaded, len(job.x))
         job.future.set_exception(error)
 
-    def _delivered(self, worker: Worker, outcomes: list[Outcome]) -> None:
+    def _finish_jobs(self, worker: Worker, outcomes: list[Outcome]) -> None:
         for job, result in outcomes:
             if worker.jobs.pop(id(job), None) is None:
-                continue  # it was given up
+                continue  # expired by `swap`
             worker.waiting -= 0 if job.probe else len(job.x)
             if job.future.done():
-                continue  # whoever asked has gone
+                continue  # expired, or the caller stopped waiting
             if isinstance(result, InferenceError):
-                # Whose fault it is where the input is far from all that is known, `predict` finds out.
-                undecided = isinstance(result, OutputError) and _far(worker.loaded, job.x) is not None
-                for hook in [] if job.probe or undecided else self.failure_observers:
-                    _call(hook, result, worker.loaded, len(job.x))
+                # If the input has extreme values, `predict` decides whether the input or the model is at fault.
+                undecided = isinstance(result, OutputError) and _extreme_value(worker.loaded, job.x) is not None
+                for failure_observer in [] if job.probe or undecided else self.failure_observers:
+                    _notify(failure_observer, result, worker.loaded, len(job.x))
                 job.future.set_exception(result)
             else:
-                for seen in [] if job.probe else self.observers:
-                    _call(seen, job.x, result, job.latency_s, worker.loaded)
+                for observer in [] if job.probe else self.observers:
+                    _notify(observer, job.x, result, job.latency_s, worker.loaded)
                 job.future.set_result(PredictionResult(result, worker.loaded, job.latency_s, job.queue_s))
 
 
-def _far(loaded: LoadedRelease, x: np.ndarray) -> str | None:
-    """What is found and expected, where values of `x` are far from those of the golden samples."""
-    found, known = (float(np.abs(values).max()) for values in (x, loaded.golden_inputs))
-    return f"found a value of {found:.3g}, expected at most about {known:.3g}" if found > FAR * known else None
+def _extreme_value(loaded: LoadedRelease, x: np.ndarray) -> str | None:
+    """Describe the largest value of `x` if it is far outside the golden samples' range, otherwise return None."""
+    largest, usual = (float(np.abs(values).max()) for values in (x, loaded.golden_inputs))
+    description = f"found a value of {largest:.3g}, expected at most about {usual:.3g}"
+    return description if largest > EXTREME_FACTOR * usual else None
 
 
-def _call(hook: Callable[..., None], *values: Any) -> None:
-    """An observer that fails costs nobody an answer, and no release its turn."""
+def _notify(observer: Callable[..., None], *values: Any) -> None:
+    """Call an observer. A failing observer neither drops a response nor delays a swap."""
     try:
-        hook(*values)
-    except Exception:  # whatever it raises
+        observer(*values)
+    except Exception:
         log.exception("an observer of the engine failed")

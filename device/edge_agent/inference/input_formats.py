@@ -1,4 +1,4 @@
-"""What a request for a prediction holds, as an array: JSON, raw float32, or .npy. Nothing of it is trusted."""
+"""Decode the inputs of a prediction request: JSON, raw float32 or .npy. The content is untrusted."""
 
 from __future__ import annotations
 
@@ -14,148 +14,180 @@ import numpy as np
 JSON, RAW, NPY = "application/json", "application/octet-stream", "application/x-npy"
 TYPES = (JSON, RAW, NPY)
 LONGEST_AXIS = (1 << 31) - 1
-SMALL_BYTES = 1 << 16  # JSON up to this size is read in milliseconds, whatever it says
+SMALL_BYTES = 1 << 16  # any JSON up to this size is parsed within milliseconds
 
 
 class ProblemError(Exception):
-    """A request that gets no answer but a problem (RFC 9457): its HTTP status and the reason."""
+    """A request that is answered with a problem document (RFC 9457)."""
 
     def __init__(
         self, status: int, detail: str, *, headers: Mapping[str, str] | None = None, **extensions: Any
     ) -> None:
+        """Describe the problem.
+
+        Args:
+            status: HTTP status code.
+            detail: the reason, for people.
+            headers: HTTP headers of the response.
+            extensions: more members of the problem document, such as `found` and `expected`.
+        """
         super().__init__(detail)
         self.status, self.detail, self.headers, self.extensions = status, detail, dict(headers or {}), extensions
 
 
-def decode_input(content: bytes, content_type: str, shape: tuple[int, ...], most: int) -> np.ndarray:
-    """The samples, float32 [B, *shape], B at least 1, all numbers finite. What is plainly no JSON of at most `most`
-    samples is not read to its end. Raises ProblemError (400, 413, 415, 422).
+def decode_input(content: bytes, content_type: str, shape: tuple[int, ...], max_samples: int) -> np.ndarray:
+    """Decode the samples of a request.
+
+    Args:
+        content: the body.
+        content_type: its media type; one of TYPES.
+        shape: shape of one sample.
+        max_samples: largest number of samples. Large JSON that clearly has more is refused without parsing it.
+
+    Returns:
+        float32 [B, *shape] with B at least 1 and only finite values.
+
+    Raises:
+        ProblemError: status 400, 413, 415 or 422.
     """
     if content_type == JSON:
-        _plausible(content, shape, most)
-    read = {JSON: _from_json, RAW: _from_raw, NPY: _from_npy}.get(content_type)
-    if read is None:
+        _check_plausible_json(content, shape, max_samples)
+    decode = {JSON: _from_json, RAW: _from_raw, NPY: _from_npy}.get(content_type)
+    if decode is None:
         raise ProblemError(
             415,
-            "no such content type is read",
+            "this content type is not supported",
             headers={"Accept": ", ".join(TYPES)},
             found=content_type,
             expected=TYPES,
         )
-    x = read(content, shape)
+    x = decode(content, shape)
     if x.shape[1:] != shape or x.ndim != len(shape) + 1 or not len(x):
-        raise ProblemError(422, "the inputs have another shape", found=list(x.shape), expected=["batch", *shape])
+        raise ProblemError(422, "the inputs have the wrong shape", found=list(x.shape), expected=["batch", *shape])
     if not np.isfinite(x).all():
         row = int(np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(axis=1))[0])
-        raise ProblemError(422, f"sample {row} holds what is no finite float32", expected="finite numbers")
+        raise ProblemError(422, f"sample {row} has a value that is not a finite float32", expected="finite numbers")
     return x
 
 
 def parse_json(content: bytes) -> dict[str, Any]:
-    """One JSON object (RFC 8259) in UTF-8, every name once; all numbers come as float. Raises ProblemError (400)."""
+    """Parse one JSON object (RFC 8259, UTF-8) without duplicate names; numbers become floats.
+
+    Raises ProblemError (400, 422).
+    """
     try:
         value = _DECODER.decode(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ProblemError(400, f"the body is no JSON: {error}", expected="one JSON object in UTF-8") from None
+        raise ProblemError(400, f"the body is not valid JSON: {error}", expected="one JSON object in UTF-8") from None
     if not isinstance(value, dict):
-        raise ProblemError(422, "the body is no object", found=type(value).__name__, expected="one JSON object")
+        raise ProblemError(422, "the body is not a JSON object", found=type(value).__name__, expected="one JSON object")
     return value
 
 
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        raise ValueError("a name stands twice in one object")
+        raise ValueError("duplicate name in an object")
     return value
 
 
 def require_known_fields(value: Mapping[str, Any], expected: Iterable[str]) -> None:
-    """Refuses names that nobody reads: a misspelt one must not pass in silence."""
+    """Refuse unknown names: a misspelt name must not be ignored silently. Raises ProblemError (422)."""
     unknown = sorted(set(value) - set(expected))
     if unknown:
         raise ProblemError(422, "unknown names", found=[name[:80] for name in unknown[:5]], expected=list(expected))
 
 
-# Made once: making one for each request takes as long as reading a small one.
-_DECODER = json.JSONDecoder(parse_int=float, parse_constant=_no_constant, object_pairs_hook=_once)
+# One instance for all requests: creating one takes as long as parsing a small request.
+_DECODER = json.JSONDecoder(parse_int=float, parse_constant=_refuse_constant, object_pairs_hook=_unique_names)
 
 
-def _plausible(content: bytes, shape: tuple[int, ...], most: int) -> None:
-    """Refuses large JSON by its punctuation: millions of empty lists hold the process, all threads, for seconds."""
+def _check_plausible_json(content: bytes, shape: tuple[int, ...], max_samples: int) -> None:
+    """Refuse large JSON by counting its punctuation: parsing millions of empty lists blocks all threads for seconds."""
     if len(content) <= SMALL_BYTES:
         return
-    lists = sum(math.prod(shape[:axis]) for axis in range(len(shape)))  # of one sample
-    found, values = content.count(b"["), content.count(b",") + 1
-    if content.count(b"{") > 1 or content.count(b'"') > 2 or (found - 1) * math.prod(shape) > values * lists:
+    lists_per_sample = sum(math.prod(shape[:axis]) for axis in range(len(shape)))
+    lists, values = content.count(b"["), content.count(b",") + 1
+    many_lists = (lists - 1) * math.prod(shape) > values * lists_per_sample
+    if content.count(b"{") > 1 or content.count(b'"') > 2 or many_lists:
         raise ProblemError(
             422,
-            "more lists, names or objects than such inputs have",
-            found=f"{found} lists",
+            "more lists, names or objects than inputs of this shape have",
+            found=f"{lists} lists",
             expected=["batch", *shape],
         )
-    if found > 1 + most * lists:
-        raise ProblemError(413, "too many samples in one request", expected=f"at most {most}")
+    if lists > 1 + max_samples * lists_per_sample:
+        raise ProblemError(413, "too many samples in one request", expected=f"at most {max_samples}")
 
 
 def _from_json(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    """`{"inputs": [sample, ...]}`, or `{"input": sample}` for one."""
+    """Decode `{"inputs": [sample, ...]}`, or `{"input": sample}` for one sample."""
     value = parse_json(content)
     require_known_fields(value, ("inputs", "input"))
     if len(value) != 1:
-        raise ProblemError(422, "exactly one of `inputs` and `input`", found=sorted(value), expected=["inputs"])
+        raise ProblemError(
+            422, "the body needs exactly one of `inputs` and `input`", found=sorted(value), expected=["inputs"]
+        )
     name, values = next(iter(value.items()))
-    # numpy takes true for 1; the word can stand in the text only as a value or in a string, which is refused too.
+    # numpy converts true to 1. Outside of a value the word can only be in a string, which is refused as well.
     if not isinstance(values, list) or b"true" in content or b"false" in content:
-        raise ProblemError(422, f"`{name}` is no nested list of numbers", expected="nested lists of numbers")
+        raise ProblemError(422, f"`{name}` is not a nested list of numbers", expected="nested lists of numbers")
     try:
         x = np.asarray(values)
     except ValueError:
         raise ProblemError(422, f"`{name}` has lists of different lengths", expected=["batch", *shape]) from None
     if x.dtype != np.float64:
-        raise ProblemError(422, f"`{name}` holds what is no number", expected="nested lists of numbers")
-    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is refused as that
+        raise ProblemError(422, f"`{name}` has a value that is not a number", expected="nested lists of numbers")
+    with np.errstate(over="ignore"):  # a value too large for float32 becomes infinite and is refused
         x = x.astype(np.float32)
     return x[None] if name == "input" else x
 
 
 def _from_raw(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    """Little-endian float32 in C order, sample after sample."""
+    """Decode little-endian float32 in C order, sample after sample."""
     size = 4 * math.prod(shape)
     if not content or len(content) % size:
         raise ProblemError(
-            422, "not whole samples of float32", found=f"{len(content)} bytes", expected=f"a multiple of {size} bytes"
+            422,
+            "the body is not a whole number of float32 samples",
+            found=f"{len(content)} bytes",
+            expected=f"a multiple of {size} bytes",
         )
     return np.frombuffer(content, dtype="<f4").astype(np.float32, copy=False).reshape(-1, *shape)
 
 
 def _from_npy(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    """NumPy's format (NEP 1), float32. Its header is read, never believed: nothing is allocated by what it says."""
+    """Decode NumPy's format (NEP 1), float32. The header is untrusted: its shape never determines an allocation."""
     stream = io.BytesIO(content)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             version = np.lib.format.read_magic(stream)
-            header = {
+            read_header = {
                 (1, 0): np.lib.format.read_array_header_1_0,
                 (2, 0): np.lib.format.read_array_header_2_0,
             }[version]
-            found, fortran, dtype = header(stream)
-    except Exception as error:  # a header is a Python literal: parsing a bad one fails in a dozen ways
-        raise ProblemError(400, f"the body is no .npy: {str(error)[:200]}", expected=".npy, version 1 or 2") from None
+            header_shape, fortran, dtype = read_header(stream)
+    except Exception as error:  # the header is a Python literal; parsing a bad one raises many types of exceptions
+        raise ProblemError(
+            400, f"the body is not a .npy file: {str(error)[:200]}", expected=".npy, version 1 or 2"
+        ) from None
     if dtype != np.dtype("<f4"):
-        raise ProblemError(422, "the array has another type", found=str(dtype), expected="little-endian float32")
-    # Python's words for a number, True and thousands of digits among them, are all let through by numpy.
-    if any(type(size) is not int or not 0 <= size <= LONGEST_AXIS for size in found):
-        raise ProblemError(422, "the header names an impossible shape", expected=["batch", *shape])
-    if tuple(found[1:]) != shape or len(found) != len(shape) + 1:
-        raise ProblemError(422, "the inputs have another shape", found=list(found)[:16], expected=["batch", *shape])
+        raise ProblemError(422, "the array has the wrong type", found=str(dtype), expected="little-endian float32")
+    # numpy accepts any Python literal as a size, including True and numbers with thousands of digits.
+    if any(type(size) is not int or not 0 <= size <= LONGEST_AXIS for size in header_shape):
+        raise ProblemError(422, "the header has an impossible shape", expected=["batch", *shape])
+    if tuple(header_shape[1:]) != shape or len(header_shape) != len(shape) + 1:
+        raise ProblemError(
+            422, "the inputs have the wrong shape", found=list(header_shape)[:16], expected=["batch", *shape]
+        )
     values = content[stream.tell() :]
-    if found[0] < 1 or len(values) != 4 * math.prod(found):
-        expected = f"{4 * math.prod(found)} bytes, as its header says, of at least one sample"
-        raise ProblemError(422, "the array is not whole", found=f"{len(values)} bytes", expected=expected)
-    x = np.frombuffer(values, dtype="<f4").reshape(found, order="F" if fortran else "C")
+    if header_shape[0] < 1 or len(values) != 4 * math.prod(header_shape):
+        expected = f"{4 * math.prod(header_shape)} bytes for the header's shape, and at least one sample"
+        raise ProblemError(422, "the array is incomplete", found=f"{len(values)} bytes", expected=expected)
+    x = np.frombuffer(values, dtype="<f4").reshape(header_shape, order="F" if fortran else "C")
     return np.ascontiguousarray(x, dtype=np.float32)

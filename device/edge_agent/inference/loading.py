@@ -1,4 +1,4 @@
-"""Reads an installed release into memory, and says of which bytes."""
+"""Read an installed release into memory and verify the bytes that are loaded."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ EXTRAS = {"onnxruntime": "onnx", "litert": "litert"}
 
 @dataclass(frozen=True)
 class LoadedRelease:
-    """A release in memory. `sha256` is that of the bytes that were loaded, not what somebody says of them.
+    """A release in memory.
 
-    `reference`: drift_reference.json, or None where the bundle has none. golden_inputs: float32 [N, *shape];
-    golden_outputs: float32 [N, classes].
+    `sha256`: digest of the model file that was loaded, computed while loading. `reference`: drift_reference.json, or
+    None if the bundle has none. golden_inputs: float32 [N, *shape]; golden_outputs: float32 [N, classes];
+    `tolerance`: the largest permitted difference of a golden output.
     """
 
     release: str
@@ -46,15 +47,25 @@ class LoadedRelease:
 
     @property
     def io(self) -> Mapping[str, Any]:
+        """Return how the runtime feeds and reads the model file (see edge_agent.inference.runtime)."""
         io: Mapping[str, Any] = self.manifest["targets"][self.target]["io"]
         return io
 
 
 def load(config: Config, release: str, target: str | None = None) -> LoadedRelease:
-    """Read an installed release into memory and run it once. Blocks. `target` None: the one that fits this device.
+    """Read an installed release into memory and run it once. Blocks.
 
-    Raises NoReleaseError, TrustError (a file is not what the manifest says), FitError, SelfTestError (it does not
-    load or run), OSError.
+    Args:
+        config: the agent's configuration.
+        release: name and version, such as `digits@1.2.0`.
+        target: the target to load; None selects the one that fits this device.
+
+    Raises:
+        NoReleaseError: the release is not installed.
+        TrustError: a file differs from the manifest.
+        FitError: no target fits this device, or its runtime is not installed.
+        SelfTestError: the model does not load or run.
+        OSError: the device cannot read a file.
     """
     folder = config.layout.bundle(release)
     if not folder.is_dir():
@@ -62,8 +73,8 @@ def load(config: Config, release: str, target: str | None = None) -> LoadedRelea
     try:
         manifest = bundle_manifest.read(folder)
     except bundle_manifest.ManifestError as error:
-        _readable(Path(error.file))
-        raise _damaged(release, Path(error.file), f"{error.field}: {error.found}", error.expected) from None
+        _check_readable(Path(error.file))
+        raise _corrupted(release, Path(error.file), f"{error.field}: {error.found}", error.expected) from None
     if target is None:
         target = target_selection.select_target(config, manifest, None)
     if target not in manifest["targets"]:
@@ -72,25 +83,25 @@ def load(config: Config, release: str, target: str | None = None) -> LoadedRelea
     file = folder / described["file"]
     digest = _digest(file)
     if digest != described["sha256"]:
-        raise _damaged(release, file, f"sha256 {digest}", described["sha256"])
+        raise _corrupted(release, file, f"sha256 {digest}", described["sha256"])
     classes = tuple(manifest["output"]["classes"])
-    for field, found, expected in (
+    for field, actual, expected in (
         ("input.shape", described["io"]["input"]["shape"], manifest["input"]["shape"]),
         ("output.shape", described["io"]["output"]["shape"][-1:], [len(classes)]),
     ):
-        if list(found) != list(expected):
-            raise _damaged(release, folder / "manifest.json", f"targets.{target}.io.{field} {found}", str(expected))
+        if list(actual) != list(expected):
+            raise _corrupted(release, folder / "manifest.json", f"targets.{target}.io.{field} {actual}", str(expected))
     golden_inputs = _golden(release, folder / described["golden"]["inputs"], tuple(manifest["input"]["shape"]))
     golden_outputs = _golden(release, folder / described["golden"]["outputs"], (len(classes),))
     if len(golden_inputs) != len(golden_outputs):
-        found = f"{len(golden_outputs)} golden outputs"
-        raise _damaged(release, folder / described["golden"]["outputs"], found, f"{len(golden_inputs)}")
+        outputs_file = folder / described["golden"]["outputs"]
+        raise _corrupted(release, outputs_file, f"{len(golden_outputs)} golden outputs", f"{len(golden_inputs)}")
     model = _open(file, described["io"], config.serve.threads)
     try:
         model.predict(np.ascontiguousarray(golden_inputs[:1]))
     except InferenceError as error:
         raise SelfTestError(
-            str(file), str(error), "an answer to the first golden sample", "build the release again"
+            str(file), str(error), "a result for the first golden sample", "build the release again"
         ) from None
     return LoadedRelease(
         release,
@@ -107,12 +118,12 @@ def load(config: Config, release: str, target: str | None = None) -> LoadedRelea
 
 
 def load_in_background(config: Config, release: str) -> asyncio.Future[LoadedRelease]:
-    """`load` in a thread of its own. A daemon: a model that hangs while it is loaded keeps no process from ending."""
+    """Run `load` in a daemon thread: a model that hangs while loading must not keep the process from ending."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[LoadedRelease] = loop.create_future()
-    future.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may wait for it any more
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())  # the caller may have stopped waiting
 
-    def settle(call: Callable[[Any], None], value: Any) -> None:
+    def set_outcome(call: Callable[[Any], None], value: Any) -> None:
         if not future.done():
             call(value)
 
@@ -123,21 +134,21 @@ def load_in_background(config: Config, release: str) -> asyncio.Future[LoadedRel
         except BaseException as error:
             outcome = (future.set_exception, error)
         with contextlib.suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(settle, *outcome)
+            loop.call_soon_threadsafe(set_outcome, *outcome)
 
     threading.Thread(target=run, name=f"loading {release}", daemon=True).start()
     return future
 
 
-def _readable(file: Path) -> None:
-    """Raises OSError where the device is at fault, not what the file holds: too many open files, a broken disk."""
+def _check_readable(file: Path) -> None:
+    """Raise OSError if the device is at fault and not the file's content: too many open files, a broken disk."""
     with contextlib.suppress(FileNotFoundError), file.open("rb") as stream:
         stream.read(1)
 
 
-def _damaged(release: str, file: Path, found: str, expected: str) -> AgentError:
-    remedy = f"edge-agent verify, then install {release} again"
-    return TrustError(str(file), found, expected, remedy)
+def _corrupted(release: str, file: Path, problem: str, expected: str) -> AgentError:
+    remedy = f"run `edge-agent verify`, then install {release} again"
+    return TrustError(str(file), problem, expected, remedy)
 
 
 def _digest(file: Path) -> str:
@@ -152,15 +163,15 @@ def _open(file: Path, io: Mapping[str, Any], threads: int) -> Model:
     try:
         return open_model(file, io, threads)
     except ModelError as error:
-        _readable(file)
+        _check_readable(file)
         raise SelfTestError(str(file), str(error), "a file that loads", "build the release again") from None
     except ImportError as error:
-        _readable(file)
+        _check_readable(file)
         extra = EXTRAS[io["runtime"]]
         raise FitError(
             str(file),
             f"{io['runtime']} is not installed ({error})",
-            "it",
+            f"{io['runtime']}",
             f"install the agent with its extra `{extra}`",
         ) from None
 
@@ -169,9 +180,9 @@ def _golden(release: str, file: Path, shape: tuple[int, ...]) -> np.ndarray:
     try:
         values: np.ndarray = np.load(file, allow_pickle=False)
     except ValueError as error:
-        raise _damaged(release, file, f"no array ({error})", "a .npy of float32") from None
+        raise _corrupted(release, file, f"not an array ({error})", "a .npy file of float32") from None
     if values.dtype != np.float32 or values.shape[1:] != shape or not len(values):
-        raise _damaged(release, file, f"{values.dtype} {values.shape}", f"float32 (N, {', '.join(map(str, shape))})")
+        raise _corrupted(release, file, f"{values.dtype} {values.shape}", f"float32 (N, {', '.join(map(str, shape))})")
     return values
 
 
@@ -184,5 +195,7 @@ def _reference(release: str, file: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise _damaged(release, file, f"no drift reference ({error!r})", "features with edges and ratios") from None
+        raise _corrupted(
+            release, file, f"not a drift reference ({error!r})", "features with edges and ratios"
+        ) from None
     return dict(value)

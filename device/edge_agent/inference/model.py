@@ -1,6 +1,6 @@
-"""A loaded model, whatever library runs its file: checks the input, runs the file, gives probabilities.
+"""A loaded model, independent of the library that runs its file: check the input, run, return probabilities.
 
-Needs numpy only; edge_agent.inference.backends has the libraries.
+Needs numpy only; edge_agent.inference.backends wraps the libraries.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ import numpy as np
 
 
 class InferenceError(Exception):
-    """What can go wrong between a model file and its caller. The message is for a person."""
+    """Base class of all failures of a prediction. The message is for people."""
 
 
 class ModelError(InferenceError):
-    """The file cannot be loaded, or is not what its description says."""
+    """The model file cannot be loaded, fails when it runs, or differs from its description."""
 
 
 class InputError(InferenceError):
-    """The input has another shape or type than the model reads, or is not finite."""
+    """The input has the wrong shape or type for the model, or is not finite."""
 
 
 class OutputError(InferenceError):
-    """The model answered with something that is not a finite number."""
+    """The model's output has the wrong shape or is not finite."""
 
 
 @dataclass(frozen=True)
-class State:
-    """One recurrent state: the file's input and output names, and its shape without the batch."""
+class RecurrentState:
+    """A state of a recurrent model: the file's input and output names, and the shape without the batch axis."""
 
     input: str
     output: str
@@ -38,28 +38,35 @@ class State:
 
 
 class Backend(Protocol):
-    """One loaded file. `run` takes and gives float32 with a batch of `batch` (None: any)."""
+    """A loaded file. `run` takes and returns float32 arrays with `batch` samples (None: any number)."""
 
     @property
     def batch(self) -> int | None: ...
 
     @property
     def dtypes(self) -> tuple[str, str]:
-        """The file's own types of its first input and its first output."""
+        """The dtypes in the file of its first input and its first output."""
         ...
 
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]: ...
 
 
 class Model:
-    """A loaded model. Not safe for use from several threads at once. `batch`: samples of one run; None: any number.
+    """A loaded model. Not safe for concurrent use by several threads. `batch`: samples of one run; None: any number.
 
-    Recurrent models: the file computes one step. A step reads `frame` samples of the time axis (the second
-    axis of a sample: T of [C, T], H of [C, H, W]), the next one starts `hop` samples later; states start at
-    zero for every sample, and the answer is the last step's. What does not fill a frame is not read.
+    A recurrent model's file computes one step. A step reads `frame` values of the time axis (the second axis of a
+    sample: T of [C, T], H of [C, H, W]); the next step starts `hop` values later. States start at zero for every
+    sample, and the result is that of the last step. Values at the end that do not fill a frame are not read.
     """
 
-    def __init__(self, backend: Backend, io: Mapping[str, Any], states: Sequence[State]) -> None:
+    def __init__(self, backend: Backend, io: Mapping[str, Any], states: Sequence[RecurrentState]) -> None:
+        """Wrap a loaded file.
+
+        Args:
+            backend: the file, opened by its library.
+            io: the target's `io` description (see edge_agent.inference.runtime).
+            states: the recurrent states, in the file's order; empty for other models.
+        """
         self._backend = backend
         self._states = states
         self.batch = backend.batch
@@ -71,43 +78,43 @@ class Model:
         self._hop = int(recurrent["hop"]) if recurrent else 0
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """Probabilities float32 [B, classes] of samples in raw units, float32 [B, *shape].
+        """Return the probabilities, float32 [B, classes], of samples in raw units, float32 [B, *shape].
 
-        Raises InputError, OutputError.
+        Raises InputError, OutputError, ModelError.
         """
-        answer = self.logits(x)
-        return softmax(answer) if self._activation == "logits" else answer
+        output = self.logits(x)
+        return softmax(output) if self._activation == "logits" else output
 
     def logits(self, x: np.ndarray) -> np.ndarray:
-        """What the file itself answers, float32 [B, classes]. Raises InputError, OutputError."""
+        """Return the file's own output, float32 [B, classes]. Raises InputError, OutputError, ModelError."""
         self.check_input(x)
         step = self._backend.batch or max(len(x), 1)
-        parts = [self._answer(x[start : start + step]) for start in range(0, len(x), step)]
-        answer = np.concatenate(parts) if parts else np.empty((0, self.classes), np.float32)
-        if not np.isfinite(answer).all():
-            row = int(np.flatnonzero(~np.isfinite(answer).all(axis=1))[0])
+        parts = [self._run(x[start : start + step]) for start in range(0, len(x), step)]
+        output = np.concatenate(parts) if parts else np.empty((0, self.classes), np.float32)
+        if not np.isfinite(output).all():
+            row = int(np.flatnonzero(~np.isfinite(output).all(axis=1))[0])
             raise OutputError(f"output of sample {row}: found NaN or infinity, expected finite numbers")
-        return answer
+        return output
 
-    def _answer(self, x: np.ndarray) -> np.ndarray:
+    def _run(self, x: np.ndarray) -> np.ndarray:
         if not self._frame:
-            return self._shaped(self._backend.run([x])[0], len(x))
+            return self._check_output(self._backend.run([x])[0], len(x))
         states = [np.zeros((len(x), *state.shape), np.float32) for state in self._states]
-        answer = np.empty(0, np.float32)
+        output = np.empty(0, np.float32)
         for start in range(0, self.shape[1] - self._frame + 1, self._hop):
-            answer, *states = self._backend.run([x[:, :, start : start + self._frame], *states])
-        return self._shaped(answer, len(x))
+            output, *states = self._backend.run([x[:, :, start : start + self._frame], *states])
+        return self._check_output(output, len(x))
 
-    def _shaped(self, answer: np.ndarray, samples: int) -> np.ndarray:
-        if answer.shape != (samples, self.classes):
-            raise OutputError(f"output: found shape {answer.shape}, expected {(samples, self.classes)}")
-        return answer
+    def _check_output(self, output: np.ndarray, samples: int) -> np.ndarray:
+        if output.shape != (samples, self.classes):
+            raise OutputError(f"output: found shape {output.shape}, expected {(samples, self.classes)}")
+        return output
 
     def check_input(self, x: np.ndarray) -> None:
-        """Raises InputError for what `predict` would refuse. Touches nothing of the model: safe from any thread."""
+        """Raise InputError for an input that `predict` would refuse. Does not use the file: safe from any thread."""
         if not isinstance(x, np.ndarray) or x.dtype != np.float32:
-            found = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
-            raise InputError(f"input: found {found}, expected a numpy array of float32")
+            kind = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
+            raise InputError(f"input: found {kind}, expected a numpy array of float32")
         if x.ndim != len(self.shape) + 1 or x.shape[1:] != self.shape:
             raise InputError(f"input: found shape {x.shape}, expected (samples, {', '.join(map(str, self.shape))})")
         if not np.isfinite(x).all():
@@ -116,7 +123,7 @@ class Model:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """exp(x) / sum(exp(x)) over the last axis, shifted by the maximum so that it cannot overflow."""
+    """Return exp(x) / sum(exp(x)) over the last axis, shifted by the maximum so that it cannot overflow."""
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     shares: np.ndarray = powers / powers.sum(axis=-1, keepdims=True)
     return shares.astype(np.float32)

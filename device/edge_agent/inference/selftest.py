@@ -1,7 +1,7 @@
-"""The self-test: golden samples through this device's own runtime, before anything is switched.
+"""The self-test: replay a release's golden samples with this device's runtime before the release is activated.
 
-It runs in a process of its own with a time limit. A native library that dies of a file, or hangs, takes that process
-and not the agent. `python -m edge_agent.inference.selftest REQUEST` is that process: one JSON object in, one out.
+It runs in a separate process with a time limit: a native library that crashes or hangs on a file ends that process and
+not the agent. `python -m edge_agent.inference.selftest REQUEST` is that process: one JSON object in, one out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from edge_agent.core.fault_points import point
 if TYPE_CHECKING:
     from edge_agent.core.config import Config
 
-WARMUP = 3  # calls that are not timed: the first allocate
+WARMUP = 3  # calls that are not timed: the first ones allocate memory
 MODULES = {"onnxruntime": "onnxruntime", "litert": "ai_edge_litert.interpreter"}
 
 
@@ -62,6 +62,17 @@ class SelfTestResult:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Measurement:
+    """The measurements of the self-test's process; units as in SelfTestResult. `worst_sample` differs the most."""
+
+    samples: int
+    max_difference: float
+    worst_sample: int
+    latency_ms: LatencyPercentiles
+    memory_mb: float
+
+
 def run(config: Config, release: str, target: str) -> SelfTestResult:
     """Replay the golden samples of an installed release, and measure latency and memory.
 
@@ -73,7 +84,7 @@ def run(config: Config, release: str, target: str) -> SelfTestResult:
     Raises:
         SelfTestError: The model does not load, its outputs differ, it is too slow or too large, or it takes too long.
     """
-    from edge_agent.storage import manifest as manifests  # not in the process that measures
+    from edge_agent.storage import manifest as manifests  # not imported in the process that measures
 
     where = f"{release} ({target})"
     description = manifests.read(config.layout.bundle(release))["targets"][target]
@@ -84,81 +95,85 @@ def run(config: Config, release: str, target: str) -> SelfTestResult:
     }
     point("selftest.before")
     start = time.monotonic()
-    measured = _in_a_process(where, request, config.selftest.timeout_s)
-    latency_limit, memory_limit = _require_limits(where, description, measured)
+    measurement = _measure_in_process(where, request, config.selftest.timeout_s)
+    latency_limit, memory_limit = _require_limits(where, description, measurement)
     seconds = round(time.monotonic() - start, 3)
     point("selftest.after")
     return SelfTestResult(
         target=target,
-        samples=measured["samples"],
-        max_difference=measured["max_difference"],
+        samples=measurement.samples,
+        max_difference=measurement.max_difference,
         tolerance=description["golden"]["tolerance"],
-        latency_ms=LatencyPercentiles(**measured["latency_ms"]),
+        latency_ms=measurement.latency_ms,
         latency_budget_ms=latency_limit,
-        memory_mb=round(measured["memory_mb"], 3),
+        memory_mb=round(measurement.memory_mb, 3),
         memory_budget_mb=memory_limit,
         seconds=seconds,
     )
 
 
-def _in_a_process(where: str, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+def _measure_in_process(where: str, request: dict[str, Any], timeout_s: float) -> Measurement:
     command = [sys.executable, "-m", "edge_agent.inference.selftest", json.dumps(request)]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False, stdin=subprocess.DEVNULL)
+        process = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired:
         raise SelfTestError(
-            where, f"no result after {timeout_s:g} s", "a result in time", "selftest.timeout_s gives it longer"
+            where, f"no result after {timeout_s:g} s", "a result in time", "increase selftest.timeout_s"
         ) from None
-    said = done.stderr.decode(errors="replace").strip().splitlines()
-    last = f": {said[-1]}" if said else ""
-    if done.returncode < 0:
-        name = signal.Signals(-done.returncode).name
+    messages = process.stderr.decode(errors="replace").strip().splitlines()
+    last = f": {messages[-1]}" if messages else ""
+    if process.returncode < 0:
+        name = signal.Signals(-process.returncode).name
         raise SelfTestError(
             where,
-            f"the model killed its process ({name}){last}",
-            "a model that loads and answers on this device",
+            f"the model crashed its process ({name}){last}",
+            "a model that loads and runs on this device",
             "build the release for this device's runtime and memory",
         )
-    lines = done.stdout.splitlines()
-    if done.returncode != 0 or not lines:
-        raise SelfTestError(where, f"the self-test ended with {done.returncode}{last}", "a result")
-    answer: dict[str, Any] = json.loads(lines[-1])
-    if "failed" in answer:
-        raise SelfTestError(where, answer["failed"], "a model that loads and answers on this device")
-    return answer
+    lines = process.stdout.splitlines()
+    if process.returncode != 0 or not lines:
+        raise SelfTestError(where, f"the self-test ended with exit code {process.returncode}{last}", "a result")
+    result: dict[str, Any] = json.loads(lines[-1])
+    if "failed" in result:
+        raise SelfTestError(where, result["failed"], "a model that loads and runs on this device")
+    latency_ms = LatencyPercentiles(**result.pop("latency_ms"))
+    return Measurement(**result, latency_ms=latency_ms)
 
 
 def _require_limits(
-    where: str, description: dict[str, Any], measured: dict[str, Any]
+    where: str, description: dict[str, Any], measurement: Measurement
 ) -> tuple[float | None, float | None]:
-    """Return the limits of latency (milliseconds) and memory (1e6 bytes). Raise SelfTestError where one is exceeded."""
+    """Return the limits of latency (milliseconds) and memory (1e6 bytes). Raise SelfTestError if one is exceeded."""
     tolerance = description["golden"]["tolerance"]
     budget = description.get("budget") or {}
     latency_limit, memory_limit = budget.get("latency_p95_ms"), budget.get("memory_mb")
-    # Written so that a NaN fails.
-    if not measured["max_difference"] <= tolerance:
+    # The comparisons are negated so that NaN fails.
+    if not measurement.max_difference <= tolerance:
         raise SelfTestError(
             where,
-            f"golden sample {measured['worst_sample']} differs by {measured['max_difference']:.3g}",
+            f"golden sample {measurement.worst_sample} differs by {measurement.max_difference:.3g}",
             f"at most {tolerance:g}",
-            "this device's runtime computes something else than the one that built the release",
+            "compare runtime versions: this device's runtime computes other values than that of the build",
         )
-    if latency_limit is not None and not measured["latency_ms"]["p95"] <= latency_limit:
+    if latency_limit is not None and not measurement.latency_ms.p95 <= latency_limit:
         raise SelfTestError(
             where,
-            f"latency p95 {measured['latency_ms']['p95']:.3f} ms",
+            f"latency p95 {measurement.latency_ms.p95:.3f} ms",
             f"at most {latency_limit:g} ms",
             "try again when the device is not busy, or build a smaller model",
         )
-    if memory_limit is not None and not measured["memory_mb"] <= memory_limit:
+    if memory_limit is not None and not measurement.memory_mb <= memory_limit:
         raise SelfTestError(
-            where, f"memory {measured['memory_mb']:.1f} MB", f"at most {memory_limit:g} MB", "build a smaller model"
+            where, f"memory {measurement.memory_mb:.1f} MB", f"at most {memory_limit:g} MB", "build a smaller model"
         )
     return latency_limit, memory_limit
 
 
 def _measure(request: dict[str, Any]) -> dict[str, Any]:
-    """In the process: load, replay, time. Only what a model needs is imported, so that memory is the model's."""
+    """Load the model, replay the golden samples and time it. Runs in the self-test's process.
+
+    Only the model's own dependencies are imported, so that the measured memory is the model's.
+    """
     import importlib
 
     import numpy as np
@@ -178,25 +193,26 @@ def _measure(request: dict[str, Any]) -> dict[str, Any]:
     try:
         model = open_model(bundle / target["file"], io, threads=1)
         point("selftest.loaded")
-        answers = np.concatenate([model.predict(inputs[index : index + 1]) for index in range(len(inputs))])
-        times = _times(model, inputs, request["repeats"])
+        outputs = np.concatenate([model.predict(inputs[index : index + 1]) for index in range(len(inputs))])
+        times = _call_times(model, inputs, request["repeats"])
     except InferenceError as error:
         return {"failed": str(error)}
-    if answers.shape != expected.shape:
-        return {"failed": f"golden samples: found outputs of shape {answers.shape}, expected {expected.shape}"}
-    differences = np.abs(answers - expected).max(axis=1)
+    if outputs.shape != expected.shape:
+        return {"failed": f"golden samples: found outputs of shape {outputs.shape}, expected {expected.shape}"}
+    differences = np.abs(outputs - expected).max(axis=1)
     worst = int(differences.argmax())
-    return {
-        "samples": len(inputs),
-        "max_difference": float(differences[worst]),
-        "worst_sample": worst,
-        "latency_ms": {"p50": _percentile(times, 0.5), "p95": _percentile(times, 0.95)},
-        "memory_mb": max(_status_mb("VmHWM:") - before, 0.0),
-    }
+    measurement = Measurement(
+        samples=len(inputs),
+        max_difference=float(differences[worst]),
+        worst_sample=worst,
+        latency_ms=LatencyPercentiles(p50=_percentile(times, 0.5), p95=_percentile(times, 0.95)),
+        memory_mb=max(_status_mb("VmHWM:") - before, 0.0),
+    )
+    return asdict(measurement)
 
 
-def _times(model: Any, inputs: Any, repeats: int) -> list[float]:
-    """Milliseconds of `repeats` calls with one sample, sorted."""
+def _call_times(model: Any, inputs: Any, repeats: int) -> list[float]:
+    """Return the durations in milliseconds of `repeats` calls with one sample, sorted."""
     times = []
     for call in range(WARMUP + repeats):
         sample = inputs[call % len(inputs)][None]
@@ -207,20 +223,20 @@ def _times(model: Any, inputs: Any, repeats: int) -> list[float]:
 
 
 def _percentile(ordered: list[float], share: float) -> float:
-    """The smallest value that at least `share` of them do not exceed."""
+    """Return the smallest value that at least a `share` of the values do not exceed."""
     return round(ordered[max(math.ceil(share * len(ordered)) - 1, 0)], 6)
 
 
 def _status_mb(field: str) -> float:
-    """A size in /proc/self/status, in 1e6 bytes."""
+    """Return a size from /proc/self/status, in 1e6 bytes."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024 / 1e6
 
 
 def main() -> None:
-    # Where memory runs out, the kernel ends this process and not the service beside it.
+    # If memory runs out, the kernel shall end this process and not the service.
     Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-    # What a native library prints goes to stderr; stdout is for the result alone.
+    # Output of native libraries goes to stderr: stdout carries only the result.
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     result = _measure(json.loads(sys.argv[1]))

@@ -1,7 +1,7 @@
-"""A candidate beside the current release: it sees the same live inputs, and answers nobody.
+"""Compare a candidate with the current release on live inputs. The candidate's results are never returned to clients.
 
-The event loop only puts inputs into a bounded queue and never waits; the candidate has its own thread, at the lowest
-priority. Where it cannot keep up, inputs are dropped and counted.
+The event loop only puts inputs into a bounded queue and never waits. The candidate runs in its own thread with the
+lowest priority. If it cannot keep up, inputs are dropped and counted.
 """
 
 from __future__ import annotations
@@ -21,14 +21,23 @@ import numpy as np
 from edge_agent.inference.loading import LoadedRelease
 from edge_agent.inference.model import InferenceError
 
-QUEUE = 64  # requests that wait for the candidate
-RECENT = 4096  # latencies of each that percentiles are taken of
+QUEUE = 64  # requests that may wait for the candidate
+LATENCIES = 4096  # latest latencies of each release, from which percentiles are computed
 CONFIDENCE = 0.95
 NICE = 19
 
 
 def wilson(hits: int, total: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """The interval of a share, after Wilson (1927): in [0, 1] and sound for few samples and shares near 1."""
+    """Return the confidence interval of a share by Wilson (1927), which holds for few samples and shares near 1.
+
+    Args:
+        hits: number of successes.
+        total: number of trials.
+        confidence: probability that the interval covers the share.
+
+    Returns:
+        The lower and upper bound, both in [0, 1].
+    """
     if total == 0:
         return 0.0, 1.0
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
@@ -39,27 +48,45 @@ def wilson(hits: int, total: int, confidence: float = CONFIDENCE) -> tuple[float
 
 
 class Shadow:
-    """Compares until `samples` inputs were seen or `seconds` passed. `observe` is an observer of the engine.
+    """A running or finished comparison. Register `observe` as an observer of the engine.
 
-    Belongs to the event loop's thread, but for `_run`.
+    All methods except `_run` and `_compare` are called in the event loop's thread.
     """
 
     def __init__(self, candidate: LoadedRelease, current: LoadedRelease, samples: int, seconds: float) -> None:
+        """Start the candidate's thread.
+
+        Args:
+            candidate: the release to compare.
+            current: the release that serves the requests.
+            samples: the comparison ends after so many samples ...
+            seconds: ... or after this time.
+        """
         self.candidate, self.current = candidate, current
         self._samples, self._seconds = samples, seconds
         self._queue: queue.Queue[tuple[np.ndarray, np.ndarray, float] | None] = queue.Queue(QUEUE)
         self._lock = threading.Lock()
-        self._seen = self._agreed = self._errors = self._dropped = 0
-        self._latency: dict[str, deque[float]] = {"current": deque(maxlen=RECENT), "candidate": deque(maxlen=RECENT)}
+        self._processed = self._agreed = self._errors = self._dropped = 0
+        self._latency: dict[str, deque[float]] = {
+            "current": deque(maxlen=LATENCIES),
+            "candidate": deque(maxlen=LATENCIES),
+        }
         self._started = time.monotonic()
-        self._took: float | None = None
-        self._ended: str | None = None
+        self._duration_s: float | None = None
+        self._end_reason: str | None = None
         self._thread = threading.Thread(target=self._run, name=f"shadow {candidate.release}", daemon=True)
         self._thread.start()
 
     def observe(self, x: np.ndarray, probabilities: np.ndarray, latency_s: float, loaded: LoadedRelease) -> None:
-        """One answered request. Never blocks."""
-        if self._ended is not None:
+        """Queue a request that the current release answered. Never blocks.
+
+        Args:
+            x: inputs, float32 [B, *shape].
+            probabilities: the current release's result, float32 [B, classes].
+            latency_s: duration of the current release's run in seconds.
+            loaded: the release that computed the result.
+        """
+        if self._end_reason is not None:
             return
         if loaded is not self.current:
             self.end(f"{loaded.release} took over from {self.current.release}")
@@ -70,26 +97,26 @@ class Shadow:
             with self._lock:
                 self._dropped += len(x)
 
-    def end(self, why: str) -> None:
-        """Compare no more. Does not wait for the thread."""
+    def end(self, reason: str) -> None:
+        """End the comparison without waiting for the thread."""
         with self._lock:
-            if self._ended is None:
-                self._ended, self._took = why, time.monotonic() - self._started
+            if self._end_reason is None:
+                self._end_reason, self._duration_s = reason, time.monotonic() - self._started
         with contextlib.suppress(queue.Full):
-            self._queue.put_nowait(None)  # wakes a thread that waits; a full queue needs no waking
+            self._queue.put_nowait(None)  # wakes the thread; with a full queue it is not waiting
 
     def summary(self) -> dict[str, Any]:
-        """What was found so far; `ended` is why it ended, or null. Looks at the clock."""
-        if self._ended is None and time.monotonic() - self._started >= self._seconds:
-            self.end(f"{self._seconds:g} s are over")
+        """Return the results so far, with the end reason in `ended` (None while running). Apply the time limit."""
+        if self._end_reason is None and time.monotonic() - self._started >= self._seconds:
+            self.end(f"the time limit of {self._seconds:g} s is reached")
         with self._lock:
-            compared = self._seen - self._errors
+            compared = self._processed - self._errors
             low, high = wilson(self._agreed, compared)
             return {
                 "release": self.candidate.release,
                 "target": self.candidate.target,
                 "current": self.current.release,
-                "samples": self._seen,
+                "samples": self._processed,
                 "dropped": self._dropped,
                 "errors": self._errors,
                 "agreement": {
@@ -99,42 +126,44 @@ class Shadow:
                     "confidence": CONFIDENCE,
                 },
                 "latency_ms": {name: _percentiles(times) for name, times in self._latency.items()},
-                "seconds": round(self._took if self._took is not None else time.monotonic() - self._started, 3),
-                "ended": self._ended,
+                "seconds": round(
+                    self._duration_s if self._duration_s is not None else time.monotonic() - self._started, 3
+                ),
+                "ended": self._end_reason,
             }
 
     def _run(self) -> None:
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
-        while self._ended is None:
+        while self._end_reason is None:
             job = self._queue.get()
             if job is None:
                 break
             self._compare(*job)
-            if self._seen >= self._samples:
-                self.end(f"{self._samples} samples are compared")
+            if self._processed >= self._samples:
+                self.end(f"{self._samples} samples were compared")
 
     def _compare(self, x: np.ndarray, probabilities: np.ndarray, latency_s: float) -> None:
         start = time.perf_counter()
         try:
-            answer: np.ndarray | None = self.candidate.model.predict(x)
+            result: np.ndarray | None = self.candidate.model.predict(x)
         except InferenceError:
-            answer = None
-        took = time.perf_counter() - start
+            result = None
+        duration_s = time.perf_counter() - start
         with self._lock:
-            self._seen += len(x)
-            if answer is None:
+            self._processed += len(x)
+            if result is None:
                 self._errors += len(x)
                 return
-            named = [self.candidate.classes[index] for index in answer.argmax(axis=1)]
+            predicted = [self.candidate.classes[index] for index in result.argmax(axis=1)]
             expected = [self.current.classes[index] for index in probabilities.argmax(axis=1)]
-            self._agreed += sum(a == b for a, b in zip(named, expected, strict=True))
+            self._agreed += sum(a == b for a, b in zip(predicted, expected, strict=True))
             self._latency["current"].append(1000 * latency_s)
-            self._latency["candidate"].append(1000 * took)
+            self._latency["candidate"].append(1000 * duration_s)
 
 
 def _percentiles(times: deque[float]) -> dict[str, float | None]:
-    """Milliseconds of one call of the model."""
+    """Return percentiles of durations in milliseconds."""
     if not times:
         return {"p50": None, "p95": None}
     p50, p95 = np.percentile(np.fromiter(times, float), (50, 95))

@@ -1,7 +1,7 @@
-"""The one thread that runs the model of a loaded release.
+"""The thread that runs the model of one loaded release.
 
-It works in turns of at most `serve.batch` samples: what waits is run together, and a request that is larger gives way
-to the others after each turn. So a large request costs those behind it one turn, not all of its own.
+It works in turns of at most `serve.batch` samples. Waiting requests run together, and a larger request yields to the
+others after each turn: requests behind a large one wait for one turn, not for all of it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ __all__ = ["Job", "Outcome", "PredictionResult", "Worker"]
 
 @dataclass(frozen=True)
 class PredictionResult:
-    """probabilities: float32 [B, classes]. `latency_s`: the model's runs, shared by what was run together;
-    `queue_s`: the wait before the first of them.
+    """The result of one request: probabilities float32 [B, classes], and the release that computed them.
+
+    `latency_s`: duration of the model's runs, including requests that ran in the same turns. `queue_s`: wait before
+    the first run. Both in seconds.
     """
 
     probabilities: np.ndarray
@@ -50,7 +52,7 @@ class PredictionResult:
 
 @dataclass(eq=False)
 class Job:
-    """x: float32 [B, *shape]. `rows` of it are answered, in `parts`."""
+    """A queued request: x float32 [B, *shape]. The first `rows` samples are computed, their results are in `parts`."""
 
     x: np.ndarray
     future: asyncio.Future[PredictionResult]
@@ -61,34 +63,46 @@ class Job:
     latency_s: float = 0.0
     parts: list[np.ndarray] = field(default_factory=list)
 
-    def next(self, samples: int) -> np.ndarray:
-        return self.x[self.rows : self.rows + samples]
+    def next_samples(self, count: int) -> np.ndarray:
+        return self.x[self.rows : self.rows + count]
+
+    @property
+    def remaining(self) -> int:
+        """Number of samples that are not computed yet."""
+        return len(self.x) - self.rows
 
     @property
     def queue_s(self) -> float:
         return self.started - self.waiting_since if self.started is not None else 0.0
 
 
-# A job, and its probabilities or why there are none.
+# A job with its probabilities, or with the error that ended it.
 Outcome = tuple[Job, "np.ndarray | InferenceError"]
 
 
 class Worker:
-    """`waiting`: samples of requests that are accepted and not yet answered; only the loop touches it."""
+    """The inference thread with its queue. `waiting`: accepted samples without a result; only the loop changes it."""
 
-    def __init__(self, loaded: LoadedRelease, batch: int, deliver: Callable[[Worker, list[Outcome]], None]) -> None:
+    def __init__(self, loaded: LoadedRelease, batch: int, on_outcomes: Callable[[Worker, list[Outcome]], None]) -> None:
+        """Start the thread.
+
+        Args:
+            loaded: the release whose model it runs.
+            batch: the largest number of samples of one turn.
+            on_outcomes: called in the event loop's thread with the finished jobs of a turn.
+        """
         self.loaded = loaded
         self.waiting = 0
-        self.watched = False  # a timer runs that ends what waits too long
+        self.timer_running = False  # the engine's timer for requests that wait too long
         self.jobs: dict[int, Job] = {}
-        self.running_since: float | None = None  # when the turn began that the model is in
+        self.running_since: float | None = None  # start of the turn that the model is computing
         self._batch = batch if loaded.model.batch is None else 1
-        self._deliver = deliver
+        self._on_outcomes = on_outcomes
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._ended = False
         self._loop = asyncio.get_running_loop()
         self.drained: asyncio.Future[None] = self._loop.create_future()
-        # A daemon: a model that hangs must not keep the process from ending.
+        # A daemon thread: a model that hangs must not keep the process from ending.
         threading.Thread(target=self._run, name=f"inference {loaded.release}", daemon=True).start()
 
     def put(self, job: Job) -> None:
@@ -97,7 +111,7 @@ class Worker:
         self._queue.put(job)
 
     def end(self) -> None:
-        """Take no more; `drained` is set when all that was put before is answered."""
+        """Accept no more jobs. `drained` is set when all accepted jobs have finished."""
         self._queue.put(None)
 
     # --- in the thread ---
@@ -108,22 +122,22 @@ class Worker:
             self._collect(line)
             if not line:
                 break
-            together, samples = [line.popleft()], 0
-            samples = min(len(together[0].x) - together[0].rows, self._batch)
-            # What waits is taken along, up to the batch; nothing waits for more to come.
-            while line and samples + len(line[0].x) - line[0].rows <= self._batch:
+            together = [line.popleft()]
+            samples = min(together[0].remaining, self._batch)
+            # Waiting jobs fill the batch; a batch that is not full does not wait for more.
+            while line and samples + line[0].remaining <= self._batch:
                 together.append(line.popleft())
-                samples += len(together[-1].x) - together[-1].rows
+                samples += together[-1].remaining
             outcomes = self._turn(together)
             if outcomes:
-                self._hand_over(self._deliver, self, outcomes)
-            done = {id(job) for job, _ in outcomes}
-            self._collect(line, wait=False)  # what came meanwhile goes before the rest of a large request
-            line.extend(job for job in together if id(job) not in done)
-        self._hand_over(self._set_drained)
+                self._call_in_loop(self._on_outcomes, self, outcomes)
+            finished = {id(job) for job, _ in outcomes}
+            self._collect(line, wait=False)  # new jobs run before the remaining samples of a large one
+            line.extend(job for job in together if id(job) not in finished)
+        self._call_in_loop(self._set_drained)
 
     def _collect(self, line: deque[Job], wait: bool = True) -> None:
-        """What was put, in its order; waits for the first where there is nothing to do."""
+        """Append the queued jobs to `line` in order; if `line` is empty, wait for the first one."""
         while not self._ended:
             try:
                 job = self._queue.get(block=wait and not line)
@@ -134,8 +148,8 @@ class Worker:
             else:
                 line.append(job)
 
-    def _hand_over(self, call: Callable[..., None], *values: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for the answer any more
+    def _call_in_loop(self, call: Callable[..., None], *values: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: no caller waits for the result
             self._loop.call_soon_threadsafe(call, *values)
 
     def _set_drained(self) -> None:
@@ -143,21 +157,21 @@ class Worker:
             self.drained.set_result(None)
 
     def _turn(self, together: list[Job]) -> list[Outcome]:
-        """Run one turn; those that are answered by it, that failed in it, or that nobody waits for any more."""
-        # The loop alone ends a future, here it is only looked at.
-        outcomes: list[Outcome] = [(job, InferenceError("given up")) for job in together if job.future.done()]
+        """Run one turn. Return the jobs that it finished, that failed in it, or whose caller stopped waiting."""
+        # Only the loop's thread sets a future; this thread reads it.
+        outcomes: list[Outcome] = [(job, InferenceError("expired")) for job in together if job.future.done()]
         jobs = [job for job in together if not job.future.done()] if outcomes else together
         return outcomes + self._infer(jobs) if jobs else outcomes
 
     def _infer(self, jobs: list[Job]) -> list[Outcome]:
-        own = [job.next(self._batch) for job in jobs]
+        inputs = [job.next_samples(self._batch) for job in jobs]
         self.running_since = started = time.perf_counter()
         for job in jobs:
             job.started = job.started or started
         try:
-            probabilities = self.loaded.model.predict(own[0] if len(own) == 1 else np.concatenate(own))
-        except Exception as error:  # whatever a model does, its thread goes on
-            if len(jobs) > 1:  # only the request that the model fails for shall fail
+            probabilities = self.loaded.model.predict(inputs[0] if len(inputs) == 1 else np.concatenate(inputs))
+        except Exception as error:  # the thread survives any failure of a model
+            if len(jobs) > 1:  # only the request that causes the failure shall fail
                 return [outcome for job in jobs for outcome in self._infer([job])]
             jobs[0].latency_s += time.perf_counter() - started
             failure = error if isinstance(error, InferenceError) else ModelError(f"{type(error).__name__}: {error}")
@@ -167,12 +181,12 @@ class Worker:
         latency_s = time.perf_counter() - started
         outcomes: list[Outcome] = []
         row = 0
-        for job, part in zip(jobs, own, strict=True):
-            answered = probabilities[row : row + len(part)]
-            row += len(part)
+        for job, samples in zip(jobs, inputs, strict=True):
+            part = probabilities[row : row + len(samples)]
+            row += len(samples)
             job.latency_s += latency_s
-            job.rows += len(part)
-            job.parts.append(answered)
-            if job.rows == len(job.x):
-                outcomes.append((job, answered if len(job.parts) == 1 else np.concatenate(job.parts)))
+            job.rows += len(samples)
+            job.parts.append(part)
+            if not job.remaining:
+                outcomes.append((job, part if len(job.parts) == 1 else np.concatenate(job.parts)))
         return outcomes

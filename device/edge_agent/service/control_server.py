@@ -97,7 +97,7 @@ class _Routes:
             await response.prepare(request)
             await _report(shadow, response)
         finally:
-            shadow.end("nobody listens any more")
+            shadow.end("the caller disconnected")
             service.engine.observers.remove(shadow.observe)
             summary = shadow.summary()
             text = f"{summary['samples']} samples compared: {summary['ended']}"

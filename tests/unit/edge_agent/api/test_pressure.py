@@ -46,7 +46,7 @@ def test_values_that_overflow_the_model_do_not_stand_against_the_release(tmp_pat
         health = Health(engine, 10.0, RULES.error_share)
         await engine.swap(loaded)
         for _ in range(30):
-            with pytest.raises(InputError, match=r"no finite answer to this input: found a value of 3e\+38"):
+            with pytest.raises(InputError, match=r"no finite result for this input: found a value of 3e\+38"):
                 await engine.predict(HUGE)
             await engine.predict(loaded.golden_inputs[:1])
         assert trial_rules.decide(RULES, health.observation()).action == "confirm"
@@ -61,7 +61,7 @@ def test_such_values_are_refused_as_the_clients(tmp_path: Path) -> None:
     with serving(config, installed(config)) as agent:
         answer = agent.ask("POST", "/predict", {"inputs": HUGE.tolist()})
         assert answer.status == 422
-        assert "no finite answer" in answer.json["detail"]
+        assert "no finite result for this input" in answer.json["detail"]
 
 
 @pytest.mark.parametrize("x", [ones(1), HUGE], ids=["near", "far"])
@@ -93,7 +93,7 @@ def test_a_request_of_more_samples_than_may_wait_is_refused(tmp_path: Path) -> N
             await engine.predict(ones(5))
         first = asyncio.ensure_future(engine.predict(ones(3)))
         await asyncio.sleep(0)
-        with pytest.raises(OverloadedError, match="3 samples wait; at most 4 may"):
+        with pytest.raises(OverloadedError, match="3 samples are waiting; the limit is 4"):
             await engine.predict(ones(2))
         assert len((await first).probabilities) == 3
         await engine.close()
@@ -141,7 +141,7 @@ def test_a_large_request_that_takes_too_long_is_not_the_models_failure(tmp_path:
         engine = Engine(Serve(request_timeout_s=0.2, queue=10**6))
         engine.failure_observers.append(lambda *seen: failed.append(seen))
         await engine.swap(loaded)
-        with pytest.raises(OverloadedError, match="of 200000 samples were answered within"):
+        with pytest.raises(OverloadedError, match="of 200000 samples were computed within"):
             await engine.predict(ones(200_000))
         assert len((await engine.predict(ones(1))).probabilities) == 1
         assert failed == []

@@ -185,7 +185,7 @@ def test_a_broken_and_a_hanging_model(tmp_path: Path) -> None:
         assert agent.statistics.report()["error_reasons"] == {"output": 1}
         agent.call(agent.engine.swap(behaving(real, hanging)))
         late = agent.ask("POST", "/predict", {"input": ZEROS})
-        assert (late.status, "no answer within" in late.json["detail"]) == (500, True)
+        assert (late.status, "no result within" in late.json["detail"]) == (500, True)
         behind = agent.ask("POST", "/predict", {"input": ZEROS})
         assert (behind.status, behind.headers["retry-after"]) == (429, "1")
         assert agent.ask("GET", "/healthz").status == 503

@@ -105,7 +105,7 @@ def test_the_queue_is_bounded_and_a_probe_passes_it(tmp_path: Path) -> None:
         asked = [asyncio.ensure_future(engine.predict(samples(1))) for _ in range(4)]
         probe = asyncio.ensure_future(engine.probe())
         await until(backend.entered)
-        with pytest.raises(OverloadedError, match="4 samples wait; at most 4"):
+        with pytest.raises(OverloadedError, match="4 samples are waiting; the limit is 4"):
             await engine.predict(samples(1))
         backend.go.set()
         await asyncio.gather(*asked)
@@ -231,9 +231,9 @@ def test_a_model_that_hangs_is_left_behind(tmp_path: Path) -> None:
         lost = asyncio.ensure_future(engine.predict(samples(1)))
         await until(hanging.entered)
         behind = asyncio.ensure_future(engine.predict(samples(1)))
-        with pytest.raises(TimedOutError, match="no answer within"):
+        with pytest.raises(TimedOutError, match="no result within"):
             await lost
-        with pytest.raises(OverloadedError, match="busy with others"):
+        with pytest.raises(OverloadedError, match="busy with other requests"):
             await behind
         assert failed == [TimedOutError]
         probe = asyncio.ensure_future(engine.probe())

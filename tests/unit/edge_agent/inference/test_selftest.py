@@ -83,7 +83,7 @@ def test_a_model_that_kills_its_process_is_told_with_the_signal(built: Any) -> N
     with pytest.raises(SelfTestError) as refused:
         run(made, target="tflite-int8")
 
-    assert f"killed its process ({signal.Signals.SIGSEGV.name})" in refused.value.found
+    assert f"crashed its process ({signal.Signals.SIGSEGV.name})" in refused.value.found
 
 
 def test_a_model_that_takes_too_long_is_stopped(built: Any) -> None:

@@ -75,7 +75,7 @@ def test_agreement_is_counted_until_enough_was_seen(current: LoadedRelease) -> N
                 await engine.predict(X + (number % 4 != 0))  # a quarter of them is the second class to the candidate
             found = await ended(shadow)
 
-        assert found["ended"] == "40 samples are compared"
+        assert found["ended"] == "40 samples were compared"
         assert (found["samples"], found["dropped"], found["errors"]) == (40, 0, 0)
         agreement = found["agreement"]
         assert agreement["share"] == 0.75
@@ -118,7 +118,7 @@ def test_a_candidate_that_hangs_costs_the_live_path_nothing(current: LoadedRelea
 def test_it_ends_when_time_is_over_or_another_release_takes_over(current: LoadedRelease) -> None:
     async def main() -> None:
         shadow = Shadow(behaving(current, logits(1, 0, 0), NEW), current, samples=9, seconds=0.01)
-        assert (await ended(shadow))["ended"] == "0.01 s are over"
+        assert (await ended(shadow))["ended"] == "the time limit of 0.01 s is reached"
 
         shadow = Shadow(behaving(current, logits(1, 0, 0), NEW), current, samples=9, seconds=60)
         async with serving(current, shadow) as engine:
@@ -184,7 +184,7 @@ def test_it_ends_when_the_command_goes_away(made: Device) -> None:
         process = start(made, served)
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)
-        served.wait_for("nobody listens any more")
+        served.wait_for("the caller disconnected")
 
 
 @pytest.mark.slow

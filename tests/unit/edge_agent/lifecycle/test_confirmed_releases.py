@@ -44,7 +44,7 @@ def test_a_rollback_to_a_release_that_fails_its_self_test_changes_nothing(device
     operations.install(device.config, OTHER)
     before = device.state
 
-    with pytest.raises(SelfTestError, match="killed its process"):
+    with pytest.raises(SelfTestError, match="crashed its process"):
         switching.rollback(device.config, OTHER)
     assert device.state == before
 
