@@ -91,7 +91,7 @@ def _block(call: Callable[[], Any], calls: int) -> float:
 def _bare(model: Model, x: np.ndarray) -> Callable[[], Any]:
     backend: Any = model._backend
     if model._frame:
-        return lambda: model._answer(x)
+        return lambda: model._run(x)
     if isinstance(backend, Onnx):
         session, outputs, feeds = backend._session, backend._outputs, {backend._inputs[0]: x}
         return lambda: session.run(outputs, feeds)

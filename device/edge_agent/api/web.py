@@ -203,7 +203,7 @@ def create_application(
     metrics: MetricsExporter | None = None,
 ) -> web.Application:
     """All routes, for loopback or a unix socket."""
-    metrics = metrics or MetricsExporter(statistics, capture.held if capture else None)
+    metrics = metrics or MetricsExporter(statistics, capture.usage if capture else None)
     routes = _Routes(PredictionHandler(engine, statistics, config, capture), metrics)
     app = web.Application(middlewares=[routes.guard])
     app.router.add_post("/predict", routes.predict, expect_handler=answer_expect)

@@ -1,8 +1,10 @@
-"""Health of the release and the device: counts, metrics, probes, drift, and samples captured for retraining.
+"""Observe the release and the device: statistics, metrics, probes, drift, samples captured for retraining.
 
-Enter at `counts` (everything since the switch; `release_statistics` is its data), `health` (probes, and what a trial is
-judged by) and `capture` (the `ring` of samples, which `samples` exports). `prometheus` renders the counts; `drift` and
-`drift_window` need numpy only, and the pipeline uses `drift` too.
+Start reading at `service_statistics` (all counts since the release was activated; `release_statistics` holds those of
+one release), `health` (probes, and the observations that decide a trial) and `capture` (which keeps samples in a `ring`
+on the disk; `samples` exports them). `prometheus` exports the statistics as
+`metric_table` describes them. `drift` needs numpy only: the pipeline uses
+it too.
 
-May import `lifecycle` (the rules of a trial) and what stands below it.
+May import `lifecycle` (the rules of a trial) and the packages below it.
 """

@@ -1,6 +1,6 @@
-"""Samples kept for retraining, in a ring on disk (ring.py). Off by default; nothing leaves by itself.
+"""Keep samples for retraining in a ring on the disk (ring.py). Off by default; samples are never sent unasked.
 
-Writing happens in a thread of its own: a slow card makes samples drop, never predictions wait.
+A separate thread writes them: with a slow disk samples are dropped, but predictions never wait.
 """
 
 from __future__ import annotations
@@ -25,75 +25,81 @@ from edge_agent.monitoring.samples import export, export_lines, parse_since
 
 __all__ = ["Capture", "export", "parse_since"]
 
-log = logging.getLogger("edge_agent.capture")  # the event of its records
+log = logging.getLogger("edge_agent.capture")  # the name becomes the event of its log records
 
-WAITING_BYTES = 16_000_000  # what may wait for the disk
+WAITING_BYTES = 16_000_000  # limit of the samples that wait for the disk
 Record = tuple[dict[str, Any], bytes]
 
 
 class Capture:
-    """Decides what is kept (`offer`, in the event loop's thread) and writes it (in its own)."""
+    """Select the samples to keep (`offer`, in the event loop's thread) and write them (in its own thread)."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.rules = config.capture
         self.dropped = 0
         self._ring: Ring | None = None
-        self._kept: OrderedDict[str, None] = OrderedDict()
+        self._captured_ids: OrderedDict[str, None] = OrderedDict()
         self._queue: queue.SimpleQueue[Record | threading.Event | None] = queue.SimpleQueue()
-        self._waiting = 0
+        self._waiting_bytes = 0
         self._lock = threading.Lock()
-        self._recent: DriftWindow | None = None
-        self._random = random.Random()  # noqa: S311 - which samples are kept is no secret
+        self._drift_window: DriftWindow | None = None
+        self._random = random.Random()  # noqa: S311 - the selection of samples is not a secret
         self._thread = threading.Thread(target=self._write, name="capture", daemon=True)
         self._thread.start()
 
-    def offer(self, ids: list[str], x: np.ndarray, answer: PredictionResult) -> None:
-        """Keep those of the answered samples that the rules name."""
-        confidences = answer.probabilities.max(axis=1)
-        drifting = self._drifting(x, answer.loaded) if self.rules.on_drift else None
-        for i, number in enumerate(ids):
+    def offer(self, ids: list[str], x: np.ndarray, result: PredictionResult) -> None:
+        """Queue the samples that the rules of `capture` select.
+
+        Args:
+            ids: the predictions' ids, one per sample.
+            x: inputs, float32 [B, *shape].
+            result: their predictions.
+        """
+        confidences = result.probabilities.max(axis=1)
+        drifting = self._drifting(x, result.loaded) if self.rules.on_drift else None
+        for i, prediction_id in enumerate(ids):
             reason = self._reason(float(confidences[i]), drifting is not None and bool(drifting[i]))
             if reason is None:
                 continue
-            described = {
-                "id": number,
+            metadata = {
+                "id": prediction_id,
                 "time": datetime.now(timezone.utc).isoformat(),
-                "release": answer.release,
-                "predicted": answer.loaded.classes[int(answer.probabilities[i].argmax())],
+                "release": result.release,
+                "predicted": result.loaded.classes[int(result.probabilities[i].argmax())],
                 "confidence": float(confidences[i]),
                 "reason": reason,
                 "shape": list(x.shape[1:]),
-                "input": _form(answer.loaded),
+                "input": _input_description(result.loaded),
             }
-            self._put((described, np.ascontiguousarray(x[i], dtype="<f4").tobytes()))
-            self._kept[number] = None
-            while len(self._kept) > self.config.serve.feedback_window:
-                self._kept.popitem(last=False)
+            self._put((metadata, np.ascontiguousarray(x[i], dtype="<f4").tobytes()))
+            self._captured_ids[prediction_id] = None
+            while len(self._captured_ids) > self.config.serve.feedback_window:
+                self._captured_ids.popitem(last=False)
 
-    def label(self, number: str, label: str) -> None:
-        """The true class of a prediction came; if its sample was captured, they go together."""
-        if number in self._kept:
-            self._put(({"of": number, "label": label}, b""))
+    def label(self, prediction_id: str, label: str) -> None:
+        """Store the true class of a prediction if its sample was captured."""
+        if prediction_id in self._captured_ids:
+            self._put(({"of": prediction_id, "label": label}, b""))
 
-    def held(self) -> dict[str, int]:
-        """For the metrics."""
+    def usage(self) -> dict[str, int]:
+        """Return the number and size of the samples on the disk, and of those dropped, for the metrics."""
         ring = self._ring
         return {"samples": ring.samples if ring else 0, "bytes": ring.bytes if ring else 0, "dropped": self.dropped}
 
     def lines(self, since: datetime | None = None) -> Iterator[bytes]:
-        """What is captured, as `export_lines` gives it, up to what was offered before this call. Blocks."""
+        """Return the lines of `export_lines`, including every sample offered before this call. Blocks."""
         self.wait()
         return export_lines(self.config.layout.samples, since, self.rules.max_age_days)
 
     def wait(self) -> None:
-        """Until what was offered is written. Blocks."""
+        """Wait until all offered samples are written. Blocks."""
         written = threading.Event()
         self._queue.put(written)
         written.wait()
 
     def close(self) -> None:
-        """Write what waits and flush it to the disk. Blocks."""
+        """Write the waiting samples, flush them to the disk and end the thread. Blocks."""
         self._queue.put(None)
         self._thread.join()
 
@@ -105,26 +111,26 @@ class Capture:
         return "rate" if self._random.random() < self.rules.rate else None
 
     def _drifting(self, x: np.ndarray, loaded: LoadedRelease) -> np.ndarray | None:
-        if self._recent is None or self._recent.loaded is not loaded:
-            self._recent = DriftWindow(loaded)
-        return self._recent.add(x)
+        if self._drift_window is None or self._drift_window.loaded is not loaded:
+            self._drift_window = DriftWindow(loaded)
+        return self._drift_window.add(x)
 
     def _put(self, record: Record) -> None:
         with self._lock:
-            if self._waiting and self._waiting + len(record[1]) > WAITING_BYTES:
+            if self._waiting_bytes and self._waiting_bytes + len(record[1]) > WAITING_BYTES:
                 self.dropped += 1
                 return
-            self._waiting += len(record[1]) + 1
+            self._waiting_bytes += len(record[1]) + 1
         self._queue.put(record)
 
     def _write(self) -> None:
-        said = False
+        warned = False
         while (item := self._queue.get()) is not None:
             if isinstance(item, threading.Event):
                 item.set()
                 continue
             with self._lock:
-                self._waiting -= len(item[1]) + 1
+                self._waiting_bytes -= len(item[1]) + 1
             try:
                 if self._ring is None:
                     rules, folder = self.rules, self.config.layout.samples
@@ -132,15 +138,15 @@ class Capture:
                 self._ring.append(*item)
             except OSError as error:
                 self.dropped += 1
-                if not said:
-                    log.warning("%s: a sample is not captured (%s)", self.config.layout.samples, error)
-                said = True
+                if not warned:
+                    log.warning("%s: a sample was not captured (%s)", self.config.layout.samples, error)
+                warned = True
         if self._ring is not None:
             self._ring.close()
 
 
-def _form(loaded: LoadedRelease) -> dict[str, Any]:
-    """What a sample's numbers are, for whoever reads them years later."""
-    described = loaded.manifest["input"]
-    names = [channel["name"] for channel in described["channels"]]
-    return {"kind": described["kind"], "axes": described["axes"], "channels": names, "rate_hz": described["rate_hz"]}
+def _input_description(loaded: LoadedRelease) -> dict[str, Any]:
+    """Describe a sample's values, so that they can be read without the release."""
+    spec = loaded.manifest["input"]
+    names = [channel["name"] for channel in spec["channels"]]
+    return {"kind": spec["kind"], "axes": spec["axes"], "channels": names, "rate_hz": spec["rate_hz"]}

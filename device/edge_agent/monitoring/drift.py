@@ -1,5 +1,6 @@
-"""Features of a sample that show drift, and their counts per fixed bin. The same code makes the reference and
-watches on the device. numpy only.
+"""Compute features that show drift, and count them in fixed bins.
+
+The pipeline (which writes the reference) and the device use the same code. Needs numpy only.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ STATISTICS = ("mean", "std")
 
 
 def features(x: np.ndarray) -> np.ndarray:
-    """Mean and standard deviation of each channel of raw samples.
+    """Return the mean and standard deviation of each channel of raw samples.
 
     x: [B, C, ...] in raw units. Returns float64 [B, 2 * C]: mean and std of channel 0, then of channel 1, ...
     """
@@ -19,24 +20,24 @@ def features(x: np.ndarray) -> np.ndarray:
 
 
 def bin_counts(values: np.ndarray, edges: np.ndarray | list[float]) -> np.ndarray:
-    """How many values fall into each bin. Bin i holds edges[i-1] <= value < edges[i]; the outer bins are open.
+    """Count the values in each bin. Bin i holds edges[i-1] <= value < edges[i]; the outer bins are open.
 
-    values: [N]; edges: [bins - 1], ascending. Returns int64 [bins]. A value that is no number is in no bin, so
-    N minus the sum of the counts is how many of these there were.
+    values: [N]; edges: [bins - 1], ascending. Returns int64 [bins]. NaN belongs to no bin, so N minus the sum of the
+    counts is the number of NaN values.
     """
     numbers = np.asarray(values)[~np.isnan(values)]
-    found = np.searchsorted(np.asarray(edges), numbers, side="right")
-    return np.bincount(found, minlength=len(edges) + 1).astype(np.int64)
+    bins = np.searchsorted(np.asarray(edges), numbers, side="right")
+    return np.bincount(bins, minlength=len(edges) + 1).astype(np.int64)
 
 
-# A share below this counts as this much: an empty bin would make the index infinite.
+# Smaller shares are replaced by this one: an empty bin would make the index infinite.
 LEAST_SHARE = 1e-4
 
 
 def psi(reference: np.ndarray | list[float], counts: np.ndarray | list[int]) -> float:
-    """Population stability index, sum((p - q) * ln(p / q)), of counts per bin against the reference's shares.
+    """Return the population stability index, sum((p - q) * ln(p / q)), of counts against the reference's shares.
 
-    reference, counts: [bins]. Shares below LEAST_SHARE are taken for it. 0.0 where nothing was counted.
+    reference, counts: [bins]. Shares below LEAST_SHARE are replaced by it. Returns 0.0 if all counts are zero.
     """
     total = float(np.sum(counts))
     if not total:
@@ -47,8 +48,14 @@ def psi(reference: np.ndarray | list[float], counts: np.ndarray | list[int]) -> 
 
 
 def null_quantile(bins: int, counted: int, reference: int) -> float:
-    """The index that 99% of samples without any drift stay below: about chi2(bins - 1) * (1/n + 1/m)
-    (Yurdakul 2018). The quantile of chi2 is Wilson and Hilferty's, good to 1%.
+    """Return the index that 99% of windows without drift stay below: about chi2(bins - 1) * (1/n + 1/m).
+
+    The approximation is by Yurdakul (2018); the quantile of chi2 is by Wilson and Hilferty, accurate to 1%.
+
+    Args:
+        bins: number of bins.
+        counted: number n of counted samples.
+        reference: number m of samples in the reference.
     """
     freedom = max(bins - 1, 1)
     spread = 2 / (9 * freedom)
@@ -56,21 +63,21 @@ def null_quantile(bins: int, counted: int, reference: int) -> float:
 
 
 class Bins:
-    """Bins of several features at once. `edges` [F, most] is padded with infinity, which nothing reaches."""
+    """Bins of several features. `edges` [F, most edges] is padded with infinity, which no value reaches."""
 
     def __init__(self, edges: list[list[float]]) -> None:
-        self.sizes = [len(own) + 1 for own in edges]
+        self.sizes = [len(row) + 1 for row in edges]
         self.edges = np.full((len(edges), max(self.sizes, default=1) - 1), np.inf)
-        for row, own in enumerate(edges):
-            self.edges[row, : len(own)] = own
+        for i, row in enumerate(edges):
+            self.edges[i, : len(row)] = row
 
     def locate(self, values: np.ndarray) -> np.ndarray:
-        """Which bin each value [B, F] falls into, int64 [B, F]; as `bin_counts` counts them."""
-        found: np.ndarray = (values[:, :, None] >= self.edges[None]).sum(axis=2)
-        return found
+        """Return the bin of each value [B, F], int64 [B, F], with the bins of `bin_counts`."""
+        bins: np.ndarray = (values[:, :, None] >= self.edges[None]).sum(axis=2)
+        return bins
 
-    def counts(self, found: np.ndarray) -> np.ndarray:
-        """int64 [F, bins] of what `find` gave; the bins beyond a feature's own are empty."""
+    def counts(self, bins: np.ndarray) -> np.ndarray:
+        """Count the samples per bin from the result of `locate`: int64 [F, bins], padded with zeros."""
         width = self.edges.shape[1] + 1
-        flat = found + np.arange(len(self.sizes)) * width
+        flat = bins + np.arange(len(self.sizes)) * width
         return np.bincount(flat.ravel(), minlength=len(self.sizes) * width).reshape(-1, width).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Whether the latest samples drift, and which of them are the odd ones: what capture keeps while they do."""
+"""Decide whether the latest samples drift, and which of them cause it: capture keeps those samples."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from edge_agent.inference.loading import LoadedRelease
 from edge_agent.monitoring.drift import null_quantile, psi
 from edge_agent.monitoring.release_statistics import ReleaseStatistics
 
-WINDOW = 1000  # samples that are looked at together; judged when full, so a short burst is no drift
+WINDOW = 1000  # samples per window; a window is judged when it is full, so that a short burst is not drift
 LEAST_PSI = 0.2
 
 
 class DriftWindow:
-    """Bins of the latest samples of one release. Drift: a PSI above LEAST_PSI, and above what 99% of windows without
-    drift stay below.
+    """Bin counts of the latest samples of one release.
+
+    A feature drifts if its PSI exceeds both LEAST_PSI and the value that 99% of windows without drift stay below.
     """
 
     def __init__(self, loaded: LoadedRelease, window: int = WINDOW) -> None:
@@ -23,30 +24,32 @@ class DriftWindow:
         width = self._statistics.bins.edges.shape[1] + 1
         self._counts = np.zeros((len(self._statistics.features), width), np.int64)
         self._counted = 0
-        # [F, bins]: more samples fall there than should; all False until a window drifts
-        self.odd = np.zeros((len(self._statistics.features), width), bool)
+        # bool [F, bins]: the bin with the largest excess of samples, for each feature that drifted in the last window
+        self.excess_bins = np.zeros((len(self._statistics.features), width), bool)
 
     def add(self, x: np.ndarray) -> np.ndarray | None:
-        """Count samples [B, *shape]; which of them are of those that make the drift, bool [B], or None where the
-        release has no reference.
+        """Count samples [B, *shape]. Return which of them are in an excess bin, bool [B].
+
+        Returns None if the release has no drift reference.
         """
         if not self._statistics.features:
             return None
-        found = self._statistics.locate(x)
-        self._counts += self._statistics.bins.counts(found)
+        bins = self._statistics.locate(x)
+        self._counts += self._statistics.bins.counts(bins)
         self._counted += len(x)
         if self._counted >= self.window:
             self._judge()
-        odd: np.ndarray = self.odd[np.arange(found.shape[1]), found].any(axis=1)
-        return odd
+        in_excess: np.ndarray = self.excess_bins[np.arange(bins.shape[1]), bins].any(axis=1)
+        return in_excess
 
     def _judge(self) -> None:
-        self.odd[:] = False
+        """Find the excess bins of the full window and start the next one."""
+        self.excess_bins[:] = False
         for i, (feature, size) in enumerate(zip(self._statistics.features, self._statistics.bins.sizes, strict=True)):
             counts, ratios = self._counts[i, :size], np.asarray(feature["ratios"])
             noise = null_quantile(size, self._counted, max(self._statistics.reference_samples, 1))
             if psi(ratios, counts) > max(LEAST_PSI, noise):
                 excess = counts / self._counted - ratios
-                self.odd[i, int(excess.argmax())] = True
+                self.excess_bins[i, int(excess.argmax())] = True
         self._counts[:] = 0
         self._counted = 0

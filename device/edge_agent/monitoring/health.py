@@ -1,4 +1,4 @@
-"""How the loaded release does: answers and errors since it was loaded, and golden samples sent through it as probes."""
+"""Observe the health of the loaded release: results and errors of requests, and golden samples sent as probes."""
 
 from __future__ import annotations
 
@@ -16,119 +16,133 @@ from edge_agent.inference.loading import LoadedRelease
 from edge_agent.inference.model import InferenceError
 from edge_agent.lifecycle import trial_rules
 
-IDLE_PROBE_S = 5.0  # between golden samples when nothing is on trial
+IDLE_PROBE_S = 5.0  # between golden samples while no release is on trial
 
 
 @dataclass
-class Watch:
-    """What is seen of `loaded`, in seconds of a clock that nobody sets. `alive`: its last answer, or 0."""
+class ReleaseHealth:
+    """The observations of one loaded release. Times are seconds of the monotonic clock.
+
+    `since`: start of the observation. `last_failure`: last failed probe or request, initially `since`. `last_result`:
+    last result, or 0. `answered`, `errors`: number of requests and probes with and without a result. `fault`: why the
+    latest probe failed, or empty.
+    """
 
     loaded: LoadedRelease | None
     since: float
-    unhealthy: float
-    alive: float
+    last_failure: float
+    last_result: float
     answered: int = 0
     errors: int = 0
-    wrong: str = ""
+    fault: str = ""
 
     @property
     def silent_s(self) -> float:
-        return time.monotonic() - max(self.alive, self.since)
+        """Seconds since the last result, or since the start of the observation."""
+        return time.monotonic() - max(self.last_result, self.since)
 
     @staticmethod
-    def now(loaded: LoadedRelease | None) -> Watch:
-        moment = time.monotonic()
-        return Watch(loaded, moment, moment, 0.0)
+    def start(loaded: LoadedRelease | None) -> ReleaseHealth:
+        now = time.monotonic()
+        return ReleaseHealth(loaded, now, now, 0.0)
 
 
 class Health:
-    """Watches one engine. `hang_s`: silence, while it is asked, that is taken for a hang."""
+    """Observes one engine and sends it probes."""
 
     def __init__(self, engine: Engine, hang_s: float, error_share: float) -> None:
+        """Observe `engine` from its next swap on.
+
+        Args:
+            engine: the engine.
+            hang_s: time in seconds without any result after which the model counts as hanging.
+            error_share: largest share of failed inferences of a healthy release.
+        """
         self._engine, self._hang_s, self._error_share = engine, hang_s, error_share
-        self._watch = Watch.now(None)
+        self._release = ReleaseHealth.start(None)
         self._taken_over = asyncio.Event()
         engine.swap_observers.append(self._swapped)
         engine.observers.append(self._answered)
         engine.failure_observers.append(self._failed)
 
     def observation(self) -> trial_rules.TrialObservation:
-        now, watch = time.monotonic(), self._watch
+        """Return the observations that decide a trial."""
+        now, release = time.monotonic(), self._release
         return trial_rules.TrialObservation(
-            now - watch.since, now - watch.unhealthy, watch.answered, watch.errors, watch.wrong
+            now - release.since, now - release.last_failure, release.answered, release.errors, release.fault
         )
 
     def healthy(self) -> tuple[bool, str]:
-        """Whether the loaded release does what it should, and if not why."""
-        watch = self._watch
-        total = watch.answered + watch.errors
-        if watch.wrong:
-            return False, watch.wrong
-        if not watch.answered:
+        """Return whether the loaded release works as it should, and the reason."""
+        release = self._release
+        total = release.answered + release.errors
+        if release.fault:
+            return False, release.fault
+        if not release.answered:
             return False, "no golden sample answered yet"
-        if watch.errors >= trial_rules.LEAST_ERRORS and watch.errors > self._error_share * total:
-            return False, f"{watch.errors} of {total} inferences failed"
+        if release.errors >= trial_rules.LEAST_ERRORS and release.errors > self._error_share * total:
+            return False, f"{release.errors} of {total} inferences failed"
         return True, "healthy"
 
     @property
     def silent_s(self) -> float:
-        """Seconds since the last answer, of a request or of a probe."""
-        return self._watch.silent_s
+        """Seconds since the last result of a request or a probe."""
+        return self._release.silent_s
 
     def _swapped(self, loaded: LoadedRelease) -> None:
-        self._watch = Watch.now(loaded)
+        self._release = ReleaseHealth.start(loaded)
         self._taken_over.set()
 
     def _answered(self, x: Any, probabilities: Any, latency_s: float, loaded: LoadedRelease) -> None:
-        if loaded is not self._watch.loaded:
-            return  # the release before answers what it had accepted
-        self._watch.answered += 1
-        self._watch.alive = time.monotonic()
+        if loaded is not self._release.loaded:
+            return  # the previous release finishes the requests that it accepted
+        self._release.answered += 1
+        self._release.last_result = time.monotonic()
 
     def _failed(self, error: InferenceError, loaded: LoadedRelease, samples: int) -> None:
-        if loaded is not self._watch.loaded:
+        if loaded is not self._release.loaded:
             return
-        self._watch.errors += 1  # no sign of life: one that came too late is an error too
-        self._watch.unhealthy = time.monotonic()
+        self._release.errors += 1  # `last_result` stays: a timeout is an error too
+        self._release.last_failure = time.monotonic()
 
     async def probe(self) -> None:
-        """One golden sample, through the queue and the thread that requests take."""
-        watch = self._watch
-        if self._engine.loaded is None:  # nothing to ask: the event loop itself is alive
-            watch.alive = time.monotonic()
+        """Send one golden sample through the queue and thread of the requests, and record the result."""
+        release = self._release
+        if self._engine.loaded is None:  # no model to probe: the event loop itself is alive
+            release.last_result = time.monotonic()
             return
         try:
-            probe = await asyncio.wait_for(self._engine.probe(), self._hang_s)
+            result = await asyncio.wait_for(self._engine.probe(), self._hang_s)
         except asyncio.TimeoutError:
-            self._late(watch)
+            self._record_timeout(release)
         except InferenceError as error:
-            watch.errors += 1
-            watch.alive = watch.unhealthy = time.monotonic()
+            release.errors += 1
+            release.last_result = release.last_failure = time.monotonic()
             logs.event("probe", f"a golden sample failed: {error}", logging.ERROR)
         else:
-            self._came(watch, probe)
+            self._record(release, result)
 
-    def _came(self, watch: Watch, probe: ProbeResult) -> None:
-        watch.alive = time.monotonic()
-        watch.answered += 1
-        if probe.passed:
-            watch.wrong = ""
+    def _record(self, release: ReleaseHealth, result: ProbeResult) -> None:
+        release.last_result = time.monotonic()
+        release.answered += 1
+        if result.passed:
+            release.fault = ""
             return
-        watch.unhealthy = watch.alive
-        watch.wrong = f"a golden sample differs by {probe.difference:.3g}, allowed {probe.tolerance:g}"
-        logs.event("probe", watch.wrong, logging.ERROR, release=probe.release)
+        release.last_failure = release.last_result
+        release.fault = f"a golden sample differs by {result.difference:.3g}, allowed {result.tolerance:g}"
+        logs.event("probe", release.fault, logging.ERROR, release=result.release)
 
-    def _late(self, watch: Watch) -> None:
-        """No golden sample came back. Where nothing else did either, the model hangs: else it is busy."""
-        silent = watch.silent_s
-        if silent < self._hang_s:
+    def _record_timeout(self, release: ReleaseHealth) -> None:
+        """Record a late probe. The model hangs if it returned no other result either; otherwise it is busy."""
+        silent_s = release.silent_s
+        if silent_s < self._hang_s:
             return
-        watch.unhealthy = time.monotonic()
-        watch.wrong = f"the model has not answered for {silent:.0f} s"
-        logs.event("hangs", watch.wrong, logging.CRITICAL)
+        release.last_failure = time.monotonic()
+        release.fault = f"the model has not answered for {silent_s:.0f} s"
+        logs.event("hangs", release.fault, logging.CRITICAL)
 
     async def probe_periodically(self, interval_s: Callable[[], float]) -> None:
-        """Without end, `interval_s()` apart, often enough for the watchdog, and when a release has taken over."""
+        """Probe forever: every `interval_s()` seconds, often enough for the watchdog, and after each swap."""
         ping = systemd.watchdog_s() or 3 * IDLE_PROBE_S
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
@@ -137,10 +151,13 @@ class Health:
             await self.probe()
 
     async def ping_watchdog(self, every_s: float) -> None:
-        """Tell systemd, without end, each time that an inference went through since the last time."""
-        pinged = 0.0
+        """Ping systemd's watchdog forever, but only if the model returned a result since the last ping.
+
+        `every_s`: the watchdog's time in seconds; the result is checked four times in it.
+        """
+        last_ping = 0.0
         while True:
-            if self._watch.alive > pinged:
-                pinged = time.monotonic()
+            if self._release.last_result > last_ping:
+                last_ping = time.monotonic()
                 systemd.alive()
             await asyncio.sleep(every_s / 4)

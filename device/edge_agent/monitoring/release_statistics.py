@@ -1,4 +1,4 @@
-"""What was counted of one release: plain numbers, cheap to add to, that survive as JSON."""
+"""Statistics of one release: plain numbers that are cheap to update and are saved as JSON."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ BUCKETS = (
     0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
 FINER = 8
-MOST = 2**53  # what a float64, and so Prometheus, counts to
+MAX_COUNT = 2**53  # the largest count that a float64, and so Prometheus, represents exactly
 CONFIDENCE_EDGES = tuple(round(0.1 * step, 1) for step in range(1, 10))
-# Samples whose features are not counted yet: together they cost a fraction of what they cost one by one.
+# Samples and bytes that wait until their features are counted: counting them together is much cheaper.
 PENDING, PENDING_BYTES = 64, 1 << 20
 
 
 def _bounds() -> list[float]:
-    """BUCKETS with seven more bounds, in equal ratios, below each of them: quantiles to a few percent."""
+    """Return BUCKETS with seven more bounds, in equal ratios, below each: quantiles are accurate to a few percent."""
     bounds, below = [], BUCKETS[0] / 2.5
     for bound in BUCKETS:
         ratio = bound / below
@@ -38,7 +38,7 @@ BOUNDS = _bounds()
 
 
 class LatencyHistogram:
-    """A histogram of times; `counts[i]` of those up to BOUNDS[i], the last of those beyond."""
+    """A histogram of durations. `counts[i]`: durations up to BOUNDS[i] seconds; the last one: longer durations."""
 
     def __init__(self, counts: list[int] | None = None, total_s: float = 0.0) -> None:
         self.counts = counts or [0] * (len(BOUNDS) + 1)
@@ -49,39 +49,41 @@ class LatencyHistogram:
         self.total_s += seconds
 
     def cumulative(self) -> list[tuple[str, int]]:
-        """As Prometheus has it: how many were at most each of BUCKETS, and of infinity."""
+        """Return Prometheus' buckets: the upper bound in seconds as text, and the number of durations up to it."""
         sums = np.cumsum(self.counts)
-        own = [(repr(bound), int(sums[(i + 1) * FINER - 1])) for i, bound in enumerate(BUCKETS)]
-        return [*own, ("+Inf", int(sums[-1]))]
+        buckets = [(repr(bound), int(sums[(i + 1) * FINER - 1])) for i, bound in enumerate(BUCKETS)]
+        return [*buckets, ("+Inf", int(sums[-1]))]
 
     def quantile(self, share: float) -> float | None:
-        """Seconds; within the bucket by its ratio. None where nothing was counted."""
+        """Return a quantile in seconds, interpolated geometrically within its bucket; None without any duration."""
         total = sum(self.counts)
         if not total:
             return None
-        rank, before = share * total, 0
+        rank, cumulative = share * total, 0
         for i, count in enumerate(self.counts):
-            if count and before + count >= rank:
+            if count and cumulative + count >= rank:
                 high = BOUNDS[min(i, len(BOUNDS) - 1)]
                 low = BOUNDS[i - 1] if i else high / 2
-                return float(low * (high / low) ** ((rank - before) / count)) if i < len(BOUNDS) else high
-            before += count
+                return float(low * (high / low) ** ((rank - cumulative) / count)) if i < len(BOUNDS) else high
+            cumulative += count
         return BOUNDS[-1]
 
 
 class ReleaseStatistics:
-    """Counts of one loaded release. `add` belongs to one thread."""
+    """Counts of one loaded release. `add` is called from one thread only."""
 
     def __init__(self, loaded: LoadedRelease, since: str) -> None:
         self.loaded, self.since = loaded, since
         self.release, self.target, self.sha256 = loaded.release, loaded.target, loaded.sha256
         self.classes = loaded.classes
         reference = loaded.reference or {}
-        own = reference.get("targets", {}).get(loaded.target, {})
-        self.prediction_reference: Mapping[str, float] = own.get("prediction_ratios") or reference.get("labels", {})
+        evaluated = reference.get("targets", {}).get(loaded.target, {})
+        self.prediction_reference: Mapping[str, float] = evaluated.get("prediction_ratios") or reference.get(
+            "labels", {}
+        )
         self.features: list[Mapping[str, Any]] = list(reference.get("features", []))
         self.reference_samples = int(reference.get("samples", 0))
-        self.confidence_edges = list(own.get("confidence_bins", {}).get("edges", CONFIDENCE_EDGES))
+        self.confidence_edges = list(evaluated.get("confidence_bins", {}).get("edges", CONFIDENCE_EDGES))
         self.bins = Bins([feature["edges"] for feature in self.features])
         axes = list(loaded.manifest["input"]["axes"])
         self._channel = axes.index("channel") + 1 if "channel" in axes else None
@@ -100,14 +102,20 @@ class ReleaseStatistics:
         self._pending_samples = self._pending_bytes = 0
 
     def add(self, x: np.ndarray, probabilities: np.ndarray, latency_s: float) -> None:
-        """One answered request: x [B, *shape], probabilities [B, classes]."""
+        """Count one answered request.
+
+        Args:
+            x: inputs, float32 [B, *shape].
+            probabilities: results, float32 [B, classes].
+            latency_s: duration of the model's runs in seconds.
+        """
         self.inferences += len(x)
         self.latency.add(latency_s)
         for row in probabilities.tolist():
-            most = max(row)
-            self.per_class[row.index(most)] += 1
-            self.confidence[bisect_right(self.confidence_edges, most)] += 1
-            self.confidence_sum += most
+            confidence = max(row)
+            self.per_class[row.index(confidence)] += 1
+            self.confidence[bisect_right(self.confidence_edges, confidence)] += 1
+            self.confidence_sum += confidence
         if self.features:
             self._pending.append(x)
             self._pending_samples += len(x)
@@ -116,31 +124,37 @@ class ReleaseStatistics:
                 self.flush()
 
     def flush(self) -> np.ndarray | None:
-        """Count the features that wait; the bins that they fell into, int64 [N, F], or None where none waited."""
+        """Count the features of the pending samples. Return their bins, int64 [N, F], or None if there are none."""
         if not self._pending:
             return None
-        found = self.locate(np.concatenate(self._pending))
+        bins = self.locate(np.concatenate(self._pending))
         self._pending = []
         self._pending_samples = self._pending_bytes = 0
-        self.feature_counts += self.bins.counts(found)
-        return found
+        self.feature_counts += self.bins.counts(bins)
+        return bins
 
     def locate(self, x: np.ndarray) -> np.ndarray:
-        """The bin of each feature of samples [B, *shape], int64 [B, F]."""
-        first = x[:, None] if self._channel is None else np.moveaxis(x, self._channel, 1)
-        return self.bins.locate(features(first)[:, self._columns])
+        """Return the bin of each feature of samples [B, *shape], int64 [B, F]."""
+        channels_first = x[:, None] if self._channel is None else np.moveaxis(x, self._channel, 1)
+        return self.bins.locate(features(channels_first)[:, self._columns])
 
-    def fail(self, reason: str, samples: int) -> None:
-        """One request of so many samples that the model failed: samples, as `inferences` are."""
+    def add_errors(self, reason: str, samples: int) -> None:
+        """Count the samples of a failed request."""
         self.errors[reason] = self.errors.get(reason, 0) + samples
 
-    def judge(self, label: str, *, correct: bool, count: int = 1) -> None:
-        """The true class of a prediction came; `count` -1 takes one back that was another."""
-        own = self.feedback.setdefault(label, {"correct": 0, "wrong": 0})
-        own["correct" if correct else "wrong"] += count
+    def count_label(self, label: str, *, correct: bool, count: int = 1) -> None:
+        """Count the true class of a prediction.
+
+        Args:
+            label: the true class.
+            correct: whether it is the predicted class.
+            count: 1, or -1 to remove a label that is replaced.
+        """
+        results = self.feedback.setdefault(label, {"correct": 0, "wrong": 0})
+        results["correct" if correct else "wrong"] += count
 
     def drift(self) -> dict[str, dict[str, Any]]:
-        """The PSI of each feature since the switch, and of how many samples."""
+        """Return the PSI of each feature since the release was activated, and the number of samples counted for it."""
         self.flush()
         return {
             feature["name"]: {"psi": psi(feature["ratios"], self.feature_counts[i, :size]), "n": self.counted}
@@ -149,11 +163,11 @@ class ReleaseStatistics:
 
     @property
     def counted(self) -> int:
-        """Samples whose features are counted."""
+        """Number of samples whose features are counted."""
         return int(self.feature_counts[0].sum()) if self.features else 0
 
     def as_json(self) -> dict[str, Any]:
-        """Everything that a start of the service shall not lose."""
+        """Return everything that must survive a restart of the service."""
         self.flush()
         return {
             "release": self.release,
@@ -169,12 +183,13 @@ class ReleaseStatistics:
             "confidence": list(self.confidence),
             "confidence_sum": self.confidence_sum,
             "feature_counts": self.feature_counts.tolist(),
-            "feedback": {label: dict(own) for label, own in self.feedback.items()},
+            "feedback": {label: dict(results) for label, results in self.feedback.items()},
         }
 
     def resume(self, value: Mapping[str, Any]) -> bool:
-        """Go on from what `as_json` gave, if it was of the same bytes; whether it was. Raises an Exception
-        of any kind for what this agent did not write; then nothing is changed.
+        """Continue from a value of `as_json` if it belongs to the same model file. Return whether it does.
+
+        Raises an exception of any type, and changes nothing, if this agent did not write the value.
         """
         if any(value[name] != getattr(self, name) for name in ("release", "target", "sha256")):
             return False
@@ -186,18 +201,18 @@ class ReleaseStatistics:
         confidence = _counts(value["confidence"], len(self.confidence))
         size = self.feature_counts.shape[1]
         rows = [_counts(row, size) for row in _of_length(value["feature_counts"], len(self.features))]
-        counted = np.array(rows, np.int64).reshape(self.feature_counts.shape)
+        feature_counts = np.array(rows, np.int64).reshape(self.feature_counts.shape)
         errors = {str(reason): _count(count) for reason, count in value["errors"].items()}
         feedback = {
-            str(label): {result: _count(own[result]) for result in ("correct", "wrong")}
-            for label, own in value["feedback"].items()
+            str(label): {name: _count(results[name]) for name in ("correct", "wrong")}
+            for label, results in value["feedback"].items()
         }
         confidence_sum = _sum(value["confidence_sum"])
         since, restarts, inferences = str(value["since"]), _count(value["restarts"]) + 1, _count(value["inferences"])
         self.confidence_sum = confidence_sum
         self.since, self.restarts, self.inferences = since, restarts, inferences
         self.latency, self.queue, self.per_class, self.confidence = latency, queue, per_class, confidence
-        self.feature_counts, self.errors, self.feedback = counted, errors, feedback
+        self.feature_counts, self.errors, self.feedback = feature_counts, errors, feedback
         return True
 
 
@@ -212,12 +227,12 @@ def _of_length(value: Any, length: int) -> Any:
 
 
 def _count(value: Any) -> int:
-    if type(value) is not int or not 0 <= value < MOST:
-        raise ValueError(f"found a count of {value!r:.40}, expected a whole number from 0")
+    if type(value) is not int or not 0 <= value < MAX_COUNT:
+        raise ValueError(f"found a count of {value!r:.40}, expected an integer of at least 0")
     return value
 
 
 def _sum(value: Any) -> float:
-    if type(value) not in (int, float) or not (math.isfinite(value) and 0 <= value < MOST):
-        raise ValueError(f"found a sum of {value!r:.40}, expected a finite number from 0")
+    if type(value) not in (int, float) or not (math.isfinite(value) and 0 <= value < MAX_COUNT):
+        raise ValueError(f"found a sum of {value!r:.40}, expected a finite number of at least 0")
     return float(value)

@@ -1,12 +1,12 @@
-"""The ring of captured samples on disk, bounded in size and age, the oldest first out.
+"""The ring of captured samples on the disk, bounded in size and age; the oldest samples are deleted first.
 
-It is a row of segments, `<number>.seg`; each is a row of records, only ever appended to:
+It is a sequence of segments, `<number>.seg`. A segment is a sequence of records, to which records are only appended:
 
-    magic "EAS1", length of the content, length of the JSON that it begins with, CRC-32 of these two numbers and the
-    content (little-endian uint32); the content: JSON, then the sample's float32 values in C order (none for a label)
+    header: magic "EAS1", length of the content, length of the JSON at its start, CRC-32 of these two numbers and the
+    content (little-endian uint32); content: JSON, then the sample's float32 values in C order (none for a label)
 
-A segment is flushed to the disk when it is full, and at the end. A power cut costs at most what the last one held: a
-record that is not whole ends its segment, and the next start begins a new one.
+A segment is flushed to the disk when it is full, and at the end. A power cut loses at most the last segment: an
+incomplete record ends its segment, and the next start creates a new one.
 """
 
 from __future__ import annotations
@@ -26,33 +26,40 @@ from typing import Any
 from edge_agent.core.durable import sync_directory
 from edge_agent.core.space import disk_full
 
-log = logging.getLogger("edge_agent.ring")  # the event of its records
+log = logging.getLogger("edge_agent.ring")  # the name becomes the event of its log records
 
 MAGIC = b"EAS1"
 HEAD = struct.Struct("<4sIII")
-SEGMENTS = 16  # so many fill the ring: the oldest of them goes when it overflows
-LARGEST = 1 << 30
+SEGMENTS = 16  # segments of a full ring: the oldest one is deleted when it overflows
+MAX_CONTENT_BYTES = 1 << 30
 NUMBER = re.compile("[0-9]{1,18}", re.ASCII)
 
 
 class Ring:
-    """The segments in one folder. Belongs to one thread; `samples` and `bytes` may be read from any."""
+    """The segments in one folder. Used by one thread; any thread may read `samples` and `bytes`."""
 
     def __init__(self, folder: Path, limit_bytes: int, max_age_days: float) -> None:
+        """Open the ring.
+
+        Args:
+            folder: the folder of the segments; created with the first record.
+            limit_bytes: largest total size of the segments.
+            max_age_days: segments that were last written earlier than this are deleted.
+        """
         self.folder, self.limit = folder, limit_bytes
         self._max_age_s = max_age_days * 86400
         self._stream: io.FileIO | None = None
-        self._segments: list[tuple[Path, int, int]] = []  # path, samples, bytes; of those that are closed
-        self._samples = self._bytes = 0  # of the open one
+        self._segments: list[tuple[Path, int, int]] = []  # path, samples, bytes of the closed segments
+        self._samples = self._bytes = 0  # of the open segment
         for path in segments(folder):
-            count = sum(1 for described, _ in records(path) if "id" in described)
+            count = sum(1 for metadata, _ in records(path) if "id" in metadata)
             self._segments.append((path, count, path.stat().st_size))
         self._count()
         self._next = max((int(path.stem) for path in _named(folder)), default=-1) + 1
 
-    def append(self, described: dict[str, Any], values: bytes) -> None:
-        """Write one record. Raises OSError; then the segment ends before it."""
-        text = json.dumps(described, separators=(",", ":")).encode()
+    def append(self, metadata: dict[str, Any], values: bytes) -> None:
+        """Write one record. If this raises OSError, the segment ends with the previous record."""
+        text = json.dumps(metadata, separators=(",", ":")).encode()
         content = text + values
         record = HEAD.pack(MAGIC, len(content), len(text), _checksum(len(content), len(text), content)) + content
         try:
@@ -61,14 +68,14 @@ class Ring:
                 path = self.folder / f"{self._next:08d}.seg"
                 self._next += 1
                 descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                # Without a buffer: a process that is killed loses nothing, and whoever exports sees all.
+                # Unbuffered: a killed process loses nothing, and an export includes every record.
                 self._stream = io.FileIO(descriptor, "wb")
             if self._stream.write(record) != len(record):
                 raise disk_full(self.folder)
         except OSError:
             self.close()
             raise
-        self._samples += "id" in described
+        self._samples += "id" in metadata
         self._bytes += len(record)
         if self._bytes * SEGMENTS >= self.limit:
             self.close()
@@ -76,7 +83,7 @@ class Ring:
         self._count()
 
     def close(self) -> None:
-        """End the open segment, durably."""
+        """Close the open segment and flush it to the disk."""
         stream, self._stream = self._stream, None
         if stream is None:
             return
@@ -106,7 +113,7 @@ class Ring:
 
 
 def segments(folder: Path) -> list[Path]:
-    """Oldest first. What else lies there, a named pipe or a directory under such a name included, is left alone."""
+    """Return the segments, oldest first. Anything else is ignored, even a pipe or directory with a segment's name."""
     return [path for path in _named(folder) if path.is_file() and not path.is_symlink()]
 
 
@@ -116,16 +123,16 @@ def _named(folder: Path) -> list[Path]:
 
 
 def records(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """The whole records of a segment; what follows the first that is not whole is left alone."""
+    """Yield the records of a segment up to the first incomplete one."""
     try:
-        # A named pipe that took a segment's place would make `open` wait for ever.
+        # Opening a named pipe in a segment's place would block forever without O_NONBLOCK.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
-        return  # it went while others were read: the ring turned
+        return  # deleted while the segments before it were read
     with os.fdopen(descriptor, "rb") as stream:
         while len(head := stream.read(HEAD.size)) == HEAD.size:
             magic, length, text, checksum = HEAD.unpack(head)
-            if magic != MAGIC or text > length or length > LARGEST:
+            if magic != MAGIC or text > length or length > MAX_CONTENT_BYTES:
                 return
             content = stream.read(length)
             if len(content) != length or _checksum(length, text, content) != checksum:

@@ -1,9 +1,9 @@
-"""Captured samples as JSON lines, as the pipeline's source `edge_devices` reads them: back into training.
+"""Export captured samples as JSON lines for retraining: the format of the pipeline's source `edge_devices`.
 
-A sample of an image or of audio is one line, its `values` flat. One of a series is a line for each of its time steps,
-`values` by channel: the pipeline cuts its windows itself. Steps are as far apart as the release's rate says, the last
-one at the time of the prediction. Where two labelled samples of a series overlap in time, the later one is left out:
-their rows would mix.
+An image or audio sample is one line with flat `values`. A sample of a series is one line per time step with `values`
+by channel, since the pipeline cuts its own windows. Steps follow the release's sampling rate, and the last one has the
+time of the prediction. If two labelled samples of a series overlap in time, the later one is omitted: their rows would
+mix.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from edge_agent.inference.input_formats import ProblemError
 from edge_agent.lifecycle.results import SamplesResult
 from edge_agent.monitoring import ring
 
-KEPT = ("release", "predicted", "confidence", "reason")
+COPIED = ("release", "predicted", "confidence", "reason")
 
 
 def export(config: Config, file: Path) -> SamplesResult:
-    """Write the captured samples to `file`, completely or not at all. Raises StorageError."""
+    """Write all captured samples to `file` atomically. Return what was written. Raises StorageError."""
     file, folder = Path(file), config.layout.samples
     partial = file.with_name(f".{file.name}.partial")
     lines = size = 0
@@ -41,63 +41,67 @@ def export(config: Config, file: Path) -> SamplesResult:
         sync_directory(file.absolute().parent)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise StorageError(
-            str(file), error.strerror or str(error), "a file that can be written", "name another place"
-        ) from None
+        raise StorageError(str(file), error.strerror or str(error), "a writable file", "choose another path") from None
     with as_owner(config.layout.state):
-        held = list(_described(folder))
-        labelled = set(_labels(folder)) & {described["id"] for described in held}
-    return SamplesResult(str(file), samples=len(held), labelled=len(labelled), lines=lines, size_bytes=size)
+        ids = [metadata["id"] for metadata in _metadata(folder)]
+        labelled = set(_labels(folder)) & set(ids)
+    return SamplesResult(str(file), samples=len(ids), labelled=len(labelled), lines=lines, size_bytes=size)
 
 
 def export_lines(folder: Path, since: datetime | None, max_age_days: float) -> Iterator[bytes]:
-    """The lines of every sample that is not too old and was predicted at `since` or later, oldest first."""
+    """Yield the lines of the captured samples, oldest first.
+
+    Args:
+        folder: the ring's folder.
+        since: only samples predicted at this time or later; None for all.
+        max_age_days: samples older than this are omitted.
+    """
     labels = _labels(folder)
     oldest = datetime.now(timezone.utc) - timedelta(days=max_age_days)
     if since is not None:
         oldest = max(oldest, since)
-    taken_until: datetime | None = None
+    labelled_until: datetime | None = None
     for path in ring.segments(folder):
-        for described, content in ring.records(path):
-            if "id" not in described or (at := datetime.fromisoformat(described["time"])) < oldest:
+        for metadata, content in ring.records(path):
+            if "id" not in metadata or (at := datetime.fromisoformat(metadata["time"])) < oldest:
                 continue
-            label = labels.get(described["id"])
-            values = np.frombuffer(content, "<f4").reshape(described["shape"])
-            if described["input"]["kind"] != "series":
-                yield _line(described, described["id"], at, label, values.ravel().tolist())
+            label = labels.get(metadata["id"])
+            values = np.frombuffer(content, "<f4").reshape(metadata["shape"])
+            if metadata["input"]["kind"] != "series":
+                yield _line(metadata, metadata["id"], at, label, values.ravel().tolist())
                 continue
-            form = described["input"]
-            steps = np.moveaxis(values, form["axes"].index("time"), 0).reshape(-1, len(form["channels"]))
-            step = timedelta(seconds=1 / (form["rate_hz"] or 1.0))
+            spec = metadata["input"]
+            steps = np.moveaxis(values, spec["axes"].index("time"), 0).reshape(-1, len(spec["channels"]))
+            step = timedelta(seconds=1 / (spec["rate_hz"] or 1.0))
             first = at - step * (len(steps) - 1)
             if label is not None:
-                if taken_until is not None and first <= taken_until:
+                if labelled_until is not None and first <= labelled_until:
                     continue
-                taken_until = at
+                labelled_until = at
             for number, row in enumerate(steps.tolist()):
-                named = dict(zip(form["channels"], row, strict=True))
-                yield _line(described, f"{described['id']}-{number}", first + number * step, label, named)
+                by_channel = dict(zip(spec["channels"], row, strict=True))
+                yield _line(metadata, f"{metadata['id']}-{number}", first + number * step, label, by_channel)
 
 
-def _line(described: dict[str, Any], number: str, at: datetime, label: str | None, values: Any) -> bytes:
+def _line(metadata: dict[str, Any], line_id: str, at: datetime, label: str | None, values: Any) -> bytes:
     stamp = at.isoformat(timespec="microseconds").replace("+00:00", "Z")
-    kept = {name: described[name] for name in KEPT}
-    return json.dumps({"id": number, "time": stamp, "label": label, "values": values, **kept}).encode() + b"\n"
+    copied = {name: metadata[name] for name in COPIED}
+    return json.dumps({"id": line_id, "time": stamp, "label": label, "values": values, **copied}).encode() + b"\n"
 
 
-def _described(folder: Path) -> Iterator[dict[str, Any]]:
+def _metadata(folder: Path) -> Iterator[dict[str, Any]]:
     for path in ring.segments(folder):
-        yield from (described for described, _ in ring.records(path) if "id" in described)
+        yield from (metadata for metadata, _ in ring.records(path) if "id" in metadata)
 
 
 def _labels(folder: Path) -> dict[str, str]:
-    """The last label that came for each prediction."""
-    records = (described for path in ring.segments(folder) for described, _ in ring.records(path))
-    return {described["of"]: described["label"] for described in records if "of" in described}
+    """Return the latest label of each prediction."""
+    records = (metadata for path in ring.segments(folder) for metadata, _ in ring.records(path))
+    return {metadata["of"]: metadata["label"] for metadata in records if "of" in metadata}
 
 
 def parse_since(value: str | None) -> datetime | None:
-    """The time of a query `since=`. Raises ProblemError (422)."""
+    """Parse the query parameter `since`. Raises ProblemError (422)."""
     if value is None:
         return None
     try:
@@ -107,5 +111,8 @@ def parse_since(value: str | None) -> datetime | None:
         return time_.astimezone(timezone.utc)
     except (ValueError, OverflowError):
         raise ProblemError(
-            422, "`since` is no time", found=value[:80], expected="RFC 3339 with a zone, such as 2026-01-01T00:00:00Z"
+            422,
+            "`since` is not a valid time",
+            found=value[:80],
+            expected="RFC 3339 with a time zone, such as 2026-01-01T00:00:00Z",
         ) from None

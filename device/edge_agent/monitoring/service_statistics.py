@@ -1,6 +1,7 @@
-"""Everything counted since the switch to the loaded release. Cheap where requests pass; figured out when asked for.
+"""Statistics of the running service: those of the loaded release, HTTP requests, and predictions that await a label.
 
-All of it belongs to the event loop's thread; `save` alone may run beside it on what `snapshot` gave.
+Counting a request is cheap; derived figures are computed when they are requested. Everything runs in the event loop's
+thread, except `save`, which may run in another thread with the result of `snapshot`.
 """
 
 from __future__ import annotations
@@ -27,32 +28,35 @@ from edge_agent.inference.loading import LoadedRelease
 from edge_agent.inference.model import InferenceError, ModelError, OutputError
 from edge_agent.monitoring.release_statistics import ReleaseStatistics
 
-log = logging.getLogger("edge_agent.counts")  # the event of its records
+log = logging.getLogger("edge_agent.counts")  # the name becomes the event of its log records
 
 SCHEMA_VERSION = 2
-# A power cut costs at most the counts of this time; each save is one small file and two flushes of a worn card.
+# A power cut loses at most the counts of this time. Each save is one small file and two flushes of a worn card.
 SAVE_EVERY_S = 30.0
 REASONS = {OutputError: "output", ModelError: "model", TimedOutError: "timeout"}
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 
 
 class UnknownPredictionError(Exception):
-    """No prediction of this id is remembered."""
+    """No remembered prediction has this id."""
 
 
 class UnknownClassError(Exception):
-    """The label is none of the model's classes."""
+    """The label is not one of the model's classes."""
 
 
 @dataclass
 class _Prediction:
-    tally: ReleaseStatistics
+    statistics: ReleaseStatistics
     predicted: str
     label: str | None = None
 
 
 class ServiceStatistics:
-    """One per service. `trial`, `starts`: what the service says of itself."""
+    """The service's only statistics. `current`: those of the loaded release.
+
+    The service sets `trial` (whether the release is on trial) and `starts` (its number of starts on trial).
+    """
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -68,101 +72,113 @@ class ServiceStatistics:
         self._process = psutil.Process()
         self._memory_at_start = self._process.memory_info().rss
         self._saved: dict[str, Any] | None = None
-        self._keeper: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        self._save_request: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
 
     def attach(self, engine: Engine) -> ServiceStatistics:
-        """Count what `engine` answers and fails, from its next `swap` on."""
+        """Count the results and failures of `engine`, from its next `swap` on."""
         engine.observers.append(self._answered)
         engine.failure_observers.append(self._failed)
         engine.swap_observers.append(self.start_release)
         return self
 
     def start_release(self, loaded: LoadedRelease) -> None:
-        """`loaded` answers from now on: count from zero, or on from counts.json where that is of the same bytes."""
+        """Count for `loaded` from now on: from zero, or from counts.json if it is of the same model file."""
         first = self.current is None
         self._previous, self.current = self.current, ReleaseStatistics(loaded, _now())
-        # What the model itself takes is no growth: it is loaded by now, perhaps with the one before still beside it.
+        # The model's own memory is not growth: it is loaded already, perhaps together with the previous model.
         self._memory_at_start = self._process.memory_info().rss
         if first:
             self._resume(self.current)
-        if self._keeper is not None:
-            loop, begun = self._keeper
-            loop.call_soon_threadsafe(begun.set)
+        if self._save_request is not None:
+            loop, requested = self._save_request
+            loop.call_soon_threadsafe(requested.set)
 
-    def _resume(self, tally: ReleaseStatistics) -> None:
+    def _resume(self, statistics: ReleaseStatistics) -> None:
         path = self.config.layout.counts
         try:
             value = json.loads(path.read_bytes())
             if value["schema_version"] == SCHEMA_VERSION:
-                tally.resume(value)
+                statistics.resume(value)
         except FileNotFoundError:
             pass
-        except Exception as error:  # whatever is in that file: no release is refused for it
-            log.warning("%s: no counts that this agent wrote (%.200r); counting from zero", path, error)
+        except Exception as error:  # whatever the file contains, no release is refused because of it
+            log.warning("%s: not a valid file of counts (%.200r); counting from zero", path, error)
 
-    def _of(self, loaded: LoadedRelease) -> ReleaseStatistics | None:
-        """The tally that an answer of `loaded` belongs to: the release before answers what it had accepted."""
-        for tally in (self.current, self._previous):
-            if tally is not None and tally.loaded is loaded:
-                return tally
+    def _statistics_of(self, loaded: LoadedRelease) -> ReleaseStatistics | None:
+        """Return the statistics of `loaded`: the previous release still finishes the requests that it accepted."""
+        for statistics in (self.current, self._previous):
+            if statistics is not None and statistics.loaded is loaded:
+                return statistics
         return None
 
     def _answered(self, x: np.ndarray, probabilities: np.ndarray, latency_s: float, loaded: LoadedRelease) -> None:
-        tally = self._of(loaded)
-        if tally is not None:
-            tally.add(x, probabilities, latency_s)
+        statistics = self._statistics_of(loaded)
+        if statistics is not None:
+            statistics.add(x, probabilities, latency_s)
 
     def _failed(self, error: InferenceError, loaded: LoadedRelease, samples: int) -> None:
-        tally = self._of(loaded)
-        if tally is not None:
-            tally.fail(REASONS.get(type(error), "model"), samples)
+        statistics = self._statistics_of(loaded)
+        if statistics is not None:
+            statistics.add_errors(REASONS.get(type(error), "model"), samples)
 
-    def remember(self, answer: PredictionResult) -> list[str]:
-        """Remember the predictions of an answer until their labels come; their ids, one per sample.
+    def remember(self, result: PredictionResult) -> list[str]:
+        """Remember the predictions of a result until their labels arrive. Return their ids, one per sample.
 
-        At most `serve.feedback_window` are remembered, the latest.
+        At most the latest `serve.feedback_window` predictions are remembered.
         """
-        tally = self._of(answer.loaded)
-        if tally is not None:
-            tally.queue.add(answer.queue_s)
+        statistics = self._statistics_of(result.loaded)
+        if statistics is not None:
+            statistics.queue.add(result.queue_s)
         first = self._predictions
-        self._predictions += len(answer.probabilities)
+        self._predictions += len(result.probabilities)
         ids = [f"{self._prefix}-{number}" for number in range(first, self._predictions)]
-        most = self.config.serve.feedback_window
-        if tally is not None and most:
-            rows = answer.probabilities[-most:]
-            for own, row in zip(ids[-most:], rows.argmax(axis=1).tolist(), strict=True):
-                self._window[own] = _Prediction(tally, tally.classes[row])
-            while len(self._window) > most:
+        limit = self.config.serve.feedback_window
+        if statistics is not None and limit:
+            rows = result.probabilities[-limit:]
+            for prediction_id, row in zip(ids[-limit:], rows.argmax(axis=1).tolist(), strict=True):
+                self._window[prediction_id] = _Prediction(statistics, statistics.classes[row])
+            while len(self._window) > limit:
                 self._window.popitem(last=False)
         return ids
 
-    def feedback(self, number: str, label: str) -> dict[str, Any]:
-        """The true class of a prediction; a second one corrects the first. Raises UnknownPredictionError,
-        UnknownClassError.
+    def feedback(self, prediction_id: str, label: str) -> dict[str, Any]:
+        """Count the true class of a prediction. A second label of the same prediction replaces the first.
+
+        Raises UnknownPredictionError, UnknownClassError, NotLoadedError.
         """
         if self.current is None:
             raise NotLoadedError("no release is loaded")
-        prediction = self._window.get(number)
+        prediction = self._window.get(prediction_id)
         if prediction is None:
-            raise UnknownPredictionError(number)
-        tally = prediction.tally
-        if label not in tally.classes:
+            raise UnknownPredictionError(prediction_id)
+        statistics = prediction.statistics
+        if label not in statistics.classes:
             raise UnknownClassError(label)
         if prediction.label is not None:
-            tally.judge(prediction.label, correct=prediction.label == prediction.predicted, count=-1)
+            statistics.count_label(prediction.label, correct=prediction.label == prediction.predicted, count=-1)
         correct = label == prediction.predicted
-        tally.judge(label, correct=correct)
+        statistics.count_label(label, correct=correct)
         prediction.label = label
-        return {"id": number, "release": tally.release, "predicted": prediction.predicted, "correct": correct}
+        return {
+            "id": prediction_id,
+            "release": statistics.release,
+            "predicted": prediction.predicted,
+            "correct": correct,
+        }
 
     def count_request(self, path: str, method: str, code: int) -> None:
-        """One HTTP request; `path` is that of a route, or `other`."""
+        """Count one HTTP request.
+
+        Args:
+            path: path of the route, or `other` for a path without a route.
+            method: HTTP method; unusual ones are counted as `other`.
+            code: HTTP status code of the response.
+        """
         key = (path, method if method in METHODS else "other", code)
         self.http[key] = self.http.get(key, 0) + 1
 
     def report(self) -> dict[str, Any]:
-        """What was counted since the switch, for the command line and the judge of a rollout."""
+        """Return the statistics since the release was activated, for the command line and for rollouts."""
         memory = self._process.memory_info().rss
         service = {
             "uptime_s": round(time.monotonic() - self._started, 3),
@@ -175,38 +191,38 @@ class ServiceStatistics:
                 for (path, method, code), count in sorted(self.http.items())
             ],
         }
-        tally = self.current
-        if tally is None:
+        statistics = self.current
+        if statistics is None:
             return {"release": None, "target": None, "model_sha256": None, **service}
-        errors = sum(tally.errors.values())
-        results = {name: sum(own[name] for own in tally.feedback.values()) for name in ("correct", "wrong")}
-        judged = sum(results.values())
+        inferences, errors = statistics.inferences, sum(statistics.errors.values())
+        results = {name: sum(counts[name] for counts in statistics.feedback.values()) for name in ("correct", "wrong")}
+        labelled = sum(results.values())
         return {
-            "release": tally.release,
-            "target": tally.target,
-            "model_sha256": tally.sha256,
-            "since": tally.since,
-            "restarts": tally.restarts,
+            "release": statistics.release,
+            "target": statistics.target,
+            "model_sha256": statistics.sha256,
+            "since": statistics.since,
+            "restarts": statistics.restarts,
             **service,
-            "inferences": tally.inferences,
+            "inferences": inferences,
             "errors": errors,
-            "error_reasons": dict(tally.errors),
-            "error_share": errors / (tally.inferences + errors) if tally.inferences + errors else 0.0,
-            "latency_s": {name: tally.latency.quantile(share) for name, share in _QUANTILES.items()},
-            "queue_s": {name: tally.queue.quantile(share) for name, share in _QUANTILES.items()},
-            "predictions": dict(zip(tally.classes, tally.per_class, strict=True)),
-            "confidence_mean": tally.confidence_sum / tally.inferences if tally.inferences else None,
-            "drift": tally.drift(),
-            "feedback": {**results, "n": judged, "accuracy": results["correct"] / judged if judged else None},
+            "error_reasons": dict(statistics.errors),
+            "error_share": errors / (inferences + errors) if inferences + errors else 0.0,
+            "latency_s": {name: statistics.latency.quantile(share) for name, share in _QUANTILES.items()},
+            "queue_s": {name: statistics.queue.quantile(share) for name, share in _QUANTILES.items()},
+            "predictions": dict(zip(statistics.classes, statistics.per_class, strict=True)),
+            "confidence_mean": statistics.confidence_sum / inferences if inferences else None,
+            "drift": statistics.drift(),
+            "feedback": {**results, "n": labelled, "accuracy": results["correct"] / labelled if labelled else None},
         }
 
     def snapshot(self) -> dict[str, Any] | None:
-        """What `save` writes; None where nothing has changed since."""
+        """Return the value for `save`, or None if nothing has changed since the last save."""
         value = self.current.as_json() if self.current else None
         return None if value == self._saved else value
 
     def save(self, value: dict[str, Any] | None) -> None:
-        """Replace counts.json, durably. Raises OSError."""
+        """Replace counts.json durably. Raises OSError."""
         if value is not None:
             self.config.layout.state.mkdir(parents=True, exist_ok=True)
             content = json.dumps({"schema_version": SCHEMA_VERSION, **value}, separators=(",", ":")).encode()
@@ -214,25 +230,27 @@ class ServiceStatistics:
             self._saved = value
 
     async def save_periodically(self, every_s: float = SAVE_EVERY_S) -> None:
-        """Save again and again, and once more when cancelled. A disk that refuses costs the counts, not the service.
+        """Save every `every_s` seconds, and once more when cancelled. A failing disk loses counts but stops nothing.
 
-        At once after a start and after a switch: a process that is killed then has restarted since the switch.
+        Also saves immediately after a start and after a swap: if the process is killed then, the next start counts as a
+        restart of this release.
         """
-        loop, begun = asyncio.get_running_loop(), asyncio.Event()
-        begun.set()
-        self._keeper = (loop, begun)
+        loop, requested = asyncio.get_running_loop(), asyncio.Event()
+        requested.set()
+        self._save_request = (loop, requested)
         with contextlib.suppress(asyncio.CancelledError):
             while True:
-                later = loop.call_later(every_s, begun.set)  # NOTE: wait_for of Python 3.11 swallows a cancellation
-                await begun.wait()
-                later.cancel()
-                begun.clear()
+                # NOTE: a timer, since `wait_for` of Python 3.11 swallows a cancellation
+                timer = loop.call_later(every_s, requested.set)
+                await requested.wait()
+                timer.cancel()
+                requested.clear()
                 value = self.snapshot()
                 try:
                     await asyncio.to_thread(self.save, value)
                 except OSError as error:
                     log.warning("%s: not saved (%s)", self.config.layout.counts, error.strerror or error)
-        self._keeper = None
+        self._save_request = None
         try:
             self.save(self.snapshot())
         except OSError as error:

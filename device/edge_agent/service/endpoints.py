@@ -36,7 +36,7 @@ async def _start(service: Supervisor, stack: contextlib.AsyncExitStack) -> str:
     if config.capture.enabled:
         capture = Capture(config)
         stack.callback(capture.close)
-    metrics = MetricsExporter(statistics, capture.held if capture else None)
+    metrics = MetricsExporter(statistics, capture.usage if capture else None)
     app = web.create_application(engine, statistics, config, capture, metrics)
     where = await _open(app, config.serve.listen, service, stack)
     if config.serve.socket:

@@ -246,7 +246,7 @@ def test_the_export_has_a_line_for_each_step_of_a_series(tmp_path: Path) -> None
         "lines": 16,
         "size_bytes": file.stat().st_size,
     }
-    with pytest.raises(StorageError, match="name another place"):
+    with pytest.raises(StorageError, match="choose another path"):
         capture.export(config, tmp_path / "nowhere" / "samples.jsonl")
 
 

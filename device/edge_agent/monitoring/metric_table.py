@@ -1,0 +1,120 @@
+"""The exported Prometheus metrics: name, type, labels and help text of each. The documentation prints METRICS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class MetricDescription:
+    """The documentation of a metric. `name` is without the suffixes `_total`, `_info`, `_bucket`, `_sum`, `_count`."""
+
+    name: str
+    type: Literal["counter", "gauge", "histogram", "info"]
+    labels: tuple[str, ...]
+    help: str
+
+
+METRICS = (
+    MetricDescription("edge_agent_trial", "gauge", (), "Whether the current release is on trial: 1 for yes, 0 for no."),
+    MetricDescription(
+        "edge_agent_trial_starts", "gauge", (), "Number of service starts with the release on trial, 0 without a trial."
+    ),
+    MetricDescription(
+        "edge_agent_http_requests",
+        "counter",
+        ("path", "method", "code"),
+        "Number of HTTP requests by route, method and status.",
+    ),
+    MetricDescription(
+        "edge_agent_model",
+        "info",
+        ("release", "target", "sha256", "runtime"),
+        "The loaded model: release, target, SHA-256 of the file, and runtime.",
+    ),
+    MetricDescription(
+        "edge_agent_release", "info", ("release", "name", "version"), "The loaded release: its name and version."
+    ),
+    MetricDescription(
+        "edge_agent_restarts", "counter", (), "Number of service restarts since the release was activated."
+    ),
+    MetricDescription(
+        "edge_agent_inferences", "counter", ("release", "target"), "Number of samples predicted by the loaded release."
+    ),
+    MetricDescription(
+        "edge_agent_inference_errors", "counter", ("reason",), "Number of samples that the model failed to predict."
+    ),
+    MetricDescription(
+        "edge_agent_inference_duration_seconds", "histogram", (), "Time in seconds that the model ran for a request."
+    ),
+    MetricDescription(
+        "edge_agent_queue_duration_seconds",
+        "histogram",
+        (),
+        "Time in seconds that a request waited before the model ran.",
+    ),
+    MetricDescription("edge_agent_predictions", "counter", ("class",), "Number of samples predicted as each class."),
+    MetricDescription(
+        "edge_agent_prediction_reference_ratio",
+        "gauge",
+        ("class",),
+        "Share of each class in the evaluation, from 0 to 1.",
+    ),
+    MetricDescription(
+        "edge_agent_prediction_confidence_ratio",
+        "histogram",
+        (),
+        "Probability of the predicted class, from 0 to 1; a bucket counts values below its bound.",
+    ),
+    MetricDescription(
+        "edge_agent_feature_bin", "counter", ("feature", "bin"), "Number of samples in each bin of each drift feature."
+    ),
+    MetricDescription(
+        "edge_agent_feature_reference_ratio",
+        "gauge",
+        ("feature", "bin"),
+        "Share of each bin in the training data, from 0 to 1.",
+    ),
+    MetricDescription("edge_agent_feature_reference_samples", "gauge", (), "Number of samples in the drift reference."),
+    MetricDescription(
+        "edge_agent_feedback",
+        "counter",
+        ("class", "result"),
+        "Number of labelled predictions by true class and result.",
+    ),
+    MetricDescription("edge_agent_capture_samples", "gauge", (), "Number of captured samples on the disk."),
+    MetricDescription("edge_agent_capture_bytes", "gauge", (), "Size in bytes of the captured samples on the disk."),
+    MetricDescription(
+        "edge_agent_capture_dropped",
+        "counter",
+        (),
+        "Number of samples not captured because the disk was too slow or failed.",
+    ),
+    MetricDescription(
+        "edge_agent_device_cpu_ratio", "gauge", (), "Share of all processors in use since the last scrape, from 0 to 1."
+    ),
+    MetricDescription(
+        "edge_agent_device_memory_available_bytes", "gauge", (), "Memory in bytes that is available without swapping."
+    ),
+    MetricDescription("edge_agent_device_memory_bytes", "gauge", (), "Total memory of the device in bytes."),
+    MetricDescription(
+        "edge_agent_device_disk_free_bytes", "gauge", (), "Free space in bytes on the disk with the releases."
+    ),
+    MetricDescription("edge_agent_device_disk_bytes", "gauge", (), "Size in bytes of the disk with the releases."),
+    MetricDescription(
+        "edge_agent_device_boot_time_seconds",
+        "gauge",
+        (),
+        "Time of the device's last boot in seconds since 1970-01-01 UTC.",
+    ),
+    MetricDescription(
+        "edge_agent_device_time_seconds", "gauge", (), "Time of the device's clock in seconds since 1970-01-01 UTC."
+    ),
+    MetricDescription(
+        "edge_agent_device_temperature_celsius",
+        "gauge",
+        ("chip",),
+        "Highest temperature in degrees Celsius that each sensor chip reports.",
+    ),
+)
