@@ -1,7 +1,7 @@
-"""What the service answers: predictions and feedback over HTTP and MQTT, metrics, health.
+"""The service's interface: predictions and feedback over HTTP and MQTT, metrics, health.
 
-Enter at `web.application` (all routes, as openapi.json describes them) and `mqtt.Mqtt`; both ask through
-`predictions`. `http_server` sets the limits of a server, `edge_agent.service.endpoints` opens its sockets.
+Start reading at `web.create_application` (all routes, which openapi.json describes) and `mqtt.Mqtt`. Both use
+`predictions`. `http_server` limits connections and times; `edge_agent.service.endpoints` opens the sockets.
 
-May import `monitoring` and what stands below it.
+May import `monitoring` and the packages below it.
 """

@@ -1,4 +1,4 @@
-"""The HTTP server under the agent's interface: limits of connections and time, and problems for what is not HTTP."""
+"""The HTTP server of the agent's interface: limits of connections and times, and responses to invalid HTTP."""
 
 from __future__ import annotations
 
@@ -15,25 +15,34 @@ from edge_agent.api.predictions import problem
 from edge_agent.core.config import Serve
 
 PROBLEM = "application/problem+json"
-CONNECTIONS = 256  # at once, of one socket: with all three that is below the usual limit of 1024 open files
+CONNECTIONS = 256  # simultaneous ones of one socket; three sockets stay below the usual limit of 1024 open files
 FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
-def problem_response(status: int, detail: str, headers: Mapping[str, str], more: Mapping[str, Any]) -> web.Response:
-    """A problem (RFC 9457) as the answer to a request."""
-    body = json.dumps(problem(status, detail, more)).encode()
+def problem_response(
+    status: int, detail: str, headers: Mapping[str, str], extensions: Mapping[str, Any]
+) -> web.Response:
+    """Build a response with a problem document (RFC 9457).
+
+    Args:
+        status: HTTP status code.
+        detail: the reason, for people.
+        headers: HTTP headers of the response.
+        extensions: more members of the document.
+    """
+    body = json.dumps(problem(status, detail, extensions)).encode()
     return web.Response(status=status, body=body, content_type=PROBLEM, headers=dict(headers))
 
 
-class _OwnFaults(logging.Filter):
-    """Lets pass what the service did wrong: what aiohttp refuses as no HTTP must not fill the log."""
+class _ServiceFaults(logging.Filter):
+    """Drop the records of invalid HTTP requests: clients must not be able to fill the log."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
-class _Full(asyncio.Protocol):
-    """Answers a connection that is one too many."""
+class _RefusedConnection(asyncio.Protocol):
+    """A connection beyond the limit: it gets status 503 and is closed."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.WriteTransport)
@@ -42,7 +51,7 @@ class _Full(asyncio.Protocol):
 
 
 class _Connection(web.RequestHandler):
-    """What is no HTTP, and never becomes a request, is answered with a problem too."""
+    """A connection that answers invalid HTTP, which never becomes a request, with a problem document too."""
 
     __slots__ = ()
 
@@ -53,30 +62,31 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        super().handle_error(request, status, exc, message)  # logs; raises where an answer has begun
+        super().handle_error(request, status, exc, message)  # logs; raises if a response was started
         reason = " ".join((message or "").split())[:300]
-        answer = problem_response(status, reason or "a defect of the agent; its log says more", {}, {})
-        answer.force_close()
-        return answer
+        response = problem_response(status, reason or "internal error of the agent; see its log", {}, {})
+        response.force_close()
+        return response
 
 
 async def answer_expect(request: web.Request) -> None:
-    """RFC 9110, 10.1.1. Comes before `guard`."""
-    asked = request.headers.get("Expect", "")
-    if asked.lower() == "100-continue":
+    """Answer the header `Expect` (RFC 9110, 10.1.1). Runs before `guard`."""
+    expectation = request.headers.get("Expect", "")
+    if expectation.lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # the answer itself has not begun
+        request.writer.output_size = 0  # no part of the final response was written
     else:
-        text = json.dumps(problem(417, "no such expectation is met", {"found": asked[:80], "expected": "100-continue"}))
+        extensions = {"found": expectation[:80], "expected": "100-continue"}
+        text = json.dumps(problem(417, "the expectation is not supported", extensions))
         raise web.HTTPExpectationFailed(text=text, content_type=PROBLEM)
 
 
 class _Server(web.Server):
-    """Lets in CONNECTIONS at once: more would take the files that the agent itself must open."""
+    """Accepts at most CONNECTIONS at once: more would use up the open files that the agent itself needs."""
 
     def __call__(self) -> Any:
         if len(self.connections) >= CONNECTIONS:
-            return _Full()
+            return _RefusedConnection()
         connection = super().__call__()
         connection.__class__ = _Connection
         return connection
@@ -85,16 +95,16 @@ class _Server(web.Server):
 class _Runner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
-        server.__class__ = _Server  # aiohttp has no hook for it
+        server.__class__ = _Server  # aiohttp has no hook for this
         return server
 
 
-log = logging.getLogger("edge_agent.web.http")  # the event of its records
-log.addFilter(_OwnFaults())
+log = logging.getLogger("edge_agent.web.http")  # the name becomes the event of its log records
+log.addFilter(_ServiceFaults())
 
 
-def runner(app: web.Application, serve: Serve) -> web.AppRunner:
-    """With the limits of time that `serve` sets: a client that says nothing is cut off, one that is served is not."""
+def create_runner(app: web.Application, serve: Serve) -> web.AppRunner:
+    """Create a runner with the time limits of `serve`: idle clients are disconnected, active ones are not."""
     return _Runner(
         app,
         access_log=None,
@@ -103,5 +113,5 @@ def runner(app: web.Application, serve: Serve) -> web.AppRunner:
         keepalive_timeout=serve.request_timeout_s,
         shutdown_timeout=serve.request_timeout_s,
         lingering_time=1.0,
-        auto_decompress=False,  # no encoding is read: what a kilobyte unpacks to is not either
+        auto_decompress=False,  # encoded bodies are refused, also because a kilobyte may unpack to gigabytes
     )

@@ -1,7 +1,7 @@
-"""Predictions over MQTT 5, where `mqtt.host` is set: a request on `topic_in`, its answer or its problem on `topic_out`.
+"""Predictions over MQTT 5 if `mqtt.host` is set: requests on `topic_in`, responses or problems on `topic_out`.
 
-The payload is what POST /predict takes and gives: JSON, or the content type that the message names. The answer carries
-the request's correlation data, so that many may ask at once. Needs paho-mqtt, the agent's extra `mqtt`.
+Payloads are those of POST /predict: JSON, or the content type that the message declares. A response repeats the
+request's correlation data, so that many clients can share the topics. Needs paho-mqtt, the agent's extra `mqtt`.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from edge_agent.api.predictions import PredictionHandler, answer_json, problem
+from edge_agent.api.predictions import PredictionHandler, problem, result_json
 from edge_agent.core.errors import ConfigurationError, FitError
 from edge_agent.inference import input_formats
 from edge_agent.inference.input_formats import ProblemError
 
-log = logging.getLogger("edge_agent.mqtt")  # the event of its records
+log = logging.getLogger("edge_agent.mqtt")  # the name becomes the event of its log records
 
 QOS = 1
 RECONNECT_S = (1, 60)
 
 
 class Mqtt:
-    """One connection, kept up by the library's own thread; predictions are asked for in the event loop's."""
+    """The connection to the broker. The library's thread maintains it; predictions run in the event loop's thread."""
 
     def __init__(self, handler: PredictionHandler) -> None:
-        """Raises ConfigurationError, FitError."""
+        """Prepare the connection. Raises ConfigurationError, FitError."""
         try:
             import paho.mqtt.client as paho
             from paho.mqtt.enums import CallbackAPIVersion
@@ -38,20 +38,24 @@ class Mqtt:
             from paho.mqtt.properties import Properties
         except ImportError as error:
             raise FitError(
-                "mqtt", f"paho-mqtt is not installed ({error})", "it", "install the agent with its extra `mqtt`"
+                "mqtt", f"paho-mqtt is not installed ({error})", "paho-mqtt", "install the agent with its extra `mqtt`"
             ) from None
         self._handler, self._config = handler, handler.config.mqtt
-        # paho has no types here, and makes its properties' attributes as it goes.
+        # paho declares no types here and creates the properties' attributes dynamically.
         self._properties: Callable[[], Any] = lambda: Properties(PacketTypes.PUBLISH)
         self._loop = asyncio.get_running_loop()
         self._limit = int(handler.config.serve.body_limit_mb * 1e6)
-        self._asked: set[asyncio.Task[None]] = set()
-        self.connected = threading.Event()  # and subscribed
+        self._requests: set[asyncio.Task[None]] = set()
+        self.connected = threading.Event()  # set while connected and subscribed
         client = paho.Client(
             CallbackAPIVersion.VERSION2, client_id=f"edge-agent-{handler.config.device.id}", protocol=paho.MQTTv5
         )
-        client.on_connect, client.on_disconnect, client.on_message = self._up, self._down, self._arrived
-        client.on_subscribe = self._subscribed
+        client.on_connect, client.on_disconnect, client.on_message = (
+            self._on_connect,
+            self._on_disconnect,
+            self._on_message,
+        )
+        client.on_subscribe = self._on_subscribe
         client.reconnect_delay_set(*RECONNECT_S)
         client.max_queued_messages_set(handler.config.serve.queue)
         if self._config.tls:
@@ -63,67 +67,72 @@ class Mqtt:
     def _password(self) -> str | None:
         name = self._config.password_env
         if name and name not in os.environ:
-            raise ConfigurationError("mqtt.password_env", f"{name} is not set", "it in the environment", "set it")
+            raise ConfigurationError(
+                "mqtt.password_env",
+                f"{name} is not set",
+                "a password in this environment variable",
+                f"set {name} for the service",
+            )
         return os.environ[name] if name else None
 
     def start(self) -> None:
-        """Connect, now or when the broker is there, and again whenever it was away."""
+        """Connect as soon as the broker is reachable, and reconnect whenever the connection is lost."""
         self._client.connect_async(self._config.host, self._config.port)
         self._client.loop_start()
 
     async def stop(self) -> None:
-        """Answer what is being answered, then go."""
+        """Finish the requests in progress and disconnect."""
         self._client.unsubscribe(self._config.topic_in)
-        if self._asked:
-            await asyncio.wait(self._asked, timeout=self._handler.config.serve.request_timeout_s)
+        if self._requests:
+            await asyncio.wait(self._requests, timeout=self._handler.config.serve.request_timeout_s)
         self._client.disconnect()
         await asyncio.to_thread(self._client.loop_stop)
 
     # --- in the library's thread ---
 
-    def _up(self, client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+    def _on_connect(self, client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if reason.is_failure:
-            log.warning("mqtt %s:%d refuses: %s", self._config.host, self._config.port, reason)
+            log.warning("mqtt %s:%d refused the connection: %s", self._config.host, self._config.port, reason)
             return
         client.subscribe(self._config.topic_in, qos=QOS)
 
-    def _subscribed(self, _client: Any, _data: Any, _id: Any, reasons: Any, _properties: Any) -> None:
-        """Before this the broker hands over no request; a broker that forbids the topic says so here."""
+    def _on_subscribe(self, _client: Any, _data: Any, _id: Any, reasons: Any, _properties: Any) -> None:
+        """Handle the broker's reply to the subscription. It may refuse the topic; otherwise requests arrive from now on."""
         at = (self._config.host, self._config.port, self._config.topic_in)
         if any(reason.is_failure for reason in reasons):
-            log.warning("mqtt %s:%d refuses the subscription to %s: %s", *at, ", ".join(map(str, reasons)))
+            log.warning("mqtt %s:%d refused the subscription to %s: %s", *at, ", ".join(map(str, reasons)))
             return
-        log.info("mqtt %s:%d: listening to %s", *at)
+        log.info("mqtt %s:%d: subscribed to %s", *at)
         self.connected.set()
 
-    def _down(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+    def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         self.connected.clear()
         if reason.is_failure:
             log.warning("mqtt %s:%d: connection lost (%s)", self._config.host, self._config.port, reason)
 
-    def _arrived(self, _client: Any, _data: Any, message: Any) -> None:
+    def _on_message(self, _client: Any, _data: Any, message: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self._ask, message)
+            self._loop.call_soon_threadsafe(self._accept, message)
 
     # --- in the event loop's thread ---
 
-    def _ask(self, message: Any) -> None:
-        # Bounded by the engine's queue: what is too much is refused there at once.
-        task = self._loop.create_task(self._answer(message))
-        self._asked.add(task)
-        task.add_done_callback(self._asked.discard)
+    def _accept(self, message: Any) -> None:
+        # The number of tasks is bounded: the engine refuses requests at once when its queue is full.
+        task = self._loop.create_task(self._respond(message))
+        self._requests.add(task)
+        task.add_done_callback(self._requests.discard)
 
-    async def _answer(self, message: Any) -> None:
-        kind = getattr(message.properties, "ContentType", input_formats.JSON)
+    async def _respond(self, message: Any) -> None:
+        content_type = getattr(message.properties, "ContentType", input_formats.JSON)
         try:
             if len(message.payload) > self._limit:
                 raise ProblemError(413, "the message is too large", expected=f"at most {self._limit} bytes")
-            value = answer_json(*await self._handler.predict(message.payload, kind))
+            value = result_json(*await self._handler.predict(message.payload, content_type))
         except ProblemError as error:
             value = problem(error.status, error.detail, error.extensions)
-        except Exception:  # a defect of ours answers one message, and ends no bridge
+        except Exception:  # a defect of the agent fails one message, not the bridge
             log.exception("a request failed")
-            value = problem(500, "a defect of the agent; its log says more")
+            value = problem(500, "internal error of the agent; see its log")
         properties = self._properties()
         properties.ContentType = "application/problem+json" if "status" in value else input_formats.JSON
         correlation = getattr(message.properties, "CorrelationData", None)

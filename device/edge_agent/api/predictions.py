@@ -1,4 +1,4 @@
-"""What HTTP and MQTT have in common: a body in, an answer or a problem out."""
+"""Handle requests independently of HTTP and MQTT: a body in, a result or a problem out."""
 
 from __future__ import annotations
 
@@ -15,25 +15,33 @@ from edge_agent.inference.model import InferenceError, InputError
 from edge_agent.monitoring.capture import Capture
 from edge_agent.monitoring.service_statistics import ServiceStatistics, UnknownClassError, UnknownPredictionError
 
-log = logging.getLogger("edge_agent.front")  # the event of its records
+log = logging.getLogger("edge_agent.front")  # the name becomes the event of its log records
 
 
 class PredictionHandler:
-    """Asks the engine, statistics, captures: what HTTP and MQTT have in common."""
+    """Decode requests, run the engine, count predictions and capture samples, for HTTP and MQTT alike."""
 
     def __init__(
         self, engine: Engine, statistics: ServiceStatistics, config: Config, capture: Capture | None = None
     ) -> None:
+        """Connect the parts.
+
+        Args:
+            engine: runs the model.
+            statistics: counts predictions and labels.
+            config: the agent's configuration.
+            capture: keeps samples, or None if capturing is off.
+        """
         self.engine, self.statistics, self.config, self.capture = engine, statistics, config, capture
 
     async def predict(self, content: bytes, content_type: str) -> tuple[PredictionResult, list[str]]:
-        """The answer to a body, and the ids of its predictions. Raises ProblemError."""
+        """Return the predictions for a request body, and their ids. Raises ProblemError."""
         loaded = self.engine.loaded
         if loaded is None:
             raise no_release()
         x = input_formats.decode_input(content, content_type, loaded.model.shape, self.config.serve.queue)
         try:
-            answer = await self.engine.predict(x)
+            result = await self.engine.predict(x)
         except OverloadedError as error:
             raise ProblemError(429, str(error), headers={"Retry-After": "1"}) from None
         except TooManySamplesError as error:
@@ -45,61 +53,69 @@ class PredictionHandler:
         except InferenceError as error:
             log.warning("release %s: %s", loaded.release, error)
             raise ProblemError(500, f"the model failed: {error}", release=loaded.release) from None
-        ids = self.statistics.remember(answer)
+        ids = self.statistics.remember(result)
         if self.capture is not None:
-            self.capture.offer(ids, x, answer)
-        return answer, ids
+            self.capture.offer(ids, x, result)
+        return result, ids
 
     def feedback(self, content: bytes) -> dict[str, Any]:
-        """Take the true class of a prediction. Raises ProblemError."""
+        """Store the true class of a prediction from a request body. Raises ProblemError."""
         if len(content) > input_formats.SMALL_BYTES:
             raise ProblemError(413, "the body is too large", expected=f"at most {input_formats.SMALL_BYTES} bytes")
         value = input_formats.parse_json(content)
         input_formats.require_known_fields(value, ("id", "label"))
-        number, label = value.get("id"), value.get("label")
-        if not isinstance(number, str) or not isinstance(label, str):
-            raise ProblemError(422, "`id` and `label` are text", expected={"id": "text", "label": "a class"})
+        prediction_id, label = value.get("id"), value.get("label")
+        if not isinstance(prediction_id, str) or not isinstance(label, str):
+            raise ProblemError(422, "`id` and `label` must be strings", expected={"id": "string", "label": "a class"})
         try:
-            taken = self.statistics.feedback(number, label)
+            response = self.statistics.feedback(prediction_id, label)
         except NotLoadedError:
             raise no_release() from None
         except UnknownPredictionError:
             window = self.config.serve.feedback_window
             raise ProblemError(
-                404, "no such prediction is remembered", found=number[:80], expected=f"one of the last {window}"
+                404, "unknown prediction", found=prediction_id[:80], expected=f"one of the last {window} predictions"
             ) from None
         except UnknownClassError:
             assert self.engine.loaded is not None
             expected = list(self.engine.loaded.classes)
-            raise ProblemError(422, "no such class", found=label[:80], expected=expected) from None
+            raise ProblemError(422, "unknown class", found=label[:80], expected=expected) from None
         if self.capture is not None:
-            self.capture.label(number, label)
-        return taken
+            self.capture.label(prediction_id, label)
+        return response
 
 
 def no_release() -> ProblemError:
-    """There is nothing to ask yet."""
+    """Return the problem for a service without a loaded release."""
     return ProblemError(503, "no release is loaded", headers={"Retry-After": "5"}, expected="an activated release")
 
 
-def answer_json(answer: PredictionResult, ids: list[str]) -> dict[str, Any]:
-    """What /predict answers."""
-    classes = answer.loaded.classes
+def result_json(result: PredictionResult, ids: list[str]) -> dict[str, Any]:
+    """Return the JSON response of /predict."""
+    classes = result.loaded.classes
     predictions = []
-    for number, row in zip(ids, answer.probabilities.tolist(), strict=True):
-        most = max(row)
+    for prediction_id, row in zip(ids, result.probabilities.tolist(), strict=True):
+        confidence = max(row)
         probabilities = dict(zip(classes, row, strict=True))
-        name = classes[row.index(most)]
-        predictions.append({"id": number, "class": name, "confidence": most, "probabilities": probabilities})
+        name = classes[row.index(confidence)]
+        predictions.append(
+            {"id": prediction_id, "class": name, "confidence": confidence, "probabilities": probabilities}
+        )
     return {
         "predictions": predictions,
-        "release": answer.release,
-        "target": answer.target,
-        "model_sha256": answer.sha256,
+        "release": result.release,
+        "target": result.target,
+        "model_sha256": result.sha256,
     }
 
 
-def problem(status: int, detail: str, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """RFC 9457; `found` and `expected` are its extensions here."""
+def problem(status: int, detail: str, extensions: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Build a problem document (RFC 9457).
+
+    Args:
+        status: HTTP status code.
+        detail: the reason, for people.
+        extensions: extension members; this interface uses `found` and `expected`.
+    """
     title = "Unprocessable Content" if status == 422 else HTTPStatus(status).phrase
-    return {"type": "about:blank", "title": title, "status": status, "detail": detail, **(more or {})}
+    return {"type": "about:blank", "title": title, "status": status, "detail": detail, **(extensions or {})}

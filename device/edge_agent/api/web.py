@@ -1,7 +1,7 @@
-"""The agent's HTTP interface, as openapi.json describes it. Errors are problems (RFC 9457); none is an HTML page.
+"""The agent's HTTP interface, which openapi.json describes. Every error is a problem document (RFC 9457).
 
-A bad request gets a 4xx with what was found and expected. 5xx says that the service cannot: 503 where no release is
-loaded, 500 where the model fails.
+A bad request gets a 4xx status with what was found and what was expected. A 5xx status is the service's fault: 503 if
+no release is loaded, 500 if the model fails.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from aiohttp import web
 
 from edge_agent.api.http_server import answer_expect, problem_response
-from edge_agent.api.predictions import PredictionHandler, answer_json, no_release
+from edge_agent.api.predictions import PredictionHandler, no_release, result_json
 from edge_agent.core.config import Config
 from edge_agent.inference import input_formats
 from edge_agent.inference.engine import Engine
@@ -27,10 +27,10 @@ from edge_agent.monitoring.capture import Capture, parse_since
 from edge_agent.monitoring.prometheus import MetricsExporter
 from edge_agent.monitoring.service_statistics import ServiceStatistics
 
-log = logging.getLogger("edge_agent.web")  # the event of its records
+log = logging.getLogger("edge_agent.web")  # the name becomes the event of its log records
 
 OPENAPI_FILE = Path(__file__).with_name("openapi.json")
-BODIES_AT_ONCE = 8  # of the largest size: what all requests together may hold in memory
+BODIES_AT_ONCE = 8  # the bodies of all requests together may use the memory of so many largest bodies
 PROBE_AGE_S = 1.0
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -42,38 +42,42 @@ class _Routes:
         self.handler, self.metrics = handler, metrics
         self.limit = int(handler.config.serve.body_limit_mb * 1e6)
         self.timeout_s = handler.config.serve.request_timeout_s
-        self.held = 0
+        self.body_bytes = 0
         self.openapi = OPENAPI_FILE.read_bytes()
         self._probed: tuple[float, asyncio.Task[dict[str, Any]] | None] = (0.0, None)
 
     async def predict(self, request: web.Request) -> web.Response:
-        kind = _content_type(request)
-        answer, ids = await self.handler.predict(await self.body(request), kind)
+        content_type = _content_type(request)
+        result, ids = await self.handler.predict(await self.body(request), content_type)
         if input_formats.RAW not in request.headers.get("Accept", ""):
-            return web.json_response(answer_json(answer, ids))
+            return web.json_response(result_json(result, ids))
         headers = {
-            "Edge-Agent-Release": answer.release,
-            "Edge-Agent-Target": answer.target,
-            "Edge-Agent-Model-Sha256": answer.sha256,
+            "Edge-Agent-Release": result.release,
+            "Edge-Agent-Target": result.target,
+            "Edge-Agent-Model-Sha256": result.sha256,
             "Edge-Agent-First-Id": ids[0],
         }
-        raw = np.ascontiguousarray(answer.probabilities, dtype="<f4").tobytes()
+        raw = np.ascontiguousarray(result.probabilities, dtype="<f4").tobytes()
         return web.Response(body=raw, content_type=input_formats.RAW, headers=headers)
 
     async def feedback(self, request: web.Request) -> web.Response:
-        kind = _content_type(request)
-        if kind != input_formats.JSON:
+        content_type = _content_type(request)
+        if content_type != input_formats.JSON:
             raise ProblemError(
-                415, "feedback is JSON", headers={"Accept": input_formats.JSON}, found=kind, expected=input_formats.JSON
+                415,
+                "feedback must be JSON",
+                headers={"Accept": input_formats.JSON},
+                found=content_type,
+                expected=input_formats.JSON,
             )
         return web.json_response(self.handler.feedback(await self.body(request)))
 
     async def healthz(self, _request: web.Request) -> web.Response:
-        """One probe answers all who ask within a second: being asked often must not cost the model."""
+        """Check the model with a golden sample. Requests within a second share one, so that checks stay cheap."""
         if self.handler.engine.loaded is None:
             return web.json_response({"status": "ok", "release": None})
-        asked, probe = self._probed
-        if probe is None or (probe.done() and time.monotonic() - asked > PROBE_AGE_S):
+        started, probe = self._probed
+        if probe is None or (probe.done() and time.monotonic() - started > PROBE_AGE_S):
             probe = asyncio.create_task(self._probe())
             self._probed = (time.monotonic(), probe)
         try:
@@ -117,31 +121,31 @@ class _Routes:
             await response.write(block)
         return response
 
-    async def render(self, request: web.Request) -> web.Response:
-        content, kind = self.metrics.render(request.headers.get("Accept", ""))
-        return web.Response(body=content, headers={"Content-Type": kind})
+    async def render_metrics(self, request: web.Request) -> web.Response:
+        content, content_type = self.metrics.render(request.headers.get("Accept", ""))
+        return web.Response(body=content, headers={"Content-Type": content_type})
 
-    async def described(self, _request: web.Request) -> web.Response:
+    async def describe(self, _request: web.Request) -> web.Response:
         return web.Response(body=self.openapi, content_type="application/json")
 
     async def body(self, request: web.Request) -> bytes:
-        """The whole body, within its limits of size and time. Raises ProblemError."""
+        """Read the whole body within the limits of size and time. Raises ProblemError."""
         if request.content_length is None and not request.body_exists:
-            raise ProblemError(411, "the request has no body", expected="Content-Length, or chunks")
+            raise ProblemError(411, "the request has no body", expected="Content-Length or a chunked body")
         too_large = ProblemError(413, "the body is too large", expected=f"at most {self.limit} bytes")
         if (request.content_length or 0) > self.limit:
             raise too_large
         parts: list[bytes] = []
-        own = 0
+        size = 0
 
         async def read() -> None:
-            nonlocal own
+            nonlocal size
             while part := await request.content.readany():
-                own += len(part)
-                self.held += len(part)
-                if own > self.limit:
+                size += len(part)
+                self.body_bytes += len(part)
+                if size > self.limit:
                     raise too_large
-                if self.held > BODIES_AT_ONCE * self.limit:
+                if self.body_bytes > BODIES_AT_ONCE * self.limit:
                     raise ProblemError(429, "too many large requests at once", headers={"Retry-After": "1"})
                 parts.append(part)
 
@@ -149,49 +153,52 @@ class _Routes:
             await asyncio.wait_for(read(), self.timeout_s)
         except asyncio.TimeoutError:
             raise ProblemError(
-                408, f"the body did not come within {self.timeout_s:g} s", found=f"{own} bytes"
+                408, f"the body did not arrive within {self.timeout_s:g} s", found=f"{size} bytes"
             ) from None
         except (web.RequestPayloadError, web.PayloadAccessError, ValueError) as error:
-            raise ProblemError(400, f"the body is broken: {error}"[:300]) from None
+            raise ProblemError(400, f"the body is invalid: {error}"[:300]) from None
         finally:
-            self.held -= own
+            self.body_bytes -= size
         return b"".join(parts)
 
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Everything that goes wrong becomes a problem; every request is counted under its route."""
-        answer: web.StreamResponse
+        """Turn every failure into a problem response, and count the request under its route."""
+        response: web.StreamResponse
         try:
-            answer = await handler(request)
+            response = await handler(request)
         except ProblemError as error:
-            answer = problem_response(error.status, error.detail, error.headers, error.extensions)
+            response = problem_response(error.status, error.detail, error.headers, error.extensions)
             if error.status in (408, 413, 429):
-                answer.force_close()  # what is left of the body is not read
+                response.force_close()  # the remaining body is not read
         except web.HTTPException as error:
             allowed = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-            more = {"expected": allowed["Allow"].split(",")} if allowed else {}
-            answer = problem_response(
-                error.status, f"{request.method} {request.path[:80]}: {error.reason}", allowed, more
+            extensions = {"expected": allowed["Allow"].split(",")} if allowed else {}
+            response = problem_response(
+                error.status, f"{request.method} {request.path[:80]}: {error.reason}", allowed, extensions
             )
         except ConnectionError:
-            raise  # the client has gone
-        except Exception:  # a defect of ours answers one request, and ends no service
+            raise  # the client disconnected
+        except Exception:  # a defect of the agent fails one request, not the service
             log.exception("a request failed")
-            answer = problem_response(500, "a defect of the agent; its log says more", {}, {})
+            response = problem_response(500, "internal error of the agent; see its log", {}, {})
         resource = request.match_info.route.resource
-        self.handler.statistics.count_request(
-            resource.canonical if resource else "other", request.method, answer.status
-        )
-        return answer
+        route = resource.canonical if resource else "other"
+        self.handler.statistics.count_request(route, request.method, response.status)
+        return response
 
 
 def _content_type(request: web.Request) -> str:
-    """The body's media type. Raises ProblemError (415) for an encoding or a charset that is not read."""
+    """Return the body's media type. Raises ProblemError (415) for an unsupported encoding or charset."""
     encoding = request.headers.get("Content-Encoding", "identity")
     charset = request.charset or "utf-8"
     if encoding.strip().lower() != "identity" or charset.lower() not in ("utf-8", "utf8", "us-ascii"):
-        found = f"{encoding}, {charset}"[:80]
-        raise ProblemError(415, "the body is encoded", found=found, expected="no encoding; text in UTF-8")
+        raise ProblemError(
+            415,
+            "the body's encoding is not supported",
+            found=f"{encoding}, {charset}"[:80],
+            expected="no content encoding, and text in UTF-8",
+        )
     return request.content_type if "Content-Type" in request.headers else "none"
 
 
@@ -202,7 +209,15 @@ def create_application(
     capture: Capture | None = None,
     metrics: MetricsExporter | None = None,
 ) -> web.Application:
-    """All routes, for loopback or a unix socket."""
+    """Create the application with all routes, for loopback or a unix socket.
+
+    Args:
+        engine: runs the model.
+        statistics: counts requests, predictions and labels.
+        config: the agent's configuration.
+        capture: keeps samples, or None if capturing is off.
+        metrics: exports the statistics; None creates an exporter.
+    """
     metrics = metrics or MetricsExporter(statistics, capture.usage if capture else None)
     routes = _Routes(PredictionHandler(engine, statistics, config, capture), metrics)
     app = web.Application(middlewares=[routes.guard])
@@ -212,8 +227,8 @@ def create_application(
         ("/healthz", routes.healthz),
         ("/readyz", routes.readyz),
         ("/info", routes.info),
-        ("/metrics", routes.render),
-        ("/openapi.json", routes.described),
+        ("/metrics", routes.render_metrics),
+        ("/openapi.json", routes.describe),
     ):
         app.router.add_get(path, handler)
     if capture is not None:
@@ -224,8 +239,15 @@ def create_application(
 def create_metrics_application(
     engine: Engine, statistics: ServiceStatistics, config: Config, metrics: MetricsExporter
 ) -> web.Application:
-    """`GET /metrics` and nothing else, for `serve.metrics_listen`."""
+    """Create the application with `GET /metrics` only, for `serve.metrics_listen`.
+
+    Args:
+        engine: runs the model.
+        statistics: counts requests, predictions and labels.
+        config: the agent's configuration.
+        metrics: exports the statistics.
+    """
     routes = _Routes(PredictionHandler(engine, statistics, config), metrics)
     app = web.Application(middlewares=[routes.guard])
-    app.router.add_get("/metrics", routes.render)
+    app.router.add_get("/metrics", routes.render_metrics)
     return app

@@ -70,7 +70,7 @@ async def _open(app: http.Application, listen: str, service: Supervisor, stack: 
 
 
 async def _runner(app: http.Application, service: Supervisor, stack: contextlib.AsyncExitStack) -> http.AppRunner:
-    runner = http_server.runner(app, service.config.serve)
+    runner = http_server.create_runner(app, service.config.serve)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     return runner

@@ -177,7 +177,7 @@ def test_a_broker_that_forbids_the_topic_is_reported(tmp_path: Path, caplog: pyt
             broker = asyncio.create_task(asyncio.to_thread(serve))
             while not caplog.records:
                 await asyncio.sleep(0.01)
-            assert f"refuses the subscription to {IN}: Not authorized" in caplog.text
+            assert f"refused the subscription to {IN}: Not authorized" in caplog.text
             assert not bridge.connected.is_set()
         await broker
 

@@ -94,7 +94,7 @@ def serving(config: Config, loaded: LoadedRelease | None = None) -> Iterator[Age
         statistics.attach(engine)
         capture = Capture(config) if config.capture.enabled else None
         await engine.swap(loaded)
-        runner = http_server.runner(web.create_application(engine, statistics, config, capture), config.serve)
+        runner = http_server.create_runner(web.create_application(engine, statistics, config, capture), config.serve)
         await runner.setup()
         await aiohttp_web.TCPSite(runner, "127.0.0.1", 0).start()
         loop = asyncio.get_running_loop()

@@ -89,7 +89,7 @@ BAD = {
     "npy of a negative size": (npy_of("-1"), NPY, 422, "impossible shape"),
     "another type": (b"x", "text/plain", 415, "not supported"),
     "no type": (b"x", None, 415, "not supported"),
-    "another charset": (b"{}", "application/json; charset=latin-1", 415, "encoded"),
+    "another charset": (b"{}", "application/json; charset=latin-1", 415, "encoding is not supported"),
     "too large": (bytes(200_000), RAW, 413, "too large"),
 }
 

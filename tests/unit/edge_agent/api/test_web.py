@@ -135,9 +135,9 @@ def test_feedback(agent: Agent) -> None:
 
 @pytest.mark.parametrize(
     ("body", "status", "words"),
-    [({"id": "none-1", "label": "worn"}, 404, "no such prediction"), ({"id": 1, "label": "worn"}, 422, "text"),
-     ({"id": "a"}, 422, "text"), ({"id": "a", "label": "worn", "more": 1}, 422, "unknown names"),
-     (b"[", 400, "no JSON"), (b"{}", 415, "feedback is JSON")],
+    [({"id": "none-1", "label": "worn"}, 404, "unknown prediction"), ({"id": 1, "label": "worn"}, 422, "strings"),
+     ({"id": "a"}, 422, "strings"), ({"id": "a", "label": "worn", "more": 1}, 422, "unknown names"),
+     (b"[", 400, "not valid JSON"), (b"{}", 415, "feedback must be JSON")],
 )  # fmt: skip
 def test_feedback_that_is_none(agent: Agent, body: Any, status: int, words: str) -> None:
     kind = "text/plain" if body == b"{}" else "application/json"
