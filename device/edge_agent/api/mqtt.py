@@ -97,7 +97,7 @@ class Mqtt:
         client.subscribe(self._config.topic_in, qos=QOS)
 
     def _on_subscribe(self, _client: Any, _data: Any, _id: Any, reasons: Any, _properties: Any) -> None:
-        """Handle the broker's reply to the subscription. It may refuse the topic; otherwise requests arrive from now on."""
+        """Handle the broker's reply to the subscription: it may refuse the topic. Requests arrive only after it."""
         at = (self._config.host, self._config.port, self._config.topic_in)
         if any(reason.is_failure for reason in reasons):
             log.warning("mqtt %s:%d refused the subscription to %s: %s", *at, ", ".join(map(str, reasons)))
