@@ -17,6 +17,7 @@ from fleet.errors import PausedError, RolloutError
 from fleet.execution.distributed import DistributedRun, StoppedError, limited_devices
 from fleet.execution.playbook import PlaybookRun, run_folder
 from fleet.inventory import model, workers
+from fleet.inventory.listing import Listing, read_listing
 from fleet.records import report, rollout_folder
 from fleet.releases import repository_storage
 from fleet.releases.workspace import FOLDER
@@ -130,14 +131,14 @@ def _local(options: argparse.Namespace, playbook: str, variables: Json, check: b
 def _remote(options: argparse.Namespace, what: str) -> DistributedRun | None:
     """A run to its end through the workers that the inventory declares; None where there are none."""
     forward = what == "rollout"
-    listed = model.listing(options.inventory) if forward or not options.direct else {}
-    if options.direct or not workers.are_declared(listed):
+    listing = read_listing(options.inventory) if forward or not options.direct else Listing()
+    if options.direct or not workers.are_declared(listing):
         if forward:  # a rollback goes as far as Ansible can
-            model.load(options.inventory, listed)
+            model.load(options.inventory, listing)
         if options.limit:
             limited_devices(options.inventory, options.limit)
         return None
-    run = DistributedRun(options, listed, run_folder(options.rollouts, what))
+    run = DistributedRun(options, listing, run_folder(options.rollouts, what))
     with run.live, contextlib.suppress(StoppedError), contextlib.closing(run):
         if forward:
             run.rollout(_plan(options, run), options.check)

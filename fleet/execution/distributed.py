@@ -21,7 +21,8 @@ from fleet.execution import worker_job
 from fleet.execution.live_progress import LiveProgress
 from fleet.execution.worker_job import HERE, LostError, WorkerJob
 from fleet.inventory import model
-from fleet.inventory.workers import Crew, Worker, crew
+from fleet.inventory.listing import Listing, read_listing
+from fleet.inventory.workers import Worker, WorkerAssignment, assign_workers
 from fleet.releases import repository_storage
 
 TICK_S = 0.2
@@ -44,9 +45,9 @@ class StoppedError(Exception):
 class DistributedRun:
     """One run of a rollout or rollback through workers. `results`: see LiveProgress."""
 
-    def __init__(self, options: argparse.Namespace, listed: Json, folder: Path) -> None:
-        self.fleet = model.load(options.inventory, listed)
-        self.crew: Crew = crew(self.fleet, listed)
+    def __init__(self, options: argparse.Namespace, listing: Listing, folder: Path) -> None:
+        self.fleet = model.load(options.inventory, listing)
+        self.assignment: WorkerAssignment = assign_workers(self.fleet, listing)
         self.options, self.folder = options, folder
         chosen = limited_devices(options.inventory, options.limit) if options.limit else None
         self.devices = [each.name for each in self.fleet.devices if chosen is None or each.name in chosen]
@@ -169,9 +170,9 @@ class DistributedRun:
 
         `hand_over`: others try once what a lost worker was to do.
         """
-        shards = self.crew.shards(devices)
+        shards = self.assignment.shards(devices)
         found, lost = self._run(step, shards, variables)
-        left = [worker for worker in self.crew.workers if worker not in lost]
+        left = [worker for worker in self.assignment.workers if worker not in lost]
         if hand_over and lost and left:
             names = [name for worker in lost for name in shards[worker]]
             self.live.report(f"{', '.join(names)}: handed over to {', '.join(worker.name for worker in left)}")
@@ -216,7 +217,7 @@ class DistributedRun:
         """What a worker has to do in a step, with all that it is sent."""
         folder = self.folder / worker.name
         push = self._push if step == "deploy" and worker not in self._has_push else None
-        devices = {name: self.crew.variables[name] for name in names}
+        devices = {name: self.assignment.variables[name] for name in names}
         worker_job.pack(folder / "send", devices, {"worker_step": step, **variables}, push)
         return WorkerJob(worker, f"{self.away}-{worker.name}", folder, f"{self._number:02d}-{step}")
 
@@ -259,7 +260,7 @@ class DistributedRun:
 
 def limited_devices(path: Path, limit: str) -> list[str]:
     """The devices that --limit names, as Ansible reads it. Raises InventoryError where there is none."""
-    if not (found := model.hosts(model.listing(path, limit), model.GROUP)):
+    if not (found := read_listing(path, limit).hosts(model.GROUP)):
         raise InventoryError(
             str(path), f"no device is {limit!r}", "one of the fleet", "see --limit of ansible-playbook"
         )

@@ -1,7 +1,7 @@
-"""The Ansible inventory as typed objects, checked: which devices a fleet has, and the rules of its rollouts.
+"""The Ansible inventory as typed objects, checked: the devices of a fleet, its rollout policy and its workers.
 
-Enter at `model.load`: it reads what Ansible reads, and names every fault. `rollout_policy` has the rules under
-`rollout:`, `workers` who works on which device; `provenance` finds the file that sets a value, `duplicates` and
-`ssh_checks` refuse unsafe content.
+Enter at `model.load`, which reads the inventory with Ansible (`listing`) and reports every fault. `rollout_policy`
+parses `rollout:`, and `workers` assigns devices to workers. `provenance` finds the file that sets a value; `duplicates`
+and `ssh_checks` refuse unsafe content.
 May import errors and the agent's core; neither devices nor releases.
 """

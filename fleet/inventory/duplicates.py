@@ -1,4 +1,4 @@
-"""Keys that stand twice in a mapping of an inventory: Ansible takes the last, and at most warns."""
+"""Refuse duplicate keys in a mapping of an inventory. Ansible uses the last one, and at most warns."""
 
 from __future__ import annotations
 
@@ -14,81 +14,83 @@ from fleet.inventory import ini, provenance
 
 MERGE = "tag:yaml.org,2002:merge"
 
-# NOTE: `duplicate_dict_key = error` of Ansible (measured: ansible-core 2.19.14) does not replace this. For a file of
-# group_vars or host_vars its message names no file; it refuses a merged key that is written over, `{<<: *base, wave:
-# 1}`, which is right YAML; and it does not look at JSON.
+# NOTE: Ansible's `duplicate_dict_key = error` (measured: ansible-core 2.19.14) does not replace this check. Its message
+# for group_vars and host_vars names no file, it refuses a merged key that is overridden, as in `{<<: *base, wave: 1}`,
+# which is valid YAML, and it ignores JSON.
 
 
-def check(path: Path) -> None:
-    """Whether all files can be read, each key once in its mapping, each host once in its group of an INI file.
+def require_unique(path: Path) -> None:
+    """Check that all files are readable, keys unique in their mapping, and hosts unique in their group of an INI file.
 
     Raises InventoryError, which lists every fault.
     """
     faults = [
         fault
-        for file in dict.fromkeys([*provenance.sources(path), *provenance.variables(path)])
-        for fault in (_tree(file) if _is_tree(file) else _ini(file))
+        for file in dict.fromkeys([*provenance.inventory_files(path), *provenance.variable_files(path)])
+        for fault in (_in_yaml(file) if _is_yaml(file) else _in_ini(file))
     ]
     if faults:
         found = "\n".join([f"{len(faults)} fault(s)", *(f"  {fault}" for fault in faults)])
-        raise InventoryError(str(path), found, "each key once: the last alone would count", "remove one, or rename it")
+        raise InventoryError(
+            str(path), found, "each key once: only the last would count", "remove or rename a duplicate"
+        )
 
 
-def _is_tree(file: Path) -> bool:
-    return any(name in file.parts for name in provenance.VARIABLES) or provenance.is_tree(file)
+def _is_yaml(file: Path) -> bool:
+    return any(name in file.parts for name in provenance.VARIABLES) or provenance.is_yaml(file)
 
 
-def _tree(file: Path) -> Iterator[str]:
-    """Of a file of YAML or JSON."""
+def _in_yaml(file: Path) -> Iterator[str]:
+    """Yield the faults of a YAML or JSON file."""
     text = ""
     try:
         text = file.read_text(encoding="utf-8")
         root = yaml.compose(text)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:  # Ansible says what, but not in which file
-        names = _in_json(text)  # which may be indented by tabs
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:  # Ansible's message does not name the file
+        names = _in_json(text)  # JSON may be indented by tabs, YAML may not
         if names is None:
-            raise InventoryError(str(file), " ".join(str(error).split()), "YAML", "mend it") from None
-        yield from (f"{file}: found {name!r} twice in one object" for name in names)
+            raise InventoryError(str(file), " ".join(str(error).split()), "YAML", "correct it") from None
+        yield from (f"{file}: found a duplicate {name!r} in one object" for name in names)
         return
-    left, done = [root] if root else [], set()
-    while left:
-        node = left.pop()
-        if id(node) in done:  # an alias
+    pending, visited = [root] if root else [], set()
+    while pending:
+        node = pending.pop()
+        if id(node) in visited:  # an alias
             continue
-        done.add(id(node))
+        visited.add(id(node))
         if isinstance(node, yaml.SequenceNode):
-            left += node.value
+            pending += node.value
         elif isinstance(node, yaml.MappingNode):
             lines: dict[tuple[str, str], int] = {}
             for key, value in node.value:
-                left.append(value)
+                pending.append(value)
                 if not isinstance(key, yaml.ScalarNode) or key.tag == MERGE:
                     continue
                 line, name = key.start_mark.line + 1, (key.tag, key.value)
                 if name in lines:
-                    yield f"{file}: line {line}: found {key.value!r}, which stands in line {lines[name]} already"
+                    yield f"{file}: line {line}: found {key.value!r}, a duplicate of line {lines[name]}"
                 lines[name] = line
 
 
 def _in_json(text: str) -> list[str] | None:
-    """Names that stand twice in one object; None where this is no JSON."""
-    found: list[str] = []
+    """Return the duplicate names of a JSON text; None if it is not JSON."""
+    duplicates: list[str] = []
 
-    def pairs(known: list[tuple[str, Any]]) -> None:
-        names = [name for name, _ in known]
-        found.extend(name for name in dict.fromkeys(names) if names.count(name) > 1)
+    def collect(pairs: list[tuple[str, Any]]) -> None:
+        names = [name for name, _ in pairs]
+        duplicates.extend(name for name in dict.fromkeys(names) if names.count(name) > 1)
 
     try:
-        json.loads(text, object_pairs_hook=pairs)
+        json.loads(text, object_pairs_hook=collect)
     except (ValueError, RecursionError):
         return None
-    return found
+    return duplicates
 
 
-def _ini(file: Path) -> Iterator[str]:
-    """A host twice in one group with other variables, or a group's variable twice. A host alone may stand often."""
+def _in_ini(file: Path) -> Iterator[str]:
+    """Yield the faults of an INI file. A repeated host must not have different variables in one group."""
     first: dict[tuple[str, str, str], ini.Entry] = {}
     for entry in ini.entries(file.read_text(encoding="utf-8", errors="replace")):
         before = first.setdefault((entry.group, entry.kind, entry.name), entry)
         if before.values != entry.values and before.values and entry.values:
-            yield f"{file}: found {entry.name!r} twice in [{entry.group}{':vars' if entry.kind == 'vars' else ''}]"
+            yield f"{file}: found a duplicate {entry.name!r} in [{entry.group}{':vars' if entry.kind == 'vars' else ''}]"

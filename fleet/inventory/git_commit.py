@@ -1,4 +1,4 @@
-"""The git commit of an inventory: what the record of a rollout names as what was declared."""
+"""Find the git commit of an inventory, which the record of a rollout names as its declaration."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import subprocess
 from functools import partial
 from pathlib import Path
 
-DIRTY = "-dirty"  # behind a commit, as `git describe` says it
+DIRTY = "-dirty"  # suffix of a commit, as in `git describe`
 
 
 def inventory_commit(path: Path) -> str | None:
-    """What is checked out where the inventory lies, `-dirty` where that says something else; None outside git."""
+    """Return the checked-out commit, with `-dirty` if the inventory differs from it; None outside git."""
     folder = path if path.is_dir() else path.parent
     git = partial(subprocess.run, cwd=folder, capture_output=True, text=True, check=False)
-    done = git(["git", "rev-parse", "HEAD"])
-    if done.returncode != 0:  # without a commit git says HEAD, and fails
+    head = git(["git", "rev-parse", "HEAD"])
+    if head.returncode != 0:  # without a commit git prints HEAD, and fails
         return None
-    other = git(["git", "status", "--porcelain", "--ignored", "."]).stdout
-    return done.stdout.strip() + (DIRTY if other else "")
+    changes = git(["git", "status", "--porcelain", "--ignored", "."]).stdout
+    return head.stdout.strip() + (DIRTY if changes else "")

@@ -1,4 +1,4 @@
-"""Read what an INI inventory declares, for faults that name the file. Ansible alone decides what an inventory means."""
+"""Read the entries of an INI inventory, for error messages that name the file. Only Ansible interprets inventories."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SECTION = re.compile(r"\[([^\]:]+)(?::(\w+))?\]\s*(?:[#;].*)?")
 
 @dataclass(frozen=True)
 class Entry:
-    """One line. `kind`: hosts, vars or children. `name`: the host, the variable or the child group. Values are text."""
+    """One line of an INI file. `kind`: hosts, vars or children. `name`: of the host, variable or child group."""
 
     group: str
     kind: str
@@ -21,7 +21,7 @@ class Entry:
 
 
 def entries(text: str) -> Iterator[Entry]:
-    """Yield the entries in order. Lines that cannot be read are left out: Ansible reports them."""
+    """Yield the entries in order. Unreadable lines are skipped: Ansible reports them."""
     group, kind = "ungrouped", "hosts"
     for line in (each.strip() for each in text.splitlines()):
         if not line or line[0] in "#;":
@@ -33,7 +33,7 @@ def entries(text: str) -> Iterator[Entry]:
             yield Entry(group, kind, name.strip(), {name.strip(): value.strip()})
         else:
             try:
-                host, *rest = shlex.split(line, comments=True)
+                host, *words = shlex.split(line, comments=True)
             except ValueError:
                 continue
-            yield Entry(group, kind, host, dict(word.split("=", 1) for word in rest if "=" in word))
+            yield Entry(group, kind, host, dict(word.split("=", 1) for word in words if "=" in word))

@@ -1,6 +1,6 @@
-"""Which file of an inventory says what: for faults that name it.
+"""Find the file of an inventory that sets a value, for error messages that name it.
 
-Ansible merges all files into one answer (`ansible-inventory --list`), which no longer tells where a value came from.
+Ansible merges all files into one output (`ansible-inventory --list`), which does not tell where a value comes from.
 """
 
 from __future__ import annotations
@@ -16,108 +16,124 @@ import yaml
 from fleet.inventory import ini
 
 VARIABLES = ("group_vars", "host_vars")
-SUFFIXES = ("", ".yml", ".yaml", ".json")  # as ansible.cfg has them: YAML_FILENAME_EXTENSIONS, and none
+SUFFIXES = ("", ".yml", ".yaml", ".json")  # Ansible's YAML_FILENAME_EXTENSIONS, and no suffix
 IGNORED = (".pyc", ".pyo", ".swp", ".bak", "~", ".rpm", ".md", ".txt", ".rst", ".orig", ".cfg", ".retry")  # as Ansible
 PRIORITY = "ansible_group_priority"
-SOME = object()  # whatever the value is
+ANY_VALUE = object()
+Variables = Mapping[str, Any]
 
 
 class _Loader(yaml.SafeLoader):
-    """A value with a tag of Ansible's, such as !vault, is there; nobody here needs to know it."""
+    """Reads a value with one of Ansible's tags, such as !vault, as null: only its presence matters."""
 
 
 _Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
 
 
-class Declared:
+class InventoryFiles:
     """The files of one inventory, each read once."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.folder = path, path if path.is_dir() else path.parent
-        self._known: dict[Path, Mapping[str, Any]] = {}
-        self._found: dict[str, list[Path]] = {}
+        self._mappings: dict[Path, Variables] = {}
+        self._files: dict[str, list[Path]] = {}
 
-    def origin(self, host: str, field: str, groups: Iterable[str], value: Any = SOME) -> str:
-        """The file that says a host's variable, as far as one can see it; the inventory where that is not clear."""
-        said = [(file, known[field]) for file, known in self._sayings(host, [*groups]) if field in known]
-        # NOTE: which of two groups wins is not decided here: Ansible has, and says the value.
-        files = list(dict.fromkeys(file for file, each in said if value is SOME or each == value))
-        if not files and len({file for file, _ in said}) == 1:  # a template's, or YAML that Ansible reads otherwise
-            files = [said[0][0]]
+    def declaring_file(self, host: str, field: str, groups: Iterable[str], value: Any = ANY_VALUE) -> str:
+        """Return the file that sets a variable of a host, or the inventory's path if it cannot be determined.
+
+        Args:
+            host: name of the host.
+            field: name of the variable.
+            groups: groups of the host.
+            value: the value that Ansible chose. It decides between groups, whose precedence is not evaluated here.
+        """
+        declared = [(file, known[field]) for file, known in self._declarations(host, [*groups]) if field in known]
+        files = list(dict.fromkeys(file for file, each in declared if value is ANY_VALUE or each == value))
+        if not files and len({file for file, _ in declared}) == 1:  # a template, or YAML that Ansible reads differently
+            files = [declared[0][0]]
         return str(files[0] if files else self.path)
 
-    def rivals(self, host: str, field: str, depths: Mapping[str, int]) -> dict[str, tuple[Path, Any]]:
-        """group -> (file, value) of those that Ansible ranks alike and that say other values for a host.
+    def conflicting_groups(self, host: str, field: str, depths: Mapping[str, int]) -> dict[str, tuple[Path, Any]]:
+        """Return groups of equal rank that set different values: Ansible would choose the one whose name sorts last.
 
-        `depths`: of its groups. Nothing where the host says it, or where they agree: else the last by name would win.
+        Args:
+            host: name of the host.
+            field: name of the variable.
+            depths: depth of each group of the host below `all`.
+
+        Returns:
+            (file, value) by group; empty if the host itself sets the variable, or if the groups agree.
         """
         if any(field in known for _, known in self._host(host)):
             return {}
-        for level in (self._in_files, self._in_sources):  # what group_vars/ says wins over what hosts.yml does
-            said = {name: (at, known[field]) for name in depths for at, known in level(name) if field in known}
-            if said:
-                rank = {name: (depths[name], self._priority(name)) for name in said}
-                first = {name: each for name, each in said.items() if rank[name] == max(rank.values())}
+        for level in (self._in_files, self._in_sources):  # group_vars/ takes precedence over hosts.yml
+            declared = {name: (file, known[field]) for name in depths for file, known in level(name) if field in known}
+            if declared:
+                rank = {name: (depths[name], self._priority(name)) for name in declared}
+                first = {name: each for name, each in declared.items() if rank[name] == max(rank.values())}
                 return first if len({str(value) for _, value in first.values()}) > 1 else {}
         return {}
 
     def _priority(self, group: str) -> int:
-        said = [known[PRIORITY] for _, known in self._in_sources(group) if PRIORITY in known]
-        return int(said[-1]) if said and str(said[-1]).isdigit() else 1
+        values = [known[PRIORITY] for _, known in self._in_sources(group) if PRIORITY in known]
+        return int(values[-1]) if values and str(values[-1]).isdigit() else 1
 
-    def _sayings(self, host: str, groups: list[str]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-        """Variables of a host and its groups by file, those that win first, as Ansible's documentation orders them."""
+    def _declarations(self, host: str, groups: list[str]) -> Iterator[tuple[Path, Variables]]:
+        """Yield the variables of a host and its groups by file, the highest precedence of Ansible first."""
         yield from self._host(host)
         for level in (self._in_files, self._in_sources):
             for group in (*reversed(groups), "all"):
                 yield from level(group)
 
-    def _host(self, host: str) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    def _host(self, host: str) -> Iterator[tuple[Path, Variables]]:
         yield from self._in(f"host_vars/{host}")
         yield from ((file, known) for file, hosts, _ in self._inline for known in hosts.get(host, ()))
 
-    def _in_files(self, group: str) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    def _in_files(self, group: str) -> Iterator[tuple[Path, Variables]]:
         yield from self._in(f"group_vars/{group}")
 
-    def _in_sources(self, group: str) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    def _in_sources(self, group: str) -> Iterator[tuple[Path, Variables]]:
         yield from ((file, known) for file, _, vars_of in self._inline for known in vars_of.get(group, ()))
 
     @cached_property
     def _inline(self) -> list[tuple[Path, dict[str, list[Any]], dict[str, list[Any]]]]:
-        return [(file, *(_parts(self._mapping(file)) if is_tree(file) else _ini(file))) for file in sources(self.path)]
+        return [
+            (file, *(_parts(self._mapping(file)) if is_yaml(file) else _ini(file)))
+            for file in inventory_files(self.path)
+        ]
 
-    def _in(self, place: str) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-        if place not in self._found:
-            at = f"{self.folder}/{place}"  # pathlib would raise where a name is longer than a file's may be
+    def _in(self, name: str) -> Iterator[tuple[Path, Variables]]:
+        if name not in self._files:
+            at = f"{self.folder}/{name}"  # pathlib would raise for a name that is longer than a file's may be
             names = [at + suffix for suffix in (".yml", ".yaml", ".json", "")]
-            files = [Path(name) for name in names if os.path.isfile(name)]  # noqa: PTH113
+            files = [Path(each) for each in names if os.path.isfile(each)]  # noqa: PTH113
             below = sorted(Path(at).rglob("*")) if os.path.isdir(at) else []  # noqa: PTH112
-            self._found[place] = [*files, *(each for each in below if each.is_file() and each.suffix in SUFFIXES)]
-        yield from ((file, self._mapping(file)) for file in self._found[place])
+            self._files[name] = [*files, *(each for each in below if each.is_file() and each.suffix in SUFFIXES)]
+        yield from ((file, self._mapping(file)) for file in self._files[name])
 
     def _mapping(self, file: Path) -> Mapping[str, Any]:
-        if file not in self._known:
+        if file not in self._mappings:
             try:
                 value = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # noqa: S506 a SafeLoader
-            except (yaml.YAMLError, ValueError, RecursionError):  # Ansible has read it
+            except (yaml.YAMLError, ValueError, RecursionError):  # Ansible could read it
                 value = None
-            self._known[file] = value if isinstance(value, dict) else {}
-        return self._known[file]
+            self._mappings[file] = value if isinstance(value, dict) else {}
+        return self._mappings[file]
 
 
 def _parts(tree: Mapping[str, Any]) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
-    """Variables by host, and by group, in an inventory's own file."""
+    """Return the variables by host and by group in a YAML or JSON inventory file."""
     hosts: dict[str, list[Any]] = {}
     groups: dict[str, list[Any]] = {}
-    left = [tree]
-    while left:
-        for name, group in left.pop().items():
+    pending = [tree]
+    while pending:
+        for name, group in pending.pop().items():
             if not isinstance(group, dict):
                 continue
             for host, known in _part(group, "hosts").items():
                 hosts.setdefault(str(host), []).append(known if isinstance(known, dict) else {})
             groups.setdefault(str(name), []).append(_part(group, "vars"))
-            left.append(_part(group, "children"))
+            pending.append(_part(group, "children"))
     return hosts, groups
 
 
@@ -126,30 +142,29 @@ def _part(group: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def sources(path: Path) -> Iterator[Path]:
-    """An inventory's own files, as Ansible finds them; programs, whose output it reads, are left out."""
-    inside = (file for file in sorted(path.rglob("*")) if _is_source(file.relative_to(path)))
-    for file in inside if path.is_dir() else [path]:
+def inventory_files(path: Path) -> Iterator[Path]:
+    """Yield the files of an inventory that Ansible reads, except programs, whose output it reads."""
+    files = (file for file in sorted(path.rglob("*")) if _is_source(file.relative_to(path)))
+    for file in files if path.is_dir() else [path]:
         if file.is_file() and not file.read_bytes().startswith(b"#!"):
             yield file
 
 
-def _is_source(place: Path) -> bool:
-    return not any(part in VARIABLES or part.startswith(".") for part in place.parts) and not place.name.endswith(
-        IGNORED
-    )
+def _is_source(file: Path) -> bool:
+    is_hidden = any(part in VARIABLES or part.startswith(".") for part in file.parts)
+    return not is_hidden and not file.name.endswith(IGNORED)
 
 
-def variables(path: Path) -> Iterator[Path]:
-    """Files below group_vars and host_vars that Ansible reads."""
+def variable_files(path: Path) -> Iterator[Path]:
+    """Yield the files below group_vars and host_vars that Ansible reads."""
     folder = path if path.is_dir() else path.parent
     for file in sorted(file for name in VARIABLES for file in (folder / name).rglob("*") if file.is_file()):
         if not file.name.startswith(".") and not file.name.endswith("~") and file.suffix in SUFFIXES:
             yield file
 
 
-def is_tree(file: Path) -> bool:
-    """Whether Ansible takes an inventory's own file for YAML or JSON, not for INI."""
+def is_yaml(file: Path) -> bool:
+    """Return whether Ansible reads an inventory file as YAML or JSON, not as INI."""
     if file.suffix:
         return file.suffix in SUFFIXES
     try:
@@ -159,7 +174,7 @@ def is_tree(file: Path) -> bool:
 
 
 def _ini(file: Path) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
-    """As _parts; values are text."""
+    """Return the same as `_parts` for an INI file; values are text."""
     hosts: dict[str, list[Any]] = {}
     groups: dict[str, list[Any]] = {}
     for entry in ini.entries(file.read_text(encoding="utf-8", errors="replace")):

@@ -1,4 +1,4 @@
-"""The rules of a fleet's rollouts: the `rollout:` variable of its inventory, typed. Every value has a default here."""
+"""The rollout policy of a fleet: the `rollout:` variable of its inventory, typed. Every value has a default here."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from fleet.errors import InventoryError, PausedError
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+TIME_OF_DAY = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
 
 
 class Block(BaseModel):
+    """A block of the rollout policy. Unknown keys and wrong types are refused."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
@@ -32,91 +35,114 @@ Amount = Annotated[int | str, AfterValidator(_amount)]
 
 
 def device_count(amount: int | str, devices: int) -> int:
-    """How many devices an amount is; a share is rounded down, so that a budget is never larger than written."""
+    """Return an amount as a number of devices. A share is rounded down, so that a budget never exceeds its share.
+
+    Args:
+        amount: a number of devices, or a share such as "5%".
+        devices: size of the fleet.
+    """
     return amount if isinstance(amount, int) else devices * int(amount[:-1]) // 100
 
 
 class WaveRule(Block):
-    """Which of the devices that are left change next; exactly one of the fields but `name` is written.
+    """Selects which of the remaining devices change in a wave. Set exactly one field besides `name`."""
 
-    group: those of an inventory group. device_type: those of a type. per_type: so many of each type.
-    count: so many. percent: so many of the whole fleet, at least one. rest: all that are left.
-    """
-
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    group: str | None = None
-    device_type: str | None = None
-    per_type: int | None = Field(default=None, gt=0)
-    count: int | None = Field(default=None, gt=0)
-    percent: int | None = Field(default=None, gt=0, le=100)
-    rest: Literal[True] | None = None
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="Name of the wave.")
+    group: str | None = Field(default=None, description="All devices of this inventory group.")
+    device_type: str | None = Field(default=None, description="All devices of this type.")
+    per_type: int | None = Field(default=None, gt=0, description="Number of devices of each type.")
+    count: int | None = Field(default=None, gt=0, description="Number of devices.")
+    percent: int | None = Field(
+        default=None, gt=0, le=100, description="Share of the whole fleet in percent, at least one device."
+    )
+    rest: Literal[True] | None = Field(default=None, description="All remaining devices.")
 
     @model_validator(mode="after")
-    def _one(self) -> WaveRule:
-        ways = ("group", "device_type", "per_type", "count", "percent", "rest")
-        written = [name for name in ways if getattr(self, name) is not None]
-        if len(written) != 1:
-            raise ValueError(f"exactly one of {', '.join(ways)}; found {', '.join(written) or 'none'}")
+    def _exactly_one(self) -> WaveRule:
+        selectors = ("group", "device_type", "per_type", "count", "percent", "rest")
+        present = [name for name in selectors if getattr(self, name) is not None]
+        if len(present) != 1:
+            raise ValueError(f"exactly one of {', '.join(selectors)}; found {', '.join(present) or 'none'}")
         return self
 
 
-class Budget(Block):
-    """How many devices of the fleet may fail, and how many may be out of reach, before a rollout fails.
+class FailureBudget(Block):
+    """Devices that may fail or be unreachable before a rollout fails. Canary waves have no failure budget."""
 
-    The canary wave has no budget: each of its devices must do well.
-    """
-
-    failed: Amount = 0
-    unreachable: Amount = "10%"
+    failed: Amount = Field(
+        default=0, description='Devices that may fail: a number, or a share of the fleet such as "5%".'
+    )
+    unreachable: Amount = Field(
+        default="10%", description='Devices that may be unreachable: a number, or a share of the fleet such as "5%".'
+    )
 
 
 class VerdictThresholds(Block):
-    """What a wave may look like beside the rest of the fleet and beside its own past (fleet/rollout/verdict.py).
+    """Thresholds of the verdict on a wave, which is compared with its own past and with the control group.
 
-    confidence: of every statistical comparison. min_inferences: of the wave together; with fewer the verdict is
-    inconclusive. error_share: the largest share of failed inferences, whatever the others do. latency_factor: how
-    many times its own past a device's p95 may take; latency_floor_ms: less counts as this. restarts: of the service
-    since the switch. feedback_drop: the accuracy by feedback that may be lost; feedback_min: of so many labels at
-    least. prediction_psi: PSI of the predicted classes against its own past; prediction_min: of so many predictions at
-    least. memory_growth_mb: since the model was loaded, 1e6 bytes.
+    fleet/rollout/verdict.py computes the verdict.
     """
 
-    confidence: float = Field(default=0.99, gt=0.5, lt=1)
-    min_inferences: int = Field(default=20, ge=0)
-    error_share: float = Field(default=0.01, ge=0, le=1)
-    latency_factor: float = Field(default=2.0, gt=1)
-    latency_floor_ms: float = Field(default=1.0, ge=0)
-    restarts: int = Field(default=0, ge=0)
-    feedback_drop: float = Field(default=0.02, ge=0, le=1)
-    feedback_min: int = Field(default=30, gt=0)
-    prediction_psi: float = Field(default=0.25, gt=0)
-    prediction_min: int = Field(default=100, gt=0)
-    memory_growth_mb: float = Field(default=64.0, gt=0)
+    confidence: float = Field(
+        default=0.99, gt=0.5, lt=1, description="Confidence of each statistical comparison, as a share."
+    )
+    min_inferences: int = Field(
+        default=20, ge=0, description="Inferences of the wave since the switch; with fewer the verdict is inconclusive."
+    )
+    error_share: float = Field(
+        default=0.01, ge=0, le=1, description="Largest allowed share of failed inferences in the wave."
+    )
+    latency_factor: float = Field(
+        default=2.0,
+        gt=1,
+        description="Largest allowed ratio of the latency's 95th percentile after and before the switch.",
+    )
+    latency_floor_ms: float = Field(
+        default=1.0, ge=0, description="Latency in milliseconds; lower values count as this one."
+    )
+    restarts: int = Field(
+        default=0, ge=0, description="Largest allowed number of restarts of a device's service since the switch."
+    )
+    feedback_drop: float = Field(
+        default=0.02, ge=0, le=1, description="Largest allowed drop of the accuracy, by feedback."
+    )
+    feedback_min: int = Field(
+        default=30, gt=0, description="Labels from feedback that a comparison of the accuracy needs."
+    )
+    prediction_psi: float = Field(
+        default=0.25, gt=0, description="Largest allowed population stability index (PSI) of the predicted classes."
+    )
+    prediction_min: int = Field(
+        default=100, gt=0, description="Predictions that the PSI needs before and after the switch."
+    )
+    memory_growth_mb: float = Field(
+        default=64.0, gt=0, description="Largest allowed memory growth since the model was loaded, in MB (1e6 bytes)."
+    )
 
 
-class Window(Block):
-    """When a rollout may change devices: on `days` from `from` to `until`, local time of `timezone`.
+class MaintenanceWindow(Block):
+    """The time in which a rollout may change devices.
 
-    A window that ends before it starts goes over midnight, and belongs to the day on which it starts.
+    A window that ends before it starts continues past midnight, and belongs to the day on which it starts.
     """
 
-    days: list[Day] = Field(default=list(DAYS), min_length=1)
-    start: str = Field(alias="from", pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")
-    until: str = Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")
-    timezone: str = "UTC"
+    days: list[Day] = Field(default=list(DAYS), min_length=1, description="Days of the week on which it starts.")
+    start: str = Field(alias="from", pattern=TIME_OF_DAY, description="Local time of its start, HH:MM.")
+    until: str = Field(pattern=TIME_OF_DAY, description="Local time of its end, HH:MM.")
+    timezone: str = Field(default="UTC", description="Time zone from the IANA database, such as Europe/Zurich.")
 
     @model_validator(mode="after")
-    def _known(self) -> Window:
+    def _valid(self) -> MaintenanceWindow:
         try:
             ZoneInfo(self.timezone)
-        except (ZoneInfoNotFoundError, ValueError, OSError):  # `Europe` is a folder of it
+        except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: `Europe` is a folder of the database
             raise ValueError(f"a time zone of the IANA database; found {self.timezone!r}") from None
         if self.start == self.until:
             raise ValueError("`from` and `until` are the same")
         return self
 
     def is_open(self, now: datetime) -> bool:
-        """Whether devices may change at `now`, which knows its time zone."""
+        """Return whether devices may change at `now`, a time with a time zone."""
         local = now.astimezone(ZoneInfo(self.timezone))
         start, until = time.fromisoformat(self.start), time.fromisoformat(self.until)
         today, yesterday = DAYS[local.weekday()], DAYS[(local - timedelta(days=1)).weekday()]
@@ -127,27 +153,40 @@ class Window(Block):
 
 
 class RolloutPolicy(Block):
-    """`waves` null: by the `wave` of each device. `unfit`: what becomes of devices that preflight refuses.
+    """The rules of a fleet's rollouts: waves, bake time, failure budget, verdict, maintenance window and approval."""
 
-    bake_poll_s: how often a wave is looked at while it bakes, at first. approvers: user names that may approve a wave;
-    none: anybody. four_eyes: not whoever began the rollout. Names are what `audit.current_user` says, and are no proof.
-    """
-
-    waves: list[WaveRule] | None = Field(default=None, min_length=1)
-    bake_s: float = Field(default=300.0, ge=0)
-    bake_poll_s: float = Field(default=30.0, gt=0)
-    budget: Budget = Budget()
-    judge: VerdictThresholds = VerdictThresholds()
-    control: int = Field(default=20, ge=0)
-    unfit: Literal["stop", "skip"] = "stop"
-    clock_skew_s: float = Field(default=300.0, gt=0)
-    window: Window | None = None
-    approve: list[str] = Field(default=[])
-    approvers: list[Annotated[str, Field(min_length=1)]] = Field(default=[])
-    four_eyes: bool = False
+    waves: list[WaveRule] | None = Field(
+        default=None,
+        min_length=1,
+        description="Waves in their order; null: one wave for each `wave` number of devices.",
+    )
+    bake_s: float = Field(default=300.0, ge=0, description="Seconds for which a wave is observed before its verdict.")
+    bake_poll_s: float = Field(
+        default=30.0, gt=0, description="Seconds between two checks of a wave at the start of its bake time."
+    )
+    budget: FailureBudget = Field(
+        default=FailureBudget(), description="Failed and unreachable devices that a rollout may have."
+    )
+    judge: VerdictThresholds = Field(default=VerdictThresholds(), description="Thresholds of the verdict on a wave.")
+    control: int = Field(default=20, ge=0, description="Largest number of devices in the control group of a wave.")
+    unfit: Literal["stop", "skip"] = Field(
+        default="stop", description="`stop` refuses a rollout with ineligible devices, `skip` leaves them out."
+    )
+    clock_skew_s: float = Field(
+        default=300.0, gt=0, description="Largest allowed difference between device and controller clocks, in seconds."
+    )
+    window: MaintenanceWindow | None = Field(
+        default=None, description="Maintenance window; null: devices may change at any time."
+    )
+    approve: list[str] = Field(default=[], description="Names of the waves that need an approval.")
+    approvers: list[Annotated[str, Field(min_length=1)]] = Field(
+        default=[],
+        description="Users allowed to approve a wave; empty allows everyone. Names are recorded, not authenticated.",
+    )
+    four_eyes: bool = Field(default=False, description="The user who started a rollout may not approve its waves.")
 
     @model_validator(mode="after")
-    def _names(self) -> RolloutPolicy:
+    def _wave_names(self) -> RolloutPolicy:
         if self.waves is not None:
             names = [wave.name for wave in self.waves]
             if len(set(names)) < len(names):
@@ -159,7 +198,12 @@ class RolloutPolicy(Block):
 
 
 def parse(value: Any, where: str) -> RolloutPolicy:
-    """The rules in an inventory's `rollout:` (None: all defaults). Raises InventoryError, which lists every fault."""
+    """Parse the `rollout:` variable of an inventory. Raises InventoryError, which lists every fault.
+
+    Args:
+        value: the variable; None: all defaults.
+        where: the file that sets it, for the error.
+    """
     try:
         return RolloutPolicy.model_validate(value if value is not None else {})
     except ValidationError as error:
@@ -168,17 +212,20 @@ def parse(value: Any, where: str) -> RolloutPolicy:
             for fault in error.errors()
         ]
         raise InventoryError(
-            where, "\n".join([f"{len(lines)} fault(s)", *lines]), "what docs/how-to/roll-out.md says", "mend them"
+            where,
+            "\n".join([f"{len(lines)} fault(s)", *lines]),
+            "a rollout policy as in docs/how-to/roll-out.md",
+            "correct each of them",
         ) from None
 
 
-def require_open_window(rules: RolloutPolicy, path: Path) -> None:
-    """Raises PausedError where the maintenance window is closed now. `path`: of the inventory."""
-    window, now = rules.window, datetime.now(UTC)
+def require_open_window(policy: RolloutPolicy, path: Path) -> None:
+    """Check that the maintenance window is open. `path`: of the inventory. Raises PausedError."""
+    window, now = policy.window, datetime.now(UTC)
     if window and not window.is_open(now):
         raise PausedError(
             f"{path}: rollout.window",
             f"closed now ({now.isoformat(timespec='minutes')})",
             f"{', '.join(window.days)} {window.start} to {window.until} {window.timezone}",
-            "wait; or in an emergency: --outside-window, -e rollout_outside_window=true",
+            "wait until it opens; in an emergency use --outside-window, or -e rollout_outside_window=true",
         )

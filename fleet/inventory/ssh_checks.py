@@ -1,6 +1,6 @@
-"""Whether what an inventory says of SSH lets Ansible reach a host whose key nobody knows.
+"""Refuse SSH variables of an inventory that would let Ansible connect to a host with an unknown host key.
 
-ansible.cfg checks keys, and so does the environment of `fleet`; a variable of Ansible's ssh connection wins over both.
+ansible.cfg and the environment of `fleet` require known keys, but variables of Ansible's ssh connection override both.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 CHECKING = ("ansible_host_key_checking", "ansible_ssh_host_key_checking", "ansible_paramiko_host_key_checking")
-TRUE = ("true", "yes", "on", "1", "y", "t")  # Ansible takes every other word for false
+TRUE = ("true", "yes", "on", "1", "y", "t")  # Ansible reads every other word as false
 ARGUMENTS = (
     "ansible_ssh_args",
     "ansible_ssh_common_args",
@@ -23,26 +23,26 @@ UNCHECKED = re.compile(
     r"(?i:StrictHostKeyChecking[=\s]+(no|off|false|accept-new)\b"
     r"|(User|Global)KnownHostsFile[=\s]+(/dev/null|none)(?!\S)"
     r"|NoHostAuthenticationForLocalhost[=\s]+(yes|true)\b"
-    r"|\bKnownHostsCommand[=\s]"  # vouches for whatever it likes
+    r"|\bKnownHostsCommand[=\s]"  # a command that may confirm any key
     r"|\bInclude[=\s])"
-    r"|(?<!\S)-[46AaCfGgKkMNnqsTtVvXxYy]*F"  # another configuration, which may say any of these
+    r"|(?<!\S)-[46AaCfGgKkMNnqsTtVvXxYy]*F"  # a different configuration file, which may contain any of these
 )
 QUOTING = str.maketrans("", "", "\"'\\")
-PLACE = re.compile(r"\{\{ *inventory_dir *\}\}")  # the one template whose value is known here: a folder
+INVENTORY_DIR = re.compile(r"\{\{ *inventory_dir *\}\}")  # the only template whose value is known here: a folder
 
 
 def faults(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(field, what is expected of it) of each variable that would let a host in unchecked, or may."""
+    """Yield (field, expected value) for each variable that disables the check of host keys, or may disable it."""
     for field in CHECKING:
         if str(values.get(field, True)).lower() not in TRUE:
-            yield field, "host keys that are checked: true, or nothing"
+            yield field, "host keys that are checked: true, or no value"
     for field in ARGUMENTS:
         value = values.get(field, "")
-        text = PLACE.sub("/", value) if isinstance(value, str) else "{{"
+        text = INVENTORY_DIR.sub("/", value) if isinstance(value, str) else "{{"
         if any(mark in text for mark in ("{{", "{%", "{#")):
             yield field, "host keys that are checked: a text, without a template but {{ inventory_dir }}"
         elif UNCHECKED.search(text.translate(QUOTING)):
-            yield field, "host keys that are checked: known_hosts of your own, no -F, no Include, no KnownHostsCommand"
+            yield field, "host keys that are checked: a known_hosts file, no -F, no Include, no KnownHostsCommand"
     for field, name in PROGRAMS.items():
         if field in values and not re.fullmatch(rf"(/(\S*/)?)?{name}", str(values[field])):
-            yield field, f"host keys that are checked: {name}, or a path from / that ends with it"
+            yield field, f"host keys that are checked: {name}, or an absolute path that ends with it"

@@ -1,7 +1,7 @@
-"""The workers that an inventory declares, and which of them works on which device (docs/how-to/add-workers.md).
+"""Read the workers that an inventory declares, and assign each device to one of them (docs/how-to/add-workers.md).
 
-Workers are the hosts of the group `workers`; how they are reached is said by Ansible's own variables. A device may say
-`worker: NAME`; those that say nothing are spread evenly, so that every wave is.
+Workers are the hosts of the group `workers`; Ansible's own variables say how to reach them. A device may declare
+`worker: NAME`. All other devices are distributed evenly, and so is every wave.
 """
 
 from __future__ import annotations
@@ -17,52 +17,57 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from fleet.errors import InventoryError
 from fleet.inventory import model, provenance, ssh_checks
+from fleet.inventory.listing import Group, Listing, Variables
 from fleet.inventory.model import Fleet
 
 GROUP = "workers"
-VAULT = "__ansible_vault"  # of a single value, as ansible-inventory has it
-ENCRYPTED = b"$ANSIBLE_VAULT"  # a file begins with
-# A worker whose power is cut is noticed after 15 s, as a device is (ansible.cfg).
+VAULT = "__ansible_vault"  # key of an encrypted value in the output of ansible-inventory
+ENCRYPTED = b"$ANSIBLE_VAULT"  # first bytes of an encrypted file
+# Detects a worker without power after 15 s, as ansible.cfg does for a device.
 SSH = "-oBatchMode=yes -oConnectTimeout=10 -oServerAliveInterval=5 -oServerAliveCountMax=3"
 
 
 class Worker(BaseModel):
-    """`worker_home`: the virtual environment on it that has ansible-runner (playbooks/workers.yml)."""
+    """One worker: how to reach it, and where its ansible-runner is. Fields are variables of the inventory."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    name: str = Field(pattern=model.NAME.pattern)
-    ansible_connection: Literal["ssh", "local"] = "ssh"
-    ansible_host: str
-    ansible_port: int | None = Field(default=None, gt=0, lt=65536)
-    ansible_user: str | None = None
-    ansible_ssh_private_key_file: str | None = None
-    ansible_ssh_common_args: str = ""
-    ansible_ssh_extra_args: str = ""
-    worker_home: str = Field(default="~/edge-worker", pattern=r"^[~/][A-Za-z0-9._/-]*$")
+    name: str = Field(pattern=model.NAME.pattern, description="Name of the worker in the inventory.")
+    ansible_connection: Literal["ssh", "local"] = Field(default="ssh", description="How to connect to the worker.")
+    ansible_host: str = Field(description="Address of the worker; its name if the inventory declares no address.")
+    ansible_port: int | None = Field(default=None, gt=0, lt=65536, description="Port of its ssh server.")
+    ansible_user: str | None = Field(default=None, description="User on the worker.")
+    ansible_ssh_private_key_file: str | None = Field(default=None, description="File with the private key for ssh.")
+    ansible_ssh_common_args: str = Field(default="", description="Options for ssh.")
+    ansible_ssh_extra_args: str = Field(default="", description="Further options for ssh.")
+    worker_home: str = Field(
+        default="~/edge-worker",
+        pattern=r"^[~/][A-Za-z0-9._/-]*$",
+        description="Virtual environment on the worker with ansible-runner (playbooks/workers.yml).",
+    )
 
     @field_validator("*")
     @classmethod
-    def _plain(cls, value: Any) -> Any:
-        """Ansible evaluates templates; here nobody does."""
+    def _no_template(cls, value: Any) -> Any:
+        """Refuse templates: this program connects without Ansible, and does not evaluate them."""
         if isinstance(value, str) and ("{{" in value or "{%" in value):
             raise ValueError("a value without a template")
         return value
 
     def command(self, *arguments: str) -> list[str]:
-        """Runs its ansible-runner with these arguments, in its user's home; what it writes is for that user alone."""
+        """Return the command that runs ansible-runner on the worker, in its user's home, with private files."""
         run = f"umask 077; cd; PATH={self.worker_home}/bin:$PATH; exec ansible-runner {shlex.join(arguments)}"
         if self.ansible_connection == "local":
             return ["sh", "-c", run]
         port = [f"-p{self.ansible_port}"] if self.ansible_port else []
         user = [f"-l{self.ansible_user}"] if self.ansible_user else []
         key = [f"-i{self.ansible_ssh_private_key_file}"] if self.ansible_ssh_private_key_file else []
-        own = shlex.split(f"{self.ansible_ssh_common_args} {self.ansible_ssh_extra_args}")
-        # The first word that ssh reads of an option counts: what the inventory says stands before what is said here.
+        options = shlex.split(f"{self.ansible_ssh_common_args} {self.ansible_ssh_extra_args}")
+        # ssh uses the first value of an option, so the inventory's options come before the ones set here.
         return [
             "ssh",
             "-T",
-            *own,
+            *options,
             *SSH.split(),
             *port,
             *user,
@@ -74,98 +79,105 @@ class Worker(BaseModel):
 
 
 @dataclass(frozen=True)
-class Crew:
-    """`of`: device -> its worker. `variables`: device -> what Ansible needs to know of it."""
+class WorkerAssignment:
+    """The worker of each device (`worker_of`), and the variables of each device that its worker receives."""
 
     workers: tuple[Worker, ...]
-    of: Mapping[str, Worker]
-    variables: Mapping[str, Mapping[str, Any]]
+    worker_of: Mapping[str, Worker]
+    variables: Mapping[str, Variables]
 
     def shards(self, devices: Sequence[str]) -> dict[Worker, list[str]]:
-        """These devices by worker; workers without one are left out."""
-        found: dict[Worker, list[str]] = {}
+        """Return these devices by worker, without workers that have none of them."""
+        shards: dict[Worker, list[str]] = {}
         for name in devices:
-            found.setdefault(self.of[name], []).append(name)
-        return found
+            shards.setdefault(self.worker_of[name], []).append(name)
+        return shards
 
 
-def are_declared(listed: Mapping[str, Any]) -> bool:
-    return bool(listed.get(GROUP, {}).get("hosts") or listed.get(GROUP, {}).get("children"))
+def are_declared(listing: Listing) -> bool:
+    """Return whether an inventory declares workers."""
+    group = listing.groups.get(GROUP, Group())
+    return bool(group.hosts or group.children)
 
 
-def crew(fleet: Fleet, listed: Mapping[str, Any]) -> Crew:
-    """Who works on what. `listed`: inventory.listing of that fleet. Raises InventoryError, which lists every fault."""
+def assign_workers(fleet: Fleet, listing: Listing) -> WorkerAssignment:
+    """Assign each device to a worker. Raises InventoryError, which lists every fault.
+
+    `listing`: the inventory of the fleet.
+    """
     faults = [
-        f"{file}: found a file that is encrypted as a whole: its values would reach workers in plain text; "
+        f"{file}: found a file that is encrypted as a whole, whose values would reach workers in plain text; "
         "encrypt single values (!vault) instead, or add --direct"
         for file in _encrypted(fleet)
     ]
-    known: dict[str, Worker] = {}
-    variables = listed.get("_meta", {}).get("hostvars", {})
-    for name in model.hosts(listed, GROUP):
-        said = variables.get(name, {})
-        for field, expected in ssh_checks.faults(said):  # playbooks/workers.yml reaches it as Ansible does
-            where = model.origin(fleet.path, name, field, (GROUP,), said[field])
-            faults.append(f"{where}: {name}: {field}: found {str(said[field])[:80]!r}, expected {expected}")
+    files = provenance.InventoryFiles(fleet.path)
+    declared: dict[str, Worker] = {}
+    for name in listing.hosts(GROUP):
+        variables = listing.variables.get(name, {})
+        for field, expected in ssh_checks.faults(variables):  # playbooks/workers.yml connects through Ansible
+            where = files.declaring_file(name, field, (GROUP,), variables[field])
+            faults.append(f"{where}: {name}: {field}: found {str(variables[field])[:80]!r}, expected {expected}")
         try:
-            known[name] = Worker.model_validate({"ansible_host": name, **_placed(said, fleet.path), "name": name})
+            evaluated = _with_inventory_dir(variables, fleet.path)
+            declared[name] = Worker.model_validate({"ansible_host": name, **evaluated, "name": name})
         except ValidationError as error:
             for fault in error.errors():
                 field = ".".join(map(str, fault["loc"]))
-                where = model.origin(fleet.path, name, field, (GROUP,))
+                where = files.declaring_file(name, field, (GROUP,))
                 faults.append(f"{where}: {name}: {field}: found {str(fault['input'])[:80]!r}; {fault['msg']}")
-    of, free, spread = {}, list(known.values()), 0
-    for device in fleet.devices:  # by wave, then by name: neighbours here change together
-        wanted = device.variables.get("worker")
-        if wanted is None and free:
-            of[device.name] = free[spread % len(free)]
-            spread += 1
-        elif wanted in known:
-            of[device.name] = known[wanted]
-        elif wanted is not None:
-            where = model.origin(fleet.path, device.name, "worker", device.groups)
-            names = ", ".join(known) or "none is right"
-            faults.append(f"{where}: {device.name}: worker: found {wanted!r}, expected a host of {GROUP}: {names}")
+    worker_of, pool, distributed = {}, list(declared.values()), 0
+    for device in fleet.devices:  # sorted by wave, so that each wave is distributed evenly
+        requested = device.variables.get("worker")
+        if requested is None and pool:
+            worker_of[device.name] = pool[distributed % len(pool)]
+            distributed += 1
+        elif requested in declared:
+            worker_of[device.name] = declared[requested]
+        elif requested is not None:
+            where = files.declaring_file(device.name, "worker", device.groups)
+            names = ", ".join(declared) or "none is valid"
+            faults.append(f"{where}: {device.name}: worker: found {requested!r}, expected a host of {GROUP}: {names}")
     if faults:
         raise InventoryError(
             str(fleet.path),
             "\n".join([f"{len(faults)} fault(s)", *(f"  {line}" for line in faults)]),
-            "what docs/how-to/add-workers.md says",
-            "mend them",
+            "workers as in docs/how-to/add-workers.md",
+            "correct each of them",
         )
-    return Crew(tuple(known.values()), of, {device.name: _open(device.variables) for device in fleet.devices})
+    variables_of = {device.name: _without_vault(device.variables) for device in fleet.devices}
+    return WorkerAssignment(tuple(declared.values()), worker_of, variables_of)
 
 
-def _placed(said: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """With the one template that is known here (fleet/inventory/ssh_checks.py) filled in."""
+def _with_inventory_dir(variables: Variables, path: Path) -> Variables:
+    """Replace `{{ inventory_dir }}`, the only template that is evaluated here."""
     folder = str((path if path.is_dir() else path.parent).resolve())
     return {
-        name: ssh_checks.PLACE.sub(lambda _: folder, value) if isinstance(value, str) else value
-        for name, value in said.items()
+        name: ssh_checks.INVENTORY_DIR.sub(lambda _: folder, value) if isinstance(value, str) else value
+        for name, value in variables.items()
     }
 
 
 def _encrypted(fleet: Fleet) -> Iterator[Path]:
-    """Files that Ansible has decrypted as it read them, and that say something of devices: what is in them is open."""
+    """Yield encrypted files with variables of devices. Ansible decrypted them, so their values are plain text now."""
     names = {
         "group_vars": {"all", *(group for device in fleet.devices for group in device.groups)},
         "host_vars": {device.name for device in fleet.devices},
     }
     folder = fleet.path if fleet.path.is_dir() else fleet.path.parent
-    files = list(provenance.sources(fleet.path))
-    for kind, known in names.items():
-        for at, _, inside in os.walk(folder / kind, followlinks=True):
-            for file in (Path(at, name) for name in sorted(inside)):
-                whose = file.relative_to(folder / kind).parts[0]
-                files += [file] if {whose, Path(whose).stem} & known else []
+    files = list(provenance.inventory_files(fleet.path))
+    for kind, owners in names.items():
+        for parent, _, entries in os.walk(folder / kind, followlinks=True):
+            for file in (Path(parent, name) for name in sorted(entries)):
+                owner = file.relative_to(folder / kind).parts[0]
+                files += [file] if {owner, Path(owner).stem} & owners else []
     yield from (file for file in files if file.read_bytes().startswith(ENCRYPTED))
 
 
-def _open(value: Any) -> Any:
-    """Without what is encrypted: a worker has no vault's password."""
+def _without_vault(value: Any) -> Any:
+    """Remove encrypted values: a worker has no password of the vault."""
     if isinstance(value, Mapping):
-        return {name: _open(each) for name, each in value.items() if not _is_vault(each)}
-    return [_open(each) for each in value if not _is_vault(each)] if isinstance(value, list) else value
+        return {name: _without_vault(each) for name, each in value.items() if not _is_vault(each)}
+    return [_without_vault(each) for each in value if not _is_vault(each)] if isinstance(value, list) else value
 
 
 def _is_vault(value: Any) -> bool:

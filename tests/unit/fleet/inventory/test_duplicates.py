@@ -35,7 +35,7 @@ def test_a_key_that_stands_twice_is_named_by_file_and_line(
     (path / name).write_text(content)
 
     assert f"{path / name}: line {lines[0]}: found" in (said := refused(path))
-    assert f"which stands in line {lines[1]} already" in said and "each key once" in said
+    assert f"a duplicate of line {lines[1]}" in said and "each key once" in said
 
 
 @pytest.mark.parametrize("indent", [" ", "\t"])
@@ -80,8 +80,8 @@ b {second}
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ({"first": "release=digits@1.0.0", "second": "release=digits@2.0.0"}, "found 'b' twice in [rest]"),
-        ({"more": "[all:vars]\nsite=zug"}, "found 'site' twice in [all:vars]"),
+        ({"first": "release=digits@1.0.0", "second": "release=digits@2.0.0"}, "found a duplicate 'b' in [rest]"),
+        ({"more": "[all:vars]\nsite=zug"}, "found a duplicate 'site' in [all:vars]"),
         ({"second": "# again"}, ""),
         ({"more": "[all:vars]\nfloor='3"}, ""),
     ],

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from fleet.errors import InventoryError
-from fleet.inventory import model
+from fleet.inventory import listing, model
 from tests.support.fleet.inventories import FLEET, TREE, good, refused, write
 from tests.support.paths import REPOSITORY
 
@@ -190,7 +190,7 @@ def test_the_file_that_is_blamed_says_it(
 def test_a_name_that_means_something_else_is_refused(tmp_path: Path, name: str) -> None:
     said = refused(good(tmp_path, hosts={"canaries": {name: {"ansible_host": "192.0.2.9"}}, "rest": {"b": {}}}))
 
-    assert f"{tmp_path}: {name}: found a name that means something else" in said
+    assert f"{tmp_path}: {name}: found a name with another meaning" in said
 
 
 def test_a_group_of_the_playbooks_own_is_refused(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_no_inventory_at_all(tmp_path: Path) -> None:
 
 
 def test_an_inventory_that_takes_too_long_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model, "TIMEOUT_S", 0.01)
+    monkeypatch.setattr(listing, "TIMEOUT_S", 0.01)
 
     assert f"{tmp_path}: ansible-inventory has not read it within" in refused(good(tmp_path)).replace(": found", ":")
 

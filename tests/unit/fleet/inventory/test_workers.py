@@ -22,6 +22,7 @@ from fleet.execution import worker_job
 from fleet.execution.live_progress import LiveProgress
 from fleet.execution.worker_job import LostError, WorkerJob
 from fleet.inventory import model, workers
+from fleet.inventory.listing import read_listing
 from fleet.inventory.model import Fleet
 from fleet.inventory.workers import Worker
 from tests.support.paths import REPOSITORY
@@ -40,13 +41,13 @@ def declared(
         devices[name] = {"wave": min(place, 1), "ansible_host": f"10.0.0.{place + 1}", **own}
     groups = {"devices": {"hosts": devices}, "workers": {"hosts": hosts}}
     (folder / "inventory.yml").write_text(yaml.safe_dump({"all": {"vars": ALL, "children": groups}}))
-    return model.load(folder / "inventory.yml"), model.listing(folder / "inventory.yml")
+    return model.load(folder / "inventory.yml"), read_listing(folder / "inventory.yml")
 
 
 def test_devices_are_spread_evenly_unless_they_name_a_worker(tmp_path: Path) -> None:
     devices = {f"device-{number}": {"worker": "south"} if number == 3 else {} for number in range(1, 8)}
 
-    found = workers.crew(*declared(tmp_path, {"north": {}, "south": {"ansible_host": "10.1.0.1"}}, devices))
+    found = workers.assign_workers(*declared(tmp_path, {"north": {}, "south": {"ansible_host": "10.1.0.1"}}, devices))
 
     by_name = {worker.name: names for worker, names in found.shards(list(devices)).items()}
     assert by_name == {
@@ -82,7 +83,7 @@ def test_what_is_wrong_with_it_is_told(tmp_path: Path, own: dict[str, Any], devi
     found = declared(tmp_path, {"worker-1": own}, {"device-1": device})
 
     with pytest.raises(InventoryError) as raised:
-        workers.crew(*found)
+        workers.assign_workers(*found)
 
     assert says in str(raised.value) and "inventory.yml" in str(raised.value)
 
@@ -91,7 +92,7 @@ def test_a_worker_is_sent_neither_keys_nor_records_nor_what_is_encrypted(tmp_pat
     secret = {"__ansible_vault": "$ANSIBLE_VAULT;1.1;AES256"}
     api = {"user": "pump", "key": secret, "tokens": [secret, {"x": secret}, "open"]}
     own = {"password": secret, "site": "{{ inventory_hostname }}", "api": api}
-    found = workers.crew(*declared(tmp_path, {"north": {}}, {"device-1": own}))
+    found = workers.assign_workers(*declared(tmp_path, {"north": {}}, {"device-1": own}))
     (tmp_path / "push.tar").write_bytes(b"signed")
 
     worker_job.pack(tmp_path / "send", found.variables, {"worker_step": "query_status"}, tmp_path / "push.tar")
@@ -126,7 +127,7 @@ def test_a_file_that_is_encrypted_as_a_whole_is_refused(
     assert found.device("device-1").variables["secret"] == "hunter2"  # noqa: S105  (made up: Ansible has decrypted it, which is the fault)
 
     with pytest.raises(InventoryError) as raised:
-        workers.crew(found, model.listing(tmp_path / "fleet"))
+        workers.assign_workers(found, read_listing(tmp_path / "fleet"))
 
     assert f"{tmp_path / 'fleet' / name}: found a file that is encrypted as a whole" in str(raised.value)
     assert "1 fault(s)" in str(raised.value) and "!vault" in str(raised.value) and "--direct" in str(raised.value)
@@ -138,7 +139,7 @@ def test_the_example_has_workers_as_the_documentation_says(tmp_path: Path) -> No
     text = (REPOSITORY / "docs/how-to/add-workers.md").read_text()
     (folder / "workers.yml").write_text(text.partition("```yaml\n")[2].partition("```")[0])
 
-    found = workers.crew(model.load(folder), model.listing(folder))
+    found = workers.assign_workers(model.load(folder), read_listing(folder))
 
     assert [worker.name for worker in found.workers] == ["north", "south"]
     command = found.workers[0].command("worker")
