@@ -1,4 +1,4 @@
-"""Errors of the fleet's tools: four parts that tell an operator what to do, and one exit code for each cause.
+"""Errors of the fleet's tools: four parts that lead an operator to the fix, and one exit code for each cause.
 
 Exit codes of `fleet`:
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-POLL_S = 0.1  # flock has no time limit of its own
+POLL_S = 0.1  # flock itself has no time limit
 
 
 @contextlib.contextmanager

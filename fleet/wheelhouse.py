@@ -1,13 +1,13 @@
-"""`make wheelhouse`: all that a device installs its agent from, without a network.
+"""Build the wheelhouse (`make wheelhouse`): everything from which a device installs its agent without a network.
 
     <output>/cp311-x86_64/
         wheelhouse.json     the names below, and the digest that names the environment on a device
         requirements.txt    every distribution with its version and SHA-256, for pip's --require-hashes
-        dependencies-<digest>.tar    third parties' wheels; changes seldom
+        dependencies-<digest>.tar    third-party wheels; changes rarely
         edge_agent-<version>-py3-none-any.whl
-        edge-agent.service  the unit, out of that very wheel
+        edge-agent.service  the systemd unit from that wheel
 
-The same sources and pins give the same names and digests.
+The same sources and pins result in the same names and digests.
 """
 
 from __future__ import annotations
@@ -31,16 +31,21 @@ from fleet.errors import FleetError, WheelhouseError
 REPOSITORY = Path(__file__).parents[1]
 OUTPUT = REPOSITORY / "dist" / "wheelhouse"
 UNIT = "edge_agent/systemd/edge-agent.service"
-# 1980 is the first year that a zip archive can say.
+# 1980 is the first year that a zip archive can store.
 SOURCE_DATE_EPOCH = "315532800"
 
 
 def main() -> int:
+    """Run the command line, and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m fleet.wheelhouse", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--python", default="3.11", metavar="X.Y", help="of the devices (3.11: Debian 12)")
-    parser.add_argument("--architecture", choices=("x86_64", "aarch64"), default="x86_64", help="of the devices")
-    parser.add_argument("--glibc", default="2.36", metavar="X.Y", help="of the devices (2.36: Debian 12)")
-    parser.add_argument("--extras", default="onnx,litert", help="runtimes to bring (onnx,litert)")
+    parser.add_argument(
+        "--python", default="3.11", metavar="X.Y", help="Python version of the devices (3.11: Debian 12)"
+    )
+    parser.add_argument(
+        "--architecture", choices=("x86_64", "aarch64"), default="x86_64", help="architecture of the devices"
+    )
+    parser.add_argument("--glibc", default="2.36", metavar="X.Y", help="glibc version of the devices (2.36: Debian 12)")
+    parser.add_argument("--extras", default="onnx,litert", help="runtimes to include (onnx,litert)")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder (dist/wheelhouse)")
     options = parser.parse_args()
     try:
@@ -54,29 +59,44 @@ def main() -> int:
 
 
 def build(output: Path, python: str, architecture: str, glibc: str, extras: str, previous: Path | None = None) -> Path:
-    """The wheelhouse's folder, whole or not there. Third parties' wheels are taken over from `previous`, by default the
-    one that is replaced, when nothing that decides them has changed. Raises WheelhouseError.
+    """Build the wheelhouse of one kind of device, atomically.
+
+    Third-party wheels are reused from an earlier wheelhouse if their inputs have not changed.
+
+    Args:
+        output: folder of all wheelhouses.
+        python: Python version of the devices, such as 3.11.
+        architecture: `x86_64` or `aarch64`.
+        glibc: version of the devices' C library, such as 2.36.
+        extras: extras of the agent to include, separated by commas.
+        previous: wheelhouse to reuse wheels from; None: the one that is replaced.
+
+    Returns:
+        The folder of the wheelhouse.
+
+    Raises:
+        WheelhouseError: pip found no wheel, or no package index.
     """
     folder = output / f"cp{python.replace('.', '')}-{architecture}"
     output.mkdir(parents=True, exist_ok=True)
     inputs = _inputs(python, architecture, glibc, extras)
     with tempfile.TemporaryDirectory(dir=output, prefix=".building-") as name:
         work = Path(name)
-        made = work / "made"
-        made.mkdir()
+        new = work / "made"
+        new.mkdir()
         agent = _agent(work / "agent")
-        shutil.copy(agent, made / agent.name)
-        taken = _taken_over(previous or folder, inputs, made)
-        if taken is None:
+        shutil.copy(agent, new / agent.name)
+        archived = _reuse_dependencies(previous or folder, inputs, new)
+        if archived is None:
             wheels = work / "wheels"
             _download(agent, extras, wheels, python, architecture, glibc)
             (wheels / agent.name).unlink(missing_ok=True)
-            taken = _tar(wheels, made), [_line(file) for file in wheels.iterdir()]
-        dependencies, lines = taken
+            archived = _tar(wheels, new), [_line(file) for file in wheels.iterdir()]
+        dependencies, lines = archived
         requirements = "\n".join(sorted([*lines, _line(agent)])) + "\n"
-        (made / "requirements.txt").write_text(requirements, encoding="utf-8")
+        (new / "requirements.txt").write_text(requirements, encoding="utf-8")
         with zipfile.ZipFile(agent) as archive:
-            (made / "edge-agent.service").write_bytes(archive.read(UNIT))
+            (new / "edge-agent.service").write_bytes(archive.read(UNIT))
         facts = {
             "digest": hashlib.sha256(requirements.encode()).hexdigest()[:12],
             "python": python,
@@ -86,27 +106,27 @@ def build(output: Path, python: str, architecture: str, glibc: str, extras: str,
             "dependencies_digest": dependencies.stem.rpartition("-")[2],
             "inputs": inputs,
         }
-        (made / "wheelhouse.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        (new / "wheelhouse.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         if folder.exists():
             folder.rename(work / "old")
-        made.rename(folder)
+        new.rename(folder)
     return folder
 
 
 def _inputs(*options: str) -> str:
-    """Digest of all that decides which wheels of third parties there are."""
+    """Return the digest of all inputs that determine the third-party wheels."""
     files = [REPOSITORY / "constraints.txt", REPOSITORY / "device" / "pyproject.toml"]
     return hashlib.sha256(repr((options, [file.read_bytes() for file in files])).encode()).hexdigest()[:12]
 
 
-def _taken_over(previous: Path, inputs: str, made: Path) -> tuple[Path, list[str]] | None:
-    """The archive, linked into `made`, and the lines of its wheels; None where it must be made."""
+def _reuse_dependencies(previous: Path, inputs: str, folder: Path) -> tuple[Path, list[str]] | None:
+    """Link the earlier archive into `folder`, and return it with the lines of its wheels; None if inputs changed."""
     try:
         facts = json.loads((previous / "wheelhouse.json").read_text(encoding="utf-8"))
         lines = (previous / "requirements.txt").read_text(encoding="utf-8").splitlines()
         if facts.get("inputs") != inputs:
             return None
-        path = made / facts["dependencies"]
+        path = folder / facts["dependencies"]
         path.hardlink_to(previous / path.name)
     except (FileNotFoundError, ValueError):
         return None
@@ -114,25 +134,25 @@ def _taken_over(previous: Path, inputs: str, made: Path) -> tuple[Path, list[str
 
 
 def _pip(*arguments: str) -> None:
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments],
         capture_output=True,
         text=True,
         env={**os.environ, "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH},
         check=False,
     )
-    if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+    if result.returncode:
+        errors = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
         raise WheelhouseError(
             f"pip {arguments[0]}",
-            "\n    ".join(errors or done.stderr.splitlines()[-5:]),
+            "\n    ".join(errors or result.stderr.splitlines()[-5:]),
             "wheels for the device's Python, architecture and C library",
-            "is there such a wheel for the pinned version? Can an index of packages be reached?",
+            "check that the pinned version has such a wheel, and that a package index can be reached",
         )
 
 
 def _agent(folder: Path) -> Path:
-    """Built from a copy: setuptools writes beside the sources, and what it finds there of old it packs again."""
+    """Build the agent's wheel from a copy: setuptools writes beside the sources, and packs old output again."""
     source = folder / "source"
     shutil.copytree(
         REPOSITORY / "device", source, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__", ".*")
@@ -163,7 +183,7 @@ def _line(wheel: Path) -> str:
 
 
 def _tar(wheels: Path, folder: Path) -> Path:
-    """One file: copying forty to each device takes Ansible a minute. Named after what is in it."""
+    """Pack the wheels into one file, named after its content: Ansible takes a minute to copy forty files."""
     files = sorted(wheels.iterdir())
     digest = hashlib.sha256("\n".join(map(_line, files)).encode()).hexdigest()[:12]
     path = folder / f"dependencies-{digest}.tar"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from fleet import audit_log
 from fleet.cli.main import Commands, command, fleet_name
 from fleet.errors import ConfigurationError, NoReleaseError, SourceError
-from fleet.execution.live_progress import LiveProgress
+from fleet.execution.live_progress import LiveProgress, TaskEvent
 from fleet.execution.playbook import RUNS, PlaybookRun
 from fleet.inventory import model
 from fleet.records import rollout_audit, rollout_folder
@@ -124,10 +124,10 @@ class Reading(LiveProgress):
 
     said: Json | None = None
 
-    def on_device_event(self, event: Json) -> bool:
-        data = event.get("event_data", {})
-        if data.get("task") == READ and event["event"] in ENDED:
-            self.said = data["res"]
+    def on_device_event(self, event: Mapping[str, Any]) -> bool:
+        parsed = TaskEvent.parse(event)
+        if parsed.task == READ and parsed.kind in ENDED:
+            self.said = dict(parsed.result)
         return super().on_device_event(event)
 
 

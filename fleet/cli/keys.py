@@ -18,14 +18,14 @@ from fleet.releases.workspace import Workspace
 
 
 class KeyShown(Output):
-    """One key of a role. `here`: its private half is in the folder of private keys."""
+    """A key of a role. `here`: its private half is in the folder of private keys."""
 
     id: str
     here: bool
 
 
 class RoleShown(Output):
-    """One role of the repository, with the keys that sign for it."""
+    """A role of the repository, with the keys that sign for it."""
 
     role: str
     version: int

@@ -128,8 +128,8 @@ def _fail(options: argparse.Namespace, error: Mapping[str, Any], text: str) -> i
 
 def _from_os_error(error: OSError) -> FleetError:
     where = str(error.filename or "the operating system")
-    found = error.strerror or str(error)
+    reason = error.strerror or str(error)
     if isinstance(error, ConnectionError | TimeoutError):
-        return SourceError(where, found, "a response", "check the network, then run it again")
+        return SourceError(where, reason, "a response", "check the network, then run it again")
     remedy = "make room, or correct owner and permissions, then run it again"
-    return StorageError(where, found, "a file system that can be used", remedy)
+    return StorageError(where, reason, "a file system that can be used", remedy)

@@ -14,7 +14,7 @@ from typing import Any
 
 from fleet.cli.main import Commands, command
 from fleet.errors import PausedError, RolloutError
-from fleet.execution.distributed import DistributedRun, StoppedError, limited_devices
+from fleet.execution.distributed import DistributedRun, StoppedError
 from fleet.execution.playbook import PlaybookRun, run_folder
 from fleet.inventory import model, workers
 from fleet.inventory.listing import Listing, read_listing
@@ -91,16 +91,25 @@ def rollout(options: argparse.Namespace) -> Json:
         "rollout_outside_window": options.outside_window,
     }
     run = _remote(options, "rollout") or _local(options, "rollout", variables, options.check)
-    ready, closed = run.results.get("wave preflight"), run.results.get("wave close")
-    if ready is None:
+    preflight, closed = run.live.steps.preflight, run.live.steps.closed
+    if preflight is None:
         raise run.failure()
-    if ready["status"] == "refused":
-        raise PausedError(str(options.inventory), ready["reason"], "devices that can take it", "mend them, or see docs")
-    if closed is None and ready["go"] and not options.check:
+    if preflight.status == "refused":
+        raise PausedError(
+            str(options.inventory), preflight.reason, "devices that can take it", "mend them, or see docs"
+        )
+    if closed is None and preflight.go and not options.check:
         raise run.failure()
-    result = closed or {"id": None, "status": ready["status"], "reason": ready["reason"], "table": ready["table"]}
-    told = {key: result.get(key) for key in ("id", "status", "reason", "table", "record")}
-    return {**told, "check": options.check, "exit_code": EXIT.get(result["status"], PausedError.exit_code)}
+    outcome = closed or preflight
+    return {
+        "id": closed.id if closed else None,
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "table": outcome.table,
+        "record": closed.record if closed else None,
+        "check": options.check,
+        "exit_code": EXIT.get(outcome.status, PausedError.exit_code),
+    }
 
 
 def rollback(options: argparse.Namespace) -> Json:
@@ -108,12 +117,12 @@ def rollback(options: argparse.Namespace) -> Json:
     if options.release:
         variables["rollout_release"] = options.release
     run = _remote(options, "rollback") or _local(options, "rollback", variables)
-    done = run.results.get("wave recalled")
-    if done is None:
+    result = run.live.steps.manual_rollback
+    if result is None:
         raise run.failure()
-    status = "failed" if done["failed"] else "back"
-    code = RolloutError.exit_code if done["failed"] else 0
-    return {"status": status, "reason": ", ".join(done["failed"]), "table": done["table"], "exit_code": code}
+    status = "failed" if result.failed else "back"
+    code = RolloutError.exit_code if result.failed else 0
+    return {"status": status, "reason": ", ".join(result.failed), "table": result.table, "exit_code": code}
 
 
 def give_up(options: argparse.Namespace) -> Json:
@@ -136,7 +145,7 @@ def _remote(options: argparse.Namespace, what: str) -> DistributedRun | None:
         if forward:  # a rollback goes as far as Ansible can
             model.load(options.inventory, listing)
         if options.limit:
-            limited_devices(options.inventory, options.limit)
+            model.limited_devices(options.inventory, options.limit)
         return None
     run = DistributedRun(options, listing, run_folder(options.rollouts, what))
     with run.live, contextlib.suppress(StoppedError), contextlib.closing(run):

@@ -1,7 +1,8 @@
-"""A rollout, or a rollback by hand, whose devices are worked on by workers.
+"""Run a rollout or a manual rollback whose devices are reached by workers.
 
-What playbooks/rollout.yml and playbooks/rollback.yml are where this machine reaches every device: the same steps of
-`fleet wave` in the same order decide, and keep the same record. Only what PARTS names is done elsewhere.
+The counterpart of playbooks/rollout.yml and playbooks/rollback.yml, which run where this machine reaches every device:
+the same steps of `fleet wave` make the decisions in the same order and write the same record. Workers only run the
+steps that PARTS lists.
 """
 
 from __future__ import annotations
@@ -11,22 +12,34 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from fleet.errors import FleetError, InventoryError, PlaybookError
+from fleet.errors import FleetError, PlaybookError
 from fleet.execution import worker_job
 from fleet.execution.live_progress import LiveProgress
-from fleet.execution.worker_job import HERE, LostError, WorkerJob
+from fleet.execution.step_results import (
+    BakeChecked,
+    ManualRollbackBegun,
+    ManualRollbackFinished,
+    PlanResult,
+    PreflightResult,
+    RollbacksDecided,
+    RolloutClosed,
+    StepResult,
+    WaveJudged,
+    WaveOpened,
+)
+from fleet.execution.worker_job import HERE, LostError, PartResults, WorkerJob
 from fleet.inventory import model
-from fleet.inventory.listing import Listing, read_listing
+from fleet.inventory.listing import Listing
 from fleet.inventory.workers import Worker, WorkerAssignment, assign_workers
 from fleet.releases import repository_storage
 
-TICK_S = 0.2
-# What comes home of a step (playbooks/steps.yml): of a device whose worker is lost, "unreachable", or nothing.
+POLL_S = 0.2
+# The parts of a step's results (playbooks/steps.yml). A device of a lost worker has "unreachable", or LOST_PARTS.
 PARTS = {
     "query_status": ("asked",),
     "deploy": ("deployed", "trouble"),
@@ -34,107 +47,117 @@ PARTS = {
     "roll_back_pending": ("asked",),
     "roll_back_devices": ("back", "asked"),
 }
-NOTHING: dict[str, Any] = {"trouble": ""}
-Json = dict[str, Any]
+LOST_PARTS: Mapping[str, object] = {"trouble": ""}
+Statuses = dict[str, object]  # device -> its response to a status query, as Ansible registers it
+Fields = Mapping[str, Any]
+Result = TypeVar("Result", bound=StepResult)
 
 
 class StoppedError(Exception):
-    """A step refused, or somebody stopped it: `LiveProgress.failure` says which."""
+    """A step refused, or the operator stopped the run: `LiveProgress.failure` returns the reason."""
 
 
 class DistributedRun:
-    """One run of a rollout or rollback through workers. `results`: see LiveProgress."""
+    """One run of a rollout or a rollback through workers. `live`: its progress and the results of its steps."""
 
     def __init__(self, options: argparse.Namespace, listing: Listing, folder: Path) -> None:
+        """Prepare a run.
+
+        Args:
+            options: of the command line.
+            listing: the inventory.
+            folder: folder of this run, for the output of Ansible on workers.
+        """
         self.fleet = model.load(options.inventory, listing)
         self.assignment: WorkerAssignment = assign_workers(self.fleet, listing)
         self.options, self.folder = options, folder
-        chosen = limited_devices(options.inventory, options.limit) if options.limit else None
-        self.devices = [each.name for each in self.fleet.devices if chosen is None or each.name in chosen]
+        selected = model.limited_devices(options.inventory, options.limit) if options.limit else None
+        self.devices = [each.name for each in self.fleet.devices if selected is None or each.name in selected]
         self.live = LiveProgress()
-        self.results = self.live.results
-        self.away = f"{self.fleet.name}-{folder.name}"
-        self._number = 0
-        self._push: Path | None = None
-        self._has_push: set[Worker] = set()
-        self._met: set[Worker] = set()
-        self._said_lost: set[Worker] = set()
+        self._remote_prefix = f"{self.fleet.name}-{folder.name}"
+        self._step_number = 0
+        self._payload: Path | None = None
+        self._has_payload: set[Worker] = set()
+        self._used: set[Worker] = set()
 
-    def rollout(self, plan: Sequence[str], check: bool) -> None:
-        """playbooks/rollout.yml. `plan`: arguments of `fleet wave plan`."""
+    def rollout(self, plan_arguments: Sequence[str], check: bool) -> None:
+        """Run the steps of playbooks/rollout.yml. `plan_arguments`: of `fleet wave plan`. Raises StoppedError."""
         rollouts = str(self.options.rollouts.resolve())
-        planned = self._decide("plan", *plan)
-        if planned["pending"] and not check:
-            self._step("roll_back_pending", list(planned["pending"]), {"rollout_plan": planned}, hand_over=True)
-        asked = self._ask(self.devices)
-        also = ("--check",) if check else ()
-        ready = self._decide("preflight", "--rollouts", rollouts, *also, stdin={"plan": planned, "devices": asked})
-        if check or ready["status"] == "refused" or not ready["record"]:
+        plan = self._decide(PlanResult, "plan", *plan_arguments)
+        if plan.pending and not check:
+            self._step("roll_back_pending", list(plan.pending), {"rollout_plan": plan.as_json()}, hand_over=True)
+        statuses = self._query(self.devices)
+        check_option = ("--check",) if check else ()
+        stdin = {"plan": plan.as_json(), "devices": statuses}
+        preflight = self._decide(PreflightResult, "preflight", "--rollouts", rollouts, *check_option, stdin=stdin)
+        if check or preflight.status == "refused" or not preflight.record or not preflight.push:
             return
-        record = ("--record", ready["record"])
-        self._push = Path(ready["push"])
-        order = list(ready["order"])
-        for size in ready["serial"]:
+        record = ("--record", preflight.record)
+        self._payload = Path(preflight.push)
+        order = list(preflight.order)
+        for size in preflight.serial:
             wave, order = order[:size], order[size:]
             if wave:
-                self._wave(wave, record, planned)
-        touched = list(dict.fromkeys([*ready["order"], *ready["touched"]]))
-        back: Json = {}
-        if touched:
-            asked = self._ask(touched, hand_over=True)
-            back = self._decide("settle", *record, stdin={"devices": asked})["back"]
-        called = self._step("roll_back_failed", list(back), {"rollout_rollbacks": {"back": back}}, hand_over=True)
-        self._decide("close", *record, stdin={"devices": called["asked"]})
+                self._wave(wave, record, plan)
+        changed = list(dict.fromkeys([*preflight.order, *preflight.touched]))
+        rollbacks: Fields = {}
+        if changed:
+            statuses = self._query(changed, hand_over=True)
+            rollbacks = self._decide(RollbacksDecided, "settle", *record, stdin={"devices": statuses}).back
+        variables = {"rollout_rollbacks": {"back": rollbacks}}
+        rolled_back = self._step("roll_back_failed", list(rollbacks), variables, hand_over=True)
+        self._decide(RolloutClosed, "close", *record, stdin={"devices": rolled_back["asked"]})
 
     def rollback(self, reason: str, release: str | None) -> None:
-        """playbooks/rollback.yml."""
-        of = ("--rollouts", str(self.options.rollouts.resolve()), "--fleet", self.fleet.name)
+        """Run the steps of playbooks/rollback.yml. Raises StoppedError."""
+        fleet = ("--rollouts", str(self.options.rollouts.resolve()), "--fleet", self.fleet.name)
         every = ("--every",) if self.options.limit or release else ()
-        brought = self._decide("recall", *of, *every)["brought"]
+        begun = self._decide(ManualRollbackBegun, "recall", *fleet, *every)
         variables = {
             "rollout_reason": reason,
             "rollout_release": release or "",
-            "rollout_releases_to_roll_back": brought,
+            "rollout_releases_to_roll_back": begun.brought,
         }
-        called = self._step("roll_back_devices", self.devices, variables, hand_over=True)
-        self._decide("recalled", *of, *every, "--reason", reason, stdin=called)
+        results = self._step("roll_back_devices", self.devices, variables, hand_over=True)
+        self._decide(ManualRollbackFinished, "recalled", *fleet, *every, "--reason", reason, stdin=results)
 
-    def _wave(self, wave: list[str], record: Sequence[str], planned: Json) -> None:
-        """playbooks/roles/rollout/tasks/run_wave.yml."""
-        approve = ",".join(self.options.approve)
-        where = repository_storage.absolute_location(self.options.repository)
-        options = ("--repository", where, "--approve", approve)
-        opened = self._decide("open", *record, *options, stdin={"devices": wave})
-        if not opened["go"]:
+    def _wave(self, wave: list[str], record: Sequence[str], plan: PlanResult) -> None:
+        """Run the steps of playbooks/roles/rollout/tasks/run_wave.yml."""
+        location = repository_storage.absolute_location(self.options.repository)
+        options = ("--repository", location, "--approve", ",".join(self.options.approve))
+        opened = self._decide(WaveOpened, "open", *record, *options, stdin={"devices": wave})
+        if not opened.go:
             return
-        if opened["packed"]:
-            self._has_push.clear()
-        wanted = {name: {"release": planned["devices"][name]["release"]} for name in wave}
-        switched = self._step("deploy", wave, {"rollout_plan": {"devices": wanted}})
-        self._watch(wave, record, switched, opened["looks"])
-        asked = self._ask([*wave, *opened["rest"]])
-        judged = {
+        if opened.packed:
+            self._has_payload.clear()
+        releases = {name: {"release": plan.devices[name].release} for name in wave}
+        switched = self._step("deploy", wave, {"rollout_plan": {"devices": releases}})
+        self._bake(wave, record, switched, opened.looks)
+        statuses = self._query([*wave, *opened.rest])
+        stdin = {
             "switched": switched,
-            "asked": {name: asked[name] for name in wave},
-            "rest": [{"item": name, **asked[name]} for name in opened["rest"]],
+            "asked": {name: statuses[name] for name in wave},
+            "rest": [{"item": name, **_as_mapping(statuses[name])} for name in opened.rest],
         }
-        self._decide("judge", *record, stdin=judged)
+        self._decide(WaveJudged, "judge", *record, stdin=stdin)
 
-    def _watch(self, wave: list[str], record: Sequence[str], switched: Json, looks: int) -> None:
-        """playbooks/roles/rollout/tasks/bake_wave.yml."""
-        asked: Json = {}
-        looked: Json = {}
-        for _ in range(looks):
+    def _bake(self, wave: list[str], record: Sequence[str], switched: PartResults, checks: int) -> None:
+        """Run the steps of playbooks/roles/rollout/tasks/bake_wave.yml."""
+        statuses: Statuses = {}
+        previous: Fields = {}
+        for _ in range(checks):
             self.live.start_bake()
-            looked = self._decide("bake", *record, stdin={"switched": switched, "asked": asked, "looked": looked})
-            if not looked["again"]:
+            stdin = {"switched": switched, "asked": statuses, "looked": previous}
+            checked = self._decide(BakeChecked, "bake", *record, stdin=stdin)
+            if not checked.again:
                 return
-            asked = self._ask(wave)
+            previous = checked.as_json()
+            statuses = self._query(wave)
 
     # --- on this machine
 
-    def _decide(self, step: str, *arguments: str, stdin: Json | None = None) -> Json:
-        """One step of `fleet wave`, as playbooks/roles/rollout/tasks/run_fleet_step.yml has it. Raises StoppedError."""
+    def _decide(self, model_of_result: type[Result], step: str, *arguments: str, stdin: Fields | None = None) -> Result:
+        """Run one step of `fleet wave` (playbooks/roles/rollout/tasks/run_fleet_step.yml). Raises StoppedError."""
         process = subprocess.Popen(
             [sys.executable, "-m", "fleet", "--json", "wave", step, *arguments],
             stdin=subprocess.PIPE,
@@ -142,12 +165,12 @@ class DistributedRun:
             stderr=subprocess.PIPE,
             text=True,
             cwd=HERE,
-            start_new_session=True,  # ^C is for this program
+            start_new_session=True,  # ^C stops this program only
         )
         text: str | None = json.dumps(stdin or {})
         while True:
             try:
-                stdout, stderr = process.communicate(text, timeout=TICK_S)
+                stdout, stderr = process.communicate(text, timeout=POLL_S)
                 break
             except subprocess.TimeoutExpired:
                 text = None
@@ -155,118 +178,117 @@ class DistributedRun:
                     process.kill()
         self.live.on_step_output(stdout)
         if process.returncode and not self.live.stopped and not self.live.refusal:
-            raise PlaybookError(f"fleet wave {step}", stderr.strip()[-400:], "an answer", "")
+            raise PlaybookError(f"fleet wave {step}", stderr.strip()[-400:], "a result", "report this as a defect")
         if process.returncode or self.live.stopped:
             raise StoppedError
-        return dict(json.loads(stdout))
+        return model_of_result.model_validate_json(stdout)
 
     # --- on workers
 
-    def _ask(self, devices: Sequence[str], hand_over: bool = False) -> Json:
-        return dict(self._step("query_status", devices, {}, hand_over)["asked"])
+    def _query(self, devices: Sequence[str], hand_over: bool = False) -> Statuses:
+        return self._step("query_status", devices, {}, hand_over)["asked"]
 
-    def _step(self, step: str, devices: Sequence[str], variables: Json, hand_over: bool = False) -> Json:
-        """What Ansible registered: part -> device -> result, see PARTS. Devices of a lost worker are unreachable.
+    def _step(self, step: str, devices: Sequence[str], variables: Fields, hand_over: bool = False) -> PartResults:
+        """Run a step on workers, and return its parts (PARTS). Devices of a lost worker are unreachable.
 
-        `hand_over`: others try once what a lost worker was to do.
+        `hand_over`: the other workers take over the devices of a lost worker, once.
         """
         shards = self.assignment.shards(devices)
-        found, lost = self._run(step, shards, variables)
-        left = [worker for worker in self.assignment.workers if worker not in lost]
-        if hand_over and lost and left:
+        results, lost = self._run(step, shards, variables)
+        remaining = [worker for worker in self.assignment.workers if worker not in lost]
+        if hand_over and lost and remaining:
             names = [name for worker in lost for name in shards[worker]]
-            self.live.report(f"{', '.join(names)}: handed over to {', '.join(worker.name for worker in left)}")
-            again = {worker: part for place, worker in enumerate(left) if (part := names[place :: len(left)])}
-            more, _ = self._run(step, again, variables)
-            found = {part: {**found[part], **more[part]} for part in found}
-        return found
-
-    def _run(self, step: str, shards: dict[Worker, list[str]], variables: Json) -> tuple[Json, set[Worker]]:
-        """All workers at once, to the last one's end; and who was lost. Raises StoppedError."""
-        self._number += 1
-        jobs_of = {worker: self._job(step, worker, names, variables) for worker, names in shards.items()}
-        self._met |= set(shards)
-        with ThreadPoolExecutor(max(len(shards), 1)) as pool:
-            work = {
-                worker: pool.submit(job.run, PARTS[step], shards[worker], self.live.on_device_event)
-                for worker, job in jobs_of.items()
+            workers = ", ".join(worker.name for worker in remaining)
+            self.live.report(f"{', '.join(names)}: handed over to {workers}")
+            retried = {
+                worker: part for index, worker in enumerate(remaining) if (part := names[index :: len(remaining)])
             }
-            pending = set(work.values())
+            further, _ = self._run(step, retried, variables)
+            results = {part: {**results[part], **further[part]} for part in results}
+        return results
+
+    def _run(self, step: str, shards: Mapping[Worker, list[str]], variables: Fields) -> tuple[PartResults, set[Worker]]:
+        """Run a step on all workers concurrently; return its parts and the lost workers. Raises StoppedError."""
+        self._step_number += 1
+        jobs = {worker: self._job(step, worker, names, variables) for worker, names in shards.items()}
+        self._used |= set(shards)
+        with ThreadPoolExecutor(max(len(shards), 1)) as pool:
+            futures = {
+                worker: pool.submit(job.run, PARTS[step], shards[worker], self.live.on_device_event)
+                for worker, job in jobs.items()
+            }
+            pending = set(futures.values())
             while pending:
-                _, pending = wait(pending, TICK_S)
+                _, pending = wait(pending, POLL_S)
                 if self.live.poll():
-                    for job in jobs_of.values():
+                    for job in jobs.values():
                         job.stop()
-        self._log(jobs_of)
+        self._append_log(jobs)
         if self.live.stopped:
             raise StoppedError
-        found: Json = {part: {} for part in PARTS[step]}
+        results: PartResults = {part: {} for part in PARTS[step]}
         lost = set()
         for worker, names in shards.items():
             try:
-                said = work[worker].result()
-                self._has_push |= {worker} if step == "deploy" else set()
+                response = futures[worker].result()
+                self._has_payload |= {worker} if step == "deploy" else set()
             except LostError as error:
                 lost.add(worker)
-                said = self._without(worker, names, error, found)
-            for part in found:
-                found[part] |= said[part]
-        return found, lost
+                response = self._unreachable(worker, names, error, results)
+            for part in results:
+                results[part] |= response[part]
+        return results, lost
 
-    def _job(self, step: str, worker: Worker, names: list[str], variables: Json) -> WorkerJob:
-        """What a worker has to do in a step, with all that it is sent."""
+    def _job(self, step: str, worker: Worker, names: list[str], variables: Fields) -> WorkerJob:
+        """Write the input of a worker's step, and return its job."""
         folder = self.folder / worker.name
-        push = self._push if step == "deploy" and worker not in self._has_push else None
+        payload = self._payload if step == "deploy" and worker not in self._has_payload else None
         devices = {name: self.assignment.variables[name] for name in names}
-        worker_job.pack(folder / "send", devices, {"worker_step": step, **variables}, push)
-        return WorkerJob(worker, f"{self.away}-{worker.name}", folder, f"{self._number:02d}-{step}")
+        worker_job.write_input(folder / "send", devices, {"worker_step": step, **variables}, payload)
+        return WorkerJob(worker, self._remote_name(worker), folder, f"{self._step_number:02d}-{step}")
 
-    def _without(self, worker: Worker, names: list[str], error: LostError, parts: Iterable[str]) -> Json:
-        """What a lost worker stands for: its devices were not reached."""
-        self._has_push.discard(worker)  # another machine may come in its place
+    def _remote_name(self, worker: Worker) -> str:
+        return f"{self._remote_prefix}-{worker.name}"
+
+    def _unreachable(self, worker: Worker, names: list[str], error: LostError, parts: Iterable[str]) -> PartResults:
+        """Return the results of a lost worker: its devices are unreachable."""
+        self._has_payload.discard(worker)  # another machine may replace it
         reason = f"worker {worker.name} is lost: {error}"
         self.live.report(f"{reason}; {len(names)} device(s) were not reached")
-        return {part: dict.fromkeys(names, NOTHING.get(part, _unreachable(reason))) for part in parts}
+        unreachable = {"unreachable": True, "msg": reason}  # as Ansible registers it
+        return {part: dict.fromkeys(names, LOST_PARTS.get(part, unreachable)) for part in parts}
 
-    def _log(self, jobs_of: dict[Worker, WorkerJob]) -> None:
-        """What Ansible printed, step by step, where `fleet logs` looks."""
+    def _append_log(self, jobs: Mapping[Worker, WorkerJob]) -> None:
+        """Append the output of Ansible on the workers to the file that `fleet logs` reads."""
         (self.folder / "artifacts").mkdir(exist_ok=True)
         with (self.folder / "artifacts/stdout").open("a", encoding="utf-8") as log:
-            for worker, job in jobs_of.items():
+            for worker, job in jobs.items():
                 log.write(f"\n=== {job.name}, worker {worker.name}\n")
                 for file in (job.folder / "artifacts" / job.name / "stdout", job.errors):
                     log.write(file.read_text(errors="replace") if file.exists() else "")
 
     def close(self) -> None:
-        """Nothing stays on workers."""
-        for worker in self._met:
-            # Only its room is lost where it stays: no key is in it.
+        """Remove the files of this run from its workers."""
+        for worker in self._used:
+            # A failure here costs only space: the folder has no key.
             shutil.rmtree(self.folder / worker.name / "send", ignore_errors=True)
-        with ThreadPoolExecutor(max(len(self._met), 1)) as pool:
-            met = sorted(self._met, key=lambda worker: worker.name)
-            for worker, wrong in zip(
-                met,
-                pool.map(lambda each: worker_job.clean(each, f"{self.away}-{each.name}", self.fleet.name), met),
-                strict=True,
-            ):
-                if wrong:
-                    self.live.report(
-                        f"worker {worker.name}: ~/{worker_job.AWAY}/{self.away}-{worker.name} stays there: {wrong}"
-                    )
+        workers = sorted(self._used, key=lambda worker: worker.name)
+        with ThreadPoolExecutor(max(len(workers), 1)) as pool:
+            removals = pool.map(
+                lambda each: worker_job.remove_files(each, self._remote_name(each), self.fleet.name), workers
+            )
+            for worker, reason in zip(workers, removals, strict=True):
+                if reason:
+                    folder = f"~/{worker_job.REMOTE_FOLDER}/{self._remote_name(worker)}"
+                    self.live.report(f"worker {worker.name}: {folder} could not be removed: {reason}")
 
     def failure(self) -> FleetError:
-        return self.live.failure() or PlaybookError("fleet rollout", "it ended early", "its end", f"see {self.folder}")
-
-
-def limited_devices(path: Path, limit: str) -> list[str]:
-    """The devices that --limit names, as Ansible reads it. Raises InventoryError where there is none."""
-    if not (found := read_listing(path, limit).hosts(model.GROUP)):
-        raise InventoryError(
-            str(path), f"no device is {limit!r}", "one of the fleet", "see --limit of ansible-playbook"
+        """Return the error that ended the run."""
+        return self.live.failure() or PlaybookError(
+            "fleet rollout", "it ended early", "a complete run", f"see {self.folder}"
         )
-    return found
 
 
-def _unreachable(reason: str) -> Json:
-    """As Ansible registers it."""
-    return {"unreachable": True, "msg": reason}
+def _as_mapping(result: object) -> Mapping[str, object]:
+    """Return what Ansible registered, which workers may have sent in another form, as a mapping."""
+    return result if isinstance(result, dict) else {}

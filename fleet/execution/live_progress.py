@@ -1,4 +1,4 @@
-"""What a rollout says while it runs: read from Ansible's events and from the steps' answers, told as it comes."""
+"""Report the progress of a run as it happens, from Ansible's events and the results of the steps."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -14,23 +16,54 @@ from edge_agent.core.progress import Progress
 
 from fleet.devices.messages import answer
 from fleet.errors import EXIT_INTERRUPTED, FleetError, from_json
+from fleet.execution.step_results import (
+    BakeChecked,
+    ManualRollbackFinished,
+    PreflightResult,
+    RollbacksDecided,
+    RolloutClosed,
+    StepResults,
+    WaveJudged,
+    WaveOpened,
+)
 
 # Task names of the role `rollout`.
 STEP = "Run the fleet step"
 SWITCH = "Install, test and switch"
-Json = dict[str, Any]
+UNREACHABLE = "runner_on_unreachable"
+
+
+@dataclass(frozen=True)
+class TaskEvent:
+    """An event of a task on a host. `result`: as Ansible registers it. Events without a host have an empty name."""
+
+    kind: str
+    task: str | None
+    host: str
+    result: Mapping[str, Any]
+
+    @classmethod
+    def parse(cls, event: Mapping[str, Any]) -> TaskEvent:
+        """Parse an event of ansible-runner. Raises KeyError if it has no kind."""
+        data = event.get("event_data", {})
+        return cls(event["event"], data.get("task"), data.get("host", ""), data.get("res") or {})
 
 
 class LiveProgress:
-    """`results`: what each step of `fleet wave` said last, by its name; `refusal`: what one said that refused.
+    """Reports the progress of one run, and collects the results of its steps.
 
-    While it is entered, SIGINT and SIGTERM set `stopped` instead of ending this program. Events may come from several
-    threads at once.
+    As a context manager it makes SIGINT and SIGTERM set `stopped` instead of ending this process. Several threads may
+    report events at once.
+
+    Attributes:
+        steps: latest results of the steps.
+        refusal: the error of a step that refused, as JSON.
+        stopped: the operator stopped the run.
     """
 
     def __init__(self) -> None:
-        self.results: dict[str, Json] = {}
-        self.refusal: Json | None = None
+        self.steps = StepResults()
+        self.refusal: Mapping[str, Any] | None = None
         self.stopped = False
         self._progress = Progress(sys.stderr)
         self._lock = threading.Lock()
@@ -53,84 +86,89 @@ class LiveProgress:
         self.stopped = True
 
     def poll(self) -> bool:
-        """To be called again and again; True where all of it has to end."""
+        """Update the progress of a bake; called repeatedly. Return True if the run has to end."""
         if self._baking:
             wave, since, total = self._baking
             with self._lock:
-                self._progress.seconds(min(time.monotonic() - since, total), total, f"wave {wave} is watched")
+                self._progress.seconds(min(time.monotonic() - since, total), total, f"wave {wave} bakes")
         return self.stopped
 
-    def on_event(self, event: Json) -> bool:
-        """One of Ansible's on this machine, as ansible-runner gives it."""
-        data = event.get("event_data", {})
-        task, kind = data.get("task"), event["event"]
-        if task == STEP and kind in ("runner_on_ok", "runner_on_failed"):
-            self.on_step_output(data["res"].get("stdout") or "")
+    def on_event(self, event: Mapping[str, Any]) -> bool:
+        """Handle an event of Ansible on this machine, as ansible-runner passes it."""
+        parsed = TaskEvent.parse(event)
+        if parsed.task == STEP and parsed.kind in ("runner_on_ok", "runner_on_failed"):
+            self.on_step_output(parsed.result.get("stdout") or "")
         return self.on_device_event(event)
 
-    def on_device_event(self, event: Json) -> bool:
-        """One that a worker may have made up: it is told, and decides nothing."""
-        data = event.get("event_data", {})
-        kind = event["event"]
-        if data.get("task") == SWITCH and kind in ("runner_on_ok", "runner_on_unreachable"):
-            self._device(data["host"], data["res"], kind)
-        elif kind == "runner_on_unreachable":
-            self.report(f"{data['host']}: does not answer")
-        return False  # what ansible-runner keeps of it is enough in its own stdout
+    def on_device_event(self, event: Mapping[str, Any]) -> bool:
+        """Handle an event about a device. A worker may have forged it: it is reported, and decides nothing."""
+        parsed = TaskEvent.parse(event)
+        if parsed.task == SWITCH and parsed.kind in ("runner_on_ok", UNREACHABLE):
+            self._report_switch(parsed)
+        elif parsed.kind == UNREACHABLE:
+            self.report(f"{parsed.host}: does not respond")
+        return False  # ansible-runner need not store the event: its stdout is enough
 
     def start_bake(self) -> None:
-        """From now until an answer that ends it, the wave that was opened last is watched."""
-        opened = self.results["wave open"]
-        self._baking = self._baking or (opened["wave"], time.monotonic(), opened.get("bake_s", 0.0))
+        """Show the bake of the wave that was opened last, until a step ends it."""
+        opened = self.steps.opened
+        assert opened is not None
+        self._baking = self._baking or (opened.wave, time.monotonic(), opened.bake_s)
 
     def on_step_output(self, stdout: str) -> None:
-        """What a step of `fleet wave` printed."""
+        """Handle the output of a step of `fleet wave`."""
         baking, self._baking = self._baking, None
         try:
-            said = json.loads(stdout)
+            output = json.loads(stdout)
         except ValueError:
             return
-        looks_again = said.get("command") == "wave bake" and said["again"]
-        if looks_again:
-            self._baking = baking
-        if "error" in said:
-            self.refusal = said
+        if "error" in output:
+            self.refusal = output
             return
-        self.results[said["command"]] = said
-        if looks_again:
-            self.start_bake()
-        if said["command"] == "wave preflight":
-            self.report(*said["table"])
-        elif said["command"] == "wave open":
-            self._switched = set()
-            self.report(f"wave {said['wave']}: {'begins' if said['go'] else said['reason']}")
-        elif said["command"] == "wave judge":
-            self.report(f"wave {said['wave']}: {said['status']}: {said['reason']}")
-        elif said["command"] == "wave settle" and said["back"]:
-            self.report(f"going back: {', '.join(said['back'])}")
+        match output["command"]:
+            case "wave bake":
+                if BakeChecked.model_validate(output).again:
+                    self._baking = baking
+                    self.start_bake()
+            case "wave preflight":
+                self.steps.preflight = PreflightResult.model_validate(output)
+                self.report(*self.steps.preflight.table)
+            case "wave open":
+                opened = self.steps.opened = WaveOpened.model_validate(output)
+                self._switched = set()
+                self.report(f"wave {opened.wave}: {'starts' if opened.go else opened.reason}")
+            case "wave judge":
+                judged = WaveJudged.model_validate(output)
+                self.report(f"wave {judged.wave}: {judged.status}: {judged.reason}")
+            case "wave settle":
+                if rollbacks := RollbacksDecided.model_validate(output).back:
+                    self.report(f"rolling back: {', '.join(rollbacks)}")
+            case "wave close":
+                self.steps.closed = RolloutClosed.model_validate(output)
+            case "wave recalled":
+                self.steps.manual_rollback = ManualRollbackFinished.model_validate(output)
 
-    def _device(self, device: str, result: Json, kind: str) -> None:
-        if kind == "runner_on_unreachable":
-            told = "does not answer"
+    def _report_switch(self, event: TaskEvent) -> None:
+        if event.kind == UNREACHABLE:
+            state = "does not respond"
         else:
-            said = answer(result)
-            told = f"runs {said['status']['release']}, on trial" if said["status"] else f"failed: {said['reason']}"
-        self._switched.add(device)
-        self.report(f"  {device}: {told} ({len(self._switched)} done)")
+            response = answer(dict(event.result))
+            status = response["status"]
+            state = f"runs {status['release']}, on trial" if status else f"failed: {response['reason']}"
+        self._switched.add(event.host)
+        self.report(f"  {event.host}: {state} ({len(self._switched)} done)")
 
     def report(self, *lines: str) -> None:
-        """Devices and workers say part of it: nothing that a terminal would obey."""
+        """Print lines. Devices and workers provide parts of them, so control characters are replaced."""
         with self._lock:
             self._progress.end()
             for line in lines:
                 print("".join(each if each.isprintable() else "?" for each in line), file=sys.stderr, flush=True)
 
     def failure(self) -> FleetError | None:
-        """Why there is no answer, as far as it is known here: somebody stopped it, or a step refused."""
+        """Return the error that ended the run, if it is known here: the operator stopped it, or a step refused."""
         if self.stopped:
-            error = FleetError("fleet", "interrupted", "", "run it again: it goes on where it stopped")
+            error = FleetError("fleet", "interrupted", "", "run it again: it continues where it stopped")
             error.exit_code = EXIT_INTERRUPTED
             return error
-        if said := self.refusal:
-            return from_json(said)
-        return None
+        return from_json(self.refusal) if self.refusal else None

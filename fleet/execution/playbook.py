@@ -1,4 +1,4 @@
-"""A playbook on this machine through ansible-runner: what reaches Ansible, what is kept of the run, how it ends."""
+"""Run a playbook on this machine through ansible-runner, with live progress and a folder for its output."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,38 +20,38 @@ from fleet.execution.live_progress import LiveProgress
 from fleet.execution.worker_job import CHECKED, HERE, literal
 
 RUNS, ARTIFACTS = ".runs", "artifacts"
-COMMAND = "command"  # ansible-runner writes the whole environment to it, with all passphrases and tokens
+COMMAND = "command"  # a file with the whole environment, written by ansible-runner: passphrases and tokens too
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])  # for ansible-playbook
-ROOM = 1 << 20  # bytes that a run needs, roughly
-Json = dict[str, Any]
+ROOM = 1 << 20  # approximate size of a run's output in bytes
 
 
 class PlaybookRun:
-    """One run of a playbook on this machine, to its end. `results`: see LiveProgress.
-
-    Args:
-        playbook: its name below playbooks/, without .yml.
-        inventory: its folder or file.
-        rollouts: the folder of all records; what Ansible prints is kept there.
-        variables: Ansible's extra variables, taken as they are written: no templates.
-        limit: only these devices or groups, as Ansible names them.
-        check: say what would be, change nothing.
-        live: what reports the progress; None: the usual one.
-    """
+    """One finished run of a playbook on this machine. `live`: its progress and the results of its steps."""
 
     def __init__(
         self,
         playbook: str,
         inventory: Path,
         rollouts: Path,
-        variables: Json,
+        variables: Mapping[str, Any],
         *,
         limit: str | None = None,
         check: bool = False,
         live: LiveProgress | None = None,
     ) -> None:
+        """Run a playbook to its end.
+
+        Args:
+            playbook: its name below playbooks/, without .yml.
+            inventory: folder or file of the inventory.
+            rollouts: folder of all records; the output of Ansible is kept there.
+            variables: Ansible's extra variables, not evaluated as templates.
+            limit: hosts or groups in Ansible's syntax; None: all.
+            check: report the changes without making them.
+            live: reports the progress; None: a new LiveProgress.
+        """
         folder = run_folder(rollouts, playbook)
-        with live or LiveProgress() as self.live, _unwritten(folder / ARTIFACTS):
+        with live or LiveProgress() as self.live, _without_command_file(folder / ARTIFACTS):
             self.runner = ansible_runner.run(
                 private_data_dir=str(folder),
                 project_dir=str(HERE),
@@ -59,53 +59,58 @@ class PlaybookRun:
                 artifact_dir=str(folder),
                 inventory=str(inventory.resolve()),
                 playbook=str(HERE / "playbooks" / f"{playbook}.yml"),
-                extravars=literal(variables),  # what a person wrote is no template
+                extravars=literal(variables),  # an operator's text is not a template
                 envvars={"ANSIBLE_CONFIG": str(HERE / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "PATH": PATH, **CHECKED},
-                limit=limit,  # one argument; what is in `cmdline` is split into several
+                limit=limit,  # one argument, whereas `cmdline` is split into several
                 cmdline="--check" if check else None,
                 quiet=True,
                 event_handler=self.live.on_event,
-                status_handler=_begins,
+                status_handler=_on_status,
                 cancel_callback=self.live.poll,
             )
-        self.results = self.live.results
 
     def failure(self) -> FleetError:
-        """Why there is no answer: a step refused, somebody stopped it, or Ansible itself failed."""
-        if known := self.live.failure():
-            return known
+        """Return the error that ended the run: a step refused, the operator stopped it, or Ansible failed."""
+        if error := self.live.failure():
+            return error
         log = Path(self.runner.config.artifact_dir) / "stdout"
         tail = log.read_text(errors="replace").strip().splitlines()[-3:] if log.exists() else []
-        return PlaybookError("ansible-playbook", " ".join(tail)[-400:] or "it ended early", "its end", f"see {log}")
+        return PlaybookError(
+            "ansible-playbook", " ".join(tail)[-400:] or "it ended early", "a complete run", f"see {log}"
+        )
 
 
-def _begins(status: Json, runner_config: Any) -> None:
-    """What ansible-runner calls before it writes COMMAND and starts that ("starting"), and in between ("running")."""
-    # Ansible ends as its workers do on SIGTERM when this process is killed, instead of going on unwatched.
-    before = ["setpriv", "--pdeathsig", "TERM", "--"]
+def _on_status(status: Mapping[str, Any], runner_config: Any) -> None:
+    """Prepare the command ("starting"), and remove the COMMAND file before it starts ("running")."""
+    # If this process is killed, Ansible receives SIGTERM too, instead of continuing unobserved.
+    prefix = ["setpriv", "--pdeathsig", "TERM", "--"]
     if status["status"] == "starting" and shutil.which("setpriv"):
-        # That of some systems does not know it.
-        if subprocess.run([*before, "true"], capture_output=True, check=False).returncode == 0:
-            runner_config.command = [*before, *runner_config.command]
+        # setpriv of some systems lacks --pdeathsig.
+        if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0:
+            runner_config.command = [*prefix, *runner_config.command]
     elif status["status"] == "running":
         (Path(runner_config.artifact_dir) / COMMAND).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def _unwritten(artifacts: Path) -> Iterator[None]:
-    """Also where ansible-runner ends before it says "running"."""
+def _without_command_file(artifacts: Path) -> Iterator[None]:
+    """Remove the COMMAND file also if ansible-runner ends before it reports "running"."""
     try:
         yield
     finally:
         (artifacts / COMMAND).unlink(missing_ok=True)
 
 
-def run_folder(rollouts: Path, what: str) -> Path:
-    """One of its own for each run: what ansible-runner finds in one, such as an earlier --check, it uses again.
+def run_folder(rollouts: Path, playbook: str) -> Path:
+    """Create a new folder for a run. ansible-runner would reuse files that it finds, such as an earlier --check.
 
-    Devices are called back also where there is no room for it: what is printed is kept elsewhere then.
+    A rollback does not fail for a lack of space: its output is then kept in a temporary folder.
+
+    Args:
+        rollouts: folder of all records.
+        playbook: name of the playbook.
     """
-    name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{what}-{os.getpid()}"
+    name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{playbook}-{os.getpid()}"
     folder = rollouts.resolve() / RUNS / name
     try:
         folder.mkdir(parents=True)
@@ -113,8 +118,8 @@ def run_folder(rollouts: Path, what: str) -> Path:
         room.write_bytes(bytes(ROOM))
         room.unlink()
     except OSError as error:
-        if what != "rollback":
+        if playbook != "rollback":
             raise
         folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
-        print(f"{rollouts}: {error.strerror}; what Ansible prints is kept in {folder}", file=sys.stderr)
+        print(f"{rollouts}: {error.strerror}; the output of Ansible is kept in {folder}", file=sys.stderr)
     return folder

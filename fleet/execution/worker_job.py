@@ -1,8 +1,7 @@
-"""One step on one worker: ansible-runner's transmit here, its worker there, its process here; ssh between them.
+"""Run one step on one worker: ansible-runner's transmit here, its worker there, its process here, over ssh.
 
-A worker works below `~/.edge-fleet/<run>`, which is there until the run ends. What its devices said comes home as
-results.json among the artifacts (playbooks/steps.yml). Without that file the worker is lost: nothing is known of what
-it did.
+A worker uses `~/.edge-fleet/<run>` until the run ends. The results of its devices return as results.json among the
+artifacts (playbooks/steps.yml). A worker without that file counts as lost: its effects are unknown.
 """
 
 from __future__ import annotations
@@ -25,76 +24,102 @@ import ansible_runner
 from ansible_runner.streaming import Processor
 from ansible_runner.utils.base64io import Base64IO
 
+from fleet.inventory.listing import Variables
 from fleet.inventory.workers import Worker
 
 HERE = Path(__file__).parents[2]
 ROLES = ("edge_agent", "rollout")
 RESULTS = "results.json"
-PUSH = "push.tar"
-AWAY = ".edge-fleet"  # below the home of a worker's user
+PAYLOAD = "push.tar"
+REMOTE_FOLDER = ".edge-fleet"  # below the home of a worker's user
 KEEPALIVE_S = 5
-SILENCE_S = 60.0  # a worker that is there says something every KEEPALIVE_S
+SILENCE_S = 60.0  # a working worker sends something every KEEPALIVE_S
 CHUNK, LIMIT = 1 << 20, 1 << 28  # bytes
 CLEANUP_S = 30
-KEPT_MINUTES = 7 * 24 * 60  # what a run that was killed left there
-# NOTE: ansible-runner sets ANSIBLE_HOST_KEY_CHECKING to False where nobody says otherwise, and wins over ansible.cfg.
+KEPT_MINUTES = 7 * 24 * 60  # minutes after which files of killed runs are removed
+# NOTE: ansible-runner sets ANSIBLE_HOST_KEY_CHECKING to False by default, which overrides ansible.cfg.
 CHECKED = {"ANSIBLE_HOST_KEY_CHECKING": "True"}
 LOCAL = {"ansible_connection": "local", "ansible_python_interpreter": "{{ ansible_playbook_python }}"}
-Json = dict[str, Any]
+Event = Mapping[str, Any]  # an event of ansible-runner
+# A part of a step's results -> device -> its result, as Ansible registers it and `fleet wave` reads it.
+PartResults = dict[str, dict[str, object]]
 
 
 class LostError(Exception):
-    """The worker cannot be reached, ended early, or says nothing."""
+    """The worker cannot be reached, ended early, or stopped responding."""
 
 
-def pack(folder: Path, devices: Mapping[str, Any], variables: Json, push: Path | None) -> None:
-    """What a worker is sent: roles and one playbook, its devices, and what they are brought. No keys, no records.
+def write_input(
+    folder: Path, devices: Mapping[str, Variables], variables: Mapping[str, Any], payload: Path | None
+) -> None:
+    """Write what a worker receives: roles, one playbook, its devices and their payload. Neither keys nor records.
 
-    `devices`: name -> its variables, evaluated there; `variables`: of the step, taken as they are, since devices have
-    said part of them.
+    Args:
+        folder: folder to write, replaced.
+        devices: variables of each device, evaluated on the worker.
+        variables: variables of the step. They are not evaluated, since devices provide parts of them.
+        payload: archive for the devices; None if the worker has it.
     """
-    shutil.rmtree(folder, ignore_errors=True)  # the step before; there is none before the first
+    shutil.rmtree(folder, ignore_errors=True)  # the input of the previous step
     project = folder / "project"
-    folder.mkdir(mode=0o700, parents=True)  # what an inventory says of devices may be for few eyes
+    folder.mkdir(mode=0o700, parents=True)  # the variables of devices may be confidential
     (folder / "inventory").mkdir()
     for role in ROLES:
         shutil.copytree(HERE / "playbooks/roles" / role, project / "playbooks/roles" / role)
     shutil.copy(HERE / "playbooks/steps.yml", project / "playbooks")
     shutil.copy(HERE / "ansible.cfg", project)
     tree = {
-        "vars": {**literal(variables), "rollout_preflight": {"push": "{{ playbook_dir }}/../../" + PUSH}},
+        "vars": {**literal(variables), "rollout_preflight": {"push": "{{ playbook_dir }}/../../" + PAYLOAD}},
         "hosts": {"localhost": LOCAL},
         "children": {"devices": {"hosts": devices}},
     }
     (folder / "inventory/hosts.json").write_text(json.dumps({"all": tree}))
-    if push:
-        os.link(push, folder / PUSH)
+    if payload:
+        os.link(payload, folder / PAYLOAD)
 
 
 def literal(value: Any) -> Any:
-    """As Ansible writes text that is no template."""
+    """Mark all texts as Ansible marks text that is not a template."""
     if isinstance(value, dict):
         return {name: literal(each) for name, each in value.items()}
     return {"__ansible_unsafe": value} if isinstance(value, str) else value
 
 
 class WorkerJob:
-    """`run` once; `stop` it from another thread. `folder`: of this worker and run; `name`: of this step in the run."""
+    """One step on one worker. Call `run` once; another thread may call `stop`."""
 
-    def __init__(self, worker: Worker, away: str, folder: Path, name: str, silence_s: float = SILENCE_S) -> None:
-        self.worker, self.away, self.folder, self.name = worker, away, folder, name
+    def __init__(self, worker: Worker, remote_name: str, folder: Path, name: str, silence_s: float = SILENCE_S) -> None:
+        """Prepare a job; `write_input` has filled `folder`/send.
+
+        Args:
+            worker: the worker.
+            remote_name: name of the run's folder on the worker.
+            folder: folder of this worker and run on this machine.
+            name: name of this step in the run.
+            silence_s: seconds without output after which the worker is lost.
+        """
+        self.worker, self.remote_name, self.folder, self.name = worker, remote_name, folder, name
         self.silence_s = silence_s
         self.folder.mkdir(parents=True, exist_ok=True)
         self.errors = folder / f"{name}.stderr"
         self._ended = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
 
-    def run(self, parts: Sequence[str], devices: Sequence[str], event: Callable[[Json], bool]) -> Json:
-        """Each part of what these devices said, by device. Raises LostError."""
-        away = f"{AWAY}/{self.away}"
-        command = self.worker.command("worker", "--private-data-dir", away, "--keepalive-seconds", str(KEEPALIVE_S))
+    def run(self, parts: Sequence[str], devices: Sequence[str], on_event: Callable[[Event], bool]) -> PartResults:
+        """Run the step, and return its results.
+
+        Args:
+            parts: names of the parts that the step returns.
+            devices: devices of the worker.
+            on_event: called with each event of Ansible.
+
+        Raises:
+            LostError: the worker is lost.
+        """
+        remote = f"{REMOTE_FOLDER}/{self.remote_name}"
+        command = self.worker.command("worker", "--private-data-dir", remote, "--keepalive-seconds", str(KEEPALIVE_S))
         with self.errors.open("wb") as errors:
-            # A session of its own: ^C is for this program, which ends its workers in order.
+            # A separate session: ^C stops this program, which then ends its workers in order.
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -103,11 +128,14 @@ class WorkerJob:
                 start_new_session=True,
             )
         assert self._process.stdin and self._process.stdout
-        heard = _Heard(self._process.stdout.detach())  # type: ignore[attr-defined]  # a BufferedReader, of a pipe
-        watch = threading.Thread(target=self._watch, args=(heard,), daemon=True)
+        output = _WorkerOutput(self._process.stdout.detach())  # type: ignore[attr-defined]  # a BufferedReader, of a pipe
+        watch = threading.Thread(target=self._watch, args=(output,), daemon=True)
         watch.start()
         try:
-            with contextlib.suppress(OSError), self._process.stdin as stream:  # it ended: its stderr says why
+            with (
+                contextlib.suppress(OSError),
+                self._process.stdin as stream,
+            ):  # the process ended: its stderr has the reason
                 ansible_runner.run(
                     streamer="transmit",
                     _output=stream,
@@ -116,65 +144,66 @@ class WorkerJob:
                     ident=self.name,
                     envvars=CHECKED,
                 )
-            _Processor(heard, self.folder, self.name, event).run()
-        except Exception as error:  # a worker may say anything, and Processor believes all of it
-            raise LostError(f"what it said is not what a worker says ({error!r})") from error
+            _Processor(output, self.folder, self.name, on_event).run()
+        except Exception as error:  # a worker may send anything, and Processor does not validate it
+            raise LostError(f"its output is not a worker's output ({error!r})") from error
         finally:
             self._ended.set()
             self.stop()
             self._process.wait()
             watch.join()
-            heard.close()
-        told = self._told(heard)
+            output.close()
+        results = self._results(output)
         try:
-            return {part: {name: told[part][name] for name in devices} for part in parts}
+            return {part: {name: results[part][name] for name in devices} for part in parts}
         except (KeyError, TypeError) as error:
-            raise LostError(f"it says nothing of {error}") from None
+            raise LostError(f"it has no result for {error}") from None
 
     def stop(self) -> None:
+        """End the connection to the worker; `run` then raises LostError."""
         if self._process:
             self._process.kill()
 
-    def _watch(self, heard: _Heard) -> None:
-        """Ends the process when nothing is heard any more."""
+    def _watch(self, output: _WorkerOutput) -> None:
+        """End the process when its output stops."""
         while not self._ended.wait(1.0):
-            if time.monotonic() - heard.last > self.silence_s:
-                heard.silent = True
+            if time.monotonic() - output.last_read > self.silence_s:
+                output.is_silent = True
                 self.stop()
 
-    def _told(self, heard: _Heard) -> Json:
+    def _results(self, output: _WorkerOutput) -> Mapping[str, Any]:
         artifacts = self.folder / "artifacts" / self.name
         try:
             return dict(json.loads((artifacts / RESULTS).read_text(encoding="utf-8")))
         except (OSError, ValueError):
-            if heard.silent:
+            if output.is_silent:
                 raise LostError(f"silent for {self.silence_s:g} s") from None
             stdout = artifacts / "stdout"
             for file in (stdout, self.errors):
                 if file.exists() and (lines := file.read_text(errors="replace").strip().splitlines()):
                     raise LostError(" ".join(" ".join(lines[-3:]).split())[-300:]) from None
-            raise LostError("it ended before it had told anything") from None
+            raise LostError("it ended without a result") from None
 
 
 class _Processor(Processor):  # type: ignore[misc]  # ansible-runner has no types
-    """Of the artifacts results.json and stdout alone are taken.
+    """Reads a worker's output, and accepts only results.json and stdout from its artifacts.
 
-    ansible_runner's own unstream_dir follows names and links in the archive to wherever they lead: a worker could write
-    anywhere on this machine, which has what workers must not have.
+    ansible_runner's own unstream_dir follows names and links in the archive to any place: a worker could write anywhere
+    on this machine, which has keys and records that workers must not have.
     """
 
-    def __init__(self, heard: _Heard, folder: Path, name: str, event: Callable[[Json], bool]) -> None:
+    def __init__(self, output: _WorkerOutput, folder: Path, name: str, on_event: Callable[[Event], bool]) -> None:
         super().__init__(
-            _input=heard, private_data_dir=str(folder), ident=name, event_handler=event, quiet=True, settings={}
+            _input=output, private_data_dir=str(folder), ident=name, event_handler=on_event, quiet=True, settings={}
         )
 
-    def artifacts_callback(self, artifacts_data: Json) -> None:
+    def artifacts_callback(self, artifacts_data: Mapping[str, Any]) -> None:
         with tempfile.TemporaryFile() as file:
             with Base64IO(self._input) as source:
-                left = int(artifacts_data["zipfile"])
-                while left > 0:
-                    part = source.read(min(left, CHUNK))
-                    left -= len(part) or left  # cut short: no archive
+                remaining = int(artifacts_data["zipfile"])
+                while remaining > 0:
+                    part = source.read(min(remaining, CHUNK))
+                    remaining -= len(part) or remaining  # an incomplete archive, which ZipFile refuses
                     file.write(part)
             with zipfile.ZipFile(file) as archive:
                 for name in {RESULTS, "stdout"} & set(archive.namelist()):
@@ -183,36 +212,45 @@ class _Processor(Processor):  # type: ignore[misc]  # ansible-runner has no type
                     (Path(self.artifact_dir) / name).write_bytes(archive.read(name))
 
 
-class _Heard(io.BufferedReader):
-    """A worker's output, and when something came last."""
+class _WorkerOutput(io.BufferedReader):
+    """A worker's output, with the time at which the last part arrived."""
 
-    silent = False
+    is_silent = False
 
     def __init__(self, raw: io.RawIOBase) -> None:
         super().__init__(raw)
-        self.last = time.monotonic()
+        self.last_read = time.monotonic()
 
     def readline(self, size: int | None = -1, /) -> bytes:
         line = super().readline(-1 if size is None else size)
-        self.last = time.monotonic()
+        self.last_read = time.monotonic()
         return line
 
     def read(self, size: int | None = -1, /) -> bytes:
         content = super().read(size)
-        self.last = time.monotonic()
+        self.last_read = time.monotonic()
         return content
 
 
-def clean(worker: Worker, away: str, fleet: str) -> str:
-    """Removes what this run, and killed ones long ago, have on a worker; answers with what is wrong, or nothing."""
-    for pattern, minutes in ((f"{AWAY}/{away}", 0), (f"{AWAY}/{fleet}-*", KEPT_MINUTES)):
+def remove_files(worker: Worker, remote_name: str, fleet: str) -> str:
+    """Remove the files of this run, and of old killed runs, from a worker.
+
+    Args:
+        worker: the worker.
+        remote_name: name of the run's folder on the worker.
+        fleet: name of the fleet, the first part of the names of its runs.
+
+    Returns:
+        The reason for a failure; empty after success.
+    """
+    for pattern, minutes in ((f"{REMOTE_FOLDER}/{remote_name}", 0), (f"{REMOTE_FOLDER}/{fleet}-*", KEPT_MINUTES)):
         command = worker.command("worker", "cleanup", "--file-pattern", pattern, "--grace-period", str(minutes))
         try:
-            done = subprocess.run(
+            result = subprocess.run(
                 command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=CLEANUP_S, check=False
             )
         except subprocess.TimeoutExpired:
-            return f"no answer within {CLEANUP_S} s"
-        if done.returncode:
-            return " ".join(done.stderr.split())[-200:] or f"exit code {done.returncode}"
+            return f"no response within {CLEANUP_S} s"
+        if result.returncode:
+            return " ".join(result.stderr.split())[-200:] or f"exit code {result.returncode}"
     return ""

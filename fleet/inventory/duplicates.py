@@ -30,9 +30,9 @@ def require_unique(path: Path) -> None:
         for fault in (_in_yaml(file) if _is_yaml(file) else _in_ini(file))
     ]
     if faults:
-        found = "\n".join([f"{len(faults)} fault(s)", *(f"  {fault}" for fault in faults)])
+        reason = "\n".join([f"{len(faults)} fault(s)", *(f"  {fault}" for fault in faults)])
         raise InventoryError(
-            str(path), found, "each key once: only the last would count", "remove or rename a duplicate"
+            str(path), reason, "each key once: only the last would count", "remove or rename a duplicate"
         )
 
 
@@ -88,9 +88,10 @@ def _in_json(text: str) -> list[str] | None:
 
 
 def _in_ini(file: Path) -> Iterator[str]:
-    """Yield the faults of an INI file. A repeated host must not have different variables in one group."""
+    """Yield the faults of an INI file. A host may be repeated in a group only with the same variables."""
     first: dict[tuple[str, str, str], ini.Entry] = {}
     for entry in ini.entries(file.read_text(encoding="utf-8", errors="replace")):
         before = first.setdefault((entry.group, entry.kind, entry.name), entry)
         if before.values != entry.values and before.values and entry.values:
-            yield f"{file}: found a duplicate {entry.name!r} in [{entry.group}{':vars' if entry.kind == 'vars' else ''}]"
+            section = f"{entry.group}:vars" if entry.kind == "vars" else entry.group
+            yield f"{file}: found a duplicate {entry.name!r} in [{section}]"

@@ -12,7 +12,7 @@ SECTION = re.compile(r"\[([^\]:]+)(?::(\w+))?\]\s*(?:[#;].*)?")
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of an INI file. `kind`: hosts, vars or children. `name`: of the host, variable or child group."""
+    """A line of an INI file. `kind`: hosts, vars or children. `name`: of the host, variable or child group."""
 
     group: str
     kind: str

@@ -22,7 +22,7 @@ Variables = Mapping[str, Any]  # merged variables of a host, templates as they a
 
 @dataclass(frozen=True)
 class Group:
-    """One group of the inventory: its own hosts, and the names of the groups directly below it."""
+    """A group of the inventory: its own hosts, and the names of the groups directly below it."""
 
     hosts: tuple[str, ...] = ()
     children: tuple[str, ...] = ()

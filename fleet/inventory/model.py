@@ -35,7 +35,7 @@ LONGEST_S = 604_800  # 7 days
 
 @dataclass(frozen=True)
 class Device:
-    """One declared device. `variables`: all its Ansible variables, merged, with templates as they are written."""
+    """A declared device. `variables`: all its Ansible variables, merged, with templates as they are written."""
 
     name: str
     address: str
@@ -97,6 +97,16 @@ def load(path: Path, listing: Listing | None = None) -> Fleet:
     return Fleet(path, name, development, tuple(valid))
 
 
+def limited_devices(path: Path, limit: str) -> list[str]:
+    """Return the devices that --limit selects, as Ansible reads it. Raises InventoryError if it selects none."""
+    devices = read_listing(path, limit).hosts(GROUP)
+    if not devices:
+        raise InventoryError(
+            str(path), f"no device matches {limit!r}", "a device of the fleet", "see --limit of ansible-playbook"
+        )
+    return devices
+
+
 class _Check:
     """Checks an inventory and collects every fault, each with the file that sets the value."""
 
@@ -112,7 +122,7 @@ class _Check:
         self,
         host: str,
         field: str,
-        found: str,
+        actual: str,
         expected: str,
         groups: tuple[str, ...] = (),
         value: Any = provenance.ANY_VALUE,
@@ -122,14 +132,14 @@ class _Check:
         Args:
             host: name of the host; empty for a fault of the whole inventory.
             field: variable with the fault; empty if it is not in a variable.
-            found: what the inventory declares.
+            actual: what the inventory declares.
             expected: what it should declare.
             groups: groups of the host.
             value: the value, to find the file that sets it.
         """
         file = self.files.declaring_file(host, field, groups, value) if field else str(self.path)
         where = ": ".join(part for part in (file, host, field) if part)
-        self.faults.append(f"{where}: found {found}, expected {expected}")
+        self.faults.append(f"{where}: found {actual}, expected {expected}")
 
     def device(self, host: str, groups: tuple[str, ...], values: Variables) -> Device | None:
         """Check one host, and return it as a device; None if it has faults.
@@ -143,8 +153,8 @@ class _Check:
 
         def require(field: str, is_valid: bool, expected: str) -> None:
             if not is_valid:
-                found = repr(values[field]) if field in values else "nothing"
-                self.fault(host, field, found, expected, groups, values.get(field))
+                actual = repr(values[field]) if field in values else "nothing"
+                self.fault(host, field, actual, expected, groups, values.get(field))
 
         wave, release, kind = values.get("wave"), values.get("release"), values.get("device_type")
         self._name(host)
@@ -176,9 +186,9 @@ class _Check:
         """Add a fault if groups contradict each other. `value`: the one that Ansible chooses."""
         depths = {group: self.depths[group] for group in groups}
         if conflicts := self.files.conflicting_groups(host, field, depths):
-            found = ", ".join(f"{each!r} of the group {group} ({file})" for group, (file, each) in conflicts.items())
+            actual = ", ".join(f"{each!r} of the group {group} ({file})" for group, (file, each) in conflicts.items())
             expected = "one value: Ansible chooses the group whose name sorts last"
-            self.fault(host, field, found, expected, groups, value)
+            self.fault(host, field, actual, expected, groups, value)
 
     def fleet(self, declared: Sequence[tuple[str, Any]], groups: Mapping[str, tuple[str, ...]]) -> tuple[str, bool]:
         """Check that all hosts declare the same `fleet`; return its name and whether it is for development."""
@@ -192,8 +202,8 @@ class _Check:
                 and isinstance(value["development"], bool)
             )
             if not is_valid or value != declared[0][1]:
-                found = repr(value) if value is not None else "nothing"
-                self.fault(host, "fleet", found, expected, groups.get(host, ()), value)
+                actual = repr(value) if value is not None else "nothing"
+                self.fault(host, "fleet", actual, expected, groups.get(host, ()), value)
                 return "", False
         return (declared[0][1]["name"], declared[0][1]["development"]) if declared else ("", False)
 
@@ -208,9 +218,9 @@ class _Check:
                 continue
             address = (device.address, str(device.variables.get("ansible_port", 22)))
             if address in names:
-                found = f"{device.address!r}, the address of {names[address]}"
+                actual = f"{device.address!r}, the address of {names[address]}"
                 value = device.variables.get("ansible_host", device.name)
-                self.fault(device.name, "ansible_host", found, "a unique address", device.groups, value)
+                self.fault(device.name, "ansible_host", actual, "a unique address", device.groups, value)
             names[address] = device.name
 
 

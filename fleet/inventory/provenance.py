@@ -1,6 +1,6 @@
 """Find the file of an inventory that sets a value, for error messages that name it.
 
-Ansible merges all files into one output (`ansible-inventory --list`), which does not tell where a value comes from.
+Ansible merges all files into one output (`ansible-inventory --list`), which does not show where a value comes from.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class InventoryFiles:
             groups: groups of the host.
             value: the value that Ansible chose. It decides between groups, whose precedence is not evaluated here.
         """
-        declared = [(file, known[field]) for file, known in self._declarations(host, [*groups]) if field in known]
+        declared = [(file, values[field]) for file, values in self._declarations(host, [*groups]) if field in values]
         files = list(dict.fromkeys(file for file, each in declared if value is ANY_VALUE or each == value))
         if not files and len({file for file, _ in declared}) == 1:  # a template, or YAML that Ansible reads differently
             files = [declared[0][0]]
@@ -64,10 +64,12 @@ class InventoryFiles:
         Returns:
             (file, value) by group; empty if the host itself sets the variable, or if the groups agree.
         """
-        if any(field in known for _, known in self._host(host)):
+        if any(field in values for _, values in self._host(host)):
             return {}
         for level in (self._in_files, self._in_sources):  # group_vars/ takes precedence over hosts.yml
-            declared = {name: (file, known[field]) for name in depths for file, known in level(name) if field in known}
+            declared = {
+                name: (file, values[field]) for name in depths for file, values in level(name) if field in values
+            }
             if declared:
                 rank = {name: (depths[name], self._priority(name)) for name in declared}
                 first = {name: each for name, each in declared.items() if rank[name] == max(rank.values())}
@@ -75,8 +77,8 @@ class InventoryFiles:
         return {}
 
     def _priority(self, group: str) -> int:
-        values = [known[PRIORITY] for _, known in self._in_sources(group) if PRIORITY in known]
-        return int(values[-1]) if values and str(values[-1]).isdigit() else 1
+        priorities = [values[PRIORITY] for _, values in self._in_sources(group) if PRIORITY in values]
+        return int(priorities[-1]) if priorities and str(priorities[-1]).isdigit() else 1
 
     def _declarations(self, host: str, groups: list[str]) -> Iterator[tuple[Path, Variables]]:
         """Yield the variables of a host and its groups by file, the highest precedence of Ansible first."""
@@ -87,13 +89,13 @@ class InventoryFiles:
 
     def _host(self, host: str) -> Iterator[tuple[Path, Variables]]:
         yield from self._in(f"host_vars/{host}")
-        yield from ((file, known) for file, hosts, _ in self._inline for known in hosts.get(host, ()))
+        yield from ((file, values) for file, hosts, _ in self._inline for values in hosts.get(host, ()))
 
     def _in_files(self, group: str) -> Iterator[tuple[Path, Variables]]:
         yield from self._in(f"group_vars/{group}")
 
     def _in_sources(self, group: str) -> Iterator[tuple[Path, Variables]]:
-        yield from ((file, known) for file, _, vars_of in self._inline for known in vars_of.get(group, ()))
+        yield from ((file, values) for file, _, vars_of in self._inline for values in vars_of.get(group, ()))
 
     @cached_property
     def _inline(self) -> list[tuple[Path, dict[str, list[Any]], dict[str, list[Any]]]]:
@@ -130,8 +132,8 @@ def _parts(tree: Mapping[str, Any]) -> tuple[dict[str, list[Any]], dict[str, lis
         for name, group in pending.pop().items():
             if not isinstance(group, dict):
                 continue
-            for host, known in _part(group, "hosts").items():
-                hosts.setdefault(str(host), []).append(known if isinstance(known, dict) else {})
+            for host, values in _part(group, "hosts").items():
+                hosts.setdefault(str(host), []).append(values if isinstance(values, dict) else {})
             groups.setdefault(str(name), []).append(_part(group, "vars"))
             pending.append(_part(group, "children"))
     return hosts, groups

@@ -1,6 +1,6 @@
 """Read the workers that an inventory declares, and assign each device to one of them (docs/how-to/add-workers.md).
 
-Workers are the hosts of the group `workers`; Ansible's own variables say how to reach them. A device may declare
+Workers are the hosts of the group `workers`; Ansible's own variables define how to reach them. A device may declare
 `worker: NAME`. All other devices are distributed evenly, and so is every wave.
 """
 
@@ -28,7 +28,7 @@ SSH = "-oBatchMode=yes -oConnectTimeout=10 -oServerAliveInterval=5 -oServerAlive
 
 
 class Worker(BaseModel):
-    """One worker: how to reach it, and where its ansible-runner is. Fields are variables of the inventory."""
+    """A worker: how to reach it, and where its ansible-runner is. Fields are variables of the inventory."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 

@@ -34,7 +34,7 @@ class Provenance(BaseModel):
 
 
 class Release(BaseModel):
-    """One release of a repository, as `fleet release` prints it."""
+    """A release of a repository, as `fleet release` prints it."""
 
     model_config = ConfigDict(frozen=True)
 

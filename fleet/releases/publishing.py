@@ -168,7 +168,7 @@ def decide(request: PublishRequest, bundle: Bundle, repository: Repository) -> V
     Args:
         request: the request to publish.
         bundle: the unpacked bundle.
-        repository: opened for writing, so that its releases do not change meanwhile.
+        repository: opened for writing, so that its releases do not change in between.
 
     Raises:
         VersionError: the version is not free, or its commit did not build the bundle.

@@ -22,7 +22,7 @@ FOLDER = "releases"
 
 
 class Workspace:
-    """One repository of releases with its private keys, its signing policy and its audit log."""
+    """A repository of releases with its private keys, its signing policy and its audit log."""
 
     def __init__(
         self, location: str, keys: Path | None = None, policy: Path | None = None, days: Mapping[str, float] = DAYS

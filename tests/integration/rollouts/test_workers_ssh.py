@@ -132,7 +132,7 @@ def test_a_bad_release_goes_back_through_both(fleet: WorkedFleet) -> None:
     assert done.returncode == 10, done.stdout + done.stderr
     assert all_run(fleet, "pump@1.0.0")
     assert fleet.outcomes() == {CANARY: "back", EARLY: "back", REST: "planned"}
-    assert f"going back: {CANARY}, {EARLY}" in done.stderr
+    assert f"rolling back: {CANARY}, {EARLY}" in done.stderr
 
 
 @pytest.mark.exhaustive

@@ -23,14 +23,14 @@ def test_a_wave_is_told_to_be_watched_from_look_to_look(capsys: pytest.CaptureFi
     said(live, command="wave open", wave="canary", go=True, reason="", bake_s=60.0)
     live._progress._next = 0.0
     live.poll()
-    assert "is watched" not in capsys.readouterr().err
+    assert "bakes" not in capsys.readouterr().err
 
     for _ in range(2):
         said(live, command="wave bake", wave="canary", again=True)
         live._progress._next = 0.0
         live.poll()
-        assert "wave canary is watched: 0 of 60 s" in capsys.readouterr().err
+        assert "wave canary bakes: 0 of 60 s" in capsys.readouterr().err
     said(live, command="wave judge", wave="canary", status="pass", reason="every check passed")
     live._progress._next = 0.0
     live.poll()
-    assert "is watched" not in capsys.readouterr().err
+    assert "bakes" not in capsys.readouterr().err

@@ -20,6 +20,7 @@ import yaml
 from fleet.errors import InventoryError
 from fleet.execution import worker_job
 from fleet.execution.live_progress import LiveProgress
+from fleet.execution.step_results import StepResults
 from fleet.execution.worker_job import LostError, WorkerJob
 from fleet.inventory import model, workers
 from fleet.inventory.listing import read_listing
@@ -95,7 +96,7 @@ def test_a_worker_is_sent_neither_keys_nor_records_nor_what_is_encrypted(tmp_pat
     found = workers.assign_workers(*declared(tmp_path, {"north": {}}, {"device-1": own}))
     (tmp_path / "push.tar").write_bytes(b"signed")
 
-    worker_job.pack(tmp_path / "send", found.variables, {"worker_step": "query_status"}, tmp_path / "push.tar")
+    worker_job.write_input(tmp_path / "send", found.variables, {"worker_step": "query_status"}, tmp_path / "push.tar")
 
     sent = {str(path.relative_to(tmp_path / "send")) for path in (tmp_path / "send").rglob("*") if path.is_file()}
     assert {"push.tar", "inventory/hosts.json", "project/ansible.cfg", "project/playbooks/steps.yml"} <= sent
@@ -216,20 +217,20 @@ def test_a_worker_cannot_decide(tmp_path: Path) -> None:
     with pytest.raises(LostError):
         job(tmp_path, says(tmp_path, json.dumps(event).encode())).run(("asked",), (), live.on_device_event)
 
-    assert live.results == {}
+    assert live.steps == StepResults()
 
 
 @pytest.mark.parametrize(
     ("lines", "why"),
     [
-        ((), "ended before it had told anything"),
-        ((b"no JSON",), "ended before it had told anything"),
-        ((b'{"status": {}}', b'{"event": []}', b'{"zipfile": "x"}'), "not what a worker says"),
-        ((json.dumps({"zipfile": 9999}).encode(), b"UEsDBA=="), "not what a worker says"),
-        ((archived({"results.json": ("[]", 0o100600)}) + b'{"eof": true}', b""), "says nothing of"),
+        ((), "ended without a result"),
+        ((b"no JSON",), "ended without a result"),
+        ((b'{"status": {}}', b'{"event": []}', b'{"zipfile": "x"}'), "not a worker's output"),
+        ((json.dumps({"zipfile": 9999}).encode(), b"UEsDBA=="), "not a worker's output"),
+        ((archived({"results.json": ("[]", 0o100600)}) + b'{"eof": true}', b""), "has no result for"),
         (
             (archived({"results.json": ('{"asked": {}}', 0o100600)}) + b'{"eof": true}', b""),
-            "says nothing of 'device-1'",
+            "has no result for 'device-1'",
         ),
     ],
 )

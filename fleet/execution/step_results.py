@@ -1,0 +1,115 @@
+"""Parse what the steps of `fleet wave` print: the fields that a run needs. Other fields are kept as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class StepResult(BaseModel):
+    """The result of a step, without the fields that are only for other steps."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    command: str = Field(description="Name of the command, such as `wave open`.")
+
+    def as_json(self) -> Mapping[str, Any]:
+        """Return all fields, for the standard input of another step."""
+        return self.model_dump()
+
+
+class PlannedDevice(BaseModel):
+    """A device of the plan."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    release: str = Field(description="Release that the device is to run.")
+
+
+class PlanResult(StepResult):
+    """The result of `fleet wave plan`."""
+
+    devices: Mapping[str, PlannedDevice] = Field(description="Devices that the plan covers.")
+    pending: Mapping[str, Any] = Field(description="Devices whose rollback is pending, with its source and target.")
+
+
+class PreflightResult(StepResult):
+    """The result of `fleet wave preflight`."""
+
+    status: str = Field(description="`ready`, `resumed`, `unchanged`, `passed` or `refused`.")
+    reason: str = Field(default="", description="Reason for the status.")
+    table: list[str] = Field(default=[], description="Lines for the operator.")
+    go: bool = Field(default=False, description="Waves follow.")
+    record: str | None = Field(default=None, description="Folder of the rollout's record.")
+    push: str | None = Field(default=None, description="Archive with the payload for devices.")
+    order: list[str] = Field(default=[], description="Devices in the order of their waves.")
+    serial: list[int] = Field(default=[], description="Number of devices of each wave.")
+    touched: list[str] = Field(default=[], description="Devices that the rollout has changed already.")
+
+
+class WaveOpened(StepResult):
+    """The result of `fleet wave open`."""
+
+    wave: str = Field(description="Name of the wave.")
+    go: bool = Field(description="The wave may start.")
+    reason: str = Field(default="", description="Reason if it may not.")
+    bake_s: float = Field(default=0.0, description="Seconds for which the wave bakes.")
+    looks: int = Field(default=0, description="Largest number of checks while it bakes.")
+    packed: bool = Field(default=False, description="The payload has changed.")
+    rest: list[str] = Field(default=[], description="Devices of the control group.")
+
+
+class BakeChecked(StepResult):
+    """The result of `fleet wave bake`."""
+
+    again: bool = Field(description="Another check follows.")
+
+
+class WaveJudged(StepResult):
+    """The result of `fleet wave judge`."""
+
+    wave: str = Field(description="Name of the wave.")
+    status: str = Field(description="`pass`, `fail` or `inconclusive`.")
+    reason: str = Field(description="Reason for the verdict.")
+
+
+class RollbacksDecided(StepResult):
+    """The result of `fleet wave settle`."""
+
+    back: Mapping[str, Any] = Field(default={}, description="Devices that roll back, with the release and the reason.")
+
+
+class RolloutClosed(StepResult):
+    """The result of `fleet wave close`."""
+
+    id: str | None = Field(description="Id of the rollout.")
+    status: str = Field(description="Outcome of the rollout.")
+    reason: str = Field(description="Reason for the outcome.")
+    table: list[str] = Field(description="Lines for the operator.")
+    record: str | None = Field(default=None, description="Folder of the rollout's record.")
+
+
+class ManualRollbackBegun(StepResult):
+    """The result of `fleet wave recall`."""
+
+    brought: list[str] | None = Field(description="Releases to roll back; null: any release.")
+
+
+class ManualRollbackFinished(StepResult):
+    """The result of `fleet wave recalled`."""
+
+    failed: list[str] = Field(description="Devices that did not roll back.")
+    table: list[str] = Field(description="Lines for the operator.")
+
+
+@dataclass
+class StepResults:
+    """The latest results of the steps that a run reports; None before the step."""
+
+    preflight: PreflightResult | None = None
+    opened: WaveOpened | None = None
+    closed: RolloutClosed | None = None
+    manual_rollback: ManualRollbackFinished | None = None
