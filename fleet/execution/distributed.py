@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from fleet.errors import FleetError, PlaybookError
 from fleet.execution import worker_job
 from fleet.execution.live_progress import LiveProgress
-from fleet.execution.step_results import (
+from fleet.execution.step_outputs import (
     BakeChecked,
     ManualRollbackBegun,
     ManualRollbackFinished,
@@ -58,7 +58,7 @@ class StoppedError(Exception):
 
 
 class DistributedRun:
-    """One run of a rollout or a rollback through workers. `live`: its progress and the results of its steps."""
+    """A rollout or rollback that runs through workers. `live`: its progress and the results of its steps."""
 
     def __init__(self, options: argparse.Namespace, listing: Listing, folder: Path) -> None:
         """Prepare a run.
@@ -90,20 +90,20 @@ class DistributedRun:
         check_option = ("--check",) if check else ()
         stdin = {"plan": plan.as_json(), "devices": statuses}
         preflight = self._decide(PreflightResult, "preflight", "--rollouts", rollouts, *check_option, stdin=stdin)
-        if check or preflight.status == "refused" or not preflight.record or not preflight.push:
+        if check or preflight.status == "refused" or not preflight.record or not preflight.payload:
             return
         record = ("--record", preflight.record)
-        self._payload = Path(preflight.push)
+        self._payload = Path(preflight.payload)
         order = list(preflight.order)
         for size in preflight.serial:
             wave, order = order[:size], order[size:]
             if wave:
                 self._wave(wave, record, plan)
-        changed = list(dict.fromkeys([*preflight.order, *preflight.touched]))
+        changed = list(dict.fromkeys([*preflight.order, *preflight.changed]))
         rollbacks: Fields = {}
         if changed:
             statuses = self._query(changed, hand_over=True)
-            rollbacks = self._decide(RollbacksDecided, "settle", *record, stdin={"devices": statuses}).back
+            rollbacks = self._decide(RollbacksDecided, "settle", *record, stdin={"devices": statuses}).rollbacks
         variables = {"rollout_rollbacks": {"back": rollbacks}}
         rolled_back = self._step("roll_back_failed", list(rollbacks), variables, hand_over=True)
         self._decide(RolloutClosed, "close", *record, stdin={"devices": rolled_back["asked"]})
@@ -112,11 +112,11 @@ class DistributedRun:
         """Run the steps of playbooks/rollback.yml. Raises StoppedError."""
         fleet = ("--rollouts", str(self.options.rollouts.resolve()), "--fleet", self.fleet.name)
         every = ("--every",) if self.options.limit or release else ()
-        begun = self._decide(ManualRollbackBegun, "recall", *fleet, *every)
+        recalled = self._decide(ManualRollbackBegun, "recall", *fleet, *every)
         variables = {
             "rollout_reason": reason,
             "rollout_release": release or "",
-            "rollout_releases_to_roll_back": begun.brought,
+            "rollout_releases_to_roll_back": recalled.releases,
         }
         results = self._step("roll_back_devices", self.devices, variables, hand_over=True)
         self._decide(ManualRollbackFinished, "recalled", *fleet, *every, "--reason", reason, stdin=results)
@@ -128,16 +128,16 @@ class DistributedRun:
         opened = self._decide(WaveOpened, "open", *record, *options, stdin={"devices": wave})
         if not opened.go:
             return
-        if opened.packed:
+        if opened.is_new_payload:
             self._has_payload.clear()
         releases = {name: {"release": plan.devices[name].release} for name in wave}
         switched = self._step("deploy", wave, {"rollout_plan": {"devices": releases}})
-        self._bake(wave, record, switched, opened.looks)
-        statuses = self._query([*wave, *opened.rest])
+        self._bake(wave, record, switched, opened.checks)
+        statuses = self._query([*wave, *opened.control_group])
         stdin = {
             "switched": switched,
             "asked": {name: statuses[name] for name in wave},
-            "rest": [{"item": name, **_as_mapping(statuses[name])} for name in opened.rest],
+            "rest": [{"item": name, **_as_mapping(statuses[name])} for name in opened.control_group],
         }
         self._decide(WaveJudged, "judge", *record, stdin=stdin)
 

@@ -16,7 +16,7 @@ from edge_agent.core.progress import Progress
 
 from fleet.devices.messages import answer
 from fleet.errors import EXIT_INTERRUPTED, FleetError, from_json
-from fleet.execution.step_results import (
+from fleet.execution.step_outputs import (
     BakeChecked,
     ManualRollbackFinished,
     PreflightResult,
@@ -141,7 +141,7 @@ class LiveProgress:
                 judged = WaveJudged.model_validate(output)
                 self.report(f"wave {judged.wave}: {judged.status}: {judged.reason}")
             case "wave settle":
-                if rollbacks := RollbacksDecided.model_validate(output).back:
+                if rollbacks := RollbacksDecided.model_validate(output).rollbacks:
                     self.report(f"rolling back: {', '.join(rollbacks)}")
             case "wave close":
                 self.steps.closed = RolloutClosed.model_validate(output)

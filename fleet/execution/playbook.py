@@ -26,7 +26,7 @@ ROOM = 1 << 20  # approximate size of a run's output in bytes
 
 
 class PlaybookRun:
-    """One finished run of a playbook on this machine. `live`: its progress and the results of its steps."""
+    """A finished run of a playbook on this machine. `live`: its progress and the results of its steps."""
 
     def __init__(
         self,

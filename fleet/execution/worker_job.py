@@ -86,7 +86,7 @@ def literal(value: Any) -> Any:
 
 
 class WorkerJob:
-    """One step on one worker. Call `run` once; another thread may call `stop`."""
+    """A step on one worker. Call `run` once; another thread may call `stop`."""
 
     def __init__(self, worker: Worker, remote_name: str, folder: Path, name: str, silence_s: float = SILENCE_S) -> None:
         """Prepare a job; `write_input` has filled `folder`/send.

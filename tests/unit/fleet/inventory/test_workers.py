@@ -20,7 +20,7 @@ import yaml
 from fleet.errors import InventoryError
 from fleet.execution import worker_job
 from fleet.execution.live_progress import LiveProgress
-from fleet.execution.step_results import StepResults
+from fleet.execution.step_outputs import StepResults
 from fleet.execution.worker_job import LostError, WorkerJob
 from fleet.inventory import model, workers
 from fleet.inventory.listing import read_listing

@@ -18,7 +18,7 @@ class StepResult(BaseModel):
 
     def as_json(self) -> Mapping[str, Any]:
         """Return all fields, for the standard input of another step."""
-        return self.model_dump()
+        return self.model_dump(by_alias=True)
 
 
 class PlannedDevice(BaseModel):
@@ -44,10 +44,10 @@ class PreflightResult(StepResult):
     table: list[str] = Field(default=[], description="Lines for the operator.")
     go: bool = Field(default=False, description="Waves follow.")
     record: str | None = Field(default=None, description="Folder of the rollout's record.")
-    push: str | None = Field(default=None, description="Archive with the payload for devices.")
+    payload: str | None = Field(default=None, alias="push", description="Archive with the payload for devices.")
     order: list[str] = Field(default=[], description="Devices in the order of their waves.")
     serial: list[int] = Field(default=[], description="Number of devices of each wave.")
-    touched: list[str] = Field(default=[], description="Devices that the rollout has changed already.")
+    changed: list[str] = Field(default=[], alias="touched", description="Devices that the rollout has changed.")
 
 
 class WaveOpened(StepResult):
@@ -57,9 +57,9 @@ class WaveOpened(StepResult):
     go: bool = Field(description="The wave may start.")
     reason: str = Field(default="", description="Reason if it may not.")
     bake_s: float = Field(default=0.0, description="Seconds for which the wave bakes.")
-    looks: int = Field(default=0, description="Largest number of checks while it bakes.")
-    packed: bool = Field(default=False, description="The payload has changed.")
-    rest: list[str] = Field(default=[], description="Devices of the control group.")
+    checks: int = Field(default=0, alias="looks", description="Largest number of checks while it bakes.")
+    is_new_payload: bool = Field(default=False, alias="packed", description="The payload has changed.")
+    control_group: list[str] = Field(default=[], alias="rest", description="Devices of the control group.")
 
 
 class BakeChecked(StepResult):
@@ -79,7 +79,9 @@ class WaveJudged(StepResult):
 class RollbacksDecided(StepResult):
     """The result of `fleet wave settle`."""
 
-    back: Mapping[str, Any] = Field(default={}, description="Devices that roll back, with the release and the reason.")
+    rollbacks: Mapping[str, Any] = Field(
+        default={}, alias="back", description="Devices that roll back, with the release and the reason."
+    )
 
 
 class RolloutClosed(StepResult):
@@ -95,7 +97,7 @@ class RolloutClosed(StepResult):
 class ManualRollbackBegun(StepResult):
     """The result of `fleet wave recall`."""
 
-    brought: list[str] | None = Field(description="Releases to roll back; null: any release.")
+    releases: list[str] | None = Field(alias="brought", description="Releases to roll back; null: any release.")
 
 
 class ManualRollbackFinished(StepResult):
