@@ -1,4 +1,4 @@
-"""The action `raw_vars`, run by Ansible: what a person gave with -e comes out as text, nothing in it evaluated."""
+"""The action `raw_vars`, run by Ansible: extra variables become text, and no template is evaluated."""
 
 from __future__ import annotations
 

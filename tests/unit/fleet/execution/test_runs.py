@@ -1,4 +1,4 @@
-"""A run of ansible-playbook by `fleet`, with playbooks that are not the project's: what it leaves, and when it ends."""
+"""Runs of ansible-playbook with small playbooks: their files, and their end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fleet.execution.playbook import PlaybookRun, run_folder
 
 pytestmark = pytest.mark.slow  # each starts Ansible
 
-SECRET = "correct horse battery staple"  # noqa: S105  (what no file may hold; it opens nothing)
+SECRET = "correct horse battery staple"  # noqa: S105  (no file may contain it; it opens nothing)
 END_S = 20.0
 PROGRAM = """\
 import pathlib, sys
@@ -27,8 +27,8 @@ playbook.PlaybookRun("own", folder / "hosts.yml", folder / "rollouts", {})
 """
 
 
-def written(folder: Path, *tasks: Any) -> Path:
-    """A playbook with these tasks on one device, which is this machine."""
+def write_playbook(folder: Path, *tasks: Any) -> Path:
+    """Write a playbook with these tasks for one device, which is this machine."""
     local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
     (folder / "playbooks").mkdir()
     (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": {"a": local}}}))
@@ -37,28 +37,28 @@ def written(folder: Path, *tasks: Any) -> Path:
     return folder
 
 
-def test_nothing_of_the_environment_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_not_written_to_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEET_KEY_PASSPHRASE_X", SECRET)
     seek = f'test -n "$FLEET_KEY_PASSPHRASE_X" || exit 2; grep -rl "$FLEET_KEY_PASSPHRASE_X" {tmp_path}/rollouts'
     task = {"ansible.builtin.shell": seek, "register": "found", "failed_when": "found.rc != 1"}
-    monkeypatch.setattr(playbook, "HERE", written(tmp_path, {"ansible.builtin.ping": {}}, task))
+    monkeypatch.setattr(playbook, "HERE", write_playbook(tmp_path, {"ansible.builtin.ping": {}}, task))
 
-    done = PlaybookRun("own", tmp_path / "hosts.yml", tmp_path / "rollouts", {"x": 1})
+    run = PlaybookRun("own", tmp_path / "hosts.yml", tmp_path / "rollouts", {"x": 1})
 
     files = [path for path in (tmp_path / "rollouts").rglob("*") if path.is_file()]
-    assert done.runner.status == "successful", "it knows the secret, and found it nowhere while it ran"
+    assert run.runner.status == "successful", "it has the secret, and finds it in no file while it runs"
     assert "stdout" in {path.name for path in files}
     assert not [path for path in files if SECRET.encode() in path.read_bytes()]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a process that ends with its parent is Linux's")
 def test_ansible_ends_with_a_rollout_that_is_killed(tmp_path: Path) -> None:
-    for name in ("begun", "never"):
+    for name in ("started", "never"):
         os.mkfifo(tmp_path / name)
-    task = {"ansible.builtin.shell": f"echo $$ >{tmp_path}/begun; read nothing <{tmp_path}/never"}
-    program = [sys.executable, "-c", PROGRAM, str(written(tmp_path, task))]
+    task = {"ansible.builtin.shell": f"echo $$ >{tmp_path}/started; read nothing <{tmp_path}/never"}
+    program = [sys.executable, "-c", PROGRAM, str(write_playbook(tmp_path, task))]
     run = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    stuck = psutil.Process(int((tmp_path / "begun").read_text()))  # waits until it is in the middle of it
+    stuck = psutil.Process(int((tmp_path / "started").read_text()))  # waits until the task is running
     processes = [*psutil.Process(run.pid).children(recursive=True)]
     assert stuck in processes and any("ansible-playbook" in " ".join(each.cmdline()) for each in processes)
 
@@ -71,7 +71,7 @@ def test_ansible_ends_with_a_rollout_that_is_killed(tmp_path: Path) -> None:
     assert not alive
 
 
-def test_calling_back_needs_no_room_beside_the_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rollback_needs_no_space_beside_the_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "rollouts"
     root.write_text("")
 

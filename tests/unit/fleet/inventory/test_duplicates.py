@@ -1,4 +1,4 @@
-"""And groups that contradict each other: what Ansible would settle without a word is a fault."""
+"""Duplicate keys and contradicting groups of an inventory are faults, where Ansible would silently choose one."""
 
 from __future__ import annotations
 
@@ -27,36 +27,36 @@ pytestmark = pytest.mark.slow  # each starts ansible-inventory
         ("host_vars/a", "wave: 0\nwave: 1\n", (2, 1)),
     ],
 )
-def test_a_key_that_stands_twice_is_named_by_file_and_line(
+def test_a_duplicate_key_is_reported_with_file_and_line(
     tmp_path: Path, name: str, content: str, lines: tuple[int, int]
 ) -> None:
     path = good(tmp_path)
     (path / name).parent.mkdir(exist_ok=True)
     (path / name).write_text(content)
 
-    assert f"{path / name}: line {lines[0]}: found" in (said := refused(path))
-    assert f"a duplicate of line {lines[1]}" in said and "each key once" in said
+    assert f"{path / name}: line {lines[0]}: found" in (message := refused(path))
+    assert f"a duplicate of line {lines[1]}" in message and "each key once" in message
 
 
 @pytest.mark.parametrize("indent", [" ", "\t"])
-def test_what_stands_twice_in_json_is_named(tmp_path: Path, indent: str) -> None:
+def test_a_duplicate_key_in_json_is_reported(tmp_path: Path, indent: str) -> None:
     path = good(tmp_path)
     (path / "group_vars/rest.yml").unlink()
     file = path / "group_vars/rest.json"
     file.write_text('{\n|"wave": 1,\n|"release": "digits@1.1.0",\n|"release": "digits@1.0.0"\n}'.replace("|", indent))
 
-    said = refused(path)
+    message = refused(path)
 
-    assert str(file) in said and "'release'" in said and "each key once" in said
+    assert str(file) in message and "'release'" in message and "each key once" in message
 
 
-def test_what_stands_twice_in_an_inventory_without_a_suffix_is_named(tmp_path: Path) -> None:
+def test_a_duplicate_key_in_an_inventory_without_a_suffix_is_reported(tmp_path: Path) -> None:
     path = good(tmp_path)
     (path / "hosts.yml").unlink()
     file = path / "hosts"
     file.write_text(TREE.format(a="{}", b="{}", rest="{wave: 1}") + "            b: {release: digits@2.0.0}\n")
 
-    assert f"{file}: line 14: found 'b', which stands in line 13 already" in refused(path)
+    assert f"{file}: line 14: found 'b', a duplicate of line 13" in refused(path)
     assert f"{file}: line 14: found 'b'" in refused(file)
 
 
@@ -86,7 +86,7 @@ b {second}
         ({"more": "[all:vars]\nfloor='3"}, ""),
     ],
 )
-def test_a_duplicate_in_an_ini_file_is_named(tmp_path: Path, name: str, lines: dict[str, str], message: str) -> None:
+def test_a_duplicate_in_an_ini_file_is_reported(tmp_path: Path, name: str, lines: dict[str, str], message: str) -> None:
     path = good(tmp_path)
     (path / "hosts.yml").unlink()
     (path / name).write_text(INI.format(**{"first": "", "second": "", "more": "", **lines}))
@@ -101,12 +101,12 @@ BOTH: dict[str, dict[str, Any]] = {"canaries": {"a": {}}, "rest": {"b": {}}, "zu
 
 
 @pytest.mark.parametrize("field", ["wave", "release"])
-def test_two_groups_that_say_other_values_are_a_fault(tmp_path: Path, field: str) -> None:
+def test_two_groups_with_different_values_are_a_fault(tmp_path: Path, field: str) -> None:
     other = {"wave": 2, "release": "digits@1.0.0"}[field]
-    said = refused(good(tmp_path, hosts=BOTH, group_vars__zurich={field: other}))
+    message = refused(good(tmp_path, hosts=BOTH, group_vars__zurich={field: other}))
 
-    assert f"{tmp_path / 'group_vars/zurich.yml'}: b: {field}: found" in said
-    assert f"of the group rest ({tmp_path / 'group_vars/rest.yml'}), {other!r} of the group zurich" in said
+    assert f"{tmp_path / 'group_vars/zurich.yml'}: b: {field}: found" in message
+    assert f"of the group rest ({tmp_path / 'group_vars/rest.yml'}), {other!r} of the group zurich" in message
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_two_groups_that_say_other_values_are_a_fault(tmp_path: Path, field: str
     ],
 )  # fmt: skip
 def test_groups_may_agree_or_be_ranked(tmp_path: Path, changes: dict[str, Any], release: str) -> None:
-    """A device's own word, a deeper group and a higher priority win, whatever the names are."""
+    """A device's own value, a deeper group and a higher priority win, regardless of the names."""
     assert model.load(good(tmp_path, hosts=BOTH, **changes)).device("b").release == release
 
 
@@ -139,13 +139,13 @@ def test_keys_may_be_merged_and_shared(tmp_path: Path) -> None:
     assert model.load(good(tmp_path, group_vars__devices=shared)).device("a").variables["both"]["a"] == 3
 
 
-def test_a_file_alone_is_looked_at_too(tmp_path: Path) -> None:
+def test_an_inventory_of_one_file_is_checked_too(tmp_path: Path) -> None:
     path = good(tmp_path, group_vars__rest="wave: 1\nwave: 2\n")
 
     assert f"{tmp_path / 'group_vars/rest.yml'}: line 2: found 'wave'" in refused(path / "hosts.yml")
 
 
-def test_a_name_may_be_longer_than_a_files(tmp_path: Path) -> None:
+def test_a_name_may_be_longer_than_a_file_name(tmp_path: Path) -> None:
     name = "b" * 300
 
     assert model.load(good(tmp_path, hosts={"canaries": {"a": {}}, "rest": {name: {}}})).device(name).wave == 1

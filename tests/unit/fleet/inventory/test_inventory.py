@@ -1,4 +1,4 @@
-"""What is declared is read as Ansible reads it; what is wrong is named by file, host and field."""
+"""An inventory is read as Ansible reads it; faults are reported with file, host and field."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from tests.support.paths import REPOSITORY
 pytestmark = pytest.mark.slow  # each starts ansible-inventory
 
 
-def test_devices_come_with_what_is_declared_for_them(tmp_path: Path) -> None:
-    found = model.load(good(tmp_path))
+def test_devices_have_their_declared_values(tmp_path: Path) -> None:
+    fleet = model.load(good(tmp_path))
 
-    assert (found.name, found.development) == ("farm", True)
-    first, second = found.devices
+    assert (fleet.name, fleet.development) == ("farm", True)
+    first, second = fleet.devices
     assert (first.name, first.address, first.type, first.wave) == ("a", "192.0.2.1", "generic", 0)
     assert (first.release, second.release) == ("digits@1.2.0", "digits@1.1.0")
     assert first.groups == ("canaries", "devices")
-    assert {wave: [each.name for each in members] for wave, members in found.waves().items()} == {0: ["a"], 1: ["b"]}
-    assert found.device("b") is second
+    assert {wave: [each.name for each in members] for wave, members in fleet.waves().items()} == {0: ["a"], 1: ["b"]}
+    assert fleet.device("b") is second
 
 
 INI = """\
@@ -66,9 +66,9 @@ def test_an_inventory_may_be_ini(tmp_path: Path, name: str) -> None:
     (path / "hosts.yml").unlink()
     (path / name).write_text(INI.format(own=""))
 
-    found = model.load(path)
+    fleet = model.load(path)
 
-    assert [(each.name, each.address, each.wave) for each in found.devices] == [
+    assert [(each.name, each.address, each.wave) for each in fleet.devices] == [
         ("a", "192.0.2.1", 0),
         ("b", "192.0.2.2", 1),
     ]
@@ -92,17 +92,17 @@ def test_an_inventory_may_be_json(tmp_path: Path) -> None:
     assert f"{path / 'hosts.json'}: b: release: found 'x'" in refused(path)
 
 
-def test_what_a_host_says_wins_over_its_group(tmp_path: Path) -> None:
-    found = model.load(good(tmp_path, host_vars__b={"release": "digits@2.0.0-rc.1"}))
+def test_a_hosts_value_overrides_its_groups(tmp_path: Path) -> None:
+    fleet = model.load(good(tmp_path, host_vars__b={"release": "digits@2.0.0-rc.1"}))
 
-    assert found.device("b").release == "digits@2.0.0-rc.1"
+    assert fleet.device("b").release == "digits@2.0.0-rc.1"
 
 
 @pytest.mark.parametrize("name", ["example", "embedded"])
-def test_the_inventories_here_are_in_order(name: str) -> None:
-    found = model.load(REPOSITORY / "inventory" / name)
+def test_the_shipped_inventories_are_valid(name: str) -> None:
+    fleet = model.load(REPOSITORY / "inventory" / name)
 
-    assert found.name == name and found.waves()[0] and len(found.waves()) > 1
+    assert fleet.name == name and fleet.waves()[0] and len(fleet.waves()) > 1
 
 
 @pytest.mark.parametrize(
@@ -130,34 +130,34 @@ def test_the_inventories_here_are_in_order(name: str) -> None:
         ({"hosts": {}}, "", "found no host in the group devices"),
     ],
 )
-def test_a_fault_is_named_by_file_host_and_field(
+def test_a_fault_is_reported_with_file_host_and_field(
     tmp_path: Path, changes: dict[str, Any], file: str, message: str
 ) -> None:
-    said = refused(good(tmp_path, **changes))
+    refusal = refused(good(tmp_path, **changes))
 
-    assert message in said
-    assert str(tmp_path / file) in said
+    assert message in refusal
+    assert str(tmp_path / file) in refusal
 
 
 @pytest.mark.parametrize("field", ["rollout_answer_s", "rollout_back_s", "rollout_deploy_s"])
-def test_a_time_limit_is_seconds_that_can_be_waited(tmp_path: Path, field: str) -> None:
-    wrong = [0, -1, float("inf"), float("nan"), 1e300, 604801, "30m", "60", True, None, [60], "{{ 60 }}"]
-    hosts = {"canaries": {"a": {}}, "rest": {f"b{number}": {} for number, _ in enumerate(wrong)}}
-    said = {f"host_vars__b{number}": {field: value} for number, value in enumerate(wrong)}
+def test_a_time_limit_is_a_positive_number_of_seconds(tmp_path: Path, field: str) -> None:
+    invalid = [0, -1, float("inf"), float("nan"), 1e300, 604801, "30m", "60", True, None, [60], "{{ 60 }}"]
+    hosts = {"canaries": {"a": {}}, "rest": {f"b{number}": {} for number, _ in enumerate(invalid)}}
+    variables = {f"host_vars__b{number}": {field: value} for number, value in enumerate(invalid)}
 
-    found = refused(good(tmp_path, hosts=hosts, **said))
+    message = refused(good(tmp_path, hosts=hosts, **variables))
 
-    assert f"{len(wrong)} fault(s)" in found
-    for number, value in enumerate(wrong):
+    assert f"{len(invalid)} fault(s)" in message
+    for number, value in enumerate(invalid):
         assert (
-            f"{tmp_path / f'host_vars/b{number}.yml'}: b{number}: {field}: found {value!r}, expected seconds" in found
+            f"{tmp_path / f'host_vars/b{number}.yml'}: b{number}: {field}: found {value!r}, expected seconds" in message
         )
-    right = {"host_vars__a": {field: 0.5}, "host_vars__b": {field: 604800}}
-    assert model.load(good(tmp_path / "right", **right)).device("b").variables[field] == 604800
+    valid = {"host_vars__a": {field: 0.5}, "host_vars__b": {field: 604800}}
+    assert model.load(good(tmp_path / "right", **valid)).device("b").variables[field] == 604800
 
 
 @pytest.mark.parametrize(
-    ("said", "files", "file", "message"),
+    ("declared", "files", "file", "message"),
     [
         ({"b": "{release: x}"}, {"group_vars__rest": {"release": "digits@1.0.0"}}, "hosts.yml", "b: release"),
         ({"rest": "{wave: 1, release: x}"}, {"host_vars__a": {"release": "digits@1.0.0"}}, "hosts.yml", "b: release"),
@@ -172,11 +172,11 @@ def test_a_time_limit_is_seconds_that_can_be_waited(tmp_path: Path, field: str) 
         ({"a": "{secret: !vault x, release: x}"}, {}, "hosts.yml", "a: release: found 'x'"),
     ],
 )  # fmt: skip
-def test_the_file_that_is_blamed_says_it(
-    tmp_path: Path, said: dict[str, str], files: dict[str, Any], file: str, message: str | None
+def test_the_reported_file_sets_the_value(
+    tmp_path: Path, declared: dict[str, str], files: dict[str, Any], file: str, message: str | None
 ) -> None:
-    """Ansible decides which of several files wins: for a host its own, then its group's, what is in hosts.yml last."""
-    hosts = TREE.format(**{"a": "{ansible_host: 192.0.2.1}", "b": "{}", "rest": "{wave: 1}", **said})
+    """Ansible decides which file takes precedence: the host's own, then its group's, and hosts.yml last."""
+    hosts = TREE.format(**{"a": "{ansible_host: 192.0.2.1}", "b": "{}", "rest": "{wave: 1}", **declared})
     path = good(tmp_path, **{"group_vars__canaries": {}, "group_vars__rest": {}, **files})
     (path / "hosts.yml").write_text(hosts)
 
@@ -187,26 +187,26 @@ def test_the_file_that_is_blamed_says_it(
 
 
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "all", "ungrouped", "devices", "rest", "rollout_pending"])
-def test_a_name_that_means_something_else_is_refused(tmp_path: Path, name: str) -> None:
-    said = refused(good(tmp_path, hosts={"canaries": {name: {"ansible_host": "192.0.2.9"}}, "rest": {"b": {}}}))
+def test_a_reserved_name_is_refused(tmp_path: Path, name: str) -> None:
+    refusal = refused(good(tmp_path, hosts={"canaries": {name: {"ansible_host": "192.0.2.9"}}, "rest": {"b": {}}}))
 
-    assert f"{tmp_path}: {name}: found a name with another meaning" in said
-
-
-def test_a_group_of_the_playbooks_own_is_refused(tmp_path: Path) -> None:
-    said = refused(good(tmp_path, hosts={"canaries": {"a": {}}, "rest": {"b": {}}, "rollout_pending": {"b": {}}}))
-
-    assert "found the group 'rollout_pending'" in said
+    assert f"{tmp_path}: {name}: found a name with another meaning" in refusal
 
 
-def test_a_file_that_is_nested_too_deeply_is_named(tmp_path: Path) -> None:
+def test_a_group_with_the_playbooks_prefix_is_refused(tmp_path: Path) -> None:
+    refusal = refused(good(tmp_path, hosts={"canaries": {"a": {}}, "rest": {"b": {}}, "rollout_pending": {"b": {}}}))
+
+    assert "found the group 'rollout_pending'" in refusal
+
+
+def test_a_file_that_is_nested_too_deeply_is_reported(tmp_path: Path) -> None:
     assert "group_vars/rest.yml" in refused(good(tmp_path, group_vars__rest="[" * 5000))
 
 
-def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
-    said = refused(good(tmp_path, host_vars__a={"wave": -1}, host_vars__b={"release": "x", "device_type": 3}))
+def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
+    refusal = refused(good(tmp_path, host_vars__a={"wave": -1}, host_vars__b={"release": "x", "device_type": 3}))
 
-    assert "3 fault(s)" in said
+    assert "3 fault(s)" in refusal
 
 
 def test_a_file_that_is_not_yaml_is_named(tmp_path: Path) -> None:

@@ -21,11 +21,11 @@ def device(name: str, kind: str = "pi", wave: int = 0, groups: tuple[str, ...] =
     return Device(name, name, kind, wave, "digits@1.0.0", groups, {})
 
 
-def test_nothing_written_gives_the_defaults() -> None:
-    known = rollout_policy.parse(None, "group_vars/all.yml")
+def test_a_missing_policy_has_the_defaults() -> None:
+    policy = rollout_policy.parse(None, "group_vars/all.yml")
 
-    assert known.budget.failed == 0
-    assert known.unfit == "stop"
+    assert policy.budget.failed == 0
+    assert policy.unfit == "stop"
 
 
 @pytest.mark.parametrize(

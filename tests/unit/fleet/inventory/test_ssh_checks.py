@@ -1,4 +1,4 @@
-"""Host keys are checked, whatever an inventory says of SSH."""
+"""SSH variables of an inventory cannot disable the check of host keys."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from tests.support.paths import REPOSITORY
 pytestmark = pytest.mark.slow  # each starts ansible-inventory
 
 
-def test_the_keys_of_its_hosts_lie_beside_the_example(tmp_path: Path) -> None:
+def test_the_example_has_known_hosts_in_its_folder(tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY / "inventory/example", tmp_path, dirs_exist_ok=True)
     first = model.load(tmp_path).devices[0]
     words = shlex.split(first.variables["ansible_ssh_common_args"])
-    known = re.search(r'^UserKnownHostsFile="\{\{ inventory_dir }}/(\S+)" ~/.ssh/known_hosts$', words[1])
-    assert known, "quoted for ssh too, wherever the folder lies"
-    (tmp_path / known[1]).write_text(f"{first.address} ssh-ed25519 AAAAC3NzaC1lZDI1NTE5\n")
+    match = re.search(r'^UserKnownHostsFile="\{\{ inventory_dir }}/(\S+)" ~/.ssh/known_hosts$', words[1])
+    assert match, "quoted for ssh too, for any path of the folder"
+    (tmp_path / match[1]).write_text(f"{first.address} ssh-ed25519 AAAAC3NzaC1lZDI1NTE5\n")
 
     assert model.load(tmp_path).devices[0].name == first.name
 
 
 UNCHECKED = [
     ("ansible_ssh_host_key_checking", False),
-    ("ansible_ssh_host_key_checking", "nope"),  # Ansible takes any word that it does not know for false
+    ("ansible_ssh_host_key_checking", "nope"),  # Ansible reads an unknown word as false
     ("ansible_host_key_checking", "{{ checked }}"),
     ("ansible_paramiko_host_key_checking", 0),
     ("ansible_ssh_common_args", "{{ opts }}"),
@@ -54,22 +54,24 @@ UNCHECKED = [
 
 
 @pytest.mark.parametrize(("field", "value"), UNCHECKED)
-def test_host_keys_are_checked_whatever_is_declared(tmp_path: Path, field: str, value: Any) -> None:
-    said = refused(good(tmp_path, host_vars__b={field: value}))
+def test_a_variable_that_disables_the_check_is_refused(tmp_path: Path, field: str, value: Any) -> None:
+    message = refused(good(tmp_path, host_vars__b={field: value}))
 
-    assert f"{tmp_path / 'host_vars/b.yml'}: b: {field}: found {value!r}" in said
-    assert "expected" in said and "1 fault(s)" in said
+    assert f"{tmp_path / 'host_vars/b.yml'}: b: {field}: found {value!r}" in message
+    assert "expected" in message and "1 fault(s)" in message
 
 
-def test_where_host_keys_are_may_be_said(tmp_path: Path) -> None:
-    known = "-o UserKnownHostsFile={{ inventory_dir }}/known_hosts -o GlobalKnownHostsFile=/etc/ssh/known"
-    known += " -oForwardAgent=no -f -o StrictHostKeyChecking=yes -i /keys/no-F"
-    said = {
-        "ansible_ssh_common_args": known,
+def test_the_location_of_host_keys_may_be_declared(tmp_path: Path) -> None:
+    arguments = "-o UserKnownHostsFile={{ inventory_dir }}/known_hosts -o GlobalKnownHostsFile=/etc/ssh/known"
+    arguments += " -oForwardAgent=no -f -o StrictHostKeyChecking=yes -i /keys/no-F"
+    variables = {
+        "ansible_ssh_common_args": arguments,
         "ansible_host_key_checking": True,
         "ansible_ssh_host_key_checking": "yes",
         "ansible_ssh_executable": "/usr/bin/ssh",
         "ansible_sftp_executable": "sftp",
     }
 
-    assert model.load(good(tmp_path, host_vars__b=said)).device("b").variables["ansible_ssh_common_args"] == known
+    assert (
+        model.load(good(tmp_path, host_vars__b=variables)).device("b").variables["ansible_ssh_common_args"] == arguments
+    )

@@ -1,4 +1,4 @@
-"""Private keys: where they lie, who may read them, and what is said when one cannot be used."""
+"""Private keys: their location, their permissions, and errors that name an unusable key."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def no_passphrase(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_only_their_owner_can_read_them(tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys")
 
-    made = keys.make("targets")
+    key = keys.make("targets")
 
     assert (tmp_path / "keys").stat().st_mode & 0o777 == 0o700
-    assert keys.path("targets", made.keyid).stat().st_mode & 0o777 == 0o600
-    assert list((tmp_path / "keys").iterdir()) == [keys.path("targets", made.keyid)]
+    assert keys.path("targets", key.keyid).stat().st_mode & 0o777 == 0o600
+    assert list((tmp_path / "keys").iterdir()) == [keys.path("targets", key.keyid)]
 
 
 def test_a_passphrase_encrypts_its_role_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,30 +51,30 @@ def test_a_passphrase_encrypts_its_role_alone(tmp_path: Path, monkeypatch: pytes
     keys.signer("root", root)
 
 
-def test_a_key_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+def test_an_unusable_key_is_reported(tmp_path: Path) -> None:
     keys = Keys(tmp_path)
-    made, other = keys.make("targets"), keys.make("targets")
-    path = keys.path("targets", made.keyid)
+    key, other = keys.make("targets"), keys.make("targets")
+    path = keys.path("targets", key.keyid)
     content = path.read_bytes()
 
-    def said() -> str:
+    def refusal() -> str:
         with pytest.raises(KeysError) as caught:
-            keys.signer("targets", made)
+            keys.signer("targets", key)
         assert str(path) in str(caught.value)
         return str(caught.value)
 
     path.chmod(0o640)
-    assert f"chmod 600 {path}" in said()
+    assert f"chmod 600 {path}" in refusal()
     path.chmod(0o600)
     path.write_bytes(content[:50])
-    assert "not a private key" in said()
+    assert "not a private key" in refusal()
     path.write_bytes(keys.path("targets", other.keyid).read_bytes())
-    assert other.keyid in said()
+    assert other.keyid in refusal()
     path.unlink()
-    assert "no private key for targets" in said()
+    assert "no private key for targets" in refusal()
 
 
-def test_where_they_lie_is_said_by_the_environment() -> None:
+def test_the_environment_names_the_folder() -> None:
     assert default_folder({"FLEET_KEYS": "/media/stick"}) == Path("/media/stick")
     assert default_folder({}) == Path("~/.config/edge-ai-workflow/keys").expanduser()
 
@@ -100,22 +100,22 @@ def test_a_root_key_is_named_as_the_status_shows_it(tmp_path: Path) -> None:
     _, second, third = repository.root.roles["root"].keyids
 
     assert rotate(repository, "root", second[:12])[0] == second
-    for wrong in ("", "x", second[:12]):
+    for invalid in ("", "x", second[:12]):
         with pytest.raises(KeysError, match="fleet keys status"):
-            rotate(repository, "root", wrong)
+            rotate(repository, "root", invalid)
     assert third in repository.root.roles["root"].keyids and second not in repository.root.roles["root"].keyids
 
 
 @pytest.mark.slow
-def test_the_command_line_makes_replaces_and_shows_them(tmp_path: Path) -> None:
+def test_the_command_line_creates_replaces_and_shows_keys(tmp_path: Path) -> None:
     publisher = Publisher(tmp_path / "work")
 
-    made = publisher.run("keys", "init", "--root-days", "20")
+    initial = publisher.run("keys", "init", "--root-days", "20")
 
-    assert made["made"] and not made["development"]
-    assert (publisher.folder / made["pin"]).is_file()
+    assert initial["made"] and not initial["development"]
+    assert (publisher.folder / initial["pin"]).is_file()
     assert not publisher.run("keys", "init")["made"]
-    roles = {role["role"]: role for role in made["roles"]}
+    roles = {role["role"]: role for role in initial["roles"]}
     assert {name: (role["threshold"], len(role["keys"])) for name, role in roles.items()} == {
         "root": (2, 3),
         "targets": (1, 1),
@@ -123,12 +123,14 @@ def test_the_command_line_makes_replaces_and_shows_them(tmp_path: Path) -> None:
         "timestamp": (1, 1),
     }
     assert [round(roles[name]["days_left"]) for name in roles] == [20, 90, 14, 3]
-    assert any("root expires in 20" in warning for warning in made["warnings"])
+    assert any("root expires in 20" in warning for warning in initial["warnings"])
 
     for role in roles:
-        turned = publisher.run("keys", "rotate", "--role", role)
-        assert turned["old"] == roles[role]["keys"][0]["id"]
-        assert turned["new"] in {key["id"] for each in turned["roles"] if each["role"] == role for key in each["keys"]}
+        rotated = publisher.run("keys", "rotate", "--role", role)
+        assert rotated["old"] == roles[role]["keys"][0]["id"]
+        assert rotated["new"] in {
+            key["id"] for each in rotated["roles"] if each["role"] == role for key in each["keys"]
+        }
     builder = publisher.run("keys", "rotate", "--role", "builder")
     assert builder["old"] != builder["new"]
 
@@ -146,7 +148,7 @@ def test_the_command_line_makes_replaces_and_shows_them(tmp_path: Path) -> None:
     assert "role targets" in refused["where"]
 
 
-def test_development_keys_are_marked_in_what_root_signs(tmp_path: Path) -> None:
+def test_development_keys_are_marked_in_the_signed_root(tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys")
 
     repository = Repository.create(tmp_path / "releases", keys, development=True)
@@ -158,8 +160,8 @@ def test_development_keys_are_marked_in_what_root_signs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_policy_that_is_there_is_never_written_over(tmp_path: Path) -> None:
-    """Given the policy alone, as a clone has it: no command puts a key of its own in the place of CI's identity."""
+def test_an_existing_policy_is_never_written_over(tmp_path: Path) -> None:
+    """Given only the policy, as after a clone: no command replaces CI's identity by a new key."""
     publisher = Publisher(tmp_path / "work")
     ci = ["--builder-identity", "https://github.com/o/r/release.yml@refs/heads/main", "--builder-issuer", "https://o.t"]
     publisher.run("keys", "init", *ci)

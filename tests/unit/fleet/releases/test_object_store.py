@@ -1,4 +1,4 @@
-"""Releases in an object store: published to it, read from it, rolled out from it; and one that is not there."""
+"""Releases in an object store: publish, read and roll out; and a store that does not exist."""
 
 from __future__ import annotations
 
@@ -62,33 +62,33 @@ def test_an_object_store_holds_the_repository(bucket: dict[str, str], bundles: l
         reader.fetch("pump@1.0.0")
 
 
-def test_a_rollout_takes_archives_from_the_store(
+def test_a_rollout_downloads_archives_from_the_store(
     bucket: dict[str, str], bundles: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Publisher(tmp_path / "work", "s3://plant/another").run("publish", bundles[0], "--version", "1.0.0")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
 
-    with repository_storage.open_storage("s3://plant/another", write=False) as place:
-        there = Repository(place.folder, Keys(tmp_path / "none"), fetch=place.fetch)
-        assert payload.offer(there, "pump@1.0.0")["sha256"] == sha256(bundles[0])
-    payload.pack(Repository(place.folder, Keys(tmp_path / "none")), ["pump@1.0.0"], tmp_path / "push.tar")
+    with repository_storage.open_storage("s3://plant/another", write=False) as storage:
+        repository = Repository(storage.folder, Keys(tmp_path / "none"), fetch=storage.fetch)
+        assert payload.offer(repository, "pump@1.0.0")["sha256"] == sha256(bundles[0])
+    payload.pack(Repository(storage.folder, Keys(tmp_path / "none")), ["pump@1.0.0"], tmp_path / "push.tar")
     with tarfile.open(tmp_path / "push.tar") as tar:
-        brought = [member for member in tar if member.name.endswith(".tar.zst")]
-        assert [hashlib.sha256(tar.extractfile(each).read()).hexdigest() for each in brought] == [sha256(bundles[0])]
+        archives = [member for member in tar if member.name.endswith(".tar.zst")]
+        assert [hashlib.sha256(tar.extractfile(each).read()).hexdigest() for each in archives] == [sha256(bundles[0])]
 
-    (archive,) = place.folder.glob("targets/pump/1.0.0/*.tar.zst")
+    (archive,) = storage.folder.glob("targets/pump/1.0.0/*.tar.zst")
     boto3.client("s3").put_object(
-        Bucket="plant", Key=f"another/{archive.relative_to(place.folder)}", Body=bundles[1].read_bytes()
+        Bucket="plant", Key=f"another/{archive.relative_to(storage.folder)}", Body=bundles[1].read_bytes()
     )
     archive.unlink()
     with (
-        repository_storage.open_storage("s3://plant/another", write=False) as place,
+        repository_storage.open_storage("s3://plant/another", write=False) as storage,
         pytest.raises(TrustError, match="the sha256 in its name"),
     ):
-        payload.offer(Repository(place.folder, Keys(tmp_path / "none"), fetch=place.fetch), "pump@1.0.0")
+        payload.offer(Repository(storage.folder, Keys(tmp_path / "none"), fetch=storage.fetch), "pump@1.0.0")
 
 
-def test_a_store_that_is_not_there_is_named(bucket: dict[str, str], bundles: list[Path], tmp_path: Path) -> None:
+def test_a_missing_store_is_reported(bucket: dict[str, str], bundles: list[Path], tmp_path: Path) -> None:
     for where, code in (("s3://nobody/releases", 8), ("nothing://x/y", 12)):
         refused = Publisher(tmp_path / "work", where).run("publish", bundles[0], code=code)
         assert where in refused["where"]

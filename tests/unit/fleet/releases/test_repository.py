@@ -1,4 +1,4 @@
-"""The repository of releases, written by fleet and read by the device's own code, between any two of its writes too."""
+"""The repository of releases, written by fleet and read by the device's own code, also between any two writes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def path(version: str) -> str:
 
 
 class Site:
-    """A repository with pump@1.0.0, and devices that look at it: one that knows it, and new ones."""
+    """A repository with pump@1.0.0, and devices that read it: one that has read it before, and new ones."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.keys = folder, Keys(folder / "keys")
@@ -54,7 +54,7 @@ class Site:
         self.repository.add(path(version), self.archive, {**CUSTOM, "version": version})
         self.repository.write("targets", "snapshot", "timestamp")
 
-    def watched(self) -> Repository:
+    def observed(self) -> Repository:
         """The repository, with devices that read it after each of its writes."""
         self.open(self.look)
         return self.repository
@@ -82,7 +82,7 @@ def test_a_device_reads_it_from_a_folder_and_over_http(site: Site) -> None:
 
 
 def test_devices_accept_what_they_find_between_any_two_writes_of_a_publication(site: Site) -> None:
-    site.watched()
+    site.observed()
 
     site.publish("1.1.0")
 
@@ -92,14 +92,14 @@ def test_devices_accept_what_they_find_between_any_two_writes_of_a_publication(s
 
 @pytest.mark.parametrize(("role", "writes"), [("root", 1), ("targets", 5), ("snapshot", 4), ("timestamp", 3)])
 def test_devices_follow_a_new_key_between_any_two_writes(site: Site, role: str, writes: int) -> None:
-    old, new = rotate(site.watched(), role)
+    old, new = rotate(site.observed(), role)
 
     assert site.looks == writes
     assert old not in site.open().root.roles[role].keyids and new in site.repository.root.roles[role].keyids
     site.keys.path(role, old).unlink()
     site.publish("1.1.0")
     assert site.old.fetch("pump@1.1.0") == CONTENT
-    assert len(site.repository.root.keys) == 6  # no key is left that has no role
+    assert len(site.repository.root.keys) == 6  # every key has a role
 
 
 def test_every_key_of_root_can_be_replaced_one_after_the_other(site: Site) -> None:
@@ -112,23 +112,23 @@ def test_every_key_of_root_can_be_replaced_one_after_the_other(site: Site) -> No
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_key_that_is_lost_can_be_replaced(site: Site, role: str) -> None:
+def test_a_lost_key_can_be_replaced(site: Site, role: str) -> None:
     lost = site.repository.root.roles[role].keyids[0]
     site.keys.path(role, lost).unlink()
 
-    rotate(site.watched(), role, lost if role == "root" else None)
+    rotate(site.observed(), role, lost if role == "root" else None)
 
     assert lost not in site.repository.root.keys
     site.look()
 
 
-def test_a_rotation_that_was_interrupted_goes_on(site: Site) -> None:
+def test_an_interrupted_rotation_continues(site: Site) -> None:
     old = site.repository.root.roles["targets"].keyids[0]
 
     class PowerCutError(Exception):
         pass
 
-    for stop in range(1, 5):  # the first root, then what is left: targets, snapshot, timestamp, the second root
+    for stop in range(1, 5):  # the first root, targets, snapshot, timestamp, the second root
         count = 0
 
         def cut(*_: Any) -> None:
@@ -145,7 +145,7 @@ def test_a_rotation_that_was_interrupted_goes_on(site: Site) -> None:
     assert len(site.open().root.roles["targets"].keyids) == 1
 
 
-def test_what_is_expired_is_refused_until_it_is_signed_again(site: Site) -> None:
+def test_expired_metadata_is_refused_until_it_is_signed_again(site: Site) -> None:
     site.open(timestamp=-1).write("timestamp")
     with pytest.raises(DeviceTrustError, match="expired"):
         site.reader("new").refresh()
@@ -155,12 +155,12 @@ def test_what_is_expired_is_refused_until_it_is_signed_again(site: Site) -> None
     site.look()
 
 
-def test_a_target_that_is_delisted_is_refused(site: Site) -> None:
+def test_a_delisted_target_is_refused(site: Site) -> None:
     site.publish("1.1.0")
     site.old.fetch("pump@1.1.0")
 
     del site.open().targets.targets[path("1.1.0")]
-    site.watched().write("targets", "snapshot", "timestamp")  # what is not written is not changed
+    site.observed().write("targets", "snapshot", "timestamp")  # targets was not written, so it is unchanged
     assert site.old.fetch("pump@1.1.0") == CONTENT
     del site.repository.targets.targets[path("1.1.0")]
     site.repository.write("targets", "snapshot", "timestamp")
@@ -184,7 +184,7 @@ def _edit(file: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "error"), [(_cut, ConfigurationError), (_edit, TrustError), (Path.unlink, ConfigurationError)]
 )
-def test_nothing_is_signed_over_what_is_damaged(
+def test_corrupted_metadata_is_never_replaced(
     site: Site, name: str, spoil: Callable[[Path], None], error: type[Exception]
 ) -> None:
     spoil(site.releases / "metadata" / name)
@@ -195,7 +195,7 @@ def test_nothing_is_signed_over_what_is_damaged(
     assert "remedy" in str(caught.value) or name == "1.root.json"
 
 
-def test_a_missing_key_stops_it_before_anything_is_written(site: Site) -> None:
+def test_a_missing_key_is_reported_before_the_first_write(site: Site) -> None:
     before = sorted(site.releases.rglob("*"))
     site.keys.path("timestamp", site.repository.root.roles["timestamp"].keyids[0]).unlink()
 
@@ -205,14 +205,14 @@ def test_a_missing_key_stops_it_before_anything_is_written(site: Site) -> None:
     assert sorted(site.releases.rglob("*")) == before
 
 
-def test_one_at_a_time(site: Site) -> None:
+def test_a_second_writer_is_refused(site: Site) -> None:
     with repository_lock(site.releases), pytest.raises(BusyError, match=r"\.lock"), repository_lock(site.releases):
         pass
     with repository_lock(site.releases):
         pass
 
 
-def test_an_archive_that_was_damaged_on_disk_is_written_again(site: Site) -> None:
+def test_a_corrupted_archive_is_written_again(site: Site) -> None:
     target = site.repository.targets.targets[path("1.0.0")]
     file = site.repository.local_file(target)
     file.write_bytes(b"x" + CONTENT[1:])

@@ -1,4 +1,4 @@
-"""Who built a bundle: what is signed, by whom, and what is refused. With the real library, in its own environment."""
+"""Signatures of bundles and the signing policy, with the real library in its separate environment."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def refused(folder: Path, signature: Path, policy: SigningPolicy, words: str) ->
     assert "remedy" in str(caught.value)
 
 
-def test_what_was_signed_verifies_and_anything_else_is_refused(folder: Path, policy: SigningPolicy, keys: Keys) -> None:
+def test_a_signed_bundle_verifies_and_any_change_is_refused(folder: Path, policy: SigningPolicy, keys: Keys) -> None:
     signature = folder.parent / "signature"
     signing.sign(folder, signature, policy, keys)
     signing.verify(folder, signature, policy)
@@ -75,7 +75,7 @@ def test_a_signature_of_another_key_is_refused(folder: Path, policy: SigningPoli
     refused(folder, signature, SigningPolicy(public_key=str(keys.make(BUILDER).keyval["public"])), "does not verify")
 
 
-def test_a_signature_does_not_choose_what_it_leaves_out(folder: Path, policy: SigningPolicy, keys: Keys) -> None:
+def test_a_signature_does_not_choose_its_exceptions(folder: Path, policy: SigningPolicy, keys: Keys) -> None:
     """Signed with the right key, over a list of exceptions that the policy does not have."""
     signature = folder.parent / "signature"
     lax = SigningPolicy(public_key=policy.public_key, ignore=("targets",))
@@ -90,7 +90,7 @@ def test_a_signature_does_not_choose_what_it_leaves_out(folder: Path, policy: Si
     refused(folder, strict, lax, r'made with \{"ignore_paths": \[\]\}')
 
 
-def test_a_statement_that_was_edited_is_refused(folder: Path, policy: SigningPolicy, keys: Keys) -> None:
+def test_an_edited_statement_is_refused(folder: Path, policy: SigningPolicy, keys: Keys) -> None:
     signature = folder.parent / "signature"
     signing.sign(folder, signature, policy, keys)
     bundle = json.loads(signature.read_text())
@@ -112,7 +112,7 @@ def test_a_statement_that_was_edited_is_refused(folder: Path, policy: SigningPol
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"dsseEnvelope": {"payload": "!"}}', b'"text"'])
-def test_what_is_no_signature_is_refused(folder: Path, policy: SigningPolicy, content: bytes) -> None:
+def test_an_invalid_signature_file_is_refused(folder: Path, policy: SigningPolicy, content: bytes) -> None:
     signature = folder.parent / "signature"
     signature.write_bytes(content)
 
@@ -137,8 +137,8 @@ def test_the_builders_key_is_opened_with_its_passphrase(
     assert not (folder.parent / "second").exists()
 
 
-def test_an_identity_is_pinned_where_there_is_no_key(folder: Path, keys: Keys, policy: SigningPolicy) -> None:
-    """Keyless signing needs a CI system's token and Sigstore's servers; without them it says so and signs nothing."""
+def test_an_identity_is_pinned_without_a_key(folder: Path, keys: Keys, policy: SigningPolicy) -> None:
+    """Keyless signing needs a CI system's token and Sigstore's servers; without them it fails and signs nothing."""
     keyless = SigningPolicy(
         identity="https://github.com/o/r/.github/workflows/ci.yml@refs/heads/main", issuer="https://o.test"
     )
@@ -148,7 +148,7 @@ def test_an_identity_is_pinned_where_there_is_no_key(folder: Path, keys: Keys, p
         signing.sign(folder, signature, keyless, keys)
 
     assert not signature.exists()
-    signing.sign(folder, signature, policy, keys)  # with a key, where an identity is asked for
+    signing.sign(folder, signature, policy, keys)  # with a key, although the policy requires an identity
     refused(folder, signature, keyless, "does not verify")
 
 
@@ -172,7 +172,7 @@ def test_a_policy_is_checked(tmp_path: Path, policy: SigningPolicy, change: dict
         SigningPolicy.load(file)
 
 
-def test_without_its_environment_it_says_how_to_get_it(
+def test_a_missing_environment_is_reported_with_its_remedy(
     folder: Path, policy: SigningPolicy, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FLEET_SIGNING_PYTHON", "/nowhere/python")
@@ -182,19 +182,19 @@ def test_without_its_environment_it_says_how_to_get_it(
 
 
 def test_the_commit_is_read_from_the_certificate(tmp_path: Path) -> None:
-    """As Fulcio writes it for GitHub's workflows; a signature by a key has none."""
+    """Fulcio writes the commit for GitHub's workflows; a signature by a key has none."""
     commit, key = "0123456789abcdef0123456789abcdef01234567", ec.generate_private_key(ec.SECP256R1())
     name, now = x509.Name([]), datetime.now(UTC)
-    for value, found in ((b"\x0c\x28" + commit.encode(), commit), (b"\x0c\x04main", None)):
+    for value, expected in ((b"\x0c\x28" + commit.encode(), commit), (b"\x0c\x04main", None)):
         extension = x509.UnrecognizedExtension(signing.SOURCE_DIGEST, value)
-        made = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now).add_extension(extension, False)
-        raw = base64.b64encode(made.sign(key, SHA256()).public_bytes(Encoding.DER)).decode()
+        builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now).add_extension(extension, False)
+        raw = base64.b64encode(builder.sign(key, SHA256()).public_bytes(Encoding.DER)).decode()
         for material in (
             {"certificate": {"rawBytes": raw}},
             {"x509CertificateChain": {"certificates": [{"rawBytes": raw}]}},
         ):
             (tmp_path / "signature").write_text(json.dumps({"verificationMaterial": material}))
-            assert signing.source_commit(tmp_path / "signature") == found
+            assert signing.source_commit(tmp_path / "signature") == expected
     for content in ("{", "[]", '{"verificationMaterial": {"publicKey": {"hint": "x"}}}'):
         (tmp_path / "signature").write_text(content)
         assert signing.source_commit(tmp_path / "signature") is None
