@@ -15,13 +15,12 @@ from typing import Any
 from stages.core import command
 from stages.core.errors import StageError, run
 from stages.core.files import read_object, rerun_hint, sha256
+from stages.report.parameters_digest import parameters_digest, read_parameters
 from stages.report.verdict import (
     GATE,
     PIPELINE,
     TargetVerdict,
     Verdict,
-    parameters_digest,
-    read_parameters,
     read_verdict,
 )
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from stages.networks import Network, build
 from stages.params.compress import Distil
 from stages.params.train import Train
-from stages.train.batches import Objective
+from stages.train.objective import Objective
 
 
 def make_student(teacher: Network, params: Train, scale: float, seed: int) -> Network:

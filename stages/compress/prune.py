@@ -10,8 +10,8 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from stages.networks import Network, Rnn, Transformer, architecture, rebuild
-from stages.train.batches import Data, Objective, load_batch
-from stages.train.loop import split_batches
+from stages.train.batches import Data, load_batch, split_batches
+from stages.train.objective import Objective
 
 IMPORTANCE_SAMPLES = 1024  # gradients for the importance come from so many training samples
 

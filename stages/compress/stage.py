@@ -1,8 +1,8 @@
-"""Make the trained network smaller: distil, prune whole channels, fine-tune; each switched by parameters.
+"""Make the trained network smaller: distil, prune whole channels, fine-tune; parameters switch each of them on.
 
 Reads data/prepared and models/trained. Writes models/compressed/model.pt, models/reference.npz (its logits on the
-validation and test splits) and reports/compress.json. A run that was killed goes on from its last whole epoch,
-kept in .work/compress/.
+validation and test splits), reports/compress.json and reports/durations/compress.json. A run that was killed resumes
+after its last complete epoch, which is kept in .work/compress/.
 """
 
 from __future__ import annotations
@@ -22,10 +22,14 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from stages.networks import Network
-    from stages.train.batches import Data, Objective
+    from stages.train.batches import Data
+    from stages.train.duration import Stopwatch
+    from stages.train.objective import Objective
+    from stages.train.schedule import Epoch
 
 PREPARED, TRAINED = Path("data/prepared"), Path("models/trained")
 MODEL, REFERENCE, REPORT = Path("models/compressed"), Path("models/reference.npz"), Path("reports/compress.json")
+DURATION = Path("reports/durations/compress.json")
 
 
 def main() -> None:
@@ -34,16 +38,21 @@ def main() -> None:
 
 
 def compress(params: Params) -> None:
+    """Compress the trained network as `params.compress` asks, and write it with its report."""
     command.make_idle_threads_sleep()
     from stages import networks
-    from stages.train import batches, loop
+    from stages.train import batches
+    from stages.train.checkpoints import checkpoint_folder
+    from stages.train.duration import Stopwatch, write_duration
+    from stages.train.fabric import start_fabric
+    from stages.train.scores import all_logits
 
     data = batches.Data.open(PREPARED)
     network = networks.load(TRAINED / "model.pt")
-    fabric = loop.start(params)
+    fabric = start_fabric(params)
     network.to(fabric.device)
-    folder = loop.resume_folder("compress", params, [PREPARED, TRAINED], fabric)
-    work = Work(fabric, data, params, folder)
+    folder = checkpoint_folder("compress", params, [PREPARED, TRAINED], fabric)
+    work = Work(fabric, data, params, folder, Stopwatch(folder / "seconds"))
     steps = [work.measure("trained", network)]
     if params.compress.distil.enabled:
         network = work.distil(network)
@@ -56,14 +65,16 @@ def compress(params: Params) -> None:
             steps.append(work.measure("finetune", network))
     if not fabric.is_global_zero:
         return
+    seconds = work.stopwatch.seconds
     size = params.train.batch_size
-    logits = {name: batches.all_logits(network, getattr(data, name), size) for name in ("validation", "test")}
+    logits = {name: all_logits(network, getattr(data, name), size) for name in ("validation", "test")}
     report = summary(steps)
     with new_directory(MODEL) as models:
         networks.save(network, models / "model.pt")
         write_bytes(REFERENCE, as_npz(logits))
         digests = {"trained_sha256": sha256(TRAINED / "model.pt"), "model_sha256": sha256(models / "model.pt")}
         write_json(REPORT, {**report, **digests})
+    write_duration(DURATION, seconds)
     shutil.rmtree(folder, ignore_errors=True)
     print(
         f"compressed {report['ratio']:.2f} times: {steps[0]['parameters']} -> {steps[-1]['parameters']} parameters; "
@@ -73,23 +84,26 @@ def compress(params: Params) -> None:
 
 @dataclass(frozen=True)
 class Work:
-    """The three steps, each a network in and a network out."""
+    """The steps of compression: each takes a network and returns a smaller or a better one."""
 
     fabric: Fabric
     data: Data
     params: Params
     folder: Path
+    stopwatch: Stopwatch
 
     def distil(self, teacher: Network) -> Network:
+        """Return a smaller network that learned from the answers of `teacher`."""
         from stages.compress import distil
 
         params = self.params.compress.distil
         student = distil.make_student(teacher, self.params.train, params.student_scale, self.params.seed)
         recipe = self.params.train.model_copy(update={"epochs": params.epochs})
-        self._fit("distil", student, recipe, distil.distillation(teacher, params, self._objective()))
+        self._train("distil", student, recipe, distil.distillation(teacher, params, self._objective()))
         return student
 
     def prune(self, network: Network) -> Network:
+        """Return a network without the channels that matter least."""
         from stages.compress.prune import prune
 
         sparsity = self.params.compress.prune.sparsity
@@ -97,6 +111,7 @@ class Work:
         return pruned.to(self.fabric.device)
 
     def finetune(self, network: Network) -> Network:
+        """Train a pruned network for some more epochs, in place."""
         params, train = self.params.compress.prune, self.params.train
         recipe = train.model_copy(
             update={
@@ -104,11 +119,12 @@ class Work:
                 "optimiser": train.optimiser.model_copy(update={"learning_rate": params.learning_rate}),
             }
         )
-        self._fit("finetune", network, recipe, self._objective())
+        self._train("finetune", network, recipe, self._objective())
         return network
 
     def measure(self, name: str, network: Network) -> dict[str, Any]:
-        from stages.train.batches import evaluate
+        """Return the size and the test scores of the network after the step `name`."""
+        from stages.train.scores import evaluate
 
         scores = evaluate(self.fabric, network, self.data.test, self.params.train.batch_size)
         parameters = sum(weight.numel() for weight in network.parameters())
@@ -121,16 +137,23 @@ class Work:
         }
 
     def _objective(self) -> Objective:
-        from stages.train.batches import cross_entropy
+        from stages.train.objective import cross_entropy
 
         return cross_entropy(self.data, self.params.train, self.fabric.device)
 
-    def _fit(self, name: str, network: Network, recipe: Train, objective: Objective) -> None:
-        from stages.train import loop
+    def _train(self, name: str, network: Network, recipe: Train, objective: Objective) -> None:
+        from stages.train.loop import train_network
+        from stages.train.progress import EpochProgress
 
-        recipe = short(recipe)
-        with loop.EpochProgress(name, recipe.epochs, self.fabric.is_global_zero) as progress:
-            loop.fit(
+        recipe = shorten_warmup(recipe)
+        with EpochProgress(name, recipe.epochs, self.fabric.is_global_zero) as progress:
+
+            def report_epoch(epoch: Epoch) -> None:
+                progress(epoch)
+                if self.fabric.is_global_zero:
+                    self.stopwatch.save()
+
+            train_network(
                 self.fabric,
                 network,
                 self.data,
@@ -138,18 +161,21 @@ class Work:
                 objective,
                 seed=self.params.seed,
                 checkpoint=self.folder / name / "last.pt",
-                on_epoch=progress,
+                on_epoch=report_epoch,
             )
 
 
-def short(recipe: Train) -> Train:
-    """Few epochs leave no room for a warm-up that was meant for many."""
+def shorten_warmup(recipe: Train) -> Train:
+    """Return the recipe with a warm-up that ends before the last epoch: few epochs have no room for a long one."""
     warmup = min(recipe.scheduler.warmup_epochs, recipe.epochs - 1)
     return recipe.model_copy(update={"scheduler": recipe.scheduler.model_copy(update={"warmup_epochs": warmup})})
 
 
 def summary(steps: list[dict[str, Any]]) -> dict[str, Any]:
-    """`ratio` of sizes before and after; `drop` and `retention` of accuracy on the test split."""
+    """Return the content of reports/compress.json, but for the digests of the files.
+
+    `ratio` is the size before over the size after; `drop` and `retention` are of the accuracy on the test split.
+    """
     before, after = steps[0], steps[-1]
     return {
         "steps": steps,
@@ -160,7 +186,7 @@ def summary(steps: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def as_npz(arrays: dict[str, Any]) -> bytes:
-    """numpy's zip of arrays; it carries no times."""
+    """Return arrays as the bytes of a .npz file; numpy writes no times into it."""
     import numpy as np
 
     stream = io.BytesIO()

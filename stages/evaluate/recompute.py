@@ -1,7 +1,7 @@
 """The numbers of an evaluation, counted again from its list of predictions: a report that was cut, mixed up or written
 by hand does not fit the list that lies beside it.
 
-Times and memory are of a machine at a moment and cannot be counted again; report/schemas.py knows what they can be.
+Times and memory are of a machine at a moment and cannot be counted again; the report's schema limits them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from stages.metrics.bootstrap import Clusters
 from stages.metrics.classification import by_group, calibration_error, shares
 from stages.metrics.confusion import averages, confusion_matrix, per_class
-from stages.report.schemas import Evaluated
+from stages.report.schemas.evaluation import EvaluationReport
 
 COLUMNS = ["group", "actual", "predicted", "confidence", "reference"]
 
@@ -73,7 +73,7 @@ def _is_share(text: str) -> bool:
         return False
 
 
-def disagreement(report: Evaluated, listed: Predictions, classes: Sequence[str]) -> str:
+def disagreement(report: EvaluationReport, listed: Predictions, classes: Sequence[str]) -> str:
     """The first number of the report that the list does not give; "": all fit. A metric that is missing is not told of
     here: the check that needs it fails by itself.
     """
@@ -89,7 +89,7 @@ def _difference(field: str, found: Any, needed: Any) -> str:
     return "" if _same(found, needed) else f"{field} is {_short(found)}, and predictions.csv makes {_short(needed)}"
 
 
-def _compared(report: Evaluated, listed: Predictions, classes: list[str]) -> Iterator[tuple[str, Any, Any]]:
+def _compared(report: EvaluationReport, listed: Predictions, classes: list[str]) -> Iterator[tuple[str, Any, Any]]:
     """Field, what the report says, what the list gives."""
     correct, samples = listed.actual == listed.predicted, len(listed.actual)
     confusion = confusion_matrix(listed.actual, listed.predicted, len(classes))

@@ -14,7 +14,7 @@ from stages.core.dataset import NPY_ERRORS, SampleSpec
 from stages.core.errors import ParameterError, StageError
 from stages.core.files import read_model, read_object, rerun_hint, sha256
 from stages.params.common import Target
-from stages.report.schemas import ExportedFile
+from stages.report.schemas.export import ExportedFile
 
 PREPARED = Path("data/prepared")
 REFERENCE = Path("models/reference.npz")

@@ -16,7 +16,10 @@ from stages.core.errors import StageError
 from stages.core.files import ModelT, read_model, read_object, sha256
 from stages.evaluate.recompute import disagreement, read_predictions
 from stages.params.common import Data, TargetName
-from stages.report.schemas import Balance, Compressed, Evaluated, ExportedFile, Quality, QualityMetrics, Trained
+from stages.report.schemas.data import BalanceReport, QualityMetrics, QualityReport
+from stages.report.schemas.evaluation import EvaluationReport
+from stages.report.schemas.export import ExportedFile
+from stages.report.schemas.training import CompressionReport, TrainingReport
 
 EXPORTED = Path("models/exported")
 TRAINED = Path("models/trained/model.pt")
@@ -48,7 +51,7 @@ class Record:
 def read_evidence(target: str, classes: Sequence[str]) -> Evidence:
     """The target's report beside the digest of the file that lies there now, and counted again from its predictions."""
     report_path, export_path = REPORTS / "evaluate" / target / "metrics.json", EXPORTED / target / "export.json"
-    report, evaluated, fault = _read(report_path, Evaluated, "evaluate")
+    report, evaluated, fault = _read(report_path, EvaluationReport, "evaluate")
     measured = evaluated.model_sha256 if evaluated else None
     _, export, export_fault = _read(export_path, ExportedFile, "export")
     if not export:
@@ -75,7 +78,7 @@ def digests(targets: Iterable[TargetName]) -> dict[str, str]:
     return {path.as_posix(): sha256(path) for path in paths if path.is_file()}
 
 
-def _doubt_evaluated(path: Path, report: Evaluated, target: str, classes: Sequence[str]) -> str:
+def _doubt_evaluated(path: Path, report: EvaluationReport, target: str, classes: Sequence[str]) -> str:
     if report.target != target:
         return f"{path}: target is {report.target!r}"
     if report.classes != list(classes):
@@ -95,10 +98,10 @@ def read_records(data: Data, evidence: Mapping[TargetName, Evidence]) -> dict[st
     others and against the files that lie there now.
     """
     quality_path, balance_path, train_path, compress_path = (REPORTS / name for name in PIPELINE_REPORTS)
-    quality_json, quality, quality_fault = _read(quality_path, Quality, "validate")
-    balance_json, balance, balance_fault = _read(balance_path, Balance, "prepare")
-    train_json, trained, train_fault = _read(train_path, Trained, "train")
-    compress_json, compressed, compress_fault = _read(compress_path, Compressed, "compress")
+    quality_json, quality, quality_fault = _read(quality_path, QualityReport, "validate")
+    balance_json, balance, balance_fault = _read(balance_path, BalanceReport, "prepare")
+    train_json, trained, train_fault = _read(train_path, TrainingReport, "train")
+    compress_json, compressed, compress_fault = _read(compress_path, CompressionReport, "compress")
     if balance:
         balance_fault = _named(balance_path, _doubt_balance(balance, data, evidence))
     if quality:
@@ -127,7 +130,7 @@ def _named(path: Path, doubt: str) -> str:
     return f"{path}: {doubt}" if doubt else ""
 
 
-def _doubt_quality(quality: Quality, balance: Balance | None) -> str:
+def _doubt_quality(quality: QualityReport, balance: BalanceReport | None) -> str:
     """`balance` where a row that the contract lets through is one sample."""
     for where, judged in {"overall": quality.overall, **quality.sources}.items():
         for metric in QualityMetrics.model_fields:
@@ -147,7 +150,7 @@ def _doubt_quality(quality: Quality, balance: Balance | None) -> str:
     return ""
 
 
-def _doubt_balance(balance: Balance, data: Data, evidence: Mapping[TargetName, Evidence]) -> str:
+def _doubt_balance(balance: BalanceReport, data: Data, evidence: Mapping[TargetName, Evidence]) -> str:
     for name in type(balance.splits).model_fields:
         own = getattr(balance.splits, name)
         if set(own.classes) != set(data.classes.values()):
@@ -170,7 +173,7 @@ def _doubt_file(digest: str, path: Path) -> str:
     return "" if sha256(path) == digest else f"stale: {path} is another file than it describes"
 
 
-def _doubt_compressed(report: Compressed, trained: Trained | None) -> str:
+def _doubt_compressed(report: CompressionReport, trained: TrainingReport | None) -> str:
     first, last = report.steps[0], report.steps[-1]
     doubt = _doubt_file(report.trained_sha256, TRAINED) or _doubt_file(report.model_sha256, COMPRESSED)
     if doubt:

@@ -22,6 +22,7 @@ from stages.gate.stale_targets import remove_leftovers
 from stages.params import load, locate_parameter
 from stages.params.common import TargetName
 from stages.params.gate import Budget, Gate
+from stages.report.parameters_digest import parameters_digest, read_parameters
 from stages.report.verdict import (
     GATE,
     PIPELINE,
@@ -29,8 +30,6 @@ from stages.report.verdict import (
     TargetVerdict,
     Verdict,
     as_json,
-    parameters_digest,
-    read_parameters,
 )
 
 TRAIN = "reports/train/summary.json"
@@ -231,7 +230,7 @@ def refusal(failures: Iterable[Check]) -> GateError:
 
 def main() -> None:
     command.parser("gate", __doc__).parse_args()
-    from stages.report.page import render, write_page
+    from stages.report.page.render import render, write_page
     from stages.report.terminal import print_gate
 
     params = load()

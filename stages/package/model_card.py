@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stages.report.schemas import Intervals
+from stages.report.schemas.evaluation import Intervals
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 
 from cyclonedx.model import HashAlgorithm, HashType
 from cyclonedx.model.bom import Bom
@@ -19,26 +18,7 @@ from cyclonedx.output.json import JsonV1Dot6
 from cyclonedx.spdx import is_supported_id
 from packageurl import PackageURL
 
-# What a device needs beside the file, by the target's runtime.
-AT_RUNTIME = {"onnxruntime": ("numpy", "onnxruntime"), "litert": ("numpy", "ai-edge-litert")}
-# What shaped the data, the weights or the files.
-AT_BUILD = (
-    "ai-edge-litert",
-    "ai-edge-quantizer",
-    "duckdb",
-    "ibis-framework",
-    "lightning-fabric",
-    "litert-torch",
-    "numpy",
-    "onnx",
-    "onnxruntime",
-    "onnxscript",
-    "pandera",
-    "pyarrow",
-    "scikit-learn",
-    "torch",
-    "torch-pruning",
-)
+from stages.report.libraries import AT_RUNTIME
 
 
 @dataclass(frozen=True)
@@ -48,17 +28,6 @@ class ModelFile:
     path: str
     sha256: str
     runtime: str
-
-
-def libraries() -> dict[str, str]:
-    """Name -> version of the libraries above that are installed."""
-    versions = {}
-    for name in sorted({*AT_BUILD, *(name for names in AT_RUNTIME.values() for name in names)}):
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def sbom(name: str, licence: str, models: Mapping[str, ModelFile], versions: Mapping[str, str]) -> str:

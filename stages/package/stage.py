@@ -26,10 +26,12 @@ from stages.core.files import new_directory, read_model, read_object, rerun_hint
 from stages.export.artifact import PREPARED, read_export
 from stages.package.archive import pack
 from stages.package.model_card import Groups, model_card
-from stages.package.sbom import ModelFile, libraries, sbom
+from stages.package.sbom import ModelFile, sbom
 from stages.params import Params, load
 from stages.params.common import TargetName
-from stages.report.schemas import Bundled, DriftReference, Intervals
+from stages.report.libraries import libraries
+from stages.report.schemas.data import DriftReference
+from stages.report.schemas.evaluation import BundledEvaluation, Intervals
 from stages.report.verdict import GATE, Verdict, read_verdict
 
 BUNDLE = Path("models/bundle")
@@ -94,7 +96,7 @@ def select(
 def _metrics(target: str, digest: str, classes: list[str], verdict: Verdict) -> dict[str, Any]:
     """What the evaluation wrote of the file with this digest, and the gate judged. Raises StageError."""
     path = EVALUATED / target / "metrics.json"
-    report = read_model(path, Bundled, "evaluate")
+    report = read_model(path, BundledEvaluation, "evaluate")
     if report.model_sha256 != digest:
         raise StageError(f"{path}: model_sha256", f"found {report.model_sha256}", digest, rerun_hint("evaluate"))
     for field in ("per_class", "prediction_ratios"):

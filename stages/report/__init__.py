@@ -1,6 +1,7 @@
-"""Reports: the schemas of what stages write about their work, the HTML page, and the tables in the terminal.
+"""Reports: what stages write about their work, and how a person sees it.
 
-Enter at `schemas` (every report but the gate's), `verdict.read_verdict()` (reports/gate.json), `page.render()` and
-`terminal`; `figures` and `svg` draw. This file imports nothing, so that printing a table starts fast.
+`schemas` has the models of the reports, `verdict` that of the gate (reports/gate.json), `parameters_digest` tells
+whether a verdict is outdated, `libraries` lists versions. `page` draws reports/index.html, `terminal` prints tables.
+This file imports nothing, so that printing a table starts fast.
 May import stages.params and stages.core.
 """

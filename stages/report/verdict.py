@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from stages.core.errors import ParameterError, StageError
+from stages.core.errors import StageError
 from stages.core.files import read_model, rerun_hint
 
 GATE = Path("reports/gate.json")
@@ -74,46 +72,6 @@ class GateReport(Verdict):
     notes: list[str]
     inputs: dict[str, str]
     parameters: str
-
-
-def read_parameters() -> tuple[dict[str, Any], dict[str, Any]]:
-    """params.yaml and the parameters of the task that it names, as they are written. Raises ParameterError.
-
-    Nothing of them is checked but that they name a task: a fault is the stages' to say.
-    """
-    shared = _yaml(Path("params.yaml"), "task")
-    return shared, _yaml(Path("tasks") / shared["task"] / "params.yaml", "name")
-
-
-def _yaml(path: Path, key: str) -> dict[str, Any]:
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ParameterError(str(path), f"not readable: {' '.join(str(error).split())}", f"YAML with {key}") from None
-    value = values.get(key) if isinstance(values, dict) else None
-    if not isinstance(value, str):
-        raise ParameterError(f"{path}: {key}", f"found {value!r}", "text")
-    return dict(values)
-
-
-def parameters_digest(shared: dict[str, Any], task: dict[str, Any]) -> str:
-    """SHA-256 of the parameters that decide what the gate judges, whatever order or comments they are written with. Not
-    of `package`, which comes after it, nor of what says only where the work is done.
-    """
-    steer = {key: shared.get(key) for key in ("task", "seed", "targets")}
-    values = [steer, {key: value for key, value in task.items() if key != "package"}]
-    return sha256(json.dumps(_sorted(values), default=str).encode()).hexdigest()
-
-
-def _sorted(value: Any) -> Any:
-    """YAML's keys are text and numbers, which do not compare; 1 and 1.0 are one value, for DVC too."""
-    if isinstance(value, dict):
-        return sorted(([str(key), _sorted(own)] for key, own in value.items()), key=lambda pair: pair[0])
-    if isinstance(value, list):
-        return [_sorted(own) for own in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def as_json(name: str, verdict: Verdict) -> dict[str, Any]:

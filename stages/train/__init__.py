@@ -1,6 +1,7 @@
 """The stage train: train the network on the prepared data, keep the best epoch.
 
-Enter at `stage.train()`. `loop.fit()` is the one training loop, also of distillation and fine-tuning; `schedule` holds
-learning rate and early stopping, `batches` data, loss and scores, `augment` the changes to training samples.
+Enter at `stage.train()`. `loop.train_network()` is the one training loop, also of distillation and fine-tuning.
+Beside it: `batches` (data), `objective` (loss), `scores`, `schedule` (learning rate, best epoch, early stopping),
+`augment`, `fabric` (devices), `checkpoints` (resuming), `progress` (what is printed), `duration`.
 May import stages.networks, stages.metrics, stages.params and stages.core.
 """

@@ -1,8 +1,8 @@
 """Train the network on the prepared data; keep the best epoch on the validation split.
 
-Reads data/prepared. Writes models/trained/model.pt and reports/train/ (DVCLive's files, history.csv,
-summary.json). A run that was killed goes on from its last whole epoch, kept in .work/train/. With
-`torchrun --nproc-per-node N -m stages.train` the same work is spread over N processes.
+Reads data/prepared. Writes models/trained/model.pt, reports/train/ (DVCLive's files, history.csv, summary.json) and
+reports/durations/train.json. A run that was killed resumes after its last complete epoch, which is kept in
+.work/train/. With `torchrun --nproc-per-node N -m stages.train` the same work is spread over N processes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import io
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,17 +19,19 @@ from stages.core.files import new_directory, sha256, write_json, write_text
 from stages.params import Params, load
 
 if TYPE_CHECKING:
-    from stages.train.batches import Scores
+    from stages.networks import Network
     from stages.train.schedule import Epoch
+    from stages.train.scores import Scores
 
-LIVE_NAMES = {  # DVCLive makes a folder of what stands before the slash
+LIVE_NAMES = {  # DVCLive makes a folder of the part before the slash
     "train_loss": "train/loss",
     "validation_loss": "validation/loss",
     "validation_accuracy": "validation/accuracy",
     "validation_f1_macro": "validation/f1_macro",
 }
-FITTED_VALUES = 20_000_000  # preprocessing is fitted to so many values of the training split at most: 160 MB
+FITTED_VALUES = 20_000_000  # preprocessing is fitted to at most this many values of the training split: 160 MB
 PREPARED, MODEL, REPORT = Path("data/prepared"), Path("models/trained"), Path("reports/train")
+DURATION = Path("reports/durations/train.json")
 
 
 def main() -> None:
@@ -39,24 +40,39 @@ def main() -> None:
 
 
 def train(params: Params) -> None:
+    """Train the network of `params.train` and write it with its reports."""
     command.make_idle_threads_sleep()
     import torch
 
     from stages import networks
-    from stages.train import augment, batches, loop
-    from stages.train.schedule import best_epoch
+    from stages.train import augment, batches
+    from stages.train.checkpoints import checkpoint_folder
+    from stages.train.duration import Stopwatch, write_duration
+    from stages.train.fabric import start_fabric
+    from stages.train.loop import train_network
+    from stages.train.objective import cross_entropy
+    from stages.train.progress import EpochProgress
+    from stages.train.scores import evaluate
 
     data = batches.Data.open(PREPARED)
     augment.check(params.train.augment, data.spec)
-    fabric = loop.start(params)
+    fabric = start_fabric(params)
     torch.manual_seed(params.seed)
     network = networks.build(data.spec, params.train)
     network.preprocess.fit(batches.training_batches(data, params.train.batch_size, FITTED_VALUES))
-    folder = loop.resume_folder("train", params, [PREPARED], fabric)
-    objective = batches.cross_entropy(data, params.train, fabric.device)
-    with loop.EpochProgress(f"train {params.train.network}", params.train.epochs, fabric.is_global_zero) as progress:
+    folder = checkpoint_folder("train", params, [PREPARED], fabric)
+    objective = cross_entropy(data, params.train, fabric.device)
+    stopwatch = Stopwatch(folder / "seconds")
+    with EpochProgress(f"train {params.train.network}", params.train.epochs, fabric.is_global_zero) as progress:
         log = Log(folder / "live", enabled=fabric.is_global_zero)
-        history = loop.fit(
+
+        def report_epoch(epoch: Epoch) -> None:
+            progress(epoch)
+            log(epoch)
+            if fabric.is_global_zero:
+                stopwatch.save()
+
+        history = train_network(
             fabric,
             network,
             data,
@@ -64,36 +80,33 @@ def train(params: Params) -> None:
             objective,
             seed=params.seed,
             checkpoint=folder / "last.pt",
-            on_epoch=lambda epoch: both(epoch, progress, log),
+            on_epoch=report_epoch,
         )
         log.end()
-    validation, test = (
-        batches.evaluate(fabric, network, split, params.train.batch_size) for split in (data.validation, data.test)
-    )
+    seconds = stopwatch.seconds
+    scores = {
+        name: evaluate(fabric, network, split, params.train.batch_size)
+        for name, split in (("train", data.train), ("validation", data.validation), ("test", data.test))
+    }
     if not fabric.is_global_zero:
         return
-    best = best_epoch(history, params.train.metric)
-    report = summary(params, network, history, best, validation, test)
-    # Nested, so that neither takes its place before both are whole.
+    report = summary(params, network, history, scores)
+    # Nested, so that neither takes its place before both are complete.
     with new_directory(REPORT) as reports, new_directory(MODEL) as models:
         networks.save(network, models / "model.pt")
         shutil.copytree(folder / "live", reports, dirs_exist_ok=True)
         write_text(reports / "history.csv", history_csv(history))
         write_json(reports / "summary.json", {**report, "model_sha256": sha256(models / "model.pt")})
+    write_duration(DURATION, seconds)
     shutil.rmtree(folder)
     print(
-        f"{params.train.network}, {report['parameters']} parameters: best epoch {best + 1} of {len(history)}, "
-        f"test accuracy {test.accuracy:.4f}, macro F1 {test.f1_macro:.4f}"
+        f"{params.train.network}, {report['parameters']} parameters: best epoch {report['best_epoch'] + 1} of "
+        f"{len(history)}, test accuracy {scores['test'].accuracy:.4f}, macro F1 {scores['test'].f1_macro:.4f}"
     )
 
 
-def both(epoch: Epoch, progress: Callable[[Epoch], None], log: Callable[[Epoch], None]) -> None:
-    progress(epoch)
-    log(epoch)
-
-
 class Log:
-    """DVCLive's metrics, epoch by epoch; a resumed run writes the earlier epochs anew."""
+    """DVCLive's metrics, epoch by epoch. A run that resumes writes the earlier epochs again."""
 
     def __init__(self, folder: Path, enabled: bool) -> None:
         self.live: Any = None
@@ -104,6 +117,7 @@ class Log:
             self.live = Live(str(folder), save_dvc_exp=False, dvcyaml=None, report=None)
 
     def __call__(self, epoch: Epoch) -> None:
+        """Log an epoch that is done."""
         if self.live:
             for name, value in asdict(epoch).items():
                 if name != "epoch":
@@ -111,11 +125,13 @@ class Log:
             self.live.next_step()
 
     def end(self) -> None:
+        """Write what DVCLive writes at the end of a run."""
         if self.live:
             self.live.end()
 
 
 def history_csv(history: list[Epoch]) -> str:
+    """Return the epochs as CSV, with a header."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, list(asdict(history[0])), lineterminator="\n")
     writer.writeheader()
@@ -123,17 +139,24 @@ def history_csv(history: list[Epoch]) -> str:
     return stream.getvalue()
 
 
-def summary(
-    params: Params, network: Any, history: list[Epoch], best: int, validation: Scores, test: Scores
-) -> dict[str, Any]:
+def summary(params: Params, network: Network, history: list[Epoch], scores: dict[str, Scores]) -> dict[str, Any]:
+    """Return the content of reports/train/summary.json, but for the digest of the network's file.
+
+    Args:
+        params: The network's name, and the metric that chose the best epoch.
+        network: The trained network; `size_bytes` is that of its weights as float32.
+        history: Every epoch.
+        scores: Scores of the trained network by split.
+    """
+    from stages.train.schedule import best_epoch
+
     parameters = sum(weight.numel() for weight in network.parameters())
     return {
         "network": params.train.network,
         "parameters": parameters,
         "size_bytes": parameters * 4,
-        "best_epoch": best,
+        "best_epoch": best_epoch(history, params.train.metric),
         "epochs": len(history),
         "metric": params.train.metric,
-        "validation": asdict(validation),
-        "test": asdict(test),
+        **{split: asdict(own) for split, own in scores.items()},
     }

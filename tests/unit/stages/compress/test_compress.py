@@ -19,7 +19,8 @@ from stages.core.errors import StageError
 from stages.core.files import sha256
 from stages.params import load
 from stages.params.compress import Distil
-from stages.train import batches, loop
+from stages.train import batches, fabric
+from stages.train.objective import cross_entropy
 from stages.train.stage import train
 from tests.support.stages.training import (
     prepare_digits,
@@ -50,7 +51,7 @@ class Cpu:
 
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "THREADS", 1)  # for runs in this process, whose waiting threads spin
+    monkeypatch.setattr(fabric, "THREADS", 1)  # for runs in this process, whose waiting threads spin
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cnn = {"channels": [16, 32], "hidden": 64}
     write_params(root, train=recipe("cnn", epochs=10, cnn=cnn), compress={"distil": DISTIL, "prune": PRUNE})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "THREADS", 1)
+        patch.setattr(fabric, "THREADS", 1)
         patch.chdir(root)
         train(load())
     return root
@@ -80,9 +81,9 @@ def steps() -> dict[str, dict[str, Any]]:
 
 def pruned(network: networks.Network, kind: str, folder: Path, sparsity: float = 0.5) -> networks.Network:
     data = batches.Data.open(write_prepared(folder, kind))
-    objective = batches.cross_entropy(data, train_params(), torch.device("cpu"))
-    fabric = loop.start(Cpu())  # type: ignore[arg-type]
-    return prune(fabric, network, data, objective, sparsity, seed=1)
+    objective = cross_entropy(data, train_params(), torch.device("cpu"))
+    cpu = fabric.start_fabric(Cpu())  # type: ignore[arg-type]
+    return prune(cpu, network, data, objective, sparsity, seed=1)
 
 
 @pytest.mark.parametrize("kind", ["image", "series", "log-mel"])

@@ -12,7 +12,7 @@ import pytest
 
 from stages.core.errors import GateError
 from stages.gate import stage as gate
-from stages.report.schemas import Evaluated
+from stages.report.schemas.evaluation import EvaluationReport
 from tests.support.stages.built import change_report, edit, report
 
 PIPELINE = {
@@ -208,7 +208,7 @@ def test_a_report_of_another_shape_fails_with_the_field(built: Path, values: dic
     refused(built, said)
 
 
-@pytest.mark.parametrize("field", Evaluated.model_fields)
+@pytest.mark.parametrize("field", EvaluationReport.model_fields)
 def test_a_field_that_is_null_ends_in_a_verdict(built: Path, field: str) -> None:
     """A null is refused, or counts as a number that was not measured; it never ends the gate with a traceback."""
     change_report(built, "onnx-fp32", **{field: None})

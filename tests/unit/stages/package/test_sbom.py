@@ -9,7 +9,8 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from stages.package.sbom import ModelFile, libraries, sbom
+from stages.package.sbom import ModelFile, sbom
+from stages.report.libraries import libraries
 
 MODELS = {
     "onnx-int8": ModelFile("targets/onnx-int8/model.onnx", "1" * 64, "onnxruntime"),

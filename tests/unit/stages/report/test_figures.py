@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from stages.report import figures, svg
-from stages.report.figures import Line, Point
+from stages.report.page import figures, svg
+from stages.report.page.figures import Line, Point
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from stages.core.errors import GateError
 from stages.gate import stage as gate
-from stages.report import figures
+from stages.report.page import figures
 from tests.support.stages.built import edit, regroup, rename_classes, report
 from tests.support.stages.clone import call
 from tests.support.stages.target import CLASSES

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stages.params import load
-from stages.train import loop
+from stages.train import checkpoints
 from tests.support.imports import closure
 from tests.support.paths import REPOSITORY
 
@@ -18,11 +18,13 @@ EXCLUDED = {
     "core/command.py": "what --help says",
     "core/errors.py": "messages",
     "core/files.py": "reads and writes bytes as they are",
+    "train/duration.py": "how long it took",
+    "train/progress.py": "what is printed",
 }
 
 
 class OneProcess:
-    """What `resume_folder` asks of Fabric."""
+    """What `checkpoint_folder` asks of Fabric."""
 
     device = type("Device", (), {"type": "cpu"})
     world_size, is_global_zero = 1, True
@@ -30,7 +32,7 @@ class OneProcess:
 
 def folder(workspace: Path) -> Path:
     fabric: Any = OneProcess()
-    return loop.resume_folder("train", load(workspace), [], fabric)
+    return checkpoints.checkpoint_folder("train", load(workspace), [], fabric)
 
 
 def test_every_module_that_decides_a_run_is_listed() -> None:
@@ -40,12 +42,12 @@ def test_every_module_that_decides_a_run_is_listed() -> None:
         for path in closure(STAGES / stage / "stage.py")
     }
 
-    assert imported - set(loop.CODE) == set(EXCLUDED)
-    assert set(loop.CODE) - imported == set()
+    assert imported - set(checkpoints.CODE) == set(EXCLUDED)
+    assert set(checkpoints.CODE) - imported == set()
 
 
 def test_a_listed_file_that_is_missing_is_an_error(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "CODE", (*loop.CODE, "train/gone.py"))
+    monkeypatch.setattr(checkpoints, "CODE", (*checkpoints.CODE, "train/gone.py"))
 
     with pytest.raises(FileNotFoundError, match=r"train/gone\.py"):
         folder(workspace)
@@ -53,6 +55,6 @@ def test_a_listed_file_that_is_missing_is_an_error(workspace: Path, monkeypatch:
 
 def test_other_code_makes_another_run(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = folder(workspace)
-    monkeypatch.setattr(loop, "CODE", loop.CODE[1:])
+    monkeypatch.setattr(checkpoints, "CODE", checkpoints.CODE[1:])
 
     assert folder(workspace) != whole

@@ -15,7 +15,10 @@ from stages import networks
 from stages.core.errors import StageError
 from stages.params.train import Train
 from stages.train import batches as train_batches
+from stages.train import fabric as train_fabric
 from stages.train import loop, schedule
+from stages.train.objective import class_weights, cross_entropy
+from stages.train.scores import all_logits, evaluate
 from tests.support.stages.training import train_params, write_prepared
 
 
@@ -25,7 +28,7 @@ class Cpu:
 
 @pytest.fixture(scope="module")
 def fabric() -> Any:
-    fabric = loop.start(Cpu())  # type: ignore[arg-type]
+    fabric = train_fabric.start_fabric(Cpu())  # type: ignore[arg-type]
     torch.set_num_threads(1)  # torch is imported already, so that more would spin while they wait
     return fabric
 
@@ -44,9 +47,9 @@ def fitted(
 ) -> tuple[Any, list[schedule.Epoch]]:
     torch.manual_seed(seed)
     network = networks.build(data.spec, params)
-    objective = train_batches.cross_entropy(data, params, fabric.device)
+    objective = cross_entropy(data, params, fabric.device)
     checkpoint = folder / "last.pt"
-    history = loop.fit(
+    history = loop.train_network(
         fabric, network, data, params, objective, seed=seed, checkpoint=checkpoint, on_epoch=lambda _: None
     )
     return network, history
@@ -109,10 +112,10 @@ def test_early_stopping_ends_a_run(fabric: Any, digits: train_batches.Data, tmp_
 
 
 def test_batches_hold_every_sample_once_and_differ_by_epoch() -> None:
-    batches = loop.split_batches(65, 32, seed=1, epoch=0)
+    batches = train_batches.split_batches(65, 32, seed=1, epoch=0)
     assert sorted(np.concatenate(batches)) == list(range(65))
     assert [len(batch) for batch in batches] == [22, 22, 21]  # not 32, 32, 1
-    again, other = loop.split_batches(65, 32, 1, 0), loop.split_batches(65, 32, 1, 1)
+    again, other = train_batches.split_batches(65, 32, 1, 0), train_batches.split_batches(65, 32, 1, 1)
     assert np.array_equal(np.concatenate(batches), np.concatenate(again))
     assert not np.array_equal(np.concatenate(batches), np.concatenate(other))
 
@@ -120,7 +123,7 @@ def test_batches_hold_every_sample_once_and_differ_by_epoch() -> None:
 def test_preprocessing_is_fitted_to_a_bounded_choice_of_samples(digits: train_batches.Data) -> None:
     whole = torch.cat(list(train_batches.training_batches(digits, 64)))
     assert torch.equal(whole, torch.from_numpy(digits.train.samples(np.arange(300))))
-    few = torch.cat(list(train_batches.training_batches(digits, 7, most=64 * 11)))
+    few = torch.cat(list(train_batches.training_batches(digits, 7, max_values=64 * 11)))
     assert torch.equal(few, whole[np.linspace(0, 299, 11).round()])
 
 
@@ -128,8 +131,8 @@ def test_preprocessing_is_fitted_to_a_bounded_choice_of_samples(digits: train_ba
 def test_scores_are_scikit_learns(fabric: Any, digits: train_batches.Data, batch_size: int) -> None:
     torch.manual_seed(3)
     network = networks.build(digits.spec, train_params())
-    found = train_batches.evaluate(fabric, network, digits.test, batch_size)
-    logits = train_batches.all_logits(network, digits.test, batch_size)
+    found = evaluate(fabric, network, digits.test, batch_size)
+    logits = all_logits(network, digits.test, batch_size)
     y, said = np.asarray(digits.test.y), logits.argmax(axis=1)
     assert found.accuracy == pytest.approx(sklearn.metrics.accuracy_score(y, said))
     assert found.f1_macro == pytest.approx(sklearn.metrics.f1_score(y, said, average="macro"))
@@ -140,14 +143,14 @@ def test_scores_are_scikit_learns(fabric: Any, digits: train_batches.Data, batch
 def test_balanced_weights_are_scikit_learns_and_absent_classes_count_nothing() -> None:
     labels = np.array([0] * 6 + [2] * 2)
     params = train_params(class_weights="balanced")
-    assert train_batches.class_weights(labels, 3, params).tolist() == pytest.approx([8 / 12, 0.0, 8 / 4])  # type: ignore[union-attr]
-    assert train_batches.class_weights(labels, 3, train_params()) is None
+    assert class_weights(labels, 3, params).tolist() == pytest.approx([8 / 12, 0.0, 8 / 4])  # type: ignore[union-attr]
+    assert class_weights(labels, 3, train_params()) is None
 
 
 def test_the_objective_smooths_and_weighs(digits: train_batches.Data) -> None:
     logits, y = torch.tensor([[4.0, 0.0] + [0.0] * 8, [0.0] * 10]), torch.tensor([0, 1])
     plain, smooth = (
-        train_batches.cross_entropy(digits, train_params(label_smoothing=value), torch.device("cpu"))(logits, logits, y)
+        cross_entropy(digits, train_params(label_smoothing=value), torch.device("cpu"))(logits, logits, y)
         for value in (0.0, 0.2)
     )
     log_p = torch.log_softmax(logits, 1)
@@ -165,7 +168,7 @@ def test_every_optimiser_learns_under_every_schedule(
         optimiser={"name": optimiser, "learning_rate": rate}, scheduler={"name": scheduler, "warmup_epochs": 1}
     )
     network, history = fitted(fabric, digits, params, tmp_path)
-    assert train_batches.evaluate(fabric, network, digits.test, 64).accuracy > 0.6  # chance is 0.1
+    assert evaluate(fabric, network, digits.test, 64).accuracy > 0.6  # chance is 0.1
     assert history[0].train_loss > history[-1].train_loss
 
 
@@ -179,7 +182,7 @@ def test_what_is_kept_is_the_best_epoch_not_the_last(
     network, history = fitted(fabric, digits, params, tmp_path)
     best = history[schedule.best_epoch(history, metric)]
     assert best.epoch != history[-1].epoch
-    kept = train_batches.evaluate(fabric, network, digits.validation, 64)
+    kept = evaluate(fabric, network, digits.validation, 64)
     assert (kept.accuracy, kept.f1_macro) == (best.validation_accuracy, best.validation_f1_macro)
     assert kept.accuracy > history[-1].validation_accuracy
 
@@ -205,7 +208,7 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(
 
     torch.manual_seed(1)
     torn = networks.build(digits.spec, params)
-    objective = train_batches.cross_entropy(digits, params, fabric.device)
+    objective = cross_entropy(digits, params, fabric.device)
 
     def stop(epoch: schedule.Epoch) -> None:
         if epoch.epoch == 2:
@@ -213,11 +216,13 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(
 
     place = tmp_path / "torn" / "last.pt"
     with pytest.raises(KilledError):
-        loop.fit(fabric, torn, digits, params, objective, seed=1, checkpoint=place, on_epoch=stop)
+        loop.train_network(fabric, torn, digits, params, objective, seed=1, checkpoint=place, on_epoch=stop)
     torch.manual_seed(999)  # the resumed process need not have drawn the same numbers before
     resumed = networks.build(digits.spec, params)
     heard: list[schedule.Epoch] = []
-    again = loop.fit(fabric, resumed, digits, params, objective, seed=1, checkpoint=place, on_epoch=heard.append)
+    again = loop.train_network(
+        fabric, resumed, digits, params, objective, seed=1, checkpoint=place, on_epoch=heard.append
+    )
     assert again == history == heard
     networks.save(whole, tmp_path / "a.pt")
     networks.save(resumed, tmp_path / "b.pt")

@@ -22,7 +22,7 @@ from stages import networks
 from stages.core.errors import ParameterError, StageError
 from stages.core.files import sha256
 from stages.params import load
-from stages.train import loop
+from stages.train import fabric
 from stages.train.stage import train
 from tests.support.stages.bench import call_stage
 from tests.support.stages.training import prepare_digits, recipe, run_stage, write_params, write_prepared
@@ -38,7 +38,7 @@ def digits_workspace(workspace: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "THREADS", 1)  # for runs in this process, whose waiting threads spin
+    monkeypatch.setattr(fabric, "THREADS", 1)  # for runs in this process, whose waiting threads spin
 
 
 def trained(root: Path, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -13,12 +13,15 @@ from markupsafe import Markup
 from stages.core.errors import StageError
 from stages.core.files import read_model, read_object, write_text
 from stages.params.common import Data
-from stages.report import figures
-from stages.report.figures import Bar, Line, Point, percent
-from stages.report.schemas import Balance, Compressed, Evaluated, Quality, Shape, Trained
+from stages.report.page import figures
+from stages.report.page.figures import Bar, Line, Point, percent
+from stages.report.schemas.base import ReportModel
+from stages.report.schemas.data import BalanceReport, QualityReport
+from stages.report.schemas.evaluation import EvaluationReport
+from stages.report.schemas.training import CompressionReport, TrainingReport
 from stages.report.verdict import PIPELINE
 
-TEMPLATE = Path(__file__).with_name("template.html.j2")
+TEMPLATE = Path(__file__).with_name("page.html.j2")
 SPLITS = ("train", "validation", "test")
 MANY = 24  # more bars than this tell nothing
 FEW = 5  # an accuracy over fewer samples than this tells nothing
@@ -35,17 +38,17 @@ def render(name: str, data: Data, gate: Mapping[str, Any], reports: Path) -> str
     """The page. A report that is missing or unreadable leaves out its pictures and is named on the page."""
     missing: list[str] = []
     targets = list(gate["targets"])
-    evaluated = {t: _optional(reports / "evaluate" / t / "metrics.json", Evaluated, missing) for t in targets}
+    evaluated = {t: _optional(reports / "evaluate" / t / "metrics.json", EvaluationReport, missing) for t in targets}
     evaluated = {target: report for target, report in evaluated.items() if report}
-    trained = _optional(reports / "train" / "summary.json", Trained, missing)
+    trained = _optional(reports / "train" / "summary.json", TrainingReport, missing)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["percent"] = percent
     environment.globals["interval"] = figures.interval
     sections = {
-        "quality": _drawn(_quality, _optional(reports / "quality.json", Quality, missing), missing),
-        "balance": _drawn(_balance, _optional(reports / "balance.json", Balance, missing), missing),
+        "quality": _drawn(_quality, _optional(reports / "quality.json", QualityReport, missing), missing),
+        "balance": _drawn(_balance, _optional(reports / "balance.json", BalanceReport, missing), missing),
         "training": _drawn(_training, (_history(reports / "train" / "history.csv", missing), trained), missing),
-        "compression": _drawn(_compression, _optional(reports / "compress.json", Compressed, missing), missing),
+        "compression": _drawn(_compression, _optional(reports / "compress.json", CompressionReport, missing), missing),
         "tradeoffs": _drawn(_tradeoffs, (evaluated, gate), missing),
         "mistakes": _drawn(_mistakes, evaluated, missing),
     }
@@ -71,7 +74,7 @@ def write_page(html: str, path: Path) -> None:
     write_text(path, html)
 
 
-def _optional(path: Path, shape: type[Shape], missing: list[str]) -> Any:
+def _optional(path: Path, shape: type[ReportModel], missing: list[str]) -> Any:
     try:
         read_model(path, shape, path.stem)
         return read_object(path, path.stem)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from stages.report.svg import WIDTH, Drawing, Frame, axes, spread, ticks
+from stages.report.page.svg import WIDTH, Drawing, Frame, axes, spread, ticks
 
 # Widths at the size that a phone shows, in user units: a phone's letters are the largest beside the picture.
 LETTER, DIGIT = 7.9, 8.9

@@ -1,0 +1,37 @@
+"""The libraries that shape a build, and the versions of them that are installed here."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+# Libraries that a device needs beside the file, by the target's runtime.
+AT_RUNTIME = {"onnxruntime": ("numpy", "onnxruntime"), "litert": ("numpy", "ai-edge-litert")}
+# Libraries that shape the data, the weights or the files.
+AT_BUILD = (
+    "ai-edge-litert",
+    "ai-edge-quantizer",
+    "duckdb",
+    "ibis-framework",
+    "lightning-fabric",
+    "litert-torch",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "pandera",
+    "pyarrow",
+    "scikit-learn",
+    "torch",
+    "torch-pruning",
+)
+
+
+def libraries() -> dict[str, str]:
+    """Return the version of each library above that is installed, by name."""
+    versions = {}
+    for name in sorted({*AT_BUILD, *(name for names in AT_RUNTIME.values() for name in names)}):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,5 @@
+"""What the reports hold, as typed models: the fields that a later stage reads. A report may have other fields too.
+
+One module per part of the pipeline: `data` (validate, prepare, collect), `training` (train, compress), `export`,
+`evaluation`; `base` holds what they share. The gate's own report is `stages.report.verdict`.
+"""

@@ -1,0 +1,50 @@
+"""The devices and processes that training runs on, set up so that the same seed gives the same bytes."""
+
+from __future__ import annotations
+
+import os
+from typing import cast
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from stages.core.errors import ParameterError
+from stages.params import Params, locate_parameter
+
+# Threads change the order of sums, and so the last bits of a weight: with a fixed number a run repeats on any machine.
+THREADS = 2
+
+
+def start_fabric(params: Params) -> Fabric:
+    """Set up the device of `params.device` and the processes of torchrun, with fixed threads and deterministic kernels.
+
+    Raises ParameterError where the device is not available.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats its sums only with this
+    local, world = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), int(os.environ.get("WORLD_SIZE", 1))
+    if world == 1:
+        torch.set_num_threads(THREADS)
+    torch.use_deterministic_algorithms(True)
+    try:
+        fabric = Fabric(
+            accelerator=params.device,
+            devices=local,
+            num_nodes=world // local,
+            strategy="ddp" if world > 1 else "auto",
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ParameterError(
+            locate_parameter("device"), f"found {params.device!r}: {reason}", "auto or cpu here", "set device: auto"
+        ) from None
+    fabric.launch()
+    return fabric
+
+
+def sum_over_ranks(fabric: Fabric, value: Tensor) -> Tensor:
+    """Return the sum of `value` over all processes, on the CPU."""
+    if fabric.world_size == 1:
+        return value
+    total = cast(Tensor, fabric.all_reduce(value.to(fabric.device), reduce_op="sum"))
+    return total.cpu()

@@ -1,0 +1,44 @@
+"""The loss that training minimises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stages.params.train import Train
+from stages.train.batches import Data
+
+Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # (logits [B, classes], samples [B, ...], labels [B]) -> loss []
+
+
+def class_weights(labels: np.ndarray, classes: int, params: Train) -> Tensor | None:
+    """Return the weight of each class in the loss: [classes] float32, or None where all weigh the same.
+
+    Args:
+        labels: Class indices [N] of the training split.
+        classes: How many classes there are.
+        params: `class_weights`: "none", or "balanced": inverse to the class's share of the training split, on average
+            1 per sample; 0 for a class without samples.
+    """
+    if params.class_weights == "none":
+        return None
+    counts = np.bincount(labels, minlength=classes)
+    weights = np.where(counts, len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1)), 0.0)
+    return torch.tensor(weights, dtype=torch.float32)
+
+
+def cross_entropy(data: Data, params: Train, device: torch.device) -> Objective:
+    """Return the cross entropy, weighted by class and smoothed as the parameters ask for.
+
+    Args:
+        data: The training split gives the class weights.
+        params: `class_weights` and `label_smoothing`.
+        device: Where the loss is computed.
+    """
+    weights = class_weights(np.asarray(data.train.y), len(data.spec.classes), params)
+    weights = None if weights is None else weights.to(device)
+    return lambda logits, _x, y: F.cross_entropy(logits, y, weight=weights, label_smoothing=params.label_smoothing)
