@@ -1,0 +1,1 @@
+"""The documentation: Markdown pages, and the programs below `docs/generator` that write and check them."""
