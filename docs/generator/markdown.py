@@ -69,7 +69,7 @@ def word_count(text: str) -> int:
 
 def first_sentence(text: str) -> str:
     """Return the text up to the end of its first sentence."""
-    return re.split(r"(?<=[.!?:;]) +(?=\S)", text.strip(), maxsplit=1)[0].rstrip(":;") if text else ""
+    return re.split(r"(?<=[.!?]) +(?=\S)", text.strip(), maxsplit=1)[0]
 
 
 def cell(text: str) -> str:

@@ -46,11 +46,12 @@ class SchemaTables:
         self._lines = []
         names = list(self.root["properties"] if properties is None else properties)
         nested = [name for name in names if self._block(self.root["properties"][name]) is not None]
-        own = [name for name in names if name not in nested]
-        if own:
-            self._table(self.root, self.prefix, own)
-        for name in nested:
+        for name in nested:  # first, so that the table can link to their sections
             self._nested(_join(self.prefix, name), self.root["properties"][name])
+        if nested != names:
+            sections, self._lines = self._lines, []
+            self._table(self.root, self.prefix, names)
+            self._lines += sections
         return self._lines
 
     def _nested(self, path: str, schema: Schema) -> None:

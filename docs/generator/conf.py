@@ -1,0 +1,63 @@
+"""Sphinx configuration of the site (`make docs`): Markdown pages by MyST, API pages read from the source by AutoAPI."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from docs.generator.docstrings import to_rst  # noqa: E402
+
+project = "edge-ai-workflow"
+author = "the edge-ai-workflow authors"
+version = release = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+html_title = project
+
+extensions = ["myst_parser", "autoapi.extension", "sphinx.ext.napoleon"]
+
+myst_heading_anchors = 4  # the fragments that GitHub gives headings
+
+# The source is parsed, not imported: no library of the project is needed, and nothing is run.
+autoapi_dirs = [str(ROOT / "stages"), str(ROOT / "fleet"), str(ROOT / "device/edge_agent")]
+autoapi_root = "api"
+autoapi_add_toctree_entry = False  # docs/generator/staging.py writes the navigation
+autoapi_options = ["members", "show-inheritance", "show-module-summary"]
+autoapi_member_order = "bysource"
+autoapi_python_class_content = "both"
+autoapi_own_page_level = "module"
+default_role = "code"  # docstrings mark code as Markdown does
+napoleon_numpy_docstring = False
+suppress_warnings = [
+    "ref.python",  # two packages have classes of one name, and an annotation does not say which
+    "autoapi.python_import_resolution",  # a name that a module takes over from another one
+]
+
+html_theme = "pydata_sphinx_theme"
+html_static_path = [str(Path(__file__).parent / "static")]
+html_css_files = ["site.css"]
+html_theme_options = {
+    "logo": {"text": project},
+    "navbar_align": "left",
+    "header_links_before_dropdown": 8,
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "secondary_sidebar_items": ["page-toc"],
+}
+html_show_sourcelink = False
+html_copy_source = False
+copyright = "the edge-ai-workflow authors; Apache-2.0"
+
+
+def setup(app: Any) -> None:
+    """Prepare docstrings before the extension for Google sections reads them (priority 500)."""
+    app.connect("autodoc-process-docstring", _prepare, priority=400)
+
+
+def _prepare(_app: Any, _what: str, _name: str, _obj: Any, _options: Any, lines: list[str]) -> None:
+    lines[:] = to_rst(lines)
