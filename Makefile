@@ -151,6 +151,18 @@ bench-fleet: STAND_INS ?= 20 50 100 200
 bench-fleet: $(READY)  ## what a rollout costs beside a plain playbook, by size (as root; N="10 40" devices with agents)
 	@$(RUN) python -m benchmarks.fleet --agents $(N) --stand-ins $(STAND_INS) $(OPTIONS)
 
+.PHONY: docs
+docs: $(READY)  ## build the documentation's site in .work/docs/html; a dead link is an error
+	@$(RUN) python -m docs.generator.site
+
+.PHONY: docs-reference
+docs-reference: $(READY)  ## write the reference pages that are generated from the code
+	@$(RUN) python -m docs.generator.reference
+
+.PHONY: docs-images
+docs-images: $(READY) $(SIGNING)/.ready  ## take the README's pictures anew: the report page, a rollout (after make repro)
+	@$(RUN) python -m docs.generator.pictures
+
 .PHONY: clean
 clean:  ## remove what the pipeline and its plots wrote in the work tree (DVC's cache stays)
 	git clean --force -d -X --quiet data models reports .work dvc_plots

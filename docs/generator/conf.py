@@ -36,6 +36,7 @@ suppress_warnings = [
     "autoapi.python_import_resolution",  # a name that a module takes over from another one
 ]
 
+highlight_language = "text"  # of a block that names none
 html_theme = "pydata_sphinx_theme"
 html_static_path = [str(Path(__file__).parent / "static")]
 html_css_files = ["site.css"]

@@ -1,4 +1,4 @@
-"""`make docs-reference`: write docs/reference from the code. With --check, write nothing and fail where a page is stale."""
+"""`make docs-reference`: write the reference pages that are generated from the code."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class SchemaTables:
     Attributes:
         root: the JSON Schema with its `$defs`.
         prefix: written before each dotted name, such as `rollout`.
-        defaults: values for fields whose schema has no `default`, by dotted name.
+        defaults: values for fields whose schema has no `default`, by dotted name; None is taken from the host.
         show_defaults: whether the tables have a column for default values.
         missing: dotted names of the fields that have no description.
     """
@@ -89,7 +89,8 @@ class SchemaTables:
             if word_count(text) > CELL_WORDS:
                 notes.append(f"- `{name}`: {text}")
                 text = first_sentence(text)
-            row = [f"`{name}`", self._value(schema), text]
+            optional = "" if self.show_defaults or name in block.get("required", ()) else " (optional)"
+            row = [f"`{name}`", self._value(schema) + optional, text]
             if self.show_defaults:
                 row.insert(2, self._default(schema, dotted))
             self._lines.append(f"| {' | '.join(cell(each) for each in row)} |")
@@ -108,7 +109,8 @@ class SchemaTables:
 
     def _default(self, schema: Schema, dotted: str) -> str:
         if dotted in self.defaults:
-            return literal(self.defaults[dotted])
+            default = self.defaults[dotted]
+            return "the host's own" if default is None else literal(default)
         if self._block(schema) is not None and isinstance(schema.get("default"), dict):
             return ""  # the block's own table has them
         return literal(schema["default"]) if "default" in schema else "required"
@@ -198,14 +200,13 @@ def limits(schema: Schema) -> str:
         above = below = None
     if least is not None and most is not None:
         return f", {number(least)} to {number(most)}"
-    lower = f"at least {number(least)}" if least is not None else f"more than {number(above)}" if above is not None else ""
-    upper = f"at most {number(most)}" if most is not None else f"less than {number(below)}" if below is not None else ""
-    return "".join(f", {each}" for each in (lower, upper) if each)
+    parts = (("at least", least), ("more than", above), ("at most", most), ("less than", below))
+    return "".join(f", {words} {number(limit)}" for words, limit in parts if limit is not None)
 
 
 def number(value: float) -> str:
-    """Return a number as people write it: 2147483647 as it is, 3.2e9 without a needless fraction."""
-    return f"{value:g}" if isinstance(value, float) and value < 1e6 else f"{int(value)}" if value == int(value) else str(value)
+    """Return a number as people write it: without a needless fraction, and large ones in full."""
+    return str(int(value)) if value == int(value) else str(value)
 
 
 def literal(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""`make docs`: build the site in .work/docs/html. Every warning is an error: a dead link, a page outside the navigation."""
+"""`make docs`: build the site in .work/docs/html. Every warning is an error, such as a dead link."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Copy the pages into a folder that Sphinx reads, with links and navigation as a site needs them.
 
-On GitHub a page is plain Markdown with relative links into the whole repository. On the site a link to a module leads to its
-API page, one to another file downloads that file, and the sections of docs/README.md become the navigation.
+On GitHub a page is plain Markdown with relative links into the whole repository. On the site a link to a module leads
+to its API page, a link to another file downloads that file, and the sections of docs/README.md are the navigation.
 """
 
 from __future__ import annotations
@@ -103,21 +103,20 @@ def _link(link: re.Match[str], source: str, target: Path) -> str:
     if re.match(r"[a-z]+:|#|/", url):
         return link[0]
     path, _, fragment = url.partition("#")
-    found = os.path.normpath(os.path.join(os.path.dirname(source), path))
-    page = site_pages()[source]
-    here = os.path.dirname(page)
+    found = os.path.normpath(Path(source).parent / path)
+    here = Path(site_pages()[source]).parent
     if found in site_pages():
-        replacement = os.path.relpath(site_pages()[found], here or ".")
+        replacement = os.path.relpath(site_pages()[found], here)
     elif found.startswith("docs/images/"):
-        replacement = os.path.relpath(found.removeprefix("docs/"), here or ".")
+        replacement = os.path.relpath(found.removeprefix("docs/"), here)
     elif (module := _module(found)) is not None:
-        replacement = os.path.relpath(f"api/{module}/index.rst", here or ".")
+        replacement = os.path.relpath(f"api/{module}/index.rst", here)
         fragment = ""
     elif (REPOSITORY / found).is_file():
         copy = target / "files" / found
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPOSITORY / found, copy)
-        replacement = os.path.relpath(f"files/{found}", here or ".")
+        replacement = os.path.relpath(f"files/{found}", here)
         fragment = ""
     else:
         return link[0][1 : link[0].index("](")]
@@ -146,7 +145,9 @@ def _write_index(target: Path) -> None:
             names.append(site_pages()[listed[0]])
             continue
         text = rewrite("\n".join(section.lines), INDEX, target)
-        _write(target / section.name, f"# {section.title}\n{text}\n\n{_toctree([site_pages()[each] for each in listed])}")
+        _write(
+            target / section.name, f"# {section.title}\n{text}\n\n{_toctree([site_pages()[each] for each in listed])}"
+        )
         names.append(section.name)
     packages = [f"api/{name}/index" for name in PACKAGES.values()]
     _write(target / "api.md", f"# API\n\n{API}\n\n{_toctree(packages)}")
