@@ -119,9 +119,9 @@ def exit_codes() -> Page:
     lines = [
         "# Exit codes",
         "",
-        "The exit code of a program tells the cause of a failure. A message on standard error has four parts: where, what",
-        "was found, what was expected and what to do. With `--json`, `edge-agent` and `fleet` print these parts as an",
-        "object with the name of the error. [Troubleshooting](../troubleshooting.md) has causes and fixes for each code.",
+        "The exit code of a program tells the cause of a failure. A message on standard error has four parts: where,",
+        "what was found, what was expected and what to do. With `--json`, `edge-agent` and `fleet` print these parts as",
+        "an object with the name of the error. [Troubleshooting](../troubleshooting.md) has causes and fixes.",
         "",
         "## `edge-agent`",
         "",
@@ -148,8 +148,8 @@ def metrics() -> Page:
         "`GET /metrics` answers in the Prometheus text format, or in OpenMetrics if the request asks for it. Units are",
         "seconds, bytes and ratios from 0 to 1. [HTTP and MQTT](http-and-mqtt.md) has the endpoint's address.",
         "",
-        "The counters of a release start at the switch to it and survive restarts of the service. They are absent while",
-        "no release is loaded, and those of captured samples while capture is off.",
+        "The counters of a release start at the switch to it and survive restarts of the service. They are absent",
+        "while no release is loaded, and those of captured samples while capture is off.",
         "",
         *table(),
     ]
