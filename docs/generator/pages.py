@@ -16,7 +16,7 @@ from docs.generator.markdown import cell, first_sentence
 from docs.generator.schema_tables import SchemaTables
 from fleet import errors as fleet_errors
 from fleet.errors import FleetError
-from fleet.inventory.rollout_policy import Rules
+from fleet.inventory.rollout_policy import RolloutPolicy
 from stages.core import errors as stage_errors
 from stages.params import SHARED_FILE, Params
 from stages.params.common import Shared
@@ -65,7 +65,7 @@ def parameters() -> Page:
 
 def rollout_policy() -> Page:
     """Return the page of the inventory's `rollout:` variable."""
-    tables = SchemaTables(Rules.model_json_schema(by_alias=True), prefix="rollout", show_defaults=True)
+    tables = SchemaTables(RolloutPolicy.model_json_schema(by_alias=True), prefix="rollout", show_defaults=True)
     lines = [
         "# Rollout policy",
         "",
@@ -119,8 +119,8 @@ def exit_codes() -> Page:
     lines = [
         "# Exit codes",
         "",
-        "The exit code of a program tells the cause of a failure. A message on standard error has four parts: where,",
-        "what was found, what was expected and what to do. With `--json`, `edge-agent` and `fleet` print these parts as",
+        "The exit code of a program tells the cause of a failure. A message on standard error has four parts:",
+        "where, what was found, what was expected and what to do. With `--json`, `edge-agent` and `fleet` print them as",
         "an object with the name of the error. [Troubleshooting](../troubleshooting.md) has causes and fixes.",
         "",
         "## `edge-agent`",
