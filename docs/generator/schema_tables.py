@@ -88,7 +88,8 @@ class SchemaTables:
             text = self._meaning(schema, dotted)
             if word_count(text) > CELL_WORDS:
                 notes.append(f"- `{name}`: {text}")
-                text = first_sentence(text)
+                short = first_sentence(text)
+                text = short if word_count(short) <= CELL_WORDS else "See below the table."
             optional = "" if self.show_defaults or name in block.get("required", ()) else " (optional)"
             row = [f"`{name}`", self._value(schema) + optional, text]
             if self.show_defaults:
