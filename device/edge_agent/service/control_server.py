@@ -1,4 +1,4 @@
-"""The service's side of control.sock; edge_agent.lifecycle.control_client is the other one, and lists what there is."""
+"""The server of control.sock. Its client, edge_agent.lifecycle.control_client, describes the requests."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
@@ -15,9 +16,22 @@ from edge_agent.inference.loading import LoadedRelease, load_in_background
 from edge_agent.inference.shadow import Shadow
 from edge_agent.service.supervisor import Supervisor
 
-# Its owner and its group: who may write to it may switch releases.
+# For the owner and the group: a process that can write to the socket can switch releases.
 MODE = 0o660
-STEP_S = 0.25  # between two looks at a shadow; a line goes out each second
+STEP_S = 0.25  # interval of the checks whether a shadow has ended; a line is sent each second
+
+
+@dataclass(frozen=True)
+class ShadowRequest:
+    """The request to compare `release` with the loaded one until `samples` or `seconds` are reached."""
+
+    release: str
+    samples: int
+    seconds: float
+
+    @classmethod
+    def parse(cls, value: dict[str, Any]) -> ShadowRequest:
+        return cls(value["release"], int(value["samples"]), float(value["seconds"]))
 
 
 async def start(service: Supervisor, stack: contextlib.AsyncExitStack) -> None:
@@ -33,7 +47,7 @@ async def start(service: Supervisor, stack: contextlib.AsyncExitStack) -> None:
 
 
 def create_application(service: Supervisor) -> web.Application:
-    """All routes."""
+    """Create the application with all routes."""
     routes = _Routes(service)
     app = web.Application()
     app.add_routes(
@@ -49,7 +63,7 @@ def create_application(service: Supervisor) -> web.Application:
 
 
 class _Routes:
-    """The handlers. `shadow`: the comparison that runs, or the last one that did."""
+    """The handlers of the requests. `shadow`: the running or latest comparison."""
 
     def __init__(self, service: Supervisor) -> None:
         self.service = service
@@ -80,22 +94,22 @@ class _Routes:
         return web.json_response({"shadow": self.shadow.summary() if self.shadow else None})
 
     async def run_shadow(self, request: web.Request) -> web.StreamResponse:
-        """Runs as long as the caller listens: one that goes away ends it."""
-        service, wanted = self.service, await request.json()
+        """Compare a candidate with the loaded release; the comparison ends when the caller disconnects."""
+        service, requested = self.service, ShadowRequest.parse(await request.json())
         try:
-            candidate = await self._candidate(wanted["release"])
+            candidate = await self._candidate(requested.release)
         except AgentError as error:
             return web.json_response(error.as_json(), status=409)
         current = service.engine.loaded
         assert current is not None
-        self.shadow = shadow = Shadow(candidate, current, int(wanted["samples"]), float(wanted["seconds"]))
+        self.shadow = shadow = Shadow(candidate, current, requested.samples, requested.seconds)
         service.engine.observers.append(shadow.observe)
         text = f"comparing {candidate.release} with {current.release}"
         service.events.add("shadow", text, release=candidate.release)
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         try:
             await response.prepare(request)
-            await _report(shadow, response)
+            await _stream(shadow, response)
         finally:
             shadow.end("the caller disconnected")
             service.engine.observers.remove(shadow.observe)
@@ -105,21 +119,25 @@ class _Routes:
         return response
 
     async def _candidate(self, release: str) -> LoadedRelease:
-        """Loaded beside the current release. Raises AgentError."""
+        """Load the candidate in addition to the current release. Raises AgentError."""
         current = self.service.engine.loaded
         if current is None:
-            raise NoReleaseError("shadow", "no release is loaded", "one to compare with", "activate one first")
+            raise NoReleaseError(
+                "shadow", "no release is loaded", "a loaded release to compare with", "activate a release first"
+            )
         if self.shadow is not None and self.shadow.summary()["ended"] is None:
             busy = self.shadow.candidate.release
-            raise ServiceError("shadow", f"{busy} is being compared", "one at a time", "wait for it, or end it")
+            raise ServiceError(
+                "shadow", f"{busy} is being compared", "no other comparison", "wait until it ends, or end it"
+            )
         if release == current.release:
-            raise ServiceError("shadow", f"{release} is loaded", "another release", "name the candidate")
+            raise ServiceError("shadow", f"{release} is the loaded release", "another release", "name the candidate")
         candidate = await load_in_background(self.service.config, release)
         if candidate.model.shape != current.model.shape:
             raise ServiceError(
                 "shadow",
                 f"{release} reads inputs of shape {candidate.model.shape}",
-                f"{current.model.shape}, as {current.release} does",
+                f"{current.model.shape}, the input shape of {current.release}",
                 "compare releases of one task",
             )
         return candidate
@@ -131,8 +149,8 @@ def _loaded(loaded: LoadedRelease | None) -> dict[str, str] | None:
     return {"release": loaded.release, "target": loaded.target, "sha256": loaded.sha256}
 
 
-async def _report(shadow: Shadow, response: web.StreamResponse) -> None:
-    """One line of JSON each second, and the last one when the comparison has ended."""
+async def _stream(shadow: Shadow, response: web.StreamResponse) -> None:
+    """Write one line of JSON each second, and a last one when the comparison has ended."""
 
     async def write(summary: dict[str, Any]) -> None:
         await response.write(json.dumps(summary).encode() + b"\n")

@@ -1,4 +1,4 @@
-"""The public side of the service: opens the sockets that the configuration names, and says what answers on them."""
+"""Open the service's public sockets: HTTP, metrics and MQTT, as configured."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from edge_agent.monitoring.capture import Capture
 from edge_agent.monitoring.prometheus import MetricsExporter
 from edge_agent.service.supervisor import Supervisor
 
-MODE = 0o660  # the group's programs may ask for predictions
+MODE = 0o660  # programs of the socket's group may request predictions
 
 
 async def start(service: Supervisor, stack: contextlib.AsyncExitStack) -> str:
-    """Answer requests until `stack` unwinds; returns where. Raises ServiceError where an address is taken."""
+    """Serve requests until `stack` unwinds. Return the addresses as text. Raises ServiceError if one is in use."""
     try:
         return await _start(service, stack)
     except OSError as error:
@@ -26,7 +26,7 @@ async def start(service: Supervisor, stack: contextlib.AsyncExitStack) -> str:
             "serve.listen, serve.socket or serve.metrics_listen",
             error.strerror or str(error),
             "an address that this agent may open",
-            "see who holds it: ss -ltnp; or name another in the configuration",
+            "find the process that uses it (ss -ltnp), or configure another address",
         ) from None
 
 
@@ -38,7 +38,7 @@ async def _start(service: Supervisor, stack: contextlib.AsyncExitStack) -> str:
         stack.callback(capture.close)
     metrics = MetricsExporter(statistics, capture.usage if capture else None)
     app = web.create_application(engine, statistics, config, capture, metrics)
-    where = await _open(app, config.serve.listen, service, stack)
+    addresses = await _open(app, config.serve.listen, service, stack)
     if config.serve.socket:
         path = Path(config.serve.socket)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,17 +46,17 @@ async def _start(service: Supervisor, stack: contextlib.AsyncExitStack) -> str:
         runner = await _runner(app, service, stack)
         await http.UnixSite(runner, str(path)).start()
         path.chmod(MODE)
-        where.append(str(path))
+        addresses.append(str(path))
     public = web.create_metrics_application(engine, statistics, config, metrics)
-    where += [f"{address}/metrics" for address in await _open(public, config.serve.metrics_listen, service, stack)]
+    addresses += [f"{address}/metrics" for address in await _open(public, config.serve.metrics_listen, service, stack)]
     if config.mqtt.host:
         from edge_agent.api.mqtt import Mqtt
 
         bridge = Mqtt(PredictionHandler(engine, statistics, config, capture))
         bridge.start()
         stack.push_async_callback(bridge.stop)
-        where.append(f"mqtt {config.mqtt.host}:{config.mqtt.port}")
-    return ", ".join(where) or "no socket"
+        addresses.append(f"mqtt {config.mqtt.host}:{config.mqtt.port}")
+    return ", ".join(addresses) or "no socket"
 
 
 async def _open(app: http.Application, listen: str, service: Supervisor, stack: contextlib.AsyncExitStack) -> list[str]:
@@ -64,7 +64,7 @@ async def _open(app: http.Application, listen: str, service: Supervisor, stack: 
         return []
     host, _, port = listen.rpartition(":")
     runner = await _runner(app, service, stack)
-    # Not reuse_port: a second service on the same address must fail, not take half of the requests.
+    # No reuse_port: a second service on the same address must fail instead of receiving half of the requests.
     await http.TCPSite(runner, host.strip("[]"), int(port)).start()
     return [f"http://{name[0]}:{name[1]}" for name in runner.addresses]
 

@@ -1,4 +1,4 @@
-"""What happened to the service: into the log, to systemd, and the last of it for `edge-agent status`."""
+"""Report events of the service: to the log, to systemd, and the latest ones to `edge-agent status`."""
 
 from __future__ import annotations
 
@@ -8,20 +8,27 @@ from collections.abc import Iterator
 
 from edge_agent.core import logs, state, systemd
 
-LAST = 20  # how many `edge-agent status` shows
+LATEST = 20  # number of events that `edge-agent status` shows
 
 
 class Events:
-    """The events of one service, oldest first; iterates over the last ones."""
+    """The latest events of the service. Iterating yields them, oldest first."""
 
     def __init__(self) -> None:
-        self._last: collections.deque[dict[str, str]] = collections.deque(maxlen=LAST)
+        self._latest: collections.deque[dict[str, str]] = collections.deque(maxlen=LATEST)
 
     def __iter__(self) -> Iterator[dict[str, str]]:
-        return iter(self._last)
+        return iter(self._latest)
 
     def add(self, name: str, message: str, level: int = logging.INFO, **fields: object) -> None:
-        """Report one event. `fields` belong to it in the log."""
+        """Report one event.
+
+        Args:
+            name: the event's name in the log, such as `loaded`.
+            message: a description for people.
+            level: the log level.
+            fields: more fields of the log record.
+        """
         logs.event(name, message, level, **fields)
         systemd.status(message)
-        self._last.append({"time": state.now(), "event": name, "message": message})
+        self._latest.append({"time": state.now(), "event": name, "message": message})

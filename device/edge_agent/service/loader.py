@@ -1,6 +1,7 @@
-"""Keeps the release that state.json names loaded: reads it in the background, then swaps it in between two requests.
+"""Keep the release that state.json names loaded: read it in the background, then swap it in between two requests.
 
-Whoever switches writes state.json first, and a service that missed the call finds it a second later.
+Commands write state.json before they notify the service. A service that misses the notification reads the file within
+a second.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ from edge_agent.monitoring.health import Health
 from edge_agent.monitoring.service_statistics import ServiceStatistics
 from edge_agent.service.events import Events
 
-FOLLOW_S = 1.0  # how often state.json is looked at
-RETRY_S = 30.0  # until a release that could not be loaded is tried again
+FOLLOW_S = 1.0  # interval between two reads of state.json
+RETRY_S = 30.0  # delay before a release that failed to load is tried again
 
 
 class _OvertakenError(Exception):
-    """The release that is being loaded is not the one to load any more."""
+    """While a release was being loaded, another one became current, or the service ended."""
 
 
 class Loader:
-    """Follows state.json. All methods belong to the event loop's thread.
+    """Follow state.json. All methods run in the event loop's thread.
 
-    `known`: the state as last read. `error`: why the release that it names is not loaded, or None. `ending` is set
-    when the service ends.
+    `state`: the state as last read. `error`: why the current release is not loaded, or None. `unreadable_since`: since
+    when the disk fails to read that release (monotonic clock), or None.
     """
 
     def __init__(
@@ -48,26 +49,40 @@ class Loader:
         events: Events,
         ending: asyncio.Event,
     ) -> None:
+        """Connect the parts.
+
+        Args:
+            config: the agent's configuration.
+            engine: receives the loaded release.
+            health: probes a release after a swap.
+            statistics: receives the state of the trial.
+            events: receives loads and failures.
+            ending: set when the service ends.
+        """
         self.config, self.engine = config, engine
         self.state = State()
         self.error: str | None = None
-        self.unreadable_since: float | None = None  # since when the device does not let the named release be read
+        self.unreadable_since: float | None = None
         self.booted = BootResult()
         self._health, self._statistics, self._events, self._ending = health, statistics, events, ending
-        self._failed: tuple[str | None, float] = (None, 0.0)
+        self._failure: tuple[str | None, float] = (None, 0.0)
         self._loading: tuple[str, asyncio.Future[LoadedRelease]] | None = None
         self._following = asyncio.Lock()
 
     @property
     def up_to_date(self) -> bool:
-        """Whether the engine answers with the release that state.json names."""
+        """Return whether the engine serves the release that state.json names."""
         loaded = self.engine.loaded
         return loaded is not None and loaded.release == self.state.current
 
     async def follow(self, retry: bool = False) -> str | None:
-        """Load what state.json names, beside what runs, and swap. Returns why it could not, or None.
+        """Load the release that state.json names while the loaded one still serves, then swap.
 
-        A release that failed is not tried each second; `retry` tries it now.
+        Args:
+            retry: try a release that failed again now, without waiting for RETRY_S.
+
+        Returns:
+            Why the release could not be loaded, or None.
         """
         async with self._following:
             while True:
@@ -77,87 +92,85 @@ class Loader:
                     return self.error
 
     async def _reconcile(self, retry: bool) -> str | None:
-        self.state = known = await asyncio.to_thread(current_state, self.config, self.booted)
-        self._statistics.trial, self._statistics.starts = (
-            known.trial is not None,
-            known.trial.starts if known.trial else 0,
-        )
-        wanted, loaded = known.current, self.engine.loaded
-        if (loaded.release if loaded else None) == wanted:
-            self._settled()
+        self.state = await asyncio.to_thread(current_state, self.config, self.booted)
+        trial = self.state.trial
+        self._statistics.trial, self._statistics.starts = trial is not None, trial.starts if trial else 0
+        release, loaded = self.state.current, self.engine.loaded
+        if (loaded.release if loaded else None) == release:
+            self._clear_failure()
             return None
-        if not retry and self._failed[0] == wanted and time.monotonic() < self._failed[1]:
+        if not retry and self._failure[0] == release and time.monotonic() < self._failure[1]:
             return self.error
         try:
-            await self._swap(wanted)
+            await self._swap(release)
         except (AgentError, InferenceError, OSError, ValueError) as error:
-            self._failure(wanted, error)
+            self._record_failure(release, error)
         else:
-            self._settled()
+            self._clear_failure()
         return self.error
 
-    def _settled(self) -> None:
-        self.error, self._failed, self.unreadable_since = None, (None, 0.0), None
+    def _clear_failure(self) -> None:
+        self.error, self._failure, self.unreadable_since = None, (None, 0.0), None
 
-    def _failure(self, release: str | None, error: Exception) -> None:
+    def _record_failure(self, release: str | None, error: Exception) -> None:
         self.error = " ".join(str(error).split())
         self.unreadable_since = (self.unreadable_since or time.monotonic()) if isinstance(error, OSError) else None
-        self._failed = (release, time.monotonic() + RETRY_S)
+        self._failure = (release, time.monotonic() + RETRY_S)
         self._events.add("load_failed", f"not loaded: {self.error}", logging.ERROR, release=release)
 
-    async def _swap(self, wanted: str | None) -> None:
+    async def _swap(self, release: str | None) -> None:
         new = None
-        if wanted is not None:
+        if release is not None:
             point("serve.before_load")
-            new = await self._load(wanted)
+            new = await self._load(release)
             point("serve.after_load")
         point("serve.before_swap")
         await self.engine.swap(new)
         await self._health.probe()
-        if new and self.state.trial and (wrong := self._health.observation().failure):
-            raise SelfTestError(new.release, wrong)
+        if new and self.state.trial and (failure := self._health.observation().failure):
+            raise SelfTestError(new.release, failure)
         point("serve.after_swap")
         name = new.release if new else None
-        self._events.add("loaded", f"answering with {self.line()}", release=name, target=new.target if new else None)
+        self._events.add("loaded", f"serving {self.summary()}", release=name, target=new.target if new else None)
 
-    async def _load(self, wanted: str) -> LoadedRelease:
-        """Load in the background. Raises what `load` raises; SelfTestError where that takes too long, _OvertakenError
-        where state.json names another release meanwhile, or the service ends.
+    async def _load(self, release: str) -> LoadedRelease:
+        """Load a release in the background.
+
+        Raises the errors of `load`, SelfTestError if it takes too long, and _OvertakenError if state.json names
+        another release by then or the service ends.
         """
-        if self._loading is None or self._loading[0] != wanted or self._loading[1].done():
-            self._loading = (
-                wanted,
-                load_in_background(self.config, wanted),
-            )  # one that hangs is waited for again, not joined
+        # Loading that hangs is awaited again: a second thread would hang too.
+        if self._loading is None or self._loading[0] != release or self._loading[1].done():
+            self._loading = (release, load_in_background(self.config, release))
         future, limit_s = self._loading[1], self.config.selftest.timeout_s
         ending = asyncio.create_task(self._ending.wait())
         either: set[asyncio.Future[Any]] = {future, ending}
         deadline = time.monotonic() + limit_s
         try:
             while not future.done():
-                left_s = max(deadline - time.monotonic(), 0.0)
-                await asyncio.wait(either, timeout=min(FOLLOW_S, left_s), return_when=asyncio.FIRST_COMPLETED)
+                remaining_s = max(deadline - time.monotonic(), 0.0)
+                await asyncio.wait(either, timeout=min(FOLLOW_S, remaining_s), return_when=asyncio.FIRST_COMPLETED)
                 if future.done():
                     break
-                if self._ending.is_set() or await self._named() != wanted:
+                if self._ending.is_set() or await self._current_release() != release:
                     raise _OvertakenError
                 if time.monotonic() >= deadline:
                     raise SelfTestError(
-                        wanted, f"not loaded within {limit_s:g} s", "a model that loads", "build it again"
+                        release, f"not loaded within {limit_s:g} s", "a model that loads", "build the release again"
                     )
             return future.result()
         finally:
             ending.cancel()
 
-    async def _named(self) -> str | None:
-        """What state.json names now; what it named where it cannot be read."""
+    async def _current_release(self) -> str | None:
+        """Return the current release in state.json, or the one last read if the file cannot be read."""
         try:
             return (await asyncio.to_thread(state.load, self.config.layout)).current
         except (AgentError, OSError):
             return self.state.current
 
-    def line(self) -> str:
-        """What answers, for people."""
+    def summary(self) -> str:
+        """Describe the loaded release for people."""
         loaded = self.engine.loaded
         if loaded is None:
             return "no release" + (f" ({self.error})" if self.error else "")

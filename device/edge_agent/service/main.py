@@ -1,6 +1,6 @@
-"""`edge-agent serve`: boots to a verified release, serves it, follows state.json, judges trials, pings the watchdog.
+"""`edge-agent serve`: boot a verified release, serve it, follow state.json, judge trials, ping the watchdog.
 
-`run` puts the service together: nothing else in this package knows all of its parts.
+`run` puts the service together; no other function of this package knows all parts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from edge_agent.service.supervisor import Supervisor
 
 
 def serve(config: Config, systemd: bool = True) -> None:
-    """Serve until SIGTERM or SIGINT. Raises AgentError where it cannot boot, or hangs without systemd to see it."""
+    """Serve until SIGTERM or SIGINT. Raises AgentError if booting fails, or if the model hangs without systemd."""
     logs.setup(logs.JOURNAL if systemd else None)
     if not systemd:
         os.environ.pop("NOTIFY_SOCKET", None)
@@ -24,11 +24,13 @@ def serve(config: Config, systemd: bool = True) -> None:
 
 
 async def run(config: Config, systemd: bool) -> None:
-    """Boot, serve, end. What was opened is closed in reverse order."""
+    """Boot, serve and shut down. Resources are closed in reverse order of their opening."""
     async with AsyncExitStack() as stack:
-        supervisor = await Supervisor.boot(config, systemd, stack)  # first: who is let in is answered
+        supervisor = await Supervisor.boot(
+            config, systemd, stack
+        )  # before the sockets open: every accepted request can be answered
         if supervisor.ending.is_set():
             return
-        where = await endpoints.start(supervisor, stack)
+        addresses = await endpoints.start(supervisor, stack)
         await control_server.start(supervisor, stack)
-        await supervisor.run_until_signal(where)
+        await supervisor.run_until_signal(addresses)

@@ -1,6 +1,6 @@
-"""The running service without its sockets: the engine, what watches it, and the tasks that go on beside answering.
+"""The running service without its sockets: the engine, its observers, and the background tasks.
 
-The event loop answers; a thread infers (inference/engine.py); what touches the disk runs in other threads.
+The event loop handles requests, one thread runs the model (inference/engine.py), and other threads access the disk.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from edge_agent.service.trial_judge import TrialJudge
 
 
 class Supervisor:
-    """One per process. All methods belong to the event loop's thread."""
+    """Own the parts of the service; there is one per process. All methods run in the event loop's thread."""
 
     def __init__(self, config: Config, under_systemd: bool = True) -> None:
         self.config = config
@@ -42,9 +42,15 @@ class Supervisor:
 
     @classmethod
     async def boot(cls, config: Config, under_systemd: bool, stack: contextlib.AsyncExitStack) -> Supervisor:
-        """A service that answers with a verified release, until `stack` unwinds; nobody can ask it yet.
+        """Start the service with a verified release, before its sockets open. It ends when `stack` unwinds.
 
-        Raises AgentError where it cannot boot, or another service runs.
+        Args:
+            config: the agent's configuration.
+            under_systemd: whether systemd supervises this process.
+            stack: receives the clean-up.
+
+        Raises:
+            AgentError: booting failed, or another service runs.
         """
         supervisor = cls(config, under_systemd)
         loop = asyncio.get_running_loop()
@@ -52,58 +58,57 @@ class Supervisor:
             loop.add_signal_handler(number, supervisor.ending.set)
         layout = config.layout
         layout.run.mkdir(parents=True, exist_ok=True)
-        # A second service would take the first one's sockets away.
+        # A second service would replace the sockets of the first.
         stack.enter_context(state.locked(layout, wait_s=0.0, file=layout.run / "serve.lock"))
         supervisor.loader.booted = await asyncio.to_thread(boot, config)
         stack.push_async_callback(supervisor.engine.close)
-        keeping = asyncio.create_task(supervisor.statistics.save_periodically())
-        stack.push_async_callback(_cancelled, keeping)
+        saving = asyncio.create_task(supervisor.statistics.save_periodically())
+        stack.push_async_callback(_cancel, saving)
         await supervisor.loader.follow(retry=True)
         return supervisor
 
-    async def run_until_signal(self, where: str) -> None:
-        """Serve until SIGTERM or SIGINT; `where` the service answers is for the log. Raises what ends a task."""
-        tasks = [asyncio.create_task(part) for part in self._parts()]
+    async def run_until_signal(self, addresses: str) -> None:
+        """Serve until SIGTERM or SIGINT. `addresses` is for the log. Raises the exception that ended a task."""
+        tasks = [asyncio.create_task(task) for task in self._background_tasks()]
         waiting = asyncio.create_task(self.ending.wait())
         try:
-            systemd.ready(self.loader.line())
-            self.events.add("ready", f"serving {self.loader.line()} on {where}")
+            systemd.ready(self.loader.summary())
+            self.events.add("ready", f"serving {self.loader.summary()} on {addresses}")
             done, _ = await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
             systemd.stopping()
-            self.events.add("stopping", "no new requests; those that wait are answered")
+            self.events.add("stopping", "no new requests; waiting requests are finished")
             for task in done - {waiting}:
-                task.result()  # raises what ended it
+                task.result()  # raises the exception that ended it
         finally:
             for task in (waiting, *tasks):
                 task.cancel()
 
-    def _parts(self) -> Iterator[Coroutine[Any, Any, None]]:
-        """What goes on beside answering."""
+    def _background_tasks(self) -> Iterator[Coroutine[Any, Any, None]]:
         yield self.follow()
         trial_s, idle_s = self.config.trial.probe_interval_s, IDLE_PROBE_S
         yield self.health.probe_periodically(lambda: trial_s if self.loader.state.trial else idle_s)
         watchdog_s = systemd.watchdog_s() if self._under_systemd else None
-        yield self.health.ping_watchdog(watchdog_s) if watchdog_s else self._hangs()
+        yield self.health.ping_watchdog(watchdog_s) if watchdog_s else self._exit_when_hung()
 
-    async def _hangs(self) -> None:
-        """Where nobody watches: a hung model ends the process, so that a supervisor starts it again."""
-        limit = 3 * self.config.serve.request_timeout_s
-        while self.loader.state.trial or self.health.silent_s < limit:  # a trial goes back instead
+    async def _exit_when_hung(self) -> None:
+        """Without systemd's watchdog: end the process if the model hangs, so that its supervisor restarts it."""
+        limit_s = 3 * self.config.serve.request_timeout_s
+        while self.loader.state.trial or self.health.silent_s < limit_s:  # a trial is rolled back instead
             await asyncio.sleep(FOLLOW_S)
-        raise ServiceError("the loaded model", f"has not answered for {limit:g} s", "", "start the service again")
+        raise ServiceError("the loaded model", f"has not answered for {limit_s:g} s", "", "restart the service")
 
     async def follow(self) -> None:
-        """Without end: load what state.json names, and judge the trial."""
+        """Load the release that state.json names and judge its trial, forever."""
         while True:
             await asyncio.sleep(FOLLOW_S)
             try:
                 await self.loader.follow()
                 await self.judge.judge()
-            except (AgentError, OSError) as error:  # a state that cannot be read: go on with what is loaded
+            except (AgentError, OSError) as error:  # the state cannot be read: keep the loaded release
                 self.events.add("state", " ".join(str(error).split()), logging.ERROR)
 
     def healthy(self) -> tuple[bool, str]:
-        """Whether what state.json names is loaded and does what it should, and if not why."""
+        """Return whether the release that state.json names is loaded and works as it should, and the reason."""
         loader = self.loader
         if loader.error:
             return False, f"{loader.state.current} is current, but not loaded: {loader.error}"
@@ -114,8 +119,8 @@ class Supervisor:
         return self.health.healthy()
 
 
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    """Cancel a task, and wait for what it does at its end."""
+async def _cancel(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait until its clean-up has finished."""
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task

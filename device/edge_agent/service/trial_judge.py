@@ -1,6 +1,6 @@
-"""Ends the trial of the loaded release: confirms it, or goes back to the one before.
+"""End the trial of the loaded release: confirm it, or roll back to the previous release.
 
-edge_agent.lifecycle.trial_rules has the rules.
+edge_agent.lifecycle.trial_rules contains the rules.
 """
 
 from __future__ import annotations
@@ -23,67 +23,79 @@ from edge_agent.service.loader import Loader
 
 
 class TrialJudge:
-    """Decides by what `health` has seen; `loader` follows what is decided."""
+    """Decide about the trial with the observations of `health`; `loader` then loads the release that was decided."""
 
     def __init__(self, config: Config, loader: Loader, health: Health, events: Events) -> None:
+        """Connect the parts.
+
+        Args:
+            config: the agent's configuration.
+            loader: the loader of the current release.
+            health: the observations of the loaded release.
+            events: receives the decisions.
+        """
         self.config, self._loader, self._health, self._events = config, loader, health, events
 
     async def judge(self) -> None:
-        """Confirm the release on trial, go back from it, or wait."""
+        """Confirm the release on trial, roll it back, or wait."""
         loader = self._loader
-        on = loader.state.trial
-        if on is None:
+        current_trial = loader.state.trial
+        if current_trial is None:
             return
         loaded = loader.engine.loaded
-        if loader.unreadable_since is not None:  # what the device does not let be read makes no release bad
+        if loader.unreadable_since is not None:  # a disk that cannot be read does not make a release bad
             if time.monotonic() - loader.unreadable_since >= self.config.trial.deadline_s:
-                await self._change("rollback", on, lambda s: s.rolled_back(None), f"not loaded: {loader.error}")
+                reason = f"not loaded: {loader.error}"
+                await self._apply("rollback", current_trial, lambda s: s.rolled_back(None), reason)
         elif (error := loader.error) is not None:
-            await self._change("rollback", on, lambda s: s.rolled_back(f"not loaded: {error}"), error)
-        elif loaded is not None and loaded.release == on.release:
+            await self._apply("rollback", current_trial, lambda s: s.rolled_back(f"not loaded: {error}"), error)
+        elif loaded is not None and loaded.release == current_trial.release:
             decision = trial_rules.decide(self.config.trial, self._health.observation())
             if decision.action == "confirm":
-                await self._change("confirm", on, State.confirmed, decision.reason)
+                await self._apply("confirm", current_trial, State.confirmed, decision.reason)
             elif decision.action == "back":
-                await self._change("rollback", on, lambda s: s.rolled_back(decision.reason), decision.reason)
+                reason = decision.reason
+                await self._apply("rollback", current_trial, lambda s: s.rolled_back(reason), reason)
 
-    async def _change(self, what: str, on: state.Trial, change: Callable[[State], State], reason: str) -> None:
-        """Write what was decided, unless somebody else decided meanwhile; then follow it."""
+    async def _apply(
+        self, action: str, current_trial: state.Trial, change: Callable[[State], State], reason: str
+    ) -> None:
+        """Write the decision to state.json, unless another process has ended the trial, and load the result."""
 
         def write() -> bool:
             with state.locked(self.config.layout, wait_s=0.0):
-                known = state.load(self.config.layout)
-                if known.trial is None or known.trial.release != on.release:
+                on_disk = state.load(self.config.layout)
+                if on_disk.trial is None or on_disk.trial.release != current_trial.release:
                     return False
-                point(f"{what}.before")
-                state.save(self.config.layout, change(known))
-                point("rollback.after_state" if what == "rollback" else "confirm.after")
+                point(f"{action}.before")
+                state.save(self.config.layout, change(on_disk))
+                point("rollback.after_state" if action == "rollback" else "confirm.after")
             return True
 
         try:
             written = await asyncio.to_thread(write)
         except (BusyError, OSError) as error:
-            self._events.add("waiting", f"{what} has to wait: {' '.join(str(error).split())}", logging.WARNING)
+            self._events.add("waiting", f"{action} is postponed: {' '.join(str(error).split())}", logging.WARNING)
             return
         if written:
-            level = logging.WARNING if what == "rollback" else logging.INFO
-            text = f"{'went back from' if what == 'rollback' else 'confirmed'} {on.release}: {reason}"
-            self._events.add(what, text, level, release=on.release)
+            level = logging.WARNING if action == "rollback" else logging.INFO
+            text = f"{'rolled back from' if action == 'rollback' else 'confirmed'} {current_trial.release}: {reason}"
+            self._events.add(action, text, level, release=current_trial.release)
             await self._loader.follow(retry=True)
-            if what == "rollback":
+            if action == "rollback":
                 point("rollback.after")
 
     def status(self) -> dict[str, Any]:
-        """For `edge-agent status`: the decision as it stands, and the numbers under it."""
-        seen, rules = self._health.observation(), self.config.trial
-        if not self._loader.up_to_date:  # what is seen is of the release before
-            seen = trial_rules.TrialObservation(0.0, 0.0, 0, 0)
-        decision = trial_rules.decide(rules, seen)
+        """Return the present decision and its figures, for `edge-agent status`."""
+        observation, rules = self._health.observation(), self.config.trial
+        if not self._loader.up_to_date:  # the observation is of the previous release
+            observation = trial_rules.TrialObservation(0.0, 0.0, 0, 0)
+        decision = trial_rules.decide(rules, observation)
         return {
             "action": decision.action,
             "reason": decision.reason,
-            "healthy_seconds": round(seen.healthy_s, 1),
-            "answered": seen.answered,
-            "errors": seen.errors,
-            "left_seconds": round(max(rules.deadline_s - seen.loaded_s, 0.0), 1),
+            "healthy_seconds": round(observation.healthy_s, 1),
+            "answered": observation.answered,
+            "errors": observation.errors,
+            "left_seconds": round(max(rules.deadline_s - observation.loaded_s, 0.0), 1),
         }

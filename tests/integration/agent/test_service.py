@@ -174,7 +174,7 @@ def test_a_trial_that_nobody_confirms_ends_at_its_deadline(make: Make) -> None:
     with device.serving() as served:
         served.ready()
         device.json("activate", NEW)
-        served.wait_for(f"went back from {NEW}")
+        served.wait_for(f"rolled back from {NEW}")
         assert loaded(device) == OLD
 
     assert "not confirmed within 0.5 s" in device.state.bad[NEW]
