@@ -1,4 +1,4 @@
-"""`make lab N=10`: devices that stay until ^C."""
+"""`make lab N=10`: boot devices that run until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import time
 from lab import Lab, LabError
 
 USE = """\
-{count} devices are up after {seconds:.1f} s; they and all they hold are gone at ^C.
+{count} devices are up after {seconds:.1f} s. Ctrl-C removes them with all their data.
 
   inventory   {inventory}
-  devices     {first} .. {last}; this machine is {host} for them
+  devices     {first} .. {last}; they reach this machine at {host}
   bootstrap   ansible-playbook -i {inventory} playbooks/bootstrap.yml -e edge_agent_root=releases/metadata/1.root.json
   status      ansible-playbook -i {inventory} playbooks/status.yml
   log in      ssh {options} admin@{first}
@@ -22,18 +22,20 @@ USE = """\
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="make lab", description="Boots a fleet on this machine until ^C.")
-    parser.add_argument("--devices", type=int, default=10, metavar="N", help="how many (10)")
-    parser.add_argument("--arm64", type=int, default=0, metavar="M", help="how many of them are aarch64, emulated (0)")
+    parser = argparse.ArgumentParser(prog="make lab", description="Boot a fleet on this machine; it runs until Ctrl-C.")
+    parser.add_argument("--devices", type=int, default=10, metavar="N", help="number of devices (10)")
+    parser.add_argument(
+        "--arm64", type=int, default=0, metavar="M", help="number of emulated aarch64 devices among them (0)"
+    )
     options = parser.parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a shell's `&` has SIGINT ignored
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a shell starts jobs with `&` with SIGINT ignored
         signal.signal(number, _interrupt)
-    began = time.monotonic()
+    started = time.monotonic()
     try:
         with Lab(options.devices, arm64=options.arm64) as lab:
             use = USE.format(
                 count=len(lab.devices),
-                seconds=time.monotonic() - began,
+                seconds=time.monotonic() - started,
                 inventory=lab.inventory,
                 first=lab.devices[0].address,
                 last=lab.devices[-1].address,

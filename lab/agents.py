@@ -1,8 +1,8 @@
-"""The agent on a lab's devices: its wheelhouse, made once per state of its sources, and devices that have it already.
+"""The agent for a lab's devices: a wheelhouse, built once per version of the sources, and a layer with the agent.
 
-Sources are read once in a process, so that one fleet has one agent. A test of bootstrapping starts with bare devices;
-one of anything later starts with `Lab(n, layer=agents.layer())`: the environment that playbooks/bootstrap.yml would
-install is there, and bootstrapping takes seconds. `arm64` is for a lab that has such devices.
+A process reads the sources once, so that all devices of a fleet have the same agent. Tests of bootstrapping start with
+bare devices. Other tests start with `Lab(n, layer=agents.layer())`: the environment that playbooks/bootstrap.yml would
+install is there already, and bootstrapping takes seconds. Pass `arm64=True` for a lab with aarch64 devices.
 """
 
 from __future__ import annotations
@@ -47,38 +47,38 @@ chroot "$4" /bin/sh -euc '
 
 @functools.cache
 def wheelhouses(arm64: bool = False) -> Path:
-    """For `edge_agent_wheelhouses`: what `make wheelhouse` makes of the sources; `arm64`: for aarch64 as well."""
+    """Return the folder for `edge_agent_wheelhouses`, as `make wheelhouse` builds it. `arm64`: for aarch64 as well."""
     folder = _folder()
-    with _alone("wheelhouse"):
+    with _locked("wheelhouse"):
         for name in {NAMES[False], NAMES[arm64]}:
             if not (folder / name).is_dir():
-                others = [path.parent for path in root.cache().glob(f"wheelhouse-*/{name}/")]
-                latest = max(others, key=lambda path: path.stat().st_mtime, default=None)
+                other_versions = [path.parent for path in root.cache().glob(f"wheelhouse-*/{name}/")]
+                latest = max(other_versions, key=lambda path: path.stat().st_mtime, default=None)
                 architecture = name.partition("-")[2]
                 building.build(folder, "3.11", architecture, "2.36", "onnx,litert", latest and latest / name)
-                _forget(others)
-        os.utime(folder)  # in use
+                _remove_old(other_versions)
+        os.utime(folder)  # marks it as used
     return folder
 
 
 @functools.cache
 def layer(arm64: bool = False) -> Path:
-    """A folder that lies over the root: what bootstrapping installs of that wheelhouse, byte for byte."""
-    house = wheelhouses(arm64) / NAMES[arm64]
-    facts = json.loads((house / "wheelhouse.json").read_text())
+    """Return an overlay for the root: exactly the files that bootstrapping installs from that wheelhouse."""
+    wheelhouse = wheelhouses(arm64) / NAMES[arm64]
+    facts = json.loads((wheelhouse / "wheelhouse.json").read_text())
     base = root.ensure(arm64)
     folder = root.cache() / f"agent-{facts['digest']}-{base.name.rpartition('-')[2]}"
-    with _alone("agent"):
+    with _locked("agent"):
         if not folder.is_dir():
-            _forget(root.cache().glob("agent-*/"))
+            _remove_old(root.cache().glob("agent-*/"))
             parts = [folder.with_suffix(suffix) for suffix in (".partial", ".work", ".merged")]
             for part in parts:
                 shutil.rmtree(part, ignore_errors=True)
                 part.mkdir()
             names = (facts["digest"], facts["dependencies"])
-            with emulated(f"edge-lab-agent-{os.getpid()}", arm64) as first:
+            with emulated(f"edge-lab-agent-{os.getpid()}", arm64) as prologue:
                 install = session(
-                    [*ALONE, f"{first}{INSTALL}", "install", str(base), *map(str, parts), str(house), *names],
+                    [*ALONE, f"{prologue}{INSTALL}", "install", str(base), *map(str, parts), str(wheelhouse), *names],
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,
                     text=True,
@@ -87,7 +87,9 @@ def layer(arm64: bool = False) -> Path:
                 with install as process:
                     _, errors = process.communicate()
             if process.returncode:
-                raise LabError("the agent's layer", errors.strip()[-2000:], "an environment", "see the message")
+                raise LabError(
+                    "the agent's layer", errors.strip()[-2000:], "an installed environment", "see the message"
+                )
             parts[0].rename(folder)
             for part in parts[1:]:
                 shutil.rmtree(part)
@@ -104,15 +106,15 @@ def _folder() -> Path:
     return root.cache() / f"wheelhouse-{sources.hexdigest()[:12]}"
 
 
-def _forget(folders: Iterable[Path]) -> None:
-    """Those of other sources that nobody has asked for since: no test can be using them any more."""
+def _remove_old(folders: Iterable[Path]) -> None:
+    """Remove folders of other versions that were not used for KEEP_S: no running test can be using them."""
     for folder in folders:
         if time.time() - folder.stat().st_mtime > KEEP_S:
             shutil.rmtree(folder)
 
 
 @contextmanager
-def _alone(name: str) -> Iterator[None]:
+def _locked(name: str) -> Iterator[None]:
     root.cache().mkdir(parents=True, exist_ok=True)
     with (root.cache() / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

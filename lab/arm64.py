@@ -1,7 +1,7 @@
-"""Single programs of aarch64 on this machine, without a boot.
+"""Run single aarch64 programs on this machine without booting a device.
 
-Their root is mounted read-only in a mount namespace of its own, which takes every mount with it when its last process
-ends.
+Their root is mounted read-only in a separate mount namespace. The kernel removes its mounts when the last process in
+it ends.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from lab import emulation, root
 from lab.cleanup import session
 from lab.emulation import ALONE, emulated
-from lab.errors import lacking
+from lab.errors import missing_packages
 
 PROGRAMS = {"mmdebstrap": "mmdebstrap", "unshare": "util-linux", **emulation.PROGRAMS}
 ENTER = """\
@@ -42,26 +42,31 @@ exit $code
 
 
 def missing() -> str:
-    """What this machine lacks to run aarch64's programs, and how to get it; empty where nothing."""
+    """Return what this machine needs to run aarch64 programs and how to install it; empty if it has everything."""
     if os.geteuid() != 0:
-        return "an aarch64 root is built and entered by root: sudo --preserve-env=PATH make ..."
-    return emulation.unfit() or lacking(PROGRAMS)
+        return "building and entering an aarch64 root needs root privileges: sudo --preserve-env=PATH make ..."
+    return emulation.unsupported() or missing_packages(PROGRAMS)
 
 
 class Arm64:
-    """Programs of the root, which see `folder` as /mnt and may write only there and below /tmp."""
+    """Run programs of the aarch64 root. They see `folder` as /mnt and can write only there and below /tmp."""
 
     def __init__(self, folder: Path) -> None:
         self.root, self.folder = root.ensure(arm64=True, boots=False), folder
 
     @contextmanager
     def running(self, *command: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-        """`command`: a SIGTERM reaches it, and its exit code comes back. Nothing of it is left afterwards."""
+        """Run a command that receives SIGTERM and returns its exit code; the block's end ends all its processes.
+
+        Args:
+            command: program and arguments.
+            log: file that receives stdout and stderr.
+        """
         with (
-            emulated(f"edge-ai-arm64-{uuid.uuid4().hex[:12]}") as first,
+            emulated(f"edge-ai-arm64-{uuid.uuid4().hex[:12]}") as prologue,
             log.open("wb") as stream,
             session(
-                [*ALONE, f"{first}{ENTER}", "enter", str(self.root), str(self.folder), *command],
+                [*ALONE, f"{prologue}{ENTER}", "enter", str(self.root), str(self.folder), *command],
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 env={"PATH": "/mnt/agent/bin:/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C.UTF-8"},
@@ -70,7 +75,7 @@ class Arm64:
             yield process
 
     def run(self, *command: str, timeout_s: float = 300.0) -> tuple[int, str]:
-        """Its exit code, and what it said."""
+        """Run a command to its end. Return its exit code and its output."""
         log = self.folder / f"{uuid.uuid4().hex[:12]}.log"
         with self.running(*command, log=log) as process:
             code = process.wait(timeout_s)

@@ -1,6 +1,6 @@
-"""A cgroup per device, below one per lab: systemd-nspawn would otherwise boot all of them in the caller's.
+"""Create and remove one cgroup per device, below one per lab. Otherwise all devices would boot in the caller's cgroup.
 
-Works on a unified hierarchy, on a hybrid one, and with or without systemd as this machine's init.
+Works with a unified and with a hybrid hierarchy, with and without systemd as this machine's init.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ LIMIT_S = 10.0
 
 
 def hierarchies() -> list[Path]:
-    """Those that a booting systemd takes for its own."""
+    """Return the hierarchies that a booting systemd uses."""
     if (ROOT / "cgroup.procs").exists():
         return [ROOT]
     return [path for name in ("systemd", "unified") if (path := ROOT / name).is_dir()]
 
 
 def create(name: str) -> list[Path]:
-    """Makes `name` (may hold a slash) everywhere; answers with the files that a process id is written to."""
+    """Create the cgroup `name` (which may contain a slash). Return the files to which a process id is written."""
     files = []
     for hierarchy in hierarchies():
         (hierarchy / name).mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def create(name: str) -> list[Path]:
 
 
 def kill(name: str) -> bool:
-    """kill -9 of every process in it and below, until none is left; whether that went in time."""
+    """Kill all processes in the cgroup and below it with SIGKILL. Return whether all ended within LIMIT_S."""
     deadline = time.monotonic() + LIMIT_S
     while processes := _processes(name):
         for process in processes:
@@ -45,20 +45,20 @@ def kill(name: str) -> bool:
 
 
 def _processes(name: str) -> set[int]:
-    found: set[int] = set()
+    processes: set[int] = set()
     for hierarchy in hierarchies():
         for file in (hierarchy / name).rglob("cgroup.procs"):
-            with contextlib.suppress(OSError):  # gone since
-                found.update(map(int, file.read_text().split()))
-    return found - {0}
+            with contextlib.suppress(OSError):  # removed in the meantime
+                processes.update(map(int, file.read_text().split()))
+    return processes - {0}
 
 
 def remove(name: str) -> bool:
-    """Removes it with all below, once the last process in it has been reaped. Returns whether it is gone."""
+    """Remove the cgroup and those below it once their last process is reaped. Return whether they are removed."""
     deadline = time.monotonic() + LIMIT_S
     for hierarchy in hierarchies():
         while not _removed(hierarchy / name) and time.monotonic() < deadline:
-            time.sleep(0.01)  # The kernel lets go of the dead a moment after they are gone; nothing announces it.
+            time.sleep(0.01)  # The kernel releases ended processes a moment later, without a notification.
     return not any((hierarchy / name).exists() for hierarchy in hierarchies())
 
 

@@ -1,8 +1,8 @@
-"""Clean-up that happens however this process ends: also by a signal that nobody handles, also by kill -9.
+"""Clean up however this process ends, including by an unhandled signal or SIGKILL.
 
-A `Watcher` is a small process in a session of its own. It waits until the process that started it has ended (a pidfd,
-so no other process can be taken for it) and then becomes the command that cleans up. Whoever cleans up in order
-cancels it.
+A `Watcher` is a small process in a separate session. It waits until the process that started it has ended (with a
+pidfd, so that a reused process id cannot confuse it) and then executes the clean-up command. A process that cleans up
+in the regular way cancels its watcher.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).parents[1]
-# NOTE: the signals that end a run reach its whole process group, or all of a container: the watcher outlives those.
+# NOTE: signals that end a run reach its process group or the whole container: the watcher ignores them.
 WATCH = """\
 import os, select, signal, sys
 for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
@@ -29,7 +29,7 @@ KILL_GROUP = 'kill -KILL -- "-$1"'
 
 
 class Watcher:
-    """Runs `command` from the repository's folder once this process has ended, unless `cancel` came first."""
+    """Run `command` in the repository's folder once this process has ended, unless `cancel` is called before."""
 
     def __init__(self, *command: str) -> None:
         owner = os.pidfd_open(os.getpid())
@@ -47,7 +47,7 @@ class Watcher:
             os.close(owner)
 
     def cancel(self) -> None:
-        """Calling it again has no effect."""
+        """End the watcher without running the command. Further calls have no effect."""
         self._process.kill()
         self._process.wait()
 
@@ -60,11 +60,11 @@ class Watcher:
 
 @contextmanager
 def session(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[Any]]:
-    """A process in a session of its own. What it started is gone with it when the block ends, or this process does.
+    """Run a process in a separate session. It and its children are killed when the block or this process ends.
 
     Args:
-        command: what to run.
-        options: as of `subprocess.Popen`.
+        command: program and arguments.
+        options: options of `subprocess.Popen`.
     """
     process = subprocess.Popen(command, start_new_session=True, **options)
     try:

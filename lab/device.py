@@ -1,6 +1,6 @@
-"""One device: a booted Debian on an overlay of the shared root, in systemd-nspawn, on the lab's bridge.
+"""A device of a lab: Debian on an overlay of the shared root, booted in systemd-nspawn, connected to the lab's bridge.
 
-One of aarch64 is booted the same way, with a handler of its own by which the kernel emulates its programs.
+An aarch64 device also has a handler with which the kernel emulates its programs.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from lab.root import USER
 
 BOOT_S = 180.0
 EXEC_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# The mounts live in a namespace of nspawn's own: the kernel takes them away with the last process of the device,
-# whatever ended it. Arguments: folder, lower folders, cgroup.procs files, --, nspawn's own.
+# The mounts are in a namespace of this nspawn: the kernel removes them with the device's last process, however it ends.
+# Arguments: folder, lower folders, cgroup.procs files, --, arguments of nspawn.
 START = """\
 folder=$1; lower=$2; shift 2
 while [ "$1" != -- ]; do echo $$ >"$1"; shift; done
@@ -36,14 +36,25 @@ exec systemd-nspawn "$@"
 
 
 class Device:
-    """`name` is its host name; `address` its IPv4 address. Made by Lab; off until `plug`.
+    """A device. Lab creates it; it is off until `plug`.
 
-    `architecture` is as `uname -m` says it; `handler` names what emulates it, or is empty.
+    `name`: host name. `address`: IPv4 address. `architecture`: as printed by `uname -m`. `handler`: name of the
+    handler that emulates it, or empty.
     """
 
     def __init__(
         self, lab: str, index: int, folder: Path, lower: Sequence[Path], bridge: Bridge, arm64: bool = False
     ) -> None:
+        """Describe a device; `seed` creates its files.
+
+        Args:
+            lab: id of the lab.
+            index: number of the device, from 0.
+            folder: folder of its files on this machine.
+            lower: lower folders of its overlay, the top one first.
+            bridge: the lab's bridge.
+            arm64: whether it is an emulated aarch64 device.
+        """
         self.name = f"device-{index + 1:02d}"
         self.machine = f"{lab}-{index + 1}"
         self.folder, self.lower, self.bridge = folder, lower, bridge
@@ -64,15 +75,15 @@ class Device:
 
     @property
     def host_key(self) -> str:
-        """The public half, as in a known_hosts file."""
+        """The public host key in the format of a known_hosts file."""
         return " ".join((self.files / "etc/ssh/ssh_host_ed25519_key.pub").read_text().split()[:2])
 
     def seed(self, client_key: str) -> None:
-        """What is this device's own: address, names, host key, who may log in."""
+        """Write the device's individual files: address, names, host key, and the key that may log in."""
         for name in ("upper", "work", "merged"):
             (self.folder / name).mkdir(parents=True)
         if self.handler:
-            (self.folder / "handler").write_text(self.handler)  # for whoever clears up what a killed lab left
+            (self.folder / "handler").write_text(self.handler)  # read when the files of a killed lab are removed
         self.write("etc/hostname", f"{self.name}\n")
         self.write("etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {self.name}\n")
         self.write("etc/machine-id", f"{uuid.uuid4().hex}\n")
@@ -87,8 +98,14 @@ class Device:
         )
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
-        """A file of a device that is off."""
-        assert not self.on, "an overlay's upper folder is not changed below a mounted one"
+        """Write a file on a device that is off.
+
+        Args:
+            path: path on the device, without the leading slash.
+            text: content.
+            mode: permissions.
+        """
+        assert not self.on, "the upper folder of a mounted overlay must not be changed"
         file = self.files / path
         for parent in reversed(file.relative_to(self.files).parents):
             (self.files / parent).mkdir(exist_ok=True, mode=0o755)
@@ -96,13 +113,14 @@ class Device:
         file.chmod(mode)
 
     def plug(self) -> None:
-        """Boots, with what an earlier life left on disk; returns when sshd listens. Raises LabError."""
+        """Boot with the present files and wait until sshd listens. Raises LabError."""
         self.boot()
         self.wait()
 
     def boot(self) -> None:
+        """Start to boot without waiting. Raises LabError."""
         if self.on:
-            raise LabError(self.name, "it is on", "a device that is off", "unplug() first")
+            raise LabError(self.name, "the device is on", "a device that is off", "call unplug() first")
         path = self.folder / "notify"
         path.unlink(missing_ok=True)
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
@@ -130,12 +148,12 @@ class Device:
                 stdout=console,
                 stderr=subprocess.STDOUT,
                 env={"PATH": EXEC_PATH, "NOTIFY_SOCKET": str(path)},
-                start_new_session=True,  # ^C is for the lab, which ends its devices in order
+                start_new_session=True,  # Ctrl-C must reach only the lab, which stops its devices in order
             )
 
     def wait(self, limit_s: float = BOOT_S) -> None:
-        """Until the device's systemd says that it has booted. Raises LabError, the device unplugged then."""
-        assert self._nspawn and self._notify, "boot() first"
+        """Wait until the device's systemd reports that it has booted. If it fails, unplug and raise LabError."""
+        assert self._nspawn and self._notify, "call boot() first"
         deadline = time.monotonic() + limit_s
         ended = os.pidfd_open(self._nspawn.pid)
         try:
@@ -159,32 +177,32 @@ class Device:
         finally:
             os.close(ended)
 
-    def _failed(self, found: str) -> LabError:
+    def _failed(self, reason: str) -> LabError:
         log = self.folder / "console.log"
         lines = log.read_text(errors="replace").splitlines()[-6:]
-        return LabError(self.name, "\n    ".join([found, *lines]), "a device that has booted", f"see {log}")
+        return LabError(self.name, "\n    ".join([reason, *lines]), "a device that has booted", f"see {log}")
 
     def unplug(self) -> None:
-        """The power is gone: kill -9 of nspawn and of all that runs in there. What was written stays.
+        """Cut the power: kill nspawn and all of the device's processes with SIGKILL. Written files stay.
 
-        What was not flushed is in this machine's page cache still: a lost write is not shown here.
+        Writes that were not flushed are still in this machine's page cache, so this does not simulate lost writes.
         """
         if self._nspawn is None:
             return
         if not cgroup.kill(self.group):
-            raise LabError(self.name, "processes that kill -9 does not end", "none", f"see cgroup {self.group}")
-        self._nspawn.kill()  # killed before it had entered the cgroup
+            raise LabError(self.name, "some processes survive SIGKILL", "no processes", f"see the cgroup {self.group}")
+        self._nspawn.kill()  # in case it had not entered the cgroup yet
         self._nspawn.wait()
         if self._notify:
             self._notify.close()
         self._nspawn = self._notify = self.leader = None
-        # Its peer dies with the network namespace, some time later, and the next boot wants the name.
+        # The kernel removes the link with the network namespace some time later, but the next boot needs its name.
         if network.exists(self.link):
             network.ip("link", "delete", self.link)
         cgroup.remove(self.group)
 
     def disconnect(self) -> None:
-        """The cable is out; the device runs on."""
+        """Disconnect the network cable. The device keeps running."""
         network.ip("link", "set", self.link, "down")
 
     def connect(self) -> None:
@@ -193,10 +211,17 @@ class Device:
     def exec(
         self, *command: str, check: bool = True, stdin: bytes = b"", timeout_s: float = 60.0
     ) -> subprocess.CompletedProcess[str]:
-        """Runs a command as root in the device, without its network. Raises LabError where it fails and `check`."""
+        """Run a command as root on the device without using its network.
+
+        Args:
+            command: program and arguments.
+            check: whether a failure raises LabError.
+            stdin: standard input.
+            timeout_s: time limit in seconds.
+        """
         if self.leader is None:
-            raise LabError(self.name, "it is off", "a device that is on", "plug() first")
-        done = subprocess.run(
+            raise LabError(self.name, "the device is off", "a device that is on", "call plug() first")
+        process = subprocess.run(
             ["nsenter", f"--target={self.leader}", "--mount", "--uts", "--ipc", "--net", "--pid", "--", *command],
             capture_output=True,
             input=stdin,
@@ -205,7 +230,9 @@ class Device:
             cwd="/",
             check=False,
         )
-        result = subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+        result = subprocess.CompletedProcess(
+            process.args, process.returncode, process.stdout.decode(), process.stderr.decode()
+        )
         if check and result.returncode:
             raise LabError(
                 f"{self.name}: {' '.join(command)}",
@@ -216,10 +243,10 @@ class Device:
         return result
 
     def remove(self) -> None:
-        """All of a device that is off."""
+        """Delete all files of a device that is off."""
         shutil.rmtree(self.folder)
 
 
 def addresses(devices: Iterable[Device]) -> str:
-    """A known_hosts file."""
+    """Return the content of a known_hosts file."""
     return "".join(f"{device.address} {device.host_key}\n" for device in devices)

@@ -1,8 +1,8 @@
-"""aarch64's programs on this machine: the kernel hands them to qemu-user for as long as a handler is registered.
+"""Run aarch64 programs on this machine: the kernel passes them to qemu-user while a handler is registered.
 
-A handler is registered in the mount namespace of those who need it. Since Linux 6.7 it goes with the last mount of
-binfmt_misc; where something else has that mounted, and before 6.7, `forget` takes it away. Of several handlers the
-kernel asks the latest, whoever registered it: all here are alike.
+A handler is registered in the mount namespace of the programs. Since Linux 6.7 it disappears with the last mount of
+binfmt_misc. Before 6.7, or if another process has it mounted, `unregister` removes it. Of several handlers the kernel
+uses the latest one; all handlers registered here are equal.
 """
 
 from __future__ import annotations
@@ -15,53 +15,57 @@ from contextlib import contextmanager
 
 from lab.cleanup import Watcher
 
-# A shell whose mounts go with its last process.
+# A shell in a separate mount namespace: its mounts disappear with its last process.
 ALONE = ("unshare", "--mount", "--propagation", "private", "sh", "-euc")
 PROGRAMS = {"qemu-aarch64-static": "qemu-user-static"}
-# What an ELF file for aarch64 begins with (qemu's scripts/qemu-binfmt-conf.sh).
+# The first bytes of an ELF file for aarch64 (qemu's scripts/qemu-binfmt-conf.sh).
 MAGIC = (
     r"M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00"
     r":\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff"
 )
-# F: qemu is found now, and runs in a root that does not have it. C: sudo's setuid bit counts.
+# F: qemu is opened now, so that it also runs in a root without it. C: setuid bits (sudo) are honoured.
 FLAGS = "CF"
-KNOWN = "/proc/sys/fs/binfmt_misc"
-MOUNT = f"test -e {KNOWN}/register || mount -t binfmt_misc binfmt_misc {KNOWN}"
+HANDLERS = "/proc/sys/fs/binfmt_misc"
+MOUNT = f"test -e {HANDLERS}/register || mount -t binfmt_misc binfmt_misc {HANDLERS}"
 REMOVE = f"""\
 {MOUNT}
-if test -e "{KNOWN}/$handler"; then echo -1 >"{KNOWN}/$handler"; fi
+if test -e "{HANDLERS}/$handler"; then echo -1 >"{HANDLERS}/$handler"; fi
 """
 
 
-def unfit() -> str:
-    """Why aarch64 is not emulated on this machine, whatever is installed; empty where it is."""
-    # The handler would take every program of this machine's own.
-    return "this machine is aarch64 itself: nothing is emulated here" if platform.machine() == "aarch64" else ""
+def unsupported() -> str:
+    """Return why this machine cannot emulate aarch64, whatever is installed; empty if it can."""
+    # The handler would apply to every program of this machine.
+    return (
+        "this machine is an aarch64 machine itself: emulation is not supported on it"
+        if platform.machine() == "aarch64"
+        else ""
+    )
 
 
 @contextmanager
-def emulated(handler: str, wanted: bool = True) -> Iterator[str]:
-    """The first lines of a script for ALONE, whose programs may be aarch64's; none if not wanted."""
-    if not wanted:
+def emulated(handler: str, enabled: bool = True) -> Iterator[str]:
+    """Yield the first lines of a script for ALONE that may run aarch64 programs; no lines if not `enabled`."""
+    if not enabled:
         yield ""
         return
-    with Watcher(*_forgetting(handler)):
+    with Watcher(*_unregister_command(handler)):
         try:
             yield register(handler)
         finally:
-            forget(handler)
+            unregister(handler)
 
 
 def register(handler: str) -> str:
-    """Lines of a script for ALONE; a handler of that name is replaced."""
+    """Return the lines of a script for ALONE that register a handler or replace the one of that name."""
     rule = f":{handler}:{MAGIC}:{shutil.which('qemu-aarch64-static')}:{FLAGS}"
-    return f"handler={handler}\n{REMOVE}printf '%s' '{rule}' >{KNOWN}/register\n"
+    return f"handler={handler}\n{REMOVE}printf '%s' '{rule}' >{HANDLERS}/register\n"
 
 
-def forget(handler: str) -> None:
-    """No harm where the kernel has done it."""
-    subprocess.run(_forgetting(handler), check=True)
+def unregister(handler: str) -> None:
+    """Remove a handler. Has no effect if the kernel has removed it already."""
+    subprocess.run(_unregister_command(handler), check=True)
 
 
-def _forgetting(handler: str) -> list[str]:
+def _unregister_command(handler: str) -> list[str]:
     return [*ALONE, f"handler={handler}\n{REMOVE}"]

@@ -1,4 +1,4 @@
-"""What keeps a lab from standing: one message that a person can act on."""
+"""Errors of a lab, with messages that a person can act on."""
 
 from __future__ import annotations
 
@@ -8,15 +8,30 @@ from collections.abc import Mapping
 
 
 class LabError(Exception):
-    """Says where, what was found, what was expected, what to do."""
+    """The lab cannot be created or used."""
 
     def __init__(self, where: str, found: str, expected: str, remedy: str) -> None:
+        """Build the message from its four parts.
+
+        Args:
+            where: the part that fails, such as a device or a command.
+            found: what was found there.
+            expected: what was expected.
+            remedy: what the user can do, as an imperative.
+        """
         self.where, self.found, self.expected, self.remedy = where, found, expected, remedy
         super().__init__(f"{where}: {found}\n  expected: {expected}\n  remedy:   {remedy}")
 
 
-def lacking(programs: Mapping[str, str]) -> str:
-    """Which of these programs are not here, and the Debian packages that bring them; empty where all are."""
+def missing_packages(programs: Mapping[str, str]) -> str:
+    """Return how to install the Debian packages of missing programs; empty if none is missing.
+
+    `programs`: package by name of the program.
+    """
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     packages = sorted({package for name, package in programs.items() if not shutil.which(name, path=path)})
-    return f"not installed; get it with: apt-get install {' '.join(packages)}" if packages else ""
+    return (
+        f"required programs are not installed; install them with: apt-get install {' '.join(packages)}"
+        if packages
+        else ""
+    )

@@ -1,7 +1,7 @@
-"""A lab: a bridge, its devices, and the inventory that Ansible finds them by. Leaves nothing behind.
+"""A lab: a bridge, devices, and an inventory for Ansible. All of it is removed at the end.
 
-Who cleans up: the lab itself in order; a watcher (lab/cleanup.py) when the lab's process has ended without that; the
-next lab when the watcher was killed too.
+The lab itself cleans up in the regular case, a watcher (lab/cleanup.py) if the lab's process ended before, and the next
+lab if the watcher was killed too.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import yaml
 from lab import cgroup, emulation, network, root
 from lab.cleanup import Watcher
 from lab.device import Device, addresses
-from lab.errors import LabError, lacking
+from lab.errors import LabError, missing_packages
 from lab.network import Bridge
 
-# Not below /tmp, which may be memory. Short: a control socket of ssh lies in it, and 108 bytes are all a name has.
+# Not in /tmp, which may be in memory. Short: it contains ssh's control sockets, whose paths have at most 108 bytes.
 FOLDER = Path("/var/tmp")  # noqa: S108
 PREFIX = "edge-lab-"
 LIMIT = 200
@@ -44,26 +44,23 @@ PROGRAMS = {
 
 
 def missing(arm64: bool = False) -> str:
-    """What this machine lacks for a lab, and how to get it; empty where nothing. `arm64`: for one with such devices."""
+    """Return what this machine needs for a lab and how to install it; empty if it has everything.
+
+    `arm64`: for a lab with aarch64 devices.
+    """
     if os.geteuid() != 0:
-        return "a lab boots devices with systemd-nspawn, which takes root: sudo --preserve-env=PATH make ..."
+        return "a lab boots devices with systemd-nspawn, which needs root privileges: sudo --preserve-env=PATH make ..."
     if arm64:
-        return emulation.unfit() or lacking({**PROGRAMS, **emulation.PROGRAMS})
-    return lacking(PROGRAMS)
+        return emulation.unsupported() or missing_packages({**PROGRAMS, **emulation.PROGRAMS})
+    return missing_packages(PROGRAMS)
 
 
 class Lab:
-    """`with Lab(devices=3) as lab:` boots them; leaving it removes all of it, also after an error or ^C.
+    """A lab: `with Lab(devices=3) as lab:` boots devices and removes them at the end, also after an error or Ctrl-C.
 
-    arm64          how many of them, the last ones, are emulated aarch64 machines; device_type lab-aarch64
-    layer          a folder that lies over the root of those of this machine's architecture (lab.agents)
-    arm64_layer    one that lies over the root of the others
-    variables      for group_vars/all.yml of the lab's inventory
-    plugged        False: nothing is booted yet
-
-    lab.devices    Device by index, in the order of their names
-    lab.inventory  folder for `ansible-playbook -i`; waves: about a tenth, a third, the rest
-    lab.ssh_options  for `ssh`, with the lab's key and known_hosts
+    `devices`: list of Device, in the order of their names. `inventory`: folder for `ansible-playbook -i`; its waves are
+    about a tenth, a third, and the remaining devices. `ssh_options`: options of `ssh` with the lab's key and
+    known_hosts.
     """
 
     kind = Device
@@ -78,10 +75,28 @@ class Lab:
         variables: Mapping[str, Any] | None = None,
         plugged: bool = True,
     ) -> None:
+        """Describe a lab.
+
+        Args:
+            devices: number of devices.
+            arm64: number of emulated aarch64 devices among them (the last ones); their device_type is lab-aarch64.
+            layer: overlay for the root of the other devices, such as `lab.agents.layer()`.
+            arm64_layer: overlay for the root of the aarch64 devices.
+            variables: variables of the inventory's group_vars/all.yml.
+            plugged: whether the devices are booted.
+
+        Raises:
+            LabError: the numbers are not possible.
+        """
         if not 1 <= devices <= LIMIT:
-            raise LabError("devices", str(devices), f"1 to {LIMIT}", "ask for fewer")
+            raise LabError("devices", str(devices), f"1 to {LIMIT}", "choose another number of devices")
         if not 0 <= arm64 <= devices:
-            raise LabError("arm64", str(arm64), f"0 to {devices}, the number of devices", "ask for fewer")
+            raise LabError(
+                "arm64",
+                str(arm64),
+                f"0 to {devices}, the number of devices",
+                "choose another number of aarch64 devices",
+            )
         self.emulated = [index >= devices - arm64 for index in range(devices)]
         self.plugged = plugged
         self.layers = {False: layer, True: arm64_layer}
@@ -90,15 +105,17 @@ class Lab:
 
     def __enter__(self) -> Lab:
         if reason := missing(any(self.emulated)):
-            raise LabError("this machine", reason, "root and the programs of a lab", "see docs/how-to/run-a-lab.md")
+            raise LabError(
+                "this machine", reason, "root privileges and the programs of a lab", "see docs/how-to/run-a-lab.md"
+            )
         bases = {arm64: root.ensure(arm64) for arm64 in set(self.emulated)}
         reap()
         self.id = secrets.token_hex(2)
         self.folder = FOLDER / f"{PREFIX}{self.id}"
-        made = self.folder.with_name(f".{self.folder.name}")
-        made.mkdir(mode=0o755)
-        self._lock = _hold(made)
-        made.rename(self.folder)  # locked before `reap` of another lab can see it
+        partial = self.folder.with_name(f".{self.folder.name}")
+        partial.mkdir(mode=0o755)
+        self._lock = _hold(partial)
+        partial.rename(self.folder)  # locked before another lab's `reap` can see it
         self._watcher = Watcher(sys.executable, "-c", "from lab import lab; lab.reap()")
         try:
             self._create(bases)
@@ -146,11 +163,11 @@ class Lab:
 
     @property
     def host(self) -> str:
-        """This machine's address, as devices see it."""
+        """This machine's address in the lab's network."""
         return self.bridge.address
 
     def ssh(self, device: Device, command: str) -> subprocess.CompletedProcess[str]:
-        """Runs a command as the user that Ansible logs in as, over the network."""
+        """Run a command over the network as the user that Ansible uses."""
         return subprocess.run(
             ["ssh", *self.ssh_options, "-oConnectTimeout=5", f"{root.USER}@{device.address}", command],
             capture_output=True,
@@ -161,7 +178,7 @@ class Lab:
         )
 
     def write_inventory(self) -> None:
-        """Write hosts.yml and group_vars as a team would (docs/reference/inventory.md), and the lab's connection."""
+        """Write hosts.yml and group_vars (docs/reference/inventory.md), including the connection to the lab."""
         variables = {
             "fleet": {"name": f"lab-{self.id}", "development": True},
             "device_type": "generic",
@@ -190,7 +207,7 @@ class Lab:
         self.close()
 
     def close(self) -> None:
-        """Again and again does no harm."""
+        """Stop the devices and remove the lab. Further calls have no effect."""
         for device in self.devices:
             device.unplug()
         _clean(self.folder)
@@ -200,14 +217,14 @@ class Lab:
 
 
 def waves(devices: list[Device]) -> list[list[Device]]:
-    """About a tenth as canaries, then about a third, then the rest; empty ones left out."""
+    """Split devices into waves: about a tenth as canaries, about a third, the remaining ones. Omit empty waves."""
     first = max(1, len(devices) // 10)
     second = max(first + 1, first + len(devices) // 3)
     return [part for part in (devices[:first], devices[first:second], devices[second:]) if part]
 
 
 def reap() -> None:
-    """Removes what labs left whose process was killed: they hold no lock any more."""
+    """Remove labs whose process was killed. Such labs hold no lock."""
     for folder in FOLDER.glob(f"{PREFIX}*"):
         try:
             lock = _hold(folder)
@@ -218,7 +235,7 @@ def reap() -> None:
 
 
 def _hold(folder: Path) -> int:
-    """Locks the folder for as long as this process lives. Raises BlockingIOError."""
+    """Lock the folder until this process ends. Raises BlockingIOError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -236,8 +253,8 @@ def _clean(folder: Path) -> None:
     for _ in range(CLEAN_TRIES):
         cgroup.kill(group)
         if cgroup.remove(group):
-            break  # a device that was about to boot enters no group any more, and ends
+            break  # a device that was about to boot can no longer enter a group, and ends
     for file in folder.glob("device-*/handler"):
-        emulation.forget(file.read_text())
+        emulation.unregister(file.read_text())
     Bridge(f"lab{identity}", network.POOL).remove()
     shutil.rmtree(folder, ignore_errors=True)

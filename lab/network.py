@@ -1,4 +1,4 @@
-"""A bridge of the lab's own, in a subnet that nothing here uses."""
+"""The network bridge of a lab, in a subnet that this machine does not use otherwise."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ POOL = ipaddress.IPv4Network("10.213.0.0/16")
 
 
 def ip(*arguments: str) -> str:
-    """Runs iproute2's `ip`. Raises LabError."""
-    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
+    """Run iproute2's `ip` and return its output. Raises LabError."""
+    result = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
+    if result.returncode:
         raise LabError(
-            f"ip {' '.join(arguments)}", done.stderr.strip(), "exit code 0", "are you root, and may you add links?"
+            f"ip {' '.join(arguments)}",
+            result.stderr.strip(),
+            "exit code 0",
+            "run as root, and check that this machine (or container) permits adding links",
         )
-    return done.stdout
+    return result.stdout
 
 
 @dataclass(frozen=True)
 class Bridge:
-    """This machine has the first address; devices reach it, each other, and nothing else: nothing is routed."""
+    """A bridge. This machine has its first address. Devices reach this machine and each other; nothing is routed."""
 
     name: str
     subnet: ipaddress.IPv4Network
@@ -34,7 +37,7 @@ class Bridge:
         return str(self.subnet[1])
 
     def device_address(self, index: int) -> ipaddress.IPv4Interface:
-        """Of the device with this index, from 0; the prefix with it."""
+        """Return the address and prefix of the device with this index, from 0."""
         return ipaddress.IPv4Interface(f"{self.subnet[10 + index]}/{self.subnet.prefixlen}")
 
     def create(self) -> None:
@@ -48,7 +51,10 @@ class Bridge:
 
 
 def free_subnet() -> ipaddress.IPv4Network:
-    """A /24 that overlaps no route of this machine; whoever asks holds the lab's lock until the bridge has it."""
+    """Return a /24 subnet that overlaps no route of this machine.
+
+    The caller holds the labs' lock until its bridge has the subnet.
+    """
     routes = [
         ipaddress.ip_network(entry["dst"], strict=False)
         for entry in json.loads(ip("-json", "-4", "route", "show", "table", "all"))
@@ -57,7 +63,7 @@ def free_subnet() -> ipaddress.IPv4Network:
     for subnet in POOL.subnets(new_prefix=24):
         if not any(subnet.overlaps(route) for route in routes):
             return subnet
-    raise LabError("routes", f"every /24 of {POOL} is in use", "a free one", "stop other labs")
+    raise LabError("routes", f"every /24 of {POOL} is in use", "a free subnet", "stop other labs")
 
 
 def exists(name: str) -> bool:

@@ -1,9 +1,9 @@
-"""The Debian that every device of a lab runs: built once with mmdebstrap, kept, shared read-only below each device.
+"""The Debian root of a lab's devices: built once with mmdebstrap, cached, and shared read-only by all devices.
 
-There is one of this machine's architecture, and one of aarch64, whose packages' own programs are emulated meanwhile.
-For single programs of aarch64 (lab/arm64.py) a third is unpacked, not configured, which takes a tenth of the time.
+There is one for this machine's architecture and one for aarch64, which is built with emulated programs. For single
+aarch64 programs (lab/arm64.py) a third one is only unpacked and not configured, which takes a tenth of the time.
 
-The folder is named after the recipe's digest: a changed recipe builds another one and leaves nothing half made.
+The folder is named after the recipe's digest, so a changed recipe builds another one. It appears only when complete.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PACKAGES = (
 )
 PROGRAMS = ("base-files", "coreutils", "dash", "libgomp1", "libstdc++6", "python3", "python3-venv")
 MOUNTED = ("dev", "mnt", "proc", "tmp")
-# What the device's own files say (`device.seed`) goes onto the interface that nspawn gives it.
+# Assigns the device's address (written by `Device.seed`) to the interface that nspawn creates.
 NETWORK_UNIT = """\
 [Unit]
 Description=Address of this device in the lab
@@ -66,9 +66,9 @@ chroot "$1" systemctl mask getty.target console-getty.service apt-daily.timer ap
 rm -f "$1"/etc/ssh/ssh_host_* "$1/etc/machine-id" "$1/etc/hostname" "$1/etc/resolv.conf" "$1"/etc/apt/sources.list.d/*
 : >"$1/etc/apt/sources.list"
 """
-# What systemd 252 cannot do for a service below qemu-user 7 (EINVAL): make credentials, in a child that it clones with
-# CLONE_NEWNS (Debian's units only hand on what no lab has), and enter a user namespace, which takes a process without
-# threads: qemu has one of its own. And ONNX Runtime crashes on an aarch64 that has the processors of an x86_64 in /sys.
+# Below qemu-user 7, systemd 252 fails (EINVAL) to set up a service's credentials, in a child cloned with CLONE_NEWNS
+# (Debian's units only pass on credentials that a lab does not have), and to enter a user namespace, which needs a
+# process without threads: qemu has one. Besides, ONNX Runtime for aarch64 crashes if /sys describes processors of x86_64.
 EMULATED = """\
 set -eu
 mkdir -p "$1/etc/systemd/system/service.d"
@@ -85,7 +85,7 @@ DPKG = (
 
 
 def cache() -> Path:
-    """$LAB_CACHE, or a folder below the user's cache."""
+    """Return the cache folder: $LAB_CACHE, or a folder in the user's cache."""
     return Path(os.environ.get("LAB_CACHE") or Path.home() / ".cache" / "edge-ai-workflow" / "lab")
 
 
@@ -96,7 +96,7 @@ def digest(arm64: bool = False, boots: bool = True) -> str:
 
 
 def ensure(arm64: bool = False, boots: bool = True) -> Path:
-    """The root's folder, built when it is not there. Two processes that ask at once build one. Raises LabError."""
+    """Return the root's folder; build it first if it does not exist (once for concurrent callers). Raises LabError."""
     name = ("arm64" if arm64 else "root") + ("" if boots else "-programs")
     folder = cache() / f"{name}-{digest(arm64, boots)}"
     if folder.is_dir():
@@ -118,7 +118,7 @@ def ensure(arm64: bool = False, boots: bool = True) -> Path:
 def _build(folder: Path, arm64: bool, boots: bool) -> None:
     command = [
         "mmdebstrap",
-        # The check is of what `emulated` sees to, by a program that nothing else here needs.
+        # The skipped check is for emulation, which `emulated` ensures; it would need another program.
         *(("--architectures=arm64", "--skip=check/qemu") if arm64 else ()),
         *((f"--customize-hook={EMULATED}",) if arm64 and boots else ()),
         "--mode=root",
@@ -131,14 +131,14 @@ def _build(folder: Path, arm64: bool, boots: bool) -> None:
         str(folder),
     ]
     log = folder.with_suffix(".log")
-    # Without sources of this machine mmdebstrap takes its own default for the suite.
+    # If this machine has no sources for the suite, mmdebstrap uses its default.
     sources = folder.with_suffix(".sources")
     if stanzas := debian_sources():
         sources.write_text("\n\n".join(stanzas) + "\n")
         command.append(str(sources))
-    with emulated(f"edge-lab-root-{os.getpid()}", arm64) as first, log.open("wb") as stream:
+    with emulated(f"edge-lab-root-{os.getpid()}", arm64) as prologue, log.open("wb") as stream:
         build = session(
-            [*ALONE, f'{first}exec "$@"', "root", *command],
+            [*ALONE, f'{prologue}exec "$@"', "root", *command],
             stdout=stream,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -153,7 +153,7 @@ def _build(folder: Path, arm64: bool, boots: bool) -> None:
             "mmdebstrap",
             "\n    ".join([f"exit code {code}; its last lines:", *lines]),
             f"a Debian {SUITE} root in {folder}",
-            f"see {log}; is a Debian archive reachable, and is debian-archive-keyring installed?",
+            f"see {log}; check that a Debian archive is reachable and debian-archive-keyring is installed",
         )
     log.unlink()
     for name in () if boots else MOUNTED:
@@ -161,18 +161,18 @@ def _build(folder: Path, arm64: bool, boots: bool) -> None:
 
 
 def debian_sources(folder: Path = Path("/etc/apt/sources.list.d")) -> list[str]:
-    """This machine's apt sources of the suite, as deb822 stanzas: nobody else's packages go into a device."""
+    """Return this machine's apt sources for the suite as deb822 stanzas. Sources of other suites are ignored."""
     suites = rf"{SUITE}(-updates|-security)?"
-    found = []
+    stanzas = []
     for path in sorted(folder.glob("*.sources")):
         for stanza in re.split(r"\n\s*\n", path.read_text().strip()):
             lines = [line for line in stanza.splitlines() if not line.startswith("#")]
             names = [line.partition(":")[2].split() for line in lines if line.lower().startswith("suites:")]
             if names and names[0] and all(re.fullmatch(suites, name) for name in names[0]):
-                found.append("\n".join(lines))
+                stanzas.append("\n".join(lines))
     for path in (folder.parent / "sources.list", *sorted(folder.glob("*.list"))):
         for line in path.read_text().splitlines() if path.is_file() else []:
             entry = re.fullmatch(rf"deb\s+(\[[^]]*\]\s+)?(\S+)\s+({suites})\s+(main\b.*)", line.strip())
             if entry:
-                found.append(f"Types: deb\nURIs: {entry[2]}\nSuites: {entry[3]}\nComponents: main")
-    return found
+                stanzas.append(f"Types: deb\nURIs: {entry[2]}\nSuites: {entry[3]}\nComponents: main")
+    return stanzas

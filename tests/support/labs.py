@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lab import lab, network
-from lab.emulation import ALONE, KNOWN, MOUNT
+from lab.emulation import ALONE, HANDLERS, MOUNT
 from lab.lab import FOLDER, PREFIX
 from tests.support.paths import REPOSITORY
 
@@ -28,7 +28,7 @@ def left(identity: str) -> list[str]:
     mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if identity in line]
     # os.walk, unlike rglob, passes over what is removed meanwhile.
     groups = [path for path, _, _ in os.walk("/sys/fs/cgroup") if f"{PREFIX}{identity}" in Path(path).name]
-    known = subprocess.run([*ALONE, f"{MOUNT}; ls {KNOWN}"], capture_output=True, text=True, check=False).stdout
+    known = subprocess.run([*ALONE, f"{MOUNT}; ls {HANDLERS}"], capture_output=True, text=True, check=False).stdout
     handlers = [line for line in known.splitlines() if identity in line]
     return [*links, *mounts, *groups, *map(str, FOLDER.glob(f"{PREFIX}{identity}*")), *handlers]
 
