@@ -1,6 +1,6 @@
-"""What a group of processes costs, by the kernel's own count: processor time and memory, of all that were ever in it.
+"""Measure the processor time and memory of a group of processes with the kernel's cgroup accounting.
 
-An ssh that goes on in the background, and what is killed, counts too; rusage would miss both.
+Background ssh processes and killed processes are included; rusage would miss both.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 ROOT = Path("/sys/fs/cgroup")
 PREFIX = "edge-bench-"
 LIMIT_S = 10.0
-# Puts itself into the cgroups that it is given, then becomes the command.
+# Enters the given cgroups, then executes the command.
 JOIN = ("sh", "-c", 'while [ "$1" != -- ]; do echo 0 >"$1"; shift; done; shift; exec "$@"', "join")
 
 
 class Account:
-    """A cgroup of its own: `with Account("controller") as account: Popen(account.joined(command))`."""
+    """A cgroup for a group of processes: `with Account("controller") as account: Popen(account.joined(command))`."""
 
     def __init__(self, name: str) -> None:
         self.unified = (ROOT / "cgroup.controllers").exists()
@@ -38,13 +38,13 @@ class Account:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Ends who is still in there, such as workers of a playbook that was interrupted."""
+        """Kill the remaining processes, such as workers of an interrupted playbook, and remove the cgroup."""
         deadline = time.monotonic() + LIMIT_S
         while not self._removed() and time.monotonic() < deadline:
             for process in (self.processor / "cgroup.procs").read_text().split() if self.processor.exists() else ():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(process), signal.SIGKILL)
-            time.sleep(0.01)  # the kernel lets go of the dead a moment later; nothing announces it
+            time.sleep(0.01)  # the kernel releases ended processes a moment later, without a notification
 
     def _removed(self) -> bool:
         for folder in {self.processor, self.memory}:
@@ -54,19 +54,21 @@ class Account:
 
     @property
     def files(self) -> list[str]:
-        """A process that writes 0 into each is in the account, with all that it starts."""
+        """A process that writes 0 to each of these files joins the account, with all its later children."""
         return sorted({str(folder / "cgroup.procs") for folder in (self.processor, self.memory)})
 
     def joined(self, command: list[str]) -> list[str]:
+        """Return the command that joins the account and then runs `command`."""
         return [*JOIN, *self.files, "--", *command]
 
     def processor_s(self) -> float:
+        """Return the processor time so far, in seconds."""
         if self.unified:
             return self._stat(self.processor / "cpu.stat", "usage_usec") / 1e6
         return int((self.processor / "cpuacct.usage").read_text()) / 1e9
 
     def memory_mb(self) -> float:
-        """What is in memory and in no file, now; shared pages once."""
+        """Return the present anonymous memory in MB (1e6 bytes); shared pages count once."""
         return self._stat(self.memory / "memory.stat", "anon" if self.unified else "total_rss") / 1e6
 
     @staticmethod
@@ -75,11 +77,11 @@ class Account:
 
 
 class Peak:
-    """The most memory of an account while it is watched, looked at several times a second."""
+    """The largest memory of an account in MB during the block, sampled every `every_s` seconds."""
 
     def __init__(self, account: Account, every_s: float = 0.2) -> None:
         self.account, self.every_s, self.mb = account, every_s, 0.0
-        self._over = threading.Event()
+        self._end = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Peak:
@@ -87,16 +89,16 @@ class Peak:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._over.set()
+        self._end.set()
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._over.wait(self.every_s):
+        while not self._end.wait(self.every_s):
             self.mb = max(self.mb, self.account.memory_mb())
 
 
 def sweep() -> None:
-    """Removes accounts that runs left which were killed: the kernel keeps those in which somebody is."""
+    """Remove accounts of killed runs. The kernel refuses to remove those that still contain processes."""
     for hierarchy in (ROOT, ROOT / "cpuacct", ROOT / "memory"):
         for folder in hierarchy.glob(f"{PREFIX}*"):
             with contextlib.suppress(OSError):

@@ -1,11 +1,11 @@
-"""Where the pipeline's time goes: `make bench`.
+"""Measure where the pipeline spends its time (`make bench`).
 
-Three runs of the default task in one fresh clone, all on this machine one after the other:
+Run the default task three times in a fresh clone, one after the other on this machine:
   cold    `dvc repro` with an empty cache
-  warm    `dvc repro` with nothing changed
-  script  one Python process that calls the same stages' main() in order, without DVC
-and, for every stage alone, the share of its time that imports take (PYTHONPROFILEIMPORTTIME, so a
-converter's own process counts too). Ratios from one run are comparable; seconds from two machines are not.
+  warm    `dvc repro` without any change
+  script  one Python process that calls the main() of the same stages in order, without DVC
+Then run every stage alone and measure the share of its time that imports take (with PYTHONPROFILEIMPORTTIME, which
+includes a converter's process). Ratios of one run can be compared; seconds of two machines cannot.
 """
 
 from __future__ import annotations
@@ -42,13 +42,14 @@ class StageTime:
 
 
 def timed(root: Path, *command: str) -> float:
-    began = time.perf_counter()
+    """Run a command in `root` and return its duration in seconds."""
+    started = time.perf_counter()
     call(root, *command)
-    return time.perf_counter() - began
+    return time.perf_counter() - started
 
 
 def stage_commands(root: Path) -> dict[str, list[str]]:
-    """Stage name -> arguments of `python -m`, in the order in which DVC runs them."""
+    """Return the arguments of `python -m` by name of the stage, in the order in which DVC runs the stages."""
     import yaml
 
     lock = yaml.safe_load((root / "dvc.lock").read_text())["stages"]
@@ -58,23 +59,34 @@ def stage_commands(root: Path) -> dict[str, list[str]]:
 
 
 def time_stage(root: Path, name: str, arguments: list[str]) -> StageTime:
-    """One stage alone, without DVC; imports are the sum of every module's own import time."""
+    """Measure one stage alone, without DVC.
+
+    Args:
+        root: the clone.
+        name: name of the stage.
+        arguments: arguments of `python -m`.
+
+    Returns:
+        Its duration and the sum of the import times of all modules, in seconds.
+    """
     environment = {**ENVIRONMENT, "PYTHONPROFILEIMPORTTIME": "1"}
-    began = time.perf_counter()
-    done = subprocess.run(
+    started = time.perf_counter()
+    process = subprocess.run(
         [sys.executable, "-m", *arguments], cwd=root, env=environment, capture_output=True, text=True, check=True
     )
-    seconds = time.perf_counter() - began
-    told = done.stderr
-    if arguments[0] == "stages.export":  # the converter's own process writes to its log
-        told += "".join(log.read_text() for log in (root / ".work" / "export" / arguments[-1]).glob("*.log"))
-    own = [int(value) for value in re.findall(r"^import time:\s+(\d+) \|", told, flags=re.MULTILINE)]
-    return StageTime(name, seconds, sum(own) / 1e6)
+    seconds = time.perf_counter() - started
+    output = process.stderr
+    if arguments[0] == "stages.export":  # the converter's process writes to its log
+        output += "".join(log.read_text() for log in (root / ".work" / "export" / arguments[-1]).glob("*.log"))
+    imports_us = [int(value) for value in re.findall(r"^import time:\s+(\d+) \|", output, flags=re.MULTILINE)]
+    return StageTime(name, seconds, sum(imports_us) / 1e6)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=1, help="cold and script runs; the fastest of each counts")
+    parser.add_argument(
+        "--repeats", type=int, default=1, help="number of cold and script runs; the fastest of each counts"
+    )
     arguments = parser.parse_args()
     cold, script = [], []
     with tempfile.TemporaryDirectory() as folder:
@@ -85,22 +97,31 @@ def main() -> None:
             commands = stage_commands(root)
             warm = timed(root, "dvc", "repro")
             clean(root)
-            # A file, not `python -c`: pyspark ends a process whose main module has no file.
+            # A file instead of `python -c`: pyspark ends a process whose main module has no file.
             program = root / "without_dvc.py"
             program.write_text(SCRIPT.format(commands=list(commands.values())))
             script.append(timed(root, sys.executable, program.name))
-            bundle_digest(root)  # fails where the script made no bundle
+            bundle_digest(root)  # fails if the script created no bundle
         stages = [time_stage(root, name, command) for name, command in commands.items()]
     show(stages, min(cold), warm, min(script))
 
 
 def clean(root: Path) -> None:
+    """Remove all results and caches of the pipeline."""
     for name in ("data", "models", "reports", ".work", ".dvc/cache", ".dvc/tmp"):
         shutil.rmtree(root / name, ignore_errors=True)
     (root / "dvc.lock").unlink(missing_ok=True)
 
 
 def show(stages: list[StageTime], cold: float, warm: float, script: float) -> None:
+    """Print the results.
+
+    Args:
+        stages: the durations of the single stages.
+        cold: duration of `dvc repro` with an empty cache, in seconds.
+        warm: duration of `dvc repro` without any change, in seconds.
+        script: duration of the script without DVC, in seconds.
+    """
     table = Table(title="stages, each alone")
     for column in ("stage", "seconds", "imports s", "imports %"):
         table.add_column(column, justify="left" if column == "stage" else "right")

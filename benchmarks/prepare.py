@@ -1,4 +1,4 @@
-"""How much memory and time `prepare` takes on a large table: python -m benchmarks.prepare --rows 20000000"""
+"""Measure the memory and time of `prepare` on a large table: python -m benchmarks.prepare --rows 20000000"""
 
 from __future__ import annotations
 
@@ -41,7 +41,13 @@ BENCH: dict[str, Any] = {
 
 
 def write_table(root: Path, rows: int, memory_limit: str = "2GB") -> None:
-    """A task and `rows` rows of eight channels at 1 Hz, in shuffled blocks; one value in a thousand is missing."""
+    """Write a task and its table: eight channels at 1 Hz in shuffled blocks, with one value in a thousand missing.
+
+    Args:
+        root: folder of the pipeline.
+        rows: number of rows.
+        memory_limit: memory limit of the engine (compute.memory_limit).
+    """
     write_task(root, BENCH, compute__memory_limit=memory_limit)
     rng = np.random.default_rng(0)
     types = {"run": pa.string(), "time": pa.timestamp("us"), "state": pa.string()} | dict.fromkeys(
@@ -68,7 +74,7 @@ def write_table(root: Path, rows: int, memory_limit: str = "2GB") -> None:
             validated.write_table(shuffled.append_column("source", pa.array(["rig"] * len(n))))
 
 
-# A process of its own in between: Linux counts what a process held before it became another program, too.
+# An intermediate process: Linux also counts the memory that a process had before it executed another program.
 MEASURE = """
 import resource, subprocess, sys, time
 started = time.monotonic()
@@ -78,7 +84,7 @@ print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, time.monoton
 
 
 def measure(root: Path, stage: str) -> tuple[float, float]:
-    """Peak resident memory in MB, and seconds, of one stage."""
+    """Run a stage. Return its peak resident memory in MB and its duration in seconds."""
     subprocess.run([sys.executable, "-c", MEASURE, f"stages.{stage}"], cwd=root, check=True)
     code, peak, seconds = (root / "usage").read_text(encoding="utf-8").split()
     if code != "0":
@@ -91,8 +97,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=20_000_000)
     parser.add_argument("--stages", nargs="+", default=["prepare"], choices=["validate", "prepare"])
-    parser.add_argument("--memory-limit", default="2GB", help="the engine's own limit (compute.memory_limit)")
-    parser.add_argument("--folder", type=Path, help="make the temporary folder in this one")
+    parser.add_argument("--memory-limit", default="2GB", help="memory limit of the engine (compute.memory_limit)")
+    parser.add_argument("--folder", type=Path, help="folder for the temporary files")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
         root = Path(temporary)

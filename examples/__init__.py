@@ -1,5 +1,5 @@
-"""Programs that show the whole way at once, on one machine: `make demo` is `python -m examples.demo`.
+"""Examples that show the complete workflow on one machine: `make demo` runs `python -m examples.demo`.
 
-An example calls the same commands as a person and checks its own outcome: its exit code is 0 only where all came out
-as it has to. Examples may import every package of the project, and tests.support.
+An example calls the same commands as a user and checks the results: its exit code is 0 only if all results are as
+expected. Examples may import every package of the project and tests.support.
 """

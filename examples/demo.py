@@ -1,8 +1,8 @@
-"""`make demo`: five simulated devices, a good release in three waves, a damaged one that stays on the canary.
+"""`make demo`: roll out a good release to five simulated devices, then a bad one that stops at the canary.
 
-Nothing is played: the bundle is the one that `make repro` built, the commands are the ones that a person calls, the
-devices are agents that answer requests all the while. The second bundle's weights are turned around before it is signed
-and published: whoever holds the keys can publish a bad model, and only the devices find out.
+Nothing is faked: `make repro` built the bundle, the commands are those of a user, and the devices are agents that
+answer requests during the rollouts. The weights of the second bundle are reversed before it is signed and published:
+signatures cannot prevent the owner of the keys from publishing a bad model; only the devices detect it.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ WAVES = [{"name": "canary", "group": "canaries"}, {"name": "early", "count": 2},
 
 
 def main() -> int:
-    """Returns the exit code: 0 only if everything came out as it has to."""
-    began = time.monotonic()
+    """Run the demo. Return the exit code: 0 only if all results are as expected."""
+    started = time.monotonic()
     bundles = [Path(name) for name in sys.argv[1:]] or sorted((REPOSITORY / "models/bundle").glob("*.tar.zst"))
     if len(bundles) != 1 or not bundles[0].is_file():
-        print("demo: models/bundle: found no bundle; remedy: make repro", file=sys.stderr)
+        print("demo: models/bundle: found no single bundle; remedy: run `make repro`", file=sys.stderr)
         return 1
     signal.signal(signal.SIGTERM, _as_interrupt)
     fleet = EmbeddedFleet(repository=False)
     try:
-        return _play(fleet, bundles[0], began)
+        return _play(fleet, bundles[0], started)
     except KeyboardInterrupt:
         print("demo: interrupted", file=sys.stderr)
         return 130
@@ -56,19 +56,19 @@ def main() -> int:
 
 
 def _as_interrupt(number: int, frame: object) -> None:
-    """What a terminal does at ^C: Ansible and its workers are told too, or they would go on setting devices up."""
+    """Interrupt all child processes, as a terminal does at Ctrl-C: Ansible's workers would otherwise continue."""
     listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
     parents = [(int(child), int(parent)) for child, parent in map(str.split, listed.splitlines())]
-    told = {os.getpid()}
-    while more := {child for child, parent in parents if parent in told} - told:
-        told |= more
-    for each in told - {os.getpid()}:
+    processes = {os.getpid()}
+    while more := {child for child, parent in parents if parent in processes} - processes:
+        processes |= more
+    for process in processes - {os.getpid()}:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(each, signal.SIGINT)
+            os.kill(process, signal.SIGINT)
     raise KeyboardInterrupt
 
 
-def _play(fleet: EmbeddedFleet, bundle: Path, began: float) -> int:
+def _play(fleet: EmbeddedFleet, bundle: Path, started: float) -> int:
     name = bundle.name.removesuffix(".tar.zst")
     good, bad = f"{name}@1.0.0", f"{name}@1.1.0"
     fleet.rules(waves=WAVES, bake_s=BAKE_S, judge={"min_inferences": 20, "latency_factor": 50.0})
@@ -84,8 +84,8 @@ def _play(fleet: EmbeddedFleet, bundle: Path, began: float) -> int:
             _say("rollout", f"{good}, in {len(WAVES)} waves")
             fleet.declare(good)
             first = _rollout(fleet)
-            _say("publish", f"{bad}: a copy whose weights are turned around, signed like any other")
-            _publish(fleet, _damaged(bundle, Path(work)), "1.1.0")
+            _say("publish", f"{bad}: a copy with reversed weights, signed like any other")
+            _publish(fleet, _with_reversed_weights(bundle, Path(work)), "1.1.0")
             _say("rollout", bad)
             fleet.declare(bad)
             second = _rollout(fleet)
@@ -95,22 +95,24 @@ def _play(fleet: EmbeddedFleet, bundle: Path, began: float) -> int:
     running = fleet.running()
     table = [("device", "wave", good, bad, "runs now", "answered", "refused")]
     for device in fleet.names:
-        told = record["devices"][device]
-        wave = told["wave"]
-        counted = traffic.counts[device]
-        table.append((device, wave, "ok", told["outcome"], str(running[device]), str(counted[200]), str(counted[0])))
+        result = record["devices"][device]
+        wave = result["wave"]
+        counts = traffic.counts[device]
+        table.append((device, wave, "ok", result["outcome"], str(running[device]), str(counts[200]), str(counts[0])))
     print()
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     for row in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print(f"\nwhy {bad} went no further: {second['reason']}")
-    print(f"{time.monotonic() - began:.0f} s; a rollout of your own: docs/how-to/roll-out.md")
-    well = first["status"] == "passed" and second["status"] == "failed" and set(running.values()) == {good}
-    return 0 if well else 1
+    print(f"\nreason why {bad} was stopped: {second['reason']}")
+    print(
+        f"{time.monotonic() - started:.0f} s; next: docs/how-to/roll-out.md shows how to roll out to your own devices"
+    )
+    passed = first["status"] == "passed" and second["status"] == "failed" and set(running.values()) == {good}
+    return 0 if passed else 1
 
 
-def _say(what: str, more: str) -> None:
-    print(f"\n== {what}: {more}", flush=True)
+def _say(step: str, detail: str) -> None:
+    print(f"\n== {step}: {detail}", flush=True)
 
 
 def _publish(fleet: EmbeddedFleet, bundle: Path, version: str) -> None:
@@ -120,27 +122,27 @@ def _publish(fleet: EmbeddedFleet, bundle: Path, version: str) -> None:
 
 
 def _rollout(fleet: EmbeddedFleet) -> dict[str, Any]:
-    """Its progress is on the terminal; what it returns is read."""
+    """Run a rollout with its progress on the terminal. Return its result."""
     command = [sys.executable, "-m", "fleet", "--json", "rollout", "-i", str(fleet.inventory)]
     command += ["--rollouts", str(fleet.rollouts), "--repository", str(fleet.base / "releases")]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY, env=fleet.environment())
-    result: dict[str, Any] = json.loads(done.stdout)
+    process = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY, env=fleet.environment())
+    result: dict[str, Any] = json.loads(process.stdout)
     if "error" in result:
         raise SystemExit(f"demo: {result['where']}: {result['found']}")
     return result
 
 
 def _unpacked(bundle: Path, folder: Path) -> np.ndarray:
-    """The golden inputs, float32 [N, *shape]."""
+    """Unpack a bundle. Return its golden inputs, float32 [N, *shape]."""
     archive.unpack(bundle, folder)
     described = next(iter(manifest.read(folder)["targets"].values()))
     inputs: np.ndarray = np.load(folder / described["golden"]["inputs"], allow_pickle=False)
     return inputs.astype(np.float32)
 
 
-def _damaged(bundle: Path, work: Path) -> Path:
-    """A copy in which every matrix of every ONNX file stands upside down; its manifest fits it."""
-    folder = work / "damaged"
+def _with_reversed_weights(bundle: Path, work: Path) -> Path:
+    """Return a copy of the bundle, with a matching manifest, in which the rows of every ONNX matrix are reversed."""
+    folder = work / "reversed"
     archive.unpack(bundle, folder)
     described = json.loads((folder / manifest.MANIFEST).read_text())
     for target in described["targets"].values():
@@ -150,41 +152,42 @@ def _damaged(bundle: Path, work: Path) -> Path:
         model = onnx.load(file)
         for tensor in model.graph.initializer:
             if len(tensor.dims) >= 2:
-                turned = np.ascontiguousarray(np.flip(numpy_helper.to_array(tensor), axis=0))
-                tensor.CopyFrom(numpy_helper.from_array(turned, tensor.name))
+                flipped = np.ascontiguousarray(np.flip(numpy_helper.to_array(tensor), axis=0))
+                tensor.CopyFrom(numpy_helper.from_array(flipped, tensor.name))
         onnx.save(model, file)
         target["sha256"] = sha256(file)
         target["size_bytes"] = file.stat().st_size
         described["files"][target["file"]] = {"sha256": target["sha256"], "size_bytes": target["size_bytes"]}
     write_json(folder / manifest.MANIFEST, described)
-    damaged = work / bundle.name
-    pack(folder, damaged)
+    reversed_bundle = work / bundle.name
+    pack(folder, reversed_bundle)
     shutil.rmtree(folder)
-    return damaged
+    return reversed_bundle
 
 
 class Traffic(threading.Thread):
-    """Asks every device again and again. `counts`: by device, answers with 200, and with anything else (0).
+    """Send requests to every device continuously.
 
-    A device that has no release yet answers 503: that is not counted.
+    `counts`: number of responses by device, with status 200 and with any other result (0). Failures before a device's
+    first success are not counted, since it has no release until then.
     """
 
     def __init__(self, fleet: EmbeddedFleet, inputs: np.ndarray) -> None:
         super().__init__(daemon=True)
         self.fleet, self.body = fleet, json.dumps({"inputs": inputs.tolist()})
         self.counts = {name: {200: 0, 0: 0} for name in fleet.names}
-        self._over = threading.Event()
+        self._end = threading.Event()
 
     def run(self) -> None:
-        while not self._over.wait(0.2):
-            for name, counted in self.counts.items():
-                code = self._ask(name)
+        while not self._end.wait(0.2):
+            for name, counts in self.counts.items():
+                code = self._request(name)
                 if code == 200:
-                    counted[200] += 1
-                elif counted[200]:
-                    counted[0] += 1
+                    counts[200] += 1
+                elif counts[200]:
+                    counts[0] += 1
 
-    def _ask(self, name: str) -> int:
+    def _request(self, name: str) -> int:
         connection = http.client.HTTPConnection("device", timeout=30)
         try:
             connection.sock = socket.socket(socket.AF_UNIX)
@@ -197,7 +200,7 @@ class Traffic(threading.Thread):
             connection.close()
 
     def stop(self) -> None:
-        self._over.set()
+        self._end.set()
         self.join()
 
 

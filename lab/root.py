@@ -68,7 +68,7 @@ rm -f "$1"/etc/ssh/ssh_host_* "$1/etc/machine-id" "$1/etc/hostname" "$1/etc/reso
 """
 # Below qemu-user 7, systemd 252 fails (EINVAL) to set up a service's credentials, in a child cloned with CLONE_NEWNS
 # (Debian's units only pass on credentials that a lab does not have), and to enter a user namespace, which needs a
-# process without threads: qemu has one. Besides, ONNX Runtime for aarch64 crashes if /sys describes processors of x86_64.
+# process without threads: qemu has one. And ONNX Runtime for aarch64 crashes if /sys describes x86_64 processors.
 EMULATED = """\
 set -eu
 mkdir -p "$1/etc/systemd/system/service.d"

@@ -1,5 +1,5 @@
-"""What the agent costs: `make bench-agent` is `python -m benchmarks.agent` (docs/explanation/benchmarks-agent.md).
+"""Measure what the agent costs (`make bench-agent`; docs/explanation/benchmarks-agent.md).
 
-`inprocess` compares predictions with bare interpreters; `service` loads the real service over HTTP, while it switches.
+`inprocess` compares predictions with bare interpreters; `service` tests the real service over HTTP, also during switches.
 May import edge_agent and tests.support.
 """

@@ -1,6 +1,7 @@
 """Measure what the agent costs (`make bench-agent`), one run after the other (docs/explanation/benchmarks-agent.md).
 
-Ratios come from one run, bare and own side by side, and may be compared; seconds do not carry to another machine.
+Ratios come from one run, which alternates between the agent and the bare interpreter, and can be compared. Seconds of
+two machines cannot.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ EXPORTED = Path(__file__).parents[2] / "models" / "exported"
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--exported", type=Path, default=EXPORTED, help="what `make repro` exported (models/exported)")
+    parser.add_argument(
+        "--exported", type=Path, default=EXPORTED, help="models that `make repro` exported (models/exported)"
+    )
     parser.add_argument("--seconds", type=int, default=3, help="of load for each row over HTTP")
     parser.add_argument("--predictions", type=int, default=1_000_000, help="of the look at memory")
     arguments = parser.parse_args()
@@ -31,14 +34,14 @@ def main() -> int:
     console.print(f"{os.cpu_count()} cores, load of others before the run {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        kept = _runtime(console, folder, arguments.exported)
+        passed = _runtime(console, folder, arguments.exported)
         _engine(console, folder)
         bench = Bench(folder / "service")
         try:
-            kept &= _service(console, bench, arguments.seconds, arguments.predictions)
+            passed &= _service(console, bench, arguments.seconds, arguments.predictions)
         finally:
             bench.close()
-    return 0 if kept else 1
+    return 0 if passed else 1
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -50,30 +53,32 @@ def _table(title: str, *columns: str) -> Table:
 
 def _runtime(console: Console, folder: Path, exported: Path) -> bool:
     table = _table(
-        "one sample, one thread, processor time: Model.predict beside the bare interpreter",
+        "one sample, one thread, processor time: Model.predict and the bare interpreter",
         *("model", "bare us", "predict us", "extra us", "allowed us", "extra %", ""),
     )
-    kept = True
+    passed = True
     for name, file, io in inprocess.models(folder, exported):
-        found = inprocess.compare(name, file, io)
-        within = found.extra_s <= found.allowed_s
-        kept &= within
-        times = (found.bare_s, found.own_s, found.extra_s, found.allowed_s)
+        comparison = inprocess.compare(name, file, io)
+        within = comparison.extra_s <= comparison.allowed_s
+        passed &= within
+        times = (comparison.bare_s, comparison.own_s, comparison.extra_s, comparison.allowed_s)
         cells = [f"{1e6 * value:.1f}" for value in times]
-        table.add_row(name, *cells, f"{100 * found.extra_s / found.bare_s:.0f}", "ok" if within else "TOO MUCH")
+        table.add_row(
+            name, *cells, f"{100 * comparison.extra_s / comparison.bare_s:.0f}", "ok" if within else "TOO MUCH"
+        )
     console.print(table)
-    return kept
+    return passed
 
 
 def _engine(console: Console, folder: Path) -> None:
-    found = inprocess.engine(folder)
+    times = inprocess.engine(folder)
     table = _table("one tiny ONNX model, one sample each", "way", "us", "x")
     for name, value in (
-        ("Model.predict", found.predict_s),
-        ("engine and counts, one after the other", found.sequential_s),
-        (f"engine and counts, {inprocess.AT_ONCE} at once", found.together_s),
+        ("Model.predict", times.predict_s),
+        ("engine and counts, one after the other", times.sequential_s),
+        (f"engine and counts, {inprocess.AT_ONCE} at once", times.together_s),
     ):
-        table.add_row(name, f"{1e6 * value:.1f}", f"{value / found.predict_s:.2f}")
+        table.add_row(name, f"{1e6 * value:.1f}", f"{value / times.predict_s:.2f}")
     console.print(table)
 
 
@@ -97,9 +102,9 @@ def _service(console: Console, bench: Bench, seconds: int, predictions: int) -> 
     console.print(table)
     columns = ("clients", "switches", "answered", "lost", "longest gap ms", "without ms")
     table = _table("activate under load", *columns)
-    for found in switches:
-        counts = (found.clients, found.switches, found.answered, found.lost)
-        table.add_row(*map(str, counts), f"{found.gap_ms:.0f}", f"{found.still_gap_ms:.0f}")
+    for switch in switches:
+        counts = (switch.clients, switch.switches, switch.answered, switch.lost)
+        table.add_row(*map(str, counts), f"{switch.gap_ms:.0f}", f"{switch.still_gap_ms:.0f}")
     console.print(table)
     console.print(f"memory: {memory.rest_mb:.1f} MB at rest, {requests_mb:.1f} MB after the load above")
     console.print(
@@ -108,7 +113,7 @@ def _service(console: Console, bench: Bench, seconds: int, predictions: int) -> 
         f"slope {memory.slope_kb:+.1f} kB per 100000"
     )
     console.print(f"start: {ready_s:.2f} s from spawn to /readyz 200; status {status_s:.2f} s (medians of 5)")
-    lost = sum(found.lost for found in switches) + sum(load.failed for load in loads)
+    lost = sum(switch.lost for switch in switches) + sum(load.failed for load in loads)
     return lost == 0
 
 

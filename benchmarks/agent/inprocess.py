@@ -1,4 +1,4 @@
-"""What the agent adds to a bare interpreter, in one process: its runtime, and its engine with the counting."""
+"""Measure in one process what the agent adds to a bare interpreter: its runtime, and its engine with statistics."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ AIM_SHARE, AIM_S = 0.10, 50e-6
 
 @dataclass(frozen=True)
 class Comparison:
-    """Processor seconds of one call, the least of alternating blocks: others on the machine only add to the rest."""
+    """Processor time of one call in seconds: the minimum of alternating blocks, since other processes only add time."""
 
     name: str
     bare_s: float
@@ -44,9 +44,10 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Engined:
-    """Seconds of one prediction, the least of alternating blocks: Model.predict alone, and through the engine one after
-    the other and together.
+class EngineTimes:
+    """Seconds of one prediction, the minimum of alternating blocks.
+
+    `predict_s`: Model.predict alone. `sequential_s`, `together_s`: through the engine, one by one and concurrently.
     """
 
     predict_s: float
@@ -55,12 +56,12 @@ class Engined:
 
 
 def models(folder: Path, exported: Path) -> Iterator[tuple[str, Path, Mapping[str, Any]]]:
-    """Name, file and `io` of a tiny model for each runtime, and of what the pipeline exported, where it did."""
-    made = bundle(folder / "tiny", targets=("onnx-fp32", "tflite-int8"))
+    """Yield name, file and `io` of a tiny model for each runtime, and of the models that the pipeline exported."""
+    tiny = bundle(folder / "tiny", targets=("onnx-fp32", "tflite-int8"))
     settings = device(folder / "device")
     installed(settings, targets=("onnx-fp32", "tflite-int8"))
     root = settings.layout.bundle("pump@1.0.0")
-    for target, described in made.manifest["targets"].items():
+    for target, described in tiny.manifest["targets"].items():
         yield f"tiny {target}", root / described["file"], described["io"]
     for described in sorted(exported.glob("*/export.json")):
         value = json.loads(described.read_text())
@@ -68,9 +69,14 @@ def models(folder: Path, exported: Path) -> Iterator[tuple[str, Path, Mapping[st
 
 
 def compare(name: str, file: Path, io: Mapping[str, Any]) -> Comparison:
-    """One sample on one thread: `Model.predict` against the interpreter that it holds, fed what it reads.
+    """Compare `Model.predict` with its bare interpreter, for one sample on one thread.
 
-    A recurrent model is a loop of calls, which the bare interpreter would need as well: `Backend.run` is its bare side.
+    A recurrent model needs a loop of calls in either case, so it is compared with the loop over `Backend.run`.
+
+    Args:
+        name: name of the model in the result.
+        file: the model file.
+        io: its description (see edge_agent.inference.runtime).
     """
     model = open_model(file, io)
     x = np.random.default_rng(1).normal(size=(1, *model.shape)).astype(np.float32)
@@ -81,11 +87,11 @@ def compare(name: str, file: Path, io: Mapping[str, Any]) -> Comparison:
 
 
 def _block(call: Callable[[], Any], calls: int) -> float:
-    """Processor seconds of this thread per call; what was taken from it meanwhile does not count."""
-    began = time.thread_time()
+    """Return the processor time of this thread per call in seconds; time of other processes does not count."""
+    started = time.thread_time()
     for _ in range(calls):
         call()
-    return (time.thread_time() - began) / calls
+    return (time.thread_time() - started) / calls
 
 
 def _bare(model: Model, x: np.ndarray) -> Callable[[], Any]:
@@ -107,36 +113,43 @@ def _bare(model: Model, x: np.ndarray) -> Callable[[], Any]:
     return invoke
 
 
-def engine(folder: Path) -> Engined:
-    """Queue, thread and counting around a tiny ONNX model, one sample each."""
+def engine(folder: Path) -> EngineTimes:
+    """Measure the queue, thread and statistics around a tiny ONNX model, with one sample per request."""
     settings = device(folder / "engine")
     loaded = installed(settings)
     x = np.ascontiguousarray(loaded.golden_inputs[:1])
 
-    async def measure() -> Engined:
+    async def measure() -> EngineTimes:
         served = Engine(settings.serve)
         statistics = ServiceStatistics(settings).attach(served)
         await served.swap(loaded)
 
-        async def ask() -> None:
+        async def request() -> None:
             statistics.remember(await served.predict(x))
 
         async def together() -> None:
-            await asyncio.gather(*(ask() for _ in range(AT_ONCE)))
+            await asyncio.gather(*(request() for _ in range(AT_ONCE)))
 
-        found: list[tuple[float, float, float]] = []
+        rounds: list[tuple[float, float, float]] = []
         for _ in range(ROUNDS):
-            begin = time.perf_counter()
+            predict_start = time.perf_counter()
             for _ in range(500):
                 loaded.model.predict(x)
-            began = time.perf_counter()
+            sequential_start = time.perf_counter()
             for _ in range(500):
-                await ask()
-            one = time.perf_counter()
+                await request()
+            together_start = time.perf_counter()
             for _ in range(20):
                 await together()
-            found.append(((began - begin) / 500, (one - began) / 500, (time.perf_counter() - one) / (20 * AT_ONCE)))
+            end = time.perf_counter()
+            rounds.append(
+                (
+                    (sequential_start - predict_start) / 500,
+                    (together_start - sequential_start) / 500,
+                    (end - together_start) / (20 * AT_ONCE),
+                )
+            )
         await served.close()
-        return Engined(*(min(column) for column in zip(*found, strict=True)))
+        return EngineTimes(*(min(column) for column in zip(*rounds, strict=True)))
 
     return asyncio.run(measure())

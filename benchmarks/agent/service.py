@@ -1,4 +1,4 @@
-"""The service as a process of its own, asked over HTTP: speed, memory, start, and what a switch costs its clients."""
+"""Measure the service over HTTP as a separate process: speed, memory, start, and interruptions by a switch."""
 
 from __future__ import annotations
 
@@ -41,8 +41,10 @@ end
 
 @dataclass(frozen=True)
 class Load:
-    """Times in milliseconds. `refused`: requests answered with 429, because more samples waited than `serve.queue`;
-    `failed`: those without an answer.
+    """The result of one load test; latencies in milliseconds.
+
+    `refused`: requests that got status 429 because the queue (`serve.queue`) was full. `failed`: requests without a
+    response.
     """
 
     body: str
@@ -56,7 +58,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Memory:
-    """MB (1e6 bytes). `slope_kb`: per 100000 predictions, least squares over the second half."""
+    """Memory in MB (1e6 bytes). `slope_kb`: growth per 100000 predictions, fitted to the second half."""
 
     rest_mb: float
     first_mb: float
@@ -68,7 +70,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Switch:
-    """`gap_ms`: longest time in which none of the clients got an answer, `still_gap_ms` without any switch."""
+    """Effects of switches. `gap_ms`: longest time without a response to any client; `still_gap_ms`: without any."""
 
     clients: int
     switches: int
@@ -79,7 +81,7 @@ class Switch:
 
 
 class Bench:
-    """A device with two releases installed, the first current and confirmed."""
+    """A device with two installed releases; the first one is current and confirmed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
@@ -101,7 +103,7 @@ class Bench:
         self.device.remove()
 
     def starts(self, times: int) -> tuple[float, float]:
-        """Median seconds from spawning the service to /readyz 200, and of `edge-agent status`."""
+        """Return median seconds from spawning the service to status 200 of /readyz, and of `edge-agent status`."""
         ready, status = [], []
         for _ in range(times):
             began = time.perf_counter()
@@ -118,16 +120,16 @@ class Bench:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             connection.request(method, path, body, {"Content-Type": kind, "Accept": kind})
-            answer = connection.getresponse()
-            answer.read()
-            return answer.status
+            response = connection.getresponse()
+            response.read()
+            return response.status
         except ConnectionRefusedError:
             return 0
         finally:
             connection.close()
 
     def bodies(self) -> list[tuple[str, bytes, str]]:
-        """Name, content and content type."""
+        """Return the tested bodies: name, content and content type."""
         one = self.x[:1]
         sixteen = np.resize(self.x, (16, *SHAPE))
         return [
@@ -137,8 +139,8 @@ class Bench:
         ]
 
     def load(self, seconds: int) -> list[Load]:
-        """wrk on one thread, its connections kept open, each with one request under way."""
-        found = []
+        """Run wrk with each body and number of clients. Every client sends one request after the other."""
+        loads = []
         for name, content, kind in self.bodies():
             body, script = self.folder / "body", self.folder / "post.lua"
             body.write_bytes(content)
@@ -151,55 +153,59 @@ class Bench:
                     f"--duration={seconds}s",
                 ]
                 url = f"http://127.0.0.1:{self.port}/predict"
-                said = subprocess.run(
+                output = subprocess.run(
                     [*command, f"--script={script}", url], capture_output=True, text=True, check=True
                 ).stdout
-                result = re.search(r"RESULT (\d+) (\d+) (\d+) (\d+) (\d+) (\d+)", said)
-                assert result, said
-                requests, took_us, p50_us, p99_us, refused, failed = map(int, result.groups())
-                found.append(Load(name, clients, 1e6 * requests / took_us, p50_us / 1e3, p99_us / 1e3, refused, failed))
-        return found
+                result = re.search(r"RESULT (\d+) (\d+) (\d+) (\d+) (\d+) (\d+)", output)
+                assert result, output
+                requests, duration_us, p50_us, p99_us, refused, failed = map(int, result.groups())
+                per_second = 1e6 * requests / duration_us
+                loads.append(Load(name, clients, per_second, p50_us / 1e3, p99_us / 1e3, refused, failed))
+        return loads
 
     def memory(self, pid: int, predictions: int) -> Memory:
-        """In requests of BATCH samples. The first tenth fills what is bounded: allocator, window for feedback."""
+        """Measure the memory over many predictions, in requests of BATCH samples.
+
+        The first tenth fills bounded memory: that of the allocator and of the window for feedback.
+        """
         process = psutil.Process(pid)
         body = np.resize(self.x, (BATCH, *SHAPE)).tobytes()
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        began, steps, seen = time.perf_counter(), 20, [process.memory_info().rss / 1e6]
+        began, steps, memory = time.perf_counter(), 20, [process.memory_info().rss / 1e6]
         for _ in range(steps):
             for _ in range(predictions // steps // BATCH):
                 connection.request("POST", "/predict", body, {"Content-Type": RAW, "Accept": RAW})
-                answer = connection.getresponse()
-                content = answer.read()
-                assert answer.status == 200, content
-            seen.append(process.memory_info().rss / 1e6)
+                response = connection.getresponse()
+                content = response.read()
+                assert response.status == 200, content
+            memory.append(process.memory_info().rss / 1e6)
         connection.close()
-        half = seen[steps // 2 :]
+        half = memory[steps // 2 :]
         slope = np.polyfit(np.arange(len(half)) * predictions / steps, half, 1)[0]
         seconds = time.perf_counter() - began
-        return Memory(seen[0], seen[2], seen[-1], float(slope) * 1e5 * 1e3, predictions, seconds)
+        return Memory(memory[0], memory[2], memory[-1], float(slope) * 1e5 * 1e3, predictions, seconds)
 
     def switch(self, clients: int, switches: int) -> Switch:
-        """Activate one release after the other, each with its self-test, while clients ask without a pause."""
+        """Activate releases in turn, each with its self-test, while clients send requests continuously."""
         end = threading.Event()
         times: list[float] = []
         lost: list[str] = []
-        asking = [threading.Thread(target=self._client, args=(end, times, lost)) for _ in range(clients)]
-        for thread in asking:
+        threads = [threading.Thread(target=self._client, args=(end, times, lost)) for _ in range(clients)]
+        for thread in threads:
             thread.start()
         try:
             began = time.perf_counter()
             end.wait(2.0)
-            still = time.perf_counter()
+            switching = time.perf_counter()
             for number in range(switches):
                 self._activate(RELEASES[(number + 1) % 2])
             ended = time.perf_counter()
         finally:
             end.set()
-            for thread in asking:
+            for thread in threads:
                 thread.join()
-        gap = _longest(times, still, ended)
-        return Switch(clients, switches, len(times), len(lost), 1e3 * gap, 1e3 * _longest(times, began, still))
+        gap = _longest_gap(times, switching, ended)
+        return Switch(clients, switches, len(times), len(lost), 1e3 * gap, 1e3 * _longest_gap(times, began, switching))
 
     def _activate(self, release: str) -> None:
         self.device.json("activate", release)
@@ -212,19 +218,19 @@ class Bench:
         while not end.is_set():
             try:
                 connection.request("POST", "/predict", body, {"Content-Type": RAW, "Accept": RAW})
-                answer = connection.getresponse()
-                answer.read()
-                if answer.status == 200:
+                response = connection.getresponse()
+                response.read()
+                if response.status == 200:
                     times.append(time.perf_counter())
                 else:
-                    lost.append(str(answer.status))
+                    lost.append(str(response.status))
             except (OSError, http.client.HTTPException) as error:
                 lost.append(repr(error))
                 connection.close()
         connection.close()
 
 
-def _longest(times: list[float], began: float, ended: float) -> float:
-    """Longest time between two answers of any client."""
+def _longest_gap(times: list[float], began: float, ended: float) -> float:
+    """Return the longest time in seconds between two responses to any clients."""
     within = sorted(value for value in times if began <= value <= ended)
     return float(np.diff([began, *within, ended]).max())

@@ -1,7 +1,7 @@
 """Measure what a rollout and a plain playbook cost their controller (docs/explanation/benchmarks-fleet.md).
 
-All on this machine, whose processors the devices share. Ratios come from one run, one after the other, and may be
-compared; seconds do not carry to another machine.
+Everything runs on this machine, and the devices share its processors. Ratios come from one run, in which both ways
+alternate, and can be compared. Seconds of two machines cannot.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Line:
-    """Least squares: `fixed`, and `each` device so much more. `bend`: how far the last point lies from it, a share."""
+    """A least-squares line: `fixed` plus `each` per device. `bend`: relative distance of the last point from it."""
 
     fixed: float
     each: float
@@ -42,49 +42,56 @@ class Line:
 
 
 def line(sizes: list[int], values: list[float]) -> Line:
+    """Fit a line to the values by number of devices."""
     each, fixed = np.polyfit(sizes, values, 1) if len(sizes) > 1 else (values[0] / sizes[0], 0.0)
     return Line(float(fixed), float(each), values[-1] / float(fixed + each * sizes[-1]) - 1)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--agents", type=int, nargs="*", default=[10, 40], metavar="N", help="devices with real agents")
-    parser.add_argument("--stand-ins", type=int, nargs="*", default=[20, 50, 100, 200], metavar="N", help="without")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="of a comparison; the median counts (3)")
-    parser.add_argument("--forks", type=int, default=20, metavar="N", help="of Ansible, for both ways (20)")
-    parser.add_argument("--archive-kb", type=int, default=1000, metavar="KB", help="a release's weight (1000)")
+    parser.add_argument(
+        "--agents", type=int, nargs="*", default=[10, 40], metavar="N", help="numbers of devices with real agents"
+    )
+    parser.add_argument(
+        "--stand-ins", type=int, nargs="*", default=[20, 50, 100, 200], metavar="N", help="numbers of stand-ins"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=3, metavar="N", help="repetitions of a comparison; the median counts (3)"
+    )
+    parser.add_argument("--forks", type=int, default=20, metavar="N", help="forks of Ansible, for both ways (20)")
+    parser.add_argument("--archive-kb", type=int, default=1000, metavar="KB", help="size of a release (1000)")
     parser.add_argument(
         "--stand-in-seconds",
         type=float,
         nargs=2,
         default=[0.2, 1.0],
         metavar=("ANSWER", "DEPLOY"),
-        help="what a stand-in takes for each (0.2 1.0)",
+        help="duration of a stand-in's response and deployment (0.2 1.0)",
     )
-    parser.add_argument("--json", action="store_true", help="the numbers as JSON on stdout, instead of tables")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON instead of tables")
     options = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
-    if lacking := lab.missing():
-        print(f"error: {lacking}", file=sys.stderr)
+    if reason := lab.missing():
+        print(f"error: {reason}", file=sys.stderr)
         return 1
     accounting.sweep()
-    found: Json = {"machine": _machine(), "options": vars(options)}
+    results: Json = {"machine": _machine(), "options": vars(options)}
     try:
         if options.agents:
-            found["compared"] = _compare(options)
+            results["compared"] = _compare(options)
         if options.stand_ins:
-            found["growth"] = _grow(options)
+            results["growth"] = _grow(options)
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; everything is taken down", file=sys.stderr)
+        print("interrupted; all devices are removed", file=sys.stderr)
         return 130
     if options.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(results, indent=2))
     else:
-        _print(found)
+        _print(results)
     return 0
 
 
@@ -97,42 +104,42 @@ def _machine() -> Json:
     return {"cores": os.cpu_count(), "memory_gb": round(memory / 1e9, 1), "load_before": round(os.getloadavg()[0], 1)}
 
 
-def _say(text: str, run: Run | None = None) -> None:
-    told = f": {run.wall_s:.1f} s, controller {run.controller_s:.1f} s of processors" if run else ""
-    print(f"{time.strftime('%H:%M:%S')} {text}{told}", file=sys.stderr, flush=True)
+def _log(text: str, run: Run | None = None) -> None:
+    times = f": {run.wall_s:.1f} s, controller {run.controller_s:.1f} s of processor time" if run else ""
+    print(f"{time.strftime('%H:%M:%S')} {text}{times}", file=sys.stderr, flush=True)
 
 
 def _compare(options: argparse.Namespace) -> Json:
-    """Both ways over the same devices, in turn."""
+    """Run rollouts and the plain playbook alternately on the same devices."""
     sizes = sorted(options.agents)
     result: Json = {}
     with BenchFleet(sizes[-1], options.repeats * len(sizes) + 2, options.archive_kb, options.forks, None) as fleet:
         for size in sizes:
             fleet.up(size)
-            _say(f"{size} devices with agents are up, {fleet.remote.memory_mb() / size:.0f} MB each")
+            _log(f"{size} devices with agents are up, {fleet.remote.memory_mb() / size:.0f} MB each")
             runs: dict[str, list[Run]] = {ROLLOUT: [], PLAIN: []}
             for _ in range(options.repeats):
                 for name, way in ((PLAIN, fleet.plain), (ROLLOUT, fleet.rollout)):
                     runs[name].append(way(size))
-                    _say(f"{size} devices, {name}", runs[name][-1])
+                    _log(f"{size} devices, {name}", runs[name][-1])
             result[str(size)] = {name: asdict(median(each)) for name, each in runs.items()}
         waves = fleet.rollout(sizes[-1], THREE_WAVES)
-        _say(f"{sizes[-1]} devices, rollout in three waves", waves)
+        _log(f"{sizes[-1]} devices, rollout in three waves", waves)
         result[str(sizes[-1])]["three waves"] = asdict(waves)
         result["exchanges"] = {ROLLOUT: fleet.exchanges(fleet.rollout), PLAIN: fleet.exchanges(fleet.plain)}
     return result
 
 
 def _grow(options: argparse.Namespace) -> Json:
-    """The controller's cost of a rollout in one wave, by the fleet's size."""
+    """Measure the controller's cost of a rollout in one wave by number of devices."""
     sizes = sorted(options.stand_ins)
     runs = []
     with BenchFleet(sizes[-1], len(sizes), options.archive_kb, options.forks, tuple(options.stand_in_seconds)) as fleet:
         for size in sizes:
             fleet.up(size)
-            _say(f"{size} stand-ins are up")
+            _log(f"{size} stand-ins are up")
             runs.append(fleet.rollout(size))
-            _say(f"{size} stand-ins, rollout", runs[-1])
+            _log(f"{size} stand-ins, rollout", runs[-1])
     lines = {
         name: asdict(line(sizes, [getattr(run, name) for run in runs]))
         for name in ("wall_s", "controller_s", "memory_mb")
@@ -147,17 +154,17 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _print(found: Json) -> None:
+def _print(results: Json) -> None:
     console = Console(width=120)
-    machine = found["machine"]
+    machine = results["machine"]
     console.print(
         f"{machine['cores']} cores, {machine['memory_gb']} GB, load of others before the run {machine['load_before']}; "
-        f"{found['options']['forks']} forks"
+        f"{results['options']['forks']} forks"
     )
-    if "compared" in found:
-        _print_compared(console, found["compared"])
-    if "growth" in found:
-        _print_growth(console, found["growth"], found["options"], machine["cores"])
+    if "compared" in results:
+        _print_compared(console, results["compared"])
+    if "growth" in results:
+        _print_growth(console, results["growth"], results["options"], machine["cores"])
 
 
 def _print_compared(console: Console, compared: Json) -> None:
@@ -188,7 +195,7 @@ def _add(table: Table, first: str, name: str, run: Json, plain: Json) -> None:
 
 def _print_growth(console: Console, growth: Json, options: Json, cores: int) -> None:
     columns = ("stand-ins", "wall s", "each ms", "controller s", "each ms", "memory MB", "processors", "forks")
-    table = _table("a rollout by the fleet's size: what the controller has to do", *columns)
+    table = _table("a rollout by number of devices: the controller's cost", *columns)
     waits = 2 * options["stand_in_seconds"][0] + options["stand_in_seconds"][1]
     for size, run in growth["runs"].items():
         each = [1e3 * run[name] / int(size) for name in ("wall_s", "controller_s")]
@@ -196,13 +203,17 @@ def _print_growth(console: Console, growth: Json, options: Json, cores: int) -> 
         forks = int(size) * waits / run["wall_s"] / options["forks"]
         cells = (f"{run['wall_s']:.1f}", f"{each[0]:.0f}", f"{run['controller_s']:.1f}", f"{each[1]:.0f}")
         table.add_row(size, *cells, f"{run['memory_mb']:.0f}", f"{busy:.0%}", f"{forks:.0%}")
-    lines = {name: Line(**told) for name, told in growth["lines"].items()}
+    lines = {name: Line(**fields) for name, fields in growth["lines"].items()}
     wall, processor, memory = lines["wall_s"], lines["controller_s"], lines["memory_mb"]
     cells = (f"{wall.fixed:.1f} +", f"{1e3 * wall.each:.0f}", f"{processor.fixed:.1f} +", f"{1e3 * processor.each:.0f}")
     table.add_row("line", *cells, f"{memory.fixed:.0f} + {memory.each:.2f}", "", "")
     console.print(table)
-    console.print(f"the largest lies {wall.bend:+.0%} off its line in wall time, {processor.bend:+.0%} in processors")
-    table = _table("by these lines; workers are machines like this one", "devices", "workers", "wall s", "memory MB")
+    console.print(
+        f"the largest fleet deviates from the line: wall time {wall.bend:+.0%}, processor time {processor.bend:+.0%}"
+    )
+    table = _table(
+        "extrapolated with these lines; workers are machines like this one", "devices", "workers", "wall s", "memory MB"
+    )
     for fleet in FLEETS:
         for workers in WORKERS:
             share = fleet / workers

@@ -1,4 +1,4 @@
-"""What lies on the devices of `make bench-fleet`, and the inventory that names them."""
+"""Write the files of the devices of `make bench-fleet`, and their inventory."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ HOME = "home/admin"
 
 
 def programs() -> str:
-    """Where the layer has the agent's programs."""
+    """Return the folder of the agent's programs in the layer."""
     (environment,) = (agents.layer() / "opt/edge-agent/environments").iterdir()
     return f"/opt/edge-agent/environments/{environment.name}/bin"
 
 
 def plain(folder: Path, release: Path) -> None:
-    """The service that the plain playbook deploys to, on its first release."""
+    """Write the service that the plain playbook updates, with its first release."""
     with tarfile.open(release) as tar:
         tar.extractall(folder / "releases", filter="data")
     (folder / "current").symlink_to("releases/1.0.0")
@@ -36,11 +36,22 @@ def plain(folder: Path, release: Path) -> None:
 
 
 def stand_in(folder: Path, status: str, digests: Mapping[str, str], seconds: tuple[float, float]) -> None:
-    """The program in the agent's place, with what an agent said once: with gaps for what changes."""
-    told = json.loads(status)
-    loaded = told["service"]["loaded"]
-    for found, gap in ((told["time"], "@NOW@"), (loaded["release"], "@RELEASE@"), (loaded["sha256"], "@DIGEST@")):
-        status = status.replace(found, gap)
+    """Write the program that replaces the agent, with a recorded status in which changing values are placeholders.
+
+    Args:
+        folder: folder of the program on the device.
+        status: the output of `edge-agent --json status --report` of a real agent.
+        digests: digest of the model file by release.
+        seconds: duration of a response and of a deployment.
+    """
+    recorded = json.loads(status)
+    loaded = recorded["service"]["loaded"]
+    for value, placeholder in (
+        (recorded["time"], "@NOW@"),
+        (loaded["release"], "@RELEASE@"),
+        (loaded["sha256"], "@DIGEST@"),
+    ):
+        status = status.replace(value, placeholder)
     (folder / "status.json").write_text(status)
     (folder / "release").write_text("pump@1.0.0\n")
     (folder / "digests").write_text("".join(f"{name} {digest}\n" for name, digest in digests.items()))
@@ -52,7 +63,16 @@ def stand_in(folder: Path, status: str, digests: Mapping[str, str], seconds: tup
 def inventory(
     base: Path, lab: LightLab, number: int, waves: list[dict[str, Any]], release: str, stand_in: bool
 ) -> None:
-    """`base`/inventory: the first so many devices, and the rules of a rollout that watches nobody for long."""
+    """Write `base`/inventory, with rollout rules that do not wait between waves.
+
+    Args:
+        base: folder of the controller.
+        lab: the devices.
+        number: number of devices in the inventory, from the first on.
+        waves: waves of the rollout.
+        release: the release to install.
+        stand_in: whether the devices run the stand-in instead of the agent.
+    """
     folder = base / "inventory"
     (folder / "group_vars").mkdir(parents=True, exist_ok=True)
     devices = {device.name: {"ansible_host": device.address} for device in lab.devices[:number]}

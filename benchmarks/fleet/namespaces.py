@@ -1,7 +1,7 @@
-"""Devices for `make bench-fleet`: of each only what a rollout meets, an sshd and an agent, in namespaces of its own.
+"""Light devices for `make bench-fleet`: only what a rollout needs, an sshd and an agent, in separate namespaces.
 
-A lab's device (lab) boots a systemd; here pid 1 is the sshd, so that hundreds fit on one machine. Disk, address,
-host key, user, and the folder and the lock by which what a killed run left is found and removed, are the lab's.
+A lab's device boots systemd. Here process 1 is sshd, so that hundreds of devices fit on one machine. Disk, address,
+host key and user are those of the lab, as are the folder and lock with which a killed run is found and removed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lab.device import EXEC_PATH
 from lab.root import USER
 
 START_S = 60.0
-# All that a rollout needs of /dev is this machine's. The network's other end arrives between the two lines of output.
+# A rollout can use this machine's /dev. The network link is added between the output of `ready` and the input.
 START = """\
 set -eu
 folder=$1; lower=$2; address=$3; name=$4; shift 4
@@ -44,14 +44,14 @@ ENTER = ("unshare", *NAMESPACES, "--fork", "--kill-child", "--propagation=privat
 
 
 class LightDevice(Device):
-    """As lab.Device, without a systemd. `start`: a command that its user runs when it is plugged in, or none."""
+    """A lab.Device without systemd. `start`: a command that its user runs after booting, or empty."""
 
     start: tuple[str, ...] = ()
-    accounts: tuple[str, ...] = ()  # files that take the processes into groups besides the lab's own
+    accounts: tuple[str, ...] = ()  # cgroup.procs files of further cgroups for the device's processes
 
     def boot(self) -> None:
         if self.on:
-            raise LabError(self.name, "it is on", "a device that is off", "unplug() first")
+            raise LabError(self.name, "the device is on", "a device that is off", "call unplug() first")
         lower = ":".join(map(str, self.lower))
         with (self.folder / "console.log").open("ab") as console:
             self._nspawn = subprocess.Popen(
@@ -60,13 +60,13 @@ class LightDevice(Device):
                 stdout=subprocess.PIPE,
                 stderr=console,
                 env={"PATH": EXEC_PATH, "LANG": "C.UTF-8"},
-                start_new_session=True,  # ^C is for the lab, which ends its devices in order
+                start_new_session=True,  # Ctrl-C must reach only the lab, which stops its devices in order
             )
 
     def wait(self, limit_s: float = START_S) -> None:
-        """Until its sshd answers, and `start` has ended. Raises LabError, the device unplugged then."""
+        """Wait until sshd answers and `start` has ended. If it fails, unplug and raise LabError."""
         process = self._nspawn
-        assert process and process.stdin and process.stdout, "boot() first"
+        assert process and process.stdin and process.stdout, "call boot() first"
         try:
             if process.stdout.readline() != b"ready\n":
                 raise self._failed("ended before it was ready")
@@ -77,15 +77,15 @@ class LightDevice(Device):
             network.ip("link", "set", self.link, "master", self.bridge.name, "up")
             process.stdin.write(b"plugged\n")
             process.stdin.close()
-            self._answering(time.monotonic() + limit_s)
+            self._wait_for_sshd(time.monotonic() + limit_s)
             if self.start:
                 self.exec("setpriv", f"--reuid={USER}", f"--regid={USER}", "--init-groups", *self.start)
         except BaseException:
             self.unplug()
             raise
 
-    def _answering(self, deadline: float) -> None:
-        """sshd announces nothing: it is asked until it says who it is."""
+    def _wait_for_sshd(self, deadline: float) -> None:
+        """Connect repeatedly until sshd sends its greeting: it does not notify when it is ready."""
         while True:
             try:
                 with socket.create_connection((self.address, 22), 1.0) as connection:
@@ -95,16 +95,23 @@ class LightDevice(Device):
                 pass
             if time.monotonic() > deadline or self._nspawn is None or self._nspawn.poll() is not None:
                 raise self._failed("sshd does not answer")
-            time.sleep(0.01)  # between two questions
+            time.sleep(0.01)  # between two attempts
 
     def exec(
         self, *command: str, check: bool = True, stdin: bytes = b"", timeout_s: float = 60.0
     ) -> subprocess.CompletedProcess[str]:
-        """Runs a command as root in the device, without its network. Raises LabError where it fails and `check`."""
+        """Run a command as root on the device without using its network.
+
+        Args:
+            command: program and arguments.
+            check: whether a failure raises LabError.
+            stdin: standard input.
+            timeout_s: time limit in seconds.
+        """
         if self.leader is None:
-            raise LabError(self.name, "it is off", "a device that is on", "plug() first")
+            raise LabError(self.name, "the device is off", "a device that is on", "call plug() first")
         enter = ["nsenter", f"--target={self.leader}", *NAMESPACES, "--root", "--wd"]
-        done = subprocess.run(
+        process = subprocess.run(
             [*JOIN, *self._groups(), "--", *enter, "--", *command],
             capture_output=True,
             input=stdin,
@@ -112,42 +119,44 @@ class LightDevice(Device):
             env={"PATH": EXEC_PATH, "HOME": "/", "LANG": "C.UTF-8"},
             check=False,
         )
-        result = subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+        result = subprocess.CompletedProcess(
+            process.args, process.returncode, process.stdout.decode(), process.stderr.decode()
+        )
         if check and result.returncode:
-            found = f"exit code {result.returncode}: {(result.stderr or result.stdout).strip()}"
-            raise LabError(f"{self.name}: {' '.join(command)}", found, "exit code 0", "see the message")
+            failure = f"exit code {result.returncode}: {(result.stderr or result.stdout).strip()}"
+            raise LabError(f"{self.name}: {' '.join(command)}", failure, "exit code 0", "see the message")
         return result
 
     def unplug(self) -> None:
-        """As the lab's; the cable first, which else goes by itself at a moment of its own."""
+        """Cut the power. The link is removed first: the kernel would remove it later, at an unknown time."""
         if self.on and network.exists(self.link):
             network.ip("link", "delete", self.link)
         super().unplug()
 
     def _groups(self) -> list[str]:
-        """What every process of the device is written to."""
+        """Return the cgroup.procs files that every process of the device joins."""
         return [*map(str, cgroup.create(self.group)), *self.accounts]
 
-    def bring(self, source: Path, folder: str) -> None:
-        """A copy of a folder of this machine, its user's, on a device that is off."""
-        assert not self.on, "an overlay's upper folder is not changed below a mounted one"
-        to = self.files / folder
-        for parent in reversed(to.relative_to(self.files).parents):
+    def copy_folder(self, source: Path, folder: str) -> None:
+        """Copy a folder of this machine to a device that is off; its user owns the copy."""
+        assert not self.on, "the upper folder of a mounted overlay must not be changed"
+        target = self.files / folder
+        for parent in reversed(target.relative_to(self.files).parents):
             (self.files / parent).mkdir(exist_ok=True, mode=0o755)
-        shutil.copytree(source, to, symlinks=True, dirs_exist_ok=True)
-        uid = 1000  # of USER, the first that a Debian root makes
-        for path in [to.parent, to, *to.rglob("*")]:
+        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
+        uid = 1000  # of USER, the first user created in a Debian root
+        for path in [target.parent, target, *target.rglob("*")]:
             os.chown(path, uid, uid, follow_symlinks=False)
 
 
 class LightLab(Lab):
-    """`with LightLab(50, layer=agents.layer(), plugged=False) as lab:`"""
+    """A lab of light devices: `with LightLab(50, layer=agents.layer(), plugged=False) as lab:`."""
 
     kind = LightDevice
-    devices: list[LightDevice]  # type: ignore[assignment]  # of `kind`, which Lab makes them of
+    devices: list[LightDevice]  # type: ignore[assignment]  # Lab creates devices of class `kind`
 
     def plug(self, devices: Iterable[LightDevice], at_once: int = 4) -> None:
-        """Starts them, so many at a time."""
+        """Boot devices, at most `at_once` at a time."""
         with ThreadPoolExecutor(at_once) as pool:
             for _ in pool.map(LightDevice.plug, devices):
                 pass

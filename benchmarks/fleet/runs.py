@@ -1,4 +1,4 @@
-"""A fleet for `make bench-fleet`, and one run over it, measured: a whole rollout, or the plain playbook beside it."""
+"""A fleet for `make bench-fleet`, and measured runs on it: whole rollouts, and the plain playbook for comparison."""
 
 from __future__ import annotations
 
@@ -43,7 +43,10 @@ TIMEOUT_S = 3600
 
 @dataclass(frozen=True)
 class Run:
-    """Seconds of wall and of processors: the controller's, and of all devices together. `memory_mb`: its peak."""
+    """The cost of a run: wall time, processor time of the controller and of all devices, in seconds.
+
+    `memory_mb`: peak memory of the controller in MB (1e6 bytes).
+    """
 
     wall_s: float
     controller_s: float
@@ -52,25 +55,33 @@ class Run:
 
 
 class BenchFleet:
-    """`with BenchFleet(50) as fleet: fleet.up(20); fleet.rollout(20)`.
+    """The devices and their releases: `with BenchFleet(...) as fleet: fleet.up(20); fleet.rollout(20)`."""
 
-    `stand_in`: in the agent's place only a program that answers, after so many seconds, and deploys, in so many more.
-    `archive_kb`: how much a release weighs, besides its tiny model. `runs`: how many releases there are to go to.
-    """
+    def __init__(
+        self, devices: int, runs: int, archive_kb: int, forks: int, stand_in: tuple[float, float] | None
+    ) -> None:
+        """Describe the fleet.
 
-    def __init__(self, most: int, runs: int, archive_kb: int, forks: int, stand_in: tuple[float, float] | None) -> None:
-        self.most, self.runs, self.archive_kb, self.forks, self.stand_in = most, runs, archive_kb, forks, stand_in
+        Args:
+            devices: largest number of devices.
+            runs: number of releases that can be rolled out.
+            archive_kb: size of a release in kB, in addition to its tiny model.
+            forks: forks of Ansible.
+            stand_in: durations in seconds of a response and of a deployment by a program that replaces the agent;
+                None for real agents.
+        """
+        self.size, self.runs, self.archive_kb, self.forks, self.stand_in = devices, runs, archive_kb, forks, stand_in
         self._release = self._version = 0
         self._up = 0
         self._verbose: list[str] = []
 
     def __enter__(self) -> BenchFleet:
         with ExitStack() as stack:
-            self.lab = LightLab(self.most, layer=agents.layer(), plugged=False)
+            self.lab = LightLab(self.size, layer=agents.layer(), plugged=False)
             stack.enter_context(self.lab)
             self.controller = stack.enter_context(Account("controller"))
             self.remote = stack.enter_context(Account("devices"))
-            stack.callback(self.lab.close)  # before the accounts, which somebody is in
+            stack.callback(self.lab.close)  # before the accounts are closed: the devices' processes are in them
             for device in self.lab.devices:
                 device.accounts = tuple(self.remote.files)
             self.base = self.lab.folder / "controller"
@@ -83,34 +94,34 @@ class BenchFleet:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    # --- before anything is measured
+    # --- preparation
 
     def _publish(self) -> None:
-        """Releases for every run, and the same models as the plain playbook's archives."""
+        """Publish a release for every run, and write the same models as archives for the plain playbook."""
         self.keys = Keys(self.base / "keys")
         self.repository = Repository.create(self.base / "releases", self.keys, development=True)
         self.digests = {}
         for number in range(self.runs + 1):
             folder = self.base / "bundles" / str(number)
-            made = bundle(folder, variant=number + 1, padding=self.archive_kb * 1000)
-            unpack(made.archive, folder / "unpacked")
-            (target,) = made.manifest["targets"].values()
+            built = bundle(folder, variant=number + 1, padding=self.archive_kb * 1000)
+            unpack(built.archive, folder / "unpacked")
+            (target,) = built.manifest["targets"].values()
             self.digests[f"pump@1.{number}.0"] = target["sha256"]
-            self.repository.add(target_path("pump", f"1.{number}.0"), made.archive, {"version": f"1.{number}.0"})
+            self.repository.add(target_path("pump", f"1.{number}.0"), built.archive, {"version": f"1.{number}.0"})
             with tarfile.open(self.base / f"1.{number}.0.tar", "w") as tar:
                 tar.add(folder / "unpacked", f"1.{number}.0")
             shutil.rmtree(folder)
         self.repository.write("targets", "snapshot", "timestamp")
 
     def _image(self) -> None:
-        """Set up the first device with the real playbooks, and give every device what it has got."""
+        """Set up the first device with the real playbooks, and copy its files to every device."""
         first = self.lab.devices[0]
         first.plug()
         self._inventory(1, ONE_WAVE, "pump@1.0.0")
         for name in ("bootstrap", "rollout"):
-            self._play(1, [f"playbooks/{name}.yml"], self._own())
+            self._play(1, [f"playbooks/{name}.yml"], self._variables())
         image = self.base / "image"
-        told = (
+        status = (
             first.exec(f"{files.programs()}/edge-agent", *AGENT, "--json", "status", "--report")
             if self.stand_in
             else None
@@ -121,70 +132,73 @@ class BenchFleet:
         )
         first.unplug()
         shutil.rmtree(first.files / HOME)
-        if told:
-            files.stand_in(image / "edge", told.stdout, self.digests, self.stand_in or (0.0, 0.0))
+        if status:
+            files.stand_in(image / "edge", status.stdout, self.digests, self.stand_in or (0.0, 0.0))
         else:
             files.plain(image / "plain", self.base / "1.0.0.tar")
         for device in self.lab.devices:
-            device.bring(image, HOME)
+            device.copy_folder(image, HOME)
             config = device.files / HOME / "edge/etc/edge-agent/config.toml"
             config.write_text(config.read_text().replace(first.name, device.name))
-            if not told:
+            if not status:
                 device.start = ("sh", "-c", f"/{HOME}/edge/agent-process start && /{HOME}/plain/service start")
 
     def stop(self, device: LightDevice) -> None:
         device.exec(f"/{HOME}/edge/agent-process", "stop")
 
     def up(self, number: int) -> None:
-        """The first so many devices run, each with an agent that serves."""
+        """Boot the first `number` devices, each with a serving agent."""
         self.lab.plug(self.lab.devices[self._up : number])
         self._up = max(self._up, number)
 
-    # --- what is measured
+    # --- measured runs
 
     def rollout(self, number: int, waves: Sequence[dict[str, Any]] = ONE_WAVE) -> Run:
-        """A whole rollout of the next release over the first so many devices. Raises LabError unless all serve it."""
+        """Roll out the next release to the first `number` devices. Raises LabError unless all serve it."""
         self._release += 1
         release = f"pump@1.{self._release}.0"
         self._inventory(number, waves, release)
-        run = self._play(number, ["playbooks/rollout.yml"], self._own())
+        run = self._play(number, ["playbooks/rollout.yml"], self._variables())
         (latest,) = sorted((self.base / "rollouts").glob("*/*/state.json"))[-1:]
         state = json.loads(latest.read_text())
-        found = {(name, device["release"], device["outcome"]) for name, device in state["devices"].items()}
+        outcomes = {(name, device["release"], device["outcome"]) for name, device in state["devices"].items()}
         expected = {(device.name, release, "ok") for device in self.lab.devices[:number]}
-        if state["status"] != "passed" or found != expected:
-            raise LabError(str(latest), f"{state['status']}: {found ^ expected}", "a rollout that passed", "see there")
-        self._all_serve(number, self._release_of, release)
+        if state["status"] != "passed" or outcomes != expected:
+            raise LabError(
+                str(latest), f"{state['status']}: {outcomes ^ expected}", "a rollout that passed", "see the record"
+            )
+        self._require_served(number, self._release_of, release)
         return run
 
     def plain(self, number: int) -> Run:
-        """The plain playbook, to its next version."""
+        """Run the plain playbook with its next version on the first `number` devices."""
         self._version += 1
         version = f"1.{self._version}.0"
         self._inventory(number, ONE_WAVE, "pump@1.0.0")
         extra = {"version": version, "archive": str(self.base / f"{version}.tar"), "place": f"/{HOME}/plain"}
         run = self._play(number, [str(PLAIN / "deploy.yml")], extra)
-        self._all_serve(number, self._version_of, version)
+        self._require_served(number, self._version_of, version)
         return run
 
-    def exchanges(self, way: Callable[[int], Run]) -> int:
-        """How often one device is talked to: commands over ssh, and files."""
+    def exchanges(self, run: Callable[[int], Run]) -> int:
+        """Return the number of exchanges with one device in a run: commands over ssh and transferred files."""
         self._verbose = ["-vvv"]
-        way(1)
+        run(1)
         self._verbose = []
         return len(
             re.findall(r"^<10[.][^>]+> (?:SSH: EXEC|PUT)", (self.base / "ansible.log").read_text(), re.MULTILINE)
         )
 
-    def _all_serve(self, number: int, asked: Any, expected: str) -> None:
+    def _require_served(self, number: int, query: Callable[[LightDevice], str], expected: str) -> None:
+        devices = self.lab.devices[:number]
         with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(asked, self.lab.devices[:number]))
-        wrong = {device.name: each for device, each in zip(self.lab.devices, found, strict=False) if each != expected}
-        if wrong:
-            raise LabError("devices", str(wrong)[:500], f"all of them serve {expected}", "see their logs")
+            served = list(pool.map(query, devices))
+        others = {device.name: name for device, name in zip(devices, served, strict=True) if name != expected}
+        if others:
+            raise LabError("devices", str(others)[:500], f"all of them serve {expected}", "see their logs")
 
     def _release_of(self, device: LightDevice) -> str:
-        """Asked over the socket on which it serves, which this machine sees below the device's root."""
+        """Query the release over the agent's socket, which this machine can open below the device's root."""
         if self.stand_in is not None:
             return (device.files / HOME / "edge/release").read_text().strip()
         connection = http.client.HTTPConnection("device", timeout=30)
@@ -202,13 +216,13 @@ class BenchFleet:
     # --- Ansible
 
     def _play(self, number: int, arguments: list[str], extra: dict[str, Any]) -> Run:
-        """From nothing: no connection is kept from an earlier run."""
+        """Run ansible-playbook without connections of an earlier run, and measure it."""
         self._disconnect()
         program = str(Path(sys.executable).with_name("ansible-playbook"))
         command = [program, "-i", str(self.base / "inventory"), *arguments, *self._verbose, "-e", json.dumps(extra)]
         log = self.base / "ansible.log"
         before = self.controller.processor_s(), self.remote.processor_s()
-        began = time.monotonic()
+        started = time.monotonic()
         with log.open("wb") as stream, Peak(self.controller) as peak:
             code = subprocess.run(
                 self.controller.joined(command),
@@ -226,27 +240,27 @@ class BenchFleet:
                 },
                 check=False,
             ).returncode
-        wall = time.monotonic() - began
+        wall_s = time.monotonic() - started
         after = self.controller.processor_s(), self.remote.processor_s()
         if code:
             raise LabError(arguments[0], f"exit code {code}: {log.read_text()[-3000:]}", "exit code 0", "see above")
-        return Run(wall, after[0] - before[0], after[1] - before[1], peak.mb)
+        return Run(wall_s, after[0] - before[0], after[1] - before[1], peak.mb)
 
     def _disconnect(self) -> None:
         for control in (self.lab.folder / "cp").glob("*"):
             subprocess.run(["ssh", f"-oControlPath={control}", "-Oexit", "lab"], capture_output=True, check=False)
 
-    def _own(self) -> dict[str, str]:
+    def _variables(self) -> dict[str, str]:
         return {
             "rollout_repository": str(self.base / "releases"),
             "rollout_records": str(self.base / "rollouts"),
         }
 
     def _inventory(self, number: int, waves: Sequence[dict[str, Any]], release: str) -> None:
-        stand_in = self.stand_in is not None and self._up > 0  # the first device is set up with the agent
+        stand_in = self.stand_in is not None and self._up > 0  # the first device is set up with a real agent
         files.inventory(self.base, self.lab, number, list(waves), release, stand_in)
 
 
 def median(runs: Sequence[Run]) -> Run:
-    """Of each number by itself."""
+    """Return the median of each figure."""
     return Run(*(statistics.median(getattr(run, name) for run in runs) for name in Run.__dataclass_fields__))

@@ -1,7 +1,8 @@
 #!/bin/sh
-# Answers in the agent's place, after as long as the agent takes; for what fleets of any size cost their controller.
-# Nothing is verified, installed or served. Beside it: `release`, what it says that it runs; `digests`, of each release's
-# model; `status.json`, what an agent answered, with gaps; `seconds`, for an answer and for a deployment.
+# Replaces the agent and responds after the time that an agent takes, to measure the controller with fleets of any size.
+# It verifies, installs and serves nothing. Files next to it: `release`, the release that it reports; `digests`, the
+# digest of each release's model; `status.json`, a recorded status with placeholders; `seconds`, the durations of a
+# response and of a deployment.
 set -eu
 cd "$(dirname "$0")"
 read -r answer_s deploy_s <seconds

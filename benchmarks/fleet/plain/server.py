@@ -1,4 +1,4 @@
-"""What many serve a model with, in a few lines: ONNX Runtime behind Python's HTTP server."""
+"""A minimal model server for comparison: ONNX Runtime behind Python's HTTP server."""
 
 import json
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,15 +16,15 @@ session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionP
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        self.answer({"version": current.name})
+        self.respond({"version": current.name})
 
     def do_POST(self) -> None:
         inputs = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["inputs"]
         (outputs,) = session.run(None, {session.get_inputs()[0].name: np.array(inputs, np.float32)})
-        self.answer({"outputs": outputs.tolist()})
+        self.respond({"outputs": outputs.tolist()})
 
-    def answer(self, said: object) -> None:
-        body = json.dumps(said).encode()
+    def respond(self, value: object) -> None:
+        body = json.dumps(value).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -35,6 +35,6 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-server = ThreadingHTTPServer(("0.0.0.0", 8700), Handler)  # noqa: S104 in a network namespace of its own
+server = ThreadingHTTPServer(("0.0.0.0", 8700), Handler)  # noqa: S104 - only reachable in the device's network namespace
 print("ready", flush=True)
 server.serve_forever()

@@ -63,7 +63,7 @@ def test_the_power_goes_and_comes_back(standing: Lab) -> None:
     device.unplug()
 
     assert standing.ssh(device, "true").returncode == 255
-    with pytest.raises(LabError, match="it is off"):
+    with pytest.raises(LabError, match="the device is off"):
         device.exec("true")
     device.plug()
     assert device.exec("cat", "/var/lib/kept").stdout == "kept\n"
