@@ -32,7 +32,7 @@ autoapi_own_page_level = "module"
 default_role = "code"  # docstrings mark code as Markdown does
 napoleon_numpy_docstring = False
 suppress_warnings = [
-    "ref.python",  # two packages have classes of one name, and an annotation does not say which
+    "ref.python",  # two packages have classes with the same name, so an annotation is ambiguous
     "autoapi.python_import_resolution",  # a name that a module takes over from another one
 ]
 

@@ -35,7 +35,7 @@ def _paragraphs(lines: list[str]) -> list[list[str]]:
 
 
 def _is_drawing(paragraph: list[str]) -> bool:
-    """Whether lines have different indentation outside Google sections and lists."""
+    """Return whether lines have different indentation outside Google sections and lists."""
     if SECTIONS.match(paragraph[0].strip()) or LIST_ITEM.match(paragraph[0]) or paragraph[0].startswith("  ."):
         return False
     return any(line.startswith("   ") for line in paragraph)

@@ -121,7 +121,7 @@ def exit_codes() -> Page:
     lines = [
         "# Exit codes",
         "",
-        "The exit code of a program tells the cause of a failure. A message on standard error has four parts: where,",
+        "The exit code of a program shows the cause of a failure. A message on standard error has four parts: where,",
         "what was found, what was expected and what to do. `edge-agent --json` and `fleet --json` print them as an",
         "object with the name of the error. [Troubleshooting](../troubleshooting.md) has causes and fixes.",
         "",

@@ -89,7 +89,13 @@ def settled(output: str) -> list[str]:
 
 
 def draw_terminal(title: str, output: str, picture: Path) -> None:
-    """Write a command's output as an SVG of a terminal."""
+    """Write a command's output as an SVG of a terminal.
+
+    Args:
+        title: the command, shown as the window's title and after the prompt.
+        output: everything that it printed, with colours as ANSI escapes.
+        picture: the SVG file to write.
+    """
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     console.print(Text(f"$ {title}", style="bold"))
     for line in settled(output):

@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
         path = folder() / page.name
         stale = not path.is_file() or path.read_text(encoding="utf-8") != page.text
         if stale and options.check:
-            faults.append(f"docs/reference/{page.name} is not what the code says; run: make docs-reference")
+            faults.append(f"docs/reference/{page.name} is stale; run: make docs-reference")
         elif stale:
             path.write_text(page.text, encoding="utf-8")
             print(f"wrote docs/reference/{page.name}")

@@ -129,7 +129,7 @@ class SchemaTables:
         return [one for one in each if one.get("type") != "null"] if each else [schema]
 
     def _variants(self, schema: Schema) -> tuple[str, list[tuple[str, Schema]]]:
-        """What follows a field's name to reach its blocks, and each block with the value of its `type`."""
+        """Return the suffix of a field's name that leads to its blocks, and each block with the value of its `type`."""
         alternatives = self._alternatives(schema)
         if len(alternatives) > 1:
             named = [(str(self._resolve(one)["properties"]["type"]["const"]), one) for one in alternatives]

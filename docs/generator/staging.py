@@ -66,15 +66,15 @@ def site_pages() -> dict[str, str]:
 
 def sections() -> list[Section]:
     """Return the sections of the index, in order."""
-    found: list[Section] = []
+    result: list[Section] = []
     for _, line in prose((REPOSITORY / INDEX).read_text(encoding="utf-8")):
         if match := re.match(r"## +(.+)", line):
-            found.append(Section(match[1], f"{re.sub('[^a-z]+', '-', match[1].lower())}.md", [], []))
-        elif found:
-            found[-1].lines.append(line)
+            result.append(Section(match[1], f"{re.sub('[^a-z]+', '-', match[1].lower())}.md", [], []))
+        elif result:
+            result[-1].lines.append(line)
             targets = (os.path.normpath(f"docs/{target.partition('#')[0]}") for target in LINK.findall(line))
-            found[-1].pages.extend(target for target in targets if target in site_pages() and target != INDEX)
-    return found
+            result[-1].pages.extend(target for target in targets if target in site_pages() and target != INDEX)
+    return result
 
 
 def rewrite(text: str, source: str, target: Path) -> str:
@@ -103,20 +103,20 @@ def _link(link: re.Match[str], source: str, target: Path) -> str:
     if re.match(r"[a-z]+:|#|/", url):
         return link[0]
     path, _, fragment = url.partition("#")
-    found = os.path.normpath(Path(source).parent / path)
+    linked = os.path.normpath(Path(source).parent / path)
     here = Path(site_pages()[source]).parent
-    if found in site_pages():
-        replacement = os.path.relpath(site_pages()[found], here)
-    elif found.startswith("docs/images/"):
-        replacement = os.path.relpath(found.removeprefix("docs/"), here)
-    elif (module := _module(found)) is not None:
+    if linked in site_pages():
+        replacement = os.path.relpath(site_pages()[linked], here)
+    elif linked.startswith("docs/images/"):
+        replacement = os.path.relpath(linked.removeprefix("docs/"), here)
+    elif (module := _module(linked)) is not None:
         replacement = os.path.relpath(f"api/{module}/index.rst", here)
         fragment = ""
-    elif (REPOSITORY / found).is_file():
-        copy = target / "files" / found
+    elif (REPOSITORY / linked).is_file():
+        copy = target / "files" / linked
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(REPOSITORY / found, copy)
-        replacement = os.path.relpath(f"files/{found}", here)
+        shutil.copy(REPOSITORY / linked, copy)
+        replacement = os.path.relpath(f"files/{linked}", here)
         fragment = ""
     else:
         return link[0][1 : link[0].index("](")]

@@ -89,17 +89,17 @@ def test_terms_name_settings_that_exist() -> None:
             text("docs/reference/terms.md"),
         )
     )
-    known = set()
+    existing = set()
     for page in ("rollout-policy.md", "agent-configuration.md", "parameters.md"):
         block = ""
         for line in text(f"docs/reference/{page}").splitlines():
             if heading := re.match(r"##+ `([\w.\[\]<>]+)`", line):
                 block = heading[1]
-                known.add(block)
+                existing.add(block)
             elif row := re.match(r"\| `(\w+)` \|", line):
-                known.add(f"{block}.{row[1]}")
+                existing.add(f"{block}.{row[1]}")
 
-    assert named and named - known == set()
+    assert named and named - existing == set()
 
 
 def test_anchors_are_those_of_github() -> None:

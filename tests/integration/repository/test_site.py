@@ -12,7 +12,7 @@ from docs.generator.docstrings import to_rst
 from docs.generator.staging import site_pages
 from tests.support.paths import REPOSITORY
 
-# What a browser loads by itself; links that a reader may follow are not among them.
+# What a browser loads without a click; links that a reader may follow are not included.
 LOADED = re.compile(r"<(?:script|img)\b[^>]*\bsrc=\"(?:https?:)?//|<link\b[^>]*\bhref=\"(?:https?:)?//")
 
 
