@@ -44,7 +44,7 @@ class Section(NamedTuple):
     pages: list[str]
 
 
-LEXERS = {"mermaid": "text", "csv": "text"}  # languages of code blocks that Pygments has no lexer for
+LEXERS = {"csv": "text"}  # languages of code blocks that Pygments has no lexer for
 
 
 def stage(target: Path) -> None:
