@@ -214,7 +214,7 @@ def parse(value: Any, where: str) -> RolloutPolicy:
         raise InventoryError(
             where,
             "\n".join([f"{len(lines)} fault(s)", *lines]),
-            "a rollout policy as in docs/how-to/roll-out.md",
+            "a rollout policy as in docs/reference/rollout-policy.md",
             "correct each of them",
         ) from None
 
