@@ -1,8 +1,8 @@
-"""How often a call path changes modules: `python -m tests.support.call_path` prints the three main ways.
+"""Count how often a call path changes modules. `python -m tests.support.call_path` prints three main operations.
 
-The path is the order in which an operation calls the project's functions for the first time. A *stop* is a step of it
-into another module than the one before; a *return* is a stop in a module that the path had left.
-GROUND is not counted.
+The path is the order in which an operation calls the project's functions for the first time. A *stop* is a call that
+enters another module than the call before; a *return* is a stop in a module that the path entered earlier.
+Modules that begin with GROUND are not counted.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from types import CodeType, FrameType
 from tests.support.paths import REPOSITORY
 
 SOURCES = {REPOSITORY: ("fleet", "stages"), REPOSITORY / "device": ("edge_agent",)}
-# What everything stands on, as it does on the standard library: errors, durable writes, progress, the audit file.
+# Everything uses these, as it uses the standard library: errors, durable writes, progress, the audit log.
 GROUND = ("edge_agent.core.", "stages.core.", "fleet.errors", "fleet.audit_log")
 
 
 @dataclass
 class CallPath:
-    """The modules that a call path enters, in order; one that it enters twice stands there twice."""
+    """The modules that a call path enters, in order. A module that is entered again is listed again."""
 
     modules: list[str] = field(default_factory=list)
 
@@ -40,27 +40,27 @@ class CallPath:
         return self.stops - len(set(self.modules))
 
     def __str__(self) -> str:
-        often = {name: self.modules.count(name) for name in dict.fromkeys(self.modules)}
-        listed = ", ".join(f"{name} {count}" for name, count in often.items())
-        return f"{len(often)} modules, {self.stops} stops, {self.returns} returns: {listed}"
+        counts = {name: self.modules.count(name) for name in dict.fromkeys(self.modules)}
+        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+        return f"{len(counts)} modules, {self.stops} stops, {self.returns} returns: {listed}"
 
 
 @contextmanager
 def traced() -> Iterator[CallPath]:
-    """Record the call path of what runs inside, in this thread; it is filled when the block ends."""
+    """Record the call path of the block in this thread. The result is complete when the block ends."""
     order: list[str] = []
-    seen: set[CodeType] = set()
+    traced_functions: set[CodeType] = set()
     path = CallPath()
 
-    def note(frame: FrameType, event: str, _: object) -> None:
+    def record_call(frame: FrameType, event: str, _: object) -> None:
         code = frame.f_code
-        if event == "call" and code not in seen and not code.co_name.startswith("<"):
-            seen.add(code)
+        if event == "call" and code not in traced_functions and not code.co_name.startswith("<"):
+            traced_functions.add(code)
             name = module_name(Path(code.co_filename))
             if name and not name.startswith(GROUND):
                 order.append(name)
 
-    sys.setprofile(note)
+    sys.setprofile(record_call)
     try:
         yield path
     finally:
@@ -69,7 +69,7 @@ def traced() -> Iterator[CallPath]:
 
 
 def module_name(file: Path) -> str | None:
-    """The dotted name of a module of the project, None for any other file."""
+    """Return the dotted name of a module of the project, or None for any other file."""
     for root, packages in SOURCES.items():
         if file.is_relative_to(root) and file.relative_to(root).parts[0] in packages:
             return ".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
@@ -77,7 +77,7 @@ def module_name(file: Path) -> str | None:
 
 
 def validation(folder: Path) -> CallPath:
-    """The stage `validate` on one source: what it does to it from the first column to its figures."""
+    """Run the stage `validate` on one source, from reading its columns to its quality figures."""
     from stages.core.files import new_directory
     from stages.params import load
     from stages.tables.engine import Engine
@@ -95,7 +95,7 @@ def validation(folder: Path) -> CallPath:
 
 
 def publish(folder: Path) -> CallPath:
-    """`fleet publish` of a first release, from the parsed options to the result."""
+    """Run `fleet publish` for a first release, from the parsed options to the result."""
     from fleet.cli import main
     from tests.support.agent.bundles import bundle
     from tests.support.fleet.publishing import Publisher
@@ -110,7 +110,7 @@ def publish(folder: Path) -> CallPath:
 
 
 def deploy(folder: Path) -> CallPath:
-    """`edge-agent deploy` on a device that runs a release: install the next one and switch to it."""
+    """Run `edge-agent deploy` on a device that runs a release: install the next release and switch to it."""
     from edge_agent.lifecycle import operations
 
     from tests.support.agent.cli import Device

@@ -1,6 +1,6 @@
-"""A pytest plug-in: with `--cov`, the share of statements that ran, one line per package instead of one per file.
+"""A pytest plug-in that prints coverage per package: with `--cov`, one line per package instead of one per file.
 
-Counted are the statements that this process and its workers ran, not those of programs that tests start.
+It counts the statements that this process and its workers ran, not those of programs that tests start.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.section("coverage")
     for package in sorted(statements, key=lambda name: (name == "all", name)):
         if statements[package]:
-            ran = 1 - missed[package] / statements[package]
-            terminalreporter.write_line(f"{package:<28} {ran:4.0%} of {statements[package]:5} statements")
+            covered = 1 - missed[package] / statements[package]
+            terminalreporter.write_line(f"{package:<28} {covered:4.0%} of {statements[package]:5} statements")
 
 
 def package_of(file: Path) -> str:

@@ -1,7 +1,7 @@
-"""A pytest plug-in: how a test run ends, by itself or by a signal.
+"""A pytest plug-in that ends a test run in order, also after a signal.
 
-SIGTERM and SIGHUP end a run as ^C does: the test is interrupted, fixtures clean up, in the workers of pytest-xdist too.
-A worker that is killed, or takes longer than 15 s, leaves the rest to the watchers of `lab/cleanup.py`.
+SIGTERM and SIGHUP act as ^C: the test is interrupted and fixtures clean up, in the workers of pytest-xdist too.
+If a worker is killed or needs more than 15 s, the watchers of `lab/cleanup.py` clean up instead.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 from xdist.workermanage import NodeManager
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# A worker has 15 s for its fixtures (execnet), then it ends itself; the main process kills it after `WORKER_END_S`.
+# execnet ends a worker that needs more than 15 s for its fixtures; the main process kills it after WORKER_END_S.
 WORKER_END_S = 60
 INTERPRETER_END_S = 45
 workers: list[int] = []
@@ -26,7 +26,7 @@ workers: list[int] = []
 def pytest_configure(config: pytest.Config) -> None:
     NodeManager.EXIT_TIMEOUT = WORKER_END_S
     for number in SIGNALS if is_worker(config) else SIGNALS[1:]:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as below nohup
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, interrupt)
 
 
@@ -35,15 +35,15 @@ def is_worker(config: pytest.Config) -> bool:
 
 
 def interrupt(number: int, frame: object) -> None:
-    """The first signal is obeyed. The main process hands it on, so a worker may get several: cleaning up goes on."""
-    for each in SIGNALS:  # SIGINT may be another library's by now (pyspark)
+    """Interrupt the run at the first signal. A worker may receive more signals, which must not stop the cleanup."""
+    for each in SIGNALS:  # another library may have set SIGINT's handler (pyspark)
         if signal.getsignal(each) not in (signal.SIG_IGN, signal.default_int_handler):
-            signal.signal(each, go_on)
+            signal.signal(each, ignore_signal)
     raise KeyboardInterrupt(signal.Signals(number).name)
 
 
-def go_on(number: int, frame: object) -> None:
-    """Not SIG_IGN: programs that fixtures start now would inherit that."""
+def ignore_signal(number: int, frame: object) -> None:
+    """Do nothing. Not SIG_IGN, which programs that fixtures start would inherit."""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -52,15 +52,15 @@ def pytest_testnodeready(node: Any) -> None:
 
 
 def pytest_keyboard_interrupt() -> None:
-    """At once: execnet would let a worker's test run on for 5 s."""
+    """Interrupt the workers at once: execnet would let a test continue for 5 s."""
     for process in workers:
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGTERM)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """A process that does not end after its last test says where it stands, and ends: no time limit of a test holds."""
-    if is_worker(config):  # it stays, idle, until the others are done too
+    """End a process that hangs after its last test, and print its stacks: no time limit of a test applies any more."""
+    if is_worker(config):  # it stays idle until the other workers have finished
         threading.Thread(target=end_after_main_thread, daemon=True).start()
     else:
         faulthandler.dump_traceback_later(2 * WORKER_END_S, exit=True)

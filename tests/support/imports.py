@@ -1,4 +1,4 @@
-"""Which modules of this project a module imports, read from its source: directly, and through others."""
+"""Find the modules of this project that a module imports, directly or through others, from its source."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from tests.support.paths import REPOSITORY
 
 
 def module_files(imported: str) -> list[Path]:
-    """The file of a module of ours, by its dotted name, and of the packages above it."""
+    """Return the file of a module of this project, by its dotted name, and the files of its parent packages."""
     parts = imported.split(".")
     base = REPOSITORY if parts[0] == "stages" else REPOSITORY / "device"
-    found = []
+    files = []
     for count in range(1, len(parts) + 1):
         path = base.joinpath(*parts[:count])
-        found += [candidate for candidate in (path.with_suffix(".py"), path / "__init__.py") if candidate.is_file()]
-    return found
+        files += [candidate for candidate in (path.with_suffix(".py"), path / "__init__.py") if candidate.is_file()]
+    return files
 
 
 def imports(path: Path) -> set[Path]:
-    """The modules that `path` imports, wherever in it."""
-    found: set[Path] = set()
+    """Return the files of the modules that `path` imports anywhere in its source."""
+    files: set[Path] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         names: list[str] = []
         if isinstance(node, ast.Import):
@@ -30,18 +30,18 @@ def imports(path: Path) -> set[Path]:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         for name in names:
             if name.split(".")[0] in ("stages", "edge_agent"):
-                found.update(module_files(name))
-    return found
+                files.update(module_files(name))
+    return files
 
 
 def closure(path: Path) -> set[Path]:
-    """`path` and all that it imports through others; without parameters, and packages that are a docstring alone."""
-    seen: set[Path] = set()
-    todo = [path]
-    while todo:
-        current = todo.pop()
+    """Return `path` and all its transitive imports, without `params` and packages that only have a docstring."""
+    visited: set[Path] = set()
+    pending = [path]
+    while pending:
+        current = pending.pop()
         docstring_only = current.name == "__init__.py" and len(ast.parse(current.read_text()).body) <= 1
-        if current not in seen and not docstring_only and "params" not in current.relative_to(REPOSITORY).parts:
-            seen.add(current)
-            todo += imports(current)
-    return seen
+        if current not in visited and not docstring_only and "params" not in current.relative_to(REPOSITORY).parts:
+            visited.add(current)
+            pending += imports(current)
+    return visited

@@ -1,4 +1,4 @@
-"""What a test needs from the machine: there, or skipped with a word on how to get it."""
+"""Skip a test whose requirements this machine lacks, with a message on how to get them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ SHARED = REPOSITORY.parent / "shared" / "data"
 
 
 def need_program(name: str, package: str) -> str:
-    """The path of a program; skips the test where it is not installed. Looks in sbin too."""
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/sbin")
-    if not found:
+    """Return the path of a program, also from sbin; skip the test if it is not installed."""
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/sbin")
+    if not path:
         pytest.skip(f"{name} is not installed; get it with: apt-get install {package}")
-    return found
+    return path
 
 
 def shared_data(name: str) -> Path:
-    """The path of a real data set beside the checkout; skips the test where it is not there."""
+    """Return the path of a real data set beside the checkout; skip the test if it does not exist."""
     path = SHARED / name
     if not path.exists():
-        pytest.skip(f"{path} is not there; put the data set {name} into ../shared/data beside the checkout")
+        pytest.skip(f"{path} does not exist; put the data set {name} into ../shared/data beside the checkout")
     return path

@@ -25,21 +25,21 @@ Answer = bytes | Callable[[Query], bytes]
 
 @dataclass(frozen=True)
 class Status:
-    """Answer with a status and nothing else."""
+    """Answer with a status and an empty body."""
 
     code: int
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Promise the whole content, send its first `sent` bytes and close the connection."""
+    """Announce the whole content, send its first `sent` bytes and close the connection."""
 
     sent: int
 
 
 @dataclass(frozen=True)
 class Stall:
-    """Promise the whole content, send its first `sent` bytes and then nothing, until the server is closed."""
+    """Announce the whole content, send its first `sent` bytes and then nothing until the server is closed."""
 
     sent: int
 
@@ -54,7 +54,7 @@ Fault = Status | Cut | Stall | Redirect
 
 @dataclass(frozen=True)
 class Request:
-    """What a client asked for. Header names are in small letters."""
+    """A request that a client sent. Header names are in lower case."""
 
     path: str
     query: Query
@@ -63,9 +63,9 @@ class Request:
 
 @dataclass
 class WebServer:
-    """Answers by path. A fault in `faults[path]` is used up by one request; without one, the content comes.
+    """A server with one content per path. A request uses up one fault of `faults[path]`, or succeeds without faults.
 
-    `sent` counts the bytes of content that went out for each path. Ranges and `If-Range` work as in RFC 9110
+    `sent` counts the bytes of content that were sent for each path. Ranges and `If-Range` work as in RFC 9110
     section 13 and 14, with the content's digest as its ETag.
     """
 
@@ -76,10 +76,10 @@ class WebServer:
     closing: threading.Event = field(default_factory=threading.Event)
     ranges: bool = True
     sent: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    then: dict[str, Callable[[], object]] = field(default_factory=dict)
+    callbacks: dict[str, Callable[[], object]] = field(default_factory=dict)
 
     def put(self, path: str, content: Answer, content_type: str = "application/octet-stream") -> str:
-        """Serve `content` at `path`; the URL."""
+        """Serve `content` at `path` and return its URL."""
         self.contents[path] = (content, content_type)
         return self.url + path
 
@@ -87,12 +87,12 @@ class WebServer:
         return self.put(path, json.dumps(value).encode(), "application/json")
 
     def fail(self, path: str, *faults: Fault) -> None:
-        """The next requests for `path` meet these faults, one each."""
+        """Let the next requests for `path` fail with these faults, one each."""
         self.faults[path].extend(faults)
 
     def after(self, path: str, call: Callable[[], object]) -> None:
-        """Call `call` once, when the next request for `path` has been answered."""
-        self.then[path] = call
+        """Run `call` once, when the next request for `path` has been answered."""
+        self.callbacks[path] = call
 
     def asked(self, path: str) -> list[Request]:
         return [request for request in self.requests if request.path == path]
@@ -107,8 +107,8 @@ class _Handler(BaseHTTPRequestHandler):
         query = parse_qs(parts.query)
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.web.requests.append(Request(parts.path, query, headers))
-        waiting = self.web.faults[parts.path]
-        fault = waiting.popleft() if waiting else None
+        faults = self.web.faults[parts.path]
+        fault = faults.popleft() if faults else None
         if isinstance(fault, Status):
             self._send(fault.code, b"", {})
         elif isinstance(fault, Redirect):
@@ -150,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(body[: fault.sent])
                 self.wfile.flush()
                 self.web.sent[path] += min(fault.sent, len(body))
-                self.web.then.pop(path, lambda: None)()
+                self.web.callbacks.pop(path, lambda: None)()
                 if isinstance(fault, Stall):
                     self.web.closing.wait()
                 self.close_connection = True
@@ -159,21 +159,21 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is no error, and not to be told on the stderr of the test that it happens in."""
+        """Ignore a client that closes its connection: it is not an error, and must not appear on a test's stderr."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
 
 @contextlib.contextmanager
 def web_server() -> Iterator[WebServer]:
-    """An HTTP server on a free port."""
+    """Run an HTTP server on a free port."""
     with _Server(("127.0.0.1", 0), _Handler) as server:
         web = WebServer(f"http://127.0.0.1:{server.server_port}")
         server.RequestHandlerClass = type("Handler", (_Handler,), {"web": web})
@@ -188,7 +188,7 @@ def web_server() -> Iterator[WebServer]:
 
 
 def free_port() -> int:
-    """A port that nothing listens on."""
+    """Return a port that no process listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -199,9 +199,9 @@ def free_port() -> int:
 def mqtt_broker(
     folder: Path, users: dict[str, str] | None = None, tls: bool = False, port: int | None = None
 ) -> Iterator[int]:
-    """A mosquitto broker on a free port or on `port`, its only clients those of this machine; the port.
+    """Run a mosquitto broker for local clients on a free port or on `port`, and yield the port.
 
-    With `tls` it takes certificate.pem and key.pem out of `folder`.
+    With `tls` it reads certificate.pem and key.pem from `folder`.
     """
     program = need_program("mosquitto", "mosquitto")
     port = port or free_port()
@@ -219,7 +219,7 @@ def mqtt_broker(
     if tls:
         lines += [f"certfile {folder}/certificate.pem", f"keyfile {folder}/key.pem"]
     if users or tls:
-        # mosquitto gives up root, and then could not read what only root may
+        # mosquitto drops root's privileges, and could not read files that only root may read
         lines += ["user root"]
     configuration = folder / "mosquitto.conf"
     configuration.write_text("\n".join(lines) + "\n")
@@ -227,13 +227,13 @@ def mqtt_broker(
         [program, "-c", str(configuration), "-v"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
-    said: list[str] = []
+    lines_read: list[str] = []
     try:
         for line in process.stderr:
-            said.append(line)
+            lines_read.append(line)
             if "running" in line:
                 break
-        assert process.poll() is None, "".join(said)
+        assert process.poll() is None, "".join(lines_read)
         reader = threading.Thread(target=process.stderr.read)  # or a full pipe would stop the broker
         reader.start()
         yield port
@@ -247,7 +247,7 @@ def mqtt_broker(
 
 @contextlib.contextmanager
 def s3_store() -> Iterator[str]:
-    """An S3-compatible store (moto) on a free port; its endpoint URL."""
+    """Run an S3-compatible store (moto) on a free port and yield its endpoint URL."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)

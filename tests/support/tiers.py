@@ -1,8 +1,8 @@
-"""A pytest plug-in: which tests a tier takes, and in which order (tests/README.md).
+"""A pytest plug-in that selects the tests of a tier and orders them (tests/README.md).
 
-`exhaustive` and `fleet` tests are `slow` as well. Modules go by how long they take, the longest first: two workers that
-take modules one after the other end together then. A run without slow tests does not import a module that has no other:
-libraries take seconds to import.
+`exhaustive` and `fleet` tests are `slow` as well. The modules that take longest run first, so that two workers finish
+at about the same time. A run without slow tests does not import modules that have only slow tests, because libraries
+take seconds to import.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1]
-# Seconds of `make test`, by module; the others take less than 15 s. `--module-times` prints them anew.
+# Seconds of `make test`, by module; the others take less than 15 s. `--module-times` prints them.
 SECONDS: dict[str, int] = {
     "system/lab/test_bootstrap.py": 150,
     "system/fleet_faults/test_smoke.py": 140,
@@ -58,7 +58,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """True for a module whose every test `-m "not slow"` would deselect; None leaves it to others."""
+    """Ignore a module if `-m "not slow"` would deselect all its tests; None leaves the decision to other plug-ins."""
     if config.option.markexpr != "not slow" or not collection_path.match("test_*.py"):
         return None
     return True if SLOW_MODULE.search(collection_path.read_text(encoding="utf-8")) else None
@@ -74,7 +74,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def expected_s(path: Path, slow: bool) -> int:
-    """Seconds, roughly: what was measured, or a guess."""
+    """Return the expected seconds of a module: measured, or a guess."""
     name = str(path.relative_to(TESTS)) if path.is_relative_to(TESTS) else ""
     return SECONDS.get(name, SLOW_S if slow else 0)
 
@@ -82,12 +82,12 @@ def expected_s(path: Path, slow: bool) -> int:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if not config.getoption("--module-times"):
         return
-    took: dict[str, float] = {}
+    seconds_by_module: dict[str, float] = {}
     for reports in terminalreporter.stats.values():
         for report in reports:
             if isinstance(report, pytest.TestReport):
                 module = report.nodeid.partition("::")[0]
-                took[module] = took.get(module, 0.0) + report.duration
+                seconds_by_module[module] = seconds_by_module.get(module, 0.0) + report.duration
     terminalreporter.section("modules")
-    for module, seconds in sorted(took.items(), key=lambda each: -each[1]):
+    for module, seconds in sorted(seconds_by_module.items(), key=lambda each: -each[1]):
         terminalreporter.write_line(f"{seconds:8.1f} s  {module}")

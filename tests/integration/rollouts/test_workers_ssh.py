@@ -201,13 +201,13 @@ def test_a_worker_that_is_set_up_again_is_as_it_was(fleet: WorkedFleet) -> None:
 
 @pytest.mark.exhaustive
 def test_an_unknown_host_key_is_refused_to_workers_and_to_devices(fleet: WorkedFleet) -> None:
-    worker = Worker.model_validate({**fleet.north.variables("known_nobody"), "name": "north"})
+    worker = Worker.model_validate({**fleet.north.variables("known_hosts_empty"), "name": "north"})
     (fleet.base / "job/send").mkdir(parents=True)
 
     with pytest.raises(LostError, match="Host key verification failed"):
         WorkerJob(worker, "x", fleet.base / "job", "01-ask").run(("asked",), (), lambda event: False)
 
-    unknown = {**fleet.north.variables("known_nobody"), "ansible_control_path_dir": str(fleet.base / "control")}
+    unknown = {**fleet.north.variables("known_hosts_empty"), "ansible_control_path_dir": str(fleet.base / "control")}
     fleet.write(f"host_vars/{CANARY}.yml", unknown)  # no connection of another test is kept for it
     done = fleet.run("rollout", "--check", "--direct")
     (fleet.inventory / f"host_vars/{CANARY}.yml").unlink()

@@ -1,4 +1,4 @@
-"""Playbooks over a lab whose devices have been bootstrapped, as a person runs them."""
+"""Run playbooks as an operator does, over a lab whose devices have been bootstrapped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.paths import REPOSITORY
 
 @dataclass
 class Fleet:
-    """Devices after bootstrapping, and the releases that they trust."""
+    """A lab with bootstrapped devices, and the repository of releases that they trust."""
 
     lab: Lab
     repository: TufRepository
@@ -35,7 +35,7 @@ class Fleet:
 
 
 def play(inventory: Path, name: str, *arguments: str, code: int = 0, **variables: Any) -> str:
-    """One run of a playbook, as a person starts it; what it prints."""
+    """Run a playbook as an operator does and return its output."""
     program = Path(sys.executable).with_name("ansible-playbook")
     done = subprocess.run(
         [str(program), "-i", str(inventory), f"playbooks/{name}.yml", *arguments, "-e", json.dumps(variables)],
@@ -51,6 +51,6 @@ def play(inventory: Path, name: str, *arguments: str, code: int = 0, **variables
 
 
 def recap(output: str) -> dict[str, dict[str, int]]:
-    """Counts of the play's last lines, by device."""
+    """Return the counts of the play's recap, by device."""
     lines = re.findall(r"^(\S+)\s+: (ok=.*)$", output, re.MULTILINE)
     return {name: {key: int(n) for key, n in re.findall(r"(\w+)=(\d+)", counts)} for name, counts in lines}

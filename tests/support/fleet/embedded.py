@@ -1,7 +1,7 @@
 """A fleet of simulated devices for tests: real agents in folders of this machine, the real playbooks, real releases.
 
-`bootstrap` sets it up as a person would. What a test breaks it breaks on a device: a lost configuration, a stopped
-agent, an archive that is wrong but signed.
+`bootstrap` sets the fleet up as an operator would. Tests cause faults on the devices themselves: a lost configuration,
+a stopped agent, a signed archive with a fault.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ FAST = {"seconds": 0.0, "inferences": 2, "probe_interval_s": 0.05}
 
 
 class EmbeddedFleet:
-    """`base`: a short path, since sockets lie below it. Everything is below it and goes with `remove`."""
+    """A simulated fleet. Everything is below `base`, a short path because sockets are below it; `remove` deletes it."""
 
     repository: Repository
 
@@ -56,8 +56,8 @@ class EmbeddedFleet:
         self.keys = Keys(self.base / "keys")
         if repository:
             self.repository = Repository.create(self.base / "releases", self.keys, development=True)
-        self._made = 0
-        self.first: Any = None  # the first rollout, where a fixture runs one
+        self._bundles_built = 0
+        self.first: Any = None  # the result of the first rollout, if a fixture ran one
         (self.base / "bundles").mkdir()
         self.rules(bake_s=0.5)
         groups: dict[str, Any] = {}
@@ -74,7 +74,7 @@ class EmbeddedFleet:
         file.write_text(yaml.safe_dump(dict(content)))
 
     def rules(self, **changes: Any) -> None:
-        """The fleet's variables, with these rules of its rollouts."""
+        """Write the fleet's variables, with these changes to the rollout policy."""
         rules = {"waves": WAVES, "bake_s": 0.5, "judge": JUDGE, **changes}
         bare = {"ansible_connection": "local", "ansible_python_interpreter": "{{ ansible_playbook_python }}"}
         self.write(
@@ -98,24 +98,24 @@ class EmbeddedFleet:
             },
         )
 
-    def declare(self, release: str, **own: str) -> None:
-        """What the inventory wants: of all devices, and of single ones (`rest_1` for rest-1)."""
+    def declare(self, release: str, **overrides: str) -> None:
+        """Declare the release of all devices, and other releases for single devices (`rest_1` for rest-1)."""
         self.write("group_vars/devices.yml", {"release": release})
         for file in (self.inventory / "host_vars").glob("*.yml"):
             file.unlink()
-        for name, wanted in own.items():
-            self.write(f"host_vars/{name.replace('_', '-')}.yml", {"release": wanted})
+        for name, requested in overrides.items():
+            self.write(f"host_vars/{name.replace('_', '-')}.yml", {"release": requested})
 
     def publish(self, release: str, **faults: Any) -> Path:
-        """A bundle with other weights each time, published; faults as in tests.support.agent.bundles."""
-        self._made += 1
+        """Publish a bundle, each time with other weights; `faults` as in tests.support.agent.bundles."""
+        self._bundles_built += 1
         name, _, version = release.partition("@")
-        archive = bundle(self.base / "bundles", name=name, seed=self._made, **faults).archive
+        archive = bundle(self.base / "bundles", name=name, seed=self._bundles_built, **faults).archive
         self.repository.add(target_path(name, version), archive, {"version": version})
         self.repository.write("targets", "snapshot", "timestamp")
         return archive
 
-    # --- what a person does
+    # --- actions of an operator
 
     def playbook(self, name: str, *arguments: str, **variables: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -128,11 +128,11 @@ class EmbeddedFleet:
         )
 
     def run(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """`python -m fleet COMMAND` over this fleet; JSON on stdout, which keeps to the schema."""
-        known = ["-i", str(self.inventory), "--rollouts", str(self.rollouts)]
-        known += ["--repository", str(self.base / "releases")] if command == "rollout" else []
+        """Run `python -m fleet COMMAND` on this fleet and check its JSON output against the schema."""
+        options = ["-i", str(self.inventory), "--rollouts", str(self.rollouts)]
+        options += ["--repository", str(self.base / "releases")] if command == "rollout" else []
         done = subprocess.run(
-            [sys.executable, "-m", "fleet", "--json", command, *known, *arguments],
+            [sys.executable, "-m", "fleet", "--json", command, *options, *arguments],
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,
@@ -156,11 +156,11 @@ class EmbeddedFleet:
         }
 
     def bootstrap(self, serial: str = "100%") -> None:
-        """All at once, unless a test is about the steps."""
+        """Bootstrap the devices, all at once by default."""
         done = self.playbook("bootstrap", bootstrap_serial=serial)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 
-    # --- what devices do
+    # --- the devices
 
     def agent(self, device: str, *arguments: str, code: int = 0) -> dict[str, Any]:
         file = self.base / device / "etc/edge-agent/config.toml"
@@ -170,50 +170,50 @@ class EmbeddedFleet:
         return dict(json.loads(done.stdout))
 
     def running(self) -> dict[str, str | None]:
-        """The release that each device has loaded."""
-        found = {}
+        """Return the release that each device has loaded."""
+        releases = {}
         for name in self.names:
             loaded = self.agent(name, "status")["service"]["loaded"]
-            found[name] = loaded["release"] if loaded else None
-        return found
+            releases[name] = loaded["release"] if loaded else None
+        return releases
 
     def state_of(self, device: str) -> state.State:
         return state.load(configuration.load(self.base / device / "etc/edge-agent/config.toml").layout)
 
     def back_to(self, release: str) -> None:
-        """Every device runs `release`, which it has, and remembers none as bad."""
+        """Roll every device back to `release`, which it has installed, and clear its list of bad releases."""
         for name in self.names:
-            known = self.state_of(name)
-            if known.current != release:
+            device_state = self.state_of(name)
+            if device_state.current != release:
                 self.agent(name, "rollback", "--to", release)
             for bad in self.state_of(name).bad:
                 self.agent(name, "forget", bad)
 
     def wait_for(self, device: str, release: str) -> None:
-        """Until the device has loaded it."""
+        """Wait until the device has loaded the release."""
         deadline = time.monotonic() + WAIT_S
         while ((self.agent(device, "status")["service"]["loaded"] or {}).get("release")) != release:
             assert time.monotonic() < deadline, f"{device} does not run {release}"
 
     def break_install(self, device: str) -> Path:
-        """Its next install fails: what it downloads to is no folder any more."""
+        """Make the device's next install fail: replace its download folder with a file. Return its path."""
         folder = configuration.load(self.base / device / "etc/edge-agent/config.toml").layout.incoming
         shutil.rmtree(folder, ignore_errors=True)
         folder.write_text("not a folder")
         return folder
 
     def process(self, device: str, action: str) -> None:
-        """Start or stop a device's agent, as its supervisor would."""
+        """Start or stop a device's agent, as its supervisor does."""
         subprocess.run([self.base / device / "agent-process", action], check=True, capture_output=True, timeout=60)
 
     def predict(self, device: str, number: int) -> None:
-        """So many requests, answered."""
+        """Send this many prediction requests and require an answer to each."""
         rng = np.random.default_rng(0)
         for _ in range(number):
             _post(self.base / device / "run/p.sock", {"inputs": rng.normal(size=(1, *SHAPE)).tolist()})
 
     def record(self, number: int = -1) -> dict[str, Any]:
-        """The state of a rollout, the latest by default, with its folder under `folder`."""
+        """Return the state of a rollout, by default the latest, with its folder under the key `folder`."""
         files = sorted(self.rollouts.glob("farm/*/state.json"))
         return {**json.loads(files[number].read_text()), "folder": files[number].parent}
 
@@ -238,13 +238,13 @@ def _post(socket_path: Path, body: Any) -> None:
 
 
 def changed(done: subprocess.CompletedProcess[str]) -> int:
-    """What ansible-playbook's recap says was changed, over all devices."""
+    """Return the number of changed tasks in ansible-playbook's recap, over all devices."""
     recap = done.stdout.partition("PLAY RECAP")[2]
     return sum(int(part.partition("=")[2]) for part in recap.split() if part.startswith("changed="))
 
 
 def rolled_out() -> Iterator[EmbeddedFleet]:
-    """A fixture: three devices that run pump@1.0.0, rolled out by the first rollout."""
+    """Yield a fleet of three devices that run pump@1.0.0 after a first rollout. For use in fixtures."""
     fleet = EmbeddedFleet((CANARY, EARLY, REST))
     try:
         fleet.publish("pump@1.0.0")
@@ -257,7 +257,7 @@ def rolled_out() -> Iterator[EmbeddedFleet]:
 
 
 def as_rolled_out(fleet: EmbeddedFleet) -> EmbeddedFleet:
-    """All devices are up, on the release that they ran before, none marked as bad; the rules are the usual ones."""
+    """Reset a `rolled_out` fleet: all devices run pump@1.0.0, no release is marked as bad, the policy is the default."""
     fleet.rules()
     (fleet.inventory / "workers.yml").unlink(missing_ok=True)
     fleet.back_to("pump@1.0.0")

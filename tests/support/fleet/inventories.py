@@ -1,4 +1,4 @@
-"""Inventories in a folder, and what is said of one that is wrong."""
+"""Write inventories into a folder, and read the error message of an invalid one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FLEET = {"fleet": {"name": "farm", "development": True}, "device_type": "generic
 
 
 def write(folder: Path, hosts: dict[str, Any], **files: Any) -> Path:
-    """An inventory: `hosts` by group below `devices`; files by name, `__` for a slash."""
+    """Write an inventory: `hosts` by group below `devices`, and further files by name with `__` for a slash."""
     groups = {name: {"hosts": members} for name, members in hosts.items()}
     tree = {"all": {"children": {"devices": {"children": groups}}}}
     for name, content in {"hosts": tree, **files}.items():
@@ -36,6 +36,7 @@ def good(folder: Path, **changes: Any) -> Path:
 
 
 def refused(path: Path) -> str:
+    """Return the message of the error that an invalid inventory raises."""
     with pytest.raises(InventoryError) as caught:
         model.load(path)
     assert caught.value.exit_code == 12

@@ -1,4 +1,4 @@
-"""A publisher in a folder: a git repository, keys, and the real command line; and devices that read what it wrote."""
+"""Publish releases with the real command line from a git repository with keys, and read them as a device does."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from tests.support.agent.bundles import bundle
 from tests.support.paths import REPOSITORY
 
 SCHEMA = Draft202012Validator(json.loads((REPOSITORY / "fleet/cli/output.schema.json").read_text()))
-# Runs commands, each in a fork: imports cost their time once. A command with a step is ended before the time of that
-# number that it renames, removes or makes something below the folder.
+# Run commands, each in a fork, so that modules are imported only once. A command with a step number n is killed just
+# before its n-th change (rename, removal or new folder) below the folder.
 _FORKING = """
 import json, os, signal, sys
 import fleet.cli.main
 fleet.cli.main.parser()
-def end_at(left, folder):
+def kill_at(remaining, folder):
     def hook(event, arguments):
-        nonlocal left
+        nonlocal remaining
         changes = event in ("os.rename", "os.remove", "os.mkdir")
         if changes and os.path.realpath(os.fsdecode(arguments[0])).startswith(folder):
-            left -= 1
-            if left == 0:
+            remaining -= 1
+            if remaining == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
     sys.addaudithook(hook)
 for line in sys.stdin:
-    asked = json.loads(line)
+    request = json.loads(line)
     child = os.fork()
     if child == 0:
         os.dup2(2, 1)
-        if asked["step"]:
-            end_at(asked["step"], sys.argv[1])
-        code = fleet.cli.main.main(asked["arguments"])
+        if request["step"]:
+            kill_at(request["step"], sys.argv[1])
+        code = fleet.cli.main.main(request["arguments"])
         sys.stdout.flush()
         os._exit(code)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
@@ -51,13 +51,13 @@ for line in sys.stdin:
 
 
 def clean_environment(**more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FLEET_", "EDGE_AGENT_"))}
-    return {**kept, "PYTHONPATH": str(REPOSITORY), **more}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("FLEET_", "EDGE_AGENT_"))}
+    return {**inherited, "PYTHONPATH": str(REPOSITORY), **more}
 
 
 @dataclass
 class Publisher:
-    """`folder` is a git repository with one commit; keys lie beside it. `repository`: a folder, or a URL."""
+    """A publisher. `folder` is a git repository with one commit, beside the keys; `repository` is a folder or a URL."""
 
     folder: Path
     repository: str = "releases"
@@ -92,7 +92,7 @@ class Publisher:
         return self.git("rev-parse", "HEAD")
 
     def run(self, *arguments: str | Path, code: int = 0, program: list[str] | None = None) -> dict[str, Any]:
-        """The command's result, which has to be as the schema says; nothing after a command that was killed."""
+        """Run a command and return its result after checking it against the schema; empty if the command was killed."""
         command = [sys.executable, *(program or ["-m", "fleet"]), *map(str, arguments), "--json"]
         if self.repository != "releases":
             command += ["--repository", self.repository]
@@ -108,20 +108,21 @@ class Publisher:
         return result
 
     def killed_at_each_step(self, *arguments: str | Path, again: bool = False) -> Iterator[int]:
-        """Run a command, killed at its first step; again, killed at its second; and so on, until it gets through.
+        """Run a command and kill it at its first step, then at its second, and so on until it succeeds.
 
-        `again`: after each kill the command runs whole before the step's number is given out.
+        Yield the number of the step after each kill. With `again`, also run the command to its end after each kill, and
+        yield the number once more.
         """
         command = [sys.executable, "-c", _FORKING, os.path.realpath(self.folder.parent)]
         with (
-            (self.folder.parent / "said").open("a+") as said,
+            (self.folder.parent / "stderr").open("a+") as stderr,
             subprocess.Popen(
                 command,
                 cwd=self.folder,
                 env=self.environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=said,
+                stderr=stderr,
                 text=True,
             ) as forking,
         ):
@@ -136,17 +137,17 @@ class Publisher:
                 code = run(step)
                 if code == 0:
                     return
-                assert code == -9, (self.folder.parent / "said").read_text()
+                assert code == -9, (self.folder.parent / "stderr").read_text()
                 yield step
                 if again:
-                    assert run(0) == 0, (self.folder.parent / "said").read_text()
+                    assert run(0) == 0, (self.folder.parent / "stderr").read_text()
                     yield step
-        raise AssertionError("it never gets through")
+        raise AssertionError("the command never succeeds")
 
 
 @dataclass
 class Reader:
-    """A device's own code, that pins a root and reads a repository; it remembers what it has seen."""
+    """A device's own code: it pins a root, reads a repository and remembers the metadata in `state`."""
 
     root: Path
     state: Path

@@ -1,4 +1,4 @@
-"""Machines that are reached over SSH, played by OpenSSH servers of this user on ports of this machine."""
+"""Simulate machines that are reached over SSH: OpenSSH servers of this user on local ports."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ SetEnv HOME={folder}/home
 
 
 def missing() -> str:
-    """What this machine lacks; empty where nothing."""
+    """Return what this machine lacks for an SSH server, with the fix; empty if nothing."""
     lacking = not shutil.which("sshd", path=PATH) or not shutil.which("ssh")
     return "no OpenSSH server; get it with: make system-packages" if lacking else ""
 
 
 class Machine:
-    """`home`: of whoever logs in. Its folder goes with the caller's."""
+    """A simulated machine. `home` is the home folder of the user who logs in; the caller removes `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.home = folder, folder / "home"
@@ -54,26 +54,26 @@ class Machine:
         (folder / "sshd_config").write_text(CONFIGURATION.format(port=self.port, folder=folder))
         host_key = " ".join((folder / "host_key.pub").read_text().split()[:2])
         (folder / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {host_key}\n")
-        (folder / "known_nobody").write_text("")
+        (folder / "known_hosts_empty").write_text("")
         self.process: subprocess.Popen[bytes] | None = None
 
-    def variables(self, known: str = "known_hosts") -> dict[str, Any]:
-        """For an inventory. `known`: "known_nobody" for one that has never seen this machine's key."""
+    def variables(self, known_hosts: str = "known_hosts") -> dict[str, Any]:
+        """Return inventory variables. `known_hosts_empty` as `known_hosts`: the client does not know this host key."""
         return {
             "ansible_connection": "ssh",
             "ansible_host": "127.0.0.1",
             "ansible_port": self.port,
             "ansible_user": getpass.getuser(),
             "ansible_ssh_private_key_file": str(self.folder / "key"),
-            "ansible_ssh_common_args": f"-oUserKnownHostsFile={self.folder / known} -oIdentitiesOnly=yes",
+            "ansible_ssh_common_args": f"-oUserKnownHostsFile={self.folder / known_hosts} -oIdentitiesOnly=yes",
         }
 
     def start(self) -> None:
-        """Where it runs, nothing happens."""
+        """Start the server unless it already runs."""
         if self.process:
             return
         if os.geteuid() == 0:
-            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # of its separated privileges, below root alone
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd's privilege separation needs it, when run as root
         program = shutil.which("sshd", path=PATH)
         assert program
         with (self.folder / "log").open("ab") as log:
@@ -88,7 +88,7 @@ class Machine:
             assert self.process.poll() is None and time.monotonic() < deadline, (self.folder / "log").read_text()
 
     def kill(self) -> None:
-        """kill -9 of it and of all that was begun over it, as a power cut would."""
+        """Kill the server and every process that was started through it with SIGKILL, as a power cut would."""
         if self.process is None:
             return
         processes = [psutil.Process(self.process.pid)]

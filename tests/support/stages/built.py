@@ -1,8 +1,8 @@
-"""A small pipeline run up to its gate, made quickly: real digits, a real linear classifier in two real ONNX files.
+"""Write the results of a small pipeline up to its gate: real digits and a real linear classifier in two ONNX files.
 
-`build(root)` writes what the stages before the gate write, in the same shapes. Every quality number of a target comes
-from its file's own predictions; times, memory and the history of the training are made up: no test of a gate may hang
-on how fast a machine is.
+`build(root)` writes what the stages before the gate write, in the same formats. Every quality number of a target comes
+from the predictions of its file. Times, memory and the training history are invented, because no test of a gate may
+depend on how fast a machine is.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NETWORKS = {"trained": "trained", "model": "compressed"}
 
 
 def build(root: Path) -> None:
-    """Write everything up to the gate below `root`, which holds the pipeline's parameters."""
+    """Write all results before the gate below `root`, which contains the pipeline's parameters."""
     shared = yaml.safe_load((root / "params.yaml").read_text())
     shared |= {"task": "digits", "targets": TARGETS}
     (root / "params.yaml").write_text(yaml.safe_dump(shared, sort_keys=False))
@@ -68,7 +68,7 @@ def report(root: Path, target: str) -> dict[str, Any]:
 
 
 def rename_classes(root: Path, names: list[str]) -> None:
-    """Give the ten classes other names, in the parameters and in what the stages wrote of them."""
+    """Give the ten classes other names, in the parameters and in the results of the stages."""
     new = dict(zip(CLASSES, names, strict=True))
 
     def renamed(by_class: dict[str, Any]) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def rename_classes(root: Path, names: list[str]) -> None:
 
 
 def regroup(root: Path, groups: list[str]) -> None:
-    """Let the test samples be of these groups, [360], in what the stages wrote of them."""
+    """Assign the 360 test samples to these groups in the results of the stages."""
     for target in TARGETS:
         listed = _report_path(root, target).with_name("predictions.csv")
         rows = list(csv.DictReader(listed.read_text().splitlines()))
@@ -162,8 +162,8 @@ def _write_data(root: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     }
     missing = {"method": "drop", "values": {}, "rows_dropped": 0}
     write_json(root / "reports" / "balance.json", {"splits": balance, "missing": missing})
-    whole = {"value": 1.0, "threshold": 0.99, "passed": True, "measured": True, "worst_columns": []}
-    judged = dict.fromkeys(("completeness", "consistency", "accuracy", "timeliness", "validity"), whole)
+    full_score = {"value": 1.0, "threshold": 0.99, "passed": True, "measured": True, "worst_columns": []}
+    judged = dict.fromkeys(("completeness", "consistency", "accuracy", "timeliness", "validity"), full_score)
     write_json(
         root / "reports" / "quality.json",
         {

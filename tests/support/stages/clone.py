@@ -1,4 +1,4 @@
-"""A real clone of this repository, and its pipeline run as a person runs it."""
+"""Clone this repository and run its pipeline as a user does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import yaml
 
 from tests.support.paths import REPOSITORY
 
-# As a person's shell: Python writes its caches beside the code, where stages depend on folders.
+# As a user's shell: Python writes its caches beside the code, inside folders that stages depend on.
 ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if not name.startswith(("PYTHONDONTWRITE", "PYTHONPYCACHE"))},
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -37,7 +37,7 @@ def call(root: Path, *command: str, check: bool = True) -> subprocess.CompletedP
 
 
 def fresh_clone(root: Path) -> Path:
-    """A new git repository in `root` with the files that this one tracks, as they are in the work tree."""
+    """Create a git repository in `root` with the files that this one tracks, as they are in the work tree."""
     names = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     for name in filter(None, names.stdout.split("\0")):
         if (origin := REPOSITORY / name).is_file():
@@ -55,7 +55,7 @@ def commit(root: Path) -> None:
 
 
 def stages_run(output: str) -> list[str]:
-    """The stages that really ran, in order: neither skipped nor restored from the run cache."""
+    """Return the stages that ran, in order: neither skipped nor restored from the run cache."""
     return re.findall(r"Running stage '([^']+)'", output)
 
 
@@ -83,7 +83,7 @@ def change(path: Path, **values: Any) -> None:
 
 
 def quick(root: Path, task: str, blocks: dict[str, Any], targets: tuple[str, ...] = ()) -> None:
-    """Make `task` the active one, quick to train, with some blocks replaced; accuracy is not judged here."""
+    """Make `task` the active task, quick to train, with some blocks replaced and no accuracy thresholds."""
     shared = yaml.safe_load((root / "params.yaml").read_text())
     shared["task"] = task
     shared["targets"] = {name: form for name, form in shared["targets"].items() if not targets or name in targets}

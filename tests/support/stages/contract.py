@@ -1,4 +1,4 @@
-"""A task for tests: a pump with two sensors, written as a stranger would write it, and rows for it."""
+"""A user-written task for tests, a pump with two sensors, and rows for it."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ CLIPS: dict[str, Any] = {
 
 
 def write_task(root: Path, blocks: dict[str, Any], changes: dict[str, Any] | None = None, **shared: Any) -> None:
-    """tasks/bench/ below `root` and params.yaml that names it. `changes`: dotted path -> value, in the task's file."""
+    """Write tasks/bench/ and a params.yaml that selects it. `changes`: dotted path -> value, in the task's file."""
     task = yaml.safe_load((REPOSITORY / "tasks/digits/params.yaml").read_text(encoding="utf-8"))
     task |= json.loads(json.dumps(blocks)) | {"name": "bench"}
     task["collect"]["snapshot"] = SNAPSHOT
@@ -141,7 +141,7 @@ def write_task(root: Path, blocks: dict[str, Any], changes: dict[str, Any] | Non
 
 
 def series_rows(runs: int = 10, rows: int = 60, seed: int = 0) -> pd.DataFrame:
-    """Runs of one row a second; each leaks in its second half, where pressure falls."""
+    """Return runs of one row per second; each leaks in its second half, where the pressure falls."""
     rng = np.random.default_rng(seed)
     frames = []
     for number in range(runs):
@@ -176,7 +176,7 @@ def image_rows(cameras: int = 8, images: int = 6, seed: int = 0) -> pd.DataFrame
 def write_rows(
     root: Path, rows: pd.DataFrame, folder: str = "data/snapshot", source: str = "rig", part: int = 0
 ) -> Path:
-    """A parquet file of one source."""
+    """Write a parquet file of one source and return its path."""
     path = root / folder / source / f"part-{part:05d}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pandas(rows, preserve_index=False), path)
@@ -200,6 +200,7 @@ def clip_rows(takes: int = 10) -> pd.DataFrame:
 
 
 def holes() -> pd.DataFrame:
+    """Return `series_rows` with missing values and one timestamp off the grid."""
     rows = series_rows()
     rows.loc[[10, 11], "flow"] = np.nan  # between two values
     rows.loc[[60, 61], "flow"] = np.nan  # at the beginning of a run

@@ -1,4 +1,4 @@
-"""A file whose answers are known by hand, and all that `python -m stages.evaluate` needs to measure it."""
+"""A model file with known outputs, and everything that `python -m stages.evaluate` needs to measure it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.agent.model_files import description, onnx_linear
 from tests.support.stages.export import write_prepared
 from tests.support.stages.workspace import copy_code
 
-# Three classes by the largest of three values; of 400 samples the label of every tenth is the next class.
+# The class is the index of the largest of three values. Every tenth of the 400 samples is labelled as the next class.
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(400, 3)).astype(np.float32)
 ANSWER = X.argmax(axis=1)
@@ -25,11 +25,11 @@ WRONG = np.arange(400) % 10 == 0
 LABELS = np.where(WRONG, (ANSWER + 1) % 3, ANSWER)
 GROUPS = [f"pump {i % 4}" for i in range(400)]  # every tenth sample is in pump 0 or pump 2
 TARGET = "onnx-fp32"
-CLASSES = ["running", "blocked", "leaking"]  # not in the order of the alphabet
+CLASSES = ["running", "blocked", "leaking"]  # not in alphabetical order
 
 
 def write_measurable(root: Path) -> Path:
-    """Put all that `python -m stages.evaluate` needs into the folder `root`."""
+    """Write everything that `python -m stages.evaluate` needs into the folder `root`."""
     copy_code(root)
     spec = SampleSpec(
         kind="series", shape=[3], channels=[Channel(name="a", unit="1")], classes=CLASSES, rate_hz=1.0,

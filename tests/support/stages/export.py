@@ -1,4 +1,4 @@
-"""Small tasks with a network that was really trained for them, as the stages before `export` leave them."""
+"""Small tasks with a network trained for them, in the files that the stages before `export` write."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Samples = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Case:
-    """What is exported: a task, a network for it, and how it differs from the network of the default task."""
+    """An export to test: a task, a network for it, and its changes to the network of the default task."""
 
     name: str
     task: str
@@ -47,7 +47,7 @@ CASES = {
 
 
 def write_task(root: Path, case: Case) -> Network:
-    """In `root`: code and parameters, data/prepared, models/compressed/model.pt and models/reference.npz."""
+    """Write code, parameters, data/prepared, models/compressed/model.pt and models/reference.npz into `root`."""
     for name in COPIED:
         if not (root / name).exists():
             copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
@@ -75,7 +75,7 @@ def write_prepared(
 
 
 def train_briefly(prepared: Path, spec: SampleSpec, case: Case) -> Network:
-    """Enough for answers that mean something; batch norms and fitted preprocessing as after real training."""
+    """Train enough for meaningful outputs, with batch norms and fitted preprocessing as after real training."""
     values = yaml.safe_load((REPOSITORY / "tasks/digits/params.yaml").read_text())["train"]
     values["network"] = case.network
     for block, changes in case.changes.items():
@@ -102,25 +102,25 @@ def answers(network: Network, x: np.ndarray) -> np.ndarray:
     return logits
 
 
-def divided(x: np.ndarray, y: np.ndarray, held: int) -> dict[str, Samples]:
+def split_samples(x: np.ndarray, y: np.ndarray, held: int) -> dict[str, Samples]:
     order = np.random.default_rng(0).permutation(len(x))
     test, validation, train = np.split(order, [held, 2 * held])
     return {"train": (x[train], y[train]), "validation": (x[validation], y[validation]), "test": (x[test], y[test])}
 
 
 def digits() -> tuple[SampleSpec, dict[str, Samples]]:
-    """The default task's images, all of them."""
+    """Return all images of the default task."""
     data = load_digits()
     spec = SampleSpec(
         kind="image", shape=[1, 8, 8], channels=[Channel(name="ink", unit="1/16")],
         classes=[str(digit) for digit in range(10)], rate_hz=None,
         scaling=Scaling(method="normalise", center=[0.0], scale=[16.0]),
     )  # fmt: skip
-    return spec, divided(data.images[:, None], data.target, 250)
+    return spec, split_samples(data.images[:, None], data.target, 250)
 
 
 def series() -> tuple[SampleSpec, dict[str, Samples]]:
-    """Two channels whose ranges differ by a million; the small one alone tells the classes apart."""
+    """Return two channels whose ranges differ by a factor of a million; only the small one separates the classes."""
     rng = np.random.default_rng(1)
     y = rng.integers(0, 2, 1200)
     time = np.arange(32)
@@ -132,11 +132,11 @@ def series() -> tuple[SampleSpec, dict[str, Samples]]:
         classes=["normal", "anomaly"], rate_hz=1.0,
         scaling=Scaling(method="standardise", center=[0.0, 5e3], scale=[7e-4, 1e3]),
     )  # fmt: skip
-    return spec, divided(x, y, 250)
+    return spec, split_samples(x, y, 250)
 
 
 def tones(features: Literal["log-mel", "mfcc"] = "log-mel") -> tuple[SampleSpec, dict[str, Samples]]:
-    """Four tones in noise, 0.2 s at 8 kHz."""
+    """Return four tones in noise, 0.2 s at 8 kHz."""
     rng = np.random.default_rng(2)
     y = rng.integers(0, 4, 900)
     frequency = np.array([300, 700, 1500, 3000])[y] * rng.uniform(0.9, 1.1, 900)
@@ -150,7 +150,7 @@ def tones(features: Literal["log-mel", "mfcc"] = "log-mel") -> tuple[SampleSpec,
         scaling=Scaling(method="none", center=[0.0], scale=[1.0]),
         features=AudioFeatures(type=features, frame=128, hop=64, bands=20, coefficients=coefficients),
     )  # fmt: skip
-    return spec, divided(x.astype(np.float32)[:, None], y, 200)
+    return spec, split_samples(x.astype(np.float32)[:, None], y, 200)
 
 
 TASKS: dict[str, Callable[[], tuple[SampleSpec, dict[str, Samples]]]] = {

@@ -1,4 +1,4 @@
-"""Parameter files of a workspace: changed field by field, and how they are refused."""
+"""Change the parameter files of a workspace field by field, and read the error message of invalid ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHARED, TASK = "params.yaml", "tasks/digits/params.yaml"
 
 
 def change(path: Path, field: str | tuple[Any, ...], value: Any) -> None:
-    """Set one field, dotted or as its parts; a part that is a number counts into a list."""
+    """Set one field, given as a dotted name or as its parts; a number is an index of a list."""
     if isinstance(field, str):
         field = tuple(int(part) if part.isdigit() else part for part in field.split("."))
     values = yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader)
@@ -28,13 +28,14 @@ def change(path: Path, field: str | tuple[Any, ...], value: Any) -> None:
 
 
 def refused(root: Path = Path()) -> str:
+    """Return the message of the error that invalid parameters raise."""
     with pytest.raises(ParameterError) as error:
         load(root)
     return str(error.value)
 
 
 def leaves(values: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Every field below `values` as its parts, with what it holds."""
+    """Yield every field below `values` as its parts, with its value."""
     if not isinstance(values, dict | list) or not values:
         yield path, values
         return

@@ -1,4 +1,4 @@
-"""A target of the built pipeline: its ONNX file, and what evaluate writes of that file's own predictions."""
+"""Write a target of the built pipeline: its ONNX file and the evaluation of that file's predictions."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from stages.core.files import sha256, write_json
 
 CLASSES = [str(digit) for digit in range(10)]
-GROUPS = [f"s{i}" for i in range(360)]  # of the test samples: each is its own
+GROUPS = [f"s{i}" for i in range(360)]  # of the test samples: each sample is a separate group
 PREDICTIONS = ["group", "actual", "predicted", "confidence", "reference"]
 LATENCY_MS = {"onnx-fp32": 0.012, "onnx-int8": 0.019}
 MEMORY_MB = 31.5
 
 
 def linear_model(weights: np.ndarray, bias: np.ndarray, int8: bool) -> onnx.ModelProto:
-    """x [B, 1, 8, 8] raw -> logits [B, 10]; with `int8` the weights are stored in eight bits per tensor."""
+    """Return a model from raw x [B, 1, 8, 8] to logits [B, 10]; with `int8` the weights are quantised per tensor."""
     nodes = [
         helper.make_node("Div", ["x", "scale"], ["scaled"]),
         helper.make_node("Flatten", ["scaled"], ["flat"]),
@@ -95,7 +95,12 @@ def write_predictions(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _metrics(
-    target: str, export: dict[str, Any], actual: np.ndarray, predicted: np.ndarray, sure: np.ndarray, agreement: float
+    target: str,
+    export: dict[str, Any],
+    actual: np.ndarray,
+    predicted: np.ndarray,
+    confidence: np.ndarray,
+    agreement: float,
 ) -> dict[str, Any]:
     samples = len(actual)
 
@@ -112,11 +117,11 @@ def _metrics(
     }
     by_class = precision_recall_fscore_support(actual, predicted, labels=range(10), zero_division=0.0)
     edges = [i / 10 for i in range(1, 10)]
-    sure = sure.astype(np.float64)
+    confidence = confidence.astype(np.float64)
     correct = predicted == actual
-    bins = np.searchsorted(edges, sure)
-    fifteenth = np.ceil(sure * 15)
-    gaps = [abs(float(np.sum(correct[own] - sure[own]))) / samples for b in set(fifteenth) for own in [fifteenth == b]]
+    bins = np.searchsorted(edges, confidence)
+    fifteenth = np.ceil(confidence * 15)
+    gaps = [abs(float(np.sum((correct - confidence)[fifteenth == b]))) / samples for b in set(fifteenth)]
     latency = LATENCY_MS[target]
     return {
         "target": target,

@@ -1,4 +1,4 @@
-"""Small real training tasks: each kind of sample, a few seconds to learn."""
+"""Small real training tasks for each kind of sample. Each takes a few seconds to learn."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 def spec_of(kind: str) -> SampleSpec:
-    """`image`, `series`, or an audio clip read as `log-mel`, `mfcc` or `raw` samples."""
+    """Return the specification of `image`, `series`, or audio samples (`log-mel`, `mfcc` or `raw`)."""
     if kind == "image":
         return SampleSpec(
             kind="image",
@@ -58,7 +58,7 @@ def spec_of(kind: str) -> SampleSpec:
 
 
 def samples(kind: str, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Real digits; else sine waves of a class's frequency, random phase, with noise. x [N, *shape], y [N]."""
+    """Return x [N, *shape] and y [N]: real digits, or noisy sine waves with one frequency per class."""
     if kind == "image":
         digits = load_digits()
         order = np.random.default_rng(seed).permutation(len(digits.target))[:count]
@@ -74,7 +74,7 @@ def samples(kind: str, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarra
 
 
 def write_prepared(root: Path, kind: str, counts: tuple[int, int, int] = (160, 60, 60)) -> Path:
-    """data/prepared below `root`, as `prepare` writes it."""
+    """Write data/prepared below `root`, as `prepare` does."""
     prepared = root / "data" / "prepared"
     x, y = samples(kind, sum(counts))
     begin = 0
@@ -84,7 +84,7 @@ def write_prepared(root: Path, kind: str, counts: tuple[int, int, int] = (160, 6
         (prepared / name).mkdir(parents=True)
         np.save(prepared / name / "y.npy", y[part])
         np.save(prepared / name / "group.npy", np.array([f"{name}{i}" for i in range(count)]))
-        if kind == "series":  # rows and the first row of each window
+        if kind == "series":  # the rows, and the index of each window's first row
             np.save(prepared / name / "x.npy", np.concatenate(list(x[part].transpose(0, 2, 1))))
             np.save(prepared / name / "starts.npy", np.arange(count) * x.shape[2])
         else:
@@ -94,7 +94,7 @@ def write_prepared(root: Path, kind: str, counts: tuple[int, int, int] = (160, 6
 
 
 def recipe(network: str = "cnn", **changes: Any) -> dict[str, Any]:
-    """A `train:` block. `changes` replace values; those of nested blocks are merged."""
+    """Return a `train:` block. `changes` replace values; nested blocks are merged."""
     block: dict[str, Any] = {
         "network": network,
         "quantile_bins": 0,
@@ -119,7 +119,7 @@ def train_params(network: str = "cnn", **changes: Any) -> Train:
 
 
 def write_params(root: Path, **blocks: Any) -> None:
-    """Replace blocks of the task's parameters in a workspace; what a block does not name stays."""
+    """Merge these blocks into the task's parameters in a workspace."""
     path = root / "tasks" / "digits" / "params.yaml"
     params = yaml.safe_load(path.read_text())
     for name, block in blocks.items():
@@ -128,7 +128,7 @@ def write_params(root: Path, **blocks: Any) -> None:
 
 
 def run_stage(root: Path, *arguments: str, threads: str = "1", timeout: float = 300) -> Any:
-    """`python -m stages...` as a person runs it, in a process of its own."""
+    """Run `python -m stages...` in a separate process, as a user does."""
     return subprocess.run(
         [sys.executable, "-m", *arguments],
         cwd=root,
@@ -141,7 +141,7 @@ def run_stage(root: Path, *arguments: str, threads: str = "1", timeout: float = 
 
 
 def prepare_digits(workspace: Path) -> Path:
-    """A workspace with prepared digits and a small, quick recipe."""
+    """Put prepared digits and a small, quick recipe into the workspace."""
     write_prepared(workspace, "image", (400, 100, 100))
     write_params(workspace, train=recipe("cnn", augment={"noise": 0.05, "rotation_deg": 5.0}))
     return workspace

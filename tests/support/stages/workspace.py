@@ -1,4 +1,4 @@
-"""A folder with the pipeline's code and parameters."""
+"""Create a folder with the pipeline's code and parameters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ COPIED = ("stages", "tasks", "device", "params.yaml", "dvc.yaml")
 
 
 def copy_code(root: Path) -> Path:
-    """Put the pipeline's code and parameters into the folder `root`."""
+    """Copy the pipeline's code and parameters into the folder `root`."""
     for name in COPIED:
         origin = REPOSITORY / name
         if origin.is_dir():

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.support.crash_day import ALL, PARTS, VARIABLE, part_of_day, takes
+from tests.support.crash_day import ALL, PARTS, VARIABLE, includes, part_of_day
 from tests.support.paths import REPOSITORY
 from tests.system.crash.test_crash_matrix import CASES
 
@@ -16,7 +16,7 @@ from tests.system.crash.test_crash_matrix import CASES
 @pytest.mark.parametrize("first", [0, 7, 20_787])
 def test_ten_days_in_a_row_take_every_case_once(first: int) -> None:
     parts = [part_of_day({VARIABLE: str(day)}) for day in range(first, first + PARTS)]
-    taken = [number for part in parts for number in range(len(CASES)) if takes(part, number)]
+    taken = [number for part in parts for number in range(len(CASES)) if includes(part, number)]
 
     assert sorted(taken) == list(range(len(CASES)))
 
@@ -34,7 +34,7 @@ def test_a_run_collects_the_cases_of_its_day(day: str) -> None:
     lines = done.stdout.splitlines()
     collected = {line.partition("[")[2].rstrip("]") for line in lines if "test_the_device_survives[" in line}
     part = part_of_day({VARIABLE: day})
-    assert collected == {"-".join(case) for number, case in enumerate(CASES) if takes(part, number)}
+    assert collected == {"-".join(case) for number, case in enumerate(CASES) if includes(part, number)}
     assert any("test_every_point_is_on_the_way_of_an_operation" in line for line in lines)
 
 

@@ -20,7 +20,7 @@ from edge_agent.storage import slots
 
 from tests.support.agent.cli import WAIT_S, environment_with
 from tests.support.agent.releases import Releases
-from tests.support.crash_day import COUNTED, part_of_day, takes
+from tests.support.crash_day import COUNTED, includes, part_of_day
 from tests.system.crash import disks
 from tests.system.crash.devices import ONE, THREE, TWO, QuickDevice
 from tests.system.crash.forks import FLUSHES, Forks, Process, forks
@@ -169,7 +169,7 @@ def test_the_device_survives_power_cuts(folder: Path, record_property: pytest.Re
     A run takes a tenth of the cuts, and more of them where these have met one of the two releases only.
     """
     part = part_of_day()
-    least = sum(takes(part, number) for number in range(CUTS))
+    least = sum(includes(part, number) for number in range(CUTS))
     booted: list[str] = []
     chance = random.Random(commit_s if part is None else f"{commit_s} {part}")  # noqa: S311  (no secret)
     image = folder / "picture.img"
