@@ -71,7 +71,7 @@ def _as_interrupt(number: int, frame: object) -> None:
 def _play(fleet: EmbeddedFleet, bundle: Path, started: float) -> int:
     name = bundle.name.removesuffix(".tar.zst")
     good, bad = f"{name}@1.0.0", f"{name}@1.1.0"
-    fleet.rules(waves=WAVES, bake_s=BAKE_S, judge={"min_inferences": 20, "latency_factor": 50.0})
+    fleet.set_policy(waves=WAVES, bake_s=BAKE_S, judge={"min_inferences": 20, "latency_factor": 50.0})
     with tempfile.TemporaryDirectory() as work:
         inputs = _unpacked(bundle, Path(work) / "good")
         _say("publish", f"{good}, with development keys")

@@ -74,7 +74,7 @@ def test_what_the_latest_rollout_did_not_bring_is_not_called_back(fleet: Embedde
     release = "pump@1.2.0" if through == "a worker" else "pump@1.2.1"
     fleet.publish(release)
     fleet.declare(release)
-    fleet.rules(approve=["early"])
+    fleet.set_policy(approve=["early"])
     assert fleet.run("rollout").returncode == 11
     assert fleet.running() == {CANARY: release, EARLY: "pump@1.0.0", REST: "pump@1.0.0"}
     if through == "a worker":
@@ -118,7 +118,7 @@ def test_a_device_that_hangs_keeps_no_other_waiting(fleet: EmbeddedFleet, on: st
         assert refused.returncode == 11, refused.stderr
         assert json.loads(refused.stdout)["found"] == f"1 device(s) do not answer, 0 allowed: {REST}"
         assert all_run(fleet, "pump@1.0.0")
-    fleet.rules(budget={"unreachable": 1})
+    fleet.set_policy(budget={"unreachable": 1})
     done = fleet.run("rollout")
 
     assert done.returncode == 0, done.stderr

@@ -87,7 +87,7 @@ def test_a_release_that_fails_on_the_canary_goes_no_further(fleet: EmbeddedFleet
 @pytest.mark.exhaustive
 def test_too_little_evidence_pauses_and_what_is_seen_then_sends_it_back(fleet: EmbeddedFleet) -> None:
     """A slow model passes every test on the device: the fleet's judge finds it, and calls it back."""
-    fleet.rules(judge={"min_inferences": 5, "latency_factor": 3.0, "memory_growth_mb": 1000.0})
+    fleet.set_policy(judge={"min_inferences": 5, "latency_factor": 3.0, "memory_growth_mb": 1000.0})
     fleet.predict(CANARY, 20)
     fleet.publish("pump@3.0.0", fault="slow")
     fleet.declare("pump@3.0.0")
@@ -125,7 +125,7 @@ def test_a_device_fails_within_the_budget_and_beyond_it(fleet: EmbeddedFleet) ->
     """The device's disk of slots refuses: its switch fails, the others' do not."""
     fleet.publish("pump@5.0.0")
     fleet.declare("pump@5.0.0")
-    fleet.rules(budget={"failed": 1})
+    fleet.set_policy(budget={"failed": 1})
     broken = fleet.break_install(REST)
 
     within = fleet.run("rollout")
@@ -136,7 +136,7 @@ def test_a_device_fails_within_the_budget_and_beyond_it(fleet: EmbeddedFleet) ->
 
     fleet.publish("pump@5.1.0")
     fleet.declare("pump@5.1.0")
-    fleet.rules(budget={"failed": 0})
+    fleet.set_policy(budget={"failed": 0})
     beyond = fleet.run("rollout")
     broken.unlink()
 
@@ -147,7 +147,7 @@ def test_a_device_fails_within_the_budget_and_beyond_it(fleet: EmbeddedFleet) ->
 def test_a_killed_controller_is_taken_up_and_two_at_once_are_refused(fleet: EmbeddedFleet) -> None:
     fleet.publish("pump@6.0.0")
     fleet.declare("pump@6.0.0")
-    fleet.rules(bake_s=60)
+    fleet.set_policy(bake_s=60)
     first = subprocess.Popen(
         fleet.command("rollout"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=fleet.environment()
     )
@@ -177,7 +177,7 @@ def test_a_killed_controller_is_taken_up_and_two_at_once_are_refused(fleet: Embe
 def test_a_wave_waits_for_approval_and_a_reverted_inventory_brings_all_back(fleet: EmbeddedFleet) -> None:
     fleet.publish("pump@7.0.0")
     fleet.declare("pump@7.0.0")
-    fleet.rules(approve=["rest"])
+    fleet.set_policy(approve=["rest"])
 
     waits = fleet.run("rollout")
 
@@ -192,7 +192,7 @@ def test_a_wave_waits_for_approval_and_a_reverted_inventory_brings_all_back(flee
     assert fleet.record()["waves"][2]["approved_by"]
 
     fleet.declare("pump@1.0.0")
-    fleet.rules()
+    fleet.set_policy()
     reverted = fleet.run("rollout")
 
     assert reverted.returncode == 0, reverted.stderr
@@ -203,7 +203,7 @@ def test_outside_its_window_nothing_begins(fleet: EmbeddedFleet) -> None:
     fleet.publish("pump@8.0.0")
     fleet.declare("pump@8.0.0")
     later = datetime.now(UTC) + timedelta(hours=2)
-    fleet.rules(window={"from": f"{later:%H:%M}", "until": f"{later + timedelta(hours=1):%H:%M}"})
+    fleet.set_policy(window={"from": f"{later:%H:%M}", "until": f"{later + timedelta(hours=1):%H:%M}"})
 
     done = fleet.run("rollout")
 

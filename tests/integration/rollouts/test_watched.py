@@ -29,7 +29,7 @@ def made() -> Iterator[EmbeddedFleet]:
     try:
         fleet.publish(BASE)
         fleet.declare(BASE)
-        fleet.rules(waves=WAVES, bake_s=3.0, bake_poll_s=1.0)
+        fleet.set_policy(waves=WAVES, bake_s=3.0, bake_poll_s=1.0)
         fleet.bootstrap()
         assert fleet.run("rollout").returncode == 0
         yield fleet
@@ -39,8 +39,8 @@ def made() -> Iterator[EmbeddedFleet]:
 
 @pytest.fixture
 def fleet(made: EmbeddedFleet) -> EmbeddedFleet:
-    made.back_to(BASE)
-    made.rules(waves=WAVES, bake_s=BAKE_S, bake_poll_s=0.5)
+    made.reset_to(BASE)
+    made.set_policy(waves=WAVES, bake_s=BAKE_S, bake_poll_s=0.5)
     return made
 
 
@@ -92,7 +92,7 @@ def withdraw(fleet: EmbeddedFleet, release: str) -> None:
 @pytest.mark.exhaustive
 def test_what_is_withdrawn_while_a_canary_bakes_goes_no_further(fleet: EmbeddedFleet) -> None:
     release = "pump@2.5.0"
-    fleet.rules(waves=WAVES, bake_s=15, bake_poll_s=0.5)
+    fleet.set_policy(waves=WAVES, bake_s=15, bake_poll_s=0.5)
     fleet.publish(release)
     fleet.declare(release)
     with ThreadPoolExecutor(1) as pool:

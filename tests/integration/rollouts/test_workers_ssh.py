@@ -76,8 +76,8 @@ def made() -> Iterator[WorkedFleet]:
 
 @pytest.fixture
 def fleet(made: WorkedFleet) -> WorkedFleet:
-    made.rules()
-    made.back_to("pump@1.0.0")
+    made.set_policy()
+    made.reset_to("pump@1.0.0")
     for machine in (made.north, made.south):
         machine.start()
     return made
@@ -167,7 +167,7 @@ def test_a_worker_is_killed_in_mid_wave_and_later_runs_go_on(fleet: WorkedFleet)
 
     fleet.publish("pump@3.1.0")
     fleet.declare("pump@3.1.0")
-    fleet.rules(budget={"unreachable": 1})
+    fleet.set_policy(budget={"unreachable": 1})
     without = fleet.run("rollout")
 
     assert without.returncode == 0, without.stdout + without.stderr
@@ -182,7 +182,7 @@ def test_a_worker_is_killed_in_mid_wave_and_later_runs_go_on(fleet: WorkedFleet)
 
 
 def test_devices_are_called_back_by_hand_through_workers(fleet: WorkedFleet) -> None:
-    fleet.back_to("pump@1.1.0")
+    fleet.reset_to("pump@1.1.0")
 
     done = fleet.run("rollback", "--limit", EARLY, "--reason", "alarms {{ at }} night", "--release", "pump@1.0.0")
 

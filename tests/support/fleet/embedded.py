@@ -59,7 +59,7 @@ class EmbeddedFleet:
         self._bundles_built = 0
         self.first: Any = None  # the result of the first rollout, if a fixture ran one
         (self.base / "bundles").mkdir()
-        self.rules(bake_s=0.5)
+        self.set_policy(bake_s=0.5)
         groups: dict[str, Any] = {}
         for name in names:
             groups.setdefault({"c": "canaries"}.get(name[0], "rest"), {})[name] = {}
@@ -73,7 +73,7 @@ class EmbeddedFleet:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(yaml.safe_dump(dict(content)))
 
-    def rules(self, **changes: Any) -> None:
+    def set_policy(self, **changes: Any) -> None:
         """Write the fleet's variables, with these changes to the rollout policy."""
         rules = {"waves": WAVES, "bake_s": 0.5, "judge": JUDGE, **changes}
         bare = {"ansible_connection": "local", "ansible_python_interpreter": "{{ ansible_playbook_python }}"}
@@ -180,7 +180,7 @@ class EmbeddedFleet:
     def state_of(self, device: str) -> state.State:
         return state.load(configuration.load(self.base / device / "etc/edge-agent/config.toml").layout)
 
-    def back_to(self, release: str) -> None:
+    def reset_to(self, release: str) -> None:
         """Roll every device back to `release`, which it has installed, and clear its list of bad releases."""
         for name in self.names:
             device_state = self.state_of(name)
@@ -257,10 +257,10 @@ def rolled_out() -> Iterator[EmbeddedFleet]:
 
 
 def as_rolled_out(fleet: EmbeddedFleet) -> EmbeddedFleet:
-    """Reset a `rolled_out` fleet: all devices run pump@1.0.0, no release is marked as bad, the policy is the default."""
-    fleet.rules()
+    """Reset a `rolled_out` fleet: all devices run pump@1.0.0, no release is marked as bad, the policy is default."""
+    fleet.set_policy()
     (fleet.inventory / "workers.yml").unlink(missing_ok=True)
-    fleet.back_to("pump@1.0.0")
+    fleet.reset_to("pump@1.0.0")
     return fleet
 
 

@@ -85,11 +85,11 @@ class LabFleet:
         self._each(lambda device: device.plug(), self.devices)
         self.inventory = self.lab.inventory
         self._git("init", "--quiet")
-        self.rules()
+        self.set_policy()
         self.declare(BASE)
         done = self.play("bootstrap", bootstrap_serial="100%")
         assert done.code == 0, done.output[-5000:]
-        self.rules(waves=[{"name": "all", "rest": True}], judge={"min_inferences": 0})
+        self.set_policy(waves=[{"name": "all", "rest": True}], judge={"min_inferences": 0})
         first = self.rollout()
         assert first.code == 0, first.output[-5000:]
         self.settled({device.name: BASE for device in self.devices})
@@ -148,7 +148,7 @@ class LabFleet:
         self.repository.write("targets", "snapshot", "timestamp")
         return release
 
-    def rules(self, **changes: Any) -> None:
+    def set_policy(self, **changes: Any) -> None:
         self.lab.variables = {
             "edge_agent_root": str(self.base / "releases/metadata/1.root.json"),
             "edge_agent_wheelhouses": str(agents.wheelhouses()),
@@ -272,7 +272,7 @@ class LabFleet:
         self._each(self._mend, wrong)
         shutil.rmtree(self.records, ignore_errors=True)
         shutil.rmtree(self.inventory / "host_vars", ignore_errors=True)
-        self.rules()
+        self.set_policy()
         self.declare(BASE)
         self.settled({device.name: BASE for device in wrong})
 

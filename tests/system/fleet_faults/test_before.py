@@ -36,7 +36,7 @@ def test_wrong_device_type(fleet: LabFleet, case: Case) -> None:
 def test_canary_off(fleet: LabFleet, case: Case) -> None:
     """The canary is off when the rollout begins."""
     fleet.declare(fleet.publish("pump@2.2.0"))
-    fleet.rules(budget={"failed": 0, "unreachable": 2})
+    fleet.set_policy(budget={"failed": 0, "unreachable": 2})
     fleet[0].unplug()
 
     done = fleet.rollout()
@@ -99,7 +99,7 @@ def test_worse_model(fleet: LabFleet, case: Case, fault: str) -> None:
     faults: dict[str, object] = {"seed": 7, "variant": 0} if fault == "wrong" else {"fault": fault}
     fleet.declare(fleet.publish(f"pump@2.5.{place}", **faults))
     if fault == SLOW:  # its matrices take memory too
-        fleet.rules(judge={**JUDGE, "memory_growth_mb": 1000.0})
+        fleet.set_policy(judge={**JUDGE, "memory_growth_mb": 1000.0})
 
     done = fleet.rollout()
 

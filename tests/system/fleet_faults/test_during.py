@@ -94,7 +94,7 @@ def arriving(device: Device) -> list[Path]:
 def test_canary_gone_after_preflight(fleet: LabFleet, case: Case) -> None:
     """The canary cannot be reached once its wave is open."""
     fleet.declare(fleet.publish("pump@3.2.0"))
-    fleet.rules(budget={"failed": 4, "unreachable": 4})
+    fleet.set_policy(budget={"failed": 4, "unreachable": 4})
 
     playing = fleet.start("rollout")
     until(lambda: fleet.wave_is(0, "open"), "the canary's wave is open")
@@ -147,7 +147,7 @@ def test_later_device_off_during(fleet: LabFleet, case: Case) -> None:
     """The second wave's only device goes off, within the budget: nothing to judge, a pause; the next run goes on."""
     release = fleet.publish("pump@3.5.0")
     fleet.declare(release)
-    fleet.rules(budget={"failed": 0, "unreachable": 1})
+    fleet.set_policy(budget={"failed": 0, "unreachable": 1})
     second = fleet[1]
 
     playing = fleet.start("rollout")
@@ -167,7 +167,7 @@ def test_later_device_off_after(fleet: LabFleet, case: Case) -> None:
     """A device of the second wave goes off after its wave, within the budget."""
     release = fleet.publish("pump@3.5.1")
     fleet.declare(release)
-    fleet.rules(budget={"failed": 0, "unreachable": 1})
+    fleet.set_policy(budget={"failed": 0, "unreachable": 1})
     second = fleet[1]
 
     playing = fleet.start("rollout")
@@ -183,7 +183,7 @@ def test_later_device_off_before(fleet: LabFleet, case: Case) -> None:
     """A device is off when the rollout begins, within the budget; the next run brings it along."""
     release = fleet.publish("pump@3.6.0")
     fleet.declare(release)
-    fleet.rules(budget={"failed": 0, "unreachable": 1})
+    fleet.set_policy(budget={"failed": 0, "unreachable": 1})
     fleet[2].unplug()
 
     done = fleet.rollout()
@@ -201,7 +201,7 @@ def test_budget(fleet: LabFleet, case: Case, allowed: int) -> None:
     release = fleet.publish(f"pump@3.7.{allowed}")
     fleet.declare(release)
     waves = [{"name": "canary", "count": 1}, {"name": "rest", "rest": True}]
-    fleet.rules(waves=waves, budget={"failed": allowed, "unreachable": 0})
+    fleet.set_policy(waves=waves, budget={"failed": allowed, "unreachable": 0})
     worn(fleet, fleet[1], "install.before_rename=error")
 
     done = fleet.rollout()

@@ -95,7 +95,7 @@ def test_a_hundred_rollbacks(fleet: EmbeddedFleet, request: pytest.FixtureReques
 def test_a_hundred_rollouts(fleet: EmbeddedFleet, request: pytest.FixtureRequest) -> None:
     """Whole playbooks: the canary refuses the release, or the second or third wave meets a worn card."""
     took, back, devices_back = [], [], 0
-    fleet.rules(bake_s=2.0)  # on a busy machine too the trial has ended by then
+    fleet.set_policy(bake_s=2.0)  # on a busy machine too the trial has ended by then
     program = fleet.base / "worn-agent"
     agent = Path(sys.executable).with_name("edge-agent")
     program.write_text(f'#!/bin/sh\nEDGE_AGENT_FAULT=install.before_rename=error exec {agent} "$@"\n')

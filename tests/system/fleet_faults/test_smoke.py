@@ -35,7 +35,7 @@ def test_good(fleet: LabFleet, case: Case) -> None:
 def test_canary_gone(fleet: LabFleet, case: Case) -> None:
     """The canary cannot be reached once its wave is open."""
     fleet.declare(fleet.publish("pump@1.2.0"))
-    fleet.rules(budget={"failed": 3, "unreachable": 3})
+    fleet.set_policy(budget={"failed": 3, "unreachable": 3})
 
     playing = fleet.start("rollout")
     until(lambda: fleet.wave_is(0, "open"), "the canary's wave is open")

@@ -40,7 +40,7 @@ def test_a_release_reaches_one_device_of_each_type(fleet: LabFleet, arm: Device)
     """The first wave has one of each type; both have tested the release before it serves."""
     release = fleet.publish("pump@1.1.0", targets=("onnx-fp32", "tflite-int8"))
     fleet.declare(release)
-    fleet.rules(waves=[{"name": "canaries", "per_type": 1}])
+    fleet.set_policy(waves=[{"name": "canaries", "per_type": 1}])
 
     done = fleet.rollout()
 

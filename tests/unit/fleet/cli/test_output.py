@@ -30,7 +30,7 @@ def made() -> Iterator[EmbeddedFleet]:
     """An inventory and a repository; no device is set up."""
     fleet = EmbeddedFleet(FLEET)
     try:
-        fleet.rules(bake_s=0.0, waves=[{"name": "canary", "count": 1}, {"name": "rest", "rest": True}])
+        fleet.set_policy(bake_s=0.0, waves=[{"name": "canary", "count": 1}, {"name": "rest", "rest": True}])
         fleet.publish(NEW)
         fleet.declare(NEW)
         yield fleet
