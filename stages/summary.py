@@ -1,8 +1,8 @@
-"""What came out: a table of the targets, and where the bundle and the report are.
+"""Print the result of a build: a table of the targets, one of the splits, and where the bundle and the report are.
 
-It ends in an error where the last verdict is on another task than params.yaml names now. Results are called those of an
-earlier run where the parameters, or the files that were judged, are not the same any more, as after a run that was
-ended; a bundle also where it holds other files than the gate let through.
+The command fails where the last verdict is on another task than params.yaml names. Results are called those of an
+earlier run where parameters or judged files have changed since, as after a run that was killed; a bundle also where
+its files are not the ones that passed the gate. With --json the same is printed as JSON.
 """
 
 from __future__ import annotations
@@ -10,36 +10,36 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages.core import command
 from stages.core.errors import StageError, run
-from stages.core.files import read_object, rerun_hint, sha256
+from stages.core.files import ModelT, read_model, read_object, rerun_hint, sha256
 from stages.report.parameters_digest import parameters_digest, read_parameters
-from stages.report.verdict import (
-    GATE,
-    PIPELINE,
-    TargetVerdict,
-    Verdict,
-    read_verdict,
-)
+from stages.report.verdict import GATE, PIPELINE, TargetVerdict, Verdict, read_verdict
 
-TABLE = Path("reports/metrics.json")
+if TYPE_CHECKING:
+    from stages.report.schemas.training import TrainingReport
+
+METRICS = Path("reports/metrics.json")
 PAGE = Path("reports/index.html")
+BALANCE = Path("reports/balance.json")
+TRAINING = Path("reports/train/summary.json")
+DURATIONS = {stage: Path(f"reports/durations/{stage}.json") for stage in ("train", "compress")}
 BUNDLES = Path("models/bundle")
 
 
 def summarise() -> dict[str, Any]:
-    """Name, verdict, targets, bundle and page as one JSON-ready value. Raises StageError when nothing was built."""
+    """Return the result of the build as a JSON-ready value. Raises StageError when nothing was built."""
     name, verdict = read_verdict()
     shared, task = read_parameters()
     if name != task["name"]:
         expected = f"{task['name']!r}, as params.yaml says now"
         raise StageError(f"{GATE}: name", f"found {name!r}", expected, "run: make repro")
     reasons = outdated(verdict, parameters_digest(shared, task))
-    metrics = read_object(TABLE, "gate")
+    metrics = read_object(METRICS, "gate")
     targets = [
-        {"target": target, **_row(metrics, target), **own.model_dump()} for target, own in verdict.targets.items()
+        {"target": target, **_numbers(metrics, target), **own.model_dump()} for target, own in verdict.targets.items()
     ]
     archive = BUNDLES / f"{name}.tar.zst"
     bundle = None
@@ -58,13 +58,17 @@ def summarise() -> dict[str, Any]:
         "notes": verdict.notes,
         "failed": [f"{check.name}: {check.reason}" for check in verdict.failures() if check.target == PIPELINE],
         "targets": targets,
+        **_training(),
         "bundle": bundle,
         "report": str(PAGE) if PAGE.is_file() else None,
     }
 
 
 def outdated(verdict: Verdict, parameters: str) -> list[str]:
-    """Why the verdict is not on what lies here now; nothing where it is. `parameters`: their digest now."""
+    """Return the reasons why the verdict is not on the present files and parameters; none where it is.
+
+    `parameters` is the digest of the present parameters.
+    """
     reasons = [] if verdict.parameters == parameters else ["the parameters have changed since"]
     for name, digest in verdict.inputs.items():
         if not Path(name).is_file():
@@ -74,16 +78,58 @@ def outdated(verdict: Verdict, parameters: str) -> list[str]:
     return reasons
 
 
-def _row(metrics: dict[str, Any], target: str) -> dict[str, float]:
-    """The target's numbers in reports/metrics.json. Raises StageError."""
+def _numbers(metrics: dict[str, Any], target: str) -> dict[str, float]:
+    """Return the target's numbers in reports/metrics.json. Raises StageError."""
     row = metrics.get(target)
     if not isinstance(row, dict) or not all(isinstance(value, int | float) for value in row.values()):
-        raise StageError(f"{TABLE}: {target}", f"found {row!r}", "numbers by name", rerun_hint("gate"))
+        raise StageError(f"{METRICS}: {target}", f"found {row!r}", "numbers by name", rerun_hint("gate"))
     return row
 
 
+def _training() -> dict[str, Any]:
+    """Return what is recorded about splits, network and durations; None for what is not.
+
+    A report that is missing or corrupted does not end the summary: the gate has named it, or `outdated` does.
+    """
+    from stages.report.schemas.data import BalanceReport
+    from stages.report.schemas.training import Duration, TrainingReport
+
+    balance = _optional(BALANCE, BalanceReport, "prepare")
+    trained = _optional(TRAINING, TrainingReport, "train")
+    durations = {stage: _optional(path, Duration, stage) for stage, path in DURATIONS.items()}
+    return {
+        "splits": {
+            split: {
+                "samples": getattr(balance.splits, split).samples if balance else None,
+                "accuracy": getattr(trained, split).accuracy if trained else None,
+            }
+            for split in ("train", "validation", "test")
+        },
+        "network": _network(trained) if trained else None,
+        "duration_s": {stage: own.seconds if own else None for stage, own in durations.items()},
+    }
+
+
+def _network(trained: TrainingReport) -> dict[str, Any]:
+    """Return the trained float network, before compression."""
+    return {
+        "kind": trained.network,
+        "parameters": trained.parameters,
+        "float32_bytes": trained.size_bytes,
+        "epochs": trained.epochs,
+        "best_epoch": trained.best_epoch,
+    }
+
+
+def _optional(path: Path, model: type[ModelT], stage: str) -> ModelT | None:
+    try:
+        return read_model(path, model, stage)
+    except StageError:
+        return None
+
+
 def holds(archive: Path, verdicts: dict[str, TargetVerdict]) -> bool:
-    """Whether the bundle holds just the files that passed. Raises StageError for one that is damaged."""
+    """Return whether a bundle holds exactly the files that passed. Raises StageError for a corrupted bundle."""
     from edge_agent.storage.archive import ArchiveError, unpack
 
     with tempfile.TemporaryDirectory() as folder:
@@ -97,9 +143,7 @@ def holds(archive: Path, verdicts: dict[str, TargetVerdict]) -> bool:
 
 
 def describe_bundle(summary: dict[str, Any]) -> str:
-    """Where the bundle is. One that lies there although the gate failed, or let other files through, is of an earlier
-    run, and it is said so.
-    """
+    """Return where the bundle is, and whether it is of an earlier run: the gate failed, or passed other files."""
     bundle = summary["bundle"]
     if bundle is None:
         return "none: the gate did not pass" if not summary["passed"] else "none yet: run make repro"
@@ -111,9 +155,19 @@ def describe_bundle(summary: dict[str, Any]) -> str:
     return place if bundle["current"] else f"{place}; of an earlier run, with other files: run make repro"
 
 
+def describe_duration(summary: dict[str, Any]) -> str:
+    """Return how long training and compression took."""
+    from stages.report.units import format_duration
+
+    seconds, network = summary["duration_s"], summary["network"]
+    epochs = f" ({network['epochs']} epochs)" if network else ""
+    texts = {stage: "not recorded" if own is None else format_duration(own) for stage, own in seconds.items()}
+    return f"training {texts['train']}{epochs}, compression {texts['compress']}"
+
+
 def main() -> None:
     parser = command.parser("summary", __doc__)
-    parser.add_argument("--json", action="store_true", help="print the same for machines")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     arguments = parser.parse_args()
     summary = summarise()
     if arguments.json:
@@ -121,13 +175,19 @@ def main() -> None:
         return
     from stages.report.terminal import print_summary
 
-    places = [("gate", f"FAIL: {fault}") for fault in summary["failed"]]
-    places += [("note", note) for note in summary["notes"]]
+    lines = [("gate", f"FAIL: {fault}") for fault in summary["failed"]]
+    lines += [("note", note) for note in summary["notes"]]
     if first := next(iter(summary["outdated"]), None):
         more = f" (and {len(summary['outdated']) - 1} more)" if len(summary["outdated"]) > 1 else ""
-        places.insert(0, ("state", f"of an earlier run: {first}{more}; run make repro"))
-    places += [("bundle", describe_bundle(summary)), ("report", summary["report"] or "none")]
-    print_summary(summary["name"], summary["targets"], places, not summary["outdated"])
+        lines.insert(0, ("state", f"of an earlier run: {first}{more}; run make repro"))
+    lines.append(("time", describe_duration(summary)))
+    if summary["network"]:
+        size = f"{summary['network']['float32_bytes'] / 1000:.1f} kB"
+        lines.append(
+            ("float", f"{size}: float32 weights of the trained network; compression is this over a file's size")
+        )
+    lines += [("bundle", describe_bundle(summary)), ("report", summary["report"] or "none")]
+    print_summary(summary["name"], summary["targets"], summary["splits"], lines, not summary["outdated"])
 
 
 if __name__ == "__main__":

@@ -209,6 +209,7 @@ def table_of_metrics(
             "retention": _retention(known.report, trained, "accuracy"),
             "calibration_error": _number(known.report, "calibration_error"),
             "size_kb": _ratio(_number(known.report, "size_bytes"), (1000.0, "")),
+            "compression": _ratio(_of_trained(trained, "size_bytes"), _number(known.report, "size_bytes")),
             "latency_p50_ms": _number(known.report, "latency_ms.p50"),
             "latency_p95_ms": _number(known.report, "latency_ms.p95"),
             "memory_mb": _number(known.report, "memory_mb"),
@@ -230,6 +231,8 @@ def refusal(failures: Iterable[Check]) -> GateError:
 
 def main() -> None:
     command.parser("gate", __doc__).parse_args()
+    from stages.gate.previous import read_previous_metrics
+    from stages.report.page.provenance import read_build
     from stages.report.page.render import render, write_page
     from stages.report.terminal import print_gate
 
@@ -245,7 +248,8 @@ def main() -> None:
     judged = as_json(params.name, verdict)
     write_json(GATE, judged)
     write_json(REPORTS / "metrics.json", table_of_metrics(verdict, evidence, records["train"]))
-    write_page(render(params.name, params.data, judged, REPORTS), REPORTS / "index.html")
+    page = render(params.name, params.data, judged, read_build(params.seed), read_previous_metrics(params.name))
+    write_page(page, REPORTS / "index.html")
     print_gate(judged)
     if not verdict.passed:
         raise refusal(verdict.failures())

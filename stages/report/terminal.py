@@ -11,14 +11,15 @@ from rich.table import Table
 
 PASS, FAIL = "[green]pass[/]", "[bold red]FAIL[/]"
 
-# Column title, key in reports/metrics.json, format.
+# Column title of two lines, key in reports/metrics.json, format.
 COLUMNS = (
-    ("accuracy", "accuracy", "{:.2%}"),
-    ("F1 macro", "f1_macro", "{:.2%}"),
-    ("size", "size_kb", "{:.1f} kB"),
-    ("latency p95", "latency_p95_ms", "{:.3f} ms"),
-    ("agreement", "agreement", "{:.2%}"),
-    ("retention", "retention", "{:.2%}"),
+    ("\naccuracy", "accuracy", "{:.2%}"),
+    ("F1\nmacro", "f1_macro", "{:.2%}"),
+    ("\nsize", "size_kb", "{:.1f} kB"),
+    ("\ncompression", "compression", "{:.2f}x"),
+    ("latency\np95", "latency_p95_ms", "{:.3f} ms"),
+    ("\nagreement", "agreement", "{:.2%}"),
+    ("\nretention", "retention", "{:.2%}"),
 )
 
 
@@ -53,23 +54,51 @@ def print_gate(gate: Mapping[str, Any]) -> None:
 
 
 def print_summary(
-    name: str, rows: Sequence[Mapping[str, Any]], places: Sequence[tuple[str, str]], current: bool
+    name: str,
+    targets: Sequence[Mapping[str, Any]],
+    splits: Mapping[str, Mapping[str, Any]],
+    lines: Sequence[tuple[str, str]],
+    current: bool,
 ) -> None:
-    """A row per target; below it, where things are. A verdict that is not on what lies there now says so itself."""
+    """Print a table of the targets, a table of the splits, and lines about everything else.
+
+    Args:
+        name: The task's name.
+        targets: Per target its name, the numbers of `COLUMNS`, and its verdict.
+        splits: By split its `samples`, and the `accuracy` of the trained float network; None where not recorded.
+        lines: A title of at most seven letters, and its text.
+        current: Whether the verdict is on the files and parameters as they are now; if not, each row says so.
+    """
     table = Table(box=None, pad_edge=False)
-    table.add_column(name, style="bold")
+    table.add_column(f"\n{name}", style="bold")
     for title, _, _ in COLUMNS:
-        table.add_column(title, justify="right")
-    table.add_column("verdict")
-    for row in rows:
-        cells = [form.format(row[key]) if row.get(key) is not None else "-" for _, key, form in COLUMNS]
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("\nverdict")
+    for row in targets:
+        cells = [_cell(form, row.get(key)) for _, key, form in COLUMNS]
         table.add_row(row["target"], *cells, _verdict(row) if current else f"{_verdict(row)}, of an earlier run")
     console = _console()
     console.print()
     console.print(table)
     console.print()
-    for title, place in places:
-        console.print(f"{title:<8}{place}", soft_wrap=True, markup=False)
+    console.print(_split_table(splits))
+    console.print()
+    for title, text in lines:
+        console.print(f"{title:<8}{text}", soft_wrap=True, markup=False)
+
+
+def _split_table(splits: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("split", style="bold")
+    table.add_column("samples", justify="right")
+    table.add_column("accuracy of the float network", justify="right")
+    for name, own in splits.items():
+        table.add_row(name, _cell("{:,}", own["samples"]), _cell("{:.2%}", own["accuracy"]))
+    return table
+
+
+def _cell(form: str, value: float | None) -> str:
+    return "-" if value is None else form.format(value)
 
 
 def _verdict(row: Mapping[str, Any]) -> str:

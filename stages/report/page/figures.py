@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from stages.report.page.svg import WIDTH, Drawing, Frame, axes, spread, ticks
+from stages.report.page.overlaps import Mark, name_overlapping
+from stages.report.page.svg import LETTER, WIDTH, Drawing, Frame, axes, spread, ticks
 
-# Widths at the size that a phone shows, in user units: a phone's letters are the largest beside the picture.
-LETTER, DIGIT = 7.9, 8.9
+DIGIT = 8.9  # width of a digit, as LETTER
 
 
 def percent(value: float) -> str:
@@ -80,7 +80,16 @@ class Point:
 
 
 def scatter(title: str, points: Sequence[Point], x_label: str, y_label: str) -> Markup:
-    """One marker per target with its intervals, named below. A target that failed is hollow, and its name says so."""
+    """Draw one marker per target with its intervals; the legend names each. A target that failed is hollow there too.
+
+    Markers that overlap are also named beside them, since one may hide another.
+
+    Args:
+        title: What a screen reader says for the picture.
+        points: The targets; y is a share.
+        x_label: Name of the axis to the right.
+        y_label: Name of the upright axis.
+    """
     legend = 20.0 * ((len(points) + 1) // 2)
     drawing = Drawing(title, 262)
     y_ticks = share_ticks(min(p.y[1] for p in points), max(p.y[2] for p in points))
@@ -92,7 +101,7 @@ def scatter(title: str, points: Sequence[Point], x_label: str, y_label: str) -> 
         from_where(y_label, y_ticks[0]),
         percent,
     )
-    places = []
+    marks = []
     for shape, point in enumerate(points):
         style = f"s{shape % 4 + 1}"
         x, y = frame.at(point.x[0], point.y[0])
@@ -100,15 +109,17 @@ def scatter(title: str, points: Sequence[Point], x_label: str, y_label: str) -> 
         drawing.line(x, low, x, high, f"whisker {style}-line")
         (left, _), (right, _) = frame.at(point.x[1], 0), frame.at(point.x[2], 0)
         drawing.line(left, y, right, y, f"whisker {style}-line")
+        marks.append(Mark(point.name, x, y, style))
+    name_overlapping(drawing, frame, marks)
+    for shape, (point, mark) in enumerate(zip(points, marks, strict=True)):  # over every whisker
+        look = mark.style if point.passed else f"{mark.style} hollow"
         hint = f"{point.name}: {percent(point.y[0])} at {point.x[0]:.4g}"
+        drawing.marker(mark.x, mark.y, shape, look, hint=hint)
         column, row = shape % 2, shape // 2
-        named = (12 + column * WIDTH / 2, drawing.height + 14 + 20 * row)
-        look = style if point.passed else f"{style} hollow"
-        places += [(x, y, shape, look, hint), (*named, shape, look, "")]
+        x, y = 12 + column * WIDTH / 2, drawing.height + 14 + 20 * row
+        drawing.marker(x, y, shape, look)
         words = point.name if point.passed else f"{point.name} (failed)"
-        drawing.text(named[0] + 12, named[1] + 4, words, f"name {style}-text")
-    for x, y, shape, style, hint in places:  # over every whisker
-        drawing.marker(x, y, shape, style, hint=hint)
+        drawing.text(x + 12, y + 4, words, f"name {mark.style}-text")
     drawing.height += legend + 4
     return drawing.markup()
 

@@ -10,6 +10,8 @@ from itertools import pairwise
 from markupsafe import Markup, escape
 
 WIDTH = 420  # user units; a phone shows a figure at about this width, so text keeps its size
+# Width of a letter at the size that a phone shows, in user units: there letters are largest beside the picture.
+LETTER = 7.9
 
 # Of a square, a triangle and a diamond, of about a circle's area.
 CORNERS: tuple[list[tuple[float, float]], ...] = (

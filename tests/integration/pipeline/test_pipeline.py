@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -56,6 +57,28 @@ def test_default_task_passes_every_gate_with_the_promised_quality(built: Path) -
     for metrics in int8.values():
         assert metrics["accuracy"]["value"] / trained["test"]["accuracy"] >= 0.99
     assert trained["size_bytes"] / int8["tflite-int8"]["size_bytes"] >= 10
+
+
+def test_the_summary_has_times_samples_accuracies_and_ratios_of_the_build(built: Path) -> None:
+    trained = report(built, "train/summary.json")
+    summary = json.loads(call(built, "python", "-m", "stages.summary", "--json").stdout)
+    text = call(built, "python", "-m", "stages.summary").stdout
+
+    assert all(0 < summary["duration_s"][stage] < 3600 for stage in ("train", "compress"))
+    assert sum(own["samples"] for own in summary["splits"].values()) == 1797  # the handwritten digits, none dropped
+    assert {split: own["accuracy"] for split, own in summary["splits"].items()} == {
+        split: trained[split]["accuracy"] for split in ("train", "validation", "test")
+    }
+    assert 0.98 <= summary["splits"]["train"]["accuracy"] <= 1
+    for target in summary["targets"]:
+        folder = built / "models/exported" / target["target"]
+        exported = folder / json.loads((folder / "export.json").read_text())["file"]
+        ratio = trained["size_bytes"] / exported.stat().st_size
+        assert target["compression"] == pytest.approx(ratio)
+        (row,) = [line for line in text.splitlines() if line.startswith(target["target"])]
+        assert f"{ratio:.2f}x" in row
+        assert len(row.rstrip()) <= 100
+    assert "epochs), compression" in text
 
 
 def test_nothing_changed_runs_nothing(built: Path) -> None:

@@ -39,6 +39,7 @@ def test_a_row_per_target_and_where_things_are(packaged: Path) -> None:
             f"{measured['accuracy']['value']:.2%}",
             f"{measured['f1_macro']['value']:.2%}",
             f"{measured['size_bytes'] / 1000:.1f} kB",
+            f"{350_000 / measured['size_bytes']:.2f}x",
             f"{measured['latency_ms']['p95']['value']:.3f} ms",
             f"{measured['agreement']['value']:.2%}",
             "pass",
@@ -49,6 +50,46 @@ def test_a_row_per_target_and_where_things_are(packaged: Path) -> None:
     assert "reports/index.html" in text
 
 
+def test_splits_durations_and_the_float_size_are_below_the_targets(packaged: Path) -> None:
+    text = printed()
+
+    training = json.loads((packaged / "reports/train/summary.json").read_text())
+    balance = json.loads((packaged / "reports/balance.json").read_text())
+    for split in ("train", "validation", "test"):
+        (row,) = [line.split() for line in text.splitlines() if line.startswith(split)]
+        assert row == [
+            split,
+            f"{balance['splits'][split]['samples']:,}",
+            f"{training[split]['accuracy']:.2%}",
+        ]
+    assert "time    training 61.2 s (12 epochs), compression 12.5 s" in text
+    assert "float   350.0 kB: float32 weights of the trained network" in text
+
+
+def test_everything_but_the_bundle_and_notes_fits_in_100_columns(packaged: Path) -> None:
+    edit(packaged, lambda task: task.update(name="bearing-vibration"))
+    gate.main()
+
+    lines = [line.rstrip() for line in printed().splitlines() if not line.startswith(("bundle", "note"))]
+    assert max(map(len, lines)) <= 100
+    assert sum(line.startswith("onnx-") for line in lines) == 2
+
+
+@pytest.mark.parametrize("content", [None, "", "{}"])
+def test_what_is_not_recorded_is_left_open(packaged: Path, content: str | None) -> None:
+    for name in ("train/summary.json", "balance.json", "durations/train.json"):
+        path = packaged / "reports" / name
+        path.unlink() if content is None else path.write_text(content)
+
+    text = printed()
+    assert [line.split() for line in text.splitlines() if line.startswith("validation")] == [["validation", "-", "-"]]
+    assert "time    training not recorded, compression 12.5 s" in text
+    value = json.loads(printed("--json"))
+    assert value["splits"]["test"] == {"samples": None, "accuracy": None}
+    assert value["network"] is None
+    assert value["duration_s"] == {"train": None, "compress": 12.5}
+
+
 def test_the_same_for_machines(packaged: Path) -> None:
     value: dict[str, Any] = json.loads(printed("--json"))
 
@@ -57,6 +98,13 @@ def test_the_same_for_machines(packaged: Path) -> None:
     assert value["report"] == "reports/index.html"
     assert [target["target"] for target in value["targets"]] == ["onnx-fp32", "onnx-int8"]
     assert value["targets"][0]["retention"] == 1.0
+    first = value["targets"][0]
+    assert first["compression"] == pytest.approx(350 / first["size_kb"])
+    assert value["splits"]["train"] == {"samples": 1167, "accuracy": 0.975}
+    assert value["network"] == {
+        "kind": "cnn", "parameters": 87500, "float32_bytes": 350_000, "epochs": 12, "best_epoch": 7
+    }  # fmt: skip
+    assert value["duration_s"] == {"train": 61.25, "compress": 12.5}
 
 
 def test_a_failed_target_names_its_checks(packaged: Path) -> None:

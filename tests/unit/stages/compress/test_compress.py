@@ -205,6 +205,7 @@ def test_ratio_drop_and_retention() -> None:
 def test_distil_prune_and_fine_tune_in_this_order(digits_workspace: Path) -> None:
     compress(load())
     found = steps()
+    assert json.loads(Path("reports/durations/compress.json").read_text())["seconds"] > 0
     assert list(found) == ["trained", "distil", "prune", "finetune"]
     sizes = [step["parameters"] for step in found.values()]
     assert sizes[0] > sizes[1] > sizes[2] == sizes[3]

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from stages.report.page import figures, svg
+from stages.report.page import figures, overlaps, svg
 from stages.report.page.figures import Line, Point
 
 
@@ -72,3 +72,41 @@ def test_a_target_is_known_without_its_colour() -> None:
     assert drawn.count("<circle") == 2  # in the plot and beside its name
     assert sorted(corners) == [3, 3, 4, 4]
     assert "c (failed)" in drawn
+
+
+def point(name: str, x: float, y: float) -> Point:
+    return Point(name, (x, x, x), (y, y, y), True)
+
+
+def names_in(picture: str) -> list[str]:
+    """Every name of a point that is written in a picture, the legend's included."""
+    return re.findall(r'class="name s\d-text">([^<]*)<', picture)
+
+
+def test_markers_that_overlap_are_named_beside_them() -> None:
+    points = [point("a", 10.0, 0.9), point("b", 10.1, 0.9), point("c", 200.0, 0.8)]
+
+    drawn = figures.scatter("quality", points, "size", "accuracy")
+
+    assert sorted(names_in(drawn)) == ["a", "a", "b", "b", "c"]
+    assert drawn.count('class="leader"') == 2
+
+
+def test_names_of_overlapping_markers_keep_apart_and_inside() -> None:
+    """Two pairs side by side at the same height, and one pair at the right edge."""
+    pairs = [("a1", 300.0), ("a2", 302.0), ("b1", 400.0), ("b2", 402.0), ("c1", 600.0), ("c2", 600.0)]
+    drawing = svg.Drawing("quality", 262)
+    frame = svg.Frame((0.0, 600.0), (0.9, 1.0), 40, 26, 406, 224)
+    marks = [overlaps.Mark(f"{name}-target", *frame.at(x, 0.99), "s1") for name, x in pairs]
+
+    overlaps.name_overlapping(drawing, frame, marks)
+
+    boxes = []
+    for text in (part for part in drawing.parts if part.startswith("<text")):
+        x, y, anchor = re.findall(r'x="([^"]*)" y="([^"]*)" text-anchor="([^"]*)"', text)[0]
+        width = svg.LETTER * len("a1-target")
+        left = float(x) - (width if anchor == "end" else 0)
+        boxes.append(overlaps.Box(left, float(y) - 11, left + width, float(y) + 4))
+    assert len(boxes) == 6
+    assert not any(a.meets(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
+    assert all(box.left >= frame.left and box.right <= svg.WIDTH and box.bottom <= frame.bottom + 4 for box in boxes)

@@ -64,6 +64,11 @@ def test_it_writes_a_network_and_its_reports(digits_workspace: Path) -> None:
         accuracy = float((network(torch.from_numpy(x)).argmax(1).numpy() == y).mean())
     assert summary["test"]["accuracy"] == pytest.approx(accuracy)
     assert accuracy > 0.8
+    x, y = (np.load(f"data/prepared/train/{name}.npy") for name in "xy")
+    with torch.no_grad():
+        accuracy = float((network(torch.from_numpy(x)).argmax(1).numpy() == y).mean())
+    assert summary["train"]["accuracy"] == pytest.approx(accuracy)
+    assert json.loads(Path("reports/durations/train.json").read_text())["seconds"] > 0
     with (REPORT / "history.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert [int(row["epoch"]) for row in rows] == [0, 1, 2, 3]

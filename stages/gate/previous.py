@@ -1,0 +1,57 @@
+"""The metrics of the previous gate that passed, from DVC's lock file and cache, as a baseline for the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from stages.core.errors import StageError
+from stages.core.files import read_model, read_object
+from stages.report.verdict import GateReport
+
+LOCK = Path("dvc.lock")
+CACHE = Path(".dvc/cache/files/md5")
+
+
+def read_previous_metrics(name: str, lock: Path = LOCK, cache: Path = CACHE) -> dict[str, dict[str, float]]:
+    """Return reports/metrics.json of the previous gate that passed: numbers by metric, by target.
+
+    DVC removes the reports of a stage before it runs, and writes dvc.lock after it has passed: until then the lock
+    file names the former reports, and the cache holds them. The result is empty where nothing is recorded: a first
+    build, a clone without a cache, another task.
+
+    Args:
+        name: The task's name.
+        lock: DVC's lock file.
+        cache: DVC's cache of files by MD5.
+    """
+    outs = _read_outs(lock)
+    try:
+        report = read_model(_cached(outs, "reports/gate.json", cache), GateReport, "gate")
+        metrics = read_object(_cached(outs, "reports/metrics.json", cache), "gate")
+    except (KeyError, StageError):
+        return {}
+    if report.name != name:
+        return {}
+    return {
+        target: {key: value for key, value in row.items() if isinstance(value, int | float)}
+        for target, row in metrics.items()
+        if isinstance(row, dict)
+    }
+
+
+def _read_outs(lock: Path) -> dict[str, str]:
+    """Return the MD5 of each output of the stage gate, by path; none where the lock file does not have them."""
+    import yaml
+
+    try:
+        content: Any = yaml.safe_load(lock.read_text(encoding="utf-8"))
+        return {str(out["path"]): str(out["md5"]) for out in content["stages"]["gate"]["outs"]}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError):
+        return {}
+
+
+def _cached(outs: dict[str, str], path: str, cache: Path) -> Path:
+    """Return where DVC's cache holds an output. Raises KeyError where the lock file does not name it."""
+    digest = outs[path]
+    return cache / digest[:2] / digest[2:]

@@ -1,0 +1,99 @@
+"""Names for markers of a plot that overlap, since one may hide another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from stages.report.page.svg import LETTER, Drawing, Frame
+
+NEAR = 12.0  # markers whose centres are nearer than this overlap
+LINE = 15.0  # from one name to the next
+ASIDE = 14.0  # from a marker to its name
+RADIUS = 7.0  # of a marker, with some room around it
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A marker as it is drawn: the name of its point, its centre, its style."""
+
+    name: str
+    x: float
+    y: float
+    style: str
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle of the picture."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def meets(self, other: Box) -> bool:
+        """Return whether the two rectangles have a part in common."""
+        return (
+            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
+        )
+
+
+def name_overlapping(drawing: Drawing, frame: Frame, marks: Sequence[Mark]) -> None:
+    """Write the names of overlapping markers near them, each with a line to its marker.
+
+    Args:
+        drawing: Where names and lines are added.
+        frame: The plot; names stay inside.
+        marks: All markers, named or not: no name is written over one.
+    """
+    used = [Box(mark.x - RADIUS, mark.y - RADIUS, mark.x + RADIUS, mark.y + RADIUS) for mark in marks]
+    for cluster in _clusters(marks):
+        intervals = [Box(m.x - 2, frame.top, m.x + 2, frame.bottom) for m in marks if m not in cluster]
+        places = _places(frame, cluster)
+        free = [place for place in places if not any(place[1].meets(other) for other in used)]
+        clear = [place for place in free if not any(place[1].meets(other) for other in intervals)]
+        right, box = (clear or free or places)[0]
+        used.append(box)
+        for i, mark in enumerate(sorted(cluster, key=lambda mark: (mark.y, mark.x))):
+            x, y = box.left if right else box.right, box.top + LINE * (i + 1) - 4
+            drawing.line(mark.x, mark.y, x - 3 if right else x + 3, y - 4, "leader")
+            drawing.text(x, y, mark.name, f"name {mark.style}-text", "start" if right else "end")
+
+
+def _clusters(marks: Sequence[Mark]) -> list[list[Mark]]:
+    """Return the groups of two or more markers of which each overlaps another one of its group."""
+    clusters: list[list[Mark]] = []
+    for mark in marks:
+        near = [own for own in clusters if any(math.hypot(mark.x - o.x, mark.y - o.y) < NEAR for o in own)]
+        clusters = [own for own in clusters if own not in near]
+        clusters.append([mark, *(other for own in near for other in own)])
+    return sorted((own for own in clusters if len(own) > 1), key=lambda own: own[0].x)
+
+
+def _places(frame: Frame, cluster: Sequence[Mark]) -> list[tuple[bool, Box]]:
+    """Return places for the names of a cluster inside the plot, the best first; each is to the right or to the left.
+
+    Where no place is inside, the result is the one below and to the right.
+    """
+    width, height = LETTER * max(len(mark.name) for mark in cluster), LINE * len(cluster)
+    low, high = max(mark.y for mark in cluster), min(mark.y for mark in cluster)
+    downward = [low + RADIUS + step * LINE for step in range(8)]
+    upward = [high - RADIUS - height - step * LINE for step in range(8)]
+    places = []
+    for top, right in product([*downward, *upward], (True, False)):
+        x = max(m.x for m in cluster) + ASIDE if right else min(m.x for m in cluster) - ASIDE
+        box = Box(x, top, x + width, top + height) if right else Box(x - width, top, x, top + height)
+        places.append((right, box))
+    return [(right, box) for right, box in places if _is_inside(frame, box)] or places[:1]
+
+
+def _is_inside(frame: Frame, box: Box) -> bool:
+    return (
+        frame.left <= box.left
+        and box.right <= frame.right + 12  # the margin beside the plot
+        and frame.top <= box.top
+        and box.bottom <= frame.bottom
+    )

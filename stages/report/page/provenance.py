@@ -1,0 +1,95 @@
+"""Where a build comes from: its data, code, seed and libraries, as the page shows them.
+
+All of it is outside the bundle, whose bytes depend on neither time nor commit.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from stages.report.libraries import libraries
+from stages.report.units import format_duration
+
+SHORT = 12  # characters of a digest that are shown
+
+
+@dataclass(frozen=True)
+class Build:
+    """What decides a build beside its data and the task's parameters."""
+
+    seed: int
+    commit: str | None  # None outside a git repository
+    modified: bool  # whether tracked files differ from the commit; dvc.lock does not count, since a build writes it
+    libraries: Mapping[str, str]  # version by name
+
+
+def read_build(seed: int, root: Path = Path()) -> Build:
+    """Return seed, commit and libraries of a build that is made in `root` now."""
+    commit = _git(root, "rev-parse", "HEAD")
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock")
+    return Build(seed, commit, bool(changed), libraries())
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """Return what git prints; None without git or outside a repository."""
+    try:
+        result = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None
+
+
+def describe_build(
+    build: Build,
+    provenance: Mapping[str, Any] | None,
+    durations: Mapping[str, Mapping[str, Any] | None],
+    gate: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the section on the build's origin.
+
+    Args:
+        build: Seed, code and libraries.
+        provenance: Content of data/provenance.json, where readable.
+        durations: Content of reports/durations/<stage>.json by stage, where readable.
+        gate: Content of reports/gate.json.
+    """
+    sources = provenance["sources"] if provenance else {}
+    return {
+        "commit": build.commit,
+        "modified": build.modified,
+        "seed": build.seed,
+        "parameters": gate["parameters"][:SHORT],
+        "snapshot": _time(provenance["snapshot"]) if provenance else None,
+        "sources": [_source(name, own) for name, own in sources.items()],
+        "durations": {stage: format_duration(own["seconds"]) for stage, own in durations.items() if own},
+        "libraries": build.libraries,
+    }
+
+
+def _source(name: str, source: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one row of the table of sources."""
+    first = source["origins"][0] if source["origins"] else None
+    return {
+        "name": name,
+        "type": source["type"],
+        "rows": source["rows"],
+        "time": _time(source["time"]),
+        "origins": len(source["origins"]),
+        "url": first["url"] if first else None,
+        "sha256": first["sha256"][:SHORT] if first else None,
+    }
+
+
+def _time(text: str) -> str:
+    """Return an ISO 8601 time to the minute; as it is where it is not one."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    zone = "" if time.tzinfo is None else " UTC" if not time.utcoffset() else f" {time:%z}"
+    return f"{time:%Y-%m-%d %H:%M}{zone}"

@@ -1,0 +1,235 @@
+"""The values that each section of the page shows, from the reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from stages.report.page import figures
+from stages.report.page.figures import Bar, Line, Point, percent
+
+SPLITS = ("train", "validation", "test")
+MAX_GROUPS = 24  # more bars than this are not readable
+MIN_GROUP_SAMPLES = 5  # an accuracy over fewer samples than this means nothing
+
+STEPS = {
+    "trained": "trained",
+    "distil": "distilled into a smaller network",
+    "prune": "channels pruned",
+    "finetune": "fine-tuned",
+}
+# Metrics that are compared with the previous gate: title, key of the row, key in reports/metrics.json, format.
+COMPARED = (
+    ("Accuracy", "accuracy", "accuracy", percent),
+    ("F1, macro", "f1", "f1_macro", percent),
+    ("Size", "size_kb", "size_kb", "{:.1f} kB".format),
+    ("Latency p95", "p95", "latency_p95_ms", "{:.3g} ms".format),
+    ("Peak memory", "memory", "memory_mb", "{:.3g} MB".format),
+)
+
+
+def machine(properties: Mapping[str, str | int]) -> str:
+    """Return the machine of a measurement in one line."""
+    remaining = dict(properties)
+    threads = remaining.pop("threads", 1)
+    first = [str(remaining.pop(key)) for key in ("cpu", "system", "runtime") if key in remaining]
+    return ", ".join([*first, *map(str, remaining.values()), f"{threads} thread" + ("s" if threads != 1 else "")])
+
+
+def target_row(
+    target: str, gate: Mapping[str, Any], report: Mapping[str, Any] | None, trained: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return one row of the table of targets, with None for a number that was not measured.
+
+    Args:
+        target: The target's name.
+        gate: Content of reports/gate.json.
+        report: Content of the target's metrics.json, where readable.
+        trained: Content of reports/train/summary.json, where readable.
+    """
+
+    def estimate(*path: str) -> Mapping[str, float] | None:
+        value: Any = report
+        for part in path:
+            value = value.get(part) if isinstance(value, Mapping) else None
+        return value if isinstance(value, Mapping) and isinstance(value.get("value"), int | float) else None
+
+    accuracy = estimate("accuracy")
+    before = trained["test"]["accuracy"] if trained else None
+    size = report.get("size_bytes") if report else None
+    return {
+        "target": target,
+        **gate["targets"][target],
+        "accuracy": accuracy,
+        "f1": estimate("f1_macro"),
+        "agreement": estimate("agreement"),
+        "retention": accuracy["value"] / before if accuracy and before else None,
+        "size_kb": size / 1000 if size else None,
+        "p50": estimate("latency_ms", "p50"),
+        "p95": estimate("latency_ms", "p95"),
+        "memory": estimate("memory_mb"),
+    }
+
+
+def changes(
+    rows: Sequence[Mapping[str, Any]], previous: Mapping[str, Mapping[str, float]]
+) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    """Return per target the title, the former and the present value of each compared metric.
+
+    `rows` are those of `target_row`; `previous` is the former content of reports/metrics.json, by target.
+    """
+    table = []
+    for row in rows:
+        cells = []
+        for title, key, name, form in COMPARED:
+            now, before = row[key], previous.get(row["target"], {}).get(name)
+            if isinstance(now, Mapping):
+                now = now["value"]
+            cells.append((title, *("-" if value is None else form(value) for value in (before, now))))
+        table.append((row["target"], cells))
+    return table if previous else []
+
+
+def failures(checks: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any]]]]:
+    """Return each check that failed by name, with its result for each target that did not pass it."""
+    failed = [check for check in checks if not check["passed"]]
+    names = dict.fromkeys(check["name"] for check in failed)
+    return [(name, [check for check in failed if check["name"] == name]) for name in names]
+
+
+def checks_by_name(
+    checks: Sequence[Mapping[str, Any]], targets: Sequence[str]
+) -> list[tuple[str, list[Mapping[str, Any] | None]]]:
+    """Return each check by name, with its result for each target; None where it does not apply to the target."""
+    cells = {(check["name"], check["target"]): check for check in checks}
+    return [
+        (name, [cells.get((name, target)) for target in targets]) for name in dict.fromkeys(c["name"] for c in checks)
+    ]
+
+
+def quality(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the section on the data's quality, from reports/quality.json."""
+    bars = []
+    for metric, own in report["overall"].items():
+        words = f"{percent(own['value'])}, needed {percent(own['threshold'])}"
+        if own["measured"]:
+            bars.append(Bar(metric, own["value"], words, own["threshold"]))
+        else:
+            bars.append(Bar(metric, 0.0, "no rule in the contract, so nothing to measure"))
+    return {
+        "picture": figures.bars("Data quality, each metric beside its threshold", bars, 1.0),
+        "metrics": list(report["overall"]),
+        "sources": report["sources"],
+        "quarantine": report["quarantine"],
+    }
+
+
+def balance(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the section on classes and splits, from reports/balance.json."""
+    splits = {split: report["splits"][split] for split in SPLITS}
+    classes = list(splits["train"]["classes"])
+    parts = {split: [own["classes"].get(name, 0) for name in classes] for split, own in splits.items()}
+    return {
+        "picture": figures.stacked("Samples of each class in each split", classes, parts),
+        "splits": splits,
+        # Data without groups names a column that differs in every sample.
+        "grouped": any(own["groups"] != own["samples"] for own in splits.values()),
+    }
+
+
+def training(history: Sequence[Mapping[str, float]], summary: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the curves of training, from reports/train/history.csv and summary.json."""
+    epochs = [row["epoch"] for row in history]
+    best = float(summary["best_epoch"]) if summary else None
+
+    def column(name: str) -> list[float]:
+        return [row[name] for row in history]
+
+    return {
+        "loss": figures.curves(
+            "Loss over the epochs of training",
+            epochs,
+            [Line("training", column("train_loss"), "s1"), Line("validation", column("validation_loss"), "s2")],
+            "loss",
+            False,
+            best,
+        ),
+        "accuracy": figures.curves(
+            "Validation accuracy and macro F1 over the epochs of training",
+            epochs,
+            [
+                Line("accuracy", column("validation_accuracy"), "s1"),
+                Line("macro F1", column("validation_f1_macro"), "s2"),
+            ],
+            "validation split",
+            True,
+            best,
+        ),
+    }
+
+
+def compression(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the section on the steps of compression, from reports/compress.json."""
+    steps = report["steps"]
+    rows = [
+        Bar(
+            STEPS.get(step["name"], step["name"]),
+            step["size_bytes"],
+            f"{step['size_bytes'] / 1000:,.1f} kB, accuracy {percent(step['accuracy'])}",
+        )
+        for step in steps
+    ]
+    return {
+        "picture": figures.bars("Size of the network after each step", rows, max(row.value for row in rows)),
+        "ratio": report["ratio"],
+        "drop": report["drop"],
+        "removed": 1 - steps[-1]["parameters"] / steps[0]["parameters"],
+    }
+
+
+def tradeoffs(evaluated: Mapping[str, Mapping[str, Any]], gate: Mapping[str, Any]) -> dict[str, Markup]:
+    """Return the pictures of accuracy against size and latency, from each target's metrics.json."""
+
+    def with_interval(estimate: Mapping[str, float]) -> tuple[float, float, float]:
+        return estimate["value"], estimate["low"], estimate["high"]
+
+    size, latency = [], []
+    for target, report in evaluated.items():
+        accuracy, passed = with_interval(report["accuracy"]), gate["targets"][target]["passed"]
+        kilobytes = report["size_bytes"] / 1000
+        size.append(Point(target, (kilobytes, kilobytes, kilobytes), accuracy, passed))
+        latency.append(Point(target, with_interval(report["latency_ms"]["p95"]), accuracy, passed))
+    return {
+        "size": figures.scatter("Accuracy against size, per target", size, "size of the file, kB", "accuracy"),
+        "latency": figures.scatter(
+            "Accuracy against latency, per target", latency, "latency of one sample, p95, ms", "accuracy"
+        ),
+    }
+
+
+def mistakes(evaluated: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the section on wrong predictions, from each target's metrics.json."""
+    first = next(iter(evaluated.values()))
+    classes = first["classes"]  # the order of the matrix; objects in JSON are sorted by name
+    sizes = [own["samples"] for own in first["by_group"].values()]
+    groups = {}
+    if 0 < len(sizes) <= MAX_GROUPS and min(sizes) >= MIN_GROUP_SAMPLES:
+        for target, report in evaluated.items():
+            rows = [
+                Bar(name, own["accuracy"], f"{percent(own['accuracy'])} of {own['samples']:,}")
+                for name, own in report["by_group"].items()
+            ]
+            groups[target] = figures.bars(f"Accuracy by group, {target}", rows, 1.0)
+    return {
+        "confusions": [
+            (target, figures.confusion(f"Confusion matrix of {target}", report["confusion"], report["classes"]))
+            for target, report in evaluated.items()
+        ],
+        "classes": [
+            (name, first["per_class"][name]["support"], [own["per_class"][name]["f1"] for own in evaluated.values()])
+            for name in classes
+        ],
+        "groups": groups,
+    }
