@@ -80,16 +80,16 @@ def changes(
 
     `rows` are those of `target_row`; `previous` is the former content of reports/metrics.json, by target.
     """
-    table = []
-    for row in rows:
+    table: list[tuple[str, list[tuple[str, str, str]]]] = []
+    for row in rows if previous else []:
         cells = []
         for title, key, name, form in COMPARED:
             now, before = row[key], previous.get(row["target"], {}).get(name)
             if isinstance(now, Mapping):
                 now = now["value"]
-            cells.append((title, *("-" if value is None else form(value) for value in (before, now))))
+            cells.append((title, "-" if before is None else form(before), "-" if now is None else form(now)))
         table.append((row["target"], cells))
-    return table if previous else []
+    return table
 
 
 def failures(checks: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any]]]]:
