@@ -1,4 +1,4 @@
-"""A fleet of simulated devices that tests of playbooks and of rollouts share: made once per module, reset per test."""
+"""A fleet of simulated devices that the tests of a module share. It is created once per module and reset per test."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tests.support.fleet.embedded import EmbeddedFleet, as_rolled_out, rolled_ou
 
 
 @pytest.fixture(scope="module")
-def made() -> Iterator[EmbeddedFleet]:
-    """Three devices that run pump@1.0.0, rolled out by the first rollout."""
+def shared_fleet() -> Iterator[EmbeddedFleet]:
+    """A fleet of three devices that run pump@1.0.0 after a first rollout."""
     yield from rolled_out()
 
 
 @pytest.fixture
-def fleet(made: EmbeddedFleet) -> EmbeddedFleet:
-    """All devices are up, on the release that they ran before, none marked as bad; the rules are the usual ones."""
-    return as_rolled_out(made)
+def fleet(shared_fleet: EmbeddedFleet) -> EmbeddedFleet:
+    """The shared fleet, reset: all devices run pump@1.0.0, no release is marked as bad, the policy is the default."""
+    return as_rolled_out(shared_fleet)

@@ -1,4 +1,4 @@
-"""A stranger's own task, by parameters alone: what docs/how-to/your-own-task.md says, word for word."""
+"""Users build a task of their own with parameters alone, by the exact blocks of docs/how-to/your-own-task.md."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.slow
 PAGE = (REPOSITORY / "docs/how-to/your-own-task.md").read_text()
 
 
-def machines(folder: Path, presses: int = 8, rows: int = 240) -> None:
-    """Presses: a worn one vibrates more. As CSV, as the page says."""
+def write_presses(folder: Path, presses: int = 8, rows: int = 240) -> None:
+    """Write CSV files of presses, as on the page. A worn press vibrates more."""
     random = np.random.default_rng(3)
     start = np.datetime64("2026-10-01T08:00:00", "s")
     for number in range(presses):
@@ -36,14 +36,14 @@ def machines(folder: Path, presses: int = 8, rows: int = 240) -> None:
         pa.csv.write_csv(table, folder / f"press-{number:02d}.csv")
 
 
-def machines_as_parquet(folder: Path) -> None:
-    machines(folder)
+def write_presses_as_parquet(folder: Path) -> None:
+    write_presses(folder)
     for path in folder.glob("*.csv"):
         pa.parquet.write_table(pa.csv.read_csv(path), path.with_suffix(".parquet"))
         path.unlink()
 
 
-def pictures(folder: Path) -> None:
+def write_pictures(folder: Path) -> None:
     random = np.random.default_rng(4)
     for name, colour in (("rust", (150, 70, 30)), ("clean", (120, 120, 130))):
         (folder / name).mkdir()
@@ -53,7 +53,7 @@ def pictures(folder: Path) -> None:
             Image.fromarray(pixels).save(folder / name / f"{number}.{'png' if number % 2 else 'jpg'}")
 
 
-def sounds(folder: Path) -> None:
+def write_sounds(folder: Path) -> None:
     random = np.random.default_rng(5)
     for name, hertz in (("knock", 90), ("hum", 400)):
         (folder / name).mkdir()
@@ -67,13 +67,13 @@ def sounds(folder: Path) -> None:
                 stream.writeframes((tone * 20000).astype("<i2").tobytes())
 
 
-def strangers_clone(folder: Path, kind: str, base: str, make: Any) -> tuple[Path, str]:
-    """A clone in `folder` with the page's task, made from the shipped task `base`, and its data; the task's name."""
+def clone_with_own_task(folder: Path, kind: str, base: str, write_data: Any) -> tuple[Path, str]:
+    """Clone into `folder` and add the page's task, based on the task `base`, with data. Return clone and task name."""
     folder.mkdir(exist_ok=True)
     root = fresh_clone(folder)
     (block,) = re.findall(rf"```yaml {kind}\n(.*?)```", PAGE, flags=re.DOTALL)
     (suite,) = re.findall(r"```json\n(.*?)```", PAGE, flags=re.DOTALL)
-    if make is machines_as_parquet:
+    if write_data is write_presses_as_parquet:
         block = block.replace('["*.csv"]', '["*.parquet"]')
         block = block.replace(
             '{type: csv, separator: ",", encoding: utf-8, columns: null}', "{type: parquet, columns: null}"
@@ -83,21 +83,21 @@ def strangers_clone(folder: Path, kind: str, base: str, make: Any) -> tuple[Path
     (root / "tasks" / "mine" / "params.yaml").write_bytes((root / "tasks" / base / "params.yaml").read_bytes())
     (root / "tasks" / "mine" / "expectations.json").write_text(suite)
     (root / "incoming").mkdir()
-    make(root / "incoming")
+    write_data(root / "incoming")
     quick(root, "mine", blocks, targets=("tflite-int8",))
     return root, blocks["name"]
 
 
 @pytest.mark.parametrize(
-    ("kind", "base", "make"),
+    ("kind", "base", "write_data"),
     [
-        pytest.param("series", "pump", machines, id="csv"),
-        pytest.param("image", "digits", pictures, id="images", marks=pytest.mark.exhaustive),
-        pytest.param("audio", "spoken-digits", sounds, id="sounds", marks=pytest.mark.exhaustive),
+        pytest.param("series", "pump", write_presses, id="csv"),
+        pytest.param("image", "digits", write_pictures, id="images", marks=pytest.mark.exhaustive),
+        pytest.param("audio", "spoken-digits", write_sounds, id="sounds", marks=pytest.mark.exhaustive),
     ],
 )
-def test_a_strangers_task_needs_parameters_only(kind: str, base: str, make: Any, tmp_path: Path) -> None:
-    root, name = strangers_clone(tmp_path, kind, base, make)
+def test_a_task_of_the_user_needs_parameters_only(kind: str, base: str, write_data: Any, tmp_path: Path) -> None:
+    root, name = clone_with_own_task(tmp_path, kind, base, write_data)
 
     done = call(root, "dvc", "repro")
 
@@ -106,9 +106,9 @@ def test_a_strangers_task_needs_parameters_only(kind: str, base: str, make: Any,
 
 
 @pytest.mark.exhaustive
-def test_a_dozen_machines_pass_the_page_s_gate_with_the_copied_training(tmp_path: Path) -> None:
-    """To the letter: only the blocks on the page are replaced, and nothing is made quick."""
-    root, name = strangers_clone(tmp_path, "series", "pump", partial(machines, presses=12, rows=300))
+def test_twelve_presses_pass_the_gate_of_the_page_with_the_copied_training_parameters(tmp_path: Path) -> None:
+    """Replace only the blocks on the page, and train with the full parameters."""
+    root, name = clone_with_own_task(tmp_path, "series", "pump", partial(write_presses, presses=12, rows=300))
     path = root / "tasks" / "mine" / "params.yaml"
     blocks = [
         yaml.safe_load(block) for block in re.findall(r"```yaml (?:series|gate)\n(.*?)```", PAGE, flags=re.DOTALL)
@@ -123,11 +123,11 @@ def test_a_dozen_machines_pass_the_page_s_gate_with_the_copied_training(tmp_path
 
 
 @pytest.mark.exhaustive
-def test_machines_that_log_parquet_are_prepared_as_those_that_log_csv(tmp_path: Path) -> None:
-    """What follows knows data/prepared alone, and cannot differ."""
+def test_parquet_files_are_prepared_to_the_same_samples_as_csv_files(tmp_path: Path) -> None:
+    """Later stages read only data/prepared, so their results cannot differ."""
     prepared = []
-    for make in (machines, machines_as_parquet):
-        root, _ = strangers_clone(tmp_path / make.__name__, "series", "pump", make)
+    for write_data in (write_presses, write_presses_as_parquet):
+        root, _ = clone_with_own_task(tmp_path / write_data.__name__, "series", "pump", write_data)
         call(root, "dvc", "repro", "prepare")
         prepared.append({path.name: path.read_bytes() for path in (root / "data/prepared/train").iterdir()})
 

@@ -1,4 +1,4 @@
-"""The whole pipeline on the default task, as a person runs it: `dvc repro` in a fresh clone."""
+"""The whole pipeline on the default task, run as a user does: `dvc repro` in a fresh clone."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(built: Path, tmp_path: Path) -> Path:
-    """The built clone, to be changed."""
+    """A copy of the built clone that the test may change."""
     return Path(shutil.copytree(built, tmp_path / "copy", symlinks=True))
 
 
@@ -81,35 +81,35 @@ def test_the_summary_has_times_samples_accuracies_and_ratios_of_the_build(built:
     assert "epochs), compression" in text
 
 
-def test_nothing_changed_runs_nothing(built: Path) -> None:
+def test_without_a_change_no_stage_runs(built: Path) -> None:
     done = call(built, "dvc", "repro")
 
     assert stages_run(done.stdout) == []
     assert call(built, "dvc", "status", "--quiet", check=False).returncode == 0
 
 
-def test_the_first_build_leaves_nothing_for_git_but_the_lock_file(built: Path) -> None:
+def test_the_first_build_changes_no_tracked_file_but_the_lock_file(built: Path) -> None:
     done = call(built, "git", "diff", "--name-only", "HEAD~1", "HEAD")
 
     assert done.stdout.split() == ["dvc.lock"]
 
 
 def commands(title: str) -> list[str]:
-    """The commands that docs/how-to/share-builds.md gives below a heading."""
+    """Return the commands below a heading of docs/how-to/share-builds.md."""
     section = (REPOSITORY / "docs/how-to/share-builds.md").read_text().split(f"## {title}\n")[1]
     return re.findall(r"^\$ (.*)", section.split("```")[1], flags=re.MULTILINE)
 
 
 def follow(root: Path, command: str, store: Path) -> str:
-    """Run a documented command; the store is a folder, and this environment stands for what `make setup` makes."""
+    """Run a documented command, with a folder as the store and this environment instead of that of `make setup`."""
     words = shlex.split(command.replace("s3://your-bucket/edge-ai", str(store)))
     if words[0] == "make":
         words[1:1] = ["--old-file", ".venv/.ready"]
     return "" if words[-1] == "setup" else call(root, *words).stdout
 
 
-def published(first: Path, tmp_path: Path) -> tuple[Path, str]:
-    """A clone of `first`, which is gone then, by the documented commands; and what they said."""
+def share_and_clone(first: Path, tmp_path: Path) -> tuple[Path, str]:
+    """Push `first`, delete it, and clone it by the documented commands. Return the clone and their output."""
     origin, second, store = tmp_path / "origin", tmp_path / "second", tmp_path / "store"
     call(tmp_path, "git", "clone", "--quiet", "--bare", str(first), str(origin))
     call(first, "git", "remote", "add", "origin", str(origin))
@@ -124,15 +124,15 @@ def published(first: Path, tmp_path: Path) -> tuple[Path, str]:
 def test_a_clone_that_follows_the_documented_commands_restores_everything(copy: Path, tmp_path: Path) -> None:
     digest = bundle_digest(copy)
 
-    second, said = published(copy, tmp_path)
+    second, output = share_and_clone(copy, tmp_path)
 
-    assert stages_run(said) == []
-    assert "tflite-int8" in said and "models/bundle/digits.tar.zst" in said
+    assert stages_run(output) == []
+    assert "tflite-int8" in output and "models/bundle/digits.tar.zst" in output
     assert bundle_digest(second) == digest
     assert call(second, "git", "status", "--porcelain").stdout == ""
 
 
-def test_a_target_that_is_not_built_any_more_leaves_nothing_that_a_clone_lacks(copy: Path, tmp_path: Path) -> None:
+def test_a_clone_restores_everything_after_a_target_was_removed(copy: Path, tmp_path: Path) -> None:
     shared = yaml.safe_load((copy / "params.yaml").read_text())
     del shared["targets"]["onnx-int8"]
     (copy / "params.yaml").write_text(yaml.safe_dump(shared, sort_keys=False))
@@ -140,15 +140,15 @@ def test_a_target_that_is_not_built_any_more_leaves_nothing_that_a_clone_lacks(c
     built_again = stages_run(call(copy, "dvc", "repro").stdout)
     commit(copy)
     digest = bundle_digest(copy)
-    second, said = published(copy, tmp_path)
+    second, output = share_and_clone(copy, tmp_path)
 
     assert built_again == ["gate", "package"]
-    assert stages_run(said) == []
-    assert "tflite-int8" in said and "onnx-int8" not in said
+    assert stages_run(output) == []
+    assert "tflite-int8" in output and "onnx-int8" not in output
     assert bundle_digest(second) == digest
 
 
-def test_new_libraries_train_again_and_new_test_tools_do_not(copy: Path) -> None:
+def test_new_libraries_repeat_the_training_and_new_test_tools_do_not(copy: Path) -> None:
     with (copy / "constraints-dev.txt").open("a") as stream:
         stream.write("another==1.0\n")
     assert call(copy, "dvc", "status", "--quiet", check=False).returncode == 0
@@ -183,7 +183,7 @@ def test_a_changed_parameter_runs_only_what_depends_on_it(
     assert stages_run(done.stdout)[0] == expected[0]
 
 
-def test_killed_in_the_last_stages_it_recovers_to_the_same_bundle(copy: Path) -> None:
+def test_a_build_killed_in_its_last_stages_recovers_to_the_same_bundle(copy: Path) -> None:
     change(copy / DIGITS, gate__calibration_error=0.5, package__description="another")
     moment = random.Random(7)  # noqa: S311 - a moment, not a secret
     killed: set[str] = set()
@@ -198,8 +198,8 @@ def test_killed_in_the_last_stages_it_recovers_to_the_same_bundle(copy: Path) ->
 
 
 @pytest.mark.exhaustive
-def test_killed_in_every_stage_it_recovers_to_the_same_bundle(built: Path, tmp_path: Path) -> None:
-    """From clean, SIGKILL in each stage the first time it runs; what comes out is the same to the byte."""
+def test_a_build_killed_in_every_stage_recovers_to_the_same_bundle(built: Path, tmp_path: Path) -> None:
+    """Start from a clean clone and kill every stage once with SIGKILL. The bundle has the same bytes."""
     root = fresh_clone(tmp_path)
     (root / "dvc.lock").unlink(missing_ok=True)
     moment = random.Random(7)  # noqa: S311 - a moment, not a secret
@@ -213,7 +213,7 @@ def test_killed_in_every_stage_it_recovers_to_the_same_bundle(built: Path, tmp_p
 
 
 def _run_until_new_stage_and_kill(root: Path, killed: set[str], moment: random.Random) -> str | None:
-    """Run `dvc repro` and kill its whole process group in the first stage not killed before; None: it ended."""
+    """Run `dvc repro` and kill its process group in the first stage that was not killed before. None: it completed."""
     call(root, "python", "-m", "stages.restore", "--lock")
     process = subprocess.Popen(
         ["dvc", "repro"], cwd=root, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -238,19 +238,19 @@ def _run_until_new_stage_and_kill(root: Path, killed: set[str], moment: random.R
     return None
 
 
-@pytest.mark.parametrize("kept", [0.3, 0.9])
-def test_a_lock_file_cut_short_costs_nothing_that_was_built(copy: Path, kept: float) -> None:
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_after_a_truncated_lock_file_no_stage_runs_again(copy: Path, share: float) -> None:
     lock = copy / "dvc.lock"
-    whole = lock.read_text()
+    content = lock.read_text()
     call(copy, "git", "rm", "--quiet", "--cached", "dvc.lock")
     call(copy, "git", "commit", "--quiet", "--message", "no lock")
-    lock.write_text(whole[: int(len(whole) * kept)])
+    lock.write_text(content[: int(len(content) * share)])
 
     call(copy, "python", "-m", "stages.restore", "--lock")
     done = call(copy, "dvc", "repro")
 
     assert stages_run(done.stdout) == []
-    assert lock.read_text() == whole
+    assert lock.read_text() == content
 
 
 def test_a_failed_gate_makes_no_bundle_and_keeps_the_last_good_one_restorable(copy: Path) -> None:

@@ -1,4 +1,4 @@
-"""The page in Chromium: quiet, whole and legible in both schemes, on a phone and on a desk."""
+"""The report in Chromium: complete and legible in both colour schemes, at phone and desktop widths."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.stages.built import edit, regroup, rename_classes
 
 pytestmark = pytest.mark.slow
 
-# The contrast that WCAG 2.2 asks of text (1.4.3) is 4.5 to 1.
+# WCAG 2.2 (1.4.3) requires a contrast of 4.5 to 1 for text.
 CHECKS = r"""() => {
     const rgb = text => text.match(/[\d.]+/g).slice(0, 3).map(Number);
     const light = colour => {
@@ -49,7 +49,7 @@ CHECKS = r"""() => {
         faint,
     };
 }"""
-# What is written in a picture, in CSS pixels: the smallest letters, words that lie on others, words beyond the card.
+# The text in pictures: the smallest font size in CSS pixels, overlapping words, and words outside the card.
 WORDS = r"""() => {
     const found = {smallest: 100, overlapping: [], outside: []};
     for (const svg of document.querySelectorAll('figure svg')) {
@@ -65,7 +65,7 @@ WORDS = r"""() => {
             for (const b of texts.slice(i + 1)) {
                 const wide = Math.min(a.box.right, b.box.right) - Math.max(a.box.left, b.box.left);
                 const high = Math.min(a.box.bottom, b.box.bottom) - Math.max(a.box.top, b.box.top);
-                // Letters do not fill their line: a quarter of it may be shared.
+                // Letters do not fill the height of their line: boxes may overlap by a quarter of it.
                 const [along, across, line] = a.turned ? [high, wide, a.box.width] : [wide, high, a.box.height];
                 if (along > 1 && across > line / 4) found.overlapping.push([a.words, b.words]);
             }
@@ -73,19 +73,19 @@ WORDS = r"""() => {
     }
     return found;
 }"""
-# Of every target in the first table, without scrolling: the names of its numbers, and the numbers that can be seen.
+# For every target in the first table, without scrolling: the names of its numbers, and how many are visible.
 CARDS = r"""() => [...document.querySelectorAll('.cards tbody tr')].map(row => {
     const frame = row.closest('.table').getBoundingClientRect();
     const cells = [...row.querySelectorAll('td.number')];
     return {
         names: cells.map(cell => getComputedStyle(cell, '::before').content.replaceAll('"', '')),
-        seen: cells.filter(cell => {
+        visible: cells.filter(cell => {
             const box = cell.getBoundingClientRect();
             return box.left >= frame.left && box.right <= frame.right && cell.scrollWidth <= cell.clientWidth + 1;
         }).length,
     };
 })"""
-# Of every wide table, scrolled to its end: can its last column be seen, and is its first one still there?
+# For every wide table, scrolled to its end: whether its last and its first column are visible.
 TABLES = r"""() => [...document.querySelectorAll(innerWidth > 600 ? '.table' : '.table:not(.cards)')].map(frame => {
     frame.scrollLeft = frame.scrollWidth;
     const [first, last] = [':first-child', ':last-child'].map(
@@ -115,7 +115,7 @@ def browser() -> Iterator[Any]:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 390, 1280])
 @pytest.mark.parametrize("passed", [True, False])
-def test_in_chromium_it_is_quiet_whole_and_legible(
+def test_the_report_is_complete_and_legible_without_console_messages(
     built: Path, browser: Any, scheme: str, width: int, passed: bool
 ) -> None:
     if not passed:
@@ -126,23 +126,23 @@ def test_in_chromium_it_is_quiet_whole_and_legible(
         assert not passed
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     tab = context.new_page()
-    said: list[str] = []
-    asked: list[str] = []
-    tab.on("console", lambda message: said.append(message.text))
-    tab.on("pageerror", lambda error: said.append(str(error)))
-    tab.on("request", lambda request: asked.append(request.url))
+    messages: list[str] = []
+    requested_urls: list[str] = []
+    tab.on("console", lambda message: messages.append(message.text))
+    tab.on("pageerror", lambda error: messages.append(str(error)))
+    tab.on("request", lambda request: requested_urls.append(request.url))
 
     tab.goto((built / "reports" / "index.html").as_uri())
     for fold in tab.locator("summary").all():
         fold.click()
-    found = tab.evaluate(CHECKS)
+    layout = tab.evaluate(CHECKS)
 
-    assert said == []
-    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
-    assert found["width"] <= found["window"]
-    assert found["pictures"] >= 8
-    assert (found["unnamed"], found["uncaptioned"], found["headings"]) == (0, 0, 1)
-    assert found["faint"] == []
+    assert messages == []
+    assert [url for url in requested_urls if not url.startswith(("file:", "data:"))] == []
+    assert layout["width"] <= layout["window"]
+    assert layout["pictures"] >= 8
+    assert (layout["unnamed"], layout["uncaptioned"], layout["headings"]) == (0, 0, 1)
+    assert layout["faint"] == []
     context.close()
 
 
@@ -151,7 +151,7 @@ LONG = ["a very long class name", "kettle boiling", "door", "window pane cracked
 
 @pytest.mark.parametrize("width", [360, 390, 1280])
 @pytest.mark.parametrize("classes", [[], LONG], ids=["short", "long"])
-def test_in_chromium_tables_scroll_in_their_frame_and_words_in_pictures_keep_apart(
+def test_tables_scroll_in_their_frame_and_words_in_pictures_do_not_overlap(
     built: Path, browser: Any, classes: list[str], width: int
 ) -> None:
     names = [*map(str, range(10 - len(classes))), *classes]
@@ -173,7 +173,7 @@ def test_in_chromium_tables_scroll_in_their_frame_and_words_in_pictures_keep_apa
 
 
 @pytest.mark.parametrize("width", [360, 390, 1280])
-def test_in_chromium_every_number_of_a_target_is_seen_without_scrolling(built: Path, browser: Any, width: int) -> None:
+def test_every_number_of_a_target_is_visible_without_scrolling(built: Path, browser: Any, width: int) -> None:
     gate.main()
     tab = browser.new_context(viewport={"width": width, "height": 900}).new_page()
     tab.goto((built / "reports" / "index.html").as_uri())
@@ -181,6 +181,6 @@ def test_in_chromium_every_number_of_a_target_is_seen_without_scrolling(built: P
     rows = tab.evaluate(CARDS)
 
     names = ["Accuracy", "F1, macro", "Size", "Latency p95", "Peak memory", "Agreement", "Retention"]
-    assert [row["seen"] for row in rows] == [7, 7]
+    assert [row["visible"] for row in rows] == [7, 7]
     assert [row["names"] for row in rows] == [names if width < 600 else ["none"] * 7] * 2
     tab.context.close()

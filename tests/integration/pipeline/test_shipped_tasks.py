@@ -1,4 +1,4 @@
-"""The shipped tasks on their real data, with each network, by parameters alone."""
+"""The shipped tasks run on their real data with each network, by parameters alone."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from tests.support.stages.clone import bundle_digest, call, change, fresh_clone,
 
 pytestmark = pytest.mark.slow
 
-# The network that the tasks are shipped with is in every run of the tests. It is built in every form; of the others a
-# quantized one, whose export converts the float form first: each task for one of the runtimes (tests/unit/stages/export
-# compares all forms with torch).
+# Every test run includes the network that the tasks are shipped with, and builds it for every target. The others
+# are built for one quantized target per task, whose export converts the float model first (tests/unit/stages/export
+# compares all targets with torch).
 NETWORKS = [
     "cnn",
     pytest.param("rnn", marks=pytest.mark.exhaustive),
     pytest.param("transformer", marks=pytest.mark.exhaustive),
 ]
-EVERY = ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-int8")
+ALL_TARGETS = ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-int8")
 QUANTIZED = {"pump": ("onnx-int8",), "spoken-digits": ("tflite-int8",)}
 
 
@@ -38,7 +38,7 @@ class Silent(SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def data_server() -> Iterator[str]:
-    """`../shared/data` over HTTP on a free port of this machine."""
+    """Serve `../shared/data` over HTTP on a free local port."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=str(SHARED)))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -64,11 +64,11 @@ def prepared(request: pytest.FixtureRequest, data_server: str, tmp_path_factory:
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_shipped_task_runs_through_with_each_network(prepared: Path, network: str, tmp_path: Path) -> None:
+def test_a_shipped_task_is_built_with_each_network(prepared: Path, network: str, tmp_path: Path) -> None:
     root = Path(shutil.copytree(prepared, tmp_path / "copy", symlinks=True))
     shared = yaml.safe_load((root / "params.yaml").read_text())
     task = shared["task"]
-    targets = EVERY if network == "cnn" else QUANTIZED[task]
+    targets = ALL_TARGETS if network == "cnn" else QUANTIZED[task]
     change(root / "params.yaml", targets={name: shared["targets"][name] for name in targets})
     change(root / "tasks" / task / "params.yaml", train__network=network)
 

@@ -1,4 +1,4 @@
-"""The rollout role's `agent_command`, over the local connection: one exchange, and what goes wrong in it."""
+"""The rollout role's `agent_command` runs one command per exchange over the local connection, and reports failures."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.support.paths import REPOSITORY
 pytestmark = pytest.mark.slow  # each starts ansible-playbook
 
 PLUGINS = REPOSITORY / "playbooks/roles/rollout/action_plugins"
-SAYS = ["sh", "-c", 'cat "$1"/pushed/* | wc -c; echo aside >&2', "says"]
+COUNT_BYTES = ["sh", "-c", 'cat "$1"/pushed/* | wc -c; echo aside >&2', "count"]
 
 
-def ask(tmp_path: Path, **arguments: Any) -> dict[str, Any]:
-    """What the task returns on one host; `failed`: whether it counts as failed."""
+def run_agent_command(tmp_path: Path, **arguments: Any) -> dict[str, Any]:
+    """Run the task on one host and return its result, with `failed` for whether Ansible counts it as failed."""
     arguments = {"limit_s": 60, **arguments}
     done = subprocess.run(
         [
@@ -60,43 +60,51 @@ def into(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("size", [100_000, 17_000_000], ids=["sent along", "copied first"])
-def test_it_brings_runs_and_removes(tmp_path: Path, into: Path, size: int) -> None:
+def test_it_copies_the_archive_runs_the_command_and_removes_the_content(tmp_path: Path, into: Path, size: int) -> None:
     pushed = archive(tmp_path, size)
 
-    said = ask(
-        tmp_path, argv=[*SAYS, str(into)], archive=str(pushed), into=str(into), remove=str(into / "pushed/content")
+    result = run_agent_command(
+        tmp_path,
+        argv=[*COUNT_BYTES, str(into)],
+        archive=str(pushed),
+        into=str(into),
+        remove=str(into / "pushed/content"),
     )
 
-    assert (said["failed"], said["rc"], said["stdout"].strip()) == (False, 0, str(size))
-    assert said["stderr"].strip() == "aside"
+    assert (result["failed"], result["rc"], result["stdout"].strip()) == (False, 0, str(size))
+    assert result["stderr"].strip() == "aside"
     assert list(into.iterdir()) == [into / "pushed"] and not list((into / "pushed").iterdir())
-    assert not list((tmp_path / "remote").glob("*/*")), "nothing stays where it was copied to"
+    assert not list((tmp_path / "remote").glob("*/*")), "no temporary copy remains"
 
 
 @pytest.mark.parametrize("size", [100_000, 17_000_000], ids=["sent along", "copied first"])
 def test_a_command_that_hangs_leaves_no_archive(tmp_path: Path, into: Path, size: int) -> None:
     pushed = archive(tmp_path, size)
 
-    said = ask(tmp_path, argv=["sleep", "60"], archive=str(pushed), into=str(into), limit_s=3)
+    result = run_agent_command(tmp_path, argv=["sleep", "60"], archive=str(pushed), into=str(into), limit_s=3)
 
-    assert said["failed"] and said["unreachable"]
+    assert result["failed"] and result["unreachable"]
     assert list(into.iterdir()) == [into / "pushed"]
     assert not list((tmp_path / "remote").glob("*/*"))
 
 
-def test_what_cannot_be_unpacked_runs_nothing_and_says_why(tmp_path: Path, into: Path) -> None:
-    """Larger than a pipe: its rest has to be read, or it would look like a lost connection."""
-    spoilt = tmp_path / "push.tar"
-    spoilt.write_bytes(b"no archive" * 500_000)
-    ran = into / "ran"
+def test_after_an_invalid_archive_the_command_does_not_run_and_the_reason_is_reported(
+    tmp_path: Path, into: Path
+) -> None:
+    """The archive exceeds a pipe's buffer. Unless it is read to its end, the failure looks like a lost connection."""
+    invalid = tmp_path / "push.tar"
+    invalid.write_bytes(b"no archive" * 500_000)
+    marker = into / "marker"
 
-    said = ask(tmp_path, argv=["touch", str(ran)], archive=str(spoilt), into=str(into), remove=str(into / "pushed"))
+    result = run_agent_command(
+        tmp_path, argv=["touch", str(marker)], archive=str(invalid), into=str(into), remove=str(into / "pushed")
+    )
 
-    assert said["failed"] and said["rc"] != 0
-    assert "tar" in said["stderr"] and not ran.exists()
+    assert result["failed"] and result["rc"] != 0
+    assert "tar" in result["stderr"] and not marker.exists()
 
 
-def test_a_command_that_fails(tmp_path: Path) -> None:
-    said = ask(tmp_path, argv=["sh", "-c", "echo '{}'; exit 6"])
+def test_a_failed_command_returns_its_exit_code_and_output(tmp_path: Path) -> None:
+    result = run_agent_command(tmp_path, argv=["sh", "-c", "echo '{}'; exit 6"])
 
-    assert (said["failed"], said["rc"], said["stdout"].strip()) == (True, 6, "{}")
+    assert (result["failed"], result["rc"], result["stdout"].strip()) == (True, 6, "{}")

@@ -1,4 +1,4 @@
-"""Playbooks over simulated devices of this machine: what hangs, what an inventory says wrongly, who is called back."""
+"""Playbooks over simulated devices: agents that hang, wrong inventories, and devices that are rolled back."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("playbook", ["rollout", "rollback", "bootstrap"])
-@pytest.mark.parametrize(("group", "found"), [("device", "no such group"), ("devices", "no host in it")])
-def test_an_inventory_without_devices_is_refused(tmp_path: Path, playbook: str, group: str, found: str) -> None:
+@pytest.mark.parametrize(("group", "reason"), [("device", "no such group"), ("devices", "no host in it")])
+def test_an_inventory_without_devices_is_refused(tmp_path: Path, playbook: str, group: str, reason: str) -> None:
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"children": {group: {"hosts": {}}}}}))
 
     done = subprocess.run(
@@ -39,14 +39,16 @@ def test_an_inventory_without_devices_is_refused(tmp_path: Path, playbook: str, 
     )
 
     assert done.returncode == 2, done.stdout
-    assert f"{tmp_path}: group devices: found {found}, expected" in " ".join(done.stdout.split())
+    assert f"{tmp_path}: group devices: found {reason}, expected" in " ".join(done.stdout.split())
 
 
 @pytest.mark.exhaustive
 def test_a_bad_configuration_stops_bootstrap_at_the_first_device(fleet: EmbeddedFleet) -> None:
     file = fleet.inventory / "group_vars/all.yml"
-    said = yaml.safe_load(file.read_text())
-    file.write_text(yaml.safe_dump({**said, "edge_agent_config": {**said["edge_agent_config"], "nonsense": {"a": 1}}}))
+    variables = yaml.safe_load(file.read_text())
+    file.write_text(
+        yaml.safe_dump({**variables, "edge_agent_config": {**variables["edge_agent_config"], "nonsense": {"a": 1}}})
+    )
 
     done = fleet.playbook("bootstrap")
 
@@ -57,7 +59,7 @@ def test_a_bad_configuration_stops_bootstrap_at_the_first_device(fleet: Embedded
     assert all_run(fleet, "pump@1.0.0")
 
 
-def test_become_for_all_is_not_for_this_machine(fleet: EmbeddedFleet) -> None:
+def test_ansible_become_of_all_hosts_does_not_apply_to_the_controller(fleet: EmbeddedFleet) -> None:
     file = fleet.inventory / "group_vars/all.yml"
     become = {"ansible_become": True, "ansible_become_exe": "/bin/false", "ansible_become_user": "daemon"}
     file.write_text(file.read_text() + yaml.safe_dump(become))
@@ -69,8 +71,8 @@ def test_become_for_all_is_not_for_this_machine(fleet: EmbeddedFleet) -> None:
 
 
 @pytest.mark.parametrize("through", ["ansible-playbook", pytest.param("a worker", marks=pytest.mark.exhaustive)])
-def test_what_the_latest_rollout_did_not_bring_is_not_called_back(fleet: EmbeddedFleet, through: str) -> None:
-    """The canary alone has it, and the rollout waits."""
+def test_only_what_the_latest_rollout_delivered_is_rolled_back(fleet: EmbeddedFleet, through: str) -> None:
+    """Only the canary has the release, and the rollout waits for approval."""
     release = "pump@1.2.0" if through == "a worker" else "pump@1.2.1"
     fleet.publish(release)
     fleet.declare(release)
@@ -78,16 +80,16 @@ def test_what_the_latest_rollout_did_not_bring_is_not_called_back(fleet: Embedde
     assert fleet.run("rollout").returncode == 11
     assert fleet.running() == {CANARY: release, EARLY: "pump@1.0.0", REST: "pump@1.0.0"}
     if through == "a worker":
-        own = {"ansible_connection": "local", "worker_home": str(Path(sys.executable).parents[1])}
-        fleet.write("workers.yml", {"all": {"children": {"workers": {"hosts": {"north": own}}}}})
+        worker = {"ansible_connection": "local", "worker_home": str(Path(sys.executable).parents[1])}
+        fleet.write("workers.yml", {"all": {"children": {"workers": {"hosts": {"north": worker}}}}})
 
     done = fleet.run("rollback", "--reason", "panic")
 
     assert done.returncode == 0, done.stderr
     assert all_run(fleet, "pump@1.0.0")
     assert [fleet.state_of(name).bad for name in fleet.names] == [{release: "panic"}, {}, {}]
-    told = json.loads(done.stdout)["table"]
-    assert f"{REST}: left alone: runs pump@1.0.0, which the latest rollout did not bring" in told
+    table = json.loads(done.stdout)["table"]
+    assert f"{REST}: left alone: runs pump@1.0.0, which the latest rollout did not bring" in table
 
     fleet.agent(CANARY, "forget", release)
     fleet.agent(CANARY, "activate", release)
@@ -101,19 +103,19 @@ def test_what_the_latest_rollout_did_not_bring_is_not_called_back(fleet: Embedde
     assert all_run(fleet, "pump@1.0.0")
 
 
-@pytest.mark.parametrize("on", [pytest.param("*", marks=pytest.mark.exhaustive), "*deploy*"])
-def test_a_device_that_hangs_keeps_no_other_waiting(fleet: EmbeddedFleet, on: str) -> None:
-    """Its agent's program does not end: whatever it is asked, or when it is to deploy."""
-    release = "pump@4.1.0" if on == "*" else "pump@4.2.0"
+@pytest.mark.parametrize("hangs_for", [pytest.param("*", marks=pytest.mark.exhaustive), "*deploy*"])
+def test_a_device_that_hangs_does_not_delay_the_others(fleet: EmbeddedFleet, hangs_for: str) -> None:
+    """The agent's program does not end, either for every command or only for a deployment."""
+    release = "pump@4.1.0" if hangs_for == "*" else "pump@4.2.0"
     fleet.publish(release)
     fleet.declare(release)
-    hangs, agent = fleet.base / "hangs", Path(sys.executable).with_name("edge-agent")
-    hangs.write_text(f'#!/bin/sh\ncase "$*" in {on}) sleep 600 ;; esac\nexec {agent} "$@"\n')
-    hangs.chmod(0o755)
-    limit = "rollout_answer_s" if on == "*" else "rollout_deploy_s"
-    fleet.write(f"host_vars/{REST}.yml", {"edge_agent_binary": str(hangs), limit: 3})
+    program, agent = fleet.base / "hangs", Path(sys.executable).with_name("edge-agent")
+    program.write_text(f'#!/bin/sh\ncase "$*" in {hangs_for}) sleep 600 ;; esac\nexec {agent} "$@"\n')
+    program.chmod(0o755)
+    limit = "rollout_answer_s" if hangs_for == "*" else "rollout_deploy_s"
+    fleet.write(f"host_vars/{REST}.yml", {"edge_agent_binary": str(program), limit: 3})
 
-    if on == "*":
+    if hangs_for == "*":
         refused = fleet.run("rollout")
         assert refused.returncode == 11, refused.stderr
         assert json.loads(refused.stdout)["found"] == f"1 device(s) do not answer, 0 allowed: {REST}"
@@ -123,7 +125,9 @@ def test_a_device_that_hangs_keeps_no_other_waiting(fleet: EmbeddedFleet, on: st
 
     assert done.returncode == 0, done.stderr
     assert fleet.running() == {CANARY: release, EARLY: release, REST: "pump@1.0.0"}
-    assert not [each for each in psutil.process_iter() if str(hangs) in _command(each)], "it has ended"
+    assert not [each for each in psutil.process_iter() if str(program) in _command(each)], (
+        "the hanging command was ended"
+    )
 
 
 def _command(process: psutil.Process) -> list[str]:

@@ -1,4 +1,4 @@
-"""docs/reference/sources.md: every YAML snippet is taken by the parameters, every type of source has one."""
+"""docs/reference/sources.md: every YAML snippet is valid, and every type of source has one."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ PAGE = (REPOSITORY / "docs/reference/sources.md").read_text(encoding="utf-8")
 SNIPPETS: list[dict[str, Any]] = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]
 
 
-def whole(snippet: dict[str, Any]) -> Collect:
+def collect_params(snippet: dict[str, Any]) -> Collect:
     if "sources" in snippet:
         return Collect.model_validate(snippet)
     return Collect.model_validate({"snapshot": "2026-11-01T00:00:00Z", "retry": RETRY, "sources": snippet})
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: next(iter(snippet)))
-def test_a_snippet_is_taken(snippet: dict[str, Any]) -> None:
-    assert whole(snippet).sources
+def test_a_snippet_is_valid(snippet: dict[str, Any]) -> None:
+    assert collect_params(snippet).sources
 
 
 def test_every_type_and_format_and_parameter_of_a_source_is_shown() -> None:
-    shown = [source for snippet in SNIPPETS for source in whole(snippet).sources.values()]
+    shown = [source for snippet in SNIPPETS for source in collect_params(snippet).sources.values()]
     blocks = get_args(get_args(Source)[0])
     formats = get_args(get_args(Format)[0])
 

@@ -1,4 +1,4 @@
-"""Who reviews what, and what CI may do: .github/ as far as it can be read without GitHub."""
+"""Code owners and the permissions of CI, as the files in .github/ declare them."""
 
 from __future__ import annotations
 
@@ -44,24 +44,28 @@ def rules() -> list[tuple[str, list[str]]]:
 
 
 def owners(path: str) -> list[str]:
-    """Of the last line that matches: `*`, `/file` or `/folder/`, which is all that is written there."""
-    found: list[str] = []
+    """Return the owners in the last line that matches. The only patterns are `*`, `/file` and `/folder/`."""
+    owning_teams: list[str] = []
     for pattern, teams in rules():
-        whole = pattern.lstrip("/")
-        if pattern == "*" or path == whole or (whole.endswith("/") and path.startswith(whole)):
-            found = teams
-    return found
+        file_or_folder = pattern.lstrip("/")
+        if (
+            pattern == "*"
+            or path == file_or_folder
+            or (file_or_folder.endswith("/") and path.startswith(file_or_folder))
+        ):
+            owning_teams = teams
+    return owning_teams
 
 
-def test_every_path_is_there_and_every_team_known() -> None:
+def test_every_path_exists_and_every_team_is_known() -> None:
     for pattern, teams in rules():
         assert pattern == "*" or (REPOSITORY / pattern.lstrip("/")).exists(), pattern
         assert teams and set(teams) <= TEAMS, pattern
         assert pattern == "*" or (REPOSITORY / pattern.lstrip("/")).is_dir() == pattern.endswith("/"), pattern
 
 
-def test_every_folder_is_named() -> None:
-    """A new one is not left to whoever owns the rest."""
+def test_every_top_level_folder_has_an_owner() -> None:
+    """A new folder must not fall to the owners of `*`."""
     done = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     folders = {f"/{line.partition('/')[0]}/" for line in done.stdout.splitlines() if "/" in line}
 
@@ -69,17 +73,17 @@ def test_every_folder_is_named() -> None:
 
 
 @pytest.mark.parametrize(("path", "team"), PLACES.items())
-def test_who_owns_what(path: str, team: str) -> None:
+def test_a_path_is_owned_by_its_team(path: str, team: str) -> None:
     assert owners(path) == [f"@your-org/{team}"]
 
 
 def jobs(file: Path) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = yaml.safe_load(file.read_text())["jobs"]
-    return found
+    parsed: dict[str, dict[str, Any]] = yaml.safe_load(file.read_text())["jobs"]
+    return parsed
 
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: str(file.name))
-def test_actions_are_pinned_by_digest_the_same_everywhere(file: Path) -> None:
+def test_an_action_is_pinned_to_the_same_commit_in_every_workflow(file: Path) -> None:
     used = re.findall(r"uses: ([\w/-]+)@(\S+)(.*)", file.read_text())
 
     assert used
@@ -89,28 +93,28 @@ def test_actions_are_pinned_by_digest_the_same_everywhere(file: Path) -> None:
         assert everywhere == {revision}, action
 
 
-def test_only_the_job_that_signs_has_the_token_and_a_person_lets_it_begin() -> None:
-    """What trains runs other people's code; what signs does not train."""
+def test_only_the_signing_job_has_the_token_and_it_needs_approval() -> None:
+    """Training runs third-party code, so the job that signs must not train."""
     for file in WORKFLOWS:
-        told = yaml.safe_load(file.read_text())
+        workflow = yaml.safe_load(file.read_text())
         for name, job in jobs(file).items():
-            rights = {**told["permissions"], **job.get("permissions", {})}
+            rights = {**workflow["permissions"], **job.get("permissions", {})}
             commands = " ".join(str(step.get("run", "")) for step in job["steps"])
             assert set(rights.values()) <= {"read"} or rights == {"contents": "read", "id-token": "write"}, name
             if "id-token" in rights:
                 assert job["environment"] == "release"
                 assert re.findall(r"make \S+", commands) == ["make setup-signing"] and ".venv/" not in commands
-            assert "secrets." not in commands, "the targets key has no place there"
+            assert "secrets." not in commands, "the targets key must not be a secret of CI"
 
 
-def test_root_takes_two_of_three() -> None:
-    """What docs/explanation/people.md says of it is what a new repository gets."""
+def test_a_new_repository_needs_two_of_three_root_keys() -> None:
+    """Check that a new repository has the key numbers of docs/explanation/people.md."""
 
     assert (repository.ROOT_KEYS, repository.ROOT_THRESHOLD) == (3, 2)
 
 
-def test_what_signs_in_ci_needs_the_signing_environment_alone(tmp_path: Path) -> None:
-    """Without a CI system's token it refuses after it has unpacked; with a key's policy before."""
+def test_signing_in_ci_needs_only_the_signing_environment(tmp_path: Path) -> None:
+    """Without the token of a CI system it refuses after unpacking; with a policy that pins a key, before."""
     shutil.copytree(REPOSITORY / ".ci", tmp_path / ".ci")
     for name in ("fleet/releases", "releases"):
         (tmp_path / name).mkdir(parents=True)
@@ -121,15 +125,15 @@ def test_what_signs_in_ci_needs_the_signing_environment_alone(tmp_path: Path) ->
     )
     policy.save(tmp_path / "releases/policy.json")
 
-    def said() -> str:
+    def signing_error() -> str:
         command = [str(signing.interpreter()), str(tmp_path / ".ci/sign"), str(archive)]
         done = subprocess.run(command, capture_output=True, text=True, env={"PATH": os.environ["PATH"]})
         assert done.returncode and "Traceback" not in done.stderr and not Path(f"{archive}.sig").exists()
         return done.stderr
 
-    assert f"{archive}: sign: refused" in said()
+    assert f"{archive}: sign: refused" in signing_error()
     SigningPolicy(public_key="PEM").save(tmp_path / "releases/policy.json")
-    assert "pins a key" in said()
+    assert "pins a key" in signing_error()
     planned = subprocess.run(
         ["make", "-nB", "setup-signing", "PYTHON=python3"], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )

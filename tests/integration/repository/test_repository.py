@@ -1,4 +1,4 @@
-"""What must be true of the repository itself."""
+"""Rules for the repository itself: tracked files, dependencies of stages, pinned libraries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from packaging.version import Version
 from tests.support.imports import closure
 from tests.support.stages.clone import REPOSITORY, call
 
-# Modules that change no result: parameters are tracked by DVC by value; the others carry messages, bytes, --help.
+# Modules that affect no result: messages, file writing and --help. DVC tracks the values of parameters instead.
 NO_RESULT = {
     "stages/core/command.py",
     "stages/core/errors.py",
@@ -45,13 +45,13 @@ def test_no_private_key_and_no_token_is_tracked() -> None:
     assert leaking == []
 
 
-def test_nothing_large_is_tracked_by_git() -> None:
+def test_no_large_file_is_tracked_by_git() -> None:
     large = [str(path) for path in tracked() if (REPOSITORY / path).stat().st_size > 500_000]
 
     assert large == []
 
 
-def test_actions_are_pinned_by_commit_and_steps_are_make_targets_or_programs_of_ours() -> None:
+def test_actions_are_pinned_by_commit_and_steps_are_make_targets_or_programs_of_the_repository() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE))
     for path in (REPOSITORY / ".github" / "workflows").glob("*.yml"):
         for job in yaml.safe_load(path.read_text())["jobs"].values():
@@ -60,8 +60,8 @@ def test_actions_are_pinned_by_commit_and_steps_are_make_targets_or_programs_of_
                     assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", step["uses"]), f"{path.name}: {step['uses']}"
                 else:
                     program, argument = step["run"].split()[:2]
-                    known = argument in targets if program == "make" else (REPOSITORY / argument).is_file()
-                    assert known and "\n" not in step["run"].strip(), f"{path.name}: {step['run']}"
+                    valid = argument in targets if program == "make" else (REPOSITORY / argument).is_file()
+                    assert valid and "\n" not in step["run"].strip(), f"{path.name}: {step['run']}"
 
 
 def test_ci_installs_every_program_that_a_test_needs() -> None:
@@ -82,8 +82,8 @@ def test_no_stage_is_frozen_and_every_output_can_be_restored() -> None:
         assert all(isinstance(out, str) for out in body["outs"]), f"{name}: outs with options: {body['outs']}"
 
 
-def test_no_stage_depends_on_what_python_caches() -> None:
-    """DVC hashes a folder with all that is in it: a first run would leave caches that make the next one run again."""
+def test_no_stage_depends_on_python_caches() -> None:
+    """DVC hashes all files of a folder: the caches of a first run would make the stage run again."""
     folders = [str(dep) for name in PIPELINE for dep in stage_body(name)["deps"] if (REPOSITORY / str(dep)).is_dir()]
     caches = sorted({f"{folder}/__pycache__/module.cpython-311.pyc" for folder in folders})
 
@@ -106,7 +106,7 @@ def test_a_stage_depends_on_every_module_that_it_imports(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PIPELINE)
-def test_a_stage_explains_itself(name: str) -> None:
+def test_a_stage_prints_help(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", f"stages.{name}", "--help"], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
@@ -127,7 +127,7 @@ BUILDS, TESTS, SIGNS = "constraints.txt", "constraints-dev.txt", "constraints-si
 
 
 def requirements(name: str, extras: frozenset[str]) -> list[Requirement]:
-    """What a project asks for here with these extras: ours as its file says now, others as installed."""
+    """Return a project's requirements with these extras: from pyproject.toml for this repository, else as installed."""
     if name in OWN:
         project = tomllib.loads(OWN[name].read_text())["project"]
         lines = [
@@ -136,21 +136,23 @@ def requirements(name: str, extras: frozenset[str]) -> list[Requirement]:
         ]
     else:
         lines = metadata.requires(name) or []
-    asked = [Requirement(line) for line in lines]
-    return [each for each in asked if not each.marker or any(each.marker.evaluate({"extra": e}) for e in {"", *extras})]
+    parsed = [Requirement(line) for line in lines]
+    return [
+        each for each in parsed if not each.marker or any(each.marker.evaluate({"extra": e}) for e in {"", *extras})
+    ]
 
 
 def installed(*roots: str) -> dict[str, str]:
-    """Version by name of every distribution that the roots bring here, themselves left out."""
+    """Return the version of every distribution that the roots require here, by name, without the roots."""
     versions: dict[str, str] = {}
-    seen: set[tuple[str, frozenset[str]]] = set()
-    todo = [Requirement(root) for root in roots]
-    while todo:
-        current = todo.pop()
+    visited: set[tuple[str, frozenset[str]]] = set()
+    pending = [Requirement(root) for root in roots]
+    while pending:
+        current = pending.pop()
         name, extras = canonicalize_name(current.name), frozenset(current.extras)
-        if (name, extras) not in seen:
-            seen.add((name, extras))
-            todo += requirements(name, extras)
+        if (name, extras) not in visited:
+            visited.add((name, extras))
+            pending += requirements(name, extras)
             if name not in OWN:
                 versions[name] = metadata.version(name)
     return versions
@@ -161,8 +163,8 @@ def pins(file: str) -> dict[str, str]:
     return {canonicalize_name(name): version for name, version in lines}
 
 
-def test_everything_that_is_installed_is_pinned_where_it_belongs() -> None:
-    """The pipeline's own closure in one file, which stages depend on; what tests bring besides in the other."""
+def test_every_installed_library_is_pinned_in_the_right_file() -> None:
+    """One file pins the pipeline's transitive requirements, and stages depend on it; another pins those of tests."""
     builds = installed("edge-ai-workflow", "edge-agent[onnx,litert]")
     everything = installed("edge-ai-workflow[dev]", "edge-agent[onnx,litert]")
 
@@ -170,24 +172,26 @@ def test_everything_that_is_installed_is_pinned_where_it_belongs() -> None:
     assert set(pins(TESTS)) == set(everything) - set(builds)
 
 
-def test_what_is_installed_is_what_is_pinned() -> None:
-    """`make setup` brings it back: another version here would build what no clone can repeat."""
-    wanted = pins(BUILDS) | pins(TESTS)
-    found = installed("edge-ai-workflow[dev]", "edge-agent[onnx,litert]")
+def test_the_installed_versions_are_the_pinned_versions() -> None:
+    """`make setup` restores them. With other versions, no clone could repeat a build of this one."""
+    pinned = pins(BUILDS) | pins(TESTS)
+    versions = installed("edge-ai-workflow[dev]", "edge-agent[onnx,litert]")
 
-    assert {name: version for name, version in found.items() if Version(version).public != wanted.get(name)} == {}
+    assert {name: version for name, version in versions.items() if Version(version).public != pinned.get(name)} == {}
 
 
-def test_what_signs_is_what_is_pinned_and_loads_no_training_library() -> None:
+def test_the_signing_environment_has_exactly_its_pinned_libraries() -> None:
     python = REPOSITORY / ".venv-signing" / "bin" / "python"
-    told = "from importlib.metadata import distributions as d; [print(x.name, x.version) for x in d()]"
-    done = subprocess.run([python, "-I", "-c", told], capture_output=True, text=True, check=True)
-    found = {canonicalize_name(name): version for name, version in (line.split() for line in done.stdout.splitlines())}
+    program = "from importlib.metadata import distributions as d; [print(x.name, x.version) for x in d()]"
+    done = subprocess.run([python, "-I", "-c", program], capture_output=True, text=True, check=True)
+    versions = {
+        canonicalize_name(name): version for name, version in (line.split() for line in done.stdout.splitlines())
+    }
 
-    assert {name: version for name, version in found.items() if name not in ("pip", "setuptools")} == pins(SIGNS)
+    assert {name: version for name, version in versions.items() if name not in ("pip", "setuptools")} == pins(SIGNS)
 
 
-def test_new_libraries_run_again_every_stage_whose_results_they_decide() -> None:
+def test_every_stage_whose_results_depend_on_libraries_depends_on_their_versions() -> None:
     dependent = {name for name in PIPELINE if BUILDS in stage_body(name)["deps"]}
 
     assert dependent == set(PIPELINE) - {"collect", "gate"}

@@ -1,4 +1,4 @@
-"""`make setup`: what it installs, which build of torch, and what it makes of an environment that is not whole."""
+"""`make setup` installs the right build of torch and replaces an incomplete environment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from tests.support.paths import REPOSITORY
 from tests.support.stages.clone import call
 
-pytestmark = pytest.mark.slow  # each makes an environment
+pytestmark = pytest.mark.slow  # each creates an environment
 
 FILES = (
     "Makefile",
@@ -26,20 +26,20 @@ FILES = (
     "constraints-signing.txt",
     ".ci/torch",
 )
-# What downloads is replaced; the environments are real.
+# Programs that download are replaced; the environments are real.
 REPLACED = ("PIP=true", "SIGNING_PIP=true", "INSTALL_TORCH=true", f"PYTHON={sys.executable}")
 PACKAGES = Path(".venv/lib/python3.11/site-packages")
-HALF = PACKAGES / "half.py"  # a file that is gone when the environment was made anew
+MARKER = PACKAGES / "marker.py"  # a file that no longer exists if the environment was created again
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """What `make setup` reads, and an environment that it has made."""
+    """A folder with the files that `make setup` reads, and an environment that it has created."""
     for name in FILES:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(REPOSITORY / name, tmp_path / name)
     setup(tmp_path)
-    (tmp_path / HALF).touch()
+    (tmp_path / MARKER).touch()
     return tmp_path
 
 
@@ -48,36 +48,36 @@ def setup(folder: Path, *options: str) -> None:
     call(folder, "make", "setup", *REPLACED, *options)
 
 
-def test_a_setup_that_was_killed_begins_anew(checkout: Path) -> None:
-    """Killed in pip, and killed in venv before it brought pip; what a setup left that ended well is kept."""
+def test_after_a_killed_setup_the_environment_is_created_again(checkout: Path) -> None:
+    """It was killed in pip, or in venv before pip was there. The environment of a complete setup is kept."""
     setup(checkout)
-    assert (checkout / HALF).exists()
+    assert (checkout / MARKER).exists()
 
     (checkout / ".venv/.installing").touch()
     setup(checkout)
-    assert not (checkout / HALF).exists()
+    assert not (checkout / MARKER).exists()
 
-    (checkout / HALF).touch()
+    (checkout / MARKER).touch()
     shutil.rmtree(checkout / PACKAGES / "pip")
     setup(checkout)
-    assert not (checkout / HALF).exists() and (checkout / PACKAGES / "pip").is_dir()
+    assert not (checkout / MARKER).exists() and (checkout / PACKAGES / "pip").is_dir()
     assert not (checkout / ".venv/.installing").exists()
 
 
-def test_an_environment_keeps_its_build_of_torch_until_another_is_asked_for(checkout: Path) -> None:
+def test_an_environment_keeps_its_build_of_torch_until_another_is_requested(checkout: Path) -> None:
     assert (checkout / ".venv/.torch").read_text() == "cpu\n"
 
-    call(checkout, "make", "setup", *REPLACED, "TORCH=cuda")  # .ready is there: the other build alone makes it run
+    call(checkout, "make", "setup", *REPLACED, "TORCH=cuda")  # .ready exists: only the other build makes it run
     assert (checkout / ".venv/.torch").read_text() == "cuda\n"
-    assert not (checkout / HALF).exists(), "what CUDA's build requires would stay beside the other one"
+    assert not (checkout / MARKER).exists(), "the requirements of the other build must not remain"
 
-    (checkout / HALF).touch()
+    (checkout / MARKER).touch()
     setup(checkout)
-    assert (checkout / ".venv/.torch").read_text() == "cuda\n" and (checkout / HALF).exists()
+    assert (checkout / ".venv/.torch").read_text() == "cuda\n" and (checkout / MARKER).exists()
 
 
 def wheel(folder: Path, version: str, *requires: str) -> None:
-    """A wheel of a package torch that holds nothing but its version, in a package index below `folder`."""
+    """Write a wheel of a package torch with only a version into a package index below `folder`."""
     (folder / "torch").mkdir(parents=True, exist_ok=True)
     name = f"torch-{version}"
     required = [f"Requires-Dist: {each}" for each in requires]
@@ -97,7 +97,7 @@ def pinned_torch() -> str:
 
 
 def install_torch(folder: Path, build: str) -> str:
-    """Run .ci/torch over the two indexes below `folder`; the version that it installed."""
+    """Run .ci/torch with the two indexes below `folder` and return the version that it installed."""
     target = folder / build
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     environment |= {
@@ -122,14 +122,14 @@ def test_without_a_gpu_torch_is_the_cpu_build(tmp_path: Path) -> None:
     assert install_torch(tmp_path, "cuda") == version
 
 
-def test_where_the_plain_build_is_for_cpus_no_other_index_is_asked(tmp_path: Path) -> None:
+def test_if_the_plain_build_is_for_cpus_no_other_index_is_used(tmp_path: Path) -> None:
     version = pinned_torch()
     wheel(tmp_path / "public", version, "filelock")
 
     assert install_torch(tmp_path, "cpu") == version
 
 
-def test_another_build_is_refused_by_name() -> None:
+def test_an_unknown_build_is_refused_by_name() -> None:
     done = subprocess.run(
         [sys.executable, REPOSITORY / ".ci/torch", "rocm"], capture_output=True, text=True, check=False
     )
@@ -138,8 +138,8 @@ def test_another_build_is_refused_by_name() -> None:
     assert done.stderr == "error: TORCH='rocm'; expected: cpu or cuda; remedy: make setup TORCH=cpu\n"
 
 
-def test_nothing_of_cuda_is_installed_unless_it_was_asked_for() -> None:
-    """nvidia-ml-py, which DVCLive requires, is Python alone: it asks a driver for figures where there is one."""
+def test_no_cuda_library_is_installed_unless_it_was_requested() -> None:
+    """nvidia-ml-py, which DVCLive requires, is pure Python: it reads metrics from a driver if there is one."""
     chosen = REPOSITORY / ".venv/.torch"
     if chosen.is_file() and chosen.read_text().strip() == "cuda":
         assert metadata.version("torch") == pinned_torch()

@@ -1,4 +1,4 @@
-"""Both wheels hold every module and data file, and work where there is no checkout."""
+"""Both wheels contain every module and data file, and work without a checkout."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.paths import REPOSITORY
 pytestmark = pytest.mark.slow
 
 PROJECTS = {"edge_ai_workflow": (".", ("fleet", "stages")), "edge_agent": ("device", ("edge_agent",))}
-# Programs run when they are imported; the signing worker's library lives in an environment of its own (.venv-signing).
+# Programs run when they are imported; the signing worker's library is in a separate environment (.venv-signing).
 NOT_IMPORTED = (".__main__", "fleet.releases.sign_worker")
 IMPORT_ALL = """
 import importlib, pathlib, sys
@@ -30,7 +30,7 @@ print(len(sys.argv) - 2)
 
 
 def package_files(project: str) -> set[str]:
-    """What git tracks or would add below a project's packages, as paths in its wheel."""
+    """Return the files of a project's packages that git tracks or would add, as paths in its wheel."""
     folder, packages = PROJECTS[project]
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", *packages],
@@ -75,7 +75,7 @@ def call(site: Path, *command: str | Path) -> str:
 
 
 @pytest.mark.parametrize("project", PROJECTS)
-def test_a_wheel_holds_every_file_of_its_packages(wheels: dict[str, Path], project: str) -> None:
+def test_a_wheel_contains_every_file_of_its_packages(wheels: dict[str, Path], project: str) -> None:
     names = zipfile.ZipFile(wheels[project]).namelist()
 
     assert {name for name in names if ".dist-info/" not in name} == package_files(project)
@@ -90,7 +90,7 @@ def test_every_module_is_imported_from_the_wheel(site: Path, project: str) -> No
     assert call(site, sys.executable, "-W", "ignore", "-c", IMPORT_ALL, site, *imported) == f"{len(imported)}\n"
 
 
-def test_the_programs_say_how_they_are_called(site: Path) -> None:
+def test_the_programs_print_their_usage(site: Path) -> None:
     assert "usage: edge-agent" in call(site, site / "bin/edge-agent", "--help")
     assert "usage: fleet" in call(site, sys.executable, "-m", "fleet", "--help")
     assert "usage: python -m stages.train" in call(site, sys.executable, "-m", "stages.train", "--help")

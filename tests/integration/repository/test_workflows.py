@@ -1,4 +1,4 @@
-"""The workflows' actions start: each is pinned to a commit whose runtime GitHub's runners still have."""
+"""Every action of the workflows is pinned to a commit whose runtime GitHub's runners still support."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ USE = re.compile(r"uses: ([\w./-]+)@(\S+)  # (\S+)")
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: str(path.name))
-def test_every_action_is_listed_with_its_commit_and_its_runtime_is_not_retired(workflow: Path) -> None:
+def test_every_action_is_listed_with_its_commit_and_a_supported_runtime(workflow: Path) -> None:
     uses = USE.findall(workflow.read_text())
 
     assert len(uses) == workflow.read_text().count("uses:") > 0
@@ -26,7 +26,7 @@ def test_every_action_is_listed_with_its_commit_and_its_runtime_is_not_retired(w
         assert listed["runtime"] not in LIST["retired"], f"{action} runs on {listed['runtime']}, which is retired"
 
 
-def test_the_list_names_no_action_that_is_not_used() -> None:
+def test_every_listed_action_is_used() -> None:
     used = {action for workflow in WORKFLOWS for action, _, _ in USE.findall(workflow.read_text())}
 
     assert set(LIST["actions"]) == used
@@ -40,7 +40,7 @@ def test_every_push_and_every_pull_request_is_tested() -> None:
     }
 
 
-def test_a_commit_is_checked_by_the_targets_of_make_lint() -> None:
+def test_the_pre_commit_hooks_are_the_targets_of_make_lint() -> None:
     hooks = [
         hook
         for repository in yaml.safe_load((REPOSITORY / ".pre-commit-config.yaml").read_text())["repos"]

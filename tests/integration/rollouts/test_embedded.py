@@ -1,4 +1,4 @@
-"""Rollouts over simulated devices of this machine: real agents, playbooks, releases. What is asserted is what runs."""
+"""Rollouts over simulated devices of this machine, with real agents, playbooks and releases."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def outcomes(record: dict[str, Any]) -> dict[str, str]:
     return {name: device["outcome"] for name, device in record["devices"].items()}
 
 
-def test_the_first_release_goes_out_in_waves_and_again_changes_nothing(fleet: EmbeddedFleet) -> None:
+def test_the_first_release_is_rolled_out_in_waves_and_a_second_run_changes_nothing(fleet: EmbeddedFleet) -> None:
     assert fleet.first.returncode == 0, fleet.first.stdout[-3000:]
     record = fleet.record(0)
     assert [(wave["name"], wave["status"]) for wave in record["waves"]] == [
@@ -42,17 +42,17 @@ def test_the_first_release_goes_out_in_waves_and_again_changes_nothing(fleet: Em
     expected = plan["releases"]["pump@1.0.0"]["targets"]["onnx-fp32"]
     for name in fleet.names:
         status = fleet.agent(name, "status")
-        assert status["service"]["loaded"]["sha256"] == expected, "what is loaded is what was published"
+        assert status["service"]["loaded"]["sha256"] == expected, "the published model is loaded"
         assert status["trial"] is None, "confirmed"
 
     again = fleet.playbook("rollout")
 
     assert again.returncode == 0, again.stdout[-3000:]
     assert changed(again) == 0
-    assert fleet.record(-1)["folder"] == record["folder"], "no record of nothing"
+    assert fleet.record(-1)["folder"] == record["folder"], "a run without changes is not recorded"
 
 
-def test_check_predicts_and_changes_nothing(fleet: EmbeddedFleet) -> None:
+def test_check_predicts_the_rollout_and_changes_nothing(fleet: EmbeddedFleet) -> None:
     fleet.publish("pump@1.1.0")
     fleet.declare("pump@1.1.0")
     before = fleet.record()["folder"]
@@ -60,13 +60,13 @@ def test_check_predicts_and_changes_nothing(fleet: EmbeddedFleet) -> None:
     done = fleet.run("rollout", "--check")
 
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert (told["status"], told["check"]) == ("ready", True)
-    assert "  rest-1: pump@1.0.0 -> pump@1.1.0" in told["table"]
+    result = json.loads(done.stdout)
+    assert (result["status"], result["check"]) == ("ready", True)
+    assert "  rest-1: pump@1.0.0 -> pump@1.1.0" in result["table"]
     assert all_run(fleet, "pump@1.0.0") and fleet.record()["folder"] == before
 
 
-def test_a_release_that_fails_on_the_canary_goes_no_further(fleet: EmbeddedFleet) -> None:
+def test_a_release_that_fails_on_the_canary_reaches_no_other_device(fleet: EmbeddedFleet) -> None:
     fleet.publish("pump@2.0.0", wrong_golden=True)
     fleet.declare("pump@2.0.0")
 
@@ -80,13 +80,15 @@ def test_a_release_that_fails_on_the_canary_goes_no_further(fleet: EmbeddedFleet
     again = fleet.run("rollout")
 
     assert again.returncode == 10 and "failed in rollout" in json.loads(again.stdout)["found"]
-    asked_for = fleet.run("rollout", "--again")
-    assert asked_for.returncode == 10 and "golden sample" in json.loads(asked_for.stdout)["reason"], "it was tried"
+    retried = fleet.run("rollout", "--again")
+    assert retried.returncode == 10 and "golden sample" in json.loads(retried.stdout)["reason"], (
+        "the release was tried again"
+    )
 
 
 @pytest.mark.exhaustive
-def test_too_little_evidence_pauses_and_what_is_seen_then_sends_it_back(fleet: EmbeddedFleet) -> None:
-    """A slow model passes every test on the device: the fleet's judge finds it, and calls it back."""
+def test_too_little_evidence_pauses_the_rollout_and_later_evidence_rolls_it_back(fleet: EmbeddedFleet) -> None:
+    """A slow model passes every test on the device. The fleet's judge detects it and rolls it back."""
     fleet.set_policy(judge={"min_inferences": 5, "latency_factor": 3.0, "memory_growth_mb": 1000.0})
     fleet.predict(CANARY, 20)
     fleet.publish("pump@3.0.0", fault="slow")
@@ -96,7 +98,9 @@ def test_too_little_evidence_pauses_and_what_is_seen_then_sends_it_back(fleet: E
 
     assert paused.returncode == 11, paused.stderr
     assert "0 inferences" in json.loads(paused.stdout)["reason"]
-    assert fleet.running() == {CANARY: "pump@3.0.0", EARLY: "pump@1.0.0", REST: "pump@1.0.0"}, "nothing goes back yet"
+    assert fleet.running() == {CANARY: "pump@3.0.0", EARLY: "pump@1.0.0", REST: "pump@1.0.0"}, (
+        "nothing is rolled back yet"
+    )
 
     fleet.predict(CANARY, 10)
     done = fleet.run("rollout", "--resume")
@@ -108,7 +112,7 @@ def test_too_little_evidence_pauses_and_what_is_seen_then_sends_it_back(fleet: E
     assert "rollout" in fleet.state_of(CANARY).bad["pump@3.0.0"]
 
 
-def test_a_canary_that_does_not_answer_stops_it(fleet: EmbeddedFleet) -> None:
+def test_a_canary_that_does_not_answer_stops_the_rollout(fleet: EmbeddedFleet) -> None:
     fleet.publish("pump@4.0.0")
     fleet.declare("pump@4.0.0")
     fleet.write(f"host_vars/{CANARY}.yml", UNREACHABLE)
@@ -121,8 +125,8 @@ def test_a_canary_that_does_not_answer_stops_it(fleet: EmbeddedFleet) -> None:
 
 
 @pytest.mark.exhaustive
-def test_a_device_fails_within_the_budget_and_beyond_it(fleet: EmbeddedFleet) -> None:
-    """The device's disk of slots refuses: its switch fails, the others' do not."""
+def test_a_failed_device_ends_the_rollout_only_beyond_the_failure_budget(fleet: EmbeddedFleet) -> None:
+    """One device cannot install: its switch fails, those of the others succeed."""
     fleet.publish("pump@5.0.0")
     fleet.declare("pump@5.0.0")
     fleet.set_policy(budget={"failed": 1})
@@ -141,10 +145,10 @@ def test_a_device_fails_within_the_budget_and_beyond_it(fleet: EmbeddedFleet) ->
     broken.unlink()
 
     assert beyond.returncode == 10, beyond.stderr
-    assert fleet.running() == {CANARY: "pump@5.0.0", EARLY: "pump@5.0.0", REST: "pump@1.0.0"}, "as before it"
+    assert fleet.running() == {CANARY: "pump@5.0.0", EARLY: "pump@5.0.0", REST: "pump@1.0.0"}, "as before the rollout"
 
 
-def test_a_killed_controller_is_taken_up_and_two_at_once_are_refused(fleet: EmbeddedFleet) -> None:
+def test_the_rollout_of_a_killed_controller_is_resumed_and_a_second_controller_is_refused(fleet: EmbeddedFleet) -> None:
     fleet.publish("pump@6.0.0")
     fleet.declare("pump@6.0.0")
     fleet.set_policy(bake_s=60)
@@ -157,32 +161,34 @@ def test_a_killed_controller_is_taken_up_and_two_at_once_are_refused(fleet: Embe
         assert second.returncode == 7, second.stderr
         assert f"process {first.pid}" in json.loads(second.stdout)["found"]
         bootstrap = fleet.playbook("bootstrap")
-        assert bootstrap.returncode == 2 and f"process {first.pid}" in bootstrap.stdout, "agents are not restarted now"
+        assert bootstrap.returncode == 2 and f"process {first.pid}" in bootstrap.stdout, (
+            "agents are not restarted during a rollout"
+        )
     finally:
         first.send_signal(signal.SIGKILL)
         first.wait(WAIT_S)
-    begun = fleet.record()
-    assert begun["waves"][0]["status"] == "open"
+    interrupted = fleet.record()
+    assert interrupted["waves"][0]["status"] == "open"
 
-    plan = begun["folder"] / "plan.json"
+    plan = interrupted["folder"] / "plan.json"
     plan.write_text(plan.read_text().replace('"bake_s": 60.0', '"bake_s": 2.0'))
     done = fleet.run("rollout")
 
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["id"] == begun["folder"].name, "the same one"
+    assert json.loads(done.stdout)["id"] == interrupted["folder"].name, "the same rollout"
     assert all_run(fleet, "pump@6.0.0")
 
 
 @pytest.mark.exhaustive
-def test_a_wave_waits_for_approval_and_a_reverted_inventory_brings_all_back(fleet: EmbeddedFleet) -> None:
+def test_a_wave_waits_for_approval_and_a_reverted_inventory_restores_the_old_release(fleet: EmbeddedFleet) -> None:
     fleet.publish("pump@7.0.0")
     fleet.declare("pump@7.0.0")
     fleet.set_policy(approve=["rest"])
 
-    waits = fleet.run("rollout")
+    waiting = fleet.run("rollout")
 
-    assert waits.returncode == 11, waits.stderr
-    assert "--approve rest" in json.loads(waits.stdout)["reason"]
+    assert waiting.returncode == 11, waiting.stderr
+    assert "--approve rest" in json.loads(waiting.stdout)["reason"]
     assert fleet.running()[REST] == "pump@1.0.0"
 
     done = fleet.run("rollout", "--approve", "rest")
@@ -199,7 +205,7 @@ def test_a_wave_waits_for_approval_and_a_reverted_inventory_brings_all_back(flee
     assert all_run(fleet, "pump@1.0.0")
 
 
-def test_outside_its_window_nothing_begins(fleet: EmbeddedFleet) -> None:
+def test_outside_its_window_no_rollout_begins(fleet: EmbeddedFleet) -> None:
     fleet.publish("pump@8.0.0")
     fleet.declare("pump@8.0.0")
     later = datetime.now(UTC) + timedelta(hours=2)
@@ -212,16 +218,16 @@ def test_outside_its_window_nothing_begins(fleet: EmbeddedFleet) -> None:
     assert all_run(fleet, "pump@1.0.0")
 
 
-def test_devices_are_called_back_by_hand(fleet: EmbeddedFleet) -> None:
+def test_devices_are_rolled_back_manually(fleet: EmbeddedFleet) -> None:
     fleet.publish("pump@9.0.0")
     fleet.declare("pump@1.0.0", **{REST.replace("-", "_"): "pump@9.0.0"})
     assert fleet.run("rollout", "--approve", "early").returncode == 0
 
-    for limit in ("nobody", "nobody --check"):  # one argument, whatever is in it
+    for limit in ("nobody", "nobody --check"):  # a single argument, even with a space
         refused = fleet.run("rollback", "--limit", limit, "--reason", "none")
         assert refused.returncode == 12 and limit in json.loads(refused.stdout)["found"]
 
-    reason = "alert {{ $labels.instance }} fired {{ 7 * 7 }}"  # text, and no template
+    reason = "alert {{ $labels.instance }} fired {{ 7 * 7 }}"  # text, not a template
     done = fleet.run("rollback", "--limit", REST, "--reason", reason)
 
     assert done.returncode == 0, done.stderr
@@ -236,7 +242,7 @@ def test_devices_are_called_back_by_hand(fleet: EmbeddedFleet) -> None:
     assert fleet.state_of(REST).bad == {"pump@9.0.0": reason}
 
 
-def test_rotated_keys_reach_the_devices_and_captured_samples_come_in(fleet: EmbeddedFleet) -> None:
+def test_rotated_keys_reach_the_devices_and_captured_samples_are_collected(fleet: EmbeddedFleet) -> None:
     before = fleet.agent(REST, "status")["service"]["loaded"]
     rotate(fleet.repository, "root")
 
@@ -245,7 +251,7 @@ def test_rotated_keys_reach_the_devices_and_captured_samples_come_in(fleet: Embe
     assert done.returncode == 0, done.stdout[-3000:]
     for name in fleet.names:
         root = json.loads((fleet.base / name / "var/lib/edge-agent/tuf/root.json").read_text())
-        assert root["signed"]["version"] == fleet.repository.root.version, "trusted now, before any release"
+        assert root["signed"]["version"] == fleet.repository.root.version, "trusted before the next release"
     assert fleet.agent(REST, "status")["service"]["loaded"] == before
 
     done = fleet.playbook("collect-samples", "--limit", REST, samples_folder=str(fleet.base / "captured"))
@@ -254,10 +260,10 @@ def test_rotated_keys_reach_the_devices_and_captured_samples_come_in(fleet: Embe
     assert [file.name for file in (fleet.base / "captured").iterdir()] == [f"{REST}.jsonl"]
 
 
-def test_what_a_devices_agent_logged(fleet: EmbeddedFleet) -> None:
+def test_the_log_of_a_devices_agent_is_printed(fleet: EmbeddedFleet) -> None:
     done = fleet.run("logs", REST, "--lines", "1000")
 
     assert done.returncode == 0, done.stderr
     text = json.loads(done.stdout)["text"]
-    assert (fleet.base / REST / "agent.log").read_text().startswith(text), "from its first line on"
+    assert (fleet.base / REST / "agent.log").read_text().startswith(text), "from its first line"
     assert "event=loaded" in text and "release=pump@1.0.0" in text

@@ -1,4 +1,4 @@
-"""Rollouts over simulated devices: a wave that turns bad in a long bake, and devices that cannot be called back."""
+"""Rollouts over simulated devices: a wave that fails in a long bake, and devices that cannot be rolled back."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ BAKE_S, EARLY_S = 4 * 3600, 300
 
 
 @pytest.fixture(scope="module")
-def made() -> Iterator[EmbeddedFleet]:
-    """Three devices in two waves, which ran BASE well at each of several looks."""
+def shared_fleet() -> Iterator[EmbeddedFleet]:
+    """Three devices in two waves that ran BASE without faults through a bake of several polls."""
     fleet = EmbeddedFleet((CANARY, *REST))
     try:
         fleet.publish(BASE)
@@ -38,14 +38,14 @@ def made() -> Iterator[EmbeddedFleet]:
 
 
 @pytest.fixture
-def fleet(made: EmbeddedFleet) -> EmbeddedFleet:
-    made.reset_to(BASE)
-    made.set_policy(waves=WAVES, bake_s=BAKE_S, bake_poll_s=0.5)
-    return made
+def fleet(shared_fleet: EmbeddedFleet) -> EmbeddedFleet:
+    shared_fleet.reset_to(BASE)
+    shared_fleet.set_policy(waves=WAVES, bake_s=BAKE_S, bake_poll_s=0.5)
+    return shared_fleet
 
 
-def begin(fleet: EmbeddedFleet, release: str) -> subprocess.Popen[str]:
-    """A rollout whose canary runs `release`, and is watched."""
+def begin_rollout(fleet: EmbeddedFleet, release: str) -> subprocess.Popen[str]:
+    """Start a rollout of `release` and return when its canary runs it, in the bake."""
     fleet.publish(release)
     fleet.declare(release)
     program = fleet.command("rollout")
@@ -56,18 +56,20 @@ def begin(fleet: EmbeddedFleet, release: str) -> subprocess.Popen[str]:
     return process
 
 
-def trail(fleet: EmbeddedFleet) -> list[str]:
-    """The latest rollout's lines, as "action result device"."""
+def audit_events(fleet: EmbeddedFleet) -> list[str]:
+    """Return the audit events of the latest rollout, as "action result device"."""
     lines = (fleet.record()["folder"] / "audit.jsonl").read_text().splitlines()
-    return [" ".join(filter(None, (said["action"], said["result"], said["device"]))) for said in map(json.loads, lines)]
+    return [
+        " ".join(filter(None, (event["action"], event["result"], event["device"]))) for event in map(json.loads, lines)
+    ]
 
 
 def configuration(fleet: EmbeddedFleet, device: str) -> Path:
     return fleet.base / device / "etc/edge-agent/config.toml"
 
 
-def test_a_canary_that_turns_bad_in_a_long_bake_goes_back_at_once(fleet: EmbeddedFleet) -> None:
-    process = begin(fleet, "pump@2.0.0")
+def test_a_canary_that_fails_in_a_long_bake_is_rolled_back_at_once(fleet: EmbeddedFleet) -> None:
+    process = begin_rollout(fleet, "pump@2.0.0")
     began = time.monotonic()
     fleet.process(CANARY, "stop")
     fleet.process(CANARY, "start")
@@ -80,7 +82,7 @@ def test_a_canary_that_turns_bad_in_a_long_bake_goes_back_at_once(fleet: Embedde
     record = fleet.record()
     assert record["status"] == "failed"
     assert "cut short after" in record["reason"] and "1 restart(s) since the switch" in record["reason"]
-    assert {"watch lost", "judge fail", f"back back {CANARY}"} <= set(trail(fleet))
+    assert {"watch lost", "judge fail", f"back back {CANARY}"} <= set(audit_events(fleet))
 
 
 def withdraw(fleet: EmbeddedFleet, release: str) -> None:
@@ -90,7 +92,7 @@ def withdraw(fleet: EmbeddedFleet, release: str) -> None:
 
 
 @pytest.mark.exhaustive
-def test_what_is_withdrawn_while_a_canary_bakes_goes_no_further(fleet: EmbeddedFleet) -> None:
+def test_a_release_withdrawn_during_the_canary_bake_reaches_no_other_device(fleet: EmbeddedFleet) -> None:
     release = "pump@2.5.0"
     fleet.set_policy(waves=WAVES, bake_s=15, bake_poll_s=0.5)
     fleet.publish(release)
@@ -103,8 +105,8 @@ def test_what_is_withdrawn_while_a_canary_bakes_goes_no_further(fleet: EmbeddedF
 
     assert done.returncode == 11, done.stderr
     assert f"{release}: withdrawn: burns" in json.loads(done.stdout)["reason"]
-    assert fleet.running() == {CANARY: release, **dict.fromkeys(REST, BASE)}, "nothing goes back, and nothing on"
-    assert {"judge pass", "pause paused"} <= set(trail(fleet)) and trail(fleet)[-1] == "close paused"
+    assert fleet.running() == {CANARY: release, **dict.fromkeys(REST, BASE)}, "no device is rolled back or updated"
+    assert {"judge pass", "pause paused"} <= set(audit_events(fleet)) and audit_events(fleet)[-1] == "close paused"
     assert {name: fleet.record()["devices"][name]["outcome"] for name in REST} == dict.fromkeys(REST, "planned")
 
     again = fleet.run("rollout")
@@ -114,26 +116,28 @@ def test_what_is_withdrawn_while_a_canary_bakes_goes_no_further(fleet: EmbeddedF
 
 
 @pytest.mark.exhaustive
-def test_who_could_not_be_called_back_is_before_anything_else_next_time(fleet: EmbeddedFleet) -> None:
-    """The inventory still declares what failed: it is refused, and the device does not stay on it."""
-    process = begin(fleet, "pump@3.0.0")
+def test_a_pending_rollback_is_made_first_in_the_next_run(fleet: EmbeddedFleet) -> None:
+    """The inventory still declares the failed release: it is refused, and the device is rolled back."""
+    process = begin_rollout(fleet, "pump@3.0.0")
     file = configuration(fleet, CANARY)
-    away = file.rename(file.with_suffix(".away"))
+    moved_file = file.rename(file.with_suffix(".away"))
     output, _ = process.communicate(timeout=EARLY_S)
     assert process.returncode == 2, output[-3000:]
     failed = fleet.record()["folder"]
-    assert f"back pending {CANARY}" in trail(fleet)
+    assert f"back pending {CANARY}" in audit_events(fleet)
 
-    away.rename(file)
-    assert fleet.running() == {CANARY: "pump@3.0.0", **dict.fromkeys(REST, BASE)}, "it went on with what failed"
+    moved_file.rename(file)
+    assert fleet.running() == {CANARY: "pump@3.0.0", **dict.fromkeys(REST, BASE)}, (
+        "the device still runs the failed release"
+    )
 
     done = fleet.run("rollout")
 
     assert done.returncode == 10, done.stderr
-    found = json.loads(done.stdout)["found"]
-    assert "failed in rollout" in found and f"back: {CANARY}: runs {BASE}" in found
+    reason = json.loads(done.stdout)["found"]
+    assert "failed in rollout" in reason and f"back: {CANARY}: runs {BASE}" in reason
     assert fleet.running() == {CANARY: BASE, **dict.fromkeys(REST, BASE)}
     assert "pump@3.0.0" in fleet.state_of(CANARY).bad
     assert fleet.record()["folder"] == failed, "no new rollout has begun"
-    assert trail(fleet)[-1] == f"back back {CANARY}"
+    assert audit_events(fleet)[-1] == f"back back {CANARY}"
     assert fleet.record()["devices"][CANARY]["outcome"] == "back"
