@@ -1,4 +1,4 @@
-"""The command line as an operator and a program see it: texts, JSON, exit codes."""
+"""The command line for operators and for programs: texts, JSON, exit codes."""
 
 from __future__ import annotations
 
@@ -35,45 +35,45 @@ releases = pytest.fixture(two_releases)
 device = pytest.fixture(bare_device)
 
 
-def test_the_way_of_a_release_without_a_service(device: Device) -> None:
-    """Each step says what is, and doing it twice is no error."""
+def test_the_life_of_a_release_without_a_service(device: Device) -> None:
+    """Each step reports the state; repeating it is not an error."""
     assert device.json("status")["installed"] == []
     assert device.json("install", OLD)["changed"] is True
     assert device.json("install", OLD)["changed"] is False
-    told = device.json("activate", OLD)
-    assert (told["changed"], told["trial"], told["service"]["running"]) == (True, True, False)
+    result = device.json("activate", OLD)
+    assert (result["changed"], result["trial"], result["service"]["running"]) == (True, True, False)
     assert device.json("activate", OLD)["changed"] is False
     assert device.json("confirm", OLD, "--force")["changed"] is True
     assert device.json("confirm")["changed"] is False
     device.json("install", NEW)
     assert device.json("activate", NEW)["previous"] == OLD
 
-    told = device.json("status")
-    assert (told["current"], told["previous"], told["trial"]["starts"]) == (NEW, OLD, 0)
-    assert told["service"]["running"] is False
+    result = device.json("status")
+    assert (result["current"], result["previous"], result["trial"]["starts"]) == (NEW, OLD, 0)
+    assert result["service"]["running"] is False
 
-    told = device.json("rollback", "--reason", "noisy")
-    assert (told["release"], told["left"]) == (OLD, NEW)
+    result = device.json("rollback", "--reason", "noisy")
+    assert (result["release"], result["left"]) == (OLD, NEW)
     assert device.state.bad == {NEW: "noisy"}
     assert device.json("install", NEW, code=TrialError.exit_code)["remedy"].endswith(f"edge-agent forget {NEW}")
     assert device.json("forget", NEW)["changed"] is True
     assert device.json("forget", NEW)["changed"] is False
     assert [slot["whole"] for slot in device.json("verify")["slots"]] == [True, True]
-    told = device.json("prune", "--keep", "0")
-    assert (told["removed"], told["installed"]) == ([NEW], [OLD])
+    result = device.json("prune", "--keep", "0")
+    assert (result["removed"], result["installed"]) == ([NEW], [OLD])
 
 
 def test_deploy_is_install_and_activate_in_one(device: Device) -> None:
-    told = device.json("deploy", OLD)
-    assert (told["changed"], told["installed"], told["previous"], told["trial"]) == (True, True, None, True)
-    assert told["selftest"]["samples"] > 0
-    told = device.json("deploy", OLD)
-    assert (told["changed"], told["installed"], told["selftest"]) == (False, False, None)
+    result = device.json("deploy", OLD)
+    assert (result["changed"], result["installed"], result["previous"], result["trial"]) == (True, True, None, True)
+    assert result["selftest"]["samples"] > 0
+    result = device.json("deploy", OLD)
+    assert (result["changed"], result["installed"], result["selftest"]) == (False, False, None)
     device.json("confirm", "--force")
 
     device.json("install", NEW)
-    told = device.json("deploy", NEW)
-    assert (told["changed"], told["installed"], told["previous"]) == (True, False, OLD)
+    result = device.json("deploy", NEW)
+    assert (result["changed"], result["installed"], result["previous"]) == (True, False, OLD)
     assert device.json("status", "--report")["report"] is None, "no service runs"
 
 
@@ -89,7 +89,7 @@ def test_an_older_release_by_name(device: Device, releases: Releases) -> None:
     assert (device.state.current, device.state.previous, device.state.trial) == (OLD, NEW, None)
 
 
-def test_what_a_person_reads(device: Device) -> None:
+def test_output_for_people(device: Device) -> None:
     done = device.call("install", OLD)
     assert done.stdout == f"{OLD} is installed (onnx-fp32)\n  next: edge-agent activate {OLD}\n"
     lines = device.call("activate", OLD).stdout.splitlines()
@@ -104,7 +104,7 @@ def test_what_a_person_reads(device: Device) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "kind", "found"),
+    ("arguments", "kind", "message"),
     [
         (("install", "pump@9.0.0"), TrustError, "withdrawn, or never published"),
         (("activate", OLD), NoReleaseError, "not installed"),
@@ -116,12 +116,12 @@ def test_what_a_person_reads(device: Device) -> None:
     ],
 )
 def test_refusals_have_their_exit_codes(
-    device: Device, arguments: tuple[str, ...], kind: type[AgentError], found: str
+    device: Device, arguments: tuple[str, ...], kind: type[AgentError], message: str
 ) -> None:
-    told = device.json(*arguments, code=kind.exit_code)
-    assert (told["error"], told["command"]) == (kind.__name__, arguments[0])
-    assert found in told["found"]
-    assert told["remedy"]
+    result = device.json(*arguments, code=kind.exit_code)
+    assert (result["error"], result["command"]) == (kind.__name__, arguments[0])
+    assert message in result["found"]
+    assert result["remedy"]
 
     done = device.call(*arguments)
     assert (done.returncode, done.stdout) == (kind.exit_code, "")
@@ -130,20 +130,20 @@ def test_refusals_have_their_exit_codes(
     assert "Traceback" not in done.stderr
 
 
-def test_a_source_that_is_not_there(device: Device, releases: Releases) -> None:
+def test_an_unreachable_source(device: Device, releases: Releases) -> None:
     shutil.rmtree(releases.repository.folder)
 
     assert device.json("install", OLD, code=SourceError.exit_code)["remedy"]
 
 
-def test_a_lock_that_is_held_is_told_with_its_holder(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_held_lock_is_reported_with_its_holder(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     with state.locked(device.config.layout):
-        told = device.json("prune", code=BusyError.exit_code)
+        result = device.json("prune", code=BusyError.exit_code)
 
-    assert told["found"] == f"held by process {os.getpid()}"
+    assert result["found"] == f"held by process {os.getpid()}"
 
 
-def test_what_is_no_state_is_told(device: Device) -> None:
+def test_an_invalid_state_is_reported(device: Device) -> None:
     device.json("install", OLD)
     device.config.layout.state_file.write_text("{}")
 
@@ -151,7 +151,7 @@ def test_what_is_no_state_is_told(device: Device) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "device = 1", "[device", '[serve]\nlisten = "0.0.0.0:80"'])
-def test_a_wrong_configuration_is_told(tmp_path: Path, content: str | None) -> None:
+def test_an_invalid_configuration_is_reported(tmp_path: Path, content: str | None) -> None:
     file = tmp_path / "config.toml"
     if content is not None:
         file.write_text(content)
@@ -166,7 +166,7 @@ def test_a_wrong_configuration_is_told(tmp_path: Path, content: str | None) -> N
 
 
 @pytest.mark.parametrize("release", ["pump", "../../etc@1.0.0", "pump@1.0.0/..", "Pump@1", "@1", "pump@1.0.0\n"])
-def test_what_is_no_release_is_a_wrong_command_line(device: Device, release: str) -> None:
+def test_an_invalid_release_is_a_usage_error(device: Device, release: str) -> None:
     done = device.call("activate", release)
 
     assert done.returncode == 2
@@ -174,7 +174,7 @@ def test_what_is_no_release_is_a_wrong_command_line(device: Device, release: str
 
 
 @pytest.mark.parametrize(
-    ("arguments", "command", "found"),
+    ("arguments", "command", "message"),
     [
         (["install", "Bad Name"], "install", "found 'Bad Name', expected NAME@VERSION"),
         (["install", "pump_x@1.0.0"], "install", "expected NAME@VERSION"),
@@ -185,26 +185,26 @@ def test_what_is_no_release_is_a_wrong_command_line(device: Device, release: str
         ([], "", "required: COMMAND"),
     ],
 )
-def test_a_wrong_command_line_is_told_in_json_too(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], command: str, found: str
+def test_a_usage_error_is_reported_in_json_too(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], command: str, message: str
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         main.main(["--json", *arguments])
 
-    told = json.loads(capsys.readouterr().out)
-    OUTPUT.validate(told)
-    assert (ended.value.code, told["exit_code"], told["error"]) == (2, 2, "UsageError")
-    assert told["command"] == command
-    assert found in told["found"]
+    result = json.loads(capsys.readouterr().out)
+    OUTPUT.validate(result)
+    assert (ended.value.code, result["exit_code"], result["error"]) == (2, 2, "UsageError")
+    assert result["command"] == command
+    assert message in result["found"]
 
 
 def test_no_disk_space_is_an_error_with_a_remedy(device: Device) -> None:
     device.json("install", OLD)
 
-    told = json.loads(device.call("--json", "activate", OLD, fault="state.before_fsync=nospace").stdout)
+    result = json.loads(device.call("--json", "activate", OLD, fault="state.before_fsync=nospace").stdout)
 
-    assert (told["error"], told["exit_code"]) == ("StorageError", StorageError.exit_code)
-    assert "No space left" in told["found"]
+    assert (result["error"], result["exit_code"]) == ("StorageError", StorageError.exit_code)
+    assert "No space left" in result["found"]
     assert device.state.current is None
 
 
@@ -235,7 +235,7 @@ def test_status_imports_nothing_slow(device: Device) -> None:
     assert imported.isdisjoint({"numpy", "aiohttp", "tuf", "psutil", "asyncio", "prometheus_client"})
 
 
-def test_who_has_read_enough_may_go(device: Device) -> None:
+def test_a_closed_output_pipe_is_not_an_error(device: Device) -> None:
     command = f"{' '.join(device.command('--json', 'status'))} | true; exit ${{PIPESTATUS[0]}}"
 
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
@@ -252,7 +252,7 @@ def test_a_download_has_a_bar_on_a_terminal(device: Device, releases: Releases) 
     while process.poll() is None or not shown.rstrip().endswith(b"unpacking ..."):
         try:
             shown += os.read(ours, 4096)
-        except OSError:  # the terminal is closed at its other end
+        except OSError:  # the other end of the terminal is closed
             break
     os.close(ours)
 

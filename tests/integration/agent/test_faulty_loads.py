@@ -1,4 +1,4 @@
-"""The service where a release cannot be loaded: it hangs, or the device does not let it be read."""
+"""The service with a release that cannot be loaded: loading hangs, or the disk cannot be read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ON_TRIAL = State(current=NEW, previous=OLD, trial=Trial(NEW, "2026-01-01T00:00:0
 
 
 def two(folder: Path, **blocks: Any) -> Config:
-    """A device with both releases in their slots, and OLD current."""
+    """A device with both releases installed; OLD is current."""
     config = device(folder, **blocks)
     for release in (OLD, NEW):
         installed(config, release)
@@ -32,7 +32,7 @@ def two(folder: Path, **blocks: Any) -> Config:
 
 
 def hang(config: Config, release: str) -> Path:
-    """Reading its golden samples does not end until the file that is returned is written to."""
+    """Make reading the golden samples block until the returned file is written to."""
     file = config.layout.bundle(release) / "golden/inputs.npy"
     file.unlink()
     os.mkfifo(file)
@@ -44,7 +44,7 @@ def let_go(file: Path) -> None:
 
 
 async def on_trial(config: Config) -> Supervisor:
-    """A service that answers with OLD, and is to change to NEW."""
+    """A service that serves OLD and has to load NEW."""
     service = Supervisor(config)
     assert await service.loader.follow(retry=True) is None
     state.save(config.layout, ON_TRIAL)
@@ -55,7 +55,7 @@ def loaded(service: Supervisor) -> str | None:
     return service.engine.loaded.release if service.engine.loaded else None
 
 
-def test_a_load_that_hangs_gives_way_to_the_way_back(tmp_path: Path) -> None:
+def test_a_load_that_hangs_does_not_block_a_rollback(tmp_path: Path) -> None:
     config = two(tmp_path)
     file = hang(config, NEW)
 
@@ -64,10 +64,10 @@ def test_a_load_that_hangs_gives_way_to_the_way_back(tmp_path: Path) -> None:
         following = asyncio.create_task(service.loader.follow(retry=True))
         while service.loader.state.current != NEW:
             await asyncio.sleep(0)
-        # What is said is not what the release before does.
+        # The reported figures are not those of the previous release.
         assert service.healthy() == (False, f"{NEW} is current, but not loaded yet")
         assert (service.judge.status()["answered"], service.judge.status()["action"]) == (0, "wait")
-        state.save(config.layout, ON_TRIAL.rolled_back("somebody said so"))
+        state.save(config.layout, ON_TRIAL.rolled_back("requested by an operator"))
         assert await following is None
         assert loaded(service) == OLD
         assert service.healthy()[0]
@@ -77,7 +77,7 @@ def test_a_load_that_hangs_gives_way_to_the_way_back(tmp_path: Path) -> None:
     let_go(file)
 
 
-def test_a_load_that_does_not_end_in_its_time_goes_back(tmp_path: Path) -> None:
+def test_a_load_that_exceeds_its_time_limit_is_rolled_back(tmp_path: Path) -> None:
     config = two(tmp_path, selftest={"timeout_s": 0.2})
     hang(config, NEW)
 
@@ -85,9 +85,9 @@ def test_a_load_that_does_not_end_in_its_time_goes_back(tmp_path: Path) -> None:
         service = await on_trial(config)
         assert f"{NEW}: not loaded within 0.2 s" in (await service.loader.follow(retry=True) or "")
         await service.judge.judge()
-        known = state.load(config.layout)
-        assert known.current == OLD
-        assert "not loaded within 0.2 s" in known.bad[NEW]
+        on_disk = state.load(config.layout)
+        assert on_disk.current == OLD
+        assert "not loaded within 0.2 s" in on_disk.bad[NEW]
         assert loaded(service) == OLD
         await service.engine.close()
 
@@ -107,14 +107,14 @@ def test_a_service_ends_while_a_load_hangs(tmp_path: Path) -> None:
         await following
         await service.engine.close()
 
-    run(main)  # and nothing waits for the thread
+    run(main)  # does not wait for the thread
 
 
-def test_what_the_device_does_not_let_be_read_makes_no_release_bad(tmp_path: Path) -> None:
+def test_an_unreadable_file_does_not_make_a_release_bad(tmp_path: Path) -> None:
     config = two(tmp_path, trial={"deadline_s": 3600.0})
     file = config.layout.bundle(NEW) / "targets/onnx-fp32/model.onnx"
-    whole = file.rename(file.with_name("away"))
-    file.mkdir()  # an OSError that root gets too
+    intact = file.rename(file.with_name("away"))
+    file.mkdir()  # an OSError also for root
 
     async def main() -> None:
         service = await on_trial(config)
@@ -123,7 +123,7 @@ def test_what_the_device_does_not_let_be_read_makes_no_release_bad(tmp_path: Pat
         assert state.load(config.layout) == ON_TRIAL
         assert loaded(service) == OLD
         file.rmdir()
-        whole.rename(file)
+        intact.rename(file)
         assert await service.loader.follow(retry=True) is None
         assert loaded(service) == NEW
         await service.engine.close()
@@ -131,7 +131,7 @@ def test_what_the_device_does_not_let_be_read_makes_no_release_bad(tmp_path: Pat
     run(main)
 
 
-def test_what_is_never_readable_is_left_without_blame(tmp_path: Path) -> None:
+def test_a_release_that_stays_unreadable_is_rolled_back_without_being_bad(tmp_path: Path) -> None:
     config = two(tmp_path, trial={"deadline_s": 0.01})
     file = config.layout.bundle(NEW) / "targets/onnx-fp32/model.onnx"
     file.unlink()
@@ -142,14 +142,14 @@ def test_what_is_never_readable_is_left_without_blame(tmp_path: Path) -> None:
         await service.loader.follow(retry=True)
         while state.load(config.layout).current != OLD:
             await service.judge.judge()
-        known = state.load(config.layout)
-        assert (known.current, known.trial, dict(known.bad)) == (OLD, None, {})
+        on_disk = state.load(config.layout)
+        assert (on_disk.current, on_disk.trial, dict(on_disk.bad)) == (OLD, None, {})
         await service.engine.close()
 
     run(main)
 
 
-def test_a_service_without_a_file_to_open_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_that_cannot_open_files_keeps_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "FOLLOW_S", 0.01)
     config = two(tmp_path)
 

@@ -36,7 +36,7 @@ def settings(folder: Path, port: int, **more: Any) -> Config:
 
 
 class Client:
-    """Asks over MQTT 5 and hears what is told."""
+    """A client that sends requests over MQTT 5 and receives the responses."""
 
     def __init__(self, port: int) -> None:
         self.told: queue.Queue[Any] = queue.Queue()
@@ -73,7 +73,7 @@ def asking(port: int) -> Iterator[Client]:
 
 @contextlib.asynccontextmanager
 async def agent(config: Config, wait: bool = True) -> Any:
-    """An agent with a release loaded; the statistics of it and its bridge, connected to the broker."""
+    """Start an agent with a loaded release; yield it, its statistics and its connected bridge."""
     loaded = installed(config)
     engine = Engine(config.serve)
     statistics = ServiceStatistics(config).attach(engine)
@@ -116,14 +116,14 @@ def test_each_answer_finds_its_request(tmp_path: Path, port: int) -> None:
     run(main)
 
 
-def test_a_bad_request_is_told_why(tmp_path: Path, port: int) -> None:
+def test_a_bad_request_gets_a_problem(tmp_path: Path, port: int) -> None:
     async def main() -> None:
         async with agent(settings(tmp_path, port)) as _:
             with asking(port) as client:
                 client.ask(b"{", b"a")
                 message = await client.hear()
-                told = json.loads(message.payload)
-                assert (told["status"], message.properties.CorrelationData) == (400, b"a")
+                problem = json.loads(message.payload)
+                assert (problem["status"], message.properties.CorrelationData) == (400, b"a")
                 assert message.properties.ContentType == "application/problem+json"
                 client.ask(bytes(7), kind="application/octet-stream")
                 message = await client.hear()
@@ -133,14 +133,14 @@ def test_a_bad_request_is_told_why(tmp_path: Path, port: int) -> None:
     run(main)
 
 
-def test_a_broker_that_comes_later_and_goes_away(tmp_path: Path) -> None:
-    """The agent starts without a broker, finds it, loses the connection and comes back by itself."""
+def test_a_broker_that_starts_later_and_disconnects(tmp_path: Path) -> None:
+    """The agent starts without a broker, connects later, loses the connection and reconnects."""
     port = free_port()
     listener = socket.create_server(("127.0.0.1", port))
 
     async def main() -> None:
         async with agent(settings(tmp_path, port), wait=False) as (_loaded, _counts, bridge):
-            # The first connection is cut before it is one, as by a broker that starts.
+            # The first connection is closed before it is established, as by a broker that is starting.
             await asyncio.to_thread(lambda: listener.accept()[0].close())
             assert not bridge.connected.is_set()
             listener.close()
@@ -159,7 +159,7 @@ def test_a_broker_that_comes_later_and_goes_away(tmp_path: Path) -> None:
 
 
 def test_a_broker_that_forbids_the_topic_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """CONNACK and SUBACK as MQTT 5 has them, 0x87: not authorized. (mosquitto grants every subscription.)"""
+    """CONNACK and SUBACK of MQTT 5; 0x87 means not authorized. (mosquitto grants every subscription.)"""
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
 
@@ -169,7 +169,7 @@ def test_a_broker_that_forbids_the_topic_is_reported(tmp_path: Path, caplog: pyt
         connection.sendall(bytes.fromhex("20 03 00 00 00"))
         subscribe = connection.recv(1000)
         connection.sendall(bytes.fromhex("90 04") + subscribe[2:4] + bytes.fromhex("00 87"))
-        connection.recv(1000)  # until the agent goes
+        connection.recv(1000)  # until the agent disconnects
         connection.close()
 
     async def main() -> None:

@@ -1,4 +1,4 @@
-"""The package as a device gets it: from wheels, offline, with no runtime or with one, and nothing of training."""
+"""The package as installed on a device: from wheels, offline, with at most one runtime, without training packages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.paths import REPOSITORY
 pytestmark = pytest.mark.slow
 RUNTIMES = {"onnx": "onnxruntime", "litert": "ai-edge-litert"}
 TARGETS = {"onnx": "onnx-fp32", "litert": "tflite-int8"}
-# What an SD card has to hold of Python packages, pip's own left out. In MB (1e6 bytes), compiled modules included.
+# Size of the installed Python packages without pip, in MB (1e6 bytes), including compiled modules.
 LARGEST_MB = {"": 150, "onnx": 240, "litert": 220}
 OF_TRAINING = {"torch", "tensorflow", "keras", "pandas", "scikit-learn", "onnx", "dvc", "lightning"}
 IMPORT_ALL = """\
@@ -33,7 +33,7 @@ for module in pkgutil.iter_modules(edge_agent.__path__):
 
 
 class Environment:
-    """A fresh virtual environment with `edge-agent[extra]` out of the wheelhouse, no index asked."""
+    """A new virtual environment with `edge-agent[extra]` from the wheelhouse, without a package index."""
 
     def __init__(self, folder: Path, extra: str) -> None:
         house, wheels = agents.wheelhouses() / agents.NAMES[False], folder / "wheels"
@@ -44,8 +44,8 @@ class Environment:
         self.environment = {**clean, "PIP_CONFIG_FILE": os.devnull}
         self.call(Path(sys.executable), "-m", "venv", "--without-pip", str(self.folder))
         install = ["install", "--quiet", "--no-index", f"--find-links={wheels}", f"--find-links={house}"]
-        asked = f"edge-agent[{extra}]" if extra else "edge-agent"
-        self.call(Path(sys.executable), "-m", "pip", f"--python={self.python}", *install, asked)
+        requirement = f"edge-agent[{extra}]" if extra else "edge-agent"
+        self.call(Path(sys.executable), "-m", "pip", f"--python={self.python}", *install, requirement)
 
     def call(self, program: Path, *arguments: str, code: int = 0) -> str:
         done = subprocess.run(
@@ -86,13 +86,13 @@ def test_the_wheel_holds_every_file_of_the_package() -> None:
     assert packed == {file.relative_to(package.parent).as_posix() for file in files}
 
 
-def test_its_closure_is_small_and_holds_nothing_of_training(
+def test_its_dependencies_are_small_and_exclude_training(
     installed: tuple[str, Environment], record_property: Any
 ) -> None:
     extra, environment = installed
-    found = environment.distributions()
-    assert not found & OF_TRAINING
-    assert found & set(RUNTIMES.values()) == ({RUNTIMES[extra]} if extra else set())
+    distributions = environment.distributions()
+    assert not distributions & OF_TRAINING
+    assert distributions & set(RUNTIMES.values()) == ({RUNTIMES[extra]} if extra else set())
     record_property("size_mb", round(environment.size_mb(), 1))
     assert environment.size_mb() <= LARGEST_MB[extra]
 
@@ -102,7 +102,7 @@ def test_every_module_is_imported_without_a_warning(installed: tuple[str, Enviro
     assert environment.call(environment.python, "-W", "error", "-c", IMPORT_ALL) == ""
 
 
-def test_it_says_its_state_and_which_runtime_is_missing(installed: tuple[str, Environment], tmp_path: Path) -> None:
+def test_it_reports_its_state_and_a_missing_runtime(installed: tuple[str, Environment], tmp_path: Path) -> None:
     """Given a release for each runtime, a device installs and tests those that its runtime reads."""
     extra, environment = installed
     releases = Releases(tmp_path / "releases")

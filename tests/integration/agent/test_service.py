@@ -1,4 +1,4 @@
-"""The service as a process: it boots, follows, judges trials, loses no request, and is restarted by a supervisor."""
+"""The service as a process: boot, switches, trials, no lost requests, restarts by a supervisor."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ Make = Callable[..., Device]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
-    """A device with OLD confirmed and NEW installed; `new` says how NEW is built."""
-    made: list[Device] = []
+    """A device with OLD confirmed and NEW installed; `new`: how NEW is built."""
+    devices: list[Device] = []
 
     def build(new: dict[str, Any] | None = None, **blocks: Any) -> Device:
         releases = Releases(tmp_path)
         releases.publish(OLD)
         releases.publish(NEW, **(new or {}))
         device = Device(tmp_path / "device", releases.repository, **blocks)
-        made.append(device)
+        devices.append(device)
         for command in (("install", OLD), ("activate", OLD), ("confirm", "--force"), ("install", NEW)):
             device.json(*command)
         return device
 
     yield build
-    for device in made:
+    for device in devices:
         device.remove()
 
 
 def loaded(device: Device) -> str | None:
-    """What the service itself says."""
+    """Return the release that the service reports."""
     service = device.json("status")["service"]
     return service["loaded"] and service["loaded"]["release"]
 
 
-def test_it_serves_what_is_current_and_ends_on_sigterm(make: Make) -> None:
+def test_it_serves_the_current_release_and_ends_on_sigterm(make: Make) -> None:
     device = make()
 
     with device.serving() as served:
@@ -61,8 +61,8 @@ def test_it_serves_what_is_current_and_ends_on_sigterm(make: Make) -> None:
     assert "event=stopping" in served.log
 
 
-def test_nobody_is_let_in_before_there_is_an_answer(make: Make) -> None:
-    """Killed as often as it starts, a service refuses connections; it does not answer 503."""
+def test_connections_are_refused_until_a_release_is_loaded(make: Make) -> None:
+    """A service that is killed at each start refuses connections; it does not answer 503."""
     device = make()
 
     served = ServiceProcess(device, "serve.before_swap=kill")
@@ -71,30 +71,30 @@ def test_nobody_is_let_in_before_there_is_an_answer(make: Make) -> None:
     assert not device.socket.exists()
 
 
-def test_without_a_release_it_runs_and_says_so(tmp_path: Path) -> None:
+def test_without_a_release_it_runs_and_reports_it(tmp_path: Path) -> None:
     releases = Releases(tmp_path)
     device = Device(tmp_path / "device", releases.repository)
 
     with device.serving() as served:
         assert "no release" in served.wait_for("READY=1")
-        told = device.json("status")["service"]
-        assert (told["running"], told["loaded"], told["reason"]) == (True, None, "no release is current")
+        result = device.json("status")["service"]
+        assert (result["running"], result["loaded"], result["reason"]) == (True, None, "no release is current")
         assert asyncio.run(_get(device, "/healthz")) == 200
         assert asyncio.run(_get(device, "/readyz")) == 503
     device.remove()
 
 
-def test_a_switch_is_followed_proved_and_confirmed(make: Make) -> None:
+def test_an_activated_release_is_loaded_tried_and_confirmed(make: Make) -> None:
     device = make()
 
     with device.serving() as served:
         served.ready()
-        told = device.json("activate", NEW)
-        assert told["service"]["loaded"]["release"] == NEW
+        result = device.json("activate", NEW)
+        assert result["service"]["loaded"]["release"] == NEW
         served.wait_for(f"confirmed {NEW}")
 
-    known = device.state
-    assert known == state.State(current=NEW, previous=OLD, proven=(OLD,), trusted_time=known.trusted_time)
+    on_disk = device.state
+    assert on_disk == state.State(current=NEW, previous=OLD, proven=(OLD,), trusted_time=on_disk.trusted_time)
     assert "event=confirm" in served.log
 
 
@@ -117,7 +117,7 @@ async def _get(device: Device, path: str) -> int:
 
 
 async def _asked_while(device: Device, *commands: tuple[str, ...]) -> list[tuple[int, str]]:
-    """Status and release of all that eight clients were answered while the commands ran, and a little after each."""
+    """Return status and release of all responses to eight clients during the commands and shortly after each."""
     answers: list[tuple[int, str]] = []
     done = asyncio.Event()
     body = json.dumps({"inputs": [[[0.1] * 16] * 2]}).encode()
@@ -132,30 +132,30 @@ async def _asked_while(device: Device, *commands: tuple[str, ...]) -> list[tuple
         clients = [asyncio.create_task(ask(session)) for _ in range(8)]
         for command in commands:
             await asyncio.to_thread(device.json, *command)
-            seen = len(answers)
-            while len(answers) < seen + 50:
+            before = len(answers)
+            while len(answers) < before + 50:
                 await asyncio.sleep(0)
         done.set()
         await asyncio.gather(*clients)
     return answers
 
 
-def test_a_model_that_kills_the_process_is_left_after_the_allowed_starts(make: Make) -> None:
-    """A supervisor's loop over real processes: the file ends each of them when it is loaded."""
+def test_a_model_that_crashes_the_process_is_rolled_back_after_the_allowed_starts(make: Make) -> None:
+    """A supervisor restarts the process, and loading the file crashes it each time."""
     device = make(new={"fault": CRASHING, "targets": ["tflite-int8"]}, **MANUAL)
     ends = []
     first = ServiceProcess(device)
     first.ready()
-    told = device.json("activate", NEW, "--no-selftest", code=ServiceError.exit_code)
-    assert f"{NEW} is current, on trial" in told["found"]
+    result = device.json("activate", NEW, "--no-selftest", code=ServiceError.exit_code)
+    assert f"{NEW} is current, on trial" in result["found"]
     ends.append(first.ended())
-    while (served := ServiceProcess(device)) and "ended" in (said := _ready_or_ended(served)):
+    while (served := ServiceProcess(device)) and "ended" in (outcome := _ready_or_ended(served)):
         ends.append(served.ended())
 
-    assert OLD in said
+    assert OLD in outcome
     assert loaded(device) == OLD
     assert served.stop() == 0
-    assert ends == [-signal.SIGSEGV] * 3  # while it ran, and the two starts that a trial has
+    assert ends == [-signal.SIGSEGV] * 3  # the running process, and the two starts of a trial
     assert device.state.bad == {NEW: "not confirmed within 2 starts of the service"}
     refused = device.json("activate", NEW, code=TrialError.exit_code)
     assert "not confirmed within 2 starts" in refused["found"]
@@ -168,7 +168,7 @@ def _ready_or_ended(served: ServiceProcess) -> str:
         return "ended"
 
 
-def test_a_trial_that_nobody_confirms_ends_at_its_deadline(make: Make) -> None:
+def test_an_unconfirmed_trial_ends_at_its_deadline(make: Make) -> None:
     device = make(trial={"confirm": "manual", "deadline_s": 0.5})
 
     with device.serving() as served:
@@ -180,13 +180,13 @@ def test_a_trial_that_nobody_confirms_ends_at_its_deadline(make: Make) -> None:
     assert "not confirmed within 0.5 s" in device.state.bad[NEW]
 
 
-def test_wrong_answers_on_trial_go_back_at_once(make: Make) -> None:
+def test_wrong_results_on_trial_are_rolled_back_at_once(make: Make) -> None:
     device = make(new={"wrong_golden": True}, **MANUAL)
 
     with device.serving() as served:
         served.ready()
-        told = device.json("activate", NEW, "--no-selftest", code=TrialError.exit_code)
-        assert "a golden sample differs by" in told["found"]
+        result = device.json("activate", NEW, "--no-selftest", code=TrialError.exit_code)
+        assert "a golden sample differs by" in result["found"]
         assert loaded(device) == OLD
 
     assert device.state.current == OLD
@@ -205,7 +205,7 @@ def test_a_damaged_slot_is_not_started(make: Make) -> None:
         assert loaded(device) == OLD
 
     assert device.state.current == OLD
-    assert device.state.bad == {}  # the disk was bad, not the release
+    assert device.state.bad == {}  # the disk is at fault, not the release
     assert "event=damaged" in served.log
     assert device.json("verify", code=3)["slots"][1]["whole"] is False
     assert device.json("install", NEW)["changed"] is True
@@ -236,7 +236,7 @@ def test_a_second_service_is_refused(make: Make) -> None:
         assert loaded(device) == OLD
 
 
-def test_a_taken_address_is_named(make: Make) -> None:
+def test_an_address_in_use_is_reported(make: Make) -> None:
     device = make(serve={"metrics_listen": "256.0.0.1:1"})
 
     done = device.call("serve")

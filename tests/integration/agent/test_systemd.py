@@ -1,4 +1,4 @@
-"""What systemd and journald see of the service: the unit, sd_notify, the watchdog, the native journal protocol."""
+"""The service with systemd and journald: the unit, sd_notify, the watchdog, the native journal protocol."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ UNIT = Path(edge_agent.__file__).parent / "systemd" / "edge-agent.service"
 
 
 def listen(address: str) -> socket.socket:
-    heard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    heard.settimeout(30)
-    heard.bind(address)
-    return heard
+    notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notifications.settimeout(30)
+    notifications.bind(address)
+    return notifications
 
 
-def waiting(heard: socket.socket) -> list[str]:
-    """What has come and was not read."""
-    heard.setblocking(False)
-    found = []
+def waiting(notifications: socket.socket) -> list[str]:
+    """Return the messages that have arrived and were not read."""
+    notifications.setblocking(False)
+    messages = []
     try:
         while True:
-            found.append(heard.recv(65536).decode())
+            messages.append(notifications.recv(65536).decode())
     except BlockingIOError:
-        heard.settimeout(30)
-        return found
+        notifications.settimeout(30)
+        return messages
 
 
 # --- the unit
@@ -58,7 +58,7 @@ def test_the_unit_is_hardened() -> None:
 
     assert done.returncode == 0, done.stdout
     exposed = {line["name"]: float(line["exposure"]) for line in json.loads(done.stdout) if line["exposure"]}
-    # It answers on the network; an address filter would keep Prometheus and MQTT out.
+    # The service uses the network: an address filter would block Prometheus and MQTT.
     assert {name for name, exposure in exposed.items() if exposure >= 0.3} == {
         "RestrictAddressFamilies=~AF_(INET|INET6)",
         "PrivateNetwork=",
@@ -66,7 +66,7 @@ def test_the_unit_is_hardened() -> None:
 
 
 def test_systemd_reads_the_unit(tmp_path: Path) -> None:
-    """With the program and the user that this machine has."""
+    """Verify the unit with a program and a user of this machine."""
     text = UNIT.read_text()
     command = "/opt/edge-agent/bin/edge-agent"
     assert f"ExecStart={command} serve\n" in text
@@ -78,16 +78,16 @@ def test_systemd_reads_the_unit(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_systemd_never_gives_up_before_the_boot_counter() -> None:
+def test_systemd_restarts_more_often_than_the_boot_counter_allows() -> None:
     lines = UNIT.read_text().splitlines()
 
     assert {"Type=notify", "Restart=always", "StartLimitIntervalSec=0"} <= set(lines)
     watchdog_s = next(int(line.partition("=")[2]) for line in lines if line.startswith("WatchdogSec="))
-    assert watchdog_s > 3 * Serve().request_timeout_s  # a hang on trial goes back first
+    assert watchdog_s > 3 * Serve().request_timeout_s  # a release that hangs on trial is rolled back first
 
 
-def test_what_the_unit_forbids_runtimes_do_not_need(tmp_path: Path) -> None:
-    """MemoryDenyWriteExecute, by the kernel's own switch for it (prctl 65, Linux 6.3): both runtimes compute."""
+def test_runtimes_work_under_the_units_restrictions(tmp_path: Path) -> None:
+    """Both runtimes work under MemoryDenyWriteExecute, set by the kernel's prctl 65 (Linux 6.3)."""
     settings = device(tmp_path, device={"id": "pi-1", "targets": ["onnx-fp32", "tflite-int8"]})
     installed(settings, targets=["onnx-fp32", "tflite-int8"])
     script = f"""
@@ -110,37 +110,37 @@ for target in ("onnx-fp32", "tflite-int8"):
 
 
 @pytest.mark.parametrize("abstract", [False, True])
-def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, abstract: bool) -> None:
+def test_systemd_is_notified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, abstract: bool) -> None:
     name = f"edge-agent-test-{os.getpid()}"
     address = f"\0{name}" if abstract else str(tmp_path / "notify")
-    with listen(address) as heard:
+    with listen(address) as notifications:
         monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}" if abstract else address)
 
         assert systemd.ready("pump@1.0.0")
         assert systemd.alive()
         assert systemd.stopping()
 
-        assert waiting(heard) == ["READY=1\nSTATUS=pump@1.0.0", "WATCHDOG=1", "STOPPING=1"]
+        assert waiting(notifications) == ["READY=1\nSTATUS=pump@1.0.0", "WATCHDOG=1", "STOPPING=1"]
 
 
-def test_nobody_to_tell_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_notification_socket_is_not_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     assert not systemd.alive()
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
     assert not systemd.alive()
 
 
-def test_who_does_not_read_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel keeps so many datagrams and then lets the sender wait: for ever, if the reader hangs."""
+def test_a_reader_that_hangs_does_not_block_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel queues a limited number of datagrams; then a sender blocks, forever if the reader hangs."""
     address = str(tmp_path / "notify")
-    with listen(address) as heard:
+    with listen(address) as notifications:
         monkeypatch.setenv("NOTIFY_SOCKET", address)
 
         sent = 0
         while systemd.status(f"{sent}"):
             sent += 1
 
-        assert waiting(heard) == [f"STATUS={number}" for number in range(sent)]
+        assert waiting(notifications) == [f"STATUS={number}" for number in range(sent)]
         assert systemd.status("read again")
 
 
@@ -149,7 +149,7 @@ def test_who_does_not_read_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.
     [
         ({}, None),
         ({"WATCHDOG_USEC": "60000000"}, 60.0),
-        ({"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": "1"}, None),  # meant for another process
+        ({"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": "1"}, None),  # for another process
         ({"WATCHDOG_USEC": "0"}, None),
     ],
 )
@@ -164,7 +164,9 @@ def test_the_watchdog_is_asked_for(
     assert systemd.watchdog_s() == seconds
 
 
-def test_a_model_that_hangs_is_not_pinged_for_and_goes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_hangs_is_not_pinged_for_and_is_rolled_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
     monkeypatch.setenv("WATCHDOG_USEC", "90000")
     good = installed(device(tmp_path))
@@ -177,29 +179,29 @@ def test_a_model_that_hangs_is_not_pinged_for_and_goes_back(tmp_path: Path, monk
         tasks = [
             asyncio.create_task(part) for part in (health.probe_periodically(lambda: 0.01), health.ping_watchdog(0.09))
         ]
-        assert await asyncio.to_thread(heard.recv, 4096) == b"WATCHDOG=1"
-        assert await asyncio.to_thread(heard.recv, 4096) == b"WATCHDOG=1"
+        assert await asyncio.to_thread(notifications.recv, 4096) == b"WATCHDOG=1"
+        assert await asyncio.to_thread(notifications.recv, 4096) == b"WATCHDOG=1"
         assert health.healthy() == (True, "healthy")
 
         await engine.swap(behaving(good, held))
         await asyncio.to_thread(held.entered.wait, 30)
-        waiting(heard)
+        waiting(notifications)
         while not health.observation().failure:
             await asyncio.sleep(0)
 
-        assert waiting(heard) == []  # twice as long as the watchdog allows
+        assert waiting(notifications) == []  # during twice the watchdog's time
         decision = trial_rules.decide(TrialRules(), health.observation())
         assert decision.action == "back"
         assert decision.reason.startswith("the model has not answered for")
         for task in tasks:
             task.cancel()
-        await engine.swap(good)  # the one that hangs is left behind
+        await engine.swap(good)  # the model that hangs is abandoned
         await health.probe()
         assert health.healthy() == (True, "healthy")
         held.go.set()
         await engine.close()
 
-    with listen(str(tmp_path / "notify")) as heard:
+    with listen(str(tmp_path / "notify")) as notifications:
         run(main)
 
 
@@ -208,7 +210,7 @@ def test_a_model_that_hangs_is_not_pinged_for_and_goes_back(tmp_path: Path, monk
 
 @pytest.fixture
 def root() -> Iterator[logging.Logger]:
-    """The root logger, as it was before."""
+    """Restore the root logger afterwards."""
     logger = logging.getLogger()
     before = logger.handlers[:], logger.level, logs.log.level
     yield logger
@@ -217,30 +219,30 @@ def root() -> Iterator[logging.Logger]:
 
 
 def fields(datagram: bytes) -> dict[str, str]:
-    """A reader of the protocol: lines `NAME=value`, or a name, a length of 8 bytes and so much."""
-    found = {}
+    """Parse the protocol: lines `NAME=value`, or a name, a length of 8 bytes and so many bytes."""
+    values = {}
     stream = io.BytesIO(datagram)
     while line := stream.readline():
         name, equals, value = line[:-1].partition(b"=")
         if not equals:
             (length,) = struct.unpack("<Q", stream.read(8))
             value = stream.read(length + 1)[:-1]
-        found[name.decode()] = value.decode()
-    return found
+        values[name.decode()] = value.decode()
+    return values
 
 
 def test_events_go_to_the_journal_with_their_fields(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: logging.Logger
 ) -> None:
     address = str(tmp_path / "journal")
-    with listen(address) as heard, (tmp_path / "err").open("w") as err:
-        found = os.fstat(err.fileno())
-        monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+    with listen(address) as notifications, (tmp_path / "err").open("w") as err:
+        file = os.fstat(err.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{file.st_dev}:{file.st_ino}")
         monkeypatch.setattr(sys, "stderr", err)
         handler = logs.setup(journal=address)
         logs.event("rollback", "went back:\nthe model\nhangs", logging.WARNING, release="pump@1.1.0", now=None)
 
-        assert fields(heard.recv(65536)) == {
+        assert fields(notifications.recv(65536)) == {
             "MESSAGE": "went back:\nthe model\nhangs",
             "PRIORITY": "4",
             "SYSLOG_IDENTIFIER": "edge-agent",
@@ -250,7 +252,7 @@ def test_events_go_to_the_journal_with_their_fields(
         handler.close()
 
 
-def test_what_the_journal_does_not_take_is_on_stderr(
+def test_events_that_the_journal_refuses_go_to_stderr(
     tmp_path: Path, root: logging.Logger, capsys: pytest.CaptureFixture[str]
 ) -> None:
     handler = logs.Journal(str(tmp_path / "gone"))
@@ -259,17 +261,17 @@ def test_what_the_journal_does_not_take_is_on_stderr(
 
     logs.event("loaded", "answering", release="pump@1.0.0")
 
-    said = capsys.readouterr().err
-    assert said.endswith(" level=info event=loaded message=answering release=pump@1.0.0\n")
+    output = capsys.readouterr().err
+    assert output.endswith(" level=info event=loaded message=answering release=pump@1.0.0\n")
     handler.close()
 
 
-def test_elsewhere_events_are_lines(root: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_journal_events_are_lines(root: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
     logs.setup()
 
     logs.event("rollback", 'said "no"\nand more', logging.ERROR, release="pump@1.0.0")
 
     line = ' level=error event=rollback message="said \\"no\\"\\nand more" release=pump@1.0.0\n'
-    when, _, rest = capsys.readouterr().err.partition(" ")
-    assert " " + rest == line
+    when, _, message = capsys.readouterr().err.partition(" ")
+    assert " " + message == line
     assert datetime.fromisoformat(when.removeprefix("time=")).tzinfo is not None

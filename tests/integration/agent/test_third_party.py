@@ -1,4 +1,4 @@
-"""Models that this pipeline did not make, with a manifest written by hand, served as well as any other.
+"""Models that this pipeline did not build are served with a hand-written manifest.
 
 (1) A convolutional network as MLPerf Tiny ships them: TFLite, int8 throughout, int8 input and output, pixels last.
 (2) An ONNX file with a dynamic batch and probabilities as its output.
@@ -39,7 +39,7 @@ def packaged(
     golden: tuple[np.ndarray, np.ndarray],
     target: str,
 ) -> str:
-    """The slot of a release with nothing but the model, golden samples and a manifest; the release."""
+    """Write a slot with only the model, golden samples and a manifest. Return the release."""
     release = f"{name}@1.0.0"
     folder = config.layout.bundle(release)
     (folder / "golden").mkdir(parents=True)
@@ -84,7 +84,7 @@ def packaged(
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Full-integer quantisation by TensorFlow's converter, with a representative data set of 8-bit pixels."""
+    """Quantise fully to integers with TensorFlow's converter and a representative data set of 8-bit pixels."""
     import tensorflow as tf
 
     tf.keras.utils.set_random_seed(3)
@@ -115,31 +115,31 @@ def pixels(count: int) -> np.ndarray:
 
 
 def by_hand(path: Path, x: np.ndarray) -> np.ndarray:
-    """The plain interpreter, quantised and dequantised by the formulas of its specification."""
+    """Run the plain interpreter, quantised and dequantised by the formulas of its specification."""
     interpreter = Interpreter(str(path))
     interpreter.allocate_tensors()
-    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
-    assert (taken["dtype"], given["dtype"]) == (np.int8, np.int8)
-    scale, zero = taken["quantization"]
+    (input_tensor,), (output_tensor,) = interpreter.get_input_details(), interpreter.get_output_details()
+    assert (input_tensor["dtype"], output_tensor["dtype"]) == (np.int8, np.int8)
+    scale, zero = input_tensor["quantization"]
     answers = []
     for sample in x:
         level = sample / np.float32(scale)
         rounded = np.sign(level) * np.floor(np.abs(level) + np.float32(0.5)) + zero
-        interpreter.set_tensor(taken["index"], np.clip(rounded, -128, 127).astype(np.int8)[None])
+        interpreter.set_tensor(input_tensor["index"], np.clip(rounded, -128, 127).astype(np.int8)[None])
         interpreter.invoke()
-        answers.append(interpreter.get_tensor(given["index"])[0])
-    scale, zero = given["quantization"]
+        answers.append(interpreter.get_tensor(output_tensor["index"])[0])
+    scale, zero = output_tensor["quantization"]
     return (np.array(answers, np.int32) - zero).astype(np.float32) * np.float32(scale)
 
 
 def test_an_int8_model_with_int8_input_and_output(tmp_path: Path, tiny: Path) -> None:
     config = device(tmp_path, capture={"enabled": True, "rate": 1.0})
     interpreter = Interpreter(str(tiny))
-    taken, given = interpreter.get_input_details()[0]["name"], interpreter.get_output_details()[0]["name"]
+    input_name, output_name = interpreter.get_input_details()[0]["name"], interpreter.get_output_details()[0]["name"]
     io = {
         "runtime": "litert",
-        "input": {"name": taken, "shape": [16, 16, 3], "dtype": "int8"},
-        "output": {"name": given, "shape": [4], "dtype": "int8", "activation": "probabilities"},
+        "input": {"name": input_name, "shape": [16, 16, 3], "dtype": "int8"},
+        "output": {"name": output_name, "shape": [4], "dtype": "int8", "activation": "probabilities"},
         "recurrent": None,
     }
     described = {
@@ -216,6 +216,6 @@ def test_an_onnx_model_with_a_dynamic_batch(tmp_path: Path) -> None:
     with serving(config, load(config, release)) as agent:
         for part in (x, x[:1], x[:7]):
             answer = agent.ask("POST", "/predict", part.tobytes(), RAW, Accept=RAW)
-            found = np.frombuffer(answer.content, "<f4").reshape(-1, 3)
-            np.testing.assert_allclose(found, expected[: len(part)], atol=1e-6)
+            probabilities = np.frombuffer(answer.content, "<f4").reshape(-1, 3)
+            np.testing.assert_allclose(probabilities, expected[: len(part)], atol=1e-6)
         assert agent.ask("GET", "/healthz").json["golden"] is True

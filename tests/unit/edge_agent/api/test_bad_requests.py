@@ -30,7 +30,7 @@ def samples(count: int) -> np.ndarray:
 
 
 def npy_of(*axes: str) -> bytes:
-    """A .npy of one sample whose header says that its shape begins with `axes`."""
+    """Return a .npy file of one sample with a header whose shape begins with `axes`."""
     shape = ", ".join([*axes, *map(str, SHAPE[len(axes) - 1 :])])
     header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape})}}\n".encode()
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(4 * math.prod(SHAPE))
@@ -113,7 +113,7 @@ def test_a_bad_request_gets_a_reason(agent: Agent, name: str) -> None:
     [("GET", "/nothing", 404, None), ("GET", "/predict", 405, "POST"), ("DELETE", "/metrics", 405, "GET,HEAD"),
      ("GET", "/samples", 404, None), ("POST", "/../etc/passwd", 404, None)],
 )  # fmt: skip
-def test_what_is_not_there(agent: Agent, method: str, path: str, status: int, allow: str | None) -> None:
+def test_a_missing_route_is_a_problem(agent: Agent, method: str, path: str, status: int, allow: str | None) -> None:
     answer = agent.ask(method, path)
 
     assert (answer.status, answer.headers["content-type"]) == (status, "application/problem+json")
@@ -154,7 +154,7 @@ def test_garbage_and_slow_clients(agent: Agent, data: bytes, status: int, caplog
 
 
 @pytest.mark.parametrize("data", [b"", b"GET /heal", HEAD])
-def test_a_client_that_says_nothing_more_is_cut_off(agent: Agent, data: bytes) -> None:
+def test_an_idle_client_is_disconnected(agent: Agent, data: bytes) -> None:
     before = time.monotonic()
 
     assert agent.raw(data) == b""
@@ -165,7 +165,7 @@ def test_a_client_that_says_nothing_more_is_cut_off(agent: Agent, data: bytes) -
 @pytest.mark.parametrize(
     "header", [b"Content-Encoding: Identity", b"Content-Type: application/json; charset=UTF8", b"Expect: 100-Continue"]
 )
-def test_another_spelling_of_the_same_is_taken(agent: Agent, header: bytes) -> None:
+def test_an_equivalent_spelling_is_accepted(agent: Agent, header: bytes) -> None:
     body = json.dumps({"input": ZEROS}).encode()
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n" % len(body)
     kind = b"" if b"Type" in header else b"Content-Type: application/json\r\n"
@@ -173,13 +173,13 @@ def test_another_spelling_of_the_same_is_taken(agent: Agent, header: bytes) -> N
     assert b"HTTP/1.1 200 OK" in agent.raw(head + kind + header + b"\r\n\r\n" + body)
 
 
-def test_feedback_is_small(agent: Agent) -> None:
+def test_large_feedback_is_refused(agent: Agent) -> None:
     answer = agent.ask("POST", "/feedback", {"id": [[]] * 20_000, "label": "fine"})
 
     assert (answer.status, answer.json["detail"]) == (413, "the body is too large")
 
 
-def test_a_large_request_of_as_many_samples_as_may_wait_is_answered(agent: Agent) -> None:
+def test_a_request_that_fills_the_queue_is_answered(agent: Agent) -> None:
     answer = agent.ask("POST", "/predict", {"inputs": np.ones((256, *SHAPE)).round().tolist()})
     spaced = json.dumps({"input": ZEROS}).encode().replace(b",", b" " * 3000 + b",")
 

@@ -1,4 +1,4 @@
-"""Whatever is sent, the agent answers with what its openapi.json says, never with a 5xx, and goes on."""
+"""Whatever is sent, the agent responds as openapi.json describes, never with a 5xx status, and keeps running."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
 @schema.parametrize()
 @settings(max_examples=EXAMPLES // 4, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 def test_requests_that_the_description_suggests(case: schemathesis.Case, agent: Agent) -> None:
-    """Good ones, and ones with each rule of it broken."""
+    """Send valid requests, and requests that violate each rule of the description."""
     answer = case.call(base_url=agent.url)
 
     assert answer.status_code < 500
@@ -65,13 +65,13 @@ nested = st.recursive(
 )  # fmt: skip
 almost = st.lists(st.lists(st.lists(st.floats(width=32), min_size=15, max_size=16), min_size=1, max_size=3), max_size=3)
 named = st.dictionaries(st.sampled_from(["input", "inputs", "id", "label"]), nested | almost, max_size=3)
-whole = npy(np.zeros((2, *SHAPE), np.float32))
+valid = npy(np.zeros((2, *SHAPE), np.float32))
 
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    """A good .npy with some bytes replaced, and cut."""
-    content = bytearray(whole)
+    """Return a valid .npy file with some bytes replaced, and truncated."""
+    content = bytearray(valid)
     for place, value in draw(st.lists(st.tuples(st.integers(0, 140), st.integers(0, 255)), max_size=4)):
         content[place] = value
     return bytes(content[: draw(st.integers(0, len(content)))])
@@ -84,7 +84,7 @@ bodies = st.one_of((named | nested).map(lambda value: json.dumps(value).encode()
 @given(body=bodies, kind=st.sampled_from(TYPES), path=st.sampled_from(["/predict", "/feedback"]))
 @example(body=b"[" * 100_000, kind=TYPES[0], path="/predict")
 @example(body=b'{"a":' * 30_000, kind=TYPES[0], path="/feedback")
-@example(body=whole[:10] + b"(" * 118, kind=TYPES[2], path="/predict")
+@example(body=valid[:10] + b"(" * 118, kind=TYPES[2], path="/predict")
 def test_bodies(agent: Agent, body: bytes, kind: str, path: str) -> None:
     answer = agent.ask("POST", path, body, kind)
 
@@ -105,7 +105,7 @@ lines = st.lists(
 
 @calm
 @given(lines)
-def test_bytes_that_are_hardly_http(agent: Agent, parts: list[bytes]) -> None:
+def test_bytes_that_are_almost_http(agent: Agent, parts: list[bytes]) -> None:
     answered = agent.raw(b"\r\n".join(parts) + b"\r\n\r\n", end=True)
 
     for status in re.findall(rb"HTTP/1\.[01] (\d{3}) ", answered):

@@ -1,4 +1,4 @@
-"""What clients may ask and what it may cost: no request takes the device from the others, or a good release off it."""
+"""Demanding requests: none blocks the requests of other clients or causes a rollback of a good release."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def zeros(x: np.ndarray) -> np.ndarray:
     return np.zeros((len(x), 3), np.float32)
 
 
-def test_values_that_overflow_the_model_do_not_stand_against_the_release(tmp_path: Path) -> None:
-    """3e38 is a finite float32; a sum of a few of them is not."""
+def test_values_that_overflow_the_model_do_not_count_against_the_release(tmp_path: Path) -> None:
+    """3e38 is a finite float32, but the sum of a few of them is not."""
     config = device(tmp_path)
     loaded = installed(config)
     statistics = ServiceStatistics(config)
@@ -56,7 +56,7 @@ def test_values_that_overflow_the_model_do_not_stand_against_the_release(tmp_pat
     assert statistics.report()["errors"] == 0
 
 
-def test_such_values_are_refused_as_the_clients(tmp_path: Path) -> None:
+def test_extreme_values_are_the_clients_fault(tmp_path: Path) -> None:
     config = device(tmp_path)
     with serving(config, installed(config)) as agent:
         answer = agent.ask("POST", "/predict", {"inputs": HUGE.tolist()})
@@ -72,7 +72,7 @@ def test_a_model_that_fails_its_golden_samples_too_is_at_fault(tmp_path: Path, x
 
     async def main() -> None:
         engine = Engine(config.serve)
-        engine.failure_observers.append(lambda *seen: failed.append(seen))
+        engine.failure_observers.append(lambda *failure: failed.append(failure))
         await engine.swap(loaded)
         with pytest.raises(OutputError):
             await engine.predict(x)
@@ -82,7 +82,7 @@ def test_a_model_that_fails_its_golden_samples_too_is_at_fault(tmp_path: Path, x
     assert [(type(error), own, samples) for error, own, samples in failed] == [(OutputError, loaded, 1)]
 
 
-def test_a_request_of_more_samples_than_may_wait_is_refused(tmp_path: Path) -> None:
+def test_a_request_larger_than_the_queue_is_refused(tmp_path: Path) -> None:
     config = device(tmp_path, serve={"queue": 4})
     loaded = installed(config)
 
@@ -104,7 +104,7 @@ def test_a_request_of_more_samples_than_may_wait_is_refused(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("batch", "turns"), [(1, [1] * 12), (None, [4, 2, 4, 2])])
-def test_a_large_request_lets_the_others_in(tmp_path: Path, batch: int | None, turns: list[int]) -> None:
+def test_a_large_request_yields_to_others(tmp_path: Path, batch: int | None, turns: list[int]) -> None:
     backend = Backend(zeros, batch=batch, held=True)
     loaded = behaving(installed(device(tmp_path)), backend)
     order: list[str] = []
@@ -132,27 +132,27 @@ def test_a_large_request_lets_the_others_in(tmp_path: Path, batch: int | None, t
 
 
 def test_a_large_request_that_takes_too_long_is_not_the_models_failure(tmp_path: Path) -> None:
-    """Each turn is quick; there are too many of them."""
+    """Each turn is fast, but there are too many."""
     backend = Backend(zeros, batch=1)
     loaded = behaving(installed(device(tmp_path)), backend)
     failed: list[Any] = []
 
     async def main() -> None:
         engine = Engine(Serve(request_timeout_s=0.2, queue=10**6))
-        engine.failure_observers.append(lambda *seen: failed.append(seen))
+        engine.failure_observers.append(lambda *failure: failed.append(failure))
         await engine.swap(loaded)
         with pytest.raises(OverloadedError, match="of 200000 samples were computed within"):
             await engine.predict(ones(200_000))
         assert len((await engine.predict(ones(1))).probabilities) == 1
         assert failed == []
-        while engine.waiting:  # given back at its next turn
+        while engine.waiting:  # released at the request's next turn
             await asyncio.sleep(0)
         await engine.close()
 
     run(main)
 
 
-def test_what_the_release_before_still_fails_is_not_the_next_ones(tmp_path: Path) -> None:
+def test_late_failures_of_the_previous_release_do_not_count_for_the_next(tmp_path: Path) -> None:
     good = installed(device(tmp_path))
     backend = Backend(lambda x: np.full((len(x), 3), np.nan, np.float32), held=True)
 
@@ -160,16 +160,16 @@ def test_what_the_release_before_still_fails_is_not_the_next_ones(tmp_path: Path
         engine = Engine(Serve())
         health = Health(engine, 10.0, 0.01)
         await engine.swap(behaving(good, backend))
-        asked = [asyncio.ensure_future(engine.predict(ones(1))) for _ in range(20)]
+        pending = [asyncio.ensure_future(engine.predict(ones(1))) for _ in range(20)]
         assert await asyncio.to_thread(backend.entered.wait, 30)
         swapping = asyncio.ensure_future(engine.swap(good))
         await asyncio.sleep(0)
         backend.go.set()
         await swapping
-        assert {type(answer) for answer in await asyncio.gather(*asked, return_exceptions=True)} == {OutputError}
-        seen = health.observation()
-        assert (seen.answered, seen.errors) == (0, 0)
-        assert seen.healthy_s == seen.loaded_s
+        assert {type(answer) for answer in await asyncio.gather(*pending, return_exceptions=True)} == {OutputError}
+        observation = health.observation()
+        assert (observation.answered, observation.errors) == (0, 0)
+        assert observation.healthy_s == observation.loaded_s
         await health.probe()
         assert health.healthy() == (True, "healthy")
         await engine.close()

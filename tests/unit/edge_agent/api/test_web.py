@@ -1,4 +1,4 @@
-"""What the agent answers over HTTP, to good requests and to bad ones; a real server, real connections."""
+"""The agent's HTTP interface with valid and invalid requests; a real server, real connections."""
 
 from __future__ import annotations
 
@@ -94,12 +94,12 @@ def test_an_answer_in_binary(agent: Agent) -> None:
 
     answer = agent.ask("POST", "/predict", x.tobytes(), RAW, Accept=RAW)
 
-    found = np.frombuffer(answer.content, "<f4").reshape(4, 3)
-    np.testing.assert_allclose(found, loaded(agent).model.predict(x), atol=1e-6)
+    probabilities = np.frombuffer(answer.content, "<f4").reshape(4, 3)
+    np.testing.assert_allclose(probabilities, loaded(agent).model.predict(x), atol=1e-6)
     assert answer.headers["edge-agent-release"] == RELEASE
     prefix, _, first = answer.headers["edge-agent-first-id"].rpartition("-")
     last = {"id": f"{prefix}-{int(first) + 3}", "label": "worn"}
-    assert agent.ask("POST", "/feedback", last).json["predicted"] == loaded(agent).classes[found[3].argmax()]
+    assert agent.ask("POST", "/feedback", last).json["predicted"] == loaded(agent).classes[probabilities[3].argmax()]
 
 
 HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -139,7 +139,7 @@ def test_feedback(agent: Agent) -> None:
      ({"id": "a"}, 422, "strings"), ({"id": "a", "label": "worn", "more": 1}, 422, "unknown names"),
      (b"[", 400, "not valid JSON"), (b"{}", 415, "feedback must be JSON")],
 )  # fmt: skip
-def test_feedback_that_is_none(agent: Agent, body: Any, status: int, words: str) -> None:
+def test_invalid_feedback_is_refused(agent: Agent, body: Any, status: int, words: str) -> None:
     kind = "text/plain" if body == b"{}" else "application/json"
 
     answer = agent.ask("POST", "/feedback", body, kind)
@@ -147,7 +147,7 @@ def test_feedback_that_is_none(agent: Agent, body: Any, status: int, words: str)
     assert (answer.status, words in answer.json["detail"]) == (status, True)
 
 
-def test_feedback_of_no_class_and_of_one_too_long_ago(agent: Agent) -> None:
+def test_feedback_with_an_unknown_class_or_for_an_old_prediction(agent: Agent) -> None:
     number = agent.ask("POST", "/predict", {"input": ZEROS}).json["predictions"][0]["id"]
 
     refused = agent.ask("POST", "/feedback", {"id": number, "label": "green"})
@@ -195,14 +195,14 @@ def test_a_broken_and_a_hanging_model(tmp_path: Path) -> None:
         assert agent.ask("POST", "/predict", {"input": ZEROS}).status == 200
 
 
-def test_more_than_the_model_answers_is_refused_not_lost(tmp_path: Path) -> None:
+def test_requests_beyond_the_models_speed_are_refused_and_not_lost(tmp_path: Path) -> None:
     config = device(tmp_path, serve={"queue": 4})
     slow = Backend(lambda x: x[:, 0, :3], held=True)
     with serving(config, behaving(installed(config), slow)) as agent, ThreadPoolExecutor(12) as clients:
-        asked = [clients.submit(agent.ask, "POST", "/predict", {"input": ZEROS}) for _ in range(12)]
-        for _ in zip(range(8), as_completed(asked), strict=False):
+        pending = [clients.submit(agent.ask, "POST", "/predict", {"input": ZEROS}) for _ in range(12)]
+        for _ in zip(range(8), as_completed(pending), strict=False):
             pass
         slow.go.set()
-        statuses = sorted(future.result().status for future in asked)
+        statuses = sorted(future.result().status for future in pending)
         assert statuses == [200] * 4 + [429] * 8
         assert agent.statistics.http["/predict", "POST", 429] == 8

@@ -1,4 +1,4 @@
-"""A device with one release in its slot, for the tests of what loads and answers it."""
+"""A device with one installed release, for the tests of inference."""
 
 from __future__ import annotations
 

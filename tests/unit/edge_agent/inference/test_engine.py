@@ -1,4 +1,4 @@
-"""The engine: one model, one thread, one bounded queue; releases change and nobody's request is lost."""
+"""The engine: one model, one thread, one bounded queue; no request is lost when releases change."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def samples(count: int) -> np.ndarray:
 
 
 def means(x: np.ndarray) -> np.ndarray:
-    """Logits by which an answer says which input it is for."""
+    """Logits that identify the input they belong to."""
     mean = x.reshape(len(x), -1).mean(axis=1)
     return np.stack([mean, -mean, 0 * mean], axis=1)
 
@@ -52,7 +52,7 @@ def test_answers_are_those_of_the_model(settings: Config, loaded: LoadedRelease)
     run(main)
 
 
-def test_what_waits_is_run_together_and_bad_input_never_joins(settings: Config, loaded: LoadedRelease) -> None:
+def test_waiting_requests_run_together_and_invalid_input_is_not_queued(settings: Config, loaded: LoadedRelease) -> None:
     backend = Backend(means, held=True)
     xs = [samples(1) for _ in range(20)]
     bad = [np.zeros((1, 3), np.float32), np.full((1, *SHAPE), np.nan, np.float32), np.zeros((1, *SHAPE))]
@@ -60,14 +60,14 @@ def test_what_waits_is_run_together_and_bad_input_never_joins(settings: Config, 
     async def main() -> None:
         engine = Engine(settings.serve)
         await engine.swap(behaving(loaded, backend))
-        asked = [asyncio.ensure_future(engine.predict(xs[0]))]
+        pending = [asyncio.ensure_future(engine.predict(xs[0]))]
         await until(backend.entered)
-        asked += [asyncio.ensure_future(engine.predict(x)) for x in xs[1:]]
+        pending += [asyncio.ensure_future(engine.predict(x)) for x in xs[1:]]
         for x in bad:
             with pytest.raises(InputError):
                 await engine.predict(x)
         backend.go.set()
-        answers = await asyncio.gather(*asked)
+        answers = await asyncio.gather(*pending)
         for x, answer in zip(xs, answers, strict=True):
             assert answer.probabilities.shape == (1, 3)
             expected = np.exp(means(x)) / np.exp(means(x)).sum()
@@ -84,17 +84,17 @@ def test_a_file_of_one_sample_is_never_batched(settings: Config, loaded: LoadedR
     async def main() -> None:
         engine = Engine(settings.serve)
         await engine.swap(behaving(loaded, backend))
-        asked = [asyncio.ensure_future(engine.predict(samples(n))) for n in (1, 3, 1)]
+        pending = [asyncio.ensure_future(engine.predict(samples(n))) for n in (1, 3, 1)]
         await until(backend.entered)
         backend.go.set()
-        await asyncio.gather(*asked)
+        await asyncio.gather(*pending)
         await engine.close()
 
     run(main)
     assert backend.sizes == [1] * 5
 
 
-def test_the_queue_is_bounded_and_a_probe_passes_it(tmp_path: Path) -> None:
+def test_the_queue_is_bounded_except_for_probes(tmp_path: Path) -> None:
     settings = device(tmp_path, serve={"queue": 4})
     loaded = installed(settings)
     backend = Backend(means, held=True)
@@ -102,13 +102,13 @@ def test_the_queue_is_bounded_and_a_probe_passes_it(tmp_path: Path) -> None:
     async def main() -> None:
         engine = Engine(settings.serve)
         await engine.swap(behaving(loaded, backend))
-        asked = [asyncio.ensure_future(engine.predict(samples(1))) for _ in range(4)]
+        pending = [asyncio.ensure_future(engine.predict(samples(1))) for _ in range(4)]
         probe = asyncio.ensure_future(engine.probe())
         await until(backend.entered)
         with pytest.raises(OverloadedError, match="4 samples are waiting; the limit is 4"):
             await engine.predict(samples(1))
         backend.go.set()
-        await asyncio.gather(*asked)
+        await asyncio.gather(*pending)
         assert not (await probe).passed
         assert engine.waiting == 0
         assert len((await engine.predict(samples(1))).probabilities) == 1
@@ -137,10 +137,10 @@ def test_a_broken_model_fails_only_its_own_requests(settings: Config, loaded: Lo
         engine.failure_observers.append(lambda error, loaded, _: failed.append((type(error), loaded.release)))
         await engine.swap(behaving(loaded, backend))
         xs = [samples(1), samples(1), poison, samples(1)]
-        asked = [asyncio.ensure_future(engine.predict(x)) for x in xs]
+        pending = [asyncio.ensure_future(engine.predict(x)) for x in xs]
         await until(backend.entered)
         backend.go.set()
-        answers = await asyncio.gather(*asked, return_exceptions=True)
+        answers = await asyncio.gather(*pending, return_exceptions=True)
         error = OutputError if kind == "nan" else ModelError
         assert [isinstance(answer, error) for answer in answers] == [False, False, True, False]
         assert failed == [(error, "other@1.0.0")]
@@ -150,24 +150,24 @@ def test_a_broken_model_fails_only_its_own_requests(settings: Config, loaded: Lo
 
 
 def test_probes_compare_every_golden_sample(settings: Config, loaded: LoadedRelease) -> None:
-    wrong = installed(settings, "pump@2.0.0", wrong_golden=True)
-    seen: list[int] = []
+    wrong_release = installed(settings, "pump@2.0.0", wrong_golden=True)
+    observed: list[int] = []
 
     async def main() -> None:
         engine = Engine(settings.serve)
-        engine.observers.append(lambda x, *_: seen.append(len(x)))
+        engine.observers.append(lambda x, *_: observed.append(len(x)))
         await engine.swap(loaded)
         probes = [await engine.probe() for _ in range(len(loaded.golden_inputs) + 1)]
         assert all(probe.passed and probe.release == RELEASE for probe in probes)
-        await engine.swap(wrong)
+        await engine.swap(wrong_release)
         assert not (await engine.probe()).passed
         await engine.close()
 
     run(main)
-    assert seen == []
+    assert observed == []
 
 
-def test_an_observer_that_fails_costs_nobody_an_answer(settings: Config, loaded: LoadedRelease) -> None:
+def test_a_failing_observer_does_not_drop_a_response(settings: Config, loaded: LoadedRelease) -> None:
     def fails(*_: Any) -> None:
         raise ValueError("observer")
 
@@ -182,7 +182,7 @@ def test_an_observer_that_fails_costs_nobody_an_answer(settings: Config, loaded:
 
 
 def test_no_request_is_lost_between_releases(settings: Config, loaded: LoadedRelease) -> None:
-    """Clients ask without a pause while releases change; each answer is that of the release that it names."""
+    """Clients send requests continuously while releases change; each result is that of the release it names."""
     others = [loaded, installed(settings, "pump@2.0.0", seed=2), installed(settings, "pump@3.0.0", seed=3)]
     expected = {own.release: own.model for own in (load(settings, own.release) for own in others)}
     order: list[str] = []
@@ -193,14 +193,14 @@ def test_no_request_is_lost_between_releases(settings: Config, loaded: LoadedRel
         ended = asyncio.Event()
 
         async def client() -> int:
-            asked = 0
+            requests = 0
             while not ended.is_set():
-                x = samples(1 + asked % 3)
+                x = samples(1 + requests % 3)
                 answer = await engine.predict(x)
                 np.testing.assert_allclose(answer.probabilities, expected[answer.release].predict(x), atol=1e-5)
                 order.append(answer.release)
-                asked += 1
-            return asked
+                requests += 1
+            return requests
 
         clients = [asyncio.ensure_future(client()) for _ in range(8)]
         for turn in range(30):
@@ -218,7 +218,7 @@ def test_no_request_is_lost_between_releases(settings: Config, loaded: LoadedRel
     assert set(order) == {own.release for own in others}
 
 
-def test_a_model_that_hangs_is_left_behind(tmp_path: Path) -> None:
+def test_a_model_that_hangs_is_abandoned(tmp_path: Path) -> None:
     settings = device(tmp_path, serve={"request_timeout_s": 0.2})
     loaded = installed(settings)
     hanging = Backend(means, held=True)
@@ -237,7 +237,7 @@ def test_a_model_that_hangs_is_left_behind(tmp_path: Path) -> None:
             await behind
         assert failed == [TimedOutError]
         probe = asyncio.ensure_future(engine.probe())
-        await asyncio.sleep(0)  # it is asked before the swap
+        await asyncio.sleep(0)  # the request is queued before the swap
         await engine.swap(loaded)
         with pytest.raises(ModelError, match="hangs"):
             await probe

@@ -1,4 +1,4 @@
-"""An installed release is read into memory as its manifest says, or refused."""
+"""An installed release is read into memory as its manifest describes, or refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stages.core.files import sha256
 from tests.support.agent.serving import RELEASE, installed
 
 
-def test_what_is_loaded_is_told_by_its_own_bytes(settings: Config, loaded: LoadedRelease) -> None:
+def test_a_loaded_release_has_the_digest_of_its_own_bytes(settings: Config, loaded: LoadedRelease) -> None:
     file = settings.layout.bundle(RELEASE) / "targets/onnx-fp32/model.onnx"
 
     assert loaded.sha256 == sha256(file)
@@ -23,7 +23,7 @@ def test_what_is_loaded_is_told_by_its_own_bytes(settings: Config, loaded: Loade
     np.testing.assert_allclose(loaded.model.predict(loaded.golden_inputs), loaded.golden_outputs, atol=1e-6)
 
 
-def test_a_target_is_picked_or_named(settings: Config) -> None:
+def test_a_target_is_selected_or_named(settings: Config) -> None:
     both = installed(settings, targets=("onnx-fp32", "tflite-int8"))
 
     assert both.target == "tflite-int8"

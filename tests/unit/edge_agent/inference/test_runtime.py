@@ -1,4 +1,4 @@
-"""The runtime that devices run, on files whose answers are known."""
+"""The devices' runtime, on files with known outputs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_file_with_a_fixed_batch_is_called_sample_by_sample(tmp_path: Path) ->
     assert open_model(fixed, IO).logits(X) == pytest.approx(X @ WEIGHT, abs=1e-6)
 
 
-def test_a_file_that_answers_with_probabilities_is_left_alone(tmp_path: Path) -> None:
+def test_probabilities_of_a_file_are_returned_unchanged(tmp_path: Path) -> None:
     file = onnx_linear(tmp_path / "model.onnx", WEIGHT, operator="Softmax")
     io = description("onnxruntime", [2], 3)
     io["output"]["activation"] = "probabilities"
@@ -58,12 +58,12 @@ def test_softmax_does_not_overflow() -> None:
     assert softmax(np.array([[1e4, 0.0], [-1e4, -1e4]], np.float32)).tolist() == [[1.0, 0.0], [0.5, 0.5]]
 
 
-def test_no_samples_give_no_answers(linear: Path) -> None:
+def test_no_samples_give_an_empty_result(linear: Path) -> None:
     assert open_model(linear, IO).predict(np.empty((0, 2), np.float32)).shape == (0, 3)
 
 
 def test_recurrent_file_is_stepped_over_whole_frames_from_zero_states(tmp_path: Path) -> None:
-    """Given frames of 4 samples every 3 of 12, then three fit; what is left over is not read."""
+    """Given frames of 4 samples every 3 of 12, three frames fit, and the remaining samples are not read."""
     file = onnx_step(tmp_path / "step.onnx", channels=2, frame=4)
     recurrent = {"frame": 4, "hop": 3, "states": [{"input": "state", "output": "next", "shape": [2]}]}
     model = open_model(file, description("onnxruntime", [2, 12], 2, recurrent=recurrent))
@@ -84,11 +84,11 @@ def test_int8_file_of_a_third_party_is_used_through_its_own_scales(tmp_path: Pat
     io = description("litert", [2], 3)
     io["input"]["dtype"] = io["output"]["dtype"] = "int8"
 
-    found = open_model(file, io).logits(X)
+    computed = open_model(file, io).logits(X)
 
     # A step of the input times the weights, a step of the output, and the weights' own rounding.
-    assert found == pytest.approx(X @ WEIGHT, abs=0.05 / 2 * 2.5 + 0.1 / 2 + 0.05)
-    assert found / 0.1 == pytest.approx(np.round(found / 0.1), abs=1e-4), "whole steps of the output's scale"
+    assert computed == pytest.approx(X @ WEIGHT, abs=0.05 / 2 * 2.5 + 0.1 / 2 + 0.05)
+    assert computed / 0.1 == pytest.approx(np.round(computed / 0.1), abs=1e-4), "whole steps of the output's scale"
 
 
 def test_values_beyond_an_int8_input_are_clipped_not_wrapped(tmp_path: Path) -> None:
@@ -96,15 +96,15 @@ def test_values_beyond_an_int8_input_are_clipped_not_wrapped(tmp_path: Path) -> 
     io = description("litert", [2], 3)
     io["input"]["dtype"] = io["output"]["dtype"] = "int8"
 
-    found = open_model(file, io).logits(np.array([[100.0, 0.0]], np.float32))
+    computed = open_model(file, io).logits(np.array([[100.0, 0.0]], np.float32))
 
-    assert found[0] == pytest.approx(np.array([1.27, -1.27, 0.0]), abs=0.06)
+    assert computed[0] == pytest.approx(np.array([1.27, -1.27, 0.0]), abs=0.06)
 
 
 @pytest.mark.parametrize(
     ("dtype", "scale", "values", "expected"),
     [
-        (np.int8, (0.5, 0), [0.25, -0.25, 0.24, 0.75], [1, -1, 0, 2]),  # halves go away from zero
+        (np.int8, (0.5, 0), [0.25, -0.25, 0.24, 0.75], [1, -1, 0, 2]),  # halves round away from zero
         (np.int8, (1.0, -128), [0.0, 255.0, 256.0, -1.0], [-128, 127, 127, -128]),
         (np.uint8, (2.0, 10), [0.0, -20.0, -21.0, 490.0], [10, 0, 0, 255]),
         (np.int16, (0.001, 0), [1.0, -40.0, 40.0, 0.0], [1000, -32768, 32767, 0]),
@@ -119,8 +119,8 @@ def test_quantise_is_the_formula_of_the_specification(
 
     assert levels.dtype == dtype
     assert levels.tolist() == expected
-    back = dequantise(levels, tensor)
-    assert back.tolist() == pytest.approx([(level - scale[1]) * scale[0] for level in expected])
+    real = dequantise(levels, tensor)
+    assert real.tolist() == pytest.approx([(level - scale[1]) * scale[0] for level in expected])
 
 
 def test_an_integer_tensor_without_a_scale_is_refused() -> None:
@@ -147,14 +147,14 @@ def test_wrong_input_is_refused_with_what_was_expected(linear: Path, x: np.ndarr
         open_model(linear, IO).predict(x)
 
 
-def test_an_answer_that_is_not_a_number_is_refused(tmp_path: Path) -> None:
+def test_an_output_that_is_not_a_number_is_refused(tmp_path: Path) -> None:
     file = onnx_linear(tmp_path / "model.onnx", WEIGHT, operator="Log")
 
     with pytest.raises(OutputError, match="output of sample 0: found NaN or infinity"):
         open_model(file, IO).predict(X)
 
 
-def test_an_answer_of_another_shape_is_refused(linear: Path) -> None:
+def test_an_output_of_the_wrong_shape_is_refused(linear: Path) -> None:
     with pytest.raises(OutputError, match=r"found shape \(5, 3\), expected \(5, 4\)"):
         open_model(linear, description("onnxruntime", [2], 4)).predict(X)
 
@@ -217,7 +217,7 @@ def test_importing_the_runtime_loads_numpy_and_nothing_heavier() -> None:
     assert done.stdout.strip() == "[]"
 
 
-# Another thread writes to stderr from before the first model is loaded until after it; `count` lines were written.
+# Another thread writes to stderr while the first model is loaded; `count` is the number of its lines.
 TALKS_WHILE_LOADING = """
 import json, os, sys, threading
 from pathlib import Path
@@ -243,7 +243,7 @@ print(count)
 """
 
 
-def test_a_tflite_file_is_loaded_without_a_word_and_nobody_elses_words_are_lost(tmp_path: Path) -> None:
+def test_loading_a_tflite_file_is_silent_and_drops_no_other_output(tmp_path: Path) -> None:
     file = tflite_int8_linear(tmp_path / "model.tflite", WEIGHT, (0.05, 0), (0.1, 0))
     io = description("litert", [2], 3)
     io["input"]["dtype"] = io["output"]["dtype"] = "int8"
@@ -251,12 +251,12 @@ def test_a_tflite_file_is_loaded_without_a_word_and_nobody_elses_words_are_lost(
     command = [sys.executable, "-c", TALKS_WHILE_LOADING, str(file), json.dumps(io)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
 
-    # Lines that were held come after those written just when the hold ended.
+    # Captured lines come after those that were written just as capturing ended.
     numbers = sorted(int(line.removeprefix("line ")) for line in done.stderr.splitlines())
     assert numbers == list(range(int(done.stdout)))
 
 
-def test_a_tflite_file_is_loaded_where_there_is_no_stderr(tmp_path: Path) -> None:
+def test_a_tflite_file_loads_without_stderr(tmp_path: Path) -> None:
     file = tflite_int8_linear(tmp_path / "model.tflite", WEIGHT, (0.05, 0), (0.1, 0))
     io = description("litert", [2], 3)
     io["input"]["dtype"] = io["output"]["dtype"] = "int8"

@@ -1,4 +1,4 @@
-"""A candidate beside the current release: what is compared, and that the live path does not notice."""
+"""A shadow comparison: its figures, and that it does not affect requests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_interval_is_that_of_the_literature(hits: int, total: int, low: floa
     assert wilson(hits, total) == pytest.approx((low, high), abs=1e-4)
 
 
-def test_nothing_seen_is_nothing_known() -> None:
+def test_the_interval_without_samples_is_the_whole_range() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
 
 
@@ -60,46 +60,48 @@ async def serving(current: LoadedRelease, shadow: Shadow) -> AsyncIterator[Engin
 
 
 async def ended(shadow: Shadow) -> dict[str, object]:
-    while (found := shadow.summary())["ended"] is None:
+    while (summary := shadow.summary())["ended"] is None:
         await asyncio.sleep(0)
-    return found
+    return summary
 
 
-def test_agreement_is_counted_until_enough_was_seen(current: LoadedRelease) -> None:
+def test_agreement_is_counted_up_to_the_number_of_samples(current: LoadedRelease) -> None:
     answers = Backend(lambda x: np.stack([x.sum(axis=(1, 2)), np.full(len(x), 0.5), -np.ones(len(x))], 1))
     shadow = Shadow(behaving(current, answers, NEW), current, samples=40, seconds=60)
 
     async def main() -> None:
         async with serving(current, shadow) as engine:
             for number in range(40):
-                await engine.predict(X + (number % 4 != 0))  # a quarter of them is the second class to the candidate
-            found = await ended(shadow)
+                await engine.predict(
+                    X + (number % 4 != 0)
+                )  # the candidate predicts the second class for a quarter of them
+            summary = await ended(shadow)
 
-        assert found["ended"] == "40 samples were compared"
-        assert (found["samples"], found["dropped"], found["errors"]) == (40, 0, 0)
-        agreement = found["agreement"]
+        assert summary["ended"] == "40 samples were compared"
+        assert (summary["samples"], summary["dropped"], summary["errors"]) == (40, 0, 0)
+        agreement = summary["agreement"]
         assert agreement["share"] == 0.75
         assert (agreement["low"], agreement["high"]) == wilson(30, 40)
 
     run(main)
 
 
-def test_what_the_candidate_fails_is_an_error_and_no_disagreement(current: LoadedRelease) -> None:
+def test_a_failure_of_the_candidate_is_an_error_and_not_a_disagreement(current: LoadedRelease) -> None:
     shadow = Shadow(behaving(current, logits(float("nan"), 0, 0), NEW), current, samples=3, seconds=60)
 
     async def main() -> None:
         async with serving(current, shadow) as engine:
             for _ in range(3):
                 assert (await engine.predict(X)).release == OLD
-            found = await ended(shadow)
+            summary = await ended(shadow)
 
-        assert (found["samples"], found["errors"]) == (3, 3)
-        assert found["agreement"]["share"] is None
+        assert (summary["samples"], summary["errors"]) == (3, 3)
+        assert summary["agreement"]["share"] is None
 
     run(main)
 
 
-def test_a_candidate_that_hangs_costs_the_live_path_nothing(current: LoadedRelease) -> None:
+def test_a_candidate_that_hangs_does_not_delay_requests(current: LoadedRelease) -> None:
     held = Backend(lambda x: np.zeros((len(x), 3), np.float32), held=True)
     shadow = Shadow(behaving(current, held, NEW), current, samples=1000, seconds=60)
 
@@ -115,7 +117,7 @@ def test_a_candidate_that_hangs_costs_the_live_path_nothing(current: LoadedRelea
     run(main)
 
 
-def test_it_ends_when_time_is_over_or_another_release_takes_over(current: LoadedRelease) -> None:
+def test_it_ends_at_the_time_limit_or_when_another_release_takes_over(current: LoadedRelease) -> None:
     async def main() -> None:
         shadow = Shadow(behaving(current, logits(1, 0, 0), NEW), current, samples=9, seconds=0.01)
         assert (await ended(shadow))["ended"] == "the time limit of 0.01 s is reached"
@@ -133,7 +135,7 @@ def test_it_ends_when_time_is_over_or_another_release_takes_over(current: Loaded
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Iterator[Device]:
+def agent_device(tmp_path: Path) -> Iterator[Device]:
     releases = Releases(tmp_path)
     releases.publish(OLD, seed=1)
     releases.publish(NEW, seed=2)
@@ -154,7 +156,7 @@ def ask(device: Device, times: int) -> None:
 
 
 def start(device: Device, served: ServiceProcess, *arguments: str) -> subprocess.Popen[str]:
-    """`edge-agent shadow`, when the service has begun to compare."""
+    """Start `edge-agent shadow` and wait until the service compares."""
     process = subprocess.Popen(
         device.command("--json", "shadow", NEW, *arguments), stdout=subprocess.PIPE, text=True, stderr=subprocess.PIPE
     )
@@ -163,34 +165,34 @@ def start(device: Device, served: ServiceProcess, *arguments: str) -> subprocess
 
 
 @pytest.mark.slow
-def test_the_command_waits_for_the_samples_and_prints_them(made: Device) -> None:
-    with made.serving() as served:
+def test_the_command_waits_for_the_samples_and_prints_them(agent_device: Device) -> None:
+    with agent_device.serving() as served:
         served.ready()
-        process = start(made, served, "--samples", "5")
-        ask(made, 5)
-        told = json.loads(process.communicate(timeout=60)[0])
-        OUTPUT.validate(told)
+        process = start(agent_device, served, "--samples", "5")
+        ask(agent_device, 5)
+        result = json.loads(process.communicate(timeout=60)[0])
+        OUTPUT.validate(result)
 
-    assert (told["release"], told["current"], told["samples"]) == (NEW, OLD, 5)
-    assert told["agreement"]["share"] in (0.0, 1.0)  # five times the same input
-    assert 0 < told["latency_ms"]["candidate"]["p50"] <= told["latency_ms"]["candidate"]["p95"]
-    assert made.state.current == OLD
+    assert (result["release"], result["current"], result["samples"]) == (NEW, OLD, 5)
+    assert result["agreement"]["share"] in (0.0, 1.0)  # the same input five times
+    assert 0 < result["latency_ms"]["candidate"]["p50"] <= result["latency_ms"]["candidate"]["p95"]
+    assert agent_device.state.current == OLD
 
 
 @pytest.mark.slow
-def test_it_ends_when_the_command_goes_away(made: Device) -> None:
-    with made.serving() as served:
+def test_it_ends_when_the_command_ends(agent_device: Device) -> None:
+    with agent_device.serving() as served:
         served.ready()
-        process = start(made, served)
+        process = start(agent_device, served)
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)
         served.wait_for("the caller disconnected")
 
 
 @pytest.mark.slow
-def test_what_cannot_be_compared_is_refused(made: Device) -> None:
-    assert "no service runs" in made.json("shadow", NEW, code=ServiceError.exit_code)["found"]
-    with made.serving() as served:
+def test_an_impossible_comparison_is_refused(agent_device: Device) -> None:
+    assert "no service runs" in agent_device.json("shadow", NEW, code=ServiceError.exit_code)["found"]
+    with agent_device.serving() as served:
         served.ready()
-        assert "is loaded" in made.json("shadow", OLD, code=ServiceError.exit_code)["found"]
-        made.json("shadow", "pump@9.0.0", code=NoReleaseError.exit_code)
+        assert "is the loaded release" in agent_device.json("shadow", OLD, code=ServiceError.exit_code)["found"]
+        agent_device.json("shadow", "pump@9.0.0", code=NoReleaseError.exit_code)

@@ -1,4 +1,4 @@
-"""Captured samples: which are kept, how long, what a power cut leaves, and their way back into training."""
+"""Captured samples: which are kept, for how long, after a power cut, and their export to training."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def samples(count: int, seed: int = 0) -> np.ndarray:
 def captured(
     config: Config, loaded: LoadedRelease, xs: list[np.ndarray], labels: dict[int, str] | None = None
 ) -> list[str]:
-    """Offer the answers to `xs`, label some by their number, and close; the ids."""
+    """Offer the predictions of `xs`, label some by their number, and close. Return the ids."""
     ids: list[str] = []
 
     async def main() -> None:
@@ -61,11 +61,11 @@ def captured(
 
 
 def held(config: Config) -> list[dict[str, Any]]:
-    found = [record for path in segments(config.layout.samples) for record, _ in records(path)]
-    return [described for described in found if "id" in described]
+    written = [record for path in segments(config.layout.samples) for record, _ in records(path)]
+    return [described for described in written if "id" in described]
 
 
-def test_nothing_is_captured_unless_asked_for(tmp_path: Path) -> None:
+def test_nothing_is_captured_by_default(tmp_path: Path) -> None:
     config = device(tmp_path)
     with serving(config, installed(config)) as agent:
         agent.ask("POST", "/predict", samples(1).tobytes(), "application/octet-stream")
@@ -91,7 +91,7 @@ def test_rate_and_confidence(tmp_path: Path) -> None:
         assert described["predicted"] == loaded.classes[int(y[row].argmax())]
 
 
-def test_drift_is_captured_once_it_is_there(tmp_path: Path) -> None:
+def test_samples_are_captured_during_drift(tmp_path: Path) -> None:
     config = device(tmp_path, capture={"enabled": True, "on_drift": True})
     loaded = installed(config)
     rng = np.random.default_rng(3)
@@ -109,61 +109,61 @@ def test_drift_is_captured_once_it_is_there(tmp_path: Path) -> None:
     assert len(held(config)) == 300
 
 
-def test_the_ring_is_bounded_and_the_oldest_goes_first(tmp_path: Path) -> None:
+def test_the_ring_is_bounded_and_deletes_the_oldest_first(tmp_path: Path) -> None:
     ring = Ring(tmp_path / "ring", 40_000, 30)
     for number in range(1000):
         ring.append({"id": str(number)}, bytes(200))
         assert ring.bytes <= 40_000
     ring.close()
 
-    left = [described["id"] for path in segments(tmp_path / "ring") for described, _ in records(path)]
-    assert left == [str(number) for number in range(1000 - len(left), 1000)]
+    stored = [described["id"] for path in segments(tmp_path / "ring") for described, _ in records(path)]
+    assert stored == [str(number) for number in range(1000 - len(stored), 1000)]
     assert 0.8 * 40_000 < sum(path.stat().st_size for path in segments(tmp_path / "ring")) <= 40_000
     again = Ring(tmp_path / "ring", 40_000, 30)
-    assert (again.samples, again.bytes) == (ring.samples, ring.bytes) == (len(left), ring.bytes)
+    assert (again.samples, again.bytes) == (ring.samples, ring.bytes) == (len(stored), ring.bytes)
 
 
-def test_what_is_too_old_goes(tmp_path: Path) -> None:
+def test_samples_that_are_too_old_are_deleted(tmp_path: Path) -> None:
     ring = Ring(tmp_path / "ring", 1600, 1)
     for number in range(8):
-        ring.append({"id": str(number)}, bytes(100))  # a segment each
+        ring.append({"id": str(number)}, bytes(100))  # one segment each
     for path in segments(tmp_path / "ring")[:5]:
         os.utime(path, (1e9, 1e9))
 
     ring.append({"id": "8"}, bytes(100))
 
-    left = [described["id"] for path in segments(tmp_path / "ring") for described, _ in records(path)]
-    assert left == ["5", "6", "7", "8"]
+    stored = [described["id"] for path in segments(tmp_path / "ring") for described, _ in records(path)]
+    assert stored == ["5", "6", "7", "8"]
 
 
-def test_a_torn_segment_costs_its_end_alone(tmp_path: Path) -> None:
-    """As a power cut leaves it, at every byte; and as a worn card does, with one bit turned."""
+def test_an_incomplete_segment_loses_only_its_end(tmp_path: Path) -> None:
+    """Cut the file at every byte, as a power cut does, and flip one bit, as a worn card does."""
     folder = tmp_path / "ring"
     ring = Ring(folder, 1 << 20, 30)
     for number in range(3):
         ring.append({"id": str(number)}, bytes(20))
     ring.close()
     (path,) = segments(folder)
-    whole = path.read_bytes()
-    one = len(whole) // 3
-    for size in range(len(whole)):
-        path.write_bytes(whole[:size])
+    intact = path.read_bytes()
+    one = len(intact) // 3
+    for size in range(len(intact)):
+        path.write_bytes(intact[:size])
         assert len(list(records(path))) == size // one
-        turned = bytearray(whole)
+        turned = bytearray(intact)
         turned[size] ^= 16
         path.write_bytes(turned)
         assert [int(described["id"]) for described, _ in records(path)][: size // one] == list(range(size // one))
 
-    path.write_bytes(whole[:-1])
+    path.write_bytes(intact[:-1])
     following = Ring(folder, 1 << 20, 30)
     following.append({"id": "next"}, b"")
     following.close()
-    left = [described["id"] for path in segments(folder) for described, _ in records(path)]
-    assert left == ["0", "1", "next"]
+    stored = [described["id"] for path in segments(folder) for described, _ in records(path)]
+    assert stored == ["0", "1", "next"]
 
 
-def test_what_is_no_segment_is_left_alone(tmp_path: Path) -> None:
-    """A pipe would hold whoever opens it, and a directory cannot be read; the service goes on and ends."""
+def test_anything_that_is_not_a_segment_is_ignored(tmp_path: Path) -> None:
+    """Opening a pipe would block, and a directory cannot be read; the service still runs and ends."""
     config = device(tmp_path, capture=ALL)
     folder = config.layout.samples
     loaded = installed(config)
@@ -198,7 +198,7 @@ def test_a_killed_process_loses_nothing_that_it_wrote(tmp_path: Path) -> None:
     assert len(list(records(path))) == 50
 
 
-def test_a_disk_that_refuses_costs_samples_not_predictions(tmp_path: Path) -> None:
+def test_a_failing_disk_loses_samples_but_no_predictions(tmp_path: Path) -> None:
     config = device(tmp_path, capture=ALL)
     loaded = installed(config)
     config.layout.samples.write_text("in the way")
@@ -231,8 +231,8 @@ def test_the_export_has_a_line_for_each_step_of_a_series(tmp_path: Path) -> None
 
     assert [row["id"] for row in rows] == [f"{number}-{step}" for step in range(16)]
     assert {row["label"] for row in rows} == {"worn"}
-    found = [[row["values"]["vibration"], row["values"]["current"]] for row in rows]
-    np.testing.assert_array_equal(np.array(found, np.float32).T, x[0])
+    values = [[row["values"]["vibration"], row["values"]["current"]] for row in rows]
+    np.testing.assert_array_equal(np.array(values, np.float32).T, x[0])
     times = [datetime.fromisoformat(row["time"]) for row in rows]
     assert {(after - before).total_seconds() for before, after in pairwise(times)} == {0.01}
 
@@ -260,10 +260,10 @@ def test_labelled_windows_that_overlap_do_not_mix(tmp_path: Path) -> None:
     assert sum(row["label"] is None for row in rows) == 16
 
 
-def test_what_was_labelled_on_the_device_comes_back_into_training(
+def test_samples_labelled_on_the_device_return_to_training(
     workspace: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """The pipeline's own source reads a real agent."""
+    """The pipeline's source reads from a real agent."""
     channels = {"vibration": {"unit": "g"}, "current": {"unit": "A"}}
     classes = {"a": "fine", "b": "worn", "c": "broken"}
     config = device(tmp_path_factory.mktemp("device"), capture=ALL)

@@ -1,4 +1,4 @@
-"""Features that show drift, their counts per fixed bin, and the reference that devices compare with."""
+"""Features that show drift, their counts in fixed bins, and the reference."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def test_features_are_mean_and_std_of_each_channel(shape: tuple[int, ...]) -> No
     # given
     x = np.random.default_rng(0).normal(3, 2, shape).astype(np.float32)
     # when
-    found = drift.features(x)
+    result = drift.features(x)
     # then
-    rest = tuple(range(1, len(shape) - 1))
+    axes = tuple(range(1, len(shape) - 1))
     for channel in range(2):
-        assert found[:, 2 * channel] == pytest.approx(x[:, channel].mean(axis=rest, dtype=np.float64))
-        assert found[:, 2 * channel + 1] == pytest.approx(x[:, channel].std(axis=rest, dtype=np.float64))
+        assert result[:, 2 * channel] == pytest.approx(x[:, channel].mean(axis=axes, dtype=np.float64))
+        assert result[:, 2 * channel + 1] == pytest.approx(x[:, channel].std(axis=axes, dtype=np.float64))
 
 
 def test_bins_hold_their_lower_edge_and_no_nan() -> None:
-    # given values below, on, between and above two edges, and one that is no number
+    # given values below, on, between and above two edges, and NaN
     values = np.array([-5.0, 1.0, 1.5, 2.0, 9.0, np.inf, -np.inf, np.nan])
     # when, then
     assert drift.bin_counts(values, [1.0, 2.0]).tolist() == [2, 2, 3]
@@ -55,12 +55,12 @@ def test_the_reference_has_bins_of_equal_share_and_the_labels() -> None:
     x = rng.normal([[0], [50]], 1, (1000, 2, 16)).astype(np.float32)
     y = (np.arange(1000) % 4 == 0).astype(np.int64)
     # when
-    found = build_reference(_split(x, y), _spec(["a", "b"], ["ok", "bad"], 16), bins=10, most=5000)
+    reference = build_reference(_split(x, y), _spec(["a", "b"], ["ok", "bad"], 16), bins=10, most=5000)
     # then
-    assert [feature["name"] for feature in found["features"]] == ["a.mean", "a.std", "b.mean", "b.std"]
-    assert found["samples"] == 1000
-    assert found["labels"] == {"ok": 0.75, "bad": 0.25}
-    for feature in found["features"]:
+    assert [feature["name"] for feature in reference["features"]] == ["a.mean", "a.std", "b.mean", "b.std"]
+    assert reference["samples"] == 1000
+    assert reference["labels"] == {"ok": 0.75, "bad": 0.25}
+    for feature in reference["features"]:
         assert len(feature["edges"]) == 9
         assert feature["edges"] == sorted(feature["edges"])
         assert feature["ratios"] == pytest.approx([0.1] * 10, abs=0.002)
@@ -70,10 +70,10 @@ def test_the_reference_of_many_samples_takes_some_of_all() -> None:
     # given samples that rise from first to last
     x = np.repeat(np.arange(1000, dtype=np.float32), 4).reshape(1000, 1, 4)
     # when
-    found = build_reference(_split(x, np.arange(1000) % 2), _spec(["a"], ["x", "y"], 4), bins=4, most=100)
+    reference = build_reference(_split(x, np.arange(1000) % 2), _spec(["a"], ["x", "y"], 4), bins=4, most=100)
     # then
-    assert found["samples"] == 100
-    assert found["features"][0]["edges"] == pytest.approx([250, 500, 750], abs=10)
+    assert reference["samples"] == 100
+    assert reference["features"][0]["edges"] == pytest.approx([250, 500, 750], abs=10)
 
 
 def test_a_feature_of_few_values_gets_few_bins() -> None:

@@ -1,4 +1,4 @@
-"""What the agent counts: its report, its Prometheus metrics, its drift."""
+"""The agent's statistics: report, Prometheus metrics, drift."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def config(tmp_path: Path) -> Config:
 
 
 def values(statistics: ServiceStatistics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    """Every sample of the exposition by its name and labels."""
+    """Return every exported sample by name and labels."""
     text = MetricsExporter(statistics).render()[0].decode()
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -43,9 +43,9 @@ def values(statistics: ServiceStatistics) -> dict[tuple[str, tuple[tuple[str, st
     }
 
 
-def test_what_a_model_takes_is_not_told_as_growth(config: Config) -> None:
+def test_the_models_memory_is_not_reported_as_growth(config: Config) -> None:
     statistics, loaded = ServiceStatistics(config), installed(config)
-    model = np.ones(12_500_000)  # 100 MB, as a model that was loaded since the service started
+    model = np.ones(12_500_000)  # 100 MB, like a model loaded after the service started
 
     statistics.start_release(loaded)
     report = statistics.report()
@@ -57,7 +57,7 @@ def test_what_a_model_takes_is_not_told_as_growth(config: Config) -> None:
     assert leak.nbytes == model.nbytes
 
 
-def test_the_report_is_what_the_answers_were(config: Config) -> None:
+def test_the_report_matches_the_predictions(config: Config) -> None:
     loaded, x = installed(config), samples(500)
 
     report = counted(config, loaded, x=x).report()
@@ -73,8 +73,8 @@ def test_the_report_is_what_the_answers_were(config: Config) -> None:
     for column, feature in enumerate(loaded.reference["features"]):
         counts = bin_counts(features(x)[:, column], feature["edges"])
         p, q = np.maximum(counts / 500, LEAST_SHARE), np.maximum(feature["ratios"], LEAST_SHARE)
-        found = report["drift"][feature["name"]]
-        assert found == {"psi": pytest.approx(float(((p - q) * np.log(p / q)).sum())), "n": 500}
+        drift = report["drift"][feature["name"]]
+        assert drift == {"psi": pytest.approx(float(((p - q) * np.log(p / q)).sum())), "n": 500}
     json.dumps(report)
 
 
@@ -82,33 +82,33 @@ def test_metrics_agree_with_the_report(config: Config) -> None:
     loaded, x = installed(config), samples(300)
     statistics = counted(config, loaded, x=x)
 
-    found = values(statistics)
+    exported = values(statistics)
 
     which = (("release", RELEASE), ("target", "onnx-fp32"))
-    assert found["edge_agent_inferences_total", which] == 300
+    assert exported["edge_agent_inferences_total", which] == 300
     info = (*which[:1], ("runtime", "onnxruntime"), ("sha256", loaded.sha256), *which[1:])
-    assert found["edge_agent_model_info", info] == 1
+    assert exported["edge_agent_model_info", info] == 1
     y = loaded.model.predict(x)
     for i, name in enumerate(loaded.classes):
-        assert found["edge_agent_predictions_total", (("class", name),)] == (y.argmax(axis=1) == i).sum()
+        assert exported["edge_agent_predictions_total", (("class", name),)] == (y.argmax(axis=1) == i).sum()
     for edge in (0.5, 0.75, 0.9):
-        bucket = found["edge_agent_prediction_confidence_ratio_bucket", (("le", str(edge)),)]
+        bucket = exported["edge_agent_prediction_confidence_ratio_bucket", (("le", str(edge)),)]
         assert bucket == (y.max(axis=1) < edge).sum()
     assert loaded.reference is not None
     for column, feature in enumerate(loaded.reference["features"]):
         expected = bin_counts(features(x)[:, column], feature["edges"])
         for number, (count, ratio) in enumerate(zip(expected, feature["ratios"], strict=True)):
             labels = (("bin", str(number)), ("feature", feature["name"]))
-            assert found["edge_agent_feature_bin_total", labels] == count
-            assert found["edge_agent_feature_reference_ratio", labels] == ratio
+            assert exported["edge_agent_feature_bin_total", labels] == count
+            assert exported["edge_agent_feature_reference_ratio", labels] == ratio
     requests = statistics.current.latency if statistics.current else LatencyHistogram()
-    assert found["edge_agent_inference_duration_seconds_count", ()] == sum(requests.counts)
-    assert found["edge_agent_device_memory_bytes", ()] > 0
-    assert found["process_resident_memory_bytes", ()] > 0
+    assert exported["edge_agent_inference_duration_seconds_count", ()] == sum(requests.counts)
+    assert exported["edge_agent_device_memory_bytes", ()] > 0
+    assert exported["process_resident_memory_bytes", ()] > 0
 
 
 def test_the_number_of_series_does_not_grow(config: Config) -> None:
-    """Whatever clients send, and however many releases come: labels are bounded."""
+    """Labels are bounded, whatever clients send and however many releases are loaded."""
     with serving(config, installed(config)) as agent:
         agent.ask("POST", "/predict", {"input": np.zeros(SHAPE).tolist()})
         for path in ("/nothing", "/metrics"):
@@ -127,22 +127,22 @@ def test_the_number_of_series_does_not_grow(config: Config) -> None:
         )
 
 
-def test_promtool_has_nothing_to_say(config: Config) -> None:
+def test_promtool_accepts_the_metrics(config: Config) -> None:
     promtool = need_program("promtool", "prometheus")
     with serving(device(config.layout.state / "b", capture={"enabled": True}), installed(config)) as agent:
         agent.ask("POST", "/predict", {"input": np.zeros(SHAPE).tolist()})
         answer = agent.ask("GET", "/metrics")
         openmetrics = agent.ask("GET", "/metrics", Accept="application/openmetrics-text; version=1.0.0")
 
-    said = subprocess.run([promtool, "check", "metrics"], input=answer.content, capture_output=True)
+    check = subprocess.run([promtool, "check", "metrics"], input=answer.content, capture_output=True)
 
-    assert (said.returncode, said.stdout + said.stderr) == (0, b"")
+    assert (check.returncode, check.stdout + check.stderr) == (0, b"")
     assert answer.headers["content-type"].startswith("text/plain")
     assert openmetrics.headers["content-type"].startswith("application/openmetrics-text")
     assert openmetrics.content.endswith(b"# EOF\n")
 
 
-def test_late_answers_belong_to_the_release_that_gave_them(config: Config) -> None:
+def test_late_results_count_for_the_release_that_computed_them(config: Config) -> None:
     first = installed(config)
     slow = Backend(lambda x: x[:, 0, :3], held=True)
     statistics = ServiceStatistics(config)
@@ -176,10 +176,10 @@ def test_durations(seconds: list[float]) -> None:
         assert count == sum(value <= float(bound) for value in seconds)
     for share in (0.5, 0.95, 0.99):
         exact = float(np.quantile(seconds, share, method="inverted_cdf"))
-        found = durations.quantile(share)
-        assert found is not None
+        estimate = durations.quantile(share)
+        assert estimate is not None
         if exact < BUCKETS[-1]:
-            assert exact / 1.13 <= found <= exact * 1.13
+            assert exact / 1.13 <= estimate <= exact * 1.13
 
 
 @settings(max_examples=30, deadline=None)
@@ -188,16 +188,16 @@ def test_bins_of_many_features_are_those_of_each(data: Any) -> None:
     number = st.floats(-5, 5, allow_nan=False).map(lambda value: round(value, 1))
     edges = data.draw(st.lists(st.lists(number, max_size=4, unique=True).map(sorted), min_size=1, max_size=3))
     row = st.lists(number, min_size=len(edges), max_size=len(edges))
-    found = np.array(data.draw(st.lists(row, min_size=1, max_size=8)))
+    rows = np.array(data.draw(st.lists(row, min_size=1, max_size=8)))
 
     bins = Bins(edges)
 
-    counts = bins.counts(bins.locate(found))
+    counts = bins.counts(bins.locate(rows))
     for column, own in enumerate(edges):
-        assert counts[column, : len(own) + 1].tolist() == bin_counts(found[:, column], own).tolist()
+        assert counts[column, : len(own) + 1].tolist() == bin_counts(rows[:, column], own).tolist()
 
 
-def test_psi_and_what_it_is_by_chance() -> None:
+def test_psi_and_its_null_quantile() -> None:
     assert psi([0.5, 0.5], [10, 10]) == 0.0
     assert psi([0.5, 0.5], [0, 0]) == 0.0
     assert psi([0.5, 0.5], [3, 1]) == pytest.approx(0.25 * np.log(3))
@@ -207,8 +207,8 @@ def test_psi_and_what_it_is_by_chance() -> None:
         assert null_quantile(size, 200, 1000) == pytest.approx(exact, rel=0.04)
 
 
-def test_counting_costs_little(config: Config) -> None:
-    """Beside the answer itself: counted, remembered for feedback, its features binned. Measured: see the docs."""
+def test_counting_is_cheap(config: Config) -> None:
+    """The cost of a request besides its prediction: counting, remembering for feedback, binning features."""
     loaded, x = installed(config), samples(1)
     y = loaded.model.predict(x)
     statistics = ServiceStatistics(config)

@@ -40,7 +40,7 @@ def config(tmp_path: Path) -> Config:
         ("errors", "[" * 100_000 + "]" * 100_000),
     ],
 )
-def test_a_number_that_nobody_counted_is_not_believed(config: Config, field: str, number: str) -> None:
+def test_an_impossible_count_is_discarded(config: Config, field: str, number: str) -> None:
     loaded = installed(config)
     statistics = counted(config, loaded, x=samples(50))
     statistics.save(statistics.snapshot())
@@ -53,7 +53,7 @@ def test_a_number_that_nobody_counted_is_not_believed(config: Config, field: str
     json.dumps(report, allow_nan=False)
 
 
-def test_an_observer_of_switches_that_fails_stops_no_switch(config: Config) -> None:
+def test_a_failing_swap_observer_does_not_stop_a_swap(config: Config) -> None:
     async def main() -> None:
         engine = Engine(config.serve)
         engine.swap_observers.append(lambda loaded: 1 // 0)
@@ -88,7 +88,7 @@ def test_errors_and_inferences_are_both_samples(config: Config) -> None:
 
 
 @pytest.mark.parametrize("seconds", [3e-6, 8e-6, 2e-5, 4e-5, 7.0, 9.5])
-def test_quantiles_are_right_to_some_percent(seconds: float) -> None:
+def test_quantiles_are_accurate_to_a_few_percent(seconds: float) -> None:
     durations = LatencyHistogram()
     for _ in range(100):
         durations.add(seconds)
@@ -96,18 +96,18 @@ def test_quantiles_are_right_to_some_percent(seconds: float) -> None:
     assert durations.quantile(0.5) == pytest.approx(seconds, rel=0.13)
 
 
-def test_starts_fall_when_a_trial_is_over_so_they_are_a_gauge(config: Config) -> None:
-    found = {
+def test_starts_decrease_after_a_trial_so_they_are_a_gauge(config: Config) -> None:
+    types = {
         family.name: family.type
         for family in text_string_to_metric_families(MetricsExporter(ServiceStatistics(config)).render()[0].decode())
     }
 
-    assert found["edge_agent_trial_starts"] == "gauge"
-    assert "edge_agent_starts" not in found
+    assert types["edge_agent_trial_starts"] == "gauge"
+    assert "edge_agent_starts" not in types
 
 
 @pytest.mark.parametrize("accept", ["application/openmetrics-text;version=abc", "text/plain;version=1.x", "\u00e9"])
-def test_a_version_that_is_none_gets_the_plain_text(config: Config, accept: str) -> None:
+def test_an_invalid_version_gets_plain_text(config: Config, accept: str) -> None:
     content, kind = MetricsExporter(ServiceStatistics(config)).render(accept)
 
     assert kind.startswith("text/plain")
@@ -129,7 +129,7 @@ def test_counts_survive_a_restart_but_not_another_release(config: Config) -> Non
     assert (other.report()["inferences"], other.report()["restarts"]) == (7, 0)
 
 
-def test_going_back_counts_from_zero(config: Config) -> None:
+def test_counts_start_from_zero_after_a_rollback(config: Config) -> None:
     loaded, other = installed(config), installed(config, "pump@2.0.0", seed=2)
     statistics = counted(config, loaded, other, loaded, x=samples(9))
 
@@ -137,7 +137,7 @@ def test_going_back_counts_from_zero(config: Config) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"schema_version": 1}', b"\xff", b"null"])
-def test_counts_that_nobody_wrote_are_not_believed(config: Config, content: bytes) -> None:
+def test_an_invalid_file_of_counts_is_discarded(config: Config, content: bytes) -> None:
     loaded = installed(config)
     config.layout.counts.write_bytes(content)
 
