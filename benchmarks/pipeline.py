@@ -62,9 +62,9 @@ def time_stage(root: Path, name: str, arguments: list[str]) -> StageTime:
     """Measure one stage alone, without DVC.
 
     Args:
-        root: the clone.
-        name: name of the stage.
-        arguments: arguments of `python -m`.
+        root: The clone.
+        name: Name of the stage.
+        arguments: Arguments of `python -m`.
 
     Returns:
         Its duration and the sum of the import times of all modules, in seconds.
@@ -117,10 +117,10 @@ def show(stages: list[StageTime], cold: float, warm: float, script: float) -> No
     """Print the results.
 
     Args:
-        stages: the durations of the single stages.
-        cold: duration of `dvc repro` with an empty cache, in seconds.
-        warm: duration of `dvc repro` without any change, in seconds.
-        script: duration of the script without DVC, in seconds.
+        stages: The durations of the single stages.
+        cold: Duration of `dvc repro` with an empty cache, in seconds.
+        warm: Duration of `dvc repro` without any change, in seconds.
+        script: Duration of the script without DVC, in seconds.
     """
     table = Table(title="stages, each alone")
     for column in ("stage", "seconds", "imports s", "imports %"):

@@ -44,9 +44,9 @@ def write_table(root: Path, rows: int, memory_limit: str = "2GB") -> None:
     """Write a task and its table: eight channels at 1 Hz in shuffled blocks, with one value in a thousand missing.
 
     Args:
-        root: folder of the pipeline.
-        rows: number of rows.
-        memory_limit: memory limit of the engine (compute.memory_limit).
+        root: Folder of the pipeline.
+        rows: Number of rows.
+        memory_limit: Memory limit of the engine (compute.memory_limit).
     """
     write_task(root, BENCH, compute__memory_limit=memory_limit)
     rng = np.random.default_rng(0)

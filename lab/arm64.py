@@ -59,8 +59,8 @@ class Arm64:
         """Run a command that receives SIGTERM and returns its exit code; the block's end ends all its processes.
 
         Args:
-            command: program and arguments.
-            log: file that receives stdout and stderr.
+            command: Program and arguments.
+            log: File that receives stdout and stderr.
         """
         with (
             emulated(f"edge-ai-arm64-{uuid.uuid4().hex[:12]}") as prologue,

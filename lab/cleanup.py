@@ -63,8 +63,8 @@ def session(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen
     """Run a process in a separate session. It and its children are killed when the block or this process ends.
 
     Args:
-        command: program and arguments.
-        options: options of `subprocess.Popen`.
+        command: Program and arguments.
+        options: Options of `subprocess.Popen`.
     """
     process = subprocess.Popen(command, start_new_session=True, **options)
     try:

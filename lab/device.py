@@ -48,12 +48,12 @@ class Device:
         """Describe a device; `seed` creates its files.
 
         Args:
-            lab: id of the lab.
-            index: number of the device, from 0.
-            folder: folder of its files on this machine.
-            lower: lower folders of its overlay, the top one first.
-            bridge: the lab's bridge.
-            arm64: whether it is an emulated aarch64 device.
+            lab: Id of the lab.
+            index: Number of the device, from 0.
+            folder: Folder of its files on this machine.
+            lower: Lower folders of its overlay, the top one first.
+            bridge: The lab's bridge.
+            arm64: Whether it is an emulated aarch64 device.
         """
         self.name = f"device-{index + 1:02d}"
         self.machine = f"{lab}-{index + 1}"
@@ -101,9 +101,9 @@ class Device:
         """Write a file on a device that is off.
 
         Args:
-            path: path on the device, without the leading slash.
-            text: content.
-            mode: permissions.
+            path: Path on the device, without the leading slash.
+            text: Content.
+            mode: Permissions.
         """
         assert not self.on, "the upper folder of a mounted overlay must not be changed"
         file = self.files / path
@@ -214,10 +214,10 @@ class Device:
         """Run a command as root on the device without using its network.
 
         Args:
-            command: program and arguments.
-            check: whether a failure raises LabError.
-            stdin: standard input.
-            timeout_s: time limit in seconds.
+            command: Program and arguments.
+            check: Whether a failure raises LabError.
+            stdin: Standard input.
+            timeout_s: Time limit in seconds.
         """
         if self.leader is None:
             raise LabError(self.name, "the device is off", "a device that is on", "call plug() first")

@@ -14,10 +14,10 @@ class LabError(Exception):
         """Build the message from its four parts.
 
         Args:
-            where: the part that fails, such as a device or a command.
-            found: what was found there.
-            expected: what was expected.
-            remedy: what the user can do, as an imperative.
+            where: The part that fails, such as a device or a command.
+            found: What was found there.
+            expected: What was expected.
+            remedy: What the user can do, as an imperative.
         """
         self.where, self.found, self.expected, self.remedy = where, found, expected, remedy
         super().__init__(f"{where}: {found}\n  expected: {expected}\n  remedy:   {remedy}")

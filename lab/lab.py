@@ -78,15 +78,15 @@ class Lab:
         """Describe a lab.
 
         Args:
-            devices: number of devices.
-            arm64: number of emulated aarch64 devices among them (the last ones); their device_type is lab-aarch64.
-            layer: overlay for the root of the other devices, such as `lab.agents.layer()`.
-            arm64_layer: overlay for the root of the aarch64 devices.
-            variables: variables of the inventory's group_vars/all.yml.
-            plugged: whether the devices are booted.
+            devices: Number of devices.
+            arm64: Number of emulated aarch64 devices among them (the last ones); their device_type is lab-aarch64.
+            layer: Overlay for the root of the other devices, such as `lab.agents.layer()`.
+            arm64_layer: Overlay for the root of the aarch64 devices.
+            variables: Variables of the inventory's group_vars/all.yml.
+            plugged: Whether the devices are booted.
 
         Raises:
-            LabError: the numbers are not possible.
+            LabError: The numbers are not possible.
         """
         if not 1 <= devices <= LIMIT:
             raise LabError("devices", str(devices), f"1 to {LIMIT}", "choose another number of devices")

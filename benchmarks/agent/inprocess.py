@@ -74,9 +74,9 @@ def compare(name: str, file: Path, io: Mapping[str, Any]) -> Comparison:
     A recurrent model needs a loop of calls in either case, so it is compared with the loop over `Backend.run`.
 
     Args:
-        name: name of the model in the result.
-        file: the model file.
-        io: its description (see edge_agent.inference.runtime).
+        name: Name of the model in the result.
+        file: The model file.
+        io: Its description (see edge_agent.inference.runtime).
     """
     model = open_model(file, io)
     x = np.random.default_rng(1).normal(size=(1, *model.shape)).astype(np.float32)

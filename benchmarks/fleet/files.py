@@ -39,10 +39,10 @@ def stand_in(folder: Path, status: str, digests: Mapping[str, str], seconds: tup
     """Write the program that replaces the agent, with a recorded status in which changing values are placeholders.
 
     Args:
-        folder: folder of the program on the device.
-        status: the output of `edge-agent --json status --report` of a real agent.
-        digests: digest of the model file by release.
-        seconds: duration of a response and of a deployment.
+        folder: Folder of the program on the device.
+        status: The output of `edge-agent --json status --report` of a real agent.
+        digests: Digest of the model file by release.
+        seconds: Duration of a response and of a deployment.
     """
     recorded = json.loads(status)
     loaded = recorded["service"]["loaded"]
@@ -66,12 +66,12 @@ def inventory(
     """Write `base`/inventory, with rollout rules that do not wait between waves.
 
     Args:
-        base: folder of the controller.
-        lab: the devices.
-        number: number of devices in the inventory, from the first on.
-        waves: waves of the rollout.
-        release: the release to install.
-        stand_in: whether the devices run the stand-in instead of the agent.
+        base: Folder of the controller.
+        lab: The devices.
+        number: Number of devices in the inventory, from the first on.
+        waves: Waves of the rollout.
+        release: The release to install.
+        stand_in: Whether the devices run the stand-in instead of the agent.
     """
     folder = base / "inventory"
     (folder / "group_vars").mkdir(parents=True, exist_ok=True)

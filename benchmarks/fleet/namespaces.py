@@ -103,10 +103,10 @@ class LightDevice(Device):
         """Run a command as root on the device without using its network.
 
         Args:
-            command: program and arguments.
-            check: whether a failure raises LabError.
-            stdin: standard input.
-            timeout_s: time limit in seconds.
+            command: Program and arguments.
+            check: Whether a failure raises LabError.
+            stdin: Standard input.
+            timeout_s: Time limit in seconds.
         """
         if self.leader is None:
             raise LabError(self.name, "the device is off", "a device that is on", "call plug() first")

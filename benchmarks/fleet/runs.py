@@ -63,11 +63,11 @@ class BenchFleet:
         """Describe the fleet.
 
         Args:
-            devices: largest number of devices.
-            runs: number of releases that can be rolled out.
-            archive_kb: size of a release in kB, in addition to its tiny model.
-            forks: forks of Ansible.
-            stand_in: durations in seconds of a response and of a deployment by a program that replaces the agent;
+            devices: Largest number of devices.
+            runs: Number of releases that can be rolled out.
+            archive_kb: Size of a release in kB, in addition to its tiny model.
+            forks: Forks of Ansible.
+            stand_in: Durations in seconds of a response and of a deployment by a program that replaces the agent;
                 None for real agents.
         """
         self.size, self.runs, self.archive_kb, self.forks, self.stand_in = devices, runs, archive_kb, forks, stand_in

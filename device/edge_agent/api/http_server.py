@@ -26,9 +26,9 @@ def problem_response(
 
     Args:
         status: HTTP status code.
-        detail: the reason, for people.
+        detail: The reason, for people.
         headers: HTTP headers of the response.
-        extensions: more members of the document.
+        extensions: More members of the document.
     """
     body = json.dumps(problem(status, detail, extensions)).encode()
     return web.Response(status=status, body=body, content_type=PROBLEM, headers=dict(headers))

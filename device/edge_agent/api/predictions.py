@@ -27,10 +27,10 @@ class PredictionHandler:
         """Connect the parts.
 
         Args:
-            engine: runs the model.
-            statistics: counts predictions and labels.
-            config: the agent's configuration.
-            capture: keeps samples, or None if capturing is off.
+            engine: Runs the model.
+            statistics: Counts predictions and labels.
+            config: The agent's configuration.
+            capture: Keeps samples, or None if capturing is off.
         """
         self.engine, self.statistics, self.config, self.capture = engine, statistics, config, capture
 
@@ -114,8 +114,8 @@ def problem(status: int, detail: str, extensions: Mapping[str, Any] | None = Non
 
     Args:
         status: HTTP status code.
-        detail: the reason, for people.
-        extensions: extension members; this interface uses `found` and `expected`.
+        detail: The reason, for people.
+        extensions: Extension members; this interface uses `found` and `expected`.
     """
     title = "Unprocessable Content" if status == 422 else HTTPStatus(status).phrase
     return {"type": "about:blank", "title": title, "status": status, "detail": detail, **(extensions or {})}

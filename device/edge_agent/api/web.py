@@ -212,11 +212,11 @@ def create_application(
     """Create the application with all routes, for loopback or a unix socket.
 
     Args:
-        engine: runs the model.
-        statistics: counts requests, predictions and labels.
-        config: the agent's configuration.
-        capture: keeps samples, or None if capturing is off.
-        metrics: exports the statistics; None creates an exporter.
+        engine: Runs the model.
+        statistics: Counts requests, predictions and labels.
+        config: The agent's configuration.
+        capture: Keeps samples, or None if capturing is off.
+        metrics: Exports the statistics; None creates an exporter.
     """
     metrics = metrics or MetricsExporter(statistics, capture.usage if capture else None)
     routes = _Routes(PredictionHandler(engine, statistics, config, capture), metrics)
@@ -242,10 +242,10 @@ def create_metrics_application(
     """Create the application with `GET /metrics` only, for `serve.metrics_listen`.
 
     Args:
-        engine: runs the model.
-        statistics: counts requests, predictions and labels.
-        config: the agent's configuration.
-        metrics: exports the statistics.
+        engine: Runs the model.
+        statistics: Counts requests, predictions and labels.
+        config: The agent's configuration.
+        metrics: Exports the statistics.
     """
     routes = _Routes(PredictionHandler(engine, statistics, config), metrics)
     app = web.Application(middlewares=[routes.guard])

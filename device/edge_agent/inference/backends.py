@@ -35,13 +35,13 @@ class Onnx:
         """Open the file.
 
         Args:
-            path: the ONNX file.
-            inputs: names of all inputs of the file, in the order in which `run` receives them.
-            outputs: names of the outputs that `run` returns, in that order.
-            threads: number of threads within one operation.
+            path: The ONNX file.
+            inputs: Names of all inputs of the file, in the order in which `run` receives them.
+            outputs: Names of the outputs that `run` returns, in that order.
+            threads: Number of threads within one operation.
 
         Raises:
-            ModelError: the file does not load, or has other inputs or outputs.
+            ModelError: The file does not load, or has other inputs or outputs.
         """
         import onnxruntime
 
@@ -90,13 +90,13 @@ class LiteRt:
         """Open the file.
 
         Args:
-            path: the TFLite file.
-            inputs: names of all inputs of the file, in the order in which `run` receives them.
-            outputs: names of the outputs that `run` returns, in that order.
-            threads: number of threads of the interpreter.
+            path: The TFLite file.
+            inputs: Names of all inputs of the file, in the order in which `run` receives them.
+            outputs: Names of the outputs that `run` returns, in that order.
+            threads: Number of threads of the interpreter.
 
         Raises:
-            ModelError: the file does not load, or has other inputs or outputs.
+            ModelError: The file does not load, or has other inputs or outputs.
         """
         from ai_edge_litert.interpreter import Interpreter
 

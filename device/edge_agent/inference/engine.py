@@ -102,9 +102,9 @@ class Engine:
         Takes at most `serve.request_timeout_s`, and as long again if a golden sample has to be computed.
 
         Raises:
-            InputError: the input is invalid, or the model has no finite result for its extreme values.
-            NotLoadedError, OverloadedError, TooManySamplesError: the request is not computed.
-            ModelError, OutputError: the model failed.
+            InputError: The input is invalid, or the model has no finite result for its extreme values.
+            NotLoadedError, OverloadedError, TooManySamplesError: The request is not computed.
+            ModelError, OutputError: The model failed.
         """
         worker = self._worker
         if worker is None:

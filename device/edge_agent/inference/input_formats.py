@@ -27,9 +27,9 @@ class ProblemError(Exception):
 
         Args:
             status: HTTP status code.
-            detail: the reason, for people.
+            detail: The reason, for people.
             headers: HTTP headers of the response.
-            extensions: more members of the problem document, such as `found` and `expected`.
+            extensions: More members of the problem document, such as `found` and `expected`.
         """
         super().__init__(detail)
         self.status, self.detail, self.headers, self.extensions = status, detail, dict(headers or {}), extensions
@@ -39,16 +39,16 @@ def decode_input(content: bytes, content_type: str, shape: tuple[int, ...], max_
     """Decode the samples of a request.
 
     Args:
-        content: the body.
-        content_type: its media type; one of TYPES.
-        shape: shape of one sample.
-        max_samples: largest number of samples. Large JSON that clearly has more is refused without parsing it.
+        content: The body.
+        content_type: Its media type; one of TYPES.
+        shape: Shape of one sample.
+        max_samples: Largest number of samples. Large JSON that clearly has more is refused without parsing it.
 
     Returns:
         float32 [B, *shape] with B at least 1 and only finite values.
 
     Raises:
-        ProblemError: status 400, 413, 415 or 422.
+        ProblemError: Status 400, 413, 415 or 422.
     """
     if content_type == JSON:
         _check_plausible_json(content, shape, max_samples)

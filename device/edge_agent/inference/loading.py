@@ -56,16 +56,16 @@ def load(config: Config, release: str, target: str | None = None) -> LoadedRelea
     """Read an installed release into memory and run it once. Blocks.
 
     Args:
-        config: the agent's configuration.
-        release: name and version, such as `digits@1.2.0`.
-        target: the target to load; None selects the one that fits this device.
+        config: The agent's configuration.
+        release: Name and version, such as `digits@1.2.0`.
+        target: The target to load; None selects the one that fits this device.
 
     Raises:
-        NoReleaseError: the release is not installed.
-        TrustError: a file differs from the manifest.
-        FitError: no target fits this device, or its runtime is not installed.
-        SelfTestError: the model does not load or run.
-        OSError: the device cannot read a file.
+        NoReleaseError: The release is not installed.
+        TrustError: A file differs from the manifest.
+        FitError: No target fits this device, or its runtime is not installed.
+        SelfTestError: The model does not load or run.
+        OSError: The device cannot read a file.
     """
     folder = config.layout.bundle(release)
     if not folder.is_dir():

@@ -63,9 +63,9 @@ class Model:
         """Wrap a loaded file.
 
         Args:
-            backend: the file, opened by its library.
-            io: the target's `io` description (see edge_agent.inference.runtime).
-            states: the recurrent states, in the file's order; empty for other models.
+            backend: The file, opened by its library.
+            io: The target's `io` description (see edge_agent.inference.runtime).
+            states: The recurrent states, in the file's order; empty for other models.
         """
         self._backend = backend
         self._states = states

@@ -26,12 +26,12 @@ def open_model(path: Path, io: Mapping[str, Any], threads: int = 1) -> Model:
     """Load a model file.
 
     Args:
-        path: the model file.
-        io: its description, as above.
-        threads: number of threads that one prediction may use.
+        path: The model file.
+        io: Its description, in the format above.
+        threads: Number of threads that one prediction may use.
 
     Raises:
-        ModelError: the file is missing, does not load, or differs from `io`.
+        ModelError: The file is missing, does not load, or differs from `io`.
     """
     if not Path(path).is_file():
         raise ModelError(f"{path}: there is no such file")

@@ -31,9 +31,9 @@ def wilson(hits: int, total: int, confidence: float = CONFIDENCE) -> tuple[float
     """Return the confidence interval of a share by Wilson (1927), which holds for few samples and shares near 1.
 
     Args:
-        hits: number of successes.
-        total: number of trials.
-        confidence: probability that the interval covers the share.
+        hits: Number of successes.
+        total: Number of trials.
+        confidence: Probability that the interval covers the share.
 
     Returns:
         The lower and upper bound, both in [0, 1].
@@ -57,10 +57,10 @@ class Shadow:
         """Start the candidate's thread.
 
         Args:
-            candidate: the release to compare.
-            current: the release that serves the requests.
-            samples: the comparison ends after so many samples ...
-            seconds: ... or after this time.
+            candidate: The release to compare.
+            current: The release that serves the requests.
+            samples: Number of samples after which the comparison ends.
+            seconds: Time limit of the comparison.
         """
         self.candidate, self.current = candidate, current
         self._samples, self._seconds = samples, seconds
@@ -81,10 +81,10 @@ class Shadow:
         """Queue a request that the current release answered. Never blocks.
 
         Args:
-            x: inputs, float32 [B, *shape].
-            probabilities: the current release's result, float32 [B, classes].
-            latency_s: duration of the current release's run in seconds.
-            loaded: the release that computed the result.
+            x: Inputs, float32 [B, *shape].
+            probabilities: The current release's result, float32 [B, classes].
+            latency_s: Duration of the current release's run in seconds.
+            loaded: The release that computed the result.
         """
         if self._end_reason is not None:
             return

@@ -87,9 +87,9 @@ class Worker:
         """Start the thread.
 
         Args:
-            loaded: the release whose model it runs.
-            batch: the largest number of samples of one turn.
-            on_outcomes: called in the event loop's thread with the finished jobs of a turn.
+            loaded: The release whose model it runs.
+            batch: The largest number of samples of one turn.
+            on_outcomes: Called in the event loop's thread with the finished jobs of a turn.
         """
         self.loaded = loaded
         self.waiting = 0

@@ -52,9 +52,9 @@ class Capture:
         """Queue the samples that the rules of `capture` select.
 
         Args:
-            ids: the predictions' ids, one per sample.
-            x: inputs, float32 [B, *shape].
-            result: their predictions.
+            ids: The predictions' ids, one per sample.
+            x: Inputs, float32 [B, *shape].
+            result: Their predictions.
         """
         confidences = result.probabilities.max(axis=1)
         drifting = self._drifting(x, result.loaded) if self.rules.on_drift else None

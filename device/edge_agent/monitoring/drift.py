@@ -53,9 +53,9 @@ def null_quantile(bins: int, counted: int, reference: int) -> float:
     The approximation is by Yurdakul (2018); the quantile of chi2 is by Wilson and Hilferty, accurate to 1%.
 
     Args:
-        bins: number of bins.
-        counted: number n of counted samples.
-        reference: number m of samples in the reference.
+        bins: Number of bins.
+        counted: Number n of counted samples.
+        reference: Number m of samples in the reference.
     """
     freedom = max(bins - 1, 1)
     spread = 2 / (9 * freedom)

@@ -54,9 +54,9 @@ class Health:
         """Observe `engine` from its next swap on.
 
         Args:
-            engine: the engine.
-            hang_s: time in seconds without any result after which the model counts as hanging.
-            error_share: largest share of failed inferences of a healthy release.
+            engine: The engine.
+            hang_s: Time in seconds without any result after which the model counts as hanging.
+            error_share: Largest share of failed inferences of a healthy release.
         """
         self._engine, self._hang_s, self._error_share = engine, hang_s, error_share
         self._release = ReleaseHealth.start(None)

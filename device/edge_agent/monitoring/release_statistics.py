@@ -105,9 +105,9 @@ class ReleaseStatistics:
         """Count one answered request.
 
         Args:
-            x: inputs, float32 [B, *shape].
-            probabilities: results, float32 [B, classes].
-            latency_s: duration of the model's runs in seconds.
+            x: Inputs, float32 [B, *shape].
+            probabilities: Results, float32 [B, classes].
+            latency_s: Duration of the model's runs in seconds.
         """
         self.inferences += len(x)
         self.latency.add(latency_s)
@@ -146,8 +146,8 @@ class ReleaseStatistics:
         """Count the true class of a prediction.
 
         Args:
-            label: the true class.
-            correct: whether it is the predicted class.
+            label: The true class.
+            correct: Whether it is the predicted class.
             count: 1, or -1 to remove a label that is replaced.
         """
         results = self.feedback.setdefault(label, {"correct": 0, "wrong": 0})

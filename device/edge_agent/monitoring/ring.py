@@ -42,9 +42,9 @@ class Ring:
         """Open the ring.
 
         Args:
-            folder: the folder of the segments; created with the first record.
-            limit_bytes: largest total size of the segments.
-            max_age_days: segments that were last written earlier than this are deleted.
+            folder: The folder of the segments; created with the first record.
+            limit_bytes: Largest total size of the segments.
+            max_age_days: Segments that were last written earlier than this are deleted.
         """
         self.folder, self.limit = folder, limit_bytes
         self._max_age_s = max_age_days * 86400

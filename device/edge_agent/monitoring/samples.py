@@ -52,9 +52,9 @@ def export_lines(folder: Path, since: datetime | None, max_age_days: float) -> I
     """Yield the lines of the captured samples, oldest first.
 
     Args:
-        folder: the ring's folder.
-        since: only samples predicted at this time or later; None for all.
-        max_age_days: samples older than this are omitted.
+        folder: The ring's folder.
+        since: Only samples predicted at this time or later; None for all.
+        max_age_days: Samples older than this are omitted.
     """
     labels = _labels(folder)
     oldest = datetime.now(timezone.utc) - timedelta(days=max_age_days)

@@ -170,7 +170,7 @@ class ServiceStatistics:
         """Count one HTTP request.
 
         Args:
-            path: path of the route, or `other` for a path without a route.
+            path: Path of the route, or `other` for a path without a route.
             method: HTTP method; unusual ones are counted as `other`.
             code: HTTP status code of the response.
         """

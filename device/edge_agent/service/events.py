@@ -24,10 +24,10 @@ class Events:
         """Report one event.
 
         Args:
-            name: the event's name in the log, such as `loaded`.
-            message: a description for people.
-            level: the log level.
-            fields: more fields of the log record.
+            name: The event's name in the log, such as `loaded`.
+            message: A description for people.
+            level: The log level.
+            fields: More fields of the log record.
         """
         logs.event(name, message, level, **fields)
         systemd.status(message)

@@ -52,12 +52,12 @@ class Loader:
         """Connect the parts.
 
         Args:
-            config: the agent's configuration.
-            engine: receives the loaded release.
-            health: probes a release after a swap.
-            statistics: receives the state of the trial.
-            events: receives loads and failures.
-            ending: set when the service ends.
+            config: The agent's configuration.
+            engine: Receives the loaded release.
+            health: Probes a release after a swap.
+            statistics: Receives the state of the trial.
+            events: Receives loads and failures.
+            ending: Set when the service ends.
         """
         self.config, self.engine = config, engine
         self.state = State()
@@ -79,7 +79,7 @@ class Loader:
         """Load the release that state.json names while the loaded one still serves, then swap.
 
         Args:
-            retry: try a release that failed again now, without waiting for RETRY_S.
+            retry: Try a release that failed again now, without waiting for RETRY_S.
 
         Returns:
             Why the release could not be loaded, or None.

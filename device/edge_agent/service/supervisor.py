@@ -45,12 +45,12 @@ class Supervisor:
         """Start the service with a verified release, before its sockets open. It ends when `stack` unwinds.
 
         Args:
-            config: the agent's configuration.
-            under_systemd: whether systemd supervises this process.
-            stack: receives the clean-up.
+            config: The agent's configuration.
+            under_systemd: Whether systemd supervises this process.
+            stack: Receives the clean-up.
 
         Raises:
-            AgentError: booting failed, or another service runs.
+            AgentError: Booting failed, or another service runs.
         """
         supervisor = cls(config, under_systemd)
         loop = asyncio.get_running_loop()

@@ -29,10 +29,10 @@ class TrialJudge:
         """Connect the parts.
 
         Args:
-            config: the agent's configuration.
-            loader: the loader of the current release.
-            health: the observations of the loaded release.
-            events: receives the decisions.
+            config: The agent's configuration.
+            loader: The loader of the current release.
+            health: The observations of the loaded release.
+            events: Receives the decisions.
         """
         self.config, self._loader, self._health, self._events = config, loader, health, events
 

@@ -28,7 +28,7 @@ from tests.support.servers import free_port, mqtt_broker
 
 pytestmark = pytest.mark.slow  # each starts a broker
 
-IN, OUT = "plant/asked", "plant/told"
+IN, OUT = "plant/requests", "plant/responses"
 
 
 def settings(folder: Path, port: int, **more: Any) -> Config:
@@ -39,10 +39,10 @@ class Client:
     """A client that sends requests over MQTT 5 and receives the responses."""
 
     def __init__(self, port: int) -> None:
-        self.told: queue.Queue[Any] = queue.Queue()
+        self.messages: queue.Queue[Any] = queue.Queue()
         subscribed: queue.Queue[Any] = queue.Queue()
         self.client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
-        self.client.on_message = lambda _client, _data, message: self.told.put(message)
+        self.client.on_message = lambda _client, _data, message: self.messages.put(message)
         self.client.on_subscribe = lambda *_: subscribed.put(True)
         self.client.connect("127.0.0.1", port)
         self.client.loop_start()
@@ -57,8 +57,8 @@ class Client:
             properties.ContentType = kind
         self.client.publish(IN, payload, qos=1, properties=properties)
 
-    async def hear(self) -> Any:
-        return await asyncio.to_thread(self.told.get, timeout=20)
+    async def receive(self) -> Any:
+        return await asyncio.to_thread(self.messages.get, timeout=20)
 
 
 @contextlib.contextmanager
@@ -103,7 +103,7 @@ def test_each_answer_finds_its_request(tmp_path: Path, port: int) -> None:
                     client.ask(json.dumps({"input": x.tolist()}).encode(), bytes([i]))
                 answers = {}
                 for _ in xs:
-                    message = await client.hear()
+                    message = await client.receive()
                     assert message.properties.ContentType == "application/json"
                     answers[message.properties.CorrelationData[0]] = json.loads(message.payload)
             expected = loaded.model.predict(xs)
@@ -121,12 +121,12 @@ def test_a_bad_request_gets_a_problem(tmp_path: Path, port: int) -> None:
         async with agent(settings(tmp_path, port)) as _:
             with asking(port) as client:
                 client.ask(b"{", b"a")
-                message = await client.hear()
+                message = await client.receive()
                 problem = json.loads(message.payload)
                 assert (problem["status"], message.properties.CorrelationData) == (400, b"a")
                 assert message.properties.ContentType == "application/problem+json"
                 client.ask(bytes(7), kind="application/octet-stream")
-                message = await client.hear()
+                message = await client.receive()
                 assert json.loads(message.payload)["expected"] == "a multiple of 128 bytes"
                 assert not hasattr(message.properties, "CorrelationData")
 
@@ -151,7 +151,7 @@ def test_a_broker_that_starts_later_and_disconnects(tmp_path: Path) -> None:
                     assert await asyncio.to_thread(bridge.connected.wait, 30)
                     with asking(port) as client:
                         client.ask(json.dumps({"input": np.zeros((2, 16)).tolist()}).encode())
-                        assert json.loads((await client.hear()).payload)["release"] == RELEASE
+                        assert json.loads((await client.receive()).payload)["release"] == RELEASE
                 while bridge.connected.is_set():
                     await asyncio.sleep(0)
 
