@@ -35,7 +35,7 @@ __all__ = [
 # An input value this many times larger than any in the golden samples is outside what the model was built for.
 EXTREME_FACTOR = 1000
 
-log = logging.getLogger("edge_agent.engine")  # the event of its records
+log = logging.getLogger("edge_agent.engine")  # the name becomes the event of its log records
 
 
 class NotLoadedError(InferenceError):
