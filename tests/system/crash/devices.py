@@ -1,4 +1,4 @@
-"""Devices to be broken: quick copies of a prepared one, and what must hold of each afterwards."""
+"""Devices for crash tests: quick copies of a prepared device, and the check of a device after a fault."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ OLD, ONE, TWO, THREE = (f"{NAME}@{version}" for version in ("0.9.0", "1.0.0", "2
 
 
 class QuickDevice(Device):
-    """A device whose commands are forked from a process that has everything imported."""
+    """A device whose commands are forked from a process that has already imported all modules."""
 
     def __init__(self, folder: Path, releases: Releases, forks: Forks, **blocks: Mapping[str, Any]) -> None:
-        # A release on trial stays so until the command line confirms it: the tests know when that is.
+        # A release stays on trial until the command line confirms it, so that tests know when that is.
         trial = {"confirm": "manual", "probe_interval_s": 0.05, **blocks.pop("trial", {})}
         selftest = {"repeats": 1, **blocks.pop("selftest", {})}
         super().__init__(folder, releases.repository, trial=trial, selftest=selftest, **blocks)
@@ -46,26 +46,28 @@ class QuickDevice(Device):
         done = self.call(*arguments)
         assert done.returncode == 0, f"{' '.join(arguments)}: {done.returncode}\n{done.stdout}"
 
-    def keep(self, copy: Path) -> None:
-        """Copy the state, for others to adopt."""
+    def save_state(self, copy: Path) -> None:
+        """Copy the state, so that other devices can adopt it."""
         shutil.copytree(self.config.layout.state, copy, symlinks=True)
 
-    def adopt(self, kept: Path) -> None:
-        """Take over the state of another device."""
-        shutil.copytree(kept, self.config.layout.state, symlinks=True)
+    def adopt_state(self, saved: Path) -> None:
+        """Start from the saved state of another device."""
+        shutil.copytree(saved, self.config.layout.state, symlinks=True)
 
     def predict(self) -> str:
-        """Ask the running service about the golden samples; the release that answered, and rightly so."""
-        answer = ask(self.socket, {"inputs": next(iter(self.releases.bundles.values())).inputs.tolist()})
-        release: str = answer["release"]
+        """Send the golden samples to the service, check its predictions and return the release that answered."""
+        response = post_predict(self.socket, {"inputs": next(iter(self.releases.bundles.values())).inputs.tolist()})
+        release: str = response["release"]
         expected = self.releases.bundles[release].outputs["onnx-fp32"]
-        found = np.array([[each["probabilities"][name] for name in CLASSES] for each in answer["predictions"]])
-        assert np.abs(found - expected).max() < 1e-4, f"{release} answers something else"
+        probabilities = np.array(
+            [[each["probabilities"][name] for name in CLASSES] for each in response["predictions"]]
+        )
+        assert np.abs(probabilities - expected).max() < 1e-4, f"{release} answers with other probabilities"
         return release
 
 
-def ask(path: Path, body: Mapping[str, Any]) -> dict[str, Any]:
-    """POST /predict over a unix socket."""
+def post_predict(path: Path, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Send POST /predict over a unix socket and return the response."""
     connection = http.client.HTTPConnection("localhost")
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.settimeout(WAIT_S)
@@ -81,12 +83,12 @@ def ask(path: Path, body: Mapping[str, Any]) -> dict[str, Any]:
     return value
 
 
-def survives(device: QuickDevice, allowed: frozenset[str], damaged: frozenset[str] = frozenset()) -> str:
-    """What must hold of a device after whatever happened to it; which release it booted to, one of `allowed`.
+def check_survival(device: QuickDevice, allowed: frozenset[str], damaged: frozenset[str] = frozenset()) -> str:
+    """Check that a device survived a fault and return the release that it booted to, which must be in `allowed`.
 
-    The state can be read and every slot is whole, but those `damaged` before. The service boots to a complete verified
-    model, and that model answers golden samples rightly. The next release can be installed, activated and confirmed,
-    and answers rightly.
+    The state can be read, and every slot is complete, except for those of `damaged`. The service boots to a complete,
+    verified model, which predicts the golden samples correctly. The next release can be installed, activated and
+    confirmed, and predicts correctly.
     """
     layout = device.config.layout
     device.must("--json", "status")
@@ -99,12 +101,12 @@ def survives(device: QuickDevice, allowed: frozenset[str], damaged: frozenset[st
         assert booted in allowed, f"booted to {booted}"
         assert str(layout.current_link.readlink()) == f"releases/{booted}"
         device.must("install", THREE)
-        # Not the self-test: it imports its runtime anew each time, and other tests see to it.
+        # Without the self-test, which imports its runtime each time and is covered by other tests.
         device.must("activate", "--no-selftest", THREE)
         assert device.predict() == THREE
         device.must("confirm", "--force")
     assert device.state.current == THREE and device.state.trial is None
     assert device.state.previous == booted or device.state.previous in slots.installed(layout)
-    left = [path.name for path in layout.releases.iterdir() if path.name.startswith(".")]
-    assert not left, f"left behind: {left}"
+    leftovers = [path.name for path in layout.releases.iterdir() if path.name.startswith(".")]
+    assert not leftovers, f"left behind: {leftovers}"
     return booted

@@ -1,8 +1,8 @@
-"""The real command line in real processes that start in milliseconds: forked from one that has imported everything.
+"""Start the agent's command line in processes that are ready in milliseconds, forked from one with all imports.
 
-A process that a test kills must be one of its own, and there are hundreds of them; half a second of imports for each
-would be most of the test. `python -m tests.system.crash.forks SOCKET` is the one that forks: it has one thread and does
-nothing else. A keeper stands between it and each command, waits, and tells how it ended.
+A test that kills a command needs it in a separate process. There are hundreds of commands, and half a second of imports
+for each would be most of a test's time. `python -m tests.system.crash.forks SOCKET` is the fork server: it has one
+thread and only forks. For each command it forks a keeper, which starts the command and reports how it ended.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from typing import Any
 from lab.cleanup import Watcher
 from tests.support.paths import REPOSITORY
 
-# For tests of the tests: `everything` (as it is), `directories` or `nothing` of what the agent flushes is flushed.
+# For tests of the tests: which of the agent's flushes take place: `everything`, `directories` or `nothing`.
 FLUSHES = "CRASH_TEST_FLUSHES"
-# What a killed test leaves: disks that are mounted below the folder, the latest first, and the folder.
+# Removes what a killed test leaves: disks mounted below the folder, the latest first, and the folder.
 REMOVE = """\
 grep -F " $1/" /proc/self/mounts | cut -d" " -f2 | tac | xargs -r umount --lazy
 rm -rf "$1"
@@ -37,7 +37,7 @@ PR_SET_PDEATHSIG = 1
 
 
 class Process:
-    """A command that runs; as subprocess.Popen, as far as the tests need it."""
+    """A running command, with the part of subprocess.Popen's interface that the tests need."""
 
     def __init__(self, address: str, request: Mapping[str, Any]) -> None:
         self._channel = socket.socket(socket.AF_UNIX)
@@ -46,13 +46,13 @@ class Process:
         self._channel.sendall(json.dumps(request).encode() + b"\n")
         self.pid = int(self._answers.readline())
         self.returncode: int | None = None
-        # Not the number: that may be another process' by the time a signal is sent.
+        # Not the number, which another process may have by the time a signal is sent.
         self._descriptor = os.pidfd_open(self.pid)
         weakref.finalize(self, os.close, self._descriptor)
         self._channel.sendall(b"held\n")
 
     def wait(self, timeout: float = 60) -> int:
-        """How it ended: an exit code, or a signal as negative number. Raises TimeoutError."""
+        """Wait for the end and return the exit code, or a signal as a negative number. Raises TimeoutError."""
         if self.returncode is None:
             self._channel.settimeout(timeout)
             self.returncode = int(self._answers.readline())
@@ -61,19 +61,19 @@ class Process:
         return self.returncode
 
     def poll(self) -> int | None:
-        """How it ended, or None: it has not."""
+        """Return the exit code, or None if the command still runs."""
         if self.returncode is None:
             try:
                 self._channel.settimeout(0)
                 ended = bool(self._channel.recv(1, socket.MSG_PEEK))
             except BlockingIOError:
                 return None
-            assert ended, "the keeper is gone"
+            assert ended, "the keeper has ended"
             self.wait(1)
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """To a process that runs, or has ended and was not waited for."""
+        """Send a signal to the command; do nothing if it has ended."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._descriptor, number)
 
@@ -82,23 +82,23 @@ class Process:
 
 
 class Forks:
-    """The process that forks."""
+    """A client of the fork server."""
 
     def __init__(self, address: str) -> None:
         self._address = address
 
     def start(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> Process:
-        """`edge-agent ARGUMENTS` with stdout and stderr in `log`."""
+        """Start `edge-agent ARGUMENTS` with stdout and stderr in `log`."""
         return Process(self._address, {"arguments": list(arguments), "environment": dict(environment), "log": str(log)})
 
 
 @contextlib.contextmanager
 def folder() -> Iterator[Path]:
-    """A folder in memory, where there is such: the tests flush thousands of times. Its path is short, for sockets.
+    """Create a folder, in memory if possible: the tests flush thousands of times. Its path is short, for sockets.
 
-    It is removed, and what is mounted in it is unmounted, also when this process is killed.
+    At the end it is removed with everything mounted in it, also if this process is killed.
     """
-    memory = Path("/dev/shm")  # noqa: S108  (in it a folder of its own is made)
+    memory = Path("/dev/shm")  # noqa: S108  (a separate folder is created in it)
     with (
         tempfile.TemporaryDirectory(prefix="crash-", dir=memory if memory.is_dir() else None) as name,
         Watcher("sh", "-c", REMOVE, "remove", name),
@@ -108,7 +108,7 @@ def folder() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def forks(place: Path, **environment: str) -> Iterator[Forks]:
-    """Start it, with its socket in `place` (a short path), and end it. `environment`: what its imports shall see."""
+    """Run the fork server with its socket in `place`, a short path. `environment` is set during its imports."""
     address = str(place / "forks.sock")
     server = subprocess.Popen(
         [sys.executable, "-m", "tests.system.crash.forks", address],
@@ -119,7 +119,7 @@ def forks(place: Path, **environment: str) -> Iterator[Forks]:
     )
     try:
         assert server.stdout is not None
-        assert server.stdout.readline() == "ready\n", "the process that forks did not start; its message stands above"
+        assert server.stdout.readline() == "ready\n", "the fork server did not start; see its message above"
         yield Forks(address)
     finally:
         server.kill()
@@ -127,7 +127,7 @@ def forks(place: Path, **environment: str) -> Iterator[Forks]:
 
 
 def end_with_parent() -> None:
-    """When this process' parent ends, the kernel kills it. Holds for this process alone, not for those it forks."""
+    """Let the kernel kill this process when its parent ends. Processes that it forks do not inherit this."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -154,16 +154,16 @@ def main(address: str) -> None:
 def _flush_only(what: str) -> None:
     flush = os.fsync
 
-    def some(descriptor: int) -> None:
+    def flush_directories(descriptor: int) -> None:
         if what == "directories" and stat.S_ISDIR(os.fstat(descriptor).st_mode):
             flush(descriptor)
 
     if what != "everything":
-        os.fsync = some  # type: ignore[assignment]
+        os.fsync = flush_directories  # type: ignore[assignment]
 
 
 def _keep(channel: socket.socket) -> None:
-    """Start what is asked for, tell its process id, and how it ended."""
+    """Start the requested command, and report its process id and how it ended."""
     end_with_parent()
     with channel.makefile("rw") as stream:
         request = json.loads(stream.readline())
@@ -173,9 +173,9 @@ def _keep(channel: socket.socket) -> None:
             _command(request)
         stream.write(f"{pid}\n")
         stream.flush()
-        stream.readline()  # until the caller has hold of it
+        stream.readline()  # until the caller has opened its descriptor
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        with contextlib.suppress(BrokenPipeError):  # nobody wants to know
+        with contextlib.suppress(BrokenPipeError):  # the caller has ended
             stream.write(f"{code}\n")
             stream.flush()
     os._exit(0)

@@ -1,4 +1,4 @@
-"""A run takes a tenth of the crash matrix; ten days in a row take all of it."""
+"""A run tests a tenth of the crash matrix; ten consecutive days test all of it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tests.system.crash.test_crash_matrix import CASES
 
 
 @pytest.mark.parametrize("first", [0, 7, 20_787])
-def test_ten_days_in_a_row_take_every_case_once(first: int) -> None:
+def test_ten_consecutive_days_test_every_case_once(first: int) -> None:
     parts = [part_of_day({VARIABLE: str(day)}) for day in range(first, first + PARTS)]
-    taken = [number for part in parts for number in range(len(CASES)) if includes(part, number)]
+    included = [number for part in parts for number in range(len(CASES)) if includes(part, number)]
 
-    assert sorted(taken) == list(range(len(CASES)))
+    assert sorted(included) == list(range(len(CASES)))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("day", ["7", ALL])
 def test_a_run_collects_the_cases_of_its_day(day: str) -> None:
-    """Others are deselected, not skipped: where nothing may skip, a tenth is whole too."""
+    """The other cases are deselected, not skipped, so that a run that forbids skips succeeds with a tenth of them."""
     collect = ["pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "tests/system/crash/test_crash_matrix.py"]
     environment = {**os.environ, VARIABLE: day}
     done = subprocess.run(
@@ -32,10 +32,10 @@ def test_a_run_collects_the_cases_of_its_day(day: str) -> None:
     )
 
     lines = done.stdout.splitlines()
-    collected = {line.partition("[")[2].rstrip("]") for line in lines if "test_the_device_survives[" in line}
+    collected = {line.partition("[")[2].rstrip("]") for line in lines if "test_the_device_survives_a_fault[" in line}
     part = part_of_day({VARIABLE: day})
     assert collected == {"-".join(case) for number, case in enumerate(CASES) if includes(part, number)}
-    assert any("test_every_point_is_on_the_way_of_an_operation" in line for line in lines)
+    assert any("test_every_fault_point_is_passed_by_an_operation" in line for line in lines)
 
 
 @pytest.mark.slow

@@ -1,8 +1,7 @@
-"""A kill and an error at every fault point there is, on the way of the operations that pass it.
+"""A device survives a kill and an error at every fault point, in every operation that passes it.
 
-Each case is a device of its own, whose release 1 is confirmed: one operation meets one fault, which must be seen to
-have happened; then the device has to be what `survives` says. A run takes a tenth of the cases (see
-tests.support.crash_day).
+Each case has a separate device, whose release 1 is confirmed. One fault is injected into one operation and must be seen
+to happen; then `check_survival` checks the device. A run tests a tenth of the cases (see tests.support.crash_day).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from edge_agent.core.fault_points import POINTS
 
 from tests.support.agent.releases import Releases
 from tests.support.crash_day import COUNTED
-from tests.system.crash.devices import OLD, ONE, THREE, TWO, QuickDevice, survives
+from tests.system.crash.devices import OLD, ONE, THREE, TWO, QuickDevice, check_survival
 from tests.system.crash.forks import Forks, forks
 from tests.system.crash.forks import folder as folder_in_memory
 
@@ -30,8 +29,8 @@ pytestmark = pytest.mark.slow
 
 @dataclass(frozen=True)
 class Operation:
-    """A command, the prepared device it is given to, the releases that may be current afterwards, and the families of
-    fault points on its way.
+    """A command, the prepared device that it runs on, the releases that may be current afterwards, and the prefixes of
+    the fault points that it passes.
     """
 
     arguments: tuple[str, ...]
@@ -64,8 +63,8 @@ CASES = [
     if point.startswith(each.points) and (point != "install.set_aside" or each.prepared in DAMAGED)
     for action in ("kill", "error")
 ]
-# An error ends an operation with exit code 9 (the disk failed), but for these: a self-test that breaks off has failed,
-# and a service goes on without what it could not load until it is told to end.
+# An error ends an operation with exit code 9 (the disk failed), with these exceptions: a self-test that breaks off has
+# failed, and a service that could not load a model continues without it until it is stopped.
 OTHER_CODES = {
     "selftest.loaded": 5,
     "serve.before_load": 0,
@@ -75,13 +74,13 @@ OTHER_CODES = {
 }
 
 
-def test_every_point_is_on_the_way_of_an_operation() -> None:
+def test_every_fault_point_is_passed_by_an_operation() -> None:
     assert {point for _, point, _ in CASES} == set(POINTS)
 
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[tuple[Forks, Releases, Path]]:
-    """The process that forks, the releases, and the folder of the prepared devices' states."""
+    """The fork server, the releases, and the folder of the prepared devices' states."""
     with ExitStack() as stack:
         folder = stack.enter_context(folder_in_memory())
         fork = stack.enter_context(forks(folder))
@@ -93,7 +92,7 @@ def bench() -> Iterator[tuple[Forks, Releases, Path]]:
 
 
 def prepare(device: QuickDevice, releases: Releases, folder: Path) -> None:
-    """From an empty device to one of each kind, a copy of its state at each step."""
+    """Prepare a device step by step and save its state at each step."""
 
     def switch(release: str) -> None:
         device.must("install", release)
@@ -103,18 +102,18 @@ def prepare(device: QuickDevice, releases: Releases, folder: Path) -> None:
         releases.publish(release)
     switch(ONE)
     device.must("confirm", "--force")
-    # Metadata was last verified yesterday, and there is newer one since: both are written by the next install.
+    # Metadata was last verified yesterday and is newer now, so the next install writes metadata and state.
     state.save(device.config.layout, replace(device.state, trusted_time=state.format_time(YESTERDAY)))
-    device.keep(folder / "confirmed")
+    device.save_state(folder / "confirmed")
     for release in (TWO, THREE):
         releases.publish(release)
     device.must("install", TWO)
-    device.keep(folder / "installed")
+    device.save_state(folder / "installed")
     device.must("activate", "--no-selftest", TWO)
-    device.keep(folder / "trial")
+    device.save_state(folder / "trial")
     device.must("confirm", "--force")
     device.must("install", OLD)
-    device.keep(folder / "many")
+    device.save_state(folder / "many")
     shutil.copytree(folder / "installed", folder / "damaged", symlinks=True)
     shutil.copytree(folder / "trial", folder / "torn", symlinks=True)
     for name in DAMAGED:
@@ -125,7 +124,7 @@ def prepare(device: QuickDevice, releases: Releases, folder: Path) -> None:
     ("name", "point", "action"),
     [pytest.param(*case, marks=pytest.mark.crash_case(number)) for number, case in enumerate(CASES)],
 )
-def test_the_device_survives(
+def test_the_device_survives_a_fault(
     bench: tuple[Forks, Releases, Path],
     record_property: pytest.RecordProperty,
     name: str,
@@ -138,33 +137,33 @@ def test_the_device_survives(
     place = prepared / f"{name}-{point}-{action}"
     device = QuickDevice(place, releases, fork)
     try:
-        device.adopt(prepared / each.prepared)
-        meet(device, each, f"{point}={action}")
-        survives(device, each.allowed, frozenset({TWO}) if each.prepared in DAMAGED else frozenset())
+        device.adopt_state(prepared / each.prepared)
+        run_with_fault(device, each, f"{point}={action}")
+        check_survival(device, each.allowed, frozenset({TWO}) if each.prepared in DAMAGED else frozenset())
     finally:
         device.remove()
         shutil.rmtree(place)
 
 
-def meet(device: QuickDevice, each: Operation, fault: str) -> None:
-    """Let the operation meet the fault. It must be seen to have happened, and to have been told."""
+def run_with_fault(device: QuickDevice, each: Operation, fault: str) -> None:
+    """Run the operation with the fault, and check that the fault happened and was reported."""
     point, _, action = fault.partition("=")
     if each.arguments == ("serve",) and (action == "error"):
-        code, said = serve_with_error(device, fault)
+        code, output = serve_with_error(device, fault)
     else:
         done = device.call(*each.arguments, fault=fault)
-        code, said = done.returncode, done.stdout
-    told = f"'{point}'"  # an OSError names it; that of a process below is all that is told of it
-    assert f"fault: {fault}" in said or told in said, f"{point} was not passed: {code}\n{said}"
-    assert "Traceback" not in said, said
+        code, output = done.returncode, done.stdout
+    named = f"'{point}'"  # an OSError names the point; of a child process's error, only this is reported
+    assert f"fault: {fault}" in output or named in output, f"{point} was not passed: {code}\n{output}"
+    assert "Traceback" not in output, output
     if action == "kill" and point != "selftest.loaded":
-        assert code == -signal.SIGKILL, said
+        assert code == -signal.SIGKILL, output
     else:
-        assert code == OTHER_CODES.get(point, 9), said
+        assert code == OTHER_CODES.get(point, 9), output
 
 
 def serve_with_error(device: QuickDevice, fault: str) -> tuple[int, str]:
-    """A service that meets an error ends with it, or goes on without what it could not load."""
-    with device.serving(fault) as served, suppress(TimeoutError):  # it ended
+    """Run a service with an error. It ends, or continues without the model that it could not load."""
+    with device.serving(fault) as served, suppress(TimeoutError):  # the service ended
         served.ready()
     return served.process.returncode or 0, served.log

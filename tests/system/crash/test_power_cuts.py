@@ -1,5 +1,7 @@
-"""Power cuts at any moment of installing, switching, going back and removing: the device boots to a complete verified
-model, holds what it had reported as done, and takes the next release. tests.system.crash.disks says what is simulated.
+"""After a power cut at any moment of an install, a switch, a rollback or a removal, a device boots to a verified model.
+
+It also has everything that it had reported as done, and can install the next release. tests.system.crash.disks
+describes what is simulated.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(disks.missing()), reason
 
 CUTS = 105
 QUICK = ("activate", "--no-selftest", TWO)
-# Each round ends where it began: with release 1 current and alone. What is current after a command stands beside it.
+# Each round ends as it began, with only release 1, which is current. Beside each command: the current release after it.
 ROUND: tuple[tuple[tuple[str, ...], str], ...] = (
     (("install", TWO), ONE),
     (QUICK, TWO),
@@ -52,8 +54,9 @@ def folder() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def disk_with_one(folder: Path, commit_s: int, **environment: str) -> Iterator[tuple[disks.Disk, QuickDevice]]:
-    """A device whose state lies on a disk of its own, release 1 confirmed and flushed. It obeys the commands of a fork
-    server with `environment`.
+    """Create a device whose state is on a separate disk, with release 1 confirmed and flushed.
+
+    A fork server with `environment` runs its commands.
     """
     releases = Releases(folder / "releases")
     for release in (ONE, TWO, THREE):
@@ -75,8 +78,8 @@ def disk_with_one(folder: Path, commit_s: int, **environment: str) -> Iterator[t
 
 @dataclass
 class Writer:
-    """Runs rounds of commands in a thread, until told to end. `allowed`: what may be current on the disk now; `kept`:
-    what must be installed.
+    """Runs rounds of commands in a thread. `allowed`: releases that may be current on the disk now; `kept`: releases
+    that must be installed.
     """
 
     device: QuickDevice
@@ -88,13 +91,13 @@ class Writer:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _ending: threading.Event = field(default_factory=threading.Event)
 
-    def work(self) -> None:
+    def run_rounds(self) -> None:
         log = self.device.run / "writer.log"
         while not self._ending.is_set() and not self.failed:
-            for arguments, then in ROUND:
+            for arguments, current in ROUND:
                 with self._lock:
                     self.command = " ".join(arguments)
-                    self.allowed |= {then}
+                    self.allowed |= {current}
                     self.kept -= {TWO} if arguments[0] == "prune" else set()
                     self._running = self.device.start(list(arguments), environment_with(""), log)
                 code = self._running.wait(WAIT_S)
@@ -103,12 +106,12 @@ class Writer:
                     if code:
                         self.failed = f"{self.command}: {code}\n{log.read_text()}"
                         return
-                    self.allowed = frozenset({then})
+                    self.allowed = frozenset({current})
                     self.kept |= {TWO} if arguments[0] == "install" else set()
 
     @contextlib.contextmanager
-    def standing(self) -> Iterator[None]:
-        """The command that runs stands still, wherever it is; none ends and none begins."""
+    def paused(self) -> Iterator[None]:
+        """Stop the running command where it is. No command ends or begins in the block."""
         with self._lock:
             process = self._running
             if process:
@@ -120,8 +123,8 @@ class Writer:
                     process.send_signal(signal.SIGCONT)
 
     @contextlib.contextmanager
-    def busy(self) -> Iterator[None]:
-        thread = threading.Thread(target=self.work)
+    def running(self) -> Iterator[None]:
+        thread = threading.Thread(target=self.run_rounds)
         thread.start()
         try:
             yield
@@ -132,25 +135,27 @@ class Writer:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Snapshot:
     image: Path
     allowed: frozenset[str]
     kept: frozenset[str]
 
 
-def boots(picture: Picture, folder: Path, releases: Releases, fork: Forks) -> str:
-    """Mount a picture, as a boot does, and see whether the device on it is all right; what it booted to."""
-    with disks.mounted(picture.image, folder / "boot", commit_s=300) as disk:
+def boot_and_check(snapshot: Snapshot, folder: Path, releases: Releases, fork: Forks) -> str:
+    """Mount a snapshot, as a boot does, check the device on it and return the release that it booted to."""
+    with disks.mounted(snapshot.image, folder / "boot", commit_s=300) as disk:
         device = QuickDevice(disk.mount, releases, fork)
         try:
             layout = device.config.layout
             device.must("--json", "status")
-            there = slots.installed(layout)
-            for release in there:
+            installed = slots.installed(layout)
+            for release in installed:
                 slots.verify(layout, release)
-            assert picture.kept <= set(there), f"installed: {there}; reported as installed: {set(picture.kept)}"
+            assert snapshot.kept <= set(installed), (
+                f"installed: {installed}; reported as installed: {set(snapshot.kept)}"
+            )
             current = state.load(layout).current
-            assert current in picture.allowed, f"{current} is current; it may be {set(picture.allowed)}"
+            assert current in snapshot.allowed, f"{current} is current; it may be {set(snapshot.allowed)}"
             with device.serving() as served:
                 served.ready()
                 booted = device.predict()
@@ -164,27 +169,27 @@ def boots(picture: Picture, folder: Path, releases: Releases, fork: Forks) -> st
 
 @pytest.mark.parametrize("commit_s", [1, 300])
 def test_the_device_survives_power_cuts(folder: Path, record_property: pytest.RecordProperty, commit_s: int) -> None:
-    """`commit_s`: how often the journal is written without being asked to.
+    """`commit_s` is the interval in which the kernel writes the journal.
 
-    A run takes a tenth of the cuts, and more of them where these have met one of the two releases only.
+    A run makes a tenth of the cuts, and more if all of them booted to the same one of the two releases.
     """
     part = part_of_day()
     least = sum(includes(part, number) for number in range(CUTS))
     booted: list[str] = []
-    chance = random.Random(commit_s if part is None else f"{commit_s} {part}")  # noqa: S311  (no secret)
-    image = folder / "picture.img"
+    chance = random.Random(commit_s if part is None else f"{commit_s} {part}")  # noqa: S311  (not a secret)
+    image = folder / "snapshot.img"
     with disk_with_one(folder, commit_s) as (disk, device):
         writer = Writer(device)
-        with writer.busy():
+        with writer.running():
             while len(booted) < least or (set(booted) != {ONE, TWO} and len(booted) < CUTS):
-                # Not to wait for something: the moment of a cut is the one thing here that must be arbitrary.
+                # Not a wait for an event: the moment of a cut must be arbitrary.
                 time.sleep(chance.uniform(0, 0.15))
-                with writer.standing():
+                with writer.paused():
                     assert not writer.failed, writer.failed
-                    disk.picture(image)
-                    picture = Picture(image, writer.allowed, writer.kept)
+                    disk.snapshot(image)
+                    snapshot = Snapshot(image, writer.allowed, writer.kept)
                     try:
-                        booted.append(boots(picture, folder, device.releases, device.forks))
+                        booted.append(boot_and_check(snapshot, folder, device.releases, device.forks))
                     except Exception as error:
                         record_property(COUNTED, len(booted) + 1)
                         raise AssertionError(f"cut {len(booted)}, {writer.command}: {error}") from error
@@ -193,16 +198,16 @@ def test_the_device_survives_power_cuts(folder: Path, record_property: pytest.Re
 
 
 @pytest.mark.parametrize("flushed", ["everything", "directories", "nothing"])
-def test_the_test_sees_what_is_not_flushed(folder: Path, flushed: str) -> None:
-    """The same check, right after commands that reported success, of an agent that flushes all, or some, or nothing."""
+def test_the_check_fails_for_an_agent_that_does_not_flush(folder: Path, flushed: str) -> None:
+    """Check a device right after successful commands of agents that flush everything, only directories, or nothing."""
     (folder / "boots").mkdir()
     with disk_with_one(folder, 300, **{FLUSHES: flushed}) as (disk, device), forks(folder / "boots") as fork:
         device.must("install", TWO)
         device.must("activate", "--no-selftest", TWO)
-        picture = Picture(folder / "picture.img", frozenset({TWO}), frozenset({ONE, TWO}))
-        disk.picture(picture.image)
+        snapshot = Snapshot(folder / "snapshot.img", frozenset({TWO}), frozenset({ONE, TWO}))
+        disk.snapshot(snapshot.image)
         if flushed == "everything":
-            assert boots(picture, folder, device.releases, fork) == TWO
+            assert boot_and_check(snapshot, folder, device.releases, fork) == TWO
         else:
             with pytest.raises(Exception, match=r"damaged|may be|reported as installed"):
-                boots(picture, folder, device.releases, fork)
+                boot_and_check(snapshot, folder, device.releases, fork)

@@ -1,1 +1,1 @@
-"""Fault tests of a rollout on booted devices: `make test-fleet`, docs/explanation/faults.md."""
+"""Fault tests of rollouts on booted devices (`make test-fleet`, docs/explanation/faults.md)."""

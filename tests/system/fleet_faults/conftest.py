@@ -1,4 +1,4 @@
-"""Fixtures, and the summary that docs/explanation/faults.md holds."""
+"""Fixtures of the fault tests, and their summary, which is in docs/explanation/faults.md."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 
 from tests.support.labs import need_lab
 from tests.system.fleet_faults.fleet import BASE, LabFleet
-from tests.system.fleet_faults.runs import Done
+from tests.system.fleet_faults.runs import PlaybookResult
 
 Row = dict[str, Any]
 
 
 class Case:
-    """One fault. `survived` asserts what has to be true after each, and puts it into the summary."""
+    """A fault test. `survived` checks what must be true after every fault and adds a row to the summary."""
 
     def __init__(self, fleet: LabFleet, row: Row) -> None:
         self.fleet, self.row = fleet, row
@@ -26,76 +26,82 @@ class Case:
 
     def survived(
         self,
-        done: Done,
+        done: PlaybookResult,
         *,
         code: int,
         ends: Mapping[str, str] | str = BASE,
         touched: Iterable[str] = (),
         audit: Iterable[str] = (),
-        says: str = "",
+        message: str = "",
     ) -> None:
-        """`ends`: the release of every device, by name where they differ. `touched`: nobody else has changed.
+        """Check the fleet after a run of a playbook.
 
-        `audit`: lines that are in the trail, as "action result" or "action result device".
+        Args:
+            done: The result of the run.
+            code: The expected exit code.
+            ends: The expected release of all devices, or of each device by name.
+            touched: The devices that may have changed.
+            audit: Expected audit events, as "action result" or "action result device".
+            message: A text that the output must contain.
         """
         fleet = self.fleet
         assert done.code == code, done.output[-6000:]
-        assert says in " ".join(done.output.split()), done.output[-6000:]
+        assert message in " ".join(done.output.split()), done.output[-6000:]
         assert "Traceback" not in done.output, done.output[-6000:]
-        goal = dict.fromkeys(fleet.names, ends) if isinstance(ends, str) else dict(ends)
-        fleet.settled(goal)
+        expected = dict.fromkeys(fleet.names, ends) if isinstance(ends, str) else dict(ends)
+        fleet.wait_settled(expected)
         allowed = set(touched)
         after = fleet.states()
         changed = {name for name in fleet.names if after[name] != self.before[name]}
         assert changed <= allowed, f"changed: {changed}, touched by opened waves: {allowed}"
         if audit:
             lines = fleet.audit()
-            there = {told(line) for line in lines} | {f"{told(line)} {line['device']}" for line in lines}
-            assert set(audit) <= there, lines
+            events = {event_of(line) for line in lines} | {f"{event_of(line)} {line['device']}" for line in lines}
+            assert set(audit) <= events, lines
         self.row |= {
             "code": code,
-            "back": back_after(fleet.audit()) if audit else None,
+            "back": rollback_seconds(fleet.audit()) if audit else None,
             "touched": sorted(allowed),
-            "ends": sorted(set(goal.values())),
+            "ends": sorted(set(expected.values())),
             "seconds": time.monotonic() - self.began,
         }
 
 
-def back_after(lines: list[dict[str, Any]]) -> float | None:
-    """Seconds from the verdict until the last device that went back said so; None where none did."""
-    at = [
-        [datetime.fromisoformat(line["time"].replace("Z", "+00:00")) for line in lines if told(line) == wanted]
-        for wanted in ("judge fail", "back back")
+def rollback_seconds(lines: list[dict[str, Any]]) -> float | None:
+    """Return the seconds from the verdict to the last completed rollback, or None if no device was rolled back."""
+    times = [
+        [datetime.fromisoformat(line["time"].replace("Z", "+00:00")) for line in lines if event_of(line) == event]
+        for event in ("judge fail", "back back")
     ]
-    return (max(at[1]) - min(at[0])).total_seconds() if all(at) else None
+    return (max(times[1]) - min(times[0])).total_seconds() if all(times) else None
 
 
-def told(line: Mapping[str, Any]) -> str:
+def event_of(line: Mapping[str, Any]) -> str:
     return f"{line['action']} {line['result']}"
 
 
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[LabFleet]:
-    """Three devices, each a wave."""
+    """A fleet of three devices, each in a separate wave."""
     need_lab()
-    with LabFleet(3) as made:
-        yield made
+    with LabFleet(3) as lab_fleet:
+        yield lab_fleet
 
 
 @pytest.fixture
 def case(request: pytest.FixtureRequest, fleet: LabFleet) -> Case:
-    """A fleet on which nothing has happened yet."""
+    """A fault test on a reset fleet."""
     fleet.reset()
-    doc = (request.function.__doc__ or request.node.name).strip().splitlines()[0].rstrip(".")
-    marks = getattr(request.node, "callspec", None)
-    what = f"{doc}: {marks.id}" if marks else doc
-    row: Row = {"what": what}
+    sentence = (request.function.__doc__ or request.node.name).strip().splitlines()[0].rstrip(".")
+    parameters = getattr(request.node, "callspec", None)
+    description = f"{sentence}: {parameters.id}" if parameters else sentence
+    row: Row = {"what": description}
     request.node.user_properties.append(("fault", row))
     return Case(fleet, row)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """The rows of the table, and `N faults, N survived`."""
+    """Print the rows of the table and the line `N faults, N survived`."""
     reports = [
         (kind, report)
         for kind in ("passed", "failed", "error")
@@ -118,10 +124,10 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             if "code" not in row:
                 terminalreporter.write_line(f"| {row['what']} | NOT SURVIVED | | | | |")
                 continue
-            touched = ", ".join(row["touched"]) or "nobody"
+            touched = ", ".join(row["touched"]) or "none"
             ends = " or ".join(row["ends"])
-            back = "" if row["back"] is None else f"{row['back']:.0f} s"
-            line = f"| {row['what']} | {row['code']} | {touched} | {ends} | {back} | {row['seconds']:.0f} s |"
+            duration = "" if row["back"] is None else f"{row['duration']:.0f} s"
+            line = f"| {row['what']} | {row['code']} | {touched} | {ends} | {duration} | {row['seconds']:.0f} s |"
             terminalreporter.write_line(line)
     survived = sum(kind == "passed" for kind, _ in reports)
     terminalreporter.write_line(f"{len(reports)} faults, {survived} survived")

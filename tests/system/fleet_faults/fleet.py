@@ -1,4 +1,4 @@
-"""A lab whose devices serve a release under traffic, an inventory in git, a repository of releases, the playbooks."""
+"""A lab whose devices serve a release under traffic, with an inventory in git, a repository and the playbooks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fleet.releases.keys import Keys
 from fleet.releases.repository import Repository
 from lab import Device, Lab, agents
 from tests.support.agent.bundles import CLASSES, bundle
-from tests.system.fleet_faults.runs import Done, Playing, begin, until
+from tests.system.fleet_faults.runs import PlaybookResult, PlaybookRun, start_playbook, wait_until
 
 TRAFFIC = Path(__file__).with_name("traffic.py")
 BASE = "pump@1.0.0"
@@ -39,7 +39,7 @@ AGENT = {
     "selftest": {"repeats": 10},
     "install": {"reserve_mb": 0.0},
 }
-# Two cores carry the whole fleet: a p95 of milliseconds is the machine's, not the model's.
+# Two cores run the whole fleet: a p95 of some milliseconds is due to the machine, not to the model.
 JUDGE = {
     "min_inferences": 10,
     "latency_factor": 8.0,
@@ -47,15 +47,16 @@ JUDGE = {
     "feedback_min": 20,
     "prediction_min": 30,
 }
-RULES = {"bake_s": 6.0, "judge": JUDGE, "budget": {"failed": 0, "unreachable": 0}}
-# A device that is cut off is noticed within seconds, not within 15.
+POLICY = {"bake_s": 6.0, "judge": JUDGE, "budget": {"failed": 0, "unreachable": 0}}
+# Detect a disconnected device within seconds instead of 15 s.
 SSH = "-o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=2 -o ServerAliveCountMax=2"
 
 
 class LabFleet:
-    """`with LabFleet(4) as fleet:` every device runs BASE, confirmed. `fleet[1]` is the second device.
+    """A fleet of booted devices. In `with LabFleet(4) as fleet:`, every device runs BASE, confirmed.
 
-    Waves: about a tenth, a third, the rest. `arm64`: how many of them are emulated aarch64 machines.
+    `fleet[1]` is the second device. The waves are about a tenth, a third and the remaining devices. `arm64` of the
+    devices are emulated aarch64 machines.
     """
 
     def __init__(self, devices: int, arm64: int = 0) -> None:
@@ -77,7 +78,7 @@ class LabFleet:
         self.keys = Keys(self.base / "keys")
         self.repository = Repository.create(self.base / "releases", self.keys, development=True)
         self.digests: dict[str, set[str]] = {}
-        self._made = 0
+        self._bundles_built = 0
         self.records = self.base / "rollouts"
         self.publish(BASE)
         for device in self.devices:
@@ -92,21 +93,21 @@ class LabFleet:
         self.set_policy(waves=[{"name": "all", "rest": True}], judge={"min_inferences": 0})
         first = self.rollout()
         assert first.code == 0, first.output[-5000:]
-        self.settled({device.name: BASE for device in self.devices})
+        self.wait_settled({device.name: BASE for device in self.devices})
 
     def _equip(self, device: Device) -> None:
         device.write("etc/lab/traffic.py", TRAFFIC.read_text())
         device.write("etc/lab/samples.json", json.dumps(self.samples))
         device.write("etc/systemd/system/lab-traffic.service", UNIT)
-        wanted = device.files / "etc/systemd/system/multi-user.target.wants"
-        wanted.mkdir(parents=True, exist_ok=True)
-        (wanted / "lab-traffic.service").symlink_to("/etc/systemd/system/lab-traffic.service")
+        wants = device.files / "etc/systemd/system/multi-user.target.wants"
+        wants.mkdir(parents=True, exist_ok=True)
+        (wants / "lab-traffic.service").symlink_to("/etc/systemd/system/lab-traffic.service")
 
     def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
-        self._end()
+        self._end_playbooks()
         self.lab.close()
         shutil.rmtree(self.base, ignore_errors=True)
 
@@ -121,30 +122,30 @@ class LabFleet:
     def __getitem__(self, place: int) -> Device:
         return self.devices[place]
 
-    def _each(self, do: Callable[[Device], Any], devices: Iterable[Device]) -> list[Any]:
+    def _each(self, action: Callable[[Device], Any], devices: Iterable[Device]) -> list[Any]:
         with ThreadPoolExecutor(8) as pool:
-            return list(pool.map(do, devices))
+            return list(pool.map(action, devices))
 
-    # --- what a person does
+    # --- actions of an operator
 
     def publish(self, release: str, **faults: Any) -> str:
-        """A bundle that answers as BASE does, from another file, unless `faults` (tests.support.agent) say more."""
-        self._made += 1
+        """Publish a bundle with BASE's outputs from another file, or with `faults` (tests.support.agent)."""
+        self._bundles_built += 1
         name, _, version = release.partition("@")
         folder = self.base / "bundles" / version
-        made = bundle(folder, name=name, **{"variant": self._made, "seed": 1, **faults})
+        built = bundle(folder, name=name, **{"variant": self._bundles_built, "seed": 1, **faults})
         if release == BASE:
-            (outputs,) = made.outputs.values()
+            (outputs,) = built.outputs.values()
             self.samples = [
                 {"input": sample.tolist(), "label": CLASSES[int(answer.argmax())]}
-                for sample, answer in zip(made.inputs, outputs, strict=True)
+                for sample, answer in zip(built.inputs, outputs, strict=True)
             ]
-        unpack(made.archive, folder / "unpacked")
+        unpack(built.archive, folder / "unpacked")
         targets = read_manifest(folder / "unpacked")["targets"].values()
         self.digests[release] = {
             hashlib.sha256((folder / "unpacked" / target["file"]).read_bytes()).hexdigest() for target in targets
         }
-        self.repository.add(target_path(name, version), made.archive, {"version": version})
+        self.repository.add(target_path(name, version), built.archive, {"version": version})
         self.repository.write("targets", "snapshot", "timestamp")
         return release
 
@@ -153,15 +154,15 @@ class LabFleet:
             "edge_agent_root": str(self.base / "releases/metadata/1.root.json"),
             "edge_agent_wheelhouses": str(agents.wheelhouses()),
             "edge_agent_config": AGENT,
-            "rollout": {**RULES, **changes},
+            "rollout": {**POLICY, **changes},
         }
         self.lab.write_inventory()
 
     def declare(self, release: str) -> None:
         (self.inventory / "group_vars/devices.yml").write_text(yaml.safe_dump({"release": release}))
 
-    def own(self, device: Device, **variables: Any) -> None:
-        """Variables of one device."""
+    def set_host_variables(self, device: Device, **variables: Any) -> None:
+        """Write the variables of one device."""
         file = self.inventory / "host_vars" / f"{device.name}.yml"
         file.parent.mkdir(exist_ok=True)
         file.write_text(yaml.safe_dump(variables))
@@ -177,13 +178,13 @@ class LabFleet:
         who = ("-c", "user.name=Operator", "-c", "user.email=operator@example.org")
         subprocess.run(["git", "-C", str(self.inventory), *who, *arguments], check=True, capture_output=True)
 
-    def rollout(self, *arguments: str, **variables: Any) -> Done:
+    def rollout(self, *arguments: str, **variables: Any) -> PlaybookResult:
         return self.play("rollout", *arguments, **variables)
 
-    def play(self, name: str, *arguments: str, **variables: Any) -> Done:
+    def play(self, name: str, *arguments: str, **variables: Any) -> PlaybookResult:
         return self.finish(self.start(name, *arguments, **variables))
 
-    def start(self, name: str, *arguments: str, **variables: Any) -> Playing:
+    def start(self, name: str, *arguments: str, **variables: Any) -> PlaybookRun:
         extra = {
             "rollout_repository": str(self.base / "releases"),
             "rollout_records": str(self.records),
@@ -196,17 +197,19 @@ class LabFleet:
             "ANSIBLE_TIMEOUT": "5",
             "ANSIBLE_SSH_RETRIES": "1",
         }
-        playing = begin(name, self.inventory, extra, arguments, self.base / f"{time.monotonic_ns()}.log", environment)
-        self._started.append(playing.process)
-        return playing
+        run = start_playbook(
+            name, self.inventory, extra, arguments, self.base / f"{time.monotonic_ns()}.log", environment
+        )
+        self._started.append(run.process)
+        return run
 
-    def finish(self, playing: Playing) -> Done:
-        return playing.finish()
+    def finish(self, run: PlaybookRun) -> PlaybookResult:
+        return run.finish()
 
-    # --- what can be seen from outside, while it happens
+    # --- the state as seen from outside, during a run
 
     def state(self, device: Device) -> dict[str, Any]:
-        """A device's state.json on its disk, whatever runs there; {} where none is."""
+        """Return state.json from a device's disk, also while its agent does not run; {} without one."""
         file = device.files / STATE / "state.json"
         try:
             return dict(json.loads(file.read_text()))
@@ -214,7 +217,7 @@ class LabFleet:
             return {}
 
     def record(self) -> dict[str, Any]:
-        """The latest rollout's state; {} before the first. `folder` is added."""
+        """Return the state of the latest rollout with its `folder`, or {} before the first."""
         files = sorted(self.records.glob("*/*/state.json"))
         return {**json.loads(files[-1].read_text()), "folder": files[-1].parent} if files else {}
 
@@ -223,22 +226,22 @@ class LabFleet:
         return place < len(waves) and waves[place]["status"] == status
 
     def audit(self) -> list[dict[str, Any]]:
-        """The lines of the latest rollout."""
+        """Return the audit events of the latest rollout."""
         file = self.record()["folder"] / "audit.jsonl"
         return [json.loads(line) for line in file.read_text().splitlines()]
 
-    # --- how devices are
+    # --- the devices
 
     def agent(self, device: Device, *arguments: str, check: bool = True) -> dict[str, Any]:
         done = device.exec("edge-agent", "--json", *arguments, check=check, timeout_s=120)
         return dict(json.loads(done.stdout))
 
-    def settled(self, expected: Mapping[str, str]) -> None:
-        """These devices run these releases: loaded, by digest, verified on disk, healthy, not on trial."""
+    def wait_settled(self, expected: Mapping[str, str]) -> None:
+        """Wait until these devices run these releases: loaded by digest, verified on disk, healthy, not on trial."""
 
         def check(device: Device) -> None:
             release = expected[device.name]
-            until(lambda: self._is(device, release), f"{device.name} runs {release}", 90)
+            wait_until(lambda: self._is(device, release), f"{device.name} runs {release}", 90)
             self.agent(device, "verify")
 
         self._each(check, [device for device in self.devices if device.name in expected])
@@ -253,34 +256,34 @@ class LabFleet:
     def states(self) -> dict[str, dict[str, Any]]:
         return {device.name: self.state(device) for device in self.devices}
 
-    def _end(self) -> None:
-        """What a test that failed left running."""
+    def _end_playbooks(self) -> None:
+        """End the playbooks that a failed test left running."""
         for process in self._started:
             process.kill()
             process.wait()
         self._started.clear()
 
     def reset(self) -> None:
-        """Back to BASE and to the common inventory, with an empty record."""
-        self._end()
+        """Reset the devices to BASE and the inventory to its common variables, and remove all records."""
+        self._end_playbooks()
         for control in (self.lab.folder / "cp").glob("*"):
             subprocess.run(["ssh", f"-oControlPath={control}", "-Oexit", "lab"], capture_output=True, check=False)
         for device in self.devices:
             if device.on:
                 device.connect()
-        wrong = [device for device in self.devices if not self._as_at_first(device)]
-        self._each(self._mend, wrong)
+        changed = [device for device in self.devices if not self._is_reset(device)]
+        self._each(self._reset_device, changed)
         shutil.rmtree(self.records, ignore_errors=True)
         shutil.rmtree(self.inventory / "host_vars", ignore_errors=True)
         self.set_policy()
         self.declare(BASE)
-        self.settled({device.name: BASE for device in wrong})
+        self.wait_settled({device.name: BASE for device in changed})
 
-    def _as_at_first(self, device: Device) -> bool:
+    def _is_reset(self, device: Device) -> bool:
         state = self.state(device)
         return device.on and state["current"] == BASE and not state["trial"] and not state["bad"]
 
-    def _mend(self, device: Device) -> None:
+    def _reset_device(self, device: Device) -> None:
         if not device.on:
             device.plug()
         self.agent(device, "rollback", "--to", BASE)

@@ -1,4 +1,4 @@
-"""Runs of playbooks on a lab's devices, and waiting for a moment of one."""
+"""Run playbooks on a lab's devices, and wait for a moment during a run."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ TIMEOUT_S = 400
 
 
 @dataclass(frozen=True)
-class Done:
-    """One run of a playbook. `changed`: how much it changed, by device."""
+class PlaybookResult:
+    """The result of a playbook. `changed` is the number of changed tasks, over all devices."""
 
     code: int
     output: str
@@ -32,27 +32,27 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Playing:
-    """A playbook that runs. `log`: what it prints."""
+class PlaybookRun:
+    """A running playbook. `log` is the file with its output."""
 
     process: subprocess.Popen[bytes]
     log: Path
     began: float
 
-    def finish(self) -> Done:
+    def finish(self) -> PlaybookResult:
         code = self.process.wait(TIMEOUT_S)
-        return Done(code, self.log.read_text(errors="replace"), time.monotonic() - self.began)
+        return PlaybookResult(code, self.log.read_text(errors="replace"), time.monotonic() - self.began)
 
 
-def begin(
+def start_playbook(
     name: str,
     inventory: Path,
     variables: Mapping[str, Any],
     arguments: Sequence[str],
     log: Path,
     environment: Mapping[str, str],
-) -> Playing:
-    """Start a playbook as a person does, with these extra variables and further arguments."""
+) -> PlaybookRun:
+    """Start a playbook as an operator does, with these extra variables and further arguments."""
     program = str(Path(sys.executable).with_name("ansible-playbook"))
     command = [program, "-i", str(inventory), f"playbooks/{name}.yml", "-e", json.dumps(variables), *arguments]
     with log.open("wb") as stream:
@@ -64,12 +64,12 @@ def begin(
             stderr=subprocess.STDOUT,
             env={**os.environ, "ANSIBLE_NOCOLOR": "1", **environment},
         )
-    return Playing(process, log, time.monotonic())
+    return PlaybookRun(process, log, time.monotonic())
 
 
-def until(condition: Callable[[], bool], what: str, limit_s: float = 120.0) -> None:
-    """Raises AssertionError where it does not come true in time. Nothing announces what is waited for here."""
+def wait_until(condition: Callable[[], bool], description: str, limit_s: float = 120.0) -> None:
+    """Poll until the condition holds. Raises AssertionError after `limit_s`."""
     deadline = time.monotonic() + limit_s
     while not condition():
-        assert time.monotonic() < deadline, f"not within {limit_s:g} s: {what}"
+        assert time.monotonic() < deadline, f"not within {limit_s:g} s: {description}"
         time.sleep(0.002)

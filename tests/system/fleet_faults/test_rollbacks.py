@@ -1,8 +1,8 @@
-"""A hundred bad releases on a simulated device, and a hundred through the whole playbook: how often, how fast back.
+"""Measure a hundred rollbacks on a simulated device, and a hundred failed rollouts with the whole playbook.
 
-Simulated: the agent, its service, its releases and its disk are real; systemd, ssh and the device are not. Each bad
-release really switches (deploy), is seen to be loaded, and is called back with the command of rollback.yml's task,
-in this process: what a command line adds is the start of an interpreter.
+The agent, its service, its releases and its disk are real; systemd, ssh and the device are simulated. Each bad release
+is deployed, loaded, and rolled back with the command of rollback.yml's task. The commands run in this process, because
+a command line would only add the start of an interpreter.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from edge_agent.lifecycle.status import status
 from fleet.rollout import payload
 from tests.support.agent.bundles import GARBAGE
 from tests.support.fleet.embedded import EmbeddedFleet
-from tests.system.fleet_faults.conftest import back_after
+from tests.system.fleet_faults.conftest import rollback_seconds
 
 pytestmark = [pytest.mark.slow, pytest.mark.fleet, pytest.mark.timeout(5400)]
 BASE = "pump@1.0.0"
@@ -35,16 +35,16 @@ AIM_S = 5.0
 
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[EmbeddedFleet]:
-    made = EmbeddedFleet(("canary-1", "early-1", "rest-1"))
+    embedded_fleet = EmbeddedFleet(("canary-1", "early-1", "rest-1"))
     try:
-        made.publish(BASE)
-        made.declare(BASE)
-        made.bootstrap()
-        done = made.playbook("rollout")
+        embedded_fleet.publish(BASE)
+        embedded_fleet.declare(BASE)
+        embedded_fleet.bootstrap()
+        done = embedded_fleet.playbook("rollout")
         assert done.returncode == 0, done.stdout[-3000:]
-        yield made
+        yield embedded_fleet
     finally:
-        made.remove()
+        embedded_fleet.remove()
 
 
 def loaded_release(config: configuration.Config) -> str | None:
@@ -52,7 +52,7 @@ def loaded_release(config: configuration.Config) -> str | None:
     return loaded.release if loaded else None
 
 
-def test_a_hundred_rollbacks(fleet: EmbeddedFleet, request: pytest.FixtureRequest) -> None:
+def test_a_hundred_rollbacks_succeed_in_time(fleet: EmbeddedFleet, request: pytest.FixtureRequest) -> None:
     device = "canary-1"
     config = configuration.load(fleet.base / device / "etc/edge-agent/config.toml")
     bad = [f"pump@2.0.{number}" for number in range(5)]
@@ -66,7 +66,7 @@ def test_a_hundred_rollbacks(fleet: EmbeddedFleet, request: pytest.FixtureReques
     times, refused = [], 0
 
     for number in range(ROLLBACKS):
-        if number % 10 == 9:  # one that the self-test refuses: nothing to go back from
+        if number % 10 == 9:  # one that the self-test refuses: there is nothing to roll back
             try:
                 operations.deploy(config, "pump@2.1.0")
             except AgentError:
@@ -77,31 +77,33 @@ def test_a_hundred_rollbacks(fleet: EmbeddedFleet, request: pytest.FixtureReques
         assert switched.changed
         assert loaded_release(config) == release
         began = time.monotonic()
-        back = switching.rollback(config, BASE, f"injected fault {number}")
+        result = switching.rollback(config, BASE, f"injected fault {number}")
         times.append(time.monotonic() - began)
-        assert back.changed and back.left == release
+        assert result.changed and result.left == release
         assert loaded_release(config) == BASE
         assert release in status(config).bad
         operations.forget(config, release)
 
     assert len(times) == ROLLBACKS and refused == ROLLBACKS // 10
     assert max(times) <= AIM_S
-    told = f"{ROLLBACKS} bad releases on a simulated device, all back: median {statistics.median(times):.2f} s, "
+    summary = (
+        f"{ROLLBACKS} bad releases on a simulated device, all rolled back: median {statistics.median(times):.2f} s, "
+    )
     request.node.user_properties.append(
-        ("measured", f"{told}worst {max(times):.2f} s; {refused} more refused before the switch")
+        ("measured", f"{summary}worst {max(times):.2f} s; {refused} more refused before the switch")
     )
 
 
-def test_a_hundred_rollouts(fleet: EmbeddedFleet, request: pytest.FixtureRequest) -> None:
-    """Whole playbooks: the canary refuses the release, or the second or third wave meets a worn card."""
-    took, back, devices_back = [], [], 0
-    fleet.set_policy(bake_s=2.0)  # on a busy machine too the trial has ended by then
+def test_a_hundred_bad_rollouts_are_rolled_back(fleet: EmbeddedFleet, request: pytest.FixtureRequest) -> None:
+    """Run whole playbooks: the canary refuses the release, or the second or third wave has a worn card."""
+    durations, rollback_durations, devices_rolled_back = [], [], 0
+    fleet.set_policy(bake_s=2.0)  # long enough for the trial to end, also on a busy machine
     program = fleet.base / "worn-agent"
     agent = Path(sys.executable).with_name("edge-agent")
     program.write_text(f'#!/bin/sh\nEDGE_AGENT_FAULT=install.before_rename=error exec {agent} "$@"\n')
     program.chmod(0o755)
     for number in range(ROLLOUTS):
-        switched = number % len(fleet.names)  # so many devices before the fault
+        switched = number % len(fleet.names)  # the number of devices before the fault
         release = f"pump@3.0.{number}"
         fleet.publish(release, **({} if switched else {"fault": GARBAGE}))
         fleet.declare(release)
@@ -109,7 +111,7 @@ def test_a_hundred_rollouts(fleet: EmbeddedFleet, request: pytest.FixtureRequest
             fleet.write(f"host_vars/{fleet.names[switched]}.yml", {"edge_agent_binary": str(program)})
         began = time.monotonic()
         done = fleet.playbook("rollout")
-        took.append(time.monotonic() - began)
+        durations.append(time.monotonic() - began)
         assert done.returncode == 2, done.stdout[-3000:]
         record = fleet.record()
         assert record["status"] == "failed"
@@ -117,13 +119,17 @@ def test_a_hundred_rollouts(fleet: EmbeddedFleet, request: pytest.FixtureRequest
         assert outcomes == ["back"] * (switched + 1) + ["planned"] * (2 - switched), record
         assert record["devices"][fleet.names[switched]]["spent"] == "failed"
         assert set(fleet.running().values()) == {BASE}
-        devices_back += switched
+        devices_rolled_back += switched
         if switched:
             lines = (record["folder"] / "audit.jsonl").read_text().splitlines()
-            seconds = back_after([json.loads(line) for line in lines])
+            seconds = rollback_seconds([json.loads(line) for line in lines])
             assert seconds is not None
-            back.append(seconds)
-    told = f"{ROLLOUTS} bad rollouts over 3 simulated devices, all ended on the release before, {devices_back} devices "
-    told += f"had switched and went back: median {statistics.median(took):.0f} s, worst {max(took):.0f} s in all; "
-    told += f"from the verdict to all back median {statistics.median(back):.0f} s, worst {max(back):.0f} s"
-    request.node.user_properties.append(("measured", told))
+            rollback_durations.append(seconds)
+    summary = (
+        f"{ROLLOUTS} bad rollouts over 3 simulated devices, all ended on the previous release, "
+        f"{devices_rolled_back} devices had switched and were rolled back: "
+        f"median {statistics.median(durations):.0f} s, worst {max(durations):.0f} s in all; "
+        f"from the verdict to the last rollback median {statistics.median(rollback_durations):.0f} s, "
+        f"worst {max(rollback_durations):.0f} s"
+    )
+    request.node.user_properties.append(("measured", summary))

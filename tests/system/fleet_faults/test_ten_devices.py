@@ -1,4 +1,4 @@
-"""Ten devices: a good release goes out in three waves, again, and back by git; how long going back takes."""
+"""Ten devices: a good release in three waves, a revert in git, and the time that rollbacks take."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from lab import lab
 from tests.system.fleet_faults.conftest import Case
 from tests.system.fleet_faults.fleet import BASE, LabFleet
-from tests.system.fleet_faults.test_during import worn
+from tests.system.fleet_faults.test_during import inject_agent_fault
 
 pytestmark = [pytest.mark.slow, pytest.mark.fleet, pytest.mark.timeout(1800)]
 
@@ -19,13 +19,13 @@ def fleet() -> Iterator[LabFleet]:
     """Ten devices in waves of 1, 3 and 6."""
     if lacking := lab.missing():
         pytest.skip(lacking)
-    with LabFleet(10) as made:
-        made.commit("the first release")
-        yield made
+    with LabFleet(10) as lab_fleet:
+        lab_fleet.commit("the first release")
+        yield lab_fleet
 
 
-def test_good(fleet: LabFleet, case: Case) -> None:
-    """No fault: a good release, again, and `git revert`."""
+def test_a_good_release_is_rolled_out_and_reverted_by_git(fleet: LabFleet, case: Case) -> None:
+    """No fault: a good release, rolled out twice, and `git revert`."""
     release = fleet.publish("pump@4.0.0")
     fleet.commit("as it was")
     fleet.declare(release)
@@ -41,27 +41,27 @@ def test_good(fleet: LabFleet, case: Case) -> None:
     assert fleet.states() == states
 
     fleet.revert()
-    back = fleet.rollout()
-    assert back.code == 0, back.output
-    fleet.settled(dict.fromkeys(fleet.names, BASE))
+    reverted = fleet.rollout()
+    assert reverted.code == 0, reverted.output
+    fleet.wait_settled(dict.fromkeys(fleet.names, BASE))
     assert all(device["outcome"] == "ok" for device in fleet.record()["devices"].values())
 
 
-def test_ten_go_back(fleet: LabFleet, case: Case) -> None:
-    """The last of ten devices has a worn card: all ten go back."""
+def test_all_ten_devices_are_rolled_back_after_a_late_failure(fleet: LabFleet, case: Case) -> None:
+    """The last of ten devices has a worn card: all ten are rolled back."""
     fleet.declare(fleet.publish("pump@4.1.0"))
-    worn(fleet, fleet[9], "install.before_rename=error")
+    inject_agent_fault(fleet, fleet[9], "install.before_rename=error")
 
     done = fleet.rollout()
 
     case.survived(done, code=2, touched=fleet.names, audit=["judge pass", "judge fail", "close failed"])
     lines = fleet.audit()
-    back = [line for line in lines if (line["action"], line["result"]) == ("back", "back")]
-    assert len(back) == 10 or {line["device"] for line in back} == set(fleet.names[:9]), lines
+    rollbacks = [line for line in lines if (line["action"], line["result"]) == ("back", "back")]
+    assert len(rollbacks) == 10 or {line["device"] for line in rollbacks} == set(fleet.names[:9]), lines
 
 
-def test_by_hand(fleet: LabFleet, case: Case) -> None:
-    """Ten devices are called back by hand (rollback.yml)."""
+def test_ten_devices_are_rolled_back_manually(fleet: LabFleet, case: Case) -> None:
+    """Ten devices are rolled back manually (rollback.yml)."""
     release = fleet.publish("pump@4.2.0")
     fleet.declare(release)
     assert fleet.rollout().code == 0

@@ -1,4 +1,4 @@
-"""Runs on a lab's devices: asks the agent for predictions again and again, and tells it the true class of each."""
+"""A program on a lab's devices that repeatedly requests predictions from the agent and reports the true classes."""
 
 import http.client
 import json

@@ -1,4 +1,4 @@
-"""The package on aarch64: installed offline by hash, self-tested, switched and asked there, with both runtimes."""
+"""The agent's package on aarch64: installed offline by hash, self-tested, switched and queried with both runtimes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.agent.releases import Releases
 from tests.support.servers import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
-# Emulated, a Python starts in seconds.
+# An emulated Python takes seconds to start.
 WAIT_S = 120.0
 INSTALL = """\
 set -eu
@@ -52,31 +52,31 @@ listen = "127.0.0.1:{port}"
 
 
 class Device:
-    """The root with the agent installed below `folder`, its releases and its service's port."""
+    """An emulated device with the agent installed below `folder`, with its releases and its service's port."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.arm = folder, arm64.Arm64(folder)
         self.releases = Releases(folder / "releases")
         self.port = free_port()
         (folder / "config.toml").write_text(CONFIG.format(port=self.port))
-        house = agents.wheelhouses(arm64=True) / agents.NAMES[True]
+        wheelhouse = agents.wheelhouses(arm64=True) / agents.NAMES[True]
         wheels = folder / "wheels"
-        with tarfile.open(next(house.glob("dependencies-*.tar"))) as archive:
+        with tarfile.open(next(wheelhouse.glob("dependencies-*.tar"))) as archive:
             archive.extractall(wheels, filter="data")
-        for file in (*house.glob("*.whl"), house / "requirements.txt"):
+        for file in (*wheelhouse.glob("*.whl"), wheelhouse / "requirements.txt"):
             shutil.copy(file, wheels)
-        code, said = self.arm.run("sh", "-c", INSTALL)
-        assert code == 0, said
+        code, output = self.arm.run("sh", "-c", INSTALL)
+        assert code == 0, output
 
     def json(self, *arguments: str, code: int = 0) -> dict[str, Any]:
-        found, said = self.arm.run("edge-agent", "--config", "/mnt/config.toml", "--json", *arguments)
-        assert found == code, said
-        # ONNX Runtime's and LiteRT's remarks on an emulated processor go to stderr, which is the same file here.
-        value: dict[str, Any] = json.loads(said[said.index("{") :])
+        exit_code, output = self.arm.run("edge-agent", "--config", "/mnt/config.toml", "--json", *arguments)
+        assert exit_code == code, output
+        # ONNX Runtime and LiteRT write notes about an emulated processor to stderr, which is the same file here.
+        value: dict[str, Any] = json.loads(output[output.index("{") :])
         return value
 
     def predict(self, x: np.ndarray) -> tuple[str | None, np.ndarray]:
-        """Which release answered, and what: float32 [B, classes]."""
+        """Return the release that answered and its probabilities, float32 [B, classes]."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT_S)
         kind = "application/octet-stream"
         connection.request("POST", "/predict", x.tobytes(), {"Content-Type": kind, "Accept": kind})
@@ -95,8 +95,8 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Device:
 
 
 @pytest.fixture
-def heard(device: Device) -> Iterator[socket.socket]:
-    """What the service tells systemd. The path goes through /proc: a socket's name has 108 bytes at most."""
+def notifications(device: Device) -> Iterator[socket.socket]:
+    """The service's notifications to systemd. The path uses /proc, because a socket's path has at most 108 bytes."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         notify.settimeout(WAIT_S)
         folder = os.open(device.folder, os.O_RDONLY)
@@ -105,8 +105,8 @@ def heard(device: Device) -> Iterator[socket.socket]:
         yield notify
 
 
-def wait_for(heard: socket.socket, word: str) -> None:
-    while word not in heard.recv(65536).decode():
+def wait_for(notifications: socket.socket, word: str) -> None:
+    while word not in notifications.recv(65536).decode():
         pass
 
 
@@ -116,14 +116,16 @@ def test_a_bundle_for_another_architecture_is_refused(device: Device) -> None:
     assert "architecture: found aarch64; expected one of x86_64" in refused["found"]
 
 
-def test_releases_of_both_runtimes_are_self_tested_activated_and_asked(device: Device, heard: socket.socket) -> None:
+def test_releases_of_both_runtimes_are_self_tested_activated_and_served(
+    device: Device, notifications: socket.socket
+) -> None:
     targets = {"pump@1.0.0": "onnx-fp32", "pump@2.0.0": "tflite-int8"}
     for release, target in targets.items():
         device.releases.publish(release, targets=[target], requirements={"architectures": ["aarch64"]})
     log = device.folder / "serve.log"
     command = ("edge-agent", "--config", "/mnt/config.toml", "serve")
     with device.arm.running("env", "NOTIFY_SOCKET=/mnt/notify", *command, log=log) as process:
-        wait_for(heard, "READY=1")
+        wait_for(notifications, "READY=1")
         for release, target in targets.items():
             device.json("install", release)
             activated = device.json("activate", release)
@@ -134,7 +136,7 @@ def test_releases_of_both_runtimes_are_self_tested_activated_and_asked(device: D
             assert answered == release
             difference = np.abs(probabilities - bundle.outputs[target]).max()
             assert difference <= TOLERANCE[target.rpartition("-")[2]]
-            wait_for(heard, f"confirmed {release}")
+            wait_for(notifications, f"confirmed {release}")
         status = device.json("status")
         assert (status["current"], status["previous"]) == ("pump@2.0.0", "pump@1.0.0")
         assert status["service"]["loaded"]["release"] == "pump@2.0.0"

@@ -1,4 +1,4 @@
-"""playbooks/bootstrap.yml, status.yml and decommission.yml on real devices: systemd, sshd, power that goes."""
+"""playbooks/bootstrap.yml, status.yml and decommission.yml on booted devices with systemd, sshd and power cuts."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     folder = tmp_path_factory.mktemp("releases")
     repository = TufRepository(folder / "repository")
     repository.publish(RELEASE, bundle(folder, name="digits", targets=("onnx-fp32", "tflite-fp32")).archive)
-    with Lab(2, layer=agents.layer()) as made:
-        fleet = Fleet(made, repository)
+    with Lab(2, layer=agents.layer()) as lab:
+        fleet = Fleet(lab, repository)
         fleet.play("bootstrap")
         yield fleet
 
 
 def agent(device: Device, *arguments: str) -> dict[str, Any]:
-    said: dict[str, Any] = json.loads(device.exec("edge-agent", "--json", *arguments).stdout)
-    return said
+    result: dict[str, Any] = json.loads(device.exec("edge-agent", "--json", *arguments).stdout)
+    return result
 
 
-def push(fleet: Fleet, device: Device) -> None:
-    """The repository's files, as a playbook or a USB stick brings them."""
+def copy_repository(fleet: Fleet, device: Device) -> None:
+    """Copy the repository's files onto a device, as a playbook or a USB stick does."""
     source, state = fleet.repository.folder, "/var/lib/edge-agent/repository"
     for file in [path for path in source.rglob("*") if path.is_file()]:
         target = f"{state}/{file.relative_to(source)}"
@@ -52,7 +52,7 @@ def push(fleet: Fleet, device: Device) -> None:
     device.exec("chown", "-R", "edge-agent:edge-agent", state)
 
 
-def test_again_changes_nothing(fleet: Fleet) -> None:
+def test_a_second_bootstrap_changes_nothing(fleet: Fleet) -> None:
     started = "systemctl show edge-agent --property=ExecMainStartTimestampMonotonic"
     before = [device.exec(*started.split()).stdout for device in fleet.lab.devices]
 
@@ -62,32 +62,32 @@ def test_again_changes_nothing(fleet: Fleet) -> None:
     assert [device.exec(*started.split()).stdout for device in fleet.lab.devices] == before
 
 
-def test_what_an_agent_logged_is_read_from_its_journal(fleet: Fleet) -> None:
+def test_the_log_of_an_agent_is_read_from_its_journal(fleet: Fleet) -> None:
     program = [sys.executable, "-m", "fleet", "--json", "logs", "device-01", "-i", str(fleet.lab.inventory)]
     done = subprocess.run(program, capture_output=True, text=True, timeout=120, cwd=REPOSITORY, check=False)
 
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    SCHEMA.validate(told)
-    assert "edge-agent.service" in told["text"] and "edge-agent[" in told["text"]
-    first, *_, last = told["text"].splitlines()
-    by_hand = " ".join(fleet.play("logs", "--limit", "device-01", log_lines=1).split())
-    assert last in by_hand and first not in by_hand
+    result = json.loads(done.stdout)
+    SCHEMA.validate(result)
+    assert "edge-agent.service" in result["text"] and "edge-agent[" in result["text"]
+    first, *_, last = result["text"].splitlines()
+    from_playbook = " ".join(fleet.play("logs", "--limit", "device-01", log_lines=1).split())
+    assert last in from_playbook and first not in from_playbook
 
 
 @pytest.fixture(scope="module")
 def serving(fleet: Fleet) -> Device:
-    """The first device, with a release."""
+    """The first device, with an active release."""
     device = fleet.lab.devices[0]
-    push(fleet, device)
+    copy_repository(fleet, device)
     agent(device, "install", RELEASE)
     activated = agent(device, "activate", RELEASE)
     assert activated["service"]["loaded"]["release"] == RELEASE
     return device
 
 
-def test_the_unit_is_confined_and_still_serves(serving: Device) -> None:
-    """User, hardening and watchdog as the unit says."""
+def test_the_systemd_unit_is_confined_and_serves(serving: Device) -> None:
+    """Check the user, the hardening and the watchdog of the unit."""
     device = serving
     show = device.exec("systemctl", "show", "edge-agent", "--property=User,MainPID,WatchdogUSec,NRestarts").stdout
     facts = dict(line.split("=", 1) for line in show.splitlines())
@@ -104,7 +104,7 @@ def test_the_unit_is_confined_and_still_serves(serving: Device) -> None:
     assert device.exec("python3", "-c", ready).stdout.split() == ["200", "200"]
 
 
-def test_the_agent_is_there_again_after_a_power_cut(serving: Device) -> None:
+def test_the_agent_serves_again_after_a_power_cut(serving: Device) -> None:
     loaded = agent(serving, "status")["service"]["loaded"]
 
     serving.unplug()
@@ -114,8 +114,8 @@ def test_the_agent_is_there_again_after_a_power_cut(serving: Device) -> None:
     assert agent(serving, "status")["service"]["loaded"] == loaded
 
 
-def test_status_is_declared_against_running(fleet: Fleet, serving: Device, tmp_path: Path) -> None:
-    """A device that is off is listed, and the play fails; so does one that runs something else."""
+def test_status_compares_declared_and_running_releases(fleet: Fleet, serving: Device, tmp_path: Path) -> None:
+    """The play lists devices that are off or run another release, and fails."""
     first, second = serving, fleet.lab.devices[1]
     agent(first, "confirm", "--force")
     hosts = declare(fleet, tmp_path, {first.name: RELEASE, second.name: RELEASE})
@@ -128,8 +128,8 @@ def test_status_is_declared_against_running(fleet: Fleet, serving: Device, tmp_p
     assert "1 of 2 devices are not as declared: device-02" in output
     assert re.search(r"device-01 +0 +digits@1.0.0 +digits@1.0.0 +as declared", output), output
     assert re.search(r"device-02 +1 +digits@1.0.0 +- +unreachable", output), output
-    found = {row["device"]: row for row in json.loads((tmp_path / "status.json").read_text())["devices"]}
-    assert (found["device-01"]["as_declared"], found["device-02"]["as_declared"]) == (True, False)
+    rows = {row["device"]: row for row in json.loads((tmp_path / "status.json").read_text())["devices"]}
+    assert (rows["device-01"]["as_declared"], rows["device-02"]["as_declared"]) == (True, False)
 
     output = play(hosts, "status", code=2)
     assert re.search(r"device-02 +1 +digits@1.0.0 +- +not the declared release", output), output
@@ -144,7 +144,7 @@ def test_status_is_declared_against_running(fleet: Fleet, serving: Device, tmp_p
 
 
 def declare(fleet: Fleet, folder: Path, releases: dict[str, str]) -> Path:
-    """The lab's inventory with a release for each of these devices."""
+    """Copy the lab's inventory and declare a release for each of these devices."""
     inventory = folder / "inventory"
     shutil.copytree(fleet.lab.inventory, inventory)
     (inventory / "host_vars").mkdir()
@@ -154,7 +154,7 @@ def declare(fleet: Fleet, folder: Path, releases: dict[str, str]) -> Path:
 
 
 @pytest.mark.exhaustive
-def test_check_mode_shows_and_changes_nothing(fleet: Fleet) -> None:
+def test_check_mode_shows_changes_and_makes_none(fleet: Fleet) -> None:
     changed = {"edge_agent_config": {"serve": {"listen": "127.0.0.1:8777"}}}
 
     output = fleet.play("bootstrap", "--check", "--diff", "--limit", "device-02", **changed)
@@ -164,7 +164,7 @@ def test_check_mode_shows_and_changes_nothing(fleet: Fleet) -> None:
     assert recap(fleet.play("bootstrap", "--limit", "device-02"))["device-02"]["changed"] == 0
 
 
-def test_a_change_of_the_configuration_restarts_once_and_a_wrong_one_is_refused(fleet: Fleet) -> None:
+def test_a_changed_configuration_restarts_the_agent_once_and_a_wrong_one_is_refused(fleet: Fleet) -> None:
     device = fleet.lab.devices[1]
     before = device.exec("cat", "/etc/edge-agent/config.toml").stdout
 
@@ -180,7 +180,7 @@ def test_a_change_of_the_configuration_restarts_once_and_a_wrong_one_is_refused(
     assert agent(device, "status")["service"]["running"]
 
 
-def test_another_root_of_trust_is_refused_unless_asked_for(fleet: Fleet, tmp_path: Path) -> None:
+def test_another_root_of_trust_is_refused_unless_requested(fleet: Fleet, tmp_path: Path) -> None:
     device = fleet.lab.devices[1]
     other = tmp_path / "other.json"
     other.write_text('{"signed": {}}')
@@ -203,7 +203,7 @@ def test_missing_material_is_refused_before_anything_changes(fleet: Fleet, tmp_p
     )
 
 
-def test_a_device_is_taken_out_of_service_only_when_meant(fleet: Fleet) -> None:
+def test_a_device_is_decommissioned_only_with_confirmation(fleet: Fleet) -> None:
     device = fleet.lab.devices[1]
     limit = ("--limit", "device-02")
 
@@ -213,24 +213,26 @@ def test_a_device_is_taken_out_of_service_only_when_meant(fleet: Fleet) -> None:
 
     fleet.play("decommission", *limit, confirm="yes")
 
-    gone = "/opt/edge-agent /etc/edge-agent /var/lib/edge-agent /run/edge-agent /etc/systemd/system/edge-agent.service"
-    for path in gone.split():
+    removed_paths = (
+        "/opt/edge-agent /etc/edge-agent /var/lib/edge-agent /run/edge-agent /etc/systemd/system/edge-agent.service"
+    )
+    for path in removed_paths.split():
         assert device.exec("test", "-e", path, check=False).returncode == 1, path
     assert device.exec("id", "edge-agent", check=False).returncode == 1
     assert device.exec("systemctl", "is-system-running").stdout.strip() == "running"
     assert recap(fleet.play("decommission", *limit, confirm="yes"))["device-02"]["changed"] == 0
 
 
-def test_a_bare_device_runs_the_agent_afterwards(fleet: Fleet) -> None:
-    """Without a network beyond this machine: a lab has none. Looked at before; changed once."""
-    with Lab(1) as made:
-        device = made.devices[0]
-        looked = play(made.inventory, "bootstrap", "--check", "--diff", **fleet.variables)
-        assert '+id = "device-01"' in looked
+def test_bootstrap_installs_the_agent_on_a_bare_device(fleet: Fleet) -> None:
+    """The lab has no network beyond this machine. After a check run, only the first run changes the device."""
+    with Lab(1) as lab:
+        device = lab.devices[0]
+        checked = play(lab.inventory, "bootstrap", "--check", "--diff", **fleet.variables)
+        assert '+id = "device-01"' in checked
         assert device.exec("sh", "-c", "ls /opt; ls -d /etc/edge-agent", check=False).stdout == ""
 
-        first = play(made.inventory, "bootstrap", **fleet.variables)
-        again = play(made.inventory, "bootstrap", **fleet.variables)
+        first = play(lab.inventory, "bootstrap", **fleet.variables)
+        again = play(lab.inventory, "bootstrap", **fleet.variables)
 
         assert recap(first)["device-01"]["changed"] > 10
         assert recap(again)["device-01"]["changed"] == 0
@@ -244,7 +246,7 @@ def test_a_bare_device_runs_the_agent_afterwards(fleet: Fleet) -> None:
 
 @pytest.mark.exhaustive
 def test_a_simulated_device_needs_no_root_and_no_systemd(fleet: Fleet, tmp_path: Path) -> None:
-    """inventory/embedded: the same playbooks over the local connection, an agent in a folder."""
+    """inventory/embedded: the same playbooks over the local connection, with an agent in a folder."""
     inventory, limit = REPOSITORY / "inventory" / "embedded", ("--limit", "embedded-01,localhost")
     prefix = tmp_path / "d"
     variables = {

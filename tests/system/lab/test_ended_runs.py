@@ -1,4 +1,4 @@
-"""A test run that somebody ends leaves no device, mount or bridge behind: a real pytest with two workers and labs."""
+"""A test run that is ended by a signal leaves no device, mount or bridge behind (real pytest, two workers)."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.labs import gone, left, need_lab
+from tests.support.labs import is_removed, need_lab, remains_of
 from tests.support.paths import REPOSITORY
 
 pytestmark = pytest.mark.slow
 
 START_S = 60.0
 END_S = 60.0
-STANDING = """\
+TEST_MODULE = """\
 import signal, socket
 from lab import Lab
 
-def test_a_lab_stands():
-    with Lab(1) as made, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
-        told.sendto(made.id.encode(), "{told}")
+def test_a_lab_runs():
+    with Lab(1) as lab, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.sendto(lab.id.encode(), "{address}")
         signal.pause()
 """
 
 
 class Run:
-    """pytest and its two workers, in a process group of their own, each worker in a test whose lab stands."""
+    """A pytest with two workers in a separate process group. Each worker runs a test whose lab is up."""
 
     def __init__(self, folder: Path) -> None:
         self.output = folder / "output"
         for name in ("test_first.py", "test_second.py"):
-            (folder / name).write_text(STANDING.format(told=folder / "told"))
+            (folder / name).write_text(TEST_MODULE.format(address=folder / "ready.sock"))
         options = ["-p", "no:cacheprovider", "-p", "tests.support.ending", "-n", "2", "--dist", "loadscope"]
-        # A folder of its own: else a run removes at its end what earlier runs of this user left, which takes minutes.
+        # A separate folder: otherwise a run would remove the files of this user's earlier runs, which takes minutes.
         options += ["--basetemp", str(folder / "temporary")]
         with self.output.open("wb") as stream:
             self.process = subprocess.Popen(
@@ -50,15 +50,15 @@ class Run:
             )
         self.labs: list[str] = []
 
-    def stand(self, told: socket.socket) -> None:
+    def wait_for_labs(self, channel: socket.socket) -> None:
         try:
-            self.labs = [told.recv(16).decode() for _ in range(2)]
+            self.labs = [channel.recv(16).decode() for _ in range(2)]
         except TimeoutError:
             self.end(signal.SIGTERM, group=True)
             pytest.fail(self.output.read_text())
 
     def end(self, number: signal.Signals, group: bool) -> int:
-        """Sends the signal to the main process, or to the workers as well."""
+        """Send the signal to the main process or, with `group`, also to the workers, and return the exit code."""
         (os.killpg if group else os.kill)(self.process.pid, number)
         return self.process.wait(END_S)
 
@@ -66,13 +66,13 @@ class Run:
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     need_lab()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
-        told.bind(str(tmp_path / "told"))
-        told.settimeout(START_S)
-        made = Run(tmp_path)
-        made.stand(told)
-    assert all(left(each) for each in made.labs)
-    return made
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.bind(str(tmp_path / "ready.sock"))
+        channel.settimeout(START_S)
+        test_run = Run(tmp_path)
+        test_run.wait_for_labs(channel)
+    assert all(remains_of(each) for each in test_run.labs)
+    return test_run
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -83,10 +83,10 @@ def run(tmp_path: Path) -> Run:
         pytest.param(True, id="every process", marks=pytest.mark.exhaustive),
     ],
 )
-def test_a_run_that_is_told_to_end_has_cleaned_up_when_it_ends(run: Run, number: signal.Signals, group: bool) -> None:
+def test_an_interrupted_run_has_cleaned_up_when_it_ends(run: Run, number: signal.Signals, group: bool) -> None:
     assert run.end(number, group) == pytest.ExitCode.INTERRUPTED
 
-    assert [left(each) for each in run.labs] == [[], []]
+    assert [remains_of(each) for each in run.labs] == [[], []]
 
 
 @pytest.mark.parametrize(
@@ -96,8 +96,8 @@ def test_a_run_that_is_told_to_end_has_cleaned_up_when_it_ends(run: Run, number:
         pytest.param(True, id="every process"),
     ],
 )
-def test_what_a_killed_run_left_goes_by_itself(run: Run, group: bool) -> None:
-    """kill -9: workers that live on end in order; the watchers of those that do not clean up."""
+def test_after_a_killed_run_everything_is_removed_automatically(run: Run, group: bool) -> None:
+    """Workers that survive the SIGKILL end in order; the watchers clean up for the killed ones."""
     assert run.end(signal.SIGKILL, group) == -signal.SIGKILL
 
-    assert all(gone(each) for each in run.labs)
+    assert all(is_removed(each) for each in run.labs)

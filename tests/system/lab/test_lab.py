@@ -1,4 +1,4 @@
-"""lab: devices are machines of their own, lose their power and keep their disk; nothing is left behind."""
+"""A lab's devices are separate machines that keep their disk after a power cut, and a lab leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -15,142 +15,142 @@ from fleet.inventory import model
 from lab import Lab, LabError
 from lab.lab import waves
 from lab.root import debian_sources
-from tests.support.labs import gone, keep_up, left, need_lab
+from tests.support.labs import is_removed, need_lab, remains_of, start_lab
 from tests.support.paths import REPOSITORY
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def standing() -> Iterator[Lab]:
+def running_lab() -> Iterator[Lab]:
     need_lab()
-    with Lab(3) as made:
-        yield made
+    with Lab(3) as lab:
+        yield lab
 
 
-def test_each_device_is_a_machine_of_its_own(standing: Lab) -> None:
-    for device in standing.devices:
-        seen = standing.ssh(device, "hostname; cat /etc/machine-id; systemctl is-system-running; sudo id -un")
-        name, identity, state, user = seen.stdout.split()
-        assert (name, state, user) == (device.name, "running", "root"), seen.stderr
+def test_each_device_is_a_separate_machine(running_lab: Lab) -> None:
+    for device in running_lab.devices:
+        result = running_lab.ssh(device, "hostname; cat /etc/machine-id; systemctl is-system-running; sudo id -un")
+        name, identity, state, user = result.stdout.split()
+        assert (name, state, user) == (device.name, "running", "root"), result.stderr
         assert identity == device.exec("cat", "/etc/machine-id").stdout.strip()
-    assert len({device.host_key for device in standing.devices}) == 3
-    assert len({device.address for device in standing.devices}) == 3
+    assert len({device.host_key for device in running_lab.devices}) == 3
+    assert len({device.address for device in running_lab.devices}) == 3
 
 
-def test_host_keys_are_checked(standing: Lab) -> None:
-    """Another device at a known address is refused."""
-    first, second = standing.devices[:2]
-    known = standing.known_hosts.read_text()
-    standing.known_hosts.write_text(known.replace(second.host_key, first.host_key))
+def test_host_keys_are_checked(running_lab: Lab) -> None:
+    """A connection to another device at a known address is refused."""
+    first, second = running_lab.devices[:2]
+    host_keys = running_lab.known_hosts.read_text()
+    running_lab.known_hosts.write_text(host_keys.replace(second.host_key, first.host_key))
     try:
-        assert "Host key verification failed" in standing.ssh(second, "true").stderr
+        assert "Host key verification failed" in running_lab.ssh(second, "true").stderr
     finally:
-        standing.known_hosts.write_text(known)
+        running_lab.known_hosts.write_text(host_keys)
 
 
-def test_a_device_has_no_way_out(standing: Lab) -> None:
-    done = standing.devices[0].exec("ip", "route", "get", "192.0.2.99", check=False)
+def test_a_device_has_no_route_to_other_networks(running_lab: Lab) -> None:
+    done = running_lab.devices[0].exec("ip", "route", "get", "192.0.2.99", check=False)
 
     assert "unreachable" in done.stderr
 
 
-def test_the_power_goes_and_comes_back(standing: Lab) -> None:
-    device = standing.devices[0]
+def test_a_device_keeps_its_disk_and_identity_after_a_power_cut(running_lab: Lab) -> None:
+    device = running_lab.devices[0]
     device.exec("sh", "-c", "echo kept >/var/lib/kept; echo gone >/run/gone")
     before = device.exec("cat", "/proc/sys/kernel/random/boot_id", "/etc/machine-id").stdout.split()
 
     device.unplug()
 
-    assert standing.ssh(device, "true").returncode == 255
+    assert running_lab.ssh(device, "true").returncode == 255
     with pytest.raises(LabError, match="the device is off"):
         device.exec("true")
     device.plug()
     assert device.exec("cat", "/var/lib/kept").stdout == "kept\n"
     assert device.exec("test", "-e", "/run/gone", check=False).returncode == 1
     assert device.exec("cat", "/etc/machine-id").stdout.strip() == before[1]
-    assert standing.ssh(device, "true").returncode == 0
+    assert running_lab.ssh(device, "true").returncode == 0
 
 
-def test_the_cable_goes_and_comes_back(standing: Lab) -> None:
-    device = standing.devices[1]
+def test_a_disconnected_device_runs_on_and_can_be_connected_again(running_lab: Lab) -> None:
+    device = running_lab.devices[1]
 
     device.disconnect()
 
-    assert standing.ssh(device, "true").returncode == 255
+    assert running_lab.ssh(device, "true").returncode == 255
     assert device.exec("hostname").stdout.strip() == device.name
     device.connect()
-    assert standing.ssh(device, "true").returncode == 0
+    assert running_lab.ssh(device, "true").returncode == 0
 
 
-def test_ansible_and_the_fleet_find_the_devices(standing: Lab) -> None:
+def test_ansible_and_the_fleet_find_the_devices(running_lab: Lab) -> None:
     done = subprocess.run(
-        [str(Path(sys.executable).with_name("ansible")), "devices", "-i", str(standing.inventory), "-m", "ping"],
+        [str(Path(sys.executable).with_name("ansible")), "devices", "-i", str(running_lab.inventory), "-m", "ping"],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
         check=False,
     )
-    fleet = model.load(standing.inventory)
+    fleet = model.load(running_lab.inventory)
 
     assert done.returncode == 0, done.stdout
     assert done.stdout.count("SUCCESS") == 3
     assert {wave: len(devices) for wave, devices in fleet.waves().items()} == {0: 1, 1: 1, 2: 1}
 
 
-def test_two_labs_stand_side_by_side(standing: Lab) -> None:
+def test_two_labs_run_side_by_side(running_lab: Lab) -> None:
     with Lab(1) as other:
-        assert not other.bridge.subnet.overlaps(standing.bridge.subnet)
+        assert not other.bridge.subnet.overlaps(running_lab.bridge.subnet)
         assert other.ssh(other.devices[0], "true").returncode == 0
-    assert standing.ssh(standing.devices[2], "true").returncode == 0
+    assert running_lab.ssh(running_lab.devices[2], "true").returncode == 0
 
 
-def test_nothing_is_left_after_an_error(standing: Lab) -> None:
-    with pytest.raises(ZeroDivisionError), Lab(1) as made:
-        assert left(made.id)
+def test_nothing_is_left_after_an_error(running_lab: Lab) -> None:
+    with pytest.raises(ZeroDivisionError), Lab(1) as lab:
+        assert remains_of(lab.id)
         raise ZeroDivisionError
 
-    assert left(made.id) == []
+    assert remains_of(lab.id) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_nothing_is_left_after_an_interrupt(standing: Lab, number: signal.Signals) -> None:
-    """As `make lab` and ^C."""
-    process, identity = keep_up()
+def test_nothing_is_left_after_an_interrupt(running_lab: Lab, number: signal.Signals) -> None:
+    """Interrupt a lab as `make lab` and ^C do."""
+    process, identity = start_lab()
     process.send_signal(number)
     process.communicate(timeout=60)
 
     assert process.returncode == 0
-    assert left(identity) == []
+    assert remains_of(identity) == []
 
 
-def test_what_a_killed_lab_left_goes_by_itself(standing: Lab) -> None:
-    process, identity = keep_up()
+def test_a_killed_lab_is_removed_automatically(running_lab: Lab) -> None:
+    process, identity = start_lab()
     process.kill()
     process.communicate(timeout=60)
 
-    assert gone(identity)
+    assert is_removed(identity)
 
 
-def test_what_a_killed_lab_left_is_removed_by_the_next(standing: Lab) -> None:
-    """Where its watcher was killed too."""
-    process, identity = keep_up()
+def test_a_killed_lab_is_removed_by_the_next_lab(running_lab: Lab) -> None:
+    """The next lab also cleans up if the watcher was killed."""
+    process, identity = start_lab()
     (watcher,) = [each for each in psutil.Process(process.pid).children() if "lab.reap()" in " ".join(each.cmdline())]
     watcher.kill()
     process.kill()
     process.communicate(timeout=60)
-    assert left(identity)
+    assert remains_of(identity)
 
     with Lab(1, plugged=False):
-        assert left(identity) == []
+        assert remains_of(identity) == []
 
 
-def test_waves_grow(tmp_path: Path) -> None:
+def test_the_waves_grow_in_size(tmp_path: Path) -> None:
     assert [len(part) for part in waves(list(range(10)))] == [1, 3, 6]  # type: ignore[arg-type]
     assert [len(part) for part in waves(list(range(1)))] == [1]  # type: ignore[arg-type]
 
 
-def test_only_debians_own_sources_go_into_a_device(tmp_path: Path) -> None:
+def test_only_sources_of_debian_are_copied_into_a_device(tmp_path: Path) -> None:
     folder = tmp_path / "sources.list.d"
     folder.mkdir()
     (folder / "debian.sources").write_text(
@@ -160,9 +160,9 @@ def test_only_debians_own_sources_go_into_a_device(tmp_path: Path) -> None:
     (folder / "vendor.list").write_text("deb http://vendor.test/apt vendor-bookworm main\n")
     (tmp_path / "sources.list").write_text("deb http://mirror.test/debian bookworm-security main contrib\n")
 
-    found = debian_sources(folder)
+    stanzas = debian_sources(folder)
 
-    assert [line for stanza in found for line in stanza.splitlines() if line.startswith("Suites")] == [
+    assert [line for stanza in stanzas for line in stanza.splitlines() if line.startswith("Suites")] == [
         "Suites: bookworm bookworm-updates",
         "Suites: bookworm-security",
     ]
