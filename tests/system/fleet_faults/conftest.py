@@ -126,7 +126,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
                 continue
             touched = ", ".join(row["touched"]) or "none"
             ends = " or ".join(row["ends"])
-            duration = "" if row["back"] is None else f"{row['duration']:.0f} s"
+            duration = "" if row["back"] is None else f"{row['back']:.0f} s"
             line = f"| {row['what']} | {row['code']} | {touched} | {ends} | {duration} | {row['seconds']:.0f} s |"
             terminalreporter.write_line(line)
     survived = sum(kind == "passed" for kind, _ in reports)

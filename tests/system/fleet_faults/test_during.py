@@ -60,9 +60,9 @@ def test_a_power_cut_of_the_canary_ends_the_rollout(fleet: LabFleet, case: Case,
 
     ends = dict.fromkeys(fleet.names, BASE)
     booted = fleet.state(canary)["current"]
-    ends[canary.moment] = booted
+    ends[canary.name] = booted
     assert booted == BASE or (booted == release and not faults)
-    case.survived(done, code=2, ends=ends, touched=[canary.moment], audit=FAILED)
+    case.survived(done, code=2, ends=ends, touched=[canary.name], audit=FAILED)
 
 
 def test_a_cable_cut_during_the_copy_fails_the_canary(fleet: LabFleet, case: Case) -> None:
