@@ -20,15 +20,15 @@ PLAY = [
         "hosts": "localhost",
         "gather_facts": False,
         "tasks": [
-            {"raw_vars": {"text": ["rollout_approve", "other"]}, "register": "said"},
-            {"ansible.builtin.copy": {"content": "{{ said.text | to_json }}", "dest": "{{ to }}", "mode": "0600"}},
+            {"raw_vars": {"text": ["rollout_approve", "other"]}, "register": "raw"},
+            {"ansible.builtin.copy": {"content": "{{ raw.text | to_json }}", "dest": "{{ to }}", "mode": "0600"}},
         ],
     }
 ]
 
 
 @pytest.mark.parametrize(
-    ("given", "text"),
+    ("extra", "text"),
     [
         ({"rollout_approve": "rest"}, "rest"),
         ({"rollout_approve": ["rest"]}, "rest"),
@@ -40,15 +40,15 @@ PLAY = [
         ({}, ""),
     ],
 )
-def test_a_text_or_a_list_of_texts(tmp_path: Path, given: dict[str, Any], text: str) -> None:
+def test_an_extra_variable_may_be_a_text_or_a_list_of_texts(tmp_path: Path, extra: dict[str, Any], text: str) -> None:
     (tmp_path / "play.yml").write_text(yaml.safe_dump(PLAY))
-    said = tmp_path / "said.json"
+    output = tmp_path / "output.json"
 
     done = subprocess.run(
         [
             Path(sys.executable).with_name("ansible-playbook"),
             *("--inventory", "localhost,", "--connection", "local", tmp_path / "play.yml"),
-            *("--extra-vars", json.dumps({**given, "to": str(said), "ansible_python_interpreter": sys.executable})),
+            *("--extra-vars", json.dumps({**extra, "to": str(output), "ansible_python_interpreter": sys.executable})),
         ],
         env={
             "ANSIBLE_ACTION_PLUGINS": str(REPOSITORY / "playbooks/roles/rollout/action_plugins"),
@@ -65,4 +65,4 @@ def test_a_text_or_a_list_of_texts(tmp_path: Path, given: dict[str, Any], text: 
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads(said.read_text()) == {"text": text}
+    assert json.loads(output.read_text()) == {"text": text}

@@ -126,7 +126,7 @@ def test_a_canary_that_does_not_answer_stops_the_rollout(fleet: EmbeddedFleet) -
 
 @pytest.mark.exhaustive
 def test_a_failed_device_ends_the_rollout_only_beyond_the_failure_budget(fleet: EmbeddedFleet) -> None:
-    """One device cannot install: its switch fails, those of the others succeed."""
+    """A device that cannot install fails to switch; the other devices switch."""
     fleet.publish("pump@5.0.0")
     fleet.declare("pump@5.0.0")
     fleet.set_policy(budget={"failed": 1})
