@@ -15,7 +15,7 @@ from tests.support.stages.workspace import copy_code
 pytest_plugins = [
     "tests.support.coverage_lines",
     "tests.support.crash_day",
-    "tests.support.ending",
+    "tests.support.end_on_signal",
     "tests.support.tiers",
 ]
 

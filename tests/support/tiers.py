@@ -24,7 +24,7 @@ SECONDS: dict[str, int] = {
     "integration/pipeline/test_pipeline.py": 75,
     "unit/fleet/cli/test_publish.py": 70,
     "unit/stages/train/test_train.py": 70,
-    "integration/rollouts/test_watched.py": 60,
+    "integration/rollouts/test_bake.py": 60,
     "integration/playbooks/test_embedded.py": 50,
     "unit/stages/tables/test_tables.py": 45,
     "unit/fleet/cli/test_logs.py": 40,

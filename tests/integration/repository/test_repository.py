@@ -164,7 +164,7 @@ def pins(file: str) -> dict[str, str]:
 
 
 def test_every_installed_library_is_pinned_in_the_right_file() -> None:
-    """The pipeline's transitive requirements are pinned in one file, on which stages depend; those of tests in another."""
+    """The requirements of the pipeline are pinned in one file, on which stages depend; those of tests in another."""
     builds = installed("edge-ai-workflow", "edge-agent[onnx,litert]")
     everything = installed("edge-ai-workflow[dev]", "edge-agent[onnx,litert]")
 

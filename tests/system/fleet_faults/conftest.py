@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.labs import need_lab
 from tests.system.fleet_faults.fleet import BASE, LabFleet
-from tests.system.fleet_faults.runs import PlaybookResult
+from tests.system.fleet_faults.playbook_runs import PlaybookResult
 
 Row = dict[str, Any]
 

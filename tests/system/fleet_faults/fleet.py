@@ -22,7 +22,7 @@ from fleet.releases.keys import Keys
 from fleet.releases.repository import Repository
 from lab import Device, Lab, agents
 from tests.support.agent.bundles import CLASSES, bundle
-from tests.system.fleet_faults.runs import PlaybookResult, PlaybookRun, start_playbook, wait_until
+from tests.system.fleet_faults.playbook_runs import PlaybookResult, PlaybookRun, start_playbook, wait_until
 
 TRAFFIC = Path(__file__).with_name("traffic.py")
 BASE = "pump@1.0.0"

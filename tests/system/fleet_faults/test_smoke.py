@@ -13,7 +13,7 @@ import pytest
 from fleet.releases.rotation import rotate
 from tests.system.fleet_faults.conftest import Case
 from tests.system.fleet_faults.fleet import AGENT, BASE, STATE, LabFleet
-from tests.system.fleet_faults.runs import wait_until
+from tests.system.fleet_faults.playbook_runs import wait_until
 
 pytestmark = pytest.mark.slow
 LARGE = 8_000_000

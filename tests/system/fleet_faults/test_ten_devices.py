@@ -9,7 +9,7 @@ import pytest
 from lab import lab
 from tests.system.fleet_faults.conftest import Case
 from tests.system.fleet_faults.fleet import BASE, LabFleet
-from tests.system.fleet_faults.test_during import inject_agent_fault
+from tests.system.fleet_faults.test_wave_faults import inject_agent_fault
 
 pytestmark = [pytest.mark.slow, pytest.mark.fleet, pytest.mark.timeout(1800)]
 

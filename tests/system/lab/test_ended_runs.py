@@ -36,7 +36,7 @@ class Run:
         self.output = folder / "output"
         for name in ("test_first.py", "test_second.py"):
             (folder / name).write_text(TEST_MODULE.format(address=folder / "ready.sock"))
-        options = ["-p", "no:cacheprovider", "-p", "tests.support.ending", "-n", "2", "--dist", "loadscope"]
+        options = ["-p", "no:cacheprovider", "-p", "tests.support.end_on_signal", "-n", "2", "--dist", "loadscope"]
         # A separate folder: otherwise a run would remove the files of this user's earlier runs, which takes minutes.
         options += ["--basetemp", str(folder / "temporary")]
         with self.output.open("wb") as stream:

@@ -11,7 +11,7 @@ import pytest
 from lab import Device
 from tests.system.fleet_faults.conftest import Case
 from tests.system.fleet_faults.fleet import BASE, STATE, LabFleet
-from tests.system.fleet_faults.runs import PlaybookRun, wait_until
+from tests.system.fleet_faults.playbook_runs import PlaybookRun, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.fleet, pytest.mark.timeout(1800)]
 LARGE = 15_000_000
