@@ -79,7 +79,7 @@ def mounted(image: Path, mount: Path, commit_s: int) -> Iterator[Disk]:
         options = f"data=ordered,commit={commit_s}"
         subprocess.run(["mount", "-t", "ext4", "-o", options, device, str(mount)], check=True)
     finally:
-        # The kernel detaches a mounted device when it is unmounted, by any process.
+        # While it is mounted, the kernel delays this until the unmount, whichever process makes it.
         subprocess.run(["losetup", "--detach", device], check=True)
     try:
         yield Disk(image, device, mount)
