@@ -1,6 +1,6 @@
-"""What every stage stands on: errors with a remedy, files that are whole or absent, progress, the prepared data set.
+"""Code that all stages share: errors with a remedy, atomic file writes, progress reports and the prepared data set.
 
-Enter at `errors.run()`, which calls a stage's `main()`, at `files` for reading and writing, and at `dataset` for what
-prepare hands to the stages after it.
-Imports nothing else of this project.
+Enter at `errors.run()`, which calls a stage's `main()`; at `files` to read and write files; and at `dataset` for the
+data that prepare writes and later stages read.
+May import nothing else of this project.
 """

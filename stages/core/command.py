@@ -1,24 +1,27 @@
-"""How a stage's program starts: what --help says, and how the threads of its numerics wait."""
+"""Start of a stage's program: its command line, and the behaviour of idle threads."""
 
 from __future__ import annotations
 
 import argparse
 import os
 
+from stages.core.errors import EXIT_CODES
+
 
 def parser(stage: str, description: str | None) -> argparse.ArgumentParser:
-    """The parser of `python -m stages.<stage>`; --help shows the module's docstring as it is, and the exit codes."""
+    """Return the parser of `python -m stages.<stage>`, whose --help shows `description` and the exit codes."""
+    codes = "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
     return argparse.ArgumentParser(
         prog=f"python -m stages.{stage}",
         description=description,
-        epilog="Exit codes: 0 done; 1 refused, with a message that says what to do; 130 interrupted.",
+        epilog=f"Exit codes: {codes}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
 
 def make_idle_threads_sleep() -> None:
-    """Threads that wait shall sleep, not spin, or on a busy machine two are slower than one.
+    """Make idle OpenMP threads sleep: if they spin, two threads are slower than one on a busy machine.
 
-    OpenMP reads this once: call it before torch is imported.
+    Call it before torch is imported, because OpenMP reads the setting only once.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

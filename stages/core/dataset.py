@@ -1,4 +1,4 @@
-"""Prepared data on disk: memory-mapped arrays, so that no stage holds a whole split in memory.
+"""The prepared data set on disk: memory-mapped arrays, so that no stage holds a whole split in memory.
 
 data/prepared/
     spec.json                          SampleSpec
@@ -7,7 +7,7 @@ data/prepared/
                             group.npy  group name per sample [N], fixed-width unicode
                             starts.npy first row of each sample [N], int64; series only
 
-Overlapping windows are cut from the rows when they are read: they cost no disk.
+Overlapping windows are cut from the rows when they are read, so they need no disk space.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from stages.core.files import read_model, rerun_hint, write_json
 
 SPLITS = ("train", "validation", "test")
 STAGE = "prepare"
-# What numpy's reader of a .npy header raises on other bytes than it expects.
+# Exceptions that numpy raises for a .npy file with an unexpected header.
 NPY_ERRORS = (ValueError, EOFError, OverflowError, SyntaxError, TypeError, tokenize.TokenError)
 
 
@@ -34,38 +34,42 @@ class _Strict(BaseModel):
 
 
 class Channel(_Strict):
-    name: str
-    unit: str
+    """A channel of a sample."""
+
+    name: str = Field(description="Name of the channel.")
+    unit: str = Field(description="Unit of its values.")
 
 
 class Scaling(_Strict):
-    """(x - center) / scale per channel, computed inside the exported graph. Training split only."""
+    """Scaling of each channel, (x - center) / scale, computed inside the exported graph."""
 
-    method: Literal["none", "normalise", "standardise"]
-    center: list[FiniteFloat]
-    scale: list[FiniteFloat]
+    method: Literal["none", "normalise", "standardise"] = Field(description="How the scaling was computed.")
+    center: list[FiniteFloat] = Field(description="Center of each channel in the training split, in its unit.")
+    scale: list[FiniteFloat] = Field(description="Scale of each channel in the training split, in its unit.")
 
 
 class AudioFeatures(_Strict):
-    """Spectral features computed inside the exported graph; lengths in samples."""
+    """Spectral features of audio, computed inside the exported graph."""
 
-    type: Literal["log-mel", "mfcc"]
-    frame: int
-    hop: int
-    bands: int
-    coefficients: int | None = None
+    type: Literal["log-mel", "mfcc"] = Field(description="Kind of features.")
+    frame: int = Field(description="Length of one frame, in samples.")
+    hop: int = Field(description="Distance between the starts of two frames, in samples.")
+    bands: int = Field(description="Number of mel bands.")
+    coefficients: int | None = Field(default=None, description="Number of cepstral coefficients; for mfcc only.")
 
 
 class SampleSpec(_Strict):
-    """What one sample is. `shape` is without the batch: [C, T] for series and audio, [C, H, W] for images."""
+    """Description of one sample, which all stages after prepare read."""
 
-    kind: Literal["series", "image", "audio"]
-    shape: list[PositiveInt] = Field(min_length=1)
-    channels: list[Channel] = Field(min_length=1)
-    classes: list[str] = Field(min_length=2)
-    rate_hz: float | None
-    scaling: Scaling
-    features: AudioFeatures | None = None
+    kind: Literal["series", "image", "audio"] = Field(description="Kind of the samples.")
+    shape: list[PositiveInt] = Field(
+        min_length=1, description="Shape without the batch: [C, T] for series and audio, [C, H, W] for images."
+    )
+    channels: list[Channel] = Field(min_length=1, description="The C channels, in order.")
+    classes: list[str] = Field(min_length=2, description="Names of the classes, in the order of their indices.")
+    rate_hz: float | None = Field(description="Sampling rate along T, in Hz; null for images.")
+    scaling: Scaling = Field(description="Scaling of each channel.")
+    features: AudioFeatures | None = Field(default=None, description="Spectral features of audio; null: none.")
 
     @model_validator(mode="after")
     def _scales_every_channel(self) -> SampleSpec:
@@ -75,20 +79,28 @@ class SampleSpec(_Strict):
 
     @classmethod
     def read(cls, prepared: Path) -> SampleSpec:
-        """Raises StageError."""
+        """Read spec.json in the folder `prepared`. Raises StageError."""
         return read_model(prepared / "spec.json", cls, STAGE)
 
     def write(self, prepared: Path) -> None:
+        """Write spec.json into the folder `prepared`."""
         write_json(prepared / "spec.json", self.model_dump())
 
 
 class ArrayFile:
-    """A .npy file that grows along its first axis; for arrays that are larger than memory.
+    """Writes a .npy file row by row, for arrays that are larger than memory; a context manager.
 
-    The header is written again at the end: numpy leaves room in it for the number of rows to grow.
+    The header is rewritten at the end: numpy reserves space in it for a larger number of rows.
     """
 
     def __init__(self, path: Path, row_shape: tuple[int, ...], dtype: np.dtype | type) -> None:
+        """Create the file.
+
+        Args:
+            path: The file; an existing one is replaced.
+            row_shape: Shape of one row.
+            dtype: Type of the elements.
+        """
         self.rows = 0
         self._row_shape, self._dtype = row_shape, np.dtype(dtype)
         self._stream = path.open("wb")
@@ -105,9 +117,9 @@ class ArrayFile:
         self._stream.close()
 
     def append(self, rows: np.ndarray) -> None:
-        """rows: [n, *row_shape]."""
+        """Append `rows`, [n, *row_shape]."""
         assert rows.shape[1:] == self._row_shape, f"rows of {rows.shape[1:]} for {self._row_shape}"
-        self._stream.write(np.ascontiguousarray(rows, dtype=self._dtype))  # type: ignore[arg-type]  # it is a buffer
+        self._stream.write(np.ascontiguousarray(rows, dtype=self._dtype))  # type: ignore[arg-type]  # an array is a buffer
         self.rows += len(rows)
 
     def _write_header(self) -> None:
@@ -119,7 +131,14 @@ class ArrayFile:
 
 @dataclass(frozen=True)
 class Split:
-    """One split, opened without reading it. `x` and `y` are memory maps."""
+    """A split of the prepared data. All arrays are memory maps.
+
+    x: Samples [N, *shape], or for series the rows [R, channels]; float32, raw units.
+    y: Class index of each sample, int64 [N].
+    group: Group name of each sample, unicode [N].
+    starts: First row of each sample, int64 [N]; None except for series.
+    window: Number of rows of a sample; None except for series.
+    """
 
     x: np.ndarray
     y: np.ndarray
@@ -129,9 +148,9 @@ class Split:
 
     @classmethod
     def open(cls, prepared: Path, name: str) -> Split:
-        """Raises StageError where a file is missing, cut short, of another type or shape, or does not fit the others.
+        """Open the split `name` in the folder `prepared`. Labels and starts are read and checked, samples are not.
 
-        The labels and the starts are read, the samples are not.
+        Raises StageError if a file is missing, incomplete, of another type or shape, or inconsistent with the others.
         """
         folder, spec = prepared / name, SampleSpec.read(prepared)
         windowed = (folder / "starts.npy").exists()
@@ -155,7 +174,7 @@ class Split:
         return len(self.y)
 
     def samples(self, index: np.ndarray | slice) -> np.ndarray:
-        """The samples at `index`: float32 [len(index), *shape], a copy in memory."""
+        """Return the samples at `index`: float32 [len(index), *shape], a copy in memory."""
         if self.starts is None or self.window is None:
             return np.ascontiguousarray(self.x[index], dtype=np.float32)
         rows = np.asarray(self.starts[index])[:, None] + np.arange(self.window)
@@ -163,7 +182,7 @@ class Split:
 
 
 def _open_array(path: Path, dtype: np.dtype | None, kind: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The memory-mapped array [N, *shape] in `path`; without `dtype`, of text. Raises StageError."""
+    """Open the memory-mapped array [N, *shape] in `path`; without `dtype` it must be text. Raises StageError."""
     expected = f"{kind} [{', '.join(['N', *map(str, shape)])}]"
     try:
         array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
@@ -189,5 +208,5 @@ def _check_length(path: Path, array: np.ndarray, y: np.ndarray) -> None:
 
 def _check_range(path: Path, index: np.ndarray, end: int, what: str) -> None:
     if len(index) and not 0 <= index.min() <= index.max() < end:
-        found = f"found indices {index.min()} to {index.max()}"
-        raise StageError(str(path), found, f"indices {what}, 0 to {end - 1}", rerun_hint(STAGE))
+        indices = f"found indices {index.min()} to {index.max()}"
+        raise StageError(str(path), indices, f"indices {what}, 0 to {end - 1}", rerun_hint(STAGE))

@@ -1,4 +1,4 @@
-"""What a stage says when it cannot go on: one message that a person can act on, never a traceback."""
+"""Errors of the stages. Each one is reported as a message with a remedy, never as a traceback."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 class StageError(Exception):
-    """The stage cannot go on. The message says where, what was found, what was expected, what to do."""
+    """A stage cannot continue. Base of all errors; its message has four parts: where, found, expected, remedy."""
 
     def __init__(
         self,
@@ -22,6 +22,14 @@ class StageError(Exception):
         expected: str = "",
         remedy: str = "",
     ) -> None:
+        """Compose the message.
+
+        Args:
+            where: The file, column or parameter at fault.
+            found: What is wrong there.
+            expected: What is required instead; left out if empty.
+            remedy: What the user should do, as an imperative; left out if empty.
+        """
         self.where, self.found, self.expected, self.remedy = where, found, expected, remedy
         lines = [f"{where}: {found}"]
         if expected:
@@ -32,43 +40,47 @@ class StageError(Exception):
 
 
 class ParameterError(StageError):
-    """A value in params.yaml or in the task's parameters is unknown, missing or of the wrong type."""
+    """A parameter in params.yaml or in the task's params.yaml is unknown, missing or not valid."""
 
 
 class SourceError(StageError):
-    """A data source did not deliver what was asked of it."""
+    """A data source is not reachable, or delivers data that cannot be used."""
 
 
 class ContractError(StageError):
-    """The snapshot does not meet the data contract."""
+    """Data does not meet the data contract, or is not suitable for training."""
 
 
 class ConversionError(StageError):
-    """A converter failed, or what it wrote does not agree with the model."""
+    """A converter failed, or its file does not agree with the model."""
 
 
 class GateError(StageError):
-    """A gate did not pass."""
+    """A model does not meet a threshold of the gate."""
 
 
 class CombinedError(StageError):
-    """Several independent failures, reported together."""
+    """Several independent errors occurred; they are reported together."""
 
     def __init__(self, errors: list[StageError]) -> None:
         self.errors = errors
         Exception.__init__(self, "\n".join(str(error) for error in errors))
 
 
-# Exit codes of every stage: 0 done, 1 the stage refused its input, 130 interrupted (128 + SIGINT).
 EXIT_REFUSED = 1
-EXIT_INTERRUPTED = 130
+EXIT_INTERRUPTED = 130  # 128 + SIGINT
+EXIT_CODES = {
+    0: "done",
+    EXIT_REFUSED: "refused, with a message that names the cause and the remedy",
+    EXIT_INTERRUPTED: "interrupted",
+}
 WRITTEN_FOLDERS = ("data", "models", "reports", ".work", ".")
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call a stage's main(); turn what people can mend into a message and an exit code.
+    """Call a stage's main(), and turn errors that the user can fix into a message and an exit code.
 
-    A full disk, too little memory and a missing file are the operator's to mend; anything else is our defect
+    A full disk, too little memory and a missing file are such errors too. Any other exception is a defect of the stage
     and keeps its traceback.
     """
     try:
@@ -77,28 +89,30 @@ def run(main: Callable[[], None]) -> None:
         _fail(str(error))
     except KeyboardInterrupt:
         with contextlib.suppress(ValueError):  # not the main thread
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would end in some library's traceback
-        print("interrupted; run it again to go on (make repro brings back what DVC took away)", file=sys.stderr)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would show a traceback of some library
+        print(
+            "interrupted; run it again to continue (make repro restores the outputs that DVC removed)", file=sys.stderr
+        )
         sys.exit(EXIT_INTERRUPTED)
     except MemoryError as error:
         _fail(
-            f"memory: too little for this: {error or 'no more could be had'}\n"
-            "  remedy:   lower the sizes in the task's params.yaml, or take a machine with more"
+            f"memory: not enough: {error or 'an allocation failed'}\n"
+            "  remedy:   lower the sizes in the task's params.yaml, or use a machine with more memory"
         )
     except OSError as error:
         where = error.filename or error.filename2 or _free_space(error)
-        _fail(f"{where}: {error.strerror or error}\n  remedy:   free the space or mend the path, then run again")
+        _fail(f"{where}: {error.strerror or error}\n  remedy:   free disk space or correct the path, then run again")
 
 
 def _free_space(error: OSError) -> str:
-    """What stands for the file that a write to a full disk does not name: the disks that a stage writes to."""
+    """Return the disks that a stage writes to, with their free space: a write to a full disk does not name its file."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return "file system"
     disks: dict[int, Path] = {}
-    for place in (*map(Path, WRITTEN_FOLDERS), Path(tempfile.gettempdir())):
-        if place.is_dir():
-            disks.setdefault(place.stat().st_dev, place.resolve())
-    return ", ".join(f"{place} ({shutil.disk_usage(place).free / 1e6:.0f} MB free)" for place in disks.values())
+    for folder in (*map(Path, WRITTEN_FOLDERS), Path(tempfile.gettempdir())):
+        if folder.is_dir():
+            disks.setdefault(folder.stat().st_dev, folder.resolve())
+    return ", ".join(f"{folder} ({shutil.disk_usage(folder).free / 1e6:.0f} MB free)" for folder in disks.values())
 
 
 def _fail(message: str) -> None:

@@ -1,6 +1,7 @@
-"""Files that are either whole or not there: written aside, flushed, then renamed into place.
+"""Atomic writes and checked reads of the files that stages exchange.
 
-What a stage reads of another one is checked all the same: disks, copies and people do damage files.
+A file is written under a temporary name, flushed and then renamed, so that it is either complete or absent. A stage
+still checks the files that it reads, because disks, copies and manual edits can corrupt them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ ModelT = TypeVar("ModelT", bound="BaseModel")
 
 
 def sha256(path: Path) -> str:
-    """Hex SHA-256 of a file, or of a directory: of the sorted relative paths and digests inside it."""
+    """Return the hex SHA-256 of a file, or of the sorted relative paths and digests of a directory's files."""
     if path.is_dir():
         total = hashlib.sha256()
         for child in sorted(p for p in path.rglob("*") if p.is_file()):
@@ -36,7 +37,7 @@ def sha256(path: Path) -> str:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`, or leave what was there."""
+    """Write `content` to `path` atomically: after an error `path` is unchanged."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -50,28 +51,30 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace `path` by `text`, or leave what was there."""
+    """Write `text` to `path` as UTF-8, atomically."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace `path` by `value` as JSON. NaN and infinity are not JSON: ValueError."""
+    """Write `value` to `path` as JSON, atomically. Raises ValueError for NaN and infinity, which JSON does not have."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in `path`. Raises OSError, json.JSONDecodeError."""
+    """Return the JSON value in `path`. Raises OSError, json.JSONDecodeError."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def rerun_hint(stage: str) -> str:
-    """The remedy for a damaged file: the stage that wrote it."""
+    """Return the remedy for a corrupted file: run the stage that writes it."""
     return f"run the stage {stage} again (make repro)"
 
 
 def read_object(path: Path, stage: str) -> dict[str, Any]:
-    """The JSON object that `stage` wrote. Raises StageError where there is none, or one with a number that is not
-    finite: `write_json` writes none, json reads NaN, and 1e999 as infinity.
+    """Return the JSON object that `stage` wrote to `path`.
+
+    Raises StageError if the file is missing, not a JSON object, or contains a number that is not finite: `write_json`
+    writes no such number, but Python's json accepts NaN and reads 1e999 as infinity.
     """
     expected = f"the JSON object that the stage {stage} writes"
     try:
@@ -88,12 +91,21 @@ def read_object(path: Path, stage: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise StageError(str(path), f"not readable as JSON: {error}", expected, rerun_hint(stage)) from None
     if not isinstance(value, dict):
-        raise StageError(str(path), f"found {type(value).__name__}, no JSON object", expected, rerun_hint(stage))
+        raise StageError(str(path), f"found {type(value).__name__}, not a JSON object", expected, rerun_hint(stage))
     return value
 
 
 def read_model(path: Path, model: type[ModelT], stage: str) -> ModelT:
-    """The same as an object of a pydantic model. Raises StageError, which names the first field at fault."""
+    """Return the JSON object that `stage` wrote to `path`, as a pydantic model.
+
+    Args:
+        path: The JSON file.
+        model: The class of the result.
+        stage: The stage that writes the file, for the remedy.
+
+    Raises:
+        StageError: The file is missing or not valid; the message names the first field at fault.
+    """
     from pydantic import ValidationError
 
     value = read_object(path, stage)
@@ -102,8 +114,8 @@ def read_model(path: Path, model: type[ModelT], stage: str) -> ModelT:
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = ": ".join([str(path), ".".join(map(str, fault["loc"]))] if fault["loc"] else [str(path)])
-        found = "nothing" if fault["type"] == "missing" else reprlib.repr(fault["input"])
-        raise StageError(where, f"found {found}", fault["msg"], rerun_hint(stage)) from None
+        value = "nothing" if fault["type"] == "missing" else reprlib.repr(fault["input"])
+        raise StageError(where, f"found {value}", fault["msg"], rerun_hint(stage)) from None
 
 
 def _finite(text: str) -> float:
@@ -117,20 +129,20 @@ def _finite_integer(text: str) -> int:
 
 
 def _refuse_number(text: str) -> NoReturn:
-    raise ValueError(f"{reprlib.repr(text)} is no finite number")
+    raise ValueError(f"{reprlib.repr(text)} is not a finite number")
 
 
 @contextlib.contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
-    """Fill a directory aside and put it in place of `path` when the block ends well.
+    """Yield an empty temporary directory, and replace `path` by it when the block succeeds.
 
-    When the block raises, `path` keeps what it had. A directory cannot be swapped for another in one portable step: a
-    kill between the two renames leaves neither, never a part, which DVC sees as missing and restores.
+    When the block raises, `path` is unchanged. No portable system call replaces one directory by another: a kill
+    between the two renames leaves no directory, never an incomplete one, and DVC restores a missing output.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, old = (path.with_name(f".{path.name}.{state}") for state in ("partial", "old"))
-    for left in (partial, old):
-        shutil.rmtree(left, ignore_errors=True)
+    for stale in (partial, old):
+        shutil.rmtree(stale, ignore_errors=True)
     partial.mkdir()
     try:
         yield partial
@@ -138,5 +150,5 @@ def new_directory(path: Path) -> Iterator[Path]:
             path.replace(old)
         partial.replace(path)
     finally:
-        for left in (partial, old):
-            shutil.rmtree(left, ignore_errors=True)
+        for temporary in (partial, old):
+            shutil.rmtree(temporary, ignore_errors=True)

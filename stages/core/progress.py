@@ -1,4 +1,4 @@
-"""Report how far long work has come: a bar per task on a terminal, else a plain line of it every few seconds."""
+"""Report the progress of long work: one bar per task on a terminal, otherwise a plain line every few seconds."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from rich import progress as rich_progress
 
-SECONDS = 5.0  # from one line of a task to the next one
+SECONDS = 5.0  # between two lines of one task
 
 
 @dataclass
 class TaskProgress:
-    """What is done of a task, of how much in total; when its last line was printed, and its bar."""
+    """Progress of one task.
+
+    done, total: Units of work, such as rows or bytes; `total` is None if it is not known.
+    printed: Time of its last line, on the monotonic clock in seconds.
+    bar: Its bar on a terminal.
+    """
 
     done: int
     total: int | None
@@ -27,7 +32,7 @@ class TaskProgress:
 
 
 class ProgressReporter:
-    """The progress of named tasks, used as a context. Tasks may advance in several threads."""
+    """Reports the progress of named tasks; a context manager. Tasks may advance in several threads."""
 
     def __init__(
         self,
@@ -35,10 +40,12 @@ class ProgressReporter:
         line: Callable[[str, int, int | None], str],
         bars: Callable[[], rich_progress.Progress],
     ) -> None:
-        """Args:
-        stream: Where lines go; bars are shown where it is a terminal.
-        line: The plain line of a task, from its name, what is done, and the total where that is known.
-        bars: Makes the display of a terminal. Called only there, since its library takes a moment to load.
+        """Prepare reports; nothing is shown before a task starts.
+
+        Args:
+            stream: Receives the lines; bars are shown instead if it is a terminal.
+            line: Formats a task's line from its name, the units done and the total (None if not known).
+            bars: Creates the bars. Called on a terminal only, because its library is slow to import.
         """
         self._stream, self._line, self._make_bars = stream, line, bars
         self._lock = threading.Lock()
@@ -56,7 +63,13 @@ class ProgressReporter:
             self._bars.stop()
 
     def start(self, name: str, total: int | None, done: int = 0) -> None:
-        """A task begins, or begins again; `done` of `total` is done already."""
+        """Start a task, or restart it.
+
+        Args:
+            name: Name of the task, unique within this reporter.
+            total: Units of work in total, None if not known.
+            done: Units of work that are already done.
+        """
         with self._lock:
             task = self._tasks.get(name)
             if task is None:
@@ -67,7 +80,7 @@ class ProgressReporter:
                 self._bars.update(task.bar, total=total, completed=done)
 
     def advance(self, name: str, count: int) -> None:
-        """`count` more of a task that has started is done."""
+        """Record that `count` more units of a started task are done."""
         with self._lock:
             task = self._tasks[name]
             task.done += count
@@ -78,17 +91,23 @@ class ProgressReporter:
                 print(self._line(name, task.done, task.total), file=self._stream, flush=True)
 
 
-def report_rows(batches: Iterable[pa.RecordBatch], what: str, total: int) -> Iterator[pa.RecordBatch]:
-    """The same batches; how many of `total` rows have passed is reported on standard error."""
+def report_rows(batches: Iterable[pa.RecordBatch], name: str, total: int) -> Iterator[pa.RecordBatch]:
+    """Yield the batches unchanged, and report on standard error how many rows have passed.
+
+    Args:
+        batches: The batches.
+        name: Name of the work, for the report.
+        total: Number of rows in all batches.
+    """
     with ProgressReporter(sys.stderr, _row_line, _row_bars) as progress:
-        progress.start(what, total)
+        progress.start(name, total)
         for batch in batches:
             yield batch
-            progress.advance(what, batch.num_rows)
+            progress.advance(name, batch.num_rows)
 
 
 def download_progress() -> ProgressReporter:
-    """Progress in bytes, on standard output."""
+    """Return a reporter of progress in bytes, on standard output."""
     return ProgressReporter(sys.stdout, _byte_line, _byte_bars)
 
 

@@ -28,10 +28,10 @@ def test_a_full_disk_that_names_no_file_is_told_with_the_room_on_each_disk(
     with pytest.raises(SystemExit) as end:
         run(write)
 
-    said = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert end.value.code == 1
-    assert said.startswith("error: ") and f"{tmp_path} (" in said and " MB free)" in said
-    assert ": No space left on device\n  remedy:   free the space" in said
+    assert message.startswith("error: ") and f"{tmp_path} (" in message and " MB free)" in message
+    assert ": No space left on device\n  remedy:   free disk space" in message
 
 
 INTERRUPTED = """
@@ -63,7 +63,7 @@ def test_interrupted_twice_it_ends_in_one_line() -> None:
     )
 
     assert done.returncode == 130
-    assert done.stderr == "interrupted; run it again to go on (make repro brings back what DVC took away)\n"
+    assert done.stderr == "interrupted; run it again to continue (make repro restores the outputs that DVC removed)\n"
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -76,8 +76,8 @@ def test_help_tells_what_the_module_does_line_by_line_and_the_exit_codes(
     with pytest.raises(SystemExit) as end:
         module.main()
 
-    said = capsys.readouterr().out
+    message = capsys.readouterr().out
     assert end.value.code == 0
-    assert f"usage: python -m stages.{stage} " in said
-    assert str(module.__doc__).strip() in said
-    assert "Exit codes: 0 done; 1 refused" in said
+    assert f"usage: python -m stages.{stage} " in message
+    assert str(module.__doc__).strip() in message
+    assert "Exit codes: 0 done; 1 refused" in message

@@ -102,8 +102,8 @@ def test_nan_in_a_report_fails_and_gate_json_stays_json(built: Path) -> None:
         gate.main()
 
     text = (built / "reports" / "gate.json").read_text()
-    assert "NaN" not in text.replace("'NaN' is no finite number", "")
-    assert "metrics.json: not readable as JSON: 'NaN' is no finite number" in reasons(built)
+    assert "NaN" not in text.replace("'NaN' is not a finite number", "")
+    assert "metrics.json: not readable as JSON: 'NaN' is not a finite number" in reasons(built)
     assert not verdict_of(built)["targets"]["onnx-fp32"]["passed"]
 
 
