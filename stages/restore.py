@@ -1,9 +1,9 @@
-"""After a run that failed or was killed: what DVC needs to go on.
+"""Restore the files that DVC needs to continue after a run that failed or was killed.
 
-DVC writes dvc.lock in place, so that a kill or a power cut at that moment leaves it cut short, and removes a
-stage's outputs before it runs the stage. A damaged dvc.lock is put aside and replaced by the last commit's; the
-stages that finished since then come back from DVC's run cache. Missing outputs of the last good run come back from
-DVC's cache; what the failed stage left in place (a gate's report, say) stays.
+DVC writes dvc.lock in place, so a kill or a power failure can leave it incomplete. DVC also removes a stage's outputs
+before it runs the stage. This program moves an incomplete dvc.lock aside and restores the last committed one; DVC's run
+cache then restores the stages that finished later. It restores missing outputs of the last successful run from DVC's
+cache, and keeps outputs of the failed stage that exist, such as a report of the gate.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ CONFLICT = re.compile(rb"^(<<<<<<<|=======$|>>>>>>>)", re.MULTILINE)
 
 
 def repair_lock() -> None:
-    """Replace a dvc.lock that DVC cannot read by the last commit's, or remove it where none was committed.
+    """Replace a dvc.lock that DVC cannot read by the last committed one, or remove it if none was committed.
 
-    What was there is kept in .work/dvc.lock.damaged. Raises StageError where only a person can tell what is meant:
-    a merge conflict, or something that is no file.
+    The unreadable file is kept as .work/dvc.lock.damaged. Raises StageError if a person must decide: for a merge
+    conflict, or if dvc.lock is not a file.
     """
     if not LOCK.exists():
         return
     if not LOCK.is_file():
-        raise StageError(str(LOCK), "found something that is no file", "DVC's lock file", f"remove {LOCK}, run again")
+        raise StageError(str(LOCK), "it is not a regular file", "DVC's lock file", f"remove {LOCK}, then run again")
     content = LOCK.read_bytes()
     if CONFLICT.search(content):
         raise StageError(
             str(LOCK),
             "found git's conflict markers",
-            "one side's lock file: what the other side built is restored or built again",
+            "the lock file of one side: outputs of the other side are restored or built again",
             f"git checkout --ours {LOCK}, make repro, git add {LOCK}",
         )
     if is_readable(content):
@@ -54,31 +54,32 @@ def repair_lock() -> None:
         write_bytes(LOCK, committed)
     else:
         LOCK.unlink()
+    outcome = "restored from the last commit" if committed else "removed"
     print(
-        f"{LOCK} was cut short by an interruption, and is now {'as last committed' if committed else 'removed'} "
-        f"(it lies in {DAMAGED_LOCK}); finished stages come back from the run cache"
+        f"{LOCK} was incomplete after an interruption and was {outcome} "
+        f"(a copy is in {DAMAGED_LOCK}); finished stages are restored from the run cache"
     )
 
 
 def refuse_concurrent_run() -> None:
-    """Raise StageError where another DVC works in this tree: it would be in the way only after some stages have run."""
+    """Raise StageError if another DVC process uses this tree. Otherwise the conflict appears only after some stages."""
     import psutil
 
     try:
-        held = json.loads(RWLOCK.read_bytes())
-        writers = [held["write"][path] for path in held.get("write", {})]
-        readers = [reader for path in held.get("read", {}) for reader in held["read"][path]]
+        locks = json.loads(RWLOCK.read_bytes())
+        writers = [locks["write"][path] for path in locks.get("write", {})]
+        readers = [reader for path in locks.get("read", {}) for reader in locks["read"][path]]
         commands = {int(holder["pid"]): str(holder["cmd"]) for holder in [*writers, *readers]}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return  # none, or damaged: DVC says so itself
-    alive = {pid: what for pid, what in commands.items() if psutil.pid_exists(pid)}
+        return  # missing or corrupted: DVC reports it
+    alive = {pid: command_line for pid, command_line in commands.items() if psutil.pid_exists(pid)}
     if alive:
-        found = "; ".join(f"process {pid} works here: {what}" for pid, what in alive.items())
-        raise StageError(str(RWLOCK), found, "one run at a time", "wait until it has ended")
+        problem = "; ".join(f"process {pid} is running here: {command_line}" for pid, command_line in alive.items())
+        raise StageError(str(RWLOCK), problem, "one run at a time", "wait for it to finish")
 
 
 def is_readable(content: bytes) -> bool:
-    """Whether DVC can read the lock file, and it is whole: cut inside a digest it may still be valid YAML."""
+    """Check if DVC can read the lock file and it is complete: cut inside a digest, it may still be valid YAML."""
     from dvc.exceptions import DvcException
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA
     from dvc.utils.strictyaml import load
@@ -91,7 +92,7 @@ def is_readable(content: bytes) -> bool:
 
 
 def committed_lock() -> bytes | None:
-    """dvc.lock as last committed; None where it never was, and where there is no git."""
+    """Return dvc.lock as last committed; None if it was never committed, or without git."""
     try:
         done = subprocess.run(["git", "show", f"HEAD:./{LOCK}"], capture_output=True, check=False)
     except FileNotFoundError:
@@ -100,7 +101,7 @@ def committed_lock() -> bytes | None:
 
 
 def missing_outputs(repo: Repo) -> list[str]:
-    """Paths of outputs that dvc.lock knows by digest, that the work tree lacks and the cache holds."""
+    """Return the paths of outputs that are missing in the work tree, but in dvc.lock and in the cache."""
     return [
         os.path.relpath(out.fs_path)
         for out in repo.index.outs
@@ -109,31 +110,31 @@ def missing_outputs(repo: Repo) -> list[str]:
 
 
 def restore_outputs() -> None:
-    """Bring the missing outputs of the last good run back from DVC's cache. Raises StageError."""
+    """Restore the missing outputs of the last successful run from DVC's cache. Raises StageError."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
     from dvc.scm import SCMError
 
-    logging.getLogger("dvc").setLevel(logging.CRITICAL)  # its warnings are of `dvc checkout`, which nobody called
+    logging.getLogger("dvc").setLevel(logging.CRITICAL)  # its warnings advise on `dvc checkout`
     try:
         with Repo() as repo:
-            lost = missing_outputs(repo)
-            if lost:
-                repo.checkout(targets=lost, force=True, allow_missing=True)
+            missing = missing_outputs(repo)
+            if missing:
+                repo.checkout(targets=missing, force=True, allow_missing=True)
     except (DvcException, SCMError) as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)
-        remedy = "mend that, then: make repro"
+        remedy = "fix this, then run: make repro"
         if isinstance(error, SCMError):
-            remedy = "git init, or to work without git: dvc config core.no_scm true; then: make repro"
+            remedy = "run git init, or to work without git: dvc config core.no_scm true; then run: make repro"
         raise StageError("earlier outputs were not restored", first, remedy=remedy) from None
-    if lost:
-        print(f"restored from the last good run: {', '.join(sorted(lost))}")
+    if missing:
+        print(f"restored from the last successful run: {', '.join(sorted(missing))}")
 
 
 def main() -> None:
     parser = command.parser("restore", __doc__)
     parser.add_argument(
-        "--lock", action="store_true", help="before a run: mend dvc.lock only, and see that no other run is under way"
+        "--lock", action="store_true", help="before a run: only repair dvc.lock, and check that no other run is active"
     )
     only_lock = parser.parse_args().lock
     if only_lock:

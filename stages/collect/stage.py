@@ -2,8 +2,8 @@
 
 Writes data/snapshot/<source>/part-00000.parquet, data/provenance.json
 
-The sources are asked side by side. When one fails, the others are still heard, all failures are told
-together and the last snapshot stays as it is. New data is taken in by changing `collect.snapshot`.
+The sources are read concurrently. If one fails, the others still finish, all failures are reported together, and the
+last snapshot is unchanged. To collect new data, change `collect.snapshot`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,19 @@ SCRATCH = Path(".work/collect")
 
 
 async def collect_source(source: Any, context: Context, folder: Path) -> dict[str, Any]:
-    """Write one source's rows into `folder`; return its provenance. Raises StageError."""
+    """Write the rows of one source.
+
+    Args:
+        source: Parameters of the source.
+        context: The data's meaning, retries and progress.
+        folder: Receives one parquet file.
+
+    Returns:
+        The provenance of the rows, for data/provenance.json.
+
+    Raises:
+        StageError: The source, or the disk, failed.
+    """
     from stages.collect.sources import FETCH
     from stages.collect.sources.normalise import normalise
     from stages.collect.sources.writer import write_tables
@@ -38,9 +50,11 @@ async def collect_source(source: Any, context: Context, folder: Path) -> dict[st
     try:
         raw = await FETCH[source.type](source, context)
         rows = await asyncio.to_thread(write_tables, normalise(raw.tables, context.data), folder, context)
-    except OSError as error:  # a full disk is told with the failures of the other sources, not instead of them
+    except OSError as error:  # reported with the failures of the other sources, not instead of them
         where = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        raise context.error(where, "room to write", "free the space or mend the path, then run again") from error
+        raise context.error(
+            where, "enough disk space", "free disk space or correct the path, then run again"
+        ) from error
     print(f"{context.name}: {rows} rows from {len(raw.origins)} origin(s)", flush=True)
     return {
         "type": source.type,
@@ -51,7 +65,7 @@ async def collect_source(source: Any, context: Context, folder: Path) -> dict[st
 
 
 async def take_snapshot(params: Params) -> None:
-    """All sources, side by side; the snapshot is replaced only when every one delivered. Raises CombinedError."""
+    """Read all sources concurrently, and replace the snapshot if all of them succeed. Raises CombinedError."""
     from stages.collect.sources import Context
     from stages.collect.sources.concurrency import gather_all
 
@@ -72,10 +86,13 @@ async def take_snapshot(params: Params) -> None:
         ]
         jobs = (collect_source(params.collect.sources[c.name], c, folder / c.name) for c in contexts)
         try:
-            taken = await gather_all(jobs)
+            provenances = await gather_all(jobs)
         finally:
-            stop.set()  # interrupted: threads cannot be cancelled, they have to look
-        provenance = {"snapshot": params.collect.snapshot.isoformat(), "sources": dict(zip(names, taken, strict=True))}
+            stop.set()  # threads cannot be cancelled: they check this event
+        provenance = {
+            "snapshot": params.collect.snapshot.isoformat(),
+            "sources": dict(zip(names, provenances, strict=True)),
+        }
         write_json(PROVENANCE, provenance)
     for name in names:
         shutil.rmtree(SCRATCH / name, ignore_errors=True)

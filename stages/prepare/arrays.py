@@ -1,7 +1,7 @@
-"""From a table to arrays: rows leave the engine once, sorted, and go to the split of their group.
+"""Writing of arrays from a table: rows leave the engine once, sorted, and go to the split of their group.
 
-Nothing here holds a whole table. Of a series only group, time and class of each row are kept in memory
-(14 bytes a row), which is what windows are cut from.
+No function holds a whole table. For a series only the group, time and class of each row are in memory (14 bytes per
+row), from which windows are cut.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ MICROSECONDS = 1_000_000
 def _sorted_batches(
     engine: Engine, table: ir.Table, columns: dict[str, pa.DataType], splits: Splits, params: Params, names: list[str]
 ) -> Iterator[tuple[pa.RecordBatch, np.ndarray, np.ndarray]]:
-    """Batches in order with, per row, the group's number and the split. `names` is filled: number -> group."""
+    """Yield sorted batches with the group's number and the split of each row. `names` is filled: number -> group."""
     numbers: dict[str, int] = {}
     schema = pa.schema(columns)
     at = 0
     ordered = table.order_by(sort_order(table, params)).select(*columns)
     for batch in report_rows(engine.stream(ordered, schema), "prepare", splits.rows):
         coded = batch.column(params.data.group).dictionary_encode()
-        found = coded.dictionary.to_pylist()
-        for name in found:
+        groups = coded.dictionary.to_pylist()
+        for name in groups:
             if name not in numbers:
                 numbers[name] = len(names)
                 names.append(name)
         indices = coded.indices.to_numpy()
-        group = np.array([numbers[name] for name in found], dtype=np.int32)[indices]
+        group = np.array([numbers[name] for name in groups], dtype=np.int32)[indices]
         if splits.split_of_row is not None:
             split = splits.split_of_row[at : at + batch.num_rows]
         else:
-            split = np.array([splits.split_of_group[name] for name in found], dtype=np.int8)[indices]
+            split = np.array([splits.split_of_group[name] for name in groups], dtype=np.int8)[indices]
         at += batch.num_rows
         yield batch, group, split
 
@@ -60,7 +60,19 @@ def _sorted_batches(
 def write_samples(
     engine: Engine, table: ir.Table, splits: Splits, prepared: Path, spec: SampleSpec, params: Params
 ) -> None:
-    """Images or clips: x.npy, y.npy, group.npy of each split. Raises ContractError where two splits share a sample."""
+    """Write images or clips: x.npy, y.npy and group.npy of each split.
+
+    Args:
+        engine: The engine for tables.
+        table: The rows, one sample each.
+        splits: The split of each row.
+        prepared: Folder of the prepared data.
+        spec: Shape of the samples.
+        params: All parameters.
+
+    Raises:
+        ContractError: Two splits contain an equal sample.
+    """
     data = params.data
     (values,) = data.columns
     columns = {data.group: pa.string(), data.label: pa.string(), values: pa.list_(pa.float32())}
@@ -90,7 +102,7 @@ def write_samples(
 
 
 def fixed_length(lists: pa.ListArray, length: int) -> np.ndarray:
-    """Lists as float32 [N, length]: cut, or padded with zeros, at the end."""
+    """Return lists as float32 [N, length], cut or padded with zeros at the end."""
     offsets = lists.offsets.to_numpy()
     values: np.ndarray = lists.values.to_numpy(zero_copy_only=False)
     if np.all(np.diff(offsets) == length):
@@ -103,9 +115,20 @@ def fixed_length(lists: pa.ListArray, length: int) -> np.ndarray:
 
 
 def write_series(engine: Engine, table: ir.Table, splits: Splits, prepared: Path, params: Params) -> float:
-    """Rows of each split once (x.npy) and where windows start; the sampling rate in Hz of the training rows.
+    """Write the rows of each split once (x.npy), and the first row, class and group of each window.
 
-    Raises ContractError where two splits share a run of rows.
+    Args:
+        engine: The engine for tables.
+        table: The rows.
+        splits: The split of each group.
+        prepared: Folder of the prepared data.
+        params: All parameters.
+
+    Returns:
+        The sampling rate of the training rows, in Hz.
+
+    Raises:
+        ContractError: Two splits contain equal runs of rows, or no run is long enough for a window.
     """
     data = params.data
     assert data.time is not None
@@ -131,17 +154,17 @@ def write_series(engine: Engine, table: ir.Table, splits: Splits, prepared: Path
             label = class_index(batch.column(data.label), params)
             runs.add(group, source, split, time, x)
             for i, name in enumerate(SPLITS):
-                mine = split == i
-                files[name].append(x[mine])
-                kept[name].append((group[mine], source[mine], time[mine], label[mine]))
+                in_split = split == i
+                files[name].append(x[in_split])
+                kept[name].append((group[in_split], source[in_split], time[in_split], label[in_split]))
     runs.refuse_duplicates(names)
     rate = 0.0
     longest = 0
     total = 0
     for name in SPLITS:
-        found = _write_windows(prepared / name, kept.pop(name), names, params)
-        longest, total = max(longest, found.longest), total + found.windows
-        rate = found.rate_hz if name == "train" else rate
+        windows = _write_windows(prepared / name, kept.pop(name), names, params)
+        longest, total = max(longest, windows.longest), total + windows.count
+        rate = windows.rate_hz if name == "train" else rate
     if total == 0:
         raise ContractError(
             "data/validated",
@@ -153,7 +176,7 @@ def write_series(engine: Engine, table: ir.Table, splits: Splits, prepared: Path
 
 
 def _to_float32(batch: pa.RecordBatch, columns: list[str]) -> np.ndarray:
-    """float32 [rows, channels]. Raises ContractError where a value is too large for float32."""
+    """Return the columns as float32 [rows, channels]. Raises ContractError if a value is too large for float32."""
     x = np.stack([batch.column(name).to_numpy(zero_copy_only=False) for name in columns], axis=1)
     with np.errstate(over="ignore"):
         narrow = x.astype(np.float32)
@@ -170,7 +193,9 @@ def _to_float32(batch: pa.RecordBatch, columns: list[str]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class WindowSummary:
-    windows: int
+    """Number of windows of a split, rows of its longest run without a gap, and its sampling rate in Hz."""
+
+    count: int
     longest: int
     rate_hz: float
 
@@ -180,7 +205,7 @@ def _write_windows(
 ) -> WindowSummary:
     window = params.prepare.window
     assert window is not None
-    if not parts:  # a table without a row
+    if not parts:  # a table without rows
         parts = [tuple(np.zeros(0, dtype) for dtype in (np.int32, np.int16, np.int64, np.int16))]
     group, source, time, label = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     run = group.astype(np.int64) * (int(source.max(initial=0)) + 1) + source
@@ -196,10 +221,10 @@ def _write_windows(
 
 
 def _write_groups(path: Path, numbers: np.ndarray, names: list[str]) -> None:
-    """Group names as fixed-width unicode, block by block: they can outweigh the data."""
+    """Write group names as fixed-width unicode, block by block, because they can be larger than the data."""
     used = np.unique(numbers)
     width = max((len(names[i]) for i in used), default=1) or 1
-    every = np.array(names or [""], dtype=f"<U{width}")
-    with ArrayFile(path, (), every.dtype) as file:
+    padded = np.array(names or [""], dtype=f"<U{width}")
+    with ArrayFile(path, (), padded.dtype) as file:
         for start in range(0, len(numbers), 1 << 16):
-            file.append(every[numbers[start : start + (1 << 16)]])
+            file.append(padded[numbers[start : start + (1 << 16)]])

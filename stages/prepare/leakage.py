@@ -1,6 +1,6 @@
-"""What lies in two splits: a copy that is trained on and then tested on.
+"""Detection of samples that are in two splits, which would be both trained on and tested on.
 
-Looked for while splits are written, in a few bytes of each sample or run of rows.
+Only a few bytes of each sample or run of rows are stored while the splits are written.
 """
 
 from __future__ import annotations
@@ -13,78 +13,92 @@ import numpy as np
 from stages.core.dataset import SPLITS
 from stages.core.errors import ContractError
 
-EXPECTED = "no sample in two splits: a score on what was trained on says nothing"
-REMEDY = "take one of the two out of its source, or give both the same group (data.group)"
+EXPECTED = "no sample in two splits: a metric on training samples is not meaningful"
+REMEDY = "remove one of the two from its source, or give both the same group (data.group)"
 
 
 class SampleFingerprints:
-    """Samples of all splits, by 8 bytes each."""
+    """Fingerprints of the samples of all splits, 8 bytes each."""
 
     def __init__(self) -> None:
         self._codes: dict[str, list[np.ndarray]] = {name: [np.zeros(0, np.uint64)] for name in SPLITS}
 
     def add(self, split: str, x: np.ndarray) -> None:
-        """x: [N, ...], the next samples of a split, as they are written."""
+        """Add the next samples of a split, `x` [N, ...], in the order in which they are written."""
         digests = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in x)
         self._codes[split].append(np.frombuffer(digests, np.uint64))
 
     def refuse_duplicates(self, prepared: Path, groups: dict[str, np.ndarray], names: list[str]) -> None:
-        """Raise ContractError where two splits hold an equal sample.
+        """Raise ContractError if two splits contain an equal sample.
 
-        groups: per split int [N], a number of `names` for each sample. Equal codes are looked at: they may differ.
+        Samples with equal fingerprints are read and compared, because different samples may have the same one.
+
+        Args:
+            prepared: Folder of the prepared data.
+            groups: For each split the number of each sample's group, int [N].
+            names: Name of each group, by its number.
         """
         codes = {name: np.concatenate(parts) for name, parts in self._codes.items()}
-        found: list[str] = []
+        problems: list[str] = []
         for i, first in enumerate(SPLITS):
             for second in SPLITS[i + 1 :]:
                 equal = _equal_samples(prepared, first, second, codes)
                 if equal:
                     a, b = equal[0]
-                    found.append(
+                    problems.append(
                         f"{len(equal)} sample(s) of {second} are in {first} too: one of group "
                         f"{names[groups[second][b]]!r} is the same as one of group {names[groups[first][a]]!r}"
                     )
-        if found:
-            raise ContractError("data/validated", "; ".join(found), EXPECTED, REMEDY)
+        if problems:
+            raise ContractError("data/validated", "; ".join(problems), EXPECTED, REMEDY)
 
 
 def _equal_samples(prepared: Path, first: str, second: str, codes: dict[str, np.ndarray]) -> list[tuple[int, int]]:
-    """Places (in `first`, in `second`) of equal samples, one pair for each sample of `second`."""
+    """Return the indices (in `first`, in `second`) of equal samples, one pair for each such sample of `second`."""
     shared, at, _ = np.intersect1d(codes[first], codes[second], return_indices=True)
     if not len(shared):
         return []
     a, b = (np.load(prepared / name / "x.npy", mmap_mode="r") for name in (first, second))
-    twins = np.flatnonzero(np.isin(codes[second], shared))
-    places = at[np.searchsorted(shared, codes[second][twins])]
-    return [(int(i), int(j)) for i, j in zip(places, twins, strict=True) if np.array_equal(a[i], b[j])]
+    candidates = np.flatnonzero(np.isin(codes[second], shared))
+    places = at[np.searchsorted(shared, codes[second][candidates])]
+    return [(int(i), int(j)) for i, j in zip(places, candidates, strict=True) if np.array_equal(a[i], b[j])]
 
 
 class RunFingerprints:
-    """Runs of a series, each the rows of one group from one source, by 32 bytes each.
+    """Fingerprints of the runs of a series; a run is the rows of one group from one source.
 
-    Rows that repeat are no copy: a machine that stands still looks like any other. A run that repeats in every
-    time and value is one, unless it is constant or too short for a window.
+    Single equal rows are not duplicates, because all machines look alike while they are switched off. Runs with equal
+    times and values are duplicates, unless they are constant or too short for a window.
     """
 
     def __init__(self, channels: int, shortest: int) -> None:
+        """Prepare for rows of `channels` values; runs of fewer than `shortest` rows are ignored."""
         self._shortest = shortest
         self._row = np.dtype([("time", "<i8"), ("x", "<f4", (channels,))])
-        self._seen: dict[bytes, tuple[int, int]] = {}  # digest -> group, split
-        self._now: tuple[int, int, int] | None = None  # group, source, split
+        self._first_run: dict[bytes, tuple[int, int]] = {}  # digest -> group, split
+        self._run: tuple[int, int, int] | None = None  # group, source, split
         self._digest, self._rows, self._changes = hashlib.blake2b(), 0, False
         self._first: np.ndarray | None = None
-        self.duplicates: list[tuple[int, int, int, int]] = []  # group, its split, the group it repeats, its split
+        self.duplicates: list[tuple[int, int, int, int]] = []  # group and its split, equal group and its split
 
     def add(self, group: np.ndarray, source: np.ndarray, split: np.ndarray, time: np.ndarray, x: np.ndarray) -> None:
-        """The next rows, sorted by group, then source, then time. x: float32 [rows, channels]; the others [rows]."""
+        """Add the next rows, which are sorted by group, then source, then time.
+
+        Args:
+            group: Number of the group, int [rows].
+            source: Number of the source, int [rows].
+            split: Number of the split, int [rows].
+            time: Time in microseconds, int64 [rows].
+            x: Values, float32 [rows, channels].
+        """
         if not len(group):
             return
         borders = np.flatnonzero((np.diff(group) != 0) | (np.diff(source) != 0)) + 1
         for start, end in zip([0, *borders], [*borders, len(group)], strict=True):
-            here = (int(group[start]), int(source[start]), int(split[start]))
-            if here != self._now:
+            run = (int(group[start]), int(source[start]), int(split[start]))
+            if run != self._run:
                 self.finish_run()
-                self._now, self._first = here, x[start].copy()
+                self._run, self._first = run, x[start].copy()
             rows = np.empty(end - start, self._row)
             rows["time"], rows["x"] = time[start:end], x[start:end]
             self._digest.update(rows.tobytes())
@@ -92,22 +106,22 @@ class RunFingerprints:
             self._changes = self._changes or bool((x[start:end] != self._first).any())
 
     def finish_run(self) -> None:
-        """No more rows of the run come."""
-        if self._now is not None and self._changes and self._rows >= self._shortest:
-            group, _, split = self._now
-            other = self._seen.setdefault(self._digest.digest(), (group, split))
+        """Store the fingerprint of the run, which is complete."""
+        if self._run is not None and self._changes and self._rows >= self._shortest:
+            group, _, split = self._run
+            other = self._first_run.setdefault(self._digest.digest(), (group, split))
             if other[1] != split:
                 self.duplicates.append((group, split, *other))
         self._digest, self._rows, self._changes = hashlib.blake2b(), 0, False
-        self._now = None
+        self._run = None
 
     def refuse_duplicates(self, names: list[str]) -> None:
-        """Raise ContractError where two splits hold an equal run. names: number -> group."""
+        """Raise ContractError if two splits contain an equal run. `names` has the name of each group, by its number."""
         self.finish_run()
         if self.duplicates:
-            group, split, other, place = self.duplicates[0]
-            found = (
+            group, split, other, other_split = self.duplicates[0]
+            problem = (
                 f"{len(self.duplicates)} group(s) are in two splits under two names: "
-                f"{names[group]!r} in {SPLITS[split]} is row by row {names[other]!r} in {SPLITS[place]}"
+                f"{names[group]!r} in {SPLITS[split]} is row by row {names[other]!r} in {SPLITS[other_split]}"
             )
-            raise ContractError("data/validated", found, EXPECTED, REMEDY)
+            raise ContractError("data/validated", problem, EXPECTED, REMEDY)

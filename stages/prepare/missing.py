@@ -1,4 +1,4 @@
-"""What becomes of missing values in a series, as Ibis expressions that give equal results on every engine."""
+"""Handling of missing values in a series, by Ibis expressions with equal results on all engines."""
 
 from __future__ import annotations
 
@@ -12,23 +12,30 @@ if TYPE_CHECKING:
 
 
 def count_missing(table: ir.Table, columns: list[str]) -> dict[str, int]:
-    """Missing values per column; only the columns that have any."""
+    """Return the number of missing values of each column that has any."""
     sums = {f"missing_{i}": table[name].isnull().sum() for i, name in enumerate(columns)}
     row = table.aggregate(**sums).to_pyarrow().to_pylist()[0]
-    found = {name: int(row[f"missing_{i}"] or 0) for i, name in enumerate(columns)}
-    return {name: n for name, n in found.items() if n}
+    counts = {name: int(row[f"missing_{i}"] or 0) for i, name in enumerate(columns)}
+    return {name: n for name, n in counts.items() if n}
 
 
 def drop_incomplete(table: ir.Table, columns: list[str]) -> ir.Table:
-    """The rows in which none of `columns` is missing."""
+    """Return the rows that have a value in each of `columns`."""
     return table.drop_null(columns, how="any") if columns else table
 
 
 def fill_constant(table: ir.Table, train: ir.Table, columns: list[str], method: str) -> ir.Table:
-    """Missing values become the mean or the median of the training rows. A column without any keeps its holes."""
-    for name in columns:  # one by one: an exact median holds its column in memory
-        known = train[name].cast("float64")
-        value = round_figure((known.mean() if method == "mean" else known.median()).to_pyarrow().as_py())
+    """Replace missing values by the mean or the median of the training rows.
+
+    Args:
+        table: The rows.
+        train: The rows of the training split.
+        columns: Columns with missing values; one without any training value is unchanged.
+        method: mean or median.
+    """
+    for name in columns:  # one at a time, because an exact median has its column in memory
+        values = train[name].cast("float64")
+        value = round_figure((values.mean() if method == "mean" else values.median()).to_pyarrow().as_py())
         if value is not None:
             table = table.mutate(**{name: table[name].cast("float64").fill_null(value)})
     return table
@@ -41,35 +48,43 @@ def interpolate(
     time: str,
     micros: Callable[[ir.TimestampColumn], ir.IntegerColumn],
 ) -> ir.Table:
-    """Missing values lie on the line, in time, between their neighbours in the group; at its ends they are the
-    nearest one's. A group without any value keeps its holes. `micros` is the engine's own (Engine.microseconds).
+    """Replace missing values by linear interpolation in time between the neighbouring values of the group.
 
-    NOTE: "the last value that is not null" over a window does not mean the same on all engines; a running count
-    of values does. Rows with one count share the value that was seen last.
+    At the ends of a group the nearest value is used. A group without any value is unchanged.
+
+    NOTE: "the last value that is not null" over a window differs between engines, but a running count of values does
+    not. Rows with the same count share the last preceding value.
+
+    Args:
+        table: The rows.
+        columns: Columns with missing values.
+        group: Columns that identify a group.
+        time: Column of the time.
+        micros: Converts times to microseconds (Engine.microseconds).
     """
     import ibis
 
-    wanted = table.columns
+    names = table.columns
     for name in columns:
         table = table.mutate(
             _value=table[name].cast("float64"),
             _at=micros(table[time]).cast("float64"),
         )
-        upto = ibis.window(group_by=group, order_by=ibis.asc(table[time]), preceding=None, following=0)
-        onwards = ibis.window(group_by=group, order_by=ibis.desc(table[time]), preceding=None, following=0)
+        up_to_row = ibis.window(group_by=group, order_by=ibis.asc(table[time]), preceding=None, following=0)
+        from_row = ibis.window(group_by=group, order_by=ibis.desc(table[time]), preceding=None, following=0)
         table = table.mutate(
             _known=table["_value"].notnull().ifelse(table["_at"], ibis.null("float64")),
-            _before=table["_value"].count().over(upto),
-            _after=table["_value"].count().over(onwards),
+            _before=table["_value"].count().over(up_to_row),
+            _after=table["_value"].count().over(from_row),
         )
-        left, right = ibis.window(group_by=[*group, "_before"]), ibis.window(group_by=[*group, "_after"])
+        previous, following = ibis.window(group_by=[*group, "_before"]), ibis.window(group_by=[*group, "_after"])
         table = table.mutate(
-            _v0=table["_value"].max().over(left),
-            _t0=table["_known"].max().over(left),
-            _v1=table["_value"].max().over(right),
-            _t1=table["_known"].max().over(right),
+            _v0=table["_value"].max().over(previous),
+            _t0=table["_known"].max().over(previous),
+            _v1=table["_value"].max().over(following),
+            _t1=table["_known"].max().over(following),
         )
         share = (table["_at"] - table["_t0"]) / (table["_t1"] - table["_t0"])
         line = table["_v0"] + (table["_v1"] - table["_v0"]) * share
-        table = table.mutate(**{name: ibis.coalesce(table["_value"], line, table["_v0"], table["_v1"])}).select(wanted)
+        table = table.mutate(**{name: ibis.coalesce(table["_value"], line, table["_v0"], table["_v1"])}).select(names)
     return table

@@ -1,4 +1,4 @@
-"""The order of a table's rows and the index of their class: the same wherever rows are read."""
+"""The sort order of rows and the class index of their labels, which all modules of this stage share."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 
 def sort_order(table: ir.Table, params: Params) -> list[str]:
-    """Columns that order a table: group, source, time; then all others, so that no two orders are possible."""
+    """Return the columns that a table is sorted by, in a unique order: a series by group, source, time."""
     data = params.data
     first = [data.group, "source"] + ([data.time] if data.time is not None else [])
     if data.time is not None:
-        return first  # unique, by the contract
+        return first  # unique by the data contract
     return first + [name for name in table.columns if name not in [*first, *data.columns]] + data.columns
 
 
 def class_index(labels: pa.Array, params: Params) -> np.ndarray:
-    """int16 index into data.classes."""
-    found = pc.index_in(labels, value_set=pa.array(list(params.data.classes), pa.string()))
-    if found.null_count:
-        unknown = pc.unique(labels.filter(pc.is_null(found))).to_pylist()
+    """Return the index of each label in data.classes, int16 [N]. Raises ContractError for an unknown label."""
+    indices = pc.index_in(labels, value_set=pa.array(list(params.data.classes), pa.string()))
+    if indices.null_count:
+        unknown = pc.unique(labels.filter(pc.is_null(indices))).to_pylist()
         raise ContractError(
             f"column {params.data.label}", f"found the label(s) {unknown}", "keys of data.classes", "run validate again"
         )
-    index: np.ndarray = found.to_numpy().astype(np.int16)
+    index: np.ndarray = indices.to_numpy().astype(np.int16)
     return index

@@ -1,4 +1,4 @@
-"""Scaling per channel, from the training split alone. It is recorded here and applied inside the network."""
+"""Computation of each channel's scaling from the training split. The network applies it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ import numpy as np
 from stages.core.dataset import Channel, Scaling
 from stages.core.errors import ContractError
 
-BLOCK_ELEMENTS = 1 << 22  # elements at a time
+BLOCK_ELEMENTS = 1 << 22  # elements in memory at a time
 
 
 def fit_scaling(x: np.ndarray, channels: list[Channel], method: Literal["none", "normalise", "standardise"]) -> Scaling:
-    """(x - center) / scale per channel: normalise maps min..max to 0..1, standardise to mean 0 and std 1.
+    """Compute the scaling (x - center) / scale of each channel, in two passes over blocks in float64.
 
-    x: training samples [N, C, ...], or the rows [R, C] of a series; raw units. Two passes in float64, block by
-    block. Raises ContractError for a channel that is constant in the training split.
+    Args:
+        x: Training samples [N, C, ...], or the rows [R, C] of a series; raw units.
+        channels: The C channels.
+        method: none; normalise maps min..max to 0..1; standardise maps to mean 0 and standard deviation 1.
+
+    Raises:
+        ContractError: A channel is constant in the training split.
     """
     low, high = np.full(len(channels), np.inf), np.full(len(channels), -np.inf)
     total, count = np.zeros(len(channels)), 0
@@ -28,9 +33,9 @@ def fit_scaling(x: np.ndarray, channels: list[Channel], method: Literal["none", 
     for index in np.flatnonzero(low == high):
         raise ContractError(
             f"channel {channels[index].name}",
-            f"it is {low[index]:g} in all of the training split",
-            "a channel that changes: a constant one carries nothing and cannot be standardised",
-            "collect more groups, or take the channel out (data.channels and validate.columns)",
+            f"it is {low[index]:g} in the whole training split",
+            "a channel that varies: a constant one has no information and cannot be standardised",
+            "collect more groups, or remove the channel (data.channels and validate.columns)",
         )
     if method == "none":
         return Scaling(method=method, center=[0.0] * len(channels), scale=[1.0] * len(channels))
@@ -43,7 +48,7 @@ def fit_scaling(x: np.ndarray, channels: list[Channel], method: Literal["none", 
 
 
 def _blocks(x: np.ndarray) -> Iterator[np.ndarray]:
-    """float64 [n, C, values per channel], a bounded number of elements at a time."""
+    """Yield blocks of a limited number of elements: float64 [n, C, values per channel]."""
     rows = max(1, BLOCK_ELEMENTS // int(np.prod(x.shape[1:])))
     for start in range(0, len(x), rows):
         block = np.asarray(x[start : start + rows], dtype=np.float64)
@@ -51,5 +56,5 @@ def _blocks(x: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _rounded(values: np.ndarray) -> list[float]:
-    """Nine significant digits: all that float32 can tell apart."""
+    """Round to nine significant digits, which is enough to distinguish all float32 values."""
     return [float(f"{value:.9g}") for value in values]

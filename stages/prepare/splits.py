@@ -1,4 +1,4 @@
-"""Which samples are for training, validation and test: whole groups, so that a score is for unseen groups."""
+"""Division of samples into training, validation and test, by whole groups, so that metrics are for unseen groups."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Splits:
-    """Which split each group is in, or each row by its place in the sorted table."""
+    """The split of each group, or of each row.
+
+    split_of_group: Index in SPLITS of each group.
+    split_of_row: Index in SPLITS of each row of the sorted table, int8 [R]; None if whole groups are divided.
+    group: Column of the group.
+    rows: Number of rows.
+    """
 
     split_of_group: dict[str, int]
     split_of_row: np.ndarray | None
@@ -30,15 +36,31 @@ class Splits:
     rows: int
 
     def rows_in(self, name: str, engine: Engine, table: ir.Table) -> ir.Table:
-        """The rows of one split, where whole groups are in one."""
+        """Return the rows of one split, if whole groups are divided.
+
+        Args:
+            name: Name of the split.
+            engine: The engine for tables.
+            table: The rows.
+        """
         import pandas as pd
 
-        wanted = sorted(group for group, split in self.split_of_group.items() if SPLITS[split] == name)
-        return table.semi_join(engine.from_pandas(pd.DataFrame({self.group: wanted})), self.group)
+        groups = sorted(group for group, split in self.split_of_group.items() if SPLITS[split] == name)
+        return table.semi_join(engine.from_pandas(pd.DataFrame({self.group: groups})), self.group)
 
 
 def split_rows(engine: Engine, table: ir.Table, rows: int, params: Params) -> Splits:
-    """Decide the splits of a table of so many rows by `prepare.split`. Raises ContractError."""
+    """Divide a table as `prepare.split` defines.
+
+    Args:
+        engine: The engine for tables.
+        table: The rows.
+        rows: Number of rows.
+        params: All parameters.
+
+    Raises:
+        ContractError: The column of the official split is missing, or divides groups.
+    """
     data, split = params.data, params.prepare.split
     if split.method == "group":
         assert split.test is not None
@@ -61,8 +83,8 @@ def split_rows(engine: Engine, table: ir.Table, rows: int, params: Params) -> Sp
     if both:
         raise ContractError(
             f"column {split.column}",
-            f"{len(both)} group(s), {both[0]!r} for one, are inside and outside of the test split",
-            "whole groups on either side",
+            f"{len(both)} group(s), such as {both[0]!r}, are inside and outside the test split",
+            "whole groups inside or outside",
             "set prepare.split.validation_by: row if the official split divides groups",
         )
     split_of_group = _by_group(table.filter(~is_test), shares, params)
@@ -85,27 +107,34 @@ def _by_group(table: ir.Table, shares: dict[str, float], params: Params) -> dict
 
 
 def _by_row(engine: Engine, table: ir.Table, shares: dict[str, float], params: Params) -> np.ndarray:
-    """Split of each row of the sorted table, int8 [R]: every row its own group, named by its place."""
+    """Return the split of each row of the sorted table, int8 [R]. Each row is its own group, named by its index."""
     ordered = table.order_by(sort_order(table, params)).select(params.data.label, "is_test")
     schema = pa.schema([(params.data.label, pa.string()), ("is_test", pa.bool_())])
     rows = pa.Table.from_batches(engine.stream(ordered, schema), schema).combine_chunks()
     labels = class_index(rows[params.data.label].combine_chunks(), params)
     split = np.where(rows["is_test"].to_numpy(), SPLITS.index("test"), -1).astype(np.int8)
-    rest = np.flatnonzero(split < 0)
-    one_each = np.eye(len(params.data.classes), dtype=np.int64)[labels[rest]]
-    chosen = assign_groups([str(i) for i in rest], one_each, shares, params.seed)
-    split[rest] = [SPLITS.index(chosen[str(i)]) for i in rest]
+    remaining = np.flatnonzero(split < 0)
+    one_each = np.eye(len(params.data.classes), dtype=np.int64)[labels[remaining]]
+    chosen = assign_groups([str(i) for i in remaining], one_each, shares, params.seed)
+    split[remaining] = [SPLITS.index(chosen[str(i)]) for i in remaining]
     return split
 
 
 def assign_groups(groups: list[str], counts: np.ndarray, shares: dict[str, float], seed: int) -> dict[str, str]:
-    """Give every group to a split. Deterministic: the order of `groups` does not matter.
+    """Assign every group to a split. The result does not depend on the order of `groups`.
 
-    groups: G names; counts: int [G, C], rows of each class in each group; shares: split -> wanted share, of sum 1.
+    The method is greedy, large groups first (as in StratifiedGroupKFold of scikit-learn). Each group goes to the split
+    where it most reduces the sum over classes of ((rows of the split - target rows of the split) / rows of the
+    class)^2. Groups of similar size (a factor of two) are ordered by a hash of seed and name.
 
-    Greedy, large groups first (as in StratifiedGroupKFold of scikit-learn): each goes where it lessens
-    sum over classes of ((rows of the split - wanted rows of the split) / rows of the class)^2 the most. Groups
-    within a factor of two in size come in an order that a hash of seed and name decides.
+    Args:
+        groups: G names.
+        counts: Rows of each class in each group, int [G, C].
+        shares: Target share of each split; the sum is 1.
+        seed: Seed of the order.
+
+    Returns:
+        The split of each group.
     """
     names = list(shares)
     totals = np.maximum(counts.sum(axis=0), 1).astype(np.float64)
@@ -115,7 +144,7 @@ def assign_groups(groups: list[str], counts: np.ndarray, shares: dict[str, float
     ranks = [hashlib.sha256(f"{seed}:{group}".encode()).digest() for group in groups]
     split_of: dict[str, str] = {}
     for i in sorted(range(len(groups)), key=lambda i: (-size[i], ranks[i])):
-        # |missing - g|^2 - |missing|^2 = |g|^2 - 2 missing.g: the split that lacks most of what the group has
+        # |missing - g|^2 - |missing|^2 = |g|^2 - 2 missing.g, which is smallest for the largest product missing.g
         best = int(np.argmax(missing @ relative[i]))
         missing[best] -= relative[i]
         split_of[groups[i]] = names[best]
@@ -123,9 +152,12 @@ def assign_groups(groups: list[str], counts: np.ndarray, shares: dict[str, float
 
 
 def refuse_poor_splits(samples: dict[str, dict[str, int]], groups: dict[str, int], classes: list[str]) -> None:
-    """Raise ContractError where a split is empty or training lacks a class.
+    """Raise ContractError if a split is empty, or if the training split has no sample of a class.
 
-    samples: per split, samples of each class; groups: per split, how many groups.
+    Args:
+        samples: Number of samples of each class, for each split.
+        groups: Number of groups, for each split.
+        classes: Names of all classes.
     """
     for split in SPLITS:
         if sum(samples[split].values()) == 0:
@@ -143,5 +175,5 @@ def refuse_poor_splits(samples: dict[str, dict[str, int]], groups: dict[str, int
             "split train",
             "no sample of class " + ", ".join(f"{name!r} ({n} in other splits)" for name, n in elsewhere.items()),
             "samples of every class of data.classes",
-            "collect more groups that have it, change the shares in prepare.split, or take the class out",
+            "collect more groups that have it, change the shares in prepare.split, or remove the class",
         )

@@ -1,4 +1,4 @@
-"""Handle missing values, split by group, cut windows, take statistics and the drift reference.
+"""Handle missing values, split by group, cut windows, compute statistics and the drift reference.
 
 Reads  data/validated/
 Writes data/prepared/, data/drift_reference.json, reports/balance.json
@@ -31,7 +31,12 @@ BALANCE = Path("reports/balance.json")
 
 @dataclass(frozen=True)
 class MissingValues:
-    """What was done about missing values: holes per column, rows dropped."""
+    """Result of the handling of missing values.
+
+    method: Value of prepare.missing.
+    holes: Number of missing values of each column that has any.
+    dropped: Number of rows that were removed.
+    """
 
     method: str
     holes: dict[str, int]
@@ -39,11 +44,11 @@ class MissingValues:
 
 
 def check_parameters(params: Params) -> None:
-    """Raise ParameterError where `prepare` does not fit `data`."""
+    """Raise ParameterError if the block `prepare` is not consistent with `data`."""
     data, prepare = params.data, params.prepare
 
-    def refuse(field: str, found: str, expected: str) -> None:
-        raise ParameterError(locate_parameter(f"prepare.{field}"), found, expected, "change the value")
+    def refuse(field: str, value: str, expected: str) -> None:
+        raise ParameterError(locate_parameter(f"prepare.{field}"), value, expected, "change the value")
 
     if (prepare.window is None) == (data.kind == "series"):
         refuse("window", f"found {prepare.window}", "a window for kind series, null for image and audio")
@@ -52,15 +57,19 @@ def check_parameters(params: Params) -> None:
     if prepare.features is not None and data.audio is not None and prepare.features.frame > data.audio.samples:
         refuse("features.frame", f"found {prepare.features.frame}", f"at most data.audio.samples, {data.audio.samples}")
     if data.kind != "series" and prepare.missing != "drop":
-        refuse("missing", f"found {prepare.missing!r} for kind {data.kind}", "drop: a sample is whole, or it is none")
+        refuse(
+            "missing",
+            f"found {prepare.missing!r} for kind {data.kind}",
+            "drop: samples must be complete",
+        )
     if data.kind == "audio" and len(data.channels) != 1:
         refuse("features", f"found {len(data.channels)} channels", "one channel for kind audio")
     if data.kind == "series" and prepare.split.validation_by == "row":
-        refuse("split.validation_by", "found 'row' for kind series", "group: neighbouring rows are too alike")
+        refuse("split.validation_by", "found 'row' for kind series", "group: neighbouring rows are too similar")
 
 
 def handle_missing(table: ir.Table, params: Params) -> tuple[ir.Table, MissingValues]:
-    """Drop the rows with holes, or count the holes that are filled later (for that the splits must be known)."""
+    """Drop rows with missing values, or count the values that are filled later, when the splits are known."""
     from stages.prepare import missing
 
     names, method = params.data.columns, params.prepare.missing
@@ -72,35 +81,48 @@ def handle_missing(table: ir.Table, params: Params) -> tuple[ir.Table, MissingVa
 
 
 def count_rows(table: ir.Table, dropped: int) -> int:
-    """Rows that are left. Raises ContractError where there are none."""
+    """Return the number of remaining rows. Raises ContractError if there are none."""
     rows = _rows(table)
     if rows == 0:
         raise ContractError(
             str(VALIDATED),
-            "no row is left" + (f", {dropped} were dropped for missing values" if dropped else ""),
+            "no rows remain" + (f", {dropped} were dropped for missing values" if dropped else ""),
             "rows",
             "choose another method (prepare.missing)" if dropped else "run python -m stages.validate on a snapshot",
         )
     return rows
 
 
-def fill_missing(engine: Engine, table: ir.Table, found: MissingValues, train: ir.Table, params: Params) -> ir.Table:
-    """Fill the holes that `handle_missing` counted. Raises ContractError where there is nothing to fill them from."""
+def fill_missing(
+    engine: Engine, table: ir.Table, missing_values: MissingValues, train: ir.Table, params: Params
+) -> ir.Table:
+    """Fill the missing values that `handle_missing` counted.
+
+    Args:
+        engine: The engine for tables.
+        table: The rows.
+        missing_values: The result of `handle_missing`.
+        train: Rows of the training split.
+        params: All parameters.
+
+    Raises:
+        ContractError: A column or group has no values to fill from.
+    """
     from stages.prepare import missing
 
-    names = list(found.holes)
-    if found.method == "drop" or not names:
+    names = list(missing_values.holes)
+    if missing_values.method == "drop" or not names:
         return table
-    if found.method == "interpolate":
+    if missing_values.method == "interpolate":
         assert params.data.time is not None
         table = missing.interpolate(table, names, [params.data.group, "source"], params.data.time, engine.microseconds)
     else:
-        table = missing.fill_constant(table, train, names, found.method)
+        table = missing.fill_constant(table, train, names, missing_values.method)
     for name, n in missing.count_missing(table, names).items():
-        where = "a whole group" if found.method == "interpolate" else "the training split"
+        where = "a whole group" if missing_values.method == "interpolate" else "the training split"
         raise ContractError(
             f"column {name}",
-            f"{n} missing values cannot be filled by {found.method}: {where} has no value",
+            f"{n} missing values cannot be filled by {missing_values.method}: {where} has no value",
             "values to fill from",
             "use another method (prepare.missing), or collect these groups again",
         )
@@ -112,7 +134,7 @@ def _rows(table: ir.Table) -> int:
 
 
 def summarise_splits(prepared: Path, classes: list[str]) -> dict[str, Any]:
-    """Per split: samples, groups, samples of each class."""
+    """Return the numbers of samples, of groups and of samples of each class, for each split."""
     report = {}
     for name in SPLITS:
         split = Split.open(prepared, name)
@@ -123,7 +145,7 @@ def summarise_splits(prepared: Path, classes: list[str]) -> dict[str, Any]:
 
 
 def sample_spec(params: Params) -> SampleSpec:
-    """What one sample is; the scaling is still none, the rate of a series unknown."""
+    """Return the description of a sample, without its scaling and without the rate of a series."""
     data, prepare = params.data, params.prepare
     channels = [Channel(name=name, unit=channel.unit) for name, channel in data.channels.items()]
     if data.image is not None:
@@ -146,17 +168,30 @@ def sample_spec(params: Params) -> SampleSpec:
 
 
 def prepare(engine: Engine, paths: list[Path], prepared: Path, params: Params) -> dict[str, Any]:
-    """Fill `prepared`; what reports/balance.json holds. Raises ContractError."""
+    """Write the prepared data set.
+
+    Args:
+        engine: The engine for tables.
+        paths: Files of the validated rows.
+        prepared: Folder for the data set.
+        params: All parameters.
+
+    Returns:
+        The contents of reports/balance.json.
+
+    Raises:
+        ContractError: The rows are not suitable for training.
+    """
     from stages.prepare.arrays import write_samples, write_series
     from stages.prepare.scaling import fit_scaling
     from stages.prepare.splits import refuse_poor_splits, split_rows
 
-    table, found = handle_missing(engine.read(paths), params)
-    splits = split_rows(engine, table, count_rows(table, found.dropped), params)
-    if found.holes and found.method in ("mean", "median"):
-        table = fill_missing(engine, table, found, splits.rows_in("train", engine, table), params)
+    table, missing_values = handle_missing(engine.read(paths), params)
+    splits = split_rows(engine, table, count_rows(table, missing_values.dropped), params)
+    if missing_values.holes and missing_values.method in ("mean", "median"):
+        table = fill_missing(engine, table, missing_values, splits.rows_in("train", engine, table), params)
     else:
-        table = fill_missing(engine, table, found, table, params)
+        table = fill_missing(engine, table, missing_values, table, params)
     spec = sample_spec(params)
     if params.data.kind == "series":
         spec = spec.model_copy(update={"rate_hz": write_series(engine, table, splits, prepared, params)})
@@ -174,7 +209,11 @@ def prepare(engine: Engine, paths: list[Path], prepared: Path, params: Params) -
     spec.write(prepared)
     return {
         "splits": classes,
-        "missing": {"method": found.method, "values": found.holes, "rows_dropped": found.dropped},
+        "missing": {
+            "method": missing_values.method,
+            "values": missing_values.holes,
+            "rows_dropped": missing_values.dropped,
+        },
     }
 
 
@@ -189,7 +228,7 @@ def main() -> None:
 
     paths = [path for folder in sorted(VALIDATED.glob("*/")) for path in list_parquet_files(folder)]
     if not paths:
-        raise ContractError(str(VALIDATED), "there is no data set", "validated rows", "run python -m stages.validate")
+        raise ContractError(str(VALIDATED), "it has no data set", "validated rows", "run python -m stages.validate")
     with Engine(params.compute) as engine, new_directory(PREPARED) as prepared:
         report = prepare(engine, paths, prepared, params)
         train = Split.open(prepared, "train")

@@ -1,4 +1,4 @@
-"""Windows over the rows of a series: where each starts and which class it has."""
+"""Windows over the rows of a series: their first rows and their classes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ import numpy as np
 
 
 def find_segments(codes: np.ndarray, times: np.ndarray, max_gap_us: int) -> np.ndarray:
-    """Borders of runs of rows of one group without a gap. Rows are sorted by group, then time.
+    """Find the segments of rows of one group without a gap. Rows are sorted by group, then time.
 
-    codes: int [R], which group; times: int64 [R], microseconds. Returns int64 [S + 1]: segment i is the rows from
-    borders[i] up to, not including, borders[i + 1].
+    Args:
+        codes: Number of each row's group, int [R].
+        times: Time of each row in microseconds, int64 [R].
+        max_gap_us: Longest time between two rows of a segment, in microseconds.
+
+    Returns:
+        Borders, int64 [S + 1]: segment i has the rows from borders[i] up to, but not including, borders[i + 1].
     """
     if len(codes) == 0:
         return np.zeros(1, dtype=np.int64)
@@ -20,7 +25,13 @@ def find_segments(codes: np.ndarray, times: np.ndarray, max_gap_us: int) -> np.n
 
 
 def window_starts(borders: np.ndarray, length: int, stride: int) -> np.ndarray:
-    """First rows of all windows of `length` rows that lie within one segment, `stride` rows apart. int64 [N]."""
+    """Return the first rows of all windows that are inside one segment, int64 [N].
+
+    Args:
+        borders: Borders of the segments, int64 [S + 1].
+        length: Number of rows of a window.
+        stride: Number of rows between the first rows of two windows.
+    """
     counts = np.maximum((np.diff(borders) - length) // stride + 1, 0)
     total = int(counts.sum())
     before = np.cumsum(counts) - counts
@@ -32,10 +43,15 @@ def window_starts(borders: np.ndarray, length: int, stride: int) -> np.ndarray:
 def window_labels(
     labels: np.ndarray, starts: np.ndarray, length: int, classes: int, rule: Literal["last", "any", "majority"]
 ) -> np.ndarray:
-    """Class of each window from those of its rows; of equally frequent classes the first. int64 [N].
+    """Return the class of each window, int64 [N]. Of equally frequent classes the first one is used.
 
-    last: of its last row. majority: the most frequent. any: the most frequent other than class 0 (the normal
-    state) if any row has one, else class 0.
+    Args:
+        labels: Class of each row, int [R].
+        starts: First row of each window, int64 [N].
+        length: Number of rows of a window.
+        classes: Number of classes.
+        rule: last: class of the last row. majority: most frequent class. any: most frequent class other than class 0
+            (the normal state) if a row has one, otherwise class 0.
     """
     if rule == "last":
         last: np.ndarray = labels[starts + length - 1].astype(np.int64)
@@ -43,9 +59,9 @@ def window_labels(
     best = np.zeros(len(starts), dtype=np.int64)
     most = np.zeros(len(starts), dtype=np.int64)
     for index in range(1 if rule == "any" else 0, classes):
-        # One class at a time: a table of all running counts would be rows x classes large.
+        # One class at a time: the running counts of all classes would need rows x classes elements.
         running = np.concatenate([[0], np.cumsum(labels == index, dtype=np.int64)])
-        found = running[starts + length] - running[starts]
-        better = found > most
-        best[better], most[better] = index, found[better]
+        frequency = running[starts + length] - running[starts]
+        better = frequency > most
+        best[better], most[better] = index, frequency[better]
     return best

@@ -1,4 +1,4 @@
-"""Cells of a column one by one, where the column as a whole cannot be read: one word among numbers makes it text."""
+"""Cast a column cell by cell, for columns that cannot be cast as a whole (one word among numbers)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import pyarrow as pa
 
 
 def cast_cells(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Every cell that can be cast to `kind`, null where one cannot. What fails is halved: few bad cells cost little."""
+    """Cast every cell to `kind`; a cell that cannot be cast becomes null.
+
+    A part that fails is split in two and tried again, so that a few bad cells cost little time.
+    """
     try:
         return column.cast(kind)
     except pa.ArrowInvalid:

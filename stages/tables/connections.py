@@ -1,4 +1,4 @@
-"""How each engine is started: with its memory, a folder to spill to, and the settings that make results repeat."""
+"""Start of the engines, with a memory limit, a folder for spilled data and settings for reproducible results."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ appender.stderr.layout.pattern = Spark %p %c{1}: %m%n
 
 
 def connect_duckdb(compute: Compute, spill: Path) -> Any:
+    """Start DuckDB in this process, with `spill` for data that exceeds its memory. Raises ParameterError."""
     import duckdb
     import ibis
 
@@ -34,16 +35,17 @@ def connect_duckdb(compute: Compute, spill: Path) -> Any:
             locate_parameter("compute.memory_limit"),
             f"found {compute.memory_limit!r}: {error}",
             'a size such as "2GB"',
-            "change it",
+            "change the value",
         ) from None
     connection.raw_sql(f"SET temp_directory = '{spill}'")
     connection.raw_sql("SET TimeZone = 'UTC'")
     connection.raw_sql("SET enable_progress_bar = false")
-    connection.raw_sql("SET preserve_insertion_order = false")  # what needs an order asks for it; this saves memory
+    connection.raw_sql("SET preserve_insertion_order = false")  # saves memory; a query that needs an order sorts
     return connection
 
 
 def connect_spark(compute: Compute, spill: Path) -> Any:
+    """Start a Spark session, with `spill` for data that exceeds its memory. Raises ParameterError."""
     warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas", category=FutureWarning)
     try:
         import ibis
@@ -53,7 +55,7 @@ def connect_spark(compute: Compute, spill: Path) -> Any:
     except ImportError:
         raise ParameterError(
             locate_parameter("compute.backend"),
-            "found 'pyspark', and it is not installed",
+            "found 'pyspark', which is not installed",
             "an installed engine",
             "pip install 'edge-ai-workflow[spark]', or set backend: duckdb",
         ) from None
@@ -73,7 +75,7 @@ def connect_spark(compute: Compute, spill: Path) -> Any:
         "spark.ui.showConsoleProgress": "false",
     }
     if compute.spark_master.startswith("local"):
-        settings["spark.sql.shuffle.partitions"] = "4"  # a cluster keeps Spark's own number
+        settings["spark.sql.shuffle.partitions"] = "4"  # a cluster keeps Spark's default
     for name, value in settings.items():
         builder = builder.config(name, value)
     try:
@@ -82,16 +84,16 @@ def connect_spark(compute: Compute, spill: Path) -> Any:
     except Py4JJavaError as error:
         raise ParameterError(
             locate_parameter("compute.spark_master"),
-            f"found {compute.spark_master!r}, and Spark does not start there: {error.java_exception.getMessage()}",
-            "a master that answers, or local[2] for this machine",
-            "mend the address, start the cluster, or set backend: duckdb",
+            f"found {compute.spark_master!r}, where Spark does not start: {error.java_exception.getMessage()}",
+            "a master that responds, or local[2] for this machine",
+            "correct the address, start the cluster, or set backend: duckdb",
         ) from None
     except PySparkRuntimeError as error:
         raise ParameterError(
             locate_parameter("compute.backend"),
-            f"found 'pyspark', and Spark does not start: {str(error).splitlines()[0]}",
-            f"a Java runtime, version 17 or newer, that takes memory_limit {compute.memory_limit} "
+            f"found 'pyspark', but Spark does not start: {str(error).splitlines()[0]}",
+            f"a Java runtime, version 17 or newer, that accepts memory_limit {compute.memory_limit} "
             f"and spark_master {compute.spark_master}",
-            "apt-get install default-jre-headless, change what it does not take, or set backend: duckdb",
+            "apt-get install default-jre-headless, change the value that it refuses, or set backend: duckdb",
         ) from None
     return ibis.pyspark.connect(session)

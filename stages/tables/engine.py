@@ -1,7 +1,7 @@
-"""The engine for tables: Ibis expressions on DuckDB embedded (default) or on Spark; equal results on both.
+"""The engine for tables: Ibis expressions on embedded DuckDB (default) or on Spark, with equal results.
 
-Both keep to the memory they are given and spill to disk; rows leave an engine as a stream of Arrow batches
-in the order the expression asks for, cut at the same rows whichever engine made them.
+Both engines respect their memory limit and spill to disk. Rows leave an engine as a stream of Arrow batches in the
+order of the expression, and both engines produce the same batches.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ SCRATCH = Path(".work")
 
 
 class Engine:
-    """Tables in, expressions over them out. Use it as a context: `with Engine(params.compute) as engine`."""
+    """Reads tables and evaluates expressions; a context manager: `with Engine(params.compute) as engine`."""
 
     def __init__(self, compute: Compute) -> None:
+        """Start the engine that `compute` selects. Raises ParameterError."""
         _remove_stale_spill()
         self.name = compute.backend
         self._spill = Path(tempfile.mkdtemp(prefix=f"tables-{os.getpid()}-", dir=SCRATCH)).resolve()
@@ -55,7 +56,7 @@ class Engine:
         if kind is not None and kind.__name__ == "OutOfMemoryException":
             raise ParameterError(
                 locate_parameter("compute.memory_limit"),
-                f"too little for this table: {str(error).splitlines()[0]}",
+                f"not enough for this table: {str(error).splitlines()[0]}",
                 "memory for at least one batch of each thread",
                 "raise the limit",
             ) from None
@@ -63,21 +64,21 @@ class Engine:
             self._explain(error)
 
     def _explain(self, error: BaseException) -> None:
-        """Raise StageError where a damaged file or a full disk is behind what an engine said; else it is our defect."""
-        said = next(iter(str(error).splitlines()), type(error).__name__)
+        """Raise StageError if a corrupted file or a full disk caused the engine's error; otherwise it is a defect."""
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         for path in self._files:
             try:
                 for _ in pq.ParquetFile(path).iter_batches():
                     pass
-            except (pa.ArrowException, OSError) as damage:
-                raise corrupted_parquet(path, str(damage)) from None
+            except (pa.ArrowException, OSError) as corruption:
+                raise corrupted_parquet(path, str(corruption)) from None
         if "No space left" in str(error):
-            raise StageError(str(SCRATCH), said, "room for what does not fit memory", "free the space") from None
+            raise StageError(str(SCRATCH), reason, "space for data beyond the memory", "free disk space") from None
         if "parquet" in str(error).lower():
-            raise corrupted_parquet(self._files[0].parent, said) from None
+            raise corrupted_parquet(self._files[0].parent, reason) from None
 
     def close(self) -> None:
-        """Let the engine go, and what it spilled."""
+        """Stop the engine and remove its spilled data."""
         if self.name == "duckdb":
             self._connection.disconnect()
         else:
@@ -88,7 +89,7 @@ class Engine:
             SCRATCH.rmdir()  # another engine may still use it
 
     def read(self, paths: list[Path]) -> ir.Table:
-        """A table over parquet files with one schema."""
+        """Return a table over parquet files, which have one schema."""
         self._files += paths
         files = [str(path.resolve()) for path in paths]
         if self.name == "duckdb":
@@ -98,17 +99,17 @@ class Engine:
         return self._connection.table(name)
 
     def from_pandas(self, frame: pd.DataFrame) -> ir.Table:
-        """A small table from memory."""
+        """Return a small table with the rows of a data frame."""
         name = self._next()
         if self.name == "duckdb":
-            # NOTE: create_table of ibis 12 writes SQL that DuckDB 2.0 does not read.
+            # NOTE: create_table of ibis 12 writes SQL that DuckDB 2.0 does not accept.
             self._connection.con.register(name, pa.Table.from_pandas(frame, preserve_index=False))
             return self._connection.table(name)
         self._connection._session.createDataFrame(frame).createOrReplaceTempView(name)
         return self._connection.table(name)
 
     def materialise(self, table: ir.Table) -> ir.Table:
-        """The rows of an expression, worked out once: in the engine's memory, or where it spills."""
+        """Evaluate an expression once, and return a table of its rows in the engine's memory or spill folder."""
         name = self._next()
         if self.name == "duckdb":
             self._connection.con.execute(f"CREATE TABLE {name} AS {self._connection.compile(table)}")
@@ -119,39 +120,42 @@ class Engine:
         return self._connection.table(name)
 
     def hash_cells(self, column: ir.Column) -> ir.IntegerColumn:
-        """64 bits that are equal for equal cells; a list's too, for which ibis has no hash of this width on Spark."""
+        """Return a 64-bit hash of each cell, lists included: ibis has no 64-bit hash of lists on Spark."""
         import ibis
         import ibis.expr.datatypes as dt
 
         def code(cell):  # type: ignore[no-untyped-def]
-            """The engine's own function."""
+            """Declare the engine's built-in function."""
 
         name, kind = ("hash", dt.uint64) if self.name == "duckdb" else ("xxhash64", dt.int64)
         return ibis.udf.scalar.builtin(code, name=name, signature=((column.type(),), kind))(column)
 
     def microseconds(self, time: ir.TimestampColumn) -> ir.IntegerColumn:
-        """Microseconds since 1970. NOTE: ibis' epoch_seconds has a fraction on DuckDB and none on Spark, which in
-        turn cannot extract microseconds; each has a function of its own that is exact."""
+        """Return each time as microseconds since 1970.
+
+        NOTE: epoch_seconds of ibis has a fraction on DuckDB but not on Spark, and ibis cannot extract microseconds on
+        Spark. Each engine has an exact built-in function.
+        """
         import ibis
         import ibis.expr.datatypes as dt
 
         def epoch(moment):  # type: ignore[no-untyped-def]
-            """The engine's own function."""
+            """Declare the engine's built-in function."""
 
         name = "epoch_us" if self.name == "duckdb" else "unix_micros"
         return ibis.udf.scalar.builtin(epoch, name=name, signature=((dt.timestamp,), dt.int64))(time)
 
     def stream(self, table: ir.Table, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        """The rows of `table`, in its order, in equal batches (the last one shorter), cast to `schema`."""
+        """Yield the rows of `table` in its order, in equal batches (the last one may be shorter), cast to `schema`."""
         return _rebatch(self._batches(table, batch_rows(schema)), schema)
 
     def _batches(self, table: ir.Table, rows: int) -> Iterator[pa.RecordBatch]:
         if self.name == "duckdb":
-            # NOTE: ibis 12 asks DuckDB 2.0 for a method that is gone (fetch_record_batch), so the SQL goes
-            # there directly.
+            # NOTE: ibis 12 calls a method that DuckDB 2.0 no longer has (fetch_record_batch), so the SQL is sent
+            # directly.
             yield from self._connection.con.sql(self._connection.compile(table)).to_arrow_reader(rows)
             return
-        # The driver never holds the result: the executors write it in order, part by part.
+        # The executors write the result in order, part by part, so that the driver never holds all of it.
         folder = self._spill / self._next()
         self._connection._session.sql(self._connection.compile(table)).write.parquet(str(folder))
         for part in sorted(folder.glob("part-*.parquet")):
@@ -164,7 +168,7 @@ class Engine:
 
 
 def _remove_stale_spill() -> None:
-    """Remove what engines of killed processes have spilled."""
+    """Remove the spilled data of engines whose process was killed."""
     SCRATCH.mkdir(exist_ok=True)
     for folder in SCRATCH.glob("tables-*-*"):
         try:
@@ -172,13 +176,13 @@ def _remove_stale_spill() -> None:
         except ProcessLookupError:
             shutil.rmtree(folder, ignore_errors=True)
         except (PermissionError, ValueError):
-            continue  # alive, and not ours
+            continue  # a live process of another user
 
 
 def _close_default_backend() -> None:
-    """Close the engine that ibis opens by itself for a table from memory, as pandera makes of a failed check.
+    """Close the default engine, which ibis opens for the in-memory table of a failed pandera check.
 
-    NOTE: alive when Python ends, it makes nanobind, with which DuckDB is bound, tell of leaks in a hundred lines.
+    NOTE: if it is still open when Python exits, DuckDB's bindings (nanobind) print a hundred lines about leaks.
     """
     import ibis
 
@@ -188,7 +192,7 @@ def _close_default_backend() -> None:
 
 
 def _rebatch(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """The same rows in equal batches: an engine's own batch borders are no property of the data."""
+    """Yield the same rows in equal batches: the sizes of an engine's batches depend on the engine."""
     size = batch_rows(schema)
     waiting: list[pa.RecordBatch] = []
     rows = 0
@@ -196,16 +200,16 @@ def _rebatch(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[p
         waiting.append(batch.select(schema.names).cast(schema))
         rows += batch.num_rows
         while rows >= size:
-            whole = pa.Table.from_batches(waiting, schema)
-            yield whole.slice(0, size).combine_chunks().to_batches()[0]
-            rest = whole.slice(size)
-            waiting, rows = rest.to_batches(), rest.num_rows
+            joined = pa.Table.from_batches(waiting, schema)
+            yield joined.slice(0, size).combine_chunks().to_batches()[0]
+            remaining = joined.slice(size)
+            waiting, rows = remaining.to_batches(), remaining.num_rows
     if rows:
         yield pa.Table.from_batches(waiting, schema).combine_chunks().to_batches()[0]
 
 
 def _is_engine_error(error: BaseException) -> bool:
-    """Whether DuckDB, Spark or Arrow gave up. Arrow's complaints of damaged bytes are OSErrors without a number."""
+    """Check if DuckDB, Spark or Arrow raised the error. Arrow reports corrupted bytes as OSError without errno."""
     if isinstance(error, OSError):
         return error.errno is None
     return type(error).__module__.split(".")[0] in ("_duckdb", "duckdb", "py4j", "pyspark", "pyarrow")

@@ -1,4 +1,4 @@
-"""Tables as parquet files: written in batches, the same bytes for the same rows; named when they are damaged."""
+"""Parquet files: written in batches, with the same bytes for the same rows, and checked when they are read."""
 
 from __future__ import annotations
 
@@ -12,16 +12,25 @@ from stages.core.errors import ContractError
 from stages.core.files import rerun_hint
 
 BATCH_ROWS = 65_536
-BATCH_LISTS = 256  # rows that carry an image or a clip are large
+BATCH_LISTS = 256  # rows that hold an image or a clip are large
 
 
 def batch_rows(schema: pa.Schema) -> int:
-    """How many rows one batch of this schema holds."""
+    """Return the number of rows of one batch of this schema."""
     return BATCH_LISTS if any(pa.types.is_list(kind) for kind in schema.types) else BATCH_ROWS
 
 
 def write_parquet(path: Path, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> int:
-    """Write batches as one parquet file, the same bytes for the same rows; the number of rows."""
+    """Write batches as one parquet file, with the same bytes for the same rows.
+
+    Args:
+        path: The file; missing folders are created.
+        batches: The rows, in order.
+        schema: Schema of the batches.
+
+    Returns:
+        The number of rows.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = 0
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
@@ -32,10 +41,10 @@ def write_parquet(path: Path, batches: Iterator[pa.RecordBatch], schema: pa.Sche
 
 
 def list_parquet_files(folder: Path) -> list[Path]:
-    """The parquet files of one data set, in order. Raises ContractError where there is none or one is unreadable."""
+    """Return the parquet files in `folder`, sorted. Raises ContractError if it has none, or a corrupted one."""
     paths = sorted(folder.glob("*.parquet"))
     if not paths:
-        raise ContractError(str(folder), "there is no parquet file", "a data set", "run the stage before this one")
+        raise ContractError(str(folder), "it has no parquet file", "a data set", "run the previous stage")
     for path in paths:
         try:
             pq.read_schema(path)
@@ -44,7 +53,7 @@ def list_parquet_files(folder: Path) -> list[Path]:
     return paths
 
 
-def corrupted_parquet(path: Path, why: str) -> ContractError:
-    """The fault of a file, or of the files of a folder, that `collect` or `validate` wrote and nobody can read."""
+def corrupted_parquet(path: Path, reason: str) -> ContractError:
+    """Return the error for a corrupted file, or a folder with one, that `collect` or `validate` wrote."""
     stage = "collect" if "snapshot" in path.parts else "validate"
-    return ContractError(str(path), f"not readable as parquet: {why}", "a whole parquet file", rerun_hint(stage))
+    return ContractError(str(path), f"not readable as parquet: {reason}", "a complete parquet file", rerun_hint(stage))

@@ -1,4 +1,4 @@
-"""Figures that an engine computed, rounded to what the data decides."""
+"""Rounding of figures that an engine computed, so that they depend on the data alone."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ DIGITS = 9
 
 
 def round_figure(value: Any) -> float | None:
-    """A figure as a plain float of DIGITS significant digits; None where there is none.
+    """Return `value` as a float of DIGITS significant digits; None if it is missing or not finite.
 
-    An engine adds floats in an order of its own: the last digits of a sum are not the data's.
+    An engine does not add floats in a fixed order, so the last digits of a sum vary between runs and engines.
     """
     if value is None or not math.isfinite(value):
         return None

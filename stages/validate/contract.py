@@ -1,7 +1,7 @@
-"""The data contract on a table as a whole: its columns and their types.
+"""The data contract for a table as a whole: its columns and their types.
 
-A fault of the table (a column too few, too many, of another type, or without a value) ends the stage. A fault of a row
-sends that row to quarantine with the reason (`row_rules`).
+A fault of the table (a missing, additional or empty column, or one of another type) ends the stage. A row that violates
+a rule is quarantined with the reason (`row_rules`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from stages.params.validate import Column, Validate
 
-# Canonical types: what data/validated holds, whatever width the source had.
+# Canonical types, which data/validated has regardless of the widths in the source.
 ARROW_TYPES = {
     "float": pa.float64(),
     "integer": pa.int64(),
@@ -36,8 +36,7 @@ IBIS_TYPES = {
     "values": "array<float32>",
 }
 
-
-# Text that is read as a value; a time as `collect` writes it beside text that is none.
+# Text that is read as a value. Times have the form that `collect` writes in a column with other text.
 TEXT_PATTERNS = {
     "float": r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$",
     "integer": r"^[+-]?[0-9]+(\.0+)?$",
@@ -47,10 +46,14 @@ TEXT_PATTERNS = {
 
 @dataclass(frozen=True)
 class SourceTable:
-    """One source as a canonical table: the contract's columns in its order and types.
+    """A source as a canonical table, with the contract's columns in its order and types.
 
-    `cells`: per column, how many rows have a value there. `parsed_text`: columns that were text where the contract
-    requires numbers or times; their unreadable cells are in `text_column_name(column)`.
+    name: Name of the source.
+    table: The canonical table.
+    rows: Number of rows.
+    cells: Number of rows with a value, per column.
+    parsed_text: Columns that were text where the contract requires numbers or times. The table has an additional
+        column for each (`text_column_name`), with the text of the cells that could not be parsed.
     """
 
     name: str
@@ -61,16 +64,25 @@ class SourceTable:
 
 
 def conform(raw: ir.Table, source: str, contract: Validate) -> SourceTable:
-    """Bring the table of a source into the contract's form.
+    """Convert the table of a source to the contract's columns and types.
 
-    Raises CombinedError with every fault of its columns, ContractError where it has no row.
+    Args:
+        raw: The table as collected.
+        source: Name of the source.
+        contract: The data contract.
+
+    Raises:
+        CombinedError: Columns are missing, additional, empty or of another type; it has every fault.
+        ContractError: The table has no rows.
     """
     if faults := check_columns(raw, source, contract):
         raise CombinedError(faults)
     table, texts = to_canonical_types(raw, contract), parsed_text_columns(raw, contract)
     rows, cells = count_cells(table, contract)
     if rows == 0:
-        raise ContractError(f"source {source}", "it has no rows", "at least one", "mend the source (collect.sources)")
+        raise ContractError(
+            f"source {source}", "it has no rows", "at least one", "correct the source (collect.sources)"
+        )
     conformed = SourceTable(source, table, rows, cells, texts)
     if empty := [column for column, count in cells.items() if count == 0]:
         raise CombinedError([_empty_column(conformed, column, contract) for column in empty])
@@ -78,23 +90,32 @@ def conform(raw: ir.Table, source: str, contract: Validate) -> SourceTable:
 
 
 def arrow_schema(contract: Validate) -> pa.Schema:
-    """The columns of validated data, without `source`."""
+    """Return the schema of validated data, without the column `source`."""
     return pa.schema([(name, ARROW_TYPES[column.type]) for name, column in contract.columns.items()])
 
 
 def check_columns(table: ir.Table, source: str, contract: Validate) -> list[StageError]:
-    """What is wrong with the columns of a source: missing, extra, of another type. pandera's own check."""
+    """Check the columns of a table by pandera.
+
+    Args:
+        table: The table as collected.
+        source: Name of the source, for errors.
+        contract: The data contract.
+
+    Returns:
+        An error for each missing or additional column, and for each one of another type.
+    """
     import pandera.ibis as pandera
     from pandera.errors import SchemaErrorReason, SchemaErrors
 
     extra = [name for name in table.columns if name not in contract.columns]
-    # A check, not pandera's dtype: that knows no arrays, and a type of the same family (float32 for float, a whole
-    # number for float) is widened, not refused.
+    # A check instead of pandera's dtype, which does not support arrays. A type of the same family (float32 or a whole
+    # number for float) is accepted and converted.
     schema = pandera.DataFrameSchema(
         {
             name: pandera.Column(
                 nullable=True,
-                checks=pandera.Check(lambda d, wanted=column: _same_family(d.table[d.key].type(), wanted)),
+                checks=pandera.Check(lambda d, column=column: _same_family(d.table[d.key].type(), column)),
             )
             for name, column in contract.columns.items()
         },
@@ -116,15 +137,15 @@ def check_columns(table: ir.Table, source: str, contract: Validate) -> list[Stag
     return []
 
 
-def _same_family(found: dt.DataType, column: Column) -> bool:
-    fits: dict[str, bool] = {
-        "float": (found.is_numeric() and not found.is_decimal()) or found.is_string(),
-        "integer": found.is_integer() or found.is_string(),
-        "string": found.is_string() or found.is_integer(),
-        "timestamp": found.is_timestamp() or found.is_string(),
-        "values": found.is_array() and found.value_type.is_numeric(),
+def _same_family(kind: dt.DataType, column: Column) -> bool:
+    accepted: dict[str, bool] = {
+        "float": (kind.is_numeric() and not kind.is_decimal()) or kind.is_string(),
+        "integer": kind.is_integer() or kind.is_string(),
+        "string": kind.is_string() or kind.is_integer(),
+        "timestamp": kind.is_timestamp() or kind.is_string(),
+        "values": kind.is_array() and kind.value_type.is_numeric(),
     }
-    return fits[column.type]
+    return accepted[column.type]
 
 
 def _missing_column(source: str, name: str, table: ir.Table) -> ContractError:
@@ -132,95 +153,96 @@ def _missing_column(source: str, name: str, table: ir.Table) -> ContractError:
         f"source {source}, column {name}",
         f"the column is missing; there are {', '.join(table.columns)}",
         "a column of this name",
-        "mend the source, or the contract (validate.columns)",
+        "correct the source, or the contract (validate.columns)",
     )
 
 
 def _extra_column(source: str, name: str) -> ContractError:
     return ContractError(
         f"source {source}, column {name}",
-        "the contract does not know this column",
+        "the contract does not have this column",
         "only the contract's columns",
         "describe it in validate.columns, or set validate.extra_columns: drop",
     )
 
 
-def _wrong_type(source: str, name: str, found: str, expected: str) -> ContractError:
+def _wrong_type(source: str, name: str, actual: str, expected: str) -> ContractError:
     return ContractError(
         f"source {source}, column {name}",
-        f"found type {found}",
+        f"found type {actual}",
         f"type {expected}",
-        "mend the source, or the contract (validate.columns)",
+        "correct the source, or the contract (validate.columns)",
     )
 
 
 def _empty_column(source: SourceTable, column: str, contract: Validate) -> ContractError:
-    """The fault of a column without a value: no cell holds one, or no text is what the contract wants."""
-    found = example_values(source.table, text_column_name(column)) if column in source.parsed_text else ""
-    if found:
-        return _wrong_type(source.name, column, f"string, such as {found}", contract.columns[column].type)
+    """Return the error of a column without a value: all cells are missing, or no text can be parsed."""
+    texts = example_values(source.table, text_column_name(column)) if column in source.parsed_text else ""
+    if texts:
+        return _wrong_type(source.name, column, f"string, such as {texts}", contract.columns[column].type)
     return ContractError(
         f"source {source.name}, column {column}",
         f"it is missing in all {source.rows} rows",
         "values",
-        "mend the source, or take the column out of the contract (validate.columns)",
+        "correct the source, or remove the column from the contract (validate.columns)",
     )
 
 
 def example_values(table: ir.Table, name: str) -> str:
-    """Up to three values of a column, in order."""
+    """Return up to three values of a column, sorted."""
     cell = table[name]
     values = table.filter(cell.notnull()).select(name).distinct().order_by(name).limit(3).to_pyarrow()[name].to_pylist()
     return ", ".join(reprlib.repr(value) if isinstance(value, str) else str(value) for value in values)
 
 
 def text_column_name(name: str) -> str:
-    """The column of a canonical table with the text of each cell that is no value of the column `name`."""
+    """Return the name of the additional column with the texts that could not be parsed as values of `name`."""
     return f"text of {name}"
 
 
 def is_complete(table: ir.Table, name: str) -> ir.BooleanColumn:
-    """True where a cell is there: not null, and of a list every element, of which there is at least one."""
+    """Return True where a cell has a value: not null, and for a list at least one element, none null or NaN."""
     cell = table[name]
     if not cell.type().is_array():
         return cell.notnull()
-    holes = cell.filter(lambda element: element.isnull() | element.isnan()).length()
-    return (cell.notnull() & (cell.length() > 0) & (holes == 0)).fill_null(False)
+    missing = cell.filter(lambda element: element.isnull() | element.isnan()).length()
+    return (cell.notnull() & (cell.length() > 0) & (missing == 0)).fill_null(False)
 
 
 def count_cells(table: ir.Table, contract: Validate) -> tuple[int, dict[str, int]]:
-    """Rows, and per column the cells that are there."""
+    """Return the number of rows, and per column the number of cells with a value."""
     names = list(contract.columns)
-    sums = {f"there_{i}": is_complete(table, name).sum() for i, name in enumerate(names)}
+    sums = {f"cells_{i}": is_complete(table, name).sum() for i, name in enumerate(names)}
     row = table.aggregate(rows=table.count(), **sums).to_pyarrow().to_pylist()[0]
-    return row["rows"], {name: int(row[f"there_{i}"] or 0) for i, name in enumerate(names)}
+    return row["rows"], {name: int(row[f"cells_{i}"] or 0) for i, name in enumerate(names)}
 
 
 def parsed_text_columns(table: ir.Table, contract: Validate) -> list[str]:
-    """Columns that are text where the contract wants numbers or times: read cell by cell."""
+    """Return the columns that are text where the contract requires numbers or times; they are parsed cell by cell."""
     return [n for n, column in contract.columns.items() if column.type in TEXT_PATTERNS and table[n].type().is_string()]
 
 
 def to_canonical_types(table: ir.Table, contract: Validate) -> ir.Table:
-    """The contract's columns in its order and types. A NaN in a float column is a missing value.
+    """Return a table with the contract's columns in its order and types. NaN in a float column becomes null.
 
-    Of a text column, what is no number or time is missing, and stands in a column `text_of` that follows the others.
+    In a text column, a cell that is not a number or time becomes null; its text is in an additional column at the end
+    (`text_column_name`).
     """
     import ibis
 
-    columns, unread = {}, {}
+    columns, unparsed = {}, {}
     for name, column in contract.columns.items():
         cell = table[name]
         if column.type in TEXT_PATTERNS and cell.type().is_string():
-            plain = cell.strip()
-            readable = plain.re_search(TEXT_PATTERNS[column.type]).ifelse(plain, ibis.null("string"))
+            text = cell.strip()
+            readable = text.re_search(TEXT_PATTERNS[column.type]).ifelse(text, ibis.null("string"))
             if column.type == "integer":
                 readable = readable.re_replace(r"\.0+$", "")
             value = readable.try_cast(IBIS_TYPES[column.type])
-            unread[text_column_name(name)] = (cell.notnull() & value.isnull()).ifelse(cell, ibis.null("string"))
+            unparsed[text_column_name(name)] = (cell.notnull() & value.isnull()).ifelse(cell, ibis.null("string"))
         else:
             value = cell.cast(IBIS_TYPES[column.type])
         if column.type == "float":
             value = value.isnan().ifelse(ibis.null("float64"), value)
         columns[name] = value
-    return table.select(**columns, **unread)
+    return table.select(**columns, **unparsed)

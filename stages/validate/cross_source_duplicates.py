@@ -1,4 +1,4 @@
-"""Rows that two sources hold: a copy under another name would be trained on and then tested on."""
+"""Detection of rows that two sources contain: such a duplicate could be in both the training and the test split."""
 
 from __future__ import annotations
 
@@ -15,36 +15,50 @@ if TYPE_CHECKING:
 
 
 def duplicate_rule(data: Data) -> Rule:
-    """What every row of a table from `mark` must hold."""
+    """Return the rule that refuses the duplicates that `mark_duplicates` marked."""
     key = tuple(data.columns) if data.kind != "series" else (data.group, str(data.time))
-    what = "values" if data.kind != "series" else "the whole row"
-    return Rule("consistency", key, f"copy of a row of another source ({what})", lambda table: ~table[DUPLICATE_COLUMN])
+    compared = "values" if data.kind != "series" else "the whole row"
+    return Rule(
+        "consistency", key, f"copy of a row of another source ({compared})", lambda table: ~table[DUPLICATE_COLUMN]
+    )
 
 
 def mark_duplicates(
     engine: Engine, table: ir.Table, earlier: list[ir.Table], data: Data, columns: list[str]
 ) -> ir.Table:
-    """A canonical table with the column COPIED: whether one of the `earlier` tables has the row too.
+    """Add a column that marks the rows that an earlier source contains too.
 
-    Of images and audio the values are what is compared; of a series the whole row, which is `columns`: one machine may
-    well have two sources that tell different things of one instant.
+    For images and audio the values are compared. For series the whole row is compared, because two sources may have
+    different rows of one machine and instant.
+
+    Args:
+        engine: The engine of all tables.
+        table: The canonical table of a source.
+        earlier: The valid rows of each earlier source.
+        data: The meaning of the data.
+        columns: Columns of the contract.
+
+    Returns:
+        `table` with the boolean column DUPLICATE_COLUMN.
     """
     import ibis
 
     if not earlier:
         return table.mutate(**{DUPLICATE_COLUMN: ibis.literal(False)})
     key = data.columns if data.kind != "series" else columns
-    near = ["code"] if data.kind != "series" else [data.group, str(data.time)]
+    hash_key = ["code"] if data.kind != "series" else [data.group, str(data.time)]
 
-    def coded(some: ir.Table) -> ir.Table:
-        return some.mutate(code=engine.hash_cells(some[data.columns[0]])) if near == ["code"] else some
+    def with_hash(rows: ir.Table) -> ir.Table:
+        return rows.mutate(code=engine.hash_cells(rows[data.columns[0]])) if hash_key == ["code"] else rows
 
-    before = coded(reduce(lambda a, b: a.union(b), [t.select(key) for t in earlier]))
-    # Codes first: values themselves are only compared, and only kept, where the codes are equal.
-    alike = engine.materialise(coded(table).select(near).distinct().semi_join(before.select(near), near))
-    twice = before.semi_join(alike, near).select(key).distinct()
+    before = with_hash(reduce(lambda a, b: a.union(b), [t.select(key) for t in earlier]))
+    # Hashes first: values are compared, and stored, only where the hashes are equal.
+    candidates = engine.materialise(
+        with_hash(table).select(hash_key).distinct().semi_join(before.select(hash_key), hash_key)
+    )
+    shared = before.semi_join(candidates, hash_key).select(key).distinct()
     other = engine.materialise(
-        twice.select(**{f"other_{i}": twice[name] for i, name in enumerate(key)}, **{DUPLICATE_COLUMN: True})
+        shared.select(**{f"other_{i}": shared[name] for i, name in enumerate(key)}, **{DUPLICATE_COLUMN: True})
     )
     equal = [table[name].identical_to(other[f"other_{i}"]) for i, name in enumerate(key)]
     joined = table.left_join(other, equal)

@@ -1,8 +1,8 @@
-"""The data set as a whole against a great-expectations suite, with Data Docs.
+"""Check of the whole data set against a great-expectations suite, with Data Docs.
 
-great-expectations never sees the rows. Ibis aggregates every source to one row of a small profile, and the suite
-(`tasks/<task>/expectations.json`) says what that profile must look like: how many rows and groups, which share
-each class has, where means and extremes lie.
+great-expectations does not read the rows. Ibis aggregates every source to one row of a small profile, and the suite
+(`tasks/<task>/expectations.json`) has the expectations for that profile: the numbers of rows and groups, the share of
+each class, the means and extremes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ UUID = r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
 
 
 def read_suite(path: Path) -> dict[str, Any]:
-    """The suite in `path`. Raises ContractError where it is missing, not JSON or empty."""
+    """Return the suite in `path`. Raises ContractError if it is missing, not valid JSON or empty."""
     try:
         suite = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -32,14 +32,25 @@ def read_suite(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ContractError(str(path), f"not readable as JSON: {error}", "a great-expectations suite", REMEDY) from None
     if not isinstance(suite, dict) or set(suite) != {"name", "expectations"} or not suite["expectations"]:
-        raise ContractError(str(path), "no suite, or one that expects nothing", "a name and expectations", REMEDY)
+        raise ContractError(str(path), "not a suite, or an empty one", "a name and expectations", REMEDY)
     return suite
 
 
 def run_suite(
     profile: pd.DataFrame, suite: dict[str, Any], path: Path, snapshot: datetime, data_docs: Path
 ) -> list[StageError]:
-    """Check the profile, write Data Docs into `data_docs`; one error for each expectation that does not hold."""
+    """Check the profile and write Data Docs.
+
+    Args:
+        profile: One row per source.
+        suite: The suite.
+        path: File of the suite, for errors.
+        snapshot: Time of the snapshot, which becomes the time of the run.
+        data_docs: Folder for the pages.
+
+    Returns:
+        An error for each expectation that is not met.
+    """
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     import great_expectations as gx
     from great_expectations.core.run_identifier import RunIdentifier
@@ -70,7 +81,7 @@ def run_suite(
         )
     )
     checkpoint = context.checkpoints.add(gx.Checkpoint(name="contract", validation_definitions=[definition]))
-    # The run is named and dated by the snapshot: what is written says nothing of when it was written.
+    # The name and time of the run are those of the snapshot, so that the pages do not depend on the present time.
     run_id = RunIdentifier(run_name="snapshot", run_time=snapshot.astimezone(UTC))
     result = checkpoint.run(batch_parameters={"dataframe": profile}, run_id=run_id)
     context.build_data_docs()
@@ -84,7 +95,10 @@ def run_suite(
 
 
 def _expectations(suite: dict[str, Any], path: Path) -> list[Any]:
-    """NOTE: a suite that is given plain dictionaries logs those that it cannot understand, and goes on without."""
+    """Build the expectations one by one.
+
+    NOTE: a suite that is built from dictionaries only logs the ones that are not valid, and skips them.
+    """
     from great_expectations.exceptions.exceptions import GreatExpectationsError
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
@@ -95,34 +109,37 @@ def _expectations(suite: dict[str, Any], path: Path) -> list[Any]:
         except (GreatExpectationsError, ValueError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())
             where = f"{path}: expectations[{number}]"
-            raise ContractError(where, reason, "an expectation that great-expectations knows", REMEDY) from None
+            raise ContractError(where, reason, "an expectation of great-expectations", REMEDY) from None
     return built
 
 
 def _fault(path: Path, outcome: Any, profile: pd.DataFrame) -> ContractError:
     config = outcome.expectation_config
-    wanted = {name: value for name, value in sorted(config.kwargs.items()) if name not in ("batch_id", "column")}
+    arguments = {name: value for name, value in sorted(config.kwargs.items()) if name not in ("batch_id", "column")}
     column = config.kwargs.get("column", "the profile")
     exceptions = outcome.exception_info or {}
     if column in profile.columns:
-        found = ", ".join(f"{row['source']}: {row[column]}" for _, row in profile.iterrows())
+        values = ", ".join(f"{row['source']}: {row[column]}" for _, row in profile.iterrows())
     else:
-        found = f"no such column of the profile; there are {', '.join(profile.columns)}"
+        values = f"no such column of the profile, which has {', '.join(profile.columns)}"
         exceptions = {}
     for details in exceptions.values():
         if isinstance(details, dict) and details.get("raised_exception"):
-            found += f" ({details['exception_message']})"
+            values += f" ({details['exception_message']})"
     return ContractError(
         f"{path}: {column}",
-        f"found {found}",
-        f"{config.type} {json.dumps(wanted, default=str)}",
-        "mend the source, or the suite if the world has changed",
+        f"found {values}",
+        f"{config.type} {json.dumps(arguments, default=str)}",
+        "correct the source, or the suite if the data has changed",
     )
 
 
 def _make_deterministic(data_docs: Path, snapshot: datetime) -> None:
-    """Make the pages the same bytes for the same data: they carry random ids, the time, and a picture that
-    is fetched from the maker's server (and so tells it when they are read)."""
+    """Make the pages the same bytes for the same data.
+
+    The pages contain random ids, the time, and an image from the vendor's server, which would show the vendor when the
+    pages are read.
+    """
     stamp = snapshot.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     for page in sorted(data_docs.rglob("*.html")):
         root = "../" * (len(page.relative_to(data_docs).parts) - 1)

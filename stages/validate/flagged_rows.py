@@ -1,4 +1,4 @@
-"""Which rows break which rule: one pass of the rules over a table, and what follows from its flags."""
+"""Detection of the rows that violate rules: one pass of the rules over a table, and the results of its flags."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ViolationCounts:
-    """How many rows break any rule, a rule of each metric that has one, and each rule (by its reason)."""
+    """Numbers of rows that violate rules.
+
+    rows: Rows that violate any rule.
+    by_metric: Rows that violate a rule of the metric.
+    by_rule: Rows that violate the rule, by its reason.
+    """
 
     rows: int
     by_metric: dict[str, int]
@@ -24,26 +29,26 @@ class ViolationCounts:
 
 @dataclass(frozen=True)
 class FlaggedRows:
-    """A canonical table with a boolean column for each of `violated`, the rules that some row breaks.
+    """A canonical table with a boolean column for each violated rule.
 
-    pandera names a rule that compares rows with each other also where no row breaks it: its flags are then all false.
+    pandera also reports rules that compare rows if no row violates them; their flags are all false.
     """
 
     table: ir.Table
     violated: list[Rule]
 
     def flag(self, number: int) -> ir.BooleanColumn:
-        """True where a row breaks `violated[number]`."""
+        """Return the column that is True where a row violates `violated[number]`."""
         return self.table[_flag_column(number)]
 
     def valid_rows(self) -> ir.Table:
-        """The rows that break no rule."""
+        """Return the rows that do not violate any rule."""
         if not self.violated:
             return self.table
         return self.table.filter(~reduce(or_, self._flags())).drop(*self._names())
 
     def invalid_rows(self) -> ir.Table:
-        """The rows that break a rule, with `reason`: every rule that they break, joined by '; '."""
+        """Return the rows that violate a rule, with a column `reason`: the reasons of these rules, joined by '; '."""
         import ibis
 
         if not self.violated:
@@ -56,6 +61,7 @@ class FlaggedRows:
         return self.table.filter(reduce(or_, self._flags())).mutate(reason=joined).drop(*self._names())
 
     def count(self) -> ViolationCounts:
+        """Count the violations in one query."""
         if not self.violated:
             return ViolationCounts(0, {}, {})
         flags = self._flags()
@@ -63,7 +69,7 @@ class FlaggedRows:
         by_metric: dict[str, list[ir.BooleanColumn]] = {}
         for flag, rule in zip(flags, self.violated, strict=True):
             by_metric.setdefault(rule.metric, []).append(flag)
-        sums |= {f"metric_{metric}": reduce(or_, own).sum() for metric, own in by_metric.items()}
+        sums |= {f"metric_{metric}": reduce(or_, metric_flags).sum() for metric, metric_flags in by_metric.items()}
         row = self.table.aggregate(rows=reduce(or_, flags).sum(), **sums).to_pyarrow().to_pylist()[0]
         return ViolationCounts(
             int(row["rows"]),
@@ -79,7 +85,7 @@ class FlaggedRows:
 
 
 def flag_violations(table: ir.Table, rules: list[Rule]) -> FlaggedRows:
-    """Run the rules over a canonical table, and flag its rows by those rules that at least one row breaks."""
+    """Check a canonical table, and flag its rows for each rule that at least one row violates."""
     violated = violated_rules(table, rules)
     return FlaggedRows(
         table.mutate(**{_flag_column(i): ~rule.holds(table) for i, rule in enumerate(violated)}), violated
@@ -87,13 +93,13 @@ def flag_violations(table: ir.Table, rules: list[Rule]) -> FlaggedRows:
 
 
 def violated_rules(table: ir.Table, rules: list[Rule]) -> list[Rule]:
-    """The rules that at least one row of a canonical table breaks. pandera runs them."""
+    """Return the rules that at least one row of a canonical table violates, as checked by pandera."""
     import pandera.ibis as pandera
     from pandera.errors import SchemaErrors
 
     by_reason = {rule.reason: rule for rule in rules}
     checks = [
-        # One failure case is enough here: the rows themselves are found by their flags.
+        # One failure case is enough: the flags later identify all rows.
         pandera.Check(lambda d, rule=rule: rule.holds(d.table), name=rule.reason, n_failure_cases=1, ignore_na=False)
         for rule in rules
     ]

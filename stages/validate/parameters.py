@@ -1,4 +1,4 @@
-"""The contract's parameters, checked against each other before any row is read."""
+"""Consistency checks of the contract's parameters, before any row is read."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from stages.params.common import Data
 from stages.params.validate import Validate
 from stages.validate.row_rules import DUPLICATE_COLUMN, STATISTICS, column_of_term
 
-Problem = tuple[str, str]  # what is there, what is expected
+Problem = tuple[str, str]  # what was found, what is expected
 
 
 def check_parameters(data: Data, contract: Validate) -> None:
-    """Raise ParameterError for the first of CHECKS that `data` and the contract do not pass."""
+    """Raise ParameterError for the first check that `data` and the contract do not pass."""
     for check in CHECKS:
         for problem, expected in check(data, contract):
-            raise ParameterError(locate_parameter("validate.columns"), problem, expected, "mend the contract")
+            raise ParameterError(locate_parameter("validate.columns"), problem, expected, "correct the contract")
 
 
-def _every_column_is_described(data: Data, contract: Validate) -> Iterator[Problem]:
+def _undescribed_columns(data: Data, contract: Validate) -> Iterator[Problem]:
     used = dict.fromkeys((data.group, data.label, *data.columns), "data")
     if data.time is not None:
         used[data.time] = "data.time"
@@ -30,10 +30,10 @@ def _every_column_is_described(data: Data, contract: Validate) -> Iterator[Probl
         used[contract.freshness.column] = "validate.freshness"
     for name, user in used.items():
         if name not in contract.columns:
-            yield f"{name!r} is used by `{user}` and not described", "an entry for it"
+            yield f"{name!r} is used by `{user}` but not described", "an entry for it"
 
 
-def _types_fit_their_use(data: Data, contract: Validate) -> Iterator[Problem]:
+def _unsuitable_types(data: Data, contract: Validate) -> Iterator[Problem]:
     needed = dict.fromkeys(data.columns, ("float", "integer") if data.kind == "series" else ("values",))
     needed |= {data.group: ("string",), data.label: ("string",)}
     if data.time is not None:
@@ -45,36 +45,36 @@ def _types_fit_their_use(data: Data, contract: Validate) -> Iterator[Problem]:
             yield f"{name!r} has type {contract.columns[name].type}", f"type {' or '.join(types)}"
 
 
-def _terms_are_numbers(data: Data, contract: Validate) -> Iterator[Problem]:
+def _non_numeric_terms(data: Data, contract: Validate) -> Iterator[Problem]:
     for term in _terms(contract):
         kind = contract.columns[column_of_term(term, contract)].type
         statistic = None if term in contract.columns else term.rsplit(".", 1)[1]
         if (kind == "values") != (statistic in STATISTICS) or kind in ("string", "timestamp"):
             yield (
-                f"the term {term!r} of `validate.plausibility` is no number",
-                f"a float or integer column, or of a values column .{', .'.join(STATISTICS)}",
+                f"the term {term!r} of `validate.plausibility` is not numeric",
+                f"a float or integer column, or for a values column .{', .'.join(STATISTICS)}",
             )
 
 
-def _redundant_columns_compare(data: Data, contract: Validate) -> Iterator[Problem]:
+def _incomparable_columns(data: Data, contract: Validate) -> Iterator[Problem]:
     for pair in contract.redundant:
         types = [contract.columns[name].type for name in pair.columns]
         kinds = {"number" if kind in ("float", "integer") else kind for kind in types}
         if len(kinds) > 1 or "values" in kinds:
-            yield f"{' and '.join(pair.columns)} have types that do not compare", "two alike columns"
+            yield f"{' and '.join(pair.columns)} have types that cannot be compared", "two columns of the same kind"
 
 
-def _keys_are_in_every_row(data: Data, contract: Validate) -> Iterator[Problem]:
+def _nullable_keys(data: Data, contract: Validate) -> Iterator[Problem]:
     for key in (data.group, data.label, data.time):
         if key is not None and contract.columns[key].nullable:
-            yield f"{key!r} is nullable", "group, time and label are in every row: nullable: false"
+            yield f"{key!r} is nullable", "nullable: false, because every row has a group, time and label"
 
 
-def _no_name_is_taken(data: Data, contract: Validate) -> Iterator[Problem]:
+def _reserved_names(data: Data, contract: Validate) -> Iterator[Problem]:
     if {"source", "reason", DUPLICATE_COLUMN} & set(contract.columns):
         yield (
             f"a column is called `source`, `reason` or `{DUPLICATE_COLUMN}`",
-            "other names: validate writes these itself",
+            "other names: validate adds columns with these names",
         )
 
 
@@ -82,12 +82,12 @@ def _terms(contract: Validate) -> Iterator[str]:
     return (term for rule in contract.plausibility for term in rule.terms)
 
 
-# In this order: a later check relies on what an earlier one has found in place.
+# The order matters: a later check relies on the earlier ones.
 CHECKS: tuple[Callable[[Data, Validate], Iterator[Problem]], ...] = (
-    _every_column_is_described,
-    _types_fit_their_use,
-    _terms_are_numbers,
-    _redundant_columns_compare,
-    _keys_are_in_every_row,
-    _no_name_is_taken,
+    _undescribed_columns,
+    _unsuitable_types,
+    _non_numeric_terms,
+    _incomparable_columns,
+    _nullable_keys,
+    _reserved_names,
 )

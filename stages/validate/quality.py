@@ -1,7 +1,7 @@
-"""Five metrics of a data set's quality, each a share between 0 and 1, from counts.
+"""Five metrics of a data set's quality, each a share between 0 and 1, computed from counts.
 
-Counts add up: those of two sources together are the counts of both, and the overall figure is the metric of
-that sum. So a small bad source cannot hide behind a mean of shares, and a large one weighs what it weighs.
+The counts of all sources are added, and the overall metrics are computed from the sums. A mean of shares would give a
+small source the same weight as a large one.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ WORST_SHOWN = 3
 
 @dataclass
 class Share:
-    """`good` of `total`."""
+    """A share: `good` of `total`; its value is 1 if `total` is 0."""
 
     good: int = 0
     total: int = 0
 
     @property
     def value(self) -> float:
+        """The share, 0 to 1."""
         return self.good / self.total if self.total else 1.0
 
     def __add__(self, other: Share) -> Share:
@@ -39,15 +40,15 @@ class Share:
 
 @dataclass
 class Counts:
-    """What is counted of one source, or of several together. Keys of the dictionaries are columns or rules."""
+    """Counts of one source, or the sums of several. Keys of the dictionaries are columns or reasons of rules."""
 
     rows: int = 0
-    cells: dict[str, Share] = field(default_factory=dict)  # per column: cells that are there
+    cells: dict[str, Share] = field(default_factory=dict)  # per column: cells with a value
     consistent: dict[str, Share] = field(default_factory=dict)  # per kind of consistency
-    plausible: Share = field(default_factory=Share)  # rows that keep every plausibility rule
+    plausible: Share = field(default_factory=Share)  # rows that meet every plausibility rule
     fresh: Share = field(default_factory=Share)
     valid: Share = field(default_factory=Share)
-    violations: dict[str, dict[str, int]] = field(default_factory=dict)  # per metric: rows that broke each rule
+    violations: dict[str, dict[str, int]] = field(default_factory=dict)  # per metric: rows that violate each rule
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
@@ -66,15 +67,20 @@ def _add(a: dict[str, Share], b: dict[str, Share]) -> dict[str, Share]:
 
 
 def count_source(
-    source: SourceTable, rules: list[Rule], violations: ViolationCounts, in_time: dict[str, Share], contract: Validate
+    source: SourceTable,
+    rules: list[Rule],
+    violations: ViolationCounts,
+    steps: dict[str, Share],
+    contract: Validate,
 ) -> Counts:
-    """What is counted of one source.
+    """Return the counts of one source.
 
     Args:
-        source: Its rows, and the cells that are there.
-        rules: All that its rows were checked by.
-        violations: The rows that break them.
-        in_time: Kinds of consistency that are counted over steps in time (`sampling_steps`).
+        source: The source, with its numbers of rows and cells.
+        rules: All rules that its rows were checked against.
+        violations: Numbers of rows that violate them.
+        steps: Kinds of consistency that are counted over time steps (`sampling_steps`).
+        contract: The data contract.
     """
     rows = source.rows
 
@@ -88,8 +94,8 @@ def count_source(
     }
     return Counts(
         rows=rows,
-        cells={column: Share(there, rows) for column, there in source.cells.items()},
-        consistent=consistent | in_time,
+        cells={column: Share(present, rows) for column, present in source.cells.items()},
+        consistent=consistent | steps,
         plausible=share_without_violation("accuracy") if contract.plausibility else Share(),
         fresh=share_without_violation("timeliness") if contract.freshness else Share(),
         valid=share_without_violation("validity"),
@@ -105,7 +111,7 @@ def count_source(
 
 
 def completeness(counts: Counts) -> float:
-    """Cells that are there / cells, over the contract's columns; NaN and a list with a hole count as not there.
+    """Return the share of cells with a value; NaN, and a list with a missing element, count as missing.
 
     completeness = sum_c(non-null cells of column c) / (rows * columns)
     """
@@ -113,12 +119,12 @@ def completeness(counts: Counts) -> float:
 
 
 def consistency(counts: Counts) -> float:
-    """The worst of its kinds: one that is broken is not mended by three that hold.
+    """Return the smallest share of all kinds of consistency, so that good kinds do not hide a bad one.
 
     consistency = min(unique, ordered, regular, agreeing), where
-      unique   = 1 - rows that repeat another row's key / rows; the key is group and time, or for images and
-                 audio the values themselves; likewise for rows that a source earlier in the alphabet has too
-      ordered  = steps with time(i) > time(i-1) / steps; a step leads from a row to the next of its group as stored
+      unique   = 1 - rows with the key of another row / rows; the key is group and time, or for images and audio
+                 the values; likewise for rows that an alphabetically earlier source contains too
+      ordered  = steps with time(i) > time(i-1) / steps; a step is from a row to the next one of its group as stored
       regular  = steps with |time(i) - time(i-1) - interval| <= tolerance / steps
       agreeing = rows where two redundant columns are within their tolerance / rows, for each pair
     """
@@ -126,7 +132,7 @@ def consistency(counts: Counts) -> float:
 
 
 def accuracy(counts: Counts) -> float:
-    """Rows that keep every plausibility rule (agreement with a reference is one) / rows; 1 where there is no rule.
+    """Return the share of rows that meet every plausibility rule, such as agreement with a reference; 1 without rules.
 
     accuracy = rows with minimum_r <= sum_k(factor_rk * term_rk) <= maximum_r for every rule r / rows
     """
@@ -134,7 +140,7 @@ def accuracy(counts: Counts) -> float:
 
 
 def timeliness(counts: Counts) -> float:
-    """Rows that are fresh at the snapshot's time / rows; 1 where the contract asks for no freshness.
+    """Return the share of rows that are fresh at the snapshot's time; 1 if the contract does not require freshness.
 
     timeliness = rows with snapshot - max_age <= time <= snapshot / rows
     """
@@ -142,9 +148,9 @@ def timeliness(counts: Counts) -> float:
 
 
 def validity(counts: Counts) -> float:
-    """Rows whose values are all finite, in range, of the allowed ones, of the right length, unique if asked / rows.
+    """Return the share of rows whose values are all finite, in range, allowed, of the right length, unique.
 
-    validity = rows that keep every rule on a single column / rows; a missing value is completeness' matter
+    validity = rows that meet every rule on a single column / rows; missing values count for completeness instead
     """
     return counts.valid.value
 
@@ -159,7 +165,7 @@ FORMULAS = {
 
 
 def judge_metrics(counts: Counts, thresholds: Thresholds) -> dict[str, dict[str, Any]]:
-    """Per metric: value, threshold, passed and the columns (or kinds, or rules) that cost most."""
+    """Return for each metric its value, threshold, result, and the columns (or rules) with the largest losses."""
     judged = {}
     for metric, formula in FORMULAS.items():
         value, threshold = formula(counts), getattr(thresholds, metric)
@@ -174,7 +180,7 @@ def judge_metrics(counts: Counts, thresholds: Thresholds) -> dict[str, dict[str,
 
 
 def _is_measured(metric: str, counts: Counts) -> bool:
-    """False where the contract gives nothing to measure: the value is then 1, and no evidence."""
+    """Return False if the contract has no rule for the metric: its value is then 1, without any evidence."""
     if metric == "accuracy":
         return counts.plausible.total > 0
     return counts.fresh.total > 0 if metric == "timeliness" else True
@@ -195,9 +201,9 @@ def _percent(share: float) -> str:
 
 
 def format_table(rows: Iterable[tuple[str, str, float, float, list[str]]]) -> str:
-    """Lines of: where, metric, found, needed, worst columns."""
+    """Format rows of (place, metric, value, threshold, worst columns) as aligned lines with a header."""
     cells = [("where", "metric", "found", "needed", "worst columns")]
-    cells += [(w, m, f"{found:.4f}", f"{needed:.4f}", ", ".join(worst) or "-") for w, m, found, needed, worst in rows]
+    cells += [(w, m, f"{value:.4f}", f"{needed:.4f}", ", ".join(worst) or "-") for w, m, value, needed, worst in rows]
     widths = [max(len(row[i]) for row in cells) for i in range(4)]
     return "\n".join(
         "  " + "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]])

@@ -1,4 +1,4 @@
-"""What every row must hold: rules of the data contract as Ibis expressions, the same on every engine."""
+"""Rules of the data contract that every row must meet, as Ibis expressions with equal results on all engines."""
 
 from __future__ import annotations
 
@@ -27,29 +27,43 @@ LARGEST_32 = 3.4028234663852886e38
 
 @dataclass(frozen=True)
 class Rule:
-    """What every row must hold. `holds` is never null; `reason` is what a row that breaks it is told."""
+    """A rule that every row must meet.
+
+    metric: The quality metric that counts violations.
+    columns: The columns that the rule reads.
+    reason: Text for rows that violate it.
+    holds: Returns, for a canonical table, a column that is True where the rule is met; never null.
+    text_column: Column with the text that could not be parsed, shown in the reason.
+    """
 
     metric: Metric
     columns: tuple[str, ...]
     reason: str
     holds: Callable[[ir.Table], ir.BooleanColumn]
-    text_column: str | None = None  # the column with what a row is refused for, where the row itself cannot hold it
+    text_column: str | None = None
 
 
 def build_rules(data: Data, contract: Validate, snapshot: datetime, texts: Iterable[str] = ()) -> list[Rule]:
-    """Every rule for a row, cheap ones first; all of them over a canonical table. `texts`: columns that were text."""
-    found: list[Rule] = []
+    """Return all rules for the rows of a canonical table, fast ones first.
+
+    Args:
+        data: The meaning of the data.
+        contract: The data contract.
+        snapshot: Time of the snapshot, for freshness.
+        texts: Columns that were text where the contract requires numbers or times.
+    """
+    rules: list[Rule] = []
     for name, column in contract.columns.items():
         if name in texts:
-            found.append(_readable_rule(name, column))
-        found += _column_rules(name, column, data, name in texts)
+            rules.append(_readable_rule(name, column))
+        rules += _column_rules(name, column, data, name in texts)
     key = [data.group, data.time] if data.time is not None else data.columns
-    found.append(_duplicate_key_rule(key))
-    found += [_agreement_rule(pair) for pair in contract.redundant]
-    found += [_plausibility_rule(rule, contract) for rule in contract.plausibility]
+    rules.append(_duplicate_key_rule(key))
+    rules += [_agreement_rule(pair) for pair in contract.redundant]
+    rules += [_plausibility_rule(rule, contract) for rule in contract.plausibility]
     if contract.freshness is not None:
-        found.append(_freshness_rule(contract.freshness.column, contract.freshness.max_age_s, snapshot))
-    return found
+        rules.append(_freshness_rule(contract.freshness.column, contract.freshness.max_age_s, snapshot))
+    return rules
 
 
 def _readable_rule(name: str, column: Column) -> Rule:
@@ -60,10 +74,10 @@ def _readable_rule(name: str, column: Column) -> Rule:
 
 
 def _column_rules(name: str, column: Column, data: Data, text: bool) -> list[Rule]:
-    found: list[Rule] = []
+    rules: list[Rule] = []
 
     def add(metric: Metric, what: str, holds: Callable[[ir.Table], ir.BooleanColumn]) -> None:
-        found.append(Rule(metric, (name,), f"{name}: {what}", holds))
+        rules.append(Rule(metric, (name,), f"{name}: {what}", holds))
 
     if column.type == "values":
         if not column.nullable:
@@ -74,7 +88,7 @@ def _column_rules(name: str, column: Column, data: Data, text: bool) -> list[Rul
         if data.image is not None and name in data.columns:
             length = len(data.channels) * data.image.height * data.image.width
             add("validity", f"not {length} values", lambda t: _or_null(t[name], t[name].length() == length))
-        return found
+        return rules
     if not column.nullable:
         add(
             "completeness",
@@ -90,10 +104,10 @@ def _column_rules(name: str, column: Column, data: Data, text: bool) -> list[Rul
         what = "unknown label" if name == data.label else "not an allowed value"
         add("validity", what, lambda t: _or_null(t[name], t[name].isin(allowed)))
     if column.unique:
-        found.append(
+        rules.append(
             Rule("validity", (name,), f"{name}: not unique", lambda t: t[name].isnull() | _is_first(t, [name]))
         )
-    return found
+    return rules
 
 
 def _duplicate_key_rule(key: list[str]) -> Rule:
@@ -106,7 +120,7 @@ def _duplicate_key_rule(key: list[str]) -> Rule:
 
 
 def _is_first(table: ir.Table, key: list[str]) -> ir.BooleanColumn:
-    """True for one row of those with equal `key`: the first by all columns, whatever the order they came in."""
+    """Return True for one row of each `key`: the first in the order of all columns, whatever the input order is."""
     import ibis
 
     order = [ibis.asc(table[name], nulls_first=True) for name in table.columns if name not in key]
@@ -134,7 +148,7 @@ def _plausibility_rule(rule: Plausible, contract: Validate) -> Rule:
             bounds.append(total >= rule.minimum)
         if rule.maximum is not None:
             bounds.append(total <= rule.maximum)
-        return reduce(and_, bounds).fill_null(True)  # nothing to compare with is for completeness to say
+        return reduce(and_, bounds).fill_null(True)  # a missing value counts for completeness instead
 
     return Rule("accuracy", columns, f"not plausible: {rule.name}", holds)
 
@@ -190,5 +204,5 @@ def _span(column: Column) -> str:
 
 
 def column_of_term(term: str, contract: Validate) -> str:
-    """The column that a term of a plausibility rule reads."""
+    """Return the column that a term of a plausibility rule reads."""
     return term if term in contract.columns else term.rsplit(".", 1)[0]

@@ -1,6 +1,6 @@
-"""Steps in time between the rows of a group, in the order in which the files hold them.
+"""Time steps between consecutive rows of a group, in the order of the files.
 
-A table in an engine has no order, so this reads the files themselves, two columns wide and batch by batch.
+A table in an engine has no order, so this module reads two columns of the files directly, batch by batch.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MICROSECONDS = 1_000_000
 
 @dataclass(frozen=True)
 class Steps:
-    """How many steps there are, how many go forward, how many are as long as they should be."""
+    """Numbers of time steps: in total, forward in time, and within the tolerance of the expected interval."""
 
     total: int
     forward: int
@@ -34,7 +34,13 @@ class Steps:
 
 
 def step_shares(paths: list[Path], data: Data, sampling: Sampling | None) -> dict[str, Share]:
-    """Per kind of consistency in time, the share of steps that keep it; none for data without a time."""
+    """Return the share of good steps for each kind of consistency in time.
+
+    Args:
+        paths: The files of a source, in order.
+        data: The meaning of the data; without a time the result is empty.
+        sampling: The expected interval; None: only the order is checked.
+    """
     if data.time is None:
         return {}
     interval, tolerance = (sampling.interval_s, sampling.tolerance_s) if sampling else (0.0, 0.0)
@@ -46,7 +52,15 @@ def step_shares(paths: list[Path], data: Data, sampling: Sampling | None) -> dic
 
 
 def count_steps(paths: list[Path], group: str, time: str, interval_s: float, tolerance_s: float) -> Steps:
-    """Count the steps from each row to the next one of its group. Rows without a group or a time are passed over."""
+    """Count the steps from each row to the next one of its group. Rows without a group or a time are skipped.
+
+    Args:
+        paths: The files of a source, in order.
+        group: Column of the group.
+        time: Column of the time.
+        interval_s: Expected step, in seconds.
+        tolerance_s: Largest deviation of a regular step, in seconds.
+    """
     last: dict[str, int] = {}
     total = forward = regular = 0
     for path in paths:
@@ -54,20 +68,20 @@ def count_steps(paths: list[Path], group: str, time: str, interval_s: float, tol
             steps = _steps(batch.column(group), batch.column(time), last)
             total += len(steps)
             forward += int(np.count_nonzero(steps > 0))
-            off = np.abs(steps / MICROSECONDS - interval_s)
-            regular += int(np.count_nonzero(off <= tolerance_s + 1e-9))
+            deviation = np.abs(steps / MICROSECONDS - interval_s)
+            regular += int(np.count_nonzero(deviation <= tolerance_s + 1e-9))
     return Steps(total, forward, regular)
 
 
 def _steps(groups: pa.Array, times: pa.Array, last: dict[str, int]) -> np.ndarray:
-    """Microseconds of every step that ends in this batch; `last` carries each group's latest time onwards."""
+    """Return the steps that end in this batch, in microseconds; `last` (latest time of each group) is updated."""
     if pa.types.is_string(times.type) or pa.types.is_large_string(times.type):
         times = cast_cells(times, pa.timestamp("us"))
-    there = pc.and_(pc.is_valid(groups), pc.is_valid(times))
-    coded = pc.cast(groups.filter(there), pa.string()).dictionary_encode()
+    present = pc.and_(pc.is_valid(groups), pc.is_valid(times))
+    coded = pc.cast(groups.filter(present), pa.string()).dictionary_encode()
     codes = coded.indices.to_numpy(zero_copy_only=False)
     micros = (
-        pc.cast(times.filter(there), pa.timestamp("us"), safe=False).cast(pa.int64()).to_numpy(zero_copy_only=False)
+        pc.cast(times.filter(present), pa.timestamp("us"), safe=False).cast(pa.int64()).to_numpy(zero_copy_only=False)
     )
     order = np.argsort(codes, kind="stable")
     codes, micros = codes[order], micros[order]
@@ -75,12 +89,12 @@ def _steps(groups: pa.Array, times: pa.Array, last: dict[str, int]) -> np.ndarra
     first[1:] = codes[1:] != codes[:-1]
     steps: np.ndarray = np.diff(micros, prepend=0)
     names = coded.dictionary.to_pylist()
-    known = np.ones(len(codes), dtype=bool)
+    has_previous = np.ones(len(codes), dtype=bool)
     for i in np.flatnonzero(first):
         name = names[codes[i]]
-        known[i] = name in last
+        has_previous[i] = name in last
         steps[i] = micros[i] - last.get(name, 0)
     for i in np.flatnonzero(np.append(first[1:], True)) if len(codes) else []:
         last[names[codes[i]]] = int(micros[i])
-    known_steps: np.ndarray = steps[known]
-    return known_steps
+    result: np.ndarray = steps[has_previous]
+    return result

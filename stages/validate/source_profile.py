@@ -1,4 +1,4 @@
-"""What describes one source: the figures that reports/quality.json shows and great-expectations checks."""
+"""Statistics of one source, which reports/quality.json shows and great-expectations checks."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Profile:
-    """What describes one source.
+    """Statistics of one source.
 
-    row: The row that great-expectations checks (`describe`).
-    columns: Per column its share of missing cells, and min, max and mean where it is numeric.
-    later: `rows` after the snapshot and the `last` one's time; empty for data without a time.
+    row: The row that great-expectations checks (`profile_row`).
+    columns: Share of missing cells of each column, and min, max and mean of numeric ones.
+    later: Number of `rows` after the snapshot's time and the time of the `last` one; empty for data without a time.
     """
 
     row: dict[str, Any]
@@ -34,34 +34,43 @@ class Profile:
 def profile_source(
     source: SourceTable, valid: ir.Table, rows: int, data: Data, contract: Validate, snapshot: datetime
 ) -> Profile:
-    """Describe a source by its `valid` rows, of which there are `rows`; its missing cells by all that it has."""
+    """Compute the statistics of a source.
+
+    Args:
+        source: The source; its missing cells are those of all rows.
+        valid: Its rows that do not violate a rule; all other statistics are theirs.
+        rows: Number of valid rows.
+        data: The meaning of the data.
+        contract: The data contract.
+        snapshot: Time of the snapshot.
+    """
     later: dict[str, Any] = {}
     if data.time is not None:
         after = valid.filter(valid[data.time] > snapshot.astimezone(UTC).replace(tzinfo=None))
         later = after.aggregate(rows=after.count(), last=after[data.time].max()).to_pyarrow().to_pylist()[0]
-    found = column_statistics(valid, contract)
+    statistics = column_statistics(valid, contract)
     classes = count_classes(valid, data)
-    null_shares = {column: round_figure(1 - there / source.rows) or 0.0 for column, there in source.cells.items()}
-    row = profile_row(source.name, rows, count_groups(valid, data), classes, null_shares, found)
+    null_shares = {column: round_figure(1 - present / source.rows) or 0.0 for column, present in source.cells.items()}
+    row = profile_row(source.name, rows, count_groups(valid, data), classes, null_shares, statistics)
     columns = {
         column: {"null_share": null_shares[column], "min": None, "max": None, "mean": None}
-        | {figure: value for figure, value in found.get(column, {}).items() if figure != "std"}
+        | {figure: value for figure, value in statistics.get(column, {}).items() if figure != "std"}
         for column in contract.columns
     }
     return Profile(row, columns, later)
 
 
 def column_statistics(table: ir.Table, contract: Validate) -> dict[str, dict[str, float | None]]:
-    """Per numeric column: min, max, mean, std over the rows; of a `values` column over all elements."""
+    """Return min, max, mean and std of each numeric column; for a `values` column over all elements."""
     names = [n for n, c in contract.columns.items() if c.type in ("float", "integer", "values")]
     if not names:
         return {}
-    wanted: dict[str, ir.Scalar] = {}
+    aggregates: dict[str, ir.Scalar] = {}
     for i, name in enumerate(names):
         cell = table[name]
         if contract.columns[name].type == "values":
             wide = cell.map(lambda x: x.cast("float64"))
-            wanted |= {
+            aggregates |= {
                 f"elements_{i}": cell.length().sum(),
                 f"total_{i}": wide.sums().sum(),
                 f"squares_{i}": wide.map(lambda x: x * x).sums().sum(),
@@ -69,26 +78,27 @@ def column_statistics(table: ir.Table, contract: Validate) -> dict[str, dict[str
             cell, high = cell.mins(), cell.maxs()
         else:
             cell = high = cell.cast("float64")
-            wanted |= {f"mean_{i}": cell.mean(), f"std_{i}": cell.std(how="pop")}
-        wanted |= {f"min_{i}": cell.min(), f"max_{i}": high.max()}
-    row = table.aggregate(**wanted).to_pyarrow().to_pylist()[0]
-    found = {}
+            aggregates |= {f"mean_{i}": cell.mean(), f"std_{i}": cell.std(how="pop")}
+        aggregates |= {f"min_{i}": cell.min(), f"max_{i}": high.max()}
+    row = table.aggregate(**aggregates).to_pyarrow().to_pylist()[0]
+    statistics = {}
     for i, name in enumerate(names):
         if row.get(f"elements_{i}"):
             mean = row[f"total_{i}"] / row[f"elements_{i}"]
             row[f"mean_{i}"] = mean
             row[f"std_{i}"] = math.sqrt(max(row[f"squares_{i}"] / row[f"elements_{i}"] - mean * mean, 0.0))
-        found[name] = {figure: round_figure(row.get(f"{figure}_{i}")) for figure in ("min", "max", "mean", "std")}
-    return found
+        statistics[name] = {figure: round_figure(row.get(f"{figure}_{i}")) for figure in ("min", "max", "mean", "std")}
+    return statistics
 
 
 def count_classes(table: ir.Table, data: Data) -> dict[str, int]:
-    """Rows per value of the label column, every known class included."""
+    """Return the number of rows per value of the label column, including classes without rows."""
     rows = table.group_by(data.label).aggregate(n=table.count()).to_pyarrow().to_pylist()
     return dict.fromkeys(data.classes, 0) | {row[data.label]: int(row["n"]) for row in rows}
 
 
 def count_groups(table: ir.Table, data: Data) -> int:
+    """Return the number of groups."""
     return int(table[data.group].nunique().to_pyarrow().as_py())
 
 
@@ -98,15 +108,21 @@ def profile_row(
     groups: int,
     classes: dict[str, int],
     null_shares: dict[str, float],
-    kept: dict[str, Any],
+    statistics: dict[str, Any],
 ) -> dict[str, Any]:
-    """The profile's row: rows, groups, classes seen, share.<class>, null_share.<column>, min|max|mean|std.<column>.
+    """Return the row of the profile that great-expectations checks.
 
-    Null shares are of the rows as collected; all else is of the rows that were kept.
+    Args:
+        source: Name of the source.
+        rows: Number of valid rows.
+        groups: Number of groups.
+        classes: Number of rows per class, which becomes `share.<class>`; `classes` is the number of classes with rows.
+        null_shares: Share of missing cells per column among all collected rows, as `null_share.<column>`.
+        statistics: Statistics per column of the valid rows, as `min|max|mean|std.<column>`.
     """
     row: dict[str, Any] = {"source": source, "rows": rows, "groups": groups}
     row["classes"] = sum(1 for n in classes.values() if n)
     row |= {f"share.{label}": round_figure(n / rows if rows else 0.0) for label, n in classes.items()}
     row |= {f"null_share.{name}": share for name, share in null_shares.items()}
-    row |= {f"{figure}.{name}": value for name, some in kept.items() for figure, value in some.items()}
+    row |= {f"{figure}.{name}": value for name, figures in statistics.items() for figure, value in figures.items()}
     return row

@@ -1,4 +1,4 @@
-"""Check the snapshot against the data contract; quarantine the rows that break it.
+"""Check the snapshot against the data contract; quarantine the rows that violate it.
 
 Reads  data/snapshot/<source>/*.parquet, tasks/<task>/expectations.json
 Writes data/validated/<source>/, data/quarantine/<source>/, reports/quality.json, reports/data_docs/
@@ -41,7 +41,14 @@ DATA_DOCS = Path("reports/data_docs")
 
 @dataclass(frozen=True)
 class CheckedSource:
-    """One source after the check: its rows with flags, what was counted, and what describes it."""
+    """A source after the check.
+
+    name: Name of the source.
+    flagged: Its rows, with flags for violated rules.
+    counts: Counts for the quality metrics.
+    violations: Numbers of rows that violate rules.
+    profile: Statistics.
+    """
 
     name: str
     flagged: FlaggedRows
@@ -53,35 +60,43 @@ class CheckedSource:
 def check_source(
     engine: Engine, name: str, paths: list[Path], earlier: list[CheckedSource], params: Params
 ) -> CheckedSource:
-    """Check one source; what an `earlier` one holds and keeps is a copy here.
+    """Check one source.
 
-    Raises CombinedError for faults of the table as a whole.
+    Args:
+        engine: The engine for tables.
+        name: Name of the source.
+        paths: Its files.
+        earlier: Sources that are checked already; their valid rows are duplicates in this one.
+        params: All parameters.
+
+    Raises:
+        CombinedError: The table as a whole has faults.
     """
     data, contract, snapshot = params.data, params.validation, params.collect.snapshot
     source = conform(engine.read(paths), name, contract)
-    rows, every = source.table, build_rules(data, contract, snapshot, source.parsed_text)
+    rows, row_rules = source.table, build_rules(data, contract, snapshot, source.parsed_text)
     if len(params.collect.sources) > 1:
-        every.append(cross_source_duplicates.duplicate_rule(data))
+        row_rules.append(cross_source_duplicates.duplicate_rule(data))
         before = [other.flagged.valid_rows() for other in earlier]
         rows = cross_source_duplicates.mark_duplicates(engine, rows, before, data, list(contract.columns))
-    flagged = flag_violations(rows, every)
+    flagged = flag_violations(rows, row_rules)
     violations = flagged.count()
-    counts = count_source(source, every, violations, step_shares(paths, data, contract.sampling), contract)
+    counts = count_source(source, row_rules, violations, step_shares(paths, data, contract.sampling), contract)
     profile = profile_source(source, flagged.valid_rows(), source.rows - violations.rows, data, contract, snapshot)
     return CheckedSource(name, flagged, counts, violations, profile)
 
 
 def check_combined(sources: list[CheckedSource], params: Params) -> list[StageError]:
-    """Faults that only all sources together show: one class only, a channel that never changes."""
+    """Return the errors of all sources together: rows of only one class, or a channel that is constant."""
     data = params.data
     faults: list[StageError] = []
-    seen = {label for s in sources for label in data.classes if (s.profile.row[f"share.{label}"] or 0) > 0}
-    if len(seen) < 2:
-        found = f"only the class {seen.pop()!r}" if seen else "no known class"
+    present = {label for s in sources for label in data.classes if (s.profile.row[f"share.{label}"] or 0) > 0}
+    if len(present) < 2:
+        classes = f"only the class {present.pop()!r}" if present else "no known class"
         faults.append(
             ContractError(
                 f"column {data.label}",
-                f"found {found} in the rows that were kept",
+                f"found {classes} in the valid rows",
                 f"at least two of {', '.join(data.classes)}",
                 "collect rows of the other classes",
             )
@@ -94,15 +109,15 @@ def check_combined(sources: list[CheckedSource], params: Params) -> list[StageEr
                 ContractError(
                     f"column {column}",
                     f"it is {lows.pop():g} in every row",
-                    "a channel that changes: a constant one carries nothing and cannot be standardised",
-                    "mend the sensor, or take the channel out (data.channels and validate.columns)",
+                    "a channel that varies: a constant one has no information and cannot be standardised",
+                    "repair the sensor, or remove the channel (data.channels and validate.columns)",
                 )
             )
     return faults
 
 
 def quality_report(sources: list[CheckedSource], params: Params) -> dict[str, Any]:
-    """What reports/quality.json holds."""
+    """Return the contents of reports/quality.json."""
     thresholds = params.validation.thresholds
     total = sum((s.counts for s in sources), Counts())
     quarantined = sum(s.violations.rows for s in sources)
@@ -121,9 +136,16 @@ def quality_report(sources: list[CheckedSource], params: Params) -> dict[str, An
 def refuse_below_thresholds(
     quality: dict[str, Any], sources: list[CheckedSource], engine: Engine, params: Params
 ) -> None:
-    """Raise ContractError with a table of what is below its threshold, and of the rows that break the contract.
+    """Raise ContractError if a metric is below its threshold, or too many rows violate the contract.
 
-    Those rows are then in .work/refused: the quarantine keeps what the last good run put there.
+    The rows that violate the contract are then written to .work/refused, and the quarantine of the last successful run
+    is unchanged.
+
+    Args:
+        quality: The contents of reports/quality.json.
+        sources: All sources.
+        engine: The engine for tables.
+        params: All parameters.
     """
     largest_share = params.validation.quarantine_share
     places = {"overall": quality["overall"], **{f"source {n}": v for n, v in quality["sources"].items()}}
@@ -136,26 +158,32 @@ def refuse_below_thresholds(
     quarantine = quality["quarantine"]
     if not low and quarantine["share"] <= largest_share:
         return
-    told: dict[str, str] = {}
+    details: dict[str, str] = {}
     with new_directory(VIOLATIONS) as folder:
         for s in (s for s in sources if s.violations.rows):
-            told = dict(explain_violations(s.name, s.flagged, params.data)) | told
+            details = dict(explain_violations(s.name, s.flagged, params.data)) | details
             write_violations(folder / s.name, s.flagged, engine, params)
     reasons = "".join(
-        f"\n    {n} row(s): {reason}{told[reason]}" for reason, n in sorted(quarantine["reasons"].items())
+        f"\n    {n} row(s): {reason}{details[reason]}" for reason, n in sorted(quarantine["reasons"].items())
     )
-    remedy = f"mend the source, or the contract in {locate_parameter('validate')}"
-    remedy += f"; the rows with their reasons lie in {VIOLATIONS}/" if reasons else ""
+    remedy = f"correct the source, or the contract in {locate_parameter('validate')}"
+    remedy += f"; the rows with their reasons are in {VIOLATIONS}/" if reasons else ""
     if low:
-        found = f"quality is below its threshold\n{format_table(low)}"
-        found += f"\n  rows that break the contract:{reasons}" if reasons else ""
-        raise ContractError("data/snapshot", found, "every metric at or above its threshold", remedy)
-    found = f"{quarantine['rows']} rows ({quarantine['share']:.2%}) would go to quarantine{reasons}"
-    raise ContractError("data/snapshot", found, f"at most {largest_share:.2%} (quarantine_share)", remedy)
+        problem = f"quality is below its threshold\n{format_table(low)}"
+        problem += f"\n  rows that violate the contract:{reasons}" if reasons else ""
+        raise ContractError("data/snapshot", problem, "every metric at or above its threshold", remedy)
+    problem = f"{quarantine['rows']} rows ({quarantine['share']:.2%}) would go to quarantine{reasons}"
+    raise ContractError("data/snapshot", problem, f"at most {largest_share:.2%} (quarantine_share)", remedy)
 
 
 def write_rows(sources: list[CheckedSource], engine: Engine, params: Params) -> None:
-    """The rows that were kept, and those that were not with the reason, in an order that the data alone decides."""
+    """Write the valid rows, and the others with their reasons, in an order that depends on the data alone.
+
+    Args:
+        sources: All sources.
+        engine: The engine for tables.
+        params: All parameters.
+    """
     import ibis
 
     schema = arrow_schema(params.validation).append(pa.field("source", pa.string()))
@@ -169,7 +197,7 @@ def write_rows(sources: list[CheckedSource], engine: Engine, params: Params) -> 
 
 def main() -> None:
     command.parser("validate", __doc__).parse_args()
-    # pandera imports pyspark where that is installed, whichever engine is asked for.
+    # pandera imports pyspark if it is installed, even for the engine duckdb.
     warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas", category=FutureWarning)
     params = load()
     check_parameters(params.data, params.validation)
@@ -209,7 +237,7 @@ def main() -> None:
         later = source.profile.later
         if later.get("rows"):
             print(
-                f"warning: source {source.name}: {later['rows']} row(s) are of a time after the snapshot "
+                f"warning: source {source.name}: {later['rows']} row(s) have a time after the snapshot "
                 f"(collect.snapshot), the last of {later['last']}; validate.freshness would quarantine them"
             )
     overall = ", ".join(f"{metric} {judged['value']:.4f}" for metric, judged in quality["overall"].items())

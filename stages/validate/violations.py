@@ -1,4 +1,4 @@
-"""What a person needs to mend rows that break the contract: the values, a place, and the rows themselves."""
+"""Reports of rows that violate the contract: example values, the first row of each rule, and all rows as a file."""
 
 from __future__ import annotations
 
@@ -21,31 +21,44 @@ VIOLATIONS = Path(".work/refused")
 
 
 def row_order(params: Params) -> list[str]:
-    """Columns that order rows whatever order they came in: group, time, then all others."""
+    """Return the columns that rows are sorted by: group, time, then all others, so that input order does not matter."""
     data = params.data
     first = [data.group] + ([data.time] if data.time else [])
     return first + [name for name in params.validation.columns if name not in first]
 
 
 def explain_violations(name: str, flagged: FlaggedRows, data: Data) -> Iterator[tuple[str, str]]:
-    """Per rule that rows of the source `name` break: its reason; up to three values and where the first row is."""
+    """Yield the reason of each violated rule, and a text with up to three values and the first row.
+
+    Args:
+        name: Name of the source.
+        flagged: Rows of the source, with flags for violated rules.
+        data: The meaning of the data.
+    """
     for number, rule in enumerate(flagged.violated):
         rows = flagged.table.filter(flagged.flag(number))
-        place = [data.group] + ([data.time] if data.time else [])
-        first = rows.order_by(place).limit(1).select(place).to_pyarrow().to_pylist()
+        keys = [data.group] + ([data.time] if data.time else [])
+        first = rows.order_by(keys).limit(1).select(keys).to_pyarrow().to_pylist()
         if not first:
-            continue  # another source breaks it
+            continue  # only another source violates it
         column = rule.text_column or (rule.columns[0] if len(rule.columns) == 1 else None)
-        said = ""
+        details = ""
         if column is not None and not rows[column].type().is_array():
             values = example_values(rows, column)
-            said += f"; found {values}" if values else ""
-            said += f" (known are {', '.join(data.classes)})" if values and column == data.label else ""
-        yield rule.reason, f"{said}; first in source {name}, {', '.join(f'{k} {v}' for k, v in first[0].items())}"
+            details += f"; found {values}" if values else ""
+            details += f" (known are {', '.join(data.classes)})" if values and column == data.label else ""
+        yield rule.reason, f"{details}; first in source {name}, {', '.join(f'{k} {v}' for k, v in first[0].items())}"
 
 
 def write_violations(folder: Path, flagged: FlaggedRows, engine: Engine, params: Params) -> None:
-    """The rows that break a rule, with `reason`. Written also where no row is: a kill leaves an empty folder."""
+    """Write the rows that violate a rule, with their `reason`, also if there are none: a kill leaves an empty folder.
+
+    Args:
+        folder: Receives one parquet file.
+        flagged: Rows of a source, with flags for violated rules.
+        engine: The engine for tables.
+        params: All parameters.
+    """
     schema = arrow_schema(params.validation).append(pa.field("reason", pa.string()))
-    bad = flagged.invalid_rows().order_by([*row_order(params), "reason"])
-    write_parquet(folder / "part-00000.parquet", engine.stream(bad, schema), schema)
+    invalid = flagged.invalid_rows().order_by([*row_order(params), "reason"])
+    write_parquet(folder / "part-00000.parquet", engine.stream(invalid, schema), schema)

@@ -1,8 +1,8 @@
-"""Where rows come from: one module per type of source, each with `async fetch(source, context) -> Raw`.
+"""Sources of rows: one module per type, each with `async fetch(source, context) -> FetchResult`.
 
-Enter at `FETCH`, by the type of a source. `base` holds what a source is given and what it returns; `http`, `decode`,
-`threads`, `concurrency`, `normalise` and `writer` are what the sources share.
-May import stages.tables.casting (no other part: see stages.collect), stages.params and stages.core.
+Enter at `FETCH`, by the type of a source. `base` defines the arguments and results of all sources; the sources share
+`http`, `decode`, `archives`, `threads`, `concurrency`, `normalise` and `writer`.
+May import stages.tables.casting (and no other part of it: see stages.collect), stages.params and stages.core.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Archives, tar or zip: the selected members as plain files, nothing else that an archive may hold."""
+"""Extraction of tar and zip archives: only selected regular files, without owner, mode or links."""
 
 from __future__ import annotations
 
@@ -19,15 +19,25 @@ from stages.collect.sources.base import Context
 from stages.core.errors import SourceError
 from stages.params.files import Files
 
-# What a disk says of names in an archive that cannot be: too long, a file that is a folder too.
+# Errors of the file system for names that it cannot store: too long, or a file with the name of a folder.
 PATH_ERRORS = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL)
 
 
 def unpack(archive: Path, files: Files, context: Context) -> Path:
-    """The selected members of a tar or zip archive, in a folder beside it. Raises SourceError.
+    """Extract the selected members of an archive into a folder next to it.
 
-    Content alone is taken, no owner, mode or link. A member that leads out of the folder spoils the whole archive,
-    also when it is not selected.
+    A member whose path leads out of the folder makes the whole archive invalid, even if it is not selected.
+
+    Args:
+        archive: A tar or zip file.
+        files: Which members are selected.
+        context: The source, for errors.
+
+    Returns:
+        The folder.
+
+    Raises:
+        SourceError: The archive is not valid, or has no selected member.
     """
     folder = archive.with_suffix(".unpacked")
     shutil.rmtree(folder, ignore_errors=True)
@@ -38,39 +48,39 @@ def unpack(archive: Path, files: Files, context: Context) -> Path:
         if isinstance(error, OSError) and error.errno is not None and error.errno not in PATH_ERRORS:
             raise  # the disk, not the archive
         raise _unpack_error(str(error), context) from None
-    except (NotImplementedError, RuntimeError) as error:  # how zipfile says: packed in an unknown way, encrypted
+    except (NotImplementedError, RuntimeError) as error:  # zipfile: unknown compression, or encrypted
         raise _unpack_error(str(error), context) from None
     if not names:
-        found = "the archive is empty: it has no file"
-        raise context.error(found, "an archive with files", "mend `url:`, or have it packed anew")
+        remedy = "correct `url:`, or create the archive again"
+        raise context.error("the archive is empty: it has no file", "an archive with files", remedy)
     if not any(decode.is_selected(name, files) for name in names):
         raise decode.no_match_error(names, files, context)
     return folder
 
 
 def _extract(archive: Path, folder: Path, files: Files, context: Context) -> list[str]:
-    """Write the selected members into `folder`; the paths of all. Raises ValueError for one that cannot be taken."""
-    seen: dict[str, None] = {}
-    for name, plain, content in _iterate_members(archive, context):
+    """Write the selected members into `folder`; return the paths of all. Raises ValueError for an invalid member."""
+    paths: dict[str, None] = {}
+    for name, is_file, content in _iterate_members(archive, context):
         inside = _member_path(name)
         if inside is None:
             continue
         if decode.is_selected(inside, files):
-            if not plain:
+            if not is_file:
                 raise ValueError(f"member {name!r} is a link or a device")
-            if inside in seen:
-                raise ValueError(f"member {name!r} is there twice")
+            if inside in paths:
+                raise ValueError(f"member {name!r} is a duplicate")
             (folder / inside).parent.mkdir(parents=True, exist_ok=True)
             with content() as packed, (folder / inside).open("wb") as unpacked:
                 shutil.copyfileobj(packed, unpacked, 1 << 20)
-        seen[inside] = None
-    return list(seen)
+        paths[inside] = None
+    return list(paths)
 
 
 def _member_path(name: str) -> str | None:
-    """The path of a member below the folder; None for what macOS adds to an archive about each of its files.
+    """Return the path of a member inside the folder; None for the metadata files that macOS adds.
 
-    Raises ValueError where it leads out of the folder.
+    Raises ValueError if the path leads out of the folder.
     """
     path = PurePosixPath(name)
     if "__MACOSX" in path.parts or path.name.startswith("._"):
@@ -80,22 +90,22 @@ def _member_path(name: str) -> str | None:
     return path.as_posix()
 
 
-def _unpack_error(why: str, context: Context) -> SourceError:
+def _unpack_error(reason: str, context: Context) -> SourceError:
     return context.error(
-        f"the archive cannot be unpacked ({why})",
-        "a whole archive of plain files that stay inside",
-        "fetch it again, or have it packed anew",
+        f"the archive cannot be unpacked ({reason})",
+        "a complete archive of regular files with paths inside it",
+        "download it again, or create the archive again",
     )
 
 
 def _iterate_members(archive: Path, context: Context) -> Iterator[tuple[str, bool, Callable[[], IO[bytes]]]]:
-    """Every member that is not a folder: its name, whether it is a plain file, how to read it."""
+    """Yield every member that is not a folder: its name, whether it is a regular file, and a function to open it."""
     if tarfile.is_tarfile(archive):
         with tarfile.open(archive) as tar:
             for member in tar:
                 if not member.isdir():
                     yield member.name, member.isreg(), partial(_read_tar, tar, member)
-            # tarfile stops at its own end mark; the checksum of what it is packed in comes after that.
+            # tarfile stops at its end mark; the compression's checksum comes after it and is checked by reading on.
             assert tar.fileobj is not None
             while tar.fileobj.read(1 << 20):
                 pass
@@ -106,10 +116,12 @@ def _iterate_members(archive: Path, context: Context) -> Iterator[tuple[str, boo
                     kind = stat.S_IFMT(info.external_attr >> 16)
                     yield info.filename, kind in (0, stat.S_IFREG), partial(packed.open, info)
     else:
-        raise context.error(f"{archive.stat().st_size} bytes that are no archive", "a tar or zip file", "mend `url:`")
+        raise context.error(
+            f"{archive.stat().st_size} bytes that are not an archive", "a tar or zip file", "correct `url:`"
+        )
 
 
 def _read_tar(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     stream = tar.extractfile(member)
-    assert stream is not None, "a plain file has content"
+    assert stream is not None, "a regular file has content"
     return stream

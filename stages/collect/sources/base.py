@@ -1,4 +1,4 @@
-"""What a source hands over, and what it is given."""
+"""Arguments and results of all sources, and helpers that several sources share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stages.core.progress import ProgressReporter
 from stages.params.collect import Retry
 from stages.params.common import Data
 
-ARROW_ERRORS = (pa.ArrowException, OverflowError, UnicodeEncodeError, RecursionError)  # what pa.array raises
+ARROW_ERRORS = (pa.ArrowException, OverflowError, UnicodeEncodeError, RecursionError)  # raised by pa.array
 URL_USER = re.compile(r"(?<=://)[^/@\s]*@")
 URL_SECRET = re.compile(
     r"(?i)([?&][^=&\s]*(?:auth|code|credential|key|passw|secret|sig|token)[^=&\s]*=)[^&\s'\")]*?(?=[:;,.]?(?:[&\s'\")]|$))"
@@ -28,9 +28,15 @@ URL_SECRET = re.compile(
 
 @dataclass(frozen=True)
 class Context:
-    """What every source may need. `scratch` is the source's own folder for downloads; it outlives a failed run.
+    """Arguments that every source gets besides its own parameters.
 
-    `stop` is set when the run ends early: a thread that copies or writes looks at it and gives up.
+    name: Name of the source.
+    data: The meaning of the data.
+    snapshot: Time of the snapshot, in UTC.
+    retry: How failed requests are repeated.
+    scratch: Folder for this source's downloads; it survives a failed run.
+    progress: Reports bytes.
+    stop: Set when the run ends early; threads that copy or write check it and stop.
     """
 
     name: str
@@ -41,14 +47,20 @@ class Context:
     progress: ProgressReporter
     stop: threading.Event
 
-    def error(self, found: str, expected: str = "", remedy: str = "") -> SourceError:
-        """No secret of a URL gets into the message, whoever wrote it."""
-        return SourceError(f"source {self.name}", redact(found), expected, remedy)
+    def error(self, problem: str, expected: str = "", remedy: str = "") -> SourceError:
+        """Return the error of this source.
+
+        Args:
+            problem: What was found; secrets in URLs are removed.
+            expected: What is required instead.
+            remedy: What the user should do.
+        """
+        return SourceError(f"source {self.name}", redact(problem), expected, remedy)
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Bytes as they came: where from, how many, their SHA-256."""
+    """The origin of some bytes: their URL, SHA-256 in hex, and number."""
 
     url: str
     sha256: str
@@ -57,19 +69,19 @@ class Origin:
 
 @dataclass(frozen=True)
 class FetchResult:
-    """What came, and its rows as tables that are read one after the other."""
+    """The result of a source: the origins of its bytes, and its rows as tables that are read one at a time."""
 
     origins: list[Origin]
     tables: Iterable[pa.Table]
 
 
 def redact(text: str) -> str:
-    """The text with the user, the password and the secret parameters of its URLs taken out, fit to be kept."""
+    """Return the text without the user names, passwords and secret parameters in its URLs."""
     return URL_SECRET.sub(r"\1***", URL_USER.sub("", text))
 
 
 class JsonTableBuilder:
-    """JSON objects that become one table, bunch by bunch; an object without a field has no value there.
+    """Builds one table from JSON objects. A missing field of an object becomes a null.
 
     The digest is that of the objects as JSON lines with sorted keys.
     """
@@ -80,12 +92,12 @@ class JsonTableBuilder:
         self.digest, self.bytes = hashlib.sha256(), 0
 
     def add(self, rows: list[dict[str, Any]]) -> None:
-        """Raises SourceError where a field holds values that are no column."""
+        """Append rows. Raises SourceError if the values of a field cannot form a column."""
         if not rows:
             return
         names = dict.fromkeys(name for row in rows for name in row)
-        if wrong := next((name for name in names if has_surrogate(name)), None):
-            raise self._refused(f"the field {wrong!a} has half a character in its name", "text in UTF-8")
+        if invalid := next((name for name in names if has_surrogate(name)), None):
+            raise self._refused(f"the field {invalid!a} has half a character in its name", "text in UTF-8")
         columns = {name: self._column(name, [row.get(name) for row in rows]) for name in names}
         self.tables.append(pa.table(columns))
         text = "".join(json.dumps(row, sort_keys=True, default=str) + "\n" for row in rows).encode()
@@ -93,9 +105,9 @@ class JsonTableBuilder:
         self.bytes += len(text)
 
     def build(self, columns: dict[str, str] | None) -> FetchResult:
-        """All of it. Raises SourceError where nothing came, or a configured column did not."""
+        """Return all rows. Raises SourceError if there are none, or a column of `columns` is missing."""
         if not self.tables:
-            raise self.context.error(f"{self.url}: no rows came", "at least one", "mend the source")
+            raise self.context.error(f"{self.url}: no rows received", "at least one", "correct the source")
         try:
             table = pa.concat_tables(self.tables, promote_options="permissive")
         except pa.ArrowException as error:
@@ -107,37 +119,48 @@ class JsonTableBuilder:
         try:
             return pa.array(values)
         except ARROW_ERRORS as error:
-            why = error
-        if {type(value) for value in values} - {type(None)} == {int, float}:  # an integer of more than 53 bits
+            reason = error
+        if {type(value) for value in values} - {type(None)} == {int, float}:  # an integer above 53 bits
             return self._column(name, [None if value is None else float(value) for value in values])
-        seen: dict[str, Any] = {}  # what can be kept by itself, by its type
+        value_of_type: dict[str, Any] = {}  # the first value of each type
         for value in values:
             try:
                 kind = pa.array([value]).type
             except ARROW_ERRORS as error:
-                what = f"field {name}: {ascii(value)[:60]} cannot be kept"
+                problem = f"field {name}: {ascii(value)[:60]} cannot be stored"
                 raise self._refused(
-                    f"{what} ({error})", "numbers of at most 64 bits, text in UTF-8, lists of one type"
+                    f"{problem} ({error})", "numbers of at most 64 bits, text in UTF-8, lists of one type"
                 ) from None
             if not pa.types.is_null(kind):
-                seen.setdefault(str(kind), value)
-        found = " and ".join(f"{ascii(value)[:60]} ({kind})" for kind, value in list(seen.items())[:2])
-        raise self._refused(f"field {name} holds values of several types: {found or why}", "one type per field")
+                value_of_type.setdefault(str(kind), value)
+        examples = " and ".join(f"{ascii(value)[:60]} ({kind})" for kind, value in list(value_of_type.items())[:2])
+        raise self._refused(f"field {name} holds values of several types: {examples or reason}", "one type per field")
 
-    def _refused(self, found: str, expected: str) -> SourceError:
-        return self.context.error(f"{self.url}: {found}", expected, "mend the source")
+    def _refused(self, problem: str, expected: str) -> SourceError:
+        return self.context.error(f"{self.url}: {problem}", expected, "correct the source")
 
 
 def has_surrogate(text: str) -> bool:
-    """Whether it holds half a character (a surrogate), which JSON and file names can and UTF-8 cannot."""
+    """Check if the text contains a surrogate (half a character), which JSON and file names allow but UTF-8 does not."""
     return bool(re.search("[\ud800-\udfff]", text))
 
 
 def select_columns(table: pa.Table, columns: dict[str, str] | None, where: str, context: Context) -> pa.Table:
-    """The configured columns under their names here; all of them where none are configured. Raises SourceError."""
-    twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
-    if twice:
-        raise context.error(f"{where}: column {', '.join(twice)} is there twice", "every name once", "rename one")
+    """Select and rename the configured columns.
+
+    Args:
+        table: The table.
+        columns: New name of each column to keep, by its present name; None keeps all.
+        where: The file or URL of the table, for errors.
+        context: The source, for errors.
+
+    Raises:
+        SourceError: A configured column is missing, or a name occurs more than once.
+    """
+    duplicates = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+    if duplicates:
+        problem = f"{where}: column {', '.join(duplicates)} is a duplicate"
+        raise context.error(problem, "different names", "rename one")
     if columns is None:
         return table
     missing = [name for name in columns if name not in table.column_names]
@@ -145,13 +168,13 @@ def select_columns(table: pa.Table, columns: dict[str, str] | None, where: str, 
         raise context.error(
             f"{where}: column {', '.join(missing)} is missing; there are {', '.join(table.column_names)}",
             "the columns of `columns:`",
-            "mend the names (another separator?), or the file",
+            "correct the names (or the separator), or the file",
         )
     return table.select(list(columns)).rename_columns(list(columns.values()))
 
 
 def value_at(value: Any, dotted: str) -> Any:
-    """The value at a dotted path inside JSON; None where the path ends early."""
+    """Return the value at a dotted path inside JSON; None if the path does not exist."""
     for part in dotted.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return value

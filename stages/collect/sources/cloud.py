@@ -24,14 +24,14 @@ Result = TypeVar("Result")
 
 
 async def fetch(source: Cloud, context: Context) -> FetchResult:
-    """Raises SourceError."""
-    # fsspec keeps an event loop of its own, so its calls run in a thread
+    """Copy the selected objects and decode them. Raises SourceError."""
+    # fsspec runs its own event loop, so its calls are made in a thread
     folder, origins = await run_detached(lambda: copy_objects(source, context))
     return FetchResult(origins, decode.read_tables(folder, source.files, context))
 
 
 def storage_options(source: Cloud, context: Context) -> dict[str, Any]:
-    """fsspec has no common time limit: each kind of store has its own words for how much silence is a fault."""
+    """Return the options of fsspec for the store. The time limit has a different name for each kind of store."""
     silence = context.retry.timeout_s
     if source.url.startswith(("http://", "https://")):
         limit = aiohttp.ClientTimeout(total=None, connect=silence, sock_connect=silence, sock_read=silence)
@@ -46,28 +46,28 @@ def storage_options(source: Cloud, context: Context) -> dict[str, Any]:
 
 
 def copy_objects(source: Cloud, context: Context) -> tuple[Path, list[Origin]]:
-    """The objects that the patterns select, copied into the scratch folder. Raises SourceError."""
+    """Copy the selected objects into the scratch folder; return it and their origins. Raises SourceError."""
     folder = context.scratch / "objects"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
         system, root = url_to_fs(source.url, **storage_options(source, context))
     except (ImportError, ValueError, OSError) as error:
-        raise context.error(f"{redact(source.url)}: {error}", "a URL that fsspec reads", "mend `url:`") from None
+        raise context.error(f"{redact(source.url)}: {error}", "a URL that fsspec can read", "correct `url:`") from None
     if hasattr(system, "retries"):
-        system.retries = 1  # s3fs has a patience of its own, with pauses that nobody configures
+        system.retries = 1  # s3fs would otherwise repeat requests too, with fixed pauses
     objects = _with_retries(lambda: list_objects(system, root, source.url), source.url, context)
     if not objects:
-        raise context.error(f"{redact(source.url)}: there is nothing", "an object or a folder", "mend `url:`")
+        raise context.error(f"{redact(source.url)}: it does not exist", "an object or a folder", "correct `url:`")
     chosen = {path: name for path, name in sorted(objects.items()) if decode.is_selected(name, source.files)}
     if not chosen:
         raise decode.no_match_error(list(objects.values()), source.files, context)
     for path, name in chosen.items():
         if ".." in name.split("/"):
-            raise context.error(f"object {name!r} leads out of its folder", "a plain name", "rename it")
+            raise context.error(f"object {name!r} leads out of its folder", "a name without `..`", "rename it")
         if isinstance(system, LocalFileSystem) and not Path(path).is_file():
-            what = "a link to nothing" if Path(path).is_symlink() else "a pipe, a socket or a device"
-            raise context.error(f"{name}: it is {what}", "a file", "remove it, or leave it out (`select:`)")
+            kind = "a broken link" if Path(path).is_symlink() else "a pipe, a socket or a device"
+            raise context.error(f"{name}: it is {kind}", "a file", "remove it, or exclude it (`select:`)")
     single = list(objects) == [root]
     return folder, [
         _copy_one(system, path, folder / name, source.url if single else f"{source.url.rstrip('/')}/{name}", context)
@@ -76,17 +76,26 @@ def copy_objects(source: Cloud, context: Context) -> tuple[Path, list[Origin]]:
 
 
 def list_objects(system: Any, root: str, url: str) -> dict[str, str]:
-    """The objects below `root`: fsspec's path of each, and the path below `root` (an object itself: its last part)."""
+    """List the objects at or below `root`.
+
+    Args:
+        system: The file system of fsspec.
+        root: Path of the object or folder, as fsspec writes it.
+        url: Its URL.
+
+    Returns:
+        For each path of fsspec, the path relative to `root`; for a single object its own name.
+    """
     if url.startswith(("http://", "https://")):
         return {root: unquote(urlsplit(url).path).rpartition("/")[2] or "index"}
     if system.isfile(root):
         return {root: root.rpartition("/")[2]}
-    found = [path for path in system.find(root) if not path.endswith("/")]
-    return {path: path[len(root) :].strip("/") for path in found}
+    paths = [path for path in system.find(root) if not path.endswith("/")]
+    return {path: path[len(root) :].strip("/") for path in paths}
 
 
 class _CopyProgress(Callback):  # type: ignore[misc]  # fsspec has no types
-    """Tells the progress; stops a copy whose run has ended."""
+    """Reports the progress of a copy, and stops it when the run has ended."""
 
     def __init__(self, context: Context) -> None:
         super().__init__()
@@ -112,11 +121,11 @@ def _copy_one(system: Any, path: str, target: Path, url: str, context: Context) 
 
 
 def _with_retries(call: Callable[[], Result], url: str, context: Context) -> Result:
-    """The answer of the first attempt that succeeds. Raises SourceError after the last, or at once where it lasts."""
+    """Return the result of the first successful attempt. Raises SourceError after the last one or a permanent error."""
     from botocore.exceptions import BotoCoreError, NoCredentialsError, ParamValidationError
 
-    why = ""
-    expected, remedy = "an object or a folder", "mend the URL or the rights (AWS_ACCESS_KEY_ID ... for s3://)"
+    reason = ""
+    expected, remedy = "an object or a folder", "correct the URL or the permissions (AWS_ACCESS_KEY_ID ... for s3://)"
     for number in range(context.retry.attempts):
         if number and context.stop.wait(context.retry.backoff_s * 2 ** (number - 1)):
             raise context.error("interrupted")
@@ -125,20 +134,20 @@ def _with_retries(call: Callable[[], Result], url: str, context: Context) -> Res
         except (FileNotFoundError, PermissionError, NoCredentialsError, ParamValidationError) as error:
             raise context.error(f"{redact(url)}: {error}", expected, remedy) from None
         except aiohttp.TooManyRedirects as error:
-            why = f"redirected {len(error.history)} times"
-            raise context.error(f"{redact(url)}: {why}", expected, "mend the URL or the server") from None
+            reason = f"redirected {len(error.history)} times"
+            raise context.error(f"{redact(url)}: {reason}", expected, "correct the URL or the server") from None
         except aiohttp.ClientResponseError as error:
             if error.status < 500 and error.status not in (408, 425, 429):
                 raise context.error(f"{redact(url)}: HTTP {error.status} {error.message}", expected, remedy) from None
-            why = f"HTTP {error.status} {error.message}"
+            reason = f"HTTP {error.status} {error.message}"
         except (TimeoutError, fsspec.exceptions.FSTimeoutError):
-            why = f"no answer for {context.retry.timeout_s:g} s"
+            reason = f"no response for {context.retry.timeout_s:g} s"
         except (OSError, aiohttp.ClientError, BotoCoreError, ValueError) as error:
             if isinstance(error, OSError) and error.filename is not None:
-                raise  # a file of this machine: a full disk
-            why = str(error) or type(error).__name__
+                raise  # a local file, such as on a full disk
+            reason = str(error) or type(error).__name__
     raise context.error(
-        f"{redact(url)}: {why}; {context.retry.attempts} attempt(s)",
-        "an answer",
-        "see that the store is up and reachable, then run again (collect.retry sets the patience)",
+        f"{redact(url)}: {reason}; {context.retry.attempts} attempt(s)",
+        "a response",
+        "check that the store is running and reachable, then run again (collect.retry has the time limits)",
     )

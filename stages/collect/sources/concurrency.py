@@ -1,4 +1,4 @@
-"""Many jobs at once, of which every failure is told."""
+"""Run jobs concurrently and report every failure."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ T = TypeVar("T")
 
 
 async def gather_all(jobs: Iterable[Awaitable[T]]) -> list[T]:
-    """The jobs' results in their order, once every job has ended.
+    """Wait for all jobs, and return their results in order.
 
-    Raises CombinedError with every StageError of theirs; a failure of another kind is our defect, and goes first.
+    Raises CombinedError with every StageError. Any other exception is a defect and is raised instead.
     """
-    ended = await asyncio.gather(*jobs, return_exceptions=True)
-    failures = [result for result in ended if isinstance(result, BaseException)]
-    refused = [failure for failure in failures if isinstance(failure, StageError)]
-    if len(refused) < len(failures):
+    results = await asyncio.gather(*jobs, return_exceptions=True)
+    failures = [result for result in results if isinstance(result, BaseException)]
+    errors = [failure for failure in failures if isinstance(failure, StageError)]
+    if len(errors) < len(failures):
         raise next(failure for failure in failures if not isinstance(failure, StageError))
-    if refused:
-        raise CombinedError(refused)
-    return [result for result in ended if not isinstance(result, BaseException)]
+    if errors:
+        raise CombinedError(errors)
+    return [result for result in results if not isinstance(result, BaseException)]

@@ -1,4 +1,4 @@
-"""Files into tables: CSV, parquet, images, WAV. A file at a time is in memory, never all of them."""
+"""Decoding of CSV, parquet, image and WAV files to tables. Only one file at a time is in memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,16 @@ BYTES_PER_TABLE = 64 << 20
 
 
 def read_tables(folder: Path, files: Files, context: Context) -> Iterator[pa.Table]:
-    """The selected files below `folder`, sorted by path. Raises SourceError."""
+    """Yield tables of the selected files, sorted by path.
+
+    Args:
+        folder: The folder with the files.
+        files: Which files are selected, and their format.
+        context: The data's meaning, and the source for errors.
+
+    Raises:
+        SourceError: No file is selected, or one is not valid.
+    """
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     chosen = [name for name in names if is_selected(name, files)]
     if not chosen:
@@ -42,24 +51,40 @@ def read_tables(folder: Path, files: Files, context: Context) -> Iterator[pa.Tab
 
 
 def no_match_error(names: list[str], files: Files, context: Context) -> SourceError:
+    """Return the error for patterns that match no file.
+
+    Args:
+        names: Paths of all files.
+        files: The patterns.
+        context: The source.
+    """
     first = f"; the first are {', '.join(sorted(names)[:3])}" if names else ""
     return context.error(
-        f"none of {len(names)} files matches {', '.join(files.select)}{first}", "at least one", "mend `select:`"
+        f"none of {len(names)} files matches {', '.join(files.select)}{first}", "at least one", "correct `select:`"
     )
 
 
 def is_selected(name: str, files: Files) -> bool:
-    """Whether one of the patterns matches the path."""
+    """Check if one of the patterns matches the path."""
     return any(fnmatchcase(name, pattern) for pattern in files.select)
 
 
 def path_columns(name: str, files: Files, context: Context) -> dict[str, str | None]:
-    """The columns that a file's path says. Raises SourceError where the pattern does not match."""
+    """Return the columns that a file's path contains, by `files.path`.
+
+    Args:
+        name: Path of the file, relative to the archive or folder.
+        files: The pattern, whose named groups become columns.
+        context: The source, for errors.
+
+    Raises:
+        SourceError: The pattern does not match.
+    """
     if files.path is None:
         return {}
     match = re.search(files.path, name)
     if not match:
-        raise context.error(f"{name}: its path does not match {files.path}", "a match", "mend `path:` or `select:`")
+        raise context.error(f"{name}: its path does not match {files.path}", "a match", "correct `path:` or `select:`")
     return match.groupdict()
 
 
@@ -75,7 +100,7 @@ def _read_table_file(path: Path, name: str, form: Csv | Parquet, context: Contex
                 table = file.read_row_group(group) if file.num_row_groups else file.schema_arrow.empty_table()
                 yield select_columns(table, form.columns, name, context)
     except (pa.ArrowException, OSError) as error:
-        raise context.error(f"{name}: not readable as parquet ({error})", "a parquet file", "mend it") from None
+        raise context.error(f"{name}: not readable as parquet ({error})", "a parquet file", "correct it") from None
 
 
 def _add_path_columns(table: pa.Table, name: str, files: Files, context: Context) -> pa.Table:
@@ -87,16 +112,25 @@ def _add_path_columns(table: pa.Table, name: str, files: Files, context: Context
 
 
 def read_csv(path: Path, name: str, form: Csv, context: Context) -> pa.Table:
-    """A CSV file (RFC 4180) whose types are inferred; an empty field is a missing value. Raises SourceError.
+    """Read a CSV file (RFC 4180) with inferred types; an empty field is a missing value.
 
-    Group and label are text from the start: a machine `007` keeps its zeros. What reads as a whole number with a
-    point (`1.0`, which spreadsheets and pandas write for 1) loses it.
+    The columns of group and label are read as text, so that a machine `007` keeps its zeros. In them a whole number
+    with a decimal point (`1.0`, which spreadsheets and pandas write for 1) loses the point.
+
+    Args:
+        path: The file.
+        name: Its path relative to the archive or folder, for errors.
+        form: Separator, encoding and columns.
+        context: The data's meaning, and the source for errors.
+
+    Raises:
+        SourceError: The file is not valid, or has no rows.
     """
     from pyarrow import csv
 
     _check_encoding(path, name, form.encoding, context)
-    here = {context.data.group, context.data.label}
-    texts = sorted(column for column, name in (form.columns or {n: n for n in here}).items() if name in here)
+    keys = {context.data.group, context.data.label}
+    texts = sorted(column for column, name in (form.columns or {n: n for n in keys}).items() if name in keys)
     try:
         table = csv.read_csv(
             path,
@@ -108,19 +142,19 @@ def read_csv(path: Path, name: str, form: Csv, context: Context) -> pa.Table:
         )
     except pa.ArrowInvalid as error:
         raise context.error(
-            f"{name}: not readable as CSV ({error})", "a table with one header line", "mend it"
+            f"{name}: not readable as CSV ({error})", "a table with one header line", "correct it"
         ) from None
     if len(table) == 0:
-        raise context.error(f"{name}: no rows", "at least one below the header", "leave the file out (`select:`)")
+        raise context.error(f"{name}: no rows", "at least one below the header", "exclude the file (`select:`)")
     for index, column in enumerate(table.column_names):
         if column in texts:
-            whole = pc.replace_substring_regex(table.column(index), r"^(-?\d+)\.0+$", r"\1")
-            table = table.set_column(index, column, whole)
+            without_point = pc.replace_substring_regex(table.column(index), r"^(-?\d+)\.0+$", r"\1")
+            table = table.set_column(index, column, without_point)
     return table
 
 
 def _check_encoding(path: Path, name: str, encoding: str, context: Context) -> None:
-    """Read the file once through its codec: the CSV reader would take bytes that are no text as binary values."""
+    """Decode the file once: the CSV reader would otherwise read bytes that are not text as binary values."""
     try:
         decoder, done = codecs.getincrementaldecoder(encoding)(), 0
         with path.open("rb") as stream:
@@ -130,7 +164,7 @@ def _check_encoding(path: Path, name: str, encoding: str, context: Context) -> N
             decoder.decode(b"", final=True)
     except (UnicodeError, LookupError) as error:
         raise context.error(
-            f"{name}: not readable as {encoding} ({error})", "text in that encoding", "mend `encoding:`"
+            f"{name}: not readable as {encoding} ({error})", "text in that encoding", "correct `encoding:`"
         ) from None
 
 
@@ -141,34 +175,46 @@ def _refuse_html(path: Path, name: str, context: Context) -> None:
         raise context.error(
             f"{name}: it is an HTML page",
             "data",
-            "a page instead of data is often a login: mend the URL or its headers",
+            "correct the URL or its headers: a page instead of data is often a login page",
         )
 
 
 def _read_samples(folder: Path, names: list[str], files: Files, context: Context) -> Iterator[pa.Table]:
     read = read_image if files.format.type == "images" else read_wav
-    known = list(path_columns(names[0], files, context))
-    if taken := {"file", "values"} & set(known):
-        raise context.error(f"column {', '.join(sorted(taken))} in `path:`", "another name", "rename the group")
+    columns = list(path_columns(names[0], files, context))
+    if reserved := {"file", "values"} & set(columns):
+        raise context.error(f"column {', '.join(sorted(reserved))} in `path:`", "another name", "rename the group")
     waiting: list[tuple[str, dict[str, str | None], np.ndarray]] = []
     for name in names:
         _refuse_html(folder / name, name, context)
         waiting.append((name, path_columns(name, files, context), read((folder / name).read_bytes(), name, context)))
         if len(waiting) == SAMPLES_PER_TABLE or sum(v.nbytes for *_, v in waiting) >= BYTES_PER_TABLE:
-            yield _samples_table(waiting, known)
+            yield _samples_table(waiting, columns)
             waiting = []
     if waiting:
-        yield _samples_table(waiting, known)
+        yield _samples_table(waiting, columns)
 
 
-def _samples_table(samples: list[tuple[str, dict[str, str | None], np.ndarray]], known: list[str]) -> pa.Table:
-    said = {column: pa.array([columns[column] for _, columns, _ in samples], pa.string()) for column in known}
+def _samples_table(samples: list[tuple[str, dict[str, str | None], np.ndarray]], columns: list[str]) -> pa.Table:
+    path_texts = {column: pa.array([texts[column] for _, texts, _ in samples], pa.string()) for column in columns}
     values = pa.array([values for *_, values in samples], pa.list_(pa.float32()))
-    return pa.table({"file": [name for name, *_ in samples], **said, "values": values})
+    return pa.table({"file": [name for name, *_ in samples], **path_texts, "values": values})
 
 
 def read_image(content: bytes, name: str, context: Context) -> np.ndarray:
-    """Grey or RGB levels 0 to 255: float32 [C * H * W], channel by channel. Raises SourceError."""
+    """Decode an image to grey or RGB levels, 0 to 255, resized to `data.image`.
+
+    Args:
+        content: Bytes of the file.
+        name: Path of the file, for errors.
+        context: The data's meaning, and the source for errors.
+
+    Returns:
+        float32 [C * H * W], channel by channel.
+
+    Raises:
+        SourceError: The file is not a valid image, or has more than 8 bits per channel.
+    """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     shape = context.data.image
@@ -177,11 +223,11 @@ def read_image(content: bytes, name: str, context: Context) -> np.ndarray:
         raise context.error(
             f"format images with data.kind {context.data.kind} and {channels} channel(s)",
             "data.kind: image with 1 (grey) or 3 (RGB) channels",
-            "mend `data:`",
+            "correct `data:`",
         )
     try:
         image: Image.Image = Image.open(io.BytesIO(content))
-        if image.mode.startswith(("I", "F")):  # Pillow would cut them off at 255
+        if image.mode.startswith(("I", "F")):  # Pillow would clip the values at 255
             raise context.error(f"{name}: more than 8 bits per channel", "8 bits", "convert it: magick IN -depth 8 OUT")
         image = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
         image = image.resize((shape.width, shape.height), Image.Resampling.BILINEAR)
@@ -194,16 +240,28 @@ def read_image(content: bytes, name: str, context: Context) -> np.ndarray:
         EOFError,
         struct.error,
     ) as error:
-        raise context.error(f"{name}: not readable as an image ({error})", "an image", "mend or remove it") from None
+        raise context.error(f"{name}: not readable as an image ({error})", "an image", "correct or remove it") from None
     pixels = np.asarray(image, dtype=np.float32).reshape(shape.height, shape.width, channels)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)).ravel()
 
 
 def read_wav(content: bytes, name: str, context: Context) -> np.ndarray:
-    """16-bit PCM as shares of full scale, -1 to 1: float32 [samples]. Raises SourceError."""
+    """Decode 16-bit PCM to shares of full scale, -1 to 1.
+
+    Args:
+        content: Bytes of the file.
+        name: Path of the file, for errors.
+        context: The data's meaning, and the source for errors.
+
+    Returns:
+        float32 [samples].
+
+    Raises:
+        SourceError: The file is not valid, incomplete, or of another format.
+    """
     audio = context.data.audio
     if audio is None:
-        raise context.error(f"format wav with data.kind {context.data.kind}", "data.kind: audio", "mend `data:`")
+        raise context.error(f"format wav with data.kind {context.data.kind}", "data.kind: audio", "correct `data:`")
     try:
         with wave.open(io.BytesIO(content)) as stream:
             form = (stream.getnchannels(), stream.getsampwidth(), stream.getframerate())
@@ -217,5 +275,5 @@ def read_wav(content: bytes, name: str, context: Context) -> np.ndarray:
             f"convert it: sox IN -c 1 -b 16 -r {audio.sample_rate_hz} OUT",
         )
     if len(frames) < 2 * count:
-        raise context.error(f"{name}: cut off after {len(frames) // 2} of {count} samples", "all", "fetch it again")
+        raise context.error(f"{name}: ends after {len(frames) // 2} of {count} samples", "all", "download it again")
     return np.frombuffer(frames, dtype="<i2").astype(np.float32) / 32768

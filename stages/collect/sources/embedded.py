@@ -1,4 +1,4 @@
-"""Data sets that ship inside an installed package: real data without a network."""
+"""Data sets that are part of an installed package: real data without a network."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from stages.params.collect import Embedded
 
 
 async def fetch(source: Embedded, context: Context) -> FetchResult:
-    """The data set as one table. Raises nothing: it ships with the package."""
+    """Return the data set as one table."""
     return await asyncio.to_thread(_digits)
 
 
 def _digits() -> FetchResult:
-    """The Optical Recognition of Handwritten Digits test set (Alpaydin & Kaynak 1998, UCI), as in scikit-learn.
+    """Return the test set of Optical Recognition of Handwritten Digits (Alpaydin & Kaynak 1998, UCI) in scikit-learn.
 
-    1,797 images of 8x8; a pixel counts the set bits in a 4x4 block of the scan: 0 to 16.
+    It has 1,797 images of 8x8 pixels; a pixel is the number of set bits in a 4x4 block of the scan, 0 to 16.
     """
     from sklearn.datasets import load_digits
 

@@ -1,4 +1,4 @@
-"""An HTTP API: an archive to download, or rows in pages of JSON."""
+"""Data of an HTTP API: an archive to download, or rows in pages of JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stages.params.collect import ExternalApi, Pages
 
 
 async def fetch(source: ExternalApi, context: Context) -> FetchResult:
-    """Raises SourceError."""
+    """Download the archive, or read all pages. Raises SourceError."""
     async with open_session(context, headers_from(source.headers_env, context), source.url) as http:
         if source.pages is not None:
             return (await read_pages(http, source.url, source.pages, context)).build(source.pages.columns)
@@ -27,31 +27,51 @@ async def fetch(source: ExternalApi, context: Context) -> FetchResult:
 
 
 async def read_pages(http: Any, url: str, pages: Pages, context: Context) -> JsonTableBuilder:
-    """All rows, page after page, until a page names no next one. Raises SourceError."""
+    """Read pages until one has no link to a next page.
+
+    Args:
+        http: The session.
+        url: URL of the first page.
+        pages: Paths of the rows and of the next page's URL.
+        context: Retries, and the source for errors.
+
+    Raises:
+        SourceError: A page is not valid, or the links form a loop.
+    """
     rows = JsonTableBuilder(url, context)
-    seen: set[str] = set()
+    visited: set[str] = set()
     current: str | None = url
     while current:
-        if current in seen:
-            raise context.error(f"{redact(current)}: the pages lead back to it", "an end", "mend `next:`")
-        seen.add(current)
+        if current in visited:
+            raise context.error(f"{redact(current)}: the pages link back to it", "a last page", "correct `next:`")
+        visited.add(current)
         page = await get_json(http, current, context)
-        found = value_at(page, pages.rows)
-        if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+        page_rows = value_at(page, pages.rows)
+        if not isinstance(page_rows, list) or not all(isinstance(row, dict) for row in page_rows):
             raise context.error(
-                f"{redact(current)}: no list of objects at {pages.rows!r}", "rows", "mend `rows:` or the source"
+                f"{redact(current)}: no list of objects at {pages.rows!r}", "rows", "correct `rows:` or the source"
             )
-        await asyncio.to_thread(rows.add, found)
+        await asyncio.to_thread(rows.add, page_rows)
         current = next_page_url(current, page, pages.next, context) if pages.next else None
     return rows
 
 
 def next_page_url(current: str, page: Any, path: str, context: Context) -> str | None:
-    """The URL of the next page; None where the page names none. Raises SourceError."""
+    """Return the URL of the next page; None after the last page.
+
+    Args:
+        current: URL of this page, which a relative link refers to.
+        page: The JSON of this page.
+        path: Dotted path to the link.
+        context: The source, for errors.
+
+    Raises:
+        SourceError: The link is not a URL.
+    """
     link = value_at(page, path)
     if not link:
         return None
     if not isinstance(link, str) or has_surrogate(link):
-        found = f"{redact(current)}: found {ascii(link)[:100]} at {path!r}"
-        raise context.error(found, "the URL of the next page, or null", "mend `next:` or the source")
+        problem = f"{redact(current)}: found {ascii(link)[:100]} at {path!r}"
+        raise context.error(problem, "the URL of the next page, or null", "correct `next:` or the source")
     return urljoin(current, link)

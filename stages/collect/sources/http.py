@@ -1,4 +1,4 @@
-"""HTTP with patience: attempts with growing pauses, downloads that go on where they broke off, types checked."""
+"""HTTP requests with retries, downloads that resume after an interruption, and checks of the content type."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from stages.core.errors import SourceError
 Result = TypeVar("Result")
 
 PAGE_TYPES = ("text/html", "application/xhtml+xml")
-TRANSIENT_STATUS = (408, 425, 429)  # and every 5xx: worth another attempt (RFC 9110, section 15)
+TRANSIENT_STATUS = (408, 425, 429)  # and every 5xx: another attempt may succeed (RFC 9110, section 15)
 
 
 class TransientError(Exception):
-    """An attempt failed in a way that another may not."""
+    """An attempt failed, but another one may succeed."""
 
 
 def headers_from(names: dict[str, str] | None, context: Context) -> dict[str, str]:
-    """Header values out of the environment. Raises SourceError where a variable is not set."""
+    """Return header values from the environment. Raises SourceError if a variable is not set."""
     missing = [variable for variable in (names or {}).values() if variable not in os.environ]
     if missing:
         raise context.error(
@@ -36,9 +36,12 @@ def headers_from(names: dict[str, str] | None, context: Context) -> dict[str, st
 
 
 def open_session(context: Context, headers: dict[str, str] | None = None, url: str = "") -> aiohttp.ClientSession:
-    """A session in which silence, not slowness, is a fault: a large file may take its time.
+    """Return a session that limits the time without any data, but not the duration of a transfer.
 
-    `headers` often hold a secret: they go to the host of `url` alone, not where a redirect or a link leads.
+    Args:
+        context: The time limits.
+        headers: Headers to send. They may be secret, so they go only to the host of `url`, never to a redirect or link.
+        url: The URL whose host gets the headers.
     """
 
     async def add_headers(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
@@ -46,17 +49,26 @@ def open_session(context: Context, headers: dict[str, str] | None = None, url: s
             request.headers.update(headers)
         return await send(request)
 
-    patience = aiohttp.ClientTimeout(
+    timeout = aiohttp.ClientTimeout(
         total=None, connect=context.retry.timeout_s, sock_connect=context.retry.timeout_s,
         sock_read=context.retry.timeout_s,
     )  # fmt: skip
-    return aiohttp.ClientSession(timeout=patience, middlewares=(add_headers,), trust_env=True)
+    return aiohttp.ClientSession(timeout=timeout, middlewares=(add_headers,), trust_env=True)
 
 
 async def with_retries(attempt: Callable[[], Awaitable[Result]], url: str, context: Context) -> Result:
-    """The answer of the first attempt that succeeds. Raises SourceError after the last."""
-    pause, why = context.retry.backoff_s, ""
-    remedy = "see that the source is up and reachable, then run again (collect.retry sets the patience)"
+    """Return the result of the first successful attempt.
+
+    Args:
+        attempt: Makes one request; TransientError and connection errors are repeated.
+        url: The URL, for errors.
+        context: Retries, and the source for errors.
+
+    Raises:
+        SourceError: The last attempt failed, or the error is permanent.
+    """
+    pause, reason = context.retry.backoff_s, ""
+    remedy = "check that the source is running and reachable, then run again (collect.retry has the time limits)"
     for number in range(context.retry.attempts):
         if number:
             await asyncio.sleep(pause)
@@ -64,121 +76,153 @@ async def with_retries(attempt: Callable[[], Awaitable[Result]], url: str, conte
         try:
             return await attempt()
         except TransientError as error:
-            why = str(error)
+            reason = str(error)
         except TimeoutError:
-            why = f"no answer for {context.retry.timeout_s:g} s"
+            reason = f"no response for {context.retry.timeout_s:g} s"
         except aiohttp.TooManyRedirects as error:
-            why = f"redirected {len(error.history)} times"
-            raise context.error(f"{redact(url)}: {why}", "an answer", "mend the URL or the server") from None
+            reason = f"redirected {len(error.history)} times"
+            raise context.error(f"{redact(url)}: {reason}", "a response", "correct the URL or the server") from None
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
-            why = f"{error} is no URL of a web server"
-            raise context.error(f"{redact(url)}: {why}", "http:// or https:// and a host", "mend `url:`") from None
+            reason = f"{error} is not the URL of a web server"
+            raise context.error(
+                f"{redact(url)}: {reason}", "http:// or https:// and a host", "correct `url:`"
+            ) from None
         except (aiohttp.ClientError, ConnectionError) as error:
-            why = str(error) or type(error).__name__
-    raise context.error(f"{redact(url)}: {why}; {context.retry.attempts} attempt(s)", "an answer", remedy)
+            reason = str(error) or type(error).__name__
+    raise context.error(f"{redact(url)}: {reason}; {context.retry.attempts} attempt(s)", "a response", remedy)
 
 
-def check_response(answer: aiohttp.ClientResponse, url: str, context: Context) -> None:
-    """Raise Broken for a passing failure, SourceError for a lasting one and for a web page."""
-    if answer.status >= 500 or answer.status in TRANSIENT_STATUS:
-        raise TransientError(f"HTTP {answer.status} {answer.reason}")
-    if answer.status >= 400:
+def check_response(response: aiohttp.ClientResponse, url: str, context: Context) -> None:
+    """Check the status and the content type.
+
+    Args:
+        response: The response, whose body is not read.
+        url: The URL, for errors.
+        context: The source, for errors.
+
+    Raises:
+        TransientError: Another attempt may succeed.
+        SourceError: The error is permanent, or the response is a web page.
+    """
+    if response.status >= 500 or response.status in TRANSIENT_STATUS:
+        raise TransientError(f"HTTP {response.status} {response.reason}")
+    if response.status >= 400:
         raise context.error(
-            f"{redact(url)}: HTTP {answer.status} {answer.reason}", "HTTP 200", "mend the URL or rights"
+            f"{redact(url)}: HTTP {response.status} {response.reason}", "HTTP 200", "correct the URL or the permissions"
         )
-    if answer.content_type in PAGE_TYPES:
+    if response.content_type in PAGE_TYPES:
         raise context.error(
-            f"{redact(url)}: content type {answer.content_type}",
+            f"{redact(url)}: content type {response.content_type}",
             "data",
-            "a page instead of data is often a login: mend the URL or its headers (headers_env)",
+            "correct the URL or its headers (headers_env): a page instead of data is often a login page",
         )
 
 
 async def get_json(http: aiohttp.ClientSession, url: str, context: Context) -> Any:
-    """The JSON value at `url`. Raises SourceError."""
+    """Return the JSON value at a URL.
+
+    Args:
+        http: The session.
+        url: The URL.
+        context: Retries, and the source for errors.
+
+    Raises:
+        SourceError: The request failed, or the response is not JSON.
+    """
 
     async def attempt() -> Any:
-        async with http.get(url) as answer:
-            check_response(answer, url, context)
+        async with http.get(url) as response:
+            check_response(response, url, context)
             try:
-                return await answer.json(content_type=None)
+                return await response.json(content_type=None)
             except (ValueError, RecursionError) as error:
-                raise context.error(f"{redact(url)}: not JSON ({error})", "JSON in UTF-8", "mend the source") from None
+                raise context.error(
+                    f"{redact(url)}: not JSON ({error})", "JSON in UTF-8", "correct the source"
+                ) from None
 
     return await with_retries(attempt, url, context)
 
 
 async def download(http: aiohttp.ClientSession, url: str, digest: str | None, context: Context) -> Path:
-    """The file at `url`, in the source's scratch folder.
+    """Download a file into the source's scratch folder.
 
-    A broken download goes on where it ended, by an HTTP range (RFC 9110, section 14), as long as the server
-    says that the file is still the same (`If-Range`). With a known `digest` a file that is already there is
-    taken as it is, and one that differs is removed. Raises SourceError.
+    An interrupted download is resumed by an HTTP range request (RFC 9110, section 14) if the server confirms that the
+    file has not changed (`If-Range`).
+
+    Args:
+        http: The session.
+        url: URL of the file.
+        digest: Expected SHA-256 in hex. A file that is already there and matches is not downloaded again; a download
+            that differs is removed.
+        context: Retries, scratch folder and progress.
+
+    Raises:
+        SourceError: The download failed, or its digest differs.
     """
     context.scratch.mkdir(parents=True, exist_ok=True)
-    whole = context.scratch / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.download"
-    partial, validator = whole.with_suffix(".partial"), whole.with_suffix(".validator")
-    if digest and whole.exists() and await asyncio.to_thread(_digest, whole) == digest:
-        return whole
+    complete = context.scratch / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.download"
+    partial, validator = complete.with_suffix(".partial"), complete.with_suffix(".validator")
+    if digest and complete.exists() and await asyncio.to_thread(_digest, complete) == digest:
+        return complete
     try:
         await with_retries(lambda: _resume_download(http, url, partial, validator, context), url, context)
     except SourceError as error:
         if partial.exists() and validator.exists():
-            error.args = (f"{error}\n  kept:     {partial.stat().st_size} bytes, from which the next run goes on",)
+            error.args = (f"{error}\n  kept:     {partial.stat().st_size} bytes, which the next run continues",)
         raise
-    found = await asyncio.to_thread(_digest, partial)
-    if digest and found != digest:
+    actual = await asyncio.to_thread(_digest, partial)
+    if digest and actual != digest:
         partial.unlink()
         raise context.error(
-            f"{redact(url)}: SHA-256 {found}", digest, "if the new content is wanted, write its digest (sha256)"
+            f"{redact(url)}: SHA-256 {actual}", digest, "write this digest to `sha256:` if the new content is intended"
         )
-    partial.replace(whole)
+    partial.replace(complete)
     validator.unlink(missing_ok=True)
-    return whole
+    return complete
 
 
 async def _resume_download(
     http: aiohttp.ClientSession, url: str, partial: Path, validator: Path, context: Context
 ) -> None:
-    have = partial.stat().st_size if partial.exists() and validator.exists() else 0
-    # Digests and ranges are of the bytes as they lie on the server, so nothing may be packed on the way.
+    size = partial.stat().st_size if partial.exists() and validator.exists() else 0
+    # Digests and ranges refer to the bytes as the server stores them, so the transfer must not compress them.
     headers = {"Accept-Encoding": "identity"}
-    if have:
-        headers |= {"Range": f"bytes={have}-", "If-Range": validator.read_text()}
-    async with http.get(url, headers=headers) as answer:
-        if answer.status == 416 and answer.headers.get("Content-Range") == f"bytes */{have}":
-            return  # all of it is here: the last run ended after its last byte
-        if answer.status == 416:
+    if size:
+        headers |= {"Range": f"bytes={size}-", "If-Range": validator.read_text()}
+    async with http.get(url, headers=headers) as response:
+        if response.status == 416 and response.headers.get("Content-Range") == f"bytes */{size}":
+            return  # the file is complete: the last run was interrupted after the last byte
+        if response.status == 416:
             partial.unlink()
-            raise TransientError("the part that is here is not a part of the file any more")
-        check_response(answer, url, context)
-        _keep_validator(answer, validator)
-        start = _first_byte(answer, have, partial)
-        rest = answer.content_length
-        context.progress.start(context.name, None if rest is None else start + rest, start)
+            raise TransientError("the part that is stored is no longer a part of the file")
+        check_response(response, url, context)
+        _keep_validator(response, validator)
+        start = _first_byte(response, size, partial)
+        remaining = response.content_length
+        context.progress.start(context.name, None if remaining is None else start + remaining, start)
         with partial.open("ab" if start else "wb") as stream:
-            async for chunk in answer.content.iter_chunked(1 << 20):
+            async for chunk in response.content.iter_chunked(1 << 20):
                 stream.write(chunk)
                 context.progress.advance(context.name, len(chunk))
 
 
-def _keep_validator(answer: aiohttp.ClientResponse, validator: Path) -> None:
-    """Keep what names this very state of the file, if the server does: without it no download goes on."""
-    tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
+def _keep_validator(response: aiohttp.ClientResponse, validator: Path) -> None:
+    """Store the identifier of the file's present version, without which a download cannot be resumed."""
+    tag = response.headers.get("ETag") or response.headers.get("Last-Modified")
     if tag and not tag.startswith("W/"):
         validator.write_text(tag)
     else:
         validator.unlink(missing_ok=True)
 
 
-def _first_byte(answer: aiohttp.ClientResponse, have: int, partial: Path) -> int:
-    """The byte that the answer begins with: 0 where the server sends all of the file, whatever was asked for."""
-    if not have or answer.status != 206:
+def _first_byte(response: aiohttp.ClientResponse, size: int, partial: Path) -> int:
+    """Return the first byte of the response: 0 if the server ignores the range and sends the complete file."""
+    if not size or response.status != 206:
         return 0
-    if not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+    if not response.headers.get("Content-Range", "").startswith(f"bytes {size}-"):
         partial.unlink()
-        raise TransientError(f"byte {have} was asked for and {answer.headers.get('Content-Range')} came")
-    return have
+        raise TransientError(f"byte {size} was requested, {response.headers.get('Content-Range')} received")
+    return size
 
 
 def _digest(path: Path) -> str:

@@ -1,6 +1,6 @@
-"""Columns as the pipeline wants them: group and label as text, time as a UTC timestamp, channels as numbers.
+"""Conversion of columns to the types of the pipeline: group and label text, time a UTC timestamp, channels numbers.
 
-What cannot be read so stays as it is: the data contract says what is wrong with it.
+Cells that cannot be converted are unchanged; the stage validate reports them against the data contract.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from stages.params.common import Data
 from stages.tables.casting import cast_cells
 
 ZONE = r"(Z|[+-]\d{2}(:?\d{2})?)$"
-MAX_EXACT = 2.0**53  # above it, a double no longer tells one whole number from the next
+MAX_EXACT = 2.0**53  # above it, a double cannot represent every whole number
 
 
 def normalise(tables: Iterable[pa.Table], data: Data) -> Iterator[pa.Table]:
+    """Yield the tables with the columns of group, label, time and channels converted."""
     for table in tables:
         for index, name in enumerate(table.column_names):
             column = table.column(index)
@@ -27,30 +28,31 @@ def normalise(tables: Iterable[pa.Table], data: Data) -> Iterator[pa.Table]:
             elif name == data.time:
                 column = to_utc(column)
             elif name in data.channels and (pa.types.is_integer(column.type) or pa.types.is_null(column.type)):
-                column = column.cast(pa.float64(), safe=False)  # above 2^53 the nearest there is
+                column = column.cast(pa.float64(), safe=False)  # rounded above 2^53
             table = table.set_column(index, name, column)
         yield table
 
 
 def to_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Whole numbers without a point, so that a label 1.0 and a label 1 are the same class; not-a-number is missing.
+    """Convert a column to text; NaN becomes null.
 
-    Text stays as it is: `007` is not `7`.
+    Whole numbers have no decimal point, so that a label 1.0 and a label 1 are the same class. Text is unchanged: `007`
+    is not `7`.
     """
     if pa.types.is_nested(column.type):
         return column
     if pa.types.is_floating(column.type):
         column = column.cast(pa.float64())
         column = pc.if_else(pc.is_nan(column), None, column)
-        whole = pc.and_(pc.equal(pc.floor(column), column), pc.less(pc.abs(column), MAX_EXACT))
+        is_whole = pc.and_(pc.equal(pc.floor(column), column), pc.less(pc.abs(column), MAX_EXACT))
         return pc.if_else(
-            whole, pc.if_else(whole, column, None).cast(pa.int64()).cast(pa.string()), column.cast("string")
+            is_whole, pc.if_else(is_whole, column, None).cast(pa.int64()).cast(pa.string()), column.cast("string")
         )
     return column.cast(pa.string())
 
 
 def to_utc(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """UTC, in microseconds. A time without a zone is taken as UTC; one text may carry a zone and the next none."""
+    """Convert a column to UTC timestamps in microseconds. Times without a time zone are UTC; a column may mix both."""
     text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
     return _parse_time(column) if text else _cast_time(column)
 
@@ -63,10 +65,13 @@ def _cast_time(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _parse_time(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Times; where a cell is none, text: the others as `2026-01-01 00:00:00.000000`, and that one as it is."""
-    # finer than microseconds is cut off: RFC 3339 allows any number of digits, Arrow no more than it stores
+    """Convert text to times.
+
+    If a cell is not a time, return text: times as `2026-01-01 00:00:00.000000`, other cells unchanged.
+    """
+    # digits below microseconds are cut off: RFC 3339 allows any number, Arrow only as many as it stores
     text = pc.replace_substring_regex(pc.utf8_upper(column), r"(\.\d{6})\d+", r"\1").combine_chunks()
-    # a bare date ends like an offset (-01)
+    # a date without a time ends like an offset (-01)
     zoned = pc.and_(pc.match_substring_regex(text, ZONE), pc.greater(pc.utf8_length(text), 10))
     with_zone = cast_cells(pc.if_else(zoned, text, None), pa.timestamp("us", "UTC")).cast(pa.timestamp("us"))
     times = pc.coalesce(with_zone, cast_cells(pc.if_else(zoned, None, text), pa.timestamp("us")))

@@ -1,4 +1,4 @@
-"""Live readings: an HTTP endpoint that is polled, or MQTT topics that are listened to."""
+"""Live readings of sensors, by HTTP polling or from MQTT topics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stages.params.collect import HttpPolling, Mqtt, Sensors
 
 
 async def fetch(source: Sensors, context: Context) -> FetchResult:
-    """Readings as rows; one without a time of its own gets the time of its arrival. Raises SourceError."""
+    """Collect readings as rows; a reading without a time gets the time of its arrival. Raises SourceError."""
     if source.http is not None:
         return (await poll(source.http, context)).build(source.columns)
     assert source.mqtt is not None
@@ -29,6 +29,7 @@ async def fetch(source: Sensors, context: Context) -> FetchResult:
 
 
 async def poll(http: HttpPolling, context: Context) -> JsonTableBuilder:
+    """Request the URL `http.samples` times. Raises SourceError."""
     rows = JsonTableBuilder(http.url, context)
     async with open_session(context) as connection:
         for number in range(http.samples):
@@ -39,7 +40,7 @@ async def poll(http: HttpPolling, context: Context) -> JsonTableBuilder:
 
 
 async def listen(mqtt: Mqtt, context: Context) -> JsonTableBuilder:
-    """MQTT 5 (OASIS), quality of service 1. The order is that of arrival."""
+    """Receive messages by MQTT 5 (OASIS) with quality of service 1, in order of arrival. Raises SourceError."""
     loop = asyncio.get_running_loop()
     arrived: asyncio.Queue[Any] = asyncio.Queue()
     where = f"mqtt{'s' if mqtt.tls else ''}://{mqtt.host}:{mqtt.port}"
@@ -47,7 +48,7 @@ async def listen(mqtt: Mqtt, context: Context) -> JsonTableBuilder:
     try:
         await run_detached(lambda: client.connect(mqtt.host, mqtt.port))
     except OSError as error:
-        raise context.error(f"{where}: {error}", "a broker", "see that it is up and reachable") from None
+        raise context.error(f"{where}: {error}", "a broker", "check that it is running and reachable") from None
     client.loop_start()
     rows: list[dict[str, Any]] = []
     count = 0
@@ -60,7 +61,7 @@ async def listen(mqtt: Mqtt, context: Context) -> JsonTableBuilder:
                 topic, payload = item
                 rows += message_rows(topic, payload, mqtt, where, context)
                 count += 1
-    except TimeoutError:  # what came in time is what there is
+    except TimeoutError:  # the messages so far are the result
         print(f"{context.name}: {count} of {mqtt.messages} messages in {mqtt.seconds:g} s", flush=True)
     finally:
         client.disconnect()
@@ -69,31 +70,42 @@ async def listen(mqtt: Mqtt, context: Context) -> JsonTableBuilder:
         raise context.error(
             f"{where}: no message on {', '.join(mqtt.topics)} for {mqtt.seconds:g} s",
             "at least one",
-            "mend `topics:`, see that something publishes there, or listen longer (`seconds:`)",
+            "correct `topics:`, check that a sensor publishes there, or increase `seconds:`",
         )
-    together = JsonTableBuilder(f"{where}/{','.join(mqtt.topics)}", context)
-    together.add(rows)
-    return together
+    builder = JsonTableBuilder(f"{where}/{','.join(mqtt.topics)}", context)
+    builder.add(rows)
+    return builder
 
 
-def create_client(mqtt: Mqtt, where: str, hand_over: Any, context: Context) -> paho.Client:
-    """A client, not connected yet, that hands over (topic, payload) of each message, or a SourceError."""
+def create_client(mqtt: Mqtt, where: str, deliver: Any, context: Context) -> paho.Client:
+    """Return a client that is not connected yet.
+
+    Args:
+        mqtt: Broker, login and topics.
+        where: URL of the broker, for errors.
+        deliver: Called in the client's thread with (topic, payload) of each message, or with a SourceError.
+        context: Time limits, and the source for errors.
+
+    Raises:
+        SourceError: The environment variable of the password is not set.
+    """
 
     def connected(client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if reason.is_failure:
-            remedy = "mend its rights, or `username:` and `password_env:`"
-            hand_over(context.error(f"{where}: the broker refuses ({reason})", "a connection", remedy))
+            remedy = "correct its permissions, or `username:` and `password_env:`"
+            deliver(context.error(f"{where}: the broker refuses the connection ({reason})", "a connection", remedy))
         else:
             client.subscribe([(topic, SubscribeOptions(qos=1)) for topic in mqtt.topics])
 
     def subscribed(_client: Any, _data: Any, _id: Any, reasons: Any, _properties: Any) -> None:
         for topic, reason in zip(mqtt.topics, reasons, strict=True):
             if reason.is_failure:
-                hand_over(context.error(f"{where}/{topic}: refused ({reason})", "a subscription", "mend its rights"))
+                problem = f"{where}/{topic}: refused ({reason})"
+                deliver(context.error(problem, "a subscription", "correct the permissions of the topic"))
 
     client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
     client.on_connect, client.on_subscribe = connected, subscribed
-    client.on_message = lambda _client, _data, message: hand_over((message.topic, message.payload))
+    client.on_message = lambda _client, _data, message: deliver((message.topic, message.payload))
     client.connect_timeout = context.retry.timeout_s
     if mqtt.tls:
         client.tls_set_context(ssl.create_default_context())
@@ -107,25 +119,45 @@ def create_client(mqtt: Mqtt, where: str, hand_over: Any, context: Context) -> p
 
 
 def message_rows(topic: str, payload: bytes, mqtt: Mqtt, where: str, context: Context) -> list[dict[str, Any]]:
-    """The rows of one message, with what its topic says. Raises SourceError."""
+    """Return the rows of one message, with the columns that its topic contains.
+
+    Args:
+        topic: Topic of the message.
+        payload: A JSON object or a list of them.
+        mqtt: The pattern for topics.
+        where: URL of the broker, for errors.
+        context: The data's meaning, and the source for errors.
+
+    Raises:
+        SourceError: The payload is not valid, or the topic does not match the pattern.
+    """
     try:
         value = json.loads(payload)
     except (ValueError, RecursionError) as error:
-        raise context.error(f"{where}/{topic}: not JSON ({error})", "JSON in UTF-8", "mend the sender") from None
-    said: dict[str, Any] = {}
+        raise context.error(f"{where}/{topic}: not JSON ({error})", "JSON in UTF-8", "correct the sender") from None
+    topic_columns: dict[str, Any] = {}
     if mqtt.topic is not None:
         match = re.search(mqtt.topic, topic)
         if not match:
-            raise context.error(f"{where}/{topic}: does not match {mqtt.topic}", "a match", "mend `topic:`")
-        said = match.groupdict()
-    return [said | row for row in parse_readings(value, f"{where}/{topic}", context)]
+            raise context.error(f"{where}/{topic}: does not match {mqtt.topic}", "a match", "correct `topic:`")
+        topic_columns = match.groupdict()
+    return [topic_columns | row for row in parse_readings(value, f"{where}/{topic}", context)]
 
 
 def parse_readings(value: Any, where: str, context: Context) -> list[dict[str, Any]]:
-    """One JSON object or a list of them, as rows. Raises SourceError."""
+    """Return a JSON object or a list of them as rows; a missing time becomes the present time.
+
+    Args:
+        value: The JSON value.
+        where: URL of its origin, for errors.
+        context: The data's meaning, and the source for errors.
+
+    Raises:
+        SourceError: The value has another type.
+    """
     rows = value if isinstance(value, list) else [value]
     if not all(isinstance(row, dict) for row in rows):
-        raise context.error(f"{where}: {type(value).__name__}", "a JSON object or a list of them", "mend the source")
+        raise context.error(f"{where}: {type(value).__name__}", "a JSON object or a list of them", "correct the source")
     time = context.data.time
     now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     return [row if time is None or time in row else {**row, time: now} for row in rows]

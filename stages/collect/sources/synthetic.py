@@ -1,4 +1,4 @@
-"""A seeded generator of many sensors, with faults and drift that can be switched on."""
+"""A seeded generator of sensor data, with optional faults and drift."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pyarrow as pa
 from stages.collect.sources.base import Context, FetchResult, Origin
 from stages.params.collect import Synthetic
 
-FAULT_ROWS = 20  # a fault lasts this many instants
+FAULT_ROWS = 20  # duration of a fault
 
 
 async def fetch(source: Synthetic, context: Context) -> FetchResult:
-    """Rows that end at the snapshot's time; the same seed and parameters give the same bytes."""
+    """Generate rows up to the snapshot's time; the same seed and parameters give the same bytes. Raises SourceError."""
     if context.data.kind != "series":
         raise context.error(
-            f"type synthetic makes series, and data.kind is {context.data.kind}", "data.kind: series", "change one"
+            f"type synthetic generates series, but data.kind is {context.data.kind}", "data.kind: series", "change one"
         )
     if source.fault_share > 0 and not source.faults:
         raise context.error("fault_share is above 0 and `faults:` is empty", "at least one fault", "name one")
@@ -58,20 +58,29 @@ def _signal(seconds: np.ndarray, source: Synthetic, random: np.random.Generator)
 
 
 def inject_faults(values: np.ndarray, source: Synthetic, random: np.random.Generator) -> np.ndarray:
-    """Put faults into `values` [rows, channels] in place; return where: bool [rows]."""
+    """Add faults to the values in place.
+
+    Args:
+        values: float64 [rows, channels], changed in place.
+        source: Kinds of fault, and their share of the time.
+        random: Random numbers.
+
+    Returns:
+        bool [rows], True during a fault.
+    """
     rows, channels = values.shape
     fault = np.zeros(rows, dtype=bool)
     length = min(FAULT_ROWS, rows)
     slots = rows // length
     for slot in np.flatnonzero(random.random(slots) < source.fault_share):
-        here = slice(slot * length, (slot + 1) * length)
+        rows_of_slot = slice(slot * length, (slot + 1) * length)
         channel = random.integers(channels)
         kind = source.faults[random.integers(len(source.faults))]
         if kind == "spike":
-            values[here, channel] += random.choice([-5.0, 5.0], size=length)
+            values[rows_of_slot, channel] += random.choice([-5.0, 5.0], size=length)
         elif kind == "stuck":
-            values[here, channel] = values[here.start, channel]
+            values[rows_of_slot, channel] = values[rows_of_slot.start, channel]
         else:
-            values[here, channel] += 3.0
-        fault[here] = True
+            values[rows_of_slot, channel] += 3.0
+        fault[rows_of_slot] = True
     return fault

@@ -1,4 +1,4 @@
-"""Calls of libraries that block, beside the event loop."""
+"""Blocking library calls in a thread next to the event loop."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ Result = TypeVar("Result")
 
 
 async def run_detached(call: Callable[[], Result]) -> Result:
-    """The answer of `call`, made in a thread that nobody waits for once the run has ended.
+    """Return the result of `call`, which runs in a thread that does not delay the end of the program.
 
-    `asyncio.to_thread` is for work that goes on: at Ctrl-C it is waited for, and a silent server would hold it up.
+    `asyncio.to_thread` is not suitable: at Ctrl-C Python waits for its thread, possibly forever if a server is silent.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Result] = loop.create_future()
 
-    def settle(how: Callable[[Any], None], value: Any) -> None:
+    def settle(setter: Callable[[Any], None], value: Any) -> None:
         if not done.done():
-            how(value)
+            setter(value)
 
     def work() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the run has ended
             try:
-                answer = call()
+                result = call()
             except Exception as error:
                 loop.call_soon_threadsafe(settle, done.set_exception, error)
             else:
-                loop.call_soon_threadsafe(settle, done.set_result, answer)
+                loop.call_soon_threadsafe(settle, done.set_result, result)
 
     threading.Thread(target=work, daemon=True).start()
     return await done

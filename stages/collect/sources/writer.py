@@ -1,4 +1,4 @@
-"""Tables that come one after the other, as one parquet file."""
+"""Writing of a sequence of tables to one parquet file."""
 
 from __future__ import annotations
 
@@ -13,30 +13,40 @@ from stages.collect.sources.base import Context
 
 ROWS_PER_GROUP = 1 << 17
 BYTES_PER_GROUP = 64 << 20
-FILE = b"file"  # of a table's metadata: which file it came from
+FILE = b"file"  # key of a table's metadata: the name of its file
 
 
 def write_tables(tables: Iterable[pa.Table], folder: Path, context: Context) -> int:
-    """The tables as `folder`/part-00000.parquet; returns the number of rows. Raises SourceError.
+    """Write the tables to `folder`/part-00000.parquet; the same tables in the same order give the same bytes.
 
-    A column may be empty, or whole numbers, in one table and something finer in the next. What suits all is known
-    only at the end, so the tables first lie on disk as they are; one at a time is in memory. The same tables in the
-    same order give the same bytes.
+    The type of a column may differ between tables: empty or whole numbers in one, decimal numbers in the next. The
+    common type is known only after the last table, so the tables are first spooled to disk, one at a time.
+
+    Args:
+        tables: The tables, which are read once.
+        folder: The folder, which is created.
+        context: Scratch folder, and the source for errors.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        SourceError: There are no rows, the tables do not fit together, or the run has ended.
     """
-    aside = context.scratch / "tables"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    spool = context.scratch / "tables"
+    shutil.rmtree(spool, ignore_errors=True)
+    spool.mkdir(parents=True)
     try:
-        schema, parts = _spool_tables(tables, aside, context)
+        schema, parts = _spool_tables(tables, spool, context)
         if schema is None or not any(len(batch) for batch in _batches(parts)):
-            raise context.error("no rows came", "at least one", "mend the source")
+            raise context.error("no rows received", "at least one", "correct the source")
         folder.mkdir()
         return _write_parquet(parts, schema, folder / "part-00000.parquet", context)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(spool, ignore_errors=True)
 
 
-def _spool_tables(tables: Iterable[pa.Table], aside: Path, context: Context) -> tuple[pa.Schema | None, list[Path]]:
+def _spool_tables(tables: Iterable[pa.Table], spool: Path, context: Context) -> tuple[pa.Schema | None, list[Path]]:
     schema: pa.Schema | None = None
     parts: list[Path] = []
     for table in tables:
@@ -44,40 +54,41 @@ def _spool_tables(tables: Iterable[pa.Table], aside: Path, context: Context) -> 
         file = (table.schema.metadata or {}).get(FILE, b"").decode()
         table = table.replace_schema_metadata(None)
         schema = table.schema if schema is None else _unify(schema, table.schema, file, context)
-        parts.append(aside / f"{len(parts):08d}.arrow")
+        parts.append(spool / f"{len(parts):08d}.arrow")
         with pa.OSFile(str(parts[-1]), "wb") as stream, pa.ipc.new_file(stream, table.schema) as writer:
             writer.write_table(table, max_chunksize=ROWS_PER_GROUP)
     return schema, parts
 
 
 def _unify(schema: pa.Schema, other: pa.Schema, file: str, context: Context) -> pa.Schema:
-    """What holds both. A column of numbers or times that is text in another file is text: the contract, which reads
-    it, sends the cells that are none to quarantine.
+    """Return a schema that fits both. A column that is text in one of them is text.
+
+    The stage validate then reads such a column cell by cell, and quarantines rows whose cell is not a number or time.
     """
-    here = f" in {file}" if file else ""
+    location = f" in {file}" if file else ""
     if sorted(schema.names) != sorted(other.names):
         raise context.error(
-            f"its files differ in columns: {', '.join(schema.names)} and then{here} {', '.join(other.names)}",
+            f"its files differ in columns: {', '.join(schema.names)} and then{location} {', '.join(other.names)}",
             "the same columns in every file",
-            "name the ones that all have (`columns:`), or select fewer files",
+            "list the common columns (`columns:`), or select fewer files",
         )
-    return pa.schema([_unify_field(field, other.field(field.name), here, context) for field in schema])
+    return pa.schema([_unify_field(field, other.field(field.name), location, context) for field in schema])
 
 
-def _unify_field(field: pa.Field, other: pa.Field, here: str, context: Context) -> pa.Field:
+def _unify_field(field: pa.Field, other: pa.Field, location: str, context: Context) -> pa.Field:
     text = [pa.types.is_string(f.type) or pa.types.is_large_string(f.type) for f in (field, other)]
     if any(text) and not any(pa.types.is_nested(f.type) or pa.types.is_binary(f.type) for f in (field, other)):
         return pa.field(field.name, pa.string())
     try:
         return pa.unify_schemas([pa.schema([field]), pa.schema([other])], promote_options="permissive").field(0)
     except pa.ArrowException:
-        found = f"its files differ in types: column {field.name} is {field.type} and then{here} {other.type}"
-        raise context.error(found, "the same types in every file", "mend the file that differs") from None
+        problem = f"its files differ in types: column {field.name} is {field.type} and then{location} {other.type}"
+        raise context.error(problem, "the same types in every file", "correct the file that differs") from None
 
 
 def _write_parquet(parts: list[Path], schema: pa.Schema, path: Path, context: Context) -> int:
-    nameless = [pa.field(f.name, pa.string() if pa.types.is_null(f.type) else f.type) for f in schema]
-    schema, rows = pa.schema(nameless), 0
+    fields = [pa.field(f.name, pa.string() if pa.types.is_null(f.type) else f.type) for f in schema]
+    schema, rows = pa.schema(fields), 0
     try:
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
             for table in _groups(parts, schema):
@@ -85,12 +96,12 @@ def _write_parquet(parts: list[Path], schema: pa.Schema, path: Path, context: Co
                 writer.write_table(table, row_group_size=ROWS_PER_GROUP)
                 rows += len(table)
     except pa.ArrowException as error:
-        raise context.error(f"not to be kept as parquet ({error})", "flat columns", "mend the source") from None
+        raise context.error(f"cannot be stored as parquet ({error})", "flat columns", "correct the source") from None
     return rows
 
 
 def _groups(parts: list[Path], schema: pa.Schema) -> Iterator[pa.Table]:
-    """Small tables together, so that a thousand small files do not become a thousand row groups."""
+    """Yield tables joined to larger ones, so that a thousand small files do not become a thousand row groups."""
     waiting: list[pa.Table] = []
     for batch in _batches(parts):
         waiting.append(pa.Table.from_batches([batch]).select(schema.names).cast(schema))

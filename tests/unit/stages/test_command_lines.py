@@ -14,8 +14,8 @@ from tests.support.stages.contract import SERIES
 @pytest.mark.parametrize(
     ("stage", "message"),
     [
-        ("validate", "data/snapshot/rig: there is no parquet file"),
-        ("prepare", "data/validated: there is no data set"),
+        ("validate", "data/snapshot/rig: it has no parquet file"),
+        ("prepare", "data/validated: it has no data set"),
     ],
 )
 def test_without_input_the_command_line_ends_without_a_traceback(stage: str, message: str, bench: Bench) -> None:

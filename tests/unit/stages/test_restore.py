@@ -1,4 +1,4 @@
-"""What is mended before and after a run of DVC, on a small pipeline of DVC's own."""
+"""Repair and restoration before and after a run of DVC, on a small pipeline."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_outputs_that_went_missing_come_back(built: Path) -> None:
     done = restore(built)
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "restored from the last good run: first.txt\n"
+    assert done.stdout == "restored from the last successful run: first.txt\n"
     assert (built / "first.txt").read_text() == "first\n"
 
 
@@ -99,7 +99,7 @@ def test_a_damaged_lock_file_is_replaced_by_the_last_commits_and_kept_aside(buil
     done = restore(built, "--lock")
 
     assert done.returncode == 0, done.stderr
-    assert "as last committed (it lies in .work/dvc.lock.damaged)" in done.stdout
+    assert "restored from the last commit (a copy is in .work/dvc.lock.damaged)" in done.stdout
     assert lock.read_bytes() == whole
     assert (built / ".work/dvc.lock.damaged").read_bytes() == content
 
@@ -171,7 +171,7 @@ def test_a_run_that_is_under_way_is_named_before_anything_starts(built: Path) ->
         while "> cat; echo first" not in first.stdout.readline():
             assert first.poll() is None
 
-        refused(restore(built, "--lock"), f"process {first.pid} works here: ", "wait until it has ended")
+        refused(restore(built, "--lock"), f"process {first.pid} is running here: ", "wait for it to finish")
 
         first.communicate()
     assert restore(built, "--lock").returncode == 0

@@ -196,7 +196,7 @@ def test_a_full_disk_is_told_with_the_other_failures(workspace: Path) -> None:
     assert "Traceback" not in done.stderr
     assert "source made: " in done.stderr
     assert "File too large" in done.stderr
-    assert "free the space" in done.stderr
+    assert "free disk space" in done.stderr
     assert "source second: nowhere" in done.stderr
     assert digests() == before
 

@@ -236,6 +236,6 @@ def test_when_the_disk_takes_no_more_the_last_bundle_stays(packaged: Path) -> No
 
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert "free the space" in done.stderr
+    assert "free disk space" in done.stderr
     assert sha256(packaged / ARCHIVE) == before
     assert list((packaged / "models").rglob(".*")) == []

@@ -41,12 +41,12 @@ BAD: dict[str, tuple[dict[str, Any], dict[str, Any], Change | None, list[str]]] 
         lambda r: r.assign(flow=4.0),
         ["channel flow: it is 4 in all", "take the channel out"],
     ),
-    "no rows": (SERIES, {}, lambda r: r.iloc[:0], ["data/validated: no row is left", "run python -m stages.validate"]),
+    "no rows": (SERIES, {}, lambda r: r.iloc[:0], ["data/validated: no rows remain", "run python -m stages.validate"]),
     "holes in every row": (
         SERIES,
         {"prepare.missing": "drop"},
         lambda r: r.assign(flow=np.nan),
-        ["data/validated: no row is left, 600 were dropped for missing values", "prepare.missing"],
+        ["data/validated: no rows remain, 600 were dropped for missing values", "prepare.missing"],
     ),
     "a group without a value": (
         SERIES,
@@ -78,7 +78,7 @@ BAD: dict[str, tuple[dict[str, Any], dict[str, Any], Change | None, list[str]]] 
         CLIPS,
         {"prepare.split.validation_by": "group"},
         None,
-        ["2 group(s), 'ann' for one, are inside and outside", "validation_by: row"],
+        ["2 group(s), such as 'ann', are inside and outside", "validation_by: row"],
     ),
     "a window for images": (
         IMAGES,
@@ -88,7 +88,7 @@ BAD: dict[str, tuple[dict[str, Any], dict[str, Any], Change | None, list[str]]] 
     ),
     "features for images": (IMAGES, {"prepare.features": CLIPS["prepare"]["features"]}, None, ["prepare.features"]),
     "a frame longer than a clip": (CLIPS, {"prepare.features.frame": 11}, None, ["features.frame", "at most", "10"]),
-    "interpolated images": (IMAGES, {"prepare.missing": "mean"}, None, ["prepare.missing", "whole, or it is none"]),
+    "interpolated images": (IMAGES, {"prepare.missing": "mean"}, None, ["prepare.missing", "samples must be complete"]),
     "rows of a series split at random": (
         SERIES,
         {"prepare.split": CLIPS["prepare"]["split"]},

@@ -92,7 +92,7 @@ def test_a_memory_limit_that_is_no_size_is_refused(limit: str, tmp_path: Path, m
 
 
 def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ContractError, match="there is no parquet file"):
+    with pytest.raises(ContractError, match="it has no parquet file"):
         list_parquet_files(tmp_path)
 
 
@@ -144,7 +144,7 @@ def test_too_little_memory_is_told_in_a_sentence(bench: Bench) -> None:
     bench.validated(series_rows(runs=200, rows=2000))
     # when, then
     message = bench.refused("prepare")
-    assert message.startswith("error: params.yaml: compute.memory_limit: too little for this table")
+    assert message.startswith("error: params.yaml: compute.memory_limit: not enough for this table")
     assert "raise the limit" in message
 
 

@@ -20,7 +20,7 @@ from tests.support.stages.contract import IMAGES, SERIES, write_task
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"data.label": "colour"}, "'colour' is used by `data` and not described"),
+        ({"data.label": "colour"}, "'colour' is used by `data` but not described"),
         ({"data.channels": {"pressure": {"unit": "bar"}, "heat": {"unit": "K"}}}, "'heat' is used by `data`"),
         ({"data.time": "when"}, "'when' is used by `data.time`"),
         (
@@ -33,7 +33,7 @@ from tests.support.stages.contract import IMAGES, SERIES, write_task
         ),
         (
             {"validate.plausibility": [{"name": "x", "terms": {"flow.mean": 1.0}, "minimum": 0, "maximum": None}]},
-            "the term 'flow.mean' of `validate.plausibility` is no number",
+            "the term 'flow.mean' of `validate.plausibility` is not numeric",
         ),
         (
             {"validate.plausibility": [{"name": "x", "terms": {"run": 1.0}, "minimum": 0, "maximum": None}]},

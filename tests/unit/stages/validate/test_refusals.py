@@ -130,7 +130,7 @@ def test_faults_of_all_columns_and_sources_are_told_at_once(bench: Bench) -> Non
         ('{"name": "bench", "expectations": []}', ["one that expects nothing"]),
         (
             '{"name": "bench", "expectations": [{"type": "expect_good_data", "kwargs": {}}]}',
-            ["expect_good_data", "an expectation that great-expectations knows"],
+            ["expect_good_data", "an expectation of great-expectations"],
         ),
         (
             '{"name": "bench", "expectations": [{"type": "expect_column_values_to_be_between",'

@@ -63,7 +63,7 @@ def test_the_path_of_a_file_says_what_its_columns_do_not(workspace: Path, web: W
         (tar(link("rows.csv", "/etc/passwd")), "'rows.csv' is a link or a device"),
         (tar(link("rows.csv", "/etc/passwd", tarfile.LNKTYPE)), "'rows.csv' is a link or a device"),
         (tar(link("rows.csv", "", tarfile.FIFOTYPE)), "'rows.csv' is a link or a device"),
-        (tar(("rows.csv", ROWS), ("./rows.csv", ROWS)), "'./rows.csv' is there twice"),
+        (tar(("rows.csv", ROWS), ("./rows.csv", ROWS)), "'./rows.csv' is a duplicate"),
         (zipped(("../rows.csv", ROWS)), "'../rows.csv' leads out of the archive"),
         (zipped(("/rows.csv", ROWS)), "leads out of the archive"),
         (zipped((zip_link("rows.csv"), "/etc/passwd")), "'rows.csv' is a link or a device"),

@@ -59,7 +59,7 @@ def test_objects_of_an_s3_store(workspace: Path, endpoint: str, url: str, rows: 
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("s3://plant/2027", "there is nothing"),
+        ("s3://plant/2027", "it does not exist"),
         ("s3://nobody/2026", "s3://nobody/2026: "),
         ("s3://", "s3://"),
         ("s3://plant/2026/note.txt", "none of 1 files matches *.csv"),
@@ -107,7 +107,7 @@ def test_an_object_of_a_web_server_waits_out_failures(workspace: Path, web: WebS
         ([Status(503)] * 3, "HTTP 503 Service Unavailable; 3 attempt(s)"),
         ([Status(403)], "HTTP 403 Forbidden"),
         ([Status(404)], "rows.csv"),
-        ([Stall(10)] * 3, "no answer for 0.3 s; 3 attempt(s)"),
+        ([Stall(10)] * 3, "no response for 0.3 s; 3 attempt(s)"),
         ([Cut(10)] * 3, "3 attempt(s)"),
         ([Redirect("/rows.csv")] * 33, "redirected 10 times"),
     ],

@@ -121,8 +121,8 @@ def test_wrong_checksum(workspace: Path, web: WebServer, capsys: pytest.CaptureF
     [
         ([Status(503)] * 3, "HTTP 503 Service Unavailable; 3 attempt(s)"),
         ([Status(404)], "HTTP 404 Not Found"),
-        ([Status(401)], "mend the URL or rights"),
-        ([Stall(0)] * 3, "no answer for 0.3 s; 3 attempt(s)"),
+        ([Status(401)], "correct the URL or the permissions"),
+        ([Stall(0)] * 3, "no response for 0.3 s; 3 attempt(s)"),
         ([Cut(10)] * 3, "3 attempt(s)"),
         ([Redirect("/rows")] * 11, "redirected 10 times"),
         ([Redirect("ftp://elsewhere/")] * 3, "ftp://elsewhere"),

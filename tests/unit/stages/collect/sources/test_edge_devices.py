@@ -110,7 +110,7 @@ def test_every_silent_device_is_named(workspace: Path, web: WebServer, capsys: p
 
     said = refuse(capsys)
 
-    assert f"{urls['pi-1']}/samples: no answer for 0.3 s; 3 attempt(s)" in said
+    assert f"{urls['pi-1']}/samples: no response for 0.3 s; 3 attempt(s)" in said
     assert f"{urls['pi-3']}/samples: HTTP 404 Not Found" in said
     assert "pi-2" not in said
 
@@ -118,16 +118,16 @@ def test_every_silent_device_is_named(workspace: Path, web: WebServer, capsys: p
 @pytest.mark.parametrize(
     ("samples", "data", "words"),
     [
-        ([sample(1, None)], SERIES, "no labelled sample came from pi-1"),
-        ([], SERIES, "no labelled sample came from pi-1"),
-        ([b"not json"], SERIES, "a line is no sample (JSONDecodeError"),
-        ([b"[1]"], SERIES, "a line is no sample (TypeError"),
-        ([b"[" * 200_000], SERIES, "a line is no sample (RecursionError"),
-        ([sample(1, values=[10**400] * 24)], IMAGE, "a line is no sample (OverflowError"),
-        ([b'{"id": 1}'], SERIES, "a line is no sample (KeyError('label'))"),
-        ([sample(1, values=[1, 2])], SERIES, "a line is no sample (TypeError"),
-        ([sample(1, values=["x"])], IMAGE, "a line is no sample (ValueError"),
-        ([b"\xc3("], SERIES, "a line is no sample (UnicodeDecodeError"),
+        ([sample(1, None)], SERIES, "no labelled sample from pi-1"),
+        ([], SERIES, "no labelled sample from pi-1"),
+        ([b"not json"], SERIES, "a line is not a sample (JSONDecodeError"),
+        ([b"[1]"], SERIES, "a line is not a sample (TypeError"),
+        ([b"[" * 200_000], SERIES, "a line is not a sample (RecursionError"),
+        ([sample(1, values=[10**400] * 24)], IMAGE, "a line is not a sample (OverflowError"),
+        ([b'{"id": 1}'], SERIES, "a line is not a sample (KeyError('label'))"),
+        ([sample(1, values=[1, 2])], SERIES, "a line is not a sample (TypeError"),
+        ([sample(1, values=["x"])], IMAGE, "a line is not a sample (ValueError"),
+        ([b"\xc3("], SERIES, "a line is not a sample (UnicodeDecodeError"),
         ([sample(1), sample(2, values={"flow": "x", "pressure": 1})], SERIES, "values of several types"),
     ],
 )

@@ -33,7 +33,7 @@ def test_pages_are_followed_to_the_last(workspace: Path, web: WebServer) -> None
         (b'{"data": {"rows": [{"x": 1}]}, "next": "/rows"}', "the pages lead back to it"),
         (b'{"data": {"items": []}}', "no list of objects at 'data.rows'"),
         (b'{"data": {"rows": [1, 2]}}', "no list of objects at 'data.rows'"),
-        (b'{"data": {"rows": []}}', "no rows came"),
+        (b'{"data": {"rows": []}}', "no rows received"),
         (b'{"data": {"rows": [{"x": 1}, {"x": "a"}]}}', "field x holds values of several types: 1 (int64) and 'a'"),
         (b'{"data": {"rows": [{"x": 99999999999999999999}]}}', "field x: 99999999999999999999 cannot be kept"),
         (b'{"data": {"rows": [{"x": "a\\ud800"}]}}', "field x: 'a\\ud800' cannot be kept"),

@@ -64,7 +64,7 @@ def test_csv_of_a_spreadsheet(workspace: Path) -> None:
     [
         ({"a_csv": "machine;time\n1;2\n"}, CSV | {"columns": {"machine": "m"}}, "missing; there are machine;"),
         ({"a_csv": ROWS, "b_csv": "machine,flow\n1,2\n"}, CSV, "and then in b.csv machine, flow"),
-        ({"a_csv": "a,a\n1,2\n"}, CSV, "a.csv: column a is there twice"),
+        ({"a_csv": "a,a\n1,2\n"}, CSV, "a.csv: column a is a duplicate"),
         ({"a_csv": "a,b\n"}, CSV, "a.csv: no rows"),
         ({"a_csv": ""}, CSV, "a.csv: not readable as CSV"),
         ({"a_csv": "a,b\n1,2,3\n"}, CSV, "a.csv: not readable as CSV"),
@@ -143,7 +143,7 @@ def test_a_parquet_without_rows(workspace: Path, capsys: pytest.CaptureFixture[s
     pq.write_table(pa.table({"flow": pa.array([], pa.float64())}), workspace / "rows.parquet")
     configure(workspace, plant=cloud("rows.parquet", select=["*"], format=PARQUET))
 
-    assert "no rows came" in refuse(capsys)
+    assert "no rows received" in refuse(capsys)
 
 
 @pytest.mark.parametrize(

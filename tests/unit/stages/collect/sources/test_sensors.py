@@ -123,10 +123,10 @@ def test_a_poll_waits_out_a_failure_and_takes_the_columns_asked_for(workspace: P
     ("content", "faults", "words"),
     [
         (b"[1]", [], "list"),
-        (b"[]", [], "no rows came"),
+        (b"[]", [], "no rows received"),
         (b"flow=1", [], "not JSON"),
         (b"[" * 200_000, [], "not JSON"),
-        (b"{}", [Stall(0)] * 3, "no answer for 0.3 s"),
+        (b"{}", [Stall(0)] * 3, "no response for 0.3 s"),
         (b'{"flow": 1}', [], "column machine is missing; there are flow, time"),
     ],
 )
@@ -179,7 +179,7 @@ def test_what_came_in_time_is_what_there_is(workspace: Path, broker: int, capsys
         (b"\xff", "now: not JSON"),
         (b"[" * 200_000, "now: not JSON"),
         (b"3", "now: int"),
-        (b"[]", "no rows came"),
+        (b"[]", "no rows received"),
     ],
 )
 def test_a_message_that_is_refused(
