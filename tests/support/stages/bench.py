@@ -43,7 +43,7 @@ class Bench:
         return call_stage(stage, self.monkeypatch, *options)
 
     def refused(self, stage: str, keeps: tuple[str, ...] = ()) -> str:
-        """The message of a stage that refuses what it was given; what lies in `keeps` stays as it was."""
+        """The message of a stage that refuses its input; the files in `keeps` must not change."""
         before = contents(*keeps)
         code = self.run(stage)
         message = self.capsys.readouterr().err

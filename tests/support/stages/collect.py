@@ -71,12 +71,12 @@ def configure(root: Path, *, data: dict[str, Any] = SERIES, retry: dict[str, Any
 
 def succeed() -> None:
     """Collect in this process; its message where it refuses."""
-    said = io.StringIO()
+    report = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said), mock.patch.object(sys, "argv", ["collect"]):
+        with contextlib.redirect_stderr(report), mock.patch.object(sys, "argv", ["collect"]):
             run(collect.main)
     except SystemExit:
-        pytest.fail(said.getvalue())
+        pytest.fail(report.getvalue())
 
 
 def refuse(capsys: pytest.CaptureFixture[str]) -> str:
@@ -85,20 +85,20 @@ def refuse(capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
     with pytest.raises(SystemExit) as end, mock.patch.object(sys, "argv", ["collect"]):
         run(collect.main)
-    said = capsys.readouterr().err
+    report = capsys.readouterr().err
     assert end.value.code == 1
-    assert said.startswith("error: ")
-    assert "Traceback" not in said
+    assert report.startswith("error: ")
+    assert "Traceback" not in report
     assert digests() == before
-    return said
+    return report
 
 
 def digests() -> dict[str, bytes]:
-    """Every byte of the snapshot and its provenance, and that nothing else lies beside them."""
+    """Every byte of the snapshot and its provenance, and that there is nothing else."""
     return {str(p): p.read_bytes() for p in sorted(Path("data").rglob("*")) if p.is_file()}
 
 
-def taken(name: str) -> pa.Table:
+def read_snapshot(name: str) -> pa.Table:
     return pq.read_table(collect.SNAPSHOT / name / "part-00000.parquet")
 
 
@@ -126,7 +126,7 @@ def start() -> subprocess.Popen[str]:
 
 
 def context(params: Params) -> Context:
-    """What a source is given, for calls below collect itself."""
+    """Return the context of a source, for tests of single modules."""
     return Context(
         name="test",
         data=params.data,

@@ -1,4 +1,4 @@
-"""A stage that has nothing to work on says so, and ends without a traceback."""
+"""A stage without input reports it, and ends without a traceback."""
 
 from __future__ import annotations
 

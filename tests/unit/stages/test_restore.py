@@ -93,14 +93,14 @@ def test_a_clone_whose_cache_is_empty_and_whose_remote_is_out_of_reach_says_noth
 )
 def test_a_damaged_lock_file_is_replaced_by_the_last_commits_and_kept_aside(built: Path, content: bytes) -> None:
     lock = built / "dvc.lock"
-    whole = lock.read_bytes()
+    complete = lock.read_bytes()
     lock.write_bytes(content)
 
     done = restore(built, "--lock")
 
     assert done.returncode == 0, done.stderr
     assert "restored from the last commit (a copy is in .work/dvc.lock.damaged)" in done.stdout
-    assert lock.read_bytes() == whole
+    assert lock.read_bytes() == complete
     assert (built / ".work/dvc.lock.damaged").read_bytes() == content
 
 
@@ -108,15 +108,15 @@ def test_where_there_is_no_git_a_damaged_lock_file_goes_and_the_run_cache_brings
     built: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     lock = built / "dvc.lock"
-    whole = lock.read_bytes()
-    lock.write_bytes(whole[: len(whole) // 2])
+    complete = lock.read_bytes()
+    lock.write_bytes(complete[: len(complete) // 2])
 
     done = restore(built, "--lock", path=str(tmp_path_factory.mktemp("empty")))
 
     assert done.returncode == 0, done.stderr
     assert not lock.exists()
     assert stages_run(call(built, "dvc", "repro").stdout) == []
-    assert lock.read_bytes() == whole
+    assert lock.read_bytes() == complete
 
 
 def test_a_merge_conflict_is_left_to_the_person(built: Path) -> None:

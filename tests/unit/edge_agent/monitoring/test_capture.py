@@ -26,7 +26,7 @@ from edge_agent.monitoring.service_statistics import ServiceStatistics
 
 from tests.support.agent.http_server import Agent, serving
 from tests.support.agent.serving import device, installed, run
-from tests.support.stages.collect import SERIES, configure, succeed, taken
+from tests.support.stages.collect import SERIES, configure, read_snapshot, succeed
 
 SHAPE = (2, 16)
 ALL: dict[str, Any] = {"enabled": True, "rate": 1.0}
@@ -277,7 +277,7 @@ def test_samples_labelled_on_the_device_return_to_training(
 
         succeed()
 
-    rows = taken("fleet").to_pylist()
+    rows = read_snapshot("fleet").to_pylist()
     np.testing.assert_array_equal(np.array([[r["vibration"], r["current"]] for r in rows], np.float32).T, x[0])
     assert {(row["machine"], row["state"]) for row in rows} == {("pi-1", "b")}
     assert len({row["time"] for row in rows}) == 16

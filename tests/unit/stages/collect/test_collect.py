@@ -1,4 +1,4 @@
-"""A snapshot is whole or not there: sources side by side, failures together, interruptions."""
+"""A snapshot is complete or absent: concurrent sources, combined failures, interruptions."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from tests.support.stages.collect import (
     configure,
     digests,
     provenance,
+    read_snapshot,
     refuse,
     start,
     succeed,
-    taken,
 )
 
 pytestmark = pytest.mark.slow  # each starts the command line
@@ -40,12 +40,12 @@ def polled(url: str, samples: int = 1) -> dict[str, Any]:
     return {"type": "sensors", "http": {"url": url, "interval_s": 0.0, "samples": samples}, "columns": None}
 
 
-def test_default_task_is_collected_as_a_person_does_it(workspace: Path) -> None:
+def test_default_task_is_collected_by_its_command_line(workspace: Path) -> None:
     done = command()
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "digits: 1797 rows" in done.stdout
-    assert taken("digits").column_names == ["sample_id", "digit", "values"]
+    assert read_snapshot("digits").column_names == ["sample_id", "digit", "values"]
     assert provenance()["sources"]["digits"]["rows"] == 1797
 
 
@@ -61,28 +61,28 @@ def test_help_is_quick_and_names_what_is_written() -> None:
     assert used < 1.0  # of processor time: what else the machine does is not ours
 
 
-def test_provenance_says_where_each_row_came_from(workspace: Path, web: WebServer) -> None:
+def test_provenance_has_the_origin_of_each_row(workspace: Path, web: WebServer) -> None:
     url = web.put("/rows.csv", ROWS.encode(), "text/csv")
     configure(workspace, plant=cloud(url), made=SYNTHETIC)
 
     succeed()
 
-    said = provenance()
-    assert said["snapshot"] == "2026-11-01T00:00:00+00:00"
-    plant = said["sources"]["plant"]
+    record = provenance()
+    assert record["snapshot"] == "2026-11-01T00:00:00+00:00"
+    plant = record["sources"]["plant"]
     assert plant["origins"] == [{"url": url, "sha256": hashlib.sha256(ROWS.encode()).hexdigest(), "bytes": len(ROWS)}]
-    assert (plant["type"], plant["rows"], said["sources"]["made"]["rows"]) == ("cloud", 2, 100)
+    assert (plant["type"], plant["rows"], record["sources"]["made"]["rows"]) == ("cloud", 2, 100)
     assert plant["time"].endswith("+00:00")
 
 
-def test_sources_are_asked_side_by_side(workspace: Path, web: WebServer) -> None:
-    """Each of two answers only once the other was asked: one after the other would never end."""
-    asked: list[str] = []
+def test_sources_are_read_concurrently(workspace: Path, web: WebServer) -> None:
+    """Two servers respond only after both got a request, so sequential reading would never end."""
+    requests: list[str] = []
 
     def meet(me: str) -> Any:
         def answer(_query: object) -> bytes:
-            asked.append(me)
-            while len(set(asked)) < 2 and not web.closing.wait(0.01):
+            requests.append(me)
+            while len(set(requests)) < 2 and not web.closing.wait(0.01):
                 pass
             return b'{"machine": "m1", "flow": 1.0, "pressure": 2.0, "state": "0"}'
 
@@ -93,23 +93,23 @@ def test_sources_are_asked_side_by_side(workspace: Path, web: WebServer) -> None
 
     succeed()
 
-    assert sorted(asked) == ["a", "b"]
+    assert sorted(requests) == ["a", "b"]
 
 
-def test_two_failures_are_told_together_and_the_good_source_writes_nothing(
+def test_two_failures_are_reported_together_and_no_snapshot_is_written(
     workspace: Path, web: WebServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     configure(workspace, made=SYNTHETIC)
     succeed()
-    gone = web.put("/gone", b"")
+    removed = web.put("/gone", b"")
     web.fail("/gone", *[Status(503)] * 3)
-    configure(workspace, made=SYNTHETIC | {"rows": 60}, first=polled(gone), second=cloud("nowhere"))
+    configure(workspace, made=SYNTHETIC | {"rows": 60}, first=polled(removed), second=cloud("nowhere"))
 
-    said = refuse(capsys)
+    message = refuse(capsys)
 
-    assert f"source first: {gone}: HTTP 503 Service Unavailable; 3 attempt(s)" in said
-    assert "source second: nowhere: " in said
-    assert "source made" not in said
+    assert f"source first: {removed}: HTTP 503 Service Unavailable; 3 attempt(s)" in message
+    assert "source second: nowhere: " in message
+    assert "source made" not in message
 
 
 def test_the_same_files_give_the_same_bytes(workspace: Path) -> None:
@@ -123,22 +123,22 @@ def test_the_same_files_give_the_same_bytes(workspace: Path) -> None:
     succeed()
 
     assert (collect.SNAPSHOT / "local/part-00000.parquet").read_bytes() == first
-    assert taken("local")["machine"].to_pylist() == ["a", "a", "b", "b", "c", "c"]
+    assert read_snapshot("local")["machine"].to_pylist() == ["a", "a", "b", "b", "c", "c"]
 
 
-def test_new_data_comes_with_a_new_snapshot(workspace: Path) -> None:
+def test_a_new_snapshot_collects_new_data(workspace: Path) -> None:
     configure(workspace, made=SYNTHETIC)
     succeed()
-    first = taken("made")["time"][0].as_py()
+    first = read_snapshot("made")["time"][0].as_py()
     path = workspace / "tasks/digits/params.yaml"
     path.write_text(path.read_text().replace("2026-11-01T00:00:00Z", "2026-11-02T00:00:00+02:00"))
 
     succeed()
 
-    assert (taken("made")["time"][0].as_py() - first).total_seconds() == 22 * 3600
+    assert (read_snapshot("made")["time"][0].as_py() - first).total_seconds() == 22 * 3600
 
 
-def test_a_source_that_is_no_longer_configured_is_gone(workspace: Path) -> None:
+def test_a_source_that_is_no_longer_configured_is_removed(workspace: Path) -> None:
     configure(workspace, made=SYNTHETIC, more=SYNTHETIC)
     succeed()
     configure(workspace, made=SYNTHETIC)
@@ -149,7 +149,7 @@ def test_a_source_that_is_no_longer_configured_is_gone(workspace: Path) -> None:
 
 
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
-def test_interrupted_in_the_middle_the_last_snapshot_stays(
+def test_an_interruption_keeps_the_last_snapshot(
     workspace: Path, web: WebServer, how: signal.Signals, code: int
 ) -> None:
     configure(workspace, made=SYNTHETIC)
@@ -166,10 +166,10 @@ def test_interrupted_in_the_middle_the_last_snapshot_stays(
         time.sleep(0.01)
 
     process.send_signal(how)
-    _, said = process.communicate(timeout=30)
+    _, message = process.communicate(timeout=30)
 
-    assert process.returncode == code, said
-    assert "Traceback" not in said
+    assert process.returncode == code, message
+    assert "Traceback" not in message
     kept = {name: content for name, content in digests().items() if ".partial" not in name}
     assert kept == before
     configure(workspace, made=SYNTHETIC)
@@ -177,8 +177,8 @@ def test_interrupted_in_the_middle_the_last_snapshot_stays(
     assert digests().keys() == before.keys()
 
 
-def test_a_full_disk_is_told_with_the_other_failures(workspace: Path) -> None:
-    """A limit on the size of a file stands in for the disk: the write itself fails, in the kernel."""
+def test_a_full_disk_is_reported_with_the_other_failures(workspace: Path) -> None:
+    """A limit on the file size simulates a full disk: the write fails in the kernel."""
     configure(workspace, made=SYNTHETIC)
     succeed()
     before = digests()
@@ -201,7 +201,7 @@ def test_a_full_disk_is_told_with_the_other_failures(workspace: Path) -> None:
     assert digests() == before
 
 
-def test_on_a_terminal_a_bar_shows_how_far_it_is(workspace: Path, web: WebServer) -> None:
+def test_a_terminal_shows_a_progress_bar(workspace: Path, web: WebServer) -> None:
     configure(workspace, plant=cloud(web.put("/rows.csv", ROWS.encode(), "text/csv")))
     terminal, other = os.openpty()
 
@@ -209,27 +209,27 @@ def test_on_a_terminal_a_bar_shows_how_far_it_is(workspace: Path, web: WebServer
         [sys.executable, "-m", "stages.collect"], stdout=other, env=os.environ | {"TERM": "xterm"}
     )
     os.close(other)
-    seen = b""
+    output = b""
     while True:
         try:
-            seen += os.read(terminal, 65536)
-        except OSError:  # how Linux says that the other side is closed
+            output += os.read(terminal, 65536)
+        except OSError:  # Linux reports a closed terminal this way
             break
     os.close(terminal)
 
     assert process.wait() == 0
-    assert "━".encode() in seen
-    assert f"{len(ROWS)}/{len(ROWS)} bytes".encode() in seen
+    assert "━".encode() in output
+    assert f"{len(ROWS)}/{len(ROWS)} bytes".encode() in output
 
 
 def test_a_port_where_nothing_listens(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     url = f"http://127.0.0.1:{free_port()}/x"
     configure(workspace, down=polled(url))
 
-    said = refuse(capsys)
+    message = refuse(capsys)
 
-    assert url in said
-    assert "see that the source is up and reachable" in said
+    assert url in message
+    assert "check that the source is running and reachable" in message
 
 
 def test_series_keep_their_types(workspace: Path) -> None:
@@ -238,7 +238,7 @@ def test_series_keep_their_types(workspace: Path) -> None:
 
     succeed()
 
-    types = dict(zip(taken("local").column_names, taken("local").schema.types, strict=True))
+    types = dict(zip(read_snapshot("local").column_names, read_snapshot("local").schema.types, strict=True))
     assert types == {
         "machine": pa.string(),
         "time": pa.timestamp("us"),

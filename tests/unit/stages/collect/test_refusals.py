@@ -1,4 +1,4 @@
-"""What collect refuses to begin with: a wrong parameter, an unknown task."""
+"""Refusals of collect before any source is read: invalid parameters, an unknown task."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.stages.collect import CSV, RETRY, SYNTHETIC, cloud, configure
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_wrong_parameter_is_named(
+def test_an_invalid_parameter_is_reported(
     workspace: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], words: str
 ) -> None:
     configure(workspace, made=SYNTHETIC)
@@ -39,20 +39,20 @@ def test_a_wrong_parameter_is_named(
     task["collect"] |= change
     path.write_text(yaml.safe_dump(task))
 
-    said = refuse(capsys)
+    message = refuse(capsys)
 
-    assert "tasks/digits/params.yaml: " in said
-    assert words in said
-    assert "remedy: " in said
+    assert "tasks/digits/params.yaml: " in message
+    assert words in message
+    assert "remedy: " in message
 
 
-def test_an_unknown_task_is_named_with_those_that_there_are(
+def test_an_unknown_task_is_reported_with_the_existing_ones(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = workspace / "params.yaml"
     path.write_text(path.read_text().replace("task: digits", "task: digitz"))
 
-    said = refuse(capsys)
+    message = refuse(capsys)
 
-    assert "found 'digitz'" in said
-    assert "digits, pump, spoken-digits" in said
+    assert "found 'digitz'" in message
+    assert "digits, pump, spoken-digits" in message

@@ -1,4 +1,4 @@
-"""Prepared data as the stages after `prepare` find it: whole, or refused by name."""
+"""Prepared data as later stages read it: complete, or refused with its name."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ FILES = [("image", name) for name in ("x", "y", "group")] + [("series", name) fo
 
 
 @pytest.mark.parametrize("kind", ["image", "series"])
-def test_what_is_whole_opens(tmp_path: Path, kind: str) -> None:
+def test_complete_data_opens(tmp_path: Path, kind: str) -> None:
     prepared = write_prepared(tmp_path, kind)
 
     for name in SPLITS:
@@ -70,7 +70,7 @@ def test_what_is_whole_opens(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize(("kind", "name"), FILES)
 @pytest.mark.parametrize("damage", BROKEN)
-def test_a_damaged_array_is_named_with_what_was_expected_and_what_to_do(
+def test_a_corrupted_array_is_reported_with_expectation_and_remedy(
     tmp_path: Path, kind: str, name: str, damage: str
 ) -> None:
     prepared = write_prepared(tmp_path, kind)
@@ -97,7 +97,7 @@ def test_labels_are_classes(tmp_path: Path, value: int) -> None:
 
 
 @pytest.mark.parametrize("value", [-1, 1 << 40])
-def test_windows_lie_inside_the_rows(tmp_path: Path, value: int) -> None:
+def test_windows_are_inside_the_rows(tmp_path: Path, value: int) -> None:
     path = write_prepared(tmp_path, "series") / "test" / "starts.npy"
     starts = np.load(path)
     starts[3] = value
@@ -115,7 +115,7 @@ ODD: dict[str, str | None] = {
 
 
 @pytest.mark.parametrize("content", ODD.values(), ids=ODD)
-def test_a_damaged_object_is_named(tmp_path: Path, content: str | None) -> None:
+def test_a_corrupted_object_is_reported(tmp_path: Path, content: str | None) -> None:
     path = write_prepared(tmp_path, "image") / "spec.json"
     path.unlink() if content is None else path.write_text(content)
 
@@ -134,7 +134,7 @@ def test_a_damaged_object_is_named(tmp_path: Path, content: str | None) -> None:
         ("scaling", {"method": "normalise", "center": [0.0, 1.0], "scale": [1.0]}),
     ],
 )  # fmt: skip
-def test_a_specification_that_does_not_hold_together_names_its_field(tmp_path: Path, field: str, value: Any) -> None:
+def test_an_inconsistent_specification_is_reported_by_field(tmp_path: Path, field: str, value: Any) -> None:
     path = write_prepared(tmp_path, "image") / "spec.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
 
@@ -144,7 +144,7 @@ def test_a_specification_that_does_not_hold_together_names_its_field(tmp_path: P
     assert field in str(error.value)
 
 
-def test_bytes_that_are_no_text_are_no_object(tmp_path: Path) -> None:
+def test_bytes_that_are_not_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_bytes(b'{"a": "\xff\xfe"}')
 
     with pytest.raises(StageError, match="not readable as JSON"):
@@ -162,7 +162,7 @@ def test_a_network_cut_anywhere_is_refused(tmp_path: Path) -> None:
             networks.load(path)
 
 
-def test_a_file_with_code_is_refused_without_a_word_on_how_to_run_it(tmp_path: Path) -> None:
+def test_a_file_with_code_is_refused_without_advice_to_run_it(tmp_path: Path) -> None:
     torch.save({"architecture": Path("x"), "weights": {}}, tmp_path / "model.pt")
 
     with pytest.raises(
@@ -183,7 +183,7 @@ def test_a_file_with_code_is_refused_without_a_word_on_how_to_run_it(tmp_path: P
         ("compress", "models/trained/model.pt"),
     ],
 )
-def test_the_stage_ends_with_a_message_and_what_was_there_stays(workspace: Path, stage: str, damaged: str) -> None:
+def test_the_stage_ends_with_a_message_and_keeps_earlier_outputs(workspace: Path, stage: str, damaged: str) -> None:
     write_prepared(workspace, "image")
     write_params(workspace, train=recipe("cnn"))
     (workspace / "models/trained").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""How a stage ends: what it says of a full disk, of Ctrl-C, and of itself."""
+"""End of a stage after a full disk and after Ctrl-C, and its --help."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.paths import REPOSITORY
 STAGES = [*yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"], "restore", "summary"]
 
 
-def test_a_full_disk_that_names_no_file_is_told_with_the_room_on_each_disk(
+def test_a_full_disk_without_a_file_name_is_reported_with_the_free_space(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -52,7 +52,7 @@ run(main)
 """
 
 
-def test_interrupted_twice_it_ends_in_one_line() -> None:
+def test_two_interruptions_end_with_one_line() -> None:
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED],
         capture_output=True,
@@ -67,7 +67,7 @@ def test_interrupted_twice_it_ends_in_one_line() -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_help_tells_what_the_module_does_line_by_line_and_the_exit_codes(
+def test_help_shows_the_module_docstring_and_the_exit_codes(
     stage: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module = importlib.import_module(f"stages.{stage}" if stage in ("restore", "summary") else f"stages.{stage}.stage")

@@ -1,4 +1,4 @@
-"""A directory is whole or not there, also when a kill comes at any moment."""
+"""A directory is complete or absent, even after a kill at any moment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def fill(folder: Path, text: str) -> None:
 
 @pytest.mark.parametrize("event", ["os.rename", "shutil.rmtree", "os.remove"])
 @pytest.mark.parametrize("number", range(3))
-def test_killed_at_any_call_it_is_the_old_the_new_or_none(tmp_path: Path, event: str, number: int) -> None:
+def test_a_kill_leaves_the_old_directory_the_new_one_or_none(tmp_path: Path, event: str, number: int) -> None:
     target = tmp_path / "out"
     target.mkdir()
     fill(target, "old")
@@ -28,12 +28,12 @@ def test_killed_at_any_call_it_is_the_old_the_new_or_none(tmp_path: Path, event:
     if child == 0:
         import sys
 
-        seen: list[str] = []
+        calls: list[str] = []
 
         def watch(name: str, _: object) -> None:
             if name == event:
-                seen.append(name)
-                if len(seen) > number:
+                calls.append(name)
+                if len(calls) > number:
                     os.kill(os.getpid(), signal.SIGKILL)
 
         with new_directory(target) as folder:

@@ -20,9 +20,9 @@ def test_batches_pass_and_lines_are_rare(
     passed = list(progress.report_rows(iter(batches), "prepare", 30))
     # then
     assert passed == batches
-    told = capsys.readouterr().err.splitlines()
-    assert len(told) == lines
-    assert told[-1:] == ["prepare: 30 of 30 rows"][:lines]
+    reported = capsys.readouterr().err.splitlines()
+    assert len(reported) == lines
+    assert reported[-1:] == ["prepare: 30 of 30 rows"][:lines]
 
 
 def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -34,7 +34,7 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert "rows" not in capsys.readouterr().err
 
 
-def test_a_long_download_tells_how_far_it_is(
+def test_a_long_download_reports_its_progress(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "SECONDS", -1.0)
@@ -47,7 +47,7 @@ def test_a_long_download_tells_how_far_it_is(
     assert capsys.readouterr().out == "plant: 2.0 of 4.0 MB (50%)\nother: 0.5 MB\n"
 
 
-def test_a_download_that_begins_again_counts_anew(
+def test_a_restarted_download_counts_from_its_start(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "SECONDS", 0.0)

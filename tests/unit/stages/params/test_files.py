@@ -1,4 +1,4 @@
-"""Parameter files: what YAML says is read; what is no mapping, or says a thing twice, is refused by line."""
+"""Parameter files: valid YAML is read; other content and duplicate keys are refused with their lines."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ from tests.support.stages.params import SHARED, TASK, refused
     ids=lambda value: repr(value[:24]) if isinstance(value, bytes) else "",
 )
 @pytest.mark.parametrize("name", [SHARED, TASK])
-def test_a_file_that_is_no_mapping_of_parameters(workspace: Path, name: str, content: bytes, words: str) -> None:
+def test_a_file_without_a_mapping_of_parameters_is_refused(
+    workspace: Path, name: str, content: bytes, words: str
+) -> None:
     (workspace / name).write_bytes(content)
 
     message = refused()
@@ -61,7 +63,7 @@ def test_a_file_that_is_no_mapping_of_parameters(workspace: Path, name: str, con
 
 
 @pytest.mark.parametrize("name", [SHARED, TASK])
-def test_a_file_that_is_none(workspace: Path, name: str) -> None:
+def test_something_other_than_a_file_is_refused(workspace: Path, name: str) -> None:
     (workspace / name).unlink()
     assert refused().startswith(f"{name}: there is no such file\n  expected: a YAML file")
 
@@ -69,7 +71,7 @@ def test_a_file_that_is_none(workspace: Path, name: str) -> None:
     assert refused().startswith(f"{name}: not readable: Is a directory\n  expected: a YAML file")
 
 
-def test_keys_that_are_written_twice_are_all_named_with_their_lines(workspace: Path) -> None:
+def test_all_duplicate_keys_are_reported_with_their_lines(workspace: Path) -> None:
     path = workspace / TASK
     lines = path.read_text().splitlines()
     deep = next(i for i, line in enumerate(lines) if line.startswith("  epochs: 40"))
@@ -89,7 +91,7 @@ def test_keys_that_are_written_twice_are_all_named_with_their_lines(workspace: P
     assert "remedy:   remove one of the two" in message
 
 
-def test_a_key_twice_in_the_shared_file(workspace: Path) -> None:
+def test_a_duplicate_key_in_the_shared_file(workspace: Path) -> None:
     path = workspace / SHARED
     path.write_text(path.read_text() + "  onnx-fp32: {runtime: litert, precision: int8}\n")
 
@@ -98,7 +100,7 @@ def test_a_key_twice_in_the_shared_file(workspace: Path) -> None:
     assert re.match(r"params\.yaml: found a duplicate key\n  targets\.onnx-fp32: line \d+ and line \d+\n", message)
 
 
-def test_anchors_merge_keys_and_a_byte_order_mark_mean_what_yaml_says(workspace: Path) -> None:
+def test_anchors_merge_keys_and_a_byte_order_mark_are_read_as_yaml(workspace: Path) -> None:
     path = workspace / TASK
     text = path.read_text().replace("onnx-fp32: {required", "onnx-fp32: &budget {required")
     text = re.sub(r"(?m)^    onnx-int8: \{.*\}$", "    onnx-int8: {<<: *budget, size_kb: 100}", text)

@@ -1,4 +1,4 @@
-"""Parameters: what is written is read, and named with the file that holds it; every stage refuses what is not."""
+"""Parameters are read from two files and located in messages; every stage refuses invalid ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TASKS = sorted(path.parent.name for path in (REPOSITORY / "tasks").glob("*/param
 
 @pytest.mark.parametrize("task", TASKS)
 def test_every_parameter_of_every_task_is_loaded(workspace: Path, task: str) -> None:
-    """What is written comes back from the typed object, each value as itself; what is not written steers nothing."""
+    """Every value of the files is in the typed object unchanged, and the object has no other values."""
     change(workspace / SHARED, "task", task)
     written = yaml.safe_load((workspace / "params.yaml").read_text()) | yaml.safe_load(
         (workspace / "tasks" / task / "params.yaml").read_text()
@@ -31,15 +31,15 @@ def test_every_parameter_of_every_task_is_loaded(workspace: Path, task: str) -> 
     params = load()
 
     read = params.model_dump(mode="json", by_alias=True)
-    found = dict(leaves(read))
-    told = dict(leaves(written))
-    assert {field: found[field] for field in told} == told
-    assert all(found[field] in (None, False) for field in found.keys() - told.keys())  # an optional one, left out
+    values = dict(leaves(read))
+    in_files = dict(leaves(written))
+    assert {field: values[field] for field in in_files} == in_files
+    assert all(values[field] in (None, False) for field in values.keys() - in_files.keys())  # an optional one, left out
     assert set(read) == {field.alias or name for name, field in type(params).model_fields.items()}
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_parameter_is_named_with_the_file_that_holds_it(workspace: Path, task: str) -> None:
+def test_a_parameter_is_located_by_file_and_name(workspace: Path, task: str) -> None:
     change(workspace / SHARED, "task", task)
 
     for field in Shared.model_fields:
@@ -47,7 +47,7 @@ def test_a_parameter_is_named_with_the_file_that_holds_it(workspace: Path, task:
     assert locate_parameter("train.batch_size") == f"tasks/{task}/params.yaml: train.batch_size"
 
 
-def test_no_message_names_a_file_that_is_not_there() -> None:
+def test_messages_name_only_files_that_exist() -> None:
     for path in sorted((REPOSITORY / "stages").rglob("*.py")):
         messages = [
             line
@@ -62,7 +62,7 @@ def test_no_message_names_a_file_that_is_not_there() -> None:
     ("name", "field", "value"),
     [(SHARED, "task", "../digits"), (SHARED, "seed", -1), (TASK, "gate.metrics.accuracy", float("nan"))],
 )
-def test_a_stage_refuses_and_leaves_what_there_is(
+def test_a_stage_that_refuses_keeps_earlier_outputs(
     workspace: Path,
     stage: str,
     name: str,
@@ -93,7 +93,9 @@ def contents(root: Path) -> dict[str, str]:
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_outside_of_the_repository_the_place_to_run_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outside_the_repository_the_message_names_the_right_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
 
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Parameters: a value that cannot be meant is refused with file, field, found, expected and remedy."""
+"""Invalid values of parameters are refused with file, field, found, expected and remedy."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_no_number_of_any_block_may_be_nan_or_infinite(workspace: Path, value: f
         assert f"{'.'.join(map(str, field))}: found {value!r} (float), expected: " in message
 
 
-def test_every_fault_of_a_file_is_named_at_once(workspace: Path) -> None:
+def test_every_fault_of_a_file_is_reported_at_once(workspace: Path) -> None:
     change(workspace / TASK, "train.epochs", 0)
     change(workspace / TASK, "gate.agreement", 2)
     change(workspace / TASK, "export.tie", 1)
@@ -158,7 +158,7 @@ def test_every_fault_of_a_file_is_named_at_once(workspace: Path) -> None:
     assert all(f"  {field}: " in message for field in ("train.epochs", "gate.agreement", "export.tie"))
 
 
-def test_a_block_that_is_missing_and_a_source_s_field_are_named_as_they_are_written(workspace: Path) -> None:
+def test_a_missing_block_and_a_field_of_a_source_are_named_as_in_the_file(workspace: Path) -> None:
     path = workspace / TASK
     values = yaml.safe_load(path.read_text())
     del values["gate"]
@@ -179,7 +179,7 @@ def test_a_block_that_is_missing_and_a_source_s_field_are_named_as_they_are_writ
     assert "  collect.sources.plant.archive.format.columns: found nothing" in message
 
 
-def test_what_is_missing_is_shown_in_a_task_of_the_same_kind(workspace: Path) -> None:
+def test_the_remedy_names_a_task_of_the_same_kind(workspace: Path) -> None:
     change(workspace / SHARED, "task", "pump")
     path = workspace / "tasks" / "pump" / "params.yaml"
     values = yaml.safe_load(path.read_text())
@@ -189,13 +189,13 @@ def test_what_is_missing_is_shown_in_a_task_of_the_same_kind(workspace: Path) ->
     assert "  prepare.window: found nothing, expected a value; remedy: add it (tasks/pump/params.yaml has" in refused()
 
 
-def test_a_wrong_type_is_told_in_this_house_s_words(workspace: Path) -> None:
+def test_a_wrong_type_is_reported_in_four_parts(workspace: Path) -> None:
     change(workspace / TASK, "data.group", 7)
 
     assert "  data.group: found 7 (int), expected: a valid string; remedy: write it in quotes" in refused()
 
 
-def test_a_spark_that_would_not_start_for_want_of_memory(workspace: Path) -> None:
+def test_too_little_memory_for_spark_is_refused(workspace: Path) -> None:
     change(workspace / SHARED, "compute.backend", "pyspark")
     change(workspace / SHARED, "compute.memory_limit", "100MB")
 
@@ -205,7 +205,7 @@ def test_a_spark_that_would_not_start_for_want_of_memory(workspace: Path) -> Non
 
 @pytest.mark.parametrize("master", ["local", "local[*]", "local[4]", "local[2,3]", "yarn"])
 @pytest.mark.parametrize("more", ["spark://spark-1.plant:7077", "spark://a:7077,b:7077", "k8s://https://10.0.0.1:6443"])
-def test_masters_that_spark_takes(workspace: Path, master: str, more: str) -> None:
+def test_masters_that_spark_accepts(workspace: Path, master: str, more: str) -> None:
     for each in (master, more):
         change(workspace / SHARED, "compute.spark_master", each)
         assert load().compute.spark_master == each

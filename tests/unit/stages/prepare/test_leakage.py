@@ -1,4 +1,4 @@
-"""Copies under another name in two splits: refused, since a score on what was trained on says nothing."""
+"""Duplicates in two splits are refused, because a metric on training samples is not meaningful."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def test_equal_samples_in_two_splits_are_refused(bench: Bench) -> None:
     bench.task(CLIPS)
     bench.validated(rows.assign(values=values))
     # when
-    said = bench.refused("prepare")
-    assert "1 sample(s) of test are in train too: one of group 'bob' is the same as one of group 'ann'" in said
-    assert "expected: no sample in two splits" in said and "give both the same group" in said
+    message = bench.refused("prepare")
+    assert "1 sample(s) of test are in train too: one of group 'bob' is the same as one of group 'ann'" in message
+    assert "expected: no sample in two splits" in message and "give both the same group" in message
     assert not Path("data/prepared").exists()
 
 
-def test_equal_samples_of_one_split_are_no_leak(bench: Bench) -> None:
+def test_equal_samples_of_one_split_are_not_leakage(bench: Bench) -> None:
     # given a group whose pictures are all the same
     rows = image_rows(12)
     camera = rows["camera"] == "camera-3"
@@ -51,11 +51,11 @@ def test_a_run_under_two_names_in_two_splits_is_refused(bench: Bench) -> None:
     rows = pd.concat([rows[rows["run"] != trained], rows[rows["run"] == tested].assign(run=trained)])
     bench.validated(rows)
     # when
-    said = bench.refused("prepare")
-    assert "1 group(s) are in two splits under two names" in said and tested in said and trained in said
+    message = bench.refused("prepare")
+    assert "1 group(s) are in two splits under two names" in message and tested in message and trained in message
 
 
-def test_machines_that_stand_still_together_are_no_copies(bench: Bench) -> None:
+def test_machines_that_are_off_at_the_same_time_are_not_duplicates(bench: Bench) -> None:
     # given two runs at the same time, in which nothing moves
     rows = series_rows()
     still = rows["run"].isin(["run-00", "run-01", "run-02", "run-03", "run-04"])

@@ -121,7 +121,7 @@ def test_images_keep_their_shape_and_order(bench: Bench) -> None:
 
 
 def test_an_official_split_with_validation_by_row(bench: Bench) -> None:
-    # given clips of which takes 0 and 1 are for testing, whoever speaks
+    # given clips whose takes 0 and 1 are test samples for every speaker
     rows = clip_rows()
     bench.task(CLIPS)
     bench.validated(rows)

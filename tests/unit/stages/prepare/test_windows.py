@@ -1,4 +1,4 @@
-"""Windows lie within one run of one group; their class follows the rule that was asked for."""
+"""Windows are inside one run of one group, and their class follows the configured rule."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_segments_end_at_groups_and_at_gaps() -> None:
     assert find_segments(codes, times, 3 * SECOND).tolist() == [0, 3, 7]
 
 
-def test_nothing_has_no_windows() -> None:
+def test_no_rows_have_no_windows() -> None:
     borders = find_segments(np.zeros(0, int), np.zeros(0, int), SECOND)
     assert window_starts(borders, 4, 2).tolist() == []
 
@@ -37,7 +37,7 @@ def test_windows_overlap_within_a_segment_and_leave_short_ones_out() -> None:
     length=st.integers(1, 12),
     stride=st.integers(1, 15),
 )
-def test_every_window_that_fits_is_there_once_and_spans_nothing(lengths: list[int], length: int, stride: int) -> None:
+def test_every_window_occurs_once_and_is_inside_one_segment(lengths: list[int], length: int, stride: int) -> None:
     # given
     borders = np.concatenate([[0], np.cumsum(lengths)])
     # when
@@ -58,7 +58,7 @@ def test_the_class_of_a_window(rule: str, expected: list[int]) -> None:
     assert window_labels(labels, np.array([0, 3, 6, 9]), 3, 3, rule).tolist() == expected  # type: ignore[arg-type]
 
 
-def test_of_equally_frequent_classes_the_first_counts() -> None:
+def test_of_equally_frequent_classes_the_first_is_used() -> None:
     labels = np.array([2, 1, 2, 1])
     assert window_labels(labels, np.array([0]), 4, 3, "majority").tolist() == [1]
     assert window_labels(labels, np.array([0]), 4, 3, "any").tolist() == [1]

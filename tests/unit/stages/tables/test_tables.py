@@ -48,14 +48,14 @@ def test_rows_come_in_order_and_in_equal_batches(numbers: Path) -> None:
     assert batches[0].schema == schema
 
 
-def test_an_engine_leaves_nothing_behind(numbers: Path) -> None:
+def test_an_engine_removes_its_spilled_data(numbers: Path) -> None:
     with pytest.raises(KeyError), Engine(DUCKDB):
         assert list(tables_engine.SCRATCH.iterdir())
         raise KeyError
     assert not tables_engine.SCRATCH.exists()
 
 
-def test_what_a_killed_process_spilled_is_swept(numbers: Path) -> None:
+def test_spilled_data_of_a_killed_process_is_removed(numbers: Path) -> None:
     # given the spill of a process that was killed, and of one that runs
     killed = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     killed.kill()
@@ -77,14 +77,16 @@ def test_a_parquet_file_has_the_same_bytes_for_the_same_rows(tmp_path: Path) -> 
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_figures_keep_the_digits_that_are_the_data_s() -> None:
+def test_figures_are_rounded_to_reproducible_digits() -> None:
     assert round_figure(0.1 + 0.2) == 0.3
     assert round_figure(float("inf")) is None
     assert round_figure(None) is None
 
 
 @pytest.mark.parametrize("limit", ["lots", "0GB", "-1GB", "2TB", "1e3MB"])
-def test_a_memory_limit_that_is_no_size_is_refused(limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_memory_limit_that_is_not_a_size_is_refused(
+    limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ParameterError, match=r"compute\.memory_limit"):
         Engine(DUCKDB.model_copy(update={"memory_limit": limit}))
@@ -107,23 +109,23 @@ def test_spark_gives_the_same_bytes(bench: Bench) -> None:
     rows.loc[103, "state"] = "burst"
     rows.loc[200, ["pressure", "state"]] = [11.0, "burst"]
     rows = pd.concat([rows, rows.iloc[[20]]], ignore_index=True)
-    found: dict[str, dict[str, bytes]] = {}
+    result: dict[str, dict[str, bytes]] = {}
     for backend in ("duckdb", "pyspark"):
-        found[backend] = {}
+        result[backend] = {}
         for stage, method in (("validate", "median"), ("prepare", "median"), ("prepare", "interpolate")):
             bench.task(SERIES, {"prepare.missing": method}, compute__backend=backend)
             bench.collected(rows)
             # when
             assert bench.run(stage) == 0
             outputs = contents("data", "reports")
-            found[backend] |= {f"{method} {name}": content for name, content in outputs.items()}
+            result[backend] |= {f"{method} {name}": content for name, content in outputs.items()}
         for folder in ("data", "reports"):
             shutil.rmtree(folder)
     # then
-    assert found["pyspark"].keys() == found["duckdb"].keys()
-    differing = [name for name in found["duckdb"] if found["duckdb"][name] != found["pyspark"][name]]
+    assert result["pyspark"].keys() == result["duckdb"].keys()
+    differing = [name for name in result["duckdb"] if result["duckdb"][name] != result["pyspark"][name]]
     assert differing == []
-    assert any("data/quarantine" in name for name in found["duckdb"])
+    assert any("data/quarantine" in name for name in result["duckdb"])
 
 
 @pytest.mark.slow
@@ -138,7 +140,7 @@ def test_memory_stays_bounded(workspace: Path) -> None:
     assert peak_mb < 1100
 
 
-def test_too_little_memory_is_told_in_a_sentence(bench: Bench) -> None:
+def test_too_little_memory_is_reported_with_a_message(bench: Bench) -> None:
     # given a table that does not fit the engine's smallest working set
     bench.task(SERIES, compute__memory_limit="8MB")
     bench.validated(series_rows(runs=200, rows=2000))
@@ -151,7 +153,7 @@ def test_too_little_memory_is_told_in_a_sentence(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("stage", "folder", "writer"), [("validate", "snapshot", "collect"), ("prepare", "validated", "validate")]
 )
-def test_a_damaged_file_is_named_with_the_stage_that_wrote_it(
+def test_a_corrupted_file_is_reported_with_the_stage_that_wrote_it(
     stage: str, folder: str, writer: str, bench: Bench
 ) -> None:
     # given a file whose pages, not its end, are damaged
@@ -161,7 +163,7 @@ def test_a_damaged_file_is_named_with_the_stage_that_wrote_it(
     content[4:2000] = b"\xff" * 1996
     path.write_bytes(content)
     # when
-    said = bench.refused(stage)
+    report = bench.refused(stage)
     # then
-    assert said.startswith(f"error: data/{folder}/rig/part-00000.parquet: not readable as parquet")
-    assert f"remedy:   run the stage {writer} again" in said
+    assert report.startswith(f"error: data/{folder}/rig/part-00000.parquet: not readable as parquet")
+    assert f"remedy:   run the stage {writer} again" in report

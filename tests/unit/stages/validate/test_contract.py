@@ -1,4 +1,4 @@
-"""Columns of a table are brought into the contract's types; each rule says of every row whether it holds."""
+"""Columns are converted to the contract's types, and rules are checked for every row."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _data(*channels: str) -> Data:
 
 
 def _reasons(engine: Engine, contract: Validate, data: Data, **columns: Any) -> list[str | None]:
-    """The reason for each row, None where it is kept; rows are a second apart."""
+    """Return the reason of each row, None for a valid one; rows are one second apart."""
     n = len(next(iter(columns.values())))
     table = pa.table(
         {
@@ -59,8 +59,8 @@ def _reasons(engine: Engine, contract: Validate, data: Data, **columns: Any) -> 
     pq.write_table(table, "in/part-00000.parquet")
     rows = contracts.to_canonical_types(engine.read([Path("in/part-00000.parquet")]), contract)
     bad = flag_violations(rows, build_rules(data, contract, NOON)).invalid_rows()
-    found = {row["time"]: row["reason"] for row in bad.to_pyarrow().to_pylist()}
-    return [found.get(moment) for moment in table["time"].to_pylist()]
+    result = {row["time"]: row["reason"] for row in bad.to_pyarrow().to_pylist()}
+    return [result.get(moment) for moment in table["time"].to_pylist()]
 
 
 def test_floats(engine: Engine) -> None:
@@ -92,7 +92,7 @@ def test_a_bound_may_be_open_and_a_value_missing(engine: Engine) -> None:
 
 
 def test_narrow_types_are_widened(engine: Engine) -> None:
-    # given whole numbers and 32-bit floats where the contract says float, and a number for a name
+    # given whole numbers and 32-bit floats where the contract requires float, and a number for a name
     contract = _contract(
         {
             "x": {"type": "float", "nullable": True},
@@ -158,7 +158,7 @@ def test_allowed_values_and_unique_ones(engine: Engine) -> None:
 
 
 def test_plausibility_is_a_bounded_sum(engine: Engine) -> None:
-    # given agreement with a reference within 0.5, which says nothing where one is missing
+    # given agreement with a reference within 0.5, which passes if either value is missing
     rule = {"name": "as the reference", "terms": {"x": 1.0, "ref": -1.0}, "minimum": -0.5, "maximum": 0.5}
     contract = _contract(
         {"x": {"type": "float", "nullable": True}, "ref": {"type": "float", "nullable": True}}, plausibility=[rule]
@@ -189,7 +189,7 @@ def test_freshness_is_up_to_the_snapshot(engine: Engine) -> None:
     ]
 
 
-def test_where_no_rule_is_broken_no_row_is_invalid(engine: Engine) -> None:
+def test_without_violations_no_row_is_invalid(engine: Engine) -> None:
     pq.write_table(pa.table({"x": [1.0, 2.0]}), "part.parquet")
     flagged = flag_violations(engine.read([Path("part.parquet")]), [])
     assert flagged.valid_rows().count().to_pyarrow().as_py() == 2

@@ -1,4 +1,4 @@
-"""Copies under another name: quarantined where two sources hold them."""
+"""Duplicates of rows in two sources are quarantined."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def need(engine: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
-def test_images_that_a_second_source_holds_under_other_names_are_quarantined(bench: Bench, engine: str) -> None:
+def test_images_that_a_second_source_contains_are_quarantined(bench: Bench, engine: str) -> None:
     need(engine)
-    # given a second source: ten copies in another order and of another camera, and pictures of its own
+    # given a second source: ten duplicates in another order and with other names, and ten new pictures
     first, own = image_rows(20), image_rows(20, seed=1)
     copied = first.iloc[[7, 3, 50, 51, 52, 53, 54, 55, 56, 57]].assign(camera="elsewhere", sign="a")
     bench.task(IMAGES, TWO, compute__backend=engine)
@@ -49,15 +49,15 @@ def test_images_that_a_second_source_holds_under_other_names_are_quarantined(ben
     bad = quarantined("second")
     assert set(bad["reason"]) == {"copy of a row of another source (values)"}
     assert set(bad["camera"]) == {"elsewhere"} and len(bad) == 10
-    found = read_json(Path("reports/quality.json"))
-    assert found["overall"]["consistency"]["value"] == pytest.approx(1 - 10 / 250)
-    assert found["sources"]["second"]["consistency"]["worst_columns"] == [
+    result = read_json(Path("reports/quality.json"))
+    assert result["overall"]["consistency"]["value"] == pytest.approx(1 - 10 / 250)
+    assert result["sources"]["second"]["consistency"]["worst_columns"] == [
         "copy of a row of another source (values) (7.7%)"
     ]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_rows_of_a_series_are_copies_only_where_all_of_them_is_equal(bench: Bench, engine: str) -> None:
+def test_rows_of_a_series_are_duplicates_only_if_every_column_is_equal(bench: Bench, engine: str) -> None:
     need(engine)
     # given the same runs and times from two sources, which differ but in one run; a hole is a value like any other
     first = series_rows()
@@ -76,7 +76,7 @@ def test_rows_of_a_series_are_copies_only_where_all_of_them_is_equal(bench: Benc
     assert set(bad["reason"]) == {"copy of a row of another source (the whole row)"}
 
 
-def test_a_row_that_its_source_loses_is_no_copy_elsewhere(bench: Bench) -> None:
+def test_a_row_that_is_quarantined_in_its_source_is_not_a_duplicate(bench: Bench) -> None:
     # given the first source does not know the label of a picture that the second one knows
     first = image_rows(20)
     second = pd.concat([image_rows(20, seed=1), first.iloc[[4]]], ignore_index=True)
@@ -91,11 +91,11 @@ def test_a_row_that_its_source_loses_is_no_copy_elsewhere(bench: Bench) -> None:
     assert len(quarantined("second")) == 0
 
 
-def test_many_copies_fail_the_threshold_of_consistency(bench: Bench) -> None:
+def test_many_duplicates_fail_the_threshold_of_consistency(bench: Bench) -> None:
     rows = image_rows(20)
     bench.task(IMAGES, TWO | {"validate.thresholds.consistency": 0.99})
     bench.collected(rows, source="first")
     bench.collected(rows.assign(camera="elsewhere"), source="second")
 
-    said = bench.refused("validate")
-    assert "120 row(s): copy of a row of another source (values)" in said and "consistency" in said
+    message = bench.refused("validate")
+    assert "120 row(s): copy of a row of another source (values)" in message and "consistency" in message

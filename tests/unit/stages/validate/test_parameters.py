@@ -1,4 +1,4 @@
-"""The contract's parameters fit together, or are refused by name."""
+"""The contract's parameters are consistent, or are refused with their names."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from tests.support.stages.contract import IMAGES, SERIES, write_task
         ({"validate.columns.source": {"type": "string", "nullable": True}}, "a column is called `source`"),
     ],
 )
-def test_parameters_that_do_not_fit_together_are_refused(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+def test_inconsistent_parameters_are_refused(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
     write_task(tmp_path, SERIES, changes)
     params = load(tmp_path)
     with pytest.raises(ParameterError) as refused:
@@ -70,7 +70,7 @@ def test_parameters_that_do_not_fit_together_are_refused(changes: dict[str, Any]
         (SERIES, {"validate.plausibility.0.maximum": None}, "at least one bound"),
     ],
 )
-def test_a_contract_that_says_nothing_sensible_is_refused(
+def test_an_invalid_contract_is_refused(
     blocks: dict[str, Any], changes: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
     write_task(tmp_path, blocks, changes)
@@ -79,7 +79,7 @@ def test_a_contract_that_says_nothing_sensible_is_refused(
     assert words in str(refused.value)
 
 
-def test_every_task_of_the_repository_fits_together() -> None:
+def test_every_task_of_the_repository_is_consistent() -> None:
     for path in sorted((REPOSITORY / "tasks").glob("*/params.yaml")):
         task = yaml.safe_load(path.read_text(encoding="utf-8"))
         data, contract = Data.model_validate(task["data"]), Validate.model_validate(task["validate"])

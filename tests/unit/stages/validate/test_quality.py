@@ -1,4 +1,4 @@
-"""The five metrics are what their formulas say, for one source and for several together."""
+"""The five metrics follow their formulas, for one source and for several together."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_two_sources_together_are_the_sum_of_their_counts() -> None:
     assert both.rows == 1000
 
 
-def test_what_is_not_measured_is_said_to_be() -> None:
+def test_an_unmeasured_metric_is_reported_as_unmeasured() -> None:
     # given a contract without plausibility rules and without freshness
     judged = judge_metrics(_counts(plausible=Share(), fresh=Share()), NEEDED)
     # then

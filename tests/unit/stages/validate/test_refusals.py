@@ -1,4 +1,4 @@
-"""validate: a set that breaks its contract goes nowhere; every fault is named, and earlier outputs stay."""
+"""validate: data that violates the contract is refused with every fault, and earlier outputs are kept."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ BAD: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], list[str]]] = {
         _some_words,
         [
             "40 row(s): flow: no number; found 'a', 'b', 'c'; first in source rig, run run-09, time 2026-10-01 09:00",
-            "the rows with their reasons lie in .work/refused/",
+            "the rows with their reasons are in .work/refused/",
         ],
     ),
     "all-null column": (lambda r: r.assign(flow=np.nan), ["source rig, column flow", "missing in all 600 rows"]),
@@ -106,7 +106,7 @@ def test_bad_input_is_refused_and_earlier_outputs_stay(name: str, bench: Bench) 
     assert not list(Path(".work").glob("tables-*"))
 
 
-def test_faults_of_all_columns_and_sources_are_told_at_once(bench: Bench) -> None:
+def test_faults_of_all_columns_and_sources_are_reported_at_once(bench: Bench) -> None:
     # given two sources with two faults in one and one in the other
     bench.task(SERIES)
     task = bench.root / "tasks/bench/params.yaml"
@@ -153,7 +153,7 @@ def test_a_bad_suite_is_refused(text: str | None, words: list[str], bench: Bench
     assert not Path("data/validated").exists()
 
 
-def test_a_file_that_is_no_parquet_is_refused(bench: Bench) -> None:
+def test_a_file_that_is_not_parquet_is_refused(bench: Bench) -> None:
     # given a snapshot that was cut off
     bench.task(SERIES)
     path = bench.collected(series_rows())
@@ -163,7 +163,7 @@ def test_a_file_that_is_no_parquet_is_refused(bench: Bench) -> None:
 
 
 def test_refused_rows_are_kept_until_a_run_succeeds(bench: Bench) -> None:
-    # given 40 labels that nobody knows
+    # given 40 unknown labels
     rows = series_rows()
     bench.task(SERIES)
     bench.collected(rows.assign(state=["burst"] * 40 + list(rows["state"][40:])))

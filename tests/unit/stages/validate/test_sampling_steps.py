@@ -1,4 +1,4 @@
-"""Steps in time, counted in the order of the files and across their borders."""
+"""Time steps are counted in the order of the files and across their borders."""
 
 from __future__ import annotations
 

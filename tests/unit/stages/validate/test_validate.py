@@ -1,4 +1,4 @@
-"""validate: what meets the contract goes on, what does not is kept with the reason."""
+"""validate: valid rows are passed on, others are quarantined with the reason."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.stages.contract import IMAGES, SERIES, image_rows, series_row
 OUTPUTS = ("data/validated", "data/quarantine", "reports")
 
 
-def test_clean_rows_pass_whole_and_in_order(bench: Bench) -> None:
+def test_clean_rows_pass_completely_and_in_order(bench: Bench) -> None:
     # given
     bench.task(SERIES)
     rows = series_rows()
@@ -39,7 +39,7 @@ def test_clean_rows_pass_whole_and_in_order(bench: Bench) -> None:
     assert quality["columns"]["rig"]["flow"]["mean"] == pytest.approx(rows["flow"].mean(), rel=1e-6)
 
 
-def test_rows_that_break_the_contract_are_kept_with_every_reason(bench: Bench) -> None:
+def test_rows_that_violate_the_contract_are_quarantined_with_every_reason(bench: Bench) -> None:
     # given one row of each fault, and one with two
     rows = series_rows()
     rows.loc[3, "pressure"] = 11.0
@@ -76,8 +76,8 @@ def test_rows_that_break_the_contract_are_kept_with_every_reason(bench: Bench) -
 
 
 @pytest.mark.parametrize("engine", ["duckdb", pytest.param("pyspark", marks=pytest.mark.slow)])
-def test_a_word_among_numbers_costs_its_row_alone(bench: Bench, engine: str) -> None:
-    # given columns that are text, for a few cells are no number and no time
+def test_a_word_among_numbers_quarantines_only_its_row(bench: Bench, engine: str) -> None:
+    # given columns that are text, because a few cells are not numbers or times
     if engine == "pyspark":
         need_program("java", "default-jre-headless")
     rows = series_rows()
@@ -129,12 +129,12 @@ def test_redundant_columns_must_agree_within_their_tolerance(bench: Bench) -> No
     # then
     bad = pq.read_table("data/quarantine/rig/part-00000.parquet").to_pandas()
     assert sorted(bad["reason"]) == ["flow and flow_2 disagree", "run and run_name disagree"]
-    found = read_json(Path("reports/quality.json"))["overall"]["consistency"]
-    assert found["value"] == pytest.approx(599 / 600)
-    assert found["worst_columns"] == ["flow and flow_2 disagree (0.2%)", "run and run_name disagree (0.2%)"]
+    result = read_json(Path("reports/quality.json"))["overall"]["consistency"]
+    assert result["value"] == pytest.approx(599 / 600)
+    assert result["worst_columns"] == ["flow and flow_2 disagree (0.2%)", "run and run_name disagree (0.2%)"]
 
 
-def test_a_sample_that_is_not_whole_is_quarantined(bench: Bench) -> None:
+def test_an_incomplete_sample_is_quarantined(bench: Bench) -> None:
     # given images with a hole, of a wrong size, too bright, dark, twice, and missing
     rows = pd.concat([image_rows(30), image_rows(1).iloc[[0]]], ignore_index=True)
     values = list(rows["values"])
@@ -198,7 +198,9 @@ def test_extra_columns_can_be_dropped(bench: Bench) -> None:
     ],
     ids=["a few rows", "every row", "another type"],
 )
-def test_no_library_has_the_last_word(bench: Bench, bad: Callable[[pd.DataFrame], pd.DataFrame], code: int) -> None:
+def test_messages_do_not_come_from_a_library(
+    bench: Bench, bad: Callable[[pd.DataFrame], pd.DataFrame], code: int
+) -> None:
     # given rows of which pandera reports failure cases
     bench.task(SERIES)
     bench.collected(bad(series_rows()))
@@ -209,7 +211,7 @@ def test_no_library_has_the_last_word(bench: Bench, bad: Callable[[pd.DataFrame]
     assert "nanobind" not in done.stderr
 
 
-def test_a_time_after_the_snapshot_is_worth_a_warning(bench: Bench) -> None:
+def test_a_time_after_the_snapshot_causes_a_warning(bench: Bench) -> None:
     # given a clock that was off, and no rule on freshness
     rows = series_rows()
     rows["time"] = rows["time"].astype("datetime64[us]")
@@ -219,6 +221,6 @@ def test_a_time_after_the_snapshot_is_worth_a_warning(bench: Bench) -> None:
     # when
     assert bench.run("validate") == 0
     # then
-    said = bench.capsys.readouterr().out
-    assert "warning: source rig: 2 row(s) are of a time after the snapshot" in said
-    assert "the last of 9999-12-31 00:00:00; validate.freshness" in said
+    message = bench.capsys.readouterr().out
+    assert "warning: source rig: 2 row(s) are of a time after the snapshot" in message
+    assert "the last of 9999-12-31 00:00:00; validate.freshness" in message

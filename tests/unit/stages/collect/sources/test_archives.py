@@ -1,4 +1,4 @@
-"""Archives from elsewhere: unpacked, and everything that an archive may hold and must not."""
+"""Archives of other origin: extraction, and refusal of unsafe or invalid content."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tests.support.stages.collect import (
     configure,
     link,
     provenance,
+    read_snapshot,
     refuse,
     sha256,
     succeed,
-    taken,
     tar,
     zip_link,
     zipped,
@@ -34,26 +34,26 @@ def test_archive_is_unpacked(workspace: Path, web: WebServer, content: bytes) ->
 
     succeed()
 
-    assert taken("plant")["flow"].to_pylist() == [1.5, 1.6]
+    assert read_snapshot("plant")["flow"].to_pylist() == [1.5, 1.6]
     assert provenance()["sources"]["plant"]["origins"] == [
         {"url": url, "sha256": sha256(content), "bytes": len(content)}
     ]
 
 
-def test_the_path_of_a_file_says_what_its_columns_do_not(workspace: Path, web: WebServer) -> None:
+def test_the_path_of_a_file_adds_columns(workspace: Path, web: WebServer) -> None:
     rows = ROWS.replace("machine,", "").replace("m1,", "")
     url = web.put("/rows", tar(("data/p2/1.csv", rows), ("data/p1/1.csv", rows), ("note.txt", "no rows")))
     configure(workspace, plant=archived(url, select=["data/*.csv"], path=r"data/(?P<machine>\w+)/"))
 
     succeed()
 
-    assert taken("plant")["machine"].to_pylist() == ["p1", "p1", "p2", "p2"]
+    assert read_snapshot("plant")["machine"].to_pylist() == ["p1", "p1", "p2", "p2"]
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"not packed", "10 bytes that are no archive"),
+        (b"not packed", "10 bytes that are not an archive"),
         (LARGE[:600], "cannot be unpacked"),
         (tar(("rows.csv", ROWS * 50))[:-40], "cannot be unpacked"),
         (tar(("../rows.csv", ROWS)), "'../rows.csv' leads out of the archive"),
@@ -83,22 +83,22 @@ def test_archive_that_is_refused(
 ) -> None:
     configure(workspace, plant=archived(web.put("/rows", content)))
 
-    said = refuse(capsys)
+    message = refuse(capsys)
 
-    assert words in said
-    assert "expected: " in said
-    assert "remedy: " in said
+    assert words in message
+    assert "expected: " in message
+    assert "remedy: " in message
 
 
-def test_a_zip_that_is_encrypted_or_damaged(
+def test_an_encrypted_or_corrupted_zip_is_refused(
     workspace: Path, web: WebServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = bytearray(zipped(("rows.csv", ROWS)))
-    damaged = bytes(whole[:45]) + b"\xff\xff\xff" + bytes(whole[48:])
-    central = whole.find(b"PK\x01\x02")
-    whole[6] |= 1
-    whole[central + 8] |= 1
-    for content, words in ((bytes(whole), "encrypted"), (damaged, "cannot be unpacked")):
+    complete = bytearray(zipped(("rows.csv", ROWS)))
+    damaged = bytes(complete[:45]) + b"\xff\xff\xff" + bytes(complete[48:])
+    central = complete.find(b"PK\x01\x02")
+    complete[6] |= 1
+    complete[central + 8] |= 1
+    for content, words in ((bytes(complete), "encrypted"), (damaged, "cannot be unpacked")):
         configure(workspace, plant=archived(web.put("/rows", content)))
 
         assert words in refuse(capsys)
@@ -110,20 +110,20 @@ def test_a_link_that_is_not_selected_does_no_harm(workspace: Path, web: WebServe
 
     succeed()
 
-    assert len(taken("plant")) == 2
+    assert len(read_snapshot("plant")) == 2
 
 
-def test_a_damaged_checksum_at_the_end_of_an_archive_is_noticed(
+def test_a_corrupted_checksum_at_the_end_of_an_archive_is_refused(
     workspace: Path, web: WebServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = tar(("rows.csv", ROWS))
-    damaged = whole[:-8] + bytes(byte ^ 0xFF for byte in whole[-8:-4]) + whole[-4:]
+    complete = tar(("rows.csv", ROWS))
+    damaged = complete[:-8] + bytes(byte ^ 0xFF for byte in complete[-8:-4]) + complete[-4:]
     configure(workspace, plant=archived(web.put("/rows", damaged)))
 
     assert "cannot be unpacked" in refuse(capsys)
 
 
-def test_what_macos_adds_to_an_archive_is_passed_over(workspace: Path, web: WebServer) -> None:
+def test_metadata_files_of_macos_are_skipped(workspace: Path, web: WebServer) -> None:
     content = zipped(("rows.csv", ROWS), ("__MACOSX/._rows.csv", "\x00\x05\x16\x07"), ("._rows.csv", "\x00"))
     configure(workspace, plant=archived(web.put("/rows", content)))
 

@@ -1,4 +1,4 @@
-"""Objects in an S3 store, on a web server, in a folder of this machine."""
+"""Objects in an S3 store, on a web server and in a local folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import boto3
 import pytest
 
 from tests.support.servers import Cut, Redirect, Stall, Status, WebServer, free_port, s3_store
-from tests.support.stages.collect import ARCHIVE, ROWS, configure, provenance, refuse, succeed, taken
+from tests.support.stages.collect import ARCHIVE, ROWS, configure, provenance, read_snapshot, refuse, succeed
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +47,9 @@ def test_objects_of_an_s3_store(workspace: Path, endpoint: str, url: str, rows: 
 
     succeed()
 
-    said = provenance()["sources"]["plant"]
-    assert (said["rows"], len(taken("plant"))) == (rows, rows)
-    assert said["origins"][0] == {
+    message = provenance()["sources"]["plant"]
+    assert (message["rows"], len(read_snapshot("plant"))) == (rows, rows)
+    assert message["origins"][0] == {
         "url": "s3://plant/2026/a.csv",
         "sha256": hashlib.sha256(ROWS.encode()).hexdigest(),
         "bytes": len(ROWS),
@@ -65,18 +65,18 @@ def test_objects_of_an_s3_store(workspace: Path, endpoint: str, url: str, rows: 
         ("s3://plant/2026/note.txt", "none of 1 files matches *.csv"),
     ],
 )
-def test_objects_that_are_not_there(
+def test_missing_objects_are_reported(
     workspace: Path, endpoint: str, capsys: pytest.CaptureFixture[str], url: str, words: str
 ) -> None:
     configure(workspace, plant=cloud(url, endpoint))
 
-    said = refuse(capsys)
+    message = refuse(capsys)
 
-    assert words in said
-    assert "remedy: " in said
+    assert words in message
+    assert "remedy: " in message
 
 
-def test_a_store_that_is_not_there_or_not_ours(
+def test_a_missing_or_forbidden_store_is_reported(
     workspace: Path, endpoint: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configure(workspace, plant=cloud("s3://plant/2026", f"http://127.0.0.1:{free_port()}"))
@@ -90,14 +90,14 @@ def test_a_store_that_is_not_there_or_not_ours(
     assert "AWS_ACCESS_KEY_ID" in refuse(capsys)
 
 
-def test_an_object_of_a_web_server_waits_out_failures(workspace: Path, web: WebServer) -> None:
+def test_an_object_of_a_web_server_is_retried(workspace: Path, web: WebServer) -> None:
     url = web.put("/a/rows.csv", ROWS.encode(), "text/csv")
     web.fail("/a/rows.csv", Status(503), Cut(20), Redirect("/a/rows.csv"))
     configure(workspace, plant=cloud(url + "?sig=t0psecret", select=["rows.csv"]))
 
     succeed()
 
-    assert len(taken("plant")) == 2
+    assert len(read_snapshot("plant")) == 2
     assert provenance()["sources"]["plant"]["origins"][0]["url"] == f"{url}?sig=***"
 
 
@@ -120,15 +120,15 @@ def test_web_server_that_fails(
     web.fail("/rows.csv", *faults)
     configure(workspace, plant=cloud(f"{url}?token=t0psecret"))
 
-    said = refuse(capsys)
+    message = refuse(capsys)
 
-    assert f"source plant: {url}?token=***" in said
-    assert words in said
-    assert "t0psecret" not in said
+    assert f"source plant: {url}?token=***" in message
+    assert words in message
+    assert "t0psecret" not in message
 
 
 @pytest.mark.parametrize("url", ["nosuch://a/b", "http://127.0.0.1:99999/x.csv", "nowhere"])
-def test_what_cannot_be_opened(workspace: Path, capsys: pytest.CaptureFixture[str], url: str) -> None:
+def test_urls_that_cannot_be_opened_are_refused(workspace: Path, capsys: pytest.CaptureFixture[str], url: str) -> None:
     configure(workspace, plant=cloud(url))
 
     assert f"source plant: {url}" in refuse(capsys)
@@ -143,7 +143,7 @@ def test_names_with_spaces_and_letters_of_any_language(workspace: Path, web: Web
     succeed()
 
     assert provenance()["sources"]["near"]["origins"][0]["url"] == "rows/Größe a.csv"
-    assert len(taken("far")) == 2
+    assert len(read_snapshot("far")) == 2
 
 
 @pytest.mark.parametrize(
@@ -154,21 +154,21 @@ def test_names_with_spaces_and_letters_of_any_language(workspace: Path, web: Web
     ],
     ids=["pipe", "link"],
 )
-def test_what_is_no_file_is_named_and_not_waited_for(
+def test_a_pipe_or_broken_link_is_refused_without_waiting(
     workspace: Path, capsys: pytest.CaptureFixture[str], make: Callable[[Path], None], words: str
 ) -> None:
     lay(workspace / "rows", a_csv=ROWS)
     make(workspace / "rows" / "b.csv")
     configure(workspace, plant=cloud("rows"))
 
-    said = refuse(capsys)
+    message = refuse(capsys)
 
-    assert words in said
-    assert "leave it out" in said and "AWS" not in said
+    assert words in message
+    assert "leave it out" in message and "AWS" not in message
 
 
 @pytest.mark.skipif(os.sep != "/", reason="paths of POSIX systems")
-def test_a_folder_of_this_machine_keeps_no_absolute_path(workspace: Path) -> None:
+def test_a_local_folder_has_no_absolute_path_in_the_provenance(workspace: Path) -> None:
     lay(workspace / "rows", a_csv=ROWS)
     configure(workspace, plant=cloud("rows/"))
 

@@ -1,4 +1,4 @@
-"""Downloads over HTTP: patience, resume, checksum."""
+"""Downloads over HTTP: retries, resumption, checksum."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tests.support.stages.collect import (
     ROWS,
     archived,
     configure,
+    read_snapshot,
     refuse,
     sha256,
     succeed,
-    taken,
     tar,
 )
 
 
-def test_passing_failures_are_waited_out(workspace: Path, web: WebServer) -> None:
+def test_transient_failures_are_retried(workspace: Path, web: WebServer) -> None:
     url = web.put("/rows", tar(("rows.csv", ROWS)))
     web.fail("/rows", Status(503), Status(429))
     configure(workspace, plant=archived(url))
@@ -34,7 +34,7 @@ def test_passing_failures_are_waited_out(workspace: Path, web: WebServer) -> Non
 
 
 @pytest.mark.parametrize("fault", [Cut(60_000), Stall(60_000)])
-def test_broken_download_goes_on_where_it_ended(workspace: Path, web: WebServer, fault: Cut | Stall) -> None:
+def test_an_interrupted_download_is_resumed(workspace: Path, web: WebServer, fault: Cut | Stall) -> None:
     url = web.put("/rows", LARGE)
     web.fail("/rows", fault)
     configure(workspace, plant=archived(url, sha256(LARGE)))
@@ -44,25 +44,25 @@ def test_broken_download_goes_on_where_it_ended(workspace: Path, web: WebServer,
     _, second = web.asked("/rows")
     assert second.headers["range"] == "bytes=60000-"
     assert web.sent["/rows"] == len(LARGE)
-    assert len(taken("plant")) == 2
+    assert len(read_snapshot("plant")) == 2
 
 
-def test_the_next_run_goes_on_where_the_last_one_failed(
+def test_the_next_run_resumes_a_failed_download(
     workspace: Path, web: WebServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = web.put("/rows", LARGE)
     web.fail("/rows", Cut(60_000))
     configure(workspace, retry=RETRY | {"attempts": 1}, plant=archived(url, sha256(LARGE)))
-    said = refuse(capsys)
+    message = refuse(capsys)
 
     succeed()
 
-    assert "60000 bytes, from which the next run goes on" in said
+    assert "60000 bytes, from which the next run goes on" in message
     assert web.sent["/rows"] == len(LARGE)
 
 
-def test_a_file_that_changed_between_the_parts_is_fetched_anew(workspace: Path, web: WebServer) -> None:
-    """If-Range: half of the old file and half of the new one are no file."""
+def test_a_file_that_changed_between_the_parts_is_downloaded_again(workspace: Path, web: WebServer) -> None:
+    """If-Range: half of the old file and half of the new one must not be joined."""
     url = web.put("/rows", LARGE)
     web.fail("/rows", Cut(60_000))
     new = tar(("rows.csv", ROWS.replace("m1", "m9")), ("filler.bin", "y" * 100_000), mode="w")
@@ -71,10 +71,10 @@ def test_a_file_that_changed_between_the_parts_is_fetched_anew(workspace: Path, 
 
     succeed()
 
-    assert taken("plant")["machine"].to_pylist() == ["m9", "m9"]
+    assert read_snapshot("plant")["machine"].to_pylist() == ["m9", "m9"]
 
 
-def test_a_server_without_ranges_is_asked_for_the_whole(workspace: Path, web: WebServer) -> None:
+def test_without_ranges_the_complete_file_is_downloaded(workspace: Path, web: WebServer) -> None:
     web.ranges = False
     url = web.put("/rows", LARGE)
     web.fail("/rows", Cut(60_000))
@@ -85,7 +85,7 @@ def test_a_server_without_ranges_is_asked_for_the_whole(workspace: Path, web: We
     assert web.sent["/rows"] == 60_000 + len(LARGE)
 
 
-def test_an_interruption_after_the_last_byte_fetches_nothing_again(workspace: Path, web: WebServer) -> None:
+def test_an_interruption_after_the_last_byte_downloads_nothing_again(workspace: Path, web: WebServer) -> None:
     url = web.put("/rows", LARGE)
     web.fail("/rows", Cut(60_000))
     configure(workspace, plant=archived(url))
@@ -109,10 +109,10 @@ def test_wrong_checksum(workspace: Path, web: WebServer, capsys: pytest.CaptureF
     url = web.put("/rows", LARGE)
     configure(workspace, plant=archived(url, sha256(b"other")))
 
-    said = refuse(capsys)
+    message = refuse(capsys)
 
-    assert f"{url}: SHA-256 {sha256(LARGE)}" in said
-    assert f"expected: {sha256(b'other')}" in said
+    assert f"{url}: SHA-256 {sha256(LARGE)}" in message
+    assert f"expected: {sha256(b'other')}" in message
     assert not list((workspace / ".work/collect/plant").glob("*.partial"))  # or the next run would go on from it
 
 
@@ -136,27 +136,27 @@ def test_server_that_fails(
     web.fail("/rows", *faults)
     configure(workspace, plant=archived(url))
 
-    said = refuse(capsys)
+    message = refuse(capsys)
 
-    assert f"source plant: {url}: " in said
-    assert words in said
+    assert f"source plant: {url}: " in message
+    assert words in message
 
 
 def test_login_page_instead_of_data(workspace: Path, web: WebServer, capsys: pytest.CaptureFixture[str]) -> None:
     configure(workspace, plant=archived(web.put("/rows", b"<html>log in</html>", "text/html; charset=utf-8")))
 
-    said = refuse(capsys)
+    message = refuse(capsys)
 
-    assert "content type text/html" in said
-    assert "headers_env" in said
+    assert "content type text/html" in message
+    assert "headers_env" in message
 
 
-def test_a_kept_archive_of_the_known_digest_is_not_fetched_again(
+def test_a_stored_archive_with_the_expected_digest_is_not_downloaded_again(
     workspace: Path, web: WebServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = web.put("/rows", LARGE)
-    wrong = CSV | {"columns": {"no such column": "machine"}}
-    configure(workspace, plant=archived(url, sha256(LARGE), format=wrong))
+    invalid = CSV | {"columns": {"no such column": "machine"}}
+    configure(workspace, plant=archived(url, sha256(LARGE), format=invalid))
     refuse(capsys)
     configure(workspace, plant=archived(url, sha256(LARGE)))
 

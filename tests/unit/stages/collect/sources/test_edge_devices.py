@@ -1,4 +1,4 @@
-"""Samples that devices captured; a small server speaks as the agent will."""
+"""Samples that devices captured, from a small server with the agent's interface."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.servers import Cut, Stall, Status, WebServer
-from tests.support.stages.collect import IMAGE, SERIES, configure, provenance, refuse, succeed, taken
+from tests.support.stages.collect import IMAGE, SERIES, configure, provenance, read_snapshot, refuse, succeed
 
 SINCE = "2026-01-01T00:00:00Z"
 
@@ -21,7 +21,7 @@ def sample(number: int, label: str | None = "0", **more: Any) -> dict[str, Any]:
 
 
 def device(web: WebServer, name: str, *samples: dict[str, Any] | bytes) -> str:
-    """A device that exports `samples`, and from `since` on only those that are newer; its URL."""
+    """Return the URL of a device that exports `samples`, or only those after `since`."""
 
     def export(query: dict[str, list[str]]) -> bytes:
         since = query.get("since", [""])[0]
@@ -44,44 +44,46 @@ def test_labelled_samples_of_all_devices_in_order(workspace: Path, web: WebServe
 
     succeed()
 
-    rows = taken("fleet").select(["machine", "state", "flow"]).to_pylist()
+    rows = read_snapshot("fleet").select(["machine", "state", "flow"]).to_pylist()
     assert [tuple(row.values()) for row in rows] == [
         ("pi-1", "0", 1.5), ("pi-1", "1", 2.5), ("pump-9", "0", 3.0), ("pi-2", "1", 1.5),
     ]  # fmt: skip
-    assert str(taken("fleet")["time"][0].as_py()) == "2026-01-01 00:00:01"
+    assert str(read_snapshot("fleet")["time"][0].as_py()) == "2026-01-01 00:00:01"
     content = (json.dumps(sample(1, "1")) + "\n").encode()
     assert provenance()["sources"]["fleet"]["origins"][1] == {
         "url": second + "/", "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content),
     }  # fmt: skip
 
 
-def test_only_what_is_newer_is_asked_for(workspace: Path, web: WebServer) -> None:
+def test_only_newer_samples_are_requested(workspace: Path, web: WebServer) -> None:
     url = device(web, "pi-1", sample(1), sample(2))
     configure(workspace, fleet=source({"pi-1": url}, "2026-01-01T01:00:02+01:00"))
 
     succeed()
 
     assert web.asked("/pi-1/samples")[0].query == {"since": ["2026-01-01T00:00:02Z"]}
-    assert taken("fleet")["flow"].to_pylist() == [2.0]
+    assert read_snapshot("fleet")["flow"].to_pylist() == [2.0]
 
 
-def test_images_come_as_values(workspace: Path, web: WebServer) -> None:
+def test_images_are_read_as_values(workspace: Path, web: WebServer) -> None:
     url = device(web, "pi-1", sample(1, values=list(range(24))))
     configure(workspace, data=IMAGE, fleet=source({"pi-1": url}))
 
     succeed()
 
-    assert taken("fleet").to_pylist() == [{"machine": "pi-1", "state": "0", "values": [float(i) for i in range(24)]}]
+    assert read_snapshot("fleet").to_pylist() == [
+        {"machine": "pi-1", "state": "0", "values": [float(i) for i in range(24)]}
+    ]
 
 
-def test_a_device_that_stumbles_is_asked_again(workspace: Path, web: WebServer) -> None:
+def test_a_request_to_a_device_is_retried(workspace: Path, web: WebServer) -> None:
     url = device(web, "pi-1", sample(1), sample(2))
     web.fail("/pi-1/samples", Status(503), Cut(40))
     configure(workspace, fleet=source({"pi-1": url}))
 
     succeed()
 
-    assert len(taken("fleet")) == 2
+    assert len(read_snapshot("fleet")) == 2
 
 
 def test_a_label_may_be_the_name_of_its_class(workspace: Path, web: WebServer) -> None:
@@ -90,29 +92,27 @@ def test_a_label_may_be_the_name_of_its_class(workspace: Path, web: WebServer) -
 
     succeed()
 
-    assert taken("fleet")["state"].to_pylist() == ["1", "0", "0"]
+    assert read_snapshot("fleet")["state"].to_pylist() == ["1", "0", "0"]
 
 
-def test_a_label_of_two_meanings_is_refused(
-    workspace: Path, web: WebServer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_ambiguous_label_is_refused(workspace: Path, web: WebServer, capsys: pytest.CaptureFixture[str]) -> None:
     data = SERIES | {"classes": {"0": "1", "1": "2"}}
     configure(workspace, data=data, fleet=source({"pi-1": device(web, "pi-1", sample(1, "1"))}))
 
     assert "one class's label and another one's name" in refuse(capsys)
 
 
-def test_every_silent_device_is_named(workspace: Path, web: WebServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_silent_device_is_reported(workspace: Path, web: WebServer, capsys: pytest.CaptureFixture[str]) -> None:
     urls = {name: device(web, name, sample(1)) for name in ("pi-1", "pi-2", "pi-3")}
     web.fail("/pi-1/samples", *[Stall(0)] * 3)
     web.fail("/pi-3/samples", Status(404))
     configure(workspace, fleet=source(urls))
 
-    said = refuse(capsys)
+    message = refuse(capsys)
 
-    assert f"{urls['pi-1']}/samples: no response for 0.3 s; 3 attempt(s)" in said
-    assert f"{urls['pi-3']}/samples: HTTP 404 Not Found" in said
-    assert "pi-2" not in said
+    assert f"{urls['pi-1']}/samples: no response for 0.3 s; 3 attempt(s)" in message
+    assert f"{urls['pi-3']}/samples: HTTP 404 Not Found" in message
+    assert "pi-2" not in message
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_every_silent_device_is_named(workspace: Path, web: WebServer, capsys: p
         ([sample(1), sample(2, values={"flow": "x", "pressure": 1})], SERIES, "values of several types"),
     ],
 )
-def test_what_is_no_sample(
+def test_an_invalid_sample_is_refused(
     workspace: Path,
     web: WebServer,
     capsys: pytest.CaptureFixture[str],

@@ -1,4 +1,4 @@
-"""Pages over HTTP, followed to the last; secrets, which go nowhere else; URLs that are none."""
+"""Pages over HTTP up to the last one; secrets that stay on their host; invalid URLs."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.servers import Cut, Redirect, Status, WebServer
-from tests.support.stages.collect import archived, configure, paged, provenance, refuse, succeed, taken
+from tests.support.stages.collect import archived, configure, paged, provenance, read_snapshot, refuse, succeed
 
 
 def test_pages_are_followed_to_the_last(workspace: Path, web: WebServer) -> None:
-    """Also through a page without rows, a field that comes later, and whole numbers that become finer ones."""
+    """Also with a page without rows, a field of later pages, and whole numbers followed by decimal ones."""
     first = web.put_json("/1", {"data": {"rows": [{"m": "m1", "f": 1, "p": 2.5}]}, "links": {"next": "/2?page=2"}})
     web.put_json("/2", {"data": {"rows": []}, "links": {"next": web.url + "/3"}})
     web.put_json("/3", {"data": {"rows": [{"m": "m2", "f": 1.5, "p": None, "extra": "x"}]}, "links": {"next": None}})
@@ -20,7 +20,7 @@ def test_pages_are_followed_to_the_last(workspace: Path, web: WebServer) -> None
 
     succeed()
 
-    assert taken("plant").to_pylist() == [
+    assert read_snapshot("plant").to_pylist() == [
         {"machine": "m1", "flow": 1.0, "pressure": 2.5, "note": None},
         {"machine": "m2", "flow": 1.5, "pressure": None, "note": "x"},
     ]
@@ -54,13 +54,13 @@ def test_pages_that_are_refused(
 ) -> None:
     configure(workspace, plant=paged(web.put("/rows", content, "application/json"), next="next"))
 
-    said = refuse(capsys)
+    message = refuse(capsys)
 
-    assert f"{web.url}/rows" in said or "parquet" in said
-    assert words in said
+    assert f"{web.url}/rows" in message or "parquet" in message
+    assert words in message
 
 
-def test_secrets_come_from_the_environment_and_stay_out_of_everything(
+def test_secrets_come_from_the_environment_and_are_never_stored(
     workspace: Path, web: WebServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PLANT_TOKEN", "Bearer t0psecret")
@@ -104,25 +104,25 @@ def test_a_variable_that_is_not_set(workspace: Path, capsys: pytest.CaptureFixtu
     source = paged("http://127.0.0.1:9/") | {"headers_env": {"X-Plant": "PLANT_TOKEN_NOT_SET"}}
     configure(workspace, plant=source)
 
-    said = refuse(capsys)
+    message = refuse(capsys)
 
-    assert "environment variable PLANT_TOKEN_NOT_SET is not set" in said
-    assert "remedy:   export it" in said
+    assert "environment variable PLANT_TOKEN_NOT_SET is not set" in message
+    assert "remedy:   export it" in message
 
 
 @pytest.mark.parametrize("url", ["plant.example/rows", "ftp://plant.example/rows", "http://"])
-def test_what_is_no_url(workspace: Path, capsys: pytest.CaptureFixture[str], url: str) -> None:
+def test_an_invalid_url_is_refused(workspace: Path, capsys: pytest.CaptureFixture[str], url: str) -> None:
     configure(workspace, plant=archived(url))
 
-    said = refuse(capsys)
+    message = refuse(capsys)
 
-    assert "http:// or https://" in said
+    assert "http:// or https://" in message
 
 
-def test_whole_numbers_that_a_double_cannot_tell_apart_are_rounded(workspace: Path, web: WebServer) -> None:
+def test_whole_numbers_beyond_double_precision_are_rounded(workspace: Path, web: WebServer) -> None:
     content = b'{"data": {"rows": [{"flow": 1152921504606846977}, {"flow": 1.5}, {"flow": null}]}}'
     configure(workspace, plant=paged(web.put("/rows", content, "application/json")))
 
     succeed()
 
-    assert taken("plant")["flow"].to_pylist() == [2.0**60, 1.5, None]
+    assert read_snapshot("plant")["flow"].to_pylist() == [2.0**60, 1.5, None]

@@ -1,4 +1,4 @@
-"""What CSV and parquet files may hold, and what their paths say."""
+"""Contents of CSV and parquet files, and columns from their paths."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.support.stages.collect import CSV, ROWS, cloud, configure, lay, refuse, succeed, taken
+from tests.support.stages.collect import CSV, ROWS, cloud, configure, lay, read_snapshot, refuse, succeed
 
 PARQUET = {"type": "parquet", "columns": None}
 
 
 def test_parquet_files_whose_types_widen(workspace: Path) -> None:
-    """Empty in the first file, whole numbers in the second, finer ones in the third: nothing is lost or turned."""
+    """A column that is empty, then whole numbers, then decimal ones keeps every value."""
     columns = ([None, None], [1, 2], [1.5, 2.5])
     for number, flow in enumerate(columns):
         table = pa.table({"machine": ["007", "7"], "time": [0, 1], "note": pa.array(flow), "state": [0.0, 1.0]})
@@ -27,9 +27,9 @@ def test_parquet_files_whose_types_widen(workspace: Path) -> None:
 
     succeed()
 
-    assert taken("plant")["note"].to_pylist() == [None, None, 1.0, 2.0, 1.5, 2.5]
-    assert taken("plant")["machine"].to_pylist() == ["007", "7"] * 3
-    assert taken("plant")["state"].to_pylist() == ["0", "1"] * 3
+    assert read_snapshot("plant")["note"].to_pylist() == [None, None, 1.0, 2.0, 1.5, 2.5]
+    assert read_snapshot("plant")["machine"].to_pylist() == ["007", "7"] * 3
+    assert read_snapshot("plant")["state"].to_pylist() == ["0", "1"] * 3
 
 
 def test_a_parquet_file_is_read_group_by_group(workspace: Path) -> None:
@@ -39,11 +39,11 @@ def test_a_parquet_file_is_read_group_by_group(workspace: Path) -> None:
 
     succeed()
 
-    assert taken("plant").to_pydict() == {"pressure": list(range(10))}
+    assert read_snapshot("plant").to_pydict() == {"pressure": list(range(10))}
 
 
 def test_csv_of_a_spreadsheet(workspace: Path) -> None:
-    """Another separator and encoding, a byte order mark, quoted line ends, names of its own, numbers like 1.0."""
+    """Another separator and encoding, a byte order mark, quoted line ends, other names, numbers like 1.0."""
     text = 'Größe;Zeit;Maschine;Zustand;Notiz\n1,5;2026-01-01 00:00:00;007;1.0;"zwei\nZeilen"\n;;;;\n'
     names = {"Größe": "size", "Zeit": "time", "Maschine": "machine", "Zustand": "state", "Notiz": "note"}
     for encoding in ("utf-8-sig", "cp1252", "utf-16"):
@@ -53,7 +53,7 @@ def test_csv_of_a_spreadsheet(workspace: Path) -> None:
 
         succeed()
 
-        first, second = taken("plant").to_pylist()
+        first, second = read_snapshot("plant").to_pylist()
         assert str(first.pop("time")) == "2026-01-01 00:00:00"
         assert first == {"size": "1,5", "machine": "007", "state": "1", "note": "zwei\nZeilen"}
         assert set(second.values()) == {None}
@@ -89,11 +89,11 @@ def test_tables_that_are_refused(
     lay(workspace / "rows", **files)
     configure(workspace, plant=cloud("rows", format=form))
 
-    said = refuse(capsys)
+    message = refuse(capsys)
 
-    assert words in said
-    assert "expected: " in said
-    assert "remedy: " in said
+    assert words in message
+    assert "expected: " in message
+    assert "remedy: " in message
 
 
 def test_a_whole_number_that_a_double_cannot_hold_is_rounded(workspace: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_whole_number_that_a_double_cannot_hold_is_rounded(workspace: Path) ->
 
     succeed()
 
-    assert taken("plant")["pressure"].to_pylist() == [2.0**60, 3.0]
+    assert read_snapshot("plant")["pressure"].to_pylist() == [2.0**60, 3.0]
 
 
 def test_a_word_in_one_file_makes_its_column_text(workspace: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_word_in_one_file_makes_its_column_text(workspace: Path) -> None:
 
     succeed()
 
-    table = taken("plant")
+    table = read_snapshot("plant")
     assert table["flow"].to_pylist() == ["1.5", "1.6", "1.5", "hot"]
     assert table["time"].to_pylist() == [
         "2026-01-01 00:00:00.000000", "2026-01-01 00:00:01.000000", "2026-01-01 00:00:00.000000", "yesterday",
@@ -126,12 +126,12 @@ def test_files_whose_types_have_nothing_in_common(workspace: Path, capsys: pytes
     pq.write_table(pa.table({"flow": [[1.5]]}), workspace / "rows" / "b.parquet")
     configure(workspace, plant=cloud("rows", select=["*"], format=PARQUET))
 
-    said = refuse(capsys)
+    message = refuse(capsys)
 
-    assert "its files differ in types: column flow is double and then in b.parquet list<element: double>" in said
+    assert "its files differ in types: column flow is double and then in b.parquet list<element: double>" in message
 
 
-def test_a_file_name_that_is_no_text(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_name_that_is_not_text_is_refused(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lay(workspace / "rows", a_csv=ROWS)
     Path(os.fsdecode(os.fsencode(workspace / "rows") + b"/press-\xff.csv")).write_text(ROWS)
     configure(workspace, plant=cloud("rows", format=CSV))
@@ -150,7 +150,7 @@ def test_a_parquet_without_rows(workspace: Path, capsys: pytest.CaptureFixture[s
     ("path", "words"),
     [(r"day-\d+", "rows/a.csv: its path does not match"), (r"(?P<flow>\w)\.csv", "column flow is in the file and in")],
 )
-def test_a_path_that_says_nothing_or_too_much(
+def test_a_path_that_does_not_match_or_repeats_a_column_is_refused(
     workspace: Path, capsys: pytest.CaptureFixture[str], path: str, words: str
 ) -> None:
     lay(workspace / "plant", rows__a_csv=ROWS)

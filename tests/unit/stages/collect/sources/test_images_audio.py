@@ -15,7 +15,7 @@ from PIL import Image
 from stages.collect.sources.decode import read_image, read_wav
 from stages.core.errors import SourceError
 from stages.params import load
-from tests.support.stages.collect import AUDIO, IMAGE, cloud, configure, context, lay, refuse, succeed, taken
+from tests.support.stages.collect import AUDIO, IMAGE, cloud, configure, context, lay, read_snapshot, refuse, succeed
 
 
 def images(name: str = "(?P<state>\\w+)/(?P<machine>\\w+)") -> dict[str, Any]:
@@ -48,10 +48,10 @@ def test_images_of_a_folder_per_class(workspace: Path) -> None:
 
     succeed()
 
-    first, second = taken("camera").to_pylist()
+    first, second = read_snapshot("camera").to_pylist()
     assert first == {"file": "0/m1.png", "state": "0", "machine": "m1", "values": list(range(24))}
     assert second["values"] == [76.0] * 24  # ITU-R 601 luma of pure red
-    assert taken("camera").schema.field("values").type == pa.list_(pa.float32())
+    assert read_snapshot("camera").schema.field("values").type == pa.list_(pa.float32())
 
 
 def test_colour_images_go_channel_by_channel(workspace: Path) -> None:
@@ -62,10 +62,10 @@ def test_colour_images_go_channel_by_channel(workspace: Path) -> None:
 
     succeed()
 
-    assert taken("camera")["values"][0].as_py() == [1.0] * 24 + [2.0] * 24 + [3.0] * 24
+    assert read_snapshot("camera")["values"][0].as_py() == [1.0] * 24 + [2.0] * 24 + [3.0] * 24
 
 
-def test_a_photo_is_turned_as_its_camera_says(workspace: Path) -> None:
+def test_a_photo_is_rotated_by_its_metadata(workspace: Path) -> None:
     photo = Image.fromarray(np.arange(24, dtype=np.uint8).reshape(6, 4))
     exif = photo.getexif()
     exif[0x0112] = 8  # a quarter turn to the left
@@ -77,7 +77,7 @@ def test_a_photo_is_turned_as_its_camera_says(workspace: Path) -> None:
     succeed()
 
     turned = np.rot90(np.arange(24).reshape(6, 4)).ravel().tolist()
-    assert taken("camera")["values"][0].as_py() == turned
+    assert read_snapshot("camera")["values"][0].as_py() == turned
 
 
 @pytest.mark.parametrize(
@@ -118,8 +118,8 @@ def test_clips_keep_their_length(workspace: Path) -> None:
 
     succeed()
 
-    assert taken("microphone")["values"].to_pylist() == [[0.0] * 5, [0.0, 0.5, -1.0]]
-    assert taken("microphone")["state"].to_pylist() == ["0", "1"]
+    assert read_snapshot("microphone")["values"].to_pylist() == [[0.0] * 5, [0.0, 0.5, -1.0]]
+    assert read_snapshot("microphone")["state"].to_pylist() == ["0", "1"]
 
 
 SOUND = wav(np.zeros(100, "<i2"))
@@ -147,16 +147,16 @@ def test_clips_that_are_refused(
 
 
 @pytest.mark.parametrize("content", [SOUND, png(Image.effect_noise((6, 4), 50))], ids=["wav", "png"])
-def test_a_sample_cut_anywhere_is_refused_or_whole(workspace: Path, content: bytes) -> None:
-    """Never a traceback, wherever the file ends."""
+def test_a_truncated_sample_is_refused_or_complete(workspace: Path, content: bytes) -> None:
+    """A file that ends anywhere never causes a traceback."""
     sound = content is SOUND
     configure(workspace, data=AUDIO if sound else IMAGE, none=cloud("none"))
-    given, read = context(load()), read_wav if sound else read_image
-    whole = read(content, "whole", given)
+    written, read = context(load()), read_wav if sound else read_image
+    complete = read(content, "whole", written)
     for end in range(len(content)):
         try:
-            values = read(content[:end], "cut", given)
+            values = read(content[:end], "cut", written)
         except SourceError as error:
             assert "cut: " in str(error)
         else:
-            assert values.tolist() == whole.tolist()
+            assert values.tolist() == complete.tolist()

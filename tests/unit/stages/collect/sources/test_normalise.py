@@ -1,4 +1,4 @@
-"""Group and label as text, times as UTC: whatever a source writes."""
+"""Group and label become text and times UTC, for all forms of input."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_labels_as_text(values: list[Any], text: list[str | None]) -> None:
     assert to_text(column(*values)).type == pa.string()
 
 
-def test_what_has_no_text_stays() -> None:
+def test_nested_columns_are_unchanged() -> None:
     assert to_text(column([1.0])).to_pylist() == [[1.0]]
 
 
@@ -75,12 +75,12 @@ def test_one_column_may_mix_zones() -> None:
     assert to_utc(mixed).to_pylist() == [ten, ten, ten, None, datetime(2026, 1, 1)]
 
 
-def test_a_cell_that_is_no_time_leaves_the_others_in_one_form() -> None:
+def test_a_cell_that_is_not_a_time_leaves_the_others_in_one_form() -> None:
     mixed = column("2026-01-01T12:00:00+02:00", "yesterday", None, "2026-01-01 10:00")
 
-    told = to_utc(mixed).to_pylist()
+    shown = to_utc(mixed).to_pylist()
 
-    assert told == ["2026-01-01 10:00:00.000000", "yesterday", None, "2026-01-01 10:00:00.000000"]
+    assert shown == ["2026-01-01 10:00:00.000000", "yesterday", None, "2026-01-01 10:00:00.000000"]
 
 
 def test_a_date_is_its_midnight() -> None:
@@ -88,7 +88,7 @@ def test_a_date_is_its_midnight() -> None:
 
 
 @pytest.mark.parametrize("values", [["yesterday"], [1767225600], ["2026-13-01"]])
-def test_what_is_no_time_stays_for_the_contract_to_name(values: list[Any]) -> None:
+def test_values_that_are_not_times_are_unchanged(values: list[Any]) -> None:
     assert to_utc(column(*values)).to_pylist() == values
 
 
@@ -104,6 +104,6 @@ def test_what_is_no_time_stays_for_the_contract_to_name(values: list[Any]) -> No
         ("mail me@host.example", "mail me@host.example"),
     ],
 )
-def test_what_may_be_told(text: str, kept: str) -> None:
+def test_secrets_in_urls_are_removed(text: str, kept: str) -> None:
     assert redact(text) == kept
     assert redact(kept) == kept

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.support.servers import Cut, Stall, Status, WebServer, free_port, mqtt_broker
-from tests.support.stages.collect import configure, provenance, refuse, succeed, taken
+from tests.support.stages.collect import configure, provenance, read_snapshot, refuse, succeed
 
 pytestmark = pytest.mark.slow  # each waits for a broker
 
@@ -35,14 +35,14 @@ def polled(url: str, samples: int, columns: dict[str, str] | None = None) -> dic
     return {"type": "sensors", "http": {"url": url, "interval_s": 0.01, "samples": samples}, "columns": columns}
 
 
-def heard(port: int, *topics: str, columns: dict[str, str] | None = None, **more: Any) -> dict[str, Any]:
+def received(port: int, *topics: str, columns: dict[str, str] | None = None, **more: Any) -> dict[str, Any]:
     mqtt = {"host": "127.0.0.1", "port": port, "topics": list(topics), "messages": 2, "seconds": 10.0}
     return {"type": "sensors", "mqtt": mqtt | more, "columns": columns}
 
 
 @contextlib.contextmanager
 def published(port: int, *messages: tuple[str, Any]) -> Iterator[None]:
-    """Publish `messages` once somebody listens: MQTT 5 acknowledges with another code while nobody does."""
+    """Publish `messages` when there is a subscriber: without one, MQTT 5 acknowledges with another code."""
     client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
     client.connect("127.0.0.1", port)
     client.loop_start()
@@ -90,7 +90,7 @@ def test_an_endpoint_is_polled(workspace: Path, web: WebServer) -> None:
 
     succeed()
 
-    assert taken("plant")["flow"].to_pylist() == [0.0, 1.0, 2.0]
+    assert read_snapshot("plant")["flow"].to_pylist() == [0.0, 1.0, 2.0]
     assert provenance()["sources"]["plant"]["origins"][0]["url"] == url
     assert len(web.asked("/now")) == 3
 
@@ -103,18 +103,18 @@ def test_a_reading_without_a_time_gets_that_of_its_arrival(workspace: Path, web:
     succeed()
 
     after = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
-    assert len(taken("plant")) == 2
-    assert all(before <= time <= after for time in taken("plant")["time"].to_pylist())
+    assert len(read_snapshot("plant")) == 2
+    assert all(before <= time <= after for time in read_snapshot("plant")["time"].to_pylist())
 
 
-def test_a_poll_waits_out_a_failure_and_takes_the_columns_asked_for(workspace: Path, web: WebServer) -> None:
+def test_a_poll_retries_after_a_failure_and_selects_columns(workspace: Path, web: WebServer) -> None:
     url = web.put_json("/now", {"F": 1, "M": 7, "T": "2026-01-01T02:00:00+02:00", "other": True})
     web.fail("/now", Status(503), Cut(3))
     configure(workspace, plant=polled(url, 1, {"F": "flow", "M": "machine", "T": "time"}))
 
     succeed()
 
-    assert str(taken("plant").to_pylist()) == (
+    assert str(read_snapshot("plant").to_pylist()) == (
         "[{'flow': 1.0, 'machine': '7', 'time': datetime.datetime(2026, 1, 1, 0, 0)}]"
     )
 
@@ -142,33 +142,35 @@ def test_an_endpoint_that_is_refused(
     web.fail("/now", *faults)
     configure(workspace, plant=polled(url, 1, {"machine": "machine"} if b"flow" in content else None))
 
-    said = refuse(capsys)
+    report = refuse(capsys)
 
-    assert words in said
-    assert url in said
+    assert words in report
+    assert url in report
 
 
-def test_topics_are_listened_to(workspace: Path, broker: int) -> None:
-    """One message holds a reading, the next a list of them; what the topic says is a column."""
+def test_topics_are_received(workspace: Path, broker: int) -> None:
+    """A message has one reading or a list of readings; a part of the topic is a column."""
     no_machine = {name: value for name, value in READING.items() if name != "machine"}
     pattern = r"^hall/(?P<machine>[^/]+)/"
-    configure(workspace, plant=heard(broker, "hall/+/now", "other/#", topic=pattern))
+    configure(workspace, plant=received(broker, "hall/+/now", "other/#", topic=pattern))
 
     with published(broker, ("hall/p1/now", no_machine), ("hall/p2/now", [no_machine, no_machine | {"flow": 3}])):
         succeed()
 
-    assert taken("plant")["machine"].to_pylist() == ["p1", "p2", "p2"]
-    assert taken("plant")["flow"].to_pylist() == [1.5, 1.5, 3.0]
+    assert read_snapshot("plant")["machine"].to_pylist() == ["p1", "p2", "p2"]
+    assert read_snapshot("plant")["flow"].to_pylist() == [1.5, 1.5, 3.0]
     assert provenance()["sources"]["plant"]["origins"][0]["url"] == f"mqtt://127.0.0.1:{broker}/hall/+/now,other/#"
 
 
-def test_what_came_in_time_is_what_there_is(workspace: Path, broker: int, capsys: pytest.CaptureFixture[str]) -> None:
-    configure(workspace, plant=heard(broker, "few", messages=50, seconds=1.5, columns={"machine": "machine"}))
+def test_messages_within_the_time_limit_are_kept(
+    workspace: Path, broker: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure(workspace, plant=received(broker, "few", messages=50, seconds=1.5, columns={"machine": "machine"}))
 
     with published(broker, ("few", READING)):
         succeed()
 
-    assert taken("plant").to_pylist() == [{"machine": "m1"}]
+    assert read_snapshot("plant").to_pylist() == [{"machine": "m1"}]
     assert "plant: 1 of 50 messages in 1.5 s" in capsys.readouterr().out
 
 
@@ -185,46 +187,46 @@ def test_what_came_in_time_is_what_there_is(workspace: Path, broker: int, capsys
 def test_a_message_that_is_refused(
     workspace: Path, broker: int, capsys: pytest.CaptureFixture[str], payload: bytes, words: str
 ) -> None:
-    configure(workspace, plant=heard(broker, "now", messages=1))
+    configure(workspace, plant=received(broker, "now", messages=1))
 
     with published(broker, ("now", payload)):
-        said = refuse(capsys)
+        report = refuse(capsys)
 
-    assert words in said
+    assert words in report
 
 
-def test_a_topic_that_does_not_say_what_it_should(
+def test_a_topic_that_does_not_match_is_refused(
     workspace: Path, broker: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    configure(workspace, plant=heard(broker, "now", topic="hall/(?P<machine>.+)"))
+    configure(workspace, plant=received(broker, "now", topic="hall/(?P<machine>.+)"))
 
     with published(broker, ("now", READING)):
-        said = refuse(capsys)
+        report = refuse(capsys)
 
-    assert "/now: does not match hall/(?P<machine>.+)" in said
+    assert "/now: does not match hall/(?P<machine>.+)" in report
 
 
 def test_silence(workspace: Path, broker: int, capsys: pytest.CaptureFixture[str]) -> None:
-    configure(workspace, plant=heard(broker, "nobody/publishes", seconds=0.3))
+    configure(workspace, plant=received(broker, "nobody/publishes", seconds=0.3))
 
-    said = refuse(capsys)
+    report = refuse(capsys)
 
-    assert f"mqtt://127.0.0.1:{broker}: no message on nobody/publishes for 0.3 s" in said
-    assert "listen longer" in said
+    assert f"mqtt://127.0.0.1:{broker}: no message on nobody/publishes for 0.3 s" in report
+    assert "listen longer" in report
 
 
-def test_a_broker_that_is_not_there(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    configure(workspace, plant=heard(free_port(), "now"))
+def test_a_missing_broker_is_reported(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    configure(workspace, plant=received(free_port(), "now"))
 
-    said = refuse(capsys)
+    report = refuse(capsys)
 
-    assert "Connection refused" in said
-    assert "expected: a broker" in said
+    assert "Connection refused" in report
+    assert "expected: a broker" in report
 
 
 @pytest.mark.parametrize("topic", ["", "a/#/b", "a/b+", "a#"])
-def test_what_is_no_topic(workspace: Path, capsys: pytest.CaptureFixture[str], topic: str) -> None:
-    configure(workspace, plant=heard(1883, topic))
+def test_an_invalid_topic_is_refused(workspace: Path, capsys: pytest.CaptureFixture[str], topic: str) -> None:
+    configure(workspace, plant=received(1883, topic))
 
     assert "an MQTT topic, where + is a whole level and # the last one" in refuse(capsys)
 
@@ -237,18 +239,18 @@ def test_a_broker_with_passwords(
 ) -> None:
     login = {"username": "collector", "password_env": "PLANT_PASSWORD"}
     with mqtt_broker(tmp_path_factory.mktemp("broker"), users={"collector": "t0psecret"}) as port:
-        configure(workspace, plant=heard(port, "now", **login))
+        configure(workspace, plant=received(port, "now", **login))
         monkeypatch.delenv("PLANT_PASSWORD", raising=False)
         assert "environment variable PLANT_PASSWORD is not set" in refuse(capsys)
 
         monkeypatch.setenv("PLANT_PASSWORD", "wrong t0psecret")
-        said = refuse(capsys)
-        assert "the broker refuses (Not authorized)" in said
-        assert "t0psecret" not in said
+        report = refuse(capsys)
+        assert "the broker refuses (Not authorized)" in report
+        assert "t0psecret" not in report
 
         monkeypatch.setenv("PLANT_PASSWORD", "t0psecret")
-        configure(workspace, plant=heard(port, "now", seconds=0.5, **login))
-        assert "no message on now" in refuse(capsys)  # let in: nobody publishes
+        configure(workspace, plant=received(port, "now", seconds=0.5, **login))
+        assert "no message on now" in refuse(capsys)  # logged in, but without messages
 
 
 def test_a_broker_with_tls(
@@ -260,7 +262,7 @@ def test_a_broker_with_tls(
     folder = tmp_path_factory.mktemp("broker")
     certificate = self_signed(folder)
     with mqtt_broker(folder, tls=True) as port:
-        configure(workspace, plant=heard(port, "now", tls=True, seconds=1.0))
+        configure(workspace, plant=received(port, "now", tls=True, seconds=1.0))
         assert "certificate verify failed" in refuse(capsys)
 
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
@@ -268,7 +270,7 @@ def test_a_broker_with_tls(
 
 
 def self_signed(folder: Path) -> Path:
-    """A key and a certificate for 127.0.0.1, where the broker looks for them."""
+    """Write a key and a certificate for 127.0.0.1 where the broker reads them."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "broker")])
     now = datetime.datetime.now(datetime.UTC)
