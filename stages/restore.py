@@ -132,6 +132,7 @@ def restore_outputs() -> None:
 
 
 def main() -> None:
+    """Restore dvc.lock and missing outputs, or with --lock prepare for a run of DVC."""
     parser = command.parser("restore", __doc__)
     parser.add_argument(
         "--lock", action="store_true", help="before a run: only repair dvc.lock, and check that no other run is active"

@@ -99,5 +99,6 @@ async def take_snapshot(params: Params) -> None:
 
 
 def main() -> None:
+    """Run the stage on the files of the current directory."""
     command.parser("collect", __doc__).parse_args()
     asyncio.run(take_snapshot(load()))

@@ -218,6 +218,7 @@ def prepare(engine: Engine, paths: list[Path], prepared: Path, params: Params) -
 
 
 def main() -> None:
+    """Run the stage on the files of the current directory."""
     command.parser("prepare", __doc__).parse_args()
     params = load()
     check_parameters(params)

@@ -196,6 +196,7 @@ def write_rows(sources: list[CheckedSource], engine: Engine, params: Params) -> 
 
 
 def main() -> None:
+    """Run the stage on the files of the current directory."""
     command.parser("validate", __doc__).parse_args()
     # pandera imports pyspark if it is installed, even for the engine duckdb.
     warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas", category=FutureWarning)

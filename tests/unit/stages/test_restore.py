@@ -143,7 +143,7 @@ def test_a_folder_in_its_place_is_named(built: Path) -> None:
     (built / "dvc.lock").unlink()
     (built / "dvc.lock").mkdir()
 
-    refused(restore(built, "--lock"), "dvc.lock", "no file", "remove dvc.lock")
+    refused(restore(built, "--lock"), "dvc.lock", "not a regular file", "remove dvc.lock")
 
 
 @pytest.mark.parametrize(

@@ -33,13 +33,13 @@ BAD: dict[str, tuple[dict[str, Any], dict[str, Any], Change | None, list[str]]] 
         CLIPS,
         {},
         lambda r: r[r["word"].eq("a") | r["take"].isin(["0", "1"])],
-        ["split train: no sample of class 'b' (4 in other splits)", "take the class out"],
+        ["split train: no sample of class 'b' (4 in other splits)", "remove the class"],
     ),
     "constant channel": (
         SERIES,
         {},
         lambda r: r.assign(flow=4.0),
-        ["channel flow: it is 4 in all", "take the channel out"],
+        ["channel flow: it is 4 in the whole", "remove the channel"],
     ),
     "no rows": (SERIES, {}, lambda r: r.iloc[:0], ["data/validated: no rows remain", "run python -m stages.validate"]),
     "holes in every row": (
@@ -93,7 +93,7 @@ BAD: dict[str, tuple[dict[str, Any], dict[str, Any], Change | None, list[str]]] 
         SERIES,
         {"prepare.split": CLIPS["prepare"]["split"]},
         None,
-        ["split.validation_by", "too alike"],
+        ["split.validation_by", "too similar"],
     ),
     "stereo clips": (
         CLIPS,

@@ -41,7 +41,7 @@ from tests.support.stages.contract import IMAGES, SERIES, write_task
         ),
         (
             {"validate.redundant": [{"columns": ["flow", "run"], "tolerance": 0.1}]},
-            "flow and run have types that do not compare",
+            "flow and run have types that cannot be compared",
         ),
         ({"validate.freshness.column": "stamp"}, "'stamp' is used by `validate.freshness`"),
         ({"validate.freshness.column": "flow"}, "'flow' has type float"),

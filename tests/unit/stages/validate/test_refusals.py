@@ -44,7 +44,7 @@ BAD: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], list[str]]] = {
         ],
     ),
     "all-null column": (lambda r: r.assign(flow=np.nan), ["source rig, column flow", "missing in all 600 rows"]),
-    "constant column": (lambda r: r.assign(flow=7.0), ["column flow", "it is 7 in every row", "take the channel out"]),
+    "constant column": (lambda r: r.assign(flow=7.0), ["column flow", "it is 7 in every row", "remove the channel"]),
     "duplicate rows": (
         lambda r: pd.concat([r, r.iloc[:200]]),
         ["overall", "consistency", "0.7500", "duplicate of another row (run, time) (25.0%)"],
@@ -127,7 +127,7 @@ def test_faults_of_all_columns_and_sources_are_reported_at_once(bench: Bench) ->
     [
         (None, ["there is no such file", "docs/reference/data-contract.md"]),
         ("{", ["not readable as JSON"]),
-        ('{"name": "bench", "expectations": []}', ["one that expects nothing"]),
+        ('{"name": "bench", "expectations": []}', ["or an empty one"]),
         (
             '{"name": "bench", "expectations": [{"type": "expect_good_data", "kwargs": {}}]}',
             ["expect_good_data", "an expectation of great-expectations"],

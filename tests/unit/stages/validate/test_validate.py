@@ -222,5 +222,5 @@ def test_a_time_after_the_snapshot_causes_a_warning(bench: Bench) -> None:
     assert bench.run("validate") == 0
     # then
     message = bench.capsys.readouterr().out
-    assert "warning: source rig: 2 row(s) are of a time after the snapshot" in message
+    assert "warning: source rig: 2 row(s) have a time after the snapshot" in message
     assert "the last of 9999-12-31 00:00:00; validate.freshness" in message

@@ -57,7 +57,7 @@ def test_the_next_run_resumes_a_failed_download(
 
     succeed()
 
-    assert "60000 bytes, from which the next run goes on" in message
+    assert "60000 bytes, which the next run continues" in message
     assert web.sent["/rows"] == len(LARGE)
 
 

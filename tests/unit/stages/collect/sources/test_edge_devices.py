@@ -99,7 +99,7 @@ def test_an_ambiguous_label_is_refused(workspace: Path, web: WebServer, capsys: 
     data = SERIES | {"classes": {"0": "1", "1": "2"}}
     configure(workspace, data=data, fleet=source({"pi-1": device(web, "pi-1", sample(1, "1"))}))
 
-    assert "one class's label and another one's name" in refuse(capsys)
+    assert "the label of one class and the name of another" in refuse(capsys)
 
 
 def test_every_silent_device_is_reported(workspace: Path, web: WebServer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,11 +22,11 @@ def generated(root: Path, **change: Any) -> np.ndarray:
     """The flow of every group: [groups, rows]."""
     configure(root, generated=QUIET | change)
     succeed()
-    return read_snapshot("made")["flow"].to_numpy().reshape(QUIET["groups"], -1)
+    return read_snapshot("generated")["flow"].to_numpy().reshape(QUIET["groups"], -1)
 
 
 def states() -> np.ndarray:
-    return read_snapshot("made")["state"].to_numpy(zero_copy_only=False).reshape(QUIET["groups"], -1)
+    return read_snapshot("generated")["state"].to_numpy(zero_copy_only=False).reshape(QUIET["groups"], -1)
 
 
 def content() -> bytes:
@@ -36,24 +36,28 @@ def content() -> bytes:
 def test_the_same_seed_gives_the_same_bytes(workspace: Path) -> None:
     noisy = {"noise": 0.2, "fault_share": 0.2, "faults": ["spike", "stuck", "offset"]}
     generated(workspace, **noisy)
-    first, message = content(), provenance()["sources"]["made"]["origins"]
+    first, message = content(), provenance()["sources"]["generated"]["origins"]
 
     generated(workspace, **noisy)
 
     assert content() == first
-    assert provenance()["sources"]["made"]["origins"] == message
+    assert provenance()["sources"]["generated"]["origins"] == message
     generated(workspace, **noisy, seed=43)
     assert content() != first
-    assert provenance()["sources"]["made"]["origins"][0]["url"] == "synthetic:seed=43"
+    assert provenance()["sources"]["generated"]["origins"][0]["url"] == "synthetic:seed=43"
 
 
 def test_rows_end_at_the_time_of_the_snapshot(workspace: Path) -> None:
     generated(workspace)
 
-    times = read_snapshot("made")["time"].to_numpy().reshape(3, -1)
+    times = read_snapshot("generated")["time"].to_numpy().reshape(3, -1)
     assert (np.diff(times, axis=1) == np.timedelta64(500, "ms")).all()
     assert (times[:, -1] == np.datetime64("2026-10-31T23:59:59.500")).all()
-    assert read_snapshot("made")["machine"].unique().to_pylist() == ["synthetic-000", "synthetic-001", "synthetic-002"]
+    assert read_snapshot("generated")["machine"].unique().to_pylist() == [
+        "synthetic-000",
+        "synthetic-001",
+        "synthetic-002",
+    ]
     assert set(states().ravel()) == {"0"}
 
 
@@ -75,11 +79,11 @@ def test_drift_is_added(workspace: Path) -> None:
 def test_a_fault_is_in_the_signal_and_in_the_label(workspace: Path, fault: str) -> None:
     """Unlabelled rows equal the signal without faults; labelled rows differ in one channel."""
     generated(workspace)
-    still = np.stack([read_snapshot("made")[name].to_numpy() for name in ("flow", "pressure")], axis=1)
+    still = np.stack([read_snapshot("generated")[name].to_numpy() for name in ("flow", "pressure")], axis=1)
 
     generated(workspace, fault_share=0.3, faults=[fault])
 
-    faulty = np.stack([read_snapshot("made")[name].to_numpy() for name in ("flow", "pressure")], axis=1)
+    faulty = np.stack([read_snapshot("generated")[name].to_numpy() for name in ("flow", "pressure")], axis=1)
     labelled = states().ravel() == "1"
     difference = np.abs(faulty - still)
     assert labelled.any()
