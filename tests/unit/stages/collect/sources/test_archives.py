@@ -74,8 +74,8 @@ def test_the_path_of_a_file_adds_columns(workspace: Path, web: WebServer) -> Non
         (tar(("p.csv", ROWS), ("p.csv/q.csv", ROWS)), "cannot be unpacked"),
         (zipped((f"{'x' * 300}.csv", ROWS)), "cannot be unpacked"),
     ],
-    ids=["not an archive", "cut tar", "cut gzip", "parent", "hidden parent", "absolute", "parent, not selected", "symlink",
-         "hard link", "pipe", "twice", "zip parent", "zip absolute", "zip symlink", "cut zip", "no match", "empty",
+    ids=["not an archive", "cut tar", "cut gzip", "parent", "hidden parent", "absolute", "parent, not selected",
+         "symlink", "hard link", "pipe", "twice", "zip parent", "zip absolute", "zip symlink", "cut zip", "no match", "empty",
          "zeros", "a file that is a folder", "a long name"],
 )  # fmt: skip
 def test_archive_that_is_refused(

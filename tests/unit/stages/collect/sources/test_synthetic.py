@@ -36,12 +36,12 @@ def content() -> bytes:
 def test_the_same_seed_gives_the_same_bytes(workspace: Path) -> None:
     noisy = {"noise": 0.2, "fault_share": 0.2, "faults": ["spike", "stuck", "offset"]}
     generated(workspace, **noisy)
-    first, message = content(), provenance()["sources"]["generated"]["origins"]
+    first, origins = content(), provenance()["sources"]["generated"]["origins"]
 
     generated(workspace, **noisy)
 
     assert content() == first
-    assert provenance()["sources"]["generated"]["origins"] == message
+    assert provenance()["sources"]["generated"]["origins"] == origins
     generated(workspace, **noisy, seed=43)
     assert content() != first
     assert provenance()["sources"]["generated"]["origins"][0]["url"] == "synthetic:seed=43"
