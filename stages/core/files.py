@@ -114,8 +114,8 @@ def read_model(path: Path, model: type[ModelT], stage: str) -> ModelT:
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = ": ".join([str(path), ".".join(map(str, fault["loc"]))] if fault["loc"] else [str(path)])
-        value = "nothing" if fault["type"] == "missing" else reprlib.repr(fault["input"])
-        raise StageError(where, f"found {value}", fault["msg"], rerun_hint(stage)) from None
+        actual = "nothing" if fault["type"] == "missing" else reprlib.repr(fault["input"])
+        raise StageError(where, f"found {actual}", fault["msg"], rerun_hint(stage)) from None
 
 
 def _finite(text: str) -> float:
