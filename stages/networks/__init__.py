@@ -1,8 +1,8 @@
-"""The networks, and their files.
+"""The networks: build them, save them to files and load them.
 
-Enter at `build()`, `save()` and `load()`; a module per kind of network, `preprocess` is the first layer of each.
-A file holds the architecture as plain values and the weights as tensors: reading it runs no code, and a
-pruned network is rebuilt with its own sizes. Equal networks give equal bytes.
+Enter at `build()`, `save()` and `load()`. Each kind of network has a module; `preprocess` is the first layer of all.
+A file holds the architecture as plain values and the weights as tensors. Loading it runs no code from the file, and
+a pruned network is rebuilt with its own sizes. Equal networks give equal bytes.
 May import stages.params and stages.core.
 """
 
@@ -30,9 +30,16 @@ KINDS: dict[str, Any] = {"cnn": Cnn, "rnn": Rnn, "transformer": Transformer}
 
 
 def build(spec: SampleSpec, params: Train, scale: float = 1.0) -> Network:
-    """A network of the kind and sizes in `params`, its weights random; `scale` multiplies every width.
+    """Build a network with random weights, drawn from torch's generator.
 
-    Raises ParameterError where the sizes do not fit the sample.
+    Args:
+        spec: The description of a sample: shape, classes, scaling, spectral features.
+        params: The kind of network and its sizes.
+        scale: Multiplies every width. The results are rounded, to at least 1; the width of a transformer is rounded
+            to a multiple of its number of heads.
+
+    Raises:
+        ParameterError: The sizes do not fit the shape of a sample.
     """
 
     def scaled(width: int, multiple: int = 1) -> int:
@@ -77,46 +84,51 @@ def build(spec: SampleSpec, params: Train, scale: float = 1.0) -> Network:
 
 
 def architecture(network: Network) -> dict[str, Any]:
-    """Plain values from which `rebuild` makes the same network with other weights."""
+    """Return the network's kind, sample description and sizes as plain values, without the weights; see `rebuild`."""
     return {"network": network.kind, "spec": network.spec.model_dump(), "sizes": network.sizes()}
 
 
 def rebuild(plan: dict[str, Any]) -> Network:
+    """Build a network from the values that `architecture` returned. Its weights are random."""
     network: Network = KINDS[plan["network"]](SampleSpec.model_validate(plan["spec"]), **plan["sizes"])
     return network
 
 
 def serialise(value: Any) -> bytes:
-    """torch.save to bytes; the zip file inside carries no times and no file name."""
+    """Return what torch.save writes. Equal values give equal bytes: they contain no times and no file name."""
     stream = io.BytesIO()
     torch.save(value, stream)
     return stream.getvalue()
 
 
 def save(network: Network, path: Path) -> None:
-    """Write architecture and weights (moved to the CPU); whole or not at all."""
+    """Write the architecture and the weights, which are copied to the CPU. A failure leaves an earlier file intact."""
     weights = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
     write_bytes(path, serialise({"architecture": architecture(network), "weights": weights}))
 
 
 def load(path: Path) -> Network:
-    """The network in `path`, on the CPU, in evaluation mode. Raises StageError."""
+    """Load a network from a file, onto the CPU and in evaluation mode.
+
+    Raises:
+        StageError: The file does not exist, or is not one that `save` wrote.
+    """
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
         network = rebuild(stored["architecture"])
         network.load_state_dict(stored["weights"])
     except FileNotFoundError:
         raise StageError(
-            str(path), "there is no such file", "a network that an earlier stage wrote", "run it"
+            str(path), "there is no such file", "a network that an earlier stage wrote", "run that stage"
         ) from None
-    except Exception as error:  # what torch raises on damaged bytes has no common class
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if "weights_only" in str(error):  # torch then tells how to run the code of a file that nobody trusts
-            why = "it is not what torch.save writes of plain values and tensors"
+    except Exception as error:  # torch raises errors of many classes for corrupted files
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "weights_only" in str(error):  # torch's message explains how to run code from untrusted files
+            reason = "it holds more than plain values and tensors, or was not written by torch.save"
         raise StageError(
             str(path),
-            f"not readable as a network: {why}",
-            "a file written by the stage train or compress",
-            "remove it and run that stage again",
+            f"not readable as a network: {reason}",
+            "a file that the stage train or compress wrote",
+            "remove the file and run that stage again",
         ) from None
     return network.eval()

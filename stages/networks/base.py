@@ -1,4 +1,4 @@
-"""What every network has: preprocessing as its first module, then a body."""
+"""The base class of the networks: preprocessing as the first module, then a body."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from stages.params import locate_parameter
 
 
 class Network(nn.Module):
-    """Raw units [B, *spec.shape] -> logits [B, classes]. `kind` and `sizes()` rebuild the body."""
+    """Compute logits [B, classes] from samples in raw units [B, *spec.shape].
+
+    `kind` and `sizes()` are what `stages.networks.rebuild` needs to build the same architecture again.
+    """
 
     kind: str
     body: Any
@@ -22,16 +25,18 @@ class Network(nn.Module):
     def __init__(self, spec: SampleSpec, bins: int) -> None:
         super().__init__()
         if bins and spec.kind != "series":
-            found = f"found {bins} for samples of kind {spec.kind}"
             raise ParameterError(
-                locate_parameter("train.quantile_bins"), found, "0: bins are for series only", "set it to 0"
+                locate_parameter("train.quantile_bins"),
+                f"found {bins} for samples of kind {spec.kind}",
+                "0: bins are for series only",
+                "set it to 0",
             )
         self.spec, self.bins = spec, bins
         self.preprocess = Preprocess(spec, bins)
 
     @property
     def body_shape(self) -> tuple[int, ...]:
-        """The shape of one sample as the body reads it, without the batch."""
+        """The shape of one preprocessed sample, without the batch dimension."""
         with torch.no_grad():
             return tuple(self.preprocess(torch.zeros(1, *self.spec.shape)).shape[1:])
 
@@ -40,5 +45,5 @@ class Network(nn.Module):
         return logits
 
     def sizes(self) -> dict[str, Any]:
-        """The constructor's arguments that give a body of the present sizes, also after pruning."""
+        """Return the constructor's arguments that give a body of the current sizes, also after pruning."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Convolution, batch norm, ReLU, max pool; then one hidden layer and a classifier."""
+"""A convolutional network: blocks of convolution, batch norm, ReLU and max pooling; a hidden layer; a classifier."""
 
 from __future__ import annotations
 
@@ -13,11 +13,7 @@ from stages.params import locate_parameter
 
 
 class Cnn(Network):
-    """2-D for images and for spectral features, 1-D for raw series and raw audio.
-
-    Every block halves the resolution (`pool` 2) or divides it by `pool`; `head` is `flatten` (where in the
-    sample something is matters) or `average` (it does not, and the head stays small).
-    """
+    """A convolutional network: 2-D for images and spectral features, 1-D for raw series and raw audio."""
 
     kind = "cnn"
 
@@ -33,6 +29,22 @@ class Cnn(Network):
         hidden: int,
         dropout: float,
     ) -> None:
+        """Build the network with random weights.
+
+        Args:
+            spec: The description of a sample.
+            bins: Quantile bins per channel of a series, or 0; see `preprocess.QuantileBins`.
+            channels: Output channels of each block.
+            kernel: Side of the convolution kernels, odd.
+            pool: Each block divides the resolution by this.
+            head: How the last block's output becomes a vector: "flatten" keeps positions in the sample; "average"
+                takes the mean over them, which makes the hidden layer smaller.
+            hidden: Units of the hidden layer.
+            dropout: Probability that a unit of the hidden layer is dropped in training.
+
+        Raises:
+            ParameterError: The sample is too small for so many blocks.
+        """
         super().__init__(spec, bins)
         self.kernel, self.pool, self.head, self.dropout = kernel, pool, head, dropout
         self.body = CnnBody(self.body_shape, len(spec.classes), channels, kernel, pool, head, hidden, dropout)
@@ -50,6 +62,8 @@ class Cnn(Network):
 
 
 class CnnBody(nn.Module):
+    """The blocks, the hidden layer and the classifier of a CNN: preprocessed [B, *shape] -> logits [B, classes]."""
+
     def __init__(
         self,
         shape: tuple[int, ...],
@@ -61,10 +75,25 @@ class CnnBody(nn.Module):
         hidden: int,
         dropout: float,
     ) -> None:
+        """Build the layers with random weights.
+
+        Args:
+            shape: Shape of one preprocessed sample: [C, T] or [C, H, W].
+            classes: Number of classes.
+            channels: As in `Cnn`.
+            kernel: As in `Cnn`.
+            pool: As in `Cnn`.
+            head: As in `Cnn`.
+            hidden: As in `Cnn`.
+            dropout: As in `Cnn`.
+
+        Raises:
+            ParameterError: The sample is too small for so many blocks.
+        """
         super().__init__()
-        flat = len(shape) == 3
+        planar = len(shape) == 3
         convolution, norm, maximum = (
-            (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d) if flat else (nn.Conv1d, nn.BatchNorm1d, nn.MaxPool1d)
+            (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d) if planar else (nn.Conv1d, nn.BatchNorm1d, nn.MaxPool1d)
         )
         extent = list(shape[1:])
         width = shape[0]
@@ -73,11 +102,11 @@ class CnnBody(nn.Module):
             if min(extent) < pool:
                 raise ParameterError(
                     locate_parameter("train.cnn.channels"),
-                    f"found {len(channels)} blocks; after {number - 1} of them a sample of {list(shape)} "
-                    f"is only {extent} large, too small to be pooled by {pool}",
+                    f"found {len(channels)} blocks; after {number - 1} of them a sample of shape {list(shape)} "
+                    f"has only {extent} positions, too few to pool by {pool}",
                     remedy="remove blocks, or lower train.cnn.pool",
                 )
-            # No bias: the batch norm that follows has one, and export folds both into the convolution.
+            # No bias: the batch norm that follows has one. Export folds the batch norm into the convolution.
             self.blocks.append(
                 nn.Sequential(
                     convolution(width, out, kernel, padding=kernel // 2, bias=False),
@@ -87,11 +116,11 @@ class CnnBody(nn.Module):
                 )
             )
             width, extent = out, [size // pool for size in extent]
-        places = 1
+        positions = 1
         for size in extent:
-            places *= size
+            positions *= size
         self.average = tuple(range(2, 2 + len(extent))) if head == "average" else None
-        self.hidden = nn.Linear(width if self.average else width * places, hidden)
+        self.hidden = nn.Linear(width if self.average else width * positions, hidden)
         self.relu = nn.ReLU()
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(hidden, classes)

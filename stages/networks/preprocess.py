@@ -1,4 +1,7 @@
-"""From raw units to what a network's body reads, inside the exported graph, so that a device cannot skew it."""
+"""Preprocess samples in raw units for a network's body.
+
+Preprocessing is part of the exported graph, so a device cannot preprocess differently than training did.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,19 @@ from torch.nn import functional as F
 
 from stages.core.dataset import AudioFeatures, SampleSpec
 
-POWER_FLOOR = 1e-6  # -60 dB of a full-scale tone: digital silence looks like a quiet room, and stays finite in the log
+# Added to the power before the logarithm: -60 dB of a full-scale tone. Digital silence then looks like a quiet room,
+# and its logarithm is finite.
+POWER_FLOOR = 1e-6
 
 
 class Preprocess(nn.Module):
-    """(x - center) / scale per channel; with `spec.features`, then log-mel or MFCC frames and a scaling per band;
-    with `bins`, instead of all that each channel of a series as `bins` channels, see QuantileBins.
+    """Scale samples in raw units, and compute spectral features or quantile bins of them.
 
-    Input [B, *spec.shape] in raw units. Output the same shape, or with features [B, 1, bands, frames], or with
-    bins [B, C * bins, T].
+    Every channel is scaled to (x - center) / scale. With `spec.features`, log-mel or MFCC frames are then computed and
+    scaled per band. With `bins`, each channel of a series is encoded by `QuantileBins` instead, without scaling.
+
+    The input is [B, *spec.shape] in raw units. The output has the same shape; with features it is
+    [B, 1, bands, frames], and with bins [B, C * bins, T].
     """
 
     center: Tensor
@@ -48,13 +55,13 @@ class Preprocess(nn.Module):
         return spectrum
 
     @torch.no_grad()
-    def fit(self, batches: Iterable[Tensor]) -> None:
-        """Take what the training samples decide (`batches`, in raw units): the scaling per band, the bins' edges."""
+    def fit_to_samples(self, batches: Iterable[Tensor]) -> None:
+        """Set the scaling per band and the edges of the bins from training samples [B, *spec.shape] in raw units."""
         if self.features is not None:
             self._fit_bands(batches)
         if self.bins is not None:
             rows = [batch.transpose(0, 1).flatten(1) for batch in batches]
-            self.bins.fit(torch.cat(rows, dim=1), self.scale.flatten())
+            self.bins.fit_edges(torch.cat(rows, dim=1), self.scale.flatten())
 
     def _fit_bands(self, batches: Iterable[Tensor]) -> None:
         assert self.features is not None
@@ -73,13 +80,16 @@ class Preprocess(nn.Module):
 
 
 class QuantileBins(nn.Module):
-    """Piecewise linear encoding (Gorishniy et al. 2022): per channel and bin between two quantiles of the training
-    split how much of the bin lies below the value, 0 to 1. [B, C, T] -> [B, C * bins, T].
+    """Piecewise linear encoding of a series (Gorishniy et al. 2022): [B, C, T] -> [B, C * bins, T].
 
-    A machine that runs in several regimes has one spread over all of them and another within each; what is small
-    beside the first may be all there is to see. Bins are as narrow as the values are dense.
-    Values are compared in raw units: of two numbers that are close the difference is exact, so that a narrow bin
-    does not enlarge the rounding of one runtime against another.
+    The edges of a bin are two neighbouring quantiles of the channel in the training split. Its output is the share of
+    the bin that is below the value, from 0 to 1.
+
+    A machine that runs in several regimes varies little within a regime compared with all regimes together, and yet
+    the variation within a regime may be the only sign of a fault. Bins are narrow where values are dense, and so
+    resolve it.
+    Values are compared with edges in raw units: the difference of two close floating-point numbers is exact, so a
+    narrow bin does not magnify rounding differences between runtimes.
     """
 
     edge: Tensor
@@ -93,8 +103,8 @@ class QuantileBins(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return ((x.unsqueeze(2) - self.edge) * self.slope).clamp(0.0, 1.0).flatten(1, 2)
 
-    def fit(self, values: Tensor, scale: Tensor) -> None:
-        """Edges from raw values [C, N]. A bin is never narrower than 1/1000 of the channel's `scale` [C]."""
+    def fit_edges(self, values: Tensor, scale: Tensor) -> None:
+        """Set the edges from raw values [C, N]. A bin is at least 1/1000 of the channel's `scale` [C] wide."""
         edges = np.quantile(values.double().numpy(), np.linspace(0, 1, self.edge.shape[2] + 1), axis=1).T
         width = np.maximum(np.diff(edges, axis=1), 1e-3 * scale.double().numpy()[:, None])
         self.edge.copy_(torch.from_numpy(edges[:, :-1]).float()[None, :, :, None])
@@ -102,12 +112,17 @@ class QuantileBins(nn.Module):
 
 
 class SpectralFeatures(nn.Module):
-    """Log-mel energies or MFCC of [B, 1, T] as convolutions with fixed kernels: [B, 1, bands, frames].
+    """Compute log-mel energies or MFCC by convolutions with fixed kernels: [B, 1, T] -> [B, 1, bands, frames].
 
-    A frame is `frame` samples under a periodic Hann window, frames start every `hop` samples and none is
-    padded: frames = (T - frame) // hop + 1. Power of the discrete Fourier transform of the frame's own
-    length (a tone of amplitude 1 has power 1), triangular mel filters, natural logarithm of that plus
-    POWER_FLOOR; MFCC is the orthonormal DCT-II of the result.
+    A frame is `frame` samples under a periodic Hann window. Frames start every `hop` samples and are not padded:
+    frames = (T - frame) // hop + 1. The steps are:
+
+    1. the power of the discrete Fourier transform, of the frame's length; a tone of amplitude 1 has power 1;
+    2. triangular mel filters;
+    3. the natural logarithm of the sum of that and POWER_FLOOR;
+    4. for MFCC, the orthonormal DCT-II.
+
+    Finally, every band is scaled to (value - band_center) / band_scale.
     """
 
     kernels: Tensor
@@ -142,7 +157,10 @@ class SpectralFeatures(nn.Module):
 
 
 def fourier_kernels(frame: int) -> np.ndarray:
-    """Windowed cosines, then sines, of the real DFT, scaled to 1 for a tone: [2 * (frame // 2 + 1), 1, frame]."""
+    """Return the windowed cosines, then sines, of the real DFT: [2 * (frame // 2 + 1), 1, frame] float32.
+
+    They are scaled such that a tone of amplitude 1 has power 1.
+    """
     time = np.arange(frame)
     window = 0.5 - 0.5 * np.cos(2 * np.pi * time / frame)
     window *= 2 / window.sum()
@@ -151,9 +169,17 @@ def fourier_kernels(frame: int) -> np.ndarray:
 
 
 def mel_filters(bands: int, frame: int, rate_hz: float) -> np.ndarray:
-    """Triangles of height 1, evenly spaced on the mel scale from 0 Hz to half the rate: [bands, bins] float32.
+    """Return triangular filters of height 1, evenly spaced on the mel scale from 0 Hz to half the sampling rate.
 
-    Mel scale of HTK: mel = 2595 log10(1 + f / 700) (Young et al., The HTK Book, version 3.4, section 5.6).
+    The mel scale is that of HTK: mel = 2595 log10(1 + f / 700) (Young et al., The HTK Book, version 3.4, section 5.6).
+
+    Args:
+        bands: Number of filters.
+        frame: Samples in a frame.
+        rate_hz: Sampling rate in Hz.
+
+    Returns:
+        The weight of each DFT bin in each band: [bands, frame // 2 + 1] float32.
     """
     highest = 2595 * math.log10(1 + rate_hz / 2 / 700)
     corners = 700 * (10 ** (np.linspace(0, highest, bands + 2) / 2595) - 1)
@@ -164,9 +190,9 @@ def mel_filters(bands: int, frame: int, rate_hz: float) -> np.ndarray:
 
 
 def dct_matrix(coefficients: int, bands: int) -> np.ndarray:
-    """Orthonormal DCT-II, the first `coefficients` rows: [coefficients, bands] float32."""
-    order, place = np.arange(coefficients)[:, None], np.arange(bands)[None, :]
-    matrix = np.sqrt(2 / bands) * np.cos(np.pi * order * (2 * place + 1) / (2 * bands))
+    """Return the first rows of the orthonormal DCT-II matrix: [coefficients, bands] float32."""
+    order, position = np.arange(coefficients)[:, None], np.arange(bands)[None, :]
+    matrix = np.sqrt(2 / bands) * np.cos(np.pi * order * (2 * position + 1) / (2 * bands))
     matrix[0] /= math.sqrt(2)
     narrow: np.ndarray = matrix.astype(np.float32)
     return narrow

@@ -1,7 +1,7 @@
-"""GRU and LSTM, unidirectional, so that a device can run them one step at a time.
+"""GRU and LSTM networks. They are unidirectional, so that a device can run them one step at a time.
 
-Cells are written as linear layers: a converter that meets a recurrent operator unrolls or refuses it, one
-step of linear layers it keeps small.
+Cells are made of linear layers, because converters unroll or reject recurrent operators. One step of linear layers
+stays small.
 """
 
 from __future__ import annotations
@@ -19,12 +19,10 @@ from stages.params import locate_parameter
 
 
 class Rnn(Network):
-    """`frame` samples of the time axis per step, a step every `hop`; the time axis is the second of a sample.
+    """A recurrent network that reads `frame` samples of the time axis per step, and steps by `hop` samples.
 
-    Images: rows from top to bottom. Spectral features: one frame of them per step, so that `frame` and `hop`
-    are the features' own and the parameters of that name are not read.
-    The classifier reads the output of the last step (`pool: last`), or of every unit its highest output so far, 0 at
-    least (`pool: max`), which does not fade while silence follows; that is one more state.
+    The time axis is the first one after the channels. For images it runs over the rows, from top to bottom. With
+    spectral features a step reads one frame of them: `frame` and `hop` of the features then replace the arguments.
     """
 
     kind = "rnn"
@@ -41,6 +39,22 @@ class Rnn(Network):
         pool: str,
         dropout: float,
     ) -> None:
+        """Build the network with random weights.
+
+        Args:
+            spec: The description of a sample.
+            bins: Quantile bins per channel of a series, or 0; see `preprocess.QuantileBins`.
+            cell: "gru" or "lstm".
+            hidden: Units of each layer.
+            frame: Samples (for images: rows) that a step reads.
+            hop: Samples (for images: rows) from the start of one step's frame to the start of the next.
+            pool: What the classifier reads: "last" is the output of the last step; "max" is the highest output of each
+                unit so far, at least 0. "max" keeps a detection during silence that follows; it adds one state.
+            dropout: Probability that an output of a layer is dropped in training.
+
+        Raises:
+            ParameterError: A frame is longer than a sample.
+        """
         super().__init__(spec, bins)
         if spec.features is not None:
             frame, hop = spec.features.frame, spec.features.hop
@@ -60,21 +74,27 @@ class Rnn(Network):
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
-        """What one step reads, without the batch: [C, frame] or for images [C, frame, W]."""
+        """The shape of a step's input, without the batch dimension: [C, frame], or for images [C, frame, W]."""
         return (self.spec.shape[0], self.frame, *self.spec.shape[2:])
 
     def initial_states(self, batch: int) -> tuple[Tensor, ...]:
-        """Zeros [batch, hidden]: per layer the output, for LSTM then the cell; at the end the highest output."""
+        """Return zeros [batch, hidden] for every state.
+
+        The order is: for each layer its output and, for an LSTM, its cell; then, with `pool` "max", the highest output.
+        """
         states: tuple[Tensor, ...] = self.body.initial_states(batch)
         return states
 
     def step(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        """One frame [B, C, frame] (images [B, C, frame, W]) in raw units -> (logits, *new states)."""
+        """Run one step on frames [B, *frame_shape] in raw units; return the logits, then the new states."""
         stepped: tuple[Tensor, ...] = self.body.step(self.preprocess(x).flatten(1), *states)
         return stepped
 
     def forward(self, x: Tensor) -> Tensor:
-        """The same as looping `step` over the frames, with the input's part of all steps done at once."""
+        """Compute the logits of whole samples [B, *spec.shape]: what `step` returns after the last frame.
+
+        The linear layers of the input are computed for all steps at once.
+        """
         z = self.preprocess(x)
         if self.spec.features is not None:
             frames = z.flatten(1, 2).transpose(1, 2)
@@ -97,9 +117,19 @@ class Rnn(Network):
 
 
 class RnnBody(nn.Module):
-    """Layers of cells, dropout between them, a classifier on the last one's output. Reads [B, steps, width]."""
+    """Layers of cells with dropout after each, and a classifier: [B, steps, width] -> logits [B, classes]."""
 
     def __init__(self, width: int, classes: int, cell: str, hidden: list[int], pool: str, dropout: float) -> None:
+        """Build the layers with random weights.
+
+        Args:
+            width: Values that a step reads.
+            classes: Number of classes.
+            cell: As in `Rnn`.
+            hidden: As in `Rnn`.
+            pool: As in `Rnn`.
+            dropout: As in `Rnn`.
+        """
         super().__init__()
         self.highest = pool == "max"
         kind = {"gru": GruCell, "lstm": LstmCell}[cell]
@@ -109,6 +139,7 @@ class RnnBody(nn.Module):
         self.classifier = nn.Linear(hidden[-1], classes)
 
     def initial_states(self, batch: int) -> tuple[Tensor, ...]:
+        """Return zeros for every state, as `Rnn.initial_states` does."""
         weight = self.classifier.weight
         widths = [layer.hidden for layer in self.layers for _ in range(layer.states)]
         if self.highest:
@@ -116,17 +147,17 @@ class RnnBody(nn.Module):
         return tuple(weight.new_zeros(batch, width) for width in widths)
 
     def step(self, z: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        """One frame [B, width] -> (logits, *new states)."""
-        after: list[Tensor] = []
+        """Run one step on preprocessed frames [B, width]; return the logits, then the new states."""
+        new_states: list[Tensor] = []
         for number, layer in enumerate(self.layers):
             own = states[number * layer.states : (number + 1) * layer.states]
-            new = layer(z, *own)
-            after.extend(new)
-            z = self.dropout(new[0])
+            layer_states = layer(z, *own)
+            new_states.extend(layer_states)
+            z = self.dropout(layer_states[0])
         if self.highest:
             z = torch.maximum(z, states[-1])
-            after.append(z)
-        return (self.classifier(z), *after)
+            new_states.append(z)
+        return (self.classifier(z), *new_states)
 
     def forward(self, frames: Tensor) -> Tensor:
         z = frames
@@ -138,7 +169,10 @@ class RnnBody(nn.Module):
 
 
 class Cell(nn.Module):
-    """One linear layer per gate, for the input and for the state. `sequence` fuses them for training speed."""
+    """The base class of recurrent cells: per gate one linear layer for the input and one for the state.
+
+    `sequence` computes the linear layers of all gates in one matrix product, which makes training faster.
+    """
 
     gates: tuple[str, ...]
     states: int
@@ -152,54 +186,85 @@ class Cell(nn.Module):
 
     @property
     def hidden(self) -> int:
+        """Number of units."""
         return int(self.recurrent[0].out_features)
 
     def forward(self, z: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        """Input [B, width] and states [B, hidden] -> new states; the first is the output."""
-        seen = [gate(z) for gate in self.inputs]
-        held = [gate(states[0]) for gate in self.recurrent]
-        return self.combine(seen, held, states)
+        """Run one step on inputs [B, width] and states [B, hidden]; return the new states, of which the first is
+        the output.
+        """
+        from_input = [gate(z) for gate in self.inputs]
+        from_state = [gate(states[0]) for gate in self.recurrent]
+        return self.combine(from_input, from_state, states)
 
     def sequence(self, z: Tensor) -> Tensor:
-        """Inputs [B, steps, width] -> outputs [B, steps, hidden], from zero states."""
-        seen = F.linear(z, *_fused(self.inputs))
+        """Run all steps on inputs [B, steps, width], from states of zero; return the outputs [B, steps, hidden]."""
+        from_inputs = F.linear(z, *_fused(self.inputs))
         weight, bias = _fused(self.recurrent)
         states = tuple(z.new_zeros(z.shape[0], self.hidden) for _ in range(self.states))
         outputs = []
-        for now in seen.unbind(1):
-            held = F.linear(states[0], weight, bias)
-            states = self.combine(now.chunk(len(self.gates), 1), held.chunk(len(self.gates), 1), states)
+        for from_input in from_inputs.unbind(1):
+            from_state = F.linear(states[0], weight, bias)
+            states = self.combine(from_input.chunk(len(self.gates), 1), from_state.chunk(len(self.gates), 1), states)
             outputs.append(states[0])
         return torch.stack(outputs, dim=1)
 
-    def combine(self, seen: Any, held: Any, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def combine(self, from_input: Any, from_state: Any, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Compute the new states from what the linear layers returned.
+
+        Args:
+            from_input: For each gate, in the order of `gates`: its linear layer applied to the input, [B, hidden].
+            from_state: For each gate: its linear layer applied to the previous output, [B, hidden].
+            states: The previous states, [B, hidden] each; the first is the output.
+
+        Returns:
+            The new states, in the same order.
+        """
         raise NotImplementedError
 
 
 class GruCell(Cell):
-    """Cho et al. 2014, with the reset applied after the matrix product, as torch.nn.GRU computes it."""
+    """A gated recurrent unit (Cho et al. 2014).
+
+    The reset gate is applied after the matrix product, as in torch.nn.GRU.
+    """
 
     gates = ("reset", "update", "candidate")
     states = 1
 
-    def combine(self, seen: Any, held: Any, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        reset = torch.sigmoid(seen[0] + held[0])
-        update = torch.sigmoid(seen[1] + held[1])
-        candidate = torch.tanh(seen[2] + reset * held[2])
+    def combine(self, from_input: Any, from_state: Any, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Compute the new output.
+
+        Args:
+            from_input: As in `Cell.combine`.
+            from_state: As in `Cell.combine`.
+            states: As in `Cell.combine`.
+        """
+        reset = torch.sigmoid(from_input[0] + from_state[0])
+        update = torch.sigmoid(from_input[1] + from_state[1])
+        candidate = torch.tanh(from_input[2] + reset * from_state[2])
         return (candidate + update * (states[0] - candidate),)
 
 
 class LstmCell(Cell):
-    """Hochreiter & Schmidhuber 1997 with forget gates (Gers et al. 2000), as torch.nn.LSTM computes it."""
+    """Long short-term memory (Hochreiter & Schmidhuber 1997) with forget gates (Gers et al. 2000); see torch.nn.LSTM."""
 
     gates = ("input", "forget", "candidate", "output")
     states = 2
 
-    def combine(self, seen: Any, held: Any, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        enter, forget, candidate, leave = (a + b for a, b in zip(seen, held, strict=True))
-        memory = torch.sigmoid(forget) * states[1] + torch.sigmoid(enter) * torch.tanh(candidate)
-        return torch.sigmoid(leave) * torch.tanh(memory), memory
+    def combine(self, from_input: Any, from_state: Any, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Compute the new output and the new cell.
+
+        Args:
+            from_input: As in `Cell.combine`.
+            from_state: As in `Cell.combine`.
+            states: As in `Cell.combine`; the second is the cell.
+        """
+        input_gate, forget_gate, candidate, output_gate = (a + b for a, b in zip(from_input, from_state, strict=True))
+        cell = torch.sigmoid(forget_gate) * states[1] + torch.sigmoid(input_gate) * torch.tanh(candidate)
+        return torch.sigmoid(output_gate) * torch.tanh(cell), cell
 
 
 def _fused(gates: Any) -> tuple[Tensor, Tensor]:
+    """Return the weights and biases of all gates as those of one linear layer."""
     return torch.cat([gate.weight for gate in gates]), torch.cat([gate.bias for gate in gates])

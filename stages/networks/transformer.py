@@ -1,6 +1,6 @@
-"""Transformer encoder over patches (Vaswani et al. 2017; patches as in Dosovitskiy et al. 2021), pre-norm.
+"""A pre-norm transformer encoder (Vaswani et al. 2017) over patches (Dosovitskiy et al. 2021).
 
-Attention is written out as matrix products and a softmax, which every converter knows.
+Attention is written as matrix products and a softmax, which every converter supports.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from stages.params import locate_parameter
 
 
 class Transformer(Network):
-    """Tokens: images `patch` x `patch` pixels, series and raw audio `patch` samples, spectral features `patch`
-    frames. What does not fill a whole patch at the end is not read. The classifier reads the tokens' mean.
+    """A transformer encoder whose classifier reads the mean of the tokens.
+
+    A token is a patch of the sample: `patch` x `patch` pixels of an image, `patch` samples of a series or of raw
+    audio, `patch` frames of spectral features. An incomplete patch at the end is not read.
     """
 
     kind = "transformer"
@@ -35,6 +37,21 @@ class Transformer(Network):
         patch: int,
         dropout: float,
     ) -> None:
+        """Build the network with random weights.
+
+        Args:
+            spec: The description of a sample.
+            bins: Quantile bins per channel of a series, or 0; see `preprocess.QuantileBins`.
+            width: Width of a token.
+            heads: Attention heads in each layer.
+            head_width: Width of each head's queries, keys and values.
+            feedforward: Units of the feed-forward block of each layer; its length is the number of layers.
+            patch: Side of a patch, in pixels, samples or frames.
+            dropout: Probability that a value is dropped in training, after embedding, attention and feed-forward.
+
+        Raises:
+            ParameterError: A patch is larger than a sample.
+        """
         super().__init__(spec, bins)
         self.patch, self.dropout = patch, dropout
         shape = self.body_shape
@@ -45,7 +62,7 @@ class Transformer(Network):
         if any(size < side for size, side in zip(shape[1:], extent, strict=True)):
             raise ParameterError(
                 locate_parameter("train.transformer.patch"),
-                f"found {patch}, larger than a sample of {list(shape)}",
+                f"found {patch}, larger than a sample of shape {list(shape)}",
                 f"at most {min(shape[1:])}",
                 "lower it",
             )
@@ -65,6 +82,8 @@ class Transformer(Network):
 
 
 class TransformerBody(nn.Module):
+    """The embedding, the layers and the classifier: preprocessed [B, *shape] -> logits [B, classes]."""
+
     def __init__(
         self,
         shape: tuple[int, ...],
@@ -76,6 +95,18 @@ class TransformerBody(nn.Module):
         feedforward: list[int],
         dropout: float,
     ) -> None:
+        """Build the layers with random weights.
+
+        Args:
+            shape: Shape of one preprocessed sample: [C, T] or [C, H, W].
+            patch: Size of a patch along each axis after the channels.
+            classes: Number of classes.
+            width: As in `Transformer`.
+            heads: As in `Transformer`.
+            head_width: As in `Transformer`.
+            feedforward: As in `Transformer`.
+            dropout: As in `Transformer`.
+        """
         super().__init__()
         tokens = 1
         for size, side in zip(shape[1:], patch, strict=True):
@@ -98,7 +129,18 @@ class TransformerBody(nn.Module):
 
 
 class Layer(nn.Module):
+    """An encoder layer: attention, then a feed-forward block, each added to its input: [B, tokens, width] -> same."""
+
     def __init__(self, width: int, heads: int, head_width: int, feedforward: int, dropout: float) -> None:
+        """Build the layer with random weights.
+
+        Args:
+            width: As in `Transformer`.
+            heads: As in `Transformer`.
+            head_width: As in `Transformer`.
+            feedforward: Units of the feed-forward block.
+            dropout: As in `Transformer`.
+        """
         super().__init__()
         self.attention_norm = nn.LayerNorm(width)
         self.attention = Attention(width, heads, head_width)
@@ -116,9 +158,16 @@ class Layer(nn.Module):
 
 
 class Attention(nn.Module):
-    """softmax(Q K^T / sqrt(head_width)) V per head; [B, tokens, width] -> the same."""
+    """Multi-head attention, softmax(Q K^T / sqrt(head_width)) V per head: [B, tokens, width] -> same."""
 
     def __init__(self, width: int, heads: int, head_width: int) -> None:
+        """Build the linear layers with random weights.
+
+        Args:
+            width: Width of a token.
+            heads: Number of heads.
+            head_width: Width of each head's queries, keys and values.
+        """
         super().__init__()
         self.heads = heads
         self.query = nn.Linear(width, heads * head_width)
@@ -138,7 +187,7 @@ class Attention(nn.Module):
         return output
 
     def _heads(self, tokens: Tensor) -> Tensor:
-        """[B, tokens, heads * head_width] -> [B, heads, tokens, head_width]."""
+        """Split the heads: [B, tokens, heads * head_width] -> [B, heads, tokens, head_width]."""
         size = (self.heads, tokens.shape[2] // self.heads)
         heads: Tensor = tokens.unflatten(2, size)
         return heads.transpose(1, 2)

@@ -59,7 +59,7 @@ def train(params: Params) -> None:
     fabric = start_fabric(params)
     torch.manual_seed(params.seed)
     network = networks.build(data.spec, params.train)
-    network.preprocess.fit(batches.training_batches(data, params.train.batch_size, FITTED_VALUES))
+    network.preprocess.fit_to_samples(batches.training_batches(data, params.train.batch_size, FITTED_VALUES))
     folder = checkpoint_folder("train", params, [PREPARED], fabric)
     objective = cross_entropy(data, params.train, fabric.device)
     stopwatch = Stopwatch(folder / "seconds")

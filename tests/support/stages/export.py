@@ -84,7 +84,7 @@ def train_briefly(prepared: Path, spec: SampleSpec, case: Case) -> Network:
     network = build(spec, Train.model_validate(values))
     split = Split.open(prepared, "train")
     x, y = torch.from_numpy(np.array(split.x)), torch.from_numpy(np.array(split.y))
-    network.preprocess.fit(x.split(64))
+    network.preprocess.fit_to_samples(x.split(64))
     optimiser = torch.optim.AdamW(network.parameters(), lr=4e-3)
     network.train()
     for _ in range(case.epochs):

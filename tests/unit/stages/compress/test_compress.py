@@ -187,7 +187,7 @@ def test_the_distillation_loss_is_the_papers() -> None:
 
 def test_a_student_takes_the_teachers_preprocessing_and_its_own_weights() -> None:
     teacher = networks.build(spec_of("log-mel"), train_params("cnn"))
-    teacher.preprocess.fit([torch.from_numpy(samples("log-mel", 30)[0])])
+    teacher.preprocess.fit_to_samples([torch.from_numpy(samples("log-mel", 30)[0])])
     student = make_student(teacher, train_params("cnn"), 0.5, seed=1)
     x = torch.from_numpy(samples("log-mel", 3)[0])
     assert torch.equal(student.preprocess(x), teacher.preprocess(x))

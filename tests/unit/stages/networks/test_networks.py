@@ -152,7 +152,7 @@ def test_a_full_scale_tone_has_power_one() -> None:
 def test_bands_are_scaled_by_the_training_split(kind: str) -> None:
     preprocess = Preprocess(spec_of(kind))
     x = batch(kind, 40)
-    preprocess.fit([x[:15], x[15:]])
+    preprocess.fit_to_samples([x[:15], x[15:]])
     bands = preprocess(x)
     torch.testing.assert_close(bands.mean(dim=(0, 1, 3)), torch.zeros(bands.shape[2]), atol=1e-4, rtol=0)
     torch.testing.assert_close(bands.std(dim=(0, 1, 3)), torch.ones(bands.shape[2]), atol=1e-2, rtol=0)
@@ -165,7 +165,7 @@ def test_quantile_bins_fill_one_after_the_other() -> None:
         scaled[None, None] * torch.tensor([1.0, 1.0, 2.0])[None, :, None]
         + torch.tensor([5.0, 0.0, -5.0])[None, :, None]
     )
-    preprocess.fit([rows])  # quantiles of the scaled values: -3, -1.5, 0, 1.5, 3
+    preprocess.fit_to_samples([rows])  # quantiles of the scaled values: -3, -1.5, 0, 1.5, 3
     x = torch.tensor([[[2.0], [-2.25], [99.0]]]).expand(1, 3, 24)
     encoded = preprocess(x)[0, :, 0].view(3, 4)
     expected = torch.tensor([[0.0, 0, 0, 0], [0.5, 0, 0, 0], [1, 1, 1, 1]])
@@ -175,7 +175,7 @@ def test_quantile_bins_fill_one_after_the_other() -> None:
 
 def test_quantile_bins_of_a_constant_channel_are_finite() -> None:
     preprocess = Preprocess(spec_of("series"), bins=4)
-    preprocess.fit([torch.full((5, 3, 24), 7.0)])
+    preprocess.fit_to_samples([torch.full((5, 3, 24), 7.0)])
     assert torch.isfinite(preprocess(torch.full((1, 3, 24), 7.1))).all()
 
 
@@ -183,7 +183,7 @@ def test_quantile_bins_of_a_constant_channel_are_finite() -> None:
 @pytest.mark.parametrize(("network", "changes"), CASES)
 def test_a_file_gives_back_the_same_network(kind: str, network: str, changes: dict[str, Any], tmp_path: Path) -> None:
     model = built(kind, network, **changes)
-    model.preprocess.fit([batch(kind, 20)])
+    model.preprocess.fit_to_samples([batch(kind, 20)])
     networks.save(model, tmp_path / "a.pt")
     loaded = networks.load(tmp_path / "a.pt")
     assert not loaded.training
