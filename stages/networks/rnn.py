@@ -247,7 +247,7 @@ class GruCell(Cell):
 
 
 class LstmCell(Cell):
-    """Long short-term memory (Hochreiter & Schmidhuber 1997) with forget gates (Gers et al. 2000); see torch.nn.LSTM."""
+    """Long short-term memory (Hochreiter & Schmidhuber 1997) with forget gates (Gers et al. 2000), like torch's."""
 
     gates = ("input", "forget", "candidate", "output")
     states = 2
