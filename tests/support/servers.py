@@ -94,7 +94,7 @@ class WebServer:
         """Run `call` once, when the next request for `path` has been answered."""
         self.callbacks[path] = call
 
-    def asked(self, path: str) -> list[Request]:
+    def requests_for(self, path: str) -> list[Request]:
         return [request for request in self.requests if request.path == path]
 
 

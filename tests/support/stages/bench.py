@@ -1,4 +1,4 @@
-"""A workspace whose task is called `bench`: rows of a test go in, stages run in this process."""
+"""A workspace with a task `bench`, for tests that write rows and run stages in this process."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ class Bench:
         write_task(self.root, blocks, changes, **shared)
 
     def collected(self, rows: pd.DataFrame, source: str = "rig", part: int = 0) -> Path:
-        """Rows as `collect` leaves them, in a file of a source."""
+        """Write rows of a source as `collect` does, and return the file."""
         return write_rows(self.root, rows, "data/snapshot", source, part)
 
     def validated(self, rows: pd.DataFrame, source: str = "rig") -> Path:
-        """Rows as `validate` leaves them."""
+        """Write rows as `validate` does, and return the file."""
         return write_rows(self.root, rows.assign(source=source), "data/validated", source)
 
     def run(self, stage: str, *options: str) -> int:
-        """Run a stage as its command line does; the exit code."""
+        """Run a stage as its command line does, and return the exit code."""
         return call_stage(stage, self.monkeypatch, *options)
 
     def refused(self, stage: str, keeps: tuple[str, ...] = ()) -> str:
-        """The message of a stage that refuses its input; the files in `keeps` must not change."""
+        """Run a stage that must refuse its input without changing files in `keeps`, and return its message."""
         before = contents(*keeps)
         code = self.run(stage)
         message = self.capsys.readouterr().err
@@ -54,7 +54,7 @@ class Bench:
 
 
 def call_stage(stage: str, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
-    """Run a stage as its command line does, in this process; the exit code."""
+    """Run a stage as its command line does, in this process, and return the exit code."""
     monkeypatch.setattr(sys, "argv", [f"stages.{stage}", *options])
     try:
         run(importlib.import_module(f"stages.{stage}.stage").main)
@@ -64,7 +64,7 @@ def call_stage(stage: str, monkeypatch: pytest.MonkeyPatch, *options: str) -> in
 
 
 def contents(*folders: str) -> dict[str, bytes]:
-    """Every file below these folders of the current directory."""
+    """Return every file below these folders of the current directory, with its content."""
     return {
         str(path): path.read_bytes() for folder in folders for path in sorted(Path(folder).rglob("*")) if path.is_file()
     }

@@ -1,4 +1,4 @@
-"""A task whose sources a test writes, and collect run on it."""
+"""Run `collect` on a task whose sources a test writes."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ def configure(root: Path, *, data: dict[str, Any] = SERIES, retry: dict[str, Any
     task = yaml.load(path.read_text(), yaml.CSafeLoader)
     task["data"] = data
     task["collect"] = {"snapshot": "2026-11-01T00:00:00Z", "retry": retry, "sources": sources}
-    path.write_text(json.dumps(task))  # which is YAML too
+    path.write_text(json.dumps(task))  # JSON is also YAML
 
 
 def succeed() -> None:
-    """Collect in this process; its message where it refuses."""
+    """Run collect in this process; fail the test with its message if it reports an error."""
     report = io.StringIO()
     try:
         with contextlib.redirect_stderr(report), mock.patch.object(sys, "argv", ["collect"]):
@@ -80,7 +80,7 @@ def succeed() -> None:
 
 
 def refuse(capsys: pytest.CaptureFixture[str]) -> str:
-    """Collect, which must refuse with exit code 1, a message without traceback, and nothing written; the message."""
+    """Run collect, which must fail with exit code 1, without a traceback and without writing; return its message."""
     before = digests()
     capsys.readouterr()
     with pytest.raises(SystemExit) as end, mock.patch.object(sys, "argv", ["collect"]):
@@ -94,7 +94,7 @@ def refuse(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def digests() -> dict[str, bytes]:
-    """Every byte of the snapshot and its provenance, and that there is nothing else."""
+    """Return every file below data/ with its content."""
     return {str(p): p.read_bytes() for p in sorted(Path("data").rglob("*")) if p.is_file()}
 
 
@@ -108,14 +108,14 @@ def provenance() -> dict[str, Any]:
 
 
 def command() -> subprocess.CompletedProcess[str]:
-    """Collect as a person runs it."""
+    """Run collect as a user does, in a separate process."""
     return subprocess.run(
         [sys.executable, "-m", "stages.collect"], capture_output=True, text=True, check=False, timeout=60
     )
 
 
 def start() -> subprocess.Popen[str]:
-    """Collect in the background, where SIGINT means what Ctrl-C means (a shell's `&` would switch that off)."""
+    """Start collect in the background with the default action for SIGINT, which a shell's `&` would disable."""
     return subprocess.Popen(
         [sys.executable, "-m", "stages.collect"],
         stdout=subprocess.PIPE,
@@ -139,7 +139,7 @@ def context(params: Params) -> Context:
 
 
 def tar(*members: tuple[str, str] | tarfile.TarInfo, mode: Any = "w:gz") -> bytes:
-    """A tar archive of (name, text) and of members as they are."""
+    """Return a tar archive of (name, text) pairs and of prepared members."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode=mode) as archive:
         for member in members:
@@ -177,7 +177,7 @@ def sha256(content: bytes) -> str:
 
 
 def lay(root: Path, **files: bytes | str) -> None:
-    """Files under `root`; `__` in a name stands for `/`, the last `_` for the dot."""
+    """Write files below `root`; in a name, `__` stands for `/` and the last `_` for the dot."""
     for name, content in files.items():
         path = root / ".".join(name.replace("__", "/").rsplit("_", 1))
         path.parent.mkdir(parents=True, exist_ok=True)

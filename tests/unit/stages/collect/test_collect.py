@@ -161,7 +161,7 @@ def test_an_interruption_keeps_the_last_snapshot(
     process = start()
     assert process.stdout is not None
     assert process.stdout.readline() == "made: 198 rows from 1 origin(s)\n"
-    while not web.asked("/slow.csv"):
+    while not web.requests_for("/slow.csv"):
         assert process.poll() is None
         time.sleep(0.01)
 

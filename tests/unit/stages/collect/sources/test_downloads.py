@@ -30,7 +30,7 @@ def test_transient_failures_are_retried(workspace: Path, web: WebServer) -> None
 
     succeed()
 
-    assert len(web.asked("/rows")) == 3
+    assert len(web.requests_for("/rows")) == 3
 
 
 @pytest.mark.parametrize("fault", [Cut(60_000), Stall(60_000)])
@@ -41,7 +41,7 @@ def test_an_interrupted_download_is_resumed(workspace: Path, web: WebServer, fau
 
     succeed()
 
-    _, second = web.asked("/rows")
+    _, second = web.requests_for("/rows")
     assert second.headers["range"] == "bytes=60000-"
     assert web.sent["/rows"] == len(LARGE)
     assert len(read_snapshot("plant")) == 2
@@ -98,7 +98,7 @@ def test_an_interruption_after_the_last_byte_downloads_nothing_again(workspace: 
     succeed()
 
     assert web.sent["/rows"] == sent
-    assert web.asked("/rows")[-1].headers["range"] == f"bytes={len(LARGE)}-"
+    assert web.requests_for("/rows")[-1].headers["range"] == f"bytes={len(LARGE)}-"
 
 
 def _killed(_path: Path, _target: Path) -> Path:
@@ -162,4 +162,4 @@ def test_a_stored_archive_with_the_expected_digest_is_not_downloaded_again(
 
     succeed()
 
-    assert len(web.asked("/rows")) == 1
+    assert len(web.requests_for("/rows")) == 1

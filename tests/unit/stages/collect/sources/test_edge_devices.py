@@ -61,7 +61,7 @@ def test_only_newer_samples_are_requested(workspace: Path, web: WebServer) -> No
 
     succeed()
 
-    assert web.asked("/pi-1/samples")[0].query == {"since": ["2026-01-01T00:00:02Z"]}
+    assert web.requests_for("/pi-1/samples")[0].query == {"since": ["2026-01-01T00:00:02Z"]}
     assert read_snapshot("fleet")["flow"].to_pylist() == [2.0]
 
 

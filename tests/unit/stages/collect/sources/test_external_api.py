@@ -24,7 +24,7 @@ def test_pages_are_followed_to_the_last(workspace: Path, web: WebServer) -> None
         {"machine": "m1", "flow": 1.0, "pressure": 2.5, "note": None},
         {"machine": "m2", "flow": 1.5, "pressure": None, "note": "x"},
     ]
-    assert web.asked("/2")[0].query == {"page": ["2"]}
+    assert web.requests_for("/2")[0].query == {"page": ["2"]}
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,8 @@ def test_secrets_come_from_the_environment_and_are_never_stored(
 
     succeed()
 
-    assert web.asked("/rows")[0].headers["x-plant"] == "Bearer t0psecret"
-    assert web.asked("/rows")[0].query["api_key"] == ["t0psecret"]
+    assert web.requests_for("/rows")[0].headers["x-plant"] == "Bearer t0psecret"
+    assert web.requests_for("/rows")[0].query["api_key"] == ["t0psecret"]
     assert provenance()["sources"]["plant"]["origins"][0]["url"] == f"{url}?year=2025&api_key=***&sig=***"
     for fault in (Status(500), Status(403), Cut(3), Redirect(hidden)):
         web.fail("/rows", *[fault] * 11)
@@ -94,10 +94,10 @@ def test_a_secret_header_goes_to_the_configured_host_alone(
 
     succeed()
 
-    here, there = web.asked("/rows")
+    here, there = web.requests_for("/rows")
     assert here.headers["x-plant"] == "Bearer t0psecret"
     assert "x-plant" not in there.headers
-    assert "x-plant" not in web.asked("/next")[0].headers
+    assert "x-plant" not in web.requests_for("/next")[0].headers
 
 
 def test_a_variable_that_is_not_set(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,7 +92,7 @@ def test_an_endpoint_is_polled(workspace: Path, web: WebServer) -> None:
 
     assert read_snapshot("plant")["flow"].to_pylist() == [0.0, 1.0, 2.0]
     assert provenance()["sources"]["plant"]["origins"][0]["url"] == url
-    assert len(web.asked("/now")) == 3
+    assert len(web.requests_for("/now")) == 3
 
 
 def test_a_reading_without_a_time_gets_that_of_its_arrival(workspace: Path, web: WebServer) -> None:
