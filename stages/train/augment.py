@@ -1,4 +1,4 @@
-"""Random changes to a batch of training samples, in raw units. Validation and test samples never come here."""
+"""Augment batches of training samples, in raw units, by random changes. Other splits are never augmented."""
 
 from __future__ import annotations
 
@@ -14,28 +14,41 @@ from stages.params import locate_parameter
 from stages.params.train import Augment
 
 
-def check(params: Augment, spec: SampleSpec) -> None:
-    """Raise ParameterError where an augmentation has no meaning for this kind of sample."""
-    for name, value, image in (("rotation_deg", params.rotation_deg, True), ("time_shift", params.time_shift, False)):
-        if value and image != (spec.kind == "image"):
+def check_parameters(params: Augment, spec: SampleSpec) -> None:
+    """Check that every requested augmentation is defined for this kind of sample.
+
+    Raises:
+        ParameterError: A rotation is requested for series or audio, or a time shift for images.
+    """
+    for name, value, for_images in (
+        ("rotation_deg", params.rotation_deg, True),
+        ("time_shift", params.time_shift, False),
+    ):
+        if value and for_images != (spec.kind == "image"):
             raise ParameterError(
                 locate_parameter(f"train.augment.{name}"),
                 f"found {value} for samples of kind {spec.kind}",
-                f"0: it is defined for {'images' if image else 'series and audio'} only",
+                f"0: it is defined for {'images' if for_images else 'series and audio'} only",
                 "set it to 0.0",
             )
 
 
 def augment(x: Tensor, spec: SampleSpec, params: Augment) -> Tensor:
-    """Changed copies of samples [B, *spec.shape]; every sample draws its own changes from torch's generator.
+    """Return samples with random changes, which torch's generator draws for each sample separately.
 
-    Images are turned by up to `rotation_deg` and enlarged or reduced by up to the factor 1 + `scaling`. Series and
-    audio are scaled about the channel's center by such a factor and shifted by up to `time_shift` of their length,
-    the edge repeated. Noise is Gaussian; each sample draws its deviation up to `noise` of the channel's scale.
+    Images are rotated by up to `rotation_deg` either way, and enlarged or reduced by a factor of up to 1 + `scaling`.
+    Series and audio are shifted by up to `time_shift` of their length, with the edge value repeated, and their
+    distance from the channel's center is multiplied or divided by a factor of up to 1 + `scaling`. Then Gaussian noise
+    is added; its standard deviation is drawn for each sample, up to `noise` times the channel's scale.
+
+    Args:
+        x: Samples [B, *spec.shape] in raw units.
+        spec: The description of a sample: its kind, and the center and scale of every channel.
+        params: The largest change of each type; 0 switches it off.
     """
     if spec.kind == "image":
         if params.rotation_deg or params.scaling:
-            x = turn_and_zoom(x, params.rotation_deg, params.scaling)
+            x = rotate_and_zoom(x, params.rotation_deg, params.scaling)
     else:
         if params.time_shift:
             x = shift(x, params.time_shift)
@@ -48,32 +61,41 @@ def augment(x: Tensor, spec: SampleSpec, params: Augment) -> Tensor:
     return x
 
 
-def turn_and_zoom(x: Tensor, degrees: float, zoom: float) -> Tensor:
-    """Images [B, C, H, W] about their centre, bilinear; what comes from outside is 0. Angles are of square pixels."""
+def rotate_and_zoom(x: Tensor, degrees: float, zoom: float) -> Tensor:
+    """Rotate and resize images about their centre, with bilinear interpolation. Pixels from outside an image are 0.
+
+    Pixels are taken to be square, also where height and width differ.
+
+    Args:
+        x: Images [B, C, H, W].
+        degrees: Largest rotation, either way.
+        zoom: Images are resized by a factor between 1 / (1 + zoom) and 1 + zoom.
+    """
     batch, _, height, width = x.shape
     angle = (torch.rand(batch, device=x.device) * 2 - 1) * math.radians(degrees)
     factor = _factors(x, zoom).flatten()
     cosine, sine = torch.cos(angle) / factor, torch.sin(angle) / factor
-    none, ratio = torch.zeros_like(angle), height / width
-    matrix = torch.stack([cosine, -sine * ratio, none, sine / ratio, cosine, none], dim=1).view(batch, 2, 3)
+    zero, ratio = torch.zeros_like(angle), height / width
+    matrix = torch.stack([cosine, -sine * ratio, zero, sine / ratio, cosine, zero], dim=1).view(batch, 2, 3)
     grid = F.affine_grid(matrix, list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, align_corners=False)
 
 
 def shift(x: Tensor, share: float) -> Tensor:
-    """Series [B, C, T] by whole samples, up to `share` of T either way."""
+    """Shift series [B, C, T] in time by whole samples, up to `share` of T either way."""
     length = x.shape[2]
-    most = int(length * share)
-    by = torch.randint(-most, most + 1, (x.shape[0], 1), device=x.device)
-    place = (torch.arange(length, device=x.device) - by).clamp(0, length - 1)
-    return x.gather(2, place[:, None, :].expand_as(x))
+    largest = int(length * share)
+    offset = torch.randint(-largest, largest + 1, (x.shape[0], 1), device=x.device)
+    index = (torch.arange(length, device=x.device) - offset).clamp(0, length - 1)
+    return x.gather(2, index[:, None, :].expand_as(x))
 
 
 def _factors(x: Tensor, share: float) -> Tensor:
-    """Per sample a factor between 1 / (1 + share) and 1 + share, as likely above 1 as below."""
+    """Draw a factor between 1 / (1 + share) and 1 + share for each sample; above 1 is as likely as below."""
     power = torch.rand(x.shape[0], *(1,) * (x.dim() - 1), device=x.device) * 2 - 1
     return (1 + share) ** power
 
 
 def _per_channel(values: list[float], x: Tensor) -> Tensor:
+    """Return one value per channel, in a shape that broadcasts to samples `x`."""
     return torch.tensor(values, dtype=x.dtype, device=x.device).view(1, -1, *(1,) * (x.dim() - 2))

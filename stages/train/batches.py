@@ -1,4 +1,4 @@
-"""The prepared data, and how it is cut into batches."""
+"""Open the prepared data and divide it into batches."""
 
 from __future__ import annotations
 
@@ -27,12 +27,15 @@ class Data:
 
     @classmethod
     def open(cls, prepared: Path) -> Data:
-        """Open data/prepared.
+        """Open a folder that the stage prepare wrote.
 
-        Raises StageError where a split is missing or empty, or where the training split has fewer than two classes.
+        Raises:
+            StageError: A split is missing or empty, or the training split has fewer than two classes.
         """
         if not (prepared / "spec.json").exists():
-            raise StageError(str(prepared), "no prepared data", "what the stage prepare writes", "dvc repro prepare")
+            raise StageError(
+                str(prepared), "no prepared data", "what the stage prepare writes", "run dvc repro prepare"
+            )
         splits = {name: Split.open(prepared, name) for name in SPLITS}
         for name, split in splits.items():
             if len(split) == 0:
@@ -53,40 +56,40 @@ def load_batch(split: Split, index: np.ndarray | slice, fabric: Fabric) -> tuple
     """Return samples [B, *shape] and labels [B] on the device of `fabric`.
 
     Args:
-        split: Where they are read from.
-        index: Which samples, by their number in the split.
-        fabric: The device.
+        split: The split to read from.
+        index: Numbers of the samples in the split.
+        fabric: Gives the device.
     """
     return to_tensor(split.samples(index)).to(fabric.device), to_tensor(split.y[index]).to(fabric.device)
 
 
 def to_tensor(values: np.ndarray) -> Tensor:
-    """Return a copy as a tensor: an array that is mapped from a file is read-only, and torch warns about it."""
+    """Return a copy of an array as a tensor. Arrays mapped from a file are read-only; torch would warn about them."""
     return torch.from_numpy(np.array(values))
 
 
 def split_batches(samples: int, size: int, seed: int, epoch: int) -> list[np.ndarray]:
     """Return the sample numbers of an epoch's batches, in a random order.
 
-    The batches are of nearly equal size, since batch norm cannot train on a last batch of one sample.
+    Batch sizes differ by at most one, because batch norm cannot train on a last batch of a single sample.
 
     Args:
-        samples: How many samples there are.
-        size: How many samples a batch has at most.
+        samples: Number of samples in the split.
+        size: Largest number of samples in a batch.
         seed: The run's seed; together with `epoch` it decides the order.
-        epoch: The epoch, from 0.
+        epoch: Number of the epoch, from 0.
     """
     order = np.random.default_rng([seed, epoch]).permutation(samples)
     return np.array_split(order, math.ceil(samples / size))
 
 
 def training_batches(data: Data, batch_size: int, max_values: int | None = None) -> Iterator[Tensor]:
-    """Yield the training split in its order, unchanged: [B, *shape].
+    """Yield the training split in its stored order, without augmentation: batches [B, *shape].
 
     Args:
         data: The prepared data.
-        batch_size: How many samples a batch has at most.
-        max_values: If set, take evenly spaced samples with about this many values together.
+        batch_size: Largest number of samples in a batch.
+        max_values: If set, use only as many evenly spaced samples as have at most this many values in total.
     """
     samples = len(data.train)
     if max_values is not None:

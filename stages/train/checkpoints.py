@@ -1,4 +1,4 @@
-"""Checkpoints: where an unfinished training run is kept, what it holds, and which run may resume from it."""
+"""Checkpoints of unfinished training runs: their folder, their content, and which run may resume from them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from stages.networks import serialise
 from stages.params import Params
 from stages.train.schedule import Epoch
 
-# The code that decides the result of a training run, below `stages/`. A run does not resume from a checkpoint of
-# other code.
+# The files below `stages/` that decide the result of a training run. A run does not resume from a checkpoint that
+# other code wrote.
 CODE = (
     "compress/distil.py",
     "compress/prune.py",
@@ -45,21 +45,23 @@ CODE = (
 
 
 def checkpoint_folder(stage: str, params: Params, inputs: list[Path], fabric: Fabric) -> Path:
-    """Return the folder of this run's checkpoints: .work/<stage>/<digest>, outside DVC's outs, which DVC removes.
+    """Return the folder of this run's checkpoints, and remove those of other runs of the stage.
 
-    The digest is of everything that decides the result, so that a run never resumes from a stale checkpoint. Folders
-    of other digests belong to runs that were killed and then replaced by this one. They are removed; otherwise each
-    change after a kill would leave weights and the optimiser's state on the disk. (A run that ends removes its own
-    folder; DVC's run cache brings back its results.)
+    The folder is .work/<stage>/<digest>. DVC removes a stage's outputs before it runs the stage, so the folder is not
+    among them. The digest covers everything that decides the result, so a run never resumes from a stale checkpoint.
+
+    Folders with other digests belong to runs that were killed and replaced by this one. Without their removal, each
+    change after a kill would leave weights and the optimiser's state on the disk. (A run that completes removes its
+    own folder; DVC's run cache can restore its results.)
 
     Args:
         stage: "train" or "compress".
-        params: All parameters; the digest is of the seed, `train` and, for "compress", `compress`.
+        params: All parameters. The digest covers the seed, `train` and, for "compress", `compress`.
         inputs: Files and folders that the run reads.
-        fabric: Kind of device and number of processes, which change sums in the last bits.
+        fabric: Gives the type of device and the number of processes, which change the last bits of sums.
 
     Raises:
-        FileNotFoundError: A module listed in `CODE` is missing.
+        FileNotFoundError: A module listed in `CODE`, or an input, is missing.
     """
     root = Path(__file__).parents[1]
     parts = [stage, str(params.seed), params.train.model_dump_json(), torch.__version__]
@@ -75,28 +77,28 @@ def checkpoint_folder(stage: str, params: Params, inputs: list[Path], fabric: Fa
 
 
 def copy_weights(network: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of the network's state; state_dict() itself refers to weights that training goes on to change."""
+    """Return a copy of the network's state. (The tensors of state_dict() are the weights that training changes.)"""
     return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
 
 
 def save_checkpoint(
     path: Path, network: nn.Module, optimiser: Any, history: list[Epoch], best: dict[str, Tensor]
 ) -> None:
-    """Write all that a run needs to resume after its last epoch.
+    """Write everything that a run needs to resume after its last completed epoch.
 
     Args:
-        path: The checkpoint, replaced as a whole.
+        path: The checkpoint. It is replaced atomically.
         network: The network, with the weights of the last epoch.
         optimiser: Its optimiser.
-        history: Every epoch up to now.
+        history: Every epoch so far.
         best: State of the network after the best epoch.
     """
-    state = {"history": [astuple(each) for each in history], "weights": network.state_dict()}
+    state = {"history": [astuple(epoch) for epoch in history], "weights": network.state_dict()}
     write_bytes(path, serialise({**state, "best": best, "optimiser": optimiser.state_dict()}))
 
 
 def load_checkpoint(path: Path, network: nn.Module, optimiser: Any) -> tuple[list[Epoch], dict[str, Tensor]]:
-    """Bring network and optimiser to the state of a checkpoint, where there is one.
+    """Load a checkpoint into a network and its optimiser. If it does not exist, both stay as they are.
 
     Args:
         path: The checkpoint.
@@ -104,7 +106,7 @@ def load_checkpoint(path: Path, network: nn.Module, optimiser: Any) -> tuple[lis
         optimiser: Changed in place.
 
     Returns:
-        The epochs that were done, and the state of the network after the best one.
+        The completed epochs, and the state of the network after the best one (without a checkpoint: its present state).
     """
     if not path.exists():
         return [], copy_weights(network)

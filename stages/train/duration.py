@@ -1,4 +1,4 @@
-"""How long a training took: wall time, added up over the runs that were killed and the one that ended."""
+"""Measure how long training takes: the wall time of the run that completes and of the killed runs it resumes."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from stages.core.files import write_json, write_text
 
 
 class Stopwatch:
-    """Wall time of a run in seconds, with that of earlier runs that it resumes from."""
+    """Measures the wall time of a run in seconds, including the earlier runs that it resumes."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        """Start.
+        """Start the stopwatch.
 
         Args:
-            path: Where the time is kept between runs, beside the checkpoint.
-            clock: The time now in seconds.
+            path: The file that keeps the time between runs, beside the checkpoint.
+            clock: Returns the current time in seconds.
         """
         self._path, self._clock = path, clock
         self._earlier = self._read()
         self._start = clock()
 
     def _read(self) -> float:
-        """Return the seconds of earlier runs; 0 where there are none, or where the file is not readable."""
+        """Return the seconds of earlier runs; 0 if there are none, or if the file is not readable."""
         try:
             return float(self._path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -32,18 +32,18 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """The time up to now."""
+        """The time so far."""
         return self._earlier + self._clock() - self._start
 
     def save(self) -> None:
-        """Keep the time up to now, for a run that resumes. Call it with each checkpoint."""
+        """Write the time so far, for a run that resumes this one. Call it with each checkpoint."""
         write_text(self._path, f"{self.seconds:.3f}")
 
 
 def write_duration(path: Path, seconds: float) -> None:
-    """Write the report on a duration.
+    """Write the report of a stage's duration.
 
-    It is an output of its stage that no later stage's result depends on: times differ from run to run, and a bundle
-    must not.
+    It has a file to itself, on which the result of no later stage depends: durations differ from run to run, and
+    bundles must not.
     """
     write_json(path, {"seconds": round(seconds, 3)})

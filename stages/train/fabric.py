@@ -1,4 +1,4 @@
-"""The devices and processes that training runs on, set up so that the same seed gives the same bytes."""
+"""Set up the devices and processes of a training run so that the same seed gives the same bytes."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ from torch import Tensor
 from stages.core.errors import ParameterError
 from stages.params import Params, locate_parameter
 
-# Threads change the order of sums, and so the last bits of a weight: with a fixed number a run repeats on any machine.
+# The number of threads changes the order of sums, and so the last bits of a weight. It is fixed, so that a run gives
+# the same bytes on machines with different numbers of cores.
 THREADS = 2
 
 
 def start_fabric(params: Params) -> Fabric:
-    """Set up the device of `params.device` and the processes of torchrun, with fixed threads and deterministic kernels.
+    """Set up the device `params.device` and the processes of torchrun, with a fixed number of threads.
 
-    Raises ParameterError where the device is not available.
+    Torch is switched to deterministic kernels for the whole process.
+
+    Raises:
+        ParameterError: The device is not available.
     """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats its sums only with this
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, cuBLAS is not deterministic
     local, world = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), int(os.environ.get("WORLD_SIZE", 1))
     if world == 1:
         torch.set_num_threads(THREADS)

@@ -1,8 +1,8 @@
-"""The training loop, which training, distillation and fine-tuning share.
+"""The training loop of training, distillation and fine-tuning.
 
-The randomness of an epoch comes from (seed, epoch, rank), and the learning rate and early stopping depend on the
-earlier epochs alone. With weights, optimiser state and history from the checkpoint, a run that was killed therefore
-ends with the same bytes as one that was not.
+The randomness of an epoch depends only on (seed, epoch, rank); the learning rate and early stopping depend only on
+earlier epochs. A checkpoint holds the weights, the optimiser's state and the history. A run that was killed and
+resumed therefore ends with the same bytes as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ def train_network(
     checkpoint: Path,
     on_epoch: Callable[[Epoch], None],
 ) -> list[Epoch]:
-    """Train a network in place; at the end it has the weights of the epoch that was best on the validation split.
+    """Train a network in place. It ends with the weights of the epoch that was best on the validation split.
 
     Args:
-        fabric: Device and processes.
+        fabric: The device and the processes.
         network: The network, changed in place.
         data: The prepared data.
         params: Epochs, optimiser, schedule, augmentation, early stopping.
-        objective: Loss of a batch from its logits, samples and labels.
-        seed: Decides the order of the samples, and the changes to them.
-        checkpoint: Written after each epoch; if it exists, the run resumes from it.
-        on_epoch: Called for every epoch, also for those that were done before a kill.
+        objective: Computes the loss of a batch from its logits, samples and labels.
+        seed: Decides the order of the samples and their augmentation.
+        checkpoint: The file that is written after each epoch. If it exists, the run resumes from it.
+        on_epoch: Called with every epoch, including those that a resumed run completed earlier.
 
     Returns:
         Every epoch, in order.
@@ -102,7 +102,7 @@ def _train_epoch(
     seed: int,
     history: list[Epoch],
 ) -> tuple[float, float]:
-    """Pass once over the training split in the epoch's order; return the mean loss and the last learning rate."""
+    """Train for one epoch; return the mean loss over the training split and the last learning rate."""
     epoch, rate = len(history), 0.0
     torch.manual_seed(int(np.random.SeedSequence([seed, epoch, fabric.global_rank]).generate_state(1)[0]))
     model.train()
@@ -117,7 +117,7 @@ def _train_epoch(
         x = augment(x, data.spec, params.augment)
         loss = objective(model(x), x, y)
         optimiser.zero_grad()
-        # Gradients are averaged over ranks, whose shares of the batch may differ by one sample.
+        # Gradients are averaged over ranks. The factor compensates for ranks with one sample more than others.
         fabric.backward(loss * (len(own) * fabric.world_size / len(batch)))
         optimiser.step()
         total += torch.tensor([loss.item() * len(y), len(y)], dtype=torch.float64)
@@ -126,7 +126,7 @@ def _train_epoch(
 
 
 def make_optimiser(params: Optimiser, network: nn.Module) -> torch.optim.Optimizer:
-    """Return the optimiser that the parameters name, for all weights of the network."""
+    """Build the optimiser that the parameters select, for all weights of the network."""
     rate, decay = params.learning_rate, params.weight_decay
     if params.name == "sgd":
         return torch.optim.SGD(network.parameters(), lr=rate, weight_decay=decay, momentum=0.9)
@@ -135,23 +135,27 @@ def make_optimiser(params: Optimiser, network: nn.Module) -> torch.optim.Optimiz
 
 
 def _share_buffers(fabric: Fabric, network: nn.Module) -> None:
-    """Give every rank the buffers of rank 0: each rank's batch norm counts only the samples of that rank."""
+    """Copy the buffers of rank 0 to every rank: a rank's batch norm statistics cover only its own samples."""
     if fabric.world_size > 1:
         for buffer in network.buffers():
             torch.distributed.broadcast(buffer, src=0)
 
 
 def _explain_divergence(loss: float, epoch: int, data: Data, params: Train) -> StageError:
-    """Return the error for a loss that is not finite: bad samples where there are any, else the learning rate."""
+    """Return the error for a loss that is not finite. It names the first sample that is not finite, if there is one,
+    or else the learning rate.
+    """
     for number, batch in enumerate(training_batches(data, 1024)):
         bad = np.flatnonzero(~np.isfinite(batch.numpy()).reshape(len(batch), -1).all(axis=1))
         if len(bad):
             where = f"data/prepared/train, sample {number * 1024 + int(bad[0])}"
-            return StageError(where, "holds NaN or infinity", "finite values", "change prepare.missing, or the data")
+            return StageError(
+                where, "holds NaN or infinity", "finite values", "change prepare.missing, or fix the data"
+            )
     rate = params.optimiser.learning_rate
     return StageError(
         f"epoch {epoch + 1}: training loss",
         f"found {loss} with learning_rate {rate}",
         "a finite number",
-        f"lower learning_rate, for instance to {rate / 10:g}",
+        f"lower learning_rate, for example to {rate / 10:g}",
     )

@@ -16,13 +16,15 @@ Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # (logits [B, classes], 
 
 
 def class_weights(labels: np.ndarray, classes: int, params: Train) -> Tensor | None:
-    """Return the weight of each class in the loss: [classes] float32, or None where all weigh the same.
+    """Return the weight of each class in the loss: [classes] float32, or None for equal weights.
+
+    Balanced weights are inversely proportional to the number of the class's samples. Their mean over all samples is 1.
+    A class without samples has weight 0.
 
     Args:
         labels: Class indices [N] of the training split.
-        classes: How many classes there are.
-        params: `class_weights`: "none", or "balanced": inverse to the class's share of the training split, on average
-            1 per sample; 0 for a class without samples.
+        classes: Number of classes.
+        params: Its `class_weights` is "none" or "balanced".
     """
     if params.class_weights == "none":
         return None
@@ -32,12 +34,12 @@ def class_weights(labels: np.ndarray, classes: int, params: Train) -> Tensor | N
 
 
 def cross_entropy(data: Data, params: Train, device: torch.device) -> Objective:
-    """Return the cross entropy, weighted by class and smoothed as the parameters ask for.
+    """Return the cross entropy with class weights and label smoothing.
 
     Args:
-        data: The training split gives the class weights.
-        params: `class_weights` and `label_smoothing`.
-        device: Where the loss is computed.
+        data: The prepared data. Class weights are computed from the labels of its training split.
+        params: Gives `class_weights` and `label_smoothing`.
+        device: The device that computes the loss.
     """
     weights = class_weights(np.asarray(data.train.y), len(data.spec.classes), params)
     weights = None if weights is None else weights.to(device)

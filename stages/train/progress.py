@@ -1,4 +1,4 @@
-"""What a person sees while a network is trained: one bar or line per epoch."""
+"""Show the progress of training on the terminal, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from stages.train.schedule import Epoch
 if TYPE_CHECKING:
     from rich import progress as rich_progress
 
-SECONDS = 5.0  # from one line to the next
+INTERVAL_S = 5.0  # shortest time between two lines
 
 
 class EpochProgress:
-    """Epoch by epoch: a bar on a terminal, else a line at most every five seconds and one for the last epoch."""
+    """Shows a progress bar on a terminal; elsewhere prints lines, at most one per `INTERVAL_S` and the last epoch's."""
 
     def __init__(self, title: str, epochs: int, show: bool) -> None:
-        """Prepare the display; as a context it is shown from beginning to end.
+        """Prepare the display. The bar is visible inside a `with` block.
 
         Args:
-            title: What is trained.
-            epochs: How many epochs there are at most.
-            show: Whether this process prints; of several processes only the first one does.
+            title: Name of what is trained.
+            epochs: Largest number of epochs.
+            show: False in all processes but the first, so that only one prints.
         """
         self.title, self.epochs, self.show = title, epochs, show
         self.printed = 0.0
@@ -46,12 +46,12 @@ class EpochProgress:
             self.bar.stop()
 
     def __call__(self, epoch: Epoch) -> None:
-        """Show an epoch that is done."""
+        """Show a completed epoch."""
         number = epoch.epoch + 1
         if self.bar:
             words = f"{number}/{self.epochs} loss {epoch.train_loss:.3f} accuracy {epoch.validation_accuracy:.3f}"
             self.bar.update(self.task, completed=number, words=words)
-        elif self.show and (time.monotonic() - self.printed > SECONDS or number == self.epochs):
+        elif self.show and (time.monotonic() - self.printed > INTERVAL_S or number == self.epochs):
             self.printed = time.monotonic()
             print(
                 f"{self.title}: epoch {number}/{self.epochs}  loss {epoch.train_loss:.4f}  validation: loss "

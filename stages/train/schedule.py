@@ -1,4 +1,4 @@
-"""The epochs that were, and what follows from them: the learning rate, the best epoch, when to stop."""
+"""Decide from the completed epochs: the learning rate, the best epoch, and when to stop early."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from stages.params.train import Train
 
 @dataclass(frozen=True)
 class Epoch:
+    """The results of one completed epoch. Epochs are numbered from 0; `learning_rate` is that of the last batch."""
+
     epoch: int
     train_loss: float
     validation_loss: float
@@ -19,13 +21,19 @@ class Epoch:
 
 
 def learning_rate(params: Train, progress: float, history: list[Epoch]) -> float:
-    """The rate when `progress` epochs are done: linear warm-up, then the schedule that `params` names."""
+    """Return the learning rate: linear warm-up from 0, then the selected schedule.
+
+    Args:
+        params: Gives the scheduler, the learning rate before scaling, and the number of epochs.
+        progress: Completed epochs, as a fraction within an epoch.
+        history: The completed epochs.
+    """
     scheduler, rate = params.scheduler, params.optimiser.learning_rate
     if progress < scheduler.warmup_epochs:
         return rate * progress / scheduler.warmup_epochs
     if scheduler.name == "cosine":
-        left = (params.epochs - progress) / (params.epochs - scheduler.warmup_epochs)
-        return rate * (1 - math.cos(math.pi * left)) / 2
+        remaining = (params.epochs - progress) / (params.epochs - scheduler.warmup_epochs)
+        return rate * (1 - math.cos(math.pi * remaining)) / 2
     if scheduler.name == "step":
         return rate * scheduler.factor ** (len(history) // scheduler.step_epochs)
     if scheduler.name == "plateau":
@@ -34,17 +42,17 @@ def learning_rate(params: Train, progress: float, history: list[Epoch]) -> float
 
 
 def _plateaus(history: list[Epoch], metric: str, patience: int) -> int:
-    """How often `patience` epochs went by without a better one."""
-    count, since = 0, 0
-    for now in range(len(history)):
-        since = 0 if best_epoch(history[: now + 1], metric) == now else since + 1
-        if since == patience:
-            count, since = count + 1, 0
+    """Count how often `patience` epochs passed without a new best epoch."""
+    count, epochs_since_best = 0, 0
+    for number in range(len(history)):
+        epochs_since_best = 0 if best_epoch(history[: number + 1], metric) == number else epochs_since_best + 1
+        if epochs_since_best == patience:
+            count, epochs_since_best = count + 1, 0
     return count
 
 
 def best_epoch(history: list[Epoch], metric: str) -> int:
-    """The epoch with the highest validation metric; of equals the one with the lowest validation loss."""
+    """Return the number of the epoch with the highest validation metric; the lowest validation loss breaks ties."""
     return max(
         range(len(history)),
         key=lambda i: (getattr(history[i], f"validation_{metric}"), -history[i].validation_loss),
@@ -52,5 +60,5 @@ def best_epoch(history: list[Epoch], metric: str) -> int:
 
 
 def is_over(history: list[Epoch], params: Train) -> bool:
-    """Early stopping: `patience` epochs went by without a better one."""
+    """Return True if training stops early: `early_stopping.patience` epochs passed without a new best one."""
     return bool(history) and len(history) - 1 - best_epoch(history, params.metric) >= params.early_stopping.patience

@@ -1,4 +1,4 @@
-"""How good a network is on a split, and its answers there."""
+"""Compute a network's scores and logits on a split."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ from stages.train.fabric import sum_over_ranks
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores on one split. `loss` is the plain cross entropy; `f1_macro` is the mean over classes that occur."""
+    """Scores on one split.
+
+    `loss` is the mean cross entropy, without class weights or label smoothing. `f1_macro` is the mean F1 score of the
+    classes that occur in the split or in the predictions.
+    """
 
     loss: float
     accuracy: float
@@ -27,13 +31,13 @@ class Scores:
 
 @torch.no_grad()
 def evaluate(fabric: Fabric, network: Network, split: Split, batch_size: int) -> Scores:
-    """Return the network's scores on a split. With several processes each takes its share; all get the same scores.
+    """Return the network's scores on a split. Processes share the work, and all return the same scores.
 
     Args:
-        fabric: Device and processes.
-        network: Set to evaluation mode.
-        split: The samples, unchanged.
-        batch_size: How many samples are read at once.
+        fabric: The device and the processes.
+        network: The network. It is set to evaluation mode.
+        split: The split. Its samples are not augmented.
+        batch_size: Number of samples computed at once.
     """
     network.eval()
     classes = len(network.spec.classes)
@@ -53,12 +57,12 @@ def evaluate(fabric: Fabric, network: Network, split: Split, batch_size: int) ->
 
 @torch.no_grad()
 def all_logits(network: Network, split: Split, batch_size: int) -> np.ndarray:
-    """Return the network's logits for a whole split in its order: [N, classes] float32.
+    """Return the network's logits for a whole split, in its stored order: [N, classes] float32.
 
     Args:
-        network: Set to evaluation mode.
-        split: The samples, unchanged.
-        batch_size: How many samples are read at once.
+        network: The network. It is set to evaluation mode.
+        split: The split. Its samples are not augmented.
+        batch_size: Number of samples computed at once.
     """
     network.eval()
     device = next(network.parameters()).device

@@ -1,8 +1,8 @@
-"""Train the network on the prepared data; keep the best epoch on the validation split.
+"""Train the network on the prepared data, and keep the epoch that is best on the validation split.
 
 Reads data/prepared. Writes models/trained/model.pt, reports/train/ (DVCLive's files, history.csv, summary.json) and
-reports/durations/train.json. A run that was killed resumes after its last complete epoch, which is kept in
-.work/train/. With `torchrun --nproc-per-node N -m stages.train` the same work is spread over N processes.
+reports/durations/train.json. A run that was killed resumes after its last completed epoch, from a checkpoint in
+.work/train/. `torchrun --nproc-per-node N -m stages.train` spreads the same work over N processes.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from stages.train.schedule import Epoch
     from stages.train.scores import Scores
 
-LIVE_NAMES = {  # DVCLive makes a folder of the part before the slash
+LIVE_NAMES = {  # DVCLive creates a folder for the part before the slash
     "train_loss": "train/loss",
     "validation_loss": "validation/loss",
     "validation_accuracy": "validation/accuracy",
     "validation_f1_macro": "validation/f1_macro",
 }
-FITTED_VALUES = 20_000_000  # preprocessing is fitted to at most this many values of the training split: 160 MB
+# Preprocessing is fitted to at most this many values of the training split, which take 160 MB as float64.
+MAX_FITTED_VALUES = 20_000_000
 PREPARED, MODEL, REPORT = Path("data/prepared"), Path("models/trained"), Path("reports/train")
 DURATION = Path("reports/durations/train.json")
 
@@ -40,7 +41,7 @@ def main() -> None:
 
 
 def train(params: Params) -> None:
-    """Train the network of `params.train` and write it with its reports."""
+    """Train the network that `params.train` describes, and write it with its reports."""
     command.make_idle_threads_sleep()
     import torch
 
@@ -55,11 +56,11 @@ def train(params: Params) -> None:
     from stages.train.scores import evaluate
 
     data = batches.Data.open(PREPARED)
-    augment.check(params.train.augment, data.spec)
+    augment.check_parameters(params.train.augment, data.spec)
     fabric = start_fabric(params)
     torch.manual_seed(params.seed)
     network = networks.build(data.spec, params.train)
-    network.preprocess.fit_to_samples(batches.training_batches(data, params.train.batch_size, FITTED_VALUES))
+    network.preprocess.fit_to_samples(batches.training_batches(data, params.train.batch_size, MAX_FITTED_VALUES))
     folder = checkpoint_folder("train", params, [PREPARED], fabric)
     objective = cross_entropy(data, params.train, fabric.device)
     stopwatch = Stopwatch(folder / "seconds")
@@ -91,7 +92,7 @@ def train(params: Params) -> None:
     if not fabric.is_global_zero:
         return
     report = summary(params, network, history, scores)
-    # Nested, so that neither takes its place before both are complete.
+    # Nested, so that neither folder is replaced before both are complete.
     with new_directory(REPORT) as reports, new_directory(MODEL) as models:
         networks.save(network, models / "model.pt")
         shutil.copytree(folder / "live", reports, dirs_exist_ok=True)
@@ -106,9 +107,10 @@ def train(params: Params) -> None:
 
 
 class Log:
-    """DVCLive's metrics, epoch by epoch. A run that resumes writes the earlier epochs again."""
+    """Logs the metrics of every epoch with DVCLive. A resumed run logs the earlier epochs again."""
 
     def __init__(self, folder: Path, enabled: bool) -> None:
+        """Start a log in `folder`, which is emptied, or one that writes nothing if it is not `enabled`."""
         self.live: Any = None
         if enabled:
             from dvclive.live import Live
@@ -117,7 +119,7 @@ class Log:
             self.live = Live(str(folder), save_dvc_exp=False, dvcyaml=None, report=None)
 
     def __call__(self, epoch: Epoch) -> None:
-        """Log an epoch that is done."""
+        """Log a completed epoch."""
         if self.live:
             for name, value in asdict(epoch).items():
                 if name != "epoch":
@@ -125,13 +127,13 @@ class Log:
             self.live.next_step()
 
     def end(self) -> None:
-        """Write what DVCLive writes at the end of a run."""
+        """Let DVCLive write its final files."""
         if self.live:
             self.live.end()
 
 
 def history_csv(history: list[Epoch]) -> str:
-    """Return the epochs as CSV, with a header."""
+    """Return the epochs as CSV with a header line."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, list(asdict(history[0])), lineterminator="\n")
     writer.writeheader()
@@ -140,11 +142,11 @@ def history_csv(history: list[Epoch]) -> str:
 
 
 def summary(params: Params, network: Network, history: list[Epoch], scores: dict[str, Scores]) -> dict[str, Any]:
-    """Return the content of reports/train/summary.json, but for the digest of the network's file.
+    """Return the content of reports/train/summary.json, without the digest of the network's file.
 
     Args:
-        params: The network's name, and the metric that chose the best epoch.
-        network: The trained network; `size_bytes` is that of its weights as float32.
+        params: Gives the type of the network and the metric that selected the best epoch.
+        network: The trained network. `size_bytes` is the size of its weights as float32.
         history: Every epoch.
         scores: Scores of the trained network by split.
     """
@@ -158,5 +160,5 @@ def summary(params: Params, network: Network, history: list[Epoch], scores: dict
         "best_epoch": best_epoch(history, params.train.metric),
         "epochs": len(history),
         "metric": params.train.metric,
-        **{split: asdict(own) for split, own in scores.items()},
+        **{split: asdict(values) for split, values in scores.items()},
     }

@@ -8,7 +8,7 @@ import torch
 
 from stages.core.errors import ParameterError
 from stages.params.train import Augment
-from stages.train.augment import augment, check, shift, turn_and_zoom
+from stages.train.augment import augment, check_parameters, rotate_and_zoom, shift
 from tests.support.stages.training import samples, spec_of
 
 
@@ -42,7 +42,7 @@ def test_a_quarter_turn_is_a_quarter_turn(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(torch, "rand", lambda *size, **_: torch.ones(*size))  # the largest angle
     x = torch.zeros(1, 1, 5, 5)
     x[0, 0, 0, 2] = 1.0
-    turned = turn_and_zoom(x, 90.0, 0.0)
+    turned = rotate_and_zoom(x, 90.0, 0.0)
     assert turned.flatten().argmax() in (2 * 5 + 0, 2 * 5 + 4)
     torch.testing.assert_close(turned.sum(), torch.tensor(1.0), atol=1e-4, rtol=0)
 
@@ -51,14 +51,14 @@ def test_rotation_keeps_angles_in_images_that_are_not_square(monkeypatch: pytest
     monkeypatch.setattr(torch, "rand", lambda *size, **_: torch.ones(*size))
     x = torch.zeros(1, 1, 9, 21)
     x[0, 0, 4, 13] = 1.0  # three to the right of the centre
-    place = int(turn_and_zoom(x, 90.0, 0.0).flatten().argmax())
+    place = int(rotate_and_zoom(x, 90.0, 0.0).flatten().argmax())
     assert place in (1 * 21 + 10, 7 * 21 + 10)  # three above or below it
 
 
 def test_zoom_enlarges_and_reduces_by_at_most_the_factor() -> None:
     x = torch.zeros(500, 1, 21, 21)
     x[:, :, 6:15, 6:15] = 1.0  # 81 pixels
-    area = turn_and_zoom(x, 0.0, 0.2).sum(dim=(1, 2, 3)) / 81
+    area = rotate_and_zoom(x, 0.0, 0.2).sum(dim=(1, 2, 3)) / 81
     assert area.max() > 1.3 and area.min() < 1 / 1.3
     assert area.max() < 1.2**2 * 1.05 and area.min() > 1.2**-2 / 1.05
 
@@ -89,6 +89,6 @@ def test_time_shift_moves_the_whole_sample_and_repeats_the_edge() -> None:
     ("kind", "name"), [("series", "rotation_deg"), ("log-mel", "rotation_deg"), ("image", "time_shift")]
 )
 def test_a_change_without_meaning_is_refused(kind: str, name: str) -> None:
-    check(params(), spec_of(kind))
+    check_parameters(params(), spec_of(kind))
     with pytest.raises(ParameterError, match=f"train.augment.{name}"):
-        check(params(**{name: 0.5}), spec_of(kind))
+        check_parameters(params(**{name: 0.5}), spec_of(kind))
