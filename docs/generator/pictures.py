@@ -88,17 +88,29 @@ def settled(output: str) -> list[str]:
     return [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n")]
 
 
+def only_rollouts(lines: list[str]) -> list[str]:
+    """Return the demo's lines without its sections on publishing and setting up, each cut to one line."""
+    shown, inside = [], True
+    for line in lines:
+        if line.startswith("== "):
+            inside = line.startswith("== rollout")
+            shown += [line] if inside else [line, "..."]
+        elif inside:
+            shown.append(line)
+    return shown
+
+
 def draw_terminal(title: str, output: str, picture: Path) -> None:
     """Write a command's output as an SVG of a terminal.
 
     Args:
         title: the command, shown as the window's title and after the prompt.
-        output: everything that it printed, with colours as ANSI escapes.
+        output: everything that the demo printed, with colours as ANSI escapes.
         picture: the SVG file to write.
     """
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     console.print(Text(f"$ {title}", style="bold"))
-    for line in settled(output):
+    for line in only_rollouts(settled(output)):
         console.print(Text.from_ansi(line))
     svg = console.export_svg(title=title, theme=MONOKAI)
     picture.write_text(WEB_FONTS.sub("", svg), encoding="utf-8")
