@@ -31,7 +31,8 @@ MODULES: tuple[str, ...] = (
     "fleet.cli.keys",
     "fleet.cli.steps",
     "fleet.cli.rollouts",
-    "fleet.cli.audit_logs",
+    "fleet.cli.audit",
+    "fleet.cli.logs",
 )
 Commands = Any  # the result of add_subparsers, a type without a public name
 

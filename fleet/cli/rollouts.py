@@ -1,8 +1,8 @@
-"""`fleet rollout`, `fleet rollback`: the playbooks through ansible-runner, with live progress and exit codes that tell.
+"""`fleet rollout`, `fleet rollback`, `fleet give-up`: run the playbooks with live progress and distinct exit codes.
 
-What is decided is decided by the playbook's own steps (steps.py): run by hand with ansible-playbook, it does the
-same. Here their answers are read from Ansible's events, and said as they come (execution/live_progress.py). Where the
-inventory has workers, those work on the devices (execution/distributed.py).
+The playbook's own steps (steps.py) make every decision, so running it with ansible-playbook does the same. This module
+reads their results from Ansible's events and reports them as they arrive (execution/live_progress.py). Where the
+inventory has workers, these work on the devices (execution/distributed.py).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 from pathlib import Path
-from typing import Any
 
 from fleet.cli.main import Commands, command
 from fleet.errors import PausedError, RolloutError
@@ -24,79 +23,94 @@ from fleet.releases.workspace import FOLDER
 from fleet.rollout import resume
 
 EXIT = {"passed": 0, "unchanged": 0, "ready": 0, "resumed": 0, "failed": RolloutError.exit_code}
-Json = dict[str, Any]
+Output = dict[str, object]
 
 
 def add_commands(commands: Commands) -> None:
-    to = command(
+    """Add `fleet rollout`, `fleet rollback` and `fleet give-up` to the command line."""
+    parser = command(
         commands,
         "rollout",
-        "bring every device to the release that the inventory declares",
-        "In waves; what turns out bad goes back. Run again after whatever ended it, it goes on where it stopped.",
+        "install on every device the release that the inventory declares",
+        "It works in waves; devices with a bad release roll back. After an interruption, run it again: it resumes.",
     )
-    _common(to)
-    to.add_argument("--repository", default=FOLDER, metavar="WHERE", help=f"of releases: a folder or a URL ({FOLDER})")
-    to.add_argument("--check", action="store_true", help="ask every device, say what would be, change nothing")
-    to.add_argument("--resume", action="store_true", help="go on with the rollout that is unfinished, begin none")
-    to.add_argument("--approve", action="append", default=[], metavar="WAVE", help="this wave may begin")
-    to.add_argument("--again", action="store_true", help="also a release that failed in the last rollout")
-    to.add_argument("--outside-window", action="store_true", help="the maintenance window does not count")
-    to.set_defaults(run=rollout, text=_text)
-    to = command(
+    _add_playbook_options(parser)
+    parser.add_argument(
+        "--repository", default=FOLDER, metavar="WHERE", help=f"of releases: a folder or a URL ({FOLDER})"
+    )
+    parser.add_argument("--check", action="store_true", help="query every device and report; change nothing")
+    parser.add_argument("--resume", action="store_true", help="resume the unfinished rollout; begin none")
+    parser.add_argument("--approve", action="append", default=[], metavar="WAVE", help="this wave may begin")
+    parser.add_argument("--again", action="store_true", help="also try a release that failed in the last rollout")
+    parser.add_argument("--outside-window", action="store_true", help="ignore the maintenance window")
+    parser.set_defaults(run=rollout, text=_text)
+    parser = command(
         commands,
         "rollback",
-        "call devices back by hand, to the release that each ran before",
-        "Needs no repository. The rollout that is unfinished is given up.",
+        "roll devices back manually, to the release that each ran before",
+        "Needs no repository. The unfinished rollout is abandoned.",
     )
-    _common(to)
-    to.add_argument("--reason", required=True, type=_said, metavar="TEXT", help="why; marks what is left as bad")
-    to.add_argument("--release", metavar="RELEASE", help="another installed release")
-    to.set_defaults(run=rollback, text=_text)
-    to = command(
+    _add_playbook_options(parser)
+    parser.add_argument(
+        "--reason", required=True, type=_reason, metavar="TEXT", help="why; the release that is left is marked as bad"
+    )
+    parser.add_argument("--release", metavar="RELEASE", help="another installed release")
+    parser.set_defaults(run=rollback, text=_text)
+    parser = command(
         commands,
         "give-up",
-        "end the rollout that is unfinished, where it stands",
-        "No device is asked. What of it has failed goes back with the next run; what has not stays as it is.",
+        "abandon the unfinished rollout as it is",
+        "No device is queried. Devices that have failed roll back with the next run; the others stay as they are.",
     )
-    _recorded(to)
-    to.add_argument("--reason", required=True, type=_said, metavar="TEXT", help="why")
-    to.set_defaults(run=give_up, text=_text)
+    _add_record_options(parser)
+    parser.add_argument("--reason", required=True, type=_reason, metavar="TEXT", help="why")
+    parser.set_defaults(run=abandon, text=_text)
 
 
-def _recorded(to: argparse.ArgumentParser) -> None:
-    to.add_argument("-i", "--inventory", type=Path, required=True, metavar="PATH", help="inventory/<fleet>")
-    to.add_argument("--rollouts", type=Path, default=rollout_folder.ROLLOUTS, metavar="DIR", help="records (rollouts)")
+def _add_record_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-i", "--inventory", type=Path, required=True, metavar="PATH", help="inventory/<fleet>")
+    parser.add_argument(
+        "--rollouts", type=Path, default=rollout_folder.ROLLOUTS, metavar="DIR", help="records (rollouts)"
+    )
 
 
-def _common(to: argparse.ArgumentParser) -> None:
-    _recorded(to)
-    to.add_argument("--direct", action="store_true", help="from here, although the inventory has workers")
-    to.add_argument("--limit", metavar="PATTERN", help="only these devices or groups, as Ansible names them")
+def _add_playbook_options(parser: argparse.ArgumentParser) -> None:
+    _add_record_options(parser)
+    parser.add_argument("--direct", action="store_true", help="from this machine, although the inventory has workers")
+    parser.add_argument("--limit", metavar="PATTERN", help="only these devices or groups, as Ansible names them")
 
 
-def _said(text: str) -> str:
+def _reason(text: str) -> str:
     if not text.strip():
-        raise argparse.ArgumentTypeError("found nothing, expected why")
+        raise argparse.ArgumentTypeError("found nothing, expected a reason")
     return text
 
 
-def rollout(options: argparse.Namespace) -> Json:
+def rollout(options: argparse.Namespace) -> Output:
+    """Roll out what the inventory declares; return how it ended.
+
+    Raises PausedError where the devices may not be changed, NoReleaseError where --resume finds no unfinished rollout,
+    and the error of a step that refused.
+    """
     if options.resume:
         resume.require_resumable(model.load(options.inventory), options.inventory, options.rollouts)
-    variables: Json = {
+    variables = {
         "rollout_repository": repository_storage.absolute_location(options.repository),
         "rollout_records": str(options.rollouts.resolve()),
         "rollout_approve": ",".join(options.approve),
         "rollout_again": options.again,
         "rollout_outside_window": options.outside_window,
     }
-    run = _remote(options, "rollout") or _local(options, "rollout", variables, options.check)
+    run = _run_on_workers(options, "rollout") or _run_here(options, "rollout", variables, options.check)
     preflight, closed = run.live.steps.preflight, run.live.steps.closed
     if preflight is None:
         raise run.failure()
     if preflight.status == "refused":
         raise PausedError(
-            str(options.inventory), preflight.reason, "devices that can take it", "mend them, or see docs"
+            str(options.inventory),
+            preflight.reason,
+            "devices that can take the release",
+            "fix what keeps them from it, or see docs/how-to/roll-out.md",
         )
     if closed is None and preflight.go and not options.check:
         raise run.failure()
@@ -112,52 +126,61 @@ def rollout(options: argparse.Namespace) -> Json:
     }
 
 
-def rollback(options: argparse.Namespace) -> Json:
+def rollback(options: argparse.Namespace) -> Output:
+    """Roll devices back manually; return which devices have not rolled back."""
     variables = {"rollout_records": str(options.rollouts.resolve()), "rollout_reason": options.reason}
     if options.release:
         variables["rollout_release"] = options.release
-    run = _remote(options, "rollback") or _local(options, "rollback", variables)
+    run = _run_on_workers(options, "rollback") or _run_here(options, "rollback", variables)
     result = run.live.steps.manual_rollback
     if result is None:
         raise run.failure()
-    status = "failed" if result.failed else "back"
-    code = RolloutError.exit_code if result.failed else 0
-    return {"status": status, "reason": ", ".join(result.failed), "table": result.table, "exit_code": code}
+    return {
+        "status": "failed" if result.failed else "back",
+        "reason": ", ".join(result.failed),
+        "table": result.table,
+        "exit_code": RolloutError.exit_code if result.failed else 0,
+    }
 
 
-def give_up(options: argparse.Namespace) -> Json:
-    """Also where its process ran on another machine. Raises BusyError, NoReleaseError."""
-    begun = resume.give_up_by_hand(model.load(options.inventory).name, options.rollouts, options.reason)
-    state = begun.load()
-    told = {"id": begun.id, "status": state.status, "reason": state.reason, "record": str(begun.folder)}
-    return {**told, "table": report.table(state)}
+def abandon(options: argparse.Namespace) -> Output:
+    """Abandon the unfinished rollout, even if its process ran on another machine.
+
+    Raises BusyError while its process runs on this machine, NoReleaseError where no rollout is unfinished.
+    """
+    record = resume.abandon_manually(model.load(options.inventory).name, options.rollouts, options.reason)
+    state = record.load()
+    result = {"id": record.id, "status": state.status, "reason": state.reason, "record": str(record.folder)}
+    return {**result, "table": report.table(state)}
 
 
-def _local(options: argparse.Namespace, playbook: str, variables: Json, check: bool = False) -> PlaybookRun:
+def _run_here(
+    options: argparse.Namespace, playbook: str, variables: dict[str, str | bool], check: bool = False
+) -> PlaybookRun:
     return PlaybookRun(playbook, options.inventory, options.rollouts, variables, limit=options.limit, check=check)
 
 
-def _remote(options: argparse.Namespace, what: str) -> DistributedRun | None:
-    """A run to its end through the workers that the inventory declares; None where there are none."""
-    forward = what == "rollout"
-    listing = read_listing(options.inventory) if forward or not options.direct else Listing()
+def _run_on_workers(options: argparse.Namespace, playbook: str) -> DistributedRun | None:
+    """Run a playbook to its end through the workers that the inventory declares; None where there are none."""
+    is_rollout = playbook == "rollout"
+    listing = read_listing(options.inventory) if is_rollout or not options.direct else Listing()
     if options.direct or not workers.are_declared(listing):
-        if forward:  # a rollback goes as far as Ansible can
+        if is_rollout:  # a rollback does as much as Ansible can, even with an invalid inventory
             model.load(options.inventory, listing)
         if options.limit:
             model.limited_devices(options.inventory, options.limit)
         return None
-    run = DistributedRun(options, listing, run_folder(options.rollouts, what))
+    run = DistributedRun(options, listing, run_folder(options.rollouts, playbook))
     with run.live, contextlib.suppress(StoppedError), contextlib.closing(run):
-        if forward:
-            run.rollout(_plan(options, run), options.check)
+        if is_rollout:
+            run.rollout(_plan_arguments(options, run), options.check)
         else:
             run.rollback(options.reason, options.release)
     return run
 
 
-def _plan(options: argparse.Namespace, run: DistributedRun) -> list[str]:
-    """As playbooks/roles/rollout/tasks/plan.yml has it."""
+def _plan_arguments(options: argparse.Namespace, run: DistributedRun) -> list[str]:
+    """Return the arguments of `fleet wave plan`, as playbooks/roles/rollout/tasks/plan.yml passes them."""
     return [
         *("--inventory", str(options.inventory.resolve())),
         *("--repository", repository_storage.absolute_location(options.repository)),
@@ -169,7 +192,8 @@ def _plan(options: argparse.Namespace, run: DistributedRun) -> list[str]:
     ]
 
 
-def _text(result: Json) -> str:
-    head = f"rollout {result['id']}: {result['status']}" if result.get("id") else result["status"]
+def _text(result: Output) -> str:
+    head = f"rollout {result['id']}: {result['status']}" if result.get("id") else str(result["status"])
     reason = f": {result['reason']}" if result["reason"] else ""
-    return "\n".join([f"{head}{reason}", *(result["table"] or [])])
+    table = result["table"]
+    return "\n".join([f"{head}{reason}", *(table if isinstance(table, list) else [])])

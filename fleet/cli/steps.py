@@ -1,6 +1,7 @@
-"""`fleet wave ...`: the steps of a rollout that are decided on the controller, called by playbooks/rollout.yml.
+"""`fleet wave ...`: the steps of a rollout that are decided on the controller. playbooks/rollout.yml calls them.
 
-JSON on stdin where a step needs what devices said, JSON on stdout. A person calls `fleet rollout`.
+A step reads JSON from stdin where it needs responses of devices (step_inputs.py), and prints JSON. An operator calls
+`fleet rollout` instead.
 """
 
 from __future__ import annotations
@@ -8,41 +9,42 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fleet import audit_log
+from fleet.cli import step_inputs
 from fleet.cli.main import Commands, command, fleet_name
-from fleet.devices.messages import Status, answer
+from fleet.devices.messages import CommandResponse, StatusResponse, parse_command, parse_status
 from fleet.errors import ConfigurationError
 from fleet.records import rollout_folder
 
 if TYPE_CHECKING:  # imported by the steps that need them: a rollout waits for a dozen of these programs
     from fleet.releases.workspace import Workspace
-    from fleet.rollout.controller import Course
+    from fleet.rollout.controller import RolloutController
 
-Json = dict[str, Any]
+StepOutput = dict[str, object]
 STEPS = {
     "plan": "what is to run where, checked; changes nothing",
-    "preflight": "who can take it, in which waves; begins the record",
+    "preflight": "which devices can take their release, in which waves; begins the record",
     "open": "whether a wave may begin",
-    "bake": "whether a wave is lost already; else wait until it is looked at again",
+    "bake": "whether a wave has failed already; otherwise waits until the next look at it",
     "judge": "the verdict on a wave",
-    "settle": "who has to go back, and to which release",
+    "settle": "which devices roll back, and to which release",
     "close": "the end: outcome and report",
-    "idle": "refuses while a rollout of the fleet runs; what is unfinished may be",
-    "recall": "before devices are called back by hand: gives up the rollout that is unfinished",
-    "recalled": "after it: who is back",
+    "idle": "refuses while a rollout of the fleet runs; an unfinished one is accepted",
+    "recall": "before a manual rollback: abandons the unfinished rollout",
+    "recalled": "after a manual rollback: which devices have rolled back",
     "metadata": "pack the repository's metadata for devices, without a release",
 }
 
 
 def add_commands(commands: Commands) -> None:
-    to = command(commands, "wave", "one step of a rollout (playbooks/rollout.yml calls it)")
-    steps = to.add_subparsers(dest="action", required=True, metavar="STEP")
+    """Add `fleet wave` and its steps to the command line."""
+    wave = command(commands, "wave", "one step of a rollout (playbooks/rollout.yml calls it)")
+    steps = wave.add_subparsers(dest="action", required=True, metavar="STEP")
     for name, summary in STEPS.items():
         step = command(steps, name, summary)
         step.set_defaults(run=RUN[name], text=lambda result: json.dumps(result, indent=2))
@@ -50,7 +52,7 @@ def add_commands(commands: Commands) -> None:
             step.add_argument("--rollouts", type=Path, default=rollout_folder.ROLLOUTS, metavar="DIR")
             step.add_argument("--fleet", type=fleet_name, required=True, metavar="NAME")
             if name in ("recall", "recalled"):
-                step.add_argument("--every", action="store_true", help="whatever a device runs, it is called back")
+                step.add_argument("--every", action="store_true", help="roll back every device, whatever it runs")
             if name == "recalled":
                 step.add_argument("--reason", default="", metavar="TEXT")
             elif name == "metadata":
@@ -61,163 +63,145 @@ def add_commands(commands: Commands) -> None:
             step.add_argument("--record", type=Path, required=True, metavar="DIR", help="rollouts/<fleet>/<id>")
         if name == "plan":
             step.add_argument("-i", "--inventory", type=Path, required=True, metavar="PATH")
-            step.add_argument("--only", metavar="DEVICES", help="no others change; names with commas between")
-            step.add_argument("--outside-window", action="store_true", help="the maintenance window does not count")
-            step.add_argument("--again", action="store_true", help="also a release that failed last time")
+            step.add_argument("--only", metavar="DEVICES", help="change only these devices; names separated by commas")
+            step.add_argument("--outside-window", action="store_true", help="ignore the maintenance window")
+            step.add_argument("--again", action="store_true", help="also try a release that failed the last time")
         elif name == "preflight":
-            step.add_argument("--check", action="store_true", help="say what would be; write nothing")
+            step.add_argument("--check", action="store_true", help="only report; write nothing")
         if name in ("plan", "open"):
             step.add_argument("--repository", default="releases", metavar="WHERE", help="of releases (releases)")
-            step.add_argument("--approve", default="", metavar="WAVES", help="may begin; names with commas between")
+            step.add_argument(
+                "--approve", default="", metavar="WAVES", help="approved waves; names separated by commas"
+            )
 
 
-def _plan(options: argparse.Namespace) -> Json:
+def _plan(options: argparse.Namespace) -> StepOutput:
     from fleet.releases import repository_storage
-    from fleet.rollout.plan import plan_rollout
+    from fleet.rollout.plan import PlanOptions, plan_rollout
 
-    only, approve = _listed(options.only or "") or None, _listed(options.approve)
-    repository = _workplace(options).open_repository(write=False)
-    window, again = options.outside_window, options.again
-    planned = plan_rollout(options.inventory, repository, options.rollouts, only, window, again, approve)
-    return {
-        **planned,
-        "repository": planned["repository"] and repository_storage.absolute_location(options.repository),
-    }  # for preflight
+    requested = PlanOptions(
+        only=_names(options.only or "") or None,
+        outside_window=options.outside_window,
+        again=options.again,
+        approve=_names(options.approve),
+    )
+    repository = _workspace(options).open_repository(write=False)
+    plan = plan_rollout(options.inventory, repository, options.rollouts, requested)
+    # Preflight opens the repository again, by its location instead of the folder of a local copy.
+    location = plan.repository and repository_storage.absolute_location(options.repository)
+    return {**plan.as_json(), "repository": location}
 
 
-def _listed(text: str) -> list[str]:
+def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _preflight(options: argparse.Namespace) -> Json:
+def _preflight(options: argparse.Namespace) -> StepOutput:
     from fleet.rollout.preflight import run_preflight
 
-    said = _stdin()
-    planned = {name: value for name, value in said["plan"].items() if name not in ("schema_version", "command")}
-    return run_preflight(planned, _answers(said["devices"]), options.rollouts, options.check)
+    inputs = step_inputs.read_stdin(step_inputs.PreflightInput)
+    return run_preflight(inputs.plan, inputs.responses(), options.rollouts, options.check).as_json()
 
 
-def _open(options: argparse.Namespace) -> Json:
+def _open(options: argparse.Namespace) -> StepOutput:
     from fleet.rollout import bake, payload
 
-    course = _course(options)
-    devices = _stdin()["devices"]
-    approved = course.wave_of(devices).name in _listed(options.approve)
-    renew = partial(payload.renew, course.record, where=options.repository)
-    opened = course.open(devices, audit_log.current_user() if approved else None, renew)
-    return {**opened, "looks": bake.looks(course.rules.bake_s, course.rules.bake_poll_s)}
+    controller = _controller(options)
+    devices = step_inputs.read_stdin(step_inputs.DeviceNames).devices
+    approved = controller.wave_of(devices).name in _names(options.approve)
+    refresh = partial(payload.refresh_payload, controller.record, location=options.repository)
+    opening = controller.open_wave(devices, audit_log.current_user() if approved else None, refresh)
+    policy = controller.policy
+    return {**opening.as_json(), "looks": bake.max_looks(policy.bake_s, policy.bake_poll_s)}
 
 
-def _bake(options: argparse.Namespace) -> Json:
+def _bake(options: argparse.Namespace) -> StepOutput:
     from fleet.rollout import bake
 
-    said = _stdin()
-    outcomes = {name: outcome for name, (outcome, _) in _switched(said["switched"]).items()}
-    asked = {name: told["status"] for name, told in _answers(said["asked"]).items()}
-    # The machine's monotonic clock, which the next step, another process, reads too.
-    found = bake.watch(_course(options), outcomes, asked, said["looked"], time.monotonic())
-    time.sleep(found["wait_s"])  # the bake itself: that a release stays well is announced by nothing
-    return found
+    inputs = step_inputs.read_stdin(step_inputs.BakeInput)
+    outcomes = {name: outcome for name, (outcome, _) in inputs.switched.deploy_outcomes().items()}
+    # The machine's monotonic clock, which the next step reads too although it is another process.
+    look = bake.look(_controller(options), outcomes, inputs.statuses(), inputs.looked, time.monotonic())
+    time.sleep(look.wait_s)  # the bake itself: no event announces that a release stays healthy
+    return look.as_json()
 
 
-def _judge(options: argparse.Namespace) -> Json:
-    said = _stdin()
-    asked = _answers(said["asked"])
+def _judge(options: argparse.Namespace) -> StepOutput:
+    from fleet.rollout.controller import DeployOutcome
+
+    inputs = step_inputs.read_stdin(step_inputs.JudgeInput)
+    responses = step_inputs.parse_statuses(inputs.asked)
     devices = {
-        name: {"outcome": outcome, "reason": reason, "status": asked[name]["status"]}
-        for name, (outcome, reason) in _switched(said["switched"]).items()
+        name: DeployOutcome(outcome, reason, responses[name].status)
+        for name, (outcome, reason) in inputs.switched.deploy_outcomes().items()
     }
-    rest = {result["item"]: answer(result, Status)["status"] for result in said["rest"]}
-    course = _course(options)
-    judged = course.judge(devices, rest)
-    # Whoever is well need not be asked again by `settle` where this was the last wave.
-    return {**judged, "well": [name for name, told in devices.items() if course.is_well(name, told["status"])]}
+    control_group = {result.item: parse_status(result).status for result in inputs.rest}
+    controller = _controller(options)
+    verdict = controller.judge_wave(devices, control_group)
+    # After the last wave, `settle` need not query a device again that is confirmed.
+    confirmed = [name for name, device in devices.items() if controller.is_confirmed(name, device.status)]
+    return {**verdict.as_json(), "well": confirmed}
 
 
-def _switched(said: Json) -> dict[str, tuple[str, str]]:
-    return {name: _deployed(told, said["trouble"][name]) for name, told in said["deployed"].items()}
+def _settle(options: argparse.Namespace) -> StepOutput:
+    responses = step_inputs.read_stdin(step_inputs.DeviceStatuses).responses()
+    statuses = {name: response.status for name, response in responses.items()}
+    return _controller(options).decide_rollbacks(statuses).as_json()
 
 
-def _deployed(deployed: Json, trouble: str) -> tuple[str, str]:
-    """Outcome and reason of a device's switch, from what Ansible registered of its tasks."""
-    if deployed.get("unreachable"):
-        return "unreachable", str(deployed.get("msg", "unreachable"))
-    if trouble:
-        return "failed", trouble
-    if deployed.get("rc") == 0:
-        return "ok", ""
-    return "failed", answer(deployed)["reason"]
+def _close(options: argparse.Namespace) -> StepOutput:
+    responses = step_inputs.read_stdin(step_inputs.DeviceStatuses).responses()
+    return _controller(options).close(responses).as_json()
 
 
-def _answers(results: Json) -> dict[str, Json]:
-    return {name: answer(result, Status) for name, result in results.items()}
-
-
-def _settle(options: argparse.Namespace) -> Json:
-    return _course(options).settle({name: told["status"] for name, told in _answers(_stdin()["devices"]).items()})
-
-
-def _close(options: argparse.Namespace) -> Json:
-    return _course(options).close(_answers(_stdin()["devices"]))
-
-
-def _idle(options: argparse.Namespace) -> Json:
-    """Raises BusyError. What a record that cannot be read is of does not run."""
+def _idle(options: argparse.Namespace) -> StepOutput:
+    """Check that no rollout runs. Raises BusyError. A rollout whose record cannot be read does not run."""
     with contextlib.suppress(ConfigurationError):
         rollout_folder.unfinished(options.fleet, options.rollouts)
     return {"fleet": options.fleet}
 
 
-def _recall(options: argparse.Namespace) -> Json:
-    from fleet.rollout import manual_rollback
+def _recall(options: argparse.Namespace) -> StepOutput:
+    from fleet.rollout.manual_rollback import begin_manual_rollback
 
-    return manual_rollback.begin(options.fleet, options.rollouts, options.every)
+    return begin_manual_rollback(options.fleet, options.rollouts, options.every).as_json()
 
 
-def _recalled(options: argparse.Namespace) -> Json:
-    from fleet.rollout import manual_rollback
+def _recalled(options: argparse.Namespace) -> StepOutput:
+    from fleet.rollout.manual_rollback import ManualRollback, finish_manual_rollback
 
-    said = _stdin()
+    inputs = step_inputs.read_stdin(step_inputs.ManualRollbackInput)
     devices = {}
-    for name, told in _answers(said["asked"]).items():
-        left = bool(said["back"][name].get("skipped"))
-        done = {"status": None, "reason": ""} if left else answer(said["back"][name])
-        reason = done["reason"] or told["reason"]
-        devices[name] = {"said": done["status"], "status": told["status"], "reason": reason, "left": left}
-    return manual_rollback.end(options.fleet, options.rollouts, devices, options.reason, options.every)
+    for name, response in step_inputs.parse_statuses(inputs.asked).items():
+        task = inputs.back[name]
+        command = CommandResponse(None) if task.skipped else parse_command(task)
+        reason = command.reason or response.reason
+        devices[name] = ManualRollback(command.result, StatusResponse(response.status, reason), bool(task.skipped))
+    return finish_manual_rollback(options.fleet, options.rollouts, devices, options.reason, options.every).as_json()
 
 
-def _metadata(options: argparse.Namespace) -> Json:
+def _metadata(options: argparse.Namespace) -> StepOutput:
     from fleet.rollout import payload
 
     file = options.rollouts / options.fleet / "metadata.tar"
     with (
-        _workplace(options).open_repository(write=False) as repository,
+        _workspace(options).open_repository(write=False) as repository,
         rollout_folder.locked(options.fleet, options.rollouts),
     ):
-        payload.pack(repository, [], file)
+        payload.write_archive(repository, [], file)
         return {"file": str(file.resolve()), "root": repository.root.version}
 
 
-def _workplace(options: argparse.Namespace) -> Workspace:
+def _workspace(options: argparse.Namespace) -> Workspace:
     from fleet.releases.workspace import Workspace
 
     return Workspace(options.repository)
 
 
-def _course(options: argparse.Namespace) -> Course:
-    from fleet.rollout.controller import Course
+def _controller(options: argparse.Namespace) -> RolloutController:
+    from fleet.rollout.controller import RolloutController
 
-    return Course(options.record)
-
-
-def _stdin() -> Json:
-    try:
-        return dict(json.load(sys.stdin))
-    except (ValueError, TypeError) as error:
-        raise ConfigurationError(
-            "stdin", f"no JSON object ({error})", "what playbooks/rollout.yml passes", ""
-        ) from None
+    return RolloutController(options.record)
 
 
 RUN = {

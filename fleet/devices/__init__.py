@@ -1,6 +1,6 @@
-"""What a device's agent says, and what that means for a release.
+"""Responses from devices' agents, and what they mean for a release.
 
-`messages` parses what an agent printed, from what Ansible registered of it; code behind it can rely on the types.
-`eligibility` says whether a device runs a release, and why it cannot take one.
-May import errors and the agent's core; neither inventory nor releases.
+`messages` parses what an agent printed from the task results that Ansible registered; code behind it relies on types.
+`eligibility` decides whether a device already runs a release, and why a device cannot take one.
+May import documents, errors and the agent's core, but neither inventory nor releases.
 """

@@ -1,56 +1,108 @@
-"""Whether a device can take a release, by what its agent says: before anything is changed. Pure."""
+"""Decide from an agent's status whether a device already runs a release, and whether it can take one. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
+
+from pydantic import Field
+
+from fleet.devices.messages import AgentStatus, Count, LoadedModel
+from fleet.documents import Document
 
 MB = 1_000_000
-Status = Mapping[str, Any]
 
 
-def loaded(status: Status | None) -> Mapping[str, Any]:
-    """What the service of a device has loaded: release, target, sha256; empty where nothing."""
-    return (status or {}).get("service", {}).get("loaded") or {}
+class Requirements(Document):
+    """The requirements of a release on a device; a field that is null requires nothing."""
+
+    device_types: list[str] | None = Field(default=None, description="Device types that the release is made for.")
+    architectures: list[str] | None = Field(default=None, description="Processor architectures that it is made for.")
+    memory_mb: float | None = Field(default=None, description="Memory of the device, in 1,000,000 bytes.")
+    disk_mb: float | None = Field(default=None, description="Free space beside the bundle, in 1,000,000 bytes.")
 
 
-def runs(status: Status | None, release: str, offer: Mapping[str, Any]) -> bool:
-    """Whether the running service holds exactly the model that the release has for its target, and proved it."""
-    found = loaded(status)
-    good = found.get("release") == release and offer["targets"].get(found.get("target")) == found["sha256"]
-    return good and status is not None and status["trial"] is None and status["current"] == release
+class ReleaseInfo(Document):
+    """The facts about a release that decide which devices can take it. Records of earlier versions lack some."""
+
+    path: str = Field(default="", description="Path of the archive in the repository of releases.")
+    length: Count = Field(default=0, description="Size of the archive in bytes.")
+    sha256: str | None = Field(default=None, description="SHA-256 of the archive, hexadecimal.")
+    unpacked: Count = Field(default=0, description="Size of the unpacked bundle in bytes.")
+    targets: dict[str, str] = Field(description="SHA-256 of the model file of each target.")
+    requirements: Requirements = Field(default=Requirements(), description="What the release requires of a device.")
 
 
-def reasons(
-    status: Status, release: str, offer: Mapping[str, Any], asked: datetime, now: datetime, skew_s: float
+def loaded_model(status: AgentStatus | None) -> LoadedModel | None:
+    """Return the model that the service of a device has loaded, or None."""
+    return status.service.loaded if status else None
+
+
+def loaded_release(status: AgentStatus | None) -> str | None:
+    """Return the release that the service of a device has loaded, or None."""
+    loaded = loaded_model(status)
+    return loaded.release if loaded else None
+
+
+def runs(status: AgentStatus | None, release: str, release_info: ReleaseInfo) -> bool:
+    """Return whether a device runs a release, confirmed, with exactly the model file that was published.
+
+    Args:
+        status: of the device; None where it did not respond.
+        release: as NAME@VERSION.
+        release_info: of this release.
+    """
+    loaded = loaded_model(status)
+    if status is None or loaded is None:
+        return False
+    published = loaded.release == release and release_info.targets.get(loaded.target) == loaded.sha256
+    return published and status.trial is None and status.current == release
+
+
+def obstacles(
+    status: AgentStatus,
+    release: str,
+    release_info: ReleaseInfo,
+    *,
+    queried: datetime,
+    now: datetime,
+    clock_skew_s: float,
 ) -> list[str]:
-    """Why the device cannot take it; none: it can. It answered between `asked` and `now`."""
-    device, service, required = status["device"], status["service"], offer["requirements"]
-    found = []
-    for name, key in (("type", "device_types"), ("architecture", "architectures")):
-        allowed = required.get(key)
-        if allowed is not None and device[name] not in allowed:
-            found.append(f"{name} {device[name]}: {release} is for {', '.join(allowed)}")
-    if not set(device["targets"]) & set(offer["targets"]):
-        found.append(f"it takes {', '.join(device['targets'])}: {release} has {', '.join(offer['targets'])}")
-    if (memory := required.get("memory_mb")) is not None and device["memory_bytes"] < memory * MB:
-        found.append(f"{device['memory_bytes'] / MB:.0f} MB of memory: {release} needs {memory:g} MB")
-    needed = (required.get("disk_mb") or 0) * MB
-    if status["installed"].count(release) == 0:  # pushed, fetched, unpacked
-        needed += 2 * offer["length"] + offer["unpacked"]
-    if status["disk"] is not None and status["disk"]["free_bytes"] < needed:
-        found.append(f"{status['disk']['free_bytes'] / MB:.0f} MB of disk free: {needed / MB:.0f} MB needed")
-    if not service["running"] or service["fault"]:
-        found.append("its service does not answer" if service["running"] else "no service runs")
-    if release in status["bad"]:
-        found.append(f"{release} failed here before: {status['bad'][release]} (edge-agent forget {release})")
-    found += _clock(status["time"], asked, now, skew_s)
-    return found
+    """Return the reasons why a device cannot take a release; an empty list where it can.
+
+    Args:
+        status: of the device.
+        release: as NAME@VERSION.
+        release_info: of this release.
+        queried: when the query of all devices began; the device responded between this and `now`.
+        now: the current time, with a time zone.
+        clock_skew_s: how far the clock of a device may deviate, in seconds.
+    """
+    device, service, required = status.device, status.service, release_info.requirements
+    reasons = []
+    for name, value, allowed in (
+        ("type", device.type, required.device_types),
+        ("architecture", device.architecture, required.architectures),
+    ):
+        if allowed is not None and value not in allowed:
+            reasons.append(f"{name} {value}: {release} is for {', '.join(allowed)}")
+    if not set(device.targets) & set(release_info.targets):
+        reasons.append(f"it takes {', '.join(device.targets)}: {release} has {', '.join(release_info.targets)}")
+    if required.memory_mb is not None and device.memory_bytes < required.memory_mb * MB:
+        reasons.append(f"{device.memory_bytes / MB:.0f} MB of memory: {release} needs {required.memory_mb:g} MB")
+    needed = (required.disk_mb or 0) * MB
+    if release not in status.installed:  # the payload, the fetched archive and the unpacked bundle
+        needed += 2 * release_info.length + release_info.unpacked
+    if status.disk is not None and status.disk.free_bytes < needed:
+        reasons.append(f"{status.disk.free_bytes / MB:.0f} MB of disk free: {needed / MB:.0f} MB needed")
+    if not service.running or service.fault:
+        reasons.append("its service does not answer" if service.running else "no service runs")
+    if release in status.bad:
+        reasons.append(f"{release} failed here before: {status.bad[release]} (edge-agent forget {release})")
+    return reasons + _clock_deviation(status.time, queried, now, clock_skew_s)
 
 
-def _clock(time: str, asked: datetime, now: datetime, skew_s: float) -> list[str]:
-    at, skew = datetime.fromisoformat(time), timedelta(seconds=skew_s + 1)
-    if asked - skew <= at <= now + skew:
+def _clock_deviation(time: str, queried: datetime, now: datetime, clock_skew_s: float) -> list[str]:
+    device_time, tolerance = datetime.fromisoformat(time), timedelta(seconds=clock_skew_s + 1)
+    if queried - tolerance <= device_time <= now + tolerance:
         return []
-    return [f"its clock says {time}: more than {skew_s:g} s from {now.isoformat(timespec='seconds')}"]
+    return [f"its clock shows {time}: more than {clock_skew_s:g} s from {now.isoformat(timespec='seconds')}"]

@@ -1,159 +1,249 @@
-"""What a device's agent said, checked where it comes in: nothing behind this has to expect anything else.
+"""Parse and validate messages from a device's agent. Code behind this module can rely on the declared types.
 
-Fields that no decision reads are kept as they are, so that a newer agent may say more.
+Fields that no decision reads are kept as they are, so that a newer agent may report more.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-Json = dict[str, Any]
+from fleet.documents import Document
+
 Count = Annotated[int, Field(ge=0, le=2**53)]
+MAX_REASON = 500  # characters of a device's output that a reason keeps
+M = TypeVar("M", bound="Message")
 
 
-def _zoned(text: str) -> str:
+def _require_time_zone(text: str) -> str:
     if datetime.fromisoformat(text).tzinfo is None:
         raise ValueError("a time with its zone")
     return text
 
 
-class Part(BaseModel):
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+class Message(Document):
+    """A JSON object from an agent. Fields that it does not declare are accepted and kept."""
 
 
-class Machine(Part):
-    type: str
-    architecture: str
-    memory_bytes: Count
-    targets: list[str]
+class Machine(Message):
+    """The hardware of a device, as far as releases require something of it."""
+
+    type: str = Field(description="Device type that a release names under `requirements.device_types`.")
+    architecture: str = Field(description="Processor architecture, such as aarch64.")
+    memory_bytes: Count = Field(description="Memory of the device in bytes.")
+    targets: list[str] = Field(description="Targets that the device can run, such as onnx-int8.")
 
 
-class Loaded(Part):
-    release: str
-    target: str
-    sha256: str
+class LoadedModel(Message):
+    """The model that an agent's service has in memory."""
+
+    release: str = Field(description="Release of the model, as NAME@VERSION.")
+    target: str = Field(description="Target of the release, such as onnx-int8.")
+    sha256: str = Field(description="SHA-256 of the model file, hexadecimal.")
 
 
-class Service(Part):
-    running: bool
-    fault: Json | None
-    loaded: Loaded | None
+class ServiceFault(Message):
+    """The reason why an agent's service does not answer. Only its presence decides anything here."""
 
 
-class Disk(Part):
-    free_bytes: Count
+class Service(Message):
+    """The state of the agent's service."""
+
+    running: bool = Field(description="Whether a service process exists.")
+    fault: ServiceFault | None = Field(description="Why the service does not answer; null where it does.")
+    loaded: LoadedModel | None = Field(description="The model in memory, or null.")
 
 
-class Latency(Part):
-    p95: Annotated[float, Field(ge=0)] | None
+class Disk(Message):
+    """Free space where the agent stores releases."""
+
+    free_bytes: Count = Field(description="Free space in bytes.")
 
 
-class Feedback(Part):
-    n: Count
-    wrong: Count
+class Latency(Message):
+    """Duration of inferences since the switch."""
+
+    p95: Annotated[float, Field(ge=0)] | None = Field(description="95th percentile, seconds; null without inferences.")
+
+
+class Feedback(Message):
+    """Labels that arrived for predictions since the switch."""
+
+    n: Count = Field(description="Number of labels.")
+    wrong: Count = Field(description="Number of labels that differ from the prediction.")
 
     @model_validator(mode="after")
-    def _of_all(self) -> Self:
+    def _check_total(self) -> Self:
         if self.wrong > self.n:
-            raise ValueError("more wrong ones than there are")
+            raise ValueError("more wrong labels than labels")
         return self
 
 
-class Counted(Part):
-    """What is counted since the switch to `release`."""
+class ServingReport(Message):
+    """The statistics of a service since its switch to `release`."""
 
-    release: str
-    trial: bool
-    restarts: Count
-    memory_bytes: Count
-    memory_at_start_bytes: Count
-    inferences: Count
-    errors: Count
-    latency_s: Latency
-    predictions: dict[str, Count]
-    feedback: Feedback
-
-
-class Nothing(Part):
-    """The report of a service that has no release."""
-
-    release: None
+    release: str = Field(description="Release that is served, as NAME@VERSION.")
+    trial: bool = Field(description="Whether the release is still on trial.")
+    restarts: Count = Field(description="Restarts of the service since the switch.")
+    memory_bytes: Count = Field(description="Memory of the service now, in bytes.")
+    memory_at_start_bytes: Count = Field(description="Memory of the service after the model was loaded, in bytes.")
+    inferences: Count = Field(description="Successful inferences since the switch.")
+    errors: Count = Field(description="Failed inferences since the switch.")
+    latency_s: Latency = Field(description="Duration of inferences, in seconds.")
+    predictions: dict[str, Count] = Field(description="Number of predictions by class.")
+    feedback: Feedback = Field(description="Labels that arrived for predictions.")
 
 
-class Status(Part):
-    """Of `edge-agent status --report`, what is read here."""
+class IdleReport(Message):
+    """The report of a service that serves no release."""
 
-    time: Annotated[str, AfterValidator(_zoned)]
-    device: Machine
-    current: str | None
-    trial: Json | None
-    bad: dict[str, str]
-    installed: list[str | None]
-    service: Service
-    disk: Disk | None
-    report: Counted | Nothing | None = None
+    release: None = Field(description="Always null.")
 
 
-class Done(Part):
-    """Of `edge-agent deploy` and `edge-agent rollback`."""
-
-    release: str | None
+Report = ServingReport | IdleReport
 
 
-def read(text: Any, shape: type[Part]) -> Json:
-    """The JSON object that an agent printed. Raises ValueError, which says what is wrong with it."""
+class Trial(Message):
+    """A release that is still on trial. Only its presence decides anything here."""
+
+
+class AgentStatus(Message):
+    """The output of `edge-agent status --report`, as far as decisions read it."""
+
+    time: Annotated[str, AfterValidator(_require_time_zone)] = Field(description="Clock of the device, ISO 8601.")
+    device: Machine = Field(description="Hardware of the device.")
+    current: str | None = Field(description="Installed release that the device runs, or null.")
+    trial: Trial | None = Field(description="The trial of the current release; null once it is confirmed.")
+    bad: dict[str, str] = Field(description="Releases that failed on the device, each with the reason.")
+    installed: list[str | None] = Field(description="Installed releases.")
+    service: Service = Field(description="State of the agent's service.")
+    disk: Disk | None = Field(description="Free space; null where the agent cannot determine it.")
+    report: Report | None = Field(default=None, description="Statistics since the switch; null without a service.")
+
+
+class CommandResult(Message):
+    """The output of `edge-agent deploy` and `edge-agent rollback`."""
+
+    release: str | None = Field(description="Release that the device runs after the command.")
+
+
+@dataclass(frozen=True)
+class AgentFailure:
+    """The error that an agent printed instead of a result.
+
+    Attributes:
+        where: the file, field or operation that the error concerns.
+        found: the problem that the agent found there.
+    """
+
+    where: str
+    found: str
+
+
+@dataclass(frozen=True)
+class StatusResponse:
+    """The status of a device, or the reason why it is missing."""
+
+    status: AgentStatus | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class CommandResponse:
+    """The result of a command on a device, or the reason why it is missing."""
+
+    result: CommandResult | None
+    reason: str = ""
+
+
+NOT_QUERIED = StatusResponse(None, "it was not asked")
+
+
+class TaskResult(BaseModel):
+    """The result of one task on one device, as Ansible registered it. The device may have influenced every value."""
+
+    model_config = ConfigDict(frozen=True)
+
+    unreachable: object = Field(default=False, description="True where Ansible could not reach the device.")
+    skipped: object = Field(default=False, description="True where the task was skipped.")
+    rc: object = Field(default=None, description="Exit code of the command.")
+    stdout: object = Field(default=None, description="Output of the command, a string.")
+    stderr: object = Field(default=None, description="Error output of the command.")
+    msg: object = Field(default=None, description="Ansible's own message.")
+
+    @property
+    def succeeded(self) -> bool:
+        """True where the command ended with exit code 0."""
+        return self.rc == 0
+
+    def unreachable_reason(self) -> str:
+        """Return why Ansible could not reach the device, or an empty string where it could."""
+        if not self.unreachable:
+            return ""
+        return str(self.msg) if "msg" in self.model_fields_set else "unreachable"
+
+
+def parse_status(result: TaskResult) -> StatusResponse:
+    """Return the status that an agent printed. Any other output affects this device alone: it has no status."""
+    message, reason = _parse_result(result, AgentStatus)
+    return StatusResponse(message, reason)
+
+
+def parse_command(result: TaskResult) -> CommandResponse:
+    """Return the result of `edge-agent deploy` or `edge-agent rollback`, or the reason why it is missing."""
+    message, reason = _parse_result(result, CommandResult)
+    return CommandResponse(message, reason)
+
+
+def _parse_result(result: TaskResult, message_type: type[M]) -> tuple[M | None, str]:
+    """Return the message in a task's output, or None and the reason."""
+    if reason := result.unreachable_reason():
+        return None, reason
+    try:
+        message = parse_message(result.stdout, message_type)
+    except ValueError as error:
+        if isinstance(result.stdout, str) and result.stdout.lstrip()[:1] in ("{", "["):
+            return None, f"its response is not an agent's message: {error}"[:MAX_REASON]
+        return None, str(result.stderr or result.stdout or result.msg or "no output").strip()[:MAX_REASON]
+    if isinstance(message, AgentFailure):
+        return None, f"{message.where}: {message.found}"
+    return message, ""
+
+
+def parse_message(text: object, message_type: type[M]) -> M | AgentFailure:
+    """Parse the JSON object that an agent printed. Raises ValueError with the faults of an invalid message."""
     if not isinstance(text, str):
-        raise ValueError("it said nothing")
+        raise ValueError("no output")
     try:
-        said = json.loads(text, parse_constant=_refuse, parse_float=_number)
-        json.dumps(said, ensure_ascii=False).encode()  # half a surrogate is no text that could be written anywhere
+        content = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite_number)
+        json.dumps(content, ensure_ascii=False).encode()  # a lone surrogate could not be written to any file
     except RecursionError:
-        raise ValueError("JSON that is too deep") from None
-    if not isinstance(said, dict):
-        raise ValueError("no JSON object")
-    if "error" in said:
-        if not all(isinstance(said.get(name), str) for name in ("where", "found")):
-            raise ValueError("an error without where and found")
-        return said
+        raise ValueError("JSON that is nested too deeply") from None
+    if not isinstance(content, dict):
+        raise ValueError("not a JSON object")
+    if "error" in content:
+        where, found = content.get("where"), content.get("found")
+        if not isinstance(where, str) or not isinstance(found, str):
+            raise ValueError("an error without `where` and `found`")
+        return AgentFailure(where, found)
     try:
-        shape.model_validate(said)
+        return message_type.model_validate(content)
     except ValidationError as error:
         faults = error.errors()
-        told = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in faults[:3]]
-        raise ValueError("; ".join(told) + (f"; {len(faults) - 3} more" if len(faults) > 3 else "")) from None
-    return said
+        lines = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults[:3]]
+        raise ValueError("; ".join(lines) + (f"; {len(faults) - 3} more" if len(faults) > 3 else "")) from None
 
 
-def answer(result: Json, shape: type[Part] = Done) -> Json:
-    """The answer of a device's agent, from what Ansible registered: {"status": its JSON or None, "reason": why None}.
-
-    Whatever else the agent printed costs this device alone: it has no status.
-    """
-    if result.get("unreachable"):
-        return {"status": None, "reason": str(result.get("msg", "unreachable"))}
-    stdout = result.get("stdout")
-    try:
-        message = read(stdout, shape)
-    except ValueError as error:
-        if isinstance(stdout, str) and stdout.lstrip()[:1] in ("{", "["):
-            return {"status": None, "reason": f"what it said is not what an agent says: {error}"[:500]}
-        reason = result.get("stderr") or stdout or result.get("msg") or "it said nothing"
-        return {"status": None, "reason": str(reason).strip()[:500]}
-    if "error" in message:
-        return {"status": None, "reason": f"{message['where']}: {message['found']}"}
-    return {"status": message, "reason": ""}
-
-
-def _number(text: str) -> float:
+def _finite_number(text: str) -> float:
     if not math.isfinite(value := float(text)):
-        raise ValueError(f"the number {text[:40]}")
+        raise ValueError(f"the number {text[:40]} is not finite")
     return value
 
 
-def _refuse(text: str) -> float:
-    raise ValueError(f"the number {text}")
+def _refuse_constant(text: str) -> float:
+    raise ValueError(f"the number {text} is not finite")

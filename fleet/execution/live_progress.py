@@ -14,7 +14,7 @@ from typing import Any
 
 from edge_agent.core.progress import Progress
 
-from fleet.devices.messages import answer
+from fleet.devices.messages import TaskResult, parse_command
 from fleet.errors import EXIT_INTERRUPTED, FleetError, from_json
 from fleet.execution.step_outputs import (
     BakeChecked,
@@ -152,9 +152,8 @@ class LiveProgress:
         if event.kind == UNREACHABLE:
             state = "does not respond"
         else:
-            response = answer(dict(event.result))
-            status = response["status"]
-            state = f"runs {status['release']}, on trial" if status else f"failed: {response['reason']}"
+            response = parse_command(TaskResult.model_validate(dict(event.result)))
+            state = f"runs {response.result.release}, on trial" if response.result else f"failed: {response.reason}"
         self._switched.add(event.host)
         self.report(f"  {event.host}: {state} ({len(self._switched)} done)")
 

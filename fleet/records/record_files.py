@@ -1,6 +1,6 @@
-"""What a rollout's files hold, checked when they are read: nothing behind this has to expect anything else.
+"""Read and validate the files of a rollout's record. Code behind this module can rely on the declared types.
 
-Of a plan, of what devices said and of a verdict it is what is read again later: a newer program may write more.
+A newer program may write more into a plan, a report or a verdict; unknown fields of these are kept.
 """
 
 from __future__ import annotations
@@ -8,131 +8,90 @@ from __future__ import annotations
 import json
 import reprlib
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
-from fleet.devices.messages import Count, Counted, Nothing, Part
+from fleet.devices.messages import Count, IdleReport, ServingReport
+from fleet.documents import Document
 from fleet.errors import ConfigurationError
-from fleet.inventory.rollout_policy import RolloutPolicy
+from fleet.records.rollout_plan import RolloutPlan
 from fleet.records.state import RolloutState
 
 SCHEMA_VERSION: Literal[1] = 1
-Json = dict[str, Any]
 T = TypeVar("T")
+Reports = dict[str, ServingReport | IdleReport | None]
 
 
-class Versioned(Part):
-    schema_version: Literal[1]
+class Process(Document):
+    """The process that owns a rollout."""
+
+    pid: Count = Field(description="Process id.")
 
 
-class Planned(Part):
-    """One device."""
+class PlanFile(RolloutPlan):
+    """The content of plan.json."""
 
-    release: str
-
-
-class Offer(Part):
-    """One release."""
-
-    targets: dict[str, str]
-    sha256: str | None = None
+    schema_version: Literal[1] = Field(description="Version of the format.")
 
 
-class Plan(Versioned):
-    fleet: str
-    inventory: str | None = None
-    only: list[str] | None = None
-    commit: str | None = None
-    by: str | None = None
-    rules: RolloutPolicy
-    size: Count
-    devices: dict[str, Planned]
-    releases: dict[str, Offer]
+class StateFile(Document):
+    """The parts of state.json that the types of RolloutState do not restrict."""
+
+    schema_version: Literal[1] = Field(description="Version of the format.")
+    owner: Process = Field(description="Process that owns the rollout.")
 
 
-class Process(Part):
-    pid: Count
+PLAN, STATE_FILE, STATE = TypeAdapter(PlanFile), TypeAdapter(StateFile), TypeAdapter(RolloutState)
+REPORTS: TypeAdapter[Reports] = TypeAdapter(Reports)
 
 
-class Check(Part):
-    name: str
-    status: str
-    reason: str
+def read_plan(path: Path) -> RolloutPlan:
+    """Read a plan.json. Raises ConfigurationError, as the other functions do."""
+    plan = _validated(path, _read_json(path), PLAN)
+    missing = sorted({device.release for device in plan.devices.values()} - set(plan.releases))
+    if missing:
+        raise damaged(path, f"releases: {', '.join(missing[:3])} of a device is missing")
+    return plan
 
 
-class Verdict(Part):
-    reason: str
-    checks: list[Check]
+def read_state(path: Path) -> RolloutState:
+    """Read a state.json."""
+    content = _read_json(path)
+    _validated(path, content, STATE_FILE)
+    state = _validated(path, content, STATE)
+    if missing := sorted({name for wave in state.waves for name in wave.devices} - set(state.devices)):
+        raise damaged(path, f"devices: {', '.join(missing[:3])} of a wave is missing")
+    touched = {device.wave for device in state.devices.values() if device.touched}
+    if missing := sorted(touched - {wave.name for wave in state.waves}):
+        raise damaged(path, f"devices: wave {missing[0]!r} of a touched device is missing")
+    return state
 
 
-class Lost(Part):
-    reason: str
-    devices: dict[str, str]
+def read_reports(path: Path) -> Reports:
+    """Read the reports of devices, by name; None for a device that had no report."""
+    return _validated(path, _read_json(path), REPORTS)
 
 
-class Wave(Part):
-    verdict: Verdict | None = None
-    lost: Lost | None = None
-
-
-class State(Versioned):
-    """What the types of RolloutState leave open."""
-
-    owner: Process
-    waves: list[Wave]
-
-
-PLAN, STATE, ROLLOUT_STATE = TypeAdapter(Plan), TypeAdapter(State), TypeAdapter(RolloutState)
-REPORTS = TypeAdapter(dict[str, Counted | Nothing | None])
-
-
-def plan(path: Path) -> Json:
-    """plan.json. Raises ConfigurationError, as the others do."""
-    value: Json = _read(path)
-    _checked(path, value, PLAN)
-    if strangers := sorted({each["release"] for each in value["devices"].values()} - set(value["releases"])):
-        raise damaged(path, f"releases: {', '.join(strangers[:3])} of a device is not there")
-    return value
-
-
-def state(path: Path) -> RolloutState:
-    """state.json."""
-    value = _read(path)
-    _checked(path, value, STATE)
-    found = _checked(path, value, ROLLOUT_STATE)
-    if strangers := sorted({name for wave in found.waves for name in wave.devices} - set(found.devices)):
-        raise damaged(path, f"devices: {', '.join(strangers[:3])} of a wave is not there")
-    touched = {device.wave for device in found.devices.values() if device.touched}
-    if strangers := sorted(touched - {wave.name for wave in found.waves}):
-        raise damaged(path, f"devices: wave {strangers[0]!r} of one that was touched is not there")
-    return found
-
-
-def reports(path: Path) -> Json:
-    """What each device reported, None where it had nothing to."""
-    value: Json = _read(path)
-    _checked(path, value, REPORTS)
-    return value
-
-
-def _read(path: Path) -> Any:
+def _read_json(path: Path) -> object:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content: object = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise damaged(path, str(error)) from None
+    return content
 
 
-def _checked(path: Path, value: Any, shape: TypeAdapter[T]) -> T:
+def _validated(path: Path, content: object, adapter: TypeAdapter[T]) -> T:
     try:
-        return shape.validate_python(value)  # not as JSON: a reason may hold what a device said that is no text
+        return adapter.validate_python(content)  # not validate_json: a reason may hold a device's invalid Unicode
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        found = "nothing" if first["type"] == "missing" else reprlib.repr(first["input"])
+        value = "nothing" if first["type"] == "missing" else reprlib.repr(first["input"])
         where = "".join(f"{each}." for each in first["loc"])[:-1]
-        raise damaged(path, f"{where or 'all of it'}: found {found}; {first['msg']}") from None
+        raise damaged(path, f"{where or 'the whole file'}: found {value}; {first['msg']}") from None
 
 
-def damaged(path: Path, why: str) -> ConfigurationError:
-    remedy = "mend it; or move its folder away, then begin anew"
-    return ConfigurationError(str(path), f"not a rollout's record ({why})", "what this program wrote", remedy)
+def damaged(path: Path, reason: str) -> ConfigurationError:
+    """Return the error for a file that is not a valid part of a record."""
+    remedy = "fix it; or move its folder away, then begin a new rollout"
+    return ConfigurationError(str(path), f"not a rollout's record ({reason})", "what this program wrote", remedy)

@@ -1,40 +1,86 @@
-"""A rollout for people: report.md for a pull request, report.html for a browser, from the record alone."""
+"""Write the report of a rollout for people: report.md for a pull request, report.html for a browser."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from edge_agent.core import durable
 
 from fleet.records.rollout_folder import Record
-from fleet.records.state import RolloutState
+from fleet.records.state import DeviceState, RecordedCheck, RolloutState, WaveStatus
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
+LARGE_WAVE = 20  # devices; of a larger wave the terminal shows only those that did not succeed
+
+
+@dataclass(frozen=True)
+class WaveSummary:
+    """A wave in a report, with the state of its devices by name."""
+
+    name: str
+    status: WaveStatus
+    opened: str | None
+    approved_by: str | None
+    checks: Sequence[RecordedCheck]
+    devices: dict[str, DeviceState]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The content of both reports.
+
+    Attributes:
+        id: of the rollout.
+        fleet: its name.
+        commit: of the inventory.
+        releases: every release of the rollout.
+        status: of the rollout.
+        reason: explains the status.
+        ended: when the rollout ended.
+        outcomes: number of devices by outcome.
+        waves: in their order.
+        others: devices in no wave, by name.
+    """
+
+    id: str
+    fleet: str
+    commit: str | None
+    releases: list[str]
+    status: str
+    reason: str
+    ended: str | None
+    outcomes: dict[str, int]
+    waves: list[WaveSummary]
+    others: dict[str, DeviceState]
 
 
 def write(record: Record, state: RolloutState) -> None:
-    """Both files, each whole or not there. Raises OSError."""
-    told = summary(record, state)
-    durable.write_file(record.folder / "report.md", markdown(told).encode())
+    """Write both files, each complete or not at all. Raises OSError."""
+    summary = summarise(record, state)
+    durable.write_file(record.folder / "report.md", markdown(summary).encode())
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    html = page.from_string(TEMPLATE.read_text(encoding="utf-8")).render(**told)
+    html = page.from_string(TEMPLATE.read_text(encoding="utf-8")).render(vars(summary))
     durable.write_file(record.folder / "report.html", html.encode())
 
 
 def table(state: RolloutState) -> list[str]:
-    """For a terminal: one line per wave, and per device; of a large wave only those that are not simply well."""
+    """Return a rollout as lines for a terminal: its waves and their devices.
+
+    Of a large wave only the devices are listed that did not succeed.
+    """
     rows = []
     for wave in state.waves:
-        reason = f": {wave.verdict['reason']}" if wave.verdict else ""
+        reason = f": {wave.verdict.reason}" if wave.verdict else ""
         rows.append(f"wave {wave.name}: {wave.status}{reason}")
         for name in wave.devices:
             device = state.devices[name]
-            if device.outcome != "ok" or len(wave.devices) <= 20:
-                why = f" ({device.reason})" if device.reason else ""
-                rows.append(f"  {name}: {device.release}: {device.outcome}{why}")
+            if device.outcome != "ok" or len(wave.devices) <= LARGE_WAVE:
+                reason = f" ({device.reason})" if device.reason else ""
+                rows.append(f"  {name}: {device.release}: {device.outcome}{reason}")
     return rows + [
         f"  {name}: {device.outcome} ({device.reason})"
         for name, device in state.devices.items()
@@ -42,59 +88,62 @@ def table(state: RolloutState) -> list[str]:
     ]
 
 
-def summary(record: Record, state: RolloutState) -> dict[str, Any]:
-    """What both say."""
+def summarise(record: Record, state: RolloutState) -> Summary:
+    """Return the content of both reports."""
     outcomes = Counter(device.outcome for device in state.devices.values())
-    return {
-        "id": record.id,
-        "fleet": record.plan["fleet"],
-        "commit": record.plan.get("commit"),
-        "releases": sorted({device.release for device in state.devices.values()}),
-        "status": state.status,
-        "reason": state.reason,
-        "ended": state.ended,
-        "outcomes": dict(sorted(outcomes.items())),
-        "waves": [
-            {
-                "name": wave.name,
-                "status": wave.status,
-                "opened": wave.opened,
-                "approved_by": wave.approved_by,
-                "checks": (wave.verdict or {}).get("checks", []),
-                "devices": [{"name": name, **vars(state.devices[name])} for name in wave.devices],
-            }
+    return Summary(
+        id=record.id,
+        fleet=record.plan.fleet,
+        commit=record.plan.commit,
+        releases=sorted({device.release for device in state.devices.values()}),
+        status=state.status,
+        reason=state.reason,
+        ended=state.ended,
+        outcomes=dict(sorted(outcomes.items())),
+        waves=[
+            WaveSummary(
+                name=wave.name,
+                status=wave.status,
+                opened=wave.opened,
+                approved_by=wave.approved_by,
+                checks=wave.verdict.checks if wave.verdict else [],
+                devices={name: state.devices[name] for name in wave.devices},
+            )
             for wave in state.waves
         ],
-        "others": [{"name": name, **vars(device)} for name, device in state.devices.items() if not device.wave],
-    }
+        others={name: device for name, device in state.devices.items() if not device.wave},
+    )
 
 
-def markdown(told: dict[str, Any]) -> str:
+def markdown(summary: Summary) -> str:
+    """Return a report as Markdown."""
+    outcomes = ", ".join(f"{count} {name}" for name, count in summary.outcomes.items())
     lines = [
-        f"# Rollout {told['id']} of {told['fleet']}: {told['status']}",
+        f"# Rollout {summary.id} of {summary.fleet}: {summary.status}",
         "",
-        f"{', '.join(told['releases'])}; {', '.join(f'{count} {name}' for name, count in told['outcomes'].items())}",
+        f"{', '.join(summary.releases)}; {outcomes}",
     ]
-    if told["reason"]:
-        lines += ["", _cell(told["reason"])]
-    for wave in told["waves"]:
-        lines += ["", f"## Wave {wave['name']}: {wave['status']}", "", "| check | | |", "|---|---|---|"]
-        lines += [f"| {each['name']} | {each['status']} | {_cell(each['reason'])} |" for each in wave["checks"]]
-        lines += ["", "| device | from | to | outcome | |", "|---|---|---|---|---|"]
-        lines += [_row(device) for device in wave["devices"]]
-    if told["others"]:
-        lines += ["", "## In no wave", "", "| device | from | to | outcome | |", "|---|---|---|---|---|"]
-        lines += [_row(device) for device in told["others"]]
+    if summary.reason:
+        lines += ["", _cell(summary.reason)]
+    for wave in summary.waves:
+        lines += ["", f"## Wave {wave.name}: {wave.status}", "", "| check | | |", "|---|---|---|"]
+        lines += [f"| {check.name} | {check.status} | {_cell(check.reason)} |" for check in wave.checks]
+        lines += _device_table(wave.devices)
+    if summary.others:
+        lines += ["", "## In no wave", *_device_table(summary.others)]
     return "\n".join(lines) + "\n"
 
 
-def _row(device: dict[str, Any]) -> str:
-    was, release = device["was"] or "nothing", device["release"]
-    return f"| {device['name']} | {was} | {release} | {device['outcome']} | {_cell(device['reason'])} |"
+def _device_table(devices: dict[str, DeviceState]) -> list[str]:
+    header = ["", "| device | from | to | outcome | |", "|---|---|---|---|---|"]
+    return header + [
+        f"| {name} | {device.was or 'nothing'} | {device.release} | {device.outcome} | {_cell(device.reason)} |"
+        for name, device in devices.items()
+    ]
 
 
 def _cell(text: str) -> str:
-    """One line that is no markup."""
+    """Return a text as one line without Markdown markup."""
     plain = " ".join(text.split())
     for sign in "\\`*_[]<>|":
         plain = plain.replace(sign, f"\\{sign}")

@@ -1,4 +1,4 @@
-"""The audit trail of rollouts: who changed what on which device, when, with what result. Read as CSV by `fleet audit`.
+"""The audit trail of rollouts: who changed what on which device, when, with what result. `fleet audit` prints it.
 
 Each line of a rollout's audit.jsonl has the fields below and is never changed (fleet/audit_log.py). A line that was
 edited, or that a power cut left incomplete, is shown as such in every query: it may concern any device, at any time.
@@ -11,23 +11,48 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from fleet import audit_log
 from fleet.records.rollout_folder import Record
 
 FIELDS = ("time", "fleet", "rollout", "by", "commit", "action", "device", "release", "result", "seconds", "detail")
-ALWAYS = ("time", "by", "action")
-CUT, STRANGE = "cut short", "not readable"
-TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")  # as audit_log.now writes it
+REQUIRED = ("time", "by", "action")
+INCOMPLETE, UNREADABLE = "cut short", "not readable"
+TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")  # the format of audit_log.now
 SHOWN = 200  # characters of a line that cannot be read
 
 
+@dataclass(frozen=True)
+class AuditLine:
+    """A line of an audit trail; `devices` are those of a wave, where the line concerns all of them.
+
+    A line that cannot be read has no time: its `result` is INCOMPLETE or UNREADABLE, its `detail` is the text.
+    """
+
+    time: str | None = None
+    fleet: str | None = None
+    rollout: str | None = None
+    by: str | None = None
+    commit: str | None = None
+    action: str | None = None
+    device: str | None = None
+    release: str | None = None
+    result: str | None = None
+    seconds: float | None = None
+    detail: str | None = None
+    devices: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, object]:
+        """Return the line as `fleet audit --json` prints it."""
+        return dict(vars(self))
+
+
 def append(
-    to: Record,
+    record: Record,
     action: str,
     *,
     result: str,
@@ -37,13 +62,24 @@ def append(
     detail: str = "",
     devices: Sequence[str] = (),
 ) -> None:
-    """One line of this rollout. `devices`: of a wave, where it is about all of them."""
+    """Append one line to the audit trail of a rollout.
+
+    Args:
+        record: of the rollout.
+        action: what was done, such as deploy.
+        result: how it ended.
+        device: the device that it concerns; None: no single one.
+        release: the release that it concerns.
+        seconds: how long it took.
+        detail: an explanation for people.
+        devices: the devices of a wave, where the action concerns all of them.
+    """
     audit_log.append(
-        to.folder / audit_log.FILE,
+        record.folder / audit_log.FILE,
         action,
-        fleet=to.plan["fleet"],
-        rollout=to.id,
-        commit=to.plan.get("commit"),
+        fleet=record.plan.fleet,
+        rollout=record.id,
+        commit=record.plan.commit,
         device=device,
         release=release,
         result=result,
@@ -53,48 +89,51 @@ def append(
     )
 
 
-def since(at: str | None) -> float | None:
-    """Seconds since a time that the records have; None where there is none, or where the clock was set back."""
-    if at is None or not _is_time(at):
+def seconds_since(time: str | None) -> float | None:
+    """Return the seconds since a recorded time, or None without a time or where the clock was set back."""
+    if time is None or not _is_time(time):
         return None
-    passed = (datetime.now(UTC) - _time(at)).total_seconds()
+    passed = (datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds()
     return passed if passed >= 0 else None
 
 
-def read(records: Iterable[Record], *more: Path) -> list[dict[str, Any]]:
-    """Every line of these rollouts, and of the files `more`, by time.
+def read(records: Iterable[Record], *more: Path) -> list[AuditLine]:
+    """Read every line of these rollouts and of the files `more`, sorted by time.
 
-    A line that has none stands where it stood: after the one before it in its file.
+    A line without a time keeps its place after the line before it in its file.
     """
-    placed = []
-    for lines in [*(of(each.folder / audit_log.FILE, each.id) for each in records), *map(of, more)]:
-        known = list(lines)
-        at = next((line["time"] for line in known if line["time"]), "")
-        for line in known:
-            at = line["time"] or at
-            placed.append((at, line))
-    return [line for _, line in sorted(placed, key=lambda each: each[0])]
+    timed = []
+    for file in [*(read_file(each.folder / audit_log.FILE, each.id) for each in records), *map(read_file, more)]:
+        lines = list(file)
+        time = next((line.time for line in lines if line.time), "")
+        for line in lines:
+            time = line.time or time
+            timed.append((time, line))
+    return [line for _, line in sorted(timed, key=lambda each: each[0])]
 
 
-def of(path: Path, rollout: str | None = None) -> Iterator[dict[str, Any]]:
-    """Every line of one file, which need not be there.
+def read_file(path: Path, rollout: str | None = None) -> Iterator[AuditLine]:
+    """Read every line of one audit file, which may be missing.
 
-    Of one that is cut or that is not what `append` writes, `result` says so and `detail` has its text.
+    Args:
+        path: of the file.
+        rollout: the id of its rollout, for lines that cannot be read.
     """
-    # NOTE: splitlines would also break a line at characters that JSON allows in a text.
+    # NOTE: splitlines would also break a line at characters that JSON allows inside a string.
     texts = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else [""]
     for text in texts if texts[-1] else texts[:-1]:
         try:
-            found = json.loads(text)
-            wrong = "" if _is_line(found) else STRANGE
+            content = json.loads(text)
         except (ValueError, RecursionError):
-            found, wrong = None, CUT
-        if wrong:
-            found = {"rollout": rollout, "result": wrong, "detail": text[:SHOWN]}
-        yield {**{name: found.get(name) for name in FIELDS}, "devices": found.get("devices") or []}
+            yield AuditLine(rollout=rollout, result=INCOMPLETE, detail=text[:SHOWN])
+            continue
+        if _is_line(content):
+            yield AuditLine(**{name: content.get(name) for name in FIELDS}, devices=content.get("devices") or [])
+        else:
+            yield AuditLine(rollout=rollout, result=UNREADABLE, detail=text[:SHOWN])
 
 
-def _is_line(value: Any) -> bool:
+def _is_line(value: object) -> bool:
     if not isinstance(value, dict):
         return False
     texts = {name: value.get(name) for name in FIELDS if name != "seconds"}
@@ -102,7 +141,7 @@ def _is_line(value: Any) -> bool:
     return (
         isinstance(devices, list)
         and all(isinstance(each, str) for each in devices)
-        and all(isinstance(text, str) or (text is None and name not in ALWAYS) for name, text in texts.items())
+        and all(isinstance(text, str) or (text is None and name not in REQUIRED) for name, text in texts.items())
         and (seconds is None or type(seconds) is int or (type(seconds) is float and math.isfinite(seconds)))
         and _is_time(value["time"])
     )
@@ -110,36 +149,39 @@ def _is_line(value: Any) -> bool:
 
 def _is_time(text: str) -> bool:
     try:
-        return bool(TIME.fullmatch(text) and _time(text))
+        return bool(TIME.fullmatch(text) and datetime.fromisoformat(text))
     except ValueError:
         return False
 
 
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text)
-
-
 def select(
-    lines: Iterable[dict[str, Any]],
+    lines: Iterable[AuditLine],
     device: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
-) -> Iterator[dict[str, Any]]:
-    """Lines about a device or its wave, from `since` on and before `until`; and every one that cannot be read."""
+) -> Iterator[AuditLine]:
+    """Select the lines about a device and a period, and every line that cannot be read.
+
+    Args:
+        lines: of an audit trail.
+        device: lines about it or its wave; None: about any device.
+        since: lines from this time on.
+        until: lines before this time.
+    """
     for line in lines:
-        if line["time"] is None:
+        if line.time is None:
             yield line
             continue
-        at = _time(line["time"])
-        about = device is None or line["device"] == device or device in line["devices"]
-        if about and (since is None or at >= since) and (until is None or at < until):
+        time = datetime.fromisoformat(line.time)
+        concerns = device is None or line.device == device or device in line.devices
+        if concerns and (since is None or time >= since) and (until is None or time < until):
             yield line
 
 
-def as_csv(lines: Iterable[dict[str, Any]]) -> str:
-    """RFC 4180, with a header. Neither a spreadsheet nor a terminal obeys what devices and people said.
+def as_csv(lines: Iterable[Mapping[str, object]]) -> str:
+    """Return lines, as their `as_json` gives them, as CSV (RFC 4180) that is safe for spreadsheets and terminals.
 
-    A text that a spreadsheet would take for a formula has an apostrophe before it; what a terminal would obey is '?'.
+    A text that a spreadsheet would run as a formula gets a leading apostrophe; control characters become '?'.
     """
     stream = io.StringIO()
     writer = csv.DictWriter(stream, FIELDS, extrasaction="ignore")
@@ -149,7 +191,7 @@ def as_csv(lines: Iterable[dict[str, Any]]) -> str:
     return stream.getvalue()
 
 
-def _harmless(value: Any) -> Any:
+def _harmless(value: object) -> object:
     if not isinstance(value, str):
         return value
     text = plain(value)
@@ -157,5 +199,5 @@ def _harmless(value: Any) -> Any:
 
 
 def plain(text: str) -> str:
-    """`text` without what a terminal would obey; lines and tabs stay."""
+    """Return a text without the characters that control a terminal; newlines and tabs stay."""
     return "".join(each if each.isprintable() or each in "\n\t" else "?" for each in text)

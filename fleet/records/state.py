@@ -1,4 +1,4 @@
-"""How far a rollout came, as its record says it: its devices, its waves, and whose it is."""
+"""The types of state.json: how far a rollout came, its devices, its waves, and the process that owns it."""
 
 from __future__ import annotations
 
@@ -9,23 +9,29 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
-from pydantic import ConfigDict, with_config
+from pydantic import ConfigDict, Field, with_config
 
-OURS = ConfigDict(extra="forbid")  # what a later version adds is refused: saved by this one, it would be lost
+from fleet.documents import Document
+
+# Fields of a later version are refused: this version would lose them when it saves the state.
+NO_OTHER_FIELDS = ConfigDict(extra="forbid")
 
 Status = Literal["running", "paused", "passed", "failed", "given up"]
 WaveStatus = Literal["waiting", "open", "pass", "fail", "inconclusive"]
-Spent = Literal["", "failed", "unreachable"]
+BudgetCharge = Literal["", "failed", "unreachable"]
 Outcome = Literal["planned", "unfit", "ok", "failed", "unreachable", "back", "pending"]
 
 
-@with_config(OURS)
+@with_config(NO_OTHER_FIELDS)
 @dataclass(frozen=True)
 class Owner:
-    """A process, told from a later one with the same number by when it started.
+    """A process, distinguished by its start time from a later process with the same id. Process 0 does not exist.
 
-    `started`: seconds, of a clock that nobody sets where the machine has one; `boot`: which start of the machine these
-    count from. Process 0 is nobody.
+    Attributes:
+        host: the machine on which the process runs.
+        pid: the process id.
+        started: start time in seconds, on a clock that cannot be set where the machine has one.
+        boot: identifier of the machine's boot, from which `started` counts.
     """
 
     host: str
@@ -34,13 +40,13 @@ class Owner:
     boot: str = ""
 
     def is_alive(self) -> bool:
-        """Whether it still runs. Of another machine nothing is known: it may."""
+        """Return whether the process still runs. A process on another machine cannot be checked: it may run."""
         if self.pid == NOBODY.pid:
             return False
         if self.host != socket.gethostname():
             return True
         try:
-            return self.boot == _boot() and abs(_started(self.pid) - self.started) < 1.0
+            return self.boot == _boot_id() and abs(_start_time(self.pid) - self.started) < 1.0
         except psutil.Error:
             return False
 
@@ -49,20 +55,23 @@ NOBODY = Owner("", 0, 0.0)
 
 
 def owner_of(pid: int) -> Owner:
-    """That process. Raises psutil.Error."""
-    return Owner(socket.gethostname(), pid, _started(pid), _boot())
+    """Return the process with this id. Raises psutil.Error."""
+    return Owner(socket.gethostname(), pid, _start_time(pid), _boot_id())
 
 
-def _started(pid: int) -> float:
-    """proc(5), field 22 of stat; psutil's is of the wall clock, which may be set while the process runs."""
+def _start_time(pid: int) -> float:
+    """Return the start time of a process in seconds: field 22 of its stat file, see proc(5).
+
+    psutil reports the wall clock, which may be set while the process runs.
+    """
     try:
-        told = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        return int(told.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
-    except OSError:  # no such process, or no Linux
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return int(text.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    except OSError:  # the process does not exist, or the system is not Linux
         return float(psutil.Process(pid).create_time())
 
 
-def _boot() -> str:
+def _boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -70,27 +79,55 @@ def _boot() -> str:
 
 
 def owner() -> Owner:
-    """The ansible-playbook that called this program, or else whoever did."""
+    """Return the ansible-playbook process that called this program, or else the parent process."""
     parents = psutil.Process().parents()
-    playbooks = [each for each in parents if any(Path(part).name == "ansible-playbook" for part in _command(each))]
+    playbooks = [each for each in parents if any(Path(part).name == "ansible-playbook" for part in _command_line(each))]
     chosen = playbooks[-1] if playbooks else (parents[0] if parents else psutil.Process())
     return owner_of(chosen.pid)
 
 
-def _command(process: psutil.Process) -> list[str]:
+def _command_line(process: psutil.Process) -> list[str]:
     try:
         return list(process.cmdline()[:3])
     except psutil.Error:
         return []
 
 
-@with_config(OURS)
+class RecordedCheck(Document):
+    """A check of a wave's verdict."""
+
+    name: str = Field(description="Name of the check, such as latency.")
+    status: str = Field(description="Result of the check.")
+    reason: str = Field(description="Measured value and limit, for people.")
+
+
+class RecordedVerdict(Document):
+    """The verdict on a wave, as it was recorded."""
+
+    reason: str = Field(description="Why the verdict is what it is, in one line.")
+    checks: list[RecordedCheck] = Field(description="Every check of the wave.")
+
+
+class EarlyFailure(Document):
+    """The reason why a wave failed before its bake ended."""
+
+    reason: str = Field(description="Why the wave failed.")
+    devices: dict[str, str] = Field(description="Devices that failed, each with the reason.")
+
+
+@with_config(NO_OTHER_FIELDS)
 @dataclass(frozen=True)
 class DeviceState:
-    """`was`: the release that it ran before this rollout touched it. `touched`: it may run the new one.
+    """The state of one device in a rollout.
 
-    Outcome `pending`: it could not be called back; the next run does (pending_rollbacks.py). `spent`: what it took of
-    the budget, also after it has gone back.
+    Attributes:
+        wave: its wave; empty where it takes no part.
+        release: the release that it is to run.
+        was: the release that it ran before this rollout touched it.
+        outcome: `pending` where its rollback failed: the next run makes it (pending_rollbacks.py).
+        reason: explains the outcome.
+        touched: the device may run the new release.
+        spent: the device's charge to the budget, which stays after its rollback.
     """
 
     wave: str
@@ -99,14 +136,26 @@ class DeviceState:
     outcome: Outcome = "planned"
     reason: str = ""
     touched: bool = False
-    spent: Spent = ""
+    spent: BudgetCharge = ""
 
 
-@with_config(OURS)
+@with_config(NO_OTHER_FIELDS)
 @dataclass(frozen=True)
 class WaveState:
-    """`why` it asks for approval, where no rule does. `canary`: none of its devices may fail. `lost`: {"reason",
-    "devices": name -> why} where it failed while it was watched.
+    """The state of one wave.
+
+    Attributes:
+        name: as the rollout policy names it.
+        devices: names of its devices.
+        approve: it needs an approval.
+        approved_by: the user who approved it.
+        status: how far it came.
+        opened: when it began.
+        judged: when its verdict was given.
+        verdict: the verdict on it.
+        lost: why it failed before its bake ended.
+        why: the reason for an approval that the rollout policy does not ask for.
+        canary: none of its devices may fail.
     """
 
     name: str
@@ -116,15 +165,25 @@ class WaveState:
     status: WaveStatus = "waiting"
     opened: str | None = None
     judged: str | None = None
-    verdict: dict[str, Any] | None = None
-    lost: dict[str, Any] | None = None
+    verdict: RecordedVerdict | None = None
+    lost: EarlyFailure | None = None
     why: str = ""
     canary: bool = True
 
 
 @dataclass(frozen=True)
 class RolloutState:
-    """`outside_window`: whoever began it, or took it up last, said that the maintenance window does not count."""
+    """The state of a rollout.
+
+    Attributes:
+        status: how far it came.
+        owner: the process that works on it.
+        waves: in their order.
+        devices: by name.
+        reason: explains the status.
+        ended: when it ended.
+        outside_window: the user who began or last resumed it ignores the maintenance window.
+    """
 
     status: Status
     owner: Owner
@@ -135,16 +194,19 @@ class RolloutState:
     outside_window: bool = False
 
     def wave(self, name: str) -> WaveState:
+        """Return the wave with this name."""
         return next(wave for wave in self.waves if wave.name == name)
 
     @property
     def has_failed(self) -> bool:
-        """Whether a wave has: from then on all that was touched has to go back."""
+        """True where a wave has failed. From then on every touched device has to roll back."""
         return any(wave.status == "fail" for wave in self.waves)
 
     def with_wave(self, name: str, **changed: Any) -> RolloutState:
+        """Return the state with these fields of a wave changed."""
         waves = tuple(replace(wave, **changed) if wave.name == name else wave for wave in self.waves)
         return replace(self, waves=waves)
 
     def with_device(self, name: str, **changed: Any) -> RolloutState:
+        """Return the state with these fields of a device changed."""
         return replace(self, devices={**self.devices, name: replace(self.devices[name], **changed)})

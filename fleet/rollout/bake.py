@@ -1,83 +1,102 @@
-"""A wave is watched while it bakes: how often it is looked at, and when it is lost before the end.
+"""Watch a wave while it bakes: when to look at it next, and whether it has failed before the end of the bake.
 
-A release that is bad at once is found at once; one that was well for hours is found within a tenth of them. So a bake
-of a day takes some seventy looks, and not thousands. Asking many devices takes time: it may take a tenth of the bake.
+A release that is bad at once is detected at once; one that was good for hours is detected within a tenth of that time.
+So a bake of a day takes about seventy looks, not thousands. Querying many devices takes time: at most a tenth of the
+bake is spent on queries.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+from fleet.devices.messages import AgentStatus
+from fleet.records.state import EarlyFailure
 from fleet.rollout import verdict
-from fleet.rollout.controller import Course
+from fleet.rollout.controller import DeployOutcome, RolloutController
+from fleet.rollout.step_results import BakeLook
 
-Json = dict[str, Any]
 SHARE = 0.1
 
 
-def watch(
-    course: Course, outcomes: Mapping[str, str], asked: Mapping[str, Json | None], looked: Json, now_s: float
-) -> Json:
-    """How long to wait until the wave is looked at again, or is judged; one that is lost is judged now.
+def look(
+    controller: RolloutController,
+    outcomes: Mapping[str, str],
+    statuses: Mapping[str, AgentStatus | None],
+    previous: BakeLook | None,
+    now_s: float,
+) -> BakeLook:
+    """Look at a wave and decide how long to wait until the next look or the verdict. A failed wave is judged at once.
 
-    `outcomes` of the switch, by device; `asked`: their statuses, empty before the first look; `looked`: what this said
-    last, or {}; `now_s`: of a clock that nobody sets.
+    Args:
+        controller: of the rollout.
+        outcomes: of the wave's switch, by device.
+        statuses: of the wave's devices; empty at the first look.
+        previous: the result of the last look.
+        now_s: monotonic time in seconds.
     """
-    wave, rules = course.wave_of(list(outcomes)), course.rules
-    there = {name: status for name, status in asked.items() if outcomes[name] == "ok"}
-    silent = [name for name, status in there.items() if not _report(status)]
-    began, asking = (looked["began_s"], now_s - looked["until_s"]) if looked else (now_s, 0.0)
-    left = {name: number - list(outcomes.values()).count(name) for name, number in course.left(wave).items()}
-    over = min(left.values()) < 0
-    twice = [name for name in silent if name in looked["silent"]]  # once may be the network
-    lost = None if over else _lost(course, there, twice, left["failed"])
-    wait = 0.0 if over or lost else pause(now_s - began, asking, rules.bake_s, rules.bake_poll_s)
-    if lost:
-        reason = f"cut short after {now_s - began:.0f} s: {lost['reason']}"
-        course.say("watch", "lost", detail=f"wave {wave.name}: {reason}")
-        course.save(course.state.with_wave(wave.name, lost={**lost, "reason": reason}))
-    return {
-        "wave": wave.name,
-        "again": not over and not lost and now_s + wait < began + rules.bake_s,
-        "wait_s": wait,
-        "began_s": began,
-        "until_s": now_s + wait,
-        "silent": silent,
-    }
+    wave, policy = controller.wave_of(list(outcomes)), controller.policy
+    switched = {name: status for name, status in statuses.items() if outcomes[name] == "ok"}
+    silent = [name for name, status in switched.items() if status is None or status.report is None]
+    began, query_s = (previous.began_s, now_s - previous.until_s) if previous else (now_s, 0.0)
+    counts = list(outcomes.values())
+    remaining = {name: number - counts.count(name) for name, number in controller.wave_budget(wave).items()}
+    over_budget = min(remaining.values()) < 0
+    still_silent = [name for name in silent if previous and name in previous.silent]  # once may be the network
+    failure = None if over_budget else _early_failure(controller, switched, still_silent, remaining["failed"])
+    elapsed = now_s - began
+    wait = 0.0 if over_budget or failure else pause(elapsed, query_s, policy.bake_s, policy.bake_poll_s)
+    if failure:
+        reason = f"cut short after {elapsed:.0f} s: {failure.reason}"
+        controller.log("watch", "lost", detail=f"wave {wave.name}: {reason}")
+        lost = EarlyFailure(reason=reason, devices=failure.devices)
+        controller.save(controller.state.with_wave(wave.name, lost=lost))
+    return BakeLook(
+        wave=wave.name,
+        again=not over_budget and not failure and now_s + wait < began + policy.bake_s,
+        wait_s=wait,
+        began_s=began,
+        until_s=now_s + wait,
+        silent=silent,
+    )
 
 
-def _report(status: Json | None) -> Json | None:
-    return status.get("report") if status else None
-
-
-def _lost(course: Course, there: Mapping[str, Json | None], silent: list[str], failed_left: int) -> Json | None:
-    """Why a wave whose devices say this cannot pass any more; None: it may."""
-    wrong = dict.fromkeys(silent, "silent during the bake, twice in a row")
-    seen = [course.seen(name, {"outcome": "ok", "reason": "", "status": each}, {}) for name, each in there.items()]
-    for each in seen:
+def _early_failure(
+    controller: RolloutController,
+    statuses: Mapping[str, AgentStatus | None],
+    still_silent: list[str],
+    failed_budget: int,
+) -> EarlyFailure | None:
+    """Return why a wave with these statuses cannot pass any more; None where it still can."""
+    thresholds = controller.policy.judge
+    failed = dict.fromkeys(still_silent, "silent during the bake, twice in a row")
+    observed = [controller.observe(name, DeployOutcome("ok", "", status), {}) for name, status in statuses.items()]
+    for each in observed:
         if each.after:
-            release = course.state.devices[each.device].release
-            why = each.reason or verdict.amiss(each.after, release, course.rules.judge)
-            wrong |= {each.device: why} if why else {}
-    if len(wrong) > failed_left:
-        return {"reason": f"{len(wrong)} device(s) failed", "devices": wrong}
-    errors = verdict.overrun(course.rules.judge, seen)
-    return {"reason": errors, "devices": wrong} if errors else None
+            release = controller.state.devices[each.device].release
+            if reason := each.reason or verdict.device_fault(each.after, release, thresholds):
+                failed[each.device] = reason
+    if len(failed) > failed_budget:
+        return EarlyFailure(reason=f"{len(failed)} device(s) failed", devices=failed)
+    errors = verdict.fails_early(thresholds, observed)
+    return EarlyFailure(reason=errors, devices=failed) if errors else None
 
 
-def pause(elapsed_s: float, asking_s: float, bake_s: float, poll_s: float) -> float:
-    """Seconds until the next look, or until the bake ends, which is `bake_s` after it began.
+def pause(elapsed_s: float, query_s: float, bake_s: float, poll_s: float) -> float:
+    """Return the seconds until the next look, or until the bake ends where that is sooner.
 
-    `asking_s`: how long the last look took.
+    Args:
+        elapsed_s: time since the bake began, in seconds.
+        query_s: how long the last query of the devices took, in seconds.
+        bake_s: length of the bake in seconds.
+        poll_s: shortest pause in seconds.
     """
-    left = max(bake_s - elapsed_s, 0.0)
-    wanted = max(poll_s, elapsed_s * SHARE, asking_s * (1 - SHARE) / SHARE)
-    return left if left - wanted < poll_s * SHARE else wanted  # no look just before the last one
+    remaining = max(bake_s - elapsed_s, 0.0)
+    pause_s = max(poll_s, elapsed_s * SHARE, query_s * (1 - SHARE) / SHARE)
+    return remaining if remaining - pause_s < poll_s * SHARE else pause_s  # no look shortly before the last one
 
 
-def looks(bake_s: float, poll_s: float) -> int:
-    """How many looks that can be at most, the last one included."""
+def max_looks(bake_s: float, poll_s: float) -> int:
+    """Return the largest possible number of looks, the last one included."""
     elapsed, number = 0.0, 1
     while (step := pause(elapsed, 0.0, bake_s, poll_s)) < bake_s - elapsed:
         elapsed, number = elapsed + step, number + 1

@@ -1,33 +1,43 @@
-"""The course of a rollout: a wave is opened, judged; what failed is sent back; the rollout is closed.
+"""Control a rollout: open a wave, judge it, decide which devices roll back, close the rollout.
 
-Each step reads the record, decides, and writes the record before its answer makes anything happen on a device.
+Each step reads the record, decides, and writes the record before its result changes anything on a device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from edge_agent.core import durable
 
 from fleet import audit_log
 from fleet.devices import eligibility
+from fleet.devices.messages import AgentStatus, StatusResponse
 from fleet.errors import BusyError, ConfigurationError
-from fleet.inventory.rollout_policy import RolloutPolicy
 from fleet.records import report, rollout_audit, rollout_folder
+from fleet.records.record_files import Reports
 from fleet.records.rollout_folder import Record
-from fleet.records.state import NOBODY, DeviceState, RolloutState, Spent, WaveState, owner
+from fleet.records.state import NOBODY, BudgetCharge, DeviceState, RolloutState, WaveState, owner
 from fleet.rollout import decisions, verdict
-from fleet.rollout.verdict import Seen
+from fleet.rollout.step_results import ClosedRollout, RollbackDecision, WaveOpening, WaveVerdict
+from fleet.rollout.verdict_checks import DeviceObservation, SwitchOutcome
 
-Json = dict[str, Any]
+RefreshPayload = Callable[[set[str]], tuple[bool, str]]
 
 
-class Course:
-    """One rollout, by its folder. Raises BusyError where it became another process' meanwhile."""
+@dataclass(frozen=True)
+class DeployOutcome:
+    """The outcome of a device's switch, and its status at the end of the bake; None where it did not respond."""
+
+    outcome: SwitchOutcome
+    reason: str
+    status: AgentStatus | None
+
+
+class RolloutController:
+    """Controls one rollout through its record. Raises BusyError where another process controls it."""
 
     def __init__(self, folder: Path) -> None:
         self.record = Record(folder)
@@ -35,18 +45,19 @@ class Course:
         if self.state.owner != owner() and self.state.owner.is_alive():
             raise BusyError(
                 str(folder),
-                f"process {self.state.owner.pid} on {self.state.owner.host} conducts it",
-                "nobody else",
-                "wait until that ends",
+                f"process {self.state.owner.pid} on host {self.state.owner.host} is running this rollout",
+                "a single controller",
+                "wait for it to finish, or stop it",
             )
         self.plan = self.record.plan
-        self.rules = RolloutPolicy.model_validate(self.plan["rules"])
+        self.policy = self.plan.rules
 
     def save(self, state: RolloutState) -> None:
+        """Replace the state, in memory and on disk. Raises OSError."""
         self.state = state
         self.record.save(state)
 
-    def say(
+    def log(
         self,
         action: str,
         result: str,
@@ -55,178 +66,205 @@ class Course:
         since: str | None = None,
         wave: WaveState | None = None,
     ) -> None:
-        """`since`: when began what has ended now. `wave`: what is about all of its devices."""
+        """Append a line to the audit trail.
+
+        Args:
+            action: what was done.
+            result: how it ended.
+            device: the device that it concerns; None: no single one.
+            detail: an explanation for people.
+            since: when the action began, from which its duration is computed.
+            wave: the wave whose devices it concerns.
+        """
         rollout_audit.append(
             self.record,
             action,
             result=result,
             device=device,
             release=self.state.devices[device].release if device else None,
-            seconds=rollout_audit.since(since),
+            seconds=rollout_audit.seconds_since(since),
             detail=detail,
             devices=wave.devices if wave else (),
         )
 
     # --- a wave
 
-    def open(
+    def open_wave(
         self,
-        devices: list[str],
+        devices: Sequence[str],
         approved_by: str | None = None,
-        renew: Callable[[set[str]], tuple[bool, str]] = lambda _: (False, ""),
-    ) -> Json:
-        """Whether the wave of these devices may begin. From here on they count as touched.
+        refresh_payload: RefreshPayload = lambda _: (False, ""),
+    ) -> WaveOpening:
+        """Decide whether the wave of these devices may begin. If it may, its devices count as touched.
 
-        `renew`: has these releases ready as they are offered now; whether that was packed anew, why it cannot be had.
+        Args:
+            devices: of the wave.
+            approved_by: the user who approves the wave now; None: no user does.
+            refresh_payload: packs the current metadata with these releases; returns whether it packed the payload
+                again, and why it could not.
         """
         wave = self.wave_of(devices)
         packed, now = False, datetime.now(UTC)
-        refused = decisions.refusal(self.state, self.rules, wave, approved_by, self.plan.get("by"), now)
-        if not refused:
-            packed, wrong = renew({self.state.devices[name].release for name in devices})
-            refused = wrong and f"wave {wave.name} waits: {wrong}"
-        if refused:
+        reason = decisions.refusal(
+            self.state, self.policy, wave, approved_by=approved_by, began_by=self.plan.by, now=now
+        )
+        if not reason:
+            packed, problem = refresh_payload({self.state.devices[name].release for name in devices})
+            reason = problem and f"wave {wave.name} waits: {problem}"
+        if reason:
             if self.state.status == "running" and wave.status != "pass" and not self.state.has_failed:
-                self.say("pause", "paused", detail=refused, wave=wave)
-                self.save(replace(self.state, status="paused", reason=refused))
-            return {"go": False, "wave": wave.name, "reason": refused, "rest": [], "packed": packed}
-        by = (wave.approved_by or approved_by) if wave.approve else None
-        if by and not wave.approved_by:
-            self.say("approve", "go", detail=f"wave {wave.name}: {by}", wave=wave)
-        state = self.state.with_wave(wave.name, status="open", opened=audit_log.now(), approved_by=by, lost=None)
+                self.log("pause", "paused", detail=reason, wave=wave)
+                self.save(replace(self.state, status="paused", reason=reason))
+            return WaveOpening(go=False, wave=wave.name, reason=reason, rest=[], bake_s=None, packed=packed)
+        approver = (wave.approved_by or approved_by) if wave.approve else None
+        if approver and not wave.approved_by:
+            self.log("approve", "go", detail=f"wave {wave.name}: {approver}", wave=wave)
+        state = self.state.with_wave(wave.name, status="open", opened=audit_log.now(), approved_by=approver, lost=None)
         for name in devices:
             state = state.with_device(name, touched=True)
-        self.say("open", "go", detail=f"wave {wave.name}: {', '.join(devices)}", wave=wave)
+        self.log("open", "go", detail=f"wave {wave.name}: {', '.join(devices)}", wave=wave)
         self.save(state)
-        rest = decisions.control_group(state, self.rules, wave)
-        told = {"wave": wave.name, "reason": "", "rest": rest, "bake_s": self.rules.bake_s}
-        return {"go": True, **told, "packed": packed}
+        group = decisions.control_group(state, self.policy, wave)
+        bake_s = self.policy.bake_s
+        return WaveOpening(go=True, wave=wave.name, reason="", rest=group, bake_s=bake_s, packed=packed)
 
-    def wave_of(self, devices: list[str]) -> WaveState:
+    def wave_of(self, devices: Sequence[str]) -> WaveState:
+        """Return the wave of exactly these devices. Raises ConfigurationError where no wave matches."""
         for wave in self.state.waves:
             if set(devices) == set(wave.devices):
                 return wave
         raise ConfigurationError(
             str(self.record.folder),
-            f"{', '.join(devices)} are no wave of it",
+            f"{', '.join(devices)} are not a wave of this rollout",
             "; ".join(f"{wave.name}: {', '.join(wave.devices)}" for wave in self.state.waves),
-            "begin anew: do not run single plays of rollout.yml",
+            "begin again, and do not run single plays of rollout.yml",
         )
 
-    def judge(self, devices: Mapping[str, Json], rest: Mapping[str, Json | None]) -> Json:
-        """The verdict on a wave after its bake.
+    def judge_wave(
+        self, devices: Mapping[str, DeployOutcome], control_group: Mapping[str, AgentStatus | None]
+    ) -> WaveVerdict:
+        """Judge a wave after its bake, and record the verdict.
 
-        `devices`: name -> {"outcome", "reason", "status"}; `rest`: name -> status, of some that did not change.
+        Args:
+            devices: the outcome and the last status of each device of the wave.
+            control_group: the last status of each device that did not change.
         """
-        wave = self.wave_of(list(devices))
-        lost = wave.lost or {"reason": "", "devices": {}}
-        seen = self._observed(devices, lost["devices"])
-        left = self.left(wave)
-        judged = verdict.judge(
-            self.rules.judge,
-            {name: self.state.devices[name].release for name in wave.devices},
-            seen,
-            self._control(rest),
-            failed_left=left["failed"],
-            unreachable_left=left["unreachable"],
-            lost=lost["reason"],
-        )
-        state = decisions.with_verdict(self.state, wave, seen, judged, audit_log.now())
-        reports = self.record.folder / "reports" / f"{wave.name}.json"
-        durable.write_file(reports, rollout_folder.content({**{n: d["status"] for n, d in devices.items()}, **rest}))
-        for name in devices:
-            self.say("deploy", state.devices[name].outcome, name, state.devices[name].reason)
-        self.say("judge", judged.status, detail=f"wave {wave.name}: {judged.reason()}", since=wave.opened, wave=wave)
-        self.save(state)
-        return {"wave": wave.name, "status": judged.status, "reason": judged.reason()}
-
-    def _observed(self, devices: Mapping[str, Json], lost: Mapping[str, str]) -> list[Seen]:
-        """The devices of a wave. `lost`: name -> why it failed while the wave was watched."""
-        before = self.record.before
-        return [
-            self.seen(name, {**told, "outcome": "failed", "reason": lost[name]} if name in lost else told, before)
-            for name, told in devices.items()
+        wave, before = self.wave_of(list(devices)), self.record.before
+        failures = wave.lost.devices if wave.lost else {}
+        observed = [
+            self.observe(
+                name, replace(each, outcome="failed", reason=failures[name]) if name in failures else each, before
+            )
+            for name, each in devices.items()
         ]
+        control = [
+            DeviceObservation(name, "ok", "", before.get(name), status.report if status else None)
+            for name, status in control_group.items()
+        ]
+        budget = self.wave_budget(wave)
+        result = verdict.judge(
+            self.policy.judge,
+            {name: self.state.devices[name].release for name in wave.devices},
+            observed,
+            control,
+            failed_budget=budget["failed"],
+            unreachable_budget=budget["unreachable"],
+            early_failure=wave.lost.reason if wave.lost else "",
+        )
+        state = decisions.with_verdict(self.state, wave, observed, result, audit_log.now())
+        statuses = {**{name: each.status for name, each in devices.items()}, **control_group}
+        durable.write_file(self.record.folder / "reports" / f"{wave.name}.json", rollout_folder.encode(statuses))
+        for name in devices:
+            self.log("deploy", state.devices[name].outcome, name, state.devices[name].reason)
+        self.log("judge", result.status, detail=f"wave {wave.name}: {result.reason()}", since=wave.opened, wave=wave)
+        self.save(state)
+        return WaveVerdict(wave.name, result.status, result.reason())
 
-    def _control(self, rest: Mapping[str, Json | None]) -> list[Seen]:
-        before = self.record.before
-        return [Seen(name, "ok", "", before.get(name), (status or {}).get("report")) for name, status in rest.items()]
+    def observe(self, name: str, deployed: DeployOutcome, before: Reports) -> DeviceObservation:
+        """Return the observation of a device, which fails where the device has not loaded what was published.
 
-    def seen(self, name: str, told: Json, before: Json) -> Seen:
-        device, status = self.state.devices[name], told["status"]
-        outcome, reason = told["outcome"], told["reason"]
+        Args:
+            name: of the device.
+            deployed: the outcome of its switch and its last status.
+            before: the reports of all devices before the rollout.
+        """
+        device, status = self.state.devices[name], deployed.status
+        outcome, reason = deployed.outcome, deployed.reason
         if outcome == "ok" and status is not None:
-            found = eligibility.loaded(status)
-            if found.get("release") == device.release:
-                expected = self.plan["releases"][device.release]["targets"].get(found["target"])
-                if found["sha256"] != expected:
-                    outcome, reason = "failed", f"has loaded sha256 {found['sha256'][:12]}, not {str(expected)[:12]}"
-            elif device.release in status["bad"]:
-                outcome, reason = "failed", f"it went back by itself: {status['bad'][device.release]}"
-        return Seen(name, outcome, reason, before.get(name), (status or {}).get("report"))
+            loaded = eligibility.loaded_model(status)
+            if loaded and loaded.release == device.release:
+                published = self.plan.releases[device.release].targets.get(loaded.target)
+                if loaded.sha256 != published:
+                    outcome = "failed"
+                    reason = f"has loaded sha256 {loaded.sha256[:12]}, not {str(published)[:12]}"
+            elif device.release in status.bad:
+                outcome, reason = "failed", f"it rolled back on its own: {status.bad[device.release]}"
+        return DeviceObservation(name, outcome, reason, before.get(name), status.report if status else None)
 
-    def left(self, wave: WaveState) -> dict[str, int]:
-        """What is left of the budget for a wave: failed, unreachable."""
-        return decisions.budget_of_wave(self.state, self.rules, self.plan["size"], wave)
+    def wave_budget(self, wave: WaveState) -> dict[str, int]:
+        """Return how many devices of a wave may fail, and how many may be unreachable."""
+        return decisions.wave_budget(self.state, self.policy, self.plan.size, wave)
 
     # --- the end
 
-    def settle(self, statuses: Mapping[str, Json | None]) -> Json:
-        """Who has to go back, and to which release, after every device that was touched was asked once more."""
-        failures: dict[str, tuple[Spent, str]] = {}
+    def decide_rollbacks(self, statuses: Mapping[str, AgentStatus | None]) -> RollbackDecision:
+        """Decide which devices roll back, from the statuses of all touched devices after the last wave."""
+        failures: dict[str, tuple[BudgetCharge, str]] = {}
         for name, device in self.state.devices.items():
-            asked = device.touched and device.outcome == "ok" and name in statuses
-            if asked and (wrong := self._late(device, statuses[name])):
-                failures[name] = ("unreachable" if statuses[name] is None else "failed", wrong)
-        state = decisions.with_late_failures(self.state, failures, self.rules, self.plan["size"], audit_log.now())
-        back, kept = decisions.rollbacks(state, self.record.id)
-        for name, why in kept.items():
-            since = decisions.verdict_time(state, state.devices[name])
-            state = state.with_device(name, outcome="failed", reason=why)
-            self.say("back", "kept", name, decisions.NOWHERE, since=since)
+            passed = device.touched and device.outcome == "ok" and name in statuses
+            if passed and (reason := self._late_failure(device, statuses[name])):
+                failures[name] = ("unreachable" if statuses[name] is None else "failed", reason)
+        state = decisions.with_late_failures(self.state, failures, self.policy, self.plan.size, audit_log.now())
+        orders, kept = decisions.rollbacks(state, self.record.id)
+        for name, reason in kept.items():
+            since = decisions.rollback_decided(state, state.devices[name])
+            state = state.with_device(name, outcome="failed", reason=reason)
+            self.log("back", "kept", name, decisions.NO_PREVIOUS_RELEASE, since=since)
         self.save(state)
-        return {"back": back, "failed": state.has_failed}
+        return RollbackDecision(orders, state.has_failed)
 
-    def _late(self, device: DeviceState, status: Json | None) -> str:
-        """What is wrong with a device that was well when its wave was judged, or nothing."""
+    def _late_failure(self, device: DeviceState, status: AgentStatus | None) -> str:
+        """Return why a device has failed since its wave passed, or an empty string."""
         if status is None:
             return "does not answer any more"
-        if not self._runs(device, status):
-            why = status["bad"].get(device.release)
-            return f"runs {eligibility.loaded(status).get('release', 'nothing')} now" + (f": {why}" if why else "")
+        if not self._runs_release(device, status):
+            reason = status.bad.get(device.release)
+            running = eligibility.loaded_release(status) or "nothing"
+            return f"runs {running} now" + (f": {reason}" if reason else "")
         return ""
 
-    def is_well(self, name: str, status: Json | None) -> bool:
-        """Whether a device runs its release, confirmed: by what it said just now, nothing is left to settle."""
-        return self._runs(self.state.devices[name], status)
+    def is_confirmed(self, name: str, status: AgentStatus | None) -> bool:
+        """Return whether a device runs its release, confirmed, so that it need not be queried again."""
+        return self._runs_release(self.state.devices[name], status)
 
-    def _runs(self, device: DeviceState, status: Json | None) -> bool:
-        return eligibility.runs(status, device.release, self.plan["releases"][device.release])
+    def _runs_release(self, device: DeviceState, status: AgentStatus | None) -> bool:
+        return eligibility.runs(status, device.release, self.plan.releases[device.release])
 
-    def close(self, back: Mapping[str, Json]) -> Json:
-        """The end. `back`: name -> {"status", "reason"} of those that were sent back."""
+    def close(self, rolled_back: Mapping[str, StatusResponse]) -> ClosedRollout:
+        """End the rollout, or pause it. `rolled_back`: the responses of the devices that had to roll back."""
         state = self.state
-        for name, told in back.items():
-            device, status = state.devices[name], told["status"]
-            since = decisions.verdict_time(state, device)
-            if status is not None and eligibility.loaded(status).get("release") == device.was:
-                # Why it failed is kept where it did; those that only were called back say so.
+        for name, response in rolled_back.items():
+            device, status = state.devices[name], response.status
+            since = decisions.rollback_decided(state, device)
+            running = eligibility.loaded_release(status)
+            if status is not None and running == device.was:
+                # A device that failed keeps its own reason.
                 state = state.with_device(name, outcome="back", reason=device.reason or "the rollout failed")
-                self.say("back", "back", name, f"runs {device.was}", since=since)
+                self.log("back", "back", name, f"runs {device.was}", since=since)
             else:
-                why = told["reason"] or f"runs {eligibility.loaded(status).get('release')}"
-                state = state.with_device(name, outcome="pending", reason=f"not back at {device.was}: {why}")
-                self.say("back", "pending", name, why, since=since)
+                reason = response.reason or f"runs {running}"
+                state = state.with_device(name, outcome="pending", reason=f"not back at {device.was}: {reason}")
+                self.log("back", "pending", name, reason, since=since)
         state = decisions.ended(state, audit_log.now())
-        self.say("close", state.status, detail=state.reason, since=self.record.began)
-        self.save(replace(state, owner=NOBODY))  # a paused one may be taken up from here on
+        self.log("close", state.status, detail=state.reason, since=self.record.began)
+        self.save(replace(state, owner=NOBODY))  # from here on another process may resume a paused rollout
         report.write(self.record, state)
         if state.ended:
             (self.record.folder / rollout_folder.PUSH).unlink(missing_ok=True)
-        return {
-            "id": self.record.id,
-            "status": state.status,
-            "reason": state.reason,
-            "table": report.table(state),
-            "record": str(self.record.folder),
-        }
+        return ClosedRollout(
+            id=self.record.id,
+            status=state.status,
+            reason=state.reason,
+            table=report.table(state),
+            record=str(self.record.folder),
+        )

@@ -1,22 +1,31 @@
-"""What follows from the state of a rollout: whether a wave may begin, what a verdict changes, who has to roll back.
+"""Decide what follows from the state of a rollout: may a wave begin, what a verdict changes, which devices roll back.
 
-Nothing is read, written or asked here: a state goes in, a state or an answer comes out. controller.py records them.
+Pure: functions take a state and return a state or a decision. They read and write nothing and contact no device;
+controller.py records what they decide.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
 from fleet.inventory.rollout_policy import RolloutPolicy, device_count
-from fleet.records.state import DeviceState, RolloutState, Spent, WaveState
-from fleet.rollout.verdict import Seen, Verdict
+from fleet.records.state import BudgetCharge, DeviceState, RolloutState, WaveState
+from fleet.rollout.verdict import Verdict
+from fleet.rollout.verdict_checks import DeviceObservation
 
-Json = dict[str, Any]
-NOWHERE = "it ran no release before"
+NO_PREVIOUS_RELEASE = "it ran no release before"
+MAX_REASON = 500  # characters of the reason that an agent is given for a rollback
+
+
+@dataclass(frozen=True)
+class RollbackOrder:
+    """The release that a device has to roll back to, and the reason that its agent records."""
+
+    to: str
+    reason: str
 
 
 # --- before a wave
@@ -24,21 +33,22 @@ NOWHERE = "it ran no release before"
 
 def refusal(
     state: RolloutState,
-    rules: RolloutPolicy,
+    policy: RolloutPolicy,
     wave: WaveState,
+    *,
     approved_by: str | None,
     began_by: str | None,
     now: datetime,
 ) -> str:
-    """Why a wave may not begin, or nothing.
+    """Return why a wave may not begin, or an empty string.
 
     Args:
         state: of the rollout.
-        rules: of the rollout.
-        wave: one of it.
-        approved_by: who approves it now; None: nobody does.
-        began_by: who began the rollout, as far as that is recorded.
-        now: with a time zone.
+        policy: of the rollout.
+        wave: one of the rollout's waves.
+        approved_by: the user who approves the wave now; None: no user does.
+        began_by: the user who began the rollout; None: not recorded.
+        now: the current time, with a time zone.
     """
     for each in state.waves:
         if each.name == wave.name:
@@ -47,127 +57,157 @@ def refusal(
             return f"wave {each.name} before it did not pass ({each.status})"
     if state.status != "running":
         return state.reason
-    if wave.approve and not wave.approved_by and (reason := _unapproved(rules, wave, approved_by, began_by)):
+    if wave.approve and not wave.approved_by and (reason := _approval_missing(policy, wave, approved_by, began_by)):
         return reason
-    if rules.window and not state.outside_window and not rules.window.is_open(now):
+    if policy.window and not state.outside_window and not policy.window.is_open(now):
         return f"wave {wave.name} waits: the maintenance window is closed"
     return ""
 
 
-def _unapproved(rules: RolloutPolicy, wave: WaveState, approved_by: str | None, began_by: str | None) -> str:
-    """Why nobody has approved the wave who may, or nothing."""
+def _approval_missing(policy: RolloutPolicy, wave: WaveState, approved_by: str | None, began_by: str | None) -> str:
+    """Return why a wave has no valid approval, or an empty string."""
     if not approved_by:
-        why = f" ({wave.why})" if wave.why else ""
-        return f"wave {wave.name} waits for approval{why}: --approve {wave.name}, -e rollout_approve={wave.name}"
-    if rules.approvers and approved_by not in rules.approvers:
-        allowed = ", ".join(rules.approvers)
+        reason = f" ({wave.why})" if wave.why else ""
+        return f"wave {wave.name} waits for approval{reason}: --approve {wave.name}, -e rollout_approve={wave.name}"
+    if policy.approvers and approved_by not in policy.approvers:
+        allowed = ", ".join(policy.approvers)
         return f"wave {wave.name} waits: {approved_by} is not one of rollout.approvers: {allowed}"
-    if rules.four_eyes and approved_by == began_by:
-        return f"wave {wave.name} waits: {approved_by} began this rollout, rollout.four_eyes asks another"
+    if policy.four_eyes and approved_by == began_by:
+        return f"wave {wave.name} waits: {approved_by} began this rollout, rollout.four_eyes requires another approver"
     return ""
 
 
-def control_group(state: RolloutState, rules: RolloutPolicy, wave: WaveState) -> list[str]:
-    """Some devices that do not change meanwhile, spread over the fleet, to compare the wave with."""
-    there = [
+def control_group(state: RolloutState, policy: RolloutPolicy, wave: WaveState) -> list[str]:
+    """Return devices that do not change during a wave, spread over the fleet, to compare the wave with.
+
+    Args:
+        state: of the rollout.
+        policy: of the rollout; its `control` is the size of the group.
+        wave: the wave that is compared.
+    """
+    candidates = [
         name
         for name, device in state.devices.items()
         if not device.touched and device.outcome in ("planned", "ok") and name not in wave.devices
     ]
-    number = min(rules.control, len(there))
-    return [there[place * len(there) // number] for place in range(number)]
+    number = min(policy.control, len(candidates))
+    return [candidates[place * len(candidates) // number] for place in range(number)]
 
 
 # --- the budget
 
 
-def budget_left(devices: Iterable[DeviceState], rules: RolloutPolicy, size: int) -> dict[str, int]:
-    """What these left of the fleet's budget; below zero where they took more. `size`: devices of the fleet."""
+def remaining_budget(devices: Iterable[DeviceState], policy: RolloutPolicy, size: int) -> dict[str, int]:
+    """Return what remains of the fleet's budget after these devices, by kind; below zero where they exceed it.
+
+    Args:
+        devices: that are charged to the budget.
+        policy: of the rollout.
+        size: number of devices in the fleet.
+    """
     spent = Counter(device.spent for device in devices)
-    return {name: device_count(getattr(rules.budget, name), size) - spent[name] for name in ("failed", "unreachable")}
+    return {name: device_count(getattr(policy.budget, name), size) - spent[name] for name in ("failed", "unreachable")}
 
 
-def budget_of_wave(state: RolloutState, rules: RolloutPolicy, size: int, wave: WaveState) -> dict[str, int]:
-    """What earlier waves, and devices that could not take part, left for a wave. A canary wave has no budget."""
+def wave_budget(state: RolloutState, policy: RolloutPolicy, size: int, wave: WaveState) -> dict[str, int]:
+    """Return the budget of a wave, by kind: what all other devices have left. A canary wave has none.
+
+    Args:
+        state: of the rollout.
+        policy: of the rollout.
+        size: number of devices in the fleet.
+        wave: one of the rollout's waves.
+    """
     if wave.canary:
         return {"failed": 0, "unreachable": 0}
     others = [device for name, device in state.devices.items() if name not in wave.devices]
-    return {name: max(number, 0) for name, number in budget_left(others, rules, size).items()}
+    return {name: max(number, 0) for name, number in remaining_budget(others, policy, size).items()}
 
 
 # --- after a wave
 
 
-def with_verdict(state: RolloutState, wave: WaveState, seen: Sequence[Seen], judged: Verdict, now: str) -> RolloutState:
-    """The state after a wave was judged.
+def with_verdict(
+    state: RolloutState, wave: WaveState, observed: Sequence[DeviceObservation], verdict: Verdict, now: str
+) -> RolloutState:
+    """Return the state after a wave was judged.
 
     Args:
         state: of the rollout.
         wave: the one that was judged.
-        seen: its devices.
-        judged: the verdict on it.
-        now: as audit.now writes it.
+        observed: its devices.
+        verdict: the verdict on it.
+        now: the current time, in the format of `audit_log.now`.
     """
-    state = state.with_wave(wave.name, status=judged.status, judged=now, verdict=judged.as_json())
-    for each in seen:
+    state = state.with_wave(wave.name, status=verdict.status, judged=now, verdict=verdict.record())
+    for each in observed:
         name = each.device
-        spent = "failed" if name in judged.failed else "unreachable" if name in judged.unreachable else ""
-        reason = judged.why.get(name) or each.reason
-        state = state.with_device(name, outcome=spent or "ok", reason=reason, spent=spent)
-    reason = f"wave {wave.name}: {judged.reason()}"
-    if judged.status == "inconclusive":
+        charge = "failed" if name in verdict.failed else "unreachable" if name in verdict.unreachable else ""
+        reason = verdict.reasons.get(name) or each.reason
+        state = state.with_device(name, outcome=charge or "ok", reason=reason, spent=charge)
+    reason = f"wave {wave.name}: {verdict.reason()}"
+    if verdict.status == "inconclusive":
         return replace(state, status="paused", reason=reason)
-    return replace(state, reason=reason) if judged.status == "fail" else state
+    return replace(state, reason=reason) if verdict.status == "fail" else state
 
 
 def with_late_failures(
-    state: RolloutState, failures: Mapping[str, tuple[Spent, str]], rules: RolloutPolicy, size: int, now: str
+    state: RolloutState,
+    failures: Mapping[str, tuple[BudgetCharge, str]],
+    policy: RolloutPolicy,
+    size: int,
+    now: str,
 ) -> RolloutState:
-    """The state after devices failed that were well when their wave was judged.
+    """Return the state after devices failed whose wave had passed.
 
-    The rollout fails with a canary, and where more of the budget is spent than there is.
+    The rollout fails if one of them is a canary, or if the fleet's budget is exceeded.
 
     Args:
         state: of the rollout.
-        failures: name -> what it takes of the budget, and why.
-        rules: of the rollout.
-        size: devices of the fleet.
-        now: as audit.now writes it.
+        failures: the charge to the budget and the reason, by device.
+        policy: of the rollout.
+        size: number of devices in the fleet.
+        now: the current time, in the format of `audit_log.now`.
     """
-    for name, (spent, reason) in failures.items():
-        state = state.with_device(name, outcome=spent, reason=reason, spent=spent)
+    for name, (charge, reason) in failures.items():
+        state = state.with_device(name, outcome=charge, reason=reason, spent=charge)
     if not failures or state.has_failed:
         return state
     canaries = [name for name in failures if state.wave(state.devices[name].wave).canary]
-    if not canaries and min(budget_left(state.devices.values(), rules, size).values()) >= 0:
+    if not canaries and min(remaining_budget(state.devices.values(), policy, size).values()) >= 0:
         return state
-    blamed = canaries or list(failures)
-    wave = state.devices[blamed[0]].wave
-    reasons = "; ".join(f"{name}: {state.devices[name].reason}" for name in blamed)
+    decisive = canaries or list(failures)
+    wave = state.devices[decisive[0]].wave
+    reasons = "; ".join(f"{name}: {state.devices[name].reason}" for name in decisive)
     failed = state.with_wave(wave, status="fail", judged=now)
     return replace(failed, status="running", reason=f"after wave {wave}, {reasons}")
 
 
-def rollbacks(state: RolloutState, rollout: str) -> tuple[dict[str, Json], dict[str, str]]:
-    """Who has to roll back: name -> {"to", "reason"}; and who would have to, but has nothing to go to: name -> why.
+def rollbacks(state: RolloutState, rollout: str) -> tuple[dict[str, RollbackOrder], dict[str, str]]:
+    """Return the devices that have to roll back, and those that would have to but ran no release before.
 
-    `rollout`: its id.
+    Args:
+        state: of the rollout.
+        rollout: its id.
+
+    Returns:
+        The orders by device, and the reasons why the other devices keep the new release, by device.
     """
-    back: dict[str, Json] = {}
+    orders: dict[str, RollbackOrder] = {}
     kept: dict[str, str] = {}
     for name, device in state.devices.items():
         if not device.touched or not (state.has_failed or device.outcome == "failed"):
             continue
         reason = device.reason or state.reason
         if device.was is not None:
-            back[name] = {"to": device.was, "reason": f"rollout {rollout}: {reason}"[:500]}
-        elif NOWHERE not in device.reason:
-            kept[name] = f"{reason}; it stays on {device.release}: {NOWHERE}"
-    return back, kept
+            orders[name] = RollbackOrder(device.was, f"rollout {rollout}: {reason}"[:MAX_REASON])
+        elif NO_PREVIOUS_RELEASE not in device.reason:
+            kept[name] = f"{reason}; it stays on {device.release}: {NO_PREVIOUS_RELEASE}"
+    return orders, kept
 
 
 def ended(state: RolloutState, now: str) -> RolloutState:
-    """The state after everything that had to roll back was asked to. `now`: as audit.now writes it."""
+    """Return the state after all rollbacks were attempted. `now` is in the format of `audit_log.now`."""
     if state.has_failed:
         return replace(state, status="failed", ended=now)
     if state.status != "running":
@@ -177,7 +217,7 @@ def ended(state: RolloutState, now: str) -> RolloutState:
     return replace(state, status="paused", reason=state.reason or "not every wave was judged", ended=None)
 
 
-def verdict_time(state: RolloutState, device: DeviceState) -> str | None:
-    """When it was decided that a device rolls back: when the first wave failed, or else its own was judged."""
+def rollback_decided(state: RolloutState, device: DeviceState) -> str | None:
+    """Return when the rollback of a device was decided: when the first wave failed, or else its own was judged."""
     failed = [wave.judged for wave in state.waves if wave.status == "fail" and wave.judged]
     return min(failed) if failed else state.wave(device.wave).judged

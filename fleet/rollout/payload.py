@@ -1,7 +1,8 @@
-"""What a rollout brings to its devices: releases that may be installed now, packed with the metadata that says so.
+"""Pack the payload of a rollout: the archives of its releases, with the metadata that proves that they are published.
 
-It is packed when the rollout begins, and looked at again before each wave: a release that was withdrawn meanwhile goes
-no further, and metadata that was signed meanwhile is packed anew, so a rollout may last longer than a timestamp.
+The payload is packed when the rollout begins and checked again before each wave. A release that was withdrawn since
+then is not delivered to further devices, and metadata that was signed since then is packed again: a rollout may
+last longer than the validity of a timestamp.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import tarfile
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from edge_agent.core import durable
 from edge_agent.core.errors import AgentError
@@ -21,6 +22,7 @@ from edge_agent.storage.manifest import MANIFEST
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, TargetFile, Timestamp
 
+from fleet.devices.eligibility import ReleaseInfo
 from fleet.errors import BundleError, NoReleaseError, StorageError, TrustError
 from fleet.records import rollout_folder
 from fleet.records.rollout_folder import Record
@@ -33,55 +35,61 @@ LOCK_S = 60.0
 FOLDER = "repository"
 
 
-def check(repository: Repository, development: bool) -> None:
-    """The metadata is current, and its keys are good enough for this fleet. Raises TrustError."""
+def check_repository(repository: Repository, development: bool) -> None:
+    """Check that the metadata is current and signed with keys that a fleet accepts. Raises TrustError.
+
+    `development`: the fleet accepts development keys.
+    """
     if repository.development and not development:
         raise TrustError(
             str(repository.metadata),
             "signed with development keys",
-            "a fleet that is marked `development: true`, or a repository with keys of its own",
-            "fleet keys init, and publish there; see docs/how-to/publish-a-release.md",
+            "a fleet that is marked `development: true`, or a repository with its own keys",
+            "create keys with fleet keys init and publish there; see docs/how-to/publish-a-release.md",
         )
     expiry.require_current(repository)
 
 
-def offer(repository: Repository, release: str) -> dict[str, Any]:
-    """What a plan notes of a release whose archive is here, as signed. `targets`: sha256 of each model file.
+def release_info(repository: Repository, release: str) -> ReleaseInfo:
+    """Return what a plan records of a published release.
 
     Raises NoReleaseError, StorageError, TrustError, BundleError, SourceError.
     """
-    target, file = _signed(repository, release)
+    target, file = _signed_archive(repository, release)
     try:
         manifest = json.loads(archive.inspect(file, MANIFEST).member)
     except AgentError as error:
         raise BundleError(error.where, error.found, error.expected, error.remedy) from None
-    return {
-        "path": target.path,
-        "length": target.length,
-        "sha256": target.hashes["sha256"],
-        "unpacked": sum(entry["size_bytes"] for entry in manifest["files"].values()),
-        "targets": {each: told["sha256"] for each, told in manifest["targets"].items()},
-        "requirements": manifest.get("requirements", {}),
-    }
+    return ReleaseInfo.model_validate(
+        {
+            "path": target.path,
+            "length": target.length,
+            "sha256": target.hashes["sha256"],
+            "unpacked": sum(entry["size_bytes"] for entry in manifest["files"].values()),
+            "targets": {name: entry["sha256"] for name, entry in manifest["targets"].items()},
+            "requirements": manifest.get("requirements", {}),
+        }
+    )
 
 
-def _signed(repository: Repository, release: str) -> tuple[TargetFile, Path]:
-    """A release's target and its archive, whose bytes are those that were signed; fetched where they are not here."""
-    target = _target(repository, release)
-    file, wanted = repository.local_file(target), _content(target.length, target.hashes["sha256"])
-    found = _found(file)
-    if repository.fetch and found != wanted:  # a cache that a power cut or a bad disk tore is filled again
+def _signed_archive(repository: Repository, release: str) -> tuple[TargetFile, Path]:
+    """Return a release's target and its archive, which holds the signed bytes. It is fetched where it is missing."""
+    target = _published_target(repository, release)
+    file, expected = repository.local_file(target), _description(target.length, target.hashes["sha256"])
+    content = _describe(file)
+    if repository.fetch and content != expected:  # an incomplete or corrupted file of the cache is fetched again
         repository.fetch(file)
-        found = _found(file)
+        content = _describe(file)
     remedy = "publish the same bytes again: fleet publish"
-    if found is None:
-        raise StorageError(str(file), "the archive is not here", wanted, remedy)
-    if found != wanted:  # every device would refuse it, and a good release be condemned
-        raise TrustError(str(file), found, f"what is signed: {wanted}", remedy)
+    if content is None:
+        raise StorageError(str(file), "the archive is missing", expected, remedy)
+    if content != expected:  # every device would refuse it, and a good release would count as failed
+        raise TrustError(str(file), content, f"the signed content: {expected}", remedy)
     return target, file
 
 
-def _target(repository: Repository, release: str) -> TargetFile:
+def _published_target(repository: Repository, release: str) -> TargetFile:
+    """Return the signed target of a release. Raises NoReleaseError where it is withdrawn or not published."""
     name, _, version = release.partition("@")
     if entry := catalog.withdrawals(repository).get(release):
         raise NoReleaseError(
@@ -92,69 +100,94 @@ def _target(repository: Repository, release: str) -> TargetFile:
         )
     target = catalog.published_targets(repository, name).get(version)
     if target is None:
-        raise NoReleaseError(release, "not published", "a release that is", "fleet publish, or fleet release list")
+        raise NoReleaseError(
+            release, "not published", "a published release", "publish it: fleet publish; or see fleet release list"
+        )
     return target
 
 
-def _found(file: Path) -> str | None:
+def _describe(file: Path) -> str | None:
+    """Return the size and digest of a file; None where it is missing."""
     try:
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            return _content(stream.tell(), digest)
+            return _description(stream.tell(), digest)
     except FileNotFoundError:
         return None
 
 
-def _content(length: int, sha256: str) -> str:
+def _description(length: int, sha256: str) -> str:
     return f"{length} bytes, sha256 {sha256}"
 
 
-def renew(begun: Record, wanted: Collection[str], where: str) -> tuple[bool, str]:
-    """As `bring`; and why it cannot be brought, or nothing."""
+def refresh_payload(record: Record, releases: Collection[str], location: str) -> tuple[bool, str]:
+    """Prepare the payload as `prepare_payload` does, but return an error as text.
+
+    Args:
+        record: of the rollout.
+        releases: that are delivered.
+        location: of the repository, a folder or a URL.
+
+    Returns:
+        Whether the payload was packed again, and why it cannot be prepared; the second is empty otherwise.
+    """
     try:
-        return bring(begun, wanted, where), ""
+        return prepare_payload(record, releases, location), ""
     except AgentError as error:
         return False, "; ".join(filter(None, (f"{error.where}: {error.found}", error.remedy)))
     except OSError as error:
         return False, f"{error.filename or 'the operating system'}: {error.strerror or error}"
 
 
-def bring(begun: Record, wanted: Collection[str], where: str) -> bool:
-    """Have these releases, and the metadata of now, in push.tar; whether it was packed anew.
+def prepare_payload(record: Record, releases: Collection[str], location: str) -> bool:
+    """Make push.tar hold these releases and the current metadata; return whether it was packed again.
 
-    No archive is read where nothing has changed. Raises NoReleaseError or TrustError where a release is not what the
-    rollout began with, TrustError where no device would take the metadata; what opening the repository raises, and
-    what `pack` raises.
+    No archive is read where nothing has changed.
+
+    Args:
+        record: of the rollout.
+        releases: that are delivered.
+        location: of the repository, a folder or a URL.
+
+    Raises:
+        NoReleaseError: a release is not published any more.
+        TrustError: a release differs from what the rollout began with, or no device would accept the metadata.
+        AgentError, OSError: the repository cannot be opened, or the payload cannot be written.
     """
-    file = begun.folder / rollout_folder.PUSH
-    # A store's local copy that another process works on is waited for.
-    with Workspace(where).open_repository(write=False, wait_s=LOCK_S) as repository:
+    file = record.folder / rollout_folder.PUSH
+    # Waits for another process that works on the local copy of a remote repository.
+    with Workspace(location).open_repository(write=False, wait_s=LOCK_S) as repository:
         expiry.require_current(repository)
-        for release in sorted(wanted):
-            began = begun.plan["releases"][release].get("sha256")
-            found = _target(repository, release).hashes["sha256"]
-            if began and found != began:
+        for release in sorted(releases):
+            planned = record.plan.releases[release].sha256
+            published = _published_target(repository, release).hashes["sha256"]
+            if planned and published != planned:
                 raise TrustError(
-                    f"{where}: {release}",
-                    f"sha256 {found}",
-                    f"{began}, which rollout {begun.id} began with",
+                    f"{location}: {release}",
+                    f"sha256 {published}",
+                    f"{planned}, which rollout {record.id} began with",
                     "name the repository that it began with: --repository",
                 )
-        if _is_packed(file, repository, wanted):
+        if _is_packed(file, repository, releases):
             return False
-        pack(repository, wanted, file)
+        write_archive(repository, releases, file)
     return True
 
 
-def _is_packed(file: Path, repository: Repository, wanted: Iterable[str]) -> bool:
-    """Whether a file holds these releases and this metadata. Raises TrustError where it holds later metadata."""
-    archives = [_name(repository, repository.local_file(_target(repository, release))) for release in wanted]
-    metadata = {_name(repository, repository.metadata / name): each for name, each in _metadata(repository).items()}
+def _is_packed(file: Path, repository: Repository, releases: Iterable[str]) -> bool:
+    """Return whether a payload holds these releases and this metadata.
+
+    Raises TrustError where it holds later metadata.
+    """
+    archives = [
+        _member(repository, repository.local_file(_published_target(repository, release))) for release in releases
+    ]
+    metadata = {_member(repository, repository.metadata / name): each for name, each in _metadata(repository).items()}
     try:
         with tarfile.open(file) as tar:
-            there = set(tar.getnames())
-            packed = {name: content.read() for name in metadata if name in there and (content := tar.extractfile(name))}
-        timestamp = packed[_name(repository, repository.metadata / "timestamp.json")]
+            members = set(tar.getnames())
+            packed = {name: stream.read() for name in metadata if name in members and (stream := tar.extractfile(name))}
+        timestamp = packed[_member(repository, repository.metadata / "timestamp.json")]
         version = Metadata[Timestamp].from_bytes(timestamp).signed.version
     except (FileNotFoundError, tarfile.TarError, KeyError, RepositoryError):
         return False
@@ -162,34 +195,42 @@ def _is_packed(file: Path, repository: Repository, wanted: Iterable[str]) -> boo
         raise TrustError(
             f"{repository.metadata}: timestamp",
             f"version {repository.timestamp.version}",
-            f"{version} or later: devices were brought that",
-            "name the repository that the rollout began with: --repository; or fleet release refresh",
+            f"version {version} or later, which devices already have",
+            "name the repository that the rollout began with: --repository; or run fleet release refresh",
         )
-    return packed == metadata and there.issuperset(archives)
+    return packed == metadata and members.issuperset(archives)
 
 
-def pack(repository: Repository, wanted: Iterable[str], file: Path) -> None:
-    """Write the metadata, and the archives of these releases, as one tar: the same content, the same bytes.
+def write_archive(repository: Repository, releases: Iterable[str], file: Path) -> None:
+    """Write the metadata and the archives of releases as one tar file. The same content gives the same bytes.
 
-    What a client reads first comes last, so that a copy that breaks off is a repository of before. Raises what `offer`
-    raises of an archive that is not what is signed, and OSError.
+    The file that a client reads first comes last, so that an incomplete copy leaves the earlier repository valid.
+
+    Args:
+        repository: of the releases.
+        releases: whose archives are packed.
+        file: the tar file.
+
+    Raises:
+        AgentError: an archive is missing or is not the signed one.
+        OSError: the file cannot be written.
     """
-    archives = [_signed(repository, release)[1] for release in sorted(wanted)]
+    archives = [_signed_archive(repository, release)[1] for release in sorted(releases)]
     durable.make_directory(file.parent)
     partial = file.with_name(f".{file.name}.partial")
     with durable.add_file_name(file), tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as tar:
         for path in archives:
-            with path.open("rb") as content:
-                _add(tar, _name(repository, path), content, path.stat().st_size)
-        for name, each in _metadata(repository).items():
-            _add(tar, _name(repository, repository.metadata / name), io.BytesIO(each), len(each))
+            with path.open("rb") as stream:
+                _add(tar, _member(repository, path), stream, path.stat().st_size)
+        for name, content in _metadata(repository).items():
+            _add(tar, _member(repository, repository.metadata / name), io.BytesIO(content), len(content))
     durable.sync_file(partial)
     partial.replace(file)
     durable.sync_directory(file.parent)
 
 
 def _metadata(repository: Repository) -> dict[str, bytes]:
-    """Every root, and the rest as it was read at once: the timestamp names this snapshot, whatever is signed now."""
+    """Return every root, and the other metadata from one reading: the timestamp names exactly this snapshot."""
     roots = [f"{version}.root.json" for version in range(1, repository.root.version)]
     # Old roots may be gone where no device needs them any more.
     content = {name: file.read_bytes() for name in roots if (file := repository.metadata / name).is_file()}
@@ -202,14 +243,16 @@ def _metadata(repository: Repository) -> dict[str, bytes]:
     return content | {name: repository.content[name] for name in names}
 
 
-def _name(repository: Repository, path: Path) -> str:
+def _member(repository: Repository, path: Path) -> str:
+    """Return the name of a file of the repository inside the payload."""
     return f"{FOLDER}/{path.relative_to(repository.folder).as_posix()}"
 
 
 def _add(tar: tarfile.TarFile, name: str, content: IO[bytes], size: int) -> None:
-    known = tar.getnames()
+    """Add a file with fixed owner, mode and time, and the entries of its folders."""
+    members = tar.getnames()
     for parent in reversed(Path(name).parents[:-1]):
-        if parent.as_posix() not in known:
+        if parent.as_posix() not in members:
             folder = tarfile.TarInfo(parent.as_posix())
             folder.type, folder.mode = tarfile.DIRTYPE, 0o755
             tar.addfile(folder, io.BytesIO())

@@ -1,68 +1,80 @@
-"""Devices that could not be called back when their rollout failed: the next run of the fleet does that first.
+"""Find and record pending rollbacks: devices that could not roll back when their rollout failed.
 
-What is pending is what the rollouts' records say, wherever in the past: nothing else is kept. Who is off the release
-that failed, by what is loaded, is `back` in the record, however it got there.
+The next run of the fleet rolls them back first. They are found in the records of the rollouts, however old; nothing
+else is stored. A device is recorded as rolled back as soon as it has loaded another release, whatever the cause.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 from fleet.devices import eligibility
+from fleet.devices.messages import NOT_QUERIED, StatusResponse
 from fleet.errors import ConfigurationError
 from fleet.records import report, rollout_audit, rollout_folder
+from fleet.records.rollout_plan import PendingRollback
 
-Json = dict[str, Any]
 MARK = b'"outcome": "pending"'  # as Record.save writes it: most records need not be parsed
 
 
-def of(fleet: str, root: Path, devices: Collection[str], warnings: list[str]) -> dict[str, Json]:
-    """Which of `devices` are pending: name -> {"rollout"; "left": the release that failed; "to": the one before}.
+def find(fleet: str, root: Path, devices: Collection[str], warnings: list[str]) -> dict[str, PendingRollback]:
+    """Return the pending rollbacks of these devices, by name.
 
-    A record that cannot be read is left out, and named in `warnings`.
+    Args:
+        fleet: its name.
+        root: the folder of all records.
+        devices: names of the devices.
+        warnings: receives a line for each record that cannot be read.
     """
-    found: dict[str, Json] = {}
-    for made in rollout_folder.rollouts(fleet, root):
+    pending: dict[str, PendingRollback] = {}
+    for record in rollout_folder.rollouts(fleet, root):
         try:
-            known = made.load().devices if MARK in (made.folder / "state.json").read_bytes() else {}
+            states = record.load().devices if MARK in (record.folder / "state.json").read_bytes() else {}
         except (OSError, ConfigurationError) as error:
-            warnings.append(f"who was not back after rollout {made.id} is not known: {' '.join(str(error).split())}")
+            text = " ".join(str(error).split())
+            warnings.append(f"the pending rollbacks of rollout {record.id} are not known: {text}")
             continue
-        for name, device in known.items():
+        for name, device in states.items():
             if device.outcome == "pending" and name in devices:
-                found[name] = {"rollout": made.id, "left": device.release, "to": device.was}
-    return found
+                pending[name] = PendingRollback(rollout=record.id, left=device.release, to=device.was)
+    return pending
 
 
-def settle(
-    fleet: str, root: Path, pending: Mapping[str, Json], answers: Mapping[str, Json]
+def record_completed(
+    fleet: str, root: Path, pending: Mapping[str, PendingRollback], responses: Mapping[str, StatusResponse]
 ) -> tuple[list[str], dict[str, str]]:
-    """Write into the records who is back. Lines for people, and who is still pending: name -> why.
+    """Record which devices have rolled back. The caller holds the fleet's lock.
 
-    `answers`: device -> {"status", "reason"}, asked after it was sent back. The caller holds the fleet's lock.
+    Args:
+        fleet: its name.
+        root: the folder of all records.
+        pending: the pending rollbacks, by device.
+        responses: of the devices after their rollback.
+
+    Returns:
+        Lines for the terminal, and the devices that are still pending, each with the reason.
     """
-    rows, still = [], {}
-    for rollout in sorted({told["rollout"] for told in pending.values()}):
-        made = rollout_folder.find(fleet, rollout, root)
-        state = made.load()
-        for name, told in pending.items():
-            if told["rollout"] != rollout or state.devices[name].outcome != "pending":
+    rows, still_pending = [], {}
+    for rollout in sorted({rollback.rollout for rollback in pending.values()}):
+        record = rollout_folder.find(fleet, rollout, root)
+        state = record.load()
+        for name, rollback in pending.items():
+            if rollback.rollout != rollout or state.devices[name].outcome != "pending":
                 continue
-            answer = answers.get(name, {"status": None, "reason": "it was not asked"})
-            loaded = eligibility.loaded(answer["status"]).get("release")
-            if loaded in (None, told["left"]):
-                why = answer["reason"] or f"runs {loaded or 'nothing'}"
-                still[name] = why
-                rows.append(f"still pending: {name}: not back at {told['to']} since rollout {rollout}: {why}")
+            response = responses.get(name, NOT_QUERIED)
+            running = eligibility.loaded_release(response.status)
+            if running in (None, rollback.left):
+                reason = response.reason or f"runs {running or 'nothing'}"
+                still_pending[name] = reason
+                rows.append(f"still pending: {name}: not back at {rollback.to} since rollout {rollout}: {reason}")
                 continue
-            reason = f"{state.devices[name].reason}; later: runs {loaded}"
-            state = state.with_device(name, outcome="back", reason=reason)
-            detail = f"runs {loaded}; was pending"
-            rollout_audit.append(made, "back", device=name, release=told["left"], result="back", detail=detail)
-            rows.append(f"back: {name}: runs {loaded}; was pending since rollout {rollout}")
-        if state != made.load():
-            made.save(state)
-            report.write(made, state)
-    return rows, still
+            explanation = f"{state.devices[name].reason}; later: runs {running}"
+            state = state.with_device(name, outcome="back", reason=explanation)
+            detail = f"runs {running}; was pending"
+            rollout_audit.append(record, "back", device=name, release=rollback.left, result="back", detail=detail)
+            rows.append(f"rolled back: {name}: runs {running}; was pending since rollout {rollout}")
+        if state != record.load():
+            record.save(state)
+            report.write(record, state)
+    return rows, still_pending

@@ -1,186 +1,180 @@
-"""The plan of a rollout: what is to run where, checked against the repository and against what is unfinished.
+"""Plan a rollout: what is to run where, checked against the repository and against unfinished work.
 
-`plan_rollout` is the entry point. It asks no device, and changes nothing.
+`plan_rollout` is the entry point. It contacts no device and changes nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from edge_agent.core.errors import AgentError
 
+from fleet.devices.eligibility import ReleaseInfo
 from fleet.errors import InventoryError, StorageError
 from fleet.inventory import model, rollout_policy
 from fleet.inventory.git_commit import DIRTY, inventory_commit
 from fleet.inventory.model import Device, Fleet
+from fleet.inventory.rollout_policy import RolloutPolicy
 from fleet.records import rollout_folder
 from fleet.records.rollout_folder import Record
+from fleet.records.rollout_plan import PendingRollback, PlannedDevice, Refusal, RolloutPlan
 from fleet.records.state import RolloutState
 from fleet.releases.repository import Repository
 from fleet.rollout import payload, pending_rollbacks, release_history, resume
 from fleet.rollout.waves import check_approvals, check_wave_names, plan_waves
 
-Json = dict[str, Any]
-
 
 @dataclass(frozen=True)
-class Unfinished:
-    """What earlier rollouts of a fleet left.
+class UnfinishedWork:
+    """The work that earlier rollouts of a fleet have not finished.
 
-    rollout, state: of the one that is unfinished; None: there is none.
-    changed: why that one cannot go on; nothing: it does.
-    owed: its devices that would have rolled back had it not been killed: name -> rollout, left, to.
-    pending: devices that could not be rolled back after earlier ones, likewise.
-    warnings: records that cannot be read.
+    Attributes:
+        rollout: the unfinished rollout, or None.
+        state: of the unfinished rollout.
+        changes: why the unfinished rollout cannot go on; empty where it does.
+        interrupted: its devices that would have rolled back if its process had not been killed.
+        pending: devices that could not roll back after earlier rollouts.
+        warnings: records that cannot be read.
     """
 
     rollout: Record | None
     state: RolloutState | None
-    changed: str
-    owed: Mapping[str, Json]
-    pending: Mapping[str, Json]
+    changes: str
+    interrupted: Mapping[str, PendingRollback]
+    pending: Mapping[str, PendingRollback]
     warnings: tuple[str, ...]
 
     @property
     def goes_on(self) -> bool:
-        return self.rollout is not None and not self.changed
+        """True where the unfinished rollout is resumed."""
+        return self.rollout is not None and not self.changes
 
-    def without_declaration(self, reason: str) -> Unfinished:
-        """The same where the inventory may not be rolled out: only a rollout that failed still has to roll back."""
-        owed = self.owed if self.state and self.state.has_failed else {}
-        return replace(self, owed=owed, changed=(self.changed or reason) if owed else "")
+    def without_declaration(self, reason: str) -> UnfinishedWork:
+        """Return the unfinished work where the inventory may not be rolled out: the rollbacks of a failed rollout.
+
+        `reason`: why the inventory may not be rolled out.
+        """
+        interrupted = self.interrupted if self.state and self.state.has_failed else {}
+        changes = (self.changes or reason) if interrupted else ""
+        return replace(self, interrupted=interrupted, changes=changes)
 
 
 @dataclass(frozen=True)
 class Declaration:
-    """What an inventory declares, as the repository has it; nothing at all where that may not be rolled out.
+    """The content of an inventory, checked against the repository; empty where it may not be rolled out.
 
-    repository: the folder that it was read from.
-    rules: the fleet's `rollout:`.
-    devices: those that change: name -> release, type, wave, groups; others: those that a limit leaves out, likewise.
-    releases: what the plan notes of each (payload.offer).
-    proven: releases that a wave of an earlier rollout passed with.
+    Attributes:
+        repository: the folder that the repository was read from.
+        policy: of the fleet's rollouts; None where it may not be rolled out.
+        devices: those that may change, by name.
+        others: those that a limit leaves out, by name.
+        releases: of the devices.
+        proven: releases that passed a wave of an earlier rollout.
     """
 
     repository: str = ""
-    rules: Json = field(default_factory=dict)
-    devices: Json = field(default_factory=dict)
-    others: Json = field(default_factory=dict)
-    releases: Json = field(default_factory=dict)
+    policy: RolloutPolicy | None = None
+    devices: Mapping[str, PlannedDevice] = field(default_factory=dict)
+    others: Mapping[str, PlannedDevice] = field(default_factory=dict)
+    releases: Mapping[str, ReleaseInfo] = field(default_factory=dict)
     proven: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What `fleet wave plan` prints, and what plan.json begins with.
+class PlanOptions:
+    """The options that the operator chose.
 
-    size: devices of the fleet. asked: when; devices answer after that. resumes: the unfinished rollout that goes on.
-    gives_up: the one that does not, and why. pending: devices that roll back first. refused: why nothing else happens.
+    Attributes:
+        only: names of the devices that may change; None: every device.
+        outside_window: the maintenance window is ignored.
+        again: a release that failed in the last rollout may be tried again.
+        approve: names of the waves that are approved.
     """
 
-    fleet: str
-    inventory: str
-    only: list[str] | None
-    commit: str | None
-    development: bool
-    outside_window: bool
-    size: int
-    again: bool
-    asked: str
-    repository: str
-    rules: Json
-    devices: Json
-    others: Json
-    releases: Json
-    proven: list[str]
-    resumes: str | None
-    gives_up: Json | None
-    pending: Json
-    refused: Json | None
-    warnings: list[str]
-
-    def as_json(self) -> Json:
-        return {each.name: getattr(self, each.name) for each in fields(self)}
+    only: Sequence[str] | None = None
+    outside_window: bool = False
+    again: bool = False
+    approve: Collection[str] = ()
 
 
 def plan_rollout(
-    path: Path,
-    repository: AbstractContextManager[Repository],
-    root: Path,
-    only: Sequence[str] | None = None,
-    outside_window: bool = False,
-    again: bool = False,
-    approve: Collection[str] = (),
-) -> Json:
-    """What the inventory declares, checked against the repository and against what this fleet does at the moment.
+    path: Path, repository: AbstractContextManager[Repository], root: Path, options: PlanOptions
+) -> RolloutPlan:
+    """Plan what the inventory declares, checked against the repository and against the fleet's unfinished work.
 
-    What may not be rolled out is `refused` in the plan where devices have to roll back first, else raised.
+    Where the inventory may not be rolled out but devices have to roll back first, the plan records the error as
+    `refused`.
 
     Args:
         path: of the inventory.
-        repository: opened when it is entered.
+        repository: is opened when it is entered.
         root: the folder of all records.
-        only: no other devices change.
-        outside_window: the maintenance window does not count.
-        again: also a release that failed in the last rollout.
-        approve: waves that somebody names as approved.
+        options: that the operator chose.
 
-    Raises InventoryError, TrustError, NoReleaseError, PausedError, RolloutError, BusyError.
+    Raises:
+        InventoryError, TrustError, NoReleaseError, PausedError, RolloutError, BusyError: the inventory may not be
+            rolled out, and no device has to roll back first.
     """
     fleet = model.load(path)
-    names = [device.name for device in fleet.devices if only is None or device.name in only]
+    names = [device.name for device in fleet.devices if options.only is None or device.name in options.only]
     commit = inventory_commit(path)
-    unfinished = resolve_unfinished(fleet, root, names, only)
-    asked, refused = datetime.now(UTC), None
+    unfinished = find_unfinished_work(fleet, root, names, options.only)
+    planned_at, refusal = datetime.now(UTC), None
+    recorded_waves = {wave.name for wave in unfinished.state.waves} if unfinished.state else set()
+    # A failed release was allowed when the unfinished rollout began; after rollbacks, preflight checks for failures.
+    try_failed = options.again or unfinished.goes_on or bool(unfinished.pending or unfinished.interrupted)
     try:
-        declaration = declare(
+        declaration = read_declaration(
             fleet,
             repository,
             root,
             names,
-            outside_window=outside_window,
-            approve=set(approve) - {wave.name for wave in unfinished.state.waves} if unfinished.state else approve,
-            # What failed before had been allowed where it began; what rolls back first is looked at after that.
-            try_failed=again or unfinished.goes_on or bool(unfinished.pending or unfinished.owed),
+            outside_window=options.outside_window,
+            approve=set(options.approve) - recorded_waves,
+            try_failed=try_failed,
         )
     except (AgentError, OSError) as error:
-        refused = _told_error(error)
-        unfinished = unfinished.without_declaration(str(refused["found"]))
-        if not unfinished.pending and not unfinished.owed:
+        refusal = Refusal.model_validate(_four_parts(error).as_json())
+        unfinished = unfinished.without_declaration(refusal.found)
+        if not unfinished.pending and not unfinished.interrupted:
             raise
         declaration = Declaration()
-    planned = assemble_plan(fleet, names, unfinished, declaration, commit=commit, asked=asked, refused=refused)
-    limit = None if only is None else sorted(only)
-    return replace(planned, only=limit, outside_window=outside_window, again=again).as_json()
+    return _assemble(fleet, names, unfinished, declaration, options, commit, planned_at, refusal)
 
 
-def resolve_unfinished(fleet: Fleet, root: Path, names: Collection[str], only: Collection[str] | None) -> Unfinished:
-    """What has to be finished before a rollout of the fleet, or instead of it.
+def find_unfinished_work(
+    fleet: Fleet, root: Path, names: Collection[str], only: Collection[str] | None
+) -> UnfinishedWork:
+    """Find what has to be finished before a rollout of the fleet, or instead of it.
 
     Args:
         fleet: as its inventory declares it.
         root: the folder of all records.
         names: the devices that may change.
-        only: what limits them to those; None: nothing.
+        only: the devices that a limit selects; None: every device.
 
-    Raises BusyError, InventoryError, PausedError, ConfigurationError.
+    Raises:
+        BusyError: another process works on the unfinished rollout.
+        InventoryError: the records belong to another inventory.
+        PausedError: the limit leaves out devices of the unfinished rollout.
+        ConfigurationError: the record of the unfinished rollout cannot be read.
     """
     warnings: list[str] = []
     with rollout_folder.locked(fleet.name, root):
-        rollout = resume.of(fleet.name, fleet.path, root)
-        pending = pending_rollbacks.of(fleet.name, root, names, warnings)
+        rollout = resume.unfinished_rollout(fleet.name, fleet.path, root)
+        pending = pending_rollbacks.find(fleet.name, root, names, warnings)
         if rollout is None:
-            return Unfinished(None, None, "", {}, pending, tuple(warnings))
-        changed, state = resume.changed(rollout, fleet.devices, only), rollout.load()
-        return Unfinished(rollout, state, changed, resume.owed(rollout, state), pending, tuple(warnings))
+            return UnfinishedWork(None, None, "", {}, pending, tuple(warnings))
+        changes, state = resume.inventory_changes(rollout, fleet.devices, only), rollout.load()
+        interrupted = resume.pending_devices(rollout, state)
+        return UnfinishedWork(rollout, state, changes, interrupted, pending, tuple(warnings))
 
 
-def declare(
+def read_declaration(
     fleet: Fleet,
     repository: AbstractContextManager[Repository],
     root: Path,
@@ -190,105 +184,100 @@ def declare(
     approve: Collection[str],
     try_failed: bool,
 ) -> Declaration:
-    """The part of a plan that needs the rules, the repository, and what earlier rollouts say of its releases.
+    """Check what the inventory declares against its rollout policy, the repository and earlier rollouts.
 
     Args:
         fleet: as its inventory declares it.
-        repository: opened when it is entered.
+        repository: is opened when it is entered.
         root: the folder of all records.
         names: the devices that may change.
-        outside_window: the maintenance window does not count.
-        approve: names that have to be waves.
-        try_failed: also releases that failed the last time.
+        outside_window: the maintenance window is ignored.
+        approve: names of the waves that are approved.
+        try_failed: releases that failed before may be tried again.
 
-    Raises InventoryError, TrustError, NoReleaseError, PausedError, RolloutError.
+    Raises:
+        InventoryError, TrustError, NoReleaseError, PausedError, RolloutError: it may not be rolled out.
     """
-    of_fleet = [device for device in fleet.devices if device.release]
-    declared = [device for device in of_fleet if device.name in names]
-    if not declared:
+    with_release = [device for device in fleet.devices if device.release]
+    selected = [device for device in with_release if device.name in names]
+    if not selected:
         raise InventoryError(
             str(fleet.path),
             "no device declares a release",
             "release: NAME@VERSION for a group",
             "see docs/how-to/roll-out.md",
         )
-    rules = model.rollout_policy_of(fleet)
-    check_wave_names(fleet.devices, rules, f"{fleet.path}: rollout")
-    plan_waves(of_fleet, rules, len(fleet.devices))  # who would be in no wave is told before anything else
-    check_approvals(approve, fleet.devices, rules, fleet.path)
+    policy = model.rollout_policy_of(fleet)
+    check_wave_names(fleet.devices, policy, f"{fleet.path}: rollout")
+    plan_waves(with_release, policy, len(fleet.devices))  # raises where a device would be in no wave
+    check_approvals(approve, fleet.devices, policy, fleet.path)
     if not outside_window:
-        rollout_policy.require_open_window(rules, fleet.path)
-    with repository as there:
-        payload.check(there, fleet.development)
-        folder = str(there.folder)
-        releases = {name: payload.offer(there, name) for name in sorted({str(each.release) for each in declared})}
-    earlier = release_history.of(fleet.name, releases, root)
+        rollout_policy.require_open_window(policy, fleet.path)
+    with repository as opened:
+        payload.check_repository(opened, fleet.development)
+        folder = str(opened.folder)
+        releases = {
+            name: payload.release_info(opened, name) for name in sorted({str(each.release) for each in selected})
+        }
+    history = release_history.load(fleet.name, releases, root)
     if not try_failed:
-        release_history.refuse_failed(earlier.failed)
+        release_history.refuse_failed(history.failed)
     return Declaration(
         folder,
-        rules.model_dump(by_alias=True),
-        {each.name: _told_device(each) for each in declared},
-        {each.name: _told_device(each) for each in of_fleet if each not in declared},
+        policy,
+        {device.name: _planned_device(device) for device in selected},
+        {device.name: _planned_device(device) for device in with_release if device not in selected},
         releases,
-        tuple(sorted(earlier.proven)),
+        tuple(sorted(history.proven)),
     )
 
 
-def assemble_plan(
+def _assemble(
     fleet: Fleet,
     names: Collection[str],
-    unfinished: Unfinished,
+    unfinished: UnfinishedWork,
     declaration: Declaration,
-    *,
+    options: PlanOptions,
     commit: str | None,
-    asked: datetime,
-    refused: Json | None,
-) -> Plan:
-    """The plan without what the caller asked for.
-
-    Args:
-        fleet: as its inventory declares it.
-        names: the devices that may change.
-        unfinished: what earlier rollouts left.
-        declaration: nothing where it is `refused`.
-        commit: of the inventory.
-        asked: when the plan was begun.
-        refused: an error's JSON.
-    """
-    rollout, changed = unfinished.rollout, unfinished.changed
-    going_back = {name: each for name, each in unfinished.owed.items() if changed and name in names}
+    planned_at: datetime,
+    refusal: Refusal | None,
+) -> RolloutPlan:
+    rollout, changes = unfinished.rollout, unfinished.changes
+    interrupted = {name: each for name, each in unfinished.interrupted.items() if changes and name in names}
     dirty = commit is not None and commit.endswith(DIRTY)
     uncommitted = f"{fleet.path}: not as it was committed; the record names the commit with {DIRTY} behind it"
-    return Plan(
-        fleet=fleet.name,
-        inventory=str(fleet.path.resolve()),
-        only=None,
-        commit=commit,
-        development=fleet.development,
-        outside_window=False,
-        size=len(fleet.devices),
-        again=False,
-        asked=asked.isoformat(),
-        repository=declaration.repository,
-        rules=declaration.rules,
-        devices=declaration.devices,
-        others=declaration.others,
-        releases=declaration.releases,
-        proven=list(declaration.proven),
-        resumes=rollout.id if rollout and not changed and not refused else None,
-        gives_up={"rollout": rollout.id, "why": changed} if rollout and changed else None,
-        pending={**unfinished.pending, **going_back},
-        refused=refused,
-        warnings=[*([uncommitted] if dirty else []), *unfinished.warnings],
+    return RolloutPlan.model_validate(
+        {
+            "fleet": fleet.name,
+            "inventory": str(fleet.path.resolve()),
+            "only": None if options.only is None else sorted(options.only),
+            "commit": commit,
+            "development": fleet.development,
+            "outside_window": options.outside_window,
+            "size": len(fleet.devices),
+            "again": options.again,
+            "asked": planned_at.isoformat(),
+            "repository": declaration.repository,
+            "rules": declaration.policy.model_dump(by_alias=True) if declaration.policy else {},
+            "devices": {name: each.as_json() for name, each in declaration.devices.items()},
+            "others": {name: each.as_json() for name, each in declaration.others.items()},
+            "releases": {name: each.as_json() for name, each in declaration.releases.items()},
+            "proven": list(declaration.proven),
+            "resumes": rollout.id if rollout and not changes and not refusal else None,
+            "gives_up": {"rollout": rollout.id, "why": changes} if rollout and changes else None,
+            "pending": {name: each.as_json() for name, each in {**unfinished.pending, **interrupted}.items()},
+            "refused": refusal.as_json() if refusal else None,
+            "warnings": [*([uncommitted] if dirty else []), *unfinished.warnings],
+        }
     )
 
 
-def _told_device(device: Device) -> Json:
-    return {"release": device.release, "type": device.type, "wave": device.wave, "groups": device.groups}
+def _planned_device(device: Device) -> PlannedDevice:
+    return PlannedDevice(release=str(device.release), type=device.type, wave=device.wave, groups=list(device.groups))
 
 
-def _told_error(error: AgentError | OSError) -> Json:
+def _four_parts(error: AgentError | OSError) -> AgentError:
+    """Return an error of the operating system as one with where, found, expected and remedy."""
     if isinstance(error, OSError):
-        error = StorageError(str(error.filename or "the operating system"), str(error.strerror or error))
-    return error.as_json()
+        return StorageError(str(error.filename or "the operating system"), str(error.strerror or error))
+    return error

@@ -1,113 +1,139 @@
-"""The start of a rollout, after every device was asked: its record begins, or the unfinished one is taken up.
+"""The start of a rollout, after every device was queried: begin its record, or resume the unfinished rollout.
 
-No device is changed here, and what an earlier rollout left pending is settled before anything else.
+No device changes here. Rollbacks that an earlier rollout could not complete are recorded before anything else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from edge_agent.core import durable
 
 from fleet import audit_log, errors
+from fleet.devices.messages import StatusResponse
 from fleet.records import rollout_audit, rollout_folder
 from fleet.records.rollout_folder import Record
+from fleet.records.rollout_plan import RolloutPlan
 from fleet.records.state import owner
 from fleet.rollout import payload, pending_rollbacks, release_history, resume
-from fleet.rollout.participants import Found
+from fleet.rollout.participants import Participants
+from fleet.rollout.step_results import PreflightResult
 
-Json = dict[str, Any]
 
+@dataclass(frozen=True)
+class RemainingWaves:
+    """The waves of a recorded rollout that are still to come, as the playbook needs them.
 
-def run_preflight(planned: Json, answers: Mapping[str, Json], root: Path, check: bool = False) -> Json:
-    """Who can take it, in which waves; begins the record unless `check`, or takes up the one that is unfinished.
-
-    `answers`: device -> {"status": what its agent said, or None; "reason": why there is none}. Devices that an earlier
-    rollout could not call back were sent back just before. Raises RolloutError.
+    Attributes:
+        record: the folder of the record.
+        order: the devices of these waves.
+        serial: the size of each wave, as Ansible's `serial` takes it.
+        touched: devices that may run the new release already.
+        push: the file with the payload.
     """
-    rows = [f"warning: {each}" for each in planned.get("warnings", ())]
-    if ended := planned.get("gives_up"):
-        rows.append(f"rollout {ended['rollout']} is given up: {ended['why']}")
+
+    record: str
+    order: list[str]
+    serial: list[int]
+    touched: list[str]
+    push: str
+
+
+def run_preflight(
+    plan: RolloutPlan, responses: Mapping[str, StatusResponse], root: Path, check: bool = False
+) -> PreflightResult:
+    """Decide which devices take part in which waves, and begin or resume the rollout.
+
+    Args:
+        plan: of the rollout.
+        responses: of the devices, by name; devices with a pending rollback have just rolled back.
+        root: the folder of all records.
+        check: only report; write nothing.
+
+    Raises:
+        RolloutError: the release failed before. What the plan was refused for is raised as its own error.
+    """
+    rows = [f"warning: {each}" for each in plan.warnings]
+    if abandoned := plan.gives_up:
+        rows.append(f"rollout {abandoned.rollout} is abandoned: {abandoned.why}")
         if not check:
-            with rollout_folder.locked(planned["fleet"], root):
-                resume.give_up(resume.take(planned["fleet"], ended["rollout"], root), ended["why"])
-    returned, still = _back(planned, answers, root, check)
+            with rollout_folder.locked(plan.fleet, root):
+                resume.abandon(resume.require_unfinished(plan.fleet, abandoned.rollout, root), abandoned.why)
+    returned, still_pending = _record_pending(plan, responses, root, check)
     rows += returned
-    if planned.get("refused"):
-        raise errors.from_json(planned["refused"], rows)
-    if not planned.get("again") and not planned["resumes"]:
-        release_history.refuse_failed(release_history.of(planned["fleet"], planned["releases"], root).failed, rows)
-    if planned["resumes"]:
-        result = _resume(planned, root, check)
-        return {**result, "table": [*rows, *result["table"]]}
-    found = Found(planned, answers, rows, still)
-    result = found.as_json()
-    if check or not result["go"]:
+    if plan.refused:
+        raise errors.from_json(plan.refused.as_json(), rows)
+    if not plan.again and not plan.resumes:
+        history = release_history.load(plan.fleet, plan.releases, root)
+        release_history.refuse_failed(history.failed, rows)
+    if plan.resumes:
+        return _resume(plan, plan.resumes, rows, root, check)
+    participants = Participants(plan, responses, rows, still_pending)
+    result = participants.result()
+    if check or not result.go:
         return result
-    with rollout_folder.locked(planned["fleet"], root):
-        rollout_folder.unfinished(planned["fleet"], root)  # raises where another one began meanwhile
+    with rollout_folder.locked(plan.fleet, root):
+        rollout_folder.unfinished(plan.fleet, root)  # raises where another process began a rollout since the plan
 
-        def fill(made: Record) -> None:
-            payload.bring(made, _releases(made, found.changing), planned["repository"])
-            before = {name: _report(answers, name) for name in answers}
-            durable.write_file(made.folder / rollout_folder.BEFORE, rollout_folder.content(before))
-            detail = f"{len(found.changing)} devices, {len(found.waves)} waves"
-            rollout_audit.append(made, "begin", result="running", detail=detail)
+        def fill(record: Record) -> None:
+            payload.prepare_payload(record, _releases(record, participants.changing), plan.repository)
+            before = {name: each.status.report if each.status else None for name, each in responses.items()}
+            durable.write_file(record.folder / rollout_folder.BEFORE, rollout_folder.encode(before))
+            detail = f"{len(participants.changing)} devices, {len(participants.waves)} waves"
+            rollout_audit.append(record, "begin", result="running", detail=detail)
 
-        begun = rollout_folder.begin(
-            planned["fleet"], {**planned, "by": audit_log.current_user()}, found.state(), root, fill
-        )
-    return {**result, **_told(begun)}
+        content = {**plan.as_json(), "by": audit_log.current_user()}
+        record = rollout_folder.begin(plan.fleet, content, participants.state(), root, fill)
+    return replace(result, **vars(_remaining_waves(record)))
 
 
-def _back(planned: Json, answers: Mapping[str, Json], root: Path, check: bool) -> tuple[list[str], dict[str, str]]:
-    """Lines about the devices that an earlier rollout could not call back, and who is still not: name -> why."""
-    waits = planned.get("pending", {})  # a plan of an earlier version has none
+def _record_pending(
+    plan: RolloutPlan, responses: Mapping[str, StatusResponse], root: Path, check: bool
+) -> tuple[list[str], dict[str, str]]:
+    """Record the pending rollbacks that are complete.
+
+    Returns:
+        Lines for the terminal, and the devices whose rollback is still pending, each with the reason.
+    """
     if check:
-        return [f"goes back first: {name}: {told['left']} -> {told['to']}" for name, told in waits.items()], {}
-    with rollout_folder.locked(planned["fleet"], root):
-        return pending_rollbacks.settle(planned["fleet"], root, waits, answers)
+        return [f"rolls back first: {name}: {each.left} -> {each.to}" for name, each in plan.pending.items()], {}
+    with rollout_folder.locked(plan.fleet, root):
+        return pending_rollbacks.record_completed(plan.fleet, root, plan.pending, responses)
 
 
-def _report(answers: Mapping[str, Json], name: str) -> Json | None:
-    status = answers[name]["status"]
-    return status.get("report") if status else None
+def _releases(record: Record, devices: Iterable[str]) -> set[str]:
+    return {record.plan.devices[name].release for name in devices}
 
 
-def _releases(begun: Record, devices: Iterable[str]) -> set[str]:
-    return {begun.plan["devices"][name]["release"] for name in devices}
+def _remaining_waves(record: Record) -> RemainingWaves:
+    state = record.load()
+    waves = [wave for wave in state.waves if wave.status != "pass"]
+    if any(wave.status == "fail" for wave in waves):
+        waves = []  # its process was killed before the failed devices rolled back: that comes next
+    return RemainingWaves(
+        record=str(record.folder),
+        order=[name for wave in waves for name in wave.devices],
+        serial=[len(wave.devices) for wave in waves] or [1],
+        touched=[name for name, device in state.devices.items() if device.touched],
+        push=str(record.folder / rollout_folder.PUSH),
+    )
 
 
-def _told(begun: Record) -> Json:
-    """What the playbook has to know of a rollout: the waves that are still to come."""
-    state = begun.load()
-    left = [wave for wave in state.waves if wave.status != "pass"]
-    if any(wave.status == "fail" for wave in left):
-        left = []  # killed before what failed had gone back: that comes next
-    return {
-        "record": str(begun.folder),
-        "order": [name for wave in left for name in wave.devices],
-        "serial": [len(wave.devices) for wave in left] or [1],
-        "touched": [name for name, device in state.devices.items() if device.touched],
-        "push": str(begun.folder / rollout_folder.PUSH),
-    }
-
-
-def _resume(planned: Json, root: Path, check: bool) -> Json:
-    with rollout_folder.locked(planned["fleet"], root):
-        begun = resume.take(planned["fleet"], planned["resumes"], root)
-        state = begun.load()
-        told = _told(begun)
+def _resume(plan: RolloutPlan, rollout: str, rows: list[str], root: Path, check: bool) -> PreflightResult:
+    """Take over the unfinished rollout for this process, and prepare its payload again."""
+    with rollout_folder.locked(plan.fleet, root):
+        record = resume.require_unfinished(plan.fleet, rollout, root)
+        state = record.load()
+        remaining = _remaining_waves(record)
         if not check:
-            taken = replace(state, owner=owner(), outside_window=planned["outside_window"])
-            begun.save(replace(taken, status="running", reason=""))
+            resumed = replace(state, owner=owner(), outside_window=plan.outside_window)
+            record.save(replace(resumed, status="running", reason=""))
     if not check:
-        if told["order"]:  # else what is left to do is to go back, which needs no repository
+        if remaining.order:  # else only rollbacks remain, which need no repository
             changing = [name for wave in state.waves for name in wave.devices]
-            payload.bring(begun, _releases(begun, changing), planned["repository"])
-        rollout_audit.append(begun, "resume", result="running", detail=state.reason)
-    rows = [f"rollout {begun.id} goes on: {len(told['order'])} of {len(state.devices)} devices are left"]
-    return {"go": True, "status": "resumed", "unfit": {}, "reason": rows[0], "table": rows, **told}
+            payload.prepare_payload(record, _releases(record, changing), plan.repository)
+        rollout_audit.append(record, "resume", result="running", detail=state.reason)
+    reason = f"rollout {record.id} goes on: {len(remaining.order)} of {len(state.devices)} devices remain"
+    return PreflightResult(go=True, status="resumed", reason=reason, unfit={}, table=[*rows, reason], **vars(remaining))

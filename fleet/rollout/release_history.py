@@ -1,4 +1,4 @@
-"""What earlier rollouts of a fleet say of a release: it failed the last time, or a wave passed with it."""
+"""Find out from earlier rollouts of a fleet whether a release failed the last time, or has passed a wave."""
 
 from __future__ import annotations
 
@@ -12,37 +12,48 @@ from fleet.records.state import DeviceState, RolloutState
 
 
 @dataclass
-class Past:
-    """`failed`: release -> where and why; `proven`: releases that a wave passed with, and that did not fail since."""
+class ReleaseHistory:
+    """The latest result of each release.
+
+    Attributes:
+        failed: releases whose last rollout failed, each with the reason.
+        proven: releases that passed a wave and have not failed since.
+    """
 
     failed: dict[str, str] = field(default_factory=dict)
     proven: set[str] = field(default_factory=set)
 
 
-def of(fleet: str, releases: Collection[str], root: Path) -> Past:
-    """Of each of these releases the latest word. A record that cannot be read proves nothing, and is passed over.
+def load(fleet: str, releases: Collection[str], root: Path) -> ReleaseHistory:
+    """Return the latest result of each of these releases.
 
-    A rollout that was given up has not failed; what passed a wave of it has passed.
+    A record that cannot be read proves nothing and is ignored. A rollout that was abandoned has not failed, and a
+    release that passed one of its waves has passed.
+
+    Args:
+        fleet: its name.
+        releases: that are looked up.
+        root: the folder of all records.
     """
-    found, left = Past(), set(releases)
-    for made in reversed(rollout_folder.rollouts(fleet, root)):
-        if not left:
+    history, remaining = ReleaseHistory(), set(releases)
+    for record in reversed(rollout_folder.rollouts(fleet, root)):
+        if not remaining:
             break
         try:
-            text = (made.folder / "state.json").read_bytes()
-            if not any(release.encode() in text for release in left):
+            text = (record.folder / "state.json").read_bytes()
+            if not any(release.encode() in text for release in remaining):
                 continue  # most records need not be parsed
-            state = made.load()
+            state = record.load()
         except (OSError, ConfigurationError):
             continue
         if state.status == "failed":
-            touched = {device.release for device in state.devices.values() if device.touched} & left
-            found.failed |= dict.fromkeys(touched, f"failed in rollout {made.id}: {state.reason}")
-            left -= touched
-        passed = {device.release for device in state.devices.values() if _passed(state, device)} & left
-        found.proven |= passed
-        left -= passed
-    return found
+            touched = {device.release for device in state.devices.values() if device.touched} & remaining
+            history.failed |= dict.fromkeys(touched, f"failed in rollout {record.id}: {state.reason}")
+            remaining -= touched
+        passed = {device.release for device in state.devices.values() if _passed(state, device)} & remaining
+        history.proven |= passed
+        remaining -= passed
+    return history
 
 
 def _passed(state: RolloutState, device: DeviceState) -> bool:
@@ -50,12 +61,17 @@ def _passed(state: RolloutState, device: DeviceState) -> bool:
 
 
 def refuse_failed(failed: Mapping[str, str], rows: Sequence[str] = ()) -> None:
-    """A release that failed is not tried on the devices that were spared. `rows`: said besides. Raises RolloutError."""
+    """Raise RolloutError for releases that failed: they are not tried on further devices.
+
+    Args:
+        failed: the releases, each with the reason.
+        rows: further lines of the message.
+    """
     if failed:
         raise RolloutError(
             ", ".join(sorted(failed)),
             "; ".join([*dict.fromkeys(failed.values()), *rows]),
             "a release that did not fail",
-            "revert the inventory's `release`, or publish a new version; or try again all the same: --again, "
+            "revert the inventory's `release`, or publish a new version; or try it again: --again, "
             "-e rollout_again=true",
         )

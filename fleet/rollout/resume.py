@@ -1,8 +1,8 @@
-"""The rollout that is unfinished, when another run comes: it goes on as it was begun, or it is given up.
+"""Resume or abandon the unfinished rollout of a fleet.
 
-Given up is one whose inventory declares something else now. That is no failure of its releases; but where a wave had
-failed, and the controller was killed before it went back, what was touched is `pending` from then on: it goes back
-before anything else.
+A rollout is abandoned where its inventory declares something else now. That is not a failure of its releases. But if a
+wave had failed, and the rollout's process was killed before the rollbacks, its touched devices are `pending` from then
+on: the next run rolls them back before anything else.
 """
 
 from __future__ import annotations
@@ -10,142 +10,181 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from fleet import audit_log
 from fleet.errors import BusyError, InventoryError, NoReleaseError, PausedError
 from fleet.inventory.model import Device, Fleet
 from fleet.records import report, rollout_audit, rollout_folder
 from fleet.records.rollout_folder import Record
+from fleet.records.rollout_plan import PendingRollback
 from fleet.records.state import RolloutState, Status
 
-Json = dict[str, Any]
 
+def unfinished_rollout(fleet: str, path: Path, root: Path) -> Record | None:
+    """Return the unfinished rollout of an inventory, or None. The caller holds the fleet's lock.
 
-def of(fleet: str, path: Path, root: Path) -> Record | None:
-    """The one of this inventory. The caller holds the lock. Raises BusyError, InventoryError, ConfigurationError."""
-    if known := rollout_folder.rollouts(fleet, root):
-        began = Path(known[-1].plan.get("inventory") or path)
-        if began.exists() and _folder(began) != _folder(path):
+    Args:
+        fleet: its name.
+        path: of the inventory.
+        root: the folder of all records.
+
+    Raises:
+        BusyError: another process works on it.
+        InventoryError: the records belong to another inventory.
+        ConfigurationError: its record cannot be read.
+    """
+    if records := rollout_folder.rollouts(fleet, root):
+        recorded = Path(records[-1].plan.inventory or path)
+        if recorded.exists() and _folder(recorded) != _folder(path):
             raise InventoryError(
                 f"{path}: fleet.name",
-                f"{fleet}, as in {began}, whose rollouts are recorded in {root / fleet}",
-                "a name of its own for each inventory",
-                "name one of them otherwise, or keep its records elsewhere: --rollouts, -e rollout_records=",
+                f"{fleet}, as in {recorded}, whose rollouts are recorded in {root / fleet}",
+                "a different name for each inventory",
+                "rename one of the fleets, or keep its records elsewhere: --rollouts, -e rollout_records=",
             )
-    begun = rollout_folder.unfinished(fleet, root)
-    if begun:
-        begun.match()
-    return begun
+    record = rollout_folder.unfinished(fleet, root)
+    if record:
+        record.require_matching_plan()
+    return record
 
 
 def _folder(path: Path) -> Path:
-    """An inventory is named by its folder, or by the file in it."""
+    """Return the folder of an inventory, which may be named by its folder or by the file in it."""
     real = path.resolve()
     return real.parent if real.is_file() else real
 
 
-def changed(begun: Record, devices: Sequence[Device], only: Collection[str] | None = None) -> str:
-    """What the inventory declares that is not what the rollout began with; nothing: it goes on.
+def inventory_changes(record: Record, devices: Sequence[Device], only: Collection[str] | None = None) -> str:
+    """Return how the inventory differs from what a rollout began with; an empty string where the rollout goes on.
 
-    `devices`: of the fleet. `only`: --limit, which changes nothing of it. Raises PausedError where that leaves out
-    devices of the rollout.
+    Args:
+        record: of the rollout.
+        devices: of the fleet.
+        only: the devices that --limit selects, which changes nothing of the rollout.
+
+    Raises:
+        PausedError: the limit leaves out devices of the rollout.
     """
-    began = {name: told["release"] for name, told in begun.plan["devices"].items()}
-    there = {device.name: device.release for device in devices}
-    left_out = [name for name in began if name in there and only is not None and name not in only]
+    began = {name: device.release for name, device in record.plan.devices.items()}
+    current = {device.name: device.release for device in devices}
+    left_out = [name for name in began if name in current and only is not None and name not in only]
     if left_out:
         raise PausedError(
-            f"rollout {begun.id}",
-            f"it is unfinished, and {_some(left_out)} of it would be left out",
-            "all of its devices: it goes on as it was begun",
-            "run without --limit; or end it where it stands: fleet give-up",
+            f"rollout {record.id}",
+            f"it is unfinished, and {_first_three(left_out)} of it would be left out",
+            "all of its devices: it goes on as it began",
+            "run without --limit; or end it as it is: fleet give-up",
         )
-    limit = begun.plan.get("only")
-    declared = {name: release for name, release in there.items() if release and (limit is None or name in limit)}
-    other = [
+    limit = record.plan.only
+    declared = {name: release for name, release in current.items() if release and (limit is None or name in limit)}
+    changes = [
         f"{name}: {declared.get(name, 'nothing')}, was {began.get(name, 'nothing')}"
         for name in sorted({*began, *declared})
         if began.get(name) != declared.get(name)
     ]
-    return f"the inventory changed: {_some(other)}" if other else ""
+    return f"the inventory changed: {_first_three(changes)}" if changes else ""
 
 
-def _some(found: Sequence[str]) -> str:
-    return ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+def _first_three(texts: Sequence[str]) -> str:
+    return ", ".join(texts[:3]) + (f" and {len(texts) - 3} more" if len(texts) > 3 else "")
 
 
-def owed(begun: Record, state: RolloutState) -> dict[str, Json]:
-    """Who would have gone back had it not been killed, as pending_rollbacks.of says it."""
+def pending_devices(record: Record, state: RolloutState) -> dict[str, PendingRollback]:
+    """Return the devices that would have rolled back if the rollout's process had not been killed."""
     return {
-        name: {"rollout": begun.id, "left": device.release, "to": device.was}
+        name: PendingRollback(rollout=record.id, left=device.release, to=device.was)
         for name, device in state.devices.items()
         if device.touched and device.was and device.outcome not in ("back", "pending")
         if state.has_failed or device.outcome == "failed"
     }
 
 
-def take(fleet: str, rollout: str, root: Path) -> Record:
-    """The one that was planned with. The caller holds the lock. Raises BusyError where it is no more."""
-    begun = rollout_folder.unfinished(fleet, root)
-    if begun is None or begun.id != rollout:
-        raise BusyError(f"rollout {rollout}", "another process ended it meanwhile", "", "run it again")
-    return begun
+def require_unfinished(fleet: str, rollout: str, root: Path) -> Record:
+    """Return the unfinished rollout that a plan was made with. The caller holds the fleet's lock.
+
+    Args:
+        fleet: its name.
+        rollout: the rollout's id.
+        root: the folder of all records.
+
+    Raises:
+        BusyError: another process ended or resumed it since the plan.
+    """
+    record = rollout_folder.unfinished(fleet, root)
+    if record is None or record.id != rollout:
+        raise BusyError(
+            f"rollout {rollout}", "another process ended it since the plan was made", "", "run the command again"
+        )
+    return record
 
 
-def give_up(begun: Record, why: str, status: Status = "given up") -> None:
-    """End it, `failed` where a wave had failed. The caller holds the lock."""
-    state = begun.load()
+def abandon(record: Record, reason: str, status: Status = "given up") -> None:
+    """End an unfinished rollout; its touched devices become pending if it had failed. The caller holds the lock.
+
+    Args:
+        record: of the rollout.
+        reason: why it is abandoned.
+        status: that it ends with; `failed` in any case where a wave had failed.
+    """
+    state = record.load()
     status = "failed" if state.has_failed else status
-    for name, told in owed(begun, state).items():
-        reason = f"{state.devices[name].reason or 'the rollout failed'}; not back at {told['to']}: it was killed"
-        state = state.with_device(name, outcome="pending", reason=reason)
-    rollout_audit.append(begun, "give up", result=status, detail=why)
-    reason = "; ".join(filter(None, (state.reason if state.has_failed else "", f"given up: {why}")))
-    state = replace(state, status=status, reason=reason, ended=audit_log.now())
-    begun.save(state)
-    report.write(begun, state)
-    (begun.folder / rollout_folder.PUSH).unlink(missing_ok=True)
+    for name, rollback in pending_devices(record, state).items():
+        cause = state.devices[name].reason or "the rollout failed"
+        explanation = f"{cause}; not back at {rollback.to}: the rollout was interrupted"
+        state = state.with_device(name, outcome="pending", reason=explanation)
+    rollout_audit.append(record, "give up", result=status, detail=reason)
+    reasons = [state.reason if state.has_failed else "", f"abandoned: {reason}"]
+    state = replace(state, status=status, reason="; ".join(filter(None, reasons)), ended=audit_log.now())
+    record.save(state)
+    report.write(record, state)
+    (record.folder / rollout_folder.PUSH).unlink(missing_ok=True)
 
 
 def require_resumable(fleet: Fleet, path: Path, root: Path) -> None:
-    """Raises NoReleaseError where no rollout is unfinished, PausedError where it cannot go on, BusyError.
+    """Check that the unfinished rollout of a fleet can go on.
 
     Args:
         fleet: as its inventory declares it.
         path: of the inventory.
         root: the folder of all records.
+
+    Raises:
+        NoReleaseError: no rollout is unfinished.
+        PausedError: it cannot go on.
+        BusyError: another process works on it.
     """
     with rollout_folder.locked(fleet.name, root):
-        begun = of(fleet.name, path, root)
-        if begun is None:
+        record = unfinished_rollout(fleet.name, path, root)
+        if record is None:
             raise NoReleaseError(
-                str(root / fleet.name), "no rollout is unfinished", "one to go on with", "leave out --resume"
+                str(root / fleet.name), "no rollout is unfinished", "an unfinished rollout", "leave out --resume"
             )
-        if reason := changed(begun, fleet.devices):
+        if changes := inventory_changes(record, fleet.devices):
             raise PausedError(
-                f"rollout {begun.id}",
-                f"cannot go on: {reason}",
-                "what it began with",
-                "revert that; or leave out --resume: it is given up, and a new one begins",
+                f"rollout {record.id}",
+                f"cannot go on: {changes}",
+                "the inventory that it began with",
+                "revert the change; or leave out --resume: the rollout is abandoned, and a new one begins",
             )
 
 
-def give_up_by_hand(fleet: str, root: Path, why: str) -> Record:
-    """End the unfinished rollout of a fleet, also one whose process ran on another machine; returns its record.
+def abandon_manually(fleet: str, root: Path, reason: str) -> Record:
+    """End the unfinished rollout of a fleet, even if its process ran on another machine; return its record.
 
     Args:
         fleet: its name.
         root: the folder of all records.
-        why: what the record keeps of it.
+        reason: is recorded.
 
-    Raises BusyError while its process runs on this machine, NoReleaseError where there is none.
+    Raises:
+        BusyError: its process runs on this machine.
+        NoReleaseError: no rollout is unfinished.
     """
     with rollout_folder.locked(fleet, root):
-        begun = rollout_folder.unfinished(fleet, root, elsewhere=False)
-        if begun is None:
+        record = rollout_folder.unfinished(fleet, root, elsewhere=False)
+        if record is None:
             raise NoReleaseError(
-                str(root / fleet), "no rollout is unfinished", "one to give up", "there is nothing to do"
+                str(root / fleet), "no rollout is unfinished", "an unfinished rollout", "nothing needs to be done"
             )
-        give_up(begun, why)
-    return begun
+        abandon(record, reason)
+    return record

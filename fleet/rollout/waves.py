@@ -1,4 +1,4 @@
-"""Who changes when: devices and rules in, waves out. Pure: the same fleet and rules give the same plan."""
+"""Plan the waves of a rollout: which devices change together, in which order. Pure: equal inputs give equal waves."""
 
 from __future__ import annotations
 
@@ -14,162 +14,194 @@ from fleet.inventory.rollout_policy import RolloutPolicy, WaveRule
 
 @dataclass(frozen=True)
 class PlannedWave:
-    """`devices`: names, in the order in which they are told. `canary`: the first with a release, or the fleet's first.
+    """Devices that change together.
 
-    `absent`: canaries that cannot take part, where they have to. `why` it asks for approval, where no rule does.
+    Attributes:
+        name: of the wave.
+        devices: their names, in the order in which they are shown.
+        approve: the wave needs an approval.
+        approval_reason: the reason for an approval that the rollout policy does not ask for.
+        canary: it is the first wave with a release, or the fleet's first wave.
+        absent: canaries that cannot take part although they have to.
     """
 
     name: str
     devices: tuple[str, ...]
     approve: bool
-    why: str = ""
+    approval_reason: str = ""
     canary: bool = False
     absent: tuple[str, ...] = ()
 
 
-def plan_waves(devices: Sequence[Device], rules: RolloutPolicy, fleet_size: int) -> list[PlannedWave]:
-    """Every device of `devices` (those that change) in exactly one wave; waves without a device are left out.
+def plan_waves(devices: Sequence[Device], policy: RolloutPolicy, fleet_size: int) -> list[PlannedWave]:
+    """Return waves that contain each of the devices exactly once; waves without a device are left out.
 
-    `fleet_size` is what shares are of: a device that is up to date already makes no wave larger. Raises
-    InventoryError where the rules leave devices out.
+    Args:
+        devices: that change.
+        policy: of the fleet's rollouts.
+        fleet_size: number of devices in the fleet, of which a percentage is taken: a device that is up to date makes
+            no wave larger.
+
+    Raises:
+        InventoryError: the policy leaves devices out.
     """
-    if rules.waves is None:
+    if policy.waves is None:
         by_wave = sorted(devices, key=lambda device: device.wave)
-        return [_planned(name, list(chosen), rules) for name, chosen in groupby(by_wave, key=_numbered)]
-    left, planned = list(devices), []
-    for wave in rules.waves:
-        chosen = _choose(wave, left, fleet_size)
-        left = [device for device in left if device not in chosen]
+        return [_planned_wave(name, list(chosen), policy) for name, chosen in groupby(by_wave, key=_numbered_wave)]
+    remaining, planned = list(devices), []
+    for rule in policy.waves:
+        chosen = _choose(rule, remaining, fleet_size)
+        remaining = [device for device in remaining if device not in chosen]
         if chosen:
-            planned.append(_planned(wave.name, chosen, rules))
-    if left:
-        names = ", ".join(device.name for device in left[:5]) + (" ..." if len(left) > 5 else "")
+            planned.append(_planned_wave(rule.name, chosen, policy))
+    if remaining:
+        names = ", ".join(device.name for device in remaining[:5]) + (" ..." if len(remaining) > 5 else "")
         raise InventoryError(
             "rollout.waves",
-            f"{len(left)} device(s) are in no wave: {names}",
-            "every device in one",
-            "end with a wave of the rest: {name: rest, rest: true}",
+            f"{len(remaining)} device(s) are in no wave: {names}",
+            "every device in one wave",
+            "end with a wave of all other devices: {name: rest, rest: true}",
         )
     return planned
 
 
 def plan_limited_waves(
     devices: Sequence[Device],
-    rules: RolloutPolicy,
+    policy: RolloutPolicy,
     fleet_size: int,
-    only: Collection[str],
-    out: Collection[str] = (),
+    *,
+    selected: Collection[str],
+    excluded: Collection[str] = (),
     current: Collection[str] = (),
     proven: Collection[str] = (),
 ) -> list[PlannedWave]:
-    """The waves of `plan_waves`, of which only those of `only` change: a limit makes nobody a canary.
+    """Return the waves of `plan_waves`, reduced to the selected devices: a limit makes no device a canary.
 
-    `devices`: all that declare a release; `current`: those that run it already; `out`: those that cannot take part.
-    `proven`: releases that a wave of an earlier rollout passed with. A wave that is not the fleet's first asks for
-    approval where it is the first with a release.
+    A wave other than the fleet's first needs an approval where it is the first wave with a release.
+
+    Args:
+        devices: all devices that declare a release.
+        policy: of the fleet's rollouts.
+        fleet_size: number of devices in the fleet.
+        selected: names of the devices that may change.
+        excluded: names of the devices that cannot take part.
+        current: names of the devices that run their release already.
+        proven: releases that passed a wave of an earlier rollout.
     """
-    first = rules.waves[0].name if rules.waves else "wave-0"
+    first = policy.waves[0].name if policy.waves else "wave-0"
     release_of = {device.name: str(device.release) for device in devices}
     planned, tried = [], set(proven)
-    for wave in plan_waves([device for device in devices if device.name not in current], rules, fleet_size):
-        chosen = [name for name in wave.devices if name in only]
-        changing = tuple(name for name in chosen if name not in out)
-        absent = tuple(name for name in chosen if name in out)
-        needed = chosen if wave.name == first else changing
-        untried = sorted({release_of[name] for name in needed} - tried)
-        planned.append(_limited(wave, changing, absent, untried, is_first=wave.name == first))
+    for wave in plan_waves([device for device in devices if device.name not in current], policy, fleet_size):
+        chosen = [name for name in wave.devices if name in selected]
+        changing = tuple(name for name in chosen if name not in excluded)
+        absent = tuple(name for name in chosen if name in excluded)
+        required = chosen if wave.name == first else changing
+        untried = sorted({release_of[name] for name in required} - tried)
+        planned.append(_limited_wave(wave, changing, absent, untried, is_first=wave.name == first))
         tried |= {release_of[name] for name in changing}
     return planned
 
 
-def _limited(
+def _limited_wave(
     wave: PlannedWave, changing: tuple[str, ...], absent: tuple[str, ...], untried: Sequence[str], is_first: bool
 ) -> PlannedWave:
-    """The wave of these devices alone. `untried`: releases that no wave has passed with, nor one before this has."""
+    """Return a wave of the changing devices alone. `untried`: its releases that no earlier wave has."""
     limited = replace(wave, devices=changing, canary=is_first or bool(untried))
     if not untried:
         return limited
     if is_first:
         return replace(limited, absent=absent)
-    return replace(limited, approve=True, why=f"no canary has run {', '.join(untried)}")
+    return replace(limited, approve=True, approval_reason=f"no canary has run {', '.join(untried)}")
 
 
-def wave_names(devices: Sequence[Device], rules: RolloutPolicy) -> list[str]:
-    """Of the fleet's waves."""
-    return [wave.name for wave in rules.waves or ()] or sorted({_numbered(device) for device in devices})
+def wave_names(devices: Sequence[Device], policy: RolloutPolicy) -> list[str]:
+    """Return the names of the fleet's waves."""
+    return [rule.name for rule in policy.waves or ()] or sorted({_numbered_wave(device) for device in devices})
 
 
-def check_wave_names(devices: Sequence[Device], rules: RolloutPolicy, where: str) -> None:
-    """Whether what the rules name is there. `devices`: the whole fleet. Raises InventoryError.
+def check_wave_names(devices: Sequence[Device], policy: RolloutPolicy, where: str) -> None:
+    """Check that groups, device types and waves that the policy names exist.
 
-    A wave that a typo empties would make the next one the first, without canaries; an approval that is asked for no
-    wave would never be asked for.
+    A misspelt group would leave its wave empty, and the next wave would be the first, without canaries. The approval
+    of a misspelt wave would never be asked for.
+
+    Args:
+        devices: the whole fleet.
+        policy: of the fleet's rollouts.
+        where: the place of the policy, for the error.
+
+    Raises:
+        InventoryError: a name does not exist.
     """
-    there = {
+    existing = {
         "group": {group for device in devices for group in device.groups},
-        "device_type": {d.type for d in devices},
+        "device_type": {device.type for device in devices},
     }
-    for wave in rules.waves or ():
-        for field, known in there.items():
-            named = getattr(wave, field)
-            if named is not None and named not in known:
+    for rule in policy.waves or ():
+        for field, names in existing.items():
+            name = getattr(rule, field)
+            if name is not None and name not in names:
                 raise InventoryError(
-                    f"{where}.waves: {wave.name}: {field}",
-                    f"{named}, of which there is no device",
-                    f"one of: {', '.join(sorted(known))}",
-                    "mend the name, or take the wave out",
+                    f"{where}.waves: {rule.name}: {field}",
+                    f"{name}, which has no device",
+                    f"one of: {', '.join(sorted(names))}",
+                    "correct the name, or remove the wave",
                 )
-    known_waves = wave_names(devices, rules)
-    if unknown := [name for name in rules.approve if name not in known_waves]:
+    waves = wave_names(devices, policy)
+    if unknown := [name for name in policy.approve if name not in waves]:
         raise InventoryError(
             f"{where}.approve",
-            f"{', '.join(unknown)}, which is no wave",
-            f"one of: {', '.join(known_waves)}",
-            "mend the name",
+            f"{', '.join(unknown)}, which is not a wave",
+            f"one of: {', '.join(waves)}",
+            "correct the name",
         )
 
 
-def check_approvals(approve: Collection[str], devices: Sequence[Device], rules: RolloutPolicy, path: Path) -> None:
-    """Whether every name that is approved is one of a wave. Raises InventoryError.
+def check_approvals(approve: Collection[str], devices: Sequence[Device], policy: RolloutPolicy, path: Path) -> None:
+    """Check that every approved wave exists.
 
     Args:
-        approve: the names.
+        approve: names of the approved waves.
         devices: the whole fleet.
-        rules: of its rollouts.
-        path: of its inventory.
+        policy: of the fleet's rollouts.
+        path: of the inventory, for the error.
+
+    Raises:
+        InventoryError: a wave does not exist.
     """
-    waves = wave_names(devices, rules)
+    waves = wave_names(devices, policy)
     if unknown := sorted(set(approve) - set(waves)):
         raise InventoryError(
             "--approve",
-            f"{', '.join(unknown)}, which is no wave of {path}",
+            f"{', '.join(unknown)}, which is not a wave of {path}",
             f"one of: {', '.join(waves)}",
-            "mend the name",
+            "correct the name",
         )
 
 
-def _numbered(device: Device) -> str:
-    """The name of its wave where the rules name none."""
+def _numbered_wave(device: Device) -> str:
+    """Return the name of a device's wave where the policy names no waves."""
     return f"wave-{device.wave}"
 
 
-def _planned(name: str, devices: Sequence[Device], rules: RolloutPolicy) -> PlannedWave:
-    return PlannedWave(name, tuple(device.name for device in devices), name in rules.approve)
+def _planned_wave(name: str, devices: Sequence[Device], policy: RolloutPolicy) -> PlannedWave:
+    return PlannedWave(name, tuple(device.name for device in devices), name in policy.approve)
 
 
-def _choose(wave: WaveRule, left: Sequence[Device], fleet_size: int) -> list[Device]:
-    if wave.group is not None:
-        return [device for device in left if wave.group in device.groups]
-    if wave.device_type is not None:
-        return [device for device in left if device.type == wave.device_type]
-    if wave.per_type is not None:
+def _choose(rule: WaveRule, remaining: Sequence[Device], fleet_size: int) -> list[Device]:
+    """Return the remaining devices that a rule selects."""
+    if rule.group is not None:
+        return [device for device in remaining if rule.group in device.groups]
+    if rule.device_type is not None:
+        return [device for device in remaining if device.type == rule.device_type]
+    if rule.per_type is not None:
         return [
             device
-            for kind in dict.fromkeys(device.type for device in left)
-            for device in [each for each in left if each.type == kind][: wave.per_type]
+            for kind in dict.fromkeys(device.type for device in remaining)
+            for device in [each for each in remaining if each.type == kind][: rule.per_type]
         ]
-    if wave.count is not None:
-        return list(left[: wave.count])
-    if wave.percent is not None:
-        return list(left[: max(1, fleet_size * wave.percent // 100)])
-    return list(left)
+    if rule.count is not None:
+        return list(remaining[: rule.count])
+    if rule.percent is not None:
+        return list(remaining[: max(1, fleet_size * rule.percent // 100)])
+    return list(remaining)

@@ -89,7 +89,7 @@ def test_only_what_the_latest_rollout_delivered_is_rolled_back(fleet: EmbeddedFl
     assert all_run(fleet, "pump@1.0.0")
     assert [fleet.state_of(name).bad for name in fleet.names] == [{release: "panic"}, {}, {}]
     table = json.loads(done.stdout)["table"]
-    assert f"{REST}: left alone: runs pump@1.0.0, which the latest rollout did not bring" in table
+    assert f"{REST}: left alone: runs pump@1.0.0, which the latest rollout did not deliver" in table
 
     fleet.agent(CANARY, "forget", release)
     fleet.agent(CANARY, "activate", release)
@@ -99,7 +99,7 @@ def test_only_what_the_latest_rollout_delivered_is_rolled_back(fleet: EmbeddedFl
         assert done.returncode == 10 and json.loads(done.stdout)["reason"] == REST, done.stdout
     else:
         done = fleet.playbook("rollback", reason="panic")
-        assert done.returncode == 2 and f"{REST}: NOT back: " in done.stdout, done.stdout[-3000:]
+        assert done.returncode == 2 and f"{REST}: NOT rolled back: " in done.stdout, done.stdout[-3000:]
     assert all_run(fleet, "pump@1.0.0")
 
 

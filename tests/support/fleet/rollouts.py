@@ -1,4 +1,4 @@
-"""Rollouts without devices: what agents would say, and a repository that holds what is rolled out."""
+"""Rollouts without devices: responses that agents would give, and a repository of the releases."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from typing import Any
 
 import pytest
 
+from fleet.devices.messages import AgentStatus, StatusResponse
 from fleet.errors import NoReleaseError
 from fleet.inventory.rollout_policy import RolloutPolicy
+from fleet.records.rollout_plan import RolloutPlan
 from fleet.releases.catalog import target_path
 from fleet.releases.keys import Keys
 from fleet.releases.repository import Repository
-from fleet.rollout.controller import Course
-from fleet.rollout.plan import plan_rollout
+from fleet.rollout.controller import DeployOutcome, RolloutController
+from fleet.rollout.plan import PlanOptions, plan_rollout
 from fleet.rollout.preflight import run_preflight
+from fleet.rollout.step_results import PreflightResult
+from fleet.rollout.verdict_checks import SwitchOutcome
 from tests.support.agent.bundles import bundle
 from tests.support.fleet.inventories import write
 
@@ -26,10 +30,15 @@ DIGEST = "d" * 64
 Json = dict[str, Any]
 
 
-def status(running: str | None = OLD, sha256: str = DIGEST, **changed: Any) -> Json:
-    """What an agent says that has loaded `running`."""
+def status(running: str | None = OLD, sha256: str = DIGEST, **changed: Any) -> AgentStatus:
+    """Return the status of an agent that has loaded `running`."""
+    return AgentStatus.model_validate(status_json(running, sha256, **changed))
+
+
+def status_json(running: str | None = OLD, sha256: str = DIGEST, **changed: Any) -> Json:
+    """Return the status as the agent prints it."""
     loaded = {"release": running, "target": "onnx-fp32", "sha256": sha256} if running else None
-    said = {
+    printed = {
         "time": datetime.now(UTC).isoformat(),
         "device": {"type": "pi", "architecture": "x86_64", "memory_bytes": 10**9, "targets": ["onnx-fp32"]},
         "current": running,
@@ -51,19 +60,19 @@ def status(running: str | None = OLD, sha256: str = DIGEST, **changed: Any) -> J
             "feedback": {"n": 0, "wrong": 0},
         },
     }
-    return {**said, **changed}
+    return {**printed, **changed}
 
 
 def plan(**rules: Any) -> Json:
-    """Four devices on OLD that shall run NEW; one alone is the canary."""
-    known = RolloutPolicy.model_validate(
+    """Return the plan of four devices on OLD that are to run NEW; the first one is the canary."""
+    policy = RolloutPolicy.model_validate(
         {"waves": [{"name": "one", "count": 1}, {"name": "rest", "rest": True}], **rules}
     )
     return {
         "fleet": "farm",
         "commit": "0" * 40,
         "repository": "",
-        "rules": known.model_dump(by_alias=True),
+        "rules": policy.model_dump(by_alias=True),
         "outside_window": False,
         "size": 4,
         "devices": {name: {"release": NEW, "type": "pi", "wave": 0, "groups": []} for name in "abcd"},
@@ -78,7 +87,7 @@ def plan(**rules: Any) -> Json:
 
 
 def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where rollouts are recorded; a repository with NEW lies beside it."""
+    """Return the folder of all records; a repository with NEW is beside it."""
     repository = Repository.create(tmp_path / "releases", Keys(tmp_path / "keys"), development=True)
     repository.add(target_path("pump", "1.1.0"), bundle(tmp_path).archive, {"version": "1.1.0"})
     repository.write("targets", "snapshot", "timestamp")
@@ -87,33 +96,39 @@ def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def begin(
-    root: Path, answers: Mapping[str, Json | None] | None = None, changed: Json | None = None, **rules: Any
-) -> Json:
-    """Preflight of a `plan` with these rules, in which devices that are not named run OLD; `changed`: of the plan."""
-    said = {name: status() for name in "abcd"} | dict(answers or {})
-    planned = {**plan(**rules), "repository": str(root.parent / "releases"), **(changed or {})}
-    told = {name: {"status": each, "reason": "" if each else "no route to host"} for name, each in said.items()}
-    return run_preflight(planned, told, root)
+    root: Path, statuses: Mapping[str, AgentStatus | None] | None = None, changed: Json | None = None, **rules: Any
+) -> PreflightResult:
+    """Run the preflight of a `plan` with these rules. Devices that are not named run OLD; `changed`: of the plan."""
+    every = {name: status() for name in "abcd"} | dict(statuses or {})
+    content = {**plan(**rules), "repository": str(root.parent / "releases"), **(changed or {})}
+    responses = {name: StatusResponse(each, "" if each else "no route to host") for name, each in every.items()}
+    return run_preflight(RolloutPlan.model_validate(content), responses, root)
 
 
-def course(begun: Json) -> Course:
-    return Course(Path(begun["record"]))
+def controller(begun: PreflightResult) -> RolloutController:
+    return RolloutController(folder(begun))
 
 
-def done(running: str | None = NEW, outcome: str = "ok", reason: str = "", **changed: Any) -> Json:
-    return {"outcome": outcome, "reason": reason, "status": status(running, **changed)}
+def folder(begun: PreflightResult) -> Path:
+    """Return the folder of a rollout's record."""
+    assert begun.record
+    return Path(begun.record)
 
 
-GONE = {"outcome": "unreachable", "reason": "no route to host", "status": None}
+def done(running: str | None = NEW, outcome: SwitchOutcome = "ok", reason: str = "", **changed: Any) -> DeployOutcome:
+    return DeployOutcome(outcome, reason, status(running, **changed))
 
 
-def through_canary(begun: Json) -> None:
-    assert course(begun).open(["a"])["go"]
-    assert course(begun).judge({"a": done()}, {})["status"] == "pass"
+UNREACHABLE = DeployOutcome("unreachable", "no route to host", None)
 
 
-def declared(root: Path, folder: str = "inventory", /, **releases: str) -> Path:
-    """An inventory of the devices a to d; those that are not named run NEW."""
+def through_canary(begun: PreflightResult) -> None:
+    assert controller(begun).open_wave(["a"]).go
+    assert controller(begun).judge_wave({"a": done()}, {}).status == "pass"
+
+
+def declared(root: Path, folder_name: str = "inventory", /, **releases: str) -> Path:
+    """Write an inventory of the devices a to d; those that are not named are to run NEW."""
     hosts = {
         name: {"ansible_host": f"192.0.2.{number}", "release": releases.get(name, NEW)}
         for number, name in enumerate("abcd", 1)
@@ -124,7 +139,7 @@ def declared(root: Path, folder: str = "inventory", /, **releases: str) -> Path:
         "wave": 0,
         "rollout": {"waves": [{"name": "one", "count": 1}, {"name": "rest", "rest": True}]},
     }
-    return write(root.parent / folder, {"all_of_them": hosts}, group_vars__all=everybody)
+    return write(root.parent / folder_name, {"all_of_them": hosts}, group_vars__all=everybody)
 
 
 @contextlib.contextmanager
@@ -134,7 +149,7 @@ def releases(root: Path) -> Iterator[Repository]:
 
 @contextlib.contextmanager
 def with_old(root: Path) -> Iterator[Repository]:
-    """OLD is published too: the same bytes, which nobody is brought here."""
+    """Open the repository with OLD published too: the same bytes, which are not delivered here."""
     with releases(root) as there:
         there.targets.targets[target_path("pump", "1.0.0")] = there.targets.targets[target_path("pump", "1.1.0")]
         yield there
@@ -146,12 +161,14 @@ def gone() -> Iterator[Repository]:
     yield
 
 
-def planned(root: Path, path: Path, **changed: Any) -> Json:
-    return plan_rollout(path, changed.pop("repository", releases(root)), root, **changed)
+def planned(root: Path, path: Path, **changed: Any) -> RolloutPlan:
+    repository = changed.pop("repository", None) or releases(root)
+    return plan_rollout(path, repository, root, PlanOptions(**changed))
 
 
-def then(root: Path, plan: Json, *old: str) -> Json:
-    """Preflight; these devices run OLD, the others NEW."""
-    sha256 = next((offer["targets"]["onnx-fp32"] for offer in plan["releases"].values()), DIGEST)
-    answers = {name: {"status": status(OLD if name in old else NEW, sha256), "reason": ""} for name in "abcd"}
-    return run_preflight(plan, answers, root)
+def then(root: Path, plan: RolloutPlan | Json, *old: str) -> PreflightResult:
+    """Run the preflight of a plan, or of its JSON; these devices run OLD, the others NEW."""
+    plan = plan if isinstance(plan, RolloutPlan) else RolloutPlan.model_validate(plan)
+    sha256 = next((release.targets["onnx-fp32"] for release in plan.releases.values()), DIGEST)
+    responses = {name: StatusResponse(status(OLD if name in old else NEW, sha256)) for name in "abcd"}
+    return run_preflight(plan, responses, root)

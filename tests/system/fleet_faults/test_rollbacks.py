@@ -60,7 +60,7 @@ def test_a_hundred_rollbacks_succeed_in_time(fleet: EmbeddedFleet, request: pyte
         fleet.publish(release)
     fleet.publish("pump@2.1.0", fault=GARBAGE)
     archive = fleet.base / "push.tar"
-    payload.pack(fleet.repository, [*bad, "pump@2.1.0"], archive)
+    payload.write_archive(fleet.repository, [*bad, "pump@2.1.0"], archive)
     with tarfile.open(archive) as tar:
         tar.extractall(config.paths.state, filter="data")
     times, refused = [], 0

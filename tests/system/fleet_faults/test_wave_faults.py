@@ -254,7 +254,7 @@ def test_a_wrong_clock_stops_the_rollout(fleet: LabFleet, case: Case) -> None:
     device.exec("install", "-m", "0755", "/dev/stdin", "/usr/local/bin/late-agent", stdin=program.encode())
     fleet.set_host_variables(device, edge_agent_binary="/usr/local/bin/late-agent")
 
-    case.survived(fleet.rollout(), code=2, message="its clock says")
+    case.survived(fleet.rollout(), code=2, message="its clock shows")
 
 
 def test_the_rollout_of_a_killed_controller_is_continued_by_the_next_run(fleet: LabFleet, case: Case) -> None:
@@ -272,7 +272,7 @@ def test_the_rollout_of_a_killed_controller_is_continued_by_the_next_run(fleet: 
 
     audit = ["begin running", "resume running", "close passed"]
     case.survived(
-        done, code=0, ends=release, touched=fleet.names, audit=audit, message="goes on: 2 of 3 devices are left"
+        done, code=0, ends=release, touched=fleet.names, audit=audit, message="goes on: 2 of 3 devices remain"
     )
 
 

@@ -6,25 +6,35 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fleet.rollouts import NEW, Json, begin, course, declared, done, records, status, through_canary
+from fleet.rollout.step_results import PreflightResult
+from tests.support.fleet.rollouts import (
+    NEW,
+    begin,
+    controller,
+    declared,
+    done,
+    records,
+    status_json,
+    through_canary,
+)
 
 root = pytest.fixture(records)
 
 
 @pytest.fixture
-def paused(root: Path) -> Json:
+def paused(root: Path) -> PreflightResult:
     """The canary passed; the rest waits."""
     begun = begin(root, changed={"inventory": str(declared(root)), "outside_window": False}, approve=["rest"])
     through_canary(begun)
-    course(begun).open(["b", "c", "d"])
-    assert course(begun).close({})["status"] == "paused"
+    controller(begun).open_wave(["b", "c", "d"])
+    assert controller(begun).close({}).status == "paused"
     return begun
 
 
 @pytest.fixture
-def killed(root: Path) -> Json:
+def killed(root: Path) -> PreflightResult:
     """The canary failed; nobody sent it back."""
     begun = begin(root, changed={"inventory": str(declared(root))})
-    course(begun).open(["a"])
-    course(begun).judge({"a": done(report={**status(NEW)["report"], "restarts": 3})}, {})
+    controller(begun).open_wave(["a"])
+    controller(begun).judge_wave({"a": done(report={**status_json(NEW)["report"], "restarts": 3})}, {})
     return begun

@@ -16,7 +16,7 @@ import pytest
 from fleet.cli import main, steps
 from tests.support.fleet.embedded import EmbeddedFleet
 from tests.support.fleet.publishing import SCHEMA
-from tests.support.fleet.rollouts import status
+from tests.support.fleet.rollouts import status_json
 
 pytestmark = pytest.mark.slow  # each starts the command line
 
@@ -70,7 +70,7 @@ def test_every_step_of_a_rollout(made: EmbeddedFleet, say: Say) -> None:
         return {name: registered(runs(each)) for name, each in zip(FLEET, running, strict=True)}
 
     def runs(release: str | None) -> Json | None:
-        found = status(release, sha256=digest)
+        found = status_json(release, sha256=digest)
         found["device"]["targets"] = ["onnx-fp32"]
         return found if release else None
 

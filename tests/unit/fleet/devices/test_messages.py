@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from fleet.cli import steps
-from fleet.devices.messages import Status, answer
-from tests.support.fleet.rollouts import NEW, Json, plan, status
+from fleet.devices.messages import CommandResponse, TaskResult, parse_command, parse_status
+from tests.support.fleet.rollouts import NEW, Json, plan, status_json
 
 WRONG: list[Json] = [
     {"bad": None},
@@ -23,28 +23,31 @@ WRONG: list[Json] = [
     {"trial": 5},
     {"installed": "all"},
     {"report": {"release": NEW}},
-    {"report": {**status()["report"], "inferences": -1}},
-    {"report": {**status()["report"], "feedback": {"n": 1, "wrong": 2}}},
-    {"device": {**status()["device"], "type": "\ud800"}},
+    {"report": {**status_json()["report"], "inferences": -1}},
+    {"report": {**status_json()["report"], "feedback": {"n": 1, "wrong": 2}}},
+    {"device": {**status_json()["device"], "type": "\ud800"}},
 ]
 SPOILT: list[str] = [
     *("5", "[]", "null", '"x"', "{}", "[" * 100_000, '{"a":' * 100_000, "NaN", "", "1" * 5000),
     '{"error": 1}',
     '{"schema_version": 1, "command": "status", "current": "x", "time": "y"}',
-    *(json.dumps(status(**changed)) for changed in WRONG),
+    *(json.dumps(status_json(**changed)) for changed in WRONG),
 ]
 
 
 @pytest.mark.parametrize("said", SPOILT, ids=range(len(SPOILT)))  # not their texts: a time is in them
 def test_what_no_agent_says_costs_that_device_alone(root: Path, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    devices = {name: {"rc": 0, "stdout": json.dumps(status())} for name in "abc"} | {"d": {"rc": 0, "stdout": said}}
+    devices = {name: {"rc": 0, "stdout": json.dumps(status_json())} for name in "abc"} | {
+        "d": {"rc": 0, "stdout": said}
+    }
     given = {"plan": plan(budget={"unreachable": 1}), "devices": devices}
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(given)))
 
     told = steps.RUN["preflight"](Namespace(rollouts=root, check=True))
 
-    assert told["order"] == ["a", "b", "c"] and any(row.startswith("no answer: d: ") for row in told["table"])
-    assert answer({"rc": 0, "stdout": said}, Status)["reason"]
+    assert told["order"] == ["a", "b", "c"]
+    assert any(row.startswith("no answer: d: ") for row in told["table"])
+    assert parse_status(TaskResult(rc=0, stdout=said)).reason
 
 
 @pytest.mark.parametrize(
@@ -56,4 +59,4 @@ def test_what_no_agent_says_costs_that_device_alone(root: Path, said: str, monke
     ],
 )
 def test_what_ansible_registered_is_understood(result: Json, reason: str) -> None:
-    assert answer(result) == {"status": None, "reason": reason}
+    assert parse_command(TaskResult.model_validate(result)) == CommandResponse(None, reason)

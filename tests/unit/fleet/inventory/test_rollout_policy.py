@@ -182,8 +182,8 @@ def test_the_rules_of_the_shipped_inventories_are_accepted() -> None:
     [
         ({"waves": [{"name": "c", "group": "canariez"}, {"name": "r", "rest": True}]}, "waves: c: group", "canariez"),
         ({"waves": [{"name": "c", "device_type": "pj"}, {"name": "r", "rest": True}]}, "c: device_type", "pj"),
-        ({"approve": ["rest"], "four_eyes": True}, "approve", "rest, which is no wave"),
-        ({"approve": ["wave-0", "wave-2"]}, "approve", "wave-2, which is no wave"),
+        ({"approve": ["rest"], "four_eyes": True}, "approve", "rest, which is not a wave"),
+        ({"approve": ["wave-0", "wave-2"]}, "approve", "wave-2, which is not a wave"),
     ],
 )
 def test_what_the_rules_name_has_to_be_there(given: dict[str, Any], where: str, found: str) -> None:

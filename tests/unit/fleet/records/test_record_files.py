@@ -11,8 +11,8 @@ from fleet.cli import main
 from fleet.errors import ConfigurationError
 from fleet.records import rollout_folder
 from fleet.records.rollout_folder import Record
-from tests.support.fleet.rollouts import NEW, Json, course, declared, done
-from tests.support.fleet.rollouts import status as said
+from fleet.rollout.step_results import PreflightResult
+from tests.support.fleet.rollouts import NEW, Json, controller, declared, done, folder, status_json
 from tests.unit.fleet.records.test_rollout_folder import VERDICT, begun
 
 CANARY = {"name": "canary", "devices": ["a"]}
@@ -92,7 +92,7 @@ def test_a_plan_of_another_shape_is_named(tmp_path: Path, changed: Json, field: 
     with pytest.raises(ConfigurationError, match=r"plan\.json: not a rollout's record") as caught:
         _ = Record(file.parent).plan
 
-    assert f"({field}" in caught.value.found and "mend it" in caught.value.remedy
+    assert f"({field}" in caught.value.found and "fix it" in caught.value.remedy
 
 
 @pytest.mark.parametrize("field", ["schema_version", "fleet", "size", "rules", "devices", "releases"])
@@ -114,24 +114,24 @@ def test_what_is_wrong_is_told_as_people_read_it(tmp_path: Path) -> None:
     assert str(caught.value).splitlines() == [
         f"{file}: not a rollout's record (inventory: found 5; Input should be a valid string)",
         "  expected: what this program wrote",
-        "  remedy:   mend it; or move its folder away, then begin anew",
+        "  remedy:   fix it; or move its folder away, then begin a new rollout",
     ]
 
 
 def test_what_devices_said_before_is_what_agents_say(tmp_path: Path) -> None:
     made = begun(tmp_path)
-    good = {"a": said()["report"], "b": {"release": None}, "c": None}
-    (made.folder / rollout_folder.BEFORE).write_bytes(rollout_folder.content(good))
+    good = {"a": status_json()["report"], "b": {"release": None}, "c": None}
+    (made.folder / rollout_folder.BEFORE).write_bytes(rollout_folder.encode(good))
 
-    assert made.before == good
+    assert {name: report and report.as_json() for name, report in made.before.items()} == good
 
 
 @pytest.mark.parametrize(
-    "value", [5, [], {"a": 5}, {"a": {"release": NEW}}, {"a": {**said()["report"], "errors": "few"}}]
+    "value", [5, [], {"a": 5}, {"a": {"release": NEW}}, {"a": {**status_json()["report"], "errors": "few"}}]
 )
 def test_what_devices_said_before_in_another_shape_is_named(tmp_path: Path, value: object) -> None:
     made = begun(tmp_path)
-    (made.folder / rollout_folder.BEFORE).write_bytes(rollout_folder.content(value))
+    (made.folder / rollout_folder.BEFORE).write_bytes(rollout_folder.encode(value))
 
     with pytest.raises(ConfigurationError, match=rf"{rollout_folder.BEFORE}: not a rollout's record \(.*found"):
         _ = made.before
@@ -160,26 +160,26 @@ def test_what_is_no_text_or_endless_is_named(tmp_path: Path, content: bytes) -> 
     ],
 )
 def test_a_plan_of_another_shape_is_refused_and_nothing_is_lost(
-    root: Path, paused: Json, capsys: pytest.CaptureFixture[str], changed: Json, told: str
+    root: Path, paused: PreflightResult, capsys: pytest.CaptureFixture[str], changed: Json, told: str
 ) -> None:
-    folder = Path(paused["record"])
-    path = folder / "plan.json"
+    record = folder(paused)
+    path = record / "plan.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
-    left = {each: each.read_bytes() for each in folder.rglob("*") if each.is_file()}
+    left = {each: each.read_bytes() for each in record.rglob("*") if each.is_file()}
     known = ["-i", str(declared(root)), "--rollouts", str(root)]
 
     assert main.main(["--json", "wave", "plan", *known, "--repository", str(root.parent / "releases")]) == 12
 
     refusal = json.loads(capsys.readouterr().out)
     assert (refusal["error"], refusal["where"]) == ("ConfigurationError", str(path)) and told in refusal["found"]
-    assert {each: each.read_bytes() for each in folder.rglob("*") if each.is_file()} == left
+    assert {each: each.read_bytes() for each in record.rglob("*") if each.is_file()} == left
 
 
-def test_what_devices_said_before_is_checked_where_a_wave_is_judged(root: Path, paused: Json) -> None:
-    path = Path(paused["record"]) / rollout_folder.BEFORE
+def test_what_devices_said_before_is_checked_where_a_wave_is_judged(root: Path, paused: PreflightResult) -> None:
+    path = folder(paused) / rollout_folder.BEFORE
     path.write_text(json.dumps(dict.fromkeys("abcd", 5)))
 
     with pytest.raises(ConfigurationError, match=str(path)):
-        course(paused).judge({name: done() for name in "bcd"}, {})
+        controller(paused).judge_wave({name: done() for name in "bcd"}, {})
 
-    assert course(paused).state.status == "paused"
+    assert controller(paused).state.status == "paused"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fleet import audit_log
 from fleet.records import report, rollout_folder
-from fleet.records.state import DeviceState, RolloutState, WaveState, owner
+from fleet.records.state import DeviceState, RecordedVerdict, RolloutState, WaveState, owner
 from tests.support.fleet.rollouts import plan
 
 NASTY = 'ended | with <script>alert("x")</script> & `code`'
@@ -15,7 +15,12 @@ NASTY = 'ended | with <script>alert("x")</script> & `code`'
 
 def test_both_reports_say_what_the_record_says(tmp_path: Path) -> None:
     check = {"name": "failed", "status": "fail", "reason": f"1 device(s): a ({NASTY})", "devices": ["a"]}
-    waves = (WaveState("canary", ("a",), status="fail", verdict={"checks": [check]}), WaveState("rest", ("b",)))
+    waves = (
+        WaveState(
+            "canary", ("a",), status="fail", verdict=RecordedVerdict.model_validate({"reason": "", "checks": [check]})
+        ),
+        WaveState("rest", ("b",)),
+    )
     devices = {
         "a": DeviceState("canary", "digits@1.1.0", "digits@1.0.0", "back", NASTY, True),
         "b": DeviceState("rest", "digits@1.1.0", None),

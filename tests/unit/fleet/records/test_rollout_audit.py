@@ -13,10 +13,11 @@ import pytest
 
 from fleet import audit_log
 from fleet.cli import main
+from fleet.devices.messages import StatusResponse
 from fleet.records import rollout_audit, rollout_folder
 from fleet.records.rollout_folder import Record
 from fleet.records.state import DeviceState, RolloutState, owner
-from fleet.rollout import manual_rollback
+from fleet.rollout.manual_rollback import ManualRollback, finish_manual_rollback
 from tests.support.fleet.publishing import SCHEMA
 from tests.support.fleet.rollouts import plan
 
@@ -33,8 +34,8 @@ def test_lines_are_appended_and_never_changed(made: Record) -> None:
 
     assert (made.folder / audit_log.FILE).read_bytes().startswith(first)
     line = list(rollout_audit.read([made]))[1]
-    assert (line["device"], line["release"], line["result"], line["seconds"]) == ("a", "digits@1.1.0", "ok", 1.235)
-    assert set(rollout_audit.FIELDS) <= set(line)
+    assert (line.device, line.release, line.result, line.seconds) == ("a", "digits@1.1.0", "ok", 1.235)
+    assert set(rollout_audit.FIELDS) <= set(line.as_json())
 
 
 def test_a_line_that_was_cut_costs_no_other(made: Record) -> None:
@@ -43,7 +44,7 @@ def test_a_line_that_was_cut_costs_no_other(made: Record) -> None:
         stream.write(b'{"time": "2026-01-0')
     rollout_audit.append(made, "close", result="passed")
 
-    assert [line["result"] for line in rollout_audit.read([made])] == ["running", "cut short", "passed"]
+    assert [line.result for line in rollout_audit.read([made])] == ["running", "cut short", "passed"]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_one_at_the_beginning_stays_there(made: Record) -> None:
     (made.folder / audit_log.FILE).write_text('{"time"\n')
     rollout_audit.append(made, "begin", result="running")
 
-    assert [(line["result"], line["rollout"]) for line in rollout_audit.read([made])] == [
+    assert [(line.result, line.rollout) for line in rollout_audit.read([made])] == [
         ("cut short", made.id),
         ("running", made.id),
     ]
@@ -109,7 +110,7 @@ def test_a_device_and_a_time_select(made: Record) -> None:
     lines = list(rollout_audit.read([made]))
     now = datetime.now(UTC)
 
-    assert [line["device"] for line in rollout_audit.select(lines, device="b")] == ["b"]
+    assert [line.device for line in rollout_audit.select(lines, device="b")] == ["b"]
     assert len(list(rollout_audit.select(lines, since=now - timedelta(minutes=1)))) == 2
     assert list(rollout_audit.select(lines, until=now - timedelta(minutes=1))) == []
 
@@ -119,7 +120,9 @@ def test_a_spreadsheet_runs_nothing_of_it(made: Record) -> None:
         made, "rollback", device="a", result="back", detail='=HYPERLINK("http://192.0.2.1")\nsecond, "line"'
     )
 
-    rows = list(csv.DictReader(io.StringIO(rollout_audit.as_csv(rollout_audit.read([made])))))
+    rows = list(
+        csv.DictReader(io.StringIO(rollout_audit.as_csv(line.as_json() for line in rollout_audit.read([made]))))
+    )
 
     assert rows[0]["detail"] == '\'=HYPERLINK("http://192.0.2.1")\nsecond, "line"'
     assert list(rows[0]) == list(rollout_audit.FIELDS)
@@ -148,7 +151,8 @@ def test_a_fleets_name_is_no_path(
 
 def test_the_command_gives_a_devices_history(made: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rollout_audit.append(made, "deploy", device="a", result="ok")
-    manual_rollback.end("farm", tmp_path, {"a": {"said": None, "status": None, "reason": "no route to host"}}, "noise")
+    failed = ManualRollback(None, StatusResponse(None, "no route to host"))
+    finish_manual_rollback("farm", tmp_path, {"a": failed}, "noise")
     known = ["audit", "--fleet", "farm", "--rollouts", str(tmp_path)]
 
     assert main.main([*known, "--device", "a"]) == 0

@@ -14,7 +14,7 @@ import pytest
 from fleet.errors import BusyError, ConfigurationError, NoReleaseError
 from fleet.records import rollout_folder
 from fleet.records.rollout_folder import Record
-from fleet.records.state import DeviceState, Owner, RolloutState, Status, WaveState, owner, owner_of
+from fleet.records.state import DeviceState, Owner, RecordedVerdict, RolloutState, Status, WaveState, owner, owner_of
 from tests.support.fleet.rollouts import plan
 from tests.support.paths import REPOSITORY
 
@@ -37,7 +37,7 @@ def begun(root: Path, of: Owner | None = None, status: Status = "running") -> Re
 
 def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
     made = begun(tmp_path)
-    changed = made.load().with_wave("canary", status="pass", verdict=VERDICT)
+    changed = made.load().with_wave("canary", status="pass", verdict=RecordedVerdict.model_validate(VERDICT))
     changed = changed.with_device("a", outcome="ok", reason="half a character: \udc80")
 
     made.save(changed)

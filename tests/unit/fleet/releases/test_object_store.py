@@ -70,8 +70,8 @@ def test_a_rollout_downloads_archives_from_the_store(
 
     with repository_storage.open_storage("s3://plant/another", write=False) as storage:
         repository = Repository(storage.folder, Keys(tmp_path / "none"), fetch=storage.fetch)
-        assert payload.offer(repository, "pump@1.0.0")["sha256"] == sha256(bundles[0])
-    payload.pack(Repository(storage.folder, Keys(tmp_path / "none")), ["pump@1.0.0"], tmp_path / "push.tar")
+        assert payload.release_info(repository, "pump@1.0.0").sha256 == sha256(bundles[0])
+    payload.write_archive(Repository(storage.folder, Keys(tmp_path / "none")), ["pump@1.0.0"], tmp_path / "push.tar")
     with tarfile.open(tmp_path / "push.tar") as tar:
         archives = [member for member in tar if member.name.endswith(".tar.zst")]
         assert [hashlib.sha256(tar.extractfile(each).read()).hexdigest() for each in archives] == [sha256(bundles[0])]
@@ -85,7 +85,7 @@ def test_a_rollout_downloads_archives_from_the_store(
         repository_storage.open_storage("s3://plant/another", write=False) as storage,
         pytest.raises(TrustError, match="the sha256 in its name"),
     ):
-        payload.offer(Repository(storage.folder, Keys(tmp_path / "none"), fetch=storage.fetch), "pump@1.0.0")
+        payload.release_info(Repository(storage.folder, Keys(tmp_path / "none"), fetch=storage.fetch), "pump@1.0.0")
 
 
 def test_a_missing_store_is_reported(bucket: dict[str, str], bundles: list[Path], tmp_path: Path) -> None:

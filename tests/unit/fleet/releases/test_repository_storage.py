@@ -19,7 +19,7 @@ from fleet.records import rollout_folder
 from fleet.releases import repository_storage
 from stages.core.files import sha256
 from tests.support.agent.bundles import bundle
-from tests.support.fleet.rollouts import NEW, Json, declared, then
+from tests.support.fleet.rollouts import NEW, Json, declared, folder, then
 from tests.support.servers import Status, free_port, web_server
 
 pytestmark = pytest.mark.slow  # each starts the command line
@@ -119,8 +119,8 @@ def test_a_rollout_continues_from_the_repository_that_the_run_names(
     (root / "farm" / planned["resumes"] / rollout_folder.PUSH).unlink()
     resumed = then(root, planned, *"abcd")
 
-    assert (resumed["status"], resumed["record"]) == ("resumed", started["record"])
-    with tarfile.open(resumed["push"]) as tar:
+    assert (resumed.status, resumed.record) == ("resumed", started.record)
+    with tarfile.open(resumed.push) as tar:
         (archive,) = [member for member in tar if member.name.endswith(".tar.zst")]
         content = tar.extractfile(archive)
         assert content and content.read() == archive_in(releases).read_bytes()
@@ -130,13 +130,13 @@ def test_a_rollout_does_not_continue_with_other_bytes(root: Path, plan: Callable
     """Another repository has a different release of that name: devices would run different models."""
     started = then(root, plan(str(root.parent / "releases")), *"abcd")
     planned = plan(str(root.parent / "releases"))
-    file = Path(started["record"]) / "plan.json"
+    file = folder(started) / "plan.json"
     file.write_text(file.read_text().replace(planned["releases"][NEW]["sha256"], "0" * 64))
 
     with pytest.raises(TrustError, match="began with"):
         then(root, planned, *"abcd")
 
-    assert rollout_folder.unfinished("farm", root) == rollout_folder.Record(Path(started["record"]))
+    assert rollout_folder.unfinished("farm", root) == rollout_folder.Record(folder(started))
 
 
 def test_an_unreachable_store_is_not_an_empty_one(plan: Callable[..., Json]) -> None:

@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from fleet.devices.messages import AgentStatus
 from fleet.rollout import bake
-from tests.support.fleet.rollouts import NEW, OLD, Json, begin, course, status, through_canary
+from fleet.rollout.step_results import BakeLook, PreflightResult
+from tests.support.fleet.rollouts import NEW, OLD, Json, begin, controller, done, status, status_json, through_canary
 
 DAY_S = 86400.0
 
 
 def report(**changed: object) -> Json:
-    return {**status(NEW)["report"], **changed}
+    return {**status_json(NEW)["report"], **changed}
 
 
-def look(begun: Json, asked: Json, looked: Json, now_s: float) -> Json:
-    return bake.watch(course(begun), dict.fromkeys(asked, "ok"), asked, looked, now_s)
+def look(
+    begun: PreflightResult, statuses: Mapping[str, AgentStatus | None], previous: BakeLook, now_s: float
+) -> BakeLook:
+    return bake.look(controller(begun), dict.fromkeys(statuses, "ok"), statuses, previous, now_s)
 
 
-def opened(root: Path, **rules: object) -> Json:
+def opened(root: Path, **rules: object) -> PreflightResult:
     begun = begin(root, **{"bake_s": 600, "bake_poll_s": 30, **rules})
-    assert course(begun).open(["a"])["go"]
+    assert controller(begun).open_wave(["a"]).go
     return begun
 
 
-def first(begun: Json, now_s: float = 1000.0) -> Json:
-    return bake.watch(course(begun), {"a": "ok"}, {}, {}, now_s)
+def first(begun: PreflightResult, now_s: float = 1000.0) -> BakeLook:
+    return bake.look(controller(begun), {"a": "ok"}, {}, None, now_s)
 
 
 @pytest.mark.parametrize(
     ("bake_s", "poll_s", "number"), [(0, 30, 1), (30, 30, 1), (0.5, 30, 1), (300, 30, 10), (DAY_S, 30, 70)]
 )
 def test_so_many_looks(bake_s: float, poll_s: float, number: int) -> None:
-    assert bake.looks(bake_s, poll_s) == number
+    assert bake.max_looks(bake_s, poll_s) == number
 
 
 @pytest.mark.parametrize("asking_s", [0.0, 1.0, 100.0])
@@ -45,80 +50,80 @@ def test_pauses_add_up_to_the_bake_and_are_a_tenth_of_it_at_most(asking_s: float
         assert step > 0 and (step <= max(33, elapsed * 0.11, asking_s * 9.1) or elapsed + step == DAY_S)
         elapsed, last, steps = elapsed + step + asking_s, step, steps + 1
 
-    assert steps <= bake.looks(DAY_S, 30), "the playbook has no more"
+    assert steps <= bake.max_looks(DAY_S, 30), "the playbook has no more"
     assert last > 1
 
 
 def test_a_wave_that_is_well_is_watched_to_the_end(root: Path) -> None:
     begun, now = opened(root), 1000.0
     said, looks = first(begun, now), 1
-    while said["again"]:
-        now += said["wait_s"] + 0.4
+    while said.again:
+        now += said.wait_s + 0.4
         said, looks = look(begun, {"a": status(NEW)}, said, now), looks + 1
 
-    assert said["until_s"] >= 1600 and looks <= bake.looks(600, 30)
-    assert course(begun).state.wave("one").lost is None
-    assert course(begun).judge({"a": {"outcome": "ok", "reason": "", "status": status(NEW)}}, {})["status"] == "pass"
+    assert said.until_s >= 1600 and looks <= bake.max_looks(600, 30)
+    assert controller(begun).state.wave("one").lost is None
+    assert controller(begun).judge_wave({"a": done()}, {}).status == "pass"
 
 
 @pytest.mark.parametrize(
     ("said", "words"),
     [
         (status(NEW, report=report(restarts=1)), "1 restart(s) since the switch"),
-        (status(OLD, bad={NEW: "crashed"}), "it went back by itself: crashed"),
-        (status(OLD), f"runs {OLD}: it went back by itself"),
+        (status(OLD, bad={NEW: "crashed"}), "it rolled back on its own: crashed"),
+        (status(OLD), f"runs {OLD}: it rolled back on its own"),
         (status(NEW, sha256="e" * 64), "has loaded sha256 eeeeeeeeeeee"),
         (status(NEW, report=report(memory_bytes=100_000_001)), "its memory grew by 100 MB"),
     ],
 )
-def test_a_canary_that_failed_ends_it(root: Path, said: Json, words: str) -> None:
+def test_a_canary_that_failed_ends_it(root: Path, said: AgentStatus, words: str) -> None:
     begun = opened(root)
 
     told = look(begun, {"a": said}, first(begun), 1030.0)
 
-    assert (told["again"], told["wait_s"]) == (False, 0.0)
+    assert (told.again, told.wait_s) == (False, 0.0)
     # By then it may look well again: what was seen counts.
-    judged = course(begun).judge({"a": {"outcome": "ok", "reason": "", "status": status(NEW)}}, {})
-    assert judged["status"] == "fail"
-    assert "cut short after 30 s" in judged["reason"] and words in judged["reason"]
-    assert course(begun).settle({"a": status(NEW)})["back"]["a"]["to"] == OLD
+    judged = controller(begun).judge_wave({"a": done()}, {})
+    assert judged.status == "fail"
+    assert "cut short after 30 s" in judged.reason and words in judged.reason
+    assert controller(begun).decide_rollbacks({"a": status(NEW)}).back["a"].to == OLD
 
 
 @pytest.mark.parametrize("nothing", [None, status(NEW, report=None)])
-def test_silence_once_is_the_networks_and_twice_is_the_devices(root: Path, nothing: Json | None) -> None:
+def test_silence_once_is_the_networks_and_twice_is_the_devices(root: Path, nothing: AgentStatus | None) -> None:
     begun = opened(root)
 
     once = look(begun, {"a": nothing}, first(begun), 1030.0)
-    assert once["again"] and once["silent"] == ["a"]
+    assert once.again and once.silent == ["a"]
     well = look(begun, {"a": status(NEW)}, once, 1060.0)
-    assert well["again"]
+    assert well.again
     once = look(begun, {"a": nothing}, well, 1090.0)
-    assert once["again"], "not in a row"
+    assert once.again, "not in a row"
 
-    assert not look(begun, {"a": nothing}, once, 1120.0)["again"]
-    judged = course(begun).judge({"a": {"outcome": "ok", "reason": "", "status": status(NEW)}}, {})
-    assert judged["status"] == "fail" and "twice in a row" in judged["reason"]
+    assert not look(begun, {"a": nothing}, once, 1120.0).again
+    judged = controller(begun).judge_wave({"a": done()}, {})
+    assert judged.status == "fail" and "twice in a row" in judged.reason
 
 
 @pytest.mark.parametrize(("allowed", "again"), [(1, True), (0, False)])
 def test_the_budget_is_the_fleets(root: Path, allowed: int, again: bool) -> None:
     begun = begin(root, bake_s=600, budget={"failed": allowed})
     through_canary(begun)
-    course(begun).open(["b", "c", "d"])
+    controller(begun).open_wave(["b", "c", "d"])
     outcomes = dict.fromkeys("bcd", "ok")
     asked = {"b": status(NEW), "c": status(NEW), "d": status(OLD)}
 
-    told = bake.watch(course(begun), outcomes, asked, bake.watch(course(begun), outcomes, {}, {}, 0.0), 30.0)
+    told = bake.look(controller(begun), outcomes, asked, bake.look(controller(begun), outcomes, {}, None, 0.0), 30.0)
 
-    assert told["again"] is again
+    assert told.again is again
 
 
 def test_a_wave_that_failed_to_switch_is_not_watched(root: Path) -> None:
     begun = opened(root)
 
-    told = bake.watch(course(begun), {"a": "failed"}, {}, {}, 0.0)
+    told = bake.look(controller(begun), {"a": "failed"}, {}, None, 0.0)
 
-    assert (told["again"], told["wait_s"]) == (False, 0.0)
+    assert (told.again, told.wait_s) == (False, 0.0)
 
 
 @pytest.mark.parametrize(("errors", "again"), [(1, True), (3, True), (10, False)])
@@ -128,15 +133,15 @@ def test_errors_beyond_chance_end_it(root: Path, errors: int, again: bool) -> No
 
     told = look(begun, {"a": status(NEW, report=report(errors=errors))}, first(begun), 1030.0)
 
-    assert told["again"] is again
+    assert told.again is again
 
 
 def test_a_wave_that_is_opened_once_more_is_watched_anew(root: Path) -> None:
     """As after a controller that was killed between the look and the verdict."""
     begun = opened(root)
     look(begun, {"a": status(OLD)}, first(begun), 1030.0)
-    assert course(begun).state.wave("one").lost
+    assert controller(begun).state.wave("one").lost
 
-    assert course(begun).open(["a"])["go"]
+    assert controller(begun).open_wave(["a"]).go
 
-    assert course(begun).state.wave("one").lost is None
+    assert controller(begun).state.wave("one").lost is None

@@ -10,80 +10,83 @@ import pytest
 
 from fleet import audit_log
 from fleet.cli import main
+from fleet.devices.messages import CommandResult, StatusResponse
 from fleet.records import rollout_audit
 from fleet.records.state import Owner
-from fleet.rollout import manual_rollback
-from tests.support.fleet.rollouts import NEW, OLD, Json, begin, course, done, status, through_canary
+from fleet.rollout.manual_rollback import ManualRollback, begin_manual_rollback, finish_manual_rollback
+from fleet.rollout.step_results import ManualRollbackStart, PreflightResult
+from tests.support.fleet.rollouts import NEW, OLD, Json, begin, controller, done, folder, status, through_canary
 
-LEFT = {"said": None, "status": status(OLD), "reason": "", "left": True}
+SKIPPED = ManualRollback(None, StatusResponse(status(OLD)), skipped=True)
 
 
 def test_what_the_latest_rollout_brought_is_called_back(root: Path) -> None:
     through_canary(begin(root))
 
-    assert manual_rollback.begin("farm", root)["brought"] == [NEW]
+    assert begin_manual_rollback("farm", root).brought == [NEW]
 
 
 def test_a_rollout_that_touched_nobody_brought_nothing(root: Path) -> None:
     """What counts is the one before it."""
     begun = begin(root)
     through_canary(begun)
-    course(begun).open(["b", "c", "d"])
-    course(begun).judge({name: done() for name in "bcd"}, {})
-    course(begun).settle({name: status(NEW) for name in "abcd"})
-    course(begun).close({})
+    controller(begun).open_wave(["b", "c", "d"])
+    controller(begun).judge_wave({name: done() for name in "bcd"}, {})
+    controller(begun).decide_rollbacks({name: status(NEW) for name in "abcd"})
+    controller(begun).close({})
     begin(root)
 
-    assert manual_rollback.begin("farm", root) | {"given_up": ""} == {"given_up": "", "brought": [NEW], "warnings": []}
+    begun = begin_manual_rollback("farm", root)
+    assert (begun.brought, begun.warnings) == ([NEW], [])
 
 
 def test_a_rollout_that_went_back_brought_nothing(root: Path) -> None:
     """What it replaced may turn out bad later."""
     begun = begin(root)
     through_canary(begun)
-    course(begun).open(["b", "c", "d"])
-    course(begun).judge({name: done(OLD) for name in "bcd"}, {})
-    course(begun).settle({name: status(NEW) for name in "abcd"})
-    ended = course(begun).close({name: {"status": status(OLD), "reason": ""} for name in "abcd"})
-    assert ended["status"] == "failed"
+    controller(begun).open_wave(["b", "c", "d"])
+    controller(begun).judge_wave({name: done(OLD) for name in "bcd"}, {})
+    controller(begun).decide_rollbacks({name: status(NEW) for name in "abcd"})
+    ended = controller(begun).close({name: StatusResponse(status(OLD)) for name in "abcd"})
+    assert ended.status == "failed"
 
-    began = manual_rollback.begin("farm", root)
+    began = begin_manual_rollback("farm", root)
 
-    assert began["brought"] is None
-    assert any("every device is called back" in each for each in began["warnings"])
+    assert began.brought is None
+    assert any("every device rolls back" in each for each in began.warnings)
 
 
 def test_who_calls_back_nobody_is_told(root: Path) -> None:
     through_canary(begin(root))
 
-    ended = manual_rollback.end("farm", root, {"a": LEFT, "b": LEFT}, "alarms")
+    ended = finish_manual_rollback("farm", root, {"a": SKIPPED, "b": SKIPPED}, "alarms")
 
-    assert ended["failed"] == ["a", "b"]
-    assert ended["table"][0] == f"a: left alone: runs {OLD}, which the latest rollout did not bring"
+    assert ended.failed == ["a", "b"]
+    assert ended.table[0] == f"a: left alone: runs {OLD}, which the latest rollout did not deliver"
 
 
 def test_without_a_record_every_device_is_called_back(root: Path) -> None:
-    began = manual_rollback.begin("farm", root)
+    began = begin_manual_rollback("farm", root)
 
-    assert began["brought"] is None
-    assert any("every device is called back" in each for each in began["warnings"])
-    assert any("every device is called back" in row for row in manual_rollback.end("farm", root, {}, "alarms")["table"])
+    assert began.brought is None
+    assert any("every device rolls back" in each for each in began.warnings)
+    assert any("every device rolls back" in row for row in finish_manual_rollback("farm", root, {}, "alarms").table)
 
 
 def test_a_record_that_cannot_be_read_stops_nothing(root: Path) -> None:
     begun = begin(root)
     through_canary(begun)
-    (Path(begun["record"]) / "state.json").write_text("{")
+    (folder(begun) / "state.json").write_text("{")
 
-    began = manual_rollback.begin("farm", root)
+    began = begin_manual_rollback("farm", root)
 
-    assert began["brought"] is None
-    assert any("every device is called back" in each for each in began["warnings"])
+    assert began.brought is None
+    assert any("every device rolls back" in each for each in began.warnings)
 
 
 def test_what_may_not_be_while_a_rollout_runs_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     idle = ["--json", "wave", "idle", "--fleet", "farm", "--rollouts", str(root)]
-    made = course(begin(root))
+    made = controller(begin(root))
     assert main.main(idle) == 0, "its process is this one"
     made.save(replace(made.state, owner=Owner("elsewhere", 1, 1.0)))
     capsys.readouterr()
@@ -98,42 +101,41 @@ def test_what_may_not_be_while_a_rollout_runs_is_refused(root: Path, capsys: pyt
 def test_whoever_is_named_is_called_back(root: Path) -> None:
     through_canary(begin(root))
 
-    assert manual_rollback.begin("farm", root, every=True) == {"given_up": None, "brought": None, "warnings": []} | {
-        "given_up": next((root / "farm").glob("*/plan.json")).parent.name
-    }
+    rollout = next((root / "farm").glob("*/plan.json")).parent.name
+    assert begin_manual_rollback("farm", root, every=True) == ManualRollbackStart(rollout, None, [])
 
 
 def test_who_is_left_alone_is_named_and_who_says_nothing_is_not_back(root: Path) -> None:
     through_canary(begin(root))
-    silent: Json = {"said": None, "status": None, "reason": "no route to host", "left": True}
-    called: Json = {"said": {"release": OLD}, "status": status(OLD), "reason": "", "left": False}
+    silent = ManualRollback(None, StatusResponse(None, "no route to host"), skipped=True)
+    called = ManualRollback(CommandResult(release=OLD), StatusResponse(status(OLD)))
 
-    ended = manual_rollback.end("farm", root, {"a": called, "b": LEFT, "c": silent}, "alarms")
+    ended = finish_manual_rollback("farm", root, {"a": called, "b": SKIPPED, "c": silent}, "alarms")
 
-    assert ended["failed"] == ["c"]
-    assert ended["table"] == [
+    assert ended.failed == ["c"]
+    assert ended.table == [
         f"a: runs {OLD}",
-        "c: NOT back: no route to host",
-        f"b: left alone: runs {OLD}, which the latest rollout did not bring",
-        "warning: 1 device(s) were left alone; with --limit all every device is called back",
+        "c: NOT rolled back: no route to host",
+        f"b: left alone: runs {OLD}, which the latest rollout did not deliver",
+        "warning: 1 device(s) were left alone; with --limit all every device rolls back",
     ]
-    assert {line["device"] for line in rollout_audit.of(root / "farm" / audit_log.FILE)} == {"a", "c"}, (
+    assert {line.device for line in rollout_audit.read_file(root / "farm" / audit_log.FILE)} == {"a", "c"}, (
         "nothing was done to b"
     )
 
 
-def test_devices_are_called_back_without_records(root: Path, paused: Json) -> None:
+def test_devices_are_called_back_without_records(root: Path, paused: PreflightResult) -> None:
     """A record that cannot be read, and a place where none can be written."""
-    (Path(paused["record"]) / "state.json").write_text("{")
-    told = {"a": {"said": {"release": OLD}, "status": status(OLD), "reason": ""}}
+    (folder(paused) / "state.json").write_text("{")
+    told = {"a": ManualRollback(CommandResult(release=OLD), StatusResponse(status(OLD)))}
     nowhere = root.parent / "file"
     nowhere.write_text("")
 
     for place, words in ((root, "not a rollout's record"), (nowhere, "Not a directory")):
-        assert any(words in each for each in manual_rollback.begin("farm", place)["warnings"])
-        ended = manual_rollback.end("farm", place, told, "alarms")
-        assert ended["failed"] == [] and ended["table"][0] == f"a: runs {OLD}"
-        assert any("warning: no rollout was given up" in row and words in row for row in ended["table"])
+        assert any(words in each for each in begin_manual_rollback("farm", place).warnings)
+        ended = finish_manual_rollback("farm", place, told, "alarms")
+        assert ended.failed == [] and ended.table[0] == f"a: runs {OLD}"
+        assert any("warning: no rollout was abandoned" in row and words in row for row in ended.table)
 
 
 @pytest.mark.parametrize(
@@ -148,24 +150,27 @@ def test_devices_are_called_back_without_records(root: Path, paused: Json) -> No
     ],
 )
 def test_devices_are_called_back_whatever_a_record_has_become(
-    root: Path, paused: Json, file: str, changed: Json
+    root: Path, paused: PreflightResult, file: str, changed: Json
 ) -> None:
     """None: it is not there."""
-    path = Path(paused["record"]) / file
+    path = folder(paused) / file
     left = {**json.loads(path.read_text()), **changed}
     path.write_text(json.dumps({name: value for name, value in left.items() if value is not None or name == "ended"}))
 
-    began = manual_rollback.begin("farm", root)
-    ended = manual_rollback.end(
-        "farm", root, {"a": {"said": {"release": OLD}, "status": status(OLD), "reason": ""}}, "alarms"
+    began = begin_manual_rollback("farm", root)
+    ended = finish_manual_rollback(
+        "farm", root, {"a": ManualRollback(CommandResult(release=OLD), StatusResponse(status(OLD)))}, "alarms"
     )
 
-    assert began["given_up"] is None and "no rollout was given up" in began["warnings"][0]
-    assert ended["failed"] == [] and ended["table"][0] == f"a: runs {OLD}"
-    assert any("no rollout was given up" in row for row in ended["table"])
+    assert began.given_up is None and "no rollout was abandoned" in began.warnings[0]
+    assert ended.failed == [] and ended.table[0] == f"a: runs {OLD}"
+    assert any("no rollout was abandoned" in row for row in ended.table)
 
 
 def test_why_devices_were_called_back_is_kept_where_they_are_not_back(root: Path) -> None:
-    manual_rollback.end("farm", root, {"a": {"said": None, "status": None, "reason": "no route to host"}}, "alarms")
+    failed = ManualRollback(None, StatusResponse(None, "no route to host"))
 
-    assert [line["detail"] for line in rollout_audit.of(root / "farm" / audit_log.FILE)] == ["alarms; no route to host"]
+    finish_manual_rollback("farm", root, {"a": failed}, "alarms")
+
+    lines = rollout_audit.read_file(root / "farm" / audit_log.FILE)
+    assert [line.detail for line in lines] == ["alarms; no route to host"]

@@ -22,8 +22,9 @@ from fleet.releases.keys import Keys
 from fleet.releases.repository import Repository
 from fleet.releases.repository_storage import absolute_location, repository_lock
 from fleet.rollout import payload
+from fleet.rollout.step_results import PreflightResult
 from tests.support.agent.bundles import bundle
-from tests.support.fleet.rollouts import NEW, Json, begin, course, declared, done, through_canary
+from tests.support.fleet.rollouts import NEW, Json, begin, controller, declared, done, folder, through_canary
 from tests.support.servers import free_port
 
 CANARY, REST = ["a"], ["b", "c", "d"]
@@ -34,10 +35,10 @@ def opened(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     """`fleet wave open`, as a playbook calls it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(root.parent / "cache"))
 
-    def run(begun: Json, devices: list[str], where: str | Path = root.parent / "releases") -> Json:
+    def run(begun: PreflightResult, devices: list[str], where: str | Path = root.parent / "releases") -> Json:
         monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps({"devices": devices})))
         capsys.readouterr()
-        assert main.main(["--json", "wave", "open", "--record", begun["record"], "--repository", str(where)]) == 0
+        assert main.main(["--json", "wave", "open", "--record", begun.record, "--repository", str(where)]) == 0
         said: Json = json.loads(capsys.readouterr().out)
         return said
 
@@ -55,9 +56,9 @@ def withdraw(root: Path) -> None:
     there.write("targets", "snapshot", "timestamp")
 
 
-def packed(begun: Json) -> dict[str, bytes]:
+def packed(begun: PreflightResult) -> dict[str, bytes]:
     """What devices are brought: name -> content."""
-    with tarfile.open(Path(begun["record"]) / rollout_folder.PUSH) as tar:
+    with tarfile.open(folder(begun) / rollout_folder.PUSH) as tar:
         return {each.name: tar.extractfile(each).read() for each in tar if each.isfile()}
 
 
@@ -65,16 +66,16 @@ def signed(content: dict[str, bytes], name: str) -> Any:
     return json.loads(content[f"repository/metadata/{name}"])["signed"]
 
 
-def pauses(root: Path, begun: Json, said: Json) -> str:
+def pauses(root: Path, begun: PreflightResult, said: Json) -> str:
     """Nothing is touched, the trail has a line, and the rollout waits. Why."""
     assert not said["go"] and not said["packed"]
-    state = course(begun).state
+    state = controller(begun).state
     assert state.status == "paused" and state.reason == said["reason"]
     assert not any(state.devices[name].touched for name in REST)
     last = list(rollout_audit.read(rollout_folder.rollouts("farm", root)))[-1]
-    assert (last["action"], last["result"], last["devices"]) == ("pause", "paused", REST)
-    assert last["detail"] == said["reason"]
-    assert course(begun).close({})["status"] == "paused"
+    assert (last.action, last.result, last.devices) == ("pause", "paused", REST)
+    assert last.detail == said["reason"]
+    assert controller(begun).close({}).status == "paused"
     return str(said["reason"])
 
 
@@ -136,7 +137,7 @@ def test_expired_metadata_waits_for_a_refresh(root: Path, opened: Callable[..., 
 
 def test_a_release_of_other_bytes_goes_no_further(root: Path, opened: Callable[..., Json]) -> None:
     begun = begin(root)
-    plan = Path(begun["record"]) / "plan.json"
+    plan = folder(begun) / "plan.json"
     said = json.loads(plan.read_text())
     (archive,) = (root.parent / "releases").rglob("*.tar.zst")
     said["releases"][NEW]["sha256"] = hashlib.sha256(archive.read_bytes()).hexdigest()
@@ -171,7 +172,7 @@ def test_a_store_is_opened_again(root: Path, opened: Callable[..., Json]) -> Non
     begun = begin(root, changed={"repository": url})
     said = opened(begun, CANARY, url)
     assert said["go"] and not said["packed"]
-    assert course(begun).judge({"a": done()}, {})["status"] == "pass"
+    assert controller(begun).judge_wave({"a": done()}, {}).status == "pass"
     withdraw(root)
 
     assert "withdrawn: burns" in pauses(root, begun, opened(begun, REST, url))
@@ -206,7 +207,7 @@ def test_what_is_signed_while_it_is_packed_is_not_mixed_in(root: Path, tmp_path:
     there = repository(root)
     repository(root).write("snapshot", "timestamp")
 
-    payload.pack(there, [NEW], tmp_path / "push.tar")
+    payload.write_archive(there, [NEW], tmp_path / "push.tar")
 
     with tarfile.open(tmp_path / "push.tar") as tar:
         names = tar.getnames()
@@ -221,9 +222,9 @@ def test_a_pause_ends_where_the_metadata_is_signed_anew(root: Path, opened: Call
     assert not opened(begun, CANARY)["go"]
     repository(root).write("timestamp")
 
-    resumed = begin(root, changed={"resumes": Path(begun["record"]).name})
+    resumed = begin(root, changed={"resumes": folder(begun).name})
 
-    assert resumed["status"] == "resumed" and opened(resumed, CANARY)["go"]
-    assert course(resumed).judge({"a": done()}, {})["status"] == "pass"
+    assert resumed.status == "resumed" and opened(resumed, CANARY)["go"]
+    assert controller(resumed).judge_wave({"a": done()}, {}).status == "pass"
     expires = signed(packed(resumed), "timestamp.json")["expires"]
     assert datetime.fromisoformat(expires) > datetime.now(UTC) + timedelta(days=1)

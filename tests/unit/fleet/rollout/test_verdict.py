@@ -7,37 +7,46 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fleet.devices.messages import IdleReport, Report, ServingReport
 from fleet.inventory.rollout_policy import VerdictThresholds
-from fleet.rollout.verdict import Seen, Verdict, judge
+from fleet.rollout.verdict import Verdict, judge
+from fleet.rollout.verdict_checks import DeviceObservation as Observation
 
 OLD, NEW = "digits@1.0.0", "digits@1.1.0"
 CLASSES = [str(digit) for digit in range(10)]
 
 
-def report(release: str | None = NEW, **changed: Any) -> dict[str, Any]:
-    """What a healthy device says after 1000 inferences."""
-    told: dict[str, Any] = {
+def report(release: str | None = NEW, **changed: Any) -> Report:
+    """Return the report of a healthy device after 1000 inferences."""
+    if release is None:
+        return IdleReport(release=None)
+    content: dict[str, Any] = {
         "release": release,
         "restarts": 0,
         "trial": False,
-        "memory_bytes": 80e6,
-        "memory_at_start_bytes": 78e6,
+        "memory_bytes": 80_000_000,
+        "memory_at_start_bytes": 78_000_000,
         "inferences": 1000,
         "errors": 0,
         "latency_s": {"p50": 0.004, "p95": 0.005, "p99": 0.006},
         "predictions": dict.fromkeys(CLASSES, 100),
         "feedback": {"correct": 98, "wrong": 2, "n": 100, "accuracy": 0.98},
     }
-    return told | changed
+    return ServingReport.model_validate(content | changed)
 
 
-def seen(name: str, before: dict[str, Any] | None = None, **after: Any) -> Seen:
-    return Seen(name, "ok", "", before or report(OLD), report(**after))
+def observed(name: str, before: Report | None = None, **after: Any) -> Observation:
+    return Observation(name, "ok", "", before or report(OLD), report(**after))
 
 
-def of(wave: list[Seen], rest: list[Seen] | None = None, failed_left: int = 0, unreachable_left: int = 0) -> Verdict:
+def verdict_on(
+    wave: list[Observation],
+    rest: list[Observation] | None = None,
+    failed_budget: int = 0,
+    unreachable_budget: int = 0,
+) -> Verdict:
     rules = VerdictThresholds(min_inferences=100)
-    return judge(rules, NEW, wave, rest or [], failed_left=failed_left, unreachable_left=unreachable_left)
+    return judge(rules, NEW, wave, rest or [], failed_budget=failed_budget, unreachable_budget=unreachable_budget)
 
 
 def failing(verdict: Verdict) -> list[str]:
@@ -45,7 +54,9 @@ def failing(verdict: Verdict) -> list[str]:
 
 
 def test_a_healthy_wave_passes_every_check() -> None:
-    verdict = of([seen("a"), seen("b")], [seen("c", before=report(OLD), release=OLD, inferences=2000)])
+    verdict = verdict_on(
+        [observed("a"), observed("b")], [observed("c", before=report(OLD), release=OLD, inferences=2000)]
+    )
 
     assert verdict.status == "pass"
     assert {check.status for check in verdict.checks} == {"pass"}
@@ -55,101 +66,108 @@ def test_a_healthy_wave_passes_every_check() -> None:
 @pytest.mark.parametrize(
     ("after", "words"),
     [
-        ({"release": OLD}, "went back by itself"),
+        ({"release": OLD}, "rolled back on its own"),
         ({"release": None}, "runs no release"),
         ({"trial": True}, "still on trial"),
         ({"restarts": 1}, "1 restart"),
-        ({"memory_bytes": 178e6}, "memory grew by 100 MB"),
+        ({"memory_bytes": 178_000_000}, "memory grew by 100 MB"),
     ],
 )
 def test_a_device_that_fails_alone_fails_the_canaries(after: dict[str, Any], words: str) -> None:
-    verdict = of([seen("a"), seen("b", **after)])
+    verdict = verdict_on([observed("a"), observed("b", **after)])
 
     assert (verdict.status, verdict.failed) == ("fail", ("b",))
     assert words in verdict.reason()
 
 
 def test_a_silent_canary_has_failed() -> None:
-    verdict = of([seen("a"), Seen("b", "ok", "", report(OLD), None)])
+    verdict = verdict_on([observed("a"), Observation("b", "ok", "", report(OLD), None)])
 
     assert (verdict.status, verdict.failed) == ("fail", ("b",))
     assert "silent" in verdict.reason()
 
 
 def test_an_unreachable_canary_stops_the_rollout_and_is_not_a_failed_one() -> None:
-    verdict = of([seen("a"), Seen("b", "unreachable")])
+    verdict = verdict_on([observed("a"), Observation("b", "unreachable")])
 
     assert (verdict.status, verdict.failed, verdict.unreachable) == ("fail", (), ("b",))
 
 
 def test_later_waves_have_a_budget_and_failed_and_unreachable_are_counted_apart() -> None:
-    wave = [seen("a"), Seen("b", "failed", "exit code 5"), Seen("c", "unreachable"), Seen("d", "unreachable")]
+    wave = [
+        observed("a"),
+        Observation("b", "failed", "exit code 5"),
+        Observation("c", "unreachable"),
+        Observation("d", "unreachable"),
+    ]
 
-    assert of(wave, failed_left=1, unreachable_left=2).status == "pass"
-    assert failing(of(wave, failed_left=0, unreachable_left=2)) == ["failed"]
-    assert failing(of(wave, failed_left=4, unreachable_left=1)) == ["unreachable"]
+    assert verdict_on(wave, failed_budget=1, unreachable_budget=2).status == "pass"
+    assert failing(verdict_on(wave, failed_budget=0, unreachable_budget=2)) == ["failed"]
+    assert failing(verdict_on(wave, failed_budget=4, unreachable_budget=1)) == ["unreachable"]
 
 
 def test_without_enough_inferences_nothing_passes() -> None:
     few = {"inferences": 10, "predictions": {"0": 10}, "feedback": {"correct": 0, "wrong": 0, "n": 0, "accuracy": None}}
 
-    verdict = of([seen("a", **few)])
+    verdict = verdict_on([observed("a", **few)])
 
     assert verdict.status == "inconclusive"
     assert "10 inferences" in verdict.reason()
 
 
 def test_nobody_well_is_a_failure_and_not_only_a_lack_of_evidence() -> None:
-    assert of([Seen("a", "failed", "exit code 5")]).status == "fail"
+    assert verdict_on([Observation("a", "failed", "exit code 5")]).status == "fail"
 
 
 def test_errors_above_the_bound_fail_whatever_the_others_do() -> None:
     bad = {"inferences": 950, "errors": 50}
 
-    assert failing(of([seen("a", **bad)], [seen("c", before=report(OLD), release=OLD, **bad)])) == ["errors"]
+    assert failing(verdict_on([observed("a", **bad)], [observed("c", before=report(OLD), release=OLD, **bad)])) == [
+        "errors"
+    ]
 
 
 def test_errors_below_the_bound_fail_where_the_others_have_none() -> None:
-    verdict = of(
-        [seen("a", inferences=1991, errors=9)], [seen(f"c{i}", release=OLD, inferences=9000) for i in range(3)]
+    verdict = verdict_on(
+        [observed("a", inferences=1991, errors=9)], [observed(f"c{i}", release=OLD, inferences=9000) for i in range(3)]
     )
 
     assert failing(verdict) == ["errors"]
-    assert "elsewhere and before 0 of" in verdict.reason()
+    assert "in the control group and before 0 of" in verdict.reason()
 
 
 def test_a_single_error_is_chance() -> None:
-    verdict = of([seen("a", inferences=999, errors=1)], [seen("c", release=OLD, inferences=4000)])
+    verdict = verdict_on([observed("a", inferences=999, errors=1)], [observed("c", release=OLD, inferences=4000)])
 
     assert verdict.status == "pass"
 
 
 def test_a_slower_model_fails_and_a_slower_world_does_not() -> None:
     slow = {"latency_s": {"p50": 0.012, "p95": 0.015, "p99": 0.02}}
-    calm = [seen("c", release=OLD)]
-    busy = [seen("c", release=OLD, **slow)]
+    calm = [observed("c", release=OLD)]
+    busy = [observed("c", release=OLD, **slow)]
 
-    assert failing(of([seen("a", **slow)], calm)) == ["latency"]
-    assert of([seen("a", **slow)], busy).status == "pass"
+    assert failing(verdict_on([observed("a", **slow)], calm)) == ["latency"]
+    assert verdict_on([observed("a", **slow)], busy).status == "pass"
 
 
 def test_microseconds_are_not_compared() -> None:
     before = report(OLD, latency_s={"p50": 0.00002, "p95": 0.00003, "p99": 0.0001})
     after = {"latency_s": {"p50": 0.0001, "p95": 0.0002, "p99": 0.0003}}
 
-    assert of([seen("a", before=before, **after)]).status == "pass"
+    assert verdict_on([observed("a", before=before, **after)]).status == "pass"
 
 
 def test_feedback_shows_a_model_that_answers_wrongly() -> None:
     wrong = {"feedback": {"correct": 70, "wrong": 30, "n": 100, "accuracy": 0.7}}
 
-    assert failing(of([seen("a", **wrong)], [seen("c", release=OLD)])) == ["feedback"]
+    assert failing(verdict_on([observed("a", **wrong)], [observed("c", release=OLD)])) == ["feedback"]
 
 
 def test_little_feedback_is_not_judged() -> None:
     wrong = {"feedback": {"correct": 1, "wrong": 3, "n": 4, "accuracy": 0.25}}
 
-    verdict = of([seen("a", **wrong)])
+    verdict = verdict_on([observed("a", **wrong)])
 
     assert verdict.status == "pass"
     assert [check.status for check in verdict.checks if check.name == "feedback"] == ["not judged"]
@@ -158,7 +176,7 @@ def test_little_feedback_is_not_judged() -> None:
 def test_predictions_that_shift_fail() -> None:
     one_class = {"predictions": {**dict.fromkeys(CLASSES, 10), "8": 910}}
 
-    assert failing(of([seen("a", **one_class)])) == ["predictions"]
+    assert failing(verdict_on([observed("a", **one_class)])) == ["predictions"]
 
 
 def test_no_shift_is_seldom_taken_for_one() -> None:
@@ -168,16 +186,16 @@ def test_no_shift_is_seldom_taken_for_one() -> None:
     for _ in range(400):
         past, now = (dict(zip(CLASSES, map(int, random.multinomial(150, [0.1] * 10)), strict=True)) for _ in range(2))
         counts = {"inferences": 150, "feedback": {"correct": 0, "wrong": 0, "n": 0, "accuracy": None}}
-        verdict = of([seen("a", before=report(OLD, predictions=past, **counts), predictions=now, **counts)])
+        verdict = verdict_on([observed("a", before=report(OLD, predictions=past, **counts), predictions=now, **counts)])
         alarms += verdict.status == "fail"
 
     assert alarms <= 8  # 1% of 400, and what chance allows above it
 
 
 def test_a_first_release_has_no_past_and_is_judged_by_its_bounds() -> None:
-    first = Seen("a", "ok", "", report(None), report())
+    first = Observation("a", "ok", "", report(None), report())
 
-    verdict = of([first])
+    verdict = verdict_on([first])
 
     assert verdict.status == "pass"
     assert {check.name: check.status for check in verdict.checks}["latency"] == "not judged"
@@ -186,9 +204,9 @@ def test_a_first_release_has_no_past_and_is_judged_by_its_bounds() -> None:
 def test_the_verdict_is_json() -> None:
     import json
 
-    told = json.loads(json.dumps(of([seen("a")]).as_json()))
+    recorded = json.loads(json.dumps(verdict_on([observed("a")]).record().as_json()))
 
-    assert told["status"] == "pass"
-    assert {check["name"] for check in told["checks"]} == {
+    assert recorded["status"] == "pass"
+    assert {check["name"] for check in recorded["checks"]} == {
         "failed", "unreachable", "evidence", "errors", "latency", "feedback", "predictions",
     }  # fmt: skip

@@ -1,0 +1,78 @@
+"""`fleet audit`: print the audit trail of a fleet's rollouts and manual rollbacks."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from fleet import audit_log
+from fleet.cli.main import Commands, command, fleet_name
+from fleet.errors import ConfigurationError, NoReleaseError
+from fleet.records import rollout_audit, rollout_folder
+from fleet.records.rollout_audit import AuditLine
+from fleet.records.rollout_folder import Record
+
+SHOWN = 10  # device names in an error message
+
+
+def add_commands(commands: Commands) -> None:
+    """Add `fleet audit` to the command line."""
+    parser = command(commands, "audit", "who changed what on which device, when, with what result; as CSV")
+    parser.add_argument(
+        "--rollouts", type=Path, default=rollout_folder.ROLLOUTS, metavar="DIR", help="records (rollouts)"
+    )
+    parser.add_argument("--fleet", type=fleet_name, required=True, metavar="NAME", help="as the inventory names it")
+    parser.add_argument("--device", metavar="NAME", help="only this device")
+    parser.add_argument(
+        "--since", type=_time, metavar="TIME", help="ISO 8601 with a zone, such as 2026-01-01T00:00:00Z"
+    )
+    parser.add_argument("--until", type=_time, metavar="TIME", help="before this time")
+    parser.set_defaults(run=audit, text=_text)
+
+
+def _time(text: str) -> datetime:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        time = None
+    if time is None or time.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected ISO 8601 with a zone, such as 2026-01-01T00:00:00Z")
+    return time
+
+
+def audit(options: argparse.Namespace) -> dict[str, object]:
+    """Return the lines of every rollout and manual rollback of a fleet, the oldest first.
+
+    Raises NoReleaseError for a fleet without records, and for a device that no record names.
+    """
+    folder = options.rollouts / options.fleet
+    if not folder.is_dir():
+        fleets = sorted(path.name for path in options.rollouts.glob("[!.]*") if path.is_dir())
+        raise NoReleaseError(str(folder), "no rollouts", f"a fleet that has some: {', '.join(fleets) or 'none'}", "")
+    records = rollout_folder.rollouts(options.fleet, options.rollouts)
+    lines = rollout_audit.read(records, folder / audit_log.FILE)
+    if options.device is not None:
+        _require_device(folder, options.device, lines, records)
+    selected = rollout_audit.select(lines, options.device, options.since, options.until)
+    return {"fleet": options.fleet, "lines": [line.as_json() for line in selected]}
+
+
+def _require_device(folder: Path, name: str, lines: list[AuditLine], records: Sequence[Record]) -> None:
+    """Raise NoReleaseError for a device that no record names. A file that cannot be read may name any device."""
+    devices = {each for line in lines for each in (line.device, *line.devices) if each}
+    for record in records:
+        try:
+            devices |= set(record.load().devices)
+        except ConfigurationError:
+            return
+    if name not in devices and all(line.time for line in lines):
+        names = sorted(devices)
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        listed = ", ".join(names[:SHOWN]) + more or "none"
+        raise NoReleaseError(str(folder), f"no device {name!r}", f"one of: {listed}", "")
+
+
+def _text(result: dict[str, list[dict[str, object]]]) -> str:
+    return rollout_audit.as_csv(result["lines"]).rstrip("\n")

@@ -1,0 +1,124 @@
+"""Read the input of the steps of `fleet wave`, which the playbooks pass on stdin, into typed models."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import TypeVar
+
+from pydantic import BaseModel, Field, ValidationError, field_validator
+
+from fleet.devices.messages import AgentStatus, StatusResponse, TaskResult, parse_command, parse_status
+from fleet.errors import ConfigurationError
+from fleet.records.rollout_plan import RolloutPlan
+from fleet.rollout.step_results import BakeLook
+from fleet.rollout.verdict_checks import SwitchOutcome
+
+T = TypeVar("T", bound=BaseModel)
+PRINTED = ("schema_version", "command")  # what `fleet --json` adds to the plan that it prints
+
+
+class DeviceNames(BaseModel):
+    """The devices of a wave."""
+
+    devices: list[str] = Field(description="Names of the devices.")
+
+
+class DeviceStatuses(BaseModel):
+    """The results of `edge-agent status` on devices."""
+
+    devices: dict[str, TaskResult] = Field(description="The task's result, by device.")
+
+    def responses(self) -> dict[str, StatusResponse]:
+        """Return the response of each device."""
+        return parse_statuses(self.devices)
+
+
+class PreflightInput(DeviceStatuses):
+    """The plan of a rollout, and the statuses of its devices."""
+
+    plan: RolloutPlan = Field(description="The output of `fleet wave plan`.")
+
+    @field_validator("plan", mode="before")
+    @classmethod
+    def _remove_printed(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        return {name: each for name, each in value.items() if name not in PRINTED}
+
+
+class Switch(BaseModel):
+    """The results of the switch on the devices of a wave."""
+
+    deployed: dict[str, TaskResult] = Field(description="Result of `edge-agent deploy`, by device.")
+    trouble: dict[str, object] = Field(description="Why the task itself failed, by device; empty where it did not.")
+
+    def deploy_outcomes(self) -> dict[str, tuple[SwitchOutcome, str]]:
+        """Return the outcome of the switch and its reason, by device."""
+        return {name: _deploy_outcome(result, self.trouble[name]) for name, result in self.deployed.items()}
+
+
+class BakeInput(BaseModel):
+    """A wave that bakes."""
+
+    switched: Switch = Field(description="How its devices switched.")
+    asked: dict[str, TaskResult] = Field(description="Status of each device; empty at the first look.")
+    looked: BakeLook | None = Field(description="Result of the last look; an empty object at the first one.")
+
+    @field_validator("looked", mode="before")
+    @classmethod
+    def _no_look(cls, value: object) -> object:
+        return value or None
+
+    def statuses(self) -> dict[str, AgentStatus | None]:
+        """Return the status of each device."""
+        return {name: response.status for name, response in parse_statuses(self.asked).items()}
+
+
+class ControlResult(TaskResult):
+    """The result of `edge-agent status` on a device of the control group."""
+
+    item: str = Field(description="Name of the device.")
+
+
+class JudgeInput(BaseModel):
+    """A wave after its bake, and its control group."""
+
+    switched: Switch = Field(description="How its devices switched.")
+    asked: dict[str, TaskResult] = Field(description="Status of each device of the wave.")
+    rest: list[ControlResult] = Field(description="Statuses of the control group.")
+
+
+class ManualRollbackInput(BaseModel):
+    """The results of a manual rollback."""
+
+    back: dict[str, TaskResult] = Field(description="Result of `edge-agent rollback`, by device.")
+    asked: dict[str, TaskResult] = Field(description="Status after the rollback, by device.")
+
+
+def parse_statuses(results: Mapping[str, TaskResult]) -> dict[str, StatusResponse]:
+    """Return the responses of devices to `edge-agent status`."""
+    return {name: parse_status(result) for name, result in results.items()}
+
+
+def _deploy_outcome(result: TaskResult, trouble: object) -> tuple[SwitchOutcome, str]:
+    if reason := result.unreachable_reason():
+        return "unreachable", reason
+    if trouble:
+        return "failed", str(trouble)
+    if result.succeeded:
+        return "ok", ""
+    return "failed", parse_command(result).reason
+
+
+def read_stdin(model: type[T]) -> T:
+    """Read the input of a step from stdin. Raises ConfigurationError where it is not of this model."""
+    try:
+        return model.model_validate(json.load(sys.stdin))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    except (ValueError, TypeError) as error:
+        problem = f"not a JSON object ({error})"
+    raise ConfigurationError("stdin", problem, "the input that playbooks/rollout.yml passes", "")

@@ -1,0 +1,38 @@
+"""The base class of JSON objects that another program, or another version of this one, has written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, PrivateAttr, model_validator
+
+
+class Document(BaseModel):
+    """A JSON object whose declared fields are checked and whose other fields are kept.
+
+    A newer program may write fields that this one does not declare. `as_json` returns the object exactly as it was
+    read, so that it can be passed on or written again without loss.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
+    _original: Mapping[str, object] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep_original(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        document = handler(value)
+        if isinstance(value, Mapping):
+            document._original = value
+        return document
+
+    def as_json(self) -> dict[str, object]:
+        """Return the JSON object that this document was read from, undeclared fields included."""
+        return dict(self._original)
+
+
+def encode(value: object) -> object:
+    """Return a document as its JSON object: the `default` of `json.dumps`. Raises TypeError for anything else."""
+    if isinstance(value, Document):
+        return value.as_json()
+    raise TypeError(f"{type(value).__name__} is not JSON serializable")

@@ -1,0 +1,71 @@
+"""The types of plan.json: what a rollout was to do, as decided before it began."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from fleet.devices.eligibility import ReleaseInfo
+from fleet.devices.messages import Count
+from fleet.documents import Document
+from fleet.inventory.rollout_policy import RolloutPolicy
+
+
+class PlannedDevice(Document):
+    """A device and the release that it is to run. Records of earlier versions have only the release."""
+
+    release: str = Field(description="Release that the inventory declares, as NAME@VERSION.")
+    type: str = Field(default="", description="Device type.")
+    wave: int = Field(default=0, description="Number of the device's wave in the inventory; 0 is the canaries.")
+    groups: list[str] = Field(default=[], description="Inventory groups of the device.")
+
+
+class PendingRollback(Document):
+    """A rollback that an earlier rollout could not complete."""
+
+    rollout: str = Field(description="Id of the rollout that failed.")
+    left: str = Field(description="Release that failed, which the device may still run.")
+    to: str | None = Field(description="Release that the device ran before.")
+
+
+class AbandonedRollout(Document):
+    """An unfinished rollout that this one replaces."""
+
+    rollout: str = Field(description="Id of the abandoned rollout.")
+    why: str = Field(description="Reason why it cannot go on.")
+
+
+class Refusal(Document):
+    """The error that forbids the rollout itself, while pending rollbacks still have to be made."""
+
+    error: str = Field(description="Name of the error's class.")
+    exit_code: int = Field(description="Exit code of the error.")
+    where: str = Field(description="File, field or operation that the error concerns.")
+    found: str = Field(description="What was found.")
+    expected: str = Field(description="What was expected.")
+    remedy: str = Field(description="What to do.")
+
+
+class RolloutPlan(Document):
+    """The output of `fleet wave plan`, and the content of plan.json. Records of earlier versions lack some fields."""
+
+    fleet: str = Field(description="Name of the fleet.")
+    inventory: str | None = Field(default=None, description="Path of the inventory.")
+    only: list[str] | None = Field(default=None, description="Devices that --limit selects; null: all devices.")
+    commit: str | None = Field(default=None, description="Git commit of the inventory.")
+    by: str | None = Field(default=None, description="User who began the rollout.")
+    development: bool = Field(default=False, description="Whether releases with development keys are accepted.")
+    outside_window: bool = Field(default=False, description="Whether the maintenance window is ignored.")
+    size: Count = Field(description="Number of devices in the fleet.")
+    again: bool = Field(default=False, description="Whether a release that failed before may be tried again.")
+    asked: str = Field(default="", description="Time of the plan, ISO 8601; devices are queried after it.")
+    repository: str = Field(default="", description="Location of the repository of releases.")
+    rules: RolloutPolicy = Field(description="Rollout policy of the fleet.")
+    devices: dict[str, PlannedDevice] = Field(description="Devices that may change, by name.")
+    others: dict[str, PlannedDevice] = Field(default={}, description="Devices that --limit leaves out, by name.")
+    releases: dict[str, ReleaseInfo] = Field(description="The releases of the devices.")
+    proven: list[str] = Field(default=[], description="Releases that passed a wave of an earlier rollout.")
+    resumes: str | None = Field(default=None, description="Id of the unfinished rollout that goes on.")
+    gives_up: AbandonedRollout | None = Field(default=None, description="Unfinished rollout that is abandoned.")
+    pending: dict[str, PendingRollback] = Field(default={}, description="Devices that roll back first, by name.")
+    refused: Refusal | None = Field(default=None, description="Reason why nothing but pending rollbacks happens.")
+    warnings: list[str] = Field(default=[], description="Warnings for the operator.")
