@@ -105,14 +105,14 @@ def begin(
     return run_preflight(RolloutPlan.model_validate(content), responses, root)
 
 
-def controller(begun: PreflightResult) -> RolloutController:
-    return RolloutController(folder(begun))
+def controller(started: PreflightResult) -> RolloutController:
+    return RolloutController(folder(started))
 
 
-def folder(begun: PreflightResult) -> Path:
+def folder(started: PreflightResult) -> Path:
     """Return the folder of a rollout's record."""
-    assert begun.record
-    return Path(begun.record)
+    assert started.record
+    return Path(started.record)
 
 
 def done(running: str | None = NEW, outcome: SwitchOutcome = "ok", reason: str = "", **changed: Any) -> DeployOutcome:
@@ -122,9 +122,9 @@ def done(running: str | None = NEW, outcome: SwitchOutcome = "ok", reason: str =
 UNREACHABLE = DeployOutcome("unreachable", "no route to host", None)
 
 
-def through_canary(begun: PreflightResult) -> None:
-    assert controller(begun).open_wave(["a"]).go
-    assert controller(begun).judge_wave({"a": done()}, {}).status == "pass"
+def through_canary(started: PreflightResult) -> None:
+    assert controller(started).open_wave(["a"]).go
+    assert controller(started).judge_wave({"a": done()}, {}).status == "pass"
 
 
 def declared(root: Path, folder_name: str = "inventory", /, **releases: str) -> Path:

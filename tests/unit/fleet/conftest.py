@@ -1,4 +1,4 @@
-"""Rollouts without devices: where they are recorded, one that waits, and one that was killed."""
+"""Fixtures of rollouts without devices: their folder, a paused one, and one whose controller was killed."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ root = pytest.fixture(records)
 
 @pytest.fixture
 def paused(root: Path) -> PreflightResult:
-    """The canary passed; the rest waits."""
-    begun = begin(root, changed={"inventory": str(declared(root)), "outside_window": False}, approve=["rest"])
-    through_canary(begun)
-    controller(begun).open_wave(["b", "c", "d"])
-    assert controller(begun).close({}).status == "paused"
-    return begun
+    """Return a rollout whose canary passed and whose other wave waits for approval."""
+    started = begin(root, changed={"inventory": str(declared(root)), "outside_window": False}, approve=["rest"])
+    through_canary(started)
+    controller(started).open_wave(["b", "c", "d"])
+    assert controller(started).close({}).status == "paused"
+    return started
 
 
 @pytest.fixture
 def killed(root: Path) -> PreflightResult:
-    """The canary failed; nobody sent it back."""
-    begun = begin(root, changed={"inventory": str(declared(root))})
-    controller(begun).open_wave(["a"])
-    controller(begun).judge_wave({"a": done(report={**status_json(NEW)["report"], "restarts": 3})}, {})
-    return begun
+    """Return a rollout whose canary failed and has not rolled back."""
+    started = begin(root, changed={"inventory": str(declared(root))})
+    controller(started).open_wave(["a"])
+    controller(started).judge_wave({"a": done(report={**status_json(NEW)["report"], "restarts": 3})}, {})
+    return started

@@ -1,4 +1,4 @@
-"""What a device may say, whatever it is: it costs that device alone, with a reason, and no step of the rollout."""
+"""fleet.devices.messages: an invalid message affects its device alone, with a reason, and fails no step."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ SPOILT: list[str] = [
 ]
 
 
-@pytest.mark.parametrize("said", SPOILT, ids=range(len(SPOILT)))  # not their texts: a time is in them
-def test_what_no_agent_says_costs_that_device_alone(root: Path, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("printed", SPOILT, ids=range(len(SPOILT)))  # not their texts: a time is in them
+def test_an_invalid_message_affects_its_device_alone(root: Path, printed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     devices = {name: {"rc": 0, "stdout": json.dumps(status_json())} for name in "abc"} | {
-        "d": {"rc": 0, "stdout": said}
+        "d": {"rc": 0, "stdout": printed}
     }
-    given = {"plan": plan(budget={"unreachable": 1}), "devices": devices}
-    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(given)))
+    stdin = {"plan": plan(budget={"unreachable": 1}), "devices": devices}
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(stdin)))
 
-    told = steps.RUN["preflight"](Namespace(rollouts=root, check=True))
+    result = steps.RUN["preflight"](Namespace(rollouts=root, check=True))
 
-    assert told["order"] == ["a", "b", "c"]
-    assert any(row.startswith("no answer: d: ") for row in told["table"])
-    assert parse_status(TaskResult(rc=0, stdout=said)).reason
+    assert result["order"] == ["a", "b", "c"]
+    assert any(row.startswith("no answer: d: ") for row in result["table"])
+    assert parse_status(TaskResult(rc=0, stdout=printed)).reason
 
 
 @pytest.mark.parametrize(
@@ -58,5 +58,5 @@ def test_what_no_agent_says_costs_that_device_alone(root: Path, said: str, monke
         ({"rc": 5, "stdout": json.dumps({"error": "E", "where": "x", "found": "slow"})}, "x: slow"),
     ],
 )
-def test_what_ansible_registered_is_understood(result: Json, reason: str) -> None:
+def test_failed_tasks_have_a_reason(result: Json, reason: str) -> None:
     assert parse_command(TaskResult.model_validate(result)) == CommandResponse(None, reason)

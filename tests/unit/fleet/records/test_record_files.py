@@ -1,4 +1,4 @@
-"""fleet.records.record_files: a rollout's file that is not what was written is named, and nothing is done with it."""
+"""fleet.records.record_files: an invalid file of a record is named, and never used."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from fleet.records import rollout_folder
 from fleet.records.rollout_folder import Record
 from fleet.rollout.step_results import PreflightResult
 from tests.support.fleet.rollouts import NEW, Json, controller, declared, done, folder, status_json
-from tests.unit.fleet.records.test_rollout_folder import VERDICT, begun
+from tests.unit.fleet.records.test_rollout_folder import VERDICT, begin_rollout
 
 CANARY = {"name": "canary", "devices": ["a"]}
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"schema_version": 2}', '{"schema_version": 1}'])
 def test_a_state_of_another_program_is_named(tmp_path: Path, content: str) -> None:
-    made = begun(tmp_path)
-    (made.folder / "state.json").write_text(content)
+    record = begin_rollout(tmp_path)
+    (record.folder / "state.json").write_text(content)
 
     with pytest.raises(ConfigurationError, match=r"state\.json"):
-        made.load()
+        record.load()
 
 
 @pytest.mark.parametrize(
@@ -53,12 +53,12 @@ def test_a_state_of_another_program_is_named(tmp_path: Path, content: str) -> No
     ],
 )
 def test_a_state_of_another_shape_is_named(tmp_path: Path, changed: dict[str, object]) -> None:
-    made = begun(tmp_path)
-    file = made.folder / "state.json"
+    record = begin_rollout(tmp_path)
+    file = record.folder / "state.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
 
     with pytest.raises(ConfigurationError, match=r"state\.json: not a rollout's record") as caught:
-        made.load()
+        record.load()
 
     assert next(iter(changed)) in caught.value.found and "move its folder away" in caught.value.remedy
 
@@ -86,7 +86,7 @@ def test_a_state_of_another_shape_is_named(tmp_path: Path, changed: dict[str, ob
     ],
 )
 def test_a_plan_of_another_shape_is_named(tmp_path: Path, changed: Json, field: str) -> None:
-    file = begun(tmp_path).folder / "plan.json"
+    file = begin_rollout(tmp_path).folder / "plan.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
 
     with pytest.raises(ConfigurationError, match=r"plan\.json: not a rollout's record") as caught:
@@ -96,16 +96,16 @@ def test_a_plan_of_another_shape_is_named(tmp_path: Path, changed: Json, field: 
 
 
 @pytest.mark.parametrize("field", ["schema_version", "fleet", "size", "rules", "devices", "releases"])
-def test_a_plan_without_what_is_read_of_it_is_named(tmp_path: Path, field: str) -> None:
-    file = begun(tmp_path).folder / "plan.json"
+def test_a_plan_without_a_required_field_is_named(tmp_path: Path, field: str) -> None:
+    file = begin_rollout(tmp_path).folder / "plan.json"
     file.write_text(json.dumps({name: each for name, each in json.loads(file.read_text()).items() if name != field}))
 
     with pytest.raises(ConfigurationError, match=rf"plan\.json: .*{field}: found nothing; Field required"):
         _ = Record(file.parent).plan
 
 
-def test_what_is_wrong_is_told_as_people_read_it(tmp_path: Path) -> None:
-    file = begun(tmp_path).folder / "plan.json"
+def test_the_error_of_a_damaged_plan_has_four_parts(tmp_path: Path) -> None:
+    file = begin_rollout(tmp_path).folder / "plan.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "inventory": 5}))
 
     with pytest.raises(ConfigurationError) as caught:
@@ -118,39 +118,39 @@ def test_what_is_wrong_is_told_as_people_read_it(tmp_path: Path) -> None:
     ]
 
 
-def test_what_devices_said_before_is_what_agents_say(tmp_path: Path) -> None:
-    made = begun(tmp_path)
+def test_reports_before_the_rollout_are_read(tmp_path: Path) -> None:
+    record = begin_rollout(tmp_path)
     good = {"a": status_json()["report"], "b": {"release": None}, "c": None}
-    (made.folder / rollout_folder.BEFORE).write_bytes(rollout_folder.encode(good))
+    (record.folder / rollout_folder.BEFORE).write_bytes(rollout_folder.encode(good))
 
-    assert {name: report and report.as_json() for name, report in made.before.items()} == good
+    assert {name: report and report.as_json() for name, report in record.before.items()} == good
 
 
 @pytest.mark.parametrize(
     "value", [5, [], {"a": 5}, {"a": {"release": NEW}}, {"a": {**status_json()["report"], "errors": "few"}}]
 )
-def test_what_devices_said_before_in_another_shape_is_named(tmp_path: Path, value: object) -> None:
-    made = begun(tmp_path)
-    (made.folder / rollout_folder.BEFORE).write_bytes(rollout_folder.encode(value))
+def test_invalid_reports_before_the_rollout_are_named(tmp_path: Path, value: object) -> None:
+    record = begin_rollout(tmp_path)
+    (record.folder / rollout_folder.BEFORE).write_bytes(rollout_folder.encode(value))
 
     with pytest.raises(ConfigurationError, match=rf"{rollout_folder.BEFORE}: not a rollout's record \(.*found"):
-        _ = made.before
+        _ = record.before
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe{}", b"[" * 100_000, b'{"schema_version": 1, "fleet": 1e999999'])
-def test_what_is_no_text_or_endless_is_named(tmp_path: Path, content: bytes) -> None:
-    made = begun(tmp_path)
+def test_a_file_that_is_not_text_or_too_deep_is_named(tmp_path: Path, content: bytes) -> None:
+    record = begin_rollout(tmp_path)
     for name in ("state.json", "plan.json"):
-        (made.folder / name).write_bytes(content)
+        (record.folder / name).write_bytes(content)
 
     with pytest.raises(ConfigurationError, match=r"state\.json"):
-        made.load()
+        record.load()
     with pytest.raises(ConfigurationError, match=r"plan\.json"):
-        _ = Record(made.folder).plan
+        _ = Record(record.folder).plan
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "words"),
     [
         ({"inventory": 5}, "inventory: found 5; Input should be a valid string"),
         ({"devices": ["a"]}, "devices: found ['a']; Input should be a valid dictionary"),
@@ -159,23 +159,23 @@ def test_what_is_no_text_or_endless_is_named(tmp_path: Path, content: bytes) -> 
         ({"only": {"a": 1}}, "only: found {'a': 1}; Input should be a valid list"),
     ],
 )
-def test_a_plan_of_another_shape_is_refused_and_nothing_is_lost(
-    root: Path, paused: PreflightResult, capsys: pytest.CaptureFixture[str], changed: Json, told: str
+def test_an_invalid_plan_is_refused_and_nothing_is_lost(
+    root: Path, paused: PreflightResult, capsys: pytest.CaptureFixture[str], changed: Json, words: str
 ) -> None:
     record = folder(paused)
     path = record / "plan.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
-    left = {each: each.read_bytes() for each in record.rglob("*") if each.is_file()}
-    known = ["-i", str(declared(root)), "--rollouts", str(root)]
+    before = {each: each.read_bytes() for each in record.rglob("*") if each.is_file()}
+    arguments = ["-i", str(declared(root)), "--rollouts", str(root)]
 
-    assert main.main(["--json", "wave", "plan", *known, "--repository", str(root.parent / "releases")]) == 12
+    assert main.main(["--json", "wave", "plan", *arguments, "--repository", str(root.parent / "releases")]) == 12
 
     refusal = json.loads(capsys.readouterr().out)
-    assert (refusal["error"], refusal["where"]) == ("ConfigurationError", str(path)) and told in refusal["found"]
-    assert {each: each.read_bytes() for each in record.rglob("*") if each.is_file()} == left
+    assert (refusal["error"], refusal["where"]) == ("ConfigurationError", str(path)) and words in refusal["found"]
+    assert {each: each.read_bytes() for each in record.rglob("*") if each.is_file()} == before
 
 
-def test_what_devices_said_before_is_checked_where_a_wave_is_judged(root: Path, paused: PreflightResult) -> None:
+def test_reports_before_the_rollout_are_validated_when_a_wave_is_judged(root: Path, paused: PreflightResult) -> None:
     path = folder(paused) / rollout_folder.BEFORE
     path.write_text(json.dumps(dict.fromkeys("abcd", 5)))
 

@@ -1,4 +1,4 @@
-"""What people read of a rollout says what the record says, and a device's words are never markup."""
+"""The reports of a rollout match its record, and text from a device is never markup."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.fleet.rollouts import plan
 NASTY = 'ended | with <script>alert("x")</script> & `code`'
 
 
-def test_both_reports_say_what_the_record_says(tmp_path: Path) -> None:
+def test_both_reports_match_the_record(tmp_path: Path) -> None:
     check = {"name": "failed", "status": "fail", "reason": f"1 device(s): a ({NASTY})", "devices": ["a"]}
     waves = (
         WaveState(
@@ -27,14 +27,14 @@ def test_both_reports_say_what_the_record_says(tmp_path: Path) -> None:
         "c": DeviceState("", "digits@1.1.0", "digits@1.1.0", "ok", "runs it already"),
     }
     state = RolloutState("failed", owner(), waves, devices, reason=NASTY, ended=audit_log.now())
-    made = rollout_folder.begin("farm", plan(), state, tmp_path)
+    record = rollout_folder.begin("farm", plan(), state, tmp_path)
 
-    report.write(made, state)
+    report.write(record, state)
 
-    text = (made.folder / "report.md").read_text()
+    text = (record.folder / "report.md").read_text()
     assert "| a | digits@1.0.0 | digits@1.1.0 | back | ended \\| with \\<script\\>" in text
     assert "| b | nothing | digits@1.1.0 | planned |  |" in text
-    page = (made.folder / "report.html").read_text()
+    page = (record.folder / "report.html").read_text()
     assert "&lt;script&gt;" in page and "<script" not in page
     opened: list[str] = []
 

@@ -1,4 +1,4 @@
-"""fleet.records.state: whose a rollout is."""
+"""fleet.records.state: the process that owns a rollout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from fleet.records.state import NOBODY, owner_of
 
 
-def test_a_process_with_the_same_number_is_another_one() -> None:
+def test_a_later_process_with_the_same_id_is_another_one() -> None:
     me = owner_of(os.getpid())
 
     assert me.is_alive()
@@ -24,7 +24,7 @@ def test_a_process_with_the_same_number_is_another_one() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no Linux, no /proc to ask")
-def test_a_clock_that_is_set_makes_no_process_a_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_setting_the_clock_does_not_change_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     me = owner_of(os.getpid())
     began = psutil.Process.create_time
     monkeypatch.setattr(psutil.Process, "create_time", lambda process: began(process) + 3600)
@@ -32,7 +32,7 @@ def test_a_clock_that_is_set_makes_no_process_a_later_one(monkeypatch: pytest.Mo
     assert me.is_alive()
 
 
-def test_the_owner_is_the_playbook_that_called_and_no_shell_that_names_it(tmp_path: Path) -> None:
+def test_the_owner_is_the_calling_playbook_and_not_a_shell_that_names_it(tmp_path: Path) -> None:
     program = tmp_path / "ansible-playbook"
     program.write_text(
         "import subprocess, sys, os\n"

@@ -1,4 +1,4 @@
-"""fleet.rollout.bake: how often a wave is looked at, and what ends its bake early."""
+"""fleet.rollout.bake: the number of looks at a wave, and what ends its bake early."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ def report(**changed: object) -> Json:
 
 
 def look(
-    begun: PreflightResult, statuses: Mapping[str, AgentStatus | None], previous: BakeLook, now_s: float
+    started: PreflightResult, statuses: Mapping[str, AgentStatus | None], previous: BakeLook, now_s: float
 ) -> BakeLook:
-    return bake.look(controller(begun), dict.fromkeys(statuses, "ok"), statuses, previous, now_s)
+    return bake.look(controller(started), dict.fromkeys(statuses, "ok"), statuses, previous, now_s)
 
 
-def opened(root: Path, **rules: object) -> PreflightResult:
-    begun = begin(root, **{"bake_s": 600, "bake_poll_s": 30, **rules})
-    assert controller(begun).open_wave(["a"]).go
-    return begun
+def open_canary(root: Path, **rules: object) -> PreflightResult:
+    started = begin(root, **{"bake_s": 600, "bake_poll_s": 30, **rules})
+    assert controller(started).open_wave(["a"]).go
+    return started
 
 
-def first(begun: PreflightResult, now_s: float = 1000.0) -> BakeLook:
-    return bake.look(controller(begun), {"a": "ok"}, {}, None, now_s)
+def first_look(started: PreflightResult, now_s: float = 1000.0) -> BakeLook:
+    return bake.look(controller(started), {"a": "ok"}, {}, None, now_s)
 
 
 @pytest.mark.parametrize(
     ("bake_s", "poll_s", "number"), [(0, 30, 1), (30, 30, 1), (0.5, 30, 1), (300, 30, 10), (DAY_S, 30, 70)]
 )
-def test_so_many_looks(bake_s: float, poll_s: float, number: int) -> None:
+def test_a_bake_has_at_most_this_many_looks(bake_s: float, poll_s: float, number: int) -> None:
     assert bake.max_looks(bake_s, poll_s) == number
 
 
@@ -54,20 +54,20 @@ def test_pauses_add_up_to_the_bake_and_are_a_tenth_of_it_at_most(asking_s: float
     assert last > 1
 
 
-def test_a_wave_that_is_well_is_watched_to_the_end(root: Path) -> None:
-    begun, now = opened(root), 1000.0
-    said, looks = first(begun, now), 1
-    while said.again:
-        now += said.wait_s + 0.4
-        said, looks = look(begun, {"a": status(NEW)}, said, now), looks + 1
+def test_a_healthy_wave_is_watched_to_the_end(root: Path) -> None:
+    started, now = open_canary(root), 1000.0
+    last, looks = first_look(started, now), 1
+    while last.again:
+        now += last.wait_s + 0.4
+        last, looks = look(started, {"a": status(NEW)}, last, now), looks + 1
 
-    assert said.until_s >= 1600 and looks <= bake.max_looks(600, 30)
-    assert controller(begun).state.wave("one").lost is None
-    assert controller(begun).judge_wave({"a": done()}, {}).status == "pass"
+    assert last.until_s >= 1600 and looks <= bake.max_looks(600, 30)
+    assert controller(started).state.wave("one").lost is None
+    assert controller(started).judge_wave({"a": done()}, {}).status == "pass"
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("last", "words"),
     [
         (status(NEW, report=report(restarts=1)), "1 restart(s) since the switch"),
         (status(OLD, bad={NEW: "crashed"}), "it rolled back on its own: crashed"),
@@ -76,72 +76,74 @@ def test_a_wave_that_is_well_is_watched_to_the_end(root: Path) -> None:
         (status(NEW, report=report(memory_bytes=100_000_001)), "its memory grew by 100 MB"),
     ],
 )
-def test_a_canary_that_failed_ends_it(root: Path, said: AgentStatus, words: str) -> None:
-    begun = opened(root)
+def test_a_failed_canary_ends_the_bake(root: Path, last: AgentStatus, words: str) -> None:
+    started = open_canary(root)
 
-    told = look(begun, {"a": said}, first(begun), 1030.0)
+    result = look(started, {"a": last}, first_look(started), 1030.0)
 
-    assert (told.again, told.wait_s) == (False, 0.0)
+    assert (result.again, result.wait_s) == (False, 0.0)
     # By then it may look well again: what was seen counts.
-    judged = controller(begun).judge_wave({"a": done()}, {})
+    judged = controller(started).judge_wave({"a": done()}, {})
     assert judged.status == "fail"
     assert "cut short after 30 s" in judged.reason and words in judged.reason
-    assert controller(begun).decide_rollbacks({"a": status(NEW)}).back["a"].to == OLD
+    assert controller(started).decide_rollbacks({"a": status(NEW)}).back["a"].to == OLD
 
 
 @pytest.mark.parametrize("nothing", [None, status(NEW, report=None)])
-def test_silence_once_is_the_networks_and_twice_is_the_devices(root: Path, nothing: AgentStatus | None) -> None:
-    begun = opened(root)
+def test_a_device_that_is_silent_twice_in_a_row_has_failed(root: Path, nothing: AgentStatus | None) -> None:
+    started = open_canary(root)
 
-    once = look(begun, {"a": nothing}, first(begun), 1030.0)
+    once = look(started, {"a": nothing}, first_look(started), 1030.0)
     assert once.again and once.silent == ["a"]
-    well = look(begun, {"a": status(NEW)}, once, 1060.0)
-    assert well.again
-    once = look(begun, {"a": nothing}, well, 1090.0)
+    healthy = look(started, {"a": status(NEW)}, once, 1060.0)
+    assert healthy.again
+    once = look(started, {"a": nothing}, healthy, 1090.0)
     assert once.again, "not in a row"
 
-    assert not look(begun, {"a": nothing}, once, 1120.0).again
-    judged = controller(begun).judge_wave({"a": done()}, {})
+    assert not look(started, {"a": nothing}, once, 1120.0).again
+    judged = controller(started).judge_wave({"a": done()}, {})
     assert judged.status == "fail" and "twice in a row" in judged.reason
 
 
 @pytest.mark.parametrize(("allowed", "again"), [(1, True), (0, False)])
 def test_the_budget_is_the_fleets(root: Path, allowed: int, again: bool) -> None:
-    begun = begin(root, bake_s=600, budget={"failed": allowed})
-    through_canary(begun)
-    controller(begun).open_wave(["b", "c", "d"])
+    started = begin(root, bake_s=600, budget={"failed": allowed})
+    through_canary(started)
+    controller(started).open_wave(["b", "c", "d"])
     outcomes = dict.fromkeys("bcd", "ok")
-    asked = {"b": status(NEW), "c": status(NEW), "d": status(OLD)}
+    statuses = {"b": status(NEW), "c": status(NEW), "d": status(OLD)}
 
-    told = bake.look(controller(begun), outcomes, asked, bake.look(controller(begun), outcomes, {}, None, 0.0), 30.0)
+    result = bake.look(
+        controller(started), outcomes, statuses, bake.look(controller(started), outcomes, {}, None, 0.0), 30.0
+    )
 
-    assert told.again is again
+    assert result.again is again
 
 
 def test_a_wave_that_failed_to_switch_is_not_watched(root: Path) -> None:
-    begun = opened(root)
+    started = open_canary(root)
 
-    told = bake.look(controller(begun), {"a": "failed"}, {}, None, 0.0)
+    result = bake.look(controller(started), {"a": "failed"}, {}, None, 0.0)
 
-    assert (told.again, told.wait_s) == (False, 0.0)
+    assert (result.again, result.wait_s) == (False, 0.0)
 
 
 @pytest.mark.parametrize(("errors", "again"), [(1, True), (3, True), (10, False)])
-def test_errors_beyond_chance_end_it(root: Path, errors: int, again: bool) -> None:
-    """50 inferences; a hundredth may fail. Two or three are too many, but may be chance: the end of the bake judges."""
-    begun = opened(root)
+def test_errors_beyond_chance_end_the_bake(root: Path, errors: int, again: bool) -> None:
+    """Of 50 inferences 1% may fail. Two or three may be chance, which the verdict at the end of the bake decides."""
+    started = open_canary(root)
 
-    told = look(begun, {"a": status(NEW, report=report(errors=errors))}, first(begun), 1030.0)
+    result = look(started, {"a": status(NEW, report=report(errors=errors))}, first_look(started), 1030.0)
 
-    assert told.again is again
+    assert result.again is again
 
 
-def test_a_wave_that_is_opened_once_more_is_watched_anew(root: Path) -> None:
-    """As after a controller that was killed between the look and the verdict."""
-    begun = opened(root)
-    look(begun, {"a": status(OLD)}, first(begun), 1030.0)
-    assert controller(begun).state.wave("one").lost
+def test_a_wave_that_is_opened_again_bakes_from_the_start(root: Path) -> None:
+    """The controller was killed between the look and the verdict."""
+    started = open_canary(root)
+    look(started, {"a": status(OLD)}, first_look(started), 1030.0)
+    assert controller(started).state.wave("one").lost
 
-    assert controller(begun).open_wave(["a"]).go
+    assert controller(started).open_wave(["a"]).go
 
-    assert controller(begun).state.wave("one").lost is None
+    assert controller(started).state.wave("one").lost is None

@@ -1,4 +1,4 @@
-"""fleet.rollout.manual_rollback: whom a rollback by hand calls back, by what the latest rollout brought."""
+"""fleet.rollout.manual_rollback: which devices a manual rollback concerns, and what it records."""
 
 from __future__ import annotations
 
@@ -20,43 +20,43 @@ from tests.support.fleet.rollouts import NEW, OLD, Json, begin, controller, done
 SKIPPED = ManualRollback(None, StatusResponse(status(OLD)), skipped=True)
 
 
-def test_what_the_latest_rollout_brought_is_called_back(root: Path) -> None:
+def test_devices_with_the_release_of_the_latest_rollout_roll_back(root: Path) -> None:
     through_canary(begin(root))
 
     assert begin_manual_rollback("farm", root).brought == [NEW]
 
 
-def test_a_rollout_that_touched_nobody_brought_nothing(root: Path) -> None:
-    """What counts is the one before it."""
-    begun = begin(root)
-    through_canary(begun)
-    controller(begun).open_wave(["b", "c", "d"])
-    controller(begun).judge_wave({name: done() for name in "bcd"}, {})
-    controller(begun).decide_rollbacks({name: status(NEW) for name in "abcd"})
-    controller(begun).close({})
+def test_a_rollout_that_touched_no_device_is_ignored(root: Path) -> None:
+    """The rollout before it counts."""
+    started = begin(root)
+    through_canary(started)
+    controller(started).open_wave(["b", "c", "d"])
+    controller(started).judge_wave({name: done() for name in "bcd"}, {})
+    controller(started).decide_rollbacks({name: status(NEW) for name in "abcd"})
+    controller(started).close({})
     begin(root)
 
-    begun = begin_manual_rollback("farm", root)
-    assert (begun.brought, begun.warnings) == ([NEW], [])
+    started = begin_manual_rollback("farm", root)
+    assert (started.brought, started.warnings) == ([NEW], [])
 
 
-def test_a_rollout_that_went_back_brought_nothing(root: Path) -> None:
-    """What it replaced may turn out bad later."""
-    begun = begin(root)
-    through_canary(begun)
-    controller(begun).open_wave(["b", "c", "d"])
-    controller(begun).judge_wave({name: done(OLD) for name in "bcd"}, {})
-    controller(begun).decide_rollbacks({name: status(NEW) for name in "abcd"})
-    ended = controller(begun).close({name: StatusResponse(status(OLD)) for name in "abcd"})
+def test_a_rollout_that_rolled_back_is_ignored(root: Path) -> None:
+    """The release that it replaced may turn out bad later."""
+    started = begin(root)
+    through_canary(started)
+    controller(started).open_wave(["b", "c", "d"])
+    controller(started).judge_wave({name: done(OLD) for name in "bcd"}, {})
+    controller(started).decide_rollbacks({name: status(NEW) for name in "abcd"})
+    ended = controller(started).close({name: StatusResponse(status(OLD)) for name in "abcd"})
     assert ended.status == "failed"
 
-    began = begin_manual_rollback("farm", root)
+    begun_rollback = begin_manual_rollback("farm", root)
 
-    assert began.brought is None
-    assert any("every device rolls back" in each for each in began.warnings)
+    assert begun_rollback.brought is None
+    assert any("every device rolls back" in each for each in begun_rollback.warnings)
 
 
-def test_who_calls_back_nobody_is_told(root: Path) -> None:
+def test_a_rollback_of_no_device_counts_as_failed(root: Path) -> None:
     through_canary(begin(root))
 
     ended = finish_manual_rollback("farm", root, {"a": SKIPPED, "b": SKIPPED}, "alarms")
@@ -65,47 +65,47 @@ def test_who_calls_back_nobody_is_told(root: Path) -> None:
     assert ended.table[0] == f"a: left alone: runs {OLD}, which the latest rollout did not deliver"
 
 
-def test_without_a_record_every_device_is_called_back(root: Path) -> None:
-    began = begin_manual_rollback("farm", root)
+def test_without_a_record_every_device_rolls_back(root: Path) -> None:
+    begun_rollback = begin_manual_rollback("farm", root)
 
-    assert began.brought is None
-    assert any("every device rolls back" in each for each in began.warnings)
+    assert begun_rollback.brought is None
+    assert any("every device rolls back" in each for each in begun_rollback.warnings)
     assert any("every device rolls back" in row for row in finish_manual_rollback("farm", root, {}, "alarms").table)
 
 
-def test_a_record_that_cannot_be_read_stops_nothing(root: Path) -> None:
-    begun = begin(root)
-    through_canary(begun)
-    (folder(begun) / "state.json").write_text("{")
+def test_a_record_that_cannot_be_read_stops_no_rollback(root: Path) -> None:
+    started = begin(root)
+    through_canary(started)
+    (folder(started) / "state.json").write_text("{")
 
-    began = begin_manual_rollback("farm", root)
+    begun_rollback = begin_manual_rollback("farm", root)
 
-    assert began.brought is None
-    assert any("every device rolls back" in each for each in began.warnings)
+    assert begun_rollback.brought is None
+    assert any("every device rolls back" in each for each in begun_rollback.warnings)
 
 
-def test_what_may_not_be_while_a_rollout_runs_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    idle = ["--json", "wave", "idle", "--fleet", "farm", "--rollouts", str(root)]
-    made = controller(begin(root))
-    assert main.main(idle) == 0, "its process is this one"
-    made.save(replace(made.state, owner=Owner("elsewhere", 1, 1.0)))
+def test_idle_refuses_while_a_rollout_runs(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--json", "wave", "idle", "--fleet", "farm", "--rollouts", str(root)]
+    control = controller(begin(root))
+    assert main.main(arguments) == 0, "its process is this one"
+    control.save(replace(control.state, owner=Owner("elsewhere", 1, 1.0)))
     capsys.readouterr()
 
-    assert main.main(idle) == 7
+    assert main.main(arguments) == 7
     assert "process 1 on elsewhere" in capsys.readouterr().out
 
-    (made.record.folder / "state.json").write_text("{")
-    assert main.main(idle) == 0
+    (control.record.folder / "state.json").write_text("{")
+    assert main.main(arguments) == 0
 
 
-def test_whoever_is_named_is_called_back(root: Path) -> None:
+def test_every_named_device_rolls_back(root: Path) -> None:
     through_canary(begin(root))
 
     rollout = next((root / "farm").glob("*/plan.json")).parent.name
     assert begin_manual_rollback("farm", root, every=True) == ManualRollbackStart(rollout, None, [])
 
 
-def test_who_is_left_alone_is_named_and_who_says_nothing_is_not_back(root: Path) -> None:
+def test_skipped_devices_are_named_and_silent_devices_have_failed(root: Path) -> None:
     through_canary(begin(root))
     silent = ManualRollback(None, StatusResponse(None, "no route to host"), skipped=True)
     called = ManualRollback(CommandResult(release=OLD), StatusResponse(status(OLD)))
@@ -124,16 +124,16 @@ def test_who_is_left_alone_is_named_and_who_says_nothing_is_not_back(root: Path)
     )
 
 
-def test_devices_are_called_back_without_records(root: Path, paused: PreflightResult) -> None:
-    """A record that cannot be read, and a place where none can be written."""
+def test_devices_roll_back_without_records(root: Path, paused: PreflightResult) -> None:
+    """One record cannot be read, and in the other folder no record can be written."""
     (folder(paused) / "state.json").write_text("{")
-    told = {"a": ManualRollback(CommandResult(release=OLD), StatusResponse(status(OLD)))}
-    nowhere = root.parent / "file"
-    nowhere.write_text("")
+    rollbacks = {"a": ManualRollback(CommandResult(release=OLD), StatusResponse(status(OLD)))}
+    not_a_folder = root.parent / "file"
+    not_a_folder.write_text("")
 
-    for place, words in ((root, "not a rollout's record"), (nowhere, "Not a directory")):
+    for place, words in ((root, "not a rollout's record"), (not_a_folder, "Not a directory")):
         assert any(words in each for each in begin_manual_rollback("farm", place).warnings)
-        ended = finish_manual_rollback("farm", place, told, "alarms")
+        ended = finish_manual_rollback("farm", place, rollbacks, "alarms")
         assert ended.failed == [] and ended.table[0] == f"a: runs {OLD}"
         assert any("warning: no rollout was abandoned" in row and words in row for row in ended.table)
 
@@ -149,25 +149,27 @@ def test_devices_are_called_back_without_records(root: Path, paused: PreflightRe
         ("plan.json", {"devices": []}),
     ],
 )
-def test_devices_are_called_back_whatever_a_record_has_become(
+def test_devices_roll_back_whatever_is_wrong_with_a_record(
     root: Path, paused: PreflightResult, file: str, changed: Json
 ) -> None:
-    """None: it is not there."""
+    """A value of None removes the field."""
     path = folder(paused) / file
-    left = {**json.loads(path.read_text()), **changed}
-    path.write_text(json.dumps({name: value for name, value in left.items() if value is not None or name == "ended"}))
+    content = {**json.loads(path.read_text()), **changed}
+    path.write_text(
+        json.dumps({name: value for name, value in content.items() if value is not None or name == "ended"})
+    )
 
-    began = begin_manual_rollback("farm", root)
+    begun_rollback = begin_manual_rollback("farm", root)
     ended = finish_manual_rollback(
         "farm", root, {"a": ManualRollback(CommandResult(release=OLD), StatusResponse(status(OLD)))}, "alarms"
     )
 
-    assert began.given_up is None and "no rollout was abandoned" in began.warnings[0]
+    assert begun_rollback.given_up is None and "no rollout was abandoned" in begun_rollback.warnings[0]
     assert ended.failed == [] and ended.table[0] == f"a: runs {OLD}"
     assert any("no rollout was abandoned" in row for row in ended.table)
 
 
-def test_why_devices_were_called_back_is_kept_where_they_are_not_back(root: Path) -> None:
+def test_the_reason_of_a_failed_rollback_is_recorded(root: Path) -> None:
     failed = ManualRollback(None, StatusResponse(None, "no route to host"))
 
     finish_manual_rollback("farm", root, {"a": failed}, "alarms")

@@ -1,4 +1,4 @@
-"""Who is in which wave, who cannot take the release, and what is refused before any device changes."""
+"""fleet.rollout.participants: the waves of a rollout, unfit devices, and refusals before any device changes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from fleet.records import rollout_folder
 from tests.support.fleet.rollouts import NEW, OLD, begin, controller, folder, status
 
 
-def test_devices_are_in_waves_and_what_they_ran_is_kept(root: Path) -> None:
-    begun = begin(root, {"d": status(NEW)})
+def test_devices_are_in_waves_and_their_previous_release_is_recorded(root: Path) -> None:
+    started = begin(root, {"d": status(NEW)})
 
-    assert (begun.go, begun.order, begun.serial) == (True, ["a", "b", "c"], [1, 2])
-    state = controller(begun).state
+    assert (started.go, started.order, started.serial) == (True, ["a", "b", "c"], [1, 2])
+    state = controller(started).state
     assert state.devices["a"].was == OLD and not state.devices["a"].touched
     assert state.devices["d"].reason == "runs it already"
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("unfit", "words"),
     [
         (status(device={"type": "pi", "architecture": "x86_64", "memory_bytes": 1, "targets": ["x"]}), "it takes x"),
         (status(disk={"free_bytes": 39}), "of disk free"),
@@ -33,47 +33,47 @@ def test_devices_are_in_waves_and_what_they_ran_is_kept(root: Path) -> None:
         (status(service={"running": False, "fault": None, "loaded": None}), "no service runs"),
     ],
 )
-def test_a_device_that_cannot_take_it_stops_it_or_is_skipped(root: Path, said: AgentStatus, words: str) -> None:
-    stopped = begin(root, {"c": said})
+def test_an_unfit_device_stops_the_rollout_or_is_skipped(root: Path, unfit: AgentStatus, words: str) -> None:
+    stopped = begin(root, {"c": unfit})
     assert (stopped.go, stopped.status) == (False, "refused") and words in stopped.unfit["c"]
     assert rollout_folder.rollouts("farm", root) == [], "nothing has begun"
 
-    skipped = begin(root, {"c": said}, unfit="skip")
+    skipped = begin(root, {"c": unfit}, unfit="skip")
     assert skipped.go and skipped.order == ["a", "b", "d"]
     assert controller(skipped).state.devices["c"].outcome == "unfit"
 
 
-def test_what_breaks_off_while_it_begins_has_not_begun(root: Path) -> None:
+def test_a_rollout_that_fails_while_it_begins_leaves_no_record(root: Path) -> None:
     with pytest.raises(FleetError):
         begin(root, changed={"repository": str(root / "gone")})
 
     assert rollout_folder.rollouts("farm", root) == []
-    made = rollout_folder.find("farm", folder(begin(root)).name, root)
-    assert (made.folder / rollout_folder.BEFORE).exists()
+    record = rollout_folder.find("farm", folder(begin(root)).name, root)
+    assert (record.folder / rollout_folder.BEFORE).exists()
 
 
-def test_an_inventory_that_is_not_as_committed_is_said(tmp_path: Path) -> None:
+def test_the_commit_of_a_changed_inventory_is_marked_dirty(tmp_path: Path) -> None:
     def git(*command: str) -> str:
-        who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-        done = subprocess.run(["git", "-C", tmp_path, *who, *command], capture_output=True, text=True, check=True)
+        identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        done = subprocess.run(["git", "-C", tmp_path, *identity, *command], capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
-    there = tmp_path / "inventory"
-    there.mkdir()
-    assert inventory_commit(there) is None
-    (there / "hosts.yml").write_text("a: 1\n")
+    inventory = tmp_path / "inventory"
+    inventory.mkdir()
+    assert inventory_commit(inventory) is None
+    (inventory / "hosts.yml").write_text("a: 1\n")
     git("init")
     git("add", ".")
     git("commit", "--message", "x")
-    assert inventory_commit(there) == git("rev-parse", "HEAD")
+    assert inventory_commit(inventory) == git("rev-parse", "HEAD")
     (tmp_path / "elsewhere").write_text("")
-    assert inventory_commit(there / "hosts.yml") == git("rev-parse", "HEAD")
-    (there / "hosts.yml").write_text("a: 2\n")
-    assert inventory_commit(there / "hosts.yml") == git("rev-parse", "HEAD") + "-dirty"
+    assert inventory_commit(inventory / "hosts.yml") == git("rev-parse", "HEAD")
+    (inventory / "hosts.yml").write_text("a: 2\n")
+    assert inventory_commit(inventory / "hosts.yml") == git("rev-parse", "HEAD") + "-dirty"
 
 
-def test_out_of_reach_within_the_budget_is_left_out_and_a_canary_never(root: Path) -> None:
-    assert begin(root, {"d": None}).status == "refused", "10% of four is none"
+def test_unreachable_devices_within_the_budget_are_left_out_but_never_canaries(root: Path) -> None:
+    assert begin(root, {"d": None}).status == "refused", "10% of four devices is zero"
     assert begin(root, {"a": None}, budget={"unreachable": 4}).status == "refused", "the canary"
-    begun = begin(root, {"d": None}, budget={"unreachable": 1})
-    assert begun.order == ["a", "b", "c"]
+    started = begin(root, {"d": None}, budget={"unreachable": 1})
+    assert started.order == ["a", "b", "c"]

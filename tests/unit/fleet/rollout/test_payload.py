@@ -1,4 +1,4 @@
-"""The repository is opened again when a wave is: what was withdrawn, signed anew or has expired since it began."""
+"""The payload is checked again before each wave: a release was withdrawn, or metadata was signed or has expired."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ CANARY, REST = ["a"], ["b", "c", "d"]
 
 @pytest.fixture
 def opened(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Json]:
-    """`fleet wave open`, as a playbook calls it."""
+    """Return a function that runs `fleet wave open` as a playbook does."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(root.parent / "cache"))
 
-    def run(begun: PreflightResult, devices: list[str], where: str | Path = root.parent / "releases") -> Json:
+    def run(started: PreflightResult, devices: list[str], where: str | Path = root.parent / "releases") -> Json:
         monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps({"devices": devices})))
         capsys.readouterr()
-        assert main.main(["--json", "wave", "open", "--record", begun.record, "--repository", str(where)]) == 0
-        said: Json = json.loads(capsys.readouterr().out)
-        return said
+        assert main.main(["--json", "wave", "open", "--record", started.record, "--repository", str(where)]) == 0
+        opening: Json = json.loads(capsys.readouterr().out)
+        return opening
 
     return run
 
@@ -50,15 +50,21 @@ def repository(root: Path, **days: float) -> Repository:
 
 
 def withdraw(root: Path) -> None:
-    there = repository(root)
-    there.targets.targets.pop(target_path(*NEW.split("@")))
-    catalog.withdrawals(there)[NEW] = {"reason": "burns", "time": "", "length": 1, "sha256": "0" * 64, "custom": {}}
-    there.write("targets", "snapshot", "timestamp")
+    changed_repository = repository(root)
+    changed_repository.targets.targets.pop(target_path(*NEW.split("@")))
+    catalog.withdrawals(changed_repository)[NEW] = {
+        "reason": "burns",
+        "time": "",
+        "length": 1,
+        "sha256": "0" * 64,
+        "custom": {},
+    }
+    changed_repository.write("targets", "snapshot", "timestamp")
 
 
-def packed(begun: PreflightResult) -> dict[str, bytes]:
-    """What devices are brought: name -> content."""
-    with tarfile.open(folder(begun) / rollout_folder.PUSH) as tar:
+def packed(started: PreflightResult) -> dict[str, bytes]:
+    """Return the content of the payload by file name."""
+    with tarfile.open(folder(started) / rollout_folder.PUSH) as tar:
         return {each.name: tar.extractfile(each).read() for each in tar if each.isfile()}
 
 
@@ -66,163 +72,165 @@ def signed(content: dict[str, bytes], name: str) -> Any:
     return json.loads(content[f"repository/metadata/{name}"])["signed"]
 
 
-def pauses(root: Path, begun: PreflightResult, said: Json) -> str:
-    """Nothing is touched, the trail has a line, and the rollout waits. Why."""
-    assert not said["go"] and not said["packed"]
-    state = controller(begun).state
-    assert state.status == "paused" and state.reason == said["reason"]
+def pauses(root: Path, started: PreflightResult, opening: Json) -> str:
+    """Check that no device was touched and that the pause is recorded; return its reason."""
+    assert not opening["go"] and not opening["packed"]
+    state = controller(started).state
+    assert state.status == "paused" and state.reason == opening["reason"]
     assert not any(state.devices[name].touched for name in REST)
     last = list(rollout_audit.read(rollout_folder.rollouts("farm", root)))[-1]
     assert (last.action, last.result, last.devices) == ("pause", "paused", REST)
-    assert last.detail == said["reason"]
-    assert controller(begun).close({}).status == "paused"
-    return str(said["reason"])
+    assert last.detail == opening["reason"]
+    assert controller(started).close({}).status == "paused"
+    return str(opening["reason"])
 
 
-def test_what_was_withdrawn_meanwhile_goes_no_further(root: Path, opened: Callable[..., Json]) -> None:
-    begun = begin(root)
-    through_canary(begun)
+def test_a_release_that_was_withdrawn_is_not_delivered_further(root: Path, opened: Callable[..., Json]) -> None:
+    started = begin(root)
+    through_canary(started)
     withdraw(root)
 
-    why = pauses(root, begun, opened(begun, REST))
+    reason = pauses(root, started, opened(started, REST))
 
-    assert f"{NEW}: withdrawn: burns" in why and "declare another one" in why
+    assert f"{NEW}: withdrawn: burns" in reason and "declare another one" in reason
 
 
-def test_what_was_signed_anew_is_brought(root: Path, opened: Callable[..., Json]) -> None:
-    begun = begin(root)
-    before = packed(begun)
-    through_canary(begun)
+def test_metadata_that_was_signed_again_is_delivered(root: Path, opened: Callable[..., Json]) -> None:
+    started = begin(root)
+    before = packed(started)
+    through_canary(started)
     repository(root).write("snapshot", "timestamp")
 
-    said = opened(begun, REST)
+    opening = opened(started, REST)
 
-    assert said["go"] and said["packed"]
-    timestamp = signed(packed(begun), "timestamp.json")
+    assert opening["go"] and opening["packed"]
+    timestamp = signed(packed(started), "timestamp.json")
     assert timestamp["version"] == signed(before, "timestamp.json")["version"] + 1
-    named = timestamp["meta"]["snapshot.json"]["version"]
-    assert signed(packed(begun), f"{named}.snapshot.json")["version"] == named
-    archives = [{n: c for n, c in each.items() if n.endswith(".tar.zst")} for each in (before, packed(begun))]
+    version = timestamp["meta"]["snapshot.json"]["version"]
+    assert signed(packed(started), f"{version}.snapshot.json")["version"] == version
+    archives = [{n: c for n, c in each.items() if n.endswith(".tar.zst")} for each in (before, packed(started))]
     assert archives[0] == archives[1]
 
 
-def test_a_new_root_is_brought(root: Path, opened: Callable[..., Json]) -> None:
-    begun = begin(root)
+def test_a_new_root_is_delivered(root: Path, opened: Callable[..., Json]) -> None:
+    started = begin(root)
     rotation.renew_root(repository(root))
 
-    assert opened(begun, CANARY)["packed"]
-    assert signed(packed(begun), "2.root.json")["version"] == 2
+    assert opened(started, CANARY)["packed"]
+    assert signed(packed(started), "2.root.json")["version"] == 2
 
 
 def test_no_archive_is_read_where_nothing_was_signed(root: Path, opened: Callable[..., Json]) -> None:
-    begun = begin(root)
+    started = begin(root)
     (archive,) = (root.parent / "releases").rglob("*.tar.zst")
     archive.unlink()
 
-    said = opened(begun, CANARY)
+    opening = opened(started, CANARY)
 
-    assert said["go"] and not said["packed"]
+    assert opening["go"] and not opening["packed"]
 
 
 @pytest.mark.parametrize("role", ["timestamp", "snapshot"])
 def test_expired_metadata_waits_for_a_refresh(root: Path, opened: Callable[..., Json], role: str) -> None:
-    begun = begin(root)
-    through_canary(begun)
+    started = begin(root)
+    through_canary(started)
     repository(root, **{role: -1.0}).write("snapshot", "timestamp")
 
-    why = pauses(root, begun, opened(begun, REST))
+    reason = pauses(root, started, opened(started, REST))
 
-    assert f"{role}: expired 1.0 days ago" in why and expiry.RENEW[role] in why
+    assert f"{role}: expired 1.0 days ago" in reason and expiry.RENEW[role] in reason
 
 
-def test_a_release_of_other_bytes_goes_no_further(root: Path, opened: Callable[..., Json]) -> None:
-    begun = begin(root)
-    plan = folder(begun) / "plan.json"
-    said = json.loads(plan.read_text())
+def test_a_release_with_other_bytes_is_not_delivered_further(root: Path, opened: Callable[..., Json]) -> None:
+    started = begin(root)
+    plan = folder(started) / "plan.json"
+    opening = json.loads(plan.read_text())
     (archive,) = (root.parent / "releases").rglob("*.tar.zst")
-    said["releases"][NEW]["sha256"] = hashlib.sha256(archive.read_bytes()).hexdigest()
-    plan.write_text(json.dumps(said))
-    through_canary(begun)
-    there = repository(root)
-    there.add(target_path(*NEW.split("@")), bundle(root.parent / "other", seed=5).archive, {"version": "1.1.0"})
-    there.write("targets", "snapshot", "timestamp")
+    opening["releases"][NEW]["sha256"] = hashlib.sha256(archive.read_bytes()).hexdigest()
+    plan.write_text(json.dumps(opening))
+    through_canary(started)
+    changed_repository = repository(root)
+    changed_repository.add(
+        target_path(*NEW.split("@")), bundle(root.parent / "other", seed=5).archive, {"version": "1.1.0"}
+    )
+    changed_repository.write("targets", "snapshot", "timestamp")
 
-    assert NEW in (why := pauses(root, begun, opened(begun, REST))) and "began with: --repository" in why
+    assert NEW in (reason := pauses(root, started, opened(started, REST))) and "began with: --repository" in reason
 
 
-def test_earlier_metadata_than_devices_were_brought_is_not_taken(root: Path, opened: Callable[..., Json]) -> None:
+def test_metadata_older_than_that_of_devices_is_refused(root: Path, opened: Callable[..., Json]) -> None:
     earlier = shutil.copytree(root.parent / "releases", root.parent / "earlier")
     repository(root).write("timestamp")
-    begun = begin(root)
-    through_canary(begun)
+    started = begin(root)
+    through_canary(started)
 
-    assert "timestamp: version 2" in pauses(root, begun, opened(begun, REST, earlier))
+    assert "timestamp: version 2" in pauses(root, started, opened(started, REST, earlier))
 
 
-def test_a_store_out_of_reach_is_waited_for(root: Path, opened: Callable[..., Json]) -> None:
-    begun = begin(root)
-    through_canary(begun)
+def test_an_unreachable_repository_pauses_the_rollout(root: Path, opened: Callable[..., Json]) -> None:
+    started = begin(root)
+    through_canary(started)
     url = f"http://127.0.0.1:{free_port()}/releases"
 
-    assert url in (why := pauses(root, begun, opened(begun, REST, url))) and "network" in why
+    assert url in (reason := pauses(root, started, opened(started, REST, url))) and "network" in reason
 
 
-def test_a_store_is_opened_again(root: Path, opened: Callable[..., Json]) -> None:
+def test_a_remote_repository_is_opened_again(root: Path, opened: Callable[..., Json]) -> None:
     url = (root.parent / "releases").as_uri()
-    begun = begin(root, changed={"repository": url})
-    said = opened(begun, CANARY, url)
-    assert said["go"] and not said["packed"]
-    assert controller(begun).judge_wave({"a": done()}, {}).status == "pass"
+    started = begin(root, changed={"repository": url})
+    opening = opened(started, CANARY, url)
+    assert opening["go"] and not opening["packed"]
+    assert controller(started).judge_wave({"a": done()}, {}).status == "pass"
     withdraw(root)
 
-    assert "withdrawn: burns" in pauses(root, begun, opened(begun, REST, url))
+    assert "withdrawn: burns" in pauses(root, started, opened(started, REST, url))
 
 
-def test_a_store_that_another_process_works_on_is_waited_for(
+def test_a_repository_that_another_process_holds_pauses_the_rollout(
     root: Path, opened: Callable[..., Json], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = (root.parent / "releases").as_uri()
-    begun = begin(root, changed={"repository": url})
-    through_canary(begun)
+    started = begin(root, changed={"repository": url})
+    through_canary(started)
     (cache,) = (root.parent / "cache").rglob(".lock")
     monkeypatch.setattr(payload, "LOCK_S", 0.3)
 
     with repository_lock(cache.parent):
-        why = pauses(root, begun, opened(begun, REST, url))
+        reason = pauses(root, started, opened(started, REST, url))
 
-    assert "locked by another process" in why
+    assert "locked by another process" in reason
 
 
 def test_the_plan_names_the_repository_and_not_a_copy_of_it(
     root: Path, opened: Callable[..., Json], capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = (root.parent / "releases").as_uri()
-    named = ["--inventory", str(declared(root)), "--rollouts", str(root), "--repository", url]
-    assert main.main(["--json", "wave", "plan", *named]) == 0
+    version = ["--inventory", str(declared(root)), "--rollouts", str(root), "--repository", url]
+    assert main.main(["--json", "wave", "plan", *version]) == 0
 
     assert json.loads(capsys.readouterr().out)["repository"] == absolute_location(url)
 
 
-def test_what_is_signed_while_it_is_packed_is_not_mixed_in(root: Path, tmp_path: Path) -> None:
-    there = repository(root)
+def test_metadata_that_is_signed_during_packing_is_not_mixed_in(root: Path, tmp_path: Path) -> None:
+    changed_repository = repository(root)
     repository(root).write("snapshot", "timestamp")
 
-    payload.write_archive(there, [NEW], tmp_path / "push.tar")
+    payload.write_archive(changed_repository, [NEW], tmp_path / "push.tar")
 
     with tarfile.open(tmp_path / "push.tar") as tar:
         names = tar.getnames()
         timestamp = json.load(tar.extractfile("repository/metadata/timestamp.json"))
-    named = timestamp["signed"]["meta"]["snapshot.json"]["version"]
-    assert f"repository/metadata/{named}.snapshot.json" in names
+    version = timestamp["signed"]["meta"]["snapshot.json"]["version"]
+    assert f"repository/metadata/{version}.snapshot.json" in names
 
 
-def test_a_pause_ends_where_the_metadata_is_signed_anew(root: Path, opened: Callable[..., Json]) -> None:
-    begun = begin(root)
+def test_a_pause_ends_after_the_metadata_is_signed_again(root: Path, opened: Callable[..., Json]) -> None:
+    started = begin(root)
     repository(root, timestamp=-1.0).write("timestamp")
-    assert not opened(begun, CANARY)["go"]
+    assert not opened(started, CANARY)["go"]
     repository(root).write("timestamp")
 
-    resumed = begin(root, changed={"resumes": folder(begun).name})
+    resumed = begin(root, changed={"resumes": folder(started).name})
 
     assert resumed.status == "resumed" and opened(resumed, CANARY)["go"]
     assert controller(resumed).judge_wave({"a": done()}, {}).status == "pass"

@@ -1,4 +1,4 @@
-"""The verdict on a wave: every check can be seen to fail, chance does not stop a rollout, no evidence never passes."""
+"""The verdict on a wave: every check can fail, chance does not stop a rollout, and without evidence no wave passes."""
 
 from __future__ import annotations
 
@@ -41,12 +41,14 @@ def observed(name: str, before: Report | None = None, **after: Any) -> Observati
 
 def verdict_on(
     wave: list[Observation],
-    rest: list[Observation] | None = None,
+    control_group: list[Observation] | None = None,
     failed_budget: int = 0,
     unreachable_budget: int = 0,
 ) -> Verdict:
     rules = VerdictThresholds(min_inferences=100)
-    return judge(rules, NEW, wave, rest or [], failed_budget=failed_budget, unreachable_budget=unreachable_budget)
+    return judge(
+        rules, NEW, wave, control_group or [], failed_budget=failed_budget, unreachable_budget=unreachable_budget
+    )
 
 
 def failing(verdict: Verdict) -> list[str]:
@@ -106,7 +108,7 @@ def test_later_waves_have_a_budget_and_failed_and_unreachable_are_counted_apart(
     assert failing(verdict_on(wave, failed_budget=4, unreachable_budget=1)) == ["unreachable"]
 
 
-def test_without_enough_inferences_nothing_passes() -> None:
+def test_a_wave_without_enough_inferences_does_not_pass() -> None:
     few = {"inferences": 10, "predictions": {"0": 10}, "feedback": {"correct": 0, "wrong": 0, "n": 0, "accuracy": None}}
 
     verdict = verdict_on([observed("a", **few)])
@@ -115,11 +117,11 @@ def test_without_enough_inferences_nothing_passes() -> None:
     assert "10 inferences" in verdict.reason()
 
 
-def test_nobody_well_is_a_failure_and_not_only_a_lack_of_evidence() -> None:
+def test_a_wave_without_a_healthy_device_fails() -> None:
     assert verdict_on([Observation("a", "failed", "exit code 5")]).status == "fail"
 
 
-def test_errors_above_the_bound_fail_whatever_the_others_do() -> None:
+def test_errors_above_the_bound_fail_whatever_the_control_group_does() -> None:
     bad = {"inferences": 950, "errors": 50}
 
     assert failing(verdict_on([observed("a", **bad)], [observed("c", before=report(OLD), release=OLD, **bad)])) == [
@@ -127,7 +129,7 @@ def test_errors_above_the_bound_fail_whatever_the_others_do() -> None:
     ]
 
 
-def test_errors_below_the_bound_fail_where_the_others_have_none() -> None:
+def test_errors_below_the_bound_fail_where_the_control_group_has_none() -> None:
     verdict = verdict_on(
         [observed("a", inferences=1991, errors=9)], [observed(f"c{i}", release=OLD, inferences=9000) for i in range(3)]
     )
@@ -142,7 +144,7 @@ def test_a_single_error_is_chance() -> None:
     assert verdict.status == "pass"
 
 
-def test_a_slower_model_fails_and_a_slower_world_does_not() -> None:
+def test_a_slower_model_fails_and_a_slower_fleet_does_not() -> None:
     slow = {"latency_s": {"p50": 0.012, "p95": 0.015, "p99": 0.02}}
     calm = [observed("c", release=OLD)]
     busy = [observed("c", release=OLD, **slow)]
@@ -159,15 +161,15 @@ def test_microseconds_are_not_compared() -> None:
 
 
 def test_feedback_shows_a_model_that_answers_wrongly() -> None:
-    wrong = {"feedback": {"correct": 70, "wrong": 30, "n": 100, "accuracy": 0.7}}
+    many_wrong = {"feedback": {"correct": 70, "wrong": 30, "n": 100, "accuracy": 0.7}}
 
-    assert failing(verdict_on([observed("a", **wrong)], [observed("c", release=OLD)])) == ["feedback"]
+    assert failing(verdict_on([observed("a", **many_wrong)], [observed("c", release=OLD)])) == ["feedback"]
 
 
 def test_little_feedback_is_not_judged() -> None:
-    wrong = {"feedback": {"correct": 1, "wrong": 3, "n": 4, "accuracy": 0.25}}
+    many_wrong = {"feedback": {"correct": 1, "wrong": 3, "n": 4, "accuracy": 0.25}}
 
-    verdict = verdict_on([observed("a", **wrong)])
+    verdict = verdict_on([observed("a", **many_wrong)])
 
     assert verdict.status == "pass"
     assert [check.status for check in verdict.checks if check.name == "feedback"] == ["not judged"]
@@ -179,20 +181,22 @@ def test_predictions_that_shift_fail() -> None:
     assert failing(verdict_on([observed("a", **one_class)])) == ["predictions"]
 
 
-def test_no_shift_is_seldom_taken_for_one() -> None:
-    """The same distribution twice, 150 predictions each: the false alarms of 400 verdicts."""
+def test_false_alarms_of_the_prediction_check_are_rare() -> None:
+    """Count the false alarms of 400 verdicts on two samples of 150 predictions from one distribution."""
     random = np.random.default_rng(1)
     alarms = 0
     for _ in range(400):
-        past, now = (dict(zip(CLASSES, map(int, random.multinomial(150, [0.1] * 10)), strict=True)) for _ in range(2))
+        before, now = (dict(zip(CLASSES, map(int, random.multinomial(150, [0.1] * 10)), strict=True)) for _ in range(2))
         counts = {"inferences": 150, "feedback": {"correct": 0, "wrong": 0, "n": 0, "accuracy": None}}
-        verdict = verdict_on([observed("a", before=report(OLD, predictions=past, **counts), predictions=now, **counts)])
+        verdict = verdict_on(
+            [observed("a", before=report(OLD, predictions=before, **counts), predictions=now, **counts)]
+        )
         alarms += verdict.status == "fail"
 
     assert alarms <= 8  # 1% of 400, and what chance allows above it
 
 
-def test_a_first_release_has_no_past_and_is_judged_by_its_bounds() -> None:
+def test_a_first_release_is_judged_by_its_bounds_alone() -> None:
     first = Observation("a", "ok", "", report(None), report())
 
     verdict = verdict_on([first])
