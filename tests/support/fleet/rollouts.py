@@ -156,7 +156,7 @@ def with_old(root: Path) -> Iterator[Repository]:
 
 
 @contextlib.contextmanager
-def gone() -> Iterator[Repository]:
+def unavailable() -> Iterator[Repository]:
     raise NoReleaseError("releases", "withdrawn", "", "")
     yield
 

@@ -33,10 +33,10 @@ from tests.support.fleet.rollouts import (
     declared,
     done,
     folder,
-    gone,
     planned,
     status,
     then,
+    unavailable,
     with_old,
 )
 
@@ -103,14 +103,14 @@ def test_pending_devices_roll_back_first_whatever_else_is_wrong(
         controller(killed).decide_rollbacks({"a": status(NEW)})
         controller(killed).close({"a": StatusResponse(None, "no route to host")})
 
-    plan = planned(root, declared(root), repository=gone())
+    plan = planned(root, declared(root), repository=unavailable())
 
     assert set(plan.pending) == {"a"}
     with pytest.raises(NoReleaseError, match=f"withdrawn; .*rolled back: a: runs {OLD}"):
         then(root, plan, *"abcd")
     assert pending_rollbacks.find("farm", root, "abcd", []) == {}
     with pytest.raises(NoReleaseError):
-        planned(root, declared(root), repository=gone())
+        planned(root, declared(root), repository=unavailable())
 
 
 def test_two_inventories_with_one_fleet_name_are_refused(root: Path, paused: PreflightResult) -> None:
