@@ -174,9 +174,9 @@ def _recalled(options: argparse.Namespace) -> StepOutput:
     devices = {}
     for name, response in step_inputs.parse_statuses(inputs.asked).items():
         task = inputs.back[name]
-        command = CommandResponse(None) if task.skipped else parse_command(task)
-        reason = command.reason or response.reason
-        devices[name] = ManualRollback(command.result, StatusResponse(response.status, reason), bool(task.skipped))
+        rollback = CommandResponse(None) if task.skipped else parse_command(task)
+        reason = rollback.reason or response.reason
+        devices[name] = ManualRollback(rollback.result, StatusResponse(response.status, reason), bool(task.skipped))
     return finish_manual_rollback(options.fleet, options.rollouts, devices, options.reason, options.every).as_json()
 
 
