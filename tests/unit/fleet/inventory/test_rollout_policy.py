@@ -212,11 +212,13 @@ def test_a_release_that_no_canary_has_run_asks_for_approval() -> None:
     fleet = [device("a"), device("b", wave=1), device("c", wave=1)]
     everybody = {each.name for each in fleet}
 
-    def asked(only: set[str], current: Sequence[str] = (), proven: Sequence[str] = ()) -> dict[str, str]:
-        found = plan_limited_waves(fleet, rollout_policy.parse(None, ""), 3, only, current=current, proven=proven)
+    def asked(selected: set[str], current: Sequence[str] = (), proven: Sequence[str] = ()) -> dict[str, str]:
+        found = plan_limited_waves(
+            fleet, rollout_policy.parse(None, ""), 3, selected=selected, current=current, proven=proven
+        )
         found = [wave for wave in found if wave.devices]
-        assert all(wave.approve is bool(wave.why) for wave in found)
-        return {wave.name: wave.why for wave in found}
+        assert all(wave.approve is bool(wave.approval_reason) for wave in found)
+        return {wave.name: wave.approval_reason for wave in found}
 
     assert asked(everybody) == {"wave-0": "", "wave-1": ""}
     assert asked({"b"}) == {"wave-1": "no canary has run digits@1.0.0"}
@@ -229,21 +231,21 @@ def test_who_cannot_take_part_has_tried_nothing() -> None:
 
     def asked(**known: Any) -> dict[str, tuple[bool, bool]]:
         everybody = [each.name for each in fleet]
-        found = plan_limited_waves(fleet, rollout_policy.parse(None, ""), 3, everybody, **known)
+        found = plan_limited_waves(fleet, rollout_policy.parse(None, ""), 3, selected=everybody, **known)
         return {wave.name: (wave.approve, wave.canary) for wave in found if wave.devices}
 
     assert asked() == {"wave-0": (False, True), "wave-1": (False, False), "wave-2": (False, False)}
-    assert asked(out=["b"], current=["a"]) == {"wave-2": (True, True)}, "no wave before it will have run it"
-    assert asked(out=["b"], current=["a"], proven=["digits@1.0.0"]) == {"wave-2": (False, False)}
-    (first, *_) = plan_limited_waves(fleet, rollout_policy.parse(None, ""), 3, ["a", "b", "c"], out=["a"])
+    assert asked(excluded=["b"], current=["a"]) == {"wave-2": (True, True)}, "no wave before it will have run it"
+    assert asked(excluded=["b"], current=["a"], proven=["digits@1.0.0"]) == {"wave-2": (False, False)}
+    (first, *_) = plan_limited_waves(fleet, rollout_policy.parse(None, ""), 3, selected=["a", "b", "c"], excluded=["a"])
     assert first.absent == ("a",)
     (first, *_) = plan_limited_waves(
-        fleet, rollout_policy.parse(None, ""), 3, ["a", "b", "c"], out=["a"], proven=["digits@1.0.0"]
+        fleet, rollout_policy.parse(None, ""), 3, selected=["a", "b", "c"], excluded=["a"], proven=["digits@1.0.0"]
     )
     assert first.absent == ()
 
 
 def test_a_group_of_later_waves_has_no_canary_for_a_release_of_its_own() -> None:
-    found = plan_limited_waves([device("b", wave=1)], rollout_policy.parse(None, ""), 3, ["b"])
+    found = plan_limited_waves([device("b", wave=1)], rollout_policy.parse(None, ""), 3, selected=["b"])
 
     assert [(wave.name, wave.approve) for wave in found] == [("wave-1", True)]

@@ -98,7 +98,7 @@ def test_the_budget_is_the_fleets(root: Path, allowed: int, verdict: str) -> Non
     statuses = {"a": status(NEW), "b": status(NEW), "c": status(NEW), "d": status(OLD)}
     rolled_back = controller(started).decide_rollbacks(statuses).back
     assert set(rolled_back) == ({"d"} if verdict == "pass" else {"a", "b", "c", "d"})
-    assert {each["to"] for each in rolled_back.values()} == {OLD}
+    assert {each.to for each in rolled_back.values()} == {OLD}
 
 
 def test_other_bytes_than_published_count_as_failed(root: Path) -> None:
