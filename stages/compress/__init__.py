@@ -1,5 +1,5 @@
-"""The stage compress: distil, prune whole channels, fine-tune, each switched by parameters.
+"""The stage compress: distil the trained network, prune whole channels, fine-tune. Each step is optional.
 
-Enter at `stage.compress()`; `distil` and `prune` each take a network and return a smaller one.
+Enter at `stage.compress()`. `distil` and `prune` each take a network and return a smaller one.
 May import stages.train, stages.networks, stages.params and stages.core.
 """

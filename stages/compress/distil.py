@@ -1,4 +1,4 @@
-"""Knowledge distillation: a smaller network of the same kind learns what the trained one answers."""
+"""Knowledge distillation: a smaller network of the same kind learns to reproduce the outputs of the trained one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from stages.train.objective import Objective
 
 
 def make_student(teacher: Network, params: Train, scale: float, seed: int) -> Network:
-    """Every width times `scale`, random weights, the teacher's own preprocessing."""
+    """Build a network with random weights and the teacher's preprocessing.
+
+    Args:
+        teacher: The trained network.
+        params: The kind and the sizes of the teacher.
+        scale: Multiplies every width.
+        seed: Decides the random weights.
+    """
     torch.manual_seed(seed)
     student = build(teacher.spec, params, scale)
     student.preprocess.load_state_dict(teacher.preprocess.state_dict())
@@ -21,9 +28,15 @@ def make_student(teacher: Network, params: Train, scale: float, seed: int) -> Ne
 
 
 def distillation(teacher: Network, params: Distil, objective: Objective) -> Objective:
-    """alpha * T^2 * KL(teacher || student), both softened by T, + (1 - alpha) * `objective` (Hinton et al. 2015).
+    """Return the loss alpha * T^2 * KL(teacher || student) + (1 - alpha) * `objective` (Hinton et al. 2015).
 
-    The factor T^2 keeps the gradients of the first term as large as those of the second whatever T is.
+    The logits of teacher and student are divided by the temperature T in the first term. The factor T^2 keeps the
+    ratio of the two terms' gradients about the same for every T.
+
+    Args:
+        teacher: The trained network. It is set to evaluation mode.
+        params: Gives the temperature T and the weight alpha.
+        objective: The loss for the labels.
     """
     temperature, alpha = params.temperature, params.alpha
     teacher = teacher.eval()

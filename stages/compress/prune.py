@@ -1,4 +1,4 @@
-"""Structured pruning: whole channels go away, so the file and the latency shrink, not only the count of zeros."""
+"""Structured pruning: remove whole channels. Unlike zeroed weights, this reduces file size and latency."""
 
 from __future__ import annotations
 
@@ -13,26 +13,37 @@ from stages.networks import Network, Rnn, Transformer, architecture, rebuild
 from stages.train.batches import Data, load_batch, split_batches
 from stages.train.objective import Objective
 
-IMPORTANCE_SAMPLES = 1024  # gradients for the importance come from so many training samples
+IMPORTANCE_SAMPLES = 1024  # the importance of channels is computed from at least this many training samples
 
 
 def prune(fabric: Fabric, network: Network, data: Data, objective: Objective, sparsity: float, seed: int) -> Network:
-    """A new network without the `sparsity` share of channels that matter least, everywhere at once.
+    """Return a network without the least important channels; the given one stays as it is.
 
-    Cnn: the channels of every block and the hidden layer. Rnn: the hidden units of every layer, in all gates.
-    Transformer: the width, the width of every head, the feed-forward layers. Inputs, classes and heads stay.
-    Importance is the first-order Taylor term |sum w * dL/dw| of a channel (Molchanov et al. 2019), summed over
-    the layers that share the channel (Fang et al. 2023, whose library finds them).
+    The same share of channels is removed everywhere. Cnn: from every block and the hidden layer. Rnn: from the hidden
+    units of every layer, in all gates. Transformer: from the width, from the width of every head and from the
+    feed-forward layers. The inputs, the classes and the number of heads stay.
+
+    The importance of a channel is its first-order Taylor term |sum w * dL/dw| (Molchanov et al. 2019), summed over the
+    layers that share the channel. The library of Fang et al. (2023) finds these layers.
+
+    Args:
+        fabric: Gives the device.
+        network: The network to prune.
+        data: The prepared data. The importance is computed on its training split.
+        objective: The loss L.
+        sparsity: The share of channels to remove, 0 to 1.
+        seed: Decides which training samples are used.
+
+    Returns:
+        The smaller network, on the CPU and in evaluation mode.
     """
-    network = rebuild_like(network).to(
-        fabric.device
-    )  # in evaluation mode, so no dropout: the same gradients every time
+    # Evaluation mode switches dropout off, so the gradients are the same every time.
+    network = rebuild_like(network).to(fabric.device)
     _gradients(fabric, network, data, objective, seed)
-    body, frames = network.body, _example(network)
-    frames = [frame.to(fabric.device) for frame in frames]
+    body, example = network.body, [tensor.to(fabric.device) for tensor in _example(network)]
     pruner = torch_pruning.pruner.BasePruner(
         body,
-        frames,
+        example,
         importance=torch_pruning.importance.GroupTaylorImportance(),
         pruning_ratio=sparsity,
         ignored_layers=[body.classifier],
@@ -48,27 +59,30 @@ def prune(fabric: Fabric, network: Network, data: Data, objective: Objective, sp
 
 
 def rebuild_like(network: Network) -> Network:
-    """A copy from architecture and weights alone, in evaluation mode: what `save` and `load` would give."""
+    """Copy a network to the CPU, in evaluation mode, from its architecture and weights, as `save` and `load` would."""
     copy = rebuild(architecture(network))
     copy.load_state_dict({name: tensor.detach().cpu() for name, tensor in network.state_dict().items()})
     return copy.eval()
 
 
 def _gradients(fabric: Fabric, network: Network, data: Data, objective: Objective, seed: int) -> None:
-    """Fill .grad with the sum over a fixed choice of training samples."""
+    """Set .grad to the sum of the batches' gradients, for training samples that the seed selects."""
     network.zero_grad()
-    done = 0
+    samples = 0
     for index in split_batches(len(data.train), 128, seed, 0):
         x, y = load_batch(data.train, index, fabric)
         objective(network(x), x, y).backward()
-        done += len(index)
-        if done >= IMPORTANCE_SAMPLES:
+        samples += len(index)
+        if samples >= IMPORTANCE_SAMPLES:
             return
 
 
 @torch.no_grad()
 def _keep_attention_scale(network: Transformer, head_width: int) -> None:
-    """Attention divides by the square root of a head's width; narrower heads shall not change the quotient."""
+    """Scale the queries such that pruning does not change the divisor of attention, the square root of a head's width.
+
+    `head_width` is the width before pruning.
+    """
     ratio = (network.sizes()["head_width"] / head_width) ** 0.5
     for layer in network.body.layers:
         layer.attention.query.weight.mul_(ratio)
@@ -76,7 +90,7 @@ def _keep_attention_scale(network: Transformer, head_width: int) -> None:
 
 
 def _example(network: Network) -> list[Tensor]:
-    """Inputs of the body that show the library how layers depend on each other: for an Rnn two steps in a row."""
+    """Return inputs of the body from which the library traces dependencies of layers: for an Rnn, of two steps."""
     with torch.no_grad():
         if isinstance(network, Rnn):
             device = network.preprocess.center.device
@@ -85,16 +99,18 @@ def _example(network: Network) -> list[Tensor]:
         return [torch.zeros(1, *network.body_shape)]
 
 
-def _run(body: Any, frames: list[Tensor]) -> Any:
-    if len(frames) == 1:
-        return body(frames[0])
+def _run(body: Any, example: list[Tensor]) -> Any:
+    """Compute the logits of the inputs that `_example` returned."""
+    if len(example) == 1:
+        return body(example[0])
     states = body.initial_states(1)
-    for frame in frames:
+    for frame in example:
         logits, *states = body.step(frame, *states)
     return logits
 
 
 def _heads(network: Network) -> dict[Any, int]:
+    """Return the number of heads of every layer that is divided into heads."""
     if not isinstance(network, Transformer):
         return {}
     attentions = [layer.attention for layer in network.body.layers]

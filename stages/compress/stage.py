@@ -1,8 +1,8 @@
-"""Make the trained network smaller: distil, prune whole channels, fine-tune; parameters switch each of them on.
+"""Compress the trained network: distil it, prune whole channels, fine-tune. Parameters switch each step on.
 
-Reads data/prepared and models/trained. Writes models/compressed/model.pt, models/reference.npz (its logits on the
-validation and test splits), reports/compress.json and reports/durations/compress.json. A run that was killed resumes
-after its last complete epoch, which is kept in .work/compress/.
+Reads data/prepared and models/trained. Writes models/compressed/model.pt, models/reference.npz (the compressed
+network's logits on the validation and test splits), reports/compress.json and reports/durations/compress.json. A run
+that was killed resumes after its last completed epoch, from a checkpoint in .work/compress/.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def compress(params: Params) -> None:
-    """Compress the trained network as `params.compress` asks, and write it with its report."""
+    """Run the steps that `params.compress` enables, and write the compressed network with its report."""
     command.make_idle_threads_sleep()
     from stages import networks
     from stages.train import batches
@@ -52,20 +52,20 @@ def compress(params: Params) -> None:
     fabric = start_fabric(params)
     network.to(fabric.device)
     folder = checkpoint_folder("compress", params, [PREPARED, TRAINED], fabric)
-    work = Work(fabric, data, params, folder, Stopwatch(folder / "seconds"))
-    steps = [work.measure("trained", network)]
+    compression = Compression(fabric, data, params, folder, Stopwatch(folder / "seconds"))
+    steps = [compression.measure("trained", network)]
     if params.compress.distil.enabled:
-        network = work.distil(network)
-        steps.append(work.measure("distil", network))
+        network = compression.distil(network)
+        steps.append(compression.measure("distil", network))
     if params.compress.prune.enabled:
-        network = work.prune(network)
-        steps.append(work.measure("prune", network))
+        network = compression.prune(network)
+        steps.append(compression.measure("prune", network))
         if params.compress.prune.finetune_epochs:
-            network = work.finetune(network)
-            steps.append(work.measure("finetune", network))
+            network = compression.finetune(network)
+            steps.append(compression.measure("finetune", network))
     if not fabric.is_global_zero:
         return
-    seconds = work.stopwatch.seconds
+    seconds = compression.stopwatch.seconds
     size = params.train.batch_size
     logits = {name: all_logits(network, getattr(data, name), size) for name in ("validation", "test")}
     report = summary(steps)
@@ -83,8 +83,11 @@ def compress(params: Params) -> None:
 
 
 @dataclass(frozen=True)
-class Work:
-    """The steps of compression: each takes a network and returns a smaller or a better one."""
+class Compression:
+    """The steps of compression, with what they share: the device, the data, the parameters and the checkpoints.
+
+    `folder` holds the checkpoints of this run.
+    """
 
     fabric: Fabric
     data: Data
@@ -93,7 +96,7 @@ class Work:
     stopwatch: Stopwatch
 
     def distil(self, teacher: Network) -> Network:
-        """Return a smaller network that learned from the answers of `teacher`."""
+        """Train and return a smaller network that reproduces the outputs of `teacher`."""
         from stages.compress import distil
 
         params = self.params.compress.distil
@@ -103,7 +106,7 @@ class Work:
         return student
 
     def prune(self, network: Network) -> Network:
-        """Return a network without the channels that matter least."""
+        """Return a network without the least important channels."""
         from stages.compress.prune import prune
 
         sparsity = self.params.compress.prune.sparsity
@@ -111,7 +114,7 @@ class Work:
         return pruned.to(self.fabric.device)
 
     def finetune(self, network: Network) -> Network:
-        """Train a pruned network for some more epochs, in place."""
+        """Train a pruned network further, in place, and return it."""
         params, train = self.params.compress.prune, self.params.train
         recipe = train.model_copy(
             update={
@@ -166,15 +169,16 @@ class Work:
 
 
 def shorten_warmup(recipe: Train) -> Train:
-    """Return the recipe with a warm-up that ends before the last epoch: few epochs have no room for a long one."""
+    """Return the recipe with a warm-up that ends before the last epoch, also if there are only a few epochs."""
     warmup = min(recipe.scheduler.warmup_epochs, recipe.epochs - 1)
     return recipe.model_copy(update={"scheduler": recipe.scheduler.model_copy(update={"warmup_epochs": warmup})})
 
 
 def summary(steps: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the content of reports/compress.json, but for the digests of the files.
+    """Return the content of reports/compress.json, without the digests of the files.
 
-    `ratio` is the size before over the size after; `drop` and `retention` are of the accuracy on the test split.
+    `ratio` is the size before compression divided by the size after it. `drop` is the difference, and `retention` the
+    ratio (after divided by before), of the accuracies on the test split.
     """
     before, after = steps[0], steps[-1]
     return {
@@ -186,7 +190,7 @@ def summary(steps: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def as_npz(arrays: dict[str, Any]) -> bytes:
-    """Return arrays as the bytes of a .npz file; numpy writes no times into it."""
+    """Return the bytes of a .npz file with the arrays. Equal arrays give equal bytes: numpy writes no times."""
     import numpy as np
 
     stream = io.BytesIO()

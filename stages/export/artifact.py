@@ -1,4 +1,4 @@
-"""What the stages around an exported file read: which target, torch's own answers, the file and its description."""
+"""Look up a target, and read torch's reference logits, an exported model and its description."""
 
 from __future__ import annotations
 
@@ -22,14 +22,25 @@ EXPORTED = Path("models/exported")
 
 
 def find_target(targets: Mapping[Any, Target], name: str) -> Target:
-    """Raises ParameterError for a name that params.yaml does not have."""
+    """Return the target of that name. Raises ParameterError for a name that is not in `targets` of params.yaml."""
     if name not in targets:
         raise ParameterError("--target", f"found {name!r}", f"one of {', '.join(targets)}")
     return targets[name]
 
 
 def read_reference(split: str, samples: int) -> np.ndarray:
-    """torch's logits of a split, float32 [samples, classes]. Raises StageError."""
+    """Read torch's logits for a split, as the stage compress wrote them.
+
+    Args:
+        split: "validation" or "test".
+        samples: Number of samples in the split.
+
+    Returns:
+        Logits [samples, classes], float32 and finite.
+
+    Raises:
+        StageError: The file is missing or not readable, or its logits are not those of this split.
+    """
     remedy, classes = rerun_hint("compress"), len(SampleSpec.read(PREPARED).classes)
     try:
         with zipfile.ZipFile(REFERENCE) as archive, archive.open(f"{split}.npy") as stream:
@@ -39,26 +50,37 @@ def read_reference(split: str, samples: int) -> np.ndarray:
     except (KeyError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error, *NPY_ERRORS) as error:
         raise StageError(str(REFERENCE), f"not readable: {error}", "logits by split", remedy) from None
     if reference.ndim != 2 or len(reference) != samples:
-        found = f"found logits of {len(reference) if reference.ndim else 'no'} samples of {split}"
-        raise StageError(str(REFERENCE), found, f"those of the {samples} in {PREPARED}", remedy)
+        count = len(reference) if reference.ndim else "no"
+        raise StageError(
+            str(REFERENCE),
+            f"found logits of {count} samples of {split}",
+            f"logits of the {samples} samples in {PREPARED}",
+            remedy,
+        )
     if reference.dtype != np.float32 or reference.shape[1] != classes or not np.isfinite(reference).all():
-        found = f"found {reference.dtype} {list(reference.shape)} for {split}"
-        raise StageError(str(REFERENCE), found, f"finite float32 [{samples}, {classes}]", remedy)
+        raise StageError(
+            str(REFERENCE),
+            f"found {reference.dtype} {list(reference.shape)} for {split}",
+            f"finite float32 [{samples}, {classes}]",
+            remedy,
+        )
     return reference
 
 
 def read_export(target: str) -> tuple[Path, dict[str, Any]]:
-    """The exported file of a target and its export.json. Raises StageError where the file is not the one that
-    export.json describes.
+    """Return the exported model of a target and the content of its export.json.
+
+    Raises:
+        StageError: A file is missing, or the model is not the one that export.json describes.
     """
-    path, remedy = EXPORTED / target / "export.json", f"python -m stages.export --target {target}"
+    path, remedy = EXPORTED / target / "export.json", f"run python -m stages.export --target {target}"
     described = read_model(path, ExportedFile, "export")
     file = path.parent / described.file
     if not file.is_file():
         raise StageError(str(file), "there is no such file", "an exported model", remedy)
-    found = sha256(file)
-    if found != described.sha256:
-        raise StageError(str(file), f"found sha256 {found}", f"{described.sha256}, as export wrote it", remedy)
+    digest = sha256(file)
+    if digest != described.sha256:
+        raise StageError(str(file), f"found sha256 {digest}", f"{described.sha256}, as in {path.name}", remedy)
     if file.stat().st_size != described.size_bytes:
         raise StageError(f"{path}: size_bytes", f"found {described.size_bytes}", f"{file.stat().st_size}", remedy)
     return file, read_object(path, "export")

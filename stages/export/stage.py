@@ -1,16 +1,12 @@
-"""Write the model in one target form, compare what was written with torch, keep the best form.
+"""Convert the network for one target, compare the candidates with torch, and keep the best one.
 
-Nothing here imports torch: converters are programs (stages/export/converters), and what they wrote is run by the
-device's own runtime and compared with models/reference.npz.
+This module does not import torch. Converters are separate programs (stages/export/converters). The device's runtime
+runs the files that they wrote, and its logits are compared with those of torch in models/reference.npz.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-import signal
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,20 +19,24 @@ from edge_agent.inference.runtime import open_model
 from stages.core import command
 from stages.core.dataset import Split
 from stages.core.errors import CombinedError, ConversionError, StageError
-from stages.core.files import new_directory, read_json, sha256, write_json
+from stages.core.files import new_directory, rerun_hint, sha256, write_json
 from stages.export.artifact import EXPORTED, PREPARED, find_target, read_reference
-from stages.export.converters.protocol import CANDIDATES, CONVERTERS, FLOAT, Candidate, Request
+from stages.export.conversion import convert
+from stages.export.converters.protocol import CONVERTERS, FLOAT, Candidate, Request
 from stages.params import load
 from stages.params.export import Export
 
 NETWORK = Path("models/compressed/model.pt")
 WORK = Path(".work/export")
-TAIL = 15  # lines of a converter's log that its error shows
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A candidate against torch, on samples of the validation split. `max_difference` is of logits."""
+    """The comparison of a candidate with torch on samples of the validation split.
+
+    `max_difference` is the largest absolute difference of logits. `agreement` is the share of samples, 0 to 1, for
+    which both predict the same class.
+    """
 
     samples: int
     max_difference: float
@@ -45,7 +45,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Measured:
-    """A candidate that loads and answers, and how it compares."""
+    """A candidate that the device's runtime can run, and its comparison with torch."""
 
     candidate: Candidate
     file: Path
@@ -54,61 +54,30 @@ class Measured:
 
 @dataclass(frozen=True)
 class Exported:
-    """The converter that succeeded, the candidate to keep, all that could be measured, and by method why others not."""
+    """The result of the first converter that succeeded.
+
+    `measured` holds all candidates that run, `kept` the best of them. `failures` gives, for the method of each other
+    candidate, the reason why it does not run.
+    """
 
     converter: str
     kept: Measured
     measured: list[Measured]
-    broken: dict[str, str]
-
-
-def convert(command: Sequence[str], request: Request, limit_s: float, log: Path) -> list[Candidate]:
-    """Run one converter for at most `limit_s` seconds; its output goes to `log`.
-
-    Raises ConversionError where it fails, is killed, takes too long, or says that it is done and did not
-    write what it should have.
-    """
-    arguments = [
-        "--network", str(request.network), "--samples", str(request.samples),
-        "--output", str(request.output), "--methods", *request.methods,
-    ]  # fmt: skip
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            [*command, *arguments], stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )  # fmt: skip
-        try:
-            code = process.wait(limit_s)
-        except subprocess.TimeoutExpired:
-            raise _failure(log, f"still running after {limit_s:g} s", "raise export.timeout_s") from None
-        finally:
-            # A converter may have started others: the whole group ends with it.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    if code < 0:
-        raise _failure(log, f"killed by {signal.Signals(-code).name}")
-    if code > 0:
-        raise _failure(log, f"exit code {code}")
-    try:
-        candidates = [Candidate(**entry) for entry in read_json(request.output / CANDIDATES)]
-    except (OSError, ValueError, TypeError):
-        raise _failure(log, f"exit code 0, but it wrote no {CANDIDATES}") from None
-    missing = [c.file for c in candidates if not (request.output / c.file).is_file()]
-    if missing or not candidates:
-        raise _failure(log, f"exit code 0, but it wrote no {', '.join(missing) or 'candidate'}")
-    return candidates
-
-
-def _failure(log: Path, found: str, remedy: str = "") -> ConversionError:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-TAIL:]
-    shown = "".join(f"\n    {line}" for line in lines)
-    return ConversionError(f"converter, log in {log}", found + shown, "exit code 0 and a file", remedy)
+    failures: dict[str, str]
 
 
 def compare(file: Path, io: Mapping[str, Any], x: np.ndarray, reference: np.ndarray) -> Comparison:
-    """The file's logits for samples x [N, *shape] against torch's [N, classes]. Raises InferenceError."""
+    """Compare the logits of an exported file with those of torch.
+
+    Args:
+        file: The exported file.
+        io: The description of its inputs and outputs.
+        x: Samples [N, *shape] in raw units.
+        reference: torch's logits [N, classes].
+
+    Raises:
+        InferenceError: The file does not load, or its logits are not finite or have another shape.
+    """
     logits = open_model(file, io).logits(x)
     if logits.shape != reference.shape:
         raise InferenceError(f"{file}: found logits of shape {logits.shape}, expected {reference.shape}")
@@ -122,27 +91,42 @@ def compare(file: Path, io: Mapping[str, Any], x: np.ndarray, reference: np.ndar
 def measure(
     folder: Path, candidates: Sequence[Candidate], x: np.ndarray, reference: np.ndarray
 ) -> tuple[list[Measured], dict[str, str]]:
-    """The candidates that load and answer, and of the others, by method, why they do not.
+    """Compare candidates with torch.
 
-    Raises ConversionError where none does.
+    Args:
+        folder: The folder with the candidates' files.
+        candidates: The candidates.
+        x: Samples [N, *shape] in raw units.
+        reference: torch's logits [N, classes].
+
+    Returns:
+        The candidates that run, and for the method of each other one the reason why it does not run.
+
+    Raises:
+        ConversionError: None of them runs.
     """
-    measured, faults = [], {}
+    measured, reasons = [], {}
     for candidate in candidates:
         file = folder / candidate.file
         try:
             measured.append(Measured(candidate, file, compare(file, candidate.io, x, reference)))
-        except InferenceError as fault:
-            faults[candidate.method] = str(fault)
+        except InferenceError as error:
+            reasons[candidate.method] = str(error)
     if not measured:
-        raise ConversionError(str(folder), "; ".join(faults.values()), "a file that loads and answers")
-    return measured, faults
+        raise ConversionError(
+            str(folder), "; ".join(reasons.values()), "a file that the device's runtime can load and run"
+        )
+    return measured, reasons
 
 
 def choose(measured: Sequence[Measured], params: Export) -> Measured:
-    """The candidate to keep. Raises ConversionError where none agrees with torch as the parameters ask.
+    """Return the candidate to keep.
 
-    Float: the one with the smallest difference. int8: those whose agreement is within `quantization.tie` of
-    the best count as equal; of these, the one whose method comes first in `quantization.methods`.
+    Of float candidates it is the one with the smallest difference. Of int8 candidates, those whose agreement is within
+    `quantization.tie` of the best count as equally good; the order of `quantization.methods` decides between them.
+
+    Raises:
+        ConversionError: The best candidate agrees less with torch than the parameters require.
     """
     if measured[0].candidate.method == FLOAT:
         best = min(measured, key=lambda m: m.comparison.max_difference)
@@ -159,11 +143,12 @@ def choose(measured: Sequence[Measured], params: Export) -> Measured:
 
 
 def _disagreement(measured: Measured, name: str, expected: str) -> ConversionError:
+    """Return the error for a candidate whose comparison `name`, a field of `Comparison`, is not as expected."""
     return ConversionError(
         str(measured.file),
         f"{name} with torch is {getattr(measured.comparison, name):.6g} on {measured.comparison.samples} samples",
         expected,
-        f"look at the converter's log in {WORK}; or change export.{'min_' if name == 'agreement' else ''}{name}",
+        f"read the converter's log in {WORK}, or change export.{'min_' if name == 'agreement' else ''}{name}",
     )
 
 
@@ -175,32 +160,51 @@ def export(
     reference: np.ndarray,
     work: Path,
 ) -> Exported:
-    """Try the converters in order.
+    """Try the converters in order until one writes a candidate that agrees with torch.
 
-    `work` holds samples.npz. Raises CombinedError with every converter's fault.
+    Args:
+        converters: Command lines by name.
+        methods: The methods of quantisation to try, or only `FLOAT`.
+        params: Time limit and the agreement with torch that is required.
+        x: Samples [N, *shape] in raw units, for the comparison.
+        reference: torch's logits [N, classes] for them.
+        work: A folder that holds samples.npz. Each converter gets a folder and a log in it.
+
+    Raises:
+        CombinedError: No converter succeeded. It holds the error of each.
     """
-    faults: list[StageError] = []
+    errors: list[StageError] = []
     for name, converter in converters.items():
         output = work / name
         output.mkdir()
         request = Request(NETWORK, work / "samples.npz", output, tuple(methods))
         try:
             candidates = convert(converter, request, params.timeout_s, work / f"{name}.log")
-            measured, broken = measure(output, candidates, x, reference)
-            return Exported(name, choose(measured, params), measured, broken)
-        except ConversionError as fault:
-            faults.append(fault)
-    raise CombinedError(faults)
+            measured, failures = measure(output, candidates, x, reference)
+            return Exported(name, choose(measured, params), measured, failures)
+        except ConversionError as error:
+            errors.append(error)
+    raise CombinedError(errors)
 
 
 def description(target: str, exported: Exported, file: Path) -> dict[str, Any]:
-    """What export.json holds."""
+    """Return the content of export.json.
+
+    Args:
+        target: Name of the target.
+        exported: The result of the conversion.
+        file: The model file as later stages read it.
+    """
     kept = exported.kept
     candidates: list[dict[str, Any]] = [
-        {"method": m.candidate.method, "size_bytes": m.file.stat().st_size, "agreement": m.comparison.agreement}
-        for m in exported.measured
+        {
+            "method": measured.candidate.method,
+            "size_bytes": measured.file.stat().st_size,
+            "agreement": measured.comparison.agreement,
+        }
+        for measured in exported.measured
     ]
-    candidates += [{"method": method, "fault": fault} for method, fault in exported.broken.items()]
+    candidates += [{"method": method, "fault": reason} for method, reason in exported.failures.items()]
     floating = kept.candidate.method == FLOAT
     return {
         "target": target,
@@ -212,7 +216,7 @@ def description(target: str, exported: Exported, file: Path) -> dict[str, Any]:
         "quantization": None if floating else {"calibration": kept.candidate.method, "candidates": candidates},
         "comparison": {
             "samples": kept.comparison.samples,
-            # Two digits: the last bits differ between processors, and what is written should not.
+            # Rounded to two digits: the last bits differ between processors, and export.json should not.
             "max_difference": float(f"{kept.comparison.max_difference:.2g}"),
             "agreement": kept.comparison.agreement,
         },
@@ -228,7 +232,7 @@ def main() -> None:
 
     training, validation = Split.open(PREPARED, "train"), Split.open(PREPARED, "validation")
     if not NETWORK.is_file():
-        raise StageError(str(NETWORK), "there is no such file", "the compressed network", "run the stage compress")
+        raise StageError(str(NETWORK), "there is no such file", "the compressed network", rerun_hint("compress"))
     compared = spread(len(validation), params.export.comparison_samples)
     reference = read_reference("validation", len(validation))[compared]
 
@@ -249,9 +253,9 @@ def main() -> None:
 
 
 def summary(written: Mapping[str, Any], exported: Exported) -> str:
-    """Lines for a person."""
+    """Return the lines to print: a warning for each candidate that does not run, and the result."""
     compared = written["comparison"]
-    lines = [f"warning: {exported.converter}, {method}: {fault}" for method, fault in exported.broken.items()]
+    lines = [f"warning: {exported.converter}, {method}: {reason}" for method, reason in exported.failures.items()]
     lines.append(
         f"{written['target']}: {exported.converter}, {exported.kept.candidate.method}, "
         f"{written['size_bytes'] / 1000:.1f} kB, against torch: max difference {compared['max_difference']:g}, "
@@ -260,6 +264,6 @@ def summary(written: Mapping[str, Any], exported: Exported) -> str:
     return "\n".join(lines)
 
 
-def spread(samples: int, most: int) -> np.ndarray:
-    """At most `most` indices, evenly spread over all samples."""
-    return np.unique(np.linspace(0, samples - 1, min(samples, most)).astype(np.int64))
+def spread(samples: int, limit: int) -> np.ndarray:
+    """Return at most `limit` indices that are evenly spread over all samples."""
+    return np.unique(np.linspace(0, samples - 1, min(samples, limit)).astype(np.int64))

@@ -1,6 +1,7 @@
-"""Converters: each is a program of its own, because converters crash, hang, or report success wrongly.
+"""Converters from PyTorch to the file formats of the device's runtimes.
 
-Enter at `protocol`: `CONVERTERS` names the commands of each runtime, and the module describes the command line and
-candidates.json. The stage export checks every candidate.
+Each converter is a separate program, because the libraries behind them may crash, hang, or report success wrongly. The
+stage export checks every candidate. Enter at `protocol`: it defines the converters of each runtime, their command line
+and candidates.json.
 May import stages.networks and stages.core.
 """

@@ -1,4 +1,4 @@
-"""The torch module that is exported, its inputs and its description: the same for every converter."""
+"""The torch module that every converter exports, with its inputs and its description."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from stages.core.errors import ConversionError
 from stages.networks import Network, load
 
-# Preprocessing stays in float inside an int8 file: one scale for channels of different ranges would erase
-# the small ones. Everything below a module of this name is left alone.
+# Preprocessing stays in float also in an int8 file: a single quantisation scale for channels of different ranges would
+# erase the small ones. Operations of modules with this name are not quantised.
 FLOAT_SCOPE = "preprocess"
 
 
 class Step(nn.Module):
-    """One step of a recurrent network: (frame, *states) -> (logits, *new states).
+    """Runs one step of a recurrent network: (frame, *states) -> (logits, *new states).
 
-    Converters unroll a loop over time; a single step stays as small as its weights.
+    Converters would unroll a loop over all steps. A single step stays as small as its weights.
     """
 
     def __init__(self, network: Network) -> None:
@@ -35,7 +35,7 @@ class Step(nn.Module):
 
 @dataclass(frozen=True)
 class Graph:
-    """What a converter traces. `example` holds one sample (batch 1) per input."""
+    """The module that a converter traces, with example inputs (batch 1), names and the recurrence, if it has one."""
 
     module: nn.Module
     example: tuple[Tensor, ...]
@@ -46,11 +46,11 @@ class Graph:
 
     @classmethod
     def read(cls, path: Path) -> Graph:
-        """Of the network in `path`. Raises StageError."""
+        """Load the network in `path` and describe its graph. Raises StageError."""
         network: Any = load(path)
-        whole = torch.zeros(1, *network.spec.shape)
+        sample = torch.zeros(1, *network.spec.shape)
         if not hasattr(network, "step"):
-            return cls(network, (whole,), ["input"], ["output"], None, network)
+            return cls(network, (sample,), ["input"], ["output"], None, network)
         states = network.initial_states(1)
         described: list[dict[str, Any]] = [
             {"input": f"state_{i}", "output": f"next_state_{i}", "shape": list(state.shape[1:])}
@@ -58,7 +58,7 @@ class Graph:
         ]
         return cls(
             Step(network).eval(),
-            (whole[:, :, : network.frame], *states),
+            (sample[:, :, : network.frame], *states),
             ["input", *(state["input"] for state in described)],
             ["output", *(state["output"] for state in described)],
             {"frame": network.frame, "hop": network.hop, "states": described},
@@ -66,7 +66,7 @@ class Graph:
         )
 
     def io(self, runtime: str) -> dict[str, Any]:
-        """The description that the device's runtime reads, of a file whose inputs and outputs are float32."""
+        """Return the description for the device's runtime, of a file whose inputs and outputs are float32."""
         spec = self.network.spec
         return {
             "runtime": runtime,
@@ -77,40 +77,43 @@ class Graph:
 
     @torch.no_grad()
     def feeds(self, samples: np.ndarray) -> list[dict[str, np.ndarray]]:
-        """Calibration inputs, batch 1 each, by name, from samples [N, *shape].
+        """Return N calibration inputs of batch 1, as arrays by input name, from samples [N, *shape] in raw units.
 
-        Recurrent: as many as samples, spread evenly over all their steps, with the states that the network
-        really has there.
+        For a recurrent network they are spread evenly over all steps of all samples, with the states that the network
+        reaches there.
         """
         x = torch.from_numpy(samples)
         if self.recurrent is None:
             return [{"input": sample[None]} for sample in samples]
-        states, seen = self.network.initial_states(len(x)), []
+        states, steps = self.network.initial_states(len(x)), []
         for start in range(0, x.shape[2] - self.network.frame + 1, self.network.hop):
             inputs = (x[:, :, start : start + self.network.frame], *states)
-            seen.append([value.numpy() for value in inputs])
+            steps.append([value.numpy() for value in inputs])
             _, *states = self.network.step(*inputs)
-        pairs = np.linspace(0, len(x) * len(seen) - 1, len(x)).astype(int)
+        pairs = np.linspace(0, len(x) * len(steps) - 1, len(x)).astype(int)
         return [
             {
-                name: value[pair // len(seen)][None]
-                for name, value in zip(self.inputs, seen[pair % len(seen)], strict=True)
+                name: value[pair // len(steps)][None]
+                for name, value in zip(self.inputs, steps[pair % len(steps)], strict=True)
             }
             for pair in pairs
         ]
 
 
 def read_samples(path: Path) -> np.ndarray:
-    """The calibration samples of a request, float32 [N, *shape]."""
+    """Read the calibration samples of a request: float32 [N, *shape] in raw units."""
     with np.load(path) as arrays:
         samples: np.ndarray = arrays["calibration"]
     return samples
 
 
 def check_quantised(graph: Graph, elements: int) -> None:
-    """Raises ConversionError where fewer values are int8 than the body's matrices and kernels have.
+    """Check that all matrices and kernels of the body are int8, by counting the `elements` that are int8.
 
-    A quantizer that knows no int8 form of an operation leaves it in float, and says nothing.
+    A quantizer that does not support an operation in int8 leaves it in float without a warning.
+
+    Raises:
+        ConversionError: Fewer elements are int8 than the matrices and kernels have.
     """
     expected = sum(p.numel() for name, p in graph.network.body.named_parameters() if p.dim() > 1 and "weight" in name)
     if elements < expected:

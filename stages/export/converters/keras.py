@@ -1,6 +1,6 @@
-"""PyTorch -> TFLite by TensorFlow's own converter, for CNNs: the way out where litert-torch fails.
+"""Convert CNNs from PyTorch to TFLite with TensorFlow's converter: the fallback if litert-torch fails.
 
-The network is built again in Keras, channels last, with the same weights; int8 is made as in tflite.py.
+The network is rebuilt in Keras with the same weights, with channels last. Quantisation to int8 is that of tflite.py.
 """
 
 from __future__ import annotations
@@ -14,23 +14,24 @@ import numpy as np
 from stages.core.errors import ConversionError, run
 from stages.export.converters.graph import FLOAT_SCOPE, Graph
 from stages.export.converters.protocol import read_request
-from stages.export.converters.tflite import renamed, write
+from stages.export.converters.tflite import rename_signature, write
 
-# Scopes are made of the layers' names: "cnn/preprocess/sub;".
+# The scope of an operation consists of the layers' names, for example "cnn/preprocess/sub;".
 FLOAT_PATTERN = rf"(^|.*[/;]){FLOAT_SCOPE}[_/;].*"
 
 
 def rebuild(network: Any) -> Any:
-    """The same function as a Keras model: [1, *spec.shape] raw units, channels first, -> logits.
+    """Return a Keras model that computes the same: [1, *spec.shape] in raw units, channels first, -> logits.
 
-    Raises ConversionError for a network that is not a CNN.
+    Raises:
+        ConversionError: The network is not a CNN.
     """
     if network.kind != "cnn":
-        raise ConversionError("Keras converter", f"found a {network.kind}", "a cnn", "another converter must do it")
+        raise ConversionError("Keras converter", f"found a {network.kind}", "a cnn", "use another converter")
     import keras
 
-    given = keras.Input(batch_shape=(1, *network.spec.shape), name="input")
-    x = preprocessing()(network.preprocess, name=FLOAT_SCOPE)(given)
+    sample = keras.Input(batch_shape=(1, *network.spec.shape), name="input")
+    x = preprocessing()(network.preprocess, name=FLOAT_SCOPE)(sample)
     for number, block in enumerate(network.body.blocks):
         x = convolution(block, number)(x)
         x = keras.layers.ReLU(name=f"relu_{number}")(x)
@@ -38,20 +39,23 @@ def rebuild(network: Any) -> Any:
         x = pool(network.pool, name=f"pool_{number}")(x)
     weight = _array(network.body.hidden.weight)
     if network.body.average is None:
-        # torch flattens channels first, Keras has them last: the columns change places, not the data.
-        places, width = tuple(x.shape[1:-1]), x.shape[-1]
-        weight = np.moveaxis(weight.reshape(len(weight), width, *places), 1, -1).reshape(len(weight), -1)
+        # torch flattens with channels first, Keras with channels last: reorder the columns of the weights to match.
+        positions, width = tuple(x.shape[1:-1]), x.shape[-1]
+        weight = np.moveaxis(weight.reshape(len(weight), width, *positions), 1, -1).reshape(len(weight), -1)
         x = keras.layers.Flatten(name="flatten")(x)
     else:
         x = keras.ops.mean(x, axis=tuple(range(1, len(x.shape) - 1)))
     x = dense(weight, network.body.hidden.bias, "hidden")(x)
     x = keras.layers.ReLU(name="hidden_relu")(x)
     x = dense(_array(network.body.classifier.weight), network.body.classifier.bias, "classifier")(x)
-    return keras.Model(given, x, name="cnn")
+    return keras.Model(sample, x, name="cnn")
 
 
 def preprocessing() -> Any:
-    """The Keras layer of stages.networks.preprocess; a function, because Keras takes seconds to import."""
+    """Return the Keras layer class that does what `stages.networks.Preprocess` does.
+
+    It is defined in a function, because importing Keras takes seconds.
+    """
     import keras
     from keras import ops
 
@@ -68,12 +72,13 @@ def preprocessing() -> Any:
             return scaled if self.features is None else self.spectrum(scaled, self.features)
 
         def binned(self, x: Any, bins: Any) -> Any:
-            """Raw [1, T, C] -> [1, T, C * bins]; edges and slopes are [1, C, bins, 1] in torch."""
+            """Encode raw values: [1, T, C] -> [1, T, C * bins]. Edges and slopes are [1, C, bins, 1] in torch."""
             edge, slope = (_array(v)[0, :, :, 0] for v in (bins.edge, bins.slope))
             shares = ops.clip((x[..., None] - edge) * slope, 0.0, 1.0)
             return ops.reshape(shares, (1, -1, edge.size))
 
         def spectrum(self, x: Any, features: Any) -> Any:
+            """Compute spectral features: [1, T, 1] -> [1, bands, frames, 1]."""
             kernels = np.transpose(_array(features.kernels), (2, 1, 0))
             spectrum = ops.conv(x, kernels, strides=features.hop, padding="valid")
             bins = spectrum.shape[-1] // 2
@@ -89,13 +94,14 @@ def preprocessing() -> Any:
 
 
 def floor() -> float:
+    """Return POWER_FLOOR. The import is local because it loads torch."""
     from stages.networks.preprocess import POWER_FLOOR
 
     return POWER_FLOOR
 
 
 def convolution(block: Any, number: int) -> Any:
-    """Convolution with the batch norm that follows it folded in."""
+    """Return a block's convolution as a Keras layer, with the batch norm that follows folded into its weights."""
     import keras
 
     source, norm = block[0], block[1]
@@ -116,6 +122,13 @@ def convolution(block: Any, number: int) -> Any:
 
 
 def dense(weight: np.ndarray, bias: Any, name: str) -> Any:
+    """Return a linear layer as a Keras layer.
+
+    Args:
+        weight: The weights [outputs, inputs].
+        bias: The bias [outputs], a torch tensor.
+        name: The layer's name.
+    """
     import keras
 
     return keras.layers.Dense(
@@ -132,7 +145,7 @@ def _array(tensor: Any) -> np.ndarray:
 
 
 def export(graph: Graph) -> bytes:
-    """Float model for one sample at a time."""
+    """Return the float model as a TFLite file with a batch of one."""
     import tensorflow as tf
 
     content: bytes = tf.lite.TFLiteConverter.from_keras_model(rebuild(graph.network)).convert()
@@ -144,7 +157,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
     graph = Graph.read(request.network)
-    write(graph, renamed(export(graph), graph), request.methods, request.samples, request.output, FLOAT_PATTERN)
+    write(
+        graph, rename_signature(export(graph), graph), request.methods, request.samples, request.output, FLOAT_PATTERN
+    )
 
 
 if __name__ == "__main__":

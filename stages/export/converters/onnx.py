@@ -1,4 +1,4 @@
-"""PyTorch -> ONNX by torch.onnx, and int8 by ONNX Runtime's quantization (static: QDQ, per channel)."""
+"""Convert PyTorch to ONNX with torch.onnx, and quantise to int8 with ONNX Runtime (static: QDQ, per channel)."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ OPSET = 18
 SCOPES = "pkg.torch.onnx.name_scopes"
 AVERAGING: Mapping[str, Mapping[str, Any]] = {
     "min-max": {},
-    # The weight of a new sample, as in ai-edge-quantizer: both formats are calibrated the same way.
+    # 0.05 is the weight of a new sample. ai-edge-quantizer uses the same, so both formats are calibrated alike.
     "moving-average": {"CalibMovingAverage": True, "CalibMovingAverageConstant": 0.05},
 }
 
 
 def export(graph: Graph) -> onnx.ModelProto:
-    """Float model with a dynamic batch; nodes of the preprocessing are named after it."""
+    """Return the float model with a dynamic batch. The names of its nodes distinguish preprocessing and body."""
     batch = torch.export.Dim("batch")
     shapes = [{0: batch} for _ in graph.example]
     program = torch.onnx.export(
         graph.module,
-        # torch.export takes a batch of one for a constant, so the example has two samples.
+        # torch.export would treat a batch of one as a constant, so the example has two samples.
         tuple(torch.cat([value, value]) for value in graph.example),
         dynamo=True,
         opset_version=OPSET,
@@ -50,10 +50,11 @@ def export(graph: Graph) -> onnx.ModelProto:
         verbose=False,
     )
     assert program is not None, "torch.onnx.export returns a program when dynamo is asked for"
-    return named_by_scope(program.model_proto)
+    return name_by_scope(program.model_proto)
 
 
-def named_by_scope(model: onnx.ModelProto) -> onnx.ModelProto:
+def name_by_scope(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Name the nodes in place: "preprocess/<number>" for those that stay in float, "body/<number>" for the others."""
     floating = float_nodes(model)
     for number, node in enumerate(model.graph.node):
         node.name = f"{FLOAT_SCOPE if number in floating else 'body'}/{number}"
@@ -61,35 +62,42 @@ def named_by_scope(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def float_nodes(model: onnx.ModelProto) -> set[int]:
-    """Indices of the nodes of the preprocessing, and of all that they depend on."""
-    makers = {name: i for i, node in enumerate(model.graph.node) for name in node.output}
+    """Return the indices of the nodes of the preprocessing and of all nodes that they depend on."""
+    producers = {name: i for i, node in enumerate(model.graph.node) for name in node.output}
     scope = re.compile(rf"(^|\W){FLOAT_SCOPE}(\W|$)")
     pending = [
         i
         for i, node in enumerate(model.graph.node)
         if any(entry.key == SCOPES and scope.search(entry.value) for entry in node.metadata_props)
     ]
-    found: set[int] = set()
+    floating: set[int] = set()
     while pending:
         number = pending.pop()
-        if number not in found:
-            found.add(number)
-            pending += [makers[name] for name in model.graph.node[number].input if name in makers]
-    return found
+        if number not in floating:
+            floating.add(number)
+            pending += [producers[name] for name in model.graph.node[number].input if name in producers]
+    return floating
 
 
 class Samples(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
-    """Hands the calibration inputs to ONNX Runtime one by one."""
+    """Passes the calibration inputs to ONNX Runtime one by one."""
 
     def __init__(self, feeds: Sequence[dict[str, np.ndarray]]) -> None:
-        self._rest: Iterator[dict[str, np.ndarray]] = iter(feeds)
+        self._remaining: Iterator[dict[str, np.ndarray]] = iter(feeds)
 
     def get_next(self) -> Any:
-        return next(self._rest, None)
+        """Return the next inputs by name, or None after the last."""
+        return next(self._remaining, None)
 
 
 def quantise(model: onnx.ModelProto, method: str, feeds: Sequence[dict[str, np.ndarray]]) -> onnx.ModelProto:
-    """`model` with int8 weights; the preprocessing stays in float."""
+    """Return the model quantised to int8. The preprocessing stays in float.
+
+    Args:
+        model: The float model.
+        method: "min-max", "moving-average" or "dynamic"; see `protocol`.
+        feeds: Calibration inputs by name; "dynamic" does not use them.
+    """
     excluded = [node.name for node in model.graph.node if node.name.startswith(FLOAT_SCOPE)]
     with tempfile.TemporaryDirectory() as folder:
         source, result = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
@@ -112,8 +120,11 @@ def quantise(model: onnx.ModelProto, method: str, feeds: Sequence[dict[str, np.n
         return onnx.load(result)
 
 
-def cleaned(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Without stack traces, paths, doc strings and versions, and with short names: same network, same bytes."""
+def strip_metadata(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Shorten all names in place, and remove stack traces, paths, doc strings and versions.
+
+    Without them equal networks give equal bytes.
+    """
     kept = {value.name for value in [*model.graph.input, *model.graph.output]}
     short: dict[str, str] = {"": ""}
     for name in [*(w.name for w in model.graph.initializer), *(n for node in model.graph.node for n in node.output)]:
@@ -150,7 +161,7 @@ def main() -> None:
     feeds = graph.feeds(read_samples(request.samples))
     candidates = []
     for method in request.methods:
-        result = cleaned(
+        result = strip_metadata(
             onnx.ModelProto.FromString(model.SerializeToString()) if method == FLOAT else quantise(model, method, feeds)
         )
         if method != FLOAT:

@@ -1,22 +1,24 @@
-"""How the stage export calls a converter, and what a converter writes.
+"""The protocol between the stage export and its converters: the command line and the files that a converter writes.
 
 A converter is called as
 
     COMMAND --network model.pt --samples samples.npz --output DIR --methods METHOD ...
 
-`samples.npz` holds `calibration`: float32 [N, *shape], training samples in raw units. Methods:
+`samples.npz` holds `calibration`: training samples in raw units, float32 [N, *shape]. The methods are:
 
     float           not quantised
     min-max         int8 weights and activations; ranges are the extremes over the calibration samples
-    moving-average  the same; ranges are a moving average of each sample's extremes, which clips outliers
-    dynamic         int8 weights; ranges of activations are taken anew at every call, on the device
+    moving-average  int8 weights and activations; ranges are a moving average of each sample's extremes, which clips
+                    outliers
+    dynamic         int8 weights; the device determines the ranges of activations in every call
 
-It writes one candidate file per method and then, last, DIR/candidates.json:
+A converter writes one candidate file per method and, last of all, DIR/candidates.json:
 
     [{"file": "min-max.onnx", "method": "min-max", "io": {...}}, ...]
 
-`io` is what device/edge_agent/inference/runtime.py reads. Exit code 0 means "done", and is not believed: the stage
-`export` loads every candidate, compares it with torch and keeps the best. Same network, same bytes.
+`io` is the description that device/edge_agent/inference/runtime.py reads. Exit code 0 means success, but the stage
+export does not rely on it: it loads every candidate, compares it with torch and keeps the best. Equal requests must
+give equal bytes.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ CANDIDATES = "candidates.json"
 FLOAT = "float"
 METHODS = (FLOAT, "min-max", "moving-average", "dynamic")
 
-# Per runtime, the converters in the order in which they are tried.
+# The converters of each runtime, in the order in which they are tried.
 CONVERTERS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "onnxruntime": {"torch.onnx": (sys.executable, "-m", "stages.export.converters.onnx")},
     "litert": {
@@ -46,7 +48,10 @@ CONVERTERS: Mapping[str, Mapping[str, Sequence[str]]] = {
 
 @dataclass(frozen=True)
 class Request:
-    """What a converter is asked for."""
+    """The arguments of a converter.
+
+    `network` is the file of the network, `samples` that of the calibration samples. `output` is an existing folder.
+    """
 
     network: Path
     samples: Path
@@ -56,7 +61,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One file that a converter wrote into its output folder, and the method that made it."""
+    """A file that a converter wrote into its output folder, the method, and the description for the runtime."""
 
     file: str
     method: str
@@ -64,15 +69,16 @@ class Candidate:
 
 
 def read_request(program: str, description: str | None) -> Request:
-    """The request on this process's command line."""
+    """Read the request from the command line. `program` and `description` appear in the help text."""
     parser = argparse.ArgumentParser(prog=program, description=description)
     parser.add_argument("--network", type=Path, required=True, help="models/compressed/model.pt")
-    parser.add_argument("--samples", type=Path, required=True, help="npz with `calibration`, training samples")
+    parser.add_argument("--samples", type=Path, required=True, help="npz file with training samples in `calibration`")
     parser.add_argument("--output", type=Path, required=True, help="an existing folder")
     parser.add_argument("--methods", choices=METHODS, nargs="+", required=True)
-    given = parser.parse_args()
-    return Request(given.network, given.samples, given.output, tuple(given.methods))
+    options = parser.parse_args()
+    return Request(options.network, options.samples, options.output, tuple(options.methods))
 
 
 def write_candidates(output: Path, candidates: Sequence[Candidate]) -> None:
+    """Write candidates.json into the output folder."""
     write_json(output / CANDIDATES, [asdict(candidate) for candidate in candidates])

@@ -1,4 +1,4 @@
-"""PyTorch -> TFLite by litert-torch, and int8 by ai-edge-quantizer."""
+"""Convert PyTorch to TFLite with litert-torch, and quantise to int8 with ai-edge-quantizer."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from stages.export.converters.graph import FLOAT_SCOPE, Graph, check_quantised, 
 from stages.export.converters.protocol import FLOAT, Candidate, read_request, write_candidates
 
 SIGNATURE = "serving_default"
-SMOOTHING = 0.95  # of the quantizer's own moving average
-# An operation's scope is the name of its output, made of the modules' names: "...Preprocess_preprocess/...;".
+SMOOTHING = 0.95  # weight of the previous average; the quantizer's default
+# The scope of an operation is the name of its output. It contains the modules' names: "...Preprocess_preprocess/...;".
 FLOAT_PATTERN = rf".*_{FLOAT_SCOPE}[/;].*"
 
 
 def export(graph: Graph) -> bytes:
-    """Float model for one sample at a time."""
+    """Return the float model as a TFLite file with a batch of one."""
     import litert_torch
 
     return bytes(litert_torch.convert(graph.module, graph.example).model_content())
@@ -30,7 +30,14 @@ def export(graph: Graph) -> bytes:
 def quantise(
     model: bytes, methods: Sequence[str], feeds: Sequence[dict[str, np.ndarray]], floating: str = FLOAT_PATTERN
 ) -> dict[str, bytes]:
-    """`model` with int8 weights, by method; what `float_scopes` finds stays in float."""
+    """Return the model quantised to int8, by method. The operations that `float_scopes` selects stay in float.
+
+    Args:
+        model: The float model.
+        methods: Methods of `protocol` other than "float".
+        feeds: Calibration inputs by name.
+        floating: A regular expression that matches the scopes of the preprocessing.
+    """
     from ai_edge_quantizer import quantizer
 
     floating = float_scopes(model, floating)
@@ -40,34 +47,36 @@ def quantise(
         worker = quantizer.Quantizer(model, recipe(method, floating))
         if method != "dynamic" and not ranges:
             ranges = calibrate(model, recipe(method, floating), feeds)
-        done = worker.quantize(ranges.get(method), enable_progress_report=False).quantized_model
-        assert done is not None, "the quantizer returns a model or raises"
-        result[method] = bytes(done)
+        quantised = worker.quantize(ranges.get(method), enable_progress_report=False).quantized_model
+        assert quantised is not None, "the quantizer returns a model or raises"
+        result[method] = bytes(quantised)
     return result
 
 
 def float_scopes(model: bytes, pattern: str) -> str:
-    """A pattern of exactly the scopes of the preprocessing, those that `pattern` matches, and of all operations
-    that they depend on: a converter may move a reshape of the body before a scaling.
+    """Return a regular expression for the scopes of all operations that stay in float.
+
+    They are the operations whose scope matches `pattern`, those of the preprocessing, and all that these depend on: a
+    converter may move a reshape of the body to a place before the scaling.
     """
     from ai_edge_quantizer.utils.tfl_flatbuffer_utils import get_op_scope
 
-    subgraph = opened(model).subgraphs[0]
+    subgraph = read_model(model).subgraphs[0]
     scopes = [get_op_scope(operator, subgraph.tensors) for operator in subgraph.operators]
-    makers = {output: i for i, operator in enumerate(subgraph.operators) for output in operator.outputs}
+    producers = {output: i for i, operator in enumerate(subgraph.operators) for output in operator.outputs}
     pending = [i for i, scope in enumerate(scopes) if re.match(pattern, scope)]
-    found: set[int] = set()
+    selected: set[int] = set()
     while pending:
         number = pending.pop()
-        if number not in found:
-            found.add(number)
-            pending += [makers[name] for name in subgraph.operators[number].inputs if name in makers]
+        if number not in selected:
+            selected.add(number)
+            pending += [producers[name] for name in subgraph.operators[number].inputs if name in producers]
     # (?!) matches nothing: a network without preprocessing has no float scope.
-    return "^(" + "|".join([re.escape(scopes[number]) for number in sorted(found)] or ["(?!)"]) + ")$"
+    return "^(" + "|".join([re.escape(scopes[number]) for number in sorted(selected)] or ["(?!)"]) + ")$"
 
 
 def recipe(method: str, floating: str) -> Any:
-    """int8 for every operation that has an int8 form, float for those whose scope matches `floating`."""
+    """Return a quantisation recipe: float for the scopes that match `floating`, else int8 where it is supported."""
     from ai_edge_quantizer import qtyping, recipe_manager
 
     manager = recipe_manager.RecipeManager()
@@ -77,81 +86,96 @@ def recipe(method: str, floating: str) -> Any:
     else:
         manager.add_static_config(".*", every, activation_num_bits=8, weight_num_bits=8)
     manager.add_quantization_config(floating, every, algorithm_key="no_quantize")
-    # Inputs too: int8 ones would have one scale for all channels, before the preprocessing sees them.
+    # Inputs stay in float too: int8 inputs would have one scale for all channels, ahead of the preprocessing.
     manager.add_quantization_config(".*", qtyping.TFLOperationName.INPUT, algorithm_key="no_quantize")
     return manager.get_quantization_recipe()
 
 
 def calibrate(model: bytes, static: Any, feeds: Sequence[dict[str, np.ndarray]]) -> dict[str, Any]:
-    """Ranges of every tensor, both ways from one pass: {"min-max": ..., "moving-average": ...}.
+    """Return the ranges of every tensor for both static methods, computed in one pass.
 
-    The moving average is the quantizer's default and clips outliers; which is better depends on the network.
+    The moving average is the quantizer's default and clips outliers. Which method is better depends on the network.
+
+    Args:
+        model: The float model.
+        static: The recipe of a static method.
+        feeds: Calibration inputs by name.
+
+    Returns:
+        By method, "min-max" and "moving-average": by tensor, its "min" and "max".
     """
     from ai_edge_quantizer import calibrator, recipe_manager
 
-    def both(known: Any, new: Any) -> Any:
-        low, high = known.get("low", known["min"]), known.get("high", known["max"])
+    def update(previous: Any, new: Any) -> Any:
+        low, high = previous.get("low", previous["min"]), previous.get("high", previous["max"])
         return {
-            "min": np.minimum(known["min"], new["min"]),
-            "max": np.maximum(known["max"], new["max"]),
+            "min": np.minimum(previous["min"], new["min"]),
+            "max": np.maximum(previous["max"], new["max"]),
             "low": SMOOTHING * low + (1 - SMOOTHING) * new["min"],
             "high": SMOOTHING * high + (1 - SMOOTHING) * new["max"],
         }
 
     manager = recipe_manager.RecipeManager()
     manager.load_quantization_recipe(static)
-    watcher = calibrator.Calibrator(model, num_threads=1, qsv_update_func=both)
-    watcher.calibrate({SIGNATURE: feeds}, manager)
-    found = watcher.get_model_qsvs()
+    calibration = calibrator.Calibrator(model, num_threads=1, qsv_update_func=update)
+    calibration.calibrate({SIGNATURE: feeds}, manager)
+    ranges = calibration.get_model_qsvs()
     return {
-        "min-max": {name: {"min": q["min"], "max": q["max"]} if q else q for name, q in found.items()},
+        "min-max": {name: {"min": q["min"], "max": q["max"]} if q else q for name, q in ranges.items()},
         "moving-average": {
             name: {"min": q.get("low", q["min"]), "max": q.get("high", q["max"])} if q else q
-            for name, q in found.items()
+            for name, q in ranges.items()
         },
     }
 
 
-def renamed(model: bytes, graph: Graph) -> bytes:
-    """With the graph's names for inputs and outputs (litert-torch numbers them; a single one may have any name)."""
-    content = opened(model)
+def rename_signature(model: bytes, graph: Graph) -> bytes:
+    """Return the model with the graph's names for its inputs and outputs.
+
+    litert-torch gives them names that end in a number; a single input or output may have any name.
+    """
+    content = read_model(model)
     (signature,) = content.signatureDefs
     for entries, names in ((signature.inputs, graph.inputs), (signature.outputs, graph.outputs)):
         for entry in entries:
             entry.name = names[int(entry.name.decode().rpartition("_")[2]) if len(names) > 1 else 0]
-    return packed(content)
+    return write_model(content)
 
 
-def cleaned(model: bytes) -> bytes:
-    """With short names for tensors and no metadata: the names of a transformer weigh a tenth of its weights."""
-    content = opened(model)
+def strip_metadata(model: bytes) -> bytes:
+    """Return the model with short names of tensors and without metadata.
+
+    The names in a transformer's file would take a tenth of the size of its weights.
+    """
+    content = read_model(model)
     for subgraph in content.subgraphs:
         subgraph.name = None
         for number, tensor in enumerate(subgraph.tensors):
             tensor.name = f"t{number}"
-    # Where an answer is also read by a later operation, the quantizer puts that operation's requantised copy
-    # among the graph's outputs, and leaves the signature's own without a value.
+    # If a later operation also reads an output, the quantizer lists the requantised copy for that operation among the
+    # graph's outputs; the output of the signature is then never computed.
     (signature,) = content.signatureDefs
-    answers = [output.tensorIndex for output in signature.outputs]
-    if set(answers) != set(content.subgraphs[0].outputs):
-        content.subgraphs[0].outputs = answers
+    outputs = [output.tensorIndex for output in signature.outputs]
+    if set(outputs) != set(content.subgraphs[0].outputs):
+        content.subgraphs[0].outputs = outputs
     content.metadata = None
     content.description = None
-    return packed(content)
+    return write_model(content)
 
 
-def opened(model: bytes) -> Any:
-    """The file as objects of the schema; large buffers, which stand behind the flatbuffer, are taken in."""
+def read_model(model: bytes) -> Any:
+    """Read a file as objects of the schema, including large buffers, which are stored after the flatbuffer."""
     from ai_edge_litert.tools import flatbuffer_utils
 
     return flatbuffer_utils.read_model_from_bytearray(bytearray(model))
 
 
-def packed(content: Any) -> bytes:
-    """The file of objects of the schema: its buffers aligned to 16 bytes, equal vectors stored once.
+def write_model(content: Any) -> bytes:
+    """Return the file of objects of the schema, with buffers aligned to 16 bytes and equal vectors stored once.
 
-    Python's flatbuffers does not know `force_align`, which the schema demands: kernels may read weights with
-    aligned loads. Per-channel zero points, 8 bytes each and all zero, would take an eighth of a small file.
+    The schema requires the alignment by `force_align`, which Python's flatbuffers does not support: kernels may read
+    weights with aligned loads. Without shared vectors, the zero points per channel, 8 bytes each and all zero, would
+    take an eighth of a small file.
     """
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
@@ -181,9 +205,9 @@ def packed(content: Any) -> bytes:
                 schema.BufferAddData(builder, vector)
             return schema.BufferEnd(builder)
 
-    for place, buffer in enumerate(content.buffers):
-        content.buffers[place] = Aligned()
-        content.buffers[place].data = buffer.data
+    for number, buffer in enumerate(content.buffers):
+        content.buffers[number] = Aligned()
+        content.buffers[number].data = buffer.data
     for scales in (tensor.quantization for subgraph in content.subgraphs for tensor in subgraph.tensors):
         if scales is not None and scales.zeroPoint is not None:
             scales.zeroPoint = np.asarray(scales.zeroPoint, np.int64)
@@ -193,10 +217,10 @@ def packed(content: Any) -> bytes:
 
 
 def int8_elements(model: bytes) -> int:
-    """How many values of constants are stored as int8."""
+    """Count the elements of constants that are stored as int8."""
     from ai_edge_litert import schema_py_generated as schema
 
-    content = opened(model)
+    content = read_model(model)
     constants = {
         tensor.buffer: content.buffers[tensor.buffer].data
         for subgraph in content.subgraphs
@@ -206,11 +230,11 @@ def int8_elements(model: bytes) -> int:
     return sum(len(data) for data in constants.values() if data is not None)
 
 
-def described(graph: Graph, model: bytes) -> dict[str, Any]:
-    """The graph's description, with the type that the file's answer has: static int8 files answer in int8."""
+def describe(graph: Graph, model: bytes) -> dict[str, Any]:
+    """Return the graph's description with the type of the file's output, which is int8 in static int8 files."""
     from ai_edge_litert import schema_py_generated as schema
 
-    content, io = opened(model), graph.io("litert")
+    content, io = read_model(model), graph.io("litert")
     index = next(o.tensorIndex for o in content.signatureDefs[0].outputs if o.name.decode() == "output")
     kinds = {schema.TensorType.FLOAT32: "float32", schema.TensorType.INT8: "int8"}
     io["output"]["dtype"] = kinds[content.subgraphs[0].tensors[index].type]
@@ -225,17 +249,26 @@ def write(
     output: Path,
     floating: str = FLOAT_PATTERN,
 ) -> None:
-    """Write the candidates of a float TFLite model whose signature has the graph's names."""
-    wanted = [method for method in methods if method != FLOAT]
-    forms = {FLOAT: model} if FLOAT in methods else {}
-    if wanted:
-        forms |= quantise(model, wanted, graph.feeds(read_samples(samples)), floating)
+    """Write a candidate for each method, and candidates.json.
+
+    Args:
+        graph: The graph that the model was converted from.
+        model: The float TFLite file. Its signature has the graph's names.
+        methods: Methods of `protocol`.
+        samples: The file of calibration samples.
+        output: The folder to write to.
+        floating: A regular expression that matches the scopes of the preprocessing.
+    """
+    quantised = [method for method in methods if method != FLOAT]
+    models = {FLOAT: model} if FLOAT in methods else {}
+    if quantised:
+        models |= quantise(model, quantised, graph.feeds(read_samples(samples)), floating)
     candidates = []
-    for method, content in forms.items():
+    for method, content in models.items():
         if method != FLOAT:
             check_quantised(graph, int8_elements(content))
-        (output / f"{method}.tflite").write_bytes(cleaned(content))
-        candidates.append(Candidate(f"{method}.tflite", method, described(graph, content)))
+        (output / f"{method}.tflite").write_bytes(strip_metadata(content))
+        candidates.append(Candidate(f"{method}.tflite", method, describe(graph, content)))
     write_candidates(output, candidates)
 
 
@@ -243,7 +276,7 @@ def main() -> None:
     request = read_request("python -m stages.export.converters.tflite", __doc__)
     warnings.simplefilter("ignore")
     graph = Graph.read(request.network)
-    write(graph, renamed(export(graph), graph), request.methods, request.samples, request.output)
+    write(graph, rename_signature(export(graph), graph), request.methods, request.samples, request.output)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from stages.core.errors import CombinedError, ConversionError
+from stages.export.conversion import convert
 from stages.export.converters.protocol import Candidate, Request
-from stages.export.stage import Comparison, Measured, choose, compare, convert, export, spread
+from stages.export.stage import Comparison, Measured, choose, compare, export, spread
 from stages.export.stage import description as description_of
 from stages.params.export import Export, Quantization
 from tests.support.agent.model_files import description, onnx_linear
@@ -187,7 +188,7 @@ def test_a_form_that_does_not_load_is_told_and_another_one_kept(work: Path, righ
     told = description_of("onnx-int8", found, found.kept.file)
 
     assert found.kept.candidate.method == "dynamic"
-    assert "min-max.onnx: not loadable" in found.broken["min-max"]
+    assert "min-max.onnx: not loadable" in found.failures["min-max"]
     assert [sorted(entry) for entry in told["quantization"]["candidates"]] == [
         ["agreement", "method", "size_bytes"],
         ["fault", "method"],

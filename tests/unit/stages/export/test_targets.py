@@ -20,8 +20,9 @@ from edge_agent.inference.runtime import open_model
 
 from stages.core.dataset import Split
 from stages.core.errors import ConversionError
+from stages.export.conversion import convert
 from stages.export.converters.protocol import CONVERTERS, FLOAT, METHODS, Request
-from stages.export.stage import Measured, convert, measure
+from stages.export.stage import Measured, measure
 from stages.networks import Network
 from tests.support.stages.export import CASES, answers, write_task
 
@@ -72,8 +73,8 @@ def run_converter(command: object, root: Path, name: str, methods: tuple[str, ..
     candidates = convert(command, request, LIMIT_S, root / f"{name}.log")  # type: ignore[arg-type]
     validation = Split.open(root / "data/prepared", "validation")
     with np.load(root / "models/reference.npz") as reference:
-        found, broken = measure(output, candidates, validation.samples(slice(None)), reference["validation"])
-    assert not broken
+        found, failures = measure(output, candidates, validation.samples(slice(None)), reference["validation"])
+    assert not failures
     return {form.candidate.method: form for form in found}
 
 
