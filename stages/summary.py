@@ -34,7 +34,7 @@ def summarise() -> dict[str, Any]:
     name, verdict = read_verdict()
     shared, task = read_parameters()
     if name != task["name"]:
-        expected = f"{task['name']!r}, as params.yaml says now"
+        expected = f"{task['name']!r}, the present name in params.yaml"
         raise StageError(f"{GATE}: name", f"found {name!r}", expected, "run: make repro")
     reasons = outdated(verdict, parameters_digest(shared, task))
     metrics = read_object(METRICS, "gate")

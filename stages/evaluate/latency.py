@@ -1,4 +1,4 @@
-"""How long one prediction takes, and how much memory: on this machine, through the device's own runtime."""
+"""Time and memory of single predictions on this machine, through the device's own runtime."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from stages.metrics.classification import Estimate, percentile
 
 SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 LIMIT_S = 120
-PROBES_AT_ONCE = 2  # memory does not depend on who else computes
-MEMORY_CALLS = 3  # predictions until the memory is taken as settled: buffers are allocated by the first
+PROBES_AT_ONCE = 2  # other work on the machine does not change a process's memory
+MEMORY_CALLS = 3  # predictions before memory is measured: the first one allocates buffers
 
-# Runs in a process of its own, which imports nothing but numpy, the runtime and its one library.
+# Runs in a fresh process, which imports nothing but numpy, the runtime and its one library.
 PROBE = """
 import json, resource, sys
 from pathlib import Path
@@ -52,11 +52,17 @@ print(status("VmHWM:") - before)
 def measure_latency(
     model: Model, samples: np.ndarray, warmup: int, repeats: int, confidence: float
 ) -> dict[str, Estimate]:
-    """p50, p95 and p99 in ms of `predict` with one sample, and their intervals.
+    """Return p50, p95 and p99 in ms of `predict` with one sample, and their intervals.
 
-    Each call takes the next of `samples` [N, *shape]; the first `warmup` calls do not count, and garbage is
-    not collected meanwhile. Intervals take the calls as independent; a machine that is busy for a while makes
-    neighbours alike.
+    Garbage collection is off during the calls. The intervals assume independent calls; on a machine that is busy for a
+    while, neighbouring calls are alike, and the intervals too narrow.
+
+    Args:
+        model: The opened file.
+        samples: Samples [N, *shape]; each call takes the next one, in a circle.
+        warmup: Calls that are not measured.
+        repeats: Calls that are measured.
+        confidence: Of the intervals, 0 to 1.
     """
     order = [samples[i % len(samples)][None] for i in range(warmup + repeats)]
     times = np.empty(repeats)
@@ -66,9 +72,9 @@ def measure_latency(
     gc.disable()
     try:
         for i, x in enumerate(order[warmup:]):
-            began = time.perf_counter_ns()
+            start = time.perf_counter_ns()
             model.predict(x)
-            times[i] = time.perf_counter_ns() - began
+            times[i] = time.perf_counter_ns() - start
     finally:
         if collecting:
             gc.enable()
@@ -77,12 +83,21 @@ def measure_latency(
 
 
 def measure_memory(file: Path, io: Mapping[str, Any], sample: Path, threads: int, confidence: float) -> Estimate:
-    """What the model adds to a process, in MB (1e6 bytes): the peak of its resident memory over loading the
-    file and three predictions of one sample, minus the resident memory just before loading, with numpy and the
-    runtime's library already imported.
+    """Return the memory that a model adds to a process, in MB (1e6 bytes).
 
-    `sample`: npy of one sample [1, *shape]. The median over as many fresh processes as the interval of a
-    median needs; its ends are the smallest and the largest. Raises StageError.
+    It is the peak of the resident memory while the file is loaded and three predictions are made, minus the resident
+    memory just before, with numpy and the runtime's library already imported. The value is the median over as many
+    fresh processes as the interval of a median needs; the smallest and the largest are the interval's ends.
+
+    Args:
+        file: The model file.
+        io: How it is fed and read.
+        sample: A .npy file with one sample [1, *shape].
+        threads: Threads of the runtime.
+        confidence: Of the interval, 0 to 1.
+
+    Raises:
+        StageError: A process fails, or takes too long.
     """
     request = {"file": str(file), "io": io, "sample": str(sample), "threads": threads, "calls": MEMORY_CALLS}
     count = math.ceil(1 - math.log2(1 - confidence))
@@ -94,10 +109,10 @@ def measure_memory(file: Path, io: Mapping[str, Any], sample: Path, threads: int
 def _probe(request: str) -> float:
     command = [sys.executable, "-c", PROBE, request]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     except subprocess.TimeoutExpired:
         raise StageError("memory probe", f"still running after {LIMIT_S} s", "three predictions") from None
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        raise StageError("memory probe", lines[-1] if lines else f"exit code {done.returncode}", "three predictions")
-    return float(done.stdout)
+    if result.returncode:
+        lines = result.stderr.strip().splitlines()
+        raise StageError("memory probe", lines[-1] if lines else f"exit code {result.returncode}", "three predictions")
+    return float(result.stdout)

@@ -1,7 +1,7 @@
-"""The numbers of an evaluation, counted again from its list of predictions: a report that was cut, mixed up or written
-by hand does not fit the list that lies beside it.
+"""Compute an evaluation's numbers again from its list of predictions.
 
-Times and memory are of a machine at a moment and cannot be counted again; the report's schema limits them.
+A report that is incomplete, mixed up or written by hand disagrees with the list beside it. Times and memory depend on
+the machine and the moment and cannot be computed again; the report's schema limits them.
 """
 
 from __future__ import annotations
@@ -25,19 +25,17 @@ COLUMNS = ["group", "actual", "predicted", "confidence", "reference"]
 
 @dataclass(frozen=True)
 class Predictions:
-    """Of N test samples: their groups, class indices (what it is, what the file says, what torch says), and the
-    probability that the file gives to its class.
-    """
+    """The list of predictions for N test samples."""
 
-    group: np.ndarray
-    actual: np.ndarray
-    predicted: np.ndarray
-    confidence: np.ndarray
-    reference: np.ndarray
+    group: np.ndarray  # name of each sample's group [N]
+    actual: np.ndarray  # class indices [N]
+    predicted: np.ndarray  # class indices of the exported file [N]
+    confidence: np.ndarray  # probability that the file gives to its class [N]
+    reference: np.ndarray  # class indices of the compressed torch model [N]
 
 
 def read_predictions(path: Path, classes: Sequence[str]) -> Predictions:
-    """What the stage evaluate listed. Raises OSError, ValueError."""
+    """Return the predictions that the stage evaluate listed. Raises OSError, ValueError."""
     index = {name: k for k, name in enumerate(classes)}
     with path.open(newline="", encoding="utf-8") as stream:
         rows = csv.reader(stream)
@@ -74,23 +72,32 @@ def _is_share(text: str) -> bool:
 
 
 def disagreement(report: EvaluationReport, listed: Predictions, classes: Sequence[str]) -> str:
-    """The first number of the report that the list does not give; "": all fit. A metric that is missing is not told of
-    here: the check that needs it fails by itself.
+    """Return the first number of a report that its list of predictions does not give; "" where all agree.
+
+    A metric that is missing is not reported here, since the check that needs it fails.
+
+    Args:
+        report: The report.
+        listed: The predictions.
+        classes: Names of the classes, in the order of their indices.
     """
-    for field, found, needed in _compared(report, listed, list(classes)):
-        if told := _difference(field, found, needed):
-            return told
+    for field, reported, computed in _compared(report, listed, list(classes)):
+        if difference := _difference(field, reported, computed):
+            return difference
     return ""
 
 
-def _difference(field: str, found: Any, needed: Any) -> str:
-    if isinstance(found, dict) and isinstance(needed, dict) and found.keys() == needed.keys():
-        return next(filter(None, (_difference(f"{field}.{key}", found[key], needed[key]) for key in needed)), "")
-    return "" if _same(found, needed) else f"{field} is {_short(found)}, and predictions.csv makes {_short(needed)}"
+def _difference(field: str, reported: Any, computed: Any) -> str:
+    if isinstance(reported, dict) and isinstance(computed, dict) and reported.keys() == computed.keys():
+        parts = (_difference(f"{field}.{key}", reported[key], computed[key]) for key in computed)
+        return next(filter(None, parts), "")
+    if _equal(reported, computed):
+        return ""
+    return f"{field} is {_short(reported)}, and predictions.csv makes {_short(computed)}"
 
 
 def _compared(report: EvaluationReport, listed: Predictions, classes: list[str]) -> Iterator[tuple[str, Any, Any]]:
-    """Field, what the report says, what the list gives."""
+    """Yield each field with its value in the report and the value that the list gives."""
     correct, samples = listed.actual == listed.predicted, len(listed.actual)
     confusion = confusion_matrix(listed.actual, listed.predicted, len(classes))
     yield "samples", report.samples, samples
@@ -115,18 +122,18 @@ def _compared(report: EvaluationReport, listed: Predictions, classes: list[str])
         counts = np.bincount(np.digitize(listed.confidence, edges), minlength=len(edges) + 1)
         yield "confidence_bins.ratios", report.confidence_bins.ratios, (counts / samples).tolist()
     groups = by_group(listed.group, correct, 0.95)
-    told = {name: {"accuracy": own["accuracy"], "samples": own["samples"]} for name, own in groups.items()}
-    yield "by_group", {name: own.model_dump() for name, own in report.by_group.items()}, told
+    computed = {name: {"accuracy": own["accuracy"], "samples": own["samples"]} for name, own in groups.items()}
+    yield "by_group", {name: own.model_dump() for name, own in report.by_group.items()}, computed
     if report.intervals is not None:
         yield "intervals", report.intervals.model_dump(), Clusters(listed.group, 0, 1).describe()
 
 
-def _same(found: Any, needed: Any) -> bool:
-    if isinstance(needed, list):
-        return isinstance(found, list) and len(found) == len(needed) and all(map(_same, found, needed))
-    if isinstance(needed, float):
-        return isinstance(found, int | float) and math.isclose(found, needed, abs_tol=1e-9)
-    return bool(found == needed)
+def _equal(reported: Any, computed: Any) -> bool:
+    if isinstance(computed, list):
+        return isinstance(reported, list) and len(reported) == len(computed) and all(map(_equal, reported, computed))
+    if isinstance(computed, float):
+        return isinstance(reported, int | float) and math.isclose(reported, computed, abs_tol=1e-9)
+    return bool(reported == computed)
 
 
 def _short(value: Any) -> str:

@@ -1,7 +1,7 @@
 """Measure the exported file on the test split, through the device's own runtime.
 
-Nothing of torch or TensorFlow is loaded: what is measured is what a device runs. Times and memory are this
-machine's; everything else repeats exactly.
+Neither torch nor TensorFlow is loaded: the code that is measured is the code that a device runs. Times and memory are
+those of this machine; everything else repeats exactly.
 """
 
 from __future__ import annotations
@@ -49,7 +49,17 @@ def quality(
     confidence: float,
     seed: int,
 ) -> dict[str, Any]:
-    """What repeats exactly of a report: of probabilities and torch's logits [N, classes], labels and groups [N]."""
+    """Return the part of a report that repeats exactly.
+
+    Args:
+        probabilities: The file's, [N, classes].
+        actual: Class indices [N].
+        reference: Logits of the compressed torch model [N, classes].
+        groups: Name of each sample's group [N].
+        classes: Names of the classes.
+        confidence: Of the intervals, 0 to 1.
+        seed: Of the bootstrap.
+    """
     predicted = probabilities.argmax(axis=1)
     certain = probabilities[np.arange(len(actual)), predicted].astype(np.float64)
     correct = predicted == actual
@@ -86,13 +96,21 @@ def _class_report(each: Mapping[str, list[Estimate]], k: int, confusion: np.ndar
 
 
 def predict(model: Model, split: Split) -> np.ndarray:
-    """Probabilities [N, classes] of a whole split, some samples at a time. Raises InferenceError."""
+    """Return the probabilities [N, classes] for a whole split, computed in batches. Raises InferenceError."""
     starts = range(0, len(split), BATCH)
     return np.concatenate([model.predict(split.samples(slice(start, start + BATCH))) for start in starts])
 
 
 def costs(model: Model, file: Path, io: Mapping[str, Any], samples: np.ndarray, params: Evaluate) -> dict[str, Any]:
-    """What differs from machine to machine: times and memory of single predictions, and what machine it was."""
+    """Return the part of a report that depends on the machine: time and memory of single predictions, and the machine.
+
+    Args:
+        model: The opened file.
+        file: The model file.
+        io: How it is fed and read.
+        samples: Samples [N, *shape] in raw units.
+        params: Repeats, threads, confidence.
+    """
     latency = measure_latency(model, samples, params.warmup, params.repeats, params.confidence)
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder) / "sample.npy", samples[:1])
@@ -111,7 +129,7 @@ def costs(model: Model, file: Path, io: Mapping[str, Any], samples: np.ndarray, 
 
 
 def processor() -> str:
-    """The processor's name, as the system gives it."""
+    """Return the processor's name, as the system gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -123,14 +141,20 @@ def processor() -> str:
 def predictions(
     groups: np.ndarray, actual: np.ndarray, probabilities: np.ndarray, reference: np.ndarray, classes: list[str]
 ) -> str:
-    """CSV of every test sample: group, actual and predicted class, confidence in the predicted one, and the class that
-    the compressed torch model names. Nine digits tell a float32 exactly: the gate counts again what the report says.
+    """Return predictions.csv, with a row for each test sample. The gate computes the report's numbers from it again.
+
+    Args:
+        groups: Name of each sample's group [N].
+        actual: Class indices [N].
+        probabilities: The file's, [N, classes]; nine digits of the highest one identify a float32 exactly.
+        reference: Logits of the compressed torch model [N, classes].
+        classes: Names of the classes.
     """
     stream = StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for group, label, row, told in zip(groups, actual, probabilities, reference, strict=True):
-        writer.writerow([group, classes[label], classes[row.argmax()], f"{row.max():.9g}", classes[told.argmax()]])
+    for group, label, row, logits in zip(groups, actual, probabilities, reference, strict=True):
+        writer.writerow([group, classes[label], classes[row.argmax()], f"{row.max():.9g}", classes[logits.argmax()]])
     return stream.getvalue()
 
 
@@ -144,7 +168,7 @@ def main() -> None:
     classes = SampleSpec.read(PREPARED).classes
     test = Split.open(PREPARED, "test")
     if not len(test):
-        raise StageError(str(PREPARED / "test"), "found no samples", "some to measure", "change prepare.split")
+        raise StageError(str(PREPARED / "test"), "found no samples", "at least one sample", "change prepare.split")
     actual, groups = np.asarray(test.y), np.asarray(test.group)
     reference = read_reference("test", len(test))
     file, exported = read_export(target)
@@ -175,7 +199,7 @@ def main() -> None:
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """One line for a person."""
+    """Return the line that the stage prints."""
     accuracy, latency = report["accuracy"], report["latency_ms"]["p50"]
     return (
         f"{report['target']}: accuracy {accuracy['value']:.4f} [{accuracy['low']:.4f}, {accuracy['high']:.4f}], "

@@ -1,7 +1,7 @@
-"""What the gate judges by, and why any of it cannot be believed.
+"""The evidence for the gate: the reports, each with the reason why it cannot be trusted, if there is one.
 
-A report counts when it is there, is of the shape that its stage writes, and describes what lies there now: the digest
-of the file that it measured, and the numbers that another stage found for the same thing.
+A report counts when it exists, fits its schema, and describes the present files: it names the digest of the file that
+it measured, and agrees with the numbers of other stages.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ TRAINED = Path("models/trained/model.pt")
 COMPRESSED = Path("models/compressed/model.pt")
 REPORTS = Path("reports")
 PIPELINE_REPORTS = ("quality.json", "balance.json", "train/summary.json", "compress.json")
-# One network on one split, measured twice: a sample on the border of two classes may fall to either side.
+# Tolerance between two measurements of a network on the same split: a sample on the border of two classes may change.
 NOISE = 0.005
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of one exported file: its report, its digest, and why the report cannot be trusted ("": it can)."""
+    """The evidence for one exported file."""
 
     report: Mapping[str, Any]
-    sha256: str | None
-    measured_sha256: str | None
-    fault: str
+    sha256: str | None  # of the present file
+    measured_sha256: str | None  # of the file that the report is on
+    fault: str  # why the report cannot be trusted; "" if it can
 
 
 @dataclass(frozen=True)
 class Record:
-    """One report on the pipeline itself, and why it cannot be trusted ("": it can)."""
+    """A report on the pipeline itself."""
 
     report: Mapping[str, Any]
-    fault: str
+    fault: str  # why it cannot be trusted; "" if it can
 
 
 def read_evidence(target: str, classes: Sequence[str]) -> Evidence:
-    """The target's report beside the digest of the file that lies there now, and counted again from its predictions."""
+    """Return the target's report, checked against the present file and against its list of predictions."""
     report_path, export_path = REPORTS / "evaluate" / target / "metrics.json", EXPORTED / target / "export.json"
     report, evaluated, fault = _read(report_path, EvaluationReport, "evaluate")
     measured = evaluated.model_sha256 if evaluated else None
@@ -65,12 +65,12 @@ def read_evidence(target: str, classes: Sequence[str]) -> Evidence:
     if not fault and (measured != digest or report.get("size_bytes") not in (None, path.stat().st_size)):
         fault = f"{report_path} is stale: it was measured on another file"
     if not fault and evaluated:
-        fault = _doubt_evaluated(report_path, evaluated, target, classes)
+        fault = _check_evaluated(report_path, evaluated, target, classes)
     return Evidence(report, digest, measured, fault)
 
 
 def digests(targets: Iterable[TargetName]) -> dict[str, str]:
-    """SHA-256 of every file that the gate judges or judges by, by its path; one that is missing has none."""
+    """Return the SHA-256 of every file that the gate judges or reads, by its path; missing files are left out."""
     paths = [TRAINED, COMPRESSED, *(REPORTS / name for name in PIPELINE_REPORTS)]
     for target in targets:
         paths += sorted(path for path in (EXPORTED / target).glob("*") if path.is_file())
@@ -78,7 +78,7 @@ def digests(targets: Iterable[TargetName]) -> dict[str, str]:
     return {path.as_posix(): sha256(path) for path in paths if path.is_file()}
 
 
-def _doubt_evaluated(path: Path, report: EvaluationReport, target: str, classes: Sequence[str]) -> str:
+def _check_evaluated(path: Path, report: EvaluationReport, target: str, classes: Sequence[str]) -> str:
     if report.target != target:
         return f"{path}: target is {report.target!r}"
     if report.classes != list(classes):
@@ -90,26 +90,24 @@ def _doubt_evaluated(path: Path, report: EvaluationReport, target: str, classes:
         return f"{listed}: not readable: {error.strerror}"
     except ValueError as error:
         return f"{listed}: {error}"
-    return _named(path, disagreement(report, predictions, classes))
+    return _located(path, disagreement(report, predictions, classes))
 
 
 def read_records(data: Data, evidence: Mapping[TargetName, Evidence]) -> dict[str, Record]:
-    """The reports on the data's quality, the splits, the training and the compression, each checked against the
-    others and against the files that lie there now.
-    """
+    """Return the reports on quality, splits, training and compression, checked against each other and the files."""
     quality_path, balance_path, train_path, compress_path = (REPORTS / name for name in PIPELINE_REPORTS)
     quality_json, quality, quality_fault = _read(quality_path, QualityReport, "validate")
     balance_json, balance, balance_fault = _read(balance_path, BalanceReport, "prepare")
     train_json, trained, train_fault = _read(train_path, TrainingReport, "train")
     compress_json, compressed, compress_fault = _read(compress_path, CompressionReport, "compress")
     if balance:
-        balance_fault = _named(balance_path, _doubt_balance(balance, data, evidence))
+        balance_fault = _located(balance_path, _check_balance(balance, data, evidence))
     if quality:
-        quality_fault = _named(quality_path, _doubt_quality(quality, None if data.kind == "series" else balance))
+        quality_fault = _located(quality_path, _check_quality(quality, None if data.kind == "series" else balance))
     if trained:
-        train_fault = _named(train_path, _doubt_file(trained.model_sha256, TRAINED))
+        train_fault = _located(train_path, _check_file(trained.model_sha256, TRAINED))
     if compressed:
-        compress_fault = _named(compress_path, _doubt_compressed(compressed, trained))
+        compress_fault = _located(compress_path, _check_compressed(compressed, trained))
     return {
         "quality": Record(quality_json, quality_fault),
         "balance": Record(balance_json, balance_fault),
@@ -119,19 +117,20 @@ def read_records(data: Data, evidence: Mapping[TargetName, Evidence]) -> dict[st
 
 
 def _read(path: Path, shape: type[ModelT], stage: str) -> tuple[dict[str, Any], ModelT | None, str]:
-    """A report that is not there or of another shape is a failed check, with its reason, not an end of the run."""
+    """Return a report as JSON and as its model, or the reason why it is not readable: a failed check, not an error."""
     try:
         return read_object(path, stage), read_model(path, shape, stage), ""
     except StageError as error:
         return {}, None, f"{error.where}: {error.found}"
 
 
-def _named(path: Path, doubt: str) -> str:
-    return f"{path}: {doubt}" if doubt else ""
+def _located(path: Path, fault: str) -> str:
+    """Return a fault with the report's path before it."""
+    return f"{path}: {fault}" if fault else ""
 
 
-def _doubt_quality(quality: QualityReport, balance: BalanceReport | None) -> str:
-    """`balance` where a row that the contract lets through is one sample."""
+def _check_quality(quality: QualityReport, balance: BalanceReport | None) -> str:
+    """Return the fault of the quality report; `balance` is given where each row that met the contract is a sample."""
     for where, judged in {"overall": quality.overall, **quality.sources}.items():
         for metric in QualityMetrics.model_fields:
             own = getattr(judged, metric)
@@ -139,9 +138,9 @@ def _doubt_quality(quality: QualityReport, balance: BalanceReport | None) -> str
                 return f"the data contract did not pass: {where}, {metric} {own.value:g}, needed {own.threshold:g}"
     rows = sum(source.rows for source in quality.sources.values())
     quarantined = sum(source.quarantined for source in quality.sources.values())
-    whole = quality.quarantine
-    if whole.rows != quarantined or not math.isclose(whole.share, quarantined / rows, abs_tol=1e-9):
-        return f"the sources have {quarantined} rows of {rows} in quarantine, together {whole.rows} ({whole.share:.4f})"
+    total = quality.quarantine
+    if total.rows != quarantined or not math.isclose(total.share, quarantined / rows, abs_tol=1e-9):
+        return f"the sources have {quarantined} rows of {rows} in quarantine, together {total.rows} ({total.share:.4f})"
     if balance:
         parts = (balance.splits.train, balance.splits.validation, balance.splits.test)
         samples = sum(part.samples for part in parts) + balance.missing.rows_dropped
@@ -150,52 +149,53 @@ def _doubt_quality(quality: QualityReport, balance: BalanceReport | None) -> str
     return ""
 
 
-def _doubt_balance(balance: BalanceReport, data: Data, evidence: Mapping[TargetName, Evidence]) -> str:
+def _check_balance(balance: BalanceReport, data: Data, evidence: Mapping[TargetName, Evidence]) -> str:
     for name in type(balance.splits).model_fields:
         own = getattr(balance.splits, name)
         if set(own.classes) != set(data.classes.values()):
             return f"splits.{name} counts other classes than data.classes names"
         if sum(own.classes.values()) != own.samples:
             return f"splits.{name} has {own.samples} samples, its classes {sum(own.classes.values())}"
-    for target, known in evidence.items():
-        found, needed = known.report.get("samples"), balance.splits.test.samples
-        if not known.fault and found != needed:
-            return f"stale: it counts {needed} test samples, the report of {target} {found}"
-        for name, row in zip(data.classes.values(), [] if known.fault else known.report["confusion"], strict=False):
+    sound = {target: own.report for target, own in evidence.items() if not own.fault}
+    for target, report in sound.items():
+        if report["samples"] != balance.splits.test.samples:
+            counts = f"{balance.splits.test.samples} test samples, the report of {target} {report['samples']}"
+            return f"stale: it counts {counts}"
+        for name, row in zip(data.classes.values(), report["confusion"], strict=True):
             if (count := balance.splits.test.classes[name]) != sum(row):
                 return f"stale: it counts {count} test samples of class {name!r}, the report of {target} {sum(row)}"
     return ""
 
 
-def _doubt_file(digest: str, path: Path) -> str:
+def _check_file(digest: str, path: Path) -> str:
     if not path.is_file():
         return f"{path}, which it describes, is missing"
     return "" if sha256(path) == digest else f"stale: {path} is another file than it describes"
 
 
-def _doubt_compressed(report: CompressionReport, trained: TrainingReport | None) -> str:
+def _check_compressed(report: CompressionReport, trained: TrainingReport | None) -> str:
     first, last = report.steps[0], report.steps[-1]
-    doubt = _doubt_file(report.trained_sha256, TRAINED) or _doubt_file(report.model_sha256, COMPRESSED)
-    if doubt:
-        return doubt
+    fault = _check_file(report.trained_sha256, TRAINED) or _check_file(report.model_sha256, COMPRESSED)
+    if fault:
+        return fault
     if first.name != "trained":
         return f"steps.0 is {first.name!r}, not 'trained'"
-    told = {
+    derived = {
         "ratio": (report.ratio, first.size_bytes / last.size_bytes),
         "drop": (report.drop, first.accuracy - last.accuracy),
         "retention": (report.retention, last.accuracy / first.accuracy if first.accuracy else 0.0),
     }
-    for name, (found, needed) in told.items():
-        if not math.isclose(found, needed, rel_tol=1e-6, abs_tol=1e-9):
-            return f"{name} is {found:g}, and its steps make {needed:g}"
+    for name, (reported, computed) in derived.items():
+        if not math.isclose(reported, computed, rel_tol=1e-6, abs_tol=1e-9):
+            return f"{name} is {reported:g}, and its steps make {computed:g}"
     if trained:
-        same = {
+        shared = {
             "parameters": (first.parameters, trained.parameters, 0),
             "size_bytes": (first.size_bytes, trained.size_bytes, 0),
             "accuracy": (first.accuracy, trained.test.accuracy, NOISE),
             "f1_macro": (first.f1_macro, trained.test.f1_macro, NOISE),
         }
-        for name, (found, needed, noise) in same.items():
-            if abs(found - needed) > noise:
-                return f"the trained network's {name} is {found:g} here and {needed:g} in train/summary.json"
+        for name, (here, there, tolerance) in shared.items():
+            if abs(here - there) > tolerance:
+                return f"the trained network's {name} is {here:g} here and {there:g} in train/summary.json"
     return ""

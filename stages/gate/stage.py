@@ -1,10 +1,11 @@
 """Judge the reports against the thresholds, and draw the page.
 
-A gate reads nothing but reports, parameters and the digests of the files that the reports describe: the same numbers
-give the same verdict, on any branch. What is missing, not a number, stale or at odds with another report fails.
+The verdict depends on nothing but reports, parameters and the digests of the files that the reports describe: the same
+numbers give the same verdict on any branch. A number that is missing, not finite, stale or in conflict with another
+report fails.
 
-A check belongs to the target that it names. Those named after a report (quality, balance, train, compress) have the
-target "pipeline": every exported file rests on them, so one that fails fails the gate, whatever the targets say.
+A check belongs to the target that it names. Checks named after a report (quality, balance, train, compress) have the
+target "pipeline". Every exported file depends on these reports, so the gate fails where one of them does.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from stages.core import command
 from stages.core.errors import GateError, ParameterError
 from stages.core.files import write_json
 from stages.gate.evidence import NOISE, REPORTS, Evidence, Record, digests, read_evidence, read_records
-from stages.gate.stale_targets import remove_leftovers
+from stages.gate.stale_targets import remove_stale_targets
 from stages.params import load, locate_parameter
 from stages.params.common import TargetName
 from stages.params.gate import Budget, Gate
@@ -33,7 +34,7 @@ from stages.report.verdict import (
 )
 
 TRAIN = "reports/train/summary.json"
-Number = tuple[float | None, str]  # None, and why there is none
+Number = tuple[float | None, str]  # a value and ""; or None and the reason why it is missing
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">=": lambda value, threshold: value >= threshold,
@@ -42,12 +43,18 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
 
 
 def judge(gate: Gate, evidence: Mapping[TargetName, Evidence], records: Mapping[str, Record]) -> Verdict:
-    """The verdict on every built target.
+    """Return the verdict on every built target.
 
-    `records` are the reports on the pipeline by stage; "train" is that of the trained float model: "test" holds its
-    metrics, "size_bytes" its size. All records must be sound, all required targets must pass, and one target at
-    least. Budgets of a target that `targets` does not build judge nothing. Raises ParameterError for a target without
-    budgets.
+    The gate passes where all records are sound, all required targets pass, and at least one target passes. Budgets of a
+    target that is not built are ignored.
+
+    Args:
+        gate: Thresholds, and a budget for each target.
+        evidence: Evidence by target.
+        records: Reports on the pipeline: "quality", "balance", "train" (the trained float model) and "compress".
+
+    Raises:
+        ParameterError: A target has no budget.
     """
     unjudged = sorted(set(evidence) - set(gate.targets))
     if unjudged:
@@ -71,12 +78,12 @@ def judge(gate: Gate, evidence: Mapping[TargetName, Evidence], records: Mapping[
     ]
     passed = not any(record.fault for record in records.values())
     verdicts: dict[str, TargetVerdict] = {}
-    for name, known in evidence.items():
+    for name, own in evidence.items():
         budget = gate.targets[name]
-        own = _judge_target(name, gate, budget, known, records["train"])
-        failed = [check.name for check in own if not check.passed]
-        checks += own
-        verdicts[name] = TargetVerdict(passed=not failed, required=budget.required, sha256=known.sha256, failed=failed)
+        judged = _judge_target(name, gate, budget, own, records["train"])
+        failed = [check.name for check in judged if not check.passed]
+        checks += judged
+        verdicts[name] = TargetVerdict(passed=not failed, required=budget.required, sha256=own.sha256, failed=failed)
     passed &= any(v.passed for v in verdicts.values()) and all(v.passed for v in verdicts.values() if v.required)
     notes = _notes(gate, evidence, records["train"])
     return Verdict(passed=passed, checks=checks, targets=verdicts, notes=notes)
@@ -145,23 +152,23 @@ def _check(name: str, target: str, number: Number, operator: str, threshold: flo
 
 
 def _notes(gate: Gate, evidence: Mapping[TargetName, Evidence], trained: Record) -> list[str]:
-    """What a check that passes does not say."""
-    sound = {target: known.report for target, known in evidence.items() if not known.fault}
-    more = []
+    """Return what a reader of the verdict has to keep in mind, though no check fails by it."""
+    sound = {target: own.report for target, own in evidence.items() if not own.fault}
+    better = []
     for metric in gate.retention:
         kept = {target: _retention(report, trained, metric)[0] or 0.0 for target, report in sound.items()}
         best = max(kept, key=kept.__getitem__, default=None)
         if best and kept[best] > 1 + NOISE:
-            more.append(f"{metric}: {best} keeps {kept[best]:.2%}")
+            better.append(f"{metric}: {best} keeps {kept[best]:.2%}")
     notes = []
-    if more:
+    if better:
         notes.append(
-            f"a file is better than the network that it comes from ({', '.join(more)}): the training that compression "
-            "adds made up for more than compression costs, and retention does not tell the one from the other; give "
-            "train more epochs, so that what is compressed has learned what it can"
+            f"a file is better than the network that it comes from ({', '.join(better)}): the training that "
+            "compression adds gained more than compression lost, and retention shows only the sum of both; give train "
+            "more epochs, so that the network has learned what it can before it is compressed"
         )
-    told = (report["intervals"]["caveat"] for report in sound.values() if report.get("intervals"))
-    return notes + list(dict.fromkeys(filter(None, told)))
+    caveats = (report["intervals"]["caveat"] for report in sound.values() if report.get("intervals"))
+    return notes + list(dict.fromkeys(filter(None, caveats)))
 
 
 def _retention(report: Mapping[str, Any], trained: Record, metric: str) -> Number:
@@ -173,46 +180,52 @@ def _of_trained(trained: Record, path: str) -> Number:
 
 
 def _number(report: Mapping[str, Any], path: str, where: str = "its report") -> Number:
-    """The finite number (or estimate's value) at a dotted path, or None and why there is none."""
-    found: Any = report
+    """Return the finite number, or the value of the estimate, at a dotted path."""
+    value: Any = report
     for part in path.split("."):
-        if not isinstance(found, Mapping) or part not in found:
+        if not isinstance(value, Mapping) or part not in value:
             return None, f"{path} is missing from {where}"
-        found = found[part]
-    if isinstance(found, Mapping):
-        found = found.get("value")
-    if isinstance(found, bool) or not isinstance(found, int | float):
-        return None, f"{path} in {where} is {json.dumps(found)}, not a number"
-    if not math.isfinite(found):
-        return None, f"{path} in {where} is {found}"
-    return float(found), ""
+        value = value[part]
+    if isinstance(value, Mapping):
+        value = value.get("value")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None, f"{path} in {where} is {json.dumps(value)}, not a number"
+    if not math.isfinite(value):
+        return None, f"{path} in {where} is {value}"
+    return float(value), ""
 
 
-def _ratio(above: Number, below: Number) -> Number:
-    if above[0] is None or below[0] is None:
-        return None, above[1] or below[1]
-    if below[0] <= 0:
-        return None, f"a ratio to {below[0]:g} says nothing"
-    return above[0] / below[0], ""
+def _ratio(numerator: Number, denominator: Number) -> Number:
+    if numerator[0] is None or denominator[0] is None:
+        return None, numerator[1] or denominator[1]
+    if denominator[0] <= 0:
+        return None, f"a ratio to {denominator[0]:g} has no meaning"
+    return numerator[0] / denominator[0], ""
 
 
 def table_of_metrics(
     verdict: Verdict, evidence: Mapping[TargetName, Evidence], trained: Record
 ) -> dict[str, dict[str, float | bool]]:
-    """One flat row per target for `dvc metrics show`; a number that is missing has no entry."""
+    """Return the content of reports/metrics.json: a flat row per target, for `dvc metrics show`.
+
+    Args:
+        verdict: The verdict.
+        evidence: Evidence by target; a number that is missing from a report has no entry.
+        trained: The report on the trained float model.
+    """
     rows: dict[str, dict[str, float | bool]] = {}
-    for target, known in evidence.items():
+    for target, own in evidence.items():
         numbers = {
-            "accuracy": _number(known.report, "accuracy"),
-            "f1_macro": _number(known.report, "f1_macro"),
-            "agreement": _number(known.report, "agreement"),
-            "retention": _retention(known.report, trained, "accuracy"),
-            "calibration_error": _number(known.report, "calibration_error"),
-            "size_kb": _ratio(_number(known.report, "size_bytes"), (1000.0, "")),
-            "compression": _ratio(_of_trained(trained, "size_bytes"), _number(known.report, "size_bytes")),
-            "latency_p50_ms": _number(known.report, "latency_ms.p50"),
-            "latency_p95_ms": _number(known.report, "latency_ms.p95"),
-            "memory_mb": _number(known.report, "memory_mb"),
+            "accuracy": _number(own.report, "accuracy"),
+            "f1_macro": _number(own.report, "f1_macro"),
+            "agreement": _number(own.report, "agreement"),
+            "retention": _retention(own.report, trained, "accuracy"),
+            "calibration_error": _number(own.report, "calibration_error"),
+            "size_kb": _ratio(_number(own.report, "size_bytes"), (1000.0, "")),
+            "compression": _ratio(_of_trained(trained, "size_bytes"), _number(own.report, "size_bytes")),
+            "latency_p50_ms": _number(own.report, "latency_ms.p50"),
+            "latency_p95_ms": _number(own.report, "latency_ms.p95"),
+            "memory_mb": _number(own.report, "memory_mb"),
         }
         rows[target] = {name: value for name, (value, _) in numbers.items() if value is not None}
         rows[target]["passed"] = verdict.targets[target].passed
@@ -220,12 +233,12 @@ def table_of_metrics(
 
 
 def refusal(failures: Iterable[Check]) -> GateError:
-    """The error that a failed gate ends with."""
+    """Return the error that a failed gate ends with."""
     lines = [f"  {check.target} {check.name}: {check.reason}" for check in failures]
     return GateError(
         str(GATE),
         "the gate did not pass; no bundle is made\n" + "\n".join(lines),
-        remedy="look at reports/index.html; better the model, or change the thresholds under `gate` with a reason",
+        remedy="look at reports/index.html; improve the model, or change the thresholds under `gate` with a reason",
     )
 
 
@@ -237,8 +250,8 @@ def main() -> None:
     from stages.report.terminal import print_gate
 
     params = load()
-    if left := remove_leftovers(params.targets):
-        print(f"removed, since params.yaml does not name the target: {', '.join(left)}")
+    if removed := remove_stale_targets(params.targets):
+        print(f"removed, since params.yaml does not name the target: {', '.join(removed)}")
     classes = list(params.data.classes.values())
     evidence = {target: read_evidence(target, classes) for target in params.targets}
     records = read_records(params.data, evidence)

@@ -1,4 +1,4 @@
-"""What targets left that params.yaml does not name any more."""
+"""Removal of the outputs of targets that params.yaml no longer names."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from stages.params.common import TargetName
 FOLDERS = (Path("models/exported"), Path("reports/evaluate"))
 
 
-def remove_leftovers(targets: Iterable[TargetName], root: Path = Path()) -> list[str]:
-    """Remove the folders of targets that are not built; returns their paths. DVC's cache keeps what they held.
+def remove_stale_targets(targets: Iterable[TargetName], root: Path = Path()) -> list[str]:
+    """Remove the folders of targets that are not built and return their paths. DVC's cache keeps their content.
 
-    DVC forgets the stages of a removed target, not their outputs. The stages gate and package depend on the folders
-    as a whole (DVC's templates know no list of dependencies), so that a clone, which does not get what no stage
-    names, would find them changed and run again.
+    DVC forgets the stages of a removed target, but not their outputs. The stages gate and package depend on the parent
+    folders, since DVC's templates cannot list dependencies. A clone does not get outputs that no stage names; it would
+    see these folders changed, and run both stages again.
     """
     unbuilt = sorted(set(get_args(TargetName)) - set(targets))
-    left = [folder / name for folder in FOLDERS for name in unbuilt if (root / folder / name).is_dir()]
-    for path in left:
+    stale = [folder / name for folder in FOLDERS for name in unbuilt if (root / folder / name).is_dir()]
+    for path in stale:
         shutil.rmtree(root / path)
-    return [str(path) for path in left]
+    return [str(path) for path in stale]

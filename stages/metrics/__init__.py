@@ -1,4 +1,4 @@
-"""How good answers are: classification metrics and their intervals, from arrays alone.
+"""Classification metrics and their confidence intervals, from arrays alone.
 
 Enter at `classification.estimates()`: it turns the replicates of `bootstrap`, which resamples whole groups, into
 intervals; `confusion` counts actual and predicted classes. Used by train, compress and evaluate.

@@ -1,10 +1,10 @@
-"""Test samples that come in groups (windows of one experiment, clips of one speaker), drawn again group by group.
+"""The cluster bootstrap: resampling of test samples by whole groups (experiments, speakers).
 
-Samples of one group are alike, more so where windows overlap: what was measured on a thousand of them may rest on
-seven experiments. Drawing whole groups with replacement keeps what is alike together, so the spread of the replicates
-is that of other groups (Davison & Hinkley 1997, section 3.8; Field & Welsh 2007, "Bootstrapping clustered data",
-J. R. Stat. Soc. B 69). It needs many groups: with fewer than about ten the intervals come out too narrow still
-(Cameron, Gelbach & Miller 2008).
+Samples of one group are similar, even more where windows overlap: a thousand samples may come from seven experiments.
+Drawing whole groups with replacement keeps similar samples together, so that the spread of the replicates is that
+between groups (Davison & Hinkley 1997, section 3.8; Field & Welsh 2007, "Bootstrapping clustered data", J. R. Stat.
+Soc. B 69). The method needs many groups: with fewer than about ten, intervals are still too narrow (Cameron, Gelbach &
+Miller 2008).
 """
 
 from __future__ import annotations
@@ -20,23 +20,34 @@ FEW = 10  # groups
 
 
 class Clusters:
-    """The groups of N samples. `groups`: a name for each [N]; `width`: the most kinds that `totals` is asked for."""
+    """The groups of N samples, and their bootstrap replicates."""
 
     def __init__(self, groups: np.ndarray, seed: int, width: int) -> None:
+        """Count the groups.
+
+        Args:
+            groups: Name of each sample's group [N].
+            seed: Decides which groups are drawn.
+            width: The largest `number` of later calls of `totals`; it limits the memory.
+        """
         names, self._member = np.unique(groups, return_inverse=True)
         self.count, self._seed = len(names), seed
         self._portions = portions(max(len(groups), width))
 
     @property
     def single(self) -> bool:
-        """Whether every sample is a group of its own: then samples are drawn, not groups."""
+        """True where each sample is the only one of its group: then samples are drawn, not groups."""
         return self.count == len(self._member)
 
     def totals(self, kinds: np.ndarray, number: int, values: np.ndarray | None = None) -> Iterator[np.ndarray]:
-        """RESAMPLES replicates in portions, each [*, number]: how many samples of each kind it has, or the sum of
-        their `values` [N]. `kinds`: of each sample, an integer below `number` [N]. The same groups are drawn each time.
+        """Yield RESAMPLES bootstrap replicates in portions [*, number]; the same groups are drawn in every call.
+
+        Args:
+            kinds: Kind of each sample, an integer below `number` [N].
+            number: How many kinds there are.
+            values: If given, a replicate has the sum of the values [N] of each kind, else the count of samples.
         """
-        # Samples of one group and one kind count together; sorted by kind, so that kinds are sums of neighbours.
+        # Samples of the same group and kind are one entry. Entries are sorted by kind, so that a kind is a range.
         pairs, inverse = np.unique(kinds.astype(np.int64) * self.count + self._member, return_inverse=True)
         weights = np.bincount(inverse, weights=values)
         present, starts = np.unique(pairs // self.count, return_index=True)
@@ -49,18 +60,18 @@ class Clusters:
             yield result
 
     def describe(self) -> dict[str, Any]:
-        """What a report says of its intervals: what was drawn, of how many, and what is to be kept in mind."""
+        """Return the description of the intervals for a report: the unit that was drawn, its number, and a caveat."""
         if self.single:
             return {"unit": "sample", "units": self.count, "caveat": None}
         caveat = None
         if self.count == 1:
-            caveat = "all test samples are of one group: the intervals say nothing of how it is on another"
+            caveat = "all test samples are of one group: the intervals do not cover other groups"
         elif self.count < FEW:
             caveat = f"{self.count} groups are few: the intervals are rough, and rather too narrow"
         return {"unit": "group", "units": self.count, "caveat": caveat}
 
 
 def portions(cells: int) -> list[int]:
-    """RESAMPLES in portions of which each holds at most CELLS numbers."""
+    """Split RESAMPLES into portions; a portion with `cells` numbers per replicate has at most CELLS numbers."""
     size = max(1, min(RESAMPLES, CELLS // cells))
     return [min(size, RESAMPLES - start) for start in range(0, RESAMPLES, size)]

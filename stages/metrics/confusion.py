@@ -1,6 +1,4 @@
-"""Precision, recall and F1 from counts of actual and predicted classes: of a network while it is trained and of an
-exported file alike.
-"""
+"""Precision, recall and F1 from counts of actual and predicted classes, for networks in training and exported files."""
 
 from __future__ import annotations
 
@@ -8,15 +6,21 @@ import numpy as np
 
 
 def confusion_matrix(actual: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Counts [classes, classes], rows are the actual classes."""
+    """Return counts [classes, classes]; rows are the actual classes.
+
+    Args:
+        actual: Class indices [N].
+        predicted: Class indices [N].
+        classes: Number of classes.
+    """
     cells = np.bincount(actual * classes + predicted, minlength=classes * classes)
     return cells.reshape(classes, classes)
 
 
 def per_class(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """precision, recall, f1, support of each class from counts [..., classes, classes] -> each [..., classes].
+    """Return precision, recall, f1 and support of each class, [..., classes], from counts [..., classes, classes].
 
-    0 where a class was never predicted (precision) or never there (recall), as scikit-learn has it.
+    As in scikit-learn, precision is 0 where a class was never predicted, recall where it never occurs.
     """
     hits = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
     support, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
@@ -29,9 +33,9 @@ def per_class(confusion: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def averages(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """precision, recall and f1, macro and weighted by support, from counts [..., classes, classes] -> each [...].
+    """Return precision, recall and f1, macro and weighted by support, [...], from counts [..., classes, classes].
 
-    Macro is over the classes that occur, as actual or as predicted ones.
+    Macro averages are over the classes that occur, as actual or as predicted ones.
     """
     scores = per_class(confusion)
     support = scores["support"]
@@ -43,7 +47,8 @@ def averages(confusion: np.ndarray) -> dict[str, np.ndarray]:
     return result
 
 
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    out = np.zeros(np.broadcast(above, below).shape)
-    np.divide(above, below, out=out, where=below > 0)
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Return the ratio, and 0 where the denominator is 0."""
+    out = np.zeros(np.broadcast(numerator, denominator).shape)
+    np.divide(numerator, denominator, out=out, where=denominator > 0)
     return out

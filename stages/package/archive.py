@@ -1,7 +1,7 @@
-"""One bundle as one file: the same content gives the same bytes, on every run. edge_agent.storage.archive unpacks it.
+"""Writing a bundle as one file, with the same bytes for the same content. edge_agent.storage.archive unpacks it.
 
-A tar archive (POSIX.1-1988 ustar) of regular files in the order of their names, with mode 0644, no owner and
-time zero, in one Zstandard frame (RFC 8878) of a fixed level written by one thread, with its checksum.
+It is a tar archive (POSIX.1-1988 ustar) of regular files in the order of their names, with mode 0644, no owner and time
+zero, in one Zstandard frame (RFC 8878) of a fixed level, with a checksum, written by one thread.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class BundleError(StageError):
 
 
 def pack(folder: Path, archive: Path) -> None:
-    """Write every file below `folder` into `archive`; an archive that was there is replaced at the end, whole.
+    """Write every file below `folder` into `archive`. An earlier archive is replaced as a whole, at the end.
 
-    Raises BundleError for anything but regular files and folders, OSError.
+    Raises BundleError for anything but regular files and folders, and OSError.
     """
     files = sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if not path.is_dir())
     archive.parent.mkdir(parents=True, exist_ok=True)

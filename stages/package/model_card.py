@@ -1,6 +1,6 @@
-"""The model card: what a person wants to know before the model is used (Mitchell et al. 2019).
+"""The model card: what a person should know before using the model (Mitchell et al. 2019).
 
-It says nothing that changes without the model: no time of making, no latency of the machine that built it.
+It has nothing that can change while the model stays the same: no build time, no latency of the build machine.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ from stages.report.schemas.evaluation import Intervals
 
 @dataclass(frozen=True)
 class Groups:
-    """What rows that belong together share (a person, a device, an experiment): how many the test split has, and
-    how many of these the training split has too.
-    """
+    """The groups of rows that belong together: a person, a device, an experiment."""
 
-    name: str
-    tested: int
-    known: int
+    name: str  # of the group column
+    tested: int  # groups in the test split
+    trained: int  # how many of them are in the training split too
 
 
 ROWS = {
@@ -42,8 +40,16 @@ def model_card(
     groups: Groups,
     intervals: Intervals,
 ) -> str:
-    """Markdown. `per_class`: target -> class -> precision, recall, f1, support; `left_out`: target -> failed checks.
-    `intervals`: what they were drawn from; the targets have the same test samples.
+    """Return the card as Markdown.
+
+    Args:
+        manifest: The bundle's manifest.
+        limitations: What the model must not be used for, `package.limitations`.
+        splits: Samples by split.
+        per_class: Target -> class -> precision, recall, f1, support.
+        left_out: Target -> checks that it failed.
+        groups: Groups of the test split.
+        intervals: How the confidence intervals were drawn; it is the same for all targets.
     """
     shape, classes = manifest["input"], manifest["output"]["classes"]
     axes = " x ".join(f"{size} {axis}" for axis, size in zip(shape["axes"], shape["shape"], strict=True))
@@ -83,10 +89,10 @@ def model_card(
 
 
 def _reach(groups: Groups) -> str:
-    if not groups.known:
+    if not groups.trained:
         return f"No {groups.name} of the test split was in training: the quality is that on ones not seen before."
     return (
-        f"{groups.known} of the {groups.tested} {groups.name} values in the test split were in training too: "
+        f"{groups.trained} of the {groups.tested} {groups.name} values in the test split were in training too: "
         "the quality on new ones may be lower."
     )
 
@@ -101,13 +107,13 @@ def _quality(manifest: Mapping[str, Any], groups: Groups, intervals: Intervals) 
         estimates = [own["metrics"]["estimates"].get(name) for own in targets.values()]
         if any(estimates):
             rows.append(f"| {title} | " + " | ".join(_estimate(estimate) for estimate in estimates) + " |")
-    of = f"{metrics['samples']} test samples"
-    drawn = f"the {metrics['confidence']:.0%} confidence interval"
+    samples = f"{metrics['samples']} test samples"
+    interval = f"the {metrics['confidence']:.0%} confidence interval"
     if intervals.unit == "group":
-        of += f" with {groups.tested} {groups.name} values"
-        drawn += f", which takes the samples of one {groups.name} as alike"
+        samples += f" with {groups.tested} {groups.name} values"
+        interval += f", which takes the samples of one {groups.name} as alike"
     caveat = f" Keep in mind: {intervals.caveat}." if intervals.caveat else ""
-    note = f"{of}; in brackets {drawn}.{caveat} How fast a file runs depends on the device: measure it there."
+    note = f"{samples}; in brackets {interval}.{caveat} How fast a file runs depends on the device: measure it there."
     return [note, "", *head, *rows, size]
 
 

@@ -1,7 +1,7 @@
-"""The software bill of materials: CycloneDX 1.6, the same bytes for the same content.
+"""The software bill of materials: CycloneDX 1.6, with the same bytes for the same content.
 
-The standard lets a document carry a random serial number and the time; a bundle knows its content only, so
-both are left out (they are optional: https://cyclonedx.org/docs/1.6/json/).
+A random serial number and the time are optional in the standard (https://cyclonedx.org/docs/1.6/json/). Both are left
+out, since a bundle depends on its content alone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,14 @@ class ModelFile:
 
 
 def sbom(name: str, licence: str, models: Mapping[str, ModelFile], versions: Mapping[str, str]) -> str:
-    """CycloneDX JSON for the model files, by target, and the libraries in `versions` that run or made them."""
+    """Return CycloneDX JSON for the model files and the libraries that run them or made them.
+
+    Args:
+        name: The bundle's name.
+        licence: SPDX identifier or name of the licence.
+        models: Model files by target.
+        versions: Versions by library.
+    """
     needed = {library for model in models.values() for library in AT_RUNTIME[model.runtime]}
     root = Component(name=name, type=ComponentType.APPLICATION, bom_ref="bundle", licenses=[_licence(licence)])
     files = {
@@ -52,7 +59,7 @@ def sbom(name: str, licence: str, models: Mapping[str, ModelFile], versions: Map
             type=ComponentType.LIBRARY,
             bom_ref=f"library:{library}",
             purl=PackageURL("pypi", None, library, version),
-            # CycloneDX: "excluded" is what was used to build and is not there when it runs.
+            # CycloneDX: "excluded" are components that were used to build, but are absent at run time.
             scope=ComponentScope.REQUIRED if library in needed else ComponentScope.EXCLUDED,
         )
         for library, version in sorted(versions.items())
@@ -69,5 +76,5 @@ def sbom(name: str, licence: str, models: Mapping[str, ModelFile], versions: Map
 
 
 def _licence(text: str) -> DisjunctiveLicense:
-    """By SPDX identifier where it is one, else by name ("proprietary")."""
+    """Return a licence by its SPDX identifier where it has one, else by name ("proprietary")."""
     return DisjunctiveLicense(id=text) if is_supported_id(text) else DisjunctiveLicense(name=text)

@@ -24,24 +24,24 @@ COLUMNS = (
 
 
 def _console() -> Console:
-    """As wide as the terminal; a pipe or a log has no width to keep."""
+    """Return a console as wide as the terminal, and 140 columns wide for a pipe or a log."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
 def print_gate(gate: Mapping[str, Any]) -> None:
-    """Every check of the gate; below it why a target that is not required is left out."""
+    """Print every check of the gate, and below them why a target that is not required is left out."""
     table = Table(title=f"Gate: {gate['name']}", title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("target")
     table.add_column("check")
     table.add_column("found", justify="right")
     table.add_column("needed", justify="right")
     table.add_column("verdict")
-    before = None
+    previous = None
     for check in gate["checks"]:
-        found, needed = _short(check["value"]), f"{check['operator']} {_short(check['threshold'])}"
-        target = check["target"] if check["target"] != before else ""
-        table.add_row(target, check["name"], found, needed, PASS if check["passed"] else FAIL)
-        before = check["target"]
+        value, needed = _short(check["value"]), f"{check['operator']} {_short(check['threshold'])}"
+        target = check["target"] if check["target"] != previous else ""
+        table.add_row(target, check["name"], value, needed, PASS if check["passed"] else FAIL)
+        previous = check["target"]
     console = _console()
     console.print(table)
     for check in gate["checks"]:
@@ -67,7 +67,7 @@ def print_summary(
         targets: Per target its name, the numbers of `COLUMNS`, and its verdict.
         splits: By split its `samples`, and the `accuracy` of the trained float network; None where not recorded.
         lines: A title of at most seven letters, and its text.
-        current: Whether the verdict is on the files and parameters as they are now; if not, each row says so.
+        current: Whether the verdict is on the present files and parameters; if not, each row is marked.
     """
     table = Table(box=None, pad_edge=False)
     table.add_column(f"\n{name}", style="bold")

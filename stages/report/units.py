@@ -7,8 +7,8 @@ def format_duration(seconds: float) -> str:
     """Return a duration with about three digits: 61.3 s, 12 min 5 s, 3 h 20 min."""
     if seconds < 99.95:
         return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
+    rounded = round(seconds)
+    if rounded < 3600:
+        return f"{rounded // 60} min {rounded % 60} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60} min"

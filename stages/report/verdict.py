@@ -1,11 +1,11 @@
-"""reports/gate.json: the gate's verdict, as it is written and as the stages after it read it."""
+"""reports/gate.json: the gate's verdict, as the gate writes it and later stages read it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stages.core.errors import StageError
 from stages.core.files import read_model, rerun_hint
@@ -15,58 +15,55 @@ PIPELINE = "pipeline"  # the target of checks that are of no single exported fil
 
 
 class Check(BaseModel):
-    """One comparison. `value` is None where there is no number; `reason` says why a check failed."""
+    """The result of one comparison."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     name: str
-    target: str
-    value: float | str | None
+    target: str = Field(description='The target that is judged; "pipeline" for a report that all targets depend on.')
+    value: float | str | None = Field(description="Null where a number is missing.")
     operator: str
     threshold: float | str
     passed: bool
-    reason: str
+    reason: str = Field(description="Why the check failed; empty where it passed.")
 
 
 class TargetVerdict(BaseModel):
-    """The verdict on one exported file: `failed` names the checks that it did not pass."""
+    """The verdict on one exported file."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     passed: bool
-    required: bool
-    sha256: str | None
-    failed: list[str]
+    required: bool = Field(description="Whether the gate fails where this target does.")
+    sha256: str | None = Field(description="SHA-256 of the file; null where it is missing.")
+    failed: list[str] = Field(description="Names of the checks that it did not pass.")
 
     @model_validator(mode="after")
-    def _fails_by_a_check(self) -> Self:
+    def _is_consistent(self) -> Self:
         if self.passed == bool(self.failed):
             raise ValueError("`passed` is true exactly where `failed` names no check")
         return self
 
 
 class Verdict(BaseModel):
-    """The verdict on all targets.
-
-    `notes`: what fails nothing and is to be kept in mind. `inputs`: path -> SHA-256 of what was judged or judged by.
-    `parameters`: `parameters_digest` at that time.
-    """
+    """The verdict on all targets."""
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
 
     passed: bool
     checks: list[Check]
     targets: dict[str, TargetVerdict]
-    notes: list[str] = []
-    inputs: dict[str, str] = {}
-    parameters: str = ""
+    notes: list[str] = Field([], description="What a reader has to keep in mind, though no check fails by it.")
+    inputs: dict[str, str] = Field({}, description="SHA-256 of each file that the gate judged or read, by path.")
+    parameters: str = Field("", description="Digest of the parameters, `parameters_digest`.")
 
     def failures(self) -> list[Check]:
+        """Return the checks that failed."""
         return [check for check in self.checks if not check.passed]
 
 
 class GateReport(Verdict):
-    """What reports/gate.json holds: the verdict, all of it, and the name of the task that was judged."""
+    """The content of reports/gate.json: the complete verdict, and the name of the task that was judged."""
 
     name: str
     notes: list[str]
@@ -75,12 +72,12 @@ class GateReport(Verdict):
 
 
 def as_json(name: str, verdict: Verdict) -> dict[str, Any]:
-    """What reports/gate.json holds."""
+    """Return the content of reports/gate.json."""
     return {"name": name, **verdict.model_dump()}
 
 
 def read_verdict(path: Path = GATE) -> tuple[str, Verdict]:
-    """The name of the task that was judged, and the verdict. Raises StageError where it does not hold together."""
+    """Return the name of the task that was judged, and the verdict. Raises StageError where it is inconsistent."""
     report = read_model(path, GateReport, "gate")
     failed = [check.name for check in report.failures() if check.target == PIPELINE]
     failed += [target for target, own in report.targets.items() if own.required and not own.passed]

@@ -1,4 +1,4 @@
-"""The page's pictures, each a pure function of numbers from the reports."""
+"""The pictures of the page, each a pure function of numbers from the reports."""
 
 from __future__ import annotations
 
@@ -14,27 +14,30 @@ DIGIT = 8.9  # width of a digit, as LETTER
 
 
 def percent(value: float) -> str:
+    """Return a share as percent, with four significant digits."""
     return f"{100 * value:.4g}%"
 
 
 def interval(low: float, high: float) -> str:
-    """Bounds of a share; one digit is more than an interval knows."""
+    """Return the bounds of a share as percent. One digit after the point is already more than they are exact to."""
     return f"{100 * low:.1f} to {100 * high:.1f}%"
 
 
 def from_where(label: str, lowest: float) -> str:
-    """The name of an axis of shares that does not begin at 0: differences look larger than they are."""
+    """Return an axis' label, with the lowest value where it is not 0: differences then look larger than they are."""
     return f"{label}, axis from {percent(lowest)}" if lowest > 0 else label
 
 
 def share_ticks(low: float, high: float) -> list[float]:
-    """`ticks` of an axis of shares: none above 1."""
-    every = ticks(low, high)
-    return [value for value in every if value <= 1.0] or every
+    """Return `ticks` for an axis of shares, none above 1."""
+    values = ticks(low, high)
+    return [value for value in values if value <= 1.0] or values
 
 
 @dataclass(frozen=True)
 class Line:
+    """A curve, its name, and its classes of the page's style."""
+
     name: str
     values: Sequence[float]
     style: str
@@ -43,14 +46,23 @@ class Line:
 def curves(
     title: str, x: Sequence[float], lines: Sequence[Line], y_label: str, share: bool, best: float | None
 ) -> Markup:
-    """Lines over epochs, each named at its end; `best` marks the epoch that was kept."""
-    every = [value for line in lines for value in line.values]
+    """Draw lines over epochs, each named at its end.
+
+    Args:
+        title: Text for screen readers.
+        x: Epochs.
+        lines: One value per epoch each.
+        y_label: Name of the upright axis.
+        share: Whether the values are shares.
+        best: The epoch that was kept, which is marked.
+    """
+    values = [value for line in lines for value in line.values]
     drawing = Drawing(title, 250)
-    y_ticks = (share_ticks if share else ticks)(min(every), max(every))
+    y_ticks = (share_ticks if share else ticks)(min(values), max(values))
     if share:
         y_label = from_where(y_label, y_ticks[0])
     reach = (x[0], max(x[-1], x[0] + 1))
-    x_ticks = [value for value in ticks(*reach, 6, whole=True) if reach[0] <= value <= reach[1]]
+    x_ticks = [value for value in ticks(*reach, 6, integers=True) if reach[0] <= value <= reach[1]]
     margin = 12 + 7.4 * max(len(line.name) for line in lines)
     frame = axes(
         drawing, x_ticks, y_ticks, "epoch", y_label, percent if share else "{:g}".format, margin=margin, x_range=reach
@@ -64,7 +76,7 @@ def curves(
 
 
 def _draw_lines(drawing: Drawing, frame: Frame, x: Sequence[float], lines: Sequence[Line]) -> None:
-    """The lines, and the name of each beside its end; names keep clear of each other."""
+    """Draw the lines, and the name of each beside its end, so that names do not overlap."""
     ends = [frame.at(x[-1], line.values[-1])[1] for line in lines]
     for line, y in zip(lines, spread([end + 4 for end in ends], 15, frame.top + 4, frame.bottom), strict=True):
         drawing.path([frame.at(a, b) for a, b in zip(x, line.values, strict=True)], f"curve {line.style}")
@@ -73,6 +85,8 @@ def _draw_lines(drawing: Drawing, frame: Frame, x: Sequence[float], lines: Seque
 
 @dataclass(frozen=True)
 class Point:
+    """A target in a plot: on each axis its value and the ends of its interval."""
+
     name: str
     x: tuple[float, float, float]  # value, low, high
     y: tuple[float, float, float]
@@ -85,7 +99,7 @@ def scatter(title: str, points: Sequence[Point], x_label: str, y_label: str) -> 
     Markers that overlap are also named beside them, since one may hide another.
 
     Args:
-        title: What a screen reader says for the picture.
+        title: Text for screen readers.
         points: The targets; y is a share.
         x_label: Name of the axis to the right.
         y_label: Name of the upright axis.
@@ -107,8 +121,8 @@ def scatter(title: str, points: Sequence[Point], x_label: str, y_label: str) -> 
         x, y = frame.at(point.x[0], point.y[0])
         (_, low), (_, high) = frame.at(0, point.y[1]), frame.at(0, min(point.y[2], y_ticks[-1]))
         drawing.line(x, low, x, high, f"whisker {style}-line")
-        (left, _), (right, _) = frame.at(point.x[1], 0), frame.at(point.x[2], 0)
-        drawing.line(left, y, right, y, f"whisker {style}-line")
+        (start, _), (end, _) = frame.at(point.x[1], 0), frame.at(point.x[2], 0)
+        drawing.line(start, y, end, y, f"whisker {style}-line")
         marks.append(Mark(point.name, x, y, style))
     name_overlapping(drawing, frame, marks)
     for shape, (point, mark) in enumerate(zip(points, marks, strict=True)):  # over every whisker
@@ -125,7 +139,13 @@ def scatter(title: str, points: Sequence[Point], x_label: str, y_label: str) -> 
 
 
 def stacked(title: str, rows: Sequence[str], parts: Mapping[str, Sequence[int]]) -> Markup:
-    """A bar per class, one piece per split, the total at its end."""
+    """Draw a bar per class with a piece per split, and the total at its end.
+
+    Args:
+        title: Text for screen readers.
+        rows: Names of the classes.
+        parts: Samples of each class, by split.
+    """
     band, top = 24.0, 24.0
     drawing = Drawing(title, top + band * len(rows) + 2)
     legend = 0.0
@@ -133,15 +153,15 @@ def stacked(title: str, rows: Sequence[str], parts: Mapping[str, Sequence[int]])
         drawing.rect(legend, 2, 10, 10, f"s{i + 1}")
         drawing.text(legend + 15, 11, name, "label")
         legend += 30 + LETTER * len(name)
-    left = 12 + LETTER * min(max(map(len, rows)), 14)
+    start = 12 + LETTER * min(max(map(len, rows)), 14)
     totals = [sum(values[i] for values in parts.values()) for i in range(len(rows))]
-    scale = (WIDTH - left - 12 - DIGIT * len(f"{max(totals):,}")) / max(*totals, 1)
+    scale = (WIDTH - start - 12 - DIGIT * len(f"{max(totals):,}")) / max(*totals, 1)
     for i, row in enumerate(rows):
-        y, x = top + band * i, left
-        drawing.text(left - 8, y + 14, shorten(row, 14), "tick", "end")
+        y, x = top + band * i, start
+        drawing.text(start - 8, y + 14, shorten(row, 14), "tick", "end")
         for j, (split, values) in enumerate(parts.items()):
             width = values[i] * scale
-            # A gap between the pieces keeps them apart without their colour.
+            # A gap between the pieces separates them without colour.
             drawing.rect(x, y + 3, width - 1.5, band - 8, f"s{j + 1}", hint=f"{row}: {values[i]:,} in {split}")
             x += width
         drawing.text(x + 5, y + 14, f"{totals[i]:,}", "tick")
@@ -150,6 +170,8 @@ def stacked(title: str, rows: Sequence[str], parts: Mapping[str, Sequence[int]])
 
 @dataclass(frozen=True)
 class Bar:
+    """A bar, with its text at the right and an optional threshold."""
+
     name: str
     value: float
     words: str
@@ -157,7 +179,14 @@ class Bar:
 
 
 def bars(title: str, rows: Sequence[Bar], largest: float, style: str = "s1") -> Markup:
-    """Horizontal bars on one scale from zero to `largest`, with what they say at the right; a tick at the threshold."""
+    """Draw horizontal bars, each with its text at the right and a tick at its threshold.
+
+    Args:
+        title: Text for screen readers.
+        rows: The bars.
+        largest: Value of a bar of full length.
+        style: Classes of the page's style.
+    """
     band = 40.0
     drawing = Drawing(title, band * len(rows))
     for i, row in enumerate(rows):
@@ -175,26 +204,32 @@ def bars(title: str, rows: Sequence[Bar], largest: float, style: str = "s1") -> 
 
 
 def confusion(title: str, matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Markup:
-    """Rows are what a sample is, columns what the model said; a row's shade is its share of that row."""
+    """Draw a confusion matrix; the shade of a cell is its share of the row.
+
+    Args:
+        title: Text for screen readers.
+        matrix: Counts; rows are actual classes, columns predicted ones.
+        classes: Names of the classes.
+    """
     longest = min(max(map(len, classes)), 12)
-    left, top = 26 + LETTER * longest, 26 + (LETTER * longest if longest > 3 else 12)
-    cell = min((WIDTH - left) / len(classes), 64)
-    drawing = Drawing(title, top + cell * len(classes) + 4)
-    drawing.text(left, 11, "predicted", "label")
-    drawing.text(11, top + cell * len(classes) / 2, "actual", "label", "middle", -90)
+    x0, y0 = 26 + LETTER * longest, 26 + (LETTER * longest if longest > 3 else 12)
+    cell = min((WIDTH - x0) / len(classes), 64)
+    drawing = Drawing(title, y0 + cell * len(classes) + 4)
+    drawing.text(x0, 11, "predicted", "label")
+    drawing.text(11, y0 + cell * len(classes) / 2, "actual", "label", "middle", -90)
     for i, name in enumerate(classes):
         short = shorten(name, 12)
-        drawing.text(left - 7, top + cell * (i + 0.5) + 4, short, "tick", "end")
-        x = left + cell * (i + 0.5)
+        drawing.text(x0 - 7, y0 + cell * (i + 0.5) + 4, short, "tick", "end")
+        x = x0 + cell * (i + 0.5)
         if longest > 3:
-            drawing.text(x + 4, top - 6, short, "tick", "start", -90)
+            drawing.text(x + 4, y0 - 6, short, "tick", "start", -90)
         else:
-            drawing.text(x, top - 7, short, "tick", "middle")
+            drawing.text(x, y0 - 7, short, "tick", "middle")
     for i, row in enumerate(matrix):
         total = sum(row) or 1
         for j, count in enumerate(row):
             share = count / total
-            x, y = left + cell * j, top + cell * i
+            x, y = x0 + cell * j, y0 + cell * i
             shade = f'fill-opacity="{0.12 + 0.88 * share:.3f}"' if count else ""
             hint = f"{classes[i]} taken for {classes[j]}: {count} of {total}"
             style = "none" if not count else "right" if i == j else "wrong"
@@ -207,4 +242,5 @@ def confusion(title: str, matrix: Sequence[Sequence[int]], classes: Sequence[str
 
 
 def shorten(words: str, length: int) -> str:
+    """Return a text of at most `length` characters, with an ellipsis where it is cut."""
     return words if len(words) <= length else words[: length - 1] + "…"

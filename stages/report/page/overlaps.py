@@ -27,18 +27,16 @@ class Mark:
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle of the picture."""
+    """A rectangle of the picture, from (x1, y1) at the top left to (x2, y2)."""
 
-    left: float
-    top: float
-    right: float
-    bottom: float
+    x1: float
+    y1: float
+    x2: float
+    y2: float
 
     def meets(self, other: Box) -> bool:
         """Return whether the two rectangles have a part in common."""
-        return (
-            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
-        )
+        return self.x1 < other.x2 and other.x1 < self.x2 and self.y1 < other.y2 and other.y1 < self.y2
 
 
 def name_overlapping(drawing: Drawing, frame: Frame, marks: Sequence[Mark]) -> None:
@@ -58,7 +56,7 @@ def name_overlapping(drawing: Drawing, frame: Frame, marks: Sequence[Mark]) -> N
         right, box = (clear or free or places)[0]
         used.append(box)
         for i, mark in enumerate(sorted(cluster, key=lambda mark: (mark.y, mark.x))):
-            x, y = box.left if right else box.right, box.top + LINE * (i + 1) - 4
+            x, y = box.x1 if right else box.x2, box.y1 + LINE * (i + 1) - 4
             drawing.line(mark.x, mark.y, x - 3 if right else x + 3, y - 4, "leader")
             drawing.text(x, y, mark.name, f"name {mark.style}-text", "start" if right else "end")
 
@@ -92,8 +90,8 @@ def _places(frame: Frame, cluster: Sequence[Mark]) -> list[tuple[bool, Box]]:
 
 def _is_inside(frame: Frame, box: Box) -> bool:
     return (
-        frame.left <= box.left
-        and box.right <= frame.right + 12  # the margin beside the plot
-        and frame.top <= box.top
-        and box.bottom <= frame.bottom
+        frame.left <= box.x1
+        and box.x2 <= frame.right + 12  # the margin beside the plot
+        and frame.top <= box.y1
+        and box.y2 <= frame.bottom
     )

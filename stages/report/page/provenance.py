@@ -1,4 +1,4 @@
-"""Where a build comes from: its data, code, seed and libraries, as the page shows them.
+"""The provenance of a build, as the page shows it: data, code, seed, libraries and durations.
 
 All of it is outside the bundle, whose bytes depend on neither time nor commit.
 """
@@ -20,7 +20,7 @@ SHORT = 12  # characters of a digest that are shown
 
 @dataclass(frozen=True)
 class Build:
-    """What decides a build beside its data and the task's parameters."""
+    """The conditions of a build beside its data and the task's parameters."""
 
     seed: int
     commit: str | None  # None outside a git repository

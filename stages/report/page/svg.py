@@ -1,4 +1,4 @@
-"""Drawing in SVG by hand: colours come from the page's style (light and dark), the bytes are the same each time."""
+"""Pictures in SVG, with the same bytes each time. Colours come from the page's style, light and dark."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from markupsafe import Markup, escape
 
-WIDTH = 420  # user units; a phone shows a figure at about this width, so text keeps its size
+WIDTH = 420  # user units: a phone shows a figure at about this width, so that text keeps its size
 # Width of a letter at the size that a phone shows, in user units: there letters are largest beside the picture.
 LETTER = 7.9
 
@@ -22,13 +22,13 @@ CORNERS: tuple[list[tuple[float, float]], ...] = (
 
 
 def number(value: float) -> str:
-    """A coordinate: two digits are a hundredth of a pixel."""
+    """Return a coordinate with two digits, a hundredth of a pixel."""
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
 @dataclass
 class Drawing:
-    """Elements of one picture. `title` is what a screen reader says in its place."""
+    """A picture. Screen readers read its `title`."""
 
     title: str
     height: float
@@ -36,26 +36,72 @@ class Drawing:
     parts: list[str] = field(default_factory=list)
 
     def line(self, x1: float, y1: float, x2: float, y2: float, style: str) -> None:
+        """Add a line.
+
+        Args:
+            x1: Start.
+            y1: Start.
+            x2: End.
+            y2: End.
+            style: Classes of the page's style.
+        """
         ends = " ".join(f'{k}="{number(v)}"' for k, v in (("x1", x1), ("y1", y1), ("x2", x2), ("y2", y2)))
         self.parts.append(f'<line {ends} class="{style}"/>')
 
     def rect(
         self, x: float, y: float, width: float, height: float, style: str, extra: str = "", hint: str = ""
     ) -> None:
+        """Add a rectangle.
+
+        Args:
+            x: Left.
+            y: Top.
+            width: A negative one is drawn as 0.
+            height: Height.
+            style: Classes of the page's style.
+            extra: More attributes, as SVG.
+            hint: Text that is shown under the pointer.
+        """
         size = f'x="{number(x)}" y="{number(y)}" width="{number(max(width, 0))}" height="{number(height)}"'
         self.parts.append(f'<rect {size} class="{style}" {extra}>{_hint(hint)}</rect>')
 
     def text(self, x: float, y: float, words: str, style: str = "", anchor: str = "start", turn: float = 0) -> None:
+        """Add a text.
+
+        Args:
+            x: Position of the anchor.
+            y: Baseline.
+            words: The text, which is escaped.
+            style: Classes of the page's style.
+            anchor: "start", "middle" or "end" of the text.
+            turn: Rotation about the anchor in degrees.
+        """
         turned = f' transform="rotate({number(turn)} {number(x)} {number(y)})"' if turn else ""
-        place = f'x="{number(x)}" y="{number(y)}" text-anchor="{anchor}"'
-        self.parts.append(f'<text {place} class="{style}"{turned}>{escape(words)}</text>')
+        position = f'x="{number(x)}" y="{number(y)}" text-anchor="{anchor}"'
+        self.parts.append(f'<text {position} class="{style}"{turned}>{escape(words)}</text>')
 
     def path(self, points: Sequence[tuple[float, float]], style: str, closed: bool = False) -> None:
+        """Add a line through several points.
+
+        Args:
+            points: (x, y) of each.
+            style: Classes of the page's style.
+            closed: Whether it returns to the first point.
+        """
         steps = "L".join(f"{number(x)} {number(y)}" for x, y in points)
         self.parts.append(f'<path d="M{steps}{"Z" if closed else ""}" class="{style}"/>')
 
     def marker(self, x: float, y: float, shape: int, style: str, size: float = 5, hint: str = "") -> None:
-        """A circle, square, triangle or diamond, so that a series is known without its colour."""
+        """Add a circle, square, triangle or diamond, so that a series is recognised without its colour.
+
+        Args:
+            x: Centre.
+            y: Centre.
+            shape: Number of the series; shapes repeat after four.
+            style: Classes of the page's style.
+            size: Radius of the circle; the other shapes have about its area.
+            hint: Text that is shown under the pointer.
+        """
         if shape % 4 == 0:
             self.parts.append(
                 f'<circle cx="{number(x)}" cy="{number(y)}" r="{number(size)}" class="{style}">{_hint(hint)}</circle>'
@@ -66,6 +112,7 @@ class Drawing:
         self.parts.append(f'<polygon points="{points}" class="{style}">{_hint(hint)}</polygon>')
 
     def markup(self) -> Markup:
+        """Return the picture as SVG."""
         return Markup(  # noqa: S704 - every text above went through escape()
             f'<svg viewBox="0 0 {number(self.width)} {number(self.height)}" role="img" '
             f'aria-label="{escape(self.title)}">{"".join(self.parts)}</svg>'
@@ -76,21 +123,28 @@ def _hint(words: str) -> str:
     return f"<title>{escape(words)}</title>" if words else ""
 
 
-def ticks(low: float, high: float, about: int = 5, whole: bool = False) -> list[float]:
-    """Round values that cover [low, high]: multiples of 1, 2, 2.5 or 5 times a power of ten; `whole`: of integers."""
+def ticks(low: float, high: float, about: int = 5, integers: bool = False) -> list[float]:
+    """Return round values that cover [low, high]: multiples of 1, 2, 2.5 or 5 times a power of ten.
+
+    Args:
+        low: Smallest value.
+        high: Largest value.
+        about: Number of ticks to aim for.
+        integers: Whether ticks must be integers.
+    """
     if not high > low:
         low, high = low - 0.5, high + 0.5
     rough = (high - low) / max(about - 1, 1)
     power = 10.0 ** math.floor(math.log10(rough))
     steps = [power * m for m in (1, 2, 2.5, 5, 10) if power * m >= rough * 0.999]
-    step = max(1.0, next(s for s in steps if s.is_integer() or s < 1)) if whole else steps[0]
+    step = max(1.0, next(s for s in steps if s.is_integer() or s < 1)) if integers else steps[0]
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A plot's axes: data to coordinates. On an axis without an extent everything lies in the middle."""
+    """A plot's axes: the range of the data, and where it is drawn. On an axis without extent, all is in the middle."""
 
     x: tuple[float, float]
     y: tuple[float, float]
@@ -100,6 +154,7 @@ class Frame:
     bottom: float
 
     def at(self, x: float, y: float) -> tuple[float, float]:
+        """Return the coordinates of a data point."""
         return (
             self.left + _along(x, *self.x) * (self.right - self.left),
             self.bottom - _along(y, *self.y) * (self.bottom - self.top),
@@ -121,13 +176,24 @@ def axes(
     margin: float = 14,
     x_range: tuple[float, float] | None = None,
 ) -> Frame:
-    """Hairline grid, tick labels, and both axes' names; the y name stands above its axis, where it is read first."""
+    """Add a grid, tick labels and the axes' names. The name of the y axis is above it, where it is read first.
+
+    Args:
+        drawing: The picture.
+        x_ticks: Values that are labelled; the outer ones are the range, unless `x_range` is given.
+        y_ticks: Values that are labelled; the outer ones are the range.
+        x_label: Name of the axis.
+        y_label: Name of the axis.
+        y_format: Text of a tick.
+        top: Space above the plot.
+        margin: Space to the right of the plot.
+        x_range: The range of the axis.
+    """
     labels = [y_format(value) for value in y_ticks]
-    left = 12 + 6.6 * max(map(len, labels))
     frame = Frame(
         x_range or (x_ticks[0], x_ticks[-1]),
         (y_ticks[0], y_ticks[-1]),
-        left,
+        12 + 6.6 * max(map(len, labels)),
         top,
         drawing.width - margin,
         drawing.height - 38,
@@ -140,7 +206,7 @@ def axes(
         x, _ = frame.at(value, y_ticks[0])
         drawing.text(x, frame.bottom + 17, f"{value:g}", "tick", "middle")
     drawing.line(frame.left, frame.bottom, frame.right, frame.bottom, "axis")
-    if y_ticks[0] > 0:  # what lies below is cut off, and two strokes across the axis say so
+    if y_ticks[0] > 0:  # two strokes across the axis show that it does not begin at 0
         for y in (frame.bottom - 6, frame.bottom - 10):
             drawing.line(frame.left - 5, y + 3, frame.left + 5, y - 3, "axis")
     drawing.text(0, 12, y_label, "label")
@@ -149,7 +215,14 @@ def axes(
 
 
 def spread(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Label positions near `positions`, at least `gap` apart, within [low, high] where there is room."""
+    """Return positions of labels near the given ones, at least `gap` apart.
+
+    Args:
+        positions: Where each label should be.
+        gap: Smallest distance of two labels.
+        low: Lower limit.
+        high: Upper limit; it holds where there is room.
+    """
     order = sorted(range(len(positions)), key=lambda i: positions[i])
     placed = [min(max(p, low), high) for p in positions]
     for before, after in pairwise(order):

@@ -10,14 +10,14 @@ from stages.report.schemas.base import Bins, ReportModel, Share
 
 
 class Origin(ReportModel):
-    """One file, message log or archive that a source was read from."""
+    """A file, message log or archive that a source was read from."""
 
     url: str = Field(description="Where it was read; secret parts are masked.")
     sha256: str = Field(description="SHA-256 of the bytes that were read.")
 
 
 class SourceOrigin(ReportModel):
-    """One source of the snapshot."""
+    """A source of the snapshot."""
 
     type: str = Field(description="Type of the source, as in `collect.sources`.")
     rows: NonNegativeInt = Field(description="Rows in the snapshot.")
@@ -33,7 +33,7 @@ class Provenance(ReportModel):
 
 
 class QualityMetric(ReportModel):
-    """One metric of a data set's quality beside its threshold."""
+    """A metric of a data set's quality, and its threshold."""
 
     value: Share
     threshold: Share
@@ -91,7 +91,7 @@ class Splits(ReportModel):
 
 
 class MissingValues(ReportModel):
-    """What was done about missing values."""
+    """The treatment of missing values."""
 
     rows_dropped: NonNegativeInt
 

@@ -19,7 +19,7 @@ class Estimate(ReportModel):
     @model_validator(mode="after")
     def _is_enclosed(self) -> Self:
         if not self.low <= self.value <= self.high:
-            raise ValueError(f"{self.value:g} must lie in its interval, {self.low:g} to {self.high:g}")
+            raise ValueError(f"{self.value:g} must be in its interval, {self.low:g} to {self.high:g}")
         return self
 
 
@@ -56,7 +56,7 @@ class GroupScores(ReportModel):
 
 
 class Intervals(ReportModel):
-    """How the confidence intervals were drawn."""
+    """The sampling that the confidence intervals are based on."""
 
     unit: Literal["sample", "group"] = Field(description="What was drawn again.")
     units: PositiveInt = Field(description="How many of them the test split has.")

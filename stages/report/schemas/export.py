@@ -32,7 +32,7 @@ class State(ReportModel):
 
 
 class Recurrent(ReportModel):
-    """How a recurrent file is stepped through the time axis."""
+    """The steps of a recurrent file along the time axis."""
 
     frame: PositiveInt = Field(description="Samples that one step reads.")
     hop: PositiveInt = Field(description="Samples from one step to the next.")
@@ -40,7 +40,7 @@ class Recurrent(ReportModel):
 
 
 class Io(ReportModel):
-    """How the agent's runtime feeds and reads a file; device/edge_agent/inference/runtime.py is the reader."""
+    """The description by which the agent's runtime feeds and reads a file (device/edge_agent/inference/runtime.py)."""
 
     runtime: str
     input: Tensor

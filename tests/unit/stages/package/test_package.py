@@ -19,6 +19,7 @@ from edge_agent.storage.manifest import ManifestError
 from stages.core.files import sha256
 from stages.gate import stage as gate
 from stages.package import stage as package
+from stages.package.golden import golden_indices
 from tests.support.stages.built import change_report, edit, regroup, report
 
 ARCHIVE = Path("models/bundle/digits.tar.zst")
@@ -89,9 +90,9 @@ def test_golden_samples_notice_an_exchanged_model(gated: Path) -> None:
 def test_golden_samples_show_every_class_first() -> None:
     labels = np.array([0, 0, 0, 0, 0, 0, 1, 2, 2])
 
-    assert package.golden_indices(labels, 3).tolist() == [0, 6, 7]
-    assert package.golden_indices(labels, 5).tolist() == [0, 1, 6, 7, 8]
-    assert package.golden_indices(labels, 100).tolist() == list(range(9))
+    assert golden_indices(labels, 3).tolist() == [0, 6, 7]
+    assert golden_indices(labels, 5).tolist() == [0, 1, 6, 7, 8]
+    assert golden_indices(labels, 100).tolist() == list(range(9))
 
 
 def test_twice_the_same_bytes(gated: Path) -> None:

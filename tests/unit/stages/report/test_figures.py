@@ -109,4 +109,4 @@ def test_names_of_overlapping_markers_keep_apart_and_inside() -> None:
         boxes.append(overlaps.Box(left, float(y) - 11, left + width, float(y) + 4))
     assert len(boxes) == 6
     assert not any(a.meets(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
-    assert all(box.left >= frame.left and box.right <= svg.WIDTH and box.bottom <= frame.bottom + 4 for box in boxes)
+    assert all(box.x1 >= frame.left and box.x2 <= svg.WIDTH and box.y2 <= frame.bottom + 4 for box in boxes)

@@ -1,0 +1,77 @@
+"""The targets that go into the bundle: those that passed the gate, with the files and reports that it judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.core.errors import GateError, StageError
+from stages.core.files import read_model, read_object, rerun_hint, sha256
+from stages.export.artifact import read_export
+from stages.params.common import TargetName
+from stages.report.schemas.evaluation import BundledEvaluation
+from stages.report.verdict import GATE, Verdict, read_verdict
+
+EVALUATED = Path("reports/evaluate")
+
+
+@dataclass(frozen=True)
+class Passed:
+    """A target that passed: its file, export.json and metrics.json."""
+
+    file: Path
+    export: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+
+
+def select(
+    name: str, built: Iterable[TargetName], classes: list[str]
+) -> tuple[dict[TargetName, Passed], dict[str, list[str]]]:
+    """Return the targets that passed, and for each target that is left out the names of its failed checks.
+
+    Args:
+        name: The task's name.
+        built: The targets that are built.
+        classes: Names of the classes.
+
+    Raises:
+        GateError: The gate failed, or judged another task, or other files than the present ones.
+        StageError: A report is missing or stale.
+    """
+    judged, verdict = read_verdict()
+    if judged != name:
+        raise GateError(f"{GATE}: name", f"it judged {judged!r}", f"{name!r}, the parameters' name", "run stages.gate")
+    if not verdict.passed:
+        raise GateError(str(GATE), "the gate did not pass", "a passed gate", "see reports/index.html, then run again")
+    passed: dict[TargetName, Passed] = {}
+    left_out: dict[str, list[str]] = {}
+    for target in built:
+        own = verdict.targets.get(target)
+        if own is None:
+            raise GateError(str(GATE), f"{target} was not judged", "a verdict for every target", "run stages.gate")
+        if not own.passed:
+            left_out[target] = own.failed
+            continue
+        file, export = read_export(target)
+        if export["sha256"] != own.sha256:
+            raise GateError(str(GATE), f"it judged another file than {file}", "this file's verdict", "run stages.gate")
+        passed[target] = Passed(file, export, _metrics(target, export["sha256"], classes, verdict))
+    return passed, left_out
+
+
+def _metrics(target: str, digest: str, classes: list[str], verdict: Verdict) -> dict[str, Any]:
+    """Return the evaluation of the file with this digest, as the gate judged it. Raises StageError."""
+    path = EVALUATED / target / "metrics.json"
+    report = read_model(path, BundledEvaluation, "evaluate")
+    if report.model_sha256 != digest:
+        raise StageError(f"{path}: model_sha256", f"found {report.model_sha256}", digest, rerun_hint("evaluate"))
+    for field in ("per_class", "prediction_ratios"):
+        names = list(getattr(report, field))
+        if set(names) != set(classes):
+            raise StageError(f"{path}: {field}", f"found {names}", f"the classes {classes}", rerun_hint("evaluate"))
+    judged, present = verdict.inputs.get(path.as_posix()), sha256(path)
+    if present != judged:
+        raise StageError(str(path), f"found sha256 {present}", f"{judged}, which the gate judged", rerun_hint("gate"))
+    return read_object(path, "evaluate")
