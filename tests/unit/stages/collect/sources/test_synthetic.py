@@ -30,7 +30,7 @@ def states() -> np.ndarray:
 
 
 def content() -> bytes:
-    return (collect.SNAPSHOT / "made/part-00000.parquet").read_bytes()
+    return (collect.SNAPSHOT / "generated/part-00000.parquet").read_bytes()
 
 
 def test_the_same_seed_gives_the_same_bytes(workspace: Path) -> None:
