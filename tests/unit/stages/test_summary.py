@@ -126,7 +126,7 @@ def test_a_bundle_of_an_earlier_run_is_called_so(packaged: Path) -> None:
 
 
 def test_a_bundle_of_other_files_is_called_one_of_an_earlier_run(packaged: Path) -> None:
-    """The gate has passed anew, and `package` has not run."""
+    """The gate has passed again, and `package` has not run."""
     edit(packaged, lambda task: task["gate"]["targets"]["onnx-int8"].update(required=False, size_kb=0.1))
     gate.main()
 
@@ -143,7 +143,7 @@ def set_epochs(task: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda root: edit(root, set_epochs), "the parameters have changed since"),
         (lambda root: shutil.rmtree(root / "models/trained"), "models/trained/model.pt is missing"),
@@ -155,19 +155,19 @@ def set_epochs(task: dict[str, Any]) -> None:
     ],
 )
 def test_results_that_are_not_of_what_lies_here_now_are_called_those_of_an_earlier_run(
-    packaged: Path, change: Any, said: str
+    packaged: Path, change: Any, message: str
 ) -> None:
-    """As after a training that was killed: what it replaces is gone, and what came before it lies there still."""
+    """This happens after a training that was killed: its former outputs are removed, later outputs are still there."""
     assert "earlier run" not in printed()
     change(packaged)
 
     text = printed()
-    assert f"state   of an earlier run: {said}" in text
+    assert f"state   of an earlier run: {message}" in text
     for name in ("onnx-fp32", "onnx-int8"):
         assert "pass, of an earlier run" in next(line for line in text.splitlines() if line.startswith(name))
     assert re.search(r"bundle .*; of an earlier run$", text, re.MULTILINE)
     value = json.loads(printed("--json"))
-    assert value["outdated"][0].startswith(said)
+    assert value["outdated"][0].startswith(message)
     assert value["bundle"]["current"] is False
 
 
@@ -234,12 +234,12 @@ def test_a_bundle_that_was_cut_is_named(packaged: Path, keep: int) -> None:
     refused("digits.tar.zst: not a complete bundle", "make repro")
 
 
-def refused(*said: str) -> None:
+def refused(*messages: str) -> None:
     done = subprocess.run([sys.executable, "-m", "stages.summary"], capture_output=True, text=True, check=False)
 
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    for words in said:
+    for words in messages:
         assert words in done.stderr
 
 

@@ -25,28 +25,28 @@ def metrics(root: Path, target: str = TARGET) -> dict[str, Any]:
 
 
 def test_the_report_holds_what_is_known_by_hand(measured: Path) -> None:
-    found = metrics(measured)
+    result = metrics(measured)
 
-    assert found["samples"] == 400
-    assert found["accuracy"]["value"] == 0.9
-    assert (found["accuracy"]["low"], found["accuracy"]["high"]) == (0.8, 1.0), "all of the better, all of the worse"
-    assert found["intervals"]["unit"] == "group"
-    assert found["intervals"]["caveat"].startswith("4 groups are few")
-    assert found["recall_weighted"]["value"] == pytest.approx(0.9)
-    assert found["agreement"] == {"value": 1.0, "low": pytest.approx(0.9905, abs=1e-4), "high": 1.0}
-    assert {name: g["accuracy"] for name, g in found["by_group"].items()} == {
+    assert result["samples"] == 400
+    assert result["accuracy"]["value"] == 0.9
+    assert (result["accuracy"]["low"], result["accuracy"]["high"]) == (0.8, 1.0), "all of the better, all of the worse"
+    assert result["intervals"]["unit"] == "group"
+    assert result["intervals"]["caveat"].startswith("4 groups are few")
+    assert result["recall_weighted"]["value"] == pytest.approx(0.9)
+    assert result["agreement"] == {"value": 1.0, "low": pytest.approx(0.9905, abs=1e-4), "high": 1.0}
+    assert {name: g["accuracy"] for name, g in result["by_group"].items()} == {
         "pump 0": 0.8, "pump 1": 1.0, "pump 2": 0.8, "pump 3": 1.0
     }  # fmt: skip
     expected = np.zeros((3, 3), int)
     np.add.at(expected, (LABELS, ANSWER), 1)
-    assert found["confusion"] == expected.tolist()
-    assert found["classes"] == CLASSES
+    assert result["confusion"] == expected.tolist()
+    assert result["classes"] == CLASSES
     for name, row in zip(CLASSES, expected, strict=True):
-        assert found["per_class"][name]["support"] == row.sum()
-    assert sum(found["prediction_ratios"].values()) == pytest.approx(1)
-    assert sum(found["confidence_bins"]["ratios"]) == pytest.approx(1)
-    assert len(found["confidence_bins"]["edges"]) + 1 == len(found["confidence_bins"]["ratios"])
-    assert found["model_sha256"] == sha256(measured / "models/exported" / TARGET / "model.onnx")
+        assert result["per_class"][name]["support"] == row.sum()
+    assert sum(result["prediction_ratios"].values()) == pytest.approx(1)
+    assert sum(result["confidence_bins"]["ratios"]) == pytest.approx(1)
+    assert len(result["confidence_bins"]["edges"]) + 1 == len(result["confidence_bins"]["ratios"])
+    assert result["model_sha256"] == sha256(measured / "models/exported" / TARGET / "model.onnx")
 
 
 def test_samples_that_are_groups_of_their_own_have_the_interval_of_wilson(copy: Path) -> None:
@@ -54,26 +54,26 @@ def test_samples_that_are_groups_of_their_own_have_the_interval_of_wilson(copy: 
 
     evaluate(copy)
 
-    found = metrics(copy)
-    assert found["intervals"] == {"unit": "sample", "units": 400, "caveat": None}
-    assert found["accuracy"]["low"] == pytest.approx(0.8668, abs=1e-3), "by hand"
-    assert found["by_group"] == {}
+    result = metrics(copy)
+    assert result["intervals"] == {"unit": "sample", "units": 400, "caveat": None}
+    assert result["accuracy"]["low"] == pytest.approx(0.8668, abs=1e-3), "by hand"
+    assert result["by_group"] == {}
 
 
 def test_every_estimate_lies_in_its_interval(measured: Path) -> None:
-    found = metrics(measured)
+    result = metrics(measured)
 
     estimates = {
         name: value
-        for name, value in {**found, **found["latency_ms"]}.items()
+        for name, value in {**result, **result["latency_ms"]}.items()
         if isinstance(value, dict) and "value" in value
     }
 
     expected = {"accuracy", "f1_macro", "f1_weighted", "precision_macro", "calibration_error", "agreement", "memory_mb"}
     assert expected | {"p50", "p95", "p99"} <= set(estimates)
     assert not {name for name, e in estimates.items() if not e["low"] <= e["value"] <= e["high"]}
-    assert found["latency_ms"]["p50"]["value"] > 0
-    assert found["memory_mb"]["value"] > 0
+    assert result["latency_ms"]["p50"]["value"] > 0
+    assert result["memory_mb"]["value"] > 0
 
 
 def test_predictions_are_listed_sample_by_sample(measured: Path) -> None:

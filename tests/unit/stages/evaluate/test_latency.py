@@ -30,12 +30,12 @@ class Busy:
 
 
 def test_percentiles_are_those_of_single_calls_in_milliseconds() -> None:
-    found = measure_latency(Busy(), SAMPLES, warmup=3, repeats=400, confidence=0.95)  # type: ignore[arg-type]
+    result = measure_latency(Busy(), SAMPLES, warmup=3, repeats=400, confidence=0.95)  # type: ignore[arg-type]
 
-    assert list(found) == ["p50", "p95", "p99"]
-    assert 0.2 <= found["p50"].value < 2.0
-    assert found["p95"].value >= 2.0
-    assert all(e.low <= e.value <= e.high for e in found.values())
+    assert list(result) == ["p50", "p95", "p99"]
+    assert 0.2 <= result["p50"].value < 2.0
+    assert result["p95"].value >= 2.0
+    assert all(e.low <= e.value <= e.high for e in result.values())
 
 
 def test_warm_up_does_not_count_and_samples_take_turns_one_at_a_time() -> None:
@@ -51,26 +51,26 @@ def test_warm_up_does_not_count_and_samples_take_turns_one_at_a_time() -> None:
             return x
 
     model = Lazy()
-    found = measure_latency(model, SAMPLES, warmup=1, repeats=400, confidence=0.95)  # type: ignore[arg-type]
+    result = measure_latency(model, SAMPLES, warmup=1, repeats=400, confidence=0.95)  # type: ignore[arg-type]
 
     assert len(model.seen) == 401
     assert model.seen[:4] == [[[0.0, 1.0]], [[2.0, 3.0]], [[4.0, 5.0]], [[0.0, 1.0]]]
-    assert found["p99"].high < 300
+    assert result["p99"].high < 300
 
 
 @pytest.mark.slow
 def test_memory_is_what_the_model_adds_to_a_process(tmp_path: Path) -> None:
     """Given two files, one with 20 MB more of weights than the other, then they differ by that at least."""
-    found = {}
+    result = {}
     for width in (10, 2_500):
         file = onnx_linear(tmp_path / f"{width}.onnx", np.ones((width, 2_000)))
         np.save(tmp_path / "sample.npy", np.zeros((1, width), np.float32))
         io = description("onnxruntime", [width], 2_000)
-        found[width] = measure_memory(file, io, tmp_path / "sample.npy", threads=1, confidence=0.9)
+        result[width] = measure_memory(file, io, tmp_path / "sample.npy", threads=1, confidence=0.9)
 
-    assert found[2_500].value - found[10].value >= 19
-    assert found[10].value < 40
-    assert all(e.low <= e.value <= e.high for e in found.values())
+    assert result[2_500].value - result[10].value >= 19
+    assert result[10].value < 40
+    assert all(e.low <= e.value <= e.high for e in result.values())
 
 
 def test_a_model_that_the_probe_cannot_load_is_an_error_for_a_person(tmp_path: Path) -> None:

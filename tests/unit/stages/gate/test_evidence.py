@@ -1,4 +1,4 @@
-"""What the gate judges by: every report is there, whole, and of what lies there now, or nothing passes."""
+"""The evidence of the gate: it passes only with every report, complete and on the present files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def verdict_of(root: Path) -> dict[str, Any]:
     return value
 
 
-def refused(root: Path, said: str) -> list[dict[str, Any]]:
+def refused(root: Path, message: str) -> list[dict[str, Any]]:
     """Run the gate, which must not pass: the failed checks. The page is drawn, and a bundle that was there stays."""
     bundle = root / "models" / "bundle" / "digits.tar.zst"
     bundle.parent.mkdir()
@@ -43,14 +43,14 @@ def refused(root: Path, said: str) -> list[dict[str, Any]]:
     with pytest.raises(GateError, match="did not pass") as error:
         gate.main()
 
-    assert said in str(error.value)
+    assert message in str(error.value)
     page = (root / "reports" / "index.html").read_text()
     assert "The gate did not pass" in page
     assert "Reports that every file rests on" in page
     assert bundle.read_bytes() == b"an earlier one"
     judged = verdict_of(root)
     assert not judged["passed"]
-    assert said in "\n".join(check["reason"] for check in judged["checks"])
+    assert message in "\n".join(check["reason"] for check in judged["checks"])
     return [check for check in judged["checks"] if not check["passed"]]
 
 
@@ -67,16 +67,16 @@ def test_without_a_sound_report_on_the_pipeline_nothing_passes(built: Path, name
 
 def changed(value: Any, path: str, new: Any) -> Any:
     """`value` with the field at a dotted path replaced, or without it where `new` is None."""
-    key, _, rest = path.partition(".")
+    key, _, remaining = path.partition(".")
     at: Any = int(key) if isinstance(value, list) else key
-    if not rest and new is None:
+    if not remaining and new is None:
         return {k: v for k, v in value.items() if k != at}
-    inner = changed(value[at], rest, new) if rest else new
+    inner = changed(value[at], remaining, new) if remaining else new
     return [inner if i == at else v for i, v in enumerate(value)] if isinstance(value, list) else {**value, at: inner}
 
 
 @pytest.mark.parametrize(
-    ("name", "field", "value", "said"),
+    ("name", "field", "value", "message"),
     [
         ("quality", "overall.accuracy.passed", False, "the data contract did not pass: overall, accuracy"),
         ("quality", "overall.validity.value", 0.5, "contract did not pass: overall, validity 0.5, needed 0.99"),
@@ -109,23 +109,23 @@ def changed(value: Any, path: str, new: Any) -> Any:
     ],
 )  # fmt: skip
 def test_reports_that_do_not_fit_together_fail_with_the_reason(
-    built: Path, name: str, field: str, value: Any, said: str
+    built: Path, name: str, field: str, value: Any, message: str
 ) -> None:
     path = built / "reports" / PIPELINE[name]
     path.write_text(json.dumps(changed(json.loads(path.read_text()), field, value)))
 
-    failures = refused(built, said)
+    failures = refused(built, message)
 
     assert {check["target"] for check in failures if check["name"] in PIPELINE} == {"pipeline"}
 
 
 @pytest.mark.parametrize(("model", "names"), [("trained", {"train", "compress"}), ("compressed", {"compress"})])
-@pytest.mark.parametrize("gone", [True, False])
+@pytest.mark.parametrize("removed", [True, False])
 def test_a_network_exchanged_after_it_was_measured_makes_its_reports_stale(
-    built: Path, model: str, names: set[str], gone: bool
+    built: Path, model: str, names: set[str], removed: bool
 ) -> None:
     path = built / "models" / model / "model.pt"
-    path.unlink() if gone else path.write_bytes(b"another network")
+    path.unlink() if removed else path.write_bytes(b"another network")
 
     failures = refused(built, f"models/{model}/model.pt")
 
@@ -167,7 +167,7 @@ def ms(value: float) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"accuracy": "0.99"}, "metrics.json: accuracy: found '0.99'"),
         ({"accuracy": {"value": 0.99}}, "metrics.json: accuracy.low: found nothing"),
@@ -202,10 +202,10 @@ def ms(value: float) -> dict[str, float]:
         ),
     ],
 )
-def test_a_report_of_another_shape_fails_with_the_field(built: Path, values: dict[str, Any], said: str) -> None:
+def test_a_report_of_another_shape_fails_with_the_field(built: Path, values: dict[str, Any], message: str) -> None:
     change_report(built, "onnx-fp32", **values)
 
-    refused(built, said)
+    refused(built, message)
 
 
 @pytest.mark.parametrize("field", EvaluationReport.model_fields)
@@ -230,7 +230,7 @@ def test_the_support_of_a_class_that_was_written_by_hand_fails(built: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         (None, None, "predictions.csv: not readable: No such file or directory"),
         (r".*", "", "predictions.csv: its columns are not group, actual"),
@@ -244,8 +244,8 @@ def test_the_support_of_a_class_that_was_written_by_hand_fails(built: Path) -> N
         (r"e\n", 'e\n"', "predictions.csv: row 2 is ["),
     ],
 )
-def test_a_report_counts_only_with_the_predictions_that_it_was_counted_from(
-    built: Path, old: str | None, new: str | None, said: str
+def test_a_report_counts_only_with_the_predictions_that_it_was_computed_from(
+    built: Path, old: str | None, new: str | None, message: str
 ) -> None:
     path = built / "reports/evaluate/onnx-fp32/predictions.csv"
     if old is None or new is None:
@@ -253,7 +253,7 @@ def test_a_report_counts_only_with_the_predictions_that_it_was_counted_from(
     else:
         path.write_text(re.sub(old, new, path.read_text(), count=1, flags=re.DOTALL))
 
-    refused(built, said)
+    refused(built, message)
 
 
 def test_a_report_on_another_test_split_makes_the_count_of_the_splits_stale(built: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_file_exchanged_after_its_export_is_stale(built: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gone", "said"),
+    ("removed", "message"),
     [
         ("reports/evaluate/onnx-fp32/metrics.json", "metrics.json: there is no such file"),
         ("models/exported/onnx-fp32/model.onnx", "model.onnx is missing"),
@@ -75,13 +75,13 @@ def test_a_file_exchanged_after_its_export_is_stale(built: Path) -> None:
         ("reports/train/summary.json", "reports/train/summary.json: there is no such file"),
     ],
 )
-def test_what_is_missing_fails_and_the_page_is_there_to_look_at(built: Path, gone: str, said: str) -> None:
-    (built / gone).unlink()
+def test_what_is_missing_fails_and_the_page_is_there_to_look_at(built: Path, removed: str, message: str) -> None:
+    (built / removed).unlink()
 
     with pytest.raises(GateError):
         gate.main()
 
-    assert said in reasons(built)
+    assert message in reasons(built)
     assert "did not pass" in (built / "reports" / "index.html").read_text()
 
 

@@ -105,8 +105,8 @@ def test_what_is_no_finite_number_fails(value: Any) -> None:
 
 
 def test_a_missing_metric_fails_with_its_name() -> None:
-    known = {name: value for name, value in REPORT.items() if name != "latency_ms"}
-    verdict = judge(gate_of(), {"onnx-int8": Evidence(known, DIGEST, DIGEST, "")}, SOUND)
+    without_latency = {name: value for name, value in REPORT.items() if name != "latency_ms"}
+    verdict = judge(gate_of(), {"onnx-int8": Evidence(without_latency, DIGEST, DIGEST, "")}, SOUND)
 
     (check,) = verdict.failures()
     assert check.reason == "latency_ms.p95 is missing from its report"
@@ -155,17 +155,17 @@ def test_nothing_judged_does_not_pass() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trained", "said"), [(0.9, ["(accuracy: onnx-int8 keeps 107.78%)"]), (0.97, []), (0.9659, [])]
+    ("trained", "messages"), [(0.9, ["(accuracy: onnx-int8 keeps 107.78%)"]), (0.97, []), (0.9659, [])]
 )
-def test_a_file_that_is_better_than_its_network_passes_with_a_note(trained: float, said: list[str]) -> None:
+def test_a_file_that_is_better_than_its_network_passes_with_a_note(trained: float, messages: list[str]) -> None:
     """By more than a sample on a border may make of it: then training, not compression, is what was measured."""
     better = Record({"test": {"accuracy": trained, "f1_macro": trained}, "size_bytes": 600_000}, "")
 
     verdict = judge(gate_of(), {"onnx-int8": evidence()}, SOUND | {"train": better})
 
     assert verdict.passed
-    assert len(verdict.notes) == len(said)
-    assert all(words in note for words, note in zip(said, verdict.notes, strict=True))
+    assert len(verdict.notes) == len(messages)
+    assert all(words in note for words, note in zip(messages, verdict.notes, strict=True))
 
 
 def test_what_is_to_be_kept_in_mind_of_the_intervals_is_noted_once() -> None:
@@ -218,7 +218,7 @@ def test_the_same_numbers_give_the_same_verdict() -> None:
 
 
 @pytest.mark.parametrize(
-    ("block", "values", "said"),
+    ("block", "values", "messages"),
     [
         ("metrics", {"acuracy": 0.9}, ["acuracy", "accuracy", "f1_macro", "recall_weighted"]),
         ("retention", {"f1": 0.9}, ["gate.retention", "accuracy", "f1_macro"]),
@@ -227,14 +227,14 @@ def test_the_same_numbers_give_the_same_verdict() -> None:
     ],
 )
 def test_an_unknown_metric_or_a_wrong_value_names_what_is_known(
-    workspace: Path, block: str, values: Any, said: list[str]
+    workspace: Path, block: str, values: Any, messages: list[str]
 ) -> None:
     edit(workspace, lambda task: task["gate"].update({block: values}))
 
     with pytest.raises(ParameterError) as error:
         load()
 
-    for word in said:
+    for word in messages:
         assert word in str(error.value)
 
 

@@ -1,4 +1,4 @@
-"""Intervals where samples come in groups: against a plain loop, against what they promise, and what is said of few."""
+"""Intervals for samples in groups: against a plain loop, against their coverage, and with a caveat for few groups."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def test_the_intervals_are_those_of_a_plain_loop_over_groups() -> None:
     accuracy = classification.hit_share(actual == predicted, 0.95, clusters)
     f1 = classification.estimates(actual, predicted, 2, 0.95, 1, clusters)[0]["f1_macro"]
 
-    for found, k in ((accuracy, 0), (f1, 1)):
+    for result, k in ((accuracy, 0), (f1, 1)):
         expected = np.quantile([row[k] for row in loop], [0.025, 0.975])
-        assert (found.low, found.high) == pytest.approx(expected, abs=0.012)
+        assert (result.low, result.high) == pytest.approx(expected, abs=0.012)
 
 
 def test_of_thirty_groups_the_interval_covers_the_truth_where_that_of_samples_does_not() -> None:
@@ -67,8 +67,8 @@ def test_of_thirty_groups_the_interval_covers_the_truth_where_that_of_samples_do
 
     for seed in range(trials):
         member, actual, predicted = of_groups(rng, 30, 40)
-        found = classification.hit_share(actual == predicted, 0.95, Clusters(member, seed, 4))
-        covered += found.low <= 0.8 <= found.high
+        result = classification.hit_share(actual == predicted, 0.95, Clusters(member, seed, 4))
+        covered += result.low <= 0.8 <= result.high
         plain = classification.wilson(int((actual == predicted).sum()), len(actual), 0.95)
         by_sample += plain.low <= 0.8 <= plain.high
 
@@ -95,7 +95,7 @@ def test_the_calibration_error_of_groups_is_less_sure_than_that_of_samples() -> 
 
 
 def test_a_class_that_few_groups_have_is_judged_where_it_is_drawn() -> None:
-    """In a third of the replicates it does not occur; a recall of 0 there would say that the file never finds it."""
+    """A third of the replicates lack the class; a recall of 0 there would mean that the file never finds it."""
     groups = np.repeat(np.arange(3), 20)
     actual = np.where(groups == 0, 1, 0)
 
@@ -105,7 +105,7 @@ def test_a_class_that_few_groups_have_is_judged_where_it_is_drawn() -> None:
 
 
 @pytest.mark.parametrize(
-    ("groups", "unit", "said"),
+    ("groups", "unit", "caveat"),
     [
         (np.arange(7), "sample", None),
         (np.repeat(np.arange(10), 2), "group", None),
@@ -113,11 +113,11 @@ def test_a_class_that_few_groups_have_is_judged_where_it_is_drawn() -> None:
         (np.array(["a", "a"]), "group", "all test samples are of one group"),
     ],
 )
-def test_what_was_drawn_is_said_and_that_few_groups_are_few(groups: np.ndarray, unit: str, said: str | None) -> None:
-    found = Clusters(groups, 1, 4).describe()
+def test_what_was_drawn_is_said_and_that_few_groups_are_few(groups: np.ndarray, unit: str, caveat: str | None) -> None:
+    result = Clusters(groups, 1, 4).describe()
 
-    assert (found["unit"], found["units"]) == (unit, len(np.unique(groups)))
-    assert said in found["caveat"] if said else found["caveat"] is None
+    assert (result["unit"], result["units"]) == (unit, len(np.unique(groups)))
+    assert caveat in result["caveat"] if caveat else result["caveat"] is None
 
 
 def test_many_groups_are_drawn_in_portions_that_fit_in_memory() -> None:

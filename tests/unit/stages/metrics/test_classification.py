@@ -24,46 +24,46 @@ def test_averages_are_those_of_scikit_learn(pairs: list[tuple[int, int]]) -> Non
     actual, predicted = np.array(pairs).T
 
     confusion = confusion_matrix(actual, predicted, 4)
-    found = averages(confusion)
+    result = averages(confusion)
 
     assert confusion.tolist() == sklearn.confusion_matrix(actual, predicted, labels=range(4)).tolist()
     for average in ("macro", "weighted"):
         expected = precision_recall_fscore_support(actual, predicted, average=average, zero_division=0)
         for name, value in zip(("precision", "recall", "f1"), expected, strict=False):
-            assert found[f"{name}_{average}"] == pytest.approx(value)
+            assert result[f"{name}_{average}"] == pytest.approx(value)
 
 
 @given(labels)
 def test_scores_per_class_are_those_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     actual, predicted = np.array(pairs).T
 
-    found = per_class(confusion_matrix(actual, predicted, 4))
+    result = per_class(confusion_matrix(actual, predicted, 4))
 
     expected = precision_recall_fscore_support(actual, predicted, labels=range(4), zero_division=0)
     for name, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
-        assert found[name] == pytest.approx(values)
+        assert result[name] == pytest.approx(values)
 
 
 @given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.5, 0.999))
 def test_wilson_is_that_of_scipy(counts: tuple[int, int], confidence: float) -> None:
     hits, samples = counts
 
-    found = classification.wilson(hits, samples, confidence)
+    result = classification.wilson(hits, samples, confidence)
 
     expected = stats.binomtest(hits, samples).proportion_ci(confidence, method="wilson")
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
-    assert found.low <= found.value <= found.high
+    assert (result.low, result.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert result.low <= result.value <= result.high
 
 
 @given(st.integers(1, 2000), st.floats(0.001, 0.999), st.floats(0.001, 0.999))
 def test_binomial_quantile_is_that_of_scipy(count: int, share: float, probability: float) -> None:
-    found = classification.binomial_quantile(probability, count, share)
+    result = classification.binomial_quantile(probability, count, share)
 
     # Either the same, or the probability is met to the last bits one step apart.
     expected = int(stats.binom.ppf(probability, count, share))
-    assert abs(found - expected) <= 1
-    assert stats.binom.cdf(found, count, share) >= probability - 1e-9
-    assert found == 0 or stats.binom.cdf(found - 1, count, share) <= probability + 1e-9
+    assert abs(result - expected) <= 1
+    assert stats.binom.cdf(result, count, share) >= probability - 1e-9
+    assert result == 0 or stats.binom.cdf(result - 1, count, share) <= probability + 1e-9
 
 
 @pytest.mark.parametrize(("share", "repeats"), [(0.5, 100), (0.95, 100), (0.99, 500)])
@@ -72,8 +72,8 @@ def test_percentile_interval_covers_the_true_quantile_as_often_as_promised(share
     covered = 0
 
     for values in np.sort(rng.exponential(size=(trials, repeats)), axis=1):
-        found = classification.percentile(values, share, 0.95)
-        covered += found.low <= truth <= found.high
+        result = classification.percentile(values, share, 0.95)
+        covered += result.low <= truth <= result.high
 
     assert 0.94 <= covered / trials <= 0.995
 
@@ -94,7 +94,7 @@ def counted(confusion: np.ndarray | list[list[int]]) -> tuple[np.ndarray, np.nda
 
 
 def alone(samples: int) -> Clusters:
-    """Every sample is a group of its own."""
+    """Each sample is the only one of its group."""
     return Clusters(np.arange(samples), 1, 4)
 
 
@@ -132,7 +132,7 @@ def test_nothing_is_known_of_the_recall_of_a_class_without_samples() -> None:
 
 
 def test_calibration_error_by_hand() -> None:
-    """Two bins: (0.6, 0.6667] says 0.65 and is right half of the time, (0.9333, 1] says 0.95 and is always right."""
+    """Two bins: with a confidence of 0.65 half are right, with one of 0.95 all."""
     confidences = np.array([0.65, 0.65, 0.95, 0.95])
     correct = np.array([True, False, True, True])
 
@@ -144,10 +144,10 @@ def test_calibration_interval_of_a_calibrated_model_reaches_down_to_nothing() ->
     confidences = rng.uniform(0.5, 1.0, size=400)
     correct = rng.uniform(size=400) < confidences
 
-    found = classification.calibration_estimate(confidences, correct, 0.95, 1, alone(len(correct)))
+    result = classification.calibration_estimate(confidences, correct, 0.95, 1, alone(len(correct)))
 
-    assert found.low < 0.01 < found.value < found.high
-    assert found.value == classification.calibration_error(confidences, correct)
+    assert result.low < 0.01 < result.value < result.high
+    assert result.value == classification.calibration_error(confidences, correct)
 
 
 def test_calibration_interval_of_an_overconfident_model_covers_the_truth() -> None:
@@ -157,8 +157,8 @@ def test_calibration_interval_of_an_overconfident_model_covers_the_truth() -> No
     for seed in range(trials):
         confidences = np.full(300, 0.9)
         correct = rng.uniform(size=300) < 0.9 - truth
-        found = classification.calibration_estimate(confidences, correct, 0.95, seed, alone(300))
-        covered += found.low <= truth <= found.high
+        result = classification.calibration_estimate(confidences, correct, 0.95, seed, alone(300))
+        covered += result.low <= truth <= result.high
 
     assert covered / trials >= 0.92
 
@@ -168,21 +168,21 @@ def test_a_large_test_split_is_resampled_in_seconds() -> None:
     confidences = rng.uniform(0.1, 1.0, size=200_000)
     correct = rng.uniform(size=200_000) < confidences
 
-    found = classification.calibration_estimate(confidences, correct, 0.95, 1, alone(len(correct)))
+    result = classification.calibration_estimate(confidences, correct, 0.95, 1, alone(len(correct)))
 
-    assert found.high < 0.01
+    assert result.high < 0.01
 
 
 def test_accuracy_by_group_only_where_groups_hold_more_than_one_sample() -> None:
     correct = np.array([True, True, False, True])
 
-    found = classification.by_group(np.array(["a", "a", "b", "b"]), correct, 0.95)
+    result = classification.by_group(np.array(["a", "a", "b", "b"]), correct, 0.95)
 
-    assert {name: (group["accuracy"], group["samples"]) for name, group in found.items()} == {
+    assert {name: (group["accuracy"], group["samples"]) for name, group in result.items()} == {
         "a": (1.0, 2),
         "b": (0.5, 2),
     }
-    assert found["a"]["low"] < 1.0
+    assert result["a"]["low"] < 1.0
     assert classification.by_group(np.array(["a", "b", "c", "d"]), correct, 0.95) == {}
 
 

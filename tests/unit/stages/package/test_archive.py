@@ -127,10 +127,10 @@ def test_links_and_special_files_are_refused(tmp_path: Path, kind: bytes) -> Non
 
 
 def test_a_name_twice_is_refused(tmp_path: Path) -> None:
-    twice = archive_of(tmp_path / "a.tar.zst", (tarfile.TarInfo("a"), b"1"), (tarfile.TarInfo("a"), b"2"))
+    duplicate = archive_of(tmp_path / "a.tar.zst", (tarfile.TarInfo("a"), b"1"), (tarfile.TarInfo("a"), b"2"))
 
     with pytest.raises(ArchiveError, match="duplicate"):
-        unpack(twice, tmp_path / "out")
+        unpack(duplicate, tmp_path / "out")
 
 
 def test_more_content_than_allowed_is_refused_before_it_fills_the_disk(tmp_path: Path) -> None:

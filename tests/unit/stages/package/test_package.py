@@ -61,9 +61,9 @@ def test_golden_samples_replay_through_the_runtime_of_the_device(gated: Path) ->
     for name, target in bundle_manifest.read(folder)["targets"].items():
         inputs = np.load(folder / target["golden"]["inputs"])
         outputs = np.load(folder / target["golden"]["outputs"])
-        given = open_model(folder / target["file"], target["io"]).predict(inputs)
+        answers = open_model(folder / target["file"], target["io"]).predict(inputs)
         assert inputs.shape == (16, 1, 8, 8)
-        assert np.abs(given - outputs).max() <= target["golden"]["tolerance"], name
+        assert np.abs(answers - outputs).max() <= target["golden"]["tolerance"], name
         assert np.allclose(outputs.sum(1), 1, atol=1e-5)
 
 

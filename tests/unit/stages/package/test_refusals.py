@@ -78,7 +78,7 @@ def test_a_target_that_the_gate_did_not_judge_is_refused(gated: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gone", "where"),
+    ("removed", "where"),
     [
         ("reports/gate.json", "gate.json"),
         ("models/exported/onnx-fp32/model.onnx", "model.onnx"),
@@ -86,8 +86,8 @@ def test_a_target_that_the_gate_did_not_judge_is_refused(gated: Path) -> None:
         ("models/trained", "models/trained"),
     ],
 )
-def test_what_is_missing_is_named_without_a_traceback(gated: Path, gone: str, where: str) -> None:
-    path = gated / gone
+def test_what_is_missing_is_named_without_a_traceback(gated: Path, removed: str, where: str) -> None:
+    path = gated / removed
     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     done = subprocess.run([sys.executable, "-m", "stages.package"], capture_output=True, text=True, check=False)

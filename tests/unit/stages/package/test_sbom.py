@@ -51,7 +51,7 @@ def test_models_carry_their_hashes_and_libraries_their_package_urls() -> None:
 
 
 def test_versions_are_those_that_are_installed() -> None:
-    known = libraries()
+    versions = libraries()
 
-    assert known["onnxruntime"] == version("onnxruntime")
-    assert known["torch"] == version("torch")
+    assert versions["onnxruntime"] == version("onnxruntime")
+    assert versions["torch"] == version("torch")

@@ -48,8 +48,8 @@ def test_values_that_leave_an_axis_no_extent_are_drawn_in_its_middle() -> None:
     assert svg.Frame((1.0, 1.0), (0.0, 2.0), 10, 0, 30, 40).at(1.0, 1.0) == (20, 20)
 
 
-@pytest.mark.parametrize(("low", "said"), [(0.83, "accuracy, axis from 80%"), (0.02, "accuracy")])
-def test_an_axis_of_shares_that_does_not_begin_at_nothing_says_so(low: float, said: str) -> None:
+@pytest.mark.parametrize(("low", "label"), [(0.83, "accuracy, axis from 80%"), (0.02, "accuracy")])
+def test_an_axis_of_shares_that_does_not_begin_at_0_is_marked(low: float, label: str) -> None:
     spread = [Point("a", (1.0, 1.0, 1.0), (low, low, low), True), Point("b", (1.0, 1.0, 1.0), (0.97, 0.9, 1.0), True)]
     lines = [Line("validation", [low, 0.97], "s1")]
 
@@ -58,11 +58,11 @@ def test_an_axis_of_shares_that_does_not_begin_at_nothing_says_so(low: float, sa
     )  # fmt: skip
 
     for picture in drawn:
-        assert f">{said}</text>" in picture
-        assert picture.count('class="axis"') == (3 if "from" in said else 1)
+        assert f">{label}</text>" in picture
+        assert picture.count('class="axis"') == (3 if "from" in label else 1)
 
 
-def test_a_target_is_known_without_its_colour() -> None:
+def test_a_target_is_recognised_without_its_colour() -> None:
     one = (0.9, 0.8, 1.0)
     points = [Point(name, (10.0, 10.0, 10.0), one, passed) for name, passed in (("a", True), ("b", True), ("c", False))]
 
@@ -105,8 +105,8 @@ def test_names_of_overlapping_markers_keep_apart_and_inside() -> None:
     for text in (part for part in drawing.parts if part.startswith("<text")):
         x, y, anchor = re.findall(r'x="([^"]*)" y="([^"]*)" text-anchor="([^"]*)"', text)[0]
         width = svg.LETTER * len("a1-target")
-        left = float(x) - (width if anchor == "end" else 0)
-        boxes.append(overlaps.Box(left, float(y) - 11, left + width, float(y) + 4))
+        x1 = float(x) - (width if anchor == "end" else 0)
+        boxes.append(overlaps.Box(x1, float(y) - 11, x1 + width, float(y) + 4))
     assert len(boxes) == 6
     assert not any(a.meets(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
     assert all(box.x1 >= frame.left and box.x2 <= svg.WIDTH and box.y2 <= frame.bottom + 4 for box in boxes)

@@ -160,11 +160,11 @@ def test_a_file_that_is_better_than_its_network_is_said_in_every_place_and_passe
     gate.main()
 
     kept = report(built, "onnx-fp32")["accuracy"]["value"] / 0.85
-    said = f"a file is better than the network that it comes from (accuracy: onnx-fp32 keeps {kept:.2%}"
+    note_text = f"a file is better than the network that it comes from (accuracy: onnx-fp32 keeps {kept:.2%}"
     (note,) = json.loads((built / "reports/gate.json").read_text())["notes"]
-    assert said in note
-    assert f"note: {said}" in capsys.readouterr().out
-    assert f"Keep in mind A{said[1:]}" in str(Text(page(built)))
+    assert note_text in note
+    assert f"note: {note_text}" in capsys.readouterr().out
+    assert f"Keep in mind A{note_text[1:]}" in str(Text(page(built)))
 
 
 def test_groups_are_drawn_where_there_are_few_and_large_ones(built: Path) -> None:
