@@ -94,7 +94,7 @@ def reference_of_other_classes(root: Path) -> str:
 
 def reference_of_labels(root: Path) -> str:
     np.savez(root / "models/reference.npz", test=LABELS)
-    return "expected: those of the 400"
+    return "expected: logits of the 400"
 
 
 def other_classes(root: Path) -> str:
