@@ -1,7 +1,8 @@
 """Disk space: how much is free, whether something fits, and which errors mean that a disk cannot be written.
 
-This module belongs to `core` because downloads (`update`), slots (`storage`), the boot (`lifecycle`) and the metrics
-use it.
+What follows from a full disk is decided by its callers: `update/trust.py` refuses a download and
+`storage/target_selection.py` an installation; `lifecycle/boot.py` keeps serving with a state that it could not write;
+`monitoring/ring.py` stops capturing samples.
 """
 
 from __future__ import annotations

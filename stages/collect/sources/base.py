@@ -14,16 +14,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from stages.collect.sources.url_secrets import redact
 from stages.core.errors import SourceError
 from stages.core.progress import ProgressReporter
 from stages.params.collect import Retry
 from stages.params.common import Data
 
 ARROW_ERRORS = (pa.ArrowException, OverflowError, UnicodeEncodeError, RecursionError)  # raised by pa.array
-URL_USER = re.compile(r"(?<=://)[^/@\s]*@")
-URL_SECRET = re.compile(
-    r"(?i)([?&][^=&\s]*(?:auth|code|credential|key|passw|secret|sig|token)[^=&\s]*=)[^&\s'\")]*?(?=[:;,.]?(?:[&\s'\")]|$))"
-)
 
 
 @dataclass(frozen=True)
@@ -75,11 +72,6 @@ class FetchResult:
     tables: Iterable[pa.Table]
 
 
-def redact(text: str) -> str:
-    """Return the text without the user names, passwords and secret parameters in its URLs."""
-    return URL_SECRET.sub(r"\1***", URL_USER.sub("", text))
-
-
 class JsonTableBuilder:
     """Builds one table from JSON objects. A missing field of an object becomes a null.
 
@@ -97,7 +89,7 @@ class JsonTableBuilder:
             return
         names = dict.fromkeys(name for row in rows for name in row)
         if invalid := next((name for name in names if has_surrogate(name)), None):
-            raise self._refused(f"the field {invalid!a} has half a character in its name", "text in UTF-8")
+            raise self._refused(f"the name of the field {invalid!a} has an unpaired surrogate", "text in UTF-8")
         columns = {name: self._column(name, [row.get(name) for row in rows]) for name in names}
         self.tables.append(pa.table(columns))
         text = "".join(json.dumps(row, sort_keys=True, default=str) + "\n" for row in rows).encode()

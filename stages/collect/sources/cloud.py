@@ -16,8 +16,9 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from stages.collect.sources import decode
-from stages.collect.sources.base import Context, FetchResult, Origin, redact
+from stages.collect.sources.base import Context, FetchResult, Origin
 from stages.collect.sources.threads import run_detached
+from stages.collect.sources.url_secrets import redact
 from stages.params.collect import Cloud
 
 Result = TypeVar("Result")

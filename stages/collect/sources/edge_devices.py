@@ -16,9 +16,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from stages.collect.sources.base import Context, FetchResult, JsonTableBuilder, Origin, redact
+from stages.collect.sources.base import Context, FetchResult, JsonTableBuilder, Origin
 from stages.collect.sources.concurrency import gather_all
 from stages.collect.sources.http import check_response, open_session, with_retries
+from stages.collect.sources.url_secrets import redact
 from stages.params.collect import EdgeDevices
 
 

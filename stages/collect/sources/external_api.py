@@ -8,8 +8,9 @@ from urllib.parse import urljoin
 
 from stages.collect.sources import decode
 from stages.collect.sources.archives import unpack
-from stages.collect.sources.base import Context, FetchResult, JsonTableBuilder, Origin, has_surrogate, redact, value_at
+from stages.collect.sources.base import Context, FetchResult, JsonTableBuilder, Origin, has_surrogate, value_at
 from stages.collect.sources.http import download, get_json, headers_from, open_session
+from stages.collect.sources.url_secrets import redact
 from stages.core.files import sha256
 from stages.params.collect import ExternalApi, Pages
 

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import aiohttp
 from yarl import URL
 
-from stages.collect.sources.base import Context, redact
+from stages.collect.sources.base import Context
+from stages.collect.sources.url_secrets import redact
 from stages.core.errors import SourceError
 
 Result = TypeVar("Result")
@@ -174,7 +175,7 @@ async def download(http: aiohttp.ClientSession, url: str, digest: str | None, co
     if digest and actual != digest:
         partial.unlink()
         raise context.error(
-            f"{redact(url)}: SHA-256 {actual}", digest, "write this digest to `sha256:` if the new content is intended"
+            f"{redact(url)}: SHA-256 {actual}", digest, f"if the new content is intended, set `sha256:` to {actual}"
         )
     partial.replace(complete)
     validator.unlink(missing_ok=True)

@@ -14,9 +14,10 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from stages.collect.sources.base import Context, FetchResult, JsonTableBuilder, redact
+from stages.collect.sources.base import Context, FetchResult, JsonTableBuilder
 from stages.collect.sources.http import get_json, open_session
 from stages.collect.sources.threads import run_detached
+from stages.collect.sources.url_secrets import redact
 from stages.params.collect import HttpPolling, Mqtt, Sensors
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from stages.collect.sources.base import redact
 from stages.collect.sources.normalise import to_text, to_utc
+from stages.collect.sources.url_secrets import redact
 
 
 def column(*values: Any, kind: pa.DataType | None = None) -> pa.ChunkedArray:

@@ -1,0 +1,15 @@
+"""Remove secrets from the URLs of sources, so that messages, logs and provenance can show them."""
+
+from __future__ import annotations
+
+import re
+
+URL_USER = re.compile(r"(?<=://)[^/@\s]*@")
+URL_SECRET = re.compile(
+    r"(?i)([?&][^=&\s]*(?:auth|code|credential|key|passw|secret|sig|token)[^=&\s]*=)[^&\s'\")]*?(?=[:;,.]?(?:[&\s'\")]|$))"
+)
+
+
+def redact(text: str) -> str:
+    """Return the text without the user names, passwords and secret parameters in its URLs."""
+    return URL_SECRET.sub(r"\1***", URL_USER.sub("", text))
