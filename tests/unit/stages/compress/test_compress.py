@@ -1,4 +1,4 @@
-"""Distillation, structured pruning and the stage `compress`."""
+"""Test distillation, structured pruning and the stage compress."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ class Cpu:
 
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fabric, "THREADS", 1)  # for runs in this process, whose waiting threads spin
+    monkeypatch.setattr(fabric, "THREADS", 1)  # more threads would busy-wait in this process
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Digits, a network trained on them, both steps of compression switched on."""
+    """A workspace with digits and a network that was trained on them; distillation and pruning are enabled."""
     root = prepare_digits(copy_code(tmp_path_factory.mktemp("trained")))
     cnn = {"channels": [16, 32], "hidden": 64}
     write_params(root, train=recipe("cnn", epochs=10, cnn=cnn), compress={"distil": DISTIL, "prune": PRUNE})
@@ -69,7 +69,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def digits_workspace(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it, as current directory."""
+    """A copy of that workspace, as the current directory."""
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -79,7 +79,7 @@ def steps() -> dict[str, dict[str, Any]]:
     return {step["name"]: step for step in json.loads(REPORT.read_text())["steps"]}
 
 
-def pruned(network: networks.Network, kind: str, folder: Path, sparsity: float = 0.5) -> networks.Network:
+def prune_on(network: networks.Network, kind: str, folder: Path, sparsity: float = 0.5) -> networks.Network:
     data = batches.Data.open(write_prepared(folder, kind))
     objective = cross_entropy(data, train_params(), torch.device("cpu"))
     cpu = fabric.start_fabric(Cpu())  # type: ignore[arg-type]
@@ -97,54 +97,58 @@ def pruned(network: networks.Network, kind: str, folder: Path, sparsity: float =
         ("transformer", {"transformer": {"layers": 2}}),
     ],
 )
-def test_half_of_all_channels_go_away(kind: str, network: str, changes: dict[str, Any], tmp_path: Path) -> None:
+def test_pruning_halves_the_channels_of_every_layer(
+    kind: str, network: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
     torch.manual_seed(0)
-    whole = networks.build(spec_of(kind), train_params(network, **changes))
-    half = pruned(whole, kind, tmp_path)
+    original = networks.build(spec_of(kind), train_params(network, **changes))
+    half = prune_on(original, kind, tmp_path)
     for name in ("channels", "hidden", "width", "head_width", "feedforward"):
-        if name in whole.sizes():
-            assert np.array_equal(np.array(half.sizes()[name]) * 2, whole.sizes()[name]), name
+        if name in original.sizes():
+            assert np.array_equal(np.array(half.sizes()[name]) * 2, original.sizes()[name]), name
     networks.save(half, tmp_path / "half.pt")
     x = torch.from_numpy(samples(kind, 3)[0])
     assert torch.equal(networks.load(tmp_path / "half.pt")(x), half(x))
 
 
-def test_channels_that_do_nothing_go_first_and_nothing_changes(tmp_path: Path) -> None:
+def test_idle_channels_are_removed_first_and_the_outputs_stay(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = networks.build(spec_of("image"), train_params("cnn")).eval()
-    with torch.no_grad():  # ReLU(BN(...)) is 0 where BN's weight and bias are
+    with torch.no_grad():  # ReLU(BN(...)) is 0 where the weight and the bias of BN are 0
         for block, idle in zip(
             network.body.blocks, (torch.tensor([0, 3, 4, 7]), torch.arange(16) % 2 == 1), strict=True
         ):
             block[1].weight[idle], block[1].bias[idle] = 0.0, 0.0
         network.body.hidden.weight[::2], network.body.hidden.bias[::2] = 0.0, 0.0
     x = torch.from_numpy(samples("image", 20)[0])
-    torch.testing.assert_close(pruned(network, "image", tmp_path).eval()(x), network(x), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(prune_on(network, "image", tmp_path).eval()(x), network(x), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("pool", ["last", "max"])
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_idle_recurrent_units_go_from_every_gate_and_nothing_changes(cell: str, pool: str, tmp_path: Path) -> None:
+def test_idle_recurrent_units_are_removed_from_every_gate_and_the_outputs_stay(
+    cell: str, pool: str, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     rnn = {"cell": cell, "pool": pool, "layers": 2}
     network = networks.build(spec_of("series"), train_params("rnn", rnn=rnn)).eval()
-    with torch.no_grad():  # a unit whose candidate is 0 stays at 0 for ever
+    with torch.no_grad():  # a unit whose candidate is 0 always stays at 0
         for layer, idle in zip(network.body.layers, (slice(0, 16, 2), slice(0, 8)), strict=True):
             for gates in (layer.inputs, layer.recurrent):
                 candidate = gates[layer.gates.index("candidate")]
                 candidate.weight[idle], candidate.bias[idle] = 0.0, 0.0
-    smaller = pruned(network, "series", tmp_path).eval()
+    smaller = prune_on(network, "series", tmp_path).eval()
     assert smaller.sizes()["hidden"] == [8, 8]
     x = torch.from_numpy(samples("series", 20)[0])
     torch.testing.assert_close(smaller(x), network(x), atol=1e-5, rtol=1e-5)
 
 
-def test_a_transformer_is_cut_along_one_choice_of_channels(tmp_path: Path) -> None:
+def test_a_transformer_loses_the_same_channels_in_all_layers(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    whole = networks.build(spec_of("series"), train_params("transformer"))
-    half = pruned(whole, "series", tmp_path)
-    old, new = whole.body, half.body
-    width = kept(old.position[0, 0], new.position[0, 0])  # where each kept channel was
+    original = networks.build(spec_of("series"), train_params("transformer"))
+    half = prune_on(original, "series", tmp_path)
+    old, new = original.body, half.body
+    width = kept(old.position[0, 0], new.position[0, 0])  # previous positions of the channels that are kept
     assert torch.equal(new.embed.weight, old.embed.weight[width])
     assert torch.equal(new.classifier.weight, old.classifier.weight[:, width])
     before, after = old.layers[0], new.layers[0]
@@ -152,9 +156,9 @@ def test_a_transformer_is_cut_along_one_choice_of_channels(tmp_path: Path) -> No
     assert torch.equal(after.expand.weight, before.expand.weight[inner][:, width])
     assert torch.equal(after.contract.weight, before.contract.weight[width][:, inner])
     head = kept(before.attention.key.bias, after.attention.key.bias)
-    assert [int((head // 8 == number).sum()) for number in range(2)] == [4, 4]  # as many from every head
+    assert [int((head // 8 == number).sum()) for number in range(2)] == [4, 4]  # the same number from every head
     assert torch.equal(after.attention.key.weight, before.attention.key.weight[head][:, width])
-    # The query carries the quotient: its heads are 4 wide now, and attention still divides by sqrt(8) in effect.
+    # The heads are now 4 wide. The query is scaled, so that attention still divides by sqrt(8) in effect.
     expected = before.attention.query.weight[head][:, width] / 4**-0.5 * 8**-0.5
     torch.testing.assert_close(after.attention.query.weight, expected)
     value = kept(before.attention.value.bias, after.attention.value.bias)
@@ -162,30 +166,31 @@ def test_a_transformer_is_cut_along_one_choice_of_channels(tmp_path: Path) -> No
 
 
 def kept(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-    found = (after[:, None] == before[None, :]).float()
-    assert (found.sum(dim=1) == 1).all()
-    return found.argmax(dim=1)
+    """Return the index in `before` of every value in `after`."""
+    matches = (after[:, None] == before[None, :]).float()
+    assert (matches.sum(dim=1) == 1).all()
+    return matches.argmax(dim=1)
 
 
-def test_sparsity_is_the_share_that_goes(tmp_path: Path) -> None:
+def test_sparsity_is_the_share_of_channels_removed(tmp_path: Path) -> None:
     network = networks.build(spec_of("image"), train_params("cnn"))
-    assert pruned(network, "image", tmp_path, sparsity=0.25).sizes()["channels"] == [6, 12]
+    assert prune_on(network, "image", tmp_path, sparsity=0.25).sizes()["channels"] == [6, 12]
 
 
-def test_the_distillation_loss_is_the_papers() -> None:
+def test_the_distillation_loss_follows_the_paper() -> None:
     teacher = networks.build(spec_of("image"), train_params("cnn")).eval()
     x = torch.from_numpy(samples("image", 5)[0])
     logits, y = torch.randn(5, 10), torch.arange(5)
     params = Distil(enabled=True, temperature=3.0, alpha=0.4, epochs=1, student_scale=0.5)
-    found = distillation(teacher, params, lambda logits, _x, y: torch.nn.functional.cross_entropy(logits, y))(
+    loss = distillation(teacher, params, lambda logits, _x, y: torch.nn.functional.cross_entropy(logits, y))(
         logits, x, y
     )
     p, q = torch.softmax(teacher(x) / 3, 1), torch.softmax(logits / 3, 1)
     expected = 0.4 * 9 * (p * (p / q).log()).sum(1).mean() + 0.6 * torch.nn.functional.cross_entropy(logits, y)
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(loss, expected)
 
 
-def test_a_student_takes_the_teachers_preprocessing_and_its_own_weights() -> None:
+def test_a_student_has_the_teachers_preprocessing_and_smaller_layers() -> None:
     teacher = networks.build(spec_of("log-mel"), train_params("cnn"))
     teacher.preprocess.fit_to_samples([torch.from_numpy(samples("log-mel", 30)[0])])
     student = make_student(teacher, train_params("cnn"), 0.5, seed=1)
@@ -202,15 +207,15 @@ def test_ratio_drop_and_retention() -> None:
 
 
 @pytest.mark.slow
-def test_distil_prune_and_fine_tune_in_this_order(digits_workspace: Path) -> None:
+def test_the_steps_run_in_the_order_distil_prune_finetune(digits_workspace: Path) -> None:
     compress(load())
-    found = steps()
+    results = steps()
     assert json.loads(Path("reports/durations/compress.json").read_text())["seconds"] > 0
-    assert list(found) == ["trained", "distil", "prune", "finetune"]
-    sizes = [step["parameters"] for step in found.values()]
+    assert list(results) == ["trained", "distil", "prune", "finetune"]
+    sizes = [step["parameters"] for step in results.values()]
     assert sizes[0] > sizes[1] > sizes[2] == sizes[3]
-    assert found["finetune"]["accuracy"] > found["prune"]["accuracy"]
-    assert found["finetune"]["accuracy"] > 0.6 and found["distil"]["accuracy"] > 0.7  # chance is 0.1
+    assert results["finetune"]["accuracy"] > results["prune"]["accuracy"]
+    assert results["finetune"]["accuracy"] > 0.6 and results["distil"]["accuracy"] > 0.7  # chance is 0.1
     network = networks.load(MODEL)
     assert sum(weight.numel() for weight in network.parameters()) == sizes[-1]
     with np.load(REFERENCE) as reference:
@@ -220,9 +225,9 @@ def test_distil_prune_and_fine_tune_in_this_order(digits_workspace: Path) -> Non
                 expected = network(x).numpy()
             np.testing.assert_allclose(reference[split], expected, atol=1e-4)
             assert reference[split].dtype == np.float32
-        said = reference["test"].argmax(axis=1)
-    accuracy = (said == np.load("data/prepared/test/y.npy")).mean()
-    assert found["finetune"]["accuracy"] == pytest.approx(accuracy)
+        predicted = reference["test"].argmax(axis=1)
+    accuracy = (predicted == np.load("data/prepared/test/y.npy")).mean()
+    assert results["finetune"]["accuracy"] == pytest.approx(accuracy)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +239,7 @@ def test_distil_prune_and_fine_tune_in_this_order(digits_workspace: Path) -> Non
         ({"distil": {**DISTIL, **OFF}, "prune": PRUNE}, ["trained", "prune", "finetune"]),
     ],
 )
-def test_every_step_can_be_switched(block: dict[str, Any], expected: list[str], digits_workspace: Path) -> None:
+def test_every_step_can_be_switched_off(block: dict[str, Any], expected: list[str], digits_workspace: Path) -> None:
     write_params(digits_workspace, compress=block)
     compress(load())
     assert list(steps()) == expected
@@ -244,35 +249,35 @@ def test_every_step_can_be_switched(block: dict[str, Any], expected: list[str], 
 
 
 @pytest.mark.slow
-def test_killed_it_goes_on_to_the_same_bytes(digits_workspace: Path) -> None:
+def test_a_killed_run_resumes_and_ends_with_the_same_bytes(digits_workspace: Path) -> None:
     block = {"distil": {**DISTIL, "epochs": 20}, "prune": PRUNE}
     write_params(digits_workspace, compress=block)
-    done = run_stage(digits_workspace, "stages.compress")
-    assert done.returncode == 0, done.stderr
+    result = run_stage(digits_workspace, "stages.compress")
+    assert result.returncode == 0, result.stderr
     outputs = (MODEL, REFERENCE, REPORT)
     expected = [sha256(path) for path in outputs]
     for path in outputs:
         path.unlink()
     kill_after_epoch(digits_workspace, "stages.compress", 2)
     assert not MODEL.exists() and list(Path(".work/compress").glob("*/distil/last.pt"))
-    done = run_stage(digits_workspace, "stages.compress")
-    assert done.returncode == 0, done.stderr
+    result = run_stage(digits_workspace, "stages.compress")
+    assert result.returncode == 0, result.stderr
     assert [sha256(path) for path in outputs] == expected
     assert not list(Path(".work/compress").iterdir())
 
 
 @pytest.mark.slow
-def test_no_trained_network_is_refused_and_the_earlier_result_stays(digits_workspace: Path) -> None:
+def test_a_missing_trained_network_is_refused_and_the_earlier_result_stays(digits_workspace: Path) -> None:
     compress(load())
     before = sha256(MODEL)
     shutil.rmtree("models/trained")
-    done = run_stage(digits_workspace, "stages.compress")
-    assert done.returncode == 1
-    assert "models/trained/model.pt" in done.stderr and "Traceback" not in done.stderr
+    result = run_stage(digits_workspace, "stages.compress")
+    assert result.returncode == 1
+    assert "models/trained/model.pt" in result.stderr and "Traceback" not in result.stderr
     assert sha256(MODEL) == before
 
 
-def test_a_fine_tuning_that_diverges_is_named(digits_workspace: Path) -> None:
+def test_the_error_names_the_learning_rate_if_fine_tuning_diverges(digits_workspace: Path) -> None:
     train_block = recipe("cnn", epochs=10, optimiser={"name": "sgd", "learning_rate": 0.1})
     block = {"distil": {**DISTIL, **OFF}, "prune": {**PRUNE, "learning_rate": 1e30}}
     write_params(digits_workspace, train=train_block, compress=block)

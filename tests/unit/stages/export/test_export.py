@@ -1,4 +1,4 @@
-"""The stage around the converters: what it believes of them, what it keeps, what it leaves alone."""
+"""Test the stage export with small converters: it checks their results and keeps the best candidate."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stages.export.stage import description as description_of
 from stages.params.export import Export, Quantization
 from tests.support.agent.model_files import description, onnx_linear
 
-pytestmark = pytest.mark.slow  # each starts a converter
+pytestmark = pytest.mark.slow  # every test starts a converter
 
 WEIGHT = np.array([[1.0, -1.0], [0.5, 2.0]])
 X = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
@@ -31,7 +31,7 @@ PARAMS = Export(
     quantization=Quantization(methods=["min-max", "moving-average", "dynamic"], tie=0.01),
 )  # fmt: skip
 
-# Converters of their own, each a real program. `output` is the folder they are given.
+# Programs that behave as converters. `output` is the output folder of the request.
 READ = "import json, os, shutil, signal, subprocess, sys, time; output = sys.argv[sys.argv.index('--output') + 1]\n"
 SEGFAULT = READ + "print('about to', flush=True); import ctypes; ctypes.string_at(0)"
 KILLED = READ + "os.kill(os.getpid(), signal.SIGKILL)"
@@ -50,8 +50,8 @@ def command(program: str) -> list[str]:
     return [sys.executable, "-c", program]
 
 
-def writes(file: Path, io: dict[str, Any], method: str = "float") -> list[str]:
-    """A converter that writes a copy of `file`."""
+def converter_writing(file: Path, io: dict[str, Any], method: str = "float") -> list[str]:
+    """Return the command of a converter that writes a copy of `file`."""
     candidates = [{"file": "model.onnx", "method": method, "io": io}]
     return command(
         READ + f"shutil.copy({str(file)!r}, output + '/model.onnx')\n"
@@ -67,7 +67,7 @@ def request_(tmp_path: Path) -> Request:
 
 
 @pytest.mark.parametrize(
-    ("program", "found"),
+    ("program", "reason"),
     [
         (SEGFAULT, "killed by SIGSEGV\n    about to"),
         (KILLED, "killed by SIGKILL"),
@@ -78,13 +78,15 @@ def request_(tmp_path: Path) -> Request:
         (NOT_JSON, "exit code 0, but it wrote no candidates.json"),
     ],
 )
-def test_a_converter_that_fails_is_not_believed(request_: Request, tmp_path: Path, program: str, found: str) -> None:
+def test_the_error_gives_the_reason_of_a_failed_converter(
+    request_: Request, tmp_path: Path, program: str, reason: str
+) -> None:
     log = tmp_path / "converter.log"
 
     with pytest.raises(ConversionError) as caught:
         convert(command(program), request_, 60, log)
 
-    assert found in str(caught.value)
+    assert reason in str(caught.value)
     assert str(log) in str(caught.value)
 
 
@@ -98,19 +100,19 @@ def test_the_error_shows_the_end_of_a_long_log(request_: Request, tmp_path: Path
     assert "line 1\n" in (tmp_path / "converter.log").read_text()
 
 
-def test_a_converter_that_hangs_is_ended_with_all_that_it_started(request_: Request, tmp_path: Path) -> None:
+def test_a_converter_that_hangs_is_killed_with_its_child_processes(request_: Request, tmp_path: Path) -> None:
     with pytest.raises(ConversionError, match="still running after 2 s"):
         convert(command(HANGS), request_, 2, tmp_path / "converter.log")
 
     child = int((request_.output / "child").read_text())
-    deadline = time.monotonic() + 30  # it was killed; on a busy machine it takes a moment to be gone
+    deadline = time.monotonic() + 30  # on a busy machine a killed process takes a moment to end
     while running(child) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not running(child)
 
 
 def running(pid: int) -> bool:
-    """A zombie that nobody has waited for yet does not run."""
+    """Return True if the process runs. A zombie does not run."""
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
     return bool(state.strip()) and not state.strip().startswith("Z")
 
@@ -122,24 +124,24 @@ def work(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def right(tmp_path: Path) -> Path:
-    return onnx_linear(tmp_path / "right.onnx", WEIGHT)
+def correct_file(tmp_path: Path) -> Path:
+    return onnx_linear(tmp_path / "correct.onnx", WEIGHT)
 
 
 IO = description("onnxruntime", [2], 2)
 
 
-def test_the_next_converter_is_tried_where_one_fails(work: Path, right: Path) -> None:
-    converters = {"first": command(SEGFAULT), "second": writes(right, IO)}
+def test_the_next_converter_is_tried_if_one_fails(work: Path, correct_file: Path) -> None:
+    converters = {"first": command(SEGFAULT), "second": converter_writing(correct_file, IO)}
 
-    found = export(converters, ["float"], PARAMS, X, REFERENCE, work)
+    result = export(converters, ["float"], PARAMS, X, REFERENCE, work)
 
-    assert found.converter == "second"
-    assert found.kept.file.read_bytes() == right.read_bytes()
-    assert found.kept.comparison == Comparison(40, pytest.approx(0, abs=1e-6), 1.0)
+    assert result.converter == "second"
+    assert result.kept.file.read_bytes() == correct_file.read_bytes()
+    assert result.kept.comparison == Comparison(40, pytest.approx(0, abs=1e-6), 1.0)
 
 
-def test_where_all_converters_fail_each_says_why(work: Path) -> None:
+def test_if_all_converters_fail_the_error_gives_the_reason_of_each(work: Path) -> None:
     converters = {"first": command(SEGFAULT), "second": command(NOTHING)}
 
     with pytest.raises(CombinedError) as caught:
@@ -149,60 +151,69 @@ def test_where_all_converters_fail_each_says_why(work: Path) -> None:
     assert "wrote no candidates.json" in str(caught.value)
 
 
-def test_a_float_file_that_does_not_agree_is_refused(work: Path, tmp_path: Path) -> None:
-    """Given a weight that is off by a thousandth, then no class changes, and it is refused all the same."""
-    wrong = onnx_linear(tmp_path / "wrong.onnx", WEIGHT * 1.001)
+def test_a_float_file_that_differs_from_torch_is_refused(work: Path, tmp_path: Path) -> None:
+    """Weights that are wrong by a thousandth change no predicted class. The file is refused nevertheless."""
+    different = onnx_linear(tmp_path / "different.onnx", WEIGHT * 1.001)
 
     with pytest.raises(CombinedError, match=r"max_difference with torch is 0\.00\d+ on 40 samples"):
-        export({"only": writes(wrong, IO)}, ["float"], PARAMS, X, REFERENCE, work)
+        export({"only": converter_writing(different, IO)}, ["float"], PARAMS, X, REFERENCE, work)
 
 
-def test_an_int8_file_that_does_not_agree_is_refused(work: Path, tmp_path: Path) -> None:
-    wrong = onnx_linear(tmp_path / "wrong.onnx", WEIGHT[:, ::-1])
+def test_an_int8_file_that_disagrees_with_torch_is_refused(work: Path, tmp_path: Path) -> None:
+    different = onnx_linear(tmp_path / "different.onnx", WEIGHT[:, ::-1])
 
     with pytest.raises(CombinedError, match=r"agreement with torch is 0 on 40 samples\n  expected: at least 0\.95"):
-        export({"only": writes(wrong, IO, "min-max")}, ["min-max"], PARAMS, X, REFERENCE, work)
+        export({"only": converter_writing(different, IO, "min-max")}, ["min-max"], PARAMS, X, REFERENCE, work)
 
 
-def test_a_file_that_does_not_load_or_answers_nan_is_refused(work: Path, tmp_path: Path) -> None:
+def test_a_file_that_does_not_load_or_returns_nan_is_refused(work: Path, tmp_path: Path) -> None:
     garbage = tmp_path / "garbage.onnx"
     garbage.write_bytes(b"garbage")
     nan = onnx_linear(tmp_path / "nan.onnx", WEIGHT, operator="Log")
 
     with pytest.raises(CombinedError) as caught:
-        export({"a": writes(garbage, IO), "b": writes(nan, IO)}, ["float"], PARAMS, X, REFERENCE, work)
+        export(
+            {"a": converter_writing(garbage, IO), "b": converter_writing(nan, IO)},
+            ["float"],
+            PARAMS,
+            X,
+            REFERENCE,
+            work,
+        )
 
     assert "not loadable by ONNX Runtime" in str(caught.value)
     assert "found NaN or infinity" in str(caught.value)
 
 
-def test_a_form_that_does_not_load_is_told_and_another_one_kept(work: Path, right: Path, tmp_path: Path) -> None:
+def test_a_candidate_that_does_not_load_is_reported_and_another_one_kept(
+    work: Path, correct_file: Path, tmp_path: Path
+) -> None:
     candidates = [{"file": f"{name}.onnx", "method": name, "io": IO} for name in ("min-max", "dynamic")]
     converter = command(
         READ + "open(output + '/min-max.onnx', 'w').write('garbage')\n"
-        f"shutil.copy({str(right)!r}, output + '/dynamic.onnx')\n"
+        f"shutil.copy({str(correct_file)!r}, output + '/dynamic.onnx')\n"
         f"json.dump(json.loads({json.dumps(json.dumps(candidates))}), open(output + '/candidates.json', 'w'))"
     )
 
-    found = export({"only": converter}, ["min-max", "dynamic"], PARAMS, X, REFERENCE, work)
-    told = description_of("onnx-int8", found, found.kept.file)
+    result = export({"only": converter}, ["min-max", "dynamic"], PARAMS, X, REFERENCE, work)
+    content = description_of("onnx-int8", result, result.kept.file)
 
-    assert found.kept.candidate.method == "dynamic"
-    assert "min-max.onnx: not loadable" in found.failures["min-max"]
-    assert [sorted(entry) for entry in told["quantization"]["candidates"]] == [
+    assert result.kept.candidate.method == "dynamic"
+    assert "min-max.onnx: not loadable" in result.failures["min-max"]
+    assert [sorted(entry) for entry in content["quantization"]["candidates"]] == [
         ["agreement", "method", "size_bytes"],
         ["fault", "method"],
     ]
 
 
-def test_comparison_by_hand(right: Path) -> None:
-    """Two of four samples have another class, and logits differ by 3 at most."""
+def test_a_comparison_computed_by_hand(correct_file: Path) -> None:
+    """Two of four samples get another class, and logits differ by at most 3."""
     x = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32)
     logits = x @ WEIGHT
 
-    found = compare(right, IO, x, logits + np.array([[0, 0], [0, 3], [0, 0], [3, 0]], np.float32))
+    result = compare(correct_file, IO, x, logits + np.array([[0, 0], [0, 3], [0, 0], [3, 0]], np.float32))
 
-    assert found == Comparison(4, 3.0, 0.5)
+    assert result == Comparison(4, 3.0, 0.5)
 
 
 def measured(method: str, agreement: float, difference: float = 0.0) -> Measured:
@@ -220,39 +231,39 @@ def measured(method: str, agreement: float, difference: float = 0.0) -> Measured
         ({"dynamic": 0.99, "min-max": 0.99}, 0.0, "min-max"),
     ],
 )
-def test_of_the_int8_forms_that_agree_best_the_first_method_is_kept(
+def test_the_first_method_is_kept_of_the_int8_candidates_that_agree_best(
     agreements: dict[str, float], tie: float, kept: str
 ) -> None:
     params = PARAMS.model_copy(update={"quantization": PARAMS.quantization.model_copy(update={"tie": tie})})
 
-    found = choose([measured(method, value) for method, value in agreements.items()], params)
+    result = choose([measured(method, value) for method, value in agreements.items()], params)
 
-    assert found.candidate.method == kept
+    assert result.candidate.method == kept
 
 
-def test_the_order_of_methods_decides_between_equals() -> None:
+def test_the_order_of_methods_decides_between_equal_candidates() -> None:
     quantization = PARAMS.quantization.model_copy(update={"methods": ["dynamic", "min-max"]})
 
-    found = choose(
+    result = choose(
         [measured("min-max", 1.0), measured("dynamic", 1.0)], PARAMS.model_copy(update={"quantization": quantization})
     )
 
-    assert found.candidate.method == "dynamic"
+    assert result.candidate.method == "dynamic"
 
 
-def test_spread_takes_from_all_of_a_split() -> None:
+def test_spread_covers_the_whole_split() -> None:
     assert spread(5, 10).tolist() == [0, 1, 2, 3, 4]
     assert spread(100, 3).tolist() == [0, 49, 99]
 
 
-def stage(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_stage(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "stages.export", *arguments],
         cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
-def test_an_unknown_target_and_a_missing_network_are_refused_and_earlier_results_stay(workspace: Path) -> None:
+def test_an_unknown_target_and_a_missing_network_are_refused_and_earlier_files_stay(workspace: Path) -> None:
     from tests.support.stages.export import digits, write_prepared
 
     earlier = workspace / "models/exported/onnx-fp32"
@@ -260,7 +271,7 @@ def test_an_unknown_target_and_a_missing_network_are_refused_and_earlier_results
     (earlier / "model.onnx").write_bytes(b"earlier")
     write_prepared(workspace / "data/prepared", *digits())
 
-    unknown, missing = stage(workspace, "--target", "coreml"), stage(workspace, "--target", "onnx-fp32")
+    unknown, missing = run_stage(workspace, "--target", "coreml"), run_stage(workspace, "--target", "onnx-fp32")
 
     assert unknown.returncode == missing.returncode == 1
     assert "found 'coreml'\n  expected: one of onnx-fp32, onnx-int8" in unknown.stderr

@@ -1,4 +1,4 @@
-"""Real networks through the real converters, into every form, compared with torch."""
+"""Test the converters on trained networks: every file format and method, compared with torch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.stages.export import CASES, answers, write_task
 pytestmark = pytest.mark.slow
 
 LIMIT_S = 300
-# In every run of the tests: each kind of network once, and each converter. The shipped tasks add series and sound.
+# Run in every test run: each kind of network and each converter once. The shipped tasks add series and audio.
 REPRESENTATIVE = ("cnn-2d", "gru", "transformer", "image")
 
 
@@ -39,7 +39,7 @@ def cases(names: Iterable[str]) -> list[object]:
 
 @dataclass(frozen=True)
 class Converted:
-    """One network in one format, in every form."""
+    """A network in one file format, by method."""
 
     root: Path
     case: str
@@ -73,24 +73,24 @@ def run_converter(command: object, root: Path, name: str, methods: tuple[str, ..
     candidates = convert(command, request, LIMIT_S, root / f"{name}.log")  # type: ignore[arg-type]
     validation = Split.open(root / "data/prepared", "validation")
     with np.load(root / "models/reference.npz") as reference:
-        found, failures = measure(output, candidates, validation.samples(slice(None)), reference["validation"])
+        measured, failures = measure(output, candidates, validation.samples(slice(None)), reference["validation"])
     assert not failures
-    return {form.candidate.method: form for form in found}
+    return {form.candidate.method: form for form in measured}
 
 
-def test_the_float_file_answers_as_torch_does(converted: Converted) -> None:
+def test_the_float_file_agrees_with_torch(converted: Converted) -> None:
     assert converted.forms[FLOAT].comparison.max_difference <= 1e-4
     assert converted.forms[FLOAT].comparison.agreement == 1.0
 
 
-def test_every_method_gives_a_file_and_the_best_names_the_same_classes(converted: Converted) -> None:
+def test_every_method_gives_a_file_and_the_best_predicts_the_same_classes(converted: Converted) -> None:
     assert sorted(converted.forms) == sorted(METHODS)
     assert max(form.comparison.agreement for name, form in converted.forms.items() if name != FLOAT) >= 0.98
     assert converted.forms["min-max"].comparison.agreement >= 0.95
 
 
 def test_weights_are_int8_and_the_preprocessing_is_not(converted: Converted) -> None:
-    """Kernels and matrices of the body are stored as int8 to the last one, those of the preprocessing in float."""
+    """All kernels and matrices of the body are stored as int8, those of the preprocessing as float."""
     parameters = list(converted.network.body.parameters())
     body = sum(p.numel() for p in parameters if p.dim() > 1) - position(converted.network)
     vectors = sum(p.numel() for p in parameters if p.dim() == 1)
@@ -98,17 +98,17 @@ def test_weights_are_int8_and_the_preprocessing_is_not(converted: Converted) -> 
     for method in ("min-max", "dynamic"):
         elements = stored(converted.forms[method].file)
         assert elements["int8"] >= body
-        # What is left in float: the preprocessing, biases and norms, a position, scales per channel and per operation.
+        # In float: the preprocessing, biases and norms, the position, and scales per channel and per operation.
         assert fixed <= elements["float32"] <= fixed + 3 * vectors + position(converted.network) + 300
 
 
 def position(network: Network) -> int:
-    """Elements of a transformer's position, which is added and may stay in float."""
+    """Return the number of elements of a transformer's position, which is only added and may stay in float."""
     return sum(p.numel() for name, p in network.body.named_parameters() if name == "position")
 
 
 def stored(file: Path) -> dict[str, int]:
-    """How many elements of constants have which type."""
+    """Count the elements of constants by type."""
     if file.suffix == ".onnx":
         kinds = {onnx.TensorProto.INT8: "int8", onnx.TensorProto.FLOAT: "float32"}
         pairs = [(kinds.get(w.data_type, "other"), int(np.prod(w.dims))) for w in onnx.load(file).graph.initializer]
@@ -121,16 +121,16 @@ def stored(file: Path) -> dict[str, int]:
             for buffer, tensor in tensors.items()
             if model.buffers[buffer].data is not None
         ]
-    return {kind: sum(count for own, count in pairs if own == kind) for kind in ("int8", "float32", "other")}
+    return {kind: sum(count for name, count in pairs if name == kind) for kind in ("int8", "float32", "other")}
 
 
-def test_a_static_int8_file_reads_float_so_that_no_channel_is_lost(converted: Converted) -> None:
+def test_a_static_int8_file_has_float_inputs_so_that_small_channels_survive(converted: Converted) -> None:
     file = converted.forms["min-max"].file
     if converted.format == "litert":
         graph = flatbuffer_utils.read_model(str(file)).subgraphs[0]
         assert {graph.tensors[i].type for i in graph.inputs} == {schema.TensorType.FLOAT32}
         if len(converted.network.spec.channels) == 1:
-            return  # one scale is nothing to lose, and a converter may move it into the weights
+            return  # a single channel has one scale, and a converter may move it into the weights
         readers = [op for op in graph.operators if graph.inputs[0] in op.inputs]
         assert all(graph.tensors[i].type == schema.TensorType.FLOAT32 for op in readers for i in op.outputs)
     else:
@@ -149,19 +149,19 @@ def test_constants_of_a_tflite_file_are_aligned_to_16_bytes(converted: Converted
         assert not [start for start in starts if start % 16]
 
 
-def test_files_hold_no_trace_of_the_machine_that_wrote_them(converted: Converted) -> None:
+def test_files_do_not_contain_paths_or_stack_traces(converted: Converted) -> None:
     for form in converted.forms.values():
         content = form.file.read_bytes()
         assert not [word for word in (b"site-packages", b"/stages", b"stack_trace", b".py") if word in content]
 
 
-def test_an_onnx_file_takes_any_batch(converted: Converted) -> None:
+def test_an_onnx_file_accepts_any_batch_size(converted: Converted) -> None:
     x = Split.open(converted.root / "data/prepared", "test").samples(slice(0, 7))
     form = converted.forms[FLOAT]
 
-    found = open_model(form.file, form.candidate.io).logits(x)
+    logits = open_model(form.file, form.candidate.io).logits(x)
 
-    assert found == pytest.approx(answers(converted.network, x), abs=1e-4)
+    assert logits == pytest.approx(answers(converted.network, x), abs=1e-4)
 
 
 def test_a_recurrent_file_holds_one_step(converted: Converted) -> None:
@@ -171,7 +171,8 @@ def test_a_recurrent_file_holds_one_step(converted: Converted) -> None:
         return
     weights = sum(p.numel() for p in converted.network.parameters()) * 4
     assert converted.forms[FLOAT].file.stat().st_size < weights + 25_000
-    states = {"gru": 2, "lstm": 4}[converted.case]  # output and its maximum; two layers of output and cell
+    # gru: output and highest output; lstm: output and cell of two layers
+    states = {"gru": 2, "lstm": 4}[converted.case]
     assert len(recurrent["states"]) == states
 
 
@@ -198,7 +199,7 @@ KERAS_CASES = {
 
 
 @pytest.mark.parametrize("case", cases(KERAS_CASES))
-def test_tensorflows_converter_is_a_way_out_for_cnns(tmp_path: Path, case: str) -> None:
+def test_tensorflows_converter_is_a_fallback_for_cnns(tmp_path: Path, case: str) -> None:
     write_task(tmp_path, KERAS_CASES[case])
     np.savez(
         tmp_path / "samples.npz", calibration=Split.open(tmp_path / "data/prepared", "train").samples(slice(0, 64))
@@ -212,7 +213,7 @@ def test_tensorflows_converter_is_a_way_out_for_cnns(tmp_path: Path, case: str) 
     assert graph.tensors[graph.inputs[0]].type == schema.TensorType.FLOAT32
 
 
-def test_tensorflows_converter_says_that_it_knows_cnns_only(tmp_path: Path) -> None:
+def test_tensorflows_converter_refuses_networks_other_than_cnns(tmp_path: Path) -> None:
     write_task(tmp_path, replace(CASES["gru"], epochs=0))
     np.savez(tmp_path / "samples.npz", calibration=np.zeros((1, 2, 32), np.float32))
 
@@ -220,14 +221,14 @@ def test_tensorflows_converter_says_that_it_knows_cnns_only(tmp_path: Path) -> N
         run_converter(CONVERTERS["litert"]["keras"], tmp_path, "keras", (FLOAT,))
 
 
-def test_the_stage_writes_one_form_of_each_target_and_says_what_it_is(tmp_path: Path) -> None:
+def test_the_stage_writes_one_file_for_each_target_and_its_description(tmp_path: Path) -> None:
     write_task(tmp_path, CASES["cnn-2d"])
     for target, file in (("onnx-int8", "model.onnx"), ("tflite-fp32", "model.tflite")):
-        done = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-m", "stages.export", "--target", target],
             cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        assert result.returncode == 0, result.stderr
         folder = tmp_path / "models/exported" / target
         written = json.loads((folder / "export.json").read_text())
 

@@ -1,4 +1,4 @@
-"""The networks: shapes, preprocessing, recurrence, files."""
+"""Test the networks: shapes, preprocessing, recurrent steps, files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CASES = [
 ]
 
 
-def built(kind: str, network: str = "cnn", seed: int = 0, **changes: Any) -> networks.Network:
+def build_network(kind: str, network: str = "cnn", seed: int = 0, **changes: Any) -> networks.Network:
     if kind == "raw":  # 1200 samples: steps and tokens of 100
         changes = {"rnn": {"frame": 100, "hop": 100}, "transformer": {"patch": 100}, "cnn": {"pool": 4}} | {
             name: {**{"rnn": {"frame": 100, "hop": 100}, "transformer": {"patch": 100}}.get(name, {}), **block}
@@ -43,22 +43,22 @@ def batch(kind: str, count: int = 3) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("network", "changes"), CASES)
-def test_every_network_reads_every_kind_of_sample(kind: str, network: str, changes: dict[str, Any]) -> None:
-    model = built(kind, network, **changes)
+def test_every_network_accepts_every_kind_of_sample(kind: str, network: str, changes: dict[str, Any]) -> None:
+    model = build_network(kind, network, **changes)
     x = batch(kind)
     logits = model(x)
     assert logits.shape == (3, len(model.spec.classes))
     assert torch.isfinite(logits).all()
     if network != "rnn":
-        assert torch.equal(logits, model.body(model.preprocess(x)))  # what export cuts in two
-    torch.testing.assert_close(model(x[1:2]), logits[1:2], atol=1e-5, rtol=1e-5)  # samples do not mix
+        assert torch.equal(logits, model.body(model.preprocess(x)))  # export separates the two at the preprocessing
+    torch.testing.assert_close(model(x[1:2]), logits[1:2], atol=1e-5, rtol=1e-5)  # samples do not affect each other
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 @pytest.mark.parametrize("pool", ["last", "max"])
-def test_looping_the_step_gives_what_forward_gives(kind: str, cell: str, pool: str) -> None:
-    model = built(kind, "rnn", rnn={"cell": cell, "pool": pool, "layers": 2})
+def test_running_step_by_step_gives_the_same_as_forward(kind: str, cell: str, pool: str) -> None:
+    model = build_network(kind, "rnn", rnn={"cell": cell, "pool": pool, "layers": 2})
     assert isinstance(model, networks.Rnn)
     x = batch(kind)
     states = model.initial_states(len(x))
@@ -71,7 +71,7 @@ def test_looping_the_step_gives_what_forward_gives(kind: str, cell: str, pool: s
 
 
 def test_frames_of_a_series_may_overlap() -> None:
-    model = built("series", "rnn", rnn={"frame": 6, "hop": 4})
+    model = build_network("series", "rnn", rnn={"frame": 6, "hop": 4})
     assert isinstance(model, networks.Rnn)
     assert model.steps == 5  # (24 - 6) // 4 + 1
     x, states = batch("series"), model.initial_states(3)
@@ -81,8 +81,8 @@ def test_frames_of_a_series_may_overlap() -> None:
 
 
 @pytest.mark.parametrize(("cell", "order"), [("gru", (0, 1, 2)), ("lstm", (0, 1, 2, 3))])
-def test_cells_compute_what_torch_computes(cell: str, order: tuple[int, ...]) -> None:
-    ours = built("series", "rnn", rnn={"cell": cell}).body.layers[0]
+def test_cells_agree_with_torch(cell: str, order: tuple[int, ...]) -> None:
+    ours = build_network("series", "rnn", rnn={"cell": cell}).body.layers[0]
     theirs = {"gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[cell](3, 16, batch_first=True)
     with torch.no_grad():
         for name, gates in (("ih", ours.inputs), ("hh", ours.recurrent)):
@@ -92,7 +92,7 @@ def test_cells_compute_what_torch_computes(cell: str, order: tuple[int, ...]) ->
         torch.testing.assert_close(ours.sequence(z), theirs(z)[0], atol=1e-6, rtol=1e-5)
 
 
-def test_scaling_is_the_first_module_and_undoes_units() -> None:
+def test_preprocessing_scales_raw_units_per_channel() -> None:
     spec = spec_of("series")
     x = batch("series")
     center, scale = (torch.tensor(values)[None, :, None] for values in (spec.scaling.center, spec.scaling.scale))
@@ -100,7 +100,7 @@ def test_scaling_is_the_first_module_and_undoes_units() -> None:
 
 
 def reference_features(x: np.ndarray, spec: SampleSpec) -> np.ndarray:
-    """By scipy: spectrogram, filters, logarithm, DCT."""
+    """Compute the features with scipy: spectrogram, mel filters, logarithm, DCT."""
     features = spec.features
     assert features is not None and spec.rate_hz is not None
     _, _, power = scipy.signal.spectrogram(
@@ -112,8 +112,8 @@ def reference_features(x: np.ndarray, spec: SampleSpec) -> np.ndarray:
         scaling="spectrum",
         mode="psd",
     )
-    power[:, 1:-1] *= 2  # `spectrum` gives the mean square, half the square of a tone's amplitude ...
-    power[:, [0, -1]] *= 4  # ... and at 0 Hz and half the rate, which have no mirror image, the square itself
+    power[:, 1:-1] *= 2  # scipy gives half the square of a tone's amplitude, ours the square
+    power[:, [0, -1]] *= 4  # no mirror image: scipy gives the square, ours four times that
     mel = np.log(
         np.einsum("bf,nft->nbt", mel_filters(features.bands, features.frame, spec.rate_hz), power) + POWER_FLOOR
     )
@@ -123,12 +123,12 @@ def reference_features(x: np.ndarray, spec: SampleSpec) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["log-mel", "mfcc"])
 def test_spectral_features_agree_with_scipy(kind: str) -> None:
     x = batch(kind)
-    found = Preprocess(spec_of(kind))(x)[:, 0].numpy()
+    features = Preprocess(spec_of(kind))(x)[:, 0].numpy()
     expected = reference_features(x[:, 0].numpy(), spec_of(kind))
-    np.testing.assert_allclose(found, expected, atol=2e-3)
+    np.testing.assert_allclose(features, expected, atol=2e-3)
 
 
-def test_mel_filters_sit_where_the_scale_says() -> None:
+def test_mel_filters_are_evenly_spaced_on_the_mel_scale() -> None:
     filters = mel_filters(bands=20, frame=512, rate_hz=8000)
     assert filters.shape == (20, 257)
     peaks = filters.argmax(axis=1) * 8000 / 512
@@ -158,7 +158,7 @@ def test_bands_are_scaled_by_the_training_split(kind: str) -> None:
     torch.testing.assert_close(bands.std(dim=(0, 1, 3)), torch.ones(bands.shape[2]), atol=1e-2, rtol=0)
 
 
-def test_quantile_bins_fill_one_after_the_other() -> None:
+def test_quantile_bins_fill_in_order() -> None:
     preprocess = Preprocess(spec_of("series"), bins=4)
     scaled = torch.linspace(-3, 3, 601)
     rows = (
@@ -170,7 +170,7 @@ def test_quantile_bins_fill_one_after_the_other() -> None:
     encoded = preprocess(x)[0, :, 0].view(3, 4)
     expected = torch.tensor([[0.0, 0, 0, 0], [0.5, 0, 0, 0], [1, 1, 1, 1]])
     torch.testing.assert_close(encoded, expected, atol=1e-4, rtol=0)
-    assert built("series", "rnn", quantile_bins=4)(batch("series")).shape == (3, 2)
+    assert build_network("series", "rnn", quantile_bins=4)(batch("series")).shape == (3, 2)
 
 
 def test_quantile_bins_of_a_constant_channel_are_finite() -> None:
@@ -181,8 +181,10 @@ def test_quantile_bins_of_a_constant_channel_are_finite() -> None:
 
 @pytest.mark.parametrize("kind", ["image", "series", "log-mel"])
 @pytest.mark.parametrize(("network", "changes"), CASES)
-def test_a_file_gives_back_the_same_network(kind: str, network: str, changes: dict[str, Any], tmp_path: Path) -> None:
-    model = built(kind, network, **changes)
+def test_a_saved_network_loads_unchanged_and_saves_to_the_same_bytes(
+    kind: str, network: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    model = build_network(kind, network, **changes)
     model.preprocess.fit_to_samples([batch(kind, 20)])
     networks.save(model, tmp_path / "a.pt")
     loaded = networks.load(tmp_path / "a.pt")
@@ -203,8 +205,8 @@ def test_reading_a_file_runs_no_code(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no network", b"PK\x03\x04 cut off"])
-def test_an_unreadable_file_is_named(content: bytes | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [None, b"", b"not a network", b"PK\x03\x04 cut off"])
+def test_the_error_names_an_unreadable_file(content: bytes | None, tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     if content is not None:
         path.write_bytes(content)
@@ -212,11 +214,11 @@ def test_an_unreadable_file_is_named(content: bytes | None, tmp_path: Path) -> N
         networks.load(path)
 
 
-def test_a_student_is_narrower_everywhere() -> None:
+def test_a_scale_of_half_halves_every_width() -> None:
     for network in SIZES:
-        whole = networks.build(spec_of("image"), train_params(network))
+        full = networks.build(spec_of("image"), train_params(network))
         half = networks.build(spec_of("image"), train_params(network), scale=0.5)
-        sizes, halved = whole.sizes(), half.sizes()
+        sizes, halved = full.sizes(), half.sizes()
         for name in ("channels", "hidden", "width", "feedforward"):
             if name in sizes:
                 assert np.array_equal(np.array(halved[name]) * 2, sizes[name])
@@ -224,7 +226,7 @@ def test_a_student_is_narrower_everywhere() -> None:
 
 
 @pytest.mark.parametrize(
-    ("network", "changes", "named"),
+    ("network", "changes", "parameter"),
     [
         ("cnn", {"cnn": {"channels": [8, 8, 8, 8]}}, "train.cnn.channels"),
         ("rnn", {"rnn": {"frame": 9}}, "train.rnn.frame"),
@@ -232,6 +234,8 @@ def test_a_student_is_narrower_everywhere() -> None:
         ("cnn", {"quantile_bins": 4}, "train.quantile_bins"),
     ],
 )
-def test_sizes_that_do_not_fit_the_sample_are_named(network: str, changes: dict[str, Any], named: str) -> None:
-    with pytest.raises(ParameterError, match=named):
+def test_the_error_names_a_size_that_does_not_fit_the_sample(
+    network: str, changes: dict[str, Any], parameter: str
+) -> None:
+    with pytest.raises(ParameterError, match=parameter):
         networks.build(spec_of("image"), train_params(network, **changes))

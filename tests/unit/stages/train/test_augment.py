@@ -1,4 +1,4 @@
-"""Augmentation: what each kind of change does, and to what it may be done."""
+"""Test augmentation: the effect of each change, and the kinds of samples that it is defined for."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ def _seeded() -> None:
 
 
 @pytest.mark.parametrize("kind", ["image", "series", "log-mel"])
-def test_nothing_asked_is_nothing_done(kind: str) -> None:
+def test_without_augmentation_samples_stay_unchanged(kind: str) -> None:
     x = torch.from_numpy(samples(kind, 4)[0])
     assert torch.equal(augment(x, spec_of(kind), params()), x)
 
 
 @pytest.mark.parametrize("kind", ["image", "series"])
-def test_noise_is_a_share_of_each_channels_scale(kind: str) -> None:
+def test_noise_is_relative_to_the_scale_of_each_channel(kind: str) -> None:
     spec = spec_of(kind)
     x = torch.zeros(4000, *spec.shape)
     noise = augment(x, spec, params(noise=0.3))
     # The deviation is drawn uniformly up to 0.3 of the scale: its root mean square is 0.3 / sqrt(3).
-    found = noise.transpose(0, 1).flatten(1).std(dim=1)
-    torch.testing.assert_close(found, torch.tensor(spec.scaling.scale) * 0.3 / 3**0.5, rtol=0.05, atol=0)
+    deviation = noise.transpose(0, 1).flatten(1).std(dim=1)
+    torch.testing.assert_close(deviation, torch.tensor(spec.scaling.scale) * 0.3 / 3**0.5, rtol=0.05, atol=0)
     assert (noise[0] - noise[1]).abs().max() > 0
 
 
-def test_a_quarter_turn_is_a_quarter_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rotation_by_90_degrees(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "rand", lambda *size, **_: torch.ones(*size))  # the largest angle
     x = torch.zeros(1, 1, 5, 5)
     x[0, 0, 0, 2] = 1.0
@@ -50,9 +50,9 @@ def test_a_quarter_turn_is_a_quarter_turn(monkeypatch: pytest.MonkeyPatch) -> No
 def test_rotation_keeps_angles_in_images_that_are_not_square(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "rand", lambda *size, **_: torch.ones(*size))
     x = torch.zeros(1, 1, 9, 21)
-    x[0, 0, 4, 13] = 1.0  # three to the right of the centre
-    place = int(rotate_and_zoom(x, 90.0, 0.0).flatten().argmax())
-    assert place in (1 * 21 + 10, 7 * 21 + 10)  # three above or below it
+    x[0, 0, 4, 13] = 1.0  # three pixels to the right of the centre
+    position = int(rotate_and_zoom(x, 90.0, 0.0).flatten().argmax())
+    assert position in (1 * 21 + 10, 7 * 21 + 10)  # three pixels above or below the centre
 
 
 def test_zoom_enlarges_and_reduces_by_at_most_the_factor() -> None:
@@ -76,19 +76,19 @@ def test_series_are_scaled_about_the_channels_center() -> None:
 def test_time_shift_moves_the_whole_sample_and_repeats_the_edge() -> None:
     x = torch.arange(20.0)[None, None].expand(300, 2, 20)
     moved = shift(x, 0.25)
-    seen = set()
+    offsets = set()
     for sample in moved:
-        by = int(20 - 1 - sample[0, -1]) if sample[0, -1] < 19 else -int(sample[0, 0])
-        seen.add(by)
-        expected = (torch.arange(20) - by).clamp(0, 19).float()
+        offset = int(20 - 1 - sample[0, -1]) if sample[0, -1] < 19 else -int(sample[0, 0])
+        offsets.add(offset)
+        expected = (torch.arange(20) - offset).clamp(0, 19).float()
         assert torch.equal(sample, expected.expand(2, 20))
-    assert seen == set(range(-5, 6))
+    assert offsets == set(range(-5, 6))
 
 
 @pytest.mark.parametrize(
     ("kind", "name"), [("series", "rotation_deg"), ("log-mel", "rotation_deg"), ("image", "time_shift")]
 )
-def test_a_change_without_meaning_is_refused(kind: str, name: str) -> None:
+def test_an_augmentation_that_is_undefined_for_the_kind_is_refused(kind: str, name: str) -> None:
     check_parameters(params(), spec_of(kind))
     with pytest.raises(ParameterError, match=f"train.augment.{name}"):
         check_parameters(params(**{name: 0.5}), spec_of(kind))

@@ -1,4 +1,4 @@
-"""How long a training took: the time of killed runs counts too."""
+"""Test the duration of a training, which includes the time of killed runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stages.train.duration import Stopwatch, write_duration
 
 
 class Clock:
-    """A clock that the test sets."""
+    """A clock whose time the test sets."""
 
     now = 100.0
 
@@ -19,7 +19,7 @@ class Clock:
         return self.now
 
 
-def test_a_run_that_resumes_adds_the_time_of_the_run_before(tmp_path: Path) -> None:
+def test_a_resumed_run_adds_the_time_of_the_earlier_run(tmp_path: Path) -> None:
     clock, path = Clock(), tmp_path / "seconds"
     first = Stopwatch(path, clock)
     clock.now = 107.5
@@ -32,7 +32,7 @@ def test_a_run_that_resumes_adds_the_time_of_the_run_before(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("content", [None, "", "long"])
-def test_without_a_readable_record_the_time_begins_at_zero(tmp_path: Path, content: str | None) -> None:
+def test_without_a_readable_file_the_time_starts_at_zero(tmp_path: Path, content: str | None) -> None:
     clock, path = Clock(), tmp_path / "seconds"
     if content is not None:
         path.write_text(content)
@@ -40,7 +40,7 @@ def test_without_a_readable_record_the_time_begins_at_zero(tmp_path: Path, conte
     assert Stopwatch(path, clock).seconds == 0.0
 
 
-def test_the_report_has_milliseconds(tmp_path: Path) -> None:
+def test_the_report_is_rounded_to_milliseconds(tmp_path: Path) -> None:
     write_duration(tmp_path / "durations/train.json", 12.34567)
 
     assert json.loads((tmp_path / "durations/train.json").read_text()) == {"seconds": 12.346}

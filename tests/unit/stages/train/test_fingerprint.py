@@ -1,4 +1,4 @@
-"""A checkpoint is of the code that wrote it: every module that decides a training run is in the run's digest."""
+"""Test that the digest of a training run covers every module that decides the run's result."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from tests.support.imports import closure
 from tests.support.paths import REPOSITORY
 
 STAGES = REPOSITORY / "stages"
-# Imported by a training run, and not in its digest: what decides none of its weights.
+# Modules that a training run imports and its digest leaves out, because they do not affect the weights.
 EXCLUDED = {
-    "core/command.py": "what --help says",
-    "core/errors.py": "messages",
+    "core/command.py": "help texts and the program's name",
+    "core/errors.py": "error messages",
     "core/files.py": "reads and writes bytes as they are",
-    "train/duration.py": "how long it took",
-    "train/progress.py": "what is printed",
+    "train/duration.py": "measures the time",
+    "train/progress.py": "prints the progress",
 }
 
 
 class OneProcess:
-    """What `checkpoint_folder` asks of Fabric."""
+    """The attributes of Fabric that `checkpoint_folder` reads."""
 
     device = type("Device", (), {"type": "cpu"})
     world_size, is_global_zero = 1, True
@@ -46,15 +46,15 @@ def test_every_module_that_decides_a_run_is_listed() -> None:
     assert set(checkpoints.CODE) - imported == set()
 
 
-def test_a_listed_file_that_is_missing_is_an_error(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "CODE", (*checkpoints.CODE, "train/gone.py"))
+def test_a_missing_listed_file_raises_an_error(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "CODE", (*checkpoints.CODE, "train/missing.py"))
 
-    with pytest.raises(FileNotFoundError, match=r"train/gone\.py"):
+    with pytest.raises(FileNotFoundError, match=r"train/missing\.py"):
         folder(workspace)
 
 
-def test_other_code_makes_another_run(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = folder(workspace)
+def test_other_code_gives_another_folder(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    complete = folder(workspace)
     monkeypatch.setattr(checkpoints, "CODE", checkpoints.CODE[1:])
 
-    assert folder(workspace) != whole
+    assert folder(workspace) != complete

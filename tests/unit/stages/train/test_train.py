@@ -1,4 +1,4 @@
-"""The stage `train`, as a person runs it."""
+"""Test the stage train as a user runs it."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def digits_workspace(workspace: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fabric, "THREADS", 1)  # for runs in this process, whose waiting threads spin
+    monkeypatch.setattr(fabric, "THREADS", 1)  # more threads would busy-wait in this process
 
 
-def trained(root: Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    """In a process of its own."""
-    done: subprocess.CompletedProcess[str] = run_stage(root, "stages.train", **options)
-    assert done.returncode == 0, done.stderr
-    return done
+def run_training(root: Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run the stage in a separate process."""
+    result: subprocess.CompletedProcess[str] = run_stage(root, "stages.train", **options)
+    assert result.returncode == 0, result.stderr
+    return result
 
 
 def train_here() -> None:
@@ -53,8 +53,8 @@ def train_here() -> None:
 
 
 @pytest.mark.slow
-def test_it_writes_a_network_and_its_reports(digits_workspace: Path) -> None:
-    said = trained(digits_workspace).stdout
+def test_the_stage_writes_a_network_and_its_reports(digits_workspace: Path) -> None:
+    output = run_training(digits_workspace).stdout
     network = networks.load(MODEL)
     summary = json.loads((REPORT / "summary.json").read_text())
     assert summary["parameters"] == sum(weight.numel() for weight in network.parameters())
@@ -80,21 +80,21 @@ def test_it_writes_a_network_and_its_reports(digits_workspace: Path) -> None:
     assert max(float(row["validation_accuracy"]) for row in rows) == summary["validation"]["accuracy"]
     live = (REPORT / "plots/metrics/validation/accuracy.tsv").read_text().split()[3::2]
     assert live == [row["validation_accuracy"] for row in rows]
-    assert "test accuracy" in said and len(said.splitlines()) < 10
-    assert not list(Path(".work/train").iterdir())  # nothing is left to resume
+    assert "test accuracy" in output and len(output.splitlines()) < 10
+    assert not list(Path(".work/train").iterdir())  # the checkpoint was removed
     assert not Path("dvc.lock").exists() and "dvclive" not in Path("dvc.yaml").read_text()
 
 
 @pytest.mark.slow
 def test_two_runs_give_the_same_bytes(digits_workspace: Path) -> None:
-    trained(digits_workspace, threads="1")
+    run_training(digits_workspace, threads="1")
     first = (sha256(MODEL), sha256(REPORT))
     shutil.rmtree("models")
-    trained(digits_workspace, threads="3")
+    run_training(digits_workspace, threads="3")
     assert (sha256(MODEL), sha256(REPORT)) == first
 
 
-def test_the_seed_matters(digits_workspace: Path) -> None:
+def test_another_seed_gives_another_network(digits_workspace: Path) -> None:
     train_here()
     first = sha256(MODEL)
     shared = Path("params.yaml")
@@ -104,7 +104,7 @@ def test_the_seed_matters(digits_workspace: Path) -> None:
 
 
 def kill_after_epoch(root: Path, stage: str, epochs: int) -> None:
-    """SIGKILL as soon as so many epochs are in the checkpoint."""
+    """Start a stage, and kill it as soon as its checkpoint holds this number of epochs."""
     process = subprocess.Popen([sys.executable, "-m", stage], cwd=root, stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 120
@@ -114,30 +114,30 @@ def kill_after_epoch(root: Path, stage: str, epochs: int) -> None:
                     process.send_signal(signal.SIGKILL)
                     assert process.wait() == -signal.SIGKILL
                     return
-        raise AssertionError(f"{stage} ended, or wrote no checkpoint of {epochs} epochs in time")
+        raise AssertionError(f"{stage} ended or did not write a checkpoint of {epochs} epochs in time")
     finally:
         process.kill()
         process.wait()
 
 
 @pytest.mark.slow
-def test_killed_it_goes_on_to_the_same_bytes(digits_workspace: Path) -> None:
+def test_a_killed_run_resumes_and_ends_with_the_same_bytes(digits_workspace: Path) -> None:
     write_params(digits_workspace, train=recipe("cnn", epochs=12, augment={"noise": 0.05}))
-    trained(digits_workspace)
+    run_training(digits_workspace)
     expected = (sha256(MODEL), sha256(REPORT))
     shutil.rmtree("models")
     shutil.rmtree("reports")
     kill_after_epoch(digits_workspace, "stages.train", 3)
     assert not MODEL.exists()
     (checkpoint,) = Path(".work/train").glob("*/last.pt")
-    done = len(torch.load(checkpoint, weights_only=True)["history"])
-    assert 3 <= done < 12
-    trained(digits_workspace)
+    completed = len(torch.load(checkpoint, weights_only=True)["history"])
+    assert 3 <= completed < 12
+    run_training(digits_workspace)
     assert (sha256(MODEL), sha256(REPORT)) == expected
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_other_parameters_or_data_is_not_taken_up_and_goes(digits_workspace: Path) -> None:
+def test_a_checkpoint_of_other_parameters_or_data_is_ignored_and_removed(digits_workspace: Path) -> None:
     checkpoints = Path(".work/train")
     write_params(digits_workspace, train=recipe("cnn", epochs=12))
     kill_after_epoch(digits_workspace, "stages.train", 2)
@@ -150,12 +150,12 @@ def test_a_checkpoint_of_other_parameters_or_data_is_not_taken_up_and_goes(digit
     np.save("data/prepared/train/y.npy", y[::-1])
     train_here()
     assert not list(checkpoints.iterdir())
-    beside_a_checkpoint = sha256(MODEL)
+    with_stale_checkpoint = sha256(MODEL)
     train_here()
-    assert sha256(MODEL) == beside_a_checkpoint
+    assert sha256(MODEL) == with_stale_checkpoint
 
 
-def test_only_this_stages_own_checkpoints_go(digits_workspace: Path) -> None:
+def test_only_checkpoints_of_the_same_stage_are_removed(digits_workspace: Path) -> None:
     for stage in ("train", "compress"):
         Path(f".work/{stage}/0123456789abcdef/distil").mkdir(parents=True)
     train_here()
@@ -164,30 +164,30 @@ def test_only_this_stages_own_checkpoints_go(digits_workspace: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_full_disk_leaves_the_earlier_network(digits_workspace: Path) -> None:
+def test_a_full_disk_leaves_the_earlier_network_intact(digits_workspace: Path) -> None:
     train_here()
     before = (sha256(MODEL), sha256(REPORT))
     write_params(digits_workspace, train=recipe("cnn", epochs=2))
 
-    def small_files() -> None:
+    def limit_file_size() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
 
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "stages.train"],
         cwd=digits_workspace,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        preexec_fn=small_files,
+        preexec_fn=limit_file_size,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 1
-    assert "File too large" in done.stderr and "Traceback" not in done.stderr
+    assert result.returncode == 1
+    assert "File too large" in result.stderr and "Traceback" not in result.stderr
     assert (sha256(MODEL), sha256(REPORT)) == before
     assert not list(Path("models").glob(".*")) and not list(Path("reports").glob(".*"))
 
 
-def test_a_rate_that_is_too_high_is_named_and_the_earlier_network_stays(
+def test_the_error_names_a_learning_rate_that_is_too_high_and_the_earlier_network_stays(
     digits_workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train_here()
@@ -195,25 +195,26 @@ def test_a_rate_that_is_too_high_is_named_and_the_earlier_network_stays(
     block = recipe("cnn", optimiser={"name": "sgd", "learning_rate": 1e30}, scheduler={"name": "none"})
     write_params(digits_workspace, train=block)
     code = call_stage("train", monkeypatch)
-    said = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert code == 1
-    assert said.startswith("error: ") and "learning_rate 1e+30" in said and "lower learning_rate" in said
+    assert message.startswith("error: ")
+    assert "learning_rate 1e+30" in message and "lower learning_rate" in message
     assert sha256(MODEL) == before
 
 
-def test_one_class_only_is_refused(digits_workspace: Path) -> None:
+def test_training_data_of_a_single_class_is_refused(digits_workspace: Path) -> None:
     np.save("data/prepared/train/y.npy", np.full(400, 7))
     with pytest.raises(StageError, match="every training sample is of class '7'"):
         train_here()
 
 
-def test_no_prepared_data_is_refused(workspace: Path) -> None:
+def test_missing_prepared_data_is_refused(workspace: Path) -> None:
     with pytest.raises(StageError, match="data/prepared: no prepared data"):
         train_here()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU, so that asking for one is no error")
-def test_a_device_that_is_not_there_is_refused(digits_workspace: Path) -> None:
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the device cuda is available on this machine")
+def test_a_device_that_is_not_available_is_refused(digits_workspace: Path) -> None:
     shared = Path("params.yaml")
     shared.write_text(shared.read_text().replace("device: auto", "device: cuda"))
     with pytest.raises(ParameterError, match=r"params\.yaml: device"):
@@ -221,7 +222,7 @@ def test_a_device_that_is_not_there_is_refused(digits_workspace: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("change", "message"),
     [
         ({"network": "mlp"}, "train.network"),
         ({"cnn": {"kernel": 4}}, "kernel must be odd"),
@@ -233,16 +234,16 @@ def test_a_device_that_is_not_there_is_refused(digits_workspace: Path) -> None:
         ({"quantile_bins": 8}, "train.quantile_bins"),
     ],
 )
-def test_parameters_without_sense_are_named(change: dict[str, Any], named: str, digits_workspace: Path) -> None:
+def test_the_error_names_an_invalid_parameter(change: dict[str, Any], message: str, digits_workspace: Path) -> None:
     write_params(digits_workspace, train=recipe(**{"network": "cnn", **change}))
-    with pytest.raises(ParameterError, match=named):
+    with pytest.raises(ParameterError, match=message):
         train_here()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["series", "log-mel", "mfcc"])
 @pytest.mark.parametrize("network", ["cnn", "rnn", "transformer"])
-def test_every_network_learns_series_and_sound(kind: str, network: str, workspace: Path) -> None:
+def test_every_network_learns_series_and_audio(kind: str, network: str, workspace: Path) -> None:
     write_prepared(workspace, kind)
     augment = {"noise": 0.05, "scaling": 0.1, "time_shift": 0.05}
     rnn = {"pool": "max" if kind != "series" else "last"}
@@ -260,20 +261,21 @@ def test_every_network_learns_images(network: str, digits_workspace: Path) -> No
 
 
 @pytest.mark.slow
-def test_torchrun_spreads_the_same_work(digits_workspace: Path) -> None:
-    # No augmentation and no batch norm, whose statistics are of each rank's own samples: then two see what one sees.
+def test_two_processes_of_torchrun_give_the_result_of_one(digits_workspace: Path) -> None:
+    # Without augmentation and batch norm, whose statistics cover only a rank's samples, two processes compute what one
+    # does.
     block = recipe("transformer", epochs=3, augment=NONE, optimiser={"name": "sgd", "learning_rate": 0.05})
     write_params(digits_workspace, train=block)
     train_here()
-    alone, report = networks.load(MODEL), json.loads((REPORT / "summary.json").read_text())
+    single, report = networks.load(MODEL), json.loads((REPORT / "summary.json").read_text())
     shutil.rmtree("models")
     torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "stages.train"]
-    done = run_stage(digits_workspace, *torchrun)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("test accuracy") == 1  # only rank 0 speaks
-    spread = networks.load(MODEL)
-    for name, weight in alone.state_dict().items():
-        torch.testing.assert_close(spread.state_dict()[name], weight, atol=1e-4, rtol=1e-3, msg=name)
+    result = run_stage(digits_workspace, *torchrun)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("test accuracy") == 1  # only rank 0 prints
+    distributed = networks.load(MODEL)
+    for name, weight in single.state_dict().items():
+        torch.testing.assert_close(distributed.state_dict()[name], weight, atol=1e-4, rtol=1e-3, msg=name)
     assert json.loads((REPORT / "summary.json").read_text())["test"]["accuracy"] == report["test"]["accuracy"]
     first = sha256(MODEL)
     assert run_stage(digits_workspace, *torchrun).returncode == 0
