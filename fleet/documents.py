@@ -1,4 +1,4 @@
-"""The base class of JSON objects that another program, or another version of this one, has written."""
+"""Define the base class of JSON objects that a different program, or a different version of this one, has written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, PrivateAt
 class Document(BaseModel):
     """A JSON object whose declared fields are checked and whose other fields are kept.
 
-    A newer program may write fields that this one does not declare. `as_json` returns the object exactly as it was
+    A newer program may write fields that this class does not declare. `as_json` returns the object exactly as it was
     read, so that it can be passed on or written again without loss.
     """
 
@@ -27,12 +27,14 @@ class Document(BaseModel):
         return document
 
     def as_json(self) -> dict[str, object]:
-        """Return the JSON object that this document was read from, undeclared fields included."""
+        """Return the JSON object that this document was read from, including undeclared fields."""
         return dict(self._original)
 
 
 def encode(value: object) -> object:
-    """Return a document as its JSON object: the `default` of `json.dumps`. Raises TypeError for anything else."""
+    """Return the JSON object of a document, for the `default` argument of `json.dumps`.
+
+    Raises TypeError if the value is not a document."""
     if isinstance(value, Document):
         return value.as_json()
     raise TypeError(f"{type(value).__name__} is not JSON serializable")

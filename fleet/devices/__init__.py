@@ -1,6 +1,6 @@
-"""Responses from devices' agents, and what they mean for a release.
+"""Interpret responses from devices' agents.
 
-`messages` parses what an agent printed from the task results that Ansible registered; code behind it relies on types.
-`eligibility` decides whether a device already runs a release, and why a device cannot take one.
-May import documents, errors and the agent's core, but neither inventory nor releases.
+`messages` parses the output of an agent, which Ansible registers in task results, into typed messages.
+`eligibility` decides whether a device already runs a release, and why a device cannot run one.
+This package may import documents, errors and the agent's core, but neither inventory nor releases.
 """

@@ -1,4 +1,4 @@
-"""Decide from an agent's status whether a device already runs a release, and whether it can take one. Pure."""
+"""Decide from an agent's status whether a device already runs a release, and whether it can run one. Pure."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ MB = 1_000_000
 
 
 class Requirements(Document):
-    """The requirements of a release on a device; a field that is null requires nothing."""
+    """What a release requires of a device. A field that is null requires nothing."""
 
     device_types: list[str] | None = Field(default=None, description="Device types that the release is made for.")
     architectures: list[str] | None = Field(default=None, description="Processor architectures that it is made for.")
-    memory_mb: float | None = Field(default=None, description="Memory of the device, in 1,000,000 bytes.")
-    disk_mb: float | None = Field(default=None, description="Free space beside the bundle, in 1,000,000 bytes.")
+    memory_mb: float | None = Field(default=None, description="Minimum memory of the device, in 1,000,000 bytes.")
+    disk_mb: float | None = Field(default=None, description="Free space needed besides the bundle, in 1,000,000 bytes.")
 
 
 class ReleaseInfo(Document):
-    """The facts about a release that decide which devices can take it. Records of earlier versions lack some."""
+    """The facts about a release that decide which devices can run it. Records of earlier versions lack some fields."""
 
     path: str = Field(default="", description="Path of the archive in the repository of releases.")
     length: Count = Field(default=0, description="Size of the archive in bytes.")
@@ -44,12 +44,12 @@ def loaded_release(status: AgentStatus | None) -> str | None:
 
 
 def runs(status: AgentStatus | None, release: str, release_info: ReleaseInfo) -> bool:
-    """Return whether a device runs a release, confirmed, with exactly the model file that was published.
+    """Return whether a device runs a release and has confirmed it, with exactly the published model file.
 
     Args:
-        status: of the device; None where it did not respond.
-        release: as NAME@VERSION.
-        release_info: of this release.
+        status: The device's status; None if it did not respond.
+        release: The release, as NAME@VERSION.
+        release_info: The published facts about this release.
     """
     loaded = loaded_model(status)
     if status is None or loaded is None:
@@ -67,15 +67,15 @@ def obstacles(
     now: datetime,
     clock_skew_s: float,
 ) -> list[str]:
-    """Return the reasons why a device cannot take a release; an empty list where it can.
+    """Return the reasons why a device cannot run a release; an empty list if it can.
 
     Args:
-        status: of the device.
-        release: as NAME@VERSION.
-        release_info: of this release.
-        queried: when the query of all devices began; the device responded between this and `now`.
-        now: the current time, with a time zone.
-        clock_skew_s: how far the clock of a device may deviate, in seconds.
+        status: The device's status.
+        release: The release, as NAME@VERSION.
+        release_info: The published facts about this release.
+        queried: The time at which the query of all devices began. The device responded between this time and `now`.
+        now: The current time, with a time zone.
+        clock_skew_s: The largest allowed deviation of a device's clock, in seconds.
     """
     device, service, required = status.device, status.service, release_info.requirements
     reasons = []
@@ -90,7 +90,7 @@ def obstacles(
     if required.memory_mb is not None and device.memory_bytes < required.memory_mb * MB:
         reasons.append(f"{device.memory_bytes / MB:.0f} MB of memory: {release} needs {required.memory_mb:g} MB")
     needed = (required.disk_mb or 0) * MB
-    if release not in status.installed:  # the payload, the fetched archive and the unpacked bundle
+    if release not in status.installed:  # space for the payload, the fetched archive and the unpacked bundle
         needed += 2 * release_info.length + release_info.unpacked
     if status.disk is not None and status.disk.free_bytes < needed:
         reasons.append(f"{status.disk.free_bytes / MB:.0f} MB of disk free: {needed / MB:.0f} MB needed")

@@ -1,6 +1,6 @@
 """Parse and validate messages from a device's agent. Code behind this module can rely on the declared types.
 
-Fields that no decision reads are kept as they are, so that a newer agent may report more.
+Undeclared fields are kept as they are, so that a newer agent may report more.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from fleet.documents import Document
 
 Count = Annotated[int, Field(ge=0, le=2**53)]
-MAX_REASON = 500  # characters of a device's output that a reason keeps
+MAX_REASON = 500  # maximum length of a reason that quotes a device's output, in characters
 M = TypeVar("M", bound="Message")
 
 
@@ -27,11 +27,11 @@ def _require_time_zone(text: str) -> str:
 
 
 class Message(Document):
-    """A JSON object from an agent. Fields that it does not declare are accepted and kept."""
+    """A JSON object from an agent. Undeclared fields are accepted and kept."""
 
 
 class Machine(Message):
-    """The hardware of a device, as far as releases require something of it."""
+    """The hardware properties of a device that releases may require."""
 
     type: str = Field(description="Device type that a release names under `requirements.device_types`.")
     architecture: str = Field(description="Processor architecture, such as aarch64.")
@@ -48,14 +48,14 @@ class LoadedModel(Message):
 
 
 class ServiceFault(Message):
-    """The reason why an agent's service does not answer. Only its presence decides anything here."""
+    """The reason why an agent's service does not answer. Decisions depend only on its presence."""
 
 
 class Service(Message):
     """The state of the agent's service."""
 
     running: bool = Field(description="Whether a service process exists.")
-    fault: ServiceFault | None = Field(description="Why the service does not answer; null where it does.")
+    fault: ServiceFault | None = Field(description="Why the service does not answer; null if it does.")
     loaded: LoadedModel | None = Field(description="The model in memory, or null.")
 
 
@@ -109,20 +109,20 @@ Report = ServingReport | IdleReport
 
 
 class Trial(Message):
-    """A release that is still on trial. Only its presence decides anything here."""
+    """The trial of a release. Decisions depend only on its presence."""
 
 
 class AgentStatus(Message):
-    """The output of `edge-agent status --report`, as far as decisions read it."""
+    """The fields of the output of `edge-agent status --report` that decisions depend on."""
 
-    time: Annotated[str, AfterValidator(_require_time_zone)] = Field(description="Clock of the device, ISO 8601.")
+    time: Annotated[str, AfterValidator(_require_time_zone)] = Field(description="Clock time of the device, ISO 8601.")
     device: Machine = Field(description="Hardware of the device.")
     current: str | None = Field(description="Installed release that the device runs, or null.")
     trial: Trial | None = Field(description="The trial of the current release; null once it is confirmed.")
     bad: dict[str, str] = Field(description="Releases that failed on the device, each with the reason.")
     installed: list[str | None] = Field(description="Installed releases.")
     service: Service = Field(description="State of the agent's service.")
-    disk: Disk | None = Field(description="Free space; null where the agent cannot determine it.")
+    disk: Disk | None = Field(description="Free space; null if the agent cannot determine it.")
     report: Report | None = Field(default=None, description="Statistics since the switch; null without a service.")
 
 
@@ -137,8 +137,8 @@ class AgentFailure:
     """The error that an agent printed instead of a result.
 
     Attributes:
-        where: the file, field or operation that the error concerns.
-        found: the problem that the agent found there.
+        where: The file, field or operation that the error concerns.
+        found: The problem that the agent found there.
     """
 
     where: str
@@ -169,8 +169,8 @@ class TaskResult(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    unreachable: object = Field(default=False, description="True where Ansible could not reach the device.")
-    skipped: object = Field(default=False, description="True where the task was skipped.")
+    unreachable: object = Field(default=False, description="Whether Ansible could not reach the device.")
+    skipped: object = Field(default=False, description="Whether the task was skipped.")
     rc: object = Field(default=None, description="Exit code of the command.")
     stdout: object = Field(default=None, description="Output of the command, a string.")
     stderr: object = Field(default=None, description="Error output of the command.")
@@ -178,18 +178,18 @@ class TaskResult(BaseModel):
 
     @property
     def succeeded(self) -> bool:
-        """True where the command ended with exit code 0."""
+        """Whether the command ended with exit code 0."""
         return self.rc == 0
 
     def unreachable_reason(self) -> str:
-        """Return why Ansible could not reach the device, or an empty string where it could."""
+        """Return why Ansible could not reach the device; an empty string if it could."""
         if not self.unreachable:
             return ""
         return str(self.msg) if "msg" in self.model_fields_set else "unreachable"
 
 
 def parse_status(result: TaskResult) -> StatusResponse:
-    """Return the status that an agent printed. Any other output affects this device alone: it has no status."""
+    """Return the status that an agent printed. If the output is invalid, only this device is left without a status."""
     message, reason = _parse_result(result, AgentStatus)
     return StatusResponse(message, reason)
 
@@ -201,7 +201,7 @@ def parse_command(result: TaskResult) -> CommandResponse:
 
 
 def _parse_result(result: TaskResult, message_type: type[M]) -> tuple[M | None, str]:
-    """Return the message in a task's output, or None and the reason."""
+    """Return the message in a task's output and an empty reason, or None and the reason why it is missing."""
     if reason := result.unreachable_reason():
         return None, reason
     try:
@@ -216,12 +216,12 @@ def _parse_result(result: TaskResult, message_type: type[M]) -> tuple[M | None, 
 
 
 def parse_message(text: object, message_type: type[M]) -> M | AgentFailure:
-    """Parse the JSON object that an agent printed. Raises ValueError with the faults of an invalid message."""
+    """Parse the JSON object that an agent printed. Raises ValueError if the message is not valid."""
     if not isinstance(text, str):
         raise ValueError("no output")
     try:
         content = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite_number)
-        json.dumps(content, ensure_ascii=False).encode()  # a lone surrogate could not be written to any file
+        json.dumps(content, ensure_ascii=False).encode()  # refuses lone surrogates, which no file can contain
     except RecursionError:
         raise ValueError("JSON that is nested too deeply") from None
     if not isinstance(content, dict):

@@ -1,6 +1,7 @@
-"""Rollouts on disk, below rollouts/: what was planned, how far it came, what was done and by whom.
+"""Keep the records of rollouts on disk, in rollouts/: the plan, the progress, and what was done by whom.
 
-`rollout_folder` finds, begins and locks rollouts; `rollout_plan` and `state` hold the types of plan.json and
-state.json, `record_files` validates both when they are read. `rollout_audit` appends to audit.jsonl and reads it as
-CSV, `report` writes a report for people. May import devices, inventory, releases and what is below them.
+`rollout_folder` finds, begins and locks rollouts. `rollout_plan` and `state` define the types of plan.json and
+state.json, and `record_files` validates both files when they are read. `rollout_audit` appends to audit.jsonl, reads
+it and converts it to CSV. `report` writes a report for people. This package may import devices, inventory, releases
+and the packages below them.
 """

@@ -1,6 +1,6 @@
 """Read and validate the files of a rollout's record. Code behind this module can rely on the declared types.
 
-A newer program may write more into a plan, a report or a verdict; unknown fields of these are kept.
+A newer program may write more fields into a plan, a report or a verdict. Such unknown fields are kept.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ REPORTS: TypeAdapter[Reports] = TypeAdapter(Reports)
 
 
 def read_plan(path: Path) -> RolloutPlan:
-    """Read a plan.json. Raises ConfigurationError, as the other functions do."""
+    """Read a plan.json file. All functions of this module raise ConfigurationError if a file is not valid."""
     plan = _validated(path, _read_json(path), PLAN)
     missing = sorted({device.release for device in plan.devices.values()} - set(plan.releases))
     if missing:
@@ -56,7 +56,7 @@ def read_plan(path: Path) -> RolloutPlan:
 
 
 def read_state(path: Path) -> RolloutState:
-    """Read a state.json."""
+    """Read a state.json file."""
     content = _read_json(path)
     _validated(path, content, STATE_FILE)
     state = _validated(path, content, STATE)
@@ -69,7 +69,7 @@ def read_state(path: Path) -> RolloutState:
 
 
 def read_reports(path: Path) -> Reports:
-    """Read the reports of devices, by name; None for a device that had no report."""
+    """Read the reports of devices, by device name. The value is None for a device that had no report."""
     return _validated(path, _read_json(path), REPORTS)
 
 
@@ -83,7 +83,7 @@ def _read_json(path: Path) -> object:
 
 def _validated(path: Path, content: object, adapter: TypeAdapter[T]) -> T:
     try:
-        return adapter.validate_python(content)  # not validate_json: a reason may hold a device's invalid Unicode
+        return adapter.validate_python(content)  # validate_json would refuse a device's invalid Unicode in a reason
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         value = "nothing" if first["type"] == "missing" else reprlib.repr(first["input"])

@@ -14,12 +14,12 @@ from fleet.records.rollout_folder import Record
 from fleet.records.state import DeviceState, RecordedCheck, RolloutState, WaveStatus
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
-LARGE_WAVE = 20  # devices; of a larger wave the terminal shows only those that did not succeed
+LARGE_WAVE = 20  # devices; for a larger wave, the terminal shows only the devices that did not succeed
 
 
 @dataclass(frozen=True)
 class WaveSummary:
-    """A wave in a report, with the state of its devices by name."""
+    """A wave in a report, with the states of its devices by name."""
 
     name: str
     status: WaveStatus
@@ -34,16 +34,16 @@ class Summary:
     """The content of both reports.
 
     Attributes:
-        id: of the rollout.
-        fleet: its name.
-        commit: of the inventory.
-        releases: every release of the rollout.
-        status: of the rollout.
-        reason: explains the status.
-        ended: when the rollout ended.
-        outcomes: number of devices by outcome.
-        waves: in their order.
-        others: devices in no wave, by name.
+        id: The rollout's id.
+        fleet: The fleet's name.
+        commit: The Git commit of the inventory.
+        releases: All releases of the rollout.
+        status: The rollout's status.
+        reason: An explanation of the status.
+        ended: The time at which the rollout ended.
+        outcomes: The number of devices by outcome.
+        waves: The waves, in their order.
+        others: The devices that are in no wave, by name.
     """
 
     id: str
@@ -59,7 +59,7 @@ class Summary:
 
 
 def write(record: Record, state: RolloutState) -> None:
-    """Write both files, each complete or not at all. Raises OSError."""
+    """Write both files, each atomically. Raises OSError."""
     summary = summarise(record, state)
     durable.write_file(record.folder / "report.md", markdown(summary).encode())
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -68,9 +68,9 @@ def write(record: Record, state: RolloutState) -> None:
 
 
 def table(state: RolloutState) -> list[str]:
-    """Return a rollout as lines for a terminal: its waves and their devices.
+    """Return lines for the terminal that show a rollout's waves and their devices.
 
-    Of a large wave only the devices are listed that did not succeed.
+    For a large wave, only the devices that did not succeed are listed.
     """
     rows = []
     for wave in state.waves:
@@ -143,7 +143,7 @@ def _device_table(devices: dict[str, DeviceState]) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    """Return a text as one line without Markdown markup."""
+    """Return a text as one line, with Markdown markup escaped."""
     plain = " ".join(text.split())
     for sign in "\\`*_[]<>|":
         plain = plain.replace(sign, f"\\{sign}")

@@ -1,7 +1,8 @@
-"""The audit trail of rollouts: who changed what on which device, when, with what result. `fleet audit` prints it.
+"""The audit trail of rollouts: who changed what on which device, when and with what result. `fleet audit` prints it.
 
-Each line of a rollout's audit.jsonl has the fields below and is never changed (fleet/audit_log.py). A line that was
-edited, or that a power cut left incomplete, is shown as such in every query: it may concern any device, at any time.
+Each line of a rollout's audit.jsonl has the fields in FIELDS and is never changed (fleet/audit_log.py). A line that was
+edited, or left incomplete by a power cut, cannot be read. Every query shows such a line and marks it as unreadable,
+because it may concern any device at any time.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ FIELDS = ("time", "fleet", "rollout", "by", "commit", "action", "device", "relea
 REQUIRED = ("time", "by", "action")
 INCOMPLETE, UNREADABLE = "cut short", "not readable"
 TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")  # the format of audit_log.now
-SHOWN = 200  # characters of a line that cannot be read
+SHOWN = 200  # maximum number of characters shown of a line that cannot be read
 
 
 @dataclass(frozen=True)
 class AuditLine:
-    """A line of an audit trail; `devices` are those of a wave, where the line concerns all of them.
+    """A line of an audit trail. If the line concerns a whole wave, `devices` lists the wave's devices.
 
-    A line that cannot be read has no time: its `result` is INCOMPLETE or UNREADABLE, its `detail` is the text.
+    A line that cannot be read has no time. Its `result` is INCOMPLETE or UNREADABLE, and its `detail` is its text.
     """
 
     time: str | None = None
@@ -65,14 +66,14 @@ def append(
     """Append one line to the audit trail of a rollout.
 
     Args:
-        record: of the rollout.
-        action: what was done, such as deploy.
-        result: how it ended.
-        device: the device that it concerns; None: no single one.
-        release: the release that it concerns.
-        seconds: how long it took.
-        detail: an explanation for people.
-        devices: the devices of a wave, where the action concerns all of them.
+        record: The rollout's record.
+        action: What was done, such as deploy.
+        result: The result of the action.
+        device: The device that the action concerns; None if it does not concern a single device.
+        release: The release that the action concerns.
+        seconds: The duration of the action.
+        detail: An explanation for people.
+        devices: The devices of a wave, if the action concerns the whole wave.
     """
     audit_log.append(
         record.folder / audit_log.FILE,
@@ -90,7 +91,7 @@ def append(
 
 
 def seconds_since(time: str | None) -> float | None:
-    """Return the seconds since a recorded time, or None without a time or where the clock was set back."""
+    """Return the seconds since a recorded time; None if there is no valid time or the clock was set back."""
     if time is None or not _is_time(time):
         return None
     passed = (datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds()
@@ -100,7 +101,7 @@ def seconds_since(time: str | None) -> float | None:
 def read(records: Iterable[Record], *more: Path) -> list[AuditLine]:
     """Read every line of these rollouts and of the files `more`, sorted by time.
 
-    A line without a time keeps its place after the line before it in its file.
+    A line without a time stays behind the line that precedes it in its file.
     """
     timed = []
     for file in [*(read_file(each.folder / audit_log.FILE, each.id) for each in records), *map(read_file, more)]:
@@ -116,10 +117,10 @@ def read_file(path: Path, rollout: str | None = None) -> Iterator[AuditLine]:
     """Read every line of one audit file, which may be missing.
 
     Args:
-        path: of the file.
-        rollout: the id of its rollout, for lines that cannot be read.
+        path: The path of the file.
+        rollout: The id of the file's rollout, which is added to lines that cannot be read.
     """
-    # NOTE: splitlines would also break a line at characters that JSON allows inside a string.
+    # NOTE: splitlines would also split at characters that JSON allows in a string.
     texts = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else [""]
     for text in texts if texts[-1] else texts[:-1]:
         try:
@@ -160,13 +161,13 @@ def select(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> Iterator[AuditLine]:
-    """Select the lines about a device and a period, and every line that cannot be read.
+    """Select the lines that concern a device and a period, and every line that cannot be read.
 
     Args:
-        lines: of an audit trail.
-        device: lines about it or its wave; None: about any device.
-        since: lines from this time on.
-        until: lines before this time.
+        lines: The lines of an audit trail.
+        device: Select lines about this device or its wave; None selects lines about any device.
+        since: Select lines from this time on.
+        until: Select lines before this time.
     """
     for line in lines:
         if line.time is None:
@@ -179,9 +180,10 @@ def select(
 
 
 def as_csv(lines: Iterable[Mapping[str, object]]) -> str:
-    """Return lines, as their `as_json` gives them, as CSV (RFC 4180) that is safe for spreadsheets and terminals.
+    """Convert lines to CSV (RFC 4180) that is safe for spreadsheets and terminals.
 
-    A text that a spreadsheet would run as a formula gets a leading apostrophe; control characters become '?'.
+    The lines are given in the form of `AuditLine.as_json`. A text that a spreadsheet would run as a formula gets a
+    leading apostrophe. Control characters become '?'.
     """
     stream = io.StringIO()
     writer = csv.DictWriter(stream, FIELDS, extrasaction="ignore")
@@ -199,5 +201,5 @@ def _harmless(value: object) -> object:
 
 
 def plain(text: str) -> str:
-    """Return a text without the characters that control a terminal; newlines and tabs stay."""
+    """Replace characters that control a terminal by '?'. Newlines and tabs stay."""
     return "".join(each if each.isprintable() or each in "\n\t" else "?" for each in text)

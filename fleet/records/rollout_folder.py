@@ -1,19 +1,20 @@
-"""The folders of rollouts on disk: find, begin, lock and save them.
+"""Find, begin, lock and save the records of rollouts. Each rollout has a folder:
 
     rollouts/<fleet>/
         lock                    held while a rollout begins, is resumed or is abandoned
-        audit.jsonl             devices that an operator rolled back manually
+        audit.jsonl             the audit trail of manual rollbacks
         metadata.tar            the repository's metadata for playbooks/rotate-keys.yml
-        <id>/plan.json          what was decided at the start; never changed
-        <id>/state.json         how far it came; replaced durably after every step. It is written last when a rollout
-                                begins: a folder without it never began, and the next rollout removes it
+        <id>/plan.json          the decisions made at the start; never changed
+        <id>/state.json         the progress, replaced durably after every step. It is written last when a rollout
+                                begins. A rollout whose folder lacks it never began; the next rollout removes the
+                                folder
         <id>/audit.jsonl        one line per action, appended (fleet/audit_log.py)
-        <id>/push.tar           the payload for devices, until the rollout has ended (fleet/rollout/payload.py)
-        <id>/reports/           what the devices reported
-        <id>/report.html, .md   for people
+        <id>/push.tar           the payload for devices, deleted when the rollout has ended (fleet/rollout/payload.py)
+        <id>/reports/           the reports of the devices
+        <id>/report.html, .md   the report for people
 
 A rollout belongs to the ansible-playbook process that began it. If that process ends without closing the rollout, the
-next run resumes it where it stopped: devices are queried first, so that nothing is done twice.
+next run resumes it where it stopped. It queries the devices first, so that nothing is done twice.
 """
 
 from __future__ import annotations
@@ -38,17 +39,17 @@ from fleet.records.record_files import SCHEMA_VERSION, Reports
 from fleet.records.rollout_plan import RolloutPlan
 from fleet.records.state import RolloutState, owner
 
-ROLLOUTS = Path(__file__).resolve().parents[2] / "rollouts"  # beside the playbooks, which use the same path
+ROLLOUTS = Path(__file__).resolve().parents[2] / "rollouts"  # next to playbooks/, which uses the same path
 LOCK_S = 30.0
 BEFORE = "reports/before.json"  # the devices' reports before the first device changed
-PUSH = "push.tar"  # the payload: packed when a rollout begins or goes on, removed when it has ended
+PUSH = "push.tar"  # the payload: packed when a rollout begins or resumes, removed when it has ended
 STAMP = "%Y%m%dT%H%M%SZ"
 ID = re.compile(r"(\d{8}T\d{6}Z)(-[0-9a-f]{1,8})?")
 
 
 @dataclass(frozen=True)
 class Record:
-    """The record of one rollout: its folder."""
+    """The record of one rollout, a folder on disk."""
 
     folder: Path
 
@@ -74,11 +75,11 @@ class Record:
         return record_files.read_reports(self.folder / BEFORE)
 
     def load(self) -> RolloutState:
-        """Read the state. Raises ConfigurationError where it is not a valid one."""
+        """Read the rollout's state. Raises ConfigurationError if state.json is not valid."""
         return record_files.read_state(self.folder / "state.json")
 
     def require_matching_plan(self) -> None:
-        """Check that the state has the devices and releases of the plan. Raises ConfigurationError."""
+        """Check that the plan and the state have the same devices and releases. Raises ConfigurationError."""
         planned = {name: device.release for name, device in self.plan.devices.items()}
         recorded = {name: device.release for name, device in self.load().devices.items()}
         for name in sorted({*planned, *recorded}):
@@ -89,7 +90,7 @@ class Record:
                 )
 
     def save(self, state: RolloutState) -> None:
-        """Replace the state durably. Raises OSError."""
+        """Replace the rollout's state durably. Raises OSError."""
         durable.write_file(self.folder / "state.json", _versioned(asdict(state)))
 
 
@@ -105,7 +106,7 @@ def locked(fleet: str, root: Path = ROLLOUTS) -> Iterator[None]:
 
 
 def rollouts(fleet: str, root: Path = ROLLOUTS) -> list[Record]:
-    """Return every rollout of a fleet, the oldest first. Folders with other names, such as copies, are left out."""
+    """Return every rollout of a fleet, oldest first. Folders with other names, such as copies, are ignored."""
     return [Record(path.parent) for path in sorted((root / fleet).glob("*/state.json")) if _start_of(path.parent.name)]
 
 
@@ -113,12 +114,12 @@ def find(fleet: str, rollout: str | None = None, root: Path = ROLLOUTS) -> Recor
     """Return one rollout of a fleet.
 
     Args:
-        fleet: its name.
-        rollout: the rollout's id; None: the latest rollout.
-        root: the folder of all records.
+        fleet: The fleet's name.
+        rollout: The rollout's id; None returns the latest rollout.
+        root: The folder that contains all rollout records.
 
     Raises:
-        NoReleaseError: the rollout does not exist.
+        NoReleaseError: The rollout does not exist.
     """
     records = rollouts(fleet, root)
     matching = [record for record in records if rollout in (None, record.id)]
@@ -131,16 +132,16 @@ def find(fleet: str, rollout: str | None = None, root: Path = ROLLOUTS) -> Recor
 
 
 def unfinished(fleet: str, root: Path = ROLLOUTS, elsewhere: bool = True) -> Record | None:
-    """Return the rollout that has not ended, or None.
+    """Return the unfinished rollout of a fleet, or None.
 
     Args:
-        fleet: its name.
-        root: the folder of all records.
-        elsewhere: a process on another machine counts as running, since this machine cannot check it; False: it
-            counts as ended.
+        fleet: The fleet's name.
+        root: The folder that contains all rollout records.
+        elsewhere: Whether a process on another machine counts as running. This machine cannot check such a process.
+            If False, it counts as ended.
 
     Raises:
-        BusyError: the process of the rollout still runs.
+        BusyError: The rollout's process is still running.
     """
     records = rollouts(fleet, root)
     if not records:
@@ -167,17 +168,19 @@ def begin(
     root: Path = ROLLOUTS,
     fill: Callable[[Record], None] = lambda _: None,
 ) -> Record:
-    """Write a new rollout: the plan, then what `fill` adds, and state.json last. Nothing remains after a failure.
+    """Create the record of a new rollout. If this fails, the folder is removed.
+
+    The plan is written first, then the files that `fill` adds, then state.json.
 
     Args:
-        fleet: its name. The caller holds its lock.
-        plan: the content of plan.json.
-        state: the first state.
-        root: the folder of all records.
-        fill: adds further files to the folder.
+        fleet: The fleet's name. The caller must hold the fleet's lock.
+        plan: The content of plan.json.
+        state: The state in which the rollout begins.
+        root: The folder that contains all rollout records.
+        fill: A function that adds further files to the folder.
 
     Raises:
-        OSError: a file cannot be written. What `fill` raises is raised too.
+        OSError: A file cannot be written. Errors of `fill` are raised too.
     """
     _remove_incomplete(root / fleet)
     commit = str(plan.get("commit") or "")[:8]
@@ -188,7 +191,7 @@ def begin(
         fill(record)
         record.save(state)
     except BaseException:
-        shutil.rmtree(record.folder, ignore_errors=True)  # the first error is raised; the next rollout cleans up
+        shutil.rmtree(record.folder, ignore_errors=True)  # the original error is raised; the next rollout cleans up
         raise
     durable.sync_directory(record.folder.parent)
     return record
@@ -200,9 +203,9 @@ def _versioned(content: Mapping[str, object]) -> bytes:
 
 
 def _next_stamp(fleet: str, root: Path) -> str:
-    """Return the current time, or a later time than every rollout's where the clock was set back.
+    """Return the current time, or a time after the latest rollout's if the clock was set back.
 
-    The latest rollout is therefore always the last one by name.
+    This keeps the latest rollout last when rollouts are sorted by name.
     """
     starts = [_start_of(record.id) for record in rollouts(fleet, root)]
     now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
@@ -210,7 +213,7 @@ def _next_stamp(fleet: str, root: Path) -> str:
 
 
 def _start_of(name: str) -> datetime | None:
-    """Return the start time in a folder's name, in UTC without a zone; None where the name is not a rollout's."""
+    """Return the start time in a folder's name, in UTC without a time zone; None if the name is not a rollout's id."""
     try:
         match = ID.fullmatch(name)
         return datetime.strptime(match[1], STAMP) if match else None
@@ -219,12 +222,12 @@ def _start_of(name: str) -> datetime | None:
 
 
 def _remove_incomplete(folder: Path) -> None:
-    """Remove rollouts whose process was killed while they began: none of them had changed a device."""
+    """Remove rollouts whose process was killed while they began. None of them had changed a device."""
     for each in folder.iterdir() if folder.is_dir() else ():
         if _start_of(each.name) and each.is_dir() and not (each / "state.json").exists():
             shutil.rmtree(each)
 
 
 def encode(value: object) -> bytes:
-    """Return the content of a JSON file of a record. The same value gives the same bytes."""
+    """Encode a value as a JSON file of a record. The same value always gives the same bytes."""
     return (json.dumps(value, sort_keys=True, default=documents.encode) + "\n").encode()

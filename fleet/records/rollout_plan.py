@@ -1,4 +1,4 @@
-"""The types of plan.json: what a rollout was to do, as decided before it began."""
+"""The types of plan.json, which records what a rollout is to do. The plan is made before the rollout begins."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from fleet.inventory.rollout_policy import RolloutPolicy
 
 
 class PlannedDevice(Document):
-    """A device and the release that it is to run. Records of earlier versions have only the release."""
+    """A device and the release that it is to run. Records of earlier program versions contain only the release."""
 
     release: str = Field(description="Release that the inventory declares, as NAME@VERSION.")
     type: str = Field(default="", description="Device type.")
-    wave: int = Field(default=0, description="Number of the device's wave in the inventory; 0 is the canaries.")
+    wave: int = Field(default=0, description="Number of the device's wave in the inventory; wave 0 is the canaries.")
     groups: list[str] = Field(default=[], description="Inventory groups of the device.")
 
 
 class PendingRollback(Document):
-    """A rollback that an earlier rollout could not complete."""
+    """A device's rollback that an earlier rollout could not complete."""
 
     rollout: str = Field(description="Id of the rollout that failed.")
     left: str = Field(description="Release that failed, which the device may still run.")
@@ -28,25 +28,25 @@ class PendingRollback(Document):
 
 
 class AbandonedRollout(Document):
-    """An unfinished rollout that this one replaces."""
+    """An unfinished rollout that the new rollout replaces."""
 
     rollout: str = Field(description="Id of the abandoned rollout.")
-    why: str = Field(description="Reason why it cannot go on.")
+    why: str = Field(description="Reason why it cannot resume.")
 
 
 class Refusal(Document):
-    """The error that forbids the rollout itself, while pending rollbacks still have to be made."""
+    """The error that forbids the rollout itself. Pending rollbacks are performed nevertheless."""
 
     error: str = Field(description="Name of the error's class.")
     exit_code: int = Field(description="Exit code of the error.")
     where: str = Field(description="File, field or operation that the error concerns.")
     found: str = Field(description="What was found.")
     expected: str = Field(description="What was expected.")
-    remedy: str = Field(description="What to do.")
+    remedy: str = Field(description="How to fix the problem.")
 
 
 class RolloutPlan(Document):
-    """The output of `fleet wave plan`, and the content of plan.json. Records of earlier versions lack some fields."""
+    """The output of `fleet wave plan` and the content of plan.json. Records of earlier versions lack some fields."""
 
     fleet: str = Field(description="Name of the fleet.")
     inventory: str | None = Field(default=None, description="Path of the inventory.")
@@ -57,15 +57,15 @@ class RolloutPlan(Document):
     outside_window: bool = Field(default=False, description="Whether the maintenance window is ignored.")
     size: Count = Field(description="Number of devices in the fleet.")
     again: bool = Field(default=False, description="Whether a release that failed before may be tried again.")
-    asked: str = Field(default="", description="Time of the plan, ISO 8601; devices are queried after it.")
+    asked: str = Field(default="", description="Time of the plan, ISO 8601. Devices are queried after this time.")
     repository: str = Field(default="", description="Location of the repository of releases.")
     rules: RolloutPolicy = Field(description="Rollout policy of the fleet.")
     devices: dict[str, PlannedDevice] = Field(description="Devices that may change, by name.")
     others: dict[str, PlannedDevice] = Field(default={}, description="Devices that --limit leaves out, by name.")
-    releases: dict[str, ReleaseInfo] = Field(description="The releases of the devices.")
+    releases: dict[str, ReleaseInfo] = Field(description="Releases of the devices, by name.")
     proven: list[str] = Field(default=[], description="Releases that passed a wave of an earlier rollout.")
-    resumes: str | None = Field(default=None, description="Id of the unfinished rollout that goes on.")
+    resumes: str | None = Field(default=None, description="Id of the unfinished rollout that is resumed.")
     gives_up: AbandonedRollout | None = Field(default=None, description="Unfinished rollout that is abandoned.")
     pending: dict[str, PendingRollback] = Field(default={}, description="Devices that roll back first, by name.")
-    refused: Refusal | None = Field(default=None, description="Reason why nothing but pending rollbacks happens.")
+    refused: Refusal | None = Field(default=None, description="Error that allows only pending rollbacks.")
     warnings: list[str] = Field(default=[], description="Warnings for the operator.")

@@ -1,4 +1,4 @@
-"""The types of state.json: how far a rollout came, its devices, its waves, and the process that owns it."""
+"""The types of state.json: a rollout's progress, its devices, its waves, and the process that owns it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, with_config
 
 from fleet.documents import Document
 
-# Fields of a later version are refused: this version would lose them when it saves the state.
+# Unknown fields of a later program version are refused, because this version would lose them when it saves the state.
 NO_OTHER_FIELDS = ConfigDict(extra="forbid")
 
 Status = Literal["running", "paused", "passed", "failed", "given up"]
@@ -25,13 +25,15 @@ Outcome = Literal["planned", "unfit", "ok", "failed", "unreachable", "back", "pe
 @with_config(NO_OTHER_FIELDS)
 @dataclass(frozen=True)
 class Owner:
-    """A process, distinguished by its start time from a later process with the same id. Process 0 does not exist.
+    """A process, identified by its id and start time, since a later process may get the same id.
+
+    Process 0 does not exist and stands for no owner.
 
     Attributes:
-        host: the machine on which the process runs.
-        pid: the process id.
-        started: start time in seconds, on a clock that cannot be set where the machine has one.
-        boot: identifier of the machine's boot, from which `started` counts.
+        host: The machine on which the process runs.
+        pid: The process id.
+        started: The start time in seconds: since boot on Linux, by the wall clock on other systems.
+        boot: The identifier of the machine's current boot; empty if the system has none.
     """
 
     host: str
@@ -40,7 +42,7 @@ class Owner:
     boot: str = ""
 
     def is_alive(self) -> bool:
-        """Return whether the process still runs. A process on another machine cannot be checked: it may run."""
+        """Return whether the process runs. A process on another machine counts as running: it cannot be checked."""
         if self.pid == NOBODY.pid:
             return False
         if self.host != socket.gethostname():
@@ -62,7 +64,7 @@ def owner_of(pid: int) -> Owner:
 def _start_time(pid: int) -> float:
     """Return the start time of a process in seconds: field 22 of its stat file, see proc(5).
 
-    psutil reports the wall clock, which may be set while the process runs.
+    psutil would report wall-clock time, which changes if the clock is set while the process runs.
     """
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
@@ -79,7 +81,7 @@ def _boot_id() -> str:
 
 
 def owner() -> Owner:
-    """Return the ansible-playbook process that called this program, or else the parent process."""
+    """Return the ansible-playbook process that started this program; if there is none, the parent process."""
     parents = psutil.Process().parents()
     playbooks = [each for each in parents if any(Path(part).name == "ansible-playbook" for part in _command_line(each))]
     chosen = playbooks[-1] if playbooks else (parents[0] if parents else psutil.Process())
@@ -94,7 +96,7 @@ def _command_line(process: psutil.Process) -> list[str]:
 
 
 class RecordedCheck(Document):
-    """A check of a wave's verdict."""
+    """The result of one check of a wave's verdict."""
 
     name: str = Field(description="Name of the check, such as latency.")
     status: str = Field(description="Result of the check.")
@@ -104,8 +106,8 @@ class RecordedCheck(Document):
 class RecordedVerdict(Document):
     """The verdict on a wave, as it was recorded."""
 
-    reason: str = Field(description="Why the verdict is what it is, in one line.")
-    checks: list[RecordedCheck] = Field(description="Every check of the wave.")
+    reason: str = Field(description="Reason for the verdict, in one line.")
+    checks: list[RecordedCheck] = Field(description="Results of all checks of the wave.")
 
 
 class EarlyFailure(Document):
@@ -121,13 +123,14 @@ class DeviceState:
     """The state of one device in a rollout.
 
     Attributes:
-        wave: its wave; empty where it takes no part.
-        release: the release that it is to run.
-        was: the release that it ran before this rollout touched it.
-        outcome: `pending` where its rollback failed: the next run makes it (pending_rollbacks.py).
-        reason: explains the outcome.
-        touched: the device may run the new release.
-        spent: the device's charge to the budget, which stays after its rollback.
+        wave: The name of the device's wave; empty if the device is in no wave.
+        release: The release that the device is to run.
+        was: The release that the device ran before this rollout; None if it ran none.
+        outcome: The outcome so far. `pending` means that the device could not roll back; the next run rolls it back
+            (pending_rollbacks.py).
+        reason: An explanation of the outcome.
+        touched: Whether the device may run the new release.
+        spent: The device's charge to the budget. It remains after a rollback.
     """
 
     wave: str
@@ -145,17 +148,17 @@ class WaveState:
     """The state of one wave.
 
     Attributes:
-        name: as the rollout policy names it.
-        devices: names of its devices.
-        approve: it needs an approval.
-        approved_by: the user who approved it.
-        status: how far it came.
-        opened: when it began.
-        judged: when its verdict was given.
-        verdict: the verdict on it.
-        lost: why it failed before its bake ended.
-        why: the reason for an approval that the rollout policy does not ask for.
-        canary: none of its devices may fail.
+        name: The wave's name.
+        devices: The names of the wave's devices.
+        approve: Whether the wave needs an approval.
+        approved_by: The user who approved the wave.
+        status: The wave's status.
+        opened: The time at which the wave began.
+        judged: The time at which the wave was judged.
+        verdict: The verdict on the wave.
+        lost: Why the wave failed before its bake ended; None if it did not.
+        why: Why the wave needs an approval that the rollout policy does not ask for; otherwise empty.
+        canary: Whether this is a canary wave, in which no device may fail.
     """
 
     name: str
@@ -176,13 +179,13 @@ class RolloutState:
     """The state of a rollout.
 
     Attributes:
-        status: how far it came.
-        owner: the process that works on it.
-        waves: in their order.
-        devices: by name.
-        reason: explains the status.
-        ended: when it ended.
-        outside_window: the user who began or last resumed it ignores the maintenance window.
+        status: The rollout's status.
+        owner: The process that controls the rollout.
+        waves: The waves, in their order.
+        devices: The states of the devices, by name.
+        reason: An explanation of the status.
+        ended: The time at which the rollout ended; None if it has not.
+        outside_window: Whether the maintenance window is ignored, as chosen when the rollout began or was last resumed.
     """
 
     status: Status
@@ -199,14 +202,14 @@ class RolloutState:
 
     @property
     def has_failed(self) -> bool:
-        """True where a wave has failed. From then on every touched device has to roll back."""
+        """Whether a wave has failed. If one has, every touched device has to roll back."""
         return any(wave.status == "fail" for wave in self.waves)
 
     def with_wave(self, name: str, **changed: Any) -> RolloutState:
-        """Return the state with these fields of a wave changed."""
+        """Return a copy of the state in which these fields of a wave are changed."""
         waves = tuple(replace(wave, **changed) if wave.name == name else wave for wave in self.waves)
         return replace(self, waves=waves)
 
     def with_device(self, name: str, **changed: Any) -> RolloutState:
-        """Return the state with these fields of a device changed."""
+        """Return a copy of the state in which these fields of a device are changed."""
         return replace(self, devices={**self.devices, name: replace(self.devices[name], **changed)})

@@ -1,8 +1,9 @@
-"""Watch a wave while it bakes: when to look at it next, and whether it has failed before the end of the bake.
+"""Watch a wave while it bakes: decide when to look at it next, and whether it has failed before the end of the bake.
 
-A release that is bad at once is detected at once; one that was good for hours is detected within a tenth of that time.
-So a bake of a day takes about seventy looks, not thousands. Querying many devices takes time: at most a tenth of the
-bake is spent on queries.
+The pause between two looks grows with the time since the bake began. A release that fails immediately is detected
+immediately. A release that fails after some hours is detected within a tenth of that time. A bake of a day therefore
+takes about seventy looks, not thousands. Querying many devices takes time: at most a tenth of the bake is spent on
+queries.
 """
 
 from __future__ import annotations
@@ -25,14 +26,16 @@ def look(
     previous: BakeLook | None,
     now_s: float,
 ) -> BakeLook:
-    """Look at a wave and decide how long to wait until the next look or the verdict. A failed wave is judged at once.
+    """Look at a wave and decide how long to wait until the next look or the verdict.
+
+    A failed wave is judged immediately.
 
     Args:
-        controller: of the rollout.
-        outcomes: of the wave's switch, by device.
-        statuses: of the wave's devices; empty at the first look.
-        previous: the result of the last look.
-        now_s: monotonic time in seconds.
+        controller: The rollout's controller.
+        outcomes: The outcome of the switch to the new release, by device of the wave.
+        statuses: The statuses of the wave's devices; empty at the first look.
+        previous: The result of the previous look; None at the first look.
+        now_s: The current monotonic time, in seconds.
     """
     wave, policy = controller.wave_of(list(outcomes)), controller.policy
     switched = {name: status for name, status in statuses.items() if outcomes[name] == "ok"}
@@ -41,7 +44,7 @@ def look(
     counts = list(outcomes.values())
     remaining = {name: number - counts.count(name) for name, number in controller.wave_budget(wave).items()}
     over_budget = min(remaining.values()) < 0
-    still_silent = [name for name in silent if previous and name in previous.silent]  # once may be the network
+    still_silent = [name for name in silent if previous and name in previous.silent]  # one silence may be the network
     failure = None if over_budget else _early_failure(controller, switched, still_silent, remaining["failed"])
     elapsed = now_s - began
     wait = 0.0 if over_budget or failure else pause(elapsed, query_s, policy.bake_s, policy.bake_poll_s)
@@ -66,7 +69,7 @@ def _early_failure(
     still_silent: list[str],
     failed_budget: int,
 ) -> EarlyFailure | None:
-    """Return why a wave with these statuses cannot pass any more; None where it still can."""
+    """Return why a wave with these statuses can no longer pass; None if it still can."""
     thresholds = controller.policy.judge
     failed = dict.fromkeys(still_silent, "silent during the bake, twice in a row")
     observed = [controller.observe(name, DeployOutcome("ok", "", status), {}) for name, status in statuses.items()]
@@ -82,13 +85,13 @@ def _early_failure(
 
 
 def pause(elapsed_s: float, query_s: float, bake_s: float, poll_s: float) -> float:
-    """Return the seconds until the next look, or until the bake ends where that is sooner.
+    """Return the seconds until the next look, or until the end of the bake if that is sooner.
 
     Args:
-        elapsed_s: time since the bake began, in seconds.
-        query_s: how long the last query of the devices took, in seconds.
-        bake_s: length of the bake in seconds.
-        poll_s: shortest pause in seconds.
+        elapsed_s: The time since the bake began, in seconds.
+        query_s: How long the last query of the devices took, in seconds.
+        bake_s: The length of the bake, in seconds.
+        poll_s: The shortest pause, in seconds.
     """
     remaining = max(bake_s - elapsed_s, 0.0)
     pause_s = max(poll_s, elapsed_s * SHARE, query_s * (1 - SHARE) / SHARE)
@@ -96,7 +99,7 @@ def pause(elapsed_s: float, query_s: float, bake_s: float, poll_s: float) -> flo
 
 
 def max_looks(bake_s: float, poll_s: float) -> int:
-    """Return the largest possible number of looks, the last one included."""
+    """Return the largest possible number of looks in a bake, including the last one."""
     elapsed, number = 0.0, 1
     while (step := pause(elapsed, 0.0, bake_s, poll_s)) < bake_s - elapsed:
         elapsed, number = elapsed + step, number + 1

@@ -1,6 +1,6 @@
 """Control a rollout: open a wave, judge it, decide which devices roll back, close the rollout.
 
-Each step reads the record, decides, and writes the record before its result changes anything on a device.
+Each step reads the record, makes a decision and writes it to the record. Devices change only after that.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RefreshPayload = Callable[[set[str]], tuple[bool, str]]
 
 @dataclass(frozen=True)
 class DeployOutcome:
-    """The outcome of a device's switch, and its status at the end of the bake; None where it did not respond."""
+    """The outcome of a device's switch, and its status at the end of the bake (None if it did not respond)."""
 
     outcome: SwitchOutcome
     reason: str
@@ -37,7 +37,7 @@ class DeployOutcome:
 
 
 class RolloutController:
-    """Controls one rollout through its record. Raises BusyError where another process controls it."""
+    """Controls one rollout through its record. Creating it raises BusyError if another process controls the rollout."""
 
     def __init__(self, folder: Path) -> None:
         self.record = Record(folder)
@@ -53,7 +53,7 @@ class RolloutController:
         self.policy = self.plan.rules
 
     def save(self, state: RolloutState) -> None:
-        """Replace the state, in memory and on disk. Raises OSError."""
+        """Replace the rollout's state, in memory and on disk. Raises OSError."""
         self.state = state
         self.record.save(state)
 
@@ -69,12 +69,12 @@ class RolloutController:
         """Append a line to the audit trail.
 
         Args:
-            action: what was done.
-            result: how it ended.
-            device: the device that it concerns; None: no single one.
-            detail: an explanation for people.
-            since: when the action began, from which its duration is computed.
-            wave: the wave whose devices it concerns.
+            action: What was done.
+            result: The result of the action.
+            device: The device that the action concerns; None if it does not concern a single device.
+            detail: An explanation for people.
+            since: The time at which the action began; the action's duration is computed from it.
+            wave: The wave whose devices the action concerns.
         """
         rollout_audit.append(
             self.record,
@@ -95,13 +95,13 @@ class RolloutController:
         approved_by: str | None = None,
         refresh_payload: RefreshPayload = lambda _: (False, ""),
     ) -> WaveOpening:
-        """Decide whether the wave of these devices may begin. If it may, its devices count as touched.
+        """Decide whether the wave of these devices may begin. If it may, mark its devices as touched.
 
         Args:
-            devices: of the wave.
-            approved_by: the user who approves the wave now; None: no user does.
-            refresh_payload: packs the current metadata with these releases; returns whether it packed the payload
-                again, and why it could not.
+            devices: The devices of the wave.
+            approved_by: The user who approves the wave now; None if no user does.
+            refresh_payload: A function that updates the payload for the given releases. It returns whether it packed
+                the payload again, and why it failed.
         """
         wave = self.wave_of(devices)
         packed, now = False, datetime.now(UTC)
@@ -129,7 +129,7 @@ class RolloutController:
         return WaveOpening(go=True, wave=wave.name, reason="", rest=group, bake_s=bake_s, packed=packed)
 
     def wave_of(self, devices: Sequence[str]) -> WaveState:
-        """Return the wave of exactly these devices. Raises ConfigurationError where no wave matches."""
+        """Return the wave that consists of exactly these devices. Raises ConfigurationError if there is none."""
         for wave in self.state.waves:
             if set(devices) == set(wave.devices):
                 return wave
@@ -146,8 +146,8 @@ class RolloutController:
         """Judge a wave after its bake, and record the verdict.
 
         Args:
-            devices: the outcome and the last status of each device of the wave.
-            control_group: the last status of each device that did not change.
+            devices: The outcome and the last status of each device of the wave.
+            control_group: The last status of each device of the control group.
         """
         wave, before = self.wave_of(list(devices)), self.record.before
         failures = wave.lost.devices if wave.lost else {}
@@ -181,12 +181,14 @@ class RolloutController:
         return WaveVerdict(wave.name, result.status, result.reason())
 
     def observe(self, name: str, deployed: DeployOutcome, before: Reports) -> DeviceObservation:
-        """Return the observation of a device, which fails where the device has not loaded what was published.
+        """Return the observation of a device.
+
+        Its outcome is `failed` if it has loaded a different model file than published, or has rolled back on its own.
 
         Args:
-            name: of the device.
-            deployed: the outcome of its switch and its last status.
-            before: the reports of all devices before the rollout.
+            name: The device's name.
+            deployed: The outcome of the device's switch, and its last status.
+            before: The reports of all devices before the rollout.
         """
         device, status = self.state.devices[name], deployed.status
         outcome, reason = deployed.outcome, deployed.reason
@@ -202,13 +204,13 @@ class RolloutController:
         return DeviceObservation(name, outcome, reason, before.get(name), status.report if status else None)
 
     def wave_budget(self, wave: WaveState) -> dict[str, int]:
-        """Return how many devices of a wave may fail, and how many may be unreachable."""
+        """Return how many devices of a wave may fail and how many may be unreachable."""
         return decisions.wave_budget(self.state, self.policy, self.plan.size, wave)
 
     # --- the end
 
     def decide_rollbacks(self, statuses: Mapping[str, AgentStatus | None]) -> RollbackDecision:
-        """Decide which devices roll back, from the statuses of all touched devices after the last wave."""
+        """Decide which devices roll back, given the statuses of all touched devices after the last wave."""
         failures: dict[str, tuple[BudgetCharge, str]] = {}
         for name, device in self.state.devices.items():
             passed = device.touched and device.outcome == "ok" and name in statuses
@@ -224,7 +226,7 @@ class RolloutController:
         return RollbackDecision(orders, state.has_failed)
 
     def _late_failure(self, device: DeviceState, status: AgentStatus | None) -> str:
-        """Return why a device has failed since its wave passed, or an empty string."""
+        """Return why a device has failed since its wave passed; an empty string if it has not."""
         if status is None:
             return "does not answer any more"
         if not self._runs_release(device, status):
@@ -234,21 +236,21 @@ class RolloutController:
         return ""
 
     def is_confirmed(self, name: str, status: AgentStatus | None) -> bool:
-        """Return whether a device runs its release, confirmed, so that it need not be queried again."""
+        """Return whether a device runs its release and has confirmed it. Such a device need not be queried again."""
         return self._runs_release(self.state.devices[name], status)
 
     def _runs_release(self, device: DeviceState, status: AgentStatus | None) -> bool:
         return eligibility.runs(status, device.release, self.plan.releases[device.release])
 
     def close(self, rolled_back: Mapping[str, StatusResponse]) -> ClosedRollout:
-        """End the rollout, or pause it. `rolled_back`: the responses of the devices that had to roll back."""
+        """End or pause the rollout. `rolled_back` holds the responses of the devices that had to roll back."""
         state = self.state
         for name, response in rolled_back.items():
             device, status = state.devices[name], response.status
             since = decisions.rollback_decided(state, device)
             running = eligibility.loaded_release(status)
             if status is not None and running == device.was:
-                # A device that failed keeps its own reason.
+                # A device that failed by itself keeps its own reason.
                 state = state.with_device(name, outcome="back", reason=device.reason or "the rollout failed")
                 self.log("back", "back", name, f"runs {device.was}", since=since)
             else:
@@ -257,7 +259,7 @@ class RolloutController:
                 self.log("back", "pending", name, reason, since=since)
         state = decisions.ended(state, audit_log.now())
         self.log("close", state.status, detail=state.reason, since=self.record.began)
-        self.save(replace(state, owner=NOBODY))  # from here on another process may resume a paused rollout
+        self.save(replace(state, owner=NOBODY))  # from now on, another process may resume a paused rollout
         report.write(self.record, state)
         if state.ended:
             (self.record.folder / rollout_folder.PUSH).unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""Decide what follows from the state of a rollout: may a wave begin, what a verdict changes, which devices roll back.
+"""Decide from the state of a rollout whether a wave may begin, what a verdict changes and which devices roll back.
 
-Pure: functions take a state and return a state or a decision. They read and write nothing and contact no device;
-controller.py records what they decide.
+The functions are pure: they take a state and return a state or a decision. They do not read or write files and do not
+contact devices. controller.py records their decisions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fleet.rollout.verdict import Verdict
 from fleet.rollout.verdict_checks import DeviceObservation
 
 NO_PREVIOUS_RELEASE = "it ran no release before"
-MAX_REASON = 500  # characters of the reason that an agent is given for a rollback
+MAX_REASON = 500  # maximum length of the reason for a rollback that is sent to an agent, in characters
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,15 @@ def refusal(
     began_by: str | None,
     now: datetime,
 ) -> str:
-    """Return why a wave may not begin, or an empty string.
+    """Return why a wave may not begin; an empty string if it may.
 
     Args:
-        state: of the rollout.
-        policy: of the rollout.
-        wave: one of the rollout's waves.
-        approved_by: the user who approves the wave now; None: no user does.
-        began_by: the user who began the rollout; None: not recorded.
-        now: the current time, with a time zone.
+        state: The rollout's state.
+        policy: The rollout's policy.
+        wave: The wave that is to begin.
+        approved_by: The user who approves the wave now; None if no user does.
+        began_by: The user who began the rollout; None if that was not recorded.
+        now: The current time, with a time zone.
     """
     for each in state.waves:
         if each.name == wave.name:
@@ -65,7 +65,7 @@ def refusal(
 
 
 def _approval_missing(policy: RolloutPolicy, wave: WaveState, approved_by: str | None, began_by: str | None) -> str:
-    """Return why a wave has no valid approval, or an empty string."""
+    """Return why a wave lacks a valid approval; an empty string if it has one."""
     if not approved_by:
         reason = f" ({wave.why})" if wave.why else ""
         return f"wave {wave.name} waits for approval{reason}: --approve {wave.name}, -e rollout_approve={wave.name}"
@@ -78,12 +78,12 @@ def _approval_missing(policy: RolloutPolicy, wave: WaveState, approved_by: str |
 
 
 def control_group(state: RolloutState, policy: RolloutPolicy, wave: WaveState) -> list[str]:
-    """Return devices that do not change during a wave, spread over the fleet, to compare the wave with.
+    """Choose the control group of a wave: devices that do not change during the wave, spread over the fleet.
 
     Args:
-        state: of the rollout.
-        policy: of the rollout; its `control` is the size of the group.
-        wave: the wave that is compared.
+        state: The rollout's state.
+        policy: The rollout's policy; its `control` is the maximum size of the control group.
+        wave: The wave that is compared with the control group.
     """
     candidates = [
         name
@@ -98,25 +98,29 @@ def control_group(state: RolloutState, policy: RolloutPolicy, wave: WaveState) -
 
 
 def remaining_budget(devices: Iterable[DeviceState], policy: RolloutPolicy, size: int) -> dict[str, int]:
-    """Return what remains of the fleet's budget after these devices, by kind; below zero where they exceed it.
+    """Return how many more devices may fail and how many more may be unreachable, by kind.
+
+    A number below zero means that the devices exceed the fleet's budget.
 
     Args:
-        devices: that are charged to the budget.
-        policy: of the rollout.
-        size: number of devices in the fleet.
+        devices: The devices whose failures are charged to the budget.
+        policy: The rollout's policy.
+        size: The number of devices in the fleet.
     """
     spent = Counter(device.spent for device in devices)
     return {name: device_count(getattr(policy.budget, name), size) - spent[name] for name in ("failed", "unreachable")}
 
 
 def wave_budget(state: RolloutState, policy: RolloutPolicy, size: int, wave: WaveState) -> dict[str, int]:
-    """Return the budget of a wave, by kind: what all other devices have left. A canary wave has none.
+    """Return how many devices of a wave may fail and how many may be unreachable, by kind.
+
+    This is the part of the fleet's budget that the devices of other waves have not used. It is zero for a canary wave.
 
     Args:
-        state: of the rollout.
-        policy: of the rollout.
-        size: number of devices in the fleet.
-        wave: one of the rollout's waves.
+        state: The rollout's state.
+        policy: The rollout's policy.
+        size: The number of devices in the fleet.
+        wave: The wave.
     """
     if wave.canary:
         return {"failed": 0, "unreachable": 0}
@@ -133,11 +137,11 @@ def with_verdict(
     """Return the state after a wave was judged.
 
     Args:
-        state: of the rollout.
-        wave: the one that was judged.
-        observed: its devices.
-        verdict: the verdict on it.
-        now: the current time, in the format of `audit_log.now`.
+        state: The rollout's state.
+        wave: The wave that was judged.
+        observed: The observations of the wave's devices.
+        verdict: The verdict on the wave.
+        now: The current time, in the format of `audit_log.now`.
     """
     state = state.with_wave(wave.name, status=verdict.status, judged=now, verdict=verdict.record())
     for each in observed:
@@ -158,16 +162,16 @@ def with_late_failures(
     size: int,
     now: str,
 ) -> RolloutState:
-    """Return the state after devices failed whose wave had passed.
+    """Return the state after some devices failed although their wave had passed.
 
-    The rollout fails if one of them is a canary, or if the fleet's budget is exceeded.
+    The rollout fails if one of these devices is a canary, or if the fleet's budget is exceeded.
 
     Args:
-        state: of the rollout.
-        failures: the charge to the budget and the reason, by device.
-        policy: of the rollout.
-        size: number of devices in the fleet.
-        now: the current time, in the format of `audit_log.now`.
+        state: The rollout's state.
+        failures: The charge to the budget and the reason for the failure, by device.
+        policy: The rollout's policy.
+        size: The number of devices in the fleet.
+        now: The current time, in the format of `audit_log.now`.
     """
     for name, (charge, reason) in failures.items():
         state = state.with_device(name, outcome=charge, reason=reason, spent=charge)
@@ -184,14 +188,14 @@ def with_late_failures(
 
 
 def rollbacks(state: RolloutState, rollout: str) -> tuple[dict[str, RollbackOrder], dict[str, str]]:
-    """Return the devices that have to roll back, and those that would have to but ran no release before.
+    """Return the devices that have to roll back, and those that cannot because they ran no release before.
 
     Args:
-        state: of the rollout.
-        rollout: its id.
+        state: The rollout's state.
+        rollout: The rollout's id.
 
     Returns:
-        The orders by device, and the reasons why the other devices keep the new release, by device.
+        The rollback orders by device, and the reasons why other failed devices keep the new release, by device.
     """
     orders: dict[str, RollbackOrder] = {}
     kept: dict[str, str] = {}
@@ -218,6 +222,8 @@ def ended(state: RolloutState, now: str) -> RolloutState:
 
 
 def rollback_decided(state: RolloutState, device: DeviceState) -> str | None:
-    """Return when the rollback of a device was decided: when the first wave failed, or else its own was judged."""
+    """Return when the rollback of a device was decided.
+
+    That is when the first wave failed. If no wave failed, it is when the device's own wave was judged."""
     failed = [wave.judged for wave in state.waves if wave.status == "fail" and wave.judged]
     return min(failed) if failed else state.wave(device.wave).judged

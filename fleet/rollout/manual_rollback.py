@@ -1,6 +1,6 @@
-"""Roll devices back manually (`playbooks/rollback.yml`): the effect on rollouts, and the audit trail.
+"""Support manual rollbacks (`playbooks/rollback.yml`): abandon the unfinished rollout and record the result.
 
-A record that cannot be read or written never delays the rollback of a device: it only causes a warning.
+A record that cannot be read or written never delays the rollback of a device. It only causes a warning.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from fleet.rollout.step_results import ManualRollbackEnd, ManualRollbackStart
 
 @dataclass(frozen=True)
 class ManualRollback:
-    """The rollback of one device.
+    """The manual rollback of one device.
 
     Attributes:
-        result: what its agent printed; None: nothing.
-        response: its status after the rollback; the reason may be that of the rollback itself.
-        skipped: the device was left alone, since it does not run a release of the latest rollout.
+        result: The result that the device's agent printed; None if it printed nothing.
+        response: The device's response after the rollback. Its reason may explain why the rollback itself failed.
+        skipped: Whether the device was not rolled back because it does not run a release of the latest rollout.
     """
 
     result: CommandResult | None
@@ -35,15 +35,15 @@ class ManualRollback:
 
 
 def begin_manual_rollback(fleet: str, root: Path, every: bool = False) -> ManualRollbackStart:
-    """Abandon the unfinished rollout, since the next run would resume it, and return what has to roll back.
+    """Abandon the unfinished rollout, which the next run would resume, and return which releases to roll back from.
 
     Args:
-        fleet: its name.
-        root: the folder of all records.
-        every: roll back every device, whatever it runs.
+        fleet: The fleet's name.
+        root: The folder that contains all rollout records.
+        every: Whether every device is to roll back, whatever release it runs.
 
     Raises:
-        BusyError: a rollout of the fleet runs.
+        BusyError: A rollout of the fleet is running.
     """
     warnings: list[str] = []
     abandoned = None
@@ -57,7 +57,7 @@ def begin_manual_rollback(fleet: str, root: Path, every: bool = False) -> Manual
 
 
 def _latest_releases(fleet: str, root: Path, warnings: list[str]) -> list[str] | None:
-    """Return the releases of the latest rollout whose devices still run them; None where that is not known."""
+    """Return the releases of the latest rollout that a device may still run; None if they are not known."""
     with _warn_on_error(warnings, "the releases of the latest rollout are not known: every device rolls back"):
         for record in reversed(rollout_folder.rollouts(fleet, root)):
             devices = record.load().devices.values()
@@ -70,21 +70,21 @@ def _latest_releases(fleet: str, root: Path, warnings: list[str]) -> list[str] |
 def finish_manual_rollback(
     fleet: str, root: Path, devices: Mapping[str, ManualRollback], reason: str, every: bool = False
 ) -> ManualRollbackEnd:
-    """Record which devices have rolled back, according to the release that each has loaded.
+    """Record which devices have rolled back, according to the release that each device has loaded.
 
-    Where every device was left alone, all of them count as failed: in an emergency, an operator must not read that as
+    If every device was skipped, all of them count as failed: in an emergency, an operator must not read this result as
     success.
 
     Args:
-        fleet: its name.
-        root: the folder of all records.
-        devices: the rollback of each device.
-        reason: why the operator rolls back.
-        every: every device was to roll back, whatever it ran.
+        fleet: The fleet's name.
+        root: The folder that contains all rollout records.
+        devices: The rollback of each device, by device name.
+        reason: The operator's reason for the rollback.
+        every: Whether every device was to roll back, whatever release it ran.
     """
     rows, failed = [], []
     skipped: dict[str, str] = {}
-    warnings = begin_manual_rollback(fleet, root, every).warnings  # the same as before, which no output has shown yet
+    warnings = begin_manual_rollback(fleet, root, every).warnings  # no output has shown these warnings yet
     for name, rollback in devices.items():
         if rollback.skipped and rollback.response.status:
             running = rollback.response.status.current or "nothing"
@@ -107,7 +107,7 @@ def finish_manual_rollback(
         _warn_on_error(warnings, "pending rollbacks were not updated in the records"),
         rollout_folder.locked(fleet, root),
     ):
-        # A device that no longer runs the failed release need not roll back once more.
+        # A device that no longer runs the failed release need not roll back again.
         responses = {name: rollback.response for name, rollback in devices.items()}
         pending = pending_rollbacks.find(fleet, root, devices, warnings)
         pending_rollbacks.record_completed(fleet, root, pending, responses)
@@ -118,7 +118,7 @@ def finish_manual_rollback(
 
 
 def _outcome(rollback: ManualRollback) -> tuple[str | None, str | None, str]:
-    """Return the release that a device was to roll back to, the one it has loaded, and why the rollback failed."""
+    """Return the release that a device had to roll back to, the release it has loaded, and why the rollback failed."""
     release = rollback.result.release if rollback.result else None
     loaded = eligibility.loaded_release(rollback.response.status)
     if release is not None and loaded == release:

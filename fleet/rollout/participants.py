@@ -1,4 +1,4 @@
-"""Decide which devices take part in a rollout, in which waves, from their statuses before it begins."""
+"""Decide from the devices' statuses which devices take part in a rollout, and in which waves."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fleet.records.state import BudgetCharge, DeviceState, Outcome, RolloutState
 from fleet.rollout.step_results import PreflightResult
 from fleet.rollout.waves import plan_limited_waves
 
-SHOWN = 20  # devices of a wave that the table lists
+SHOWN = 20  # maximum number of devices of a wave that the table lists
 
 
 class Participants:
-    """The devices of a plan, sorted by their responses: which of them change, and why the others do not."""
+    """The devices of a plan, grouped by their responses: those that change, and those that do not, with the reason."""
 
     def __init__(
         self,
@@ -27,13 +27,13 @@ class Participants:
         rows: list[str],
         still_pending: Mapping[str, str],
     ) -> None:
-        """Sort the devices of a plan.
+        """Group the devices of a plan.
 
         Args:
-            plan: of the rollout.
-            responses: of the devices, by name.
-            rows: lines for the terminal that come first.
-            still_pending: devices whose pending rollback failed again, each with the reason.
+            plan: The rollout's plan.
+            responses: The devices' responses, by device name.
+            rows: Lines for the terminal that precede those of the table.
+            still_pending: Devices whose pending rollback failed again, each with the reason.
         """
         self.plan, self.responses, self.rows, self.policy = plan, responses, rows, plan.rules
         queried, now = datetime.fromisoformat(plan.asked), datetime.now(UTC)
@@ -52,7 +52,7 @@ class Participants:
                 status, device.release, release_info, queried=queried, now=now, clock_skew_s=self.policy.clock_skew_s
             ):
                 self.unfit[name] = "; ".join(reasons)
-        # Devices that a limit leaves out are not queried, and keep their places in the waves.
+        # Devices that --limit leaves out are not queried. They keep their places in the waves.
         declared = [
             Device(name, "", device.type, device.wave, device.release, tuple(device.groups), {})
             for name, device in {**plan.devices, **plan.others}.items()
@@ -76,7 +76,7 @@ class Participants:
         return self.responses.get(name, NOT_QUERIED)
 
     def refusal(self) -> str:
-        """Return why the rollout may not begin, or an empty string."""
+        """Return why the rollout may not begin; an empty string if it may."""
         allowed = rollout_policy.device_count(self.policy.budget.unreachable, self.plan.size)
         if self.unfit and self.policy.unfit == "stop":
             return f"{len(self.unfit)} device(s) cannot take it (rollout.unfit: stop): {', '.join(self.unfit)}"
@@ -87,12 +87,12 @@ class Participants:
         return ""
 
     def previous_release(self, name: str) -> str | None:
-        """Return the release that a device runs before the rollout, or None."""
+        """Return the release that a device runs before the rollout; None if it runs none or did not respond."""
         status = self.response(name).status
         return status.current if status else None
 
     def state(self) -> RolloutState:
-        """Return the first state of the rollout."""
+        """Return the state in which the rollout begins."""
         wave_of = {name: wave.name for wave in self.waves for name in wave.devices}
         devices = {}
         for name, device in self.plan.devices.items():
@@ -113,7 +113,7 @@ class Participants:
         return RolloutState("running", owner(), waves, devices, outside_window=self.plan.outside_window)
 
     def result(self) -> PreflightResult:
-        """Return the result of a preflight that begins no rollout."""
+        """Return the result of the preflight before a rollout is begun."""
         refusal = self.refusal()
         unchanged = "" if self.changing else "every device that answers runs what is declared"
         return PreflightResult(
@@ -130,7 +130,7 @@ class Participants:
         )
 
     def table(self) -> list[str]:
-        """Return lines for the terminal: the waves, and the devices that take no part."""
+        """Return lines for the terminal that list the waves and the devices that do not take part."""
         rows = list(self.rows)
         for wave in self.waves:
             separator = ": " if wave.approval_reason else ""

@@ -1,8 +1,8 @@
-"""Pack the payload of a rollout: the archives of its releases, with the metadata that proves that they are published.
+"""Pack the payload of a rollout: the archives of its releases, and the metadata that proves their publication.
 
-The payload is packed when the rollout begins and checked again before each wave. A release that was withdrawn since
-then is not delivered to further devices, and metadata that was signed since then is packed again: a rollout may
-last longer than the validity of a timestamp.
+The payload is packed when the rollout begins and checked again before each wave. A release that was withdrawn in the
+meantime is not delivered to further devices. If the metadata was signed again in the meantime, the payload is packed
+again, because a rollout may last longer than a timestamp is valid.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ from fleet.releases.repository import Repository
 from fleet.releases.workspace import Workspace
 
 LOCK_S = 60.0
-# Below a device's state directory, where its configuration looks for releases (playbooks/roles/edge_agent).
+# A folder in a device's state directory. The device's configuration sets it as the repository of releases
+# (playbooks/roles/edge_agent).
 FOLDER = "repository"
 
 
 def check_repository(repository: Repository, development: bool) -> None:
     """Check that the metadata is current and signed with keys that a fleet accepts. Raises TrustError.
 
-    `development`: the fleet accepts development keys.
+    `development` says whether the fleet accepts development keys.
     """
     if repository.development and not development:
         raise TrustError(
@@ -51,7 +52,7 @@ def check_repository(repository: Repository, development: bool) -> None:
 
 
 def release_info(repository: Repository, release: str) -> ReleaseInfo:
-    """Return what a plan records of a published release.
+    """Return the information about a published release that a plan records.
 
     Raises NoReleaseError, StorageError, TrustError, BundleError, SourceError.
     """
@@ -73,7 +74,7 @@ def release_info(repository: Repository, release: str) -> ReleaseInfo:
 
 
 def _signed_archive(repository: Repository, release: str) -> tuple[TargetFile, Path]:
-    """Return a release's target and its archive, which holds the signed bytes. It is fetched where it is missing."""
+    """Return the signed target of a release and its archive. Check the archive's content; fetch it if it is missing."""
     target = _published_target(repository, release)
     file, expected = repository.local_file(target), _description(target.length, target.hashes["sha256"])
     content = _describe(file)
@@ -89,7 +90,7 @@ def _signed_archive(repository: Repository, release: str) -> tuple[TargetFile, P
 
 
 def _published_target(repository: Repository, release: str) -> TargetFile:
-    """Return the signed target of a release. Raises NoReleaseError where it is withdrawn or not published."""
+    """Return the signed target of a release. Raises NoReleaseError if the release is withdrawn or not published."""
     name, _, version = release.partition("@")
     if entry := catalog.withdrawals(repository).get(release):
         raise NoReleaseError(
@@ -107,7 +108,7 @@ def _published_target(repository: Repository, release: str) -> TargetFile:
 
 
 def _describe(file: Path) -> str | None:
-    """Return the size and digest of a file; None where it is missing."""
+    """Describe a file by its size and digest; return None if it is missing."""
     try:
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -124,12 +125,12 @@ def refresh_payload(record: Record, releases: Collection[str], location: str) ->
     """Prepare the payload as `prepare_payload` does, but return an error as text.
 
     Args:
-        record: of the rollout.
-        releases: that are delivered.
-        location: of the repository, a folder or a URL.
+        record: The rollout's record.
+        releases: The releases that are delivered.
+        location: The repository's location, a folder or a URL.
 
     Returns:
-        Whether the payload was packed again, and why it cannot be prepared; the second is empty otherwise.
+        Whether the payload was packed again, and the error that prevents it (an empty string if there is none).
     """
     try:
         return prepare_payload(record, releases, location), ""
@@ -140,22 +141,22 @@ def refresh_payload(record: Record, releases: Collection[str], location: str) ->
 
 
 def prepare_payload(record: Record, releases: Collection[str], location: str) -> bool:
-    """Make push.tar hold these releases and the current metadata; return whether it was packed again.
+    """Ensure that push.tar contains these releases and the current metadata; return whether it was packed again.
 
-    No archive is read where nothing has changed.
+    If nothing has changed, no archive is read.
 
     Args:
-        record: of the rollout.
-        releases: that are delivered.
-        location: of the repository, a folder or a URL.
+        record: The rollout's record.
+        releases: The releases that are delivered.
+        location: The repository's location, a folder or a URL.
 
     Raises:
-        NoReleaseError: a release is not published any more.
-        TrustError: a release differs from what the rollout began with, or no device would accept the metadata.
-        AgentError, OSError: the repository cannot be opened, or the payload cannot be written.
+        NoReleaseError: A release is no longer published.
+        TrustError: A release's content has changed since the rollout began, or no device would accept the metadata.
+        AgentError, OSError: The repository cannot be opened, or the payload cannot be written.
     """
     file = record.folder / rollout_folder.PUSH
-    # Waits for another process that works on the local copy of a remote repository.
+    # This waits while another process uses the local copy of a remote repository.
     with Workspace(location).open_repository(write=False, wait_s=LOCK_S) as repository:
         expiry.require_current(repository)
         for release in sorted(releases):
@@ -175,9 +176,9 @@ def prepare_payload(record: Record, releases: Collection[str], location: str) ->
 
 
 def _is_packed(file: Path, repository: Repository, releases: Iterable[str]) -> bool:
-    """Return whether a payload holds these releases and this metadata.
+    """Return whether a payload contains these releases and the repository's current metadata.
 
-    Raises TrustError where it holds later metadata.
+    Raises TrustError if the payload contains later metadata.
     """
     archives = [
         _member(repository, repository.local_file(_published_target(repository, release))) for release in releases
@@ -202,18 +203,18 @@ def _is_packed(file: Path, repository: Repository, releases: Iterable[str]) -> b
 
 
 def write_archive(repository: Repository, releases: Iterable[str], file: Path) -> None:
-    """Write the metadata and the archives of releases as one tar file. The same content gives the same bytes.
+    """Write the metadata and the archives of releases to one tar file. The same content always gives the same bytes.
 
-    The file that a client reads first comes last, so that an incomplete copy leaves the earlier repository valid.
+    The file that a client reads first is packed last, so that an incomplete copy leaves the earlier repository valid.
 
     Args:
-        repository: of the releases.
-        releases: whose archives are packed.
-        file: the tar file.
+        repository: The repository that contains the releases.
+        releases: The releases whose archives are packed.
+        file: The tar file.
 
     Raises:
-        AgentError: an archive is missing or is not the signed one.
-        OSError: the file cannot be written.
+        AgentError: An archive is missing, or its content is not the signed content.
+        OSError: The file cannot be written.
     """
     archives = [_signed_archive(repository, release)[1] for release in sorted(releases)]
     durable.make_directory(file.parent)
@@ -230,9 +231,11 @@ def write_archive(repository: Repository, releases: Iterable[str], file: Path) -
 
 
 def _metadata(repository: Repository) -> dict[str, bytes]:
-    """Return every root, and the other metadata from one reading: the timestamp names exactly this snapshot."""
+    """Return the content of every root file and of the other current metadata files, by file name.
+
+    The targets, snapshot and timestamp were read together, so that the timestamp refers to exactly this snapshot."""
     roots = [f"{version}.root.json" for version in range(1, repository.root.version)]
-    # Old roots may be gone where no device needs them any more.
+    # Old roots may have been deleted because no device needs them any more.
     content = {name: file.read_bytes() for name in roots if (file := repository.metadata / name).is_file()}
     names = [
         f"{repository.root.version}.root.json",
@@ -244,12 +247,12 @@ def _metadata(repository: Repository) -> dict[str, bytes]:
 
 
 def _member(repository: Repository, path: Path) -> str:
-    """Return the name of a file of the repository inside the payload."""
+    """Return the name that a file of the repository has in the payload."""
     return f"{FOLDER}/{path.relative_to(repository.folder).as_posix()}"
 
 
 def _add(tar: tarfile.TarFile, name: str, content: IO[bytes], size: int) -> None:
-    """Add a file with fixed owner, mode and time, and the entries of its folders."""
+    """Add a file with a fixed owner, mode and time, and the entries of its parent folders."""
     members = tar.getnames()
     for parent in reversed(Path(name).parents[:-1]):
         if parent.as_posix() not in members:

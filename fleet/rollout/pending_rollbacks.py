@@ -1,7 +1,8 @@
-"""Find and record pending rollbacks: devices that could not roll back when their rollout failed.
+"""Find and record pending rollbacks: rollbacks that a device could not perform when its rollout failed.
 
-The next run of the fleet rolls them back first. They are found in the records of the rollouts, however old; nothing
-else is stored. A device is recorded as rolled back as soon as it has loaded another release, whatever the cause.
+The next run of the fleet rolls these devices back first. Pending rollbacks are found in the records of all rollouts,
+however old, and are not stored anywhere else. A device is recorded as rolled back as soon as it has loaded a different
+release, whatever the cause.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from fleet.errors import ConfigurationError
 from fleet.records import report, rollout_audit, rollout_folder
 from fleet.records.rollout_plan import PendingRollback
 
-MARK = b'"outcome": "pending"'  # as Record.save writes it: most records need not be parsed
+MARK = b'"outcome": "pending"'  # the text that Record.save writes; records without it need not be parsed
 
 
 def find(fleet: str, root: Path, devices: Collection[str], warnings: list[str]) -> dict[str, PendingRollback]:
-    """Return the pending rollbacks of these devices, by name.
+    """Return the pending rollbacks of these devices, by device name.
 
     Args:
-        fleet: its name.
-        root: the folder of all records.
-        devices: names of the devices.
-        warnings: receives a line for each record that cannot be read.
+        fleet: The fleet's name.
+        root: The folder that contains all rollout records.
+        devices: Names of the devices.
+        warnings: A list to which a line is added for each record that cannot be read.
     """
     pending: dict[str, PendingRollback] = {}
     for record in rollout_folder.rollouts(fleet, root):
@@ -47,10 +48,10 @@ def record_completed(
     """Record which devices have rolled back. The caller holds the fleet's lock.
 
     Args:
-        fleet: its name.
-        root: the folder of all records.
-        pending: the pending rollbacks, by device.
-        responses: of the devices after their rollback.
+        fleet: The fleet's name.
+        root: The folder that contains all rollout records.
+        pending: The pending rollbacks, by device.
+        responses: The devices' responses after their rollback, by device name.
 
     Returns:
         Lines for the terminal, and the devices that are still pending, each with the reason.

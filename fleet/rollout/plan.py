@@ -1,6 +1,6 @@
-"""Plan a rollout: what is to run where, checked against the repository and against unfinished work.
+"""Plan a rollout: which device is to run which release, checked against the repository and unfinished work.
 
-`plan_rollout` is the entry point. It contacts no device and changes nothing.
+`plan_rollout` is the entry point. It neither contacts a device nor changes anything.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from fleet.rollout.waves import check_approvals, check_wave_names, plan_waves
 
 @dataclass(frozen=True)
 class UnfinishedWork:
-    """The work that earlier rollouts of a fleet have not finished.
+    """The work that earlier rollouts of a fleet left unfinished.
 
     Attributes:
-        rollout: the unfinished rollout, or None.
-        state: of the unfinished rollout.
-        changes: why the unfinished rollout cannot go on; empty where it does.
-        interrupted: its devices that would have rolled back if its process had not been killed.
-        pending: devices that could not roll back after earlier rollouts.
-        warnings: records that cannot be read.
+        rollout: The record of the unfinished rollout; None if there is none.
+        state: The state of the unfinished rollout.
+        changes: Why the unfinished rollout cannot resume; empty if it can.
+        interrupted: The rollbacks that the unfinished rollout would have performed if its process had not been killed.
+        pending: The rollbacks that devices could not perform after earlier rollouts.
+        warnings: A line for each record that cannot be read.
     """
 
     rollout: Record | None
@@ -50,13 +50,14 @@ class UnfinishedWork:
 
     @property
     def goes_on(self) -> bool:
-        """True where the unfinished rollout is resumed."""
+        """Whether the unfinished rollout is resumed."""
         return self.rollout is not None and not self.changes
 
     def without_declaration(self, reason: str) -> UnfinishedWork:
-        """Return the unfinished work where the inventory may not be rolled out: the rollbacks of a failed rollout.
+        """Return the work that remains if the inventory may not be rolled out: only rollbacks.
 
-        `reason`: why the inventory may not be rolled out.
+        The unfinished rollout's interrupted rollbacks remain only if that rollout has failed.
+        `reason` says why the inventory may not be rolled out.
         """
         interrupted = self.interrupted if self.state and self.state.has_failed else {}
         changes = (self.changes or reason) if interrupted else ""
@@ -65,15 +66,15 @@ class UnfinishedWork:
 
 @dataclass(frozen=True)
 class Declaration:
-    """The content of an inventory, checked against the repository; empty where it may not be rolled out.
+    """The content of an inventory, checked against the repository; empty if it may not be rolled out.
 
     Attributes:
-        repository: the folder that the repository was read from.
-        policy: of the fleet's rollouts; None where it may not be rolled out.
-        devices: those that may change, by name.
-        others: those that a limit leaves out, by name.
-        releases: of the devices.
-        proven: releases that passed a wave of an earlier rollout.
+        repository: The folder that the repository was read from.
+        policy: The fleet's rollout policy; None if the inventory may not be rolled out.
+        devices: The devices that may change, by name.
+        others: The devices that --limit leaves out, by name.
+        releases: The releases that `devices` declare, by name.
+        proven: Releases that passed a wave of an earlier rollout.
     """
 
     repository: str = ""
@@ -89,10 +90,10 @@ class PlanOptions:
     """The options that the operator chose.
 
     Attributes:
-        only: names of the devices that may change; None: every device.
-        outside_window: the maintenance window is ignored.
-        again: a release that failed in the last rollout may be tried again.
-        approve: names of the waves that are approved.
+        only: Names of the devices that may change; None allows every device to change.
+        outside_window: Whether the maintenance window is ignored.
+        again: Whether a release that failed in its last rollout may be tried again.
+        approve: Names of the waves that are approved.
     """
 
     only: Sequence[str] | None = None
@@ -104,19 +105,19 @@ class PlanOptions:
 def plan_rollout(
     path: Path, repository: AbstractContextManager[Repository], root: Path, options: PlanOptions
 ) -> RolloutPlan:
-    """Plan what the inventory declares, checked against the repository and against the fleet's unfinished work.
+    """Plan the rollout that an inventory declares, checked against the repository and the fleet's unfinished work.
 
-    Where the inventory may not be rolled out but devices have to roll back first, the plan records the error as
+    If the inventory may not be rolled out but devices have to roll back first, the plan records the error as
     `refused`.
 
     Args:
-        path: of the inventory.
-        repository: is opened when it is entered.
-        root: the folder of all records.
-        options: that the operator chose.
+        path: The inventory's path.
+        repository: A context manager that opens the repository.
+        root: The folder that contains all rollout records.
+        options: The options that the operator chose.
 
     Raises:
-        InventoryError, TrustError, NoReleaseError, PausedError, RolloutError, BusyError: the inventory may not be
+        InventoryError, TrustError, NoReleaseError, PausedError, RolloutError, BusyError: The inventory may not be
             rolled out, and no device has to roll back first.
     """
     fleet = model.load(path)
@@ -125,7 +126,7 @@ def plan_rollout(
     unfinished = find_unfinished_work(fleet, root, names, options.only)
     planned_at, refusal = datetime.now(UTC), None
     recorded_waves = {wave.name for wave in unfinished.state.waves} if unfinished.state else set()
-    # A failed release was allowed when the unfinished rollout began; after rollbacks, preflight checks for failures.
+    # A resumed rollout was already allowed to use its releases; after rollbacks, preflight checks for failed releases.
     try_failed = options.again or unfinished.goes_on or bool(unfinished.pending or unfinished.interrupted)
     try:
         declaration = read_declaration(
@@ -149,19 +150,19 @@ def plan_rollout(
 def find_unfinished_work(
     fleet: Fleet, root: Path, names: Collection[str], only: Collection[str] | None
 ) -> UnfinishedWork:
-    """Find what has to be finished before a rollout of the fleet, or instead of it.
+    """Find the work that has to be finished before, or instead of, a new rollout of the fleet.
 
     Args:
-        fleet: as its inventory declares it.
-        root: the folder of all records.
-        names: the devices that may change.
-        only: the devices that a limit selects; None: every device.
+        fleet: The fleet, as its inventory declares it.
+        root: The folder that contains all rollout records.
+        names: The devices that may change.
+        only: The devices that --limit selects; None selects every device.
 
     Raises:
-        BusyError: another process works on the unfinished rollout.
-        InventoryError: the records belong to another inventory.
-        PausedError: the limit leaves out devices of the unfinished rollout.
-        ConfigurationError: the record of the unfinished rollout cannot be read.
+        BusyError: Another process controls the unfinished rollout.
+        InventoryError: The records belong to another inventory.
+        PausedError: --limit leaves out devices of the unfinished rollout.
+        ConfigurationError: The record of the unfinished rollout cannot be read.
     """
     warnings: list[str] = []
     with rollout_folder.locked(fleet.name, root):
@@ -187,16 +188,16 @@ def read_declaration(
     """Check what the inventory declares against its rollout policy, the repository and earlier rollouts.
 
     Args:
-        fleet: as its inventory declares it.
-        repository: is opened when it is entered.
-        root: the folder of all records.
-        names: the devices that may change.
-        outside_window: the maintenance window is ignored.
-        approve: names of the waves that are approved.
-        try_failed: releases that failed before may be tried again.
+        fleet: The fleet, as its inventory declares it.
+        repository: A context manager that opens the repository.
+        root: The folder that contains all rollout records.
+        names: The devices that may change.
+        outside_window: Whether the maintenance window is ignored.
+        approve: Names of the waves that are approved.
+        try_failed: Whether releases that failed before may be tried again.
 
     Raises:
-        InventoryError, TrustError, NoReleaseError, PausedError, RolloutError: it may not be rolled out.
+        InventoryError, TrustError, NoReleaseError, PausedError, RolloutError: The inventory may not be rolled out.
     """
     with_release = [device for device in fleet.devices if device.release]
     selected = [device for device in with_release if device.name in names]
@@ -209,7 +210,7 @@ def read_declaration(
         )
     policy = model.rollout_policy_of(fleet)
     check_wave_names(fleet.devices, policy, f"{fleet.path}: rollout")
-    plan_waves(with_release, policy, len(fleet.devices))  # raises where a device would be in no wave
+    plan_waves(with_release, policy, len(fleet.devices))  # raises InventoryError if a device would be in no wave
     check_approvals(approve, fleet.devices, policy, fleet.path)
     if not outside_window:
         rollout_policy.require_open_window(policy, fleet.path)
@@ -277,7 +278,7 @@ def _planned_device(device: Device) -> PlannedDevice:
 
 
 def _four_parts(error: AgentError | OSError) -> AgentError:
-    """Return an error of the operating system as one with where, found, expected and remedy."""
+    """Convert an error of the operating system to an error with where, found, expected and remedy."""
     if isinstance(error, OSError):
         return StorageError(str(error.filename or "the operating system"), str(error.strerror or error))
     return error

@@ -1,6 +1,6 @@
-"""The start of a rollout, after every device was queried: begin its record, or resume the unfinished rollout.
+"""Start a rollout after its devices were queried: begin its record, or resume the unfinished rollout.
 
-No device changes here. Rollbacks that an earlier rollout could not complete are recorded before anything else.
+This changes no device. Pending rollbacks of earlier rollouts that are now complete are recorded first.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from fleet.rollout.step_results import PreflightResult
 
 @dataclass(frozen=True)
 class RemainingWaves:
-    """The waves of a recorded rollout that are still to come, as the playbook needs them.
+    """The waves of a recorded rollout that are still to be done, in the form that the playbook needs.
 
     Attributes:
-        record: the folder of the record.
-        order: the devices of these waves.
-        serial: the size of each wave, as Ansible's `serial` takes it.
-        touched: devices that may run the new release already.
-        push: the file with the payload.
+        record: The folder of the record.
+        order: The devices of these waves, in the order of the waves.
+        serial: The size of each wave, in the form of Ansible's `serial`.
+        touched: Devices that may already run the new release.
+        push: The file that contains the payload.
     """
 
     record: str
@@ -47,13 +47,14 @@ def run_preflight(
     """Decide which devices take part in which waves, and begin or resume the rollout.
 
     Args:
-        plan: of the rollout.
-        responses: of the devices, by name; devices with a pending rollback have just rolled back.
-        root: the folder of all records.
-        check: only report; write nothing.
+        plan: The rollout's plan.
+        responses: The devices' responses, by device name, after devices with a pending rollback tried to roll back.
+        root: The folder that contains all rollout records.
+        check: Whether to report only, without writing anything.
 
     Raises:
-        RolloutError: the release failed before. What the plan was refused for is raised as its own error.
+        RolloutError: A release failed in its last rollout.
+        FleetError: The plan records an error as `refused`; that error is raised.
     """
     rows = [f"warning: {each}" for each in plan.warnings]
     if abandoned := plan.gives_up:
@@ -75,7 +76,7 @@ def run_preflight(
     if check or not result.go:
         return result
     with rollout_folder.locked(plan.fleet, root):
-        rollout_folder.unfinished(plan.fleet, root)  # raises where another process began a rollout since the plan
+        rollout_folder.unfinished(plan.fleet, root)  # raises BusyError if another process controls a rollout by now
 
         def fill(record: Record) -> None:
             payload.prepare_payload(record, _releases(record, participants.changing), plan.repository)
@@ -111,7 +112,7 @@ def _remaining_waves(record: Record) -> RemainingWaves:
     state = record.load()
     waves = [wave for wave in state.waves if wave.status != "pass"]
     if any(wave.status == "fail" for wave in waves):
-        waves = []  # its process was killed before the failed devices rolled back: that comes next
+        waves = []  # the process was killed before the rollbacks, so they come next
     return RemainingWaves(
         record=str(record.folder),
         order=[name for wave in waves for name in wave.devices],
@@ -131,7 +132,7 @@ def _resume(plan: RolloutPlan, rollout: str, rows: list[str], root: Path, check:
             resumed = replace(state, owner=owner(), outside_window=plan.outside_window)
             record.save(replace(resumed, status="running", reason=""))
     if not check:
-        if remaining.order:  # else only rollbacks remain, which need no repository
+        if remaining.order:  # otherwise only rollbacks remain, and they need no repository
             changing = [name for wave in state.waves for name in wave.devices]
             payload.prepare_payload(record, _releases(record, changing), plan.repository)
         rollout_audit.append(record, "resume", result="running", detail=state.reason)

@@ -1,4 +1,4 @@
-"""Find out from earlier rollouts of a fleet whether a release failed the last time, or has passed a wave."""
+"""Find out from earlier rollouts of a fleet whether a release failed in its last rollout or has passed a wave."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class ReleaseHistory:
     """The latest result of each release.
 
     Attributes:
-        failed: releases whose last rollout failed, each with the reason.
-        proven: releases that passed a wave and have not failed since.
+        failed: Releases whose last rollout failed, each with the reason.
+        proven: Releases that passed a wave and have not failed since then.
     """
 
     failed: dict[str, str] = field(default_factory=dict)
@@ -27,13 +27,13 @@ class ReleaseHistory:
 def load(fleet: str, releases: Collection[str], root: Path) -> ReleaseHistory:
     """Return the latest result of each of these releases.
 
-    A record that cannot be read proves nothing and is ignored. A rollout that was abandoned has not failed, and a
-    release that passed one of its waves has passed.
+    A record that cannot be read proves nothing and is ignored. An abandoned rollout does not count as failed. If a
+    release passed one of its waves, that still counts.
 
     Args:
-        fleet: its name.
-        releases: that are looked up.
-        root: the folder of all records.
+        fleet: The fleet's name.
+        releases: The releases to look up.
+        root: The folder that contains all rollout records.
     """
     history, remaining = ReleaseHistory(), set(releases)
     for record in reversed(rollout_folder.rollouts(fleet, root)):
@@ -42,7 +42,7 @@ def load(fleet: str, releases: Collection[str], root: Path) -> ReleaseHistory:
         try:
             text = (record.folder / "state.json").read_bytes()
             if not any(release.encode() in text for release in remaining):
-                continue  # most records need not be parsed
+                continue  # a record that does not mention a release need not be parsed
             state = record.load()
         except (OSError, ConfigurationError):
             continue
@@ -61,11 +61,11 @@ def _passed(state: RolloutState, device: DeviceState) -> bool:
 
 
 def refuse_failed(failed: Mapping[str, str], rows: Sequence[str] = ()) -> None:
-    """Raise RolloutError for releases that failed: they are not tried on further devices.
+    """Raise RolloutError if there are failed releases, so that they are not tried on further devices.
 
     Args:
-        failed: the releases, each with the reason.
-        rows: further lines of the message.
+        failed: The failed releases, each with the reason.
+        rows: Further lines for the error message.
     """
     if failed:
         raise RolloutError(

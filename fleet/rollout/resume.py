@@ -1,8 +1,8 @@
 """Resume or abandon the unfinished rollout of a fleet.
 
-A rollout is abandoned where its inventory declares something else now. That is not a failure of its releases. But if a
-wave had failed, and the rollout's process was killed before the rollbacks, its touched devices are `pending` from then
-on: the next run rolls them back before anything else.
+A rollout is abandoned if its inventory has changed since it began. This does not count as a failure of its releases.
+If a wave had failed and the rollout's process was killed before the rollbacks, its touched devices become `pending`:
+the next run rolls them back before anything else.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from fleet.records.state import RolloutState, Status
 
 
 def unfinished_rollout(fleet: str, path: Path, root: Path) -> Record | None:
-    """Return the unfinished rollout of an inventory, or None. The caller holds the fleet's lock.
+    """Return the unfinished rollout of an inventory, or None. The caller must hold the fleet's lock.
 
     Args:
-        fleet: its name.
-        path: of the inventory.
-        root: the folder of all records.
+        fleet: The fleet's name.
+        path: The inventory's path.
+        root: The folder that contains all rollout records.
 
     Raises:
-        BusyError: another process works on it.
-        InventoryError: the records belong to another inventory.
-        ConfigurationError: its record cannot be read.
+        BusyError: Another process controls the unfinished rollout.
+        InventoryError: The records belong to a different inventory.
+        ConfigurationError: The record of the unfinished rollout cannot be read.
     """
     if records := rollout_folder.rollouts(fleet, root):
         recorded = Path(records[-1].plan.inventory or path)
@@ -49,21 +49,21 @@ def unfinished_rollout(fleet: str, path: Path, root: Path) -> Record | None:
 
 
 def _folder(path: Path) -> Path:
-    """Return the folder of an inventory, which may be named by its folder or by the file in it."""
+    """Return the folder of an inventory. `path` may be the folder or the inventory file in it."""
     real = path.resolve()
     return real.parent if real.is_file() else real
 
 
 def inventory_changes(record: Record, devices: Sequence[Device], only: Collection[str] | None = None) -> str:
-    """Return how the inventory differs from what a rollout began with; an empty string where the rollout goes on.
+    """Return how the inventory has changed since a rollout began; an empty string if the rollout can resume.
 
     Args:
-        record: of the rollout.
-        devices: of the fleet.
-        only: the devices that --limit selects, which changes nothing of the rollout.
+        record: The rollout's record.
+        devices: The devices of the fleet.
+        only: The devices that --limit selects; None selects every device. It does not change the rollout.
 
     Raises:
-        PausedError: the limit leaves out devices of the rollout.
+        PausedError: --limit leaves out devices of the rollout.
     """
     began = {name: device.release for name, device in record.plan.devices.items()}
     current = {device.name: device.release for device in devices}
@@ -100,15 +100,15 @@ def pending_devices(record: Record, state: RolloutState) -> dict[str, PendingRol
 
 
 def require_unfinished(fleet: str, rollout: str, root: Path) -> Record:
-    """Return the unfinished rollout that a plan was made with. The caller holds the fleet's lock.
+    """Return the unfinished rollout with this id, which a plan refers to. The caller must hold the fleet's lock.
 
     Args:
-        fleet: its name.
-        rollout: the rollout's id.
-        root: the folder of all records.
+        fleet: The fleet's name.
+        rollout: The rollout's id.
+        root: The folder that contains all rollout records.
 
     Raises:
-        BusyError: another process ended or resumed it since the plan.
+        BusyError: Another process has ended or resumed the rollout since the plan was made.
     """
     record = rollout_folder.unfinished(fleet, root)
     if record is None or record.id != rollout:
@@ -119,12 +119,14 @@ def require_unfinished(fleet: str, rollout: str, root: Path) -> Record:
 
 
 def abandon(record: Record, reason: str, status: Status = "given up") -> None:
-    """End an unfinished rollout; its touched devices become pending if it had failed. The caller holds the lock.
+    """End an unfinished rollout. The caller must hold the fleet's lock.
+
+    Devices that would still have rolled back become pending.
 
     Args:
-        record: of the rollout.
-        reason: why it is abandoned.
-        status: that it ends with; `failed` in any case where a wave had failed.
+        record: The rollout's record.
+        reason: Why the rollout is abandoned.
+        status: The status that the rollout ends with. If a wave had failed, the status is always `failed`.
     """
     state = record.load()
     status = "failed" if state.has_failed else status
@@ -141,17 +143,17 @@ def abandon(record: Record, reason: str, status: Status = "given up") -> None:
 
 
 def require_resumable(fleet: Fleet, path: Path, root: Path) -> None:
-    """Check that the unfinished rollout of a fleet can go on.
+    """Check that the unfinished rollout of a fleet can resume.
 
     Args:
-        fleet: as its inventory declares it.
-        path: of the inventory.
-        root: the folder of all records.
+        fleet: The fleet, as its inventory declares it.
+        path: The inventory's path.
+        root: The folder that contains all rollout records.
 
     Raises:
-        NoReleaseError: no rollout is unfinished.
-        PausedError: it cannot go on.
-        BusyError: another process works on it.
+        NoReleaseError: No rollout is unfinished.
+        PausedError: The rollout cannot resume because the inventory has changed.
+        BusyError: Another process controls the rollout.
     """
     with rollout_folder.locked(fleet.name, root):
         record = unfinished_rollout(fleet.name, path, root)
@@ -169,16 +171,16 @@ def require_resumable(fleet: Fleet, path: Path, root: Path) -> None:
 
 
 def abandon_manually(fleet: str, root: Path, reason: str) -> Record:
-    """End the unfinished rollout of a fleet, even if its process ran on another machine; return its record.
+    """End the unfinished rollout of a fleet, even if it was controlled from another machine; return its record.
 
     Args:
-        fleet: its name.
-        root: the folder of all records.
-        reason: is recorded.
+        fleet: The fleet's name.
+        root: The folder that contains all rollout records.
+        reason: The reason, which is recorded.
 
     Raises:
-        BusyError: its process runs on this machine.
-        NoReleaseError: no rollout is unfinished.
+        BusyError: The rollout's process is running on this machine.
+        NoReleaseError: No rollout is unfinished.
     """
     with rollout_folder.locked(fleet, root):
         record = rollout_folder.unfinished(fleet, root, elsewhere=False)

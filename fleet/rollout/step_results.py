@@ -1,4 +1,4 @@
-"""The results of a rollout's steps, as `fleet wave` prints them for the playbooks.
+"""The results of a rollout's steps, in the form that `fleet wave` prints for the playbooks.
 
 The names of the fields are the keys of the printed JSON (fleet/cli/output.schema.json).
 """
@@ -28,19 +28,19 @@ class StepResult:
 
 @dataclass(frozen=True)
 class PreflightResult(StepResult):
-    """The decision whether a rollout begins or goes on, and with which waves.
+    """The decision whether a rollout begins or resumes, and with which waves.
 
     Attributes:
-        go: there are devices to change.
-        status: why it goes on or not.
-        reason: explains the status.
-        unfit: devices that cannot take their release, each with the reason.
-        record: the folder of the record; None where no rollout began.
-        order: the devices that change, in the order of the waves.
-        serial: the size of each wave, as Ansible's `serial` takes it.
-        touched: devices that may run the new release already.
-        push: the file with the payload.
-        table: lines for the terminal.
+        go: Whether the playbook is to continue.
+        status: The result of the preflight: refused, ready to begin, nothing to change, or resumed.
+        reason: An explanation of the status.
+        unfit: Devices that cannot run their release, each with the reason.
+        record: The folder of the record; None if no rollout was begun.
+        order: The devices that change, in the order of the waves.
+        serial: The size of each wave, in the form of Ansible's `serial`.
+        touched: Devices that may already run the new release.
+        push: The file that contains the payload; None if no rollout was begun.
+        table: Lines for the terminal.
     """
 
     go: bool
@@ -60,12 +60,12 @@ class WaveOpening(StepResult):
     """The decision whether a wave may begin.
 
     Attributes:
-        go: the wave begins.
-        wave: its name.
-        reason: why it does not begin.
-        rest: the control group, devices to compare the wave with.
-        bake_s: how long the wave is watched, in seconds; None where it does not begin.
-        packed: the payload was packed again.
+        go: Whether the wave begins.
+        wave: The wave's name.
+        reason: Why the wave does not begin; empty if it begins.
+        rest: The control group, the devices that the wave is compared with.
+        bake_s: How long the wave is watched, in seconds; None if the wave does not begin.
+        packed: Whether the payload was packed again.
     """
 
     go: bool
@@ -76,13 +76,13 @@ class WaveOpening(StepResult):
     packed: bool
 
     def as_json(self) -> dict[str, object]:
-        """Return the decision; `bake_s` is left out of a refusal."""
+        """Return the decision as `fleet wave` prints it. `bake_s` is omitted if the wave does not begin."""
         fields = asdict(self)
         return fields if self.go else {name: value for name, value in fields.items() if name != "bake_s"}
 
 
 class BakeLook(Document):
-    """The result of one look at a wave, which the next look continues from."""
+    """The result of one look at a wave. The next look takes it as input."""
 
     wave: str = Field(description="Name of the wave.")
     again: bool = Field(description="Whether the wave is looked at once more before its verdict.")
@@ -111,7 +111,7 @@ class RollbackDecision(StepResult):
 
 @dataclass(frozen=True)
 class ClosedRollout(StepResult):
-    """The end or pause of a rollout, with lines for the terminal and the folder of its record."""
+    """The state in which a rollout ended or paused, with lines for the terminal and the folder of its record."""
 
     id: str
     status: str
@@ -125,9 +125,9 @@ class ManualRollbackStart(StepResult):
     """The scope of a manual rollback.
 
     Attributes:
-        given_up: id of the unfinished rollout that was abandoned, or None.
-        brought: the releases that devices roll back from; None: every device rolls back, whatever it runs.
-        warnings: for the operator.
+        given_up: The id of the unfinished rollout that was abandoned; None if there was none.
+        brought: The releases that devices roll back from. None means that every device rolls back, whatever it runs.
+        warnings: Warnings for the operator.
     """
 
     given_up: str | None

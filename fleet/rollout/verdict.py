@@ -1,8 +1,8 @@
-"""Judge a wave: the devices' reports come in, a verdict comes out. Pure: no clock, no network, no file.
+"""Judge a wave: compute its verdict from the devices' reports. Pure: uses no clock, network or file.
 
-The numbers of a device since its switch are compared with its own past and with a control group of the fleet over the
-same time. Two counts are compared by a statistical test, so that chance in a small group neither stops a rollout nor
-hides a fault (verdict_checks.py). Too little evidence is inconclusive, and an inconclusive wave never passes.
+A device's measurements since its switch are compared with its own past, and with a control group of the fleet over the
+same time. Counts are compared with a statistical test, so that chance in a small group neither stops a rollout nor
+hides a fault (verdict_checks.py). Too little evidence makes a wave inconclusive, and an inconclusive wave never passes.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Verdict:
     """The verdict on a wave.
 
     Attributes:
-        status: whether the wave passed.
-        checks: every check.
-        failed: devices charged to the budget of failed devices.
-        unreachable: devices charged to the budget of unreachable devices.
-        reasons: of each failed device.
+        status: Whether the wave passed, failed or is inconclusive.
+        checks: The results of all checks.
+        failed: Devices charged to the budget of failed devices.
+        unreachable: Devices charged to the budget of unreachable devices.
+        reasons: Why each failed device failed, by device.
     """
 
     status: WaveResult
@@ -39,12 +39,12 @@ class Verdict:
     reasons: Mapping[str, str]
 
     def reason(self) -> str:
-        """Return why the verdict is what it is, in one line."""
+        """Return the reason for the verdict in one line."""
         decisive = [f"{check.name}: {check.reason}" for check in self.checks if check.status == self.status != "pass"]
         return "; ".join(decisive) or "every check passed"
 
     def record(self) -> RecordedVerdict:
-        """Return the verdict as state.json records it."""
+        """Return the verdict in the form that state.json records."""
         return RecordedVerdict.model_validate(
             {
                 "status": self.status,
@@ -69,16 +69,16 @@ def judge(
 ) -> Verdict:
     """Return the verdict on a wave.
 
-    A device that rolled back on its own, does not respond or runs another release has failed.
+    A device fails if it rolled back on its own, does not respond or runs a different release.
 
     Args:
-        thresholds: of the rollout policy.
-        release: the release that the wave switched to, or that of each device by name.
-        wave: its devices.
-        control_group: devices that did not change.
-        failed_budget: number of devices that may fail; 0 for canaries.
-        unreachable_budget: number of devices that may be unreachable; 0 for canaries.
-        early_failure: why the bake ended early, which fails the wave.
+        thresholds: The thresholds of the rollout policy.
+        release: The release that the wave switched to, or the release of each device by device name.
+        wave: The observations of the wave's devices.
+        control_group: The observations of devices that did not change.
+        failed_budget: The number of devices that may fail; 0 for canaries.
+        unreachable_budget: The number of devices that may be unreachable; 0 for canaries.
+        early_failure: Why the bake ended early. Such a wave fails. Empty if the bake was complete.
     """
     failed = {each.device: each.reason or "the switch failed" for each in wave if each.outcome == "failed"}
     unreachable = [each.device for each in wave if each.outcome == "unreachable"]
@@ -108,7 +108,7 @@ def judge(
 
 
 def _device_failure(observed: DeviceObservation, release: str, thresholds: VerdictThresholds) -> str:
-    """Return why a single device has failed at the end of the bake, or an empty string."""
+    """Return why a device has failed at the end of the bake; an empty string if it has not."""
     if observed.after is None:
         return "silent during the bake"
     if fault := device_fault(observed.after, release, thresholds):
@@ -118,12 +118,12 @@ def _device_failure(observed: DeviceObservation, release: str, thresholds: Verdi
 
 
 def device_fault(report: Report, release: str, thresholds: VerdictThresholds) -> str:
-    """Return a fault that fails a device even before its bake ends, or an empty string.
+    """Return the fault for which a device fails even before its bake ends; an empty string if there is none.
 
     Args:
-        report: of the device, since its switch.
-        release: the release that the device has to run.
-        thresholds: of the rollout policy.
+        report: The device's report since its switch.
+        release: The release that the device has to run.
+        thresholds: The thresholds of the rollout policy.
     """
     if not isinstance(report, ServingReport) or report.release != release:
         return f"runs {report.release or 'no release'}: it rolled back on its own"
@@ -136,15 +136,15 @@ def device_fault(report: Report, release: str, thresholds: VerdictThresholds) ->
 
 
 def fails_early(thresholds: VerdictThresholds, wave: Sequence[DeviceObservation]) -> str:
-    """Return why a wave certainly exceeds the bound on failed inferences before its bake ends, or an empty string.
+    """Return why a wave already exceeds the bound on failed inferences before its bake ends, or an empty string.
 
-    A one-sided binomial test at every look at the wave. Since there are many looks, each may use only a hundredth of
-    the error probability that the policy allows.
+    The decision is a one-sided binomial test, which runs at every look at the wave. Since there are many looks, each
+    may use only a hundredth of the error probability that the policy allows.
     """
     errors, total = error_counts(wave)
     if not total or errors / total <= thresholds.error_share:
         return ""
-    from scipy.stats import binomtest  # slow to import, and most waves have nothing to test
+    from scipy.stats import binomtest  # imported here because it is slow and most waves need no test
 
     chance = binomtest(errors, total, thresholds.error_share, alternative="greater").pvalue
     reason = f"{errors} of {total} inferences failed, at most {thresholds.error_share:.2%} allowed"

@@ -1,6 +1,6 @@
-"""The checks of a wave's verdict: what each one measures, and when it fails. Pure.
+"""The checks that a wave's verdict consists of. All functions are pure.
 
-Every threshold comes from the rollout policy (`rollout.judge` of the inventory, fleet/inventory/rollout_policy.py).
+All thresholds come from the rollout policy (`rollout.judge` of the inventory, fleet/inventory/rollout_policy.py).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class DeviceObservation:
     """The reports of one device of a wave, or of the control group.
 
     Attributes:
-        device: its name.
-        outcome: of its switch; always `ok` in the control group.
-        reason: explains the outcome.
-        before: its report before the wave; None: it had none.
-        after: its report at the end of the bake; None: it did not respond.
+        device: The device's name.
+        outcome: The outcome of the device's switch; always `ok` in the control group.
+        reason: An explanation of the outcome.
+        before: The device's report before the rollout; None if it had none.
+        after: The device's report at the end of the bake; None if it did not respond.
     """
 
     device: str
@@ -38,7 +38,7 @@ class DeviceObservation:
 
 @dataclass(frozen=True)
 class Check:
-    """The result of one check; `devices` are those that made it fail."""
+    """The result of one check; `devices` are the devices that count against it."""
 
     name: str
     status: CheckStatus
@@ -50,10 +50,10 @@ def check_budget(name: str, described: Sequence[str], devices: Sequence[str], bu
     """Check that no more devices failed, or were unreachable, than the budget allows.
 
     Args:
-        name: of the budget.
-        described: the devices with their reasons, for people.
-        devices: their names.
-        budget: number of devices allowed.
+        name: The name of the budget.
+        described: The devices that failed or were unreachable, with their reasons, for people.
+        devices: The names of these devices.
+        budget: The number of devices allowed.
     """
     reason = f"{len(described)} device(s), {budget} allowed"
     reason += f": {', '.join(described[:5])}" if described else ""
@@ -73,12 +73,12 @@ def check_errors(
 ) -> Check:
     """Check the share of failed inferences against a bound, and against the control group and the wave's own past.
 
-    The comparison is a one-sided Fisher's exact test.
+    The second comparison is a one-sided Fisher's exact test.
 
     Args:
-        thresholds: of the rollout policy.
-        wave: its healthy devices.
-        control_group: devices that did not change.
+        thresholds: The thresholds of the rollout policy.
+        wave: The observations of the wave's healthy devices.
+        control_group: The observations of devices that did not change.
     """
     errors, total = error_counts(wave)
     if not total:
@@ -100,12 +100,12 @@ def check_latency(
 ) -> Check:
     """Check the p95 latency of the wave relative to its own past.
 
-    The median ratio of the wave is divided by that of the control group over the same time.
+    The wave's median latency ratio is divided by the control group's median ratio over the same time.
 
     Args:
-        thresholds: of the rollout policy.
-        wave: its healthy devices.
-        control_group: devices that did not change.
+        thresholds: The thresholds of the rollout policy.
+        wave: The observations of the wave's healthy devices.
+        control_group: The observations of devices that did not change.
     """
     ratios = _latency_ratios(wave, thresholds)
     if not ratios:
@@ -120,7 +120,7 @@ def check_latency(
 
 
 def _latency_ratios(devices: Sequence[DeviceObservation], thresholds: VerdictThresholds) -> dict[str, float]:
-    """Return the p95 latency of each device divided by its p95 latency before."""
+    """Return the ratio of each device's p95 latency to its p95 latency before the rollout."""
     floor = thresholds.latency_floor_ms / 1000
     ratios = {}
     for each in devices:
@@ -140,9 +140,9 @@ def check_feedback(
     """Check the accuracy by feedback against the control group and the wave's own past (Fisher's exact test).
 
     Args:
-        thresholds: of the rollout policy.
-        wave: its healthy devices.
-        control_group: devices that did not change.
+        thresholds: The thresholds of the rollout policy.
+        wave: The observations of the wave's healthy devices.
+        control_group: The observations of devices that did not change.
     """
     mistakes, total = _feedback_counts(wave)
     if total < thresholds.feedback_min:
@@ -164,7 +164,7 @@ def check_feedback(
 def check_predictions(thresholds: VerdictThresholds, wave: Sequence[DeviceObservation]) -> Check:
     """Check the population stability index (PSI) of the predicted classes against the wave's own past.
 
-    A PSI that chance alone stays below in 99 of 100 cases is not counted as a shift.
+    A PSI counts as a shift only if it exceeds the 99th percentile of the PSI that chance alone produces.
     """
     now, earlier = _class_counts(wave, before=False), _class_counts(wave, before=True)
     names = sorted(set(now) | set(earlier))
@@ -183,9 +183,9 @@ def check_predictions(thresholds: VerdictThresholds, wave: Sequence[DeviceObserv
 
 
 def _is_larger(first: tuple[int, int], second: tuple[int, int], confidence: float) -> bool:
-    """Return whether the first share is larger than the second by more than chance (one-sided Fisher's exact test).
+    """Return whether the first share is significantly larger than the second (one-sided Fisher's exact test).
 
-    Each share is given as (number of events, number of all).
+    Each share is a pair: the number of events and the total number.
     """
     from scipy.stats import fisher_exact
 
@@ -196,12 +196,12 @@ def _is_larger(first: tuple[int, int], second: tuple[int, int], confidence: floa
 def error_counts(
     devices: Sequence[DeviceObservation], *, before: bool = False, since_before: bool = False
 ) -> tuple[int, int]:
-    """Return the numbers of failed and of all inferences.
+    """Return the number of failed inferences and the number of all inferences.
 
     Args:
-        devices: that are counted together.
-        before: count the reports before the switch.
-        since_before: count only what was added since the reports before, that is during the bake.
+        devices: The observations of the devices, which are counted together.
+        before: Whether to count the reports before the rollout instead of the latest ones.
+        since_before: Whether to count only the inferences since the reports before the rollout.
     """
     errors = total = 0
     for each in devices:
@@ -219,7 +219,7 @@ def error_counts(
 
 
 def _feedback_counts(devices: Sequence[DeviceObservation], *, before: bool = False) -> tuple[int, int]:
-    """Return the numbers of wrong and of all labels."""
+    """Return the number of labels that contradict the prediction and the number of all labels."""
     reports = [each.before if before else each.after for each in devices]
     feedback = [report.feedback for report in reports if isinstance(report, ServingReport)]
     return sum(each.wrong for each in feedback), sum(each.n for each in feedback)

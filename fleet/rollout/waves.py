@@ -1,4 +1,4 @@
-"""Plan the waves of a rollout: which devices change together, in which order. Pure: equal inputs give equal waves."""
+"""Plan the waves of a rollout: which devices change together, and in which order. All functions are pure."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class PlannedWave:
     """Devices that change together.
 
     Attributes:
-        name: of the wave.
-        devices: their names, in the order in which they are shown.
-        approve: the wave needs an approval.
-        approval_reason: the reason for an approval that the rollout policy does not ask for.
-        canary: it is the first wave with a release, or the fleet's first wave.
-        absent: canaries that cannot take part although they have to.
+        name: The wave's name.
+        devices: The names of the wave's devices, in the order in which they are shown.
+        approve: Whether the wave needs an approval.
+        approval_reason: Why the wave needs an approval that the rollout policy does not ask for; otherwise empty.
+        canary: Whether this is the fleet's first wave, or the first wave with a release.
+        absent: Canaries that cannot take part although they have to.
     """
 
     name: str
@@ -34,16 +34,16 @@ class PlannedWave:
 
 
 def plan_waves(devices: Sequence[Device], policy: RolloutPolicy, fleet_size: int) -> list[PlannedWave]:
-    """Return waves that contain each of the devices exactly once; waves without a device are left out.
+    """Return waves that contain each of the devices exactly once. Waves without devices are omitted.
 
     Args:
-        devices: that change.
-        policy: of the fleet's rollouts.
-        fleet_size: number of devices in the fleet, of which a percentage is taken: a device that is up to date makes
-            no wave larger.
+        devices: The devices that change.
+        policy: The fleet's rollout policy.
+        fleet_size: The number of devices in the fleet. Percentages refer to it, so the size of a wave does not depend
+            on how many devices are up to date.
 
     Raises:
-        InventoryError: the policy leaves devices out.
+        InventoryError: The policy assigns some devices to no wave.
     """
     if policy.waves is None:
         by_wave = sorted(devices, key=lambda device: device.wave)
@@ -75,18 +75,19 @@ def plan_limited_waves(
     current: Collection[str] = (),
     proven: Collection[str] = (),
 ) -> list[PlannedWave]:
-    """Return the waves of `plan_waves`, reduced to the selected devices: a limit makes no device a canary.
+    """Return the waves of `plan_waves`, reduced to the selected devices.
 
-    A wave other than the fleet's first needs an approval where it is the first wave with a release.
+    Waves are planned before they are reduced, so that a limit does not turn other devices into canaries. If a wave
+    other than the fleet's first is the first wave with a release, it needs an approval.
 
     Args:
-        devices: all devices that declare a release.
-        policy: of the fleet's rollouts.
-        fleet_size: number of devices in the fleet.
-        selected: names of the devices that may change.
-        excluded: names of the devices that cannot take part.
-        current: names of the devices that run their release already.
-        proven: releases that passed a wave of an earlier rollout.
+        devices: All devices that declare a release.
+        policy: The fleet's rollout policy.
+        fleet_size: The number of devices in the fleet.
+        selected: Names of the devices that may change.
+        excluded: Names of the devices that cannot take part.
+        current: Names of the devices that run their release already.
+        proven: Releases that passed a wave of an earlier rollout.
     """
     first = policy.waves[0].name if policy.waves else "wave-0"
     release_of = {device.name: str(device.release) for device in devices}
@@ -105,7 +106,7 @@ def plan_limited_waves(
 def _limited_wave(
     wave: PlannedWave, changing: tuple[str, ...], absent: tuple[str, ...], untried: Sequence[str], is_first: bool
 ) -> PlannedWave:
-    """Return a wave of the changing devices alone. `untried`: its releases that no earlier wave has."""
+    """Return a wave reduced to its changing devices. `untried` lists its releases that no earlier wave contains."""
     limited = replace(wave, devices=changing, canary=is_first or bool(untried))
     if not untried:
         return limited
@@ -115,23 +116,23 @@ def _limited_wave(
 
 
 def wave_names(devices: Sequence[Device], policy: RolloutPolicy) -> list[str]:
-    """Return the names of the fleet's waves."""
+    """Return the names of all waves of the fleet."""
     return [rule.name for rule in policy.waves or ()] or sorted({_numbered_wave(device) for device in devices})
 
 
 def check_wave_names(devices: Sequence[Device], policy: RolloutPolicy, where: str) -> None:
-    """Check that groups, device types and waves that the policy names exist.
+    """Check that the groups, device types and waves that the policy refers to exist.
 
-    A misspelt group would leave its wave empty, and the next wave would be the first, without canaries. The approval
-    of a misspelt wave would never be asked for.
+    A misspelt group would leave its wave empty, so that the next wave would come first, without canaries. A misspelt
+    wave in `approve` would mean that the approval is never asked for.
 
     Args:
-        devices: the whole fleet.
-        policy: of the fleet's rollouts.
-        where: the place of the policy, for the error.
+        devices: The whole fleet.
+        policy: The fleet's rollout policy.
+        where: The location of the policy, for the error message.
 
     Raises:
-        InventoryError: a name does not exist.
+        InventoryError: A name does not exist.
     """
     existing = {
         "group": {group for device in devices for group in device.groups},
@@ -161,13 +162,13 @@ def check_approvals(approve: Collection[str], devices: Sequence[Device], policy:
     """Check that every approved wave exists.
 
     Args:
-        approve: names of the approved waves.
-        devices: the whole fleet.
-        policy: of the fleet's rollouts.
-        path: of the inventory, for the error.
+        approve: Names of the approved waves.
+        devices: The whole fleet.
+        policy: The fleet's rollout policy.
+        path: The inventory's path, for the error message.
 
     Raises:
-        InventoryError: a wave does not exist.
+        InventoryError: A wave does not exist.
     """
     waves = wave_names(devices, policy)
     if unknown := sorted(set(approve) - set(waves)):
@@ -180,7 +181,7 @@ def check_approvals(approve: Collection[str], devices: Sequence[Device], policy:
 
 
 def _numbered_wave(device: Device) -> str:
-    """Return the name of a device's wave where the policy names no waves."""
+    """Return the name of a device's wave if the policy does not define waves."""
     return f"wave-{device.wave}"
 
 
