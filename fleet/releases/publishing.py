@@ -95,16 +95,16 @@ def publish(work: Workspace, request: PublishRequest) -> Publication:
         with work.open_repository(create=True) as repository:
             policy = SigningPolicy.load(work.policy_file)
             decision = decide(request, bundle, repository)
-            target = decision.published
+            target, commit = decision.published, decision.commit
             if target:
                 repository.copy_content(target, bundle.archive, work.progress.bytes)
+                commit = catalog.provenance_of(target).commit
             else:
                 provenance = Provenance(
                     version=decision.version, commit=decision.commit, time=audit_log.now(), builder=policy.builder
                 )
                 target = _add(work, repository, policy, bundle, request.signature, provenance)
-            release, commit = f"{bundle.name}@{decision.version}", catalog.provenance_of(target).commit
-            tag = None
+            release, tag = f"{bundle.name}@{decision.version}", None
             if registry and commit:
                 message = f"{release} sha256 {target.hashes['sha256']}"
                 tag = registry.register(bundle.name, decision.version, commit, message)
