@@ -9,7 +9,7 @@ from edge_agent.core.progress import size
 
 from fleet.cli.main import Commands, Output, command
 from fleet.cli.release_options import add_options, workspace_of
-from fleet.releases import catalog, publishing
+from fleet.releases import publishing
 from fleet.releases.catalog import Provenance
 from fleet.releases.git_tags import TagRegistry
 from fleet.releases.publishing import PublishRequest
@@ -93,7 +93,7 @@ def publish_command(options: argparse.Namespace) -> Publication:
         length=target.length,
         sha256=target.hashes["sha256"],
         tag=publication.tag,
-        **catalog.provenance_of(target).model_dump(),
+        **publication.provenance.model_dump(),
         warnings=list(publication.warnings),
     )
 

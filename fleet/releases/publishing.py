@@ -79,6 +79,7 @@ class Publication:
 
     release: str
     target: TargetFile
+    provenance: Provenance
     is_new: bool
     tag: str | None
     warnings: Sequence[str]
@@ -95,21 +96,21 @@ def publish(work: Workspace, request: PublishRequest) -> Publication:
         with work.open_repository(create=True) as repository:
             policy = SigningPolicy.load(work.policy_file)
             decision = decide(request, bundle, repository)
-            target, commit = decision.published, decision.commit
+            target = decision.published
             if target:
                 repository.copy_content(target, bundle.archive, work.progress.bytes)
-                commit = catalog.provenance_of(target).commit
+                provenance = catalog.provenance_of(target)
             else:
                 provenance = Provenance(
                     version=decision.version, commit=decision.commit, time=audit_log.now(), builder=policy.builder
                 )
                 target = _add(work, repository, policy, bundle, request.signature, provenance)
             release, tag = f"{bundle.name}@{decision.version}", None
-            if registry and commit:
+            if registry and provenance.commit:
                 message = f"{release} sha256 {target.hashes['sha256']}"
-                tag = registry.register(bundle.name, decision.version, commit, message)
+                tag = registry.register(bundle.name, decision.version, provenance.commit, message)
             warnings = (*decision.warnings, *expiry.warnings(repository))
-            return Publication(release, target, not decision.published, tag, warnings)
+            return Publication(release, target, provenance, not decision.published, tag, warnings)
 
 
 def sign_bundle(work: Workspace, archive: Path, signature: Path) -> tuple[str, str]:
