@@ -1,7 +1,7 @@
-"""Append to an audit log who did what and when: one JSON object per line, flushed, never changed.
+"""Append to an audit log who did what and when: one JSON object per line, written durably and never changed.
 
-A line is written before its change becomes visible, except for the replacement of a key. A run that is killed in
-between and repeated writes the line twice.
+A line is written before its change becomes visible, except for the replacement of a key. If a run is killed between the
+two and repeated, it writes the line twice.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def now() -> str:
 
 
 def current_user() -> str:
-    """Return the user's name as the platform reports it: from AWX, CI, sudo, or the owner of the process.
+    """Return the user's name as reported by AWX, CI or sudo; otherwise the name of the process's owner.
 
     The name is recorded, not authenticated: the user can set these variables (docs/explanation/people.md).
     """
@@ -41,16 +41,16 @@ def append(file: Path, action: str, **fields: Any) -> None:
     """Append one line to an audit log, durably. Raises OSError.
 
     Args:
-        file: the audit log; created if it is missing.
-        action: name of the action.
-        fields: further fields of the line, JSON values.
+        file: The audit log. It is created if it is missing.
+        action: The name of the action.
+        fields: Further fields of the line, as JSON values.
     """
     durable.make_directory(file.parent)
     line = json.dumps({"time": now(), "by": current_user(), "action": action, **fields}, allow_nan=False) + "\n"
     descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         size = os.fstat(descriptor).st_size
-        is_incomplete = size and os.pread(descriptor, 1, size - 1) != b"\n"  # a power cut: keep the partial line apart
+        is_incomplete = size and os.pread(descriptor, 1, size - 1) != b"\n"  # a line cut by a power cut stays separate
         os.write(descriptor, (b"\n" if is_incomplete else b"") + line.encode())
         os.fsync(descriptor)
     finally:

@@ -31,7 +31,7 @@ from edge_agent.core.errors import AgentError
 
 
 class FleetError(AgentError):
-    """An operation cannot be done; the error names where, found, expected and remedy, as the agent's errors do."""
+    """An operation failed. The error has the parts where, found, expected and remedy, like the agent's errors."""
 
 
 class TrustError(FleetError):
@@ -115,7 +115,7 @@ class WheelhouseError(StorageError):
 
 
 def from_json(fields: Mapping[str, Any], rows: Sequence[str] = ()) -> FleetError:
-    """Return the error that another process printed with `as_json`, in its class. `rows`: appended to `found`."""
+    """Recreate an error from the JSON that another process printed with `as_json`. `rows` are appended to `found`."""
     named = globals().get(fields["error"])
     kind = named if isinstance(named, type) and issubclass(named, FleetError) else FleetError
     error = kind(fields["where"], "; ".join([fields["found"], *rows]), fields["expected"], fields["remedy"])

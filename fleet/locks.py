@@ -1,4 +1,4 @@
-"""Exclusive locks on files (flock). The kernel frees a lock when its process ends, however it ends."""
+"""Exclusive locks on files (flock). The kernel releases a lock when its process ends, even if the process is killed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def exclusive(path: Path, busy: Exception, wait_s: float = 0.0) -> Iterator[None
     """Hold an exclusive lock on a file, which is created if it is missing.
 
     Args:
-        path: a file in an existing folder.
-        busy: error to raise if another process still holds the lock after the wait.
-        wait_s: seconds to wait for that process; 0: do not wait.
+        path: The lock file, in an existing folder.
+        busy: The error to raise if another process still holds the lock after the wait.
+        wait_s: The number of seconds to wait for the lock; 0 does not wait.
 
     Raises:
-        OSError: the file cannot be opened.
+        OSError: The file cannot be opened.
     """
     with path.open("ab") as stream:
         deadline = time.monotonic() + wait_s

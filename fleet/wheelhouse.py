@@ -1,7 +1,7 @@
-"""Build the wheelhouse (`make wheelhouse`): everything from which a device installs its agent without a network.
+"""Build the wheelhouse (`make wheelhouse`): all files that a device needs to install its agent without a network.
 
     <output>/cp311-x86_64/
-        wheelhouse.json     the names below, and the digest that names the environment on a device
+        wheelhouse.json     the names of these files, and the digest that names the environment on a device
         requirements.txt    every distribution with its version and SHA-256, for pip's --require-hashes
         dependencies-<digest>.tar    third-party wheels; changes rarely
         edge_agent-<version>-py3-none-any.whl
@@ -64,18 +64,18 @@ def build(output: Path, python: str, architecture: str, glibc: str, extras: str,
     Third-party wheels are reused from an earlier wheelhouse if their inputs have not changed.
 
     Args:
-        output: folder of all wheelhouses.
-        python: Python version of the devices, such as 3.11.
+        output: The folder that contains all wheelhouses.
+        python: The Python version of the devices, such as 3.11.
         architecture: `x86_64` or `aarch64`.
-        glibc: version of the devices' C library, such as 2.36.
-        extras: extras of the agent to include, separated by commas.
-        previous: wheelhouse to reuse wheels from; None: the one that is replaced.
+        glibc: The version of the devices' C library, such as 2.36.
+        extras: The extras of the agent to include, separated by commas.
+        previous: The wheelhouse to reuse wheels from; None reuses wheels of the wheelhouse that is replaced.
 
     Returns:
         The folder of the wheelhouse.
 
     Raises:
-        WheelhouseError: pip found no wheel, or no package index.
+        WheelhouseError: Pip found no suitable wheel, or reached no package index.
     """
     folder = output / f"cp{python.replace('.', '')}-{architecture}"
     output.mkdir(parents=True, exist_ok=True)
@@ -152,7 +152,7 @@ def _pip(*arguments: str) -> None:
 
 
 def _agent(folder: Path) -> Path:
-    """Build the agent's wheel from a copy: setuptools writes beside the sources, and packs old output again."""
+    """Build the agent's wheel from a copy, since setuptools writes next to the sources and packs old output again."""
     source = folder / "source"
     shutil.copytree(
         REPOSITORY / "device", source, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__", ".*")
@@ -183,7 +183,7 @@ def _line(wheel: Path) -> str:
 
 
 def _tar(wheels: Path, folder: Path) -> Path:
-    """Pack the wheels into one file, named after its content: Ansible takes a minute to copy forty files."""
+    """Pack the wheels into one file, named after its content. Ansible would take a minute to copy forty files."""
     files = sorted(wheels.iterdir())
     digest = hashlib.sha256("\n".join(map(_line, files)).encode()).hexdigest()[:12]
     path = folder / f"dependencies-{digest}.tar"

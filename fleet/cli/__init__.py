@@ -1,6 +1,6 @@
-"""The command line: `python -m fleet`. Modules here parse arguments, call one function and print its result.
+"""The command line: `python -m fleet`. Its modules parse arguments, call one function and print its result.
 
-Enter at `main`; its MODULES lists the modules with commands. `steps` has `fleet wave ...`, which playbooks call at
-every step of a rollout; it imports late, because a rollout waits for a dozen such processes.
-output.schema.json describes the output of `--json`. May import all of fleet; nothing imports it.
+The entry point is `main`, whose MODULES lists the modules that define commands. `steps` defines `fleet wave ...`, which
+playbooks call at every step of a rollout. It imports late, because a rollout waits for a dozen such processes.
+output.schema.json describes the output of `--json`. This package may import all of fleet; no package imports it.
 """

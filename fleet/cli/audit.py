@@ -14,7 +14,7 @@ from fleet.records import rollout_audit, rollout_folder
 from fleet.records.rollout_audit import AuditLine
 from fleet.records.rollout_folder import Record
 
-SHOWN = 10  # device names in an error message
+SHOWN = 10  # maximum number of device names in an error message
 
 
 def add_commands(commands: Commands) -> None:
@@ -43,9 +43,9 @@ def _time(text: str) -> datetime:
 
 
 def audit(options: argparse.Namespace) -> dict[str, object]:
-    """Return the lines of every rollout and manual rollback of a fleet, the oldest first.
+    """Return the audit lines of all rollouts and manual rollbacks of a fleet, oldest first.
 
-    Raises NoReleaseError for a fleet without records, and for a device that no record names.
+    Raises NoReleaseError if the fleet has no records, or if no record mentions the device.
     """
     folder = options.rollouts / options.fleet
     if not folder.is_dir():
@@ -60,7 +60,7 @@ def audit(options: argparse.Namespace) -> dict[str, object]:
 
 
 def _require_device(folder: Path, name: str, lines: list[AuditLine], records: Sequence[Record]) -> None:
-    """Raise NoReleaseError for a device that no record names. A file that cannot be read may name any device."""
+    """Raise NoReleaseError if no record mentions a device. A file that cannot be read may mention any device."""
     devices = {each for line in lines for each in (line.device, *line.devices) if each}
     for record in records:
         try:

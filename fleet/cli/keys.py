@@ -18,7 +18,7 @@ from fleet.releases.workspace import Workspace
 
 
 class KeyShown(Output):
-    """A key of a role. `here`: its private half is in the folder of private keys."""
+    """A key of a role. `here` says whether its private half is in the folder of private keys."""
 
     id: str
     here: bool
@@ -36,7 +36,7 @@ class RoleShown(Output):
 
 
 class KeyStatus(Output):
-    """The result of `fleet keys status`, and the last part of the results of the other two commands."""
+    """The result of `fleet keys status`, which is also the last part of the results of `init` and `rotate`."""
 
     repository: str
     development: bool
@@ -46,7 +46,7 @@ class KeyStatus(Output):
 
 
 class InitialKeys(Output):
-    """The first part of the result of `fleet keys init`. `pin`: the root metadata that devices trust."""
+    """The first part of the result of `fleet keys init`. `pin` is the root metadata that devices trust."""
 
     created: bool = Field(serialization_alias="made")
     pin: str

@@ -64,7 +64,7 @@ def _choose(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], O
 
 
 def ansible_log(options: argparse.Namespace) -> Output:
-    """Return what Ansible printed during the last run. Raises NoReleaseError where there was none."""
+    """Return the output of Ansible during the last run. Raises NoReleaseError if there was no run."""
     files = sorted((options.rollouts / RUNS).glob("*/artifacts/stdout"))
     if not files:
         raise NoReleaseError(str(options.rollouts / RUNS), "no runs", "a run of `fleet rollout`", "")
@@ -73,12 +73,12 @@ def ansible_log(options: argparse.Namespace) -> Output:
 
 
 class LogReader(LiveProgress):
-    """Keeps the result of the task that reads the log: `log_task`."""
+    """Reports progress, and keeps the result of the task that reads the log as `log_task`."""
 
     log_task: TaskResult | None = None
 
     def on_device_event(self, event: Mapping[str, Any]) -> bool:
-        """Keep the result of the task, and report the event as usual."""
+        """Keep the result of the task that reads the log, and report the event as usual."""
         parsed = TaskEvent.parse(event)
         if parsed.task == READ_LOG and parsed.kind in ENDED:
             self.log_task = TaskResult.model_validate(dict(parsed.result))
@@ -88,7 +88,8 @@ class LogReader(LiveProgress):
 def device_log(options: argparse.Namespace) -> Output:
     """Return the log of a device, read through playbooks/logs.yml.
 
-    Raises InventoryError, SourceError where the device cannot be reached, and NoReleaseError where it has no log.
+    Raises InventoryError if the inventory is not valid, SourceError if the device cannot be reached, and
+    NoReleaseError if it has no log.
     """
     device, live = model.load(options.inventory).device(options.device).name, LogReader()
     with tempfile.TemporaryDirectory(prefix="fleet-logs-") as folder:  # a command that only reads leaves no record

@@ -1,8 +1,9 @@
 """`python -m fleet`: parse the command line, run one command, print text or JSON, exit with a code of errors.py.
 
-MODULES lists the modules with commands. Each has `add_commands(commands)`, which creates a parser for each command with
-`command(commands, name, summary, details)` and sets two defaults on it: `run(options)` returns the result, an `Output`
-or a dict with the fields of output.schema.json (`exit_code` is removed from it), and `text(result)` formats it.
+MODULES lists the modules that define commands. Each module has a function `add_commands(commands)`. For each command,
+it creates a parser with `command(commands, name, summary, details)` and sets two defaults on it. `run(options)` returns
+the result: an `Output`, or a dict with the fields of output.schema.json. `text(result)` formats the result for people.
+A field `exit_code` of the result sets the exit code and is not printed.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ Commands = Any  # the result of add_subparsers, a type without a public name
 
 
 class Output(BaseModel):
-    """The result of a command, printed as JSON with the fields that output.schema.json describes."""
+    """The result of a command. output.schema.json describes the JSON that is printed."""
 
 
 def parser(modules: tuple[str, ...] = MODULES) -> argparse.ArgumentParser:
@@ -57,13 +58,13 @@ def parser(modules: tuple[str, ...] = MODULES) -> argparse.ArgumentParser:
 
 
 def command(commands: Commands, name: str, summary: str, details: str = "") -> argparse.ArgumentParser:
-    """Add the parser of a command, which accepts `--json` after its name too.
+    """Add the parser of a command. The command also accepts `--json` after its name.
 
     Args:
-        commands: the commands or actions to add it to.
-        name: name of the command.
-        summary: one line for the list of commands, without a full stop.
-        details: further sentences for the command's own help.
+        commands: The commands or actions to add the command to.
+        name: The name of the command.
+        summary: One line for the list of commands, without a full stop.
+        details: Further sentences for the command's own help.
     """
     added: argparse.ArgumentParser = commands.add_parser(
         name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.{' ' + details if details else ''}"
@@ -73,8 +74,8 @@ def command(commands: Commands, name: str, summary: str, details: str = "") -> a
 
 
 def fleet_name(text: str) -> str:
-    """Parse a fleet's name, which becomes a folder's name."""
-    from fleet.inventory.model import NAME  # imported late: the other steps of a rollout do not need it
+    """Parse a fleet's name, which is also the name of its folder."""
+    from fleet.inventory.model import NAME  # imported late because most steps of a rollout do not need it
 
     if not NAME.fullmatch(text):
         raise argparse.ArgumentTypeError(f"found {text!r}, expected a fleet's name: letters, digits, '.', '_' and '-'")
@@ -82,9 +83,9 @@ def fleet_name(text: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line, and return its exit code. Only a defect ends in a traceback."""
+    """Run the command line and return its exit code. Only a defect of this program ends in a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    # A rollout calls a dozen steps: they import only their own module, not the slow ones that publish.
+    # A rollout runs a dozen steps. They import only their own module, not the slow modules that publish.
     is_step = [each for each in arguments if not each.startswith("-")][:1] == ["wave"]
     options = parser(("fleet.cli.steps",) if is_step else MODULES).parse_args(arguments)
     try:
@@ -97,7 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(options.text(result))
         sys.stdout.flush()
         return code
-    except AgentError as error:  # the fleet's own errors, and the agent's, for example from reading an archive
+    except AgentError as error:  # errors of the fleet and of the agent, for example when an archive is read
         return _fail(options, error.as_json(), str(error))
     except BrokenPipeError:  # `fleet release list | head -1`: the reader has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

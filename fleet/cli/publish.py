@@ -18,7 +18,7 @@ PARTS = ("major", "minor", "patch")
 
 
 class ReleasePublished(Output):
-    """The result of `fleet publish` before its provenance; `state`: `published` or `unchanged`."""
+    """The first part of the result of `fleet publish`. `state` is `published` or `unchanged`."""
 
     release: str
     state: str

@@ -12,7 +12,7 @@ from fleet.releases.workspace import FOLDER, Workspace
 
 
 def add_options(parser: argparse.ArgumentParser, writes: bool = True) -> None:
-    """Add the options to a command's parser. `writes`: also those for commands that sign."""
+    """Add these options to a command's parser. `writes` also adds the options of commands that sign."""
     parser.add_argument(
         "--repository",
         default=FOLDER,
@@ -47,6 +47,6 @@ def _days(text: str) -> float:
 
 
 def workspace_of(options: argparse.Namespace) -> Workspace:
-    """Return the workspace that options of `add_options` name."""
+    """Return the workspace that the options of `add_options` select."""
     days = {role: getattr(options, f"{role}_days", days) for role, days in DAYS.items()}
     return Workspace(options.repository, options.keys, getattr(options, "policy", None), days)

@@ -42,7 +42,10 @@ class ReleaseWithdrawn(Release, InRepository):
 
 
 class MetadataRefreshed(InRepository):
-    """The result of `fleet release refresh`. `signed`: the roles; `days_left`: days until expiry, by role."""
+    """The result of `fleet release refresh`.
+
+    `signed` lists the roles that were signed again; `days_left` gives the days until expiry, by role.
+    """
 
     signed: list[str]
     days_left: dict[str, float]

@@ -1,8 +1,8 @@
 """`fleet rollout`, `fleet rollback`, `fleet give-up`: run the playbooks with live progress and distinct exit codes.
 
-The playbook's own steps (steps.py) make every decision, so running it with ansible-playbook does the same. This module
-reads their results from Ansible's events and reports them as they arrive (execution/live_progress.py). Where the
-inventory has workers, these work on the devices (execution/distributed.py).
+The playbook's own steps (steps.py) make every decision, so running it with ansible-playbook gives the same result. This
+module reads their results from Ansible's events and reports them as they arrive (execution/live_progress.py). If the
+inventory declares workers, the workers connect to the devices (execution/distributed.py).
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def add_commands(commands: Commands) -> None:
     )
     _add_playbook_options(parser)
     parser.add_argument(
-        "--repository", default=FOLDER, metavar="WHERE", help=f"of releases: a folder or a URL ({FOLDER})"
+        "--repository", default=FOLDER, metavar="WHERE", help=f"repository: a folder or a URL ({FOLDER})"
     )
     parser.add_argument("--check", action="store_true", help="query every device and report; change nothing")
-    parser.add_argument("--resume", action="store_true", help="resume the unfinished rollout; begin none")
+    parser.add_argument("--resume", action="store_true", help="resume the unfinished rollout; do not begin a new one")
     parser.add_argument("--approve", action="append", default=[], metavar="WAVE", help="this wave may begin")
     parser.add_argument("--again", action="store_true", help="also try a release that failed in the last rollout")
     parser.add_argument("--outside-window", action="store_true", help="ignore the maintenance window")
@@ -54,7 +54,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument(
         "--reason", required=True, type=_reason, metavar="TEXT", help="why; the release that is left is marked as bad"
     )
-    parser.add_argument("--release", metavar="RELEASE", help="another installed release")
+    parser.add_argument("--release", metavar="RELEASE", help="roll back to this installed release instead")
     parser.set_defaults(run=rollback, text=_text)
     parser = command(
         commands,
@@ -76,8 +76,8 @@ def _add_record_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_playbook_options(parser: argparse.ArgumentParser) -> None:
     _add_record_options(parser)
-    parser.add_argument("--direct", action="store_true", help="from this machine, although the inventory has workers")
-    parser.add_argument("--limit", metavar="PATTERN", help="only these devices or groups, as Ansible names them")
+    parser.add_argument("--direct", action="store_true", help="use this machine even if the inventory has workers")
+    parser.add_argument("--limit", metavar="PATTERN", help="only these devices or groups, in Ansible's syntax")
 
 
 def _reason(text: str) -> str:
@@ -87,9 +87,9 @@ def _reason(text: str) -> str:
 
 
 def rollout(options: argparse.Namespace) -> Output:
-    """Roll out what the inventory declares; return how it ended.
+    """Roll out the releases that the inventory declares, and return the outcome.
 
-    Raises PausedError where the devices may not be changed, NoReleaseError where --resume finds no unfinished rollout,
+    Raises PausedError if the devices may not be changed, NoReleaseError if --resume finds no unfinished rollout,
     and the error of a step that refused.
     """
     if options.resume:
@@ -109,8 +109,8 @@ def rollout(options: argparse.Namespace) -> Output:
         raise PausedError(
             str(options.inventory),
             preflight.reason,
-            "devices that can take the release",
-            "fix what keeps them from it, or see docs/how-to/roll-out.md",
+            "devices that can run the release",
+            "fix the devices, or see docs/how-to/roll-out.md",
         )
     if closed is None and preflight.go and not options.check:
         raise run.failure()
@@ -127,7 +127,7 @@ def rollout(options: argparse.Namespace) -> Output:
 
 
 def rollback(options: argparse.Namespace) -> Output:
-    """Roll devices back manually; return which devices have not rolled back."""
+    """Roll devices back manually, and return which devices have not rolled back."""
     variables = {"rollout_records": str(options.rollouts.resolve()), "rollout_reason": options.reason}
     if options.release:
         variables["rollout_release"] = options.release
@@ -146,7 +146,7 @@ def rollback(options: argparse.Namespace) -> Output:
 def abandon(options: argparse.Namespace) -> Output:
     """Abandon the unfinished rollout, even if its process ran on another machine.
 
-    Raises BusyError while its process runs on this machine, NoReleaseError where no rollout is unfinished.
+    Raises BusyError while the rollout's process runs on this machine, and NoReleaseError if no rollout is unfinished.
     """
     record = resume.abandon_manually(model.load(options.inventory).name, options.rollouts, options.reason)
     state = record.load()
@@ -161,11 +161,11 @@ def _run_here(
 
 
 def _run_on_workers(options: argparse.Namespace, playbook: str) -> DistributedRun | None:
-    """Run a playbook to its end through the workers that the inventory declares; None where there are none."""
+    """Run a playbook to its end through the inventory's workers; return None if no workers are to be used."""
     is_rollout = playbook == "rollout"
     listing = read_listing(options.inventory) if is_rollout or not options.direct else Listing()
     if options.direct or not workers.are_declared(listing):
-        if is_rollout:  # a rollback does as much as Ansible can, even with an invalid inventory
+        if is_rollout:  # a rollback does not require a valid inventory: Ansible does what it can
             model.load(options.inventory, listing)
         if options.limit:
             model.limited_devices(options.inventory, options.limit)
@@ -180,7 +180,7 @@ def _run_on_workers(options: argparse.Namespace, playbook: str) -> DistributedRu
 
 
 def _plan_arguments(options: argparse.Namespace, run: DistributedRun) -> list[str]:
-    """Return the arguments of `fleet wave plan`, as playbooks/roles/rollout/tasks/plan.yml passes them."""
+    """Return the arguments of `fleet wave plan`, the same that playbooks/roles/rollout/tasks/plan.yml passes."""
     return [
         *("--inventory", str(options.inventory.resolve())),
         *("--repository", repository_storage.absolute_location(options.repository)),

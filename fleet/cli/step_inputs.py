@@ -1,4 +1,4 @@
-"""Read the input of the steps of `fleet wave`, which the playbooks pass on stdin, into typed models."""
+"""Read the input of the steps of `fleet wave` into typed models. The playbooks pass it on stdin."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fleet.rollout.step_results import BakeLook
 from fleet.rollout.verdict_checks import SwitchOutcome
 
 T = TypeVar("T", bound=BaseModel)
-PRINTED = ("schema_version", "command")  # what `fleet --json` adds to the plan that it prints
+PRINTED = ("schema_version", "command")  # fields that `fleet --json` adds to the printed plan
 
 
 class DeviceNames(BaseModel):
@@ -49,10 +49,10 @@ class PreflightInput(DeviceStatuses):
 
 
 class Switch(BaseModel):
-    """The results of the switch on the devices of a wave."""
+    """The results of the switch to the new release on the devices of a wave."""
 
     deployed: dict[str, TaskResult] = Field(description="Result of `edge-agent deploy`, by device.")
-    trouble: dict[str, object] = Field(description="Why the task itself failed, by device; empty where it did not.")
+    trouble: dict[str, object] = Field(description="Why the task itself failed, by device; empty if it did not.")
 
     def deploy_outcomes(self) -> dict[str, tuple[SwitchOutcome, str]]:
         """Return the outcome of the switch and its reason, by device."""
@@ -60,11 +60,11 @@ class Switch(BaseModel):
 
 
 class BakeInput(BaseModel):
-    """A wave that bakes."""
+    """The input of `fleet wave bake`: a wave during its bake."""
 
-    switched: Switch = Field(description="How its devices switched.")
+    switched: Switch = Field(description="Results of the switch on the wave's devices.")
     asked: dict[str, TaskResult] = Field(description="Status of each device; empty at the first look.")
-    looked: BakeLook | None = Field(description="Result of the last look; an empty object at the first one.")
+    looked: BakeLook | None = Field(description="Result of the previous look; an empty object at the first look.")
 
     @field_validator("looked", mode="before")
     @classmethod
@@ -83,9 +83,9 @@ class ControlResult(TaskResult):
 
 
 class JudgeInput(BaseModel):
-    """A wave after its bake, and its control group."""
+    """The input of `fleet wave judge`: a wave after its bake, and its control group."""
 
-    switched: Switch = Field(description="How its devices switched.")
+    switched: Switch = Field(description="Results of the switch on the wave's devices.")
     asked: dict[str, TaskResult] = Field(description="Status of each device of the wave.")
     rest: list[ControlResult] = Field(description="Statuses of the control group.")
 
@@ -113,7 +113,7 @@ def _deploy_outcome(result: TaskResult, trouble: object) -> tuple[SwitchOutcome,
 
 
 def read_stdin(model: type[T]) -> T:
-    """Read the input of a step from stdin. Raises ConfigurationError where it is not of this model."""
+    """Read the input of a step from stdin. Raises ConfigurationError if it does not match the model."""
     try:
         return model.model_validate(json.load(sys.stdin))
     except ValidationError as error:

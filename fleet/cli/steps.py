@@ -1,7 +1,7 @@
-"""`fleet wave ...`: the steps of a rollout that are decided on the controller. playbooks/rollout.yml calls them.
+"""`fleet wave ...`: the steps of a rollout that make its decisions. playbooks/rollout.yml calls them on the controller.
 
-A step reads JSON from stdin where it needs responses of devices (step_inputs.py), and prints JSON. An operator calls
-`fleet rollout` instead.
+A step prints JSON. If it needs responses of devices, it reads them as JSON from stdin (step_inputs.py). An operator
+calls `fleet rollout` instead.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from fleet.devices.messages import CommandResponse, StatusResponse, parse_comman
 from fleet.errors import ConfigurationError
 from fleet.records import rollout_folder
 
-if TYPE_CHECKING:  # imported by the steps that need them: a rollout waits for a dozen of these programs
+if TYPE_CHECKING:  # imported only by steps that need them, because a rollout waits for a dozen of these processes
     from fleet.releases.workspace import Workspace
     from fleet.rollout.controller import RolloutController
 
 StepOutput = dict[str, object]
 STEPS = {
-    "plan": "what is to run where, checked; changes nothing",
-    "preflight": "which devices can take their release, in which waves; begins the record",
-    "open": "whether a wave may begin",
-    "bake": "whether a wave has failed already; otherwise waits until the next look at it",
-    "judge": "the verdict on a wave",
-    "settle": "which devices roll back, and to which release",
-    "close": "the end: outcome and report",
-    "idle": "refuses while a rollout of the fleet runs; an unfinished one is accepted",
-    "recall": "before a manual rollback: abandons the unfinished rollout",
-    "recalled": "after a manual rollback: which devices have rolled back",
+    "plan": "plan which device is to run which release; changes nothing",
+    "preflight": "decide which devices can run their release, and in which waves; begins the record",
+    "open": "decide whether a wave may begin",
+    "bake": "decide whether a wave has failed already; otherwise wait until the next look",
+    "judge": "compute the verdict on a wave",
+    "settle": "decide which devices roll back, and to which release",
+    "close": "end the rollout and write its report",
+    "idle": "check that no rollout of the fleet is running; an unfinished one is accepted",
+    "recall": "before a manual rollback: abandon the unfinished rollout",
+    "recalled": "after a manual rollback: record which devices have rolled back",
     "metadata": "pack the repository's metadata for devices, without a release",
 }
 
@@ -56,7 +56,7 @@ def add_commands(commands: Commands) -> None:
             if name == "recalled":
                 step.add_argument("--reason", default="", metavar="TEXT")
             elif name == "metadata":
-                step.add_argument("--repository", default="releases", metavar="WHERE", help="of releases (releases)")
+                step.add_argument("--repository", default="releases", metavar="WHERE", help="repository (releases)")
         elif name in ("plan", "preflight"):
             step.add_argument("--rollouts", type=Path, default=rollout_folder.ROLLOUTS, metavar="DIR")
         else:
@@ -69,7 +69,7 @@ def add_commands(commands: Commands) -> None:
         elif name == "preflight":
             step.add_argument("--check", action="store_true", help="only report; write nothing")
         if name in ("plan", "open"):
-            step.add_argument("--repository", default="releases", metavar="WHERE", help="of releases (releases)")
+            step.add_argument("--repository", default="releases", metavar="WHERE", help="repository (releases)")
             step.add_argument(
                 "--approve", default="", metavar="WAVES", help="approved waves; names separated by commas"
             )
@@ -87,7 +87,7 @@ def _plan(options: argparse.Namespace) -> StepOutput:
     )
     repository = _workspace(options).open_repository(write=False)
     plan = plan_rollout(options.inventory, repository, options.rollouts, requested)
-    # Preflight opens the repository again, by its location instead of the folder of a local copy.
+    # Preflight opens the repository again by its location, not by the folder of a local copy.
     location = plan.repository and repository_storage.absolute_location(options.repository)
     return {**plan.as_json(), "repository": location}
 
@@ -120,7 +120,7 @@ def _bake(options: argparse.Namespace) -> StepOutput:
 
     inputs = step_inputs.read_stdin(step_inputs.BakeInput)
     outcomes = {name: outcome for name, (outcome, _) in inputs.switched.deploy_outcomes().items()}
-    # The machine's monotonic clock, which the next step reads too although it is another process.
+    # The monotonic clock is the machine's, so the process of the next step can use its time too.
     look = bake.look(_controller(options), outcomes, inputs.statuses(), inputs.looked, time.monotonic())
     time.sleep(look.wait_s)  # the bake itself: no event announces that a release stays healthy
     return look.as_json()
@@ -138,7 +138,7 @@ def _judge(options: argparse.Namespace) -> StepOutput:
     control_group = {result.item: parse_status(result).status for result in inputs.rest}
     controller = _controller(options)
     verdict = controller.judge_wave(devices, control_group)
-    # After the last wave, `settle` need not query a device again that is confirmed.
+    # After the last wave, `settle` need not query confirmed devices again.
     confirmed = [name for name, device in devices.items() if controller.is_confirmed(name, device.status)]
     return {**verdict.as_json(), "well": confirmed}
 
@@ -155,7 +155,7 @@ def _close(options: argparse.Namespace) -> StepOutput:
 
 
 def _idle(options: argparse.Namespace) -> StepOutput:
-    """Check that no rollout runs. Raises BusyError. A rollout whose record cannot be read does not run."""
+    """Check that no rollout is running. Raises BusyError. A rollout with an unreadable record counts as not running."""
     with contextlib.suppress(ConfigurationError):
         rollout_folder.unfinished(options.fleet, options.rollouts)
     return {"fleet": options.fleet}

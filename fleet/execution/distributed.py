@@ -1,8 +1,8 @@
-"""Run a rollout or a manual rollback whose devices are reached by workers.
+"""Run a rollout or a manual rollback through workers, which connect to the devices.
 
-The counterpart of playbooks/rollout.yml and playbooks/rollback.yml, which run where this machine reaches every device:
-the same steps of `fleet wave` make the decisions in the same order and write the same record. Workers only run the
-steps that PARTS lists.
+This is the counterpart of playbooks/rollout.yml and playbooks/rollback.yml, which run if this machine itself connects
+to every device. The same steps of `fleet wave` make the decisions in the same order and write the same record. Workers
+run only the steps that PARTS lists.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ from fleet.inventory.workers import Worker, WorkerAssignment, assign_workers
 from fleet.releases import repository_storage
 
 POLL_S = 0.2
-# The parts of a step's results (playbooks/steps.yml). A device of a lost worker has "unreachable", or LOST_PARTS.
+# The parts of a step's results (playbooks/steps.yml). For a device of a lost worker, each part says that the device is
+# unreachable, or has its value in LOST_PARTS.
 PARTS = {
     "query_status": ("asked",),
     "deploy": ("deployed", "trouble"),
@@ -54,19 +55,19 @@ Result = TypeVar("Result", bound=StepResult)
 
 
 class StoppedError(Exception):
-    """A step refused, or the operator stopped the run: `LiveProgress.failure` returns the reason."""
+    """A step refused, or the operator stopped the run. `LiveProgress.failure` returns the reason."""
 
 
 class DistributedRun:
-    """A rollout or rollback that runs through workers. `live`: its progress and the results of its steps."""
+    """A rollout or rollback that runs through workers. `live` holds its progress and the results of its steps."""
 
     def __init__(self, options: argparse.Namespace, listing: Listing, folder: Path) -> None:
         """Prepare a run.
 
         Args:
-            options: of the command line.
-            listing: the inventory.
-            folder: folder of this run, for the output of Ansible on workers.
+            options: The options of the command line.
+            listing: The inventory as Ansible reads it.
+            folder: The folder of this run, which receives the output of Ansible on workers.
         """
         self.fleet = model.load(options.inventory, listing)
         self.assignment: WorkerAssignment = assign_workers(self.fleet, listing)
@@ -81,7 +82,10 @@ class DistributedRun:
         self._used: set[Worker] = set()
 
     def rollout(self, plan_arguments: Sequence[str], check: bool) -> None:
-        """Run the steps of playbooks/rollout.yml. `plan_arguments`: of `fleet wave plan`. Raises StoppedError."""
+        """Run the steps of playbooks/rollout.yml. Raises StoppedError.
+
+        `plan_arguments` are the arguments of `fleet wave plan`.
+        """
         rollouts = str(self.options.rollouts.resolve())
         plan = self._decide(PlanResult, "plan", *plan_arguments)
         if plan.pending and not check:
@@ -189,9 +193,9 @@ class DistributedRun:
         return self._step("query_status", devices, {}, hand_over)["asked"]
 
     def _step(self, step: str, devices: Sequence[str], variables: Fields, hand_over: bool = False) -> PartResults:
-        """Run a step on workers, and return its parts (PARTS). Devices of a lost worker are unreachable.
+        """Run a step on workers, and return the parts of its results (PARTS). Devices of a lost worker are unreachable.
 
-        `hand_over`: the other workers take over the devices of a lost worker, once.
+        With `hand_over`, the other workers take over the devices of a lost worker, once.
         """
         shards = self.assignment.shards(devices)
         results, lost = self._run(step, shards, variables)
@@ -208,7 +212,7 @@ class DistributedRun:
         return results
 
     def _run(self, step: str, shards: Mapping[Worker, list[str]], variables: Fields) -> tuple[PartResults, set[Worker]]:
-        """Run a step on all workers concurrently; return its parts and the lost workers. Raises StoppedError."""
+        """Run a step on all workers concurrently; return its results and the lost workers. Raises StoppedError."""
         self._step_number += 1
         jobs = {worker: self._job(step, worker, names, variables) for worker, names in shards.items()}
         self._used |= set(shards)
@@ -251,8 +255,8 @@ class DistributedRun:
         return f"{self._remote_prefix}-{worker.name}"
 
     def _unreachable(self, worker: Worker, names: list[str], error: LostError, parts: Iterable[str]) -> PartResults:
-        """Return the results of a lost worker: its devices are unreachable."""
-        self._has_payload.discard(worker)  # another machine may replace it
+        """Return the results for a lost worker, whose devices all count as unreachable."""
+        self._has_payload.discard(worker)  # the worker may be replaced by another machine
         reason = f"worker {worker.name} is lost: {error}"
         self.live.report(f"{reason}; {len(names)} device(s) were not reached")
         unreachable = {"unreachable": True, "msg": reason}  # as Ansible registers it
@@ -270,7 +274,7 @@ class DistributedRun:
     def close(self) -> None:
         """Remove the files of this run from its workers."""
         for worker in self._used:
-            # A failure here costs only space: the folder has no key.
+            # A failure wastes only space: the folder contains no keys.
             shutil.rmtree(self.folder / worker.name / "send", ignore_errors=True)
         workers = sorted(self._used, key=lambda worker: worker.name)
         with ThreadPoolExecutor(max(len(workers), 1)) as pool:
@@ -290,5 +294,5 @@ class DistributedRun:
 
 
 def _as_mapping(result: object) -> Mapping[str, object]:
-    """Return what Ansible registered, which workers may have sent in another form, as a mapping."""
+    """Return a task result of Ansible as a mapping; an empty one if a worker has sent something else."""
     return result if isinstance(result, dict) else {}

@@ -35,7 +35,7 @@ UNREACHABLE = "runner_on_unreachable"
 
 @dataclass(frozen=True)
 class TaskEvent:
-    """An event of a task on a host. `result`: as Ansible registers it. Events without a host have an empty name."""
+    """An event of a task on a host. `result` is the task's result. Events without a host have an empty host name."""
 
     kind: str
     task: str | None
@@ -56,9 +56,9 @@ class LiveProgress:
     report events at once.
 
     Attributes:
-        steps: latest results of the steps.
-        refusal: the error of a step that refused, as JSON.
-        stopped: the operator stopped the run.
+        steps: The latest results of the steps.
+        refusal: The error of a step that refused, as JSON; None if no step refused.
+        stopped: Whether the operator stopped the run.
     """
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ class LiveProgress:
         self.stopped = True
 
     def poll(self) -> bool:
-        """Update the progress of a bake; called repeatedly. Return True if the run has to end."""
+        """Update the progress of a bake, and return whether the run has to end. Has to be called repeatedly."""
         if self._baking:
             wave, since, total = self._baking
             with self._lock:
@@ -101,7 +101,7 @@ class LiveProgress:
         return self.on_device_event(event)
 
     def on_device_event(self, event: Mapping[str, Any]) -> bool:
-        """Handle an event about a device. A worker may have forged it: it is reported, and decides nothing."""
+        """Report an event about a device. A worker may have forged it, so no decision depends on it."""
         parsed = TaskEvent.parse(event)
         if parsed.task == SWITCH and parsed.kind in ("runner_on_ok", UNREACHABLE):
             self._report_switch(parsed)
@@ -165,7 +165,7 @@ class LiveProgress:
                 print("".join(each if each.isprintable() else "?" for each in line), file=sys.stderr, flush=True)
 
     def failure(self) -> FleetError | None:
-        """Return the error that ended the run, if it is known here: the operator stopped it, or a step refused."""
+        """Return the error that ended the run if the operator stopped it or a step refused; otherwise None."""
         if self.stopped:
             error = FleetError("fleet", "interrupted", "", "run it again: it continues where it stopped")
             error.exit_code = EXIT_INTERRUPTED

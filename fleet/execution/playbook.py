@@ -20,13 +20,13 @@ from fleet.execution.live_progress import LiveProgress
 from fleet.execution.worker_job import CHECKED, HERE, literal
 
 RUNS, ARTIFACTS = ".runs", "artifacts"
-COMMAND = "command"  # a file with the whole environment, written by ansible-runner: passphrases and tokens too
+COMMAND = "command"  # a file that ansible-runner writes with the whole environment, including passphrases
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])  # for ansible-playbook
 ROOM = 1 << 20  # approximate size of a run's output in bytes
 
 
 class PlaybookRun:
-    """A finished run of a playbook on this machine. `live`: its progress and the results of its steps."""
+    """A finished run of a playbook on this machine. `live` holds its progress and the results of its steps."""
 
     def __init__(
         self,
@@ -42,13 +42,13 @@ class PlaybookRun:
         """Run a playbook to its end.
 
         Args:
-            playbook: its name below playbooks/, without .yml.
-            inventory: folder or file of the inventory.
-            rollouts: folder of all records; the output of Ansible is kept there.
-            variables: Ansible's extra variables, not evaluated as templates.
-            limit: hosts or groups in Ansible's syntax; None: all.
-            check: report the changes without making them.
-            live: reports the progress; None: a new LiveProgress.
+            playbook: The name of the playbook in playbooks/, without .yml.
+            inventory: The folder or file of the inventory.
+            rollouts: The folder that contains all rollout records. The output of Ansible is also kept there.
+            variables: Ansible's extra variables. They are not evaluated as templates.
+            limit: Hosts or groups in Ansible's syntax; None selects all.
+            check: Whether to report the changes without making them.
+            live: The object that reports the progress; None creates a new LiveProgress.
         """
         folder = run_folder(rollouts, playbook)
         with live or LiveProgress() as self.live, _without_command_file(folder / ARTIFACTS):
@@ -70,7 +70,7 @@ class PlaybookRun:
             )
 
     def failure(self) -> FleetError:
-        """Return the error that ended the run: a step refused, the operator stopped it, or Ansible failed."""
+        """Return the error that ended the run, because a step refused, the operator stopped it or Ansible failed."""
         if error := self.live.failure():
             return error
         log = Path(self.runner.config.artifact_dir) / "stdout"
@@ -81,7 +81,7 @@ class PlaybookRun:
 
 
 def _on_status(status: Mapping[str, Any], runner_config: Any) -> None:
-    """Prepare the command ("starting"), and remove the COMMAND file before it starts ("running")."""
+    """Prepare the command of Ansible ("starting"), and remove the COMMAND file ("running")."""
     # If this process is killed, Ansible receives SIGTERM too, instead of continuing unobserved.
     prefix = ["setpriv", "--pdeathsig", "TERM", "--"]
     if status["status"] == "starting" and shutil.which("setpriv"):
@@ -102,13 +102,13 @@ def _without_command_file(artifacts: Path) -> Iterator[None]:
 
 
 def run_folder(rollouts: Path, playbook: str) -> Path:
-    """Create a new folder for a run. ansible-runner would reuse files that it finds, such as an earlier --check.
+    """Create a new folder for a run. In an existing folder, ansible-runner would reuse files of an earlier run.
 
-    A rollback does not fail for a lack of space: its output is then kept in a temporary folder.
+    A rollback does not fail if there is no space. Its output is then kept in a temporary folder.
 
     Args:
-        rollouts: folder of all records.
-        playbook: name of the playbook.
+        rollouts: The folder that contains all rollout records.
+        playbook: The playbook's name.
     """
     name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{playbook}-{os.getpid()}"
     folder = rollouts.resolve() / RUNS / name

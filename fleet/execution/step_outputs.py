@@ -1,4 +1,4 @@
-"""Parse what the steps of `fleet wave` print: the fields that a run needs. Other fields are kept as they are."""
+"""Parse the output of the steps of `fleet wave`. Fields that a run does not need are kept as they are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class StepResult(BaseModel):
-    """The result of a step, without the fields that are only for other steps."""
+    """The result of a step. Only the fields that a run needs are declared."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -42,7 +42,7 @@ class PreflightResult(StepResult):
     status: str = Field(description="`ready`, `resumed`, `unchanged`, `passed` or `refused`.")
     reason: str = Field(default="", description="Reason for the status.")
     table: list[str] = Field(default=[], description="Lines for the operator.")
-    go: bool = Field(default=False, description="Waves follow.")
+    go: bool = Field(default=False, description="Whether the run continues with waves or rollbacks.")
     record: str | None = Field(default=None, description="Folder of the rollout's record.")
     payload: str | None = Field(default=None, alias="push", description="Archive with the payload for devices.")
     order: list[str] = Field(default=[], description="Devices in the order of their waves.")
@@ -54,18 +54,18 @@ class WaveOpened(StepResult):
     """The result of `fleet wave open`."""
 
     wave: str = Field(description="Name of the wave.")
-    go: bool = Field(description="The wave may start.")
-    reason: str = Field(default="", description="Reason if it may not.")
+    go: bool = Field(description="Whether the wave may start.")
+    reason: str = Field(default="", description="Reason why the wave may not start.")
     bake_s: float = Field(default=0.0, description="Seconds for which the wave bakes.")
     checks: int = Field(default=0, alias="looks", description="Largest number of checks while it bakes.")
-    is_new_payload: bool = Field(default=False, alias="packed", description="The payload has changed.")
+    is_new_payload: bool = Field(default=False, alias="packed", description="Whether the payload has changed.")
     control_group: list[str] = Field(default=[], alias="rest", description="Devices of the control group.")
 
 
 class BakeChecked(StepResult):
     """The result of `fleet wave bake`."""
 
-    again: bool = Field(description="Another check follows.")
+    again: bool = Field(description="Whether another check follows.")
 
 
 class WaveJudged(StepResult):
@@ -97,7 +97,7 @@ class RolloutClosed(StepResult):
 class ManualRollbackBegun(StepResult):
     """The result of `fleet wave recall`."""
 
-    releases: list[str] | None = Field(alias="brought", description="Releases to roll back; null: any release.")
+    releases: list[str] | None = Field(alias="brought", description="Releases to roll back from; null: any release.")
 
 
 class ManualRollbackFinished(StepResult):
@@ -109,7 +109,7 @@ class ManualRollbackFinished(StepResult):
 
 @dataclass
 class StepResults:
-    """The latest results of the steps that a run reports; None before the step."""
+    """The latest results of the steps that a run reports. Each is None until its step has run."""
 
     preflight: PreflightResult | None = None
     opened: WaveOpened | None = None

@@ -1,7 +1,7 @@
-"""Run one step on one worker: ansible-runner's transmit here, its worker there, its process here, over ssh.
+"""Run one step on one worker over ssh, with ansible-runner: transmit and process run here, worker runs on the worker.
 
-A worker uses `~/.edge-fleet/<run>` until the run ends. The results of its devices return as results.json among the
-artifacts (playbooks/steps.yml). A worker without that file counts as lost: its effects are unknown.
+A worker uses `~/.edge-fleet/<run>` until the run ends. The results of its devices are returned in the artifact
+results.json (playbooks/steps.yml). A worker that does not return this file counts as lost: its effects are unknown.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ HERE = Path(__file__).parents[2]
 ROLES = ("edge_agent", "rollout")
 RESULTS = "results.json"
 PAYLOAD = "push.tar"
-REMOTE_FOLDER = ".edge-fleet"  # below the home of a worker's user
+REMOTE_FOLDER = ".edge-fleet"  # in the home of the worker's user
 KEEPALIVE_S = 5
-SILENCE_S = 60.0  # a working worker sends something every KEEPALIVE_S
+SILENCE_S = 60.0  # a worker that still runs sends something every KEEPALIVE_S
 CHUNK, LIMIT = 1 << 20, 1 << 28  # bytes
 CLEANUP_S = 30
 KEPT_MINUTES = 7 * 24 * 60  # minutes after which files of killed runs are removed
@@ -41,7 +41,7 @@ KEPT_MINUTES = 7 * 24 * 60  # minutes after which files of killed runs are remov
 CHECKED = {"ANSIBLE_HOST_KEY_CHECKING": "True"}
 LOCAL = {"ansible_connection": "local", "ansible_python_interpreter": "{{ ansible_playbook_python }}"}
 Event = Mapping[str, Any]  # an event of ansible-runner
-# A part of a step's results -> device -> its result, as Ansible registers it and `fleet wave` reads it.
+# For each part of a step's results: the result of each device, as Ansible registers it and `fleet wave` reads it.
 PartResults = dict[str, dict[str, object]]
 
 
@@ -52,13 +52,13 @@ class LostError(Exception):
 def write_input(
     folder: Path, devices: Mapping[str, Variables], variables: Mapping[str, Any], payload: Path | None
 ) -> None:
-    """Write what a worker receives: roles, one playbook, its devices and their payload. Neither keys nor records.
+    """Write the input of a worker: roles, one playbook, its devices and their payload, but neither keys nor records.
 
     Args:
-        folder: folder to write, replaced.
-        devices: variables of each device, evaluated on the worker.
-        variables: variables of the step. They are not evaluated, since devices provide parts of them.
-        payload: archive for the devices; None if the worker has it.
+        folder: The folder to write. An existing folder is replaced.
+        devices: The variables of each device, which are evaluated on the worker.
+        variables: The variables of the step. They are not evaluated, because devices provide parts of them.
+        payload: The archive for the devices; None if the worker has it already.
     """
     shutil.rmtree(folder, ignore_errors=True)  # the input of the previous step
     project = folder / "project"
@@ -79,24 +79,24 @@ def write_input(
 
 
 def literal(value: Any) -> Any:
-    """Mark all texts as Ansible marks text that is not a template."""
+    """Mark all texts in a value so that Ansible does not evaluate them as templates."""
     if isinstance(value, dict):
         return {name: literal(each) for name, each in value.items()}
     return {"__ansible_unsafe": value} if isinstance(value, str) else value
 
 
 class WorkerJob:
-    """A step on one worker. Call `run` once; another thread may call `stop`."""
+    """One step on one worker. Call `run` once; another thread may call `stop`."""
 
     def __init__(self, worker: Worker, remote_name: str, folder: Path, name: str, silence_s: float = SILENCE_S) -> None:
-        """Prepare a job; `write_input` has filled `folder`/send.
+        """Prepare a job. `write_input` has to be called before, with `folder`/send.
 
         Args:
-            worker: the worker.
-            remote_name: name of the run's folder on the worker.
-            folder: folder of this worker and run on this machine.
-            name: name of this step in the run.
-            silence_s: seconds without output after which the worker is lost.
+            worker: The worker.
+            remote_name: The name of the run's folder on the worker.
+            folder: The folder on this machine for this worker and run.
+            name: The name of this step in the run.
+            silence_s: The time without output after which the worker counts as lost, in seconds.
         """
         self.worker, self.remote_name, self.folder, self.name = worker, remote_name, folder, name
         self.silence_s = silence_s
@@ -109,17 +109,17 @@ class WorkerJob:
         """Run the step, and return its results.
 
         Args:
-            parts: names of the parts that the step returns.
-            devices: devices of the worker.
-            on_event: called with each event of Ansible.
+            parts: The names of the parts that the step returns.
+            devices: The devices of the worker.
+            on_event: A function that is called with each event of Ansible.
 
         Raises:
-            LostError: the worker is lost.
+            LostError: The worker is lost.
         """
         remote = f"{REMOTE_FOLDER}/{self.remote_name}"
         command = self.worker.command("worker", "--private-data-dir", remote, "--keepalive-seconds", str(KEEPALIVE_S))
         with self.errors.open("wb") as errors:
-            # A separate session: ^C stops this program, which then ends its workers in order.
+            # With a separate session, ^C stops only this program, which then ends its workers in an orderly way.
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -165,7 +165,7 @@ class WorkerJob:
             self._process.kill()
 
     def _watch(self, output: _WorkerOutput) -> None:
-        """End the process when its output stops."""
+        """End the process if its output stops for too long."""
         while not self._ended.wait(1.0):
             if time.monotonic() - output.last_read > self.silence_s:
                 output.is_silent = True
@@ -236,12 +236,12 @@ def remove_files(worker: Worker, remote_name: str, fleet: str) -> str:
     """Remove the files of this run, and of old killed runs, from a worker.
 
     Args:
-        worker: the worker.
-        remote_name: name of the run's folder on the worker.
-        fleet: name of the fleet, the first part of the names of its runs.
+        worker: The worker.
+        remote_name: The name of the run's folder on the worker.
+        fleet: The fleet's name, with which the names of its runs begin.
 
     Returns:
-        The reason for a failure; empty after success.
+        The reason for a failure; an empty string after success.
     """
     for pattern, minutes in ((f"{REMOTE_FOLDER}/{remote_name}", 0), (f"{REMOTE_FOLDER}/{fleet}-*", KEPT_MINUTES)):
         command = worker.command("worker", "cleanup", "--file-pattern", pattern, "--grace-period", str(minutes))

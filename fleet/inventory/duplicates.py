@@ -1,4 +1,4 @@
-"""Refuse duplicate keys in a mapping of an inventory. Ansible uses the last one, and at most warns."""
+"""Refuse duplicate keys in a mapping of an inventory. Ansible would use the last one, and at most print a warning."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ MERGE = "tag:yaml.org,2002:merge"
 
 
 def require_unique(path: Path) -> None:
-    """Check that all files are readable, keys unique in their mapping, and hosts unique in their group of an INI file.
+    """Check that all files are readable, and that keys are unique in their mapping.
 
-    Raises InventoryError, which lists every fault.
+    In an INI file, hosts have to be unique in their group. Raises InventoryError, which lists every error.
     """
     faults = [
         fault
@@ -30,9 +30,9 @@ def require_unique(path: Path) -> None:
         for fault in (_in_yaml(file) if _is_yaml(file) else _in_ini(file))
     ]
     if faults:
-        reason = "\n".join([f"{len(faults)} fault(s)", *(f"  {fault}" for fault in faults)])
+        reason = "\n".join([f"{len(faults)} error(s)", *(f"  {fault}" for fault in faults)])
         raise InventoryError(
-            str(path), reason, "each key once: only the last would count", "remove or rename a duplicate"
+            str(path), reason, "each key only once: Ansible would use only the last one", "remove or rename a duplicate"
         )
 
 
@@ -41,7 +41,7 @@ def _is_yaml(file: Path) -> bool:
 
 
 def _in_yaml(file: Path) -> Iterator[str]:
-    """Yield the faults of a YAML or JSON file."""
+    """Yield the errors in a YAML or JSON file."""
     text = ""
     try:
         text = file.read_text(encoding="utf-8")
@@ -73,7 +73,7 @@ def _in_yaml(file: Path) -> Iterator[str]:
 
 
 def _in_json(text: str) -> list[str] | None:
-    """Return the duplicate names of a JSON text; None if it is not JSON."""
+    """Return the duplicate names in a JSON text; None if the text is not JSON."""
     duplicates: list[str] = []
 
     def collect(pairs: list[tuple[str, Any]]) -> None:
@@ -88,7 +88,7 @@ def _in_json(text: str) -> list[str] | None:
 
 
 def _in_ini(file: Path) -> Iterator[str]:
-    """Yield the faults of an INI file. A host may be repeated in a group only with the same variables."""
+    """Yield the errors in an INI file. A host may be repeated in a group only with the same variables."""
     first: dict[tuple[str, str, str], ini.Entry] = {}
     for entry in ini.entries(file.read_text(encoding="utf-8", errors="replace")):
         before = first.setdefault((entry.group, entry.kind, entry.name), entry)

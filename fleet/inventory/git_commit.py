@@ -1,4 +1,4 @@
-"""Find the git commit of an inventory, which the record of a rollout names as its declaration."""
+"""Find the git commit of an inventory, which the record of a rollout contains."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def inventory_commit(path: Path) -> str | None:
     folder = path if path.is_dir() else path.parent
     git = partial(subprocess.run, cwd=folder, capture_output=True, text=True, check=False)
     head = git(["git", "rev-parse", "HEAD"])
-    if head.returncode != 0:  # without a commit git prints HEAD, and fails
+    if head.returncode != 0:  # in a repository without a commit, git fails
         return None
     changes = git(["git", "status", "--porcelain", "--ignored", "."]).stdout
     return head.stdout.strip() + (DIRTY if changes else "")

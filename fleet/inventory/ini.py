@@ -12,7 +12,10 @@ SECTION = re.compile(r"\[([^\]:]+)(?::(\w+))?\]\s*(?:[#;].*)?")
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of an INI file. `kind`: hosts, vars or children. `name`: of the host, variable or child group."""
+    """A line of an INI file.
+
+    `kind` is hosts, vars or children; `name` is the name of the host, the variable or the child group.
+    """
 
     group: str
     kind: str
@@ -21,7 +24,7 @@ class Entry:
 
 
 def entries(text: str) -> Iterator[Entry]:
-    """Yield the entries in order. Unreadable lines are skipped: Ansible reports them."""
+    """Yield the entries in order. Lines that cannot be parsed are skipped, because Ansible reports them."""
     group, kind = "ungrouped", "hosts"
     for line in (each.strip() for each in text.splitlines()):
         if not line or line[0] in "#;":

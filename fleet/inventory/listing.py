@@ -1,4 +1,4 @@
-"""Read an inventory with `ansible-inventory --list`: hosts, groups and merged variables, as Ansible determines them."""
+"""Read an inventory with `ansible-inventory --list`: hosts, groups and merged variables as Ansible sees them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from fleet.inventory import duplicates
 META = "_meta"  # the key of the hosts' variables in the output of ansible-inventory
 NOT_GROUPS = (META, "all", "ungrouped")
 TIMEOUT_S = 120
-Variables = Mapping[str, Any]  # merged variables of a host, templates as they are written
+Variables = Mapping[str, Any]  # merged variables of a host; templates are not evaluated
 
 
 @dataclass(frozen=True)
 class Group:
-    """A group of the inventory: its own hosts, and the names of the groups directly below it."""
+    """A group of the inventory: its own hosts, and the names of its child groups."""
 
     hosts: tuple[str, ...] = ()
     children: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Listing:
-    """An inventory as Ansible reads it. `variables`: merged variables by host."""
+    """An inventory as Ansible reads it. `variables` holds the merged variables of each host."""
 
     groups: Mapping[str, Group] = field(default_factory=dict)
     variables: Mapping[str, Variables] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class Listing:
         return memberships
 
     def depths(self) -> dict[str, int]:
-        """Return how far each group is below `all`, by the longest path. Ansible lets the deeper group win."""
+        """Return the depth of each group below `all`, along the longest path. In Ansible, a deeper group wins."""
         depths = {"all": 0}
         pending = ["all"]
         while pending:
@@ -63,9 +63,9 @@ class Listing:
 
 
 def read_listing(path: Path, limit: str | None = None) -> Listing:
-    """Read an inventory with Ansible. `limit`: hosts or groups in Ansible's syntax. Raises InventoryError."""
+    """Read an inventory with Ansible. `limit` selects hosts or groups in Ansible's syntax. Raises InventoryError."""
     if not path.exists():
-        raise InventoryError(str(path), "not there", "an inventory's folder or file", "name one below inventory/")
+        raise InventoryError(str(path), "not there", "an inventory's folder or file", "pass a folder of inventory/")
     duplicates.require_unique(path)
     command = [str(Path(sys.executable).with_name("ansible-inventory")), "--inventory", str(path), "--list"]
     command += ["--limit", limit] if limit else []

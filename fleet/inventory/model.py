@@ -1,13 +1,13 @@
-"""The declared fleet as typed objects: read an Ansible inventory with Ansible, check it, and report every fault.
+"""The declared fleet as typed objects: read an Ansible inventory with Ansible, check it, and report every error.
 
-Devices are the hosts of the group `devices`. Variables that this project reads, from any place where Ansible accepts
+Devices are the hosts of the group `devices`. They may declare these variables at any place where Ansible accepts
 variables (docs/reference/inventory.md):
 
     fleet         {name: NAME, development: true or false}
-    device_type   the type that a release names under `requirements.device_types`
-    wave          0: the canaries; a rollout proceeds to the higher numbers
-    release       NAME@VERSION that the device is to run; absent: no release is declared
-    rollout_*_s   seconds that a rollout waits for the device (LIMITS); absent: the default of the role
+    device_type   the type of the device, which a release may require with `requirements.device_types`
+    wave          number of the device's wave; 0 is the canaries, and waves follow in the order of their numbers
+    release       NAME@VERSION that the device is to run; if absent, no release is declared
+    rollout_*_s   time limits of a rollout for the device, in seconds (LIMITS); if absent, the role's defaults apply
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LONGEST_S = 604_800  # 7 days
 
 @dataclass(frozen=True)
 class Device:
-    """A declared device. `variables`: all its Ansible variables, merged, with templates as they are written."""
+    """A declared device. `variables` holds all its merged Ansible variables, in which templates are not evaluated."""
 
     name: str
     address: str
@@ -48,7 +48,10 @@ class Device:
 
 @dataclass(frozen=True)
 class Fleet:
-    """A declared fleet, devices sorted by wave and name. `development`: it accepts releases with development keys."""
+    """A declared fleet, with its devices sorted by wave and name.
+
+    `development` says whether the fleet accepts releases that are signed with development keys.
+    """
 
     path: Path
     name: str
@@ -66,14 +69,14 @@ class Fleet:
             if device.name == name:
                 return device
         raise InventoryError(
-            str(self.path), f"no device {name!r}", f"a host of the group {GROUP}", "name a host of hosts.yml"
+            str(self.path), f"no device {name!r}", f"a host of the group {GROUP}", "use the name of a host in hosts.yml"
         )
 
 
 def load(path: Path, listing: Listing | None = None) -> Fleet:
-    """Load the fleet that an inventory declares. Raises InventoryError, which lists every fault with its file.
+    """Load the fleet that an inventory declares. Raises InventoryError, which lists every error with its file.
 
-    `listing`: the result of `read_listing`, if it was called already.
+    `listing` is the result of `read_listing`, if it was called already.
     """
     listing = read_listing(path) if listing is None else listing
     names = listing.hosts(GROUP)
@@ -89,7 +92,7 @@ def load(path: Path, listing: Listing | None = None) -> Fleet:
         lines = [f"  {line}" for line in dict.fromkeys(check.faults)]
         raise InventoryError(
             str(path),
-            "\n".join([f"{len(lines)} fault(s)", *lines]),
+            "\n".join([f"{len(lines)} error(s)", *lines]),
             "an inventory as in docs/reference/inventory.md",
             "correct each of them",
         )
@@ -108,7 +111,7 @@ def limited_devices(path: Path, limit: str) -> list[str]:
 
 
 class _Check:
-    """Checks an inventory and collects every fault, each with the file that sets the value."""
+    """Checks an inventory and collects every error, each with the file that sets the value."""
 
     def __init__(self, path: Path, listing: Listing) -> None:
         self.path, self.files = path, provenance.InventoryFiles(path)
@@ -127,27 +130,27 @@ class _Check:
         groups: tuple[str, ...] = (),
         value: Any = provenance.ANY_VALUE,
     ) -> None:
-        """Add a fault.
+        """Add an error.
 
         Args:
-            host: name of the host; empty for a fault of the whole inventory.
-            field: variable with the fault; empty if it is not in a variable.
-            actual: what the inventory declares.
-            expected: what it should declare.
-            groups: groups of the host.
-            value: the value, to find the file that sets it.
+            host: The host's name; empty if the error concerns the whole inventory.
+            field: The variable with the error; empty if the error is not in a variable.
+            actual: What the inventory declares.
+            expected: What the inventory should declare.
+            groups: The groups of the host.
+            value: The value of the variable, used to find the file that sets it.
         """
         file = self.files.declaring_file(host, field, groups, value) if field else str(self.path)
         where = ": ".join(part for part in (file, host, field) if part)
         self.faults.append(f"{where}: found {actual}, expected {expected}")
 
     def device(self, host: str, groups: tuple[str, ...], values: Variables) -> Device | None:
-        """Check one host, and return it as a device; None if it has faults.
+        """Check one host and return it as a device; return None if it has errors.
 
         Args:
-            host: name of the host.
-            groups: its groups.
-            values: its merged variables.
+            host: The host's name.
+            groups: The groups of the host.
+            values: The merged variables of the host.
         """
         before = len(self.faults)
 
@@ -180,10 +183,10 @@ class _Check:
             self.fault(host, "", repr(host), "letters, digits, '.', '_' and '-' in a device's name")
         if host in LOCAL or host in self.groups or host.startswith(RESERVED):
             expected = f"a name that is neither {' nor '.join(LOCAL)} nor a group's, and does not begin with {RESERVED}"
-            self.fault(host, "", "a name with another meaning for Ansible or the playbooks", expected)
+            self.fault(host, "", "a name that Ansible or the playbooks use for something else", expected)
 
     def _conflicts(self, host: str, field: str, groups: tuple[str, ...], value: Any) -> None:
-        """Add a fault if groups contradict each other. `value`: the one that Ansible chooses."""
+        """Add an error if groups set different values. `value` is the value that Ansible chooses."""
         depths = {group: self.depths[group] for group in groups}
         if conflicts := self.files.conflicting_groups(host, field, depths):
             actual = ", ".join(f"{each!r} of the group {group} ({file})" for group, (file, each) in conflicts.items())
@@ -208,7 +211,7 @@ class _Check:
         return (declared[0][1]["name"], declared[0][1]["development"]) if declared else ("", False)
 
     def all_devices(self, devices: Sequence[Device | None]) -> None:
-        """Check the devices together: there is a canary, and each device has its own address."""
+        """Check that there is a canary, and that each device has its own address."""
         valid = [device for device in devices if device]
         if len(valid) == len(devices) and valid and not any(device.wave == 0 for device in valid):
             self.fault("", "wave", "no device in wave 0", "at least one canary")
@@ -225,7 +228,7 @@ class _Check:
 
 
 def rollout_policy_of(fleet: Fleet) -> RolloutPolicy:
-    """Return the rollout policy of a fleet: one `rollout:`, the same for all devices. Raises InventoryError."""
+    """Return the rollout policy of a fleet. Raises InventoryError if `rollout:` is not the same for all devices."""
     first = fleet.devices[0]
     value = first.variables.get("rollout")
     files = provenance.InventoryFiles(fleet.path)

@@ -1,4 +1,4 @@
-"""Find the file of an inventory that sets a value, for error messages that name it.
+"""Find the file of an inventory that sets a value, so that error messages can name the file.
 
 Ansible merges all files into one output (`ansible-inventory --list`), which does not show where a value comes from.
 """
@@ -39,13 +39,13 @@ class InventoryFiles:
         self._files: dict[str, list[Path]] = {}
 
     def declaring_file(self, host: str, field: str, groups: Iterable[str], value: Any = ANY_VALUE) -> str:
-        """Return the file that sets a variable of a host, or the inventory's path if it cannot be determined.
+        """Return the file that sets a variable of a host; the inventory's path if the file cannot be determined.
 
         Args:
-            host: name of the host.
-            field: name of the variable.
-            groups: groups of the host.
-            value: the value that Ansible chose. It decides between groups, whose precedence is not evaluated here.
+            host: The host's name.
+            field: The variable's name.
+            groups: The groups of the host.
+            value: The value that Ansible chose. If several groups set the variable, it tells which of them took effect.
         """
         declared = [(file, values[field]) for file, values in self._declarations(host, [*groups]) if field in values]
         files = list(dict.fromkeys(file for file, each in declared if value is ANY_VALUE or each == value))
@@ -54,15 +54,15 @@ class InventoryFiles:
         return str(files[0] if files else self.path)
 
     def conflicting_groups(self, host: str, field: str, depths: Mapping[str, int]) -> dict[str, tuple[Path, Any]]:
-        """Return groups of equal rank that set different values: Ansible would choose the one whose name sorts last.
+        """Return groups of equal rank that set different values. Ansible would choose the group whose name sorts last.
 
         Args:
-            host: name of the host.
-            field: name of the variable.
-            depths: depth of each group of the host below `all`.
+            host: The host's name.
+            field: The variable's name.
+            depths: The depth of each group of the host below `all`.
 
         Returns:
-            (file, value) by group; empty if the host itself sets the variable, or if the groups agree.
+            The file and the value, by group; empty if the host itself sets the variable, or if the groups agree.
         """
         if any(field in values for _, values in self._host(host)):
             return {}
@@ -81,7 +81,7 @@ class InventoryFiles:
         return int(priorities[-1]) if priorities and str(priorities[-1]).isdigit() else 1
 
     def _declarations(self, host: str, groups: list[str]) -> Iterator[tuple[Path, Variables]]:
-        """Yield the variables of a host and its groups by file, the highest precedence of Ansible first."""
+        """Yield the files that set variables of a host or its groups, with the variables, highest precedence first."""
         yield from self._host(host)
         for level in (self._in_files, self._in_sources):
             for group in (*reversed(groups), "all"):
@@ -106,7 +106,7 @@ class InventoryFiles:
 
     def _in(self, name: str) -> Iterator[tuple[Path, Variables]]:
         if name not in self._files:
-            at = f"{self.folder}/{name}"  # pathlib would raise for a name that is longer than a file's may be
+            at = f"{self.folder}/{name}"  # pathlib would raise for a name that is too long for a file
             names = [at + suffix for suffix in (".yml", ".yaml", ".json", "")]
             files = [Path(each) for each in names if os.path.isfile(each)]  # noqa: PTH113
             below = sorted(Path(at).rglob("*")) if os.path.isdir(at) else []  # noqa: PTH112
@@ -145,7 +145,7 @@ def _part(group: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def inventory_files(path: Path) -> Iterator[Path]:
-    """Yield the files of an inventory that Ansible reads, except programs, whose output it reads."""
+    """Yield the files of an inventory that Ansible reads. Programs, which Ansible runs, are left out."""
     files = (file for file in sorted(path.rglob("*")) if _is_source(file.relative_to(path)))
     for file in files if path.is_dir() else [path]:
         if file.is_file() and not file.read_bytes().startswith(b"#!"):
@@ -166,7 +166,7 @@ def variable_files(path: Path) -> Iterator[Path]:
 
 
 def is_yaml(file: Path) -> bool:
-    """Return whether Ansible reads an inventory file as YAML or JSON, not as INI."""
+    """Return whether Ansible reads an inventory file as YAML or JSON rather than as INI."""
     if file.suffix:
         return file.suffix in SUFFIXES
     try:
@@ -176,7 +176,7 @@ def is_yaml(file: Path) -> bool:
 
 
 def _ini(file: Path) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
-    """Return the same as `_parts` for an INI file; values are text."""
+    """Return the variables by host and by group in an INI inventory file. Values are text."""
     hosts: dict[str, list[Any]] = {}
     groups: dict[str, list[Any]] = {}
     for entry in ini.entries(file.read_text(encoding="utf-8", errors="replace")):

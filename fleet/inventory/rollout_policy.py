@@ -35,11 +35,11 @@ Amount = Annotated[int | str, AfterValidator(_amount)]
 
 
 def device_count(amount: int | str, devices: int) -> int:
-    """Return an amount as a number of devices. A share is rounded down, so that a budget never exceeds its share.
+    """Convert an amount to a number of devices. A share is rounded down, so that a budget never exceeds its share.
 
     Args:
-        amount: a number of devices, or a share such as "5%".
-        devices: size of the fleet.
+        amount: A number of devices, or a share such as "5%".
+        devices: The number of devices in the fleet.
     """
     return amount if isinstance(amount, int) else devices * int(amount[:-1]) // 100
 
@@ -198,11 +198,11 @@ class RolloutPolicy(Block):
 
 
 def parse(value: Any, where: str) -> RolloutPolicy:
-    """Parse the `rollout:` variable of an inventory. Raises InventoryError, which lists every fault.
+    """Parse the `rollout:` variable of an inventory. Raises InventoryError, which lists every error.
 
     Args:
-        value: the variable; None: all defaults.
-        where: the file that sets it, for the error.
+        value: The value of the variable; None selects all defaults.
+        where: The file that sets the variable, for the error message.
     """
     try:
         return RolloutPolicy.model_validate(value if value is not None else {})
@@ -213,14 +213,14 @@ def parse(value: Any, where: str) -> RolloutPolicy:
         ]
         raise InventoryError(
             where,
-            "\n".join([f"{len(lines)} fault(s)", *lines]),
+            "\n".join([f"{len(lines)} error(s)", *lines]),
             "a rollout policy as in docs/reference/rollout-policy.md",
             "correct each of them",
         ) from None
 
 
 def require_open_window(policy: RolloutPolicy, path: Path) -> None:
-    """Check that the maintenance window is open. `path`: of the inventory. Raises PausedError."""
+    """Check that the maintenance window is open. Raises PausedError, which names the inventory `path`."""
     window, now = policy.window, datetime.now(UTC)
     if window and not window.is_open(now):
         raise PausedError(

@@ -1,7 +1,7 @@
 """Read the workers that an inventory declares, and assign each device to one of them (docs/how-to/add-workers.md).
 
 Workers are the hosts of the group `workers`; Ansible's own variables define how to reach them. A device may declare
-`worker: NAME`. All other devices are distributed evenly, and so is every wave.
+`worker: NAME`. All other devices are distributed evenly, in every wave.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SSH = "-oBatchMode=yes -oConnectTimeout=10 -oServerAliveInterval=5 -oServerAlive
 
 
 class Worker(BaseModel):
-    """A worker: how to reach it, and where its ansible-runner is. Fields are variables of the inventory."""
+    """A worker: how to reach it, and where ansible-runner is installed on it. Fields are variables of the inventory."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -49,13 +49,13 @@ class Worker(BaseModel):
     @field_validator("*")
     @classmethod
     def _no_template(cls, value: Any) -> Any:
-        """Refuse templates: this program connects without Ansible, and does not evaluate them."""
+        """Refuse templates, because this program connects without Ansible and does not evaluate them."""
         if isinstance(value, str) and ("{{" in value or "{%" in value):
             raise ValueError("a value without a template")
         return value
 
     def command(self, *arguments: str) -> list[str]:
-        """Return the command that runs ansible-runner on the worker, in its user's home, with private files."""
+        """Return the command that runs ansible-runner on the worker, in the user's home, with private files."""
         run = f"umask 077; cd; PATH={self.worker_home}/bin:$PATH; exec ansible-runner {shlex.join(arguments)}"
         if self.ansible_connection == "local":
             return ["sh", "-c", run]
@@ -87,7 +87,7 @@ class WorkerAssignment:
     variables: Mapping[str, Variables]
 
     def shards(self, devices: Sequence[str]) -> dict[Worker, list[str]]:
-        """Return these devices by worker, without workers that have none of them."""
+        """Group devices by worker. Workers without any of these devices are left out."""
         shards: dict[Worker, list[str]] = {}
         for name in devices:
             shards.setdefault(self.worker_of[name], []).append(name)
@@ -101,9 +101,9 @@ def are_declared(listing: Listing) -> bool:
 
 
 def assign_workers(fleet: Fleet, listing: Listing) -> WorkerAssignment:
-    """Assign each device to a worker. Raises InventoryError, which lists every fault.
+    """Assign each device to a worker. Raises InventoryError, which lists every error.
 
-    `listing`: the inventory of the fleet.
+    `listing` is the inventory of the fleet.
     """
     faults = [
         f"{file}: found a file that is encrypted as a whole, whose values would reach workers in plain text; "
@@ -140,7 +140,7 @@ def assign_workers(fleet: Fleet, listing: Listing) -> WorkerAssignment:
     if faults:
         raise InventoryError(
             str(fleet.path),
-            "\n".join([f"{len(faults)} fault(s)", *(f"  {line}" for line in faults)]),
+            "\n".join([f"{len(faults)} error(s)", *(f"  {line}" for line in faults)]),
             "workers as in docs/how-to/add-workers.md",
             "correct each of them",
         )
@@ -174,7 +174,7 @@ def _encrypted(fleet: Fleet) -> Iterator[Path]:
 
 
 def _without_vault(value: Any) -> Any:
-    """Remove encrypted values: a worker has no password of the vault."""
+    """Remove encrypted values, because a worker does not have the vault's password."""
     if isinstance(value, Mapping):
         return {name: _without_vault(each) for name, each in value.items() if not _is_vault(each)}
     return [_without_vault(each) for each in value if not _is_vault(each)] if isinstance(value, list) else value

@@ -137,7 +137,7 @@ class RolloutController:
             str(self.record.folder),
             f"{', '.join(devices)} are not a wave of this rollout",
             "; ".join(f"{wave.name}: {', '.join(wave.devices)}" for wave in self.state.waves),
-            "begin again, and do not run single plays of rollout.yml",
+            "run the whole of rollout.yml, not single plays of it",
         )
 
     def judge_wave(
@@ -228,7 +228,7 @@ class RolloutController:
     def _late_failure(self, device: DeviceState, status: AgentStatus | None) -> str:
         """Return why a device has failed since its wave passed; an empty string if it has not."""
         if status is None:
-            return "does not answer any more"
+            return "no longer responds"
         if not self._runs_release(device, status):
             reason = status.bad.get(device.release)
             running = eligibility.loaded_release(status) or "nothing"

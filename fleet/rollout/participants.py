@@ -79,11 +79,11 @@ class Participants:
         """Return why the rollout may not begin; an empty string if it may."""
         allowed = rollout_policy.device_count(self.policy.budget.unreachable, self.plan.size)
         if self.unfit and self.policy.unfit == "stop":
-            return f"{len(self.unfit)} device(s) cannot take it (rollout.unfit: stop): {', '.join(self.unfit)}"
+            return f"{len(self.unfit)} device(s) cannot run it (rollout.unfit: stop): {', '.join(self.unfit)}"
         if len(self.unreachable) > allowed:
             return f"{len(self.unreachable)} device(s) do not answer, {allowed} allowed: {', '.join(self.unreachable)}"
         if self.changing and self.absent:
-            return f"{', '.join(self.absent)} of the first wave cannot take part, as all must with a new release"
+            return f"{', '.join(self.absent)} of the first wave cannot take part, but a new release needs all of it"
         return ""
 
     def previous_release(self, name: str) -> str | None:
@@ -115,7 +115,7 @@ class Participants:
     def result(self) -> PreflightResult:
         """Return the result of the preflight before a rollout is begun."""
         refusal = self.refusal()
-        unchanged = "" if self.changing else "every device that answers runs what is declared"
+        unchanged = "" if self.changing else "every device that responded already runs its declared release"
         return PreflightResult(
             go=not refusal and bool(self.changing),
             status="refused" if refusal else "ready" if self.changing else "unchanged",

@@ -97,7 +97,7 @@ def _published_target(repository: Repository, release: str) -> TargetFile:
             release,
             f"withdrawn: {entry['reason']}",
             "a release that is published",
-            "declare another one in the inventory",
+            "declare a different release in the inventory",
         )
     target = catalog.published_targets(repository, name).get(version)
     if target is None:
@@ -167,7 +167,7 @@ def prepare_payload(record: Record, releases: Collection[str], location: str) ->
                     f"{location}: {release}",
                     f"sha256 {published}",
                     f"{planned}, which rollout {record.id} began with",
-                    "name the repository that it began with: --repository",
+                    "pass the repository that the rollout began with: --repository",
                 )
         if _is_packed(file, repository, releases):
             return False
@@ -197,7 +197,7 @@ def _is_packed(file: Path, repository: Repository, releases: Iterable[str]) -> b
             f"{repository.metadata}: timestamp",
             f"version {repository.timestamp.version}",
             f"version {version} or later, which devices already have",
-            "name the repository that the rollout began with: --repository; or run fleet release refresh",
+            "pass the repository that the rollout began with: --repository; or run fleet release refresh",
         )
     return packed == metadata and members.issuperset(archives)
 

@@ -136,5 +136,5 @@ def _resume(plan: RolloutPlan, rollout: str, rows: list[str], root: Path, check:
             changing = [name for wave in state.waves for name in wave.devices]
             payload.prepare_payload(record, _releases(record, changing), plan.repository)
         rollout_audit.append(record, "resume", result="running", detail=state.reason)
-    reason = f"rollout {record.id} goes on: {len(remaining.order)} of {len(state.devices)} devices remain"
+    reason = f"rollout {record.id} resumes: {len(remaining.order)} of {len(state.devices)} devices remain"
     return PreflightResult(go=True, status="resumed", reason=reason, unfit={}, table=[*rows, reason], **vars(remaining))

@@ -71,9 +71,9 @@ def inventory_changes(record: Record, devices: Sequence[Device], only: Collectio
     if left_out:
         raise PausedError(
             f"rollout {record.id}",
-            f"it is unfinished, and {_first_three(left_out)} of it would be left out",
-            "all of its devices: it goes on as it began",
-            "run without --limit; or end it as it is: fleet give-up",
+            f"it is unfinished, and --limit leaves out {_first_three(left_out)} of it",
+            "all of its devices",
+            "run without --limit; or abandon the rollout: fleet give-up",
         )
     limit = record.plan.only
     declared = {name: release for name, release in current.items() if release and (limit is None or name in limit)}
@@ -164,7 +164,7 @@ def require_resumable(fleet: Fleet, path: Path, root: Path) -> None:
         if changes := inventory_changes(record, fleet.devices):
             raise PausedError(
                 f"rollout {record.id}",
-                f"cannot go on: {changes}",
+                f"cannot resume: {changes}",
                 "the inventory that it began with",
                 "revert the change; or leave out --resume: the rollout is abandoned, and a new one begins",
             )

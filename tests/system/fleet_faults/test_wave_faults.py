@@ -272,7 +272,7 @@ def test_the_rollout_of_a_killed_controller_is_continued_by_the_next_run(fleet: 
 
     audit = ["begin running", "resume running", "close passed"]
     case.survived(
-        done, code=0, ends=release, touched=fleet.names, audit=audit, message="goes on: 2 of 3 devices remain"
+        done, code=0, ends=release, touched=fleet.names, audit=audit, message="resumes: 2 of 3 devices remain"
     )
 
 

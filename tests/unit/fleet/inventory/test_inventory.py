@@ -147,7 +147,7 @@ def test_a_time_limit_is_a_positive_number_of_seconds(tmp_path: Path, field: str
 
     message = refused(good(tmp_path, hosts=hosts, **variables))
 
-    assert f"{len(invalid)} fault(s)" in message
+    assert f"{len(invalid)} error(s)" in message
     for number, value in enumerate(invalid):
         assert (
             f"{tmp_path / f'host_vars/b{number}.yml'}: b{number}: {field}: found {value!r}, expected seconds" in message
@@ -190,7 +190,7 @@ def test_the_reported_file_sets_the_value(
 def test_a_reserved_name_is_refused(tmp_path: Path, name: str) -> None:
     refusal = refused(good(tmp_path, hosts={"canaries": {name: {"ansible_host": "192.0.2.9"}}, "rest": {"b": {}}}))
 
-    assert f"{tmp_path}: {name}: found a name with another meaning" in refusal
+    assert f"{tmp_path}: {name}: found a name that Ansible or the playbooks use" in refusal
 
 
 def test_a_group_with_the_playbooks_prefix_is_refused(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_a_file_that_is_nested_too_deeply_is_reported(tmp_path: Path) -> None:
 def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
     refusal = refused(good(tmp_path, host_vars__a={"wave": -1}, host_vars__b={"release": "x", "device_type": 3}))
 
-    assert "3 fault(s)" in refusal
+    assert "3 error(s)" in refusal
 
 
 def test_a_file_that_is_not_yaml_is_named(tmp_path: Path) -> None:

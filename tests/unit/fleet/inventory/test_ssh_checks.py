@@ -58,7 +58,7 @@ def test_a_variable_that_disables_the_check_is_refused(tmp_path: Path, field: st
     message = refused(good(tmp_path, host_vars__b={field: value}))
 
     assert f"{tmp_path / 'host_vars/b.yml'}: b: {field}: found {value!r}" in message
-    assert "expected" in message and "1 fault(s)" in message
+    assert "expected" in message and "1 error(s)" in message
 
 
 def test_the_location_of_host_keys_may_be_declared(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_a_file_that_is_encrypted_as_a_whole_is_refused(
         workers.assign_workers(fleet, read_listing(tmp_path / "fleet"))
 
     assert f"{tmp_path / 'fleet' / name}: found a file that is encrypted as a whole" in str(raised.value)
-    assert "1 fault(s)" in str(raised.value) and "!vault" in str(raised.value) and "--direct" in str(raised.value)
+    assert "1 error(s)" in str(raised.value) and "!vault" in str(raised.value) and "--direct" in str(raised.value)
 
 
 def test_the_example_has_workers_as_the_documentation_says(tmp_path: Path) -> None:
