@@ -1,4 +1,4 @@
-"""List, find and withdraw releases, from a repository's signed metadata and the archives beside it."""
+"""List, find and withdraw releases, using a repository's signed metadata and its archives."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CUSTOM, WITHDRAWN = "custom", "x-withdrawn"
 
 
 class Provenance(BaseModel):
-    """Statements of a release about its origin, in the `custom` field of its target: signed with it."""
+    """Statements of a release about its origin. They are in the `custom` field of its target, and signed with it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -54,7 +54,7 @@ class Release(BaseModel):
 
 
 class Withdrawal(TypedDict):
-    """A withdrawn release, as the targets role signs it in its field `x-withdrawn`."""
+    """A withdrawn release, as recorded in the signed field `x-withdrawn` of the targets role."""
 
     reason: str
     time: str
@@ -64,7 +64,7 @@ class Withdrawal(TypedDict):
 
 
 def target_path(name: str, version: str) -> str:
-    """Return the target path of a release, as devices request it. Raises VersionError and NoReleaseError."""
+    """Return the target path that devices request for a release. Raises VersionError and NoReleaseError."""
     parse_version(version)
     try:
         return trust.target_path(f"{name}@{version}")
@@ -82,7 +82,7 @@ def published_targets(repository: Repository, name: str) -> dict[str, TargetFile
 
 
 def withdrawals(repository: Repository) -> dict[str, Withdrawal]:
-    """Return the withdrawn releases: the mapping itself, which the targets role signs with the next write."""
+    """Return the withdrawn releases. Changes of this mapping are signed by the targets role with the next write."""
     entries: dict[str, Withdrawal] = repository.targets.unrecognized_fields.setdefault(WITHDRAWN, {})
     return entries
 
@@ -96,10 +96,10 @@ def withdraw(repository: Repository, release: str, reason: str, time: str) -> No
     """Delist a published release. The change becomes visible with `Repository.write`.
 
     Args:
-        repository: opened for writing.
-        release: the release to withdraw, NAME@VERSION.
-        reason: the reason, signed with the withdrawal.
-        time: the time of the withdrawal, ISO 8601 in UTC.
+        repository: The repository, opened for writing.
+        release: The release to withdraw, NAME@VERSION.
+        reason: The reason, which is signed with the withdrawal.
+        time: The time of the withdrawal, ISO 8601 in UTC.
     """
     path = target_path(*release.split("@"))
     target = repository.targets.targets.pop(path)
@@ -114,12 +114,12 @@ def withdraw(repository: Repository, release: str, reason: str, time: str) -> No
 
 
 def provenance_of(target: TargetFile) -> Provenance:
-    """Return what a target states about its origin."""
+    """Return the statements of a target about its origin."""
     return Provenance.model_validate(target.unrecognized_fields.get(CUSTOM, {}))
 
 
 def list_releases(repository: Repository) -> list[Release]:
-    """Return all releases, published and withdrawn, the newest first."""
+    """Return all releases, published and withdrawn, newest first."""
     releases = []
     for path, target in repository.targets.targets.items():
         if path.endswith(SUFFIX):
@@ -163,7 +163,7 @@ def _published(repository: Repository, release: str, target: TargetFile) -> Rele
 
 
 def _metrics(file: Path) -> dict[str, dict[str, float]] | None:
-    """Return the estimates by target; None if the archive is elsewhere, as after a clone of the metadata alone."""
+    """Return the estimated metrics by target; None if the archive is not here, as after a clone of the metadata."""
     try:
         manifest = json.loads(archive.inspect(file, MANIFEST).member)
     except (OSError, AgentError, ValueError):

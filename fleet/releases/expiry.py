@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from fleet.errors import TrustError
 from fleet.releases.repository import ROLES, Repository
 
-# Days before expiry at which a warning starts. A timer signs the online roles, a person the other two.
+# Days before expiry at which a warning starts. A timer signs snapshot and timestamp; a person signs root and targets.
 WARNING_DAYS = {"root": 30.0, "targets": 14.0, "snapshot": 3.0, "timestamp": 1.0}
 RENEW = {
     "root": "fleet keys rotate --role root, or fleet release refresh --root",
@@ -23,7 +23,7 @@ def days_left(repository: Repository, role: str) -> float:
 
 
 def warnings(repository: Repository) -> list[str]:
-    """Return a warning for each role that expires soon, and one for development keys."""
+    """Return a warning for each role that expires soon or has expired, and one for development keys."""
     lines = []
     for role, limit in WARNING_DAYS.items():
         days = days_left(repository, role)

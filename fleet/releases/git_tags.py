@@ -1,6 +1,6 @@
 """Register versions in git: an annotated tag NAME@vVERSION on the commit that built the bundle, in GTO's format.
 
-A version is registered only on a commit that built it, as far as this can be checked (`BundleSource`).
+A version is registered only on the commit that built it, as far as this can be checked (`BundleSource`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class TagRegistry:
         return result.stdout.strip()
 
     def resolve(self, revision: str) -> str:
-        """Return the full commit id of `revision`. Raises VersionError if this repository does not have it."""
+        """Return the full commit id of `revision`. Raises VersionError if this repository does not contain it."""
         result = self._git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
         if result.returncode:
             raise VersionError(
@@ -45,14 +45,15 @@ class TagRegistry:
         """Return the commit that a bundle was built from, as far as it is known.
 
         Args:
-            name: name of the bundle.
-            requested: revision that the operator named with --commit.
-            certified: commit in the builder's certificate.
-            is_local: the bundle was built here. If not, the commit is unknown unless one of the two names it.
+            name: The bundle's name.
+            requested: The revision that the operator gave with --commit, or None.
+            certified: The commit in the builder's certificate, or None.
+            is_local: Whether the bundle was built here. If it was not, the commit is known only from `requested` or
+                `certified`.
 
         Raises:
-            VersionError: the revision is not in this repository, or differs from the certified commit.
-            ConfigurationError: no commit is checked out.
+            VersionError: The revision is not in this repository, or differs from the certified commit.
+            ConfigurationError: No commit is checked out.
         """
         commit = None
         if revision := requested or certified:
@@ -82,15 +83,15 @@ class TagRegistry:
         return any(f"md5: {digest}\n" in result.stdout for digest in digests)
 
     def changed_files(self, excluded: Path) -> list[str]:
-        """Return tracked files that differ from the commit, except below `excluded`, where publishing itself writes."""
+        """Return tracked files that differ from the commit, except in `excluded`, where publishing itself writes."""
         result = self._git("status", "--porcelain", "-z", "--untracked-files=no")
         top = Path(self._git("rev-parse", "--show-toplevel").stdout.strip())
         names = [entry[3:] for entry in result.stdout.split("\0") if len(entry) > 3 and entry[2] == " "]
         return [name for name in names if not (top / name).is_relative_to(excluded.resolve())]
 
     def versions(self, name: str) -> dict[str, str]:
-        """Return the registered versions of an artifact, with the commit of each."""
-        import gto.api  # a slow import that most commands do not need
+        """Return the commits of the registered versions of an artifact, by version."""
+        import gto.api  # imported here because it is slow and most commands do not need it
         from gto.exceptions import ArtifactNotFound, GTOException
 
         try:
@@ -106,20 +107,20 @@ class TagRegistry:
         }
 
     def register(self, name: str, version: str, commit: str, message: str) -> str:
-        """Create the tag of a version, unless it exists. Nothing is pushed.
+        """Create the tag of a version, unless it exists. The tag is not pushed.
 
         Args:
-            name: name of the artifact.
-            version: semantic version.
-            commit: full id of the commit.
-            message: message of the annotated tag.
+            name: The artifact's name.
+            version: The semantic version.
+            commit: The full id of the commit.
+            message: The message of the annotated tag.
 
         Returns:
             The name of the tag.
 
         Raises:
-            VersionError: the version or the commit is registered otherwise.
-            ConfigurationError: git cannot create the tag.
+            VersionError: The version is registered on a different commit, or the commit as a different version.
+            ConfigurationError: Git cannot create the tag.
         """
         import gto.api
         from gto.exceptions import GTOException
@@ -131,7 +132,7 @@ class TagRegistry:
                 raise VersionError(
                     f"tag {name}@v{version}", str(error), "a new tag", "publish another version"
                 ) from None
-            except Exception as error:  # dulwich and git raise their own, for example for a committer without a name
+            except Exception as error:  # dulwich and git raise their own errors, as for a committer without a name
                 raise ConfigurationError(
                     str(self.folder),
                     f"{type(error).__name__}: {error}",
@@ -149,10 +150,10 @@ class BundleSource:
     """The commit that a bundle was built from, as far as it is known.
 
     Attributes:
-        registry: version tags of the bundle's git repository.
-        name: name of the bundle.
-        commit: full commit id; None if unknown.
-        is_named: the operator or the certificate named the commit. If not, it is the checked-out commit.
+        registry: The version tags of the bundle's git repository.
+        name: The bundle's name.
+        commit: The full commit id; None if it is unknown.
+        is_named: Whether the operator or the certificate named the commit. If not, it is the checked-out commit.
     """
 
     registry: TagRegistry
@@ -162,22 +163,22 @@ class BundleSource:
 
     @cached_property
     def versions(self) -> dict[str, str]:
-        """The registered versions of the bundle, with the commit of each."""
+        """The commits of the bundle's registered versions, by version."""
         return self.registry.versions(self.name)
 
     def check(self, version: str, bundle: Path, written: Path) -> list[str]:
-        """Check that the commit may have built the bundle, and that the version is free.
+        """Check that the commit may have built the bundle, and that the version can be registered on it.
 
         Args:
-            version: semantic version to publish.
-            bundle: the archive.
-            written: folder that publishing itself writes to.
+            version: The semantic version to publish.
+            bundle: The archive of the bundle.
+            written: The folder that publishing itself writes to.
 
         Returns:
-            Warnings for the operator: what could not be checked.
+            Warnings for the operator about what could not be checked.
 
         Raises:
-            VersionError: the commit did not build the bundle, or belongs to another version.
+            VersionError: The commit did not build the bundle, or is registered as a different version.
         """
         if self.commit is None:
             return ["no commit is named, so no tag is created: the signature names none; add --commit SHA to name one"]
@@ -206,16 +207,16 @@ class BundleSource:
 
 
 def is_registered(versions: Mapping[str, str], name: str, version: str, commit: str) -> bool:
-    """Return whether a version is registered on a commit already; if not, it is free.
+    """Return whether a version is already registered on a commit. If it is not, it can be registered.
 
     Args:
-        versions: registered versions of the artifact, with the commit of each (`TagRegistry.versions`).
-        name: name of the artifact.
-        version: version to register.
-        commit: full id of the commit to register it on.
+        versions: The commits of the artifact's registered versions, by version (`TagRegistry.versions`).
+        name: The artifact's name.
+        version: The version to register.
+        commit: The full id of the commit to register the version on.
 
     Raises:
-        VersionError: the version is registered on another commit, or the commit as another version.
+        VersionError: The version is registered on a different commit, or the commit as a different version.
     """
     if version in versions and versions[version] != commit:
         raise VersionError(

@@ -1,7 +1,8 @@
-"""Create and load private keys, outside git: one PEM file each (PKCS #8, RFC 5958), mode 0600, optionally encrypted.
+"""Create and load private keys, which are kept outside git.
 
-A file is named ROLE.KEYID.pem. The repository's keys are Ed25519, used through securesystemslib. The builder's key is
-ECDSA on P-256, which model signing requires.
+Each key is one PEM file (PKCS #8, RFC 5958) with mode 0600, optionally encrypted. The file is named ROLE.KEYID.pem.
+The repository's keys are Ed25519, used through securesystemslib. The builder's key is ECDSA on P-256, which model
+signing requires.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def default_folder(environment: Mapping[str, str] = os.environ) -> Path:
 
 @dataclass(frozen=True)
 class Keys:
-    """The private keys in `folder`. Methods that read a key raise KeysError, which names a missing key."""
+    """The private keys in `folder`. Methods that read a key raise KeysError if it is missing or cannot be read."""
 
     folder: Path
 
@@ -54,7 +55,7 @@ class Keys:
         return self.path(role, keyid).is_file()
 
     def make(self, role: str) -> SSlibKey:
-        """Create a key, and flush it to disk before returning its public half."""
+        """Create a key, write it durably, and return its public half."""
         private: PrivateKeyTypes = generate_ec(SECP256R1()) if role == BUILDER else Ed25519PrivateKey.generate()
         public = SSlibKey.from_crypto(private.public_key())
         passphrase = passphrase_of(role)
@@ -72,12 +73,12 @@ class Keys:
         """Return a signer for each of a role's keys whose private half is available.
 
         Args:
-            role: role of the keys.
-            public: public keys of the role, by id.
-            threshold: number of signatures that the role requires.
+            role: The role of the keys.
+            public: The public keys of the role, by id.
+            threshold: The number of signatures that the role requires.
 
         Raises:
-            KeysError: fewer than `threshold` private keys are available.
+            KeysError: Fewer than `threshold` private keys are available.
         """
         available = [keyid for keyid in public if self.has(role, keyid)]
         if len(available) < threshold:
@@ -153,12 +154,15 @@ def _variable(role: str) -> str:
 
 
 def passphrase_of(role: str) -> str | None:
-    """Return the passphrase of a role's keys: the role's own, or the one for all roles; None if neither is set."""
+    """Return the passphrase of a role's keys.
+
+    It is the role's own passphrase, otherwise the passphrase for all roles; None if neither is set.
+    """
     return os.environ.get(_variable(role)) or os.environ.get(VARIABLE) or None
 
 
 def _write_private(path: Path, content: bytes) -> None:
-    """Write a file durably, as durable.write_file does, but never readable by other users."""
+    """Write a file durably, like durable.write_file, but never readable by other users."""
     partial = path.with_name(f".{path.name}.partial")
     partial.unlink(missing_ok=True)
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

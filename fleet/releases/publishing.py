@@ -1,7 +1,7 @@
 """Publish a bundle as a release, in phases: read the bundle, decide the version, sign and verify, write, register.
 
-Each phase uses the result of the previous one. Every check comes before the first write. A run that was killed can be
-repeated: it continues where the first one stopped.
+Each phase uses the result of the previous one. All checks come before the first write. If a run is killed, repeat it:
+it continues where the first run stopped.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class PublishRequest:
     """A bundle to publish, and the version to publish it as.
 
     Attributes:
-        bundle: the archive that the pipeline packed.
-        version: semantic version; None: the next one after the highest version used.
-        part: part of the version to increment: major, minor or patch.
-        signature: the builder's signature from `sign_bundle`; None: sign now.
-        commit: commit that the bundle was built from, if it was built elsewhere.
-        registry: version tags in git; None: name no commit and register no version.
+        bundle: The archive that the pipeline packed.
+        version: The semantic version; None selects the version after the highest one used.
+        part: The part of the version to increment: major, minor or patch.
+        signature: The builder's signature from `sign_bundle`; None signs the bundle now.
+        commit: The commit that the bundle was built from, if it was built elsewhere.
+        registry: The version tags in git. With None, no commit is recorded and no version is registered.
     """
 
     bundle: Path
@@ -55,7 +55,7 @@ class PublishRequest:
 
 @dataclass(frozen=True)
 class Bundle:
-    """An unpacked bundle that matches its manifest. `folder`: its content; `sha256`: of the archive."""
+    """An unpacked bundle that matches its manifest. `folder` holds its content; `sha256` is the archive's digest."""
 
     archive: Path
     folder: Path
@@ -65,7 +65,10 @@ class Bundle:
 
 @dataclass(frozen=True)
 class VersionDecision:
-    """The version to publish as. `published`: its target if these bytes are published. `warnings`: for the operator."""
+    """The version to publish a bundle as.
+
+    `published` is the version's target if these bytes are published already; `warnings` are for the operator.
+    """
 
     version: str
     commit: str | None
@@ -75,7 +78,10 @@ class VersionDecision:
 
 @dataclass(frozen=True)
 class Publication:
-    """A release in the repository. `is_new`: it was added by this run. `tag`: of its version in git."""
+    """A release in the repository.
+
+    `is_new` says whether this run has added the release; `tag` is the git tag of its version.
+    """
 
     release: str
     target: TargetFile
@@ -86,7 +92,7 @@ class Publication:
 
 
 def publish(work: Workspace, request: PublishRequest) -> Publication:
-    """Publish a bundle. If these bytes are published already, restore a missing archive or tag of the release.
+    """Publish a bundle. If these bytes are already published, restore a missing archive or tag of the release.
 
     Raises BundleError, VersionError, KeysError, TrustError, ConfigurationError, StorageError, BusyError, SourceError.
     """
@@ -117,9 +123,9 @@ def sign_bundle(work: Workspace, archive: Path, signature: Path) -> tuple[str, s
     """Sign a bundle as the builder of the signing policy.
 
     Args:
-        work: keys and signing policy.
-        archive: the bundle.
-        signature: new file for the signature.
+        work: The workspace with the keys and the signing policy.
+        archive: The archive of the bundle.
+        signature: The file to which the signature is written.
 
     Returns:
         The name of the bundle, and the builder.
@@ -167,13 +173,13 @@ def decide(request: PublishRequest, bundle: Bundle, repository: Repository) -> V
     """Decide the version to publish a bundle as.
 
     Args:
-        request: the request to publish.
-        bundle: the unpacked bundle.
-        repository: opened for writing, so that its releases do not change in between.
+        request: The request to publish.
+        bundle: The unpacked bundle.
+        repository: The repository, opened for writing, so that its releases do not change in the meantime.
 
     Raises:
-        VersionError: the version is not free, or its commit did not build the bundle.
-        ConfigurationError: no commit is checked out, or git's tags are invalid.
+        VersionError: The version is already used, or its commit did not build the bundle.
+        ConfigurationError: No commit is checked out, or git's tags are invalid.
     """
     source = _source(request, bundle.name)
     commit = source.commit if source else None
@@ -205,7 +211,7 @@ def _source(request: PublishRequest, name: str) -> BundleSource | None:
 
 
 def _next_version(part: str, source: BundleSource | None, used: list[str]) -> str:
-    """Return the version registered manually for the commit (`gto register`), or the next one after all versions."""
+    """Return the version that was registered manually for the commit (`gto register`), otherwise the next version."""
     if source is None:
         return next_version(used, part)
     registered = [version for version, commit in source.versions.items() if commit == source.commit]
@@ -225,21 +231,21 @@ def _add(
     prepared: Path | None,
     provenance: Provenance,
 ) -> TargetFile:
-    """Sign the bundle, verify the signature, and list both in the repository.
+    """Sign the bundle, verify the signature, and list both as targets of the repository.
 
     Args:
-        work: keys, progress and audit log.
-        repository: opened for writing.
-        policy: signing policy that names the builder.
-        bundle: the unpacked bundle.
-        prepared: the builder's signature; None: sign now.
-        provenance: what the release states about its origin.
+        work: The workspace with the keys, the progress and the audit log.
+        repository: The repository, opened for writing.
+        policy: The signing policy, which defines the builder.
+        bundle: The unpacked bundle.
+        prepared: The builder's signature; None signs the bundle now.
+        provenance: The statements of the release about its origin.
 
     Raises:
-        KeysError: a private key is missing.
-        TrustError: the signature is not valid.
-        StorageError: there is no space.
-        BundleError: the archive changed during publication.
+        KeysError: A private key is missing.
+        TrustError: The signature is not valid.
+        StorageError: There is no space.
+        BundleError: The archive changed during publication.
     """
     release, path = f"{bundle.name}@{provenance.version}", catalog.target_path(bundle.name, str(provenance.version))
     custom = provenance.model_dump()
@@ -252,7 +258,7 @@ def _add(
     work.progress.step("verifying the signature")
     signing.verify(bundle.folder, signature, policy)
     for role in ("targets", "snapshot", "timestamp"):
-        repository.signers(role)  # fail before gigabytes are copied
+        repository.signers(role)  # fail on a missing key before gigabytes are copied
     work.progress.step(f"publishing {release} ({size(bundle.archive.stat().st_size)})")
     repository.add(f"{path}.sig", signature, custom)
     target = repository.add(path, bundle.archive, custom, work.progress.bytes)

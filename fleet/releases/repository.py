@@ -1,11 +1,11 @@
 """Read, sign and write the repository of releases: the four roles of The Update Framework, with python-tuf.
 
     metadata/  N.root.json  N.targets.json  N.snapshot.json  timestamp.json
-    targets/   NAME/VERSION/SHA256.NAME.tar.zst, and the builder's signature beside it
+    targets/   NAME/VERSION/SHA256.NAME.tar.zst, and next to it the builder's signature
 
-TUF specification 1.0 with consistent snapshots (6.2). Each file is written atomically, and the file that clients read
-first is written last: between any two writes a client finds a valid repository. The next run overwrites unreferenced
-files of a killed run.
+The repository follows the TUF specification 1.0 with consistent snapshots (6.2). Each file is written atomically, and
+the file that clients read first is written last, so that clients find a valid repository at any time. The next run
+overwrites unreferenced files of a killed run.
 """
 
 from __future__ import annotations
@@ -40,28 +40,29 @@ DAYS: Mapping[str, float] = {"root": 365, "targets": 90, "snapshot": 14, "timest
 ROOT_KEYS, ROOT_THRESHOLD = 3, 2
 DEVELOPMENT = "x-development"
 CHUNK = 1 << 20
-# Called with every written file, in the order in which clients may see them, and optionally with a progress callback.
+# A function that is called with every written file, in the order in which clients may see them, and optionally with a
+# progress callback.
 Mirror = Callable[[Path, "Progress | None"], None]
-# Downloads the file of a target that is not in the local folder.
+# A function that downloads the file of a target that is missing in the local folder.
 Fetch = Callable[[Path], None]
 Progress = Callable[[int, int], None]
 T = TypeVar("T", bound=Signed)
 
 
 def exists(folder: Path) -> bool:
-    """Return whether a folder holds a repository: its first root is there."""
+    """Return whether a folder contains a repository, that is, its first root."""
     return (folder / "metadata" / "1.root.json").is_file()
 
 
 class Repository:
-    """The repository in `folder`, in the state that its timestamp describes. A caller that writes holds the lock.
+    """The repository in `folder`, in the state that its timestamp describes. A caller that writes must hold the lock.
 
     Methods raise ConfigurationError, TrustError, KeysError and OSError.
 
     Attributes:
-        development: its keys are for trials only.
-        content: bytes of each metadata file read or written, by name. They form one consistent state, even if another
-            process signs in the meantime.
+        development: Whether the repository has development keys.
+        content: The bytes of each metadata file read or written, by name. They form one consistent state, even if
+            another process signs in the meantime.
     """
 
     def __init__(
@@ -75,11 +76,11 @@ class Repository:
         """Read and verify the metadata of a repository.
 
         Args:
-            folder: its local folder.
-            keys: the private keys.
-            days: validity of new signatures in days, by role; a missing role has its value in DAYS.
-            mirror: called with every written file.
-            fetch: downloads a missing archive.
+            folder: The local folder of the repository.
+            keys: The private keys.
+            days: The validity of new signatures in days, by role. A role that is missing gets its value in DAYS.
+            mirror: A function that is called with every written file.
+            fetch: A function that downloads a missing archive.
         """
         self.folder, self.keys, self.days, self.mirror, self.fetch = folder, keys, {**DAYS, **days}, mirror, fetch
         self.metadata, self.targets_folder = folder / "metadata", folder / "targets"
@@ -103,14 +104,14 @@ class Repository:
         days: Mapping[str, float] = DAYS,
         mirror: Mirror | None = None,
     ) -> Repository:
-        """Create a repository with new keys. The root is written last: without it there is no repository.
+        """Create a repository with new keys. Root is written last, because a folder without it is not a repository.
 
         Args:
-            folder: local folder of the new repository.
-            keys: folder for the private keys.
-            development: mark it as a repository with development keys.
-            days: validity of signatures in days, by role.
-            mirror: called with every written file.
+            folder: The local folder of the new repository.
+            keys: The folder for the private keys.
+            development: Whether to mark it as a repository with development keys.
+            days: The validity of signatures in days, by role.
+            mirror: A function that is called with every written file.
         """
         repository = cls.__new__(cls)
         repository.folder, repository.keys, repository.days, repository.mirror, repository.fetch = (
@@ -133,7 +134,7 @@ class Repository:
         repository.root.roles["root"].threshold = ROOT_THRESHOLD
         repository.targets, repository.snapshot, repository.timestamp = Targets(), Snapshot(), Timestamp()
         for role in ROLES:
-            repository.role(role).version = 0  # the first one that is written is 1
+            repository.role(role).version = 0  # the first version that is written is 1
         repository.write(*ROLES[1:])
         repository.write_root(repository.root)
         return repository
@@ -148,10 +149,10 @@ class Repository:
         """Copy a file into the repository and list it as a target. Clients see it after `write`.
 
         Args:
-            path: target path, as devices request it.
-            file: the file to add.
-            custom: the target's `custom` field, signed with it.
-            progress: called with the bytes copied and the total.
+            path: The target path that devices request.
+            file: The file to add.
+            custom: The target's `custom` field, which is signed with it.
+            progress: A function that is called with the number of bytes copied and the total.
         """
         target = TargetFile.from_file(path, str(file), ["sha256"])
         target.unrecognized_fields["custom"] = dict(custom)
@@ -160,12 +161,12 @@ class Repository:
         return target
 
     def copy_content(self, target: TargetFile, file: Path, progress: Progress | None = None) -> None:
-        """Copy a target's content to where clients fetch it, unless it is there.
+        """Copy a target's content to the place that clients fetch it from, unless it is there already.
 
         Args:
-            target: the listed target.
-            file: its content.
-            progress: called with the bytes copied and the total.
+            target: The listed target.
+            file: The file with the target's content.
+            progress: A function that is called with the number of bytes copied and the total.
         """
         destination = self.local_file(target)
         durable.make_directory(destination.parent)
@@ -179,7 +180,7 @@ class Repository:
         return self.targets_folder / parent / f"{target.hashes['sha256']}.{name}"
 
     def remove_unlisted(self, path: str) -> None:
-        """Remove files beside a target that no target lists: copies of a killed run."""
+        """Remove files in a target's folder that are not listed as a target. A killed run may leave such files."""
         parent = path.rpartition("/")[0]
         listed = {self.local_file(each) for each in self.targets.targets.values() if each.path.startswith(f"{parent}/")}
         for file in sorted((self.targets_folder / parent).iterdir()):
@@ -189,7 +190,7 @@ class Repository:
     # --- signing and writing
 
     def signers(self, role: str, root: Root | None = None) -> list[CryptoSigner]:
-        """Return the available signers of a role, at least its threshold. Raises KeysError."""
+        """Return the available signers of a role. Raises KeysError if there are fewer than its threshold."""
         keys, definition = (root or self.root).keys, (root or self.root).roles[role]
         public = {keyid: _as_sslib_key(keys[keyid]) for keyid in definition.keyids}
         return self.keys.signers(role, public, definition.threshold)
@@ -212,7 +213,7 @@ class Repository:
     def write_root(self, root: Root, signers: list[CryptoSigner] | None = None) -> None:
         """Write the next version of root, signed by the thresholds of the old and of the new keys. Raises KeysError.
 
-        `signers`: all signers; None: the available signers of the new root.
+        `signers` are all signers; None selects the available signers of the new root.
         """
         signers = signers if signers is not None else self.signers("root", root)
         root.version += 1
@@ -278,7 +279,7 @@ def _as_sslib_key(key: Key) -> SSlibKey:
 
 
 def _copy(file: Path, destination: Path, progress: Progress | None) -> None:
-    """Copy a file durably and atomically, unless the destination has the same bytes."""
+    """Copy a file durably and atomically, unless the destination already has the same bytes."""
     if destination.is_file() and filecmp.cmp(file, destination, shallow=False):
         return
     partial, total, done = destination.with_name(f".{destination.name}.partial"), file.stat().st_size, 0

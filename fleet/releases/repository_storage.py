@@ -1,9 +1,9 @@
 """Store the repository of releases in a folder or in any object store that fsspec supports (`s3://bucket/prefix`).
 
-An object store is used through a local copy of its metadata. Each written file is uploaded at once, in the order in
-which clients may see it, the timestamp last. Objects are replaced atomically, so a client never reads part of one.
-The lock covers publishers on this machine. Of two publishers on different machines, the second finds a timestamp that
-it did not start from, and stops before replacing it.
+An object store is used through a local copy of its metadata. Each written file is uploaded immediately, in the order in
+which clients may see it, with the timestamp last. Objects are replaced atomically, so clients never read partial ones.
+The lock excludes other publishers on this machine. If a publisher on a different machine has changed the timestamp in
+the meantime, this publisher stops before replacing it.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from fleet.releases.repository import Fetch, Mirror, Progress
 
 CACHE = "~/.cache/edge-ai-workflow/releases"
 TIMESTAMP = "metadata/timestamp.json"
-FIRST_FILES = (TIMESTAMP, "metadata/1.root.json")  # a store with neither has no repository
+FIRST_FILES = (TIMESTAMP, "metadata/1.root.json")  # a store that has neither file contains no repository
 
 
 @dataclass(frozen=True)
 class Storage:
-    """The local folder of a repository. `mirror` uploads its files to an object store, `fetch` downloads archives."""
+    """The local folder of a repository. `mirror` uploads its files to an object store; `fetch` downloads archives."""
 
     folder: Path
     mirror: Mirror | None = None
@@ -40,12 +40,12 @@ class Storage:
 
 
 def is_url(location: str) -> bool:
-    """Return whether a location is the URL of an object store, not a folder."""
+    """Return whether a location is the URL of an object store rather than a folder."""
     return "://" in location
 
 
 def absolute_location(location: str) -> str:
-    """Return the location independent of the current folder, for a process that runs in another one."""
+    """Return an absolute location, for a process that runs in a different folder."""
     return location if is_url(location) else str(Path(location).resolve())
 
 
@@ -66,15 +66,15 @@ def open_storage(location: str, write: bool, wait_s: float = 0.0) -> Iterator[St
     """Open the files of a repository.
 
     Args:
-        location: a folder, or a URL such as s3://bucket/prefix.
-        write: open for writing, which takes the lock. The local copy of an object store is always locked.
-        wait_s: seconds to wait for the lock.
+        location: A folder, or a URL such as s3://bucket/prefix.
+        write: Whether to open for writing, which takes the lock. The local copy of an object store is always locked.
+        wait_s: The number of seconds to wait for the lock.
 
     Raises:
-        BusyError: another process holds the lock.
-        SourceError: the object store cannot be reached.
-        ConfigurationError: fsspec cannot open the URL.
-        OSError: the local folder cannot be used.
+        BusyError: Another process holds the lock.
+        SourceError: The object store cannot be reached.
+        ConfigurationError: Fsspec cannot open the URL.
+        OSError: The local folder cannot be used.
     """
     if not is_url(location):
         folder = Path(location)
@@ -97,7 +97,7 @@ class _ObjectStore:
     def __init__(self, url: str, folder: Path) -> None:
         self.url, self.folder = url, folder
         try:
-            # No cached listing: files that another publisher has just written must be visible.
+            # Listings are not cached, so that files that another publisher has just written are visible.
             self.files, self.base = fsspec.core.url_to_fs(url.rstrip("/"), use_listings_cache=False)
         except (ValueError, ImportError) as error:
             raise ConfigurationError(
@@ -116,7 +116,7 @@ class _ObjectStore:
         self.started_from = timestamp.read_bytes() if timestamp.is_file() else None
 
     def _read(self, name: str) -> bytes | None:
-        """Return an object, or None if the store reports it missing. `exists` is False offline in some backends."""
+        """Return an object; None if the store reports it missing. Some backends' `exists` is False when offline."""
         try:
             return bytes(self.files.cat_file(f"{self.base}/{name}"))
         except FileNotFoundError:
@@ -130,7 +130,10 @@ class _ObjectStore:
             (local / remote.rpartition("/")[2]).write_bytes(self.files.cat_file(remote))
 
     def download(self, file: Path) -> None:
-        """Download a target, whose name starts with its sha256, atomically. Raises SourceError, TrustError, OSError."""
+        """Download a target atomically and check it against the SHA-256 in its name.
+
+        Raises SourceError, TrustError and OSError.
+        """
         durable.make_directory(file.parent)
         incoming = file.with_name(f".{file.name}.partial")
         remote = f"{self.base}/{file.relative_to(self.folder).as_posix()}"
@@ -150,7 +153,7 @@ class _ObjectStore:
         durable.sync_directory(file.parent)
 
     def upload(self, file: Path, progress: Progress | None) -> None:
-        """Upload a file, unless it is complete already. Raises SourceError, and BusyError if the timestamp changed."""
+        """Upload a file, unless a complete copy exists. Raises SourceError, or BusyError if the timestamp changed."""
         name = file.relative_to(self.folder).as_posix()
         remote = f"{self.base}/{name}"
         if name == TIMESTAMP:
@@ -165,7 +168,7 @@ class _ObjectStore:
             self.started_from = file.read_bytes()
 
     def _is_uploaded(self, remote: str, file: Path) -> bool:
-        """Return whether a target is complete there: its name is its digest, so the right size is sufficient."""
+        """Return whether a target is complete in the store. Its name contains its digest, so its size suffices."""
         return bool(self._call(lambda: self.files.exists(remote) and self.files.size(remote) == file.stat().st_size))
 
     def _call(self, call: Callable[[], Any]) -> Any:

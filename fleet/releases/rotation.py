@@ -11,20 +11,20 @@ from fleet.releases.repository import ROLES, Repository
 def rotate(repository: Repository, role: str, keyid: str | None = None) -> tuple[str, str]:
     """Replace one key of a role.
 
-    Root: one new version, signed by the thresholds of the old and of the new keys (TUF specification 1.0, 6.1). Another
-    role: a root with both keys, then the role signed with both, then a root with the new key alone. After a kill in
-    between, the next call continues there.
+    For root, this writes one new version that is signed by the thresholds of the old and of the new keys (TUF
+    specification 1.0, 6.1). For other roles, it writes a root with both keys, then the role signed with both keys, then
+    a root with only the new key. If the process is killed between these steps, the next call continues there.
 
     Args:
-        repository: opened for writing.
-        role: the role whose key is replaced.
-        keyid: first characters of the key's id; None: the role's first key.
+        repository: The repository, opened for writing.
+        role: The role whose key is replaced.
+        keyid: The first characters of the key's id; None selects the role's first key.
 
     Returns:
         The ids of the old and of the new key.
 
     Raises:
-        KeysError: `keyid` matches no key or several, or a private key is missing.
+        KeysError: `keyid` matches no key or several keys, or a private key is missing.
     """
     old = _select_key(repository, role, keyid)
     return _rotate_root(repository, old) if role == "root" else _rotate_other(repository, role)

@@ -1,8 +1,8 @@
-"""Sign or verify one folder with OpenSSF Model Signing. Runs in a separate environment (see signing.py).
+"""Sign or verify one folder with OpenSSF Model Signing. This program runs in a separate environment (see signing.py).
 
-Reads one JSON object from stdin: action (`sign` or `verify`), folder, signature (a path outside the folder), ignore
-(paths below the folder); with a key `key` (a PEM file) and `passphrase`, with Sigstore `identity` and `issuer`.
-Exits with 0, or with 3 and the reason on stderr.
+It reads one JSON object from stdin with the fields action (`sign` or `verify`), folder, signature (a path outside the
+folder) and ignore (paths below the folder). Further fields are `key` (a PEM file) and `passphrase` for a key, or
+`identity` and `issuer` for Sigstore. The exit code is 0, or 3 with the reason on stderr.
 """
 
 import json

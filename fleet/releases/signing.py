@@ -1,8 +1,8 @@
-"""Sign and verify the files of a bundle with OpenSSF Model Signing, by the signing policy that pins the builder.
+"""Sign and verify the files of a bundle with OpenSSF Model Signing. The signing policy pins the builder.
 
-The library runs in a separate environment, `.venv-signing` (constraints-signing.txt): it needs a newer
-typing-extensions than the TFLite converter allows, and the builder's key is not opened in a process that has also
-loaded the training libraries.
+The library runs in a separate environment, `.venv-signing` (constraints-signing.txt), for two reasons. It needs a newer
+typing-extensions than the TFLite converter allows. And the builder's key is never opened in a process that has loaded
+the training libraries.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PREDICATE = "https://model_signing/signature/v1.0"
 
 
 class Request(TypedDict, total=False):
-    """The JSON that sign_worker.py reads from stdin. It runs without this package, and repeats this definition."""
+    """The JSON that sign_worker.py reads from stdin. It runs without this package and repeats this definition."""
 
     action: str
     folder: str
@@ -55,10 +55,10 @@ class SigningPolicy:
     """The only builder whose signatures are accepted: the holder of a key, or an identity (policy.schema.json).
 
     Attributes:
-        public_key: PEM of the builder's key, ECDSA on P-256; empty for a builder with an identity.
-        identity: builder as its certificate names it: the URL of a workflow, or an address.
-        issuer: OpenID Connect provider that vouches for the identity.
-        ignore: paths below a bundle's root that need no signature. A signature file contains its own list, chosen by
+        public_key: The builder's public key as PEM, ECDSA on P-256; empty for a builder with an identity.
+        identity: The builder's identity in its certificate: the URL of a workflow, or an address.
+        issuer: The OpenID Connect provider that vouches for the identity.
+        ignore: Paths below a bundle's root that need no signature. A signature file contains its own list, chosen by
             its author; `verify` requires the two lists to be equal.
     """
 
@@ -69,12 +69,12 @@ class SigningPolicy:
 
     @property
     def keyid(self) -> str:
-        """The id of the public key. Raises ValueError if it is not a key."""
+        """The id of the public key. Raises ValueError if `public_key` is not a valid key."""
         return str(SSlibKey.from_crypto(load_pem_public_key(self.public_key.encode())).keyid)
 
     @property
     def builder(self) -> str:
-        """The builder as a release names it: `key:ID`, or the identity."""
+        """The builder in the form that releases record: `key:ID`, or the identity."""
         return f"key:{self.keyid}" if self.public_key else self.identity
 
     def save(self, path: Path) -> None:
@@ -119,22 +119,22 @@ class SigningPolicy:
 def sign(folder: Path, signature: Path, policy: SigningPolicy, keys: Keys) -> None:
     """Sign every file below a folder as the policy's builder.
 
-    Without a key, the CI system vouches for the identity (ambient OIDC), and Sigstore has to be reachable.
+    If the policy has no key, the CI system vouches for the identity (ambient OIDC). Sigstore then has to be reachable.
 
     Args:
-        folder: the unpacked bundle.
-        signature: new file for the signature, outside the folder.
-        policy: signing policy that names the builder.
-        keys: the private keys.
+        folder: The unpacked bundle.
+        signature: The file to which the signature is written, outside the folder.
+        policy: The signing policy, which defines the builder.
+        keys: The private keys.
 
     Raises:
-        KeysError: the builder's key is missing, or signing failed.
-        TrustError: there is no signature after signing.
-        ConfigurationError: the signing environment is missing.
+        KeysError: The builder's key is missing, or signing failed.
+        TrustError: Signing has not written a signature.
+        ConfigurationError: The signing environment is missing.
     """
     request = _request("sign", folder, signature, policy)
     if policy.public_key:
-        keys.load(BUILDER, policy.keyid)  # reports a missing key or a wrong passphrase by name
+        keys.load(BUILDER, policy.keyid)  # raises a specific error for a missing key or a wrong passphrase
         request["key"] = str(keys.path(BUILDER, policy.keyid))
         request["passphrase"] = passphrase_of(BUILDER)
     _run(request, f"{folder.name}: signing")
@@ -146,13 +146,13 @@ def verify(folder: Path, signature: Path, policy: SigningPolicy) -> None:
     """Check that the policy's builder signed exactly the files below a folder, except those that the policy ignores.
 
     Args:
-        folder: the unpacked bundle.
-        signature: file with the signature.
-        policy: signing policy that names the builder.
+        folder: The unpacked bundle.
+        signature: The file that contains the signature.
+        policy: The signing policy, which defines the builder.
 
     Raises:
-        TrustError: the signature does not verify.
-        ConfigurationError: the signing environment is missing.
+        TrustError: The signature is not valid.
+        ConfigurationError: The signing environment is missing.
     """
     serialization = _serialization(signature)
     expected = {
@@ -190,7 +190,7 @@ def _request(action: str, folder: Path, signature: Path, policy: SigningPolicy) 
 
 
 def _serialization(signature: Path) -> Mapping[str, Any]:
-    """Return how the files were hashed, from the signed statement (in-toto in a DSSE envelope). Not yet verified."""
+    """Return how the files were hashed, from the signed but not yet verified statement (in-toto, DSSE)."""
     try:
         bundle = json.loads(signature.read_text(encoding="utf-8"))
         statement = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"]))
@@ -207,9 +207,9 @@ def _serialization(signature: Path) -> Mapping[str, Any]:
 
 
 def source_commit(signature: Path) -> str | None:
-    """Return the commit that a CI system built from, as Sigstore's certificate in the signature states; or None.
+    """Return the commit that a CI system built from; None if the signature has no certificate that states it.
 
-    Trust it only after `verify` has checked that the certificate belongs to the policy's builder.
+    Trust this commit only after `verify` has checked that the certificate belongs to the policy's builder.
     """
     try:
         material = json.loads(signature.read_text(encoding="utf-8"))["verificationMaterial"]

@@ -22,6 +22,9 @@ def parse_version(version: str) -> semver.Version:
 
 
 def next_version(versions: Iterable[str], part: str) -> str:
-    """Return the version after the highest of `versions`, or the first version. `part`: a key of FIRST."""
+    """Return the version after the highest of `versions`, or the first version if there are none.
+
+    `part` is the part to increment, a key of FIRST.
+    """
     parsed = [parse_version(version) for version in versions]
     return str(max(parsed).next_version(part)) if parsed else FIRST[part]

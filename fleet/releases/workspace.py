@@ -27,13 +27,14 @@ class Workspace:
     def __init__(
         self, location: str, keys: Path | None = None, policy: Path | None = None, days: Mapping[str, float] = DAYS
     ) -> None:
-        """Name the parts of a workspace; nothing is opened.
+        """Set the locations of a workspace's parts. This opens nothing.
 
         Args:
-            location: a folder, or a URL such as s3://bucket/prefix.
-            keys: folder of private keys; None: FLEET_KEYS, or the default folder in the user's home.
-            policy: file with the signing policy; None: beside the repository, or in FOLDER for a URL.
-            days: validity of new signatures in days, by role; a missing role has its value in DAYS.
+            location: The repository: a folder, or a URL such as s3://bucket/prefix.
+            keys: The folder of private keys; None selects FLEET_KEYS, or the default folder in the user's home.
+            policy: The file with the signing policy; None selects the one next to the repository, or in FOLDER for a
+                URL.
+            days: The validity of new signatures in days, by role. A role that is missing gets its value in DAYS.
         """
         self.location, self.policy, self.days = location, policy, days
         self.keys_folder = keys
@@ -45,7 +46,7 @@ class Workspace:
 
     @property
     def local_folder(self) -> Path:
-        """The folder on this machine with the signing policy and the audit log."""
+        """The folder on this machine that contains the signing policy and the audit log."""
         return Path(FOLDER if repository_storage.is_url(self.location) else self.location)
 
     @property
@@ -61,13 +62,13 @@ class Workspace:
         """Open the repository.
 
         Args:
-            write: open for writing, which takes the lock.
-            create: create a repository with development keys if there is none.
-            wait_s: seconds to wait for another process that holds the lock.
+            write: Whether to open for writing, which takes the lock.
+            create: Whether to create a repository with development keys if there is none.
+            wait_s: The number of seconds to wait for another process that holds the lock.
 
         Raises:
-            BusyError: another process holds the lock.
-            ConfigurationError: there is no repository.
+            BusyError: Another process holds the lock.
+            ConfigurationError: There is no repository.
         """
         with repository_storage.open_storage(self.location, write, wait_s) as storage:
             if create and not exists(storage.folder):
@@ -79,7 +80,7 @@ class Workspace:
             yield Repository(storage.folder, self.keys, self.days, storage.mirror, storage.fetch)
 
     def init(self, development: bool, policy: SigningPolicy | None) -> tuple[Repository, bool]:
-        """Open the repository, or create it with new keys. Return it, and whether it is new."""
+        """Open the repository, or create it with new keys. Return the repository and whether it is new."""
         with repository_storage.open_storage(self.location, write=True) as storage:
             if exists(storage.folder):
                 if policy:
@@ -102,8 +103,8 @@ class Workspace:
     def _policy(self, requested: SigningPolicy | None, is_requested: bool = True) -> SigningPolicy:
         """Return the existing signing policy unchanged, or write a new one if there is none. Raises ConfigurationError.
 
-        `is_requested`: the operator asked for a new repository. If not, an existing policy belongs to a repository that
-        is missing here, unless a killed run wrote it: then its key was created here.
+        `is_requested` says whether the operator asked for a new repository. If not, an existing policy belongs to a
+        repository that is missing here. The exception is a policy of a killed run, whose key was created here.
         """
         if not self.policy_file.exists():
             policy = requested or SigningPolicy(public_key=str(self.keys.make(BUILDER).keyval["public"]))
