@@ -115,7 +115,7 @@ def _init(options: argparse.Namespace) -> KeysInitialised:
     if options.builder_identity or options.builder_issuer:
         if not (options.builder_identity and options.builder_issuer):
             raise ConfigurationError(
-                "fleet keys init", "one of --builder-identity and --builder-issuer", "both, or neither", "name both"
+                "fleet keys init", "one of --builder-identity and --builder-issuer", "both, or neither", "pass both"
             )
         policy = SigningPolicy(identity=options.builder_identity, issuer=options.builder_issuer)
     repository, is_new = workspace.init(options.development, policy)

@@ -133,5 +133,5 @@ def _from_os_error(error: OSError) -> FleetError:
     reason = error.strerror or str(error)
     if isinstance(error, ConnectionError | TimeoutError):
         return SourceError(where, reason, "a response", "check the network, then run it again")
-    remedy = "make room, or correct owner and permissions, then run it again"
+    remedy = "free space, or correct the owner and permissions, then run it again"
     return StorageError(where, reason, "a file system that can be used", remedy)

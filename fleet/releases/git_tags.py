@@ -181,7 +181,7 @@ class BundleSource:
             VersionError: The commit did not build the bundle, or is registered as a different version.
         """
         if self.commit is None:
-            return ["no commit is named, so no tag is created: the signature names none; add --commit SHA to name one"]
+            return ["no tag is created, because the signature contains no commit; add it with --commit SHA"]
         warnings = [] if self.is_named else self._warnings(self.commit, bundle, written)
         is_registered(self.versions, self.name, version, self.commit)
         return warnings
@@ -193,15 +193,15 @@ class BundleSource:
                 str(self.registry.folder),
                 f"changed and not committed: {', '.join(changed[:5])}{' ...' if len(changed) > 5 else ''}",
                 "a commit with exactly the files that built the bundle",
-                "commit, build, then publish; or use --no-tag, which names no commit",
+                "commit, build, then publish; or use --no-tag, which records no commit",
             )
         is_built = self.registry.is_built_by(commit, bundle)
         if is_built is False:
             raise VersionError(
                 str(bundle),
-                f"not built from the checked-out commit: dvc.lock of {commit[:12]} names other bytes",
-                "the bundle that dvc.lock names",
-                "run make repro; or name the commit that built it with --commit SHA; or use --no-tag",
+                f"not built from the checked-out commit: dvc.lock of {commit[:12]} lists other bytes",
+                "the bundle that dvc.lock lists",
+                "run make repro; or pass the commit that built it with --commit SHA; or use --no-tag",
             )
         return [] if is_built else [f"commit {commit[:12]} has no dvc.lock: cannot check that it built the bundle"]
 
@@ -230,7 +230,7 @@ def is_registered(versions: Mapping[str, str], name: str, version: str, commit: 
         raise VersionError(
             f"commit {commit[:12]}",
             f"registered as {name}@v{other}",
-            f"{name}@v{version}: a commit is one version of an artifact",
+            f"{name}@v{version}: a commit can have only one version of an artifact",
             f"use --version {other}, or commit the changes first",
         )
     return version in versions

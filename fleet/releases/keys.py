@@ -87,7 +87,7 @@ class Keys:
                 f"role {role}",
                 f"{len(available)} of its private keys; missing: {', '.join(missing)}",
                 f"{threshold} of {len(public)}",
-                "name their folder (--keys, FLEET_KEYS), or connect the medium that they are stored on",
+                "pass their folder (--keys, FLEET_KEYS), or connect the medium that they are stored on",
             )
         return [self.signer(role, public[keyid]) for keyid in available]
 
@@ -103,7 +103,7 @@ class Keys:
                 str(path),
                 f"no private key for {role}",
                 f"the key {keyid}",
-                "name its folder (--keys, FLEET_KEYS), or connect the medium that it is stored on",
+                "pass its folder (--keys, FLEET_KEYS), or connect the medium that it is stored on",
             ) from None
         except OSError as error:
             raise KeysError(str(path), error.strerror or str(error), "a readable file", "correct its owner") from None
@@ -139,7 +139,7 @@ class Keys:
         except ValueError:
             raise KeysError(
                 str(path),
-                "the passphrase does not open it",
+                "the passphrase does not decrypt it",
                 "the passphrase that it was created with",
                 f"correct {_variable(role)} or {VARIABLE}",
             ) from None

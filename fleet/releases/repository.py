@@ -295,6 +295,6 @@ def _copy(file: Path, destination: Path, progress: Progress | None) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise StorageError(
-            str(destination), error.strerror or str(error), "free space", "make room, then run it again"
+            str(destination), error.strerror or str(error), "free space", "free some space, then run it again"
         ) from None
     durable.sync_directory(destination.parent)

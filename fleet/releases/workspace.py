@@ -116,14 +116,14 @@ class Workspace:
                 f"{self.policy_file}: builder",
                 f"it pins {existing.builder}",
                 f"{requested.builder}, or no policy yet",
-                "a policy is never written over: change it manually and commit it, or leave out --builder-identity",
+                "a policy is never overwritten: change it manually and commit it, or leave out --builder-identity",
             )
         if not is_requested and not (existing.public_key and self.keys.has(BUILDER, existing.keyid)):
             raise ConfigurationError(
                 self.location,
                 f"no repository of releases, but {self.policy_file} pins {existing.builder}",
                 "the repository that this policy belongs to",
-                "restore metadata/ from git or a backup, or name the repository with --repository; "
+                "restore metadata/ from git or a backup, or pass its location with --repository; "
                 "create a new one under this policy with fleet keys init",
             )
         return existing

@@ -132,7 +132,7 @@ def test_a_commit_is_named_only_where_it_built_the_bundle(
 
     assert "not in" in publisher.run(*signed, "--commit", "0" * 40, code=5)["found"]
     unnamed = publisher.run(*signed, "--version", "1.1.0")
-    assert (unnamed["commit"], unnamed["tag"]) == (None, None) and "no commit is named" in unnamed["warnings"][0]
+    assert (unnamed["commit"], unnamed["tag"]) == (None, None) and "contains no commit" in unnamed["warnings"][0]
     publisher.run("sign", bundles[2], tmp_path / "other")
     named = publisher.run("publish", bundles[2], "--signature", tmp_path / "other", "--commit", built[:12])
     assert named["commit"] == built == publisher.git("rev-parse", f"{named['tag']}^{{commit}}")
@@ -153,7 +153,7 @@ def test_a_commit_has_built_what_its_lock_names(publisher: Publisher, bundles: l
     assert publisher.run("publish", bundles[0], "--version", "1.0.0")["state"] == "unchanged"
     (folder / bundles[0].name).write_bytes(bundle(tmp_path / "new", seed=4).archive.read_bytes())
     refused = publisher.run("publish", folder / bundles[0].name, "--version", "2.0.0", code=5)
-    assert "names other bytes" in refused["found"]
+    assert "lists other bytes" in refused["found"]
 
 
 def test_a_reason_does_not_write_on_the_terminal() -> None:

@@ -176,7 +176,7 @@ def test_an_existing_policy_is_never_written_over(tmp_path: Path) -> None:
         refused = publisher.run("publish", archive, *options, code=12)
         assert "release.yml" in refused["found"] and "fleet keys init" in refused["remedy"]
     other = publisher.run("keys", "init", ci[0], "https://another.test", *ci[2:], code=12)
-    assert other["where"].endswith("policy.json: builder") and "never written over" in other["remedy"]
+    assert other["where"].endswith("policy.json: builder") and "never overwritten" in other["remedy"]
     assert not (publisher.releases / "metadata").exists()
 
     assert publisher.run("keys", "init")["made"]
