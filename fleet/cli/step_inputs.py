@@ -55,7 +55,7 @@ class Switch(BaseModel):
     trouble: dict[str, object] = Field(description="Why the task itself failed, by device; empty if it did not.")
 
     def deploy_outcomes(self) -> dict[str, tuple[SwitchOutcome, str]]:
-        """Return the outcome of the switch and its reason, by device."""
+        """Return for each device whether it switched to its release, and the reason if it did not."""
         return {name: _deploy_outcome(result, self.trouble[name]) for name, result in self.deployed.items()}
 
 

@@ -13,7 +13,7 @@ MB = 1_000_000
 
 
 class Requirements(Document):
-    """What a release requires of a device. A field that is null requires nothing."""
+    """The requirements that a release makes on a device. A field that is null requires nothing."""
 
     device_types: list[str] | None = Field(default=None, description="Device types that the release is made for.")
     architectures: list[str] | None = Field(default=None, description="Processor architectures that it is made for.")

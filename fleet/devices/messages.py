@@ -178,7 +178,7 @@ class TaskResult(BaseModel):
 
     @property
     def succeeded(self) -> bool:
-        """Whether the command ended with exit code 0."""
+        """Return True if the command ended with exit code 0."""
         return self.rc == 0
 
     def unreachable_reason(self) -> str:

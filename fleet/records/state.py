@@ -202,7 +202,7 @@ class RolloutState:
 
     @property
     def has_failed(self) -> bool:
-        """Whether a wave has failed. If one has, every touched device has to roll back."""
+        """Return True if a wave has failed. If one has, every touched device has to roll back."""
         return any(wave.status == "fail" for wave in self.waves)
 
     def with_wave(self, name: str, **changed: Any) -> RolloutState:

@@ -168,8 +168,8 @@ def verify(folder: Path, signature: Path, policy: SigningPolicy) -> None:
         raise TrustError(
             str(signature),
             f"it was made with {json.dumps(differences)[:300]}",
-            f"{json.dumps({name: expected[name] for name in differences})}, as the signing policy pins it",
-            "sign the bundle again; do not publish the bundle that came with this signature",
+            f"{json.dumps({name: expected[name] for name in differences})}, as pinned in the signing policy",
+            "do not publish this bundle; sign your own build of it",
         )
     request = _request("verify", folder, signature, policy)
     if not policy.public_key:

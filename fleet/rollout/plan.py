@@ -50,7 +50,7 @@ class UnfinishedWork:
 
     @property
     def goes_on(self) -> bool:
-        """Whether the unfinished rollout is resumed."""
+        """Return True if the unfinished rollout is resumed."""
         return self.rollout is not None and not self.changes
 
     def without_declaration(self, reason: str) -> UnfinishedWork:

@@ -60,7 +60,7 @@ def inventory_changes(record: Record, devices: Sequence[Device], only: Collectio
     Args:
         record: The rollout's record.
         devices: The devices of the fleet.
-        only: The devices that --limit selects; None selects every device. It does not change the rollout.
+        only: The devices that --limit selects; None means all. --limit must not leave out devices of the rollout.
 
     Raises:
         PausedError: --limit leaves out devices of the rollout.

@@ -192,7 +192,7 @@ def _close_default_backend() -> None:
 
 
 def _rebatch(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Yield the same rows in equal batches: the sizes of an engine's batches depend on the engine."""
+    """Regroup the rows into batches of a fixed size, because each engine yields batches of different sizes."""
     size = batch_rows(schema)
     waiting: list[pa.RecordBatch] = []
     rows = 0

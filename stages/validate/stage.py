@@ -66,7 +66,7 @@ def check_source(
         engine: The engine for tables.
         name: Name of the source.
         paths: Its files.
-        earlier: Sources that are checked already; their valid rows are duplicates in this one.
+        earlier: Sources already checked. A row of this source that repeats one of their valid rows is a duplicate.
         params: All parameters.
 
     Raises:

@@ -78,7 +78,9 @@ def load(config: Config, release: str, target: str | None = None) -> LoadedRelea
     if target is None:
         target = target_selection.select_target(config, manifest, None)
     if target not in manifest["targets"]:
-        raise FitError(f"{release}: targets", f"{', '.join(manifest['targets'])}", target, "name one of them")
+        raise FitError(
+            f"{release}: targets", f"{', '.join(manifest['targets'])}", target, "request a target of the release"
+        )
     described = manifest["targets"][target]
     file = folder / described["file"]
     digest = _digest(file)

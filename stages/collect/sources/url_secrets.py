@@ -1,4 +1,4 @@
-"""Remove secrets from the URLs of sources, so that messages, logs and provenance can show them."""
+"""Remove secrets from the URLs of sources, so that the URLs are safe to show in messages, logs and provenance."""
 
 from __future__ import annotations
 
