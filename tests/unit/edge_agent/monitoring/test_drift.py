@@ -55,7 +55,7 @@ def test_the_reference_has_bins_of_equal_share_and_the_labels() -> None:
     x = rng.normal([[0], [50]], 1, (1000, 2, 16)).astype(np.float32)
     y = (np.arange(1000) % 4 == 0).astype(np.int64)
     # when
-    reference = build_reference(_split(x, y), _spec(["a", "b"], ["ok", "bad"], 16), bins=10, most=5000)
+    reference = build_reference(_split(x, y), _spec(["a", "b"], ["ok", "bad"], 16), bins=10, limit=5000)
     # then
     assert [feature["name"] for feature in reference["features"]] == ["a.mean", "a.std", "b.mean", "b.std"]
     assert reference["samples"] == 1000
@@ -70,7 +70,7 @@ def test_the_reference_of_many_samples_takes_some_of_all() -> None:
     # given samples that rise from first to last
     x = np.repeat(np.arange(1000, dtype=np.float32), 4).reshape(1000, 1, 4)
     # when
-    reference = build_reference(_split(x, np.arange(1000) % 2), _spec(["a"], ["x", "y"], 4), bins=4, most=100)
+    reference = build_reference(_split(x, np.arange(1000) % 2), _spec(["a"], ["x", "y"], 4), bins=4, limit=100)
     # then
     assert reference["samples"] == 100
     assert reference["features"][0]["edges"] == pytest.approx([250, 500, 750], abs=10)
@@ -81,7 +81,9 @@ def test_a_feature_of_few_values_gets_few_bins() -> None:
     x = np.ones((100, 1, 4), dtype=np.float32)
     x[::10] = 2
     # when
-    mean = build_reference(_split(x, np.arange(100) % 2), _spec(["a"], ["x", "y"], 4), bins=10, most=100)["features"][0]
+    mean = build_reference(_split(x, np.arange(100) % 2), _spec(["a"], ["x", "y"], 4), bins=10, limit=100)["features"][
+        0
+    ]
     # then
     assert len(mean["ratios"]) == len(mean["edges"]) + 1
     assert sum(mean["ratios"]) == pytest.approx(1)
