@@ -62,7 +62,7 @@ def test_a_fault_is_named(value: dict[str, Any], named: str) -> None:
 
 
 def test_every_fault_is_told_at_once() -> None:
-    with pytest.raises(InventoryError, match=r"2 fault\(s\)"):
+    with pytest.raises(InventoryError, match=r"2 error\(s\)"):
         rollout_policy.parse({"bake_s": -1, "control": -1}, "group_vars/all.yml")
 
 

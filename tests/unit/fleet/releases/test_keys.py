@@ -42,7 +42,7 @@ def test_a_passphrase_encrypts_its_role_alone(tmp_path: Path, monkeypatch: pytes
     keys.signer("root", root)
 
     monkeypatch.setenv("FLEET_KEY_PASSPHRASE_ROOT", "wrong")
-    with pytest.raises(KeysError, match=r"does not open it.*\n.*\n.*FLEET_KEY_PASSPHRASE_ROOT"):
+    with pytest.raises(KeysError, match=r"does not decrypt it.*\n.*\n.*FLEET_KEY_PASSPHRASE_ROOT"):
         keys.signer("root", root)
     monkeypatch.delenv("FLEET_KEY_PASSPHRASE_ROOT")
     with pytest.raises(KeysError, match="no passphrase is given"):

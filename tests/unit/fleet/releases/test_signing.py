@@ -129,7 +129,7 @@ def test_the_builders_key_is_opened_with_its_passphrase(
     signing.verify(folder, signature, policy)
 
     monkeypatch.setenv("FLEET_KEY_PASSPHRASE_BUILDER", "wrong")
-    with pytest.raises(KeysError, match="does not open it"):
+    with pytest.raises(KeysError, match="does not decrypt it"):
         signing.sign(folder, folder.parent / "second", policy, keys)
     keys.path(BUILDER, policy.keyid).unlink()
     with pytest.raises(KeysError, match="no private key for builder"):

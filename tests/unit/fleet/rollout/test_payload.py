@@ -92,7 +92,7 @@ def test_a_release_that_was_withdrawn_is_not_delivered_further(root: Path, opene
 
     reason = pauses(root, started, opened(started, REST))
 
-    assert f"{NEW}: withdrawn: burns" in reason and "declare another one" in reason
+    assert f"{NEW}: withdrawn: burns" in reason and "declare a different release" in reason
 
 
 def test_metadata_that_was_signed_again_is_delivered(root: Path, opened: Callable[..., Json]) -> None:
