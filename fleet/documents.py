@@ -34,7 +34,8 @@ class Document(BaseModel):
 def encode(value: object) -> object:
     """Return the JSON object of a document, for the `default` argument of `json.dumps`.
 
-    Raises TypeError if the value is not a document."""
+    Raises TypeError if the value is not a document.
+    """
     if isinstance(value, Document):
         return value.as_json()
     raise TypeError(f"{type(value).__name__} is not JSON serializable")

@@ -1,14 +1,12 @@
-"""Exclusive locks on files (flock). The kernel releases a lock when its process ends, even if the process is killed."""
+"""Hold exclusive locks on files."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-POLL_S = 0.1  # flock itself has no time limit
+from edge_agent.core import locks
 
 
 @contextlib.contextmanager
@@ -24,13 +22,6 @@ def exclusive(path: Path, busy: Exception, wait_s: float = 0.0) -> Iterator[None
         OSError: The file cannot be opened.
     """
     with path.open("ab") as stream:
-        deadline = time.monotonic() + wait_s
-        while True:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise busy from None
-                time.sleep(POLL_S)
+        if not locks.acquire(stream, wait_s):
+            raise busy
         yield

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+from docs.generator.docstrings import to_rst
 
-from docs.generator.docstrings import to_rst  # noqa: E402
+ROOT = Path(__file__).parents[2]
 
 project = "edge-ai-workflow"
 author = "the edge-ai-workflow authors"

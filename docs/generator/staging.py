@@ -49,7 +49,8 @@ LEXERS = {"csv": "text"}  # languages of code blocks that Pygments has no lexer 
 
 def stage(target: Path) -> None:
     """Write everything that Sphinx reads below `target`, which is emptied first."""
-    shutil.rmtree(target, ignore_errors=True)
+    if target.exists():
+        shutil.rmtree(target)
     pages = site_pages()
     for source, page in pages.items():
         if source != INDEX:

@@ -1,4 +1,4 @@
-"""Parse the output of the steps of `fleet wave`. Fields that a run does not need are kept as they are."""
+"""Parse the output of the steps of `fleet wave`."""
 
 from __future__ import annotations
 
@@ -6,25 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from fleet.documents import Document
 
 
-class StepResult(BaseModel):
-    """The result of a step. Only the fields that a run needs are declared."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
+class StepResult(Document):
+    """The result of a step. Only the fields that a run needs are declared; another step receives all of them."""
 
     command: str = Field(description="Name of the command, such as `wave open`.")
 
-    def as_json(self) -> Mapping[str, Any]:
-        """Return all fields, for the standard input of another step."""
-        return self.model_dump(by_alias=True)
 
-
-class PlannedDevice(BaseModel):
+class PlannedDevice(Document):
     """A device of the plan."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
 
     release: str = Field(description="Release that the device is to run.")
 

@@ -60,7 +60,8 @@ def write_input(
         variables: The variables of the step. They are not evaluated, because devices provide parts of them.
         payload: The archive for the devices; None if the worker has it already.
     """
-    shutil.rmtree(folder, ignore_errors=True)  # the input of the previous step
+    if folder.exists():
+        shutil.rmtree(folder)  # the input of the previous step
     project = folder / "project"
     folder.mkdir(mode=0o700, parents=True)  # the variables of devices may be confidential
     (folder / "inventory").mkdir()
@@ -127,8 +128,8 @@ class WorkerJob:
                 stderr=errors,
                 start_new_session=True,
             )
-        assert self._process.stdin and self._process.stdout
-        output = _WorkerOutput(self._process.stdout.detach())  # type: ignore[attr-defined]  # a BufferedReader, of a pipe
+        assert self._process.stdin and isinstance(self._process.stdout, io.BufferedReader)
+        output = _WorkerOutput(self._process.stdout.detach())
         watch = threading.Thread(target=self._watch, args=(output,), daemon=True)
         watch.start()
         try:

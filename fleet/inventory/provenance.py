@@ -108,8 +108,8 @@ class InventoryFiles:
         if name not in self._files:
             at = f"{self.folder}/{name}"  # pathlib would raise for a name that is too long for a file
             names = [at + suffix for suffix in (".yml", ".yaml", ".json", "")]
-            files = [Path(each) for each in names if os.path.isfile(each)]  # noqa: PTH113
-            below = sorted(Path(at).rglob("*")) if os.path.isdir(at) else []  # noqa: PTH112
+            files = [Path(each) for each in names if os.path.isfile(each)]  # noqa: PTH113 - see `at`
+            below = sorted(Path(at).rglob("*")) if os.path.isdir(at) else []  # noqa: PTH112 - see `at`
             self._files[name] = [*files, *(each for each in below if each.is_file() and each.suffix in SUFFIXES)]
         yield from ((file, self._mapping(file)) for file in self._files[name])
 

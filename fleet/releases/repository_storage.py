@@ -108,7 +108,8 @@ class _ObjectStore:
     def fetch_metadata(self) -> None:
         """Replace the local copy with the store's metadata."""
         local = self.folder / "metadata"
-        shutil.rmtree(local, ignore_errors=True)
+        if local.exists():
+            shutil.rmtree(local)
         local.mkdir(parents=True)
         if any(self._call(partial(self._read, name)) is not None for name in FIRST_FILES):
             self._call(lambda: self._copy_metadata(local))

@@ -96,7 +96,7 @@ def _parse(model: type[ModelT], path: Path) -> ModelT:
         return model.model_validate(values)
     except ValidationError as error:
         lines = [_describe_fault(fault, values) for fault in error.errors(include_url=False)]
-        raise ParameterError(str(path), f"{len(lines)} fault(s)\n" + "\n".join(lines)) from None
+        raise ParameterError(str(path), f"{len(lines)} error(s)\n" + "\n".join(lines)) from None
     except RecursionError:
         raise ParameterError(
             str(path), "found an anchor that contains itself", "finite values", "write the value out"

@@ -190,7 +190,7 @@ def parse(value: Mapping[str, Any], where: str = "configuration") -> Config:
     if lines:
         raise ConfigurationError(
             where,
-            "\n".join([f"{len(lines)} fault(s)", *lines]),
+            "\n".join([f"{len(lines)} error(s)", *lines]),
             f"a configuration that matches {SCHEMA_FILE.name}",
             "correct these values",
         )

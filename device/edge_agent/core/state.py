@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import io
 import json
 import os
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from edge_agent.core import durable
+from edge_agent.core import durable, locks
 from edge_agent.core.errors import BusyError, ConfigurationError
 from edge_agent.core.layout import Layout
 
@@ -260,19 +258,12 @@ def locked(layout: Layout, wait_s: float = 10.0, file: Path | None = None) -> It
     durable.make_directory(layout.state)
     lock = file or layout.lock
     with _open_lock(lock) as stream:
-        deadline = time.monotonic() + wait_s
-        while True:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    stream.seek(0)
-                    holder = (stream.read() or b"").decode(errors="replace").strip() or "another process"
-                    raise BusyError(
-                        str(lock), f"held by {holder}", f"free within {wait_s:g} s", "wait, then run the command again"
-                    ) from None
-                time.sleep(0.05)  # flock has no timeout
+        if not locks.acquire(stream, wait_s):
+            stream.seek(0)
+            holder = (stream.read() or b"").decode(errors="replace").strip() or "another process"
+            raise BusyError(
+                str(lock), f"held by {holder}", f"free within {wait_s:g} s", "wait, then run the command again"
+            )
         with contextlib.suppress(OSError):  # the holder's name is for a message only: do not fail on a full disk
             stream.truncate(0)
             stream.write(f"process {os.getpid()}".encode())

@@ -73,7 +73,7 @@ class Onnx:
         feeds = {name: np.ascontiguousarray(x) for name, x in zip(self._inputs, inputs, strict=True)}
         try:
             results: list[np.ndarray] = self._session.run(self._outputs, feeds)
-        except Exception as error:  # as above; a file that loads may still fail when it runs
+        except Exception as error:  # any of the library's exceptions: a file that loads may still fail when it runs
             raise ModelError(f"the model failed in ONNX Runtime: {_first_line(error)}") from None
         return results
 

@@ -248,5 +248,5 @@ def _notify(observer: Callable[..., None], *values: Any) -> None:
     """Call an observer. A failing observer neither drops a response nor delays a swap."""
     try:
         observer(*values)
-    except Exception:
+    except Exception:  # an observer may raise anything; predictions do not depend on it
         log.exception("an observer of the engine failed")

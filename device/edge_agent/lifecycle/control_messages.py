@@ -1,13 +1,14 @@
 """The messages that the running service sends over `control.sock`, as typed objects.
 
 The service writes them as JSON (`edge_agent.service.control_server`); `control_client` parses them with `from_json`.
-Every `from_json` raises KeyError or TypeError where the JSON has another form.
+Every `from_json` raises KeyError or TypeError where the JSON has another form. Undeclared fields are ignored: the
+service of a newer version may send more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 
@@ -28,7 +29,7 @@ class LoadedModel:
     @staticmethod
     def from_json(value: Mapping[str, Any] | None) -> LoadedModel | None:
         """Return the loaded model, or None where the service has loaded none."""
-        return None if value is None else LoadedModel(value["release"], value["target"], value["sha256"])
+        return None if value is None else LoadedModel(**_declared(LoadedModel, value))
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class TrialProgress:
     @staticmethod
     def from_json(value: Mapping[str, Any] | None) -> TrialProgress | None:
         """Return the progress, or None where no release is on trial."""
-        return None if value is None else TrialProgress(**value)
+        return None if value is None else TrialProgress(**_declared(TrialProgress, value))
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class ServiceStatus:
             ready=value.get("ready"),
             trial=TrialProgress.from_json(value.get("trial")),
             uptime_seconds=value.get("uptime_seconds"),
-            events=None if events is None else [ServiceEvent(**event) for event in events],
+            events=None if events is None else [ServiceEvent(**_declared(ServiceEvent, event)) for event in events],
         )
 
 
@@ -182,11 +183,18 @@ class ShadowSummary:
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> ShadowSummary:
         """Return one line of the service's response as an object."""
-        latency = {name: Percentiles(**times) for name, times in value["latency_ms"].items()}
+        latency = _declared(ShadowLatency, value["latency_ms"])
         return ShadowSummary(
             **{
-                **value,
-                "agreement": Agreement(**value["agreement"]),
-                "latency_ms": ShadowLatency(**latency),
+                **_declared(ShadowSummary, value),
+                "agreement": Agreement(**_declared(Agreement, value["agreement"])),
+                "latency_ms": ShadowLatency(
+                    **{name: Percentiles(**_declared(Percentiles, times)) for name, times in latency.items()}
+                ),
             }
         )
+
+
+def _declared(message: type, value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that a message declares. Raises KeyError if one is missing."""
+    return {each.name: value[each.name] for each in fields(message)}

@@ -39,7 +39,7 @@ def test_an_unusable_value_is_refused(tmp_path: Path, name: str, value: str) -> 
         config.load(file)
 
     assert error.value.where == str(file)
-    assert f"1 fault(s)\n  {name}: " in error.value.found
+    assert f"1 error(s)\n  {name}: " in error.value.found
 
 
 def test_toml_that_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_topics_that_cannot_work_are_refused(topic_in: str, topic_out: str, fiel
     with pytest.raises(ConfigurationError) as error:
         config.parse({"mqtt": {"host": "broker", "topic_in": topic_in, "topic_out": topic_out}})
 
-    assert f"1 fault(s)\n  mqtt.{field}: " in error.value.found
+    assert f"1 error(s)\n  mqtt.{field}: " in error.value.found
 
 
 @pytest.mark.parametrize(

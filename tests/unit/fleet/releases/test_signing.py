@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import json
 from datetime import UTC, datetime
@@ -198,3 +199,21 @@ def test_the_commit_is_read_from_the_certificate(tmp_path: Path) -> None:
     for content in ("{", "[]", '{"verificationMaterial": {"publicKey": {"hint": "x"}}}'):
         (tmp_path / "signature").write_text(content)
         assert signing.source_commit(tmp_path / "signature") is None
+
+
+def test_both_sides_of_the_signing_environment_declare_the_same_request() -> None:
+    """sign_worker.py cannot import this package, so it repeats the definition."""
+
+    def fields_of(source: Path) -> dict[str, str]:
+        (request,) = (
+            node
+            for node in ast.parse(source.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.ClassDef) and node.name == "Request"
+        )
+        return {
+            ast.unparse(field.target): ast.unparse(field.annotation)
+            for field in request.body
+            if isinstance(field, ast.AnnAssign)
+        }
+
+    assert fields_of(signing.PROGRAM) == fields_of(Path(signing.__file__))

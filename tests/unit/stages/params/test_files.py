@@ -56,7 +56,7 @@ def test_a_file_without_a_mapping_of_parameters_is_refused(
     message = refused()
 
     assert message.startswith(f"{name}: "), message[:200]
-    if name == SHARED or "fault(s)" not in message:
+    if name == SHARED or "error(s)" not in message:
         assert words in message
     assert "expected" in message
     assert "remedy:" in message

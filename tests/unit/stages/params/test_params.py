@@ -83,7 +83,7 @@ def test_a_stage_that_refuses_keeps_earlier_outputs(
     # then
     message = capsys.readouterr().err
     assert code == 1
-    assert message.startswith(f"error: {name}: 1 fault(s)\n  {field}: found {value!r} ")
+    assert message.startswith(f"error: {name}: 1 error(s)\n  {field}: found {value!r} ")
     assert "remedy: " in message
     assert contents(workspace) == before
 

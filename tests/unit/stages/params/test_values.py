@@ -65,7 +65,7 @@ def test_a_fault_in_the_shared_file(workspace: Path, field: str, value: Any, exp
     message = refused()
 
     named = "targets" if "with runtime" in expected else field
-    assert message.startswith(f"{SHARED}: 1 fault(s)\n  {named}: found "), message
+    assert message.startswith(f"{SHARED}: 1 error(s)\n  {named}: found "), message
     assert re.search(rf"expected.*{re.escape(expected)}.*; remedy: \w+", message), message
 
 
@@ -127,7 +127,7 @@ def test_a_fault_in_the_task_s_file(workspace: Path, field: str, value: Any, exp
 
     of_the_block = expected.startswith(("different", "a minimum", "'embedded'", "repeats must"))
     named = field.rsplit(".", 1)[0] if of_the_block else field
-    assert message.startswith(f"{TASK}: 1 fault(s)\n  {named}"), message
+    assert message.startswith(f"{TASK}: 1 error(s)\n  {named}"), message
     assert re.search(rf"found .*expected: .*{re.escape(expected)}", message), message
     assert re.search(r"; remedy: \w+", message), message
 
@@ -154,7 +154,7 @@ def test_every_fault_of_a_file_is_reported_at_once(workspace: Path) -> None:
 
     message = refused()
 
-    assert message.startswith(f"{TASK}: 3 fault(s)\n")
+    assert message.startswith(f"{TASK}: 3 error(s)\n")
     assert all(f"  {field}: " in message for field in ("train.epochs", "gate.agreement", "export.tie"))
 
 
