@@ -11,13 +11,15 @@ RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 NO_SKIPS := $(if $(CI),$(if $(wildcard ../shared/data/*.tar.gz),--no-skips))
 WORKERS ?= 2
 TEST = $(RUN) python -m pytest --numprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder
-# One after the other: what is judged there is how fast models answer, on this machine's processors.
+# One after the other: these tests judge latency, which other work on this machine's processors would change.
 TEST_FLEET = $(RUN) python -m pytest --durations=25 $(NO_SKIPS) tests/system/fleet_faults tests/system/lab/test_lab_arm64.py
-PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+# pip unpacks gigabytes: beside the environment, because /tmp is often a small file system in memory.
+PIP_TMP := $(abspath $(VENV))/tmp
+PIP := TMPDIR="$(PIP_TMP)" $(VENV)/bin/python -m pip --disable-pip-version-check
 # Which build of torch (.ci/torch): cpu, or cuda for a machine with a GPU. An environment keeps the one that it has.
 HAS_TORCH := $(shell cat $(VENV)/.torch 2>/dev/null)
 TORCH ?= $(or $(HAS_TORCH),cpu)
-INSTALL_TORCH := $(VENV)/bin/python .ci/torch
+INSTALL_TORCH := TMPDIR="$(PIP_TMP)" $(VENV)/bin/python .ci/torch
 OTHER_TORCH := $(if $(filter-out $(HAS_TORCH),$(TORCH)),other-torch)
 SIGNING_PIP := $(SIGNING)/bin/python -m pip --disable-pip-version-check
 
@@ -37,21 +39,21 @@ $(READY): pyproject.toml constraints.txt constraints-dev.txt device/pyproject.to
 	$(call no_link,$(VENV))
 	@command -v "$(PYTHON)" >/dev/null || { echo "error: Python 3.11 is not installed; remedy: install python3.11, or name one: make PYTHON=/path/to/python3.11"; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "error: $(PYTHON) is $$("$(PYTHON)" -V); expected: Python 3.11; remedy: make PYTHON=/path/to/python3.11"; exit 1; }
-	@# Killed half way, venv leaves no pip, and pip half a package that it takes for a whole one next time: begin anew then.
-	@# Another build of torch leaves what the one before required: begin anew then, too.
+	@# Create the environment again after an interrupted installation: pip may be missing, or a package incomplete.
+	@# Also for a different build of torch: the packages that the previous build required would remain.
 	@test ! -e $(INSTALLING) && test "$(HAS_TORCH)" = "$(TORCH)" && $(VENV)/bin/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV) || { rm -rf $(VENV); echo "error: no virtual environment could be made; remedy: apt-get install python3.11-venv"; exit 1; }
 	@echo "installing the pinned dependencies into $(VENV) (a few minutes, once)"
-	@touch $(INSTALLING)
+	@touch $(INSTALLING) && mkdir -p "$(PIP_TMP)"
 	@$(INSTALL_TORCH) "$(TORCH)" || { rm $(INSTALLING); echo "error: torch ($(TORCH)) could not be installed; remedy: see the message above, then run again; TORCH_CPU_INDEX=URL names another index of CPU builds, make setup TORCH=cuda takes the other build"; exit 1; }
 	@echo "$(TORCH)" > $(VENV)/.torch
-	@$(PIP) install --quiet --constraint constraints.txt --constraint constraints-dev.txt --editable 'device[onnx,litert]' --editable '.[dev]' || { rm $(INSTALLING); echo "error: the dependencies could not be installed; remedy: see pip's message above, then run again: what is there is kept"; exit 1; }
-	@rm $(INSTALLING)
+	@$(PIP) install --quiet --constraint constraints.txt --constraint constraints-dev.txt --editable 'device[onnx,litert]' --editable '.[dev]' || { rm $(INSTALLING); echo "error: the dependencies could not be installed; remedy: see pip's message above, then run again; what was installed is kept"; exit 1; }
+	@rm -r $(INSTALLING) "$(PIP_TMP)"
 	@touch $@
 
-# Model signing needs a younger typing-extensions than the TFLite converter bears (fleet/releases/signing.py).
+# Model signing needs a newer typing-extensions than the TFLite converter allows (fleet/releases/signing.py).
 $(SIGNING)/.ready: constraints-signing.txt
 	$(call no_link,$(SIGNING))
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is no Python 3.11; remedy: make PYTHON=/path/to/python3.11"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is not Python 3.11; remedy: make PYTHON=/path/to/python3.11"; exit 1; }
 	@"$(PYTHON)" -m venv --clear $(SIGNING)
 	@$(SIGNING_PIP) install --quiet --no-deps --requirement constraints-signing.txt || { echo "error: model-signing could not be installed; remedy: see pip's message above, then run again"; exit 1; }
 	@touch $@
@@ -160,7 +162,7 @@ docs-reference: $(READY)  ## write the reference pages that are generated from t
 	@$(RUN) python -m docs.generator.reference
 
 .PHONY: docs-images
-docs-images: $(READY) $(SIGNING)/.ready  ## take the README's pictures anew: the report page, a rollout (after make repro)
+docs-images: $(READY) $(SIGNING)/.ready  ## take the pictures of the README again: the report page, a rollout (after make repro)
 	@$(RUN) python -m docs.generator.pictures
 
 .PHONY: clean
