@@ -13,13 +13,11 @@ WORKERS ?= 2
 TEST = $(RUN) python -m pytest --numprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder
 # One after the other: these tests judge latency, which other work on this machine's processors would change.
 TEST_FLEET = $(RUN) python -m pytest --durations=25 $(NO_SKIPS) tests/system/fleet_faults tests/system/lab/test_lab_arm64.py
-# pip unpacks gigabytes: beside the environment, because /tmp is often a small file system in memory.
-PIP_TMP := $(abspath $(VENV))/tmp
-PIP := TMPDIR="$(PIP_TMP)" $(VENV)/bin/python -m pip --disable-pip-version-check
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 # Which build of torch (.ci/torch): cpu, or cuda for a machine with a GPU. An environment keeps the one that it has.
 HAS_TORCH := $(shell cat $(VENV)/.torch 2>/dev/null)
 TORCH ?= $(or $(HAS_TORCH),cpu)
-INSTALL_TORCH := TMPDIR="$(PIP_TMP)" $(VENV)/bin/python .ci/torch
+INSTALL_TORCH := $(VENV)/bin/python .ci/torch
 OTHER_TORCH := $(if $(filter-out $(HAS_TORCH),$(TORCH)),other-torch)
 SIGNING_PIP := $(SIGNING)/bin/python -m pip --disable-pip-version-check
 
@@ -35,6 +33,8 @@ endef
 .PHONY: other-torch
 other-torch: ;
 
+# pip unpacks gigabytes: beside the environment, because /tmp is often a small file system in memory.
+$(READY): export TMPDIR = $(abspath $(VENV))/tmp
 $(READY): pyproject.toml constraints.txt constraints-dev.txt device/pyproject.toml .ci/torch $(OTHER_TORCH)
 	$(call no_link,$(VENV))
 	@command -v "$(PYTHON)" >/dev/null || { echo "error: Python 3.11 is not installed; remedy: install python3.11, or name one: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -43,11 +43,11 @@ $(READY): pyproject.toml constraints.txt constraints-dev.txt device/pyproject.to
 	@# Also for a different build of torch: the packages that the previous build required would remain.
 	@test ! -e $(INSTALLING) && test "$(HAS_TORCH)" = "$(TORCH)" && $(VENV)/bin/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV) || { rm -rf $(VENV); echo "error: no virtual environment could be made; remedy: apt-get install python3.11-venv"; exit 1; }
 	@echo "installing the pinned dependencies into $(VENV) (a few minutes, once)"
-	@touch $(INSTALLING) && mkdir -p "$(PIP_TMP)"
+	@touch $(INSTALLING) && mkdir -p "$$TMPDIR"
 	@$(INSTALL_TORCH) "$(TORCH)" || { rm $(INSTALLING); echo "error: torch ($(TORCH)) could not be installed; remedy: see the message above, then run again; TORCH_CPU_INDEX=URL names another index of CPU builds, make setup TORCH=cuda takes the other build"; exit 1; }
 	@echo "$(TORCH)" > $(VENV)/.torch
 	@$(PIP) install --quiet --constraint constraints.txt --constraint constraints-dev.txt --editable 'device[onnx,litert]' --editable '.[dev]' || { rm $(INSTALLING); echo "error: the dependencies could not be installed; remedy: see pip's message above, then run again; what was installed is kept"; exit 1; }
-	@rm -r $(INSTALLING) "$(PIP_TMP)"
+	@rm -r $(INSTALLING) "$$TMPDIR"
 	@touch $@
 
 # Model signing needs a newer typing-extensions than the TFLite converter allows (fleet/releases/signing.py).

@@ -64,6 +64,14 @@ def test_after_a_killed_setup_the_environment_is_created_again(checkout: Path) -
     assert not (checkout / ".venv/.installing").exists()
 
 
+def test_pip_unpacks_beside_the_environment_and_leaves_nothing_there(checkout: Path) -> None:
+    """The system's folder for temporary files may be a small file system in memory."""
+    setup(checkout, """PIP=sh -c 'test -d "$$TMPDIR" && printenv TMPDIR > used' --""")
+
+    assert (checkout / "used").read_text() == f"{checkout}/.venv/tmp\n"
+    assert not (checkout / ".venv/tmp").exists()
+
+
 def test_an_environment_keeps_its_build_of_torch_until_another_is_requested(checkout: Path) -> None:
     assert (checkout / ".venv/.torch").read_text() == "cpu\n"
 
