@@ -12,11 +12,14 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from tests.support.imports import closure
 from tests.support.stages.clone import REPOSITORY, call
+
+OLDEST_PYTHON = "3.11.2"
 
 # Modules that affect no result: messages, file writing and --help. DVC tracks the values of parameters instead.
 NO_RESULT = {
@@ -178,6 +181,16 @@ def test_the_installed_versions_are_the_pinned_versions() -> None:
     versions = installed("edge-ai-workflow[dev]", "edge-agent[onnx,litert]")
 
     assert {name: version for name, version in versions.items() if Version(version).public != pinned.get(name)} == {}
+
+
+def test_every_installed_library_supports_the_oldest_python_of_a_supported_system() -> None:
+    """Debian 12 has Python 3.11.2. A library may require a later one, and pip then reports a conflict of versions."""
+    refused = {
+        each.metadata["Name"]: each.metadata["Requires-Python"]
+        for each in metadata.distributions()
+        if OLDEST_PYTHON not in SpecifierSet(each.metadata["Requires-Python"] or "")
+    }
+    assert refused == {}
 
 
 def test_the_signing_environment_has_exactly_its_pinned_libraries() -> None:
