@@ -35,7 +35,7 @@ def test_a_duplicate_key_is_reported_with_file_and_line(
     (path / name).write_text(content)
 
     assert f"{path / name}: line {lines[0]}: found" in (message := refused(path))
-    assert f"a duplicate of line {lines[1]}" in message and "each key once" in message
+    assert f"a duplicate of line {lines[1]}" in message and "each key only once" in message
 
 
 @pytest.mark.parametrize("indent", [" ", "\t"])
@@ -47,7 +47,7 @@ def test_a_duplicate_key_in_json_is_reported(tmp_path: Path, indent: str) -> Non
 
     message = refused(path)
 
-    assert str(file) in message and "'release'" in message and "each key once" in message
+    assert str(file) in message and "'release'" in message and "each key only once" in message
 
 
 def test_a_duplicate_key_in_an_inventory_without_a_suffix_is_reported(tmp_path: Path) -> None:
