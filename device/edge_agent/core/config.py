@@ -1,6 +1,6 @@
 """The agent's configuration: one TOML file, checked against config.schema.json and parsed into objects.
 
-Every key has its default in this module, and its description, unit and limits in the schema.
+This module has the default of every key. The schema has the description, unit and limits of every key.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ assert set(_BLOCKS) == {block.name for block in fields(Config)}
 
 
 def load(path: Path = DEFAULT_FILE) -> Config:
-    """Return the configuration in `path`. Raises ConfigurationError, which lists every fault."""
+    """Read and check the configuration file `path`. Raises ConfigurationError, which lists every fault."""
     try:
         value = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -176,13 +176,16 @@ def load(path: Path = DEFAULT_FILE) -> Config:
         ) from None
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(
-            str(path), f"not TOML in UTF-8 ({error})", "TOML 1.0", "correct the syntax of the file"
+            str(path), f"not TOML in UTF-8 ({error})", "a TOML 1.0 file", "correct the syntax of the file"
         ) from None
     return parse(value, str(path))
 
 
 def parse(value: Mapping[str, Any], where: str = "configuration") -> Config:
-    """Return the configuration in a mapping of blocks. Raises ConfigurationError, which begins with `where`."""
+    """Convert a mapping of block names to blocks into a Config.
+
+    Raises ConfigurationError, which names `where` as the place of the faults.
+    """
     validator = Draft202012Validator(json.loads(SCHEMA_FILE.read_text(encoding="utf-8")))
     faults = sorted(validator.iter_errors(value), key=lambda fault: [str(part) for part in fault.absolute_path])
     lines = [f"  {'.'.join(map(str, fault.absolute_path)) or 'file'}: {fault.message}" for fault in faults]
@@ -199,10 +202,10 @@ def parse(value: Mapping[str, Any], where: str = "configuration") -> Config:
 
 
 def _faults_beyond_schema(value: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the faults of values of the right types that JSON Schema cannot describe."""
+    """Yield the faults that JSON Schema cannot describe. The types of the values must have been checked before."""
     for block, content in value.items():
         for name, item in content.items():
-            # TOML has nan, which is neither above nor below any limit.
+            # TOML has nan, which is neither above nor below any limit, so the schema does not refuse it.
             if isinstance(item, float) and not math.isfinite(item):
                 yield f"{block}.{name}: {item} is not a finite number"
             elif name.endswith("listen") and item and int(item.rpartition(":")[2][:9]) > LAST_PORT:

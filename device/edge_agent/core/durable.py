@@ -1,8 +1,8 @@
-"""Write files that survive a power cut: write aside, flush to the disk, rename, and flush the rename too.
+"""Write files that survive a power cut: write a temporary file, flush it, rename it, and flush its directory.
 
-Without the flush of the file before the rename, the new name may refer to an empty file after a power cut; without the
-flush of the directory after it, the rename may be lost (Pillai et al., OSDI 2014, "All File Systems Are Not Created
-Equal").
+If the file is not flushed before the rename, the new name can refer to an empty file after a power cut. If the
+directory is not flushed after the rename, the rename can be lost (Pillai et al., OSDI 2014, "All File Systems Are Not
+Created Equal").
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from edge_agent.core.fault_points import point
 
 @contextlib.contextmanager
 def add_file_name(path: Path) -> Iterator[None]:
-    """Add the name of the file to an OSError, which has none when a write to a full disk fails."""
+    """Add the name of the file to an OSError that has none, such as the error of a write to a full disk."""
     try:
         yield
     except OSError as error:
@@ -34,12 +34,15 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
-# The entries of a directory are flushed with the same call.
+# fsync also flushes the entries of a directory.
 sync_directory = sync_file
 
 
 def sync_tree(folder: Path) -> None:
-    """Flush every file and directory below `folder`, and `folder` itself. Links are entries of their directory."""
+    """Flush every file and directory below `folder`, and `folder` itself.
+
+    Symbolic links need no flush of their own, because they are flushed with the directory that contains them.
+    """
     for parent, _, names in os.walk(folder):
         for name in names:
             path = Path(parent, name)
@@ -49,7 +52,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Create a directory and its missing parents, and flush each new entry to the disk."""
+    """Create a directory and its missing parents, and flush each of them to the disk."""
     if path.is_dir():
         return
     make_directory(path.parent)
@@ -58,15 +61,16 @@ def make_directory(path: Path) -> None:
 
 
 def write_file(path: Path, content: bytes, faults: str = "") -> None:
-    """Replace the file, so that it has either the old or the new content after a crash or a power cut.
+    """Replace the content of a file. After a crash or a power cut, the file has either the old or the new content.
 
     Args:
         path: The file.
         content: Its new content.
-        faults: Prefix of the fault points of this write (`state`: `state.before_write` and so on); empty for none.
+        faults: Prefix of the names of this write's fault points, such as `state` for `state.before_write`; empty if
+            the write has no fault points.
 
     Raises:
-        OSError: The file could not be written; the old content is still there.
+        OSError: The file could not be written; it still has the old content.
     """
 
     def pass_point(name: str) -> None:

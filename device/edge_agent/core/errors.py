@@ -3,16 +3,16 @@
 Exit codes of `edge-agent` (2 comes from argparse: the command line is invalid):
 
      0  success, or nothing to do
-     1  a defect of the agent: the only case with a traceback
-     3  not trusted: signature, expiry, rollback of metadata, withdrawn, digest
-     4  does not fit this device
+     1  a defect of the agent; only this code comes with a traceback
+     3  the release is not trusted: a wrong signature or digest, expired or older metadata, or a withdrawn release
+     4  the release does not fit this device
      5  the self-test failed
      6  no such release, or no release to roll back to
      7  another operation holds the lock
-     8  the source cannot be reached
+     8  the repository of releases cannot be reached
      9  no space, no permission, or a disk failure
     10  the trial failed and the agent rolled back, or the release is marked as bad
-    11  the service does not respond, or refuses
+    11  the service does not respond, or refuses the request
     12  the configuration or the state is invalid
    130  interrupted
 """
@@ -30,12 +30,12 @@ class AgentError(Exception):
     exit_code = EXIT_DEFECT
 
     def __init__(self, where: str, found: str, expected: str = "", remedy: str = "") -> None:
-        """Build the message of four parts; empty parts are left out.
+        """Build the message from its four parts; empty parts are omitted.
 
         Args:
             where: The file, field, release or address that the error is about.
-            found: The state that was found there.
-            expected: The state that was expected.
+            found: What is wrong there.
+            expected: What the agent expected there.
             remedy: What the operator can do, as an imperative sentence.
         """
         self.where, self.found, self.expected, self.remedy = where, found, expected, remedy
@@ -89,7 +89,7 @@ class BusyError(AgentError):
 
 
 class SourceError(AgentError):
-    """The repository of releases cannot be reached, or interrupts the transfer."""
+    """The repository of releases cannot be reached, or the transfer was interrupted."""
 
     exit_code = 8
 

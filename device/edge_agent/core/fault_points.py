@@ -1,12 +1,12 @@
-"""Fault points: named places at which a test kills the agent or lets an operation fail.
+"""Fault points: named places at which a test kills the agent or makes an operation fail.
 
-Like failpoints in etcd (gofail) and FreeBSD (fail(9)). In production the environment variable is not set, and a point
-costs one comparison.
+They are like the failpoints of etcd (gofail) and FreeBSD (fail(9)). In production the environment variable is not set,
+and a fault point costs one comparison.
 
     EDGE_AGENT_FAULT=install.before_rename=kill      SIGKILL to this process, like a crash or the OOM killer
     EDGE_AGENT_FAULT=install.before_rename=error     OSError EIO, like a worn memory card
     EDGE_AGENT_FAULT=install.before_rename=nospace   OSError ENOSPC
-    EDGE_AGENT_FAULT=download.chunk=kill#3           at the third pass of the point
+    EDGE_AGENT_FAULT=download.chunk=kill#3           SIGKILL when the process reaches the point for the third time
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import signal
 
 VARIABLE = "EDGE_AGENT_FAULT"
 
-# All points. `point` refuses other names, so that a test of the whole list misses none.
+# All fault points. `point` refuses other names, so that a test that goes through this list covers every fault point.
 POINTS = (
     "download.before_request",
     "download.chunk",
@@ -86,7 +86,7 @@ def point(name: str) -> None:
     _passed[setting] = _passed.get(setting, 0) + 1
     if _passed[setting] != int(at or 1):
         return
-    # This line proves to a test that the fault was injected: its effect may be hidden by a retry.
+    # This line tells a test that the fault was injected, even if a retry hides the effect.
     os.write(2, f"fault: {setting}\n".encode())
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,19 +1,19 @@
 """The paths of the agent's files on a device.
 
 <state>/                    /var/lib/edge-agent, on a disk that survives a power cut
-    state.json              which release is current, previous, on trial, bad (edge_agent.core.state)
-    state.json.copy         a copy with its checksum, which replaces a damaged state.json when the service starts
-    lock                    held by the process that changes something here
-    install.lock            held during an installation, which may take hours
-    tuf/                    metadata of The Update Framework, as trusted so far
+    state.json              the current, the previous and the bad releases, and the trial (edge_agent.core.state)
+    state.json.copy         a copy with its checksum; it replaces a damaged state.json when the service starts
+    lock                    locked by the process that is changing files here
+    install.lock            locked during an installation, which can take hours
+    tuf/                    the metadata of The Update Framework that this device trusts
     incoming/               archives that are being downloaded
-    releases/<release>/     a slot: one installed release, complete
+    releases/<release>/     a slot: one completely installed release
         release.json        the release as the repository described it
-        bundle/             the bundle's files, manifest.json among them
-    releases/.<release>.partial/   a slot that is being filled; removed after an interruption
-    current                 a link to the current slot, for operators; the agent reads state.json
-    samples/                captured samples, a bounded ring
-    counts.json             statistics since the switch
+        bundle/             the bundle's files, including manifest.json
+    releases/.<release>.partial/   a slot that is being filled; removed if the installation was interrupted
+    current                 a link to the current slot, for operators; the agent does not read it
+    samples/                captured samples, in a ring of limited size (edge_agent.monitoring.ring)
+    counts.json             statistics since the release was activated
 <run>/                      /run/edge-agent, empty after a boot
     control.sock            the command line's connection to the service
     predict.sock            predictions, if a unix socket is configured
@@ -81,5 +81,5 @@ class Layout:
         return self.slot(release) / "bundle"
 
     def partial(self, release: str) -> Path:
-        """Return the folder in which a slot is filled."""
+        """Return the temporary folder in which an installation builds the slot of a release."""
         return self.releases / f".{release}.partial"

@@ -6,7 +6,7 @@ import fcntl
 import time
 from typing import IO, Any
 
-POLL_S = 0.05  # flock has no time limit
+POLL_S = 0.05  # flock has no time limit, so the lock is tried repeatedly
 
 
 def acquire(stream: IO[Any], wait_s: float) -> bool:

@@ -1,10 +1,11 @@
-"""The log of the service: sent to journald if systemd started the process, else one `key=value` line each on stderr.
+"""The log of the service: entries for journald if systemd started the process, else `key=value` lines on stderr.
 
-Every line is an event. Its name (`EVENT`), the release (`RELEASE`) and other details are fields of their own, so that
-`journalctl EVENT=rollback` finds it. The native protocol: https://systemd.io/JOURNAL_NATIVE_PROTOCOL/.
+Every entry is an event. The event's name (`EVENT`), the release (`RELEASE`) and other details are separate fields, so
+that `journalctl EVENT=rollback` finds every rollback. Entries are sent to journald in its native protocol
+(https://systemd.io/JOURNAL_NATIVE_PROTOCOL/).
 
-A record without an event has the name of its logger instead. Loggers are therefore named explicitly, so that a module
-that moves keeps its name in the log.
+If a record has no event, the name of its logger is the event. Loggers have explicit names, so that events keep their
+names when a module moves.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ def event(name: str, message: str, level: int = logging.INFO, **fields: object) 
     Args:
         name: Name of the event, such as `rollback`.
         message: The text for an operator.
-        level: Severity, as in `logging`.
-        fields: Further fields of the log entry; those that are None are left out.
+        level: Severity, a level of the module `logging`.
+        fields: Further fields of the log entry; fields that are None are omitted.
     """
     present = {key: value for key, value in fields.items() if value is not None}
     log.log(level, message, extra={"fields": {"event": name, **present}})
@@ -41,7 +42,7 @@ def event(name: str, message: str, level: int = logging.INFO, **fields: object) 
 def setup(journal: str | None = JOURNAL) -> logging.Handler:
     """Send the records of `log`, and warnings of libraries, to journald or stderr, and return the handler.
 
-    `journal` is the path of journald's socket; None: always stderr.
+    `journal` is the path of journald's socket; None selects stderr even if systemd started the process.
     """
     handler: logging.Handler
     if journal is not None and _in_journal() and Path(journal).exists():
@@ -57,7 +58,10 @@ def setup(journal: str | None = JOURNAL) -> logging.Handler:
 
 
 def _in_journal() -> bool:
-    """Return whether stderr is connected to journald: systemd sets its device and inode in $JOURNAL_STREAM."""
+    """Return whether stderr is connected to journald.
+
+    systemd sets $JOURNAL_STREAM to the device and inode of the stream that it connected.
+    """
     try:
         stream = os.fstat(sys.stderr.fileno())
     except (OSError, ValueError):
@@ -119,7 +123,7 @@ class Journal(logging.Handler):
 
 
 def _field(name: str, value: object) -> bytes:
-    """Encode a field: `NAME=value`, or with the length of the value if it has several lines."""
+    """Encode a field as `NAME=value`. A value of several lines is encoded with its length instead."""
     data = str(value).encode()
     if b"\n" not in data:
         return name.encode() + b"=" + data + b"\n"

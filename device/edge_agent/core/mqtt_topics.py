@@ -1,4 +1,4 @@
-"""Check the MQTT 5 topics of the configuration (MQTT 5.0, section 4.7)."""
+"""Check the MQTT topics in the configuration (MQTT 5.0, section 4.7)."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ WILDCARDS = frozenset("+#")
 
 
 def topic_faults(topic_in: str, topic_out: str) -> Iterator[tuple[str, str]]:
-    """Yield the faults of the two topics, as the name of the field and a description.
+    """Yield each fault of the two topics as a pair: the name of the field, and a description of the fault.
 
-    `topic_in` is the filter of the requests, `topic_out` the topic of the responses.
+    `topic_in` is the topic filter for requests, and `topic_out` is the topic for responses.
     """
     for name, text in (("topic_in", topic_in), ("topic_out", topic_out)):
         if not text:
             yield name, "empty: name a topic, or leave mqtt.host empty"
         elif "\0" in text or len(text.encode(errors="replace")) > LONGEST_BYTES:
-            yield name, f"{text[:80]!r} is not a valid topic: at most {LONGEST_BYTES} bytes, none of them 0"
+            yield name, f"{text[:80]!r} is not a valid topic: it has a zero byte or more than {LONGEST_BYTES} bytes"
     levels = _filter(topic_in).split("/")
     mixed = any(level not in WILDCARDS and WILDCARDS & set(level) for level in levels)
     if levels[0] == "$share" or mixed or "#" in levels[:-1]:
-        yield "topic_in", f"{topic_in[:80]!r} is not a topic filter: `+` is one whole level, `#` is the last one"
+        yield "topic_in", f"{topic_in[:80]!r} is not a topic filter: `+` must be a whole level, `#` the last level"
     if WILDCARDS & set(topic_out):
-        yield "topic_out", f"{topic_out[:80]!r} names more than one topic"
+        yield "topic_out", f"{topic_out[:80]!r} has a wildcard, so it names more than one topic"
     elif topic_out and _matches(levels, topic_out):
         yield (
             "topic_out",
@@ -32,7 +32,7 @@ def topic_faults(topic_in: str, topic_out: str) -> Iterator[tuple[str, str]]:
 
 
 def _filter(topic_in: str) -> str:
-    """Return the filter inside a shared subscription, `$share/GROUP/FILTER` (section 4.8.2), or `topic_in` itself."""
+    """Return FILTER if `topic_in` is a shared subscription, `$share/GROUP/FILTER` (section 4.8.2), else `topic_in`."""
     start, _, remainder = topic_in.partition("/")
     group, _, shared = remainder.partition("/")
     return shared if start == "$share" and group and shared and not WILDCARDS & set(group) else topic_in
@@ -42,6 +42,6 @@ def _matches(levels: list[str], topic: str) -> bool:
     parts = topic.split("/")
     if topic.startswith("$") and levels[0] in WILDCARDS:
         return False
-    if levels[-1] == "#":  # it matches the level above it too
+    if levels[-1] == "#":  # `a/#` matches `a` too
         levels, parts = levels[:-1], parts[: len(levels) - 1]
     return len(levels) == len(parts) and all(level in ("+", part) for level, part in zip(levels, parts, strict=True))

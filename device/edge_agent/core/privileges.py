@@ -1,4 +1,4 @@
-"""Drop root's privileges: work as the owner of the state directory instead."""
+"""Drop root's privileges, so that the process runs as the owner of the state directory."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 def become_owner(folder: Path) -> None:
-    """If this process is root, continue as the user that owns the state directory, for good.
+    """If this process runs as root, permanently switch it to the user that owns the state directory.
 
-    The service can then write the files that are created here, and a downloaded release is unpacked and run without
-    root's privileges. A process of another user is not changed.
+    The service can then write the files that this process creates, and a downloaded release is unpacked and run without
+    root's privileges. A process that does not run as root is not changed.
     """
     if (owner := _owner(folder)) is not None:
         user, group = owner
@@ -23,7 +23,10 @@ def become_owner(folder: Path) -> None:
 
 @contextlib.contextmanager
 def as_owner(folder: Path) -> Iterator[None]:
-    """If this process is root, take the owner's privileges within the block, to read files that the owner controls."""
+    """Within the block, use the privileges of the state directory's owner if this process runs as root.
+
+    Files that the owner controls are then not read with root's privileges.
+    """
     if (owner := _owner(folder)) is None:
         yield
         return
@@ -41,7 +44,7 @@ def as_owner(folder: Path) -> Iterator[None]:
 
 
 def _owner(folder: Path) -> tuple[int, int] | None:
-    """Return user and group of `folder` if this process is root and that user is not, else None."""
+    """Return the user id and group id of `folder` if this process runs as root and root does not own it, else None."""
     if os.geteuid() != 0:
         return None
     try:

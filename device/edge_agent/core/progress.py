@@ -1,6 +1,6 @@
-"""Show the progress of a long command: a bar on a terminal, elsewhere a line every few seconds.
+"""Show the progress of a long command: a bar if the output is a terminal, otherwise a line every few seconds.
 
-It is written to stderr, because stdout is for the result.
+The progress is written to stderr, because stdout is for the result of the command.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from typing import TextIO
 
 WIDTH = 30
 REDRAW_S = 0.1
-LINE_INTERVAL_S = 5.0  # between two lines if the output is not a terminal
+LINE_INTERVAL_S = 5.0  # seconds between two lines if the output is not a terminal
 
 
 def size(number: int) -> str:
-    """Return a number of bytes in a readable unit."""
+    """Format a number of bytes with a readable unit."""
     if number < 1000:
         return f"{number} bytes"
     return f"{number / 1e6:.1f} MB" if number >= 1e6 else f"{number / 1e3:.1f} kB"
@@ -47,13 +47,13 @@ class Progress:
 
         Args:
             done: Seconds that have passed.
-            total: Seconds in all.
-            what: What takes the time, such as "wave 2".
+            total: Total duration in seconds.
+            what: Name of the operation that takes this time, such as "wave 2".
         """
         self._show(int(done), int(total), f"{what}: {done:.0f} of {total:.0f} s")
 
     def end(self) -> None:
-        """End the line of a bar, so that other output starts on a new line."""
+        """End the line that has the bar, so that later output starts on a new line."""
         if self._bar_shown:
             print(file=self._out, flush=True)
             self._bar_shown = False

@@ -1,6 +1,7 @@
-"""The name of a release, NAME@VERSION: the one grammar of the command line, slots, the repository and inventories.
+"""The syntax of release names, NAME@VERSION, on the command line and in slots, the repository and inventories.
 
-NAME is defined by manifest.schema.json, VERSION by Semantic Versioning 2.0 (https://semver.org, its own expression).
+manifest.schema.json defines NAME. Semantic Versioning 2.0 defines VERSION (https://semver.org has the regular
+expression that is used here).
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-LONGEST = 120  # the name of a folder is made of it, with a prefix and a suffix
+LONGEST = 120  # a folder's name is the release with a prefix and a suffix, and file systems allow 255 bytes
 EXPECTED = f"NAME@VERSION of at most {LONGEST} characters, such as digits@1.2.0"
 RELEASE = re.compile(
     r"(?P<name>[a-z0-9][a-z0-9-]*)@"
@@ -20,12 +21,12 @@ RELEASE = re.compile(
 
 
 def parse_release(text: str) -> re.Match[str] | None:
-    """Return a match with the groups `name` and `version`, or None where `text` is not the name of a release."""
+    """Return a match with the groups `name` and `version`, or None if `text` is not the name of a release."""
     return RELEASE.fullmatch(text) if len(text) <= LONGEST else None
 
 
 def precedence(release: str) -> tuple[Any, ...]:
-    """Return a sort key by the precedence of Semantic Versioning 2.0, section 11.
+    """Return a key that sorts versions by their precedence (Semantic Versioning 2.0, section 11).
 
     Numbers are compared as numbers, and a pre-release comes before its release.
     """

@@ -1,8 +1,8 @@
-"""Disk space: how much is free, whether something fits, and which errors mean that a disk cannot be written.
+"""Disk space: how many bytes are free, whether something fits, and which errors mean that a disk cannot be written.
 
-What follows from a full disk is decided by its callers: `update/trust.py` refuses a download and
-`storage/target_selection.py` an installation; `lifecycle/boot.py` keeps serving with a state that it could not write;
-`monitoring/ring.py` stops capturing samples.
+The callers decide what happens when the disk is full. `update/trust.py` refuses a download,
+`storage/target_selection.py` refuses an installation, `lifecycle/boot.py` starts the service with a state that could
+not be written, and `monitoring/ring.py` stops capturing samples.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from edge_agent.core.errors import StorageError
 
-# Errors of a disk that can be read but not written: read-only, full, or over its quota. A failing disk reports others.
+# Errors of a disk that can be read but not written: it is read-only or full, or the quota is used up. A failing disk
+# reports other errors.
 UNWRITABLE = frozenset((errno.EROFS, errno.ENOSPC, errno.EDQUOT))
 
 
@@ -29,7 +30,7 @@ class DiskSpace(NamedTuple):
 def disk_space(folder: Path) -> DiskSpace:
     """Return the size and the free space of the file system of `folder`.
 
-    Raises OSError: FileNotFoundError where the folder does not exist.
+    Raises FileNotFoundError if the folder does not exist, or another OSError.
     """
     usage = shutil.disk_usage(folder)
     return DiskSpace(usage.total, usage.free)
@@ -41,11 +42,11 @@ def free_bytes(folder: Path) -> int:
 
 
 def require_space(free: int, needed: int, error: StorageError) -> None:
-    """Raise an error if something does not fit on the disk, before anything is written.
+    """Raise `error` if fewer bytes are free than needed. Callers use this check before they write.
 
     Args:
         free: Free bytes, as `free_bytes` returns them.
-        needed: Bytes that are needed, including those that have to stay free (`install.reserve_mb`).
+        needed: Bytes that are needed, including the bytes that must stay free (`install.reserve_mb`).
         error: The error to raise.
 
     Raises:
@@ -56,5 +57,5 @@ def require_space(free: int, needed: int, error: StorageError) -> None:
 
 
 def disk_full(path: Path) -> OSError:
-    """Return the error for a write to `path` that the disk accepted only in part."""
+    """Return the OSError for a full disk, for a write to `path` that stored only a part of the data."""
     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))

@@ -1,7 +1,7 @@
 """The state of the agent: the current release, the previous one and the trial, in one small file (state.json).
 
-They change together, so they are in one file that is replaced in one step. With a link for each, a power cut between
-two renames would leave a combination that was never intended.
+The three change together, so they are in one file, which is replaced in one step. If each had its own symbolic link, a
+power cut between two renames would leave a combination that nobody intended.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from edge_agent.core.errors import BusyError, ConfigurationError
 from edge_agent.core.layout import Layout
 
 SCHEMA_VERSION = 1
-MOST_PROVEN = 32  # number of confirmed releases that are remembered; there are fewer slots
+MOST_PROVEN = 32  # number of confirmed releases that are remembered; a device has fewer slots
 
 
 @dataclass(frozen=True)
 class Trial:
-    """The trial of a release that was switched to and is not confirmed yet.
+    """The trial of the current release, which is not confirmed yet.
 
     Attributes:
         release: The release on trial; it is the current one.
         since: Time of the switch (ISO 8601, UTC).
-        starts: Number of starts of the service with this release.
+        starts: Number of times that the service has started with this release.
     """
 
     release: str
@@ -42,16 +42,18 @@ class Trial:
 
 @dataclass(frozen=True)
 class State:
-    """The content of state.json. Methods return a changed copy.
+    """The content of state.json. Methods that change something return a changed copy.
 
     Attributes:
         current: The release that the service runs, or None.
         previous: The release that a rollback returns to, or None.
         trial: The trial of the current release, or None once it is confirmed.
-        bad: The reason for each release that failed here; it is not installed or activated until `forget`.
-        trusted_time: Latest time at which metadata was verified (ISO 8601, UTC); a clock that is behind is not used.
-        proven: Releases that were confirmed here and replaced since, the last one at the end; empty in a state of an
-            agent that kept only `previous`.
+        bad: The releases that failed on this device, each with the reason. A bad release can be neither installed nor
+            activated until `edge-agent forget`.
+        trusted_time: Latest time at which metadata was verified (ISO 8601, UTC). It is used instead of the device's
+            clock if the clock shows an earlier time.
+        proven: Releases that were confirmed on this device and later replaced, the most recent one last; empty if an
+            older agent, which stored only `previous`, wrote the file.
     """
 
     current: str | None = None
@@ -66,14 +68,15 @@ class State:
         return release not in self.bad and (release == self.previous or release in self.proven)
 
     def switched(self, release: str, now: str, reason: str | None = None) -> State:
-        """Make `release` current, on trial.
+        """Make `release` current and put it on trial.
 
-        A release that is on trial itself, or bad, does not become the previous one: a rollback must not return to it.
+        The release that was current becomes the previous one, unless it is on trial or bad: a rollback must not return
+        to a release that was never confirmed or that failed.
 
         Args:
             release: The release to switch to.
-            now: The time (ISO 8601, UTC).
-            reason: Marks the release that was current as bad; None leaves it unmarked.
+            now: The present time (ISO 8601, UTC).
+            reason: The reason for which the release that was current is marked as bad; None does not mark it.
         """
         previous = self.previous if self.trial or reason is not None else self.current
         return replace(
@@ -93,11 +96,14 @@ class State:
         return replace(self, trial=None)
 
     def rolled_back(self, reason: str | None) -> State:
-        """Make `previous` current again, without a trial. A reason marks the release that was current as bad."""
+        """Make `previous` current again, without a trial.
+
+        If `reason` is given, the release that was current is marked as bad for this reason.
+        """
         return replace(self._replaced(reason), current=self.previous, previous=None, trial=None)
 
     def _replaced(self, reason: str | None) -> State:
-        """Record what is known of the current release, which is about to be replaced: it is bad, or was confirmed."""
+        """Record whether the current release, which is about to be replaced, is bad or was confirmed."""
         if self.current is None:
             return self
         others = [release for release in (*self.proven, self.previous) if release and release != self.current]
@@ -111,7 +117,7 @@ class State:
 
 
 def _latest(releases: list[str]) -> tuple[str, ...]:
-    """Return the last MOST_PROVEN releases; of duplicates the last one."""
+    """Return the last MOST_PROVEN different releases, each at the position of its last occurrence."""
     return tuple(reversed(list(dict.fromkeys(reversed(releases)))[:MOST_PROVEN]))
 
 
@@ -126,7 +132,10 @@ def now() -> str:
 
 
 def load(layout: Layout) -> State:
-    """Return the state on disk; that of a new device is empty. Raises ConfigurationError where it is damaged."""
+    """Return the state on disk, or an empty state if there is no file yet.
+
+    Raises ConfigurationError if the file is damaged.
+    """
     try:
         value = json.loads(layout.state_file.read_text(encoding="utf-8"))
         if value.pop("schema_version") != SCHEMA_VERSION:
@@ -143,8 +152,8 @@ def load(layout: Layout) -> State:
             str(layout.state_file),
             f"not a state that this agent wrote ({error})",
             f"JSON with schema_version {SCHEMA_VERSION}",
-            "restart the service, which restores the last copy; without a copy move the file away: the agent then "
-            "starts without a release, and an installed one runs after: edge-agent activate RELEASE",
+            "restart the service, which restores the last copy; if there is no copy, move the file away (the agent "
+            "then starts without a release), and activate an installed release: edge-agent activate RELEASE",
         ) from None
 
 
@@ -155,38 +164,39 @@ def _validated(state: State) -> State:
     if not all(text is None or isinstance(text, str) for text in texts) or not all(
         isinstance(text, str) for text in state.proven
     ):
-        raise TypeError("a release or a time is not text")
+        raise TypeError("a release or a time is not a string")
     if not all(isinstance(text, str) for item in state.bad.items() for text in item):
         raise TypeError("bad is not a mapping of releases to reasons")
     if trial and (type(trial.starts) is not int or trial.release != state.current):
-        raise ValueError(f"{trial.release} is on trial, starts {trial.starts!r}, but {state.current} is current")
+        raise ValueError(f"{trial.release} is on trial with {trial.starts!r} starts, but {state.current} is current")
     return state
 
 
 def save(layout: Layout, state: State) -> None:
-    """Replace the state on disk durably, then the link `current`.
+    """Replace the state on disk durably, then update the link `current`.
 
-    Raises OSError; the state on disk is then either the old or the new one, and `load` returns it.
+    If this raises OSError, the state on disk is either the old or the new one, and `load` returns it.
     """
     durable.make_directory(layout.state)
     content = json.dumps({"schema_version": SCHEMA_VERSION, **asdict(state)}, indent=2, sort_keys=True) + "\n"
     durable.write_file(layout.state_file, content.encode(), faults="state")
-    with contextlib.suppress(OSError):  # an older copy is acceptable
+    with contextlib.suppress(OSError):  # if the copy cannot be written, an older copy is good enough
         durable.write_file(_copy(layout), f"{_checksum(content)}\n{content}".encode())
     show_current(layout, state)
 
 
 def load_unchanged(layout: Layout, earlier: State) -> State:
-    """Return the state on disk if no other process has switched since `earlier` was read. The caller holds the lock.
+    """Return the state on disk if no other process has changed it since `earlier` was read. The caller holds the lock.
 
-    Raises BusyError where another process has switched, ConfigurationError where the state is damaged.
+    Raises BusyError if another process has changed the current, previous or bad releases, and ConfigurationError if
+    the state is damaged.
     """
     state = load(layout)
     if (state.current, state.previous, state.bad) != (earlier.current, earlier.previous, earlier.bad):
         raise BusyError(
             str(layout.state_file),
             f"changed during this command: {state.current or 'no release'} is current",
-            f"{earlier.current or 'no release'}, as when the command began",
+            f"{earlier.current or 'no release'} as the current release, as when the command began",
             "check edge-agent status, then run the command again",
         )
     return state
@@ -195,7 +205,7 @@ def load_unchanged(layout: Layout, earlier: State) -> State:
 def keep_trusted_time(layout: Layout, verified: datetime) -> None:
     """Store the time at which metadata was verified, if it is later than the stored one.
 
-    A device whose clock is behind, or that has none, uses this time instead.
+    The device uses this time instead of its clock if the clock shows an earlier time.
     """
     moment = format_time(verified)
     with locked(layout):
@@ -205,7 +215,7 @@ def keep_trusted_time(layout: Layout, verified: datetime) -> None:
 
 
 def restore(layout: Layout) -> None:
-    """Replace a damaged state by the last copy. Raises ConfigurationError where the copy is missing or damaged."""
+    """Replace a damaged state with the last copy. Raises ConfigurationError if the copy is missing or damaged."""
     try:
         load(layout)
     except ConfigurationError:
@@ -221,7 +231,7 @@ def restore(layout: Layout) -> None:
 
 
 def _copy(layout: Layout) -> Path:
-    """Return the path of the copy: the sha256 of the state in the first line, then the state."""
+    """Return the path of the state's copy. Its first line is the sha256 of the state, and the state follows."""
     return layout.state_file.with_name(f"{layout.state_file.name}.copy")
 
 
@@ -230,7 +240,7 @@ def _checksum(content: str) -> str:
 
 
 def show_current(layout: Layout, state: State) -> None:
-    """Make the link `current`, which is for operators, refer to the current slot."""
+    """Make the link `current` point to the current slot. The link is for operators; the agent does not read it."""
     target = f"releases/{state.current}" if state.current else None
     with contextlib.suppress(OSError):
         if str(layout.current_link.readlink()) == target:
@@ -245,12 +255,12 @@ def show_current(layout: Layout, state: State) -> None:
 def locked(layout: Layout, wait_s: float = 10.0, file: Path | None = None) -> Iterator[None]:
     """Hold the lock that every change requires. The kernel releases it when the process ends, even after a crash.
 
-    On a read-only file system the lock can be held too, by processes that only read.
+    The lock works on a read-only file system too, for processes that only read.
 
     Args:
         layout: The folders of the agent.
         wait_s: Longest time to wait for the lock, in seconds.
-        file: Another lock, such as `layout.install_lock`.
+        file: The lock file, such as `layout.install_lock`; None means `layout.lock`.
 
     Raises:
         BusyError: Another process still holds the lock after `wait_s`.
@@ -262,7 +272,7 @@ def locked(layout: Layout, wait_s: float = 10.0, file: Path | None = None) -> It
             stream.seek(0)
             holder = (stream.read() or b"").decode(errors="replace").strip() or "another process"
             raise BusyError(
-                str(lock), f"held by {holder}", f"free within {wait_s:g} s", "wait, then run the command again"
+                str(lock), f"held by {holder}", f"a free lock within {wait_s:g} s", "wait, then run the command again"
             )
         with contextlib.suppress(OSError):  # the holder's name is for a message only: do not fail on a full disk
             stream.truncate(0)
@@ -271,11 +281,11 @@ def locked(layout: Layout, wait_s: float = 10.0, file: Path | None = None) -> It
 
 
 def _open_lock(lock: Path) -> io.FileIO:
-    """Open the file of a lock. flock works on files opened for reading, so also on a read-only file system."""
+    """Open a lock file, for reading only if the file system is read-only. flock needs no write access."""
     try:
         return io.FileIO(lock, "a+")
     except OSError as error:
         if error.errno != errno.EROFS:
             raise
-    # If the file does not exist, this folder was never written to: lock the folder instead.
+    # The file system is read-only. If the lock file does not exist either, lock its folder instead.
     return io.FileIO(os.open(lock if lock.exists() else lock.parent, os.O_RDONLY), "r")

@@ -1,8 +1,8 @@
-"""Notify systemd of the state of the service by sd_notify(3) datagrams. Without $NOTIFY_SOCKET nothing is sent.
+"""Notify systemd of the state of the service by sd_notify(3) datagrams. If $NOTIFY_SOCKET is not set, send nothing.
 
 READY=1          a verified model is loaded, or no release is installed; requests are answered
 STATUS=...       one line for `systemctl status`
-WATCHDOG=1       an inference succeeded; when these pings stop, systemd kills the process and starts it again
+WATCHDOG=1       an inference succeeded; if these pings stop, systemd kills the process and starts it again
 STOPPING=1       no new requests are accepted
 """
 
@@ -17,25 +17,26 @@ READY_S = 5.0
 def send(*lines: str, wait_s: float = 0.0) -> bool:
     """Send `lines` in one datagram, and return whether a supervisor accepted it.
 
-    If the receiver's buffer is full, wait at most `wait_s` seconds: the caller is the loop that answers requests.
+    If the receiver's buffer is full, wait at most `wait_s` seconds, because the caller is the loop that answers
+    requests.
     """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return False
-    if address.startswith("@"):  # Linux' abstract namespace, which systemd uses in containers
+    if address.startswith("@"):  # an address in Linux's abstract namespace, which systemd uses in containers
         address = "\0" + address[1:]
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
             channel.settimeout(wait_s)
             channel.sendto("\n".join(lines).encode(), address)
-    except OSError:  # requests are answered even if the supervisor has disappeared
+    except OSError:  # the service keeps answering requests even if the supervisor has disappeared
         return False
     return True
 
 
 def ready(status: str) -> bool:
     """Report that the service answers requests."""
-    # If this datagram were lost, systemd would kill a working service: wait for the receiver.
+    # Wait for the receiver, because systemd would kill a working service if this datagram were lost.
     return send("READY=1", f"STATUS={status}", wait_s=READY_S)
 
 

@@ -1,8 +1,9 @@
-"""The life of a release on a device: install, activate, trial, confirm, roll back, boot.
+"""Change the release that a device runs: install, activate, confirm, roll back, and choose the release at boot.
 
-Enter at `operations`, `switching` and `status`, one function for each command, and at `boot`, which the service runs
-first. `trial_rules` decides about a trial; `results` and `control_messages` are the types; `control_client` connects to
-the running service.
+Start reading at `operations`, `switching` and `status`, which have one function for each command, and at `boot`, which
+the service runs first. `trial_rules` decides whether a release on trial is confirmed or rolled back. `results` has the
+types of the commands' results, `control_messages` has the types of the service's messages, and `control_client` sends
+requests to the running service.
 
 May import `inference`, `storage`, `update` and `core`.
 """

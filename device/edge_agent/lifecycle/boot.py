@@ -18,11 +18,11 @@ LOCK_S = 10.0
 
 @dataclass(frozen=True)
 class BootResult:
-    """The state to start with.
+    """The state with which the service starts.
 
     Attributes:
-        state: The state that was decided.
-        unwritten_state: The content of state.json where the decision could not be written; None where it was.
+        state: The state that `boot` decided on.
+        unwritten_state: The outdated content of state.json if the decision could not be written there, else None.
     """
 
     state: State = field(default_factory=State)
@@ -30,14 +30,14 @@ class BootResult:
 
 
 def boot(config: Config) -> BootResult:
-    """Decide which release to start with: count the start of a trial, and roll back where necessary.
+    """Decide which release to start: count the start of a release on trial, and roll back if necessary.
 
-    Without a trial nothing has to be written, so the device serves what it can read: neither a lock that is held (by an
-    installation, for example) nor a full or read-only disk prevents the start. A trial whose start cannot be counted is
-    rolled back: a release that crashes would otherwise be started for ever.
+    If no release is on trial, nothing has to be written. So the service starts even if another process holds the lock
+    (an installation, for example) or if the disk is full or read-only. If a start of a release on trial cannot be
+    counted, the release is rolled back, because a release that crashes would otherwise be restarted forever.
 
     Raises:
-        BusyError: Another process holds the lock during a trial.
+        BusyError: Another process holds the lock while a release is on trial.
         OSError: The state cannot be written, and there is no release to roll back to.
     """
     layout = config.layout
@@ -58,7 +58,7 @@ def boot(config: Config) -> BootResult:
 def current_state(config: Config, booted: BootResult) -> State:
     """Return the state in state.json, or the decision of `boot` that could not be written there.
 
-    The decision is written as soon as that is possible. Raises OSError and ConfigurationError.
+    Also write that decision if state.json can be written now. Raises OSError and ConfigurationError.
     """
     on_disk = state.load(config.layout)
     if on_disk != booted.unwritten_state:
@@ -109,9 +109,9 @@ def _decide(config: Config) -> BootResult:
 
 
 def _undamaged(config: Config, known_state: State) -> State:
-    """Return the state, rolled back where the current slot is damaged and the previous one is not.
+    """Return the state, rolled back if the current slot is damaged and the previous slot is not.
 
-    The damaged release is not marked as bad: the disk failed, not the release.
+    The damaged release is not marked as bad, because the disk failed and not the release.
     """
     if known_state.current is None:
         return known_state

@@ -1,14 +1,15 @@
 """The client of the running service: HTTP over the unix socket `control.sock`.
 
-Access is decided by the file permissions of the socket: its owner and its group may open it. Only the standard library
-is imported, so that `edge-agent status` starts fast.
+The file permissions of the socket control access: the socket's owner and group may connect. This module imports only
+the standard library, so that `edge-agent status` starts fast.
 
-    GET  /status       what is loaded, the trial, the last events
-    GET  /report       statistics since the switch
-    POST /reconcile    load the release that state.json names now; the response follows once the model answers
-                       requests, or with the reason why it does not
-    POST /shadow       run a candidate on live inputs until a limit is reached or the client disconnects; JSON lines
-    GET  /shadow       the last summary
+    GET  /status       the loaded model, the progress of the trial, and the last events
+    GET  /report       statistics since the loaded release was activated
+    POST /reconcile    load the release that state.json names; the service responds when the model answers requests,
+                       or with the reason why it could not be loaded
+    POST /shadow       run a candidate on live inputs until a limit is reached or the client disconnects; the response
+                       is JSON lines, one summary each second
+    GET  /shadow       the last summary of such a comparison
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from edge_agent.core.errors import ServiceError
 from edge_agent.core.layout import Layout
 from edge_agent.lifecycle.control_messages import LoadedModel, ServiceModel, ServiceStatus, ShadowSummary
 
-# The service responds once the model is loaded and receives the requests, which takes long for a large model.
+# The service responds only when the new model answers requests. Loading a large model takes long.
 RECONCILE_S = 120.0
-SHADOW_S = 30.0  # longest silence between two lines; the service sends one each second
+SHADOW_S = 30.0  # longest wait for the next line of /shadow; the service sends one line each second
 REMEDY = "see the log of the service: journalctl -u edge-agent -n 50"
 
 Message = TypeVar("Message")
@@ -43,21 +44,22 @@ class _Connection(http.client.HTTPConnection):
 
 
 def status(layout: Layout, timeout_s: float = 10.0) -> ServiceStatus | None:
-    """Return the status of the service, or None where no service runs. Raises ServiceError."""
+    """Return the status of the service, or None if no service runs. Raises ServiceError."""
     response = _call(layout, "GET", "/status", timeout_s)
     return None if response is None else _parsed(layout, "/status", ServiceStatus.from_json, response)
 
 
 def report(layout: Layout, timeout_s: float = 10.0) -> dict[str, Any] | None:
-    """Return the service's statistics since the switch as JSON, or None where no service runs. Raises ServiceError.
+    """Return the service's statistics since the release was activated, as JSON, or None if no service runs.
 
-    The command line prints them unchanged: the service alone decides the fields (docs/reference/http-and-mqtt.md).
+    The command line prints this JSON unchanged. docs/reference/http-and-mqtt.md describes its fields. Raises
+    ServiceError.
     """
     return _call(layout, "GET", "/report", timeout_s)
 
 
 def reconcile(layout: Layout) -> ServiceModel:
-    """Let the service load the release that state.json names, and return the result. Raises ServiceError."""
+    """Make the service load the release that state.json names, and return the result. Raises ServiceError."""
     response = _call(layout, "POST", "/reconcile", RECONCILE_S)
     if response is None:
         return ServiceModel(False, None, None)
@@ -96,16 +98,19 @@ def shadow(layout: Layout, release: str, samples: int, seconds: float) -> Iterat
             yield _parsed(layout, "/shadow", ShadowSummary.from_json, value)
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise ServiceError(
-            str(layout.control_socket), f"the response to /shadow broke off ({_reason(error)})", "JSON lines", REMEDY
+            str(layout.control_socket),
+            f"the response to /shadow is incomplete or invalid ({_reason(error)})",
+            "complete JSON lines",
+            REMEDY,
         ) from None
     finally:
         connection.close()
 
 
 def _call(layout: Layout, method: str, path: str, timeout_s: float) -> dict[str, Any] | None:
-    """Return the JSON of a response, or None where no service runs.
+    """Return the JSON of a response, or None if no service runs.
 
-    Raises ServiceError where the service does not respond in time, or with an HTTP error.
+    Raises ServiceError if the service does not respond in time or responds with an HTTP error.
     """
     opened = _open(layout, method, path, None, timeout_s)
     if opened is None:
@@ -115,7 +120,10 @@ def _call(layout: Layout, method: str, path: str, timeout_s: float) -> dict[str,
         value: dict[str, Any] = json.loads(response.read())
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise ServiceError(
-            str(layout.control_socket), f"the response to {path} broke off ({_reason(error)})", "JSON", REMEDY
+            str(layout.control_socket),
+            f"the response to {path} is incomplete or invalid ({_reason(error)})",
+            "JSON",
+            REMEDY,
         ) from None
     finally:
         connection.close()
@@ -127,7 +135,7 @@ def _call(layout: Layout, method: str, path: str, timeout_s: float) -> dict[str,
 def _open(
     layout: Layout, method: str, path: str, body: dict[str, Any] | None, timeout_s: float
 ) -> tuple[_Connection, http.client.HTTPResponse] | None:
-    """Send a request; return its connection and response, or None where no service runs. Raises ServiceError."""
+    """Send a request. Return its connection and response, or None if no service runs. Raises ServiceError."""
     connection = _Connection(str(layout.control_socket), timeout_s)
     try:
         connection.request(method, path, json.dumps(body) if body is not None else None)
@@ -140,7 +148,7 @@ def _open(
         raise ServiceError(
             str(layout.control_socket),
             error.strerror or str(error),
-            "a user in the group of the socket",
+            "a user who may open the socket",
             "run the command as root, or as a member of the group edge-agent",
         ) from None
     except (OSError, http.client.HTTPException) as error:
@@ -154,7 +162,7 @@ def _open(
 
 
 def _parsed(layout: Layout, path: str, parse: Callable[[dict[str, Any]], Message], value: dict[str, Any]) -> Message:
-    """Return `parse(value)`. Raises ServiceError where an agent of another version sent another form."""
+    """Return `parse(value)`. Raises ServiceError if the service is of another version and sent other fields."""
     try:
         return parse(value)
     except (KeyError, TypeError, AttributeError):
@@ -163,7 +171,10 @@ def _parsed(layout: Layout, path: str, parse: Callable[[dict[str, Any]], Message
 
 def _unexpected(layout: Layout, path: str, value: object) -> ServiceError:
     return ServiceError(
-        str(layout.control_socket), f"the response to {path} is {value}", "an agent of the same version", REMEDY
+        str(layout.control_socket),
+        f"the response to {path} is {value}",
+        "a response that this version of edge-agent can read",
+        REMEDY,
     )
 
 

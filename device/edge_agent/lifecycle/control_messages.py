@@ -1,8 +1,8 @@
 """The messages that the running service sends over `control.sock`, as typed objects.
 
 The service writes them as JSON (`edge_agent.service.control_server`); `control_client` parses them with `from_json`.
-Every `from_json` raises KeyError or TypeError where the JSON has another form. Undeclared fields are ignored: the
-service of a newer version may send more.
+Every `from_json` raises KeyError or TypeError if a field is missing or has the wrong type. Fields that a message does
+not declare are ignored, because a service of a newer version may send more fields.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class LoadedModel:
 
     Attributes:
         release: The release, as NAME@VERSION.
-        target: The target that runs, such as `onnx-fp32`.
-        sha256: Digest of the model file's bytes as they were loaded, in hexadecimal digits.
+        target: The target whose model file is loaded, such as `onnx-fp32`.
+        sha256: SHA-256 digest of the model file, computed while loading it, in hexadecimal digits.
     """
 
     release: str
@@ -34,10 +34,10 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class ServiceModel:
-    """The result of letting a service load the release that state.json names.
+    """The result of `POST /reconcile`, which makes the service load the release that state.json names.
 
     Attributes:
-        running: False where no service runs; the other two fields are then None.
+        running: False if no service runs; the other two fields are then None.
         loaded: The model in memory afterwards.
         error: The reason why the release could not be loaded, or None.
     """
@@ -49,7 +49,7 @@ class ServiceModel:
 
 @dataclass(frozen=True)
 class TrialProgress:
-    """The state of a trial, as the service judges it at this moment.
+    """The progress of a trial, as the service judges it at this moment.
 
     Attributes:
         action: `confirm`, `back` (roll back) or `wait`.
@@ -84,7 +84,7 @@ class ServiceEvent:
 
 @dataclass(frozen=True)
 class ServiceStatus:
-    """The service's response to `GET /status`. A field that this service does not send is None.
+    """The service's response to `GET /status`. A field that the service did not send is None.
 
     Attributes:
         loaded: The model in memory.
@@ -129,12 +129,12 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class Agreement:
-    """The share of inputs on which both releases predict the same class, with its Wilson interval.
+    """The fraction of inputs for which both releases predict the same class, with its Wilson confidence interval.
 
     Attributes:
-        share: From 0 to 1; None before the first comparison.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
+        share: The fraction, 0 to 1; None before the first comparison.
+        low: Lower bound of the interval.
+        high: Upper bound of the interval.
         confidence: Confidence level of the interval, such as 0.95.
     """
 
@@ -158,14 +158,14 @@ class ShadowSummary:
 
     Attributes:
         release: The candidate, as NAME@VERSION.
-        target: The target of the candidate that runs.
+        target: The candidate's target that is compared, such as `onnx-fp32`.
         current: The release that answers the requests.
         samples: Number of inputs that the candidate received.
         dropped: Number of inputs that were left out because the candidate was too slow.
         errors: Number of inputs on which the candidate failed.
-        agreement: Share of equal predictions.
-        latency_ms: Latency of both, in milliseconds.
-        seconds: Duration of the comparison.
+        agreement: Fraction of inputs for which both releases predict the same class.
+        latency_ms: Latency of both releases, in milliseconds.
+        seconds: Duration of the comparison in seconds.
         ended: The reason why the comparison ended, or None while it runs.
     """
 
@@ -196,5 +196,5 @@ class ShadowSummary:
 
 
 def _declared(message: type, value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that a message declares. Raises KeyError if one is missing."""
+    """Return those fields of `value` that the message class declares. Raises KeyError if one is missing."""
     return {each.name: value[each.name] for each in fields(message)}

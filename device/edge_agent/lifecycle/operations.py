@@ -1,7 +1,8 @@
-"""The commands of `edge-agent`, one function each: it takes the configuration and returns the result to print.
+"""The commands of `edge-agent`. Each function takes the configuration and returns the result that is printed.
 
-`activate` and `rollback` are in `switching`, `status` in `status`. Every function that changes something holds the
-lock. Modules that are slow to import are imported where they are needed.
+The commands `activate` and `rollback` are in the module `switching`, and `status` is in the module `status`. Every
+function that changes files holds the lock while it does so. Slow modules are imported inside the functions that use
+them.
 """
 
 from __future__ import annotations
@@ -48,16 +49,18 @@ def install(
 
     Raises:
         TrialError: The release failed on this device before.
-        TrustError: It is not signed, not current, withdrawn, or not what was signed.
-        FitError: It is not built for this device.
+        TrustError: The release is not signed or was withdrawn, its metadata has expired, or its content differs from
+            what was signed.
+        FitError: The release is not built for this device.
         SourceError: The repository cannot be reached.
-        StorageError: It does not fit on the disk.
+        StorageError: The release does not fit on the disk.
     """
     from edge_agent.storage import slots
     from edge_agent.update import trust
 
     layout = config.layout
-    # Two locks: a download may take hours, and a release on trial must be able to roll back during that time.
+    # The download holds only the install lock: it may take hours, and a release on trial must be able to roll back
+    # during that time.
     with state.locked(layout, file=layout.install_lock):
         known_state = state.load(layout)
         require_not_bad(known_state, release)
@@ -73,10 +76,10 @@ def install(
             report_step("unpacking")
             with state.locked(layout):
                 manifest = slots.install(config, offer, archive)
-        for archive in layout.incoming.glob("*.tar.zst"):  # an archive of an abandoned installation too
+        for archive in layout.incoming.glob("*.tar.zst"):  # also archives of interrupted installations
             archive.unlink()
         current = state.load(layout).current
-    if changed and current == release:  # the slot was damaged: the service may have no model loaded
+    if changed and current == release:  # the slot was damaged before, so the service may have no model loaded
         control_client.reconcile(layout)
     return InstallResult(
         release=release, changed=changed, sha256=offer.sha256, targets=sorted(manifest["targets"]), current=current
@@ -100,7 +103,7 @@ def deploy(
         report_step: Called with the name of each step when it begins.
 
     Raises:
-        AgentError: As `install` and `activate`.
+        AgentError: An error of `install` or `activate`.
     """
     installed = install(config, release, progress, report_step)
     activated = activate(config, release, selftest, report_step)
@@ -121,12 +124,12 @@ def confirm(config: Config, release: str | None = None, force: bool = False) -> 
 
     Args:
         config: The configuration.
-        release: The release that has to be current; None accepts any.
+        release: The release to confirm, which must be the current one; None confirms whichever release is current.
         force: True confirms without asking the service whether it has loaded the release and is healthy.
 
     Raises:
-        NoReleaseError: No release is current, or another one.
-        ServiceError: No service runs, or it has loaded another release.
+        NoReleaseError: No release is current, or `release` is not the current one.
+        ServiceError: No service runs, or the service has loaded another release.
         TrialError: The release is not healthy.
     """
     layout = config.layout
@@ -135,10 +138,18 @@ def confirm(config: Config, release: str | None = None, force: bool = False) -> 
         current = known_state.current
         if current is None:
             raise NoReleaseError(
-                str(layout.state_file), "no release is current", "a release on trial", "activate one first"
+                str(layout.state_file),
+                "no release is current",
+                "a release on trial",
+                "activate a release first: edge-agent activate RELEASE",
             )
         if release is not None and release != current:
-            raise NoReleaseError(release, f"{current} is current", "the current release", "see: edge-agent status")
+            raise NoReleaseError(
+                release,
+                f"{current} is the current release",
+                "the name of the current release",
+                "see: edge-agent status",
+            )
         if known_state.trial is None:
             return ConfirmResult(current, changed=False)
         if not force:
@@ -161,7 +172,12 @@ def _require_healthy(config: Config, release: str) -> None:
         )
     loaded = service.loaded.release if service.loaded else None
     if loaded != release:
-        raise ServiceError("the service", f"has loaded {loaded or 'no release'}", release, "see: edge-agent status")
+        raise ServiceError(
+            "the service",
+            f"has loaded {loaded or 'no release'}",
+            release,
+            "see: edge-agent status",
+        )
     if not service.healthy:
         raise TrialError(release, str(service.reason), "a healthy release", "wait, or roll back: edge-agent rollback")
 
@@ -177,10 +193,10 @@ def forget(config: Config, release: str) -> ForgetResult:
 
 
 def forget_time(config: Config) -> ForgetResult:
-    """Discard the trusted time: the time at which metadata was last verified on this device.
+    """Discard the trusted time, which is the time at which metadata was last verified on this device.
 
-    The clock of the device then decides alone what is expired, so it has to be right. The versions of the trusted
-    metadata still only increase.
+    Afterwards the expiry of metadata is compared with the device's clock alone, so the clock must be right. Metadata
+    with a lower version than the trusted metadata is still refused.
     """
     with state.locked(config.layout):
         known_state = state.load(config.layout)
@@ -190,10 +206,10 @@ def forget_time(config: Config) -> ForgetResult:
 
 
 def prune(config: Config, keep: int | None = None) -> PruneResult:
-    """Remove interrupted downloads, and all unused slots but the newest.
+    """Remove interrupted downloads, and all unused slots except the newest ones.
 
-    The slots of the current and the previous release and of the release on trial are in use. `keep` is the number of
-    unused slots that stay, None: `install.keep`.
+    The slots of the current release, the previous release and the release on trial are in use. `keep` is the number
+    of unused slots to keep; None means `install.keep` of the configuration.
     """
     from edge_agent.storage import slots
 
@@ -205,7 +221,10 @@ def prune(config: Config, keep: int | None = None) -> PruneResult:
 
 
 def _remove_interrupted_downloads(config: Config) -> int:
-    """Remove the files of interrupted downloads; return their bytes. A running download keeps its files."""
+    """Remove the files of interrupted downloads, and return their total size in bytes.
+
+    Nothing is removed while an installation is running.
+    """
     freed = 0
     with contextlib.suppress(BusyError), state.locked(config.layout, 0.0, config.layout.install_lock):
         for path in config.layout.incoming.glob("*"):
@@ -218,8 +237,8 @@ def _remove_interrupted_downloads(config: Config) -> int:
 def verify(config: Config, release: str | None = None) -> VerifyResult:
     """Check every byte of every slot, or of the slot of `release`, against its manifest.
 
-    The lock is not held, because a starting service may need it. A slot that seems damaged is checked again under the
-    lock: a slot that is removed during the check is not damaged.
+    The first check does not hold the lock, because a starting service may need it. A slot that seems damaged is checked
+    again while the lock is held, because another process may have removed the slot during the first check.
 
     Raises:
         NoReleaseError: `release` is not installed.
@@ -253,9 +272,9 @@ def shadow(
     selftest: bool = True,
     report_step: ReportStep = lambda text: None,
 ) -> Iterator[ShadowSummary]:
-    """Run an installed release on live inputs beside the current one; yield summaries, the last one at the end.
+    """Run an installed release on the live inputs of the current release, and yield a summary each second.
 
-    The self-test runs first, in a process of its own: a release that crashes must not crash the service.
+    The self-test runs first, in a separate process, so that a release that crashes does not crash the service.
 
     Args:
         config: The configuration.
@@ -266,11 +285,11 @@ def shadow(
         report_step: Called with the name of each step when it begins.
 
     Raises:
-        ServiceError: No service runs, it refuses the candidate, or it stops responding.
+        ServiceError: No service runs, or the service refuses the candidate or stops responding.
         TrialError: The release failed on this device before.
         SelfTestError: The self-test failed.
     """
-    # Nothing is changed, so no lock is needed, and the group of the service may run this too.
+    # This command changes no files, so it needs no lock, and members of the service's group may run it too.
     require_not_bad(state.load(config.layout), release)
     target = installed_target(config, release)
     if selftest:
@@ -283,7 +302,7 @@ def shadow(
 
 
 def report(config: Config) -> dict[str, Any]:
-    """Return the service's statistics since the switch as JSON. Raises ServiceError."""
+    """Return the service's statistics since the release was activated, as JSON. Raises ServiceError."""
     response = control_client.report(config.layout)
     if response is None:
         raise ServiceError(

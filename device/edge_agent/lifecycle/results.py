@@ -1,7 +1,6 @@
-"""The results of the commands of `edge-agent`, one class each, and their form as JSON.
+"""The results of the commands of `edge-agent`, one class for each command, and their conversion to JSON.
 
-The fields and their order are those that `--json` prints (cli/output.schema.json): a field that is renamed or moved
-changes the output.
+`--json` prints the fields in this order (cli/output.schema.json), so renaming or moving a field changes the output.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ class InstallResult:
 
     Attributes:
         release: The installed release.
-        changed: False where it was installed and undamaged before.
-        sha256: Digest of the archive, in hexadecimal digits.
-        targets: The targets that the release has, sorted.
+        changed: False if the release was already installed and undamaged.
+        sha256: SHA-256 digest of the archive, in hexadecimal digits.
+        targets: The targets that the release contains, sorted.
         current: The current release, or None.
     """
 
@@ -40,11 +39,11 @@ class ActivateResult:
 
     Attributes:
         release: The release that is current now.
-        changed: False where it was current before.
+        changed: False if the release was already current.
         previous: The release that a rollback would return to, or None.
-        trial: True where the release is on trial.
+        trial: True if the release is on trial.
         service: The model that the service has loaded.
-        selftest: The measurements of the self-test; None where it was skipped or nothing changed.
+        selftest: The measurements of the self-test; None if it was skipped or nothing changed.
     """
 
     release: str
@@ -57,11 +56,11 @@ class ActivateResult:
 
 @dataclass(frozen=True)
 class DeployResult(ActivateResult):
-    """The result of `deploy`: that of `activate`, and of the installation before it.
+    """The result of `deploy`: the result of `activate`, with two fields about the installation before it.
 
     Attributes:
-        installed: True where the release was not installed before.
-        sha256: Digest of the archive, in hexadecimal digits.
+        installed: True if `deploy` installed the release, False if it was already installed.
+        sha256: SHA-256 digest of the archive, in hexadecimal digits.
     """
 
     installed: bool
@@ -70,7 +69,7 @@ class DeployResult(ActivateResult):
 
 @dataclass(frozen=True)
 class ConfirmResult:
-    """The result of `confirm`: the current release, and whether its trial ended now."""
+    """The result of `confirm`: the current release, and whether this command ended its trial."""
 
     release: str
     changed: bool
@@ -83,8 +82,8 @@ class RollbackResult:
     Attributes:
         release: The release that is current now.
         left: The release that was current before, or None.
-        changed: False where `release` was current before.
-        trial: True where `release` is on trial.
+        changed: False if `release` was already current.
+        trial: True if `release` is on trial.
         service: The model that the service has loaded.
     """
 
@@ -100,9 +99,10 @@ class ForgetResult:
     """The result of `forget`.
 
     Attributes:
-        release: The release that may be installed again; None with `--trusted-time`.
-        changed: False where there was nothing to forget.
-        reason: The reason why the release was bad, or the trusted time that was removed; None where there was none.
+        release: The release that can be installed again; None with `--trusted-time`.
+        changed: False if there was nothing to forget.
+        reason: The reason why the release was marked as bad, or the trusted time that was removed; None if there was
+            nothing to forget.
     """
 
     release: str | None
@@ -117,7 +117,7 @@ class PruneResult:
     Attributes:
         removed: The releases whose slots were removed.
         installed: The releases that are still installed.
-        incoming_bytes: Bytes of interrupted downloads that were removed.
+        incoming_bytes: Total size in bytes of the interrupted downloads that were removed.
     """
 
     removed: list[str]
@@ -131,9 +131,9 @@ class SlotCheck:
 
     Attributes:
         release: The release in the slot.
-        whole: True where every file matches the manifest.
-        files: Number of files; None for a damaged slot.
-        fault: The damage, or None.
+        whole: True if every file matches the manifest.
+        files: Number of files; None if the slot is damaged.
+        fault: The error that describes the damage, or None.
     """
 
     release: str
@@ -150,7 +150,7 @@ class VerifyResult:
 
     @property
     def undamaged(self) -> bool:
-        """True where every slot matches its manifest."""
+        """True if every slot matches its manifest."""
         return all(slot.whole for slot in self.slots)
 
 
@@ -161,10 +161,10 @@ class DeviceInfo:
     Attributes:
         id: Name of the device (`device.id`).
         type: Kind of the device (`device.type`).
-        architecture: Machine name of the kernel, such as `aarch64`.
-        kernel: Release of the kernel.
+        architecture: Processor architecture, as `uname -m` prints it, such as `aarch64`.
+        kernel: Kernel version, as `uname -r` prints it.
         memory_bytes: Total memory in bytes.
-        cpus: Number of processors, or None where it is unknown.
+        cpus: Number of processors, or None if it is unknown.
         targets: The targets that the device accepts, in order of preference.
     """
 
@@ -184,7 +184,7 @@ class TrialStatus:
     Attributes:
         release: The release on trial.
         since: Time of the switch (ISO 8601, UTC).
-        starts: Number of starts of the service with it.
+        starts: Number of times that the service has started with this release.
         starts_allowed: Largest number of starts before the agent rolls back (`trial.starts`).
     """
 
@@ -199,7 +199,7 @@ class ServiceSummary:
     """The service, as `status` reports it; a field that the service does not send is None.
 
     Attributes:
-        running: True where a service responds, or exists and fails to respond.
+        running: True if a service runs, even if it does not respond.
         fault: The reason why a running service did not respond, or None.
         loaded: The model in memory.
         healthy: True while the model answers requests and probes as it should.
@@ -243,7 +243,7 @@ class StatusResult:
         trusted_time: Latest time at which metadata was verified (ISO 8601, UTC), or None.
         installed: The installed releases, sorted by name.
         service: The running service.
-        disk: Space on the disk; None before the first installation.
+        disk: Space on the disk; None while the state directory does not exist.
     """
 
     time: str
@@ -260,7 +260,7 @@ class StatusResult:
 
 @dataclass(frozen=True)
 class StatusReportResult(StatusResult):
-    """The result of `status --report`: the status, and the service's report, which is None without a response."""
+    """The result of `status --report`: the status, and the service's report, or None if the service sent none."""
 
     report: dict[str, Any] | None
 
@@ -273,7 +273,7 @@ class SamplesResult:
         file: The file that was written.
         samples: Number of samples.
         labelled: Number of samples that have a label.
-        lines: Number of lines; a series has one for each time step.
+        lines: Number of lines in the file; a sample of a time series has one line for each time step.
         size_bytes: Size of the file in bytes.
     """
 
@@ -285,7 +285,7 @@ class SamplesResult:
 
 
 def to_json(value: Any) -> Any:
-    """Return `value` in types that JSON has: objects become dictionaries with the names of their fields as keys."""
+    """Convert `value` to types that JSON supports. Objects become dictionaries whose keys are the field names."""
     if isinstance(value, AgentError):
         return value.as_json()
     if is_dataclass(value):

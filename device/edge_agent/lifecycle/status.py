@@ -1,4 +1,4 @@
-"""`edge-agent status`: the release that state.json names, the installed ones, and the model that the service runs."""
+"""`edge-agent status`: report the current release, the installed releases and the model that the service has loaded."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from edge_agent.lifecycle.results import (
     TrialStatus,
 )
 
-RESPONSE_S = 5.0  # a service that takes longer is reported as one that does not respond
+RESPONSE_S = 5.0  # if the service takes longer, `status` reports that it does not respond
 
 
 def status(config: Config, report: bool = False) -> StatusResult:
-    """Return the status of the agent; with `report` a StatusReportResult, which includes the service's statistics.
+    """Return the status of the agent. With `report`, return a StatusReportResult, which adds the service's statistics.
 
-    No lock is taken, and a service that is stopped or hangs is reported, not raised as an error: this is the first
-    command that an operator runs when something fails. Raises ConfigurationError where state.json is damaged.
+    This is the first command that an operator runs when something fails. So it takes no lock, and it reports a service
+    that is stopped or hangs instead of raising an error. Raises ConfigurationError if state.json is damaged.
     """
     known_state = state.load(config.layout)
     service = _service(config)
@@ -74,7 +74,7 @@ def _trial(config: Config, known_state: State) -> TrialStatus | None:
 
 
 def _installed(config: Config) -> list[str]:
-    """Return the names of the slots, without unfinished ones. Their files are checked by `edge-agent verify` only."""
+    """Return the names of the installed releases. Their files are not checked here; `edge-agent verify` does that."""
     try:
         names = [path.name for path in config.layout.releases.iterdir()]
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Switch to a release, on trial, and roll back.
+"""Switch the device to another release and put it on trial, or roll back.
 
-The lock is held while the state is read and while it is written, but not while a model is tested or loaded: a service
-that starts during that time must not have to wait.
+The lock is held while the state is read and while it is written. The lock is free while a model is tested or loaded, so
+that a service that starts during that time does not have to wait.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ ReportStep = Callable[[str], None]
 def activate(
     config: Config, release: str, selftest: bool = True, report_step: ReportStep = lambda text: None
 ) -> ActivateResult:
-    """Self-test a release, switch to it, on trial, and wait until the service answers requests with it.
+    """Self-test a release, switch to it, put it on trial, and wait until the service answers requests with it.
 
-    The release that a failed trial would return to becomes current without a trial: it was confirmed before.
+    If another release is on trial and `release` is the previous release, `release` becomes current without a trial,
+    because it was confirmed before.
 
     Args:
         config: The configuration.
@@ -37,10 +38,10 @@ def activate(
 
     Raises:
         NoReleaseError: The release is not installed.
-        SelfTestError: The self-test failed; nothing has changed.
+        SelfTestError: The self-test failed, and the current release is unchanged.
         TrialError: The release failed on this device before, or the service could not load it.
-        ServiceError: The service does not respond, or could not load a release that was current before.
-        BusyError: Another process switched during the self-test, or holds the lock.
+        ServiceError: The service does not respond, or could not load a release that needs no trial.
+        BusyError: Another process changed the current release during the self-test, or holds the lock.
     """
     with state.locked(config.layout):
         known_state = state.load(config.layout)
@@ -68,9 +69,10 @@ def _switch_on_trial(
     report_step: ReportStep = lambda text: None,
     reason: str | None = None,
 ) -> ActivateResult:
-    """Self-test a release, switch to it, and let the service load it.
+    """Self-test a release, switch to it, and make the service load it.
 
-    `known_state` is the state that the decision was based on. `reason` marks the release that was current as bad.
+    `known_state` is the state that the caller read before it decided to switch. If `reason` is given, the release that
+    was current before is marked as bad for this reason.
     """
     layout = config.layout
     target = installed_target(config, release)
@@ -94,14 +96,14 @@ def _switch_on_trial(
     try:
         service = control_client.reconcile(layout)
     except ServiceError as error:
-        outcome = f"{error.found}; {release} is current, on trial: the service rolls back unless the trial succeeds"
+        outcome = f"{error.found}; {release} is now current and on trial, and is rolled back unless the trial succeeds"
         raise ServiceError(error.where, outcome, error.expected, error.remedy) from None
     point("activate.after_notify")
     if service.error:
         failure = f"not loaded: {service.error}"
         with state.locked(layout):
             current_state = state.load(layout)
-            if current_state.trial == switched.trial:  # otherwise the service has rolled back already
+            if current_state.trial == switched.trial:  # otherwise the service has already rolled back
                 state.save(layout, current_state.rolled_back(failure))
         control_client.reconcile(layout)
         raise TrialError(
@@ -126,22 +128,22 @@ def rollback(
     reason: str | None = None,
     report_step: ReportStep = lambda text: None,
 ) -> RollbackResult:
-    """Roll back to the previous release, or to another installed one. Neither network nor repository is needed.
+    """Roll back to the previous release or to another installed release. This needs no network and no repository.
 
-    A release that was confirmed on this device before becomes current at once. Another one is self-tested and put on
-    trial, as by `activate`.
+    A release that was confirmed on this device before becomes current without a trial. Any other release is
+    self-tested and put on trial, as `activate` does.
 
     Args:
         config: The configuration.
-        to: An installed release; None: the previous one.
-        reason: Marks the release that was current as bad; None leaves it unmarked.
+        to: The installed release to return to; None means the previous release.
+        reason: The reason for which the release that was current is marked as bad; None does not mark it.
         report_step: Called with the name of each step when it begins.
 
     Raises:
         NoReleaseError: There is no previous release, or `to` is not installed.
-        TrialError: The release failed on this device before.
-        TrustError: Its slot is damaged.
-        ServiceError: The service does not respond, or could not load it.
+        TrialError: The requested release failed on this device before.
+        TrustError: The slot of the requested release is damaged.
+        ServiceError: The service does not respond, or could not load the requested release.
     """
     layout = config.layout
     with state.locked(layout):
@@ -156,8 +158,8 @@ def rollback(
             raise NoReleaseError(
                 str(layout.state_file),
                 "there is no previous release to roll back to",
-                f"a release that ran before; confirmed on this device: {', '.join(confirmed) or 'none'}",
-                "name an installed one: edge-agent rollback --to RELEASE",
+                f"an earlier release; confirmed on this device before: {', '.join(confirmed) or 'none'}",
+                "name an installed release: edge-agent rollback --to RELEASE",
             )
         require_not_bad(known_state, requested)
         unchanged, confirmed_before = requested == known_state.current, known_state.was_confirmed(requested)
@@ -180,9 +182,9 @@ def rollback(
 
 
 def _restore(config: Config, known_state: State, release: str, reason: str | None) -> None:
-    """Make a release current that was confirmed on this device, without a trial. The caller holds the lock.
+    """Make a release that was confirmed on this device current again, without a trial. The caller holds the lock.
 
-    Raises what `slots.verify` raises.
+    Raises the errors of `slots.verify`.
     """
     from edge_agent.storage import slots
 
@@ -194,23 +196,23 @@ def _restore(config: Config, known_state: State, release: str, reason: str | Non
 
 
 def _require_loaded(config: Config, release: str, description: str) -> ServiceModel:
-    """Let the service load the current release. Raises ServiceError where it cannot.
+    """Make the service load the current release. Raises ServiceError if the service cannot load it.
 
-    The message describes the release by `description`, such as "current again".
+    The message of the error describes the release with `description`, such as "current again".
     """
     service = control_client.reconcile(config.layout)
     if service.error:
         raise ServiceError(
             release,
             f"{description}, but not loaded: {service.error}",
-            "a service that has loaded it",
-            f"repair a damaged slot: edge-agent install {release}; otherwise {control_client.REMEDY}",
+            "a service that has loaded this release",
+            f"if the slot is damaged, repair it: edge-agent install {release}; otherwise {control_client.REMEDY}",
         )
     return service
 
 
 def installed_target(config: Config, release: str) -> str:
-    """Return the target of an installed, undamaged release that this device runs.
+    """Verify an installed release, and return the target that this device uses.
 
     Raises TrustError, NoReleaseError, FitError.
     """

@@ -1,6 +1,6 @@
-"""The rules of a trial: whether a release may be tried, and when it is confirmed or rolled back.
+"""The rules of a trial: whether a release may be put on trial, and when it is confirmed or rolled back.
 
-Pure functions of the state and of numbers. `edge_agent.service.trial_judge` applies them to the running service.
+These are pure functions. `edge_agent.service.trial_judge` calls them with the observations of the running service.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from edge_agent.core.config import TrialRules
 from edge_agent.core.errors import TrialError
 from edge_agent.core.state import State
 
-# Fewer errors are not judged as a share: one unusual request of one client shows little about a release.
+# With fewer errors than this, the error rate is not judged, because one client's unusual request can cause an error.
 LEAST_ERRORS = 5
 
 
@@ -21,11 +21,11 @@ class TrialObservation:
     """The observations of the service since it loaded the release.
 
     Attributes:
-        loaded_s: Seconds since the release was loaded, by a clock that cannot be set.
+        loaded_s: Seconds since the release was loaded, by the monotonic clock.
         healthy_s: Seconds since the last failed probe or error.
-        answered: Number of inferences, probes included.
+        answered: Number of inferences that returned a result, probes included.
         errors: Number of inferences on which the model failed.
-        failure: Result of the last failed probe (a golden sample), such as a wrong output; empty if it passed.
+        failure: The reason why the last probe (a golden sample) failed, such as a wrong output; empty if it passed.
     """
 
     loaded_s: float
@@ -40,7 +40,7 @@ class Decision:
     """The decision about the release on trial.
 
     Attributes:
-        action: Confirm it, roll back (`back`), or wait.
+        action: `confirm`, `back` (roll back) or `wait`.
         reason: The reason for the action, or the condition that is not met yet.
     """
 
@@ -49,20 +49,20 @@ class Decision:
 
 
 def require_not_bad(state: State, release: str) -> None:
-    """Raise TrialError for a release that failed on this device before."""
+    """Raise TrialError if the release failed on this device before."""
     if release in state.bad:
         raise TrialError(
             release,
             f"failed on this device: {state.bad[release]}",
             "a release that has not failed here",
-            f"install another version, or once the cause is fixed: edge-agent forget {release}",
+            f"install another version; or fix the cause, then allow this one again: edge-agent forget {release}",
         )
 
 
 def count_start(rules: TrialRules, state: State) -> tuple[State, str | None]:
-    """Return the state after one more start of the service, and the reason if it was rolled back.
+    """Count one more start of the service; return the new state, and the reason if it is a rollback, else None.
 
-    A start is counted before the model is loaded, so that a model that crashes the process is counted too.
+    The start is counted before the model is loaded, so that a start is counted even if the model crashes the process.
     """
     trial = state.trial
     if trial is None:
@@ -74,11 +74,11 @@ def count_start(rules: TrialRules, state: State) -> tuple[State, str | None]:
 
 
 def decide(rules: TrialRules, observation: TrialObservation) -> Decision:
-    """Return what to do with the release on trial after this observation."""
+    """Decide whether to confirm the release on trial, roll it back, or wait."""
     if observation.failure:
         return Decision("back", observation.failure)
     errors, total = observation.errors, observation.answered + observation.errors
-    # A share of 1% cannot be judged by the first few requests: both numbers have to be large enough.
+    # The first few requests cannot show whether the error rate exceeds 1%, so both numbers must be large enough.
     if errors >= LEAST_ERRORS and total >= max(rules.inferences, 1) and errors > rules.error_share * total:
         return Decision("back", f"{errors} of {total} inferences failed, more than {rules.error_share:.3g} of them")
     missing = []
