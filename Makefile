@@ -90,11 +90,11 @@ test-all: $(READY) $(SIGNING)/.ready  ## run every test, then test-fleet (as roo
 	    $(TEST_FLEET) -m fleet && exit $$status
 
 .PHONY: test-crash
-test-crash: $(READY)  ## test kills of the agent at every fault point, and power cuts (power cuts need root)
+test-crash: $(READY)  ## run the tests that kill the agent at every fault point or cut the power (power cuts need root)
 	@CRASH_DAY=all $(TEST) -m "not fleet" tests/system/crash
 
 .PHONY: test-fleet
-test-fleet: $(READY)  ## test every fault of a rollout on booted devices (as root; an hour; docs/explanation/faults.md)
+test-fleet: $(READY)  ## run the tests that inject faults into rollouts on booted devices (as root; an hour)
 	@$(TEST_FLEET) -m "fleet or slow"
 
 .PHONY: lint
