@@ -1,9 +1,9 @@
-"""Watch a wave while it bakes: decide when to look at it next, and whether it has failed before the end of the bake.
+"""Watch a wave while it bakes: decide when to check it next, and whether it has failed before the end of the bake.
 
-The pause between two looks grows with the time since the bake began. A release that fails immediately is detected
-immediately. A release that fails after some hours is detected within a tenth of that time. A bake of a day therefore
-takes about seventy looks, not thousands. Querying many devices takes time: at most a tenth of the bake is spent on
-queries.
+The pause between two checks grows with the time since the bake began. A release that fails immediately is detected
+immediately. A release that fails after some hours is detected within a tenth of that time. A bake of one day therefore
+needs about seventy checks, not thousands. Because querying many devices takes time, the pauses are also long enough to
+spend at most a tenth of the bake on queries.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ def look(
     previous: BakeLook | None,
     now_s: float,
 ) -> BakeLook:
-    """Look at a wave and decide how long to wait until the next look or the verdict.
+    """Check a wave and decide how long to wait until the next check or the verdict.
 
-    A failed wave is judged immediately.
+    If the wave has failed already, there is no wait: it is judged immediately.
 
     Args:
         controller: The rollout's controller.
-        outcomes: The outcome of the switch to the new release, by device of the wave.
-        statuses: The statuses of the wave's devices; empty at the first look.
-        previous: The result of the previous look; None at the first look.
+        outcomes: For each device of the wave, the outcome of its switch to the new release.
+        statuses: The statuses of the wave's devices; empty at the first check.
+        previous: The result of the previous check; None at the first check.
         now_s: The current monotonic time, in seconds.
     """
     wave, policy = controller.wave_of(list(outcomes)), controller.policy
@@ -44,7 +44,7 @@ def look(
     counts = list(outcomes.values())
     remaining = {name: number - counts.count(name) for name, number in controller.wave_budget(wave).items()}
     over_budget = min(remaining.values()) < 0
-    still_silent = [name for name in silent if previous and name in previous.silent]  # one silence may be the network
+    still_silent = [name for name in silent if previous and name in previous.silent]  # once may be the network
     failure = None if over_budget else _early_failure(controller, switched, still_silent, remaining["failed"])
     elapsed = now_s - began
     wait = 0.0 if over_budget or failure else pause(elapsed, query_s, policy.bake_s, policy.bake_poll_s)
@@ -69,9 +69,9 @@ def _early_failure(
     still_silent: list[str],
     failed_budget: int,
 ) -> EarlyFailure | None:
-    """Return why a wave with these statuses can no longer pass; None if it still can."""
+    """Return why a wave with these statuses can no longer pass, or None if it can still pass."""
     thresholds = controller.policy.judge
-    failed = dict.fromkeys(still_silent, "silent during the bake, twice in a row")
+    failed = dict.fromkeys(still_silent, "did not respond to two checks in a row during the bake")
     observed = [controller.observe(name, DeployOutcome("ok", "", status), {}) for name, status in statuses.items()]
     for each in observed:
         if each.after:
@@ -85,7 +85,7 @@ def _early_failure(
 
 
 def pause(elapsed_s: float, query_s: float, bake_s: float, poll_s: float) -> float:
-    """Return the seconds until the next look, or until the end of the bake if that is sooner.
+    """Return the seconds until the next check, or until the end of the bake if the bake ends first.
 
     Args:
         elapsed_s: The time since the bake began, in seconds.
@@ -95,11 +95,11 @@ def pause(elapsed_s: float, query_s: float, bake_s: float, poll_s: float) -> flo
     """
     remaining = max(bake_s - elapsed_s, 0.0)
     pause_s = max(poll_s, elapsed_s * SHARE, query_s * (1 - SHARE) / SHARE)
-    return remaining if remaining - pause_s < poll_s * SHARE else pause_s  # no look shortly before the last one
+    return remaining if remaining - pause_s < poll_s * SHARE else pause_s  # no check shortly before the last one
 
 
 def max_looks(bake_s: float, poll_s: float) -> int:
-    """Return the largest possible number of looks in a bake, including the last one."""
+    """Return the largest possible number of checks in a bake, including the check at its end."""
     elapsed, number = 0.0, 1
     while (step := pause(elapsed, 0.0, bake_s, poll_s)) < bake_s - elapsed:
         elapsed, number = elapsed + step, number + 1

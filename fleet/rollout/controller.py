@@ -1,6 +1,6 @@
 """Control a rollout: open a wave, judge it, decide which devices roll back, close the rollout.
 
-Each step reads the record, makes a decision and writes it to the record. Devices change only after that.
+Each step reads the record, makes a decision and writes the decision to the record. Devices change only after that.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RefreshPayload = Callable[[set[str]], tuple[bool, str]]
 
 @dataclass(frozen=True)
 class DeployOutcome:
-    """The outcome of a device's switch, and its status at the end of the bake (None if it did not respond)."""
+    """The outcome of a device's switch to its release, and its later status (None if the device did not respond)."""
 
     outcome: SwitchOutcome
     reason: str
@@ -101,7 +101,7 @@ class RolloutController:
             devices: The devices of the wave.
             approved_by: The user who approves the wave now; None if no user does.
             refresh_payload: A function that updates the payload for the given releases. It returns whether it packed
-                the payload again, and why it failed.
+                the payload again, and why it failed (an empty string if it did not fail).
         """
         wave = self.wave_of(devices)
         packed, now = False, datetime.now(UTC)
@@ -135,9 +135,9 @@ class RolloutController:
                 return wave
         raise ConfigurationError(
             str(self.record.folder),
-            f"{', '.join(devices)} are not a wave of this rollout",
+            f"{', '.join(devices)} are not exactly the devices of one wave of this rollout",
             "; ".join(f"{wave.name}: {', '.join(wave.devices)}" for wave in self.state.waves),
-            "run the whole of rollout.yml, not single plays of it",
+            "run all plays of rollout.yml, not only some of them",
         )
 
     def judge_wave(
@@ -146,7 +146,7 @@ class RolloutController:
         """Judge a wave after its bake, and record the verdict.
 
         Args:
-            devices: The outcome and the last status of each device of the wave.
+            devices: For each device of the wave, the outcome of its switch to the new release, and its last status.
             control_group: The last status of each device of the control group.
         """
         wave, before = self.wave_of(list(devices)), self.record.before
@@ -181,13 +181,14 @@ class RolloutController:
         return WaveVerdict(wave.name, result.status, result.reason())
 
     def observe(self, name: str, deployed: DeployOutcome, before: Reports) -> DeviceObservation:
-        """Return the observation of a device.
+        """Return what is known about a device of the wave: its outcome, and its reports before and after its switch.
 
-        Its outcome is `failed` if it has loaded a different model file than published, or has rolled back on its own.
+        The outcome is `failed` if the device has loaded a different model file than the published one, or if it has
+        rolled back automatically.
 
         Args:
             name: The device's name.
-            deployed: The outcome of the device's switch, and its last status.
+            deployed: The outcome of the device's switch to its release, and its last status.
             before: The reports of all devices before the rollout.
         """
         device, status = self.state.devices[name], deployed.status
@@ -198,9 +199,9 @@ class RolloutController:
                 published = self.plan.releases[device.release].targets.get(loaded.target)
                 if loaded.sha256 != published:
                     outcome = "failed"
-                    reason = f"has loaded sha256 {loaded.sha256[:12]}, not {str(published)[:12]}"
+                    reason = f"has loaded a model file with sha256 {loaded.sha256[:12]}, not {str(published)[:12]}"
             elif device.release in status.bad:
-                outcome, reason = "failed", f"it rolled back on its own: {status.bad[device.release]}"
+                outcome, reason = "failed", f"it rolled back automatically: {status.bad[device.release]}"
         return DeviceObservation(name, outcome, reason, before.get(name), status.report if status else None)
 
     def wave_budget(self, wave: WaveState) -> dict[str, int]:
@@ -226,7 +227,7 @@ class RolloutController:
         return RollbackDecision(orders, state.has_failed)
 
     def _late_failure(self, device: DeviceState, status: AgentStatus | None) -> str:
-        """Return why a device has failed since its wave passed; an empty string if it has not."""
+        """Return why a device has failed since its wave passed, or an empty string if it has not failed."""
         if status is None:
             return "no longer responds"
         if not self._runs_release(device, status):
@@ -243,19 +244,19 @@ class RolloutController:
         return eligibility.runs(status, device.release, self.plan.releases[device.release])
 
     def close(self, rolled_back: Mapping[str, StatusResponse]) -> ClosedRollout:
-        """End or pause the rollout. `rolled_back` holds the responses of the devices that had to roll back."""
+        """End or pause the rollout, given the responses of the devices that had to roll back."""
         state = self.state
         for name, response in rolled_back.items():
             device, status = state.devices[name], response.status
             since = decisions.rollback_decided(state, device)
             running = eligibility.loaded_release(status)
             if status is not None and running == device.was:
-                # A device that failed by itself keeps its own reason.
+                # A device that failed keeps the reason for its own failure.
                 state = state.with_device(name, outcome="back", reason=device.reason or "the rollout failed")
                 self.log("back", "back", name, f"runs {device.was}", since=since)
             else:
                 reason = response.reason or f"runs {running}"
-                state = state.with_device(name, outcome="pending", reason=f"not back at {device.was}: {reason}")
+                state = state.with_device(name, outcome="pending", reason=f"not rolled back to {device.was}: {reason}")
                 self.log("back", "pending", name, reason, since=since)
         state = decisions.ended(state, audit_log.now())
         self.log("close", state.status, detail=state.reason, since=self.record.began)

@@ -40,7 +40,7 @@ def refusal(
     began_by: str | None,
     now: datetime,
 ) -> str:
-    """Return why a wave may not begin; an empty string if it may.
+    """Return why a wave must not begin, or an empty string if it may begin.
 
     Args:
         state: The rollout's state.
@@ -54,7 +54,7 @@ def refusal(
         if each.name == wave.name:
             break
         if each.status != "pass":
-            return f"wave {each.name} before it did not pass ({each.status})"
+            return f"the earlier wave {each.name} did not pass ({each.status})"
     if state.status != "running":
         return state.reason
     if wave.approve and not wave.approved_by and (reason := _approval_missing(policy, wave, approved_by, began_by)):
@@ -65,7 +65,7 @@ def refusal(
 
 
 def _approval_missing(policy: RolloutPolicy, wave: WaveState, approved_by: str | None, began_by: str | None) -> str:
-    """Return why a wave lacks a valid approval; an empty string if it has one."""
+    """Return why a wave lacks a valid approval, or an empty string if it has a valid approval."""
     if not approved_by:
         reason = f" ({wave.why})" if wave.why else ""
         return f"wave {wave.name} waits for approval{reason}: --approve {wave.name}, -e rollout_approve={wave.name}"
@@ -73,7 +73,7 @@ def _approval_missing(policy: RolloutPolicy, wave: WaveState, approved_by: str |
         allowed = ", ".join(policy.approvers)
         return f"wave {wave.name} waits: {approved_by} is not one of rollout.approvers: {allowed}"
     if policy.four_eyes and approved_by == began_by:
-        return f"wave {wave.name} waits: {approved_by} began this rollout, rollout.four_eyes requires another approver"
+        return f"wave {wave.name} waits: {approved_by} began this rollout, but rollout.four_eyes requires another user"
     return ""
 
 
@@ -98,12 +98,12 @@ def control_group(state: RolloutState, policy: RolloutPolicy, wave: WaveState) -
 
 
 def remaining_budget(devices: Iterable[DeviceState], policy: RolloutPolicy, size: int) -> dict[str, int]:
-    """Return how many more devices may fail and how many more may be unreachable, by kind.
+    """Return how many more devices may fail (`failed`) and how many more may be unreachable (`unreachable`).
 
-    A number below zero means that the devices exceed the fleet's budget.
+    A number below zero means that the fleet's budget is exceeded.
 
     Args:
-        devices: The devices whose failures are charged to the budget.
+        devices: The devices to count against the budget.
         policy: The rollout's policy.
         size: The number of devices in the fleet.
     """
@@ -112,9 +112,10 @@ def remaining_budget(devices: Iterable[DeviceState], policy: RolloutPolicy, size
 
 
 def wave_budget(state: RolloutState, policy: RolloutPolicy, size: int, wave: WaveState) -> dict[str, int]:
-    """Return how many devices of a wave may fail and how many may be unreachable, by kind.
+    """Return how many devices of a wave may fail (`failed`) and how many may be unreachable (`unreachable`).
 
-    This is the part of the fleet's budget that the devices of other waves have not used. It is zero for a canary wave.
+    These numbers are the part of the fleet's budget that the devices of other waves have not used. For a canary wave,
+    both numbers are zero.
 
     Args:
         state: The rollout's state.
@@ -168,7 +169,7 @@ def with_late_failures(
 
     Args:
         state: The rollout's state.
-        failures: The charge to the budget and the reason for the failure, by device.
+        failures: For each failed device, the budget that it is charged to and the reason for the failure.
         policy: The rollout's policy.
         size: The number of devices in the fleet.
         now: The current time, in the format of `audit_log.now`.
@@ -188,14 +189,15 @@ def with_late_failures(
 
 
 def rollbacks(state: RolloutState, rollout: str) -> tuple[dict[str, RollbackOrder], dict[str, str]]:
-    """Return the devices that have to roll back, and those that cannot because they ran no release before.
+    """Return the devices that have to roll back, and the devices that cannot because they ran no release before.
 
     Args:
         state: The rollout's state.
         rollout: The rollout's id.
 
     Returns:
-        The rollback orders by device, and the reasons why other failed devices keep the new release, by device.
+        For each device that has to roll back, its rollback order. For each failed device that cannot roll back, the
+        reason why it keeps the new release.
     """
     orders: dict[str, RollbackOrder] = {}
     kept: dict[str, str] = {}
@@ -206,7 +208,7 @@ def rollbacks(state: RolloutState, rollout: str) -> tuple[dict[str, RollbackOrde
         if device.was is not None:
             orders[name] = RollbackOrder(device.was, f"rollout {rollout}: {reason}"[:MAX_REASON])
         elif NO_PREVIOUS_RELEASE not in device.reason:
-            kept[name] = f"{reason}; it stays on {device.release}: {NO_PREVIOUS_RELEASE}"
+            kept[name] = f"{reason}; it keeps {device.release}: {NO_PREVIOUS_RELEASE}"
     return orders, kept
 
 
@@ -224,6 +226,7 @@ def ended(state: RolloutState, now: str) -> RolloutState:
 def rollback_decided(state: RolloutState, device: DeviceState) -> str | None:
     """Return when the rollback of a device was decided.
 
-    That is when the first wave failed. If no wave failed, it is when the device's own wave was judged."""
+    This is the time at which the first failed wave was judged. If no wave failed, it is the time at which the device's
+    own wave was judged."""
     failed = [wave.judged for wave in state.waves if wave.status == "fail" and wave.judged]
     return min(failed) if failed else state.wave(device.wave).judged

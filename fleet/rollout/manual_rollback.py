@@ -35,7 +35,7 @@ class ManualRollback:
 
 
 def begin_manual_rollback(fleet: str, root: Path, every: bool = False) -> ManualRollbackStart:
-    """Abandon the unfinished rollout, which the next run would resume, and return which releases to roll back from.
+    """Abandon the unfinished rollout, so that no later run resumes it, and return which releases to roll back from.
 
     Args:
         fleet: The fleet's name.
@@ -57,13 +57,13 @@ def begin_manual_rollback(fleet: str, root: Path, every: bool = False) -> Manual
 
 
 def _latest_releases(fleet: str, root: Path, warnings: list[str]) -> list[str] | None:
-    """Return the releases of the latest rollout that a device may still run; None if they are not known."""
-    with _warn_on_error(warnings, "the releases of the latest rollout are not known: every device rolls back"):
+    """Return the releases of the latest rollout that a device may still run, or None if they are not known."""
+    with _warn_on_error(warnings, "the releases of the latest rollout are not known, so every device rolls back"):
         for record in reversed(rollout_folder.rollouts(fleet, root)):
             devices = record.load().devices.values()
             if releases := {device.release for device in devices if device.touched and device.outcome != "back"}:
                 return sorted(releases)
-        warnings.append("no rollout is recorded whose release a device may still run: every device rolls back")
+        warnings.append("no recorded rollout has a release that a device may still run, so every device rolls back")
     return None
 
 
@@ -84,11 +84,11 @@ def finish_manual_rollback(
     """
     rows, failed = [], []
     skipped: dict[str, str] = {}
-    warnings = begin_manual_rollback(fleet, root, every).warnings  # no output has shown these warnings yet
+    warnings = begin_manual_rollback(fleet, root, every).warnings  # these warnings have not been shown yet
     for name, rollback in devices.items():
         if rollback.skipped and rollback.response.status:
             running = rollback.response.status.current or "nothing"
-            skipped[name] = f"{name}: left alone: runs {running}, which the latest rollout did not deliver"
+            skipped[name] = f"{name}: left unchanged: runs {running}, which the latest rollout did not deliver"
             continue
         release, loaded, problem = _outcome(rollback)
         with _warn_on_error(warnings, f"{name}: not in the audit trail"):
@@ -112,7 +112,7 @@ def finish_manual_rollback(
         pending = pending_rollbacks.find(fleet, root, devices, warnings)
         pending_rollbacks.record_completed(fleet, root, pending, responses)
     if skipped:
-        warnings.append(f"{len(skipped)} device(s) were left alone; with --limit all every device rolls back")
+        warnings.append(f"{len(skipped)} device(s) were left unchanged; with --limit all, every device rolls back")
     failed += skipped if not rows else []
     return ManualRollbackEnd([*rows, *skipped.values(), *(f"warning: {each}" for each in warnings)], failed)
 
@@ -133,6 +133,6 @@ def _warn_on_error(warnings: list[str], problem: str) -> Iterator[None]:
         yield
     except BusyError:
         raise
-    except Exception as error:  # whatever is wrong with a record, the device takes precedence
+    except Exception as error:  # rolling the device back is more important than any problem with a record
         kind = "" if isinstance(error, OSError | FleetError) else f"{type(error).__name__}: "
         warnings.append(f"{problem} ({kind}{' '.join(str(error).split())})")

@@ -18,7 +18,7 @@ SHOWN = 20  # maximum number of devices of a wave that the table lists
 
 
 class Participants:
-    """The devices of a plan, grouped by their responses: those that change, and those that do not, with the reason."""
+    """The devices of a plan: the devices that change in each wave, and the devices that cannot or need not change."""
 
     def __init__(
         self,
@@ -27,12 +27,12 @@ class Participants:
         rows: list[str],
         still_pending: Mapping[str, str],
     ) -> None:
-        """Group the devices of a plan.
+        """Group the devices of a plan by their responses.
 
         Args:
             plan: The rollout's plan.
             responses: The devices' responses, by device name.
-            rows: Lines for the terminal that precede those of the table.
+            rows: Lines for the terminal that are shown before the waves.
             still_pending: Devices whose pending rollback failed again, each with the reason.
         """
         self.plan, self.responses, self.rows, self.policy = plan, responses, rows, plan.rules
@@ -76,18 +76,23 @@ class Participants:
         return self.responses.get(name, NOT_QUERIED)
 
     def refusal(self) -> str:
-        """Return why the rollout may not begin; an empty string if it may."""
+        """Return why the rollout must not begin, or an empty string if it may begin."""
         allowed = rollout_policy.device_count(self.policy.budget.unreachable, self.plan.size)
         if self.unfit and self.policy.unfit == "stop":
-            return f"{len(self.unfit)} device(s) cannot run it (rollout.unfit: stop): {', '.join(self.unfit)}"
+            return (
+                f"{len(self.unfit)} device(s) cannot run their release (rollout.unfit: stop): {', '.join(self.unfit)}"
+            )
         if len(self.unreachable) > allowed:
-            return f"{len(self.unreachable)} device(s) do not answer, {allowed} allowed: {', '.join(self.unreachable)}"
+            return f"{len(self.unreachable)} device(s) do not respond, {allowed} allowed: {', '.join(self.unreachable)}"
         if self.changing and self.absent:
-            return f"{', '.join(self.absent)} of the first wave cannot take part, but a new release needs all of it"
+            return (
+                f"{', '.join(self.absent)} of the first wave cannot take part, but a release that has not yet passed a "
+                "wave needs every device of the first wave"
+            )
         return ""
 
     def previous_release(self, name: str) -> str | None:
-        """Return the release that a device runs before the rollout; None if it runs none or did not respond."""
+        """Return the release that a device runs before the rollout, or None if it runs none or did not respond."""
         status = self.response(name).status
         return status.current if status else None
 
@@ -97,7 +102,7 @@ class Participants:
         devices = {}
         for name, device in self.plan.devices.items():
             outcome: Outcome = "planned" if name in wave_of else "ok"
-            reason = "runs it already" if name in self.current else ""
+            reason = "already runs its release" if name in self.current else ""
             charge: BudgetCharge = ""
             if name in self.unfit:
                 outcome, reason = "unfit", self.unfit[name]
@@ -113,7 +118,7 @@ class Participants:
         return RolloutState("running", owner(), waves, devices, outside_window=self.plan.outside_window)
 
     def result(self) -> PreflightResult:
-        """Return the result of the preflight before a rollout is begun."""
+        """Return the result of the preflight, for a rollout that has no record yet."""
         refusal = self.refusal()
         unchanged = "" if self.changing else "every device that responded already runs its declared release"
         return PreflightResult(
@@ -134,17 +139,17 @@ class Participants:
         rows = list(self.rows)
         for wave in self.waves:
             separator = ": " if wave.approval_reason else ""
-            approval = f", asks for approval{separator}{wave.approval_reason}" if wave.approve else ""
+            approval = f", needs an approval{separator}{wave.approval_reason}" if wave.approve else ""
             rows.append(f"wave {wave.name}: {len(wave.devices)} device(s){approval}")
             for name in wave.devices[:SHOWN]:
                 previous, release = self.previous_release(name), self.plan.devices[name].release
                 rows.append(f"  {name}: {previous or 'nothing'} -> {release}")
             if len(wave.devices) > SHOWN:
                 rows.append(f"  and {len(wave.devices) - SHOWN} more")
-        rows += [f"cannot: {name}: {reason}" for name, reason in self.unfit.items()]
-        rows += [f"no answer: {name}: {self.response(name).reason}" for name in self.unreachable]
+        rows += [f"cannot run its release: {name}: {reason}" for name, reason in self.unfit.items()]
+        rows += [f"did not respond: {name}: {self.response(name).reason}" for name in self.unreachable]
         budget, size = self.policy.budget, self.plan.size
         failed = rollout_policy.device_count(budget.failed, size)
         unreachable = rollout_policy.device_count(budget.unreachable, size)
-        rows.append(f"runs it already: {len(self.current)} device(s)")
+        rows.append(f"already up to date: {len(self.current)} device(s)")
         return [*rows, f"budget: of {size} devices {failed} may fail and {unreachable} may be unreachable"]

@@ -1,8 +1,8 @@
-"""Pack the payload of a rollout: the archives of its releases, and the metadata that proves their publication.
+"""Pack the payload of a rollout: the archives of its releases, and the signed metadata that lists them.
 
 The payload is packed when the rollout begins and checked again before each wave. A release that was withdrawn in the
 meantime is not delivered to further devices. If the metadata was signed again in the meantime, the payload is packed
-again, because a rollout may last longer than a timestamp is valid.
+again, because a rollout can last longer than the validity of the old metadata.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from fleet.releases.repository import Repository
 from fleet.releases.workspace import Workspace
 
 LOCK_S = 60.0
-# A folder in a device's state directory. The device's configuration sets it as the repository of releases
-# (playbooks/roles/edge_agent).
+# A folder in a device's state directory. The device's configuration names this folder as the repository from which the
+# agent installs releases (playbooks/roles/edge_agent).
 FOLDER = "repository"
 
 
 def check_repository(repository: Repository, development: bool) -> None:
-    """Check that the metadata is current and signed with keys that a fleet accepts. Raises TrustError.
+    """Check that a repository's metadata is current and signed with keys that a fleet accepts. Raises TrustError.
 
     `development` says whether the fleet accepts development keys.
     """
@@ -52,7 +52,7 @@ def check_repository(repository: Repository, development: bool) -> None:
 
 
 def release_info(repository: Repository, release: str) -> ReleaseInfo:
-    """Return the information about a published release that a plan records.
+    """Return the information about a published release that a rollout plan contains.
 
     Raises NoReleaseError, StorageError, TrustError, BundleError, SourceError.
     """
@@ -78,7 +78,7 @@ def _signed_archive(repository: Repository, release: str) -> tuple[TargetFile, P
     target = _published_target(repository, release)
     file, expected = repository.local_file(target), _description(target.length, target.hashes["sha256"])
     content = _describe(file)
-    if repository.fetch and content != expected:  # an incomplete or corrupted file of the cache is fetched again
+    if repository.fetch and content != expected:  # the cached file is missing, incomplete or corrupted
         repository.fetch(file)
         content = _describe(file)
     remedy = "publish the same bytes again: fleet publish"
@@ -102,13 +102,16 @@ def _published_target(repository: Repository, release: str) -> TargetFile:
     target = catalog.published_targets(repository, name).get(version)
     if target is None:
         raise NoReleaseError(
-            release, "not published", "a published release", "publish it: fleet publish; or see fleet release list"
+            release,
+            "the release is not published",
+            "a published release",
+            "publish it with fleet publish, or choose one that fleet release list shows",
         )
     return target
 
 
 def _describe(file: Path) -> str | None:
-    """Describe a file by its size and digest; return None if it is missing."""
+    """Return the size and digest of a file as text, or None if the file is missing."""
     try:
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -130,7 +133,7 @@ def refresh_payload(record: Record, releases: Collection[str], location: str) ->
         location: The repository's location, a folder or a URL.
 
     Returns:
-        Whether the payload was packed again, and the error that prevents it (an empty string if there is none).
+        Whether the payload was packed again, and the error (an empty string if there was none).
     """
     try:
         return prepare_payload(record, releases, location), ""
@@ -156,7 +159,7 @@ def prepare_payload(record: Record, releases: Collection[str], location: str) ->
         AgentError, OSError: The repository cannot be opened, or the payload cannot be written.
     """
     file = record.folder / rollout_folder.PUSH
-    # This waits while another process uses the local copy of a remote repository.
+    # Opening the repository waits while another process uses the local copy of a remote repository.
     with Workspace(location).open_repository(write=False, wait_s=LOCK_S) as repository:
         expiry.require_current(repository)
         for release in sorted(releases):
@@ -165,9 +168,9 @@ def prepare_payload(record: Record, releases: Collection[str], location: str) ->
             if planned and published != planned:
                 raise TrustError(
                     f"{location}: {release}",
-                    f"sha256 {published}",
-                    f"{planned}, which rollout {record.id} began with",
-                    "pass the repository that the rollout began with: --repository",
+                    f"the published archive has sha256 {published}",
+                    f"{planned}, the archive's sha256 when rollout {record.id} began",
+                    "pass the repository with which the rollout began: --repository",
                 )
         if _is_packed(file, repository, releases):
             return False
@@ -196,8 +199,8 @@ def _is_packed(file: Path, repository: Repository, releases: Iterable[str]) -> b
         raise TrustError(
             f"{repository.metadata}: timestamp",
             f"version {repository.timestamp.version}",
-            f"version {version} or later, which devices already have",
-            "pass the repository that the rollout began with: --repository; or run fleet release refresh",
+            f"version {version} or later, because the payload already contains that version",
+            "pass the repository with which the rollout began: --repository; or run fleet release refresh",
         )
     return packed == metadata and members.issuperset(archives)
 
@@ -205,7 +208,8 @@ def _is_packed(file: Path, repository: Repository, releases: Iterable[str]) -> b
 def write_archive(repository: Repository, releases: Iterable[str], file: Path) -> None:
     """Write the metadata and the archives of releases to one tar file. The same content always gives the same bytes.
 
-    The file that a client reads first is packed last, so that an incomplete copy leaves the earlier repository valid.
+    timestamp.json, from which a client finds the other files, is packed last. If a transfer to a device breaks off, the
+    device's earlier copy of the repository therefore stays valid.
 
     Args:
         repository: The repository that contains the releases.
@@ -235,7 +239,7 @@ def _metadata(repository: Repository) -> dict[str, bytes]:
 
     The targets, snapshot and timestamp were read together, so that the timestamp refers to exactly this snapshot."""
     roots = [f"{version}.root.json" for version in range(1, repository.root.version)]
-    # Old roots may have been deleted because no device needs them any more.
+    # The files of old root versions may have been deleted because no device needs them any more.
     content = {name: file.read_bytes() for name in roots if (file := repository.metadata / name).is_file()}
     names = [
         f"{repository.root.version}.root.json",

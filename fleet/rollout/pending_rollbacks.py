@@ -1,8 +1,8 @@
 """Find and record pending rollbacks: rollbacks that a device could not perform when its rollout failed.
 
-The next run of the fleet rolls these devices back first. Pending rollbacks are found in the records of all rollouts,
-however old, and are not stored anywhere else. A device is recorded as rolled back as soon as it has loaded a different
-release, whatever the cause.
+The fleet's next rollout rolls these devices back first. Pending rollbacks are found in the records of all rollouts,
+however old, and are not stored anywhere else. A device is recorded as rolled back as soon as it has loaded a release
+other than the failed one, for whatever reason.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fleet.errors import ConfigurationError
 from fleet.records import report, rollout_audit, rollout_folder
 from fleet.records.rollout_plan import PendingRollback
 
-MARK = b'"outcome": "pending"'  # the text that Record.save writes; records without it need not be parsed
+MARK = b'"outcome": "pending"'  # the text that Record.save writes; a record without this text need not be parsed
 
 
 def find(fleet: str, root: Path, devices: Collection[str], warnings: list[str]) -> dict[str, PendingRollback]:
@@ -51,7 +51,7 @@ def record_completed(
         fleet: The fleet's name.
         root: The folder that contains all rollout records.
         pending: The pending rollbacks, by device.
-        responses: The devices' responses after their rollback, by device name.
+        responses: The devices' responses after they tried to roll back, by device name.
 
     Returns:
         Lines for the terminal, and the devices that are still pending, each with the reason.
@@ -68,7 +68,9 @@ def record_completed(
             if running in (None, rollback.left):
                 reason = response.reason or f"runs {running or 'nothing'}"
                 still_pending[name] = reason
-                rows.append(f"still pending: {name}: not back at {rollback.to} since rollout {rollout}: {reason}")
+                rows.append(
+                    f"still pending: {name}: not rolled back to {rollback.to} since rollout {rollout}: {reason}"
+                )
                 continue
             explanation = f"{state.devices[name].reason}; later: runs {running}"
             state = state.with_device(name, outcome="back", reason=explanation)

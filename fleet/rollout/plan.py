@@ -1,4 +1,4 @@
-"""Plan a rollout: which device is to run which release, checked against the repository and unfinished work.
+"""Plan a rollout: which device is to run which release. The repository and earlier rollouts can refuse the plan.
 
 `plan_rollout` is the entry point. It neither contacts a device nor changes anything.
 """
@@ -37,7 +37,7 @@ class UnfinishedWork:
         state: The state of the unfinished rollout.
         changes: Why the unfinished rollout cannot resume; empty if it can.
         interrupted: The rollbacks that the unfinished rollout would have performed if its process had not been killed.
-        pending: The rollbacks that devices could not perform after earlier rollouts.
+        pending: The rollbacks that devices could not perform when earlier rollouts failed.
         warnings: A line for each record that cannot be read.
     """
 
@@ -54,10 +54,10 @@ class UnfinishedWork:
         return self.rollout is not None and not self.changes
 
     def without_declaration(self, reason: str) -> UnfinishedWork:
-        """Return the work that remains if the inventory may not be rolled out: only rollbacks.
+        """Return the work that remains if the inventory must not be rolled out: only rollbacks.
 
         The unfinished rollout's interrupted rollbacks remain only if that rollout has failed.
-        `reason` says why the inventory may not be rolled out.
+        `reason` says why the inventory must not be rolled out.
         """
         interrupted = self.interrupted if self.state and self.state.has_failed else {}
         changes = (self.changes or reason) if interrupted else ""
@@ -66,11 +66,11 @@ class UnfinishedWork:
 
 @dataclass(frozen=True)
 class Declaration:
-    """The content of an inventory, checked against the repository; empty if it may not be rolled out.
+    """What an inventory declares, checked against the repository; empty if the inventory must not be rolled out.
 
     Attributes:
         repository: The folder that the repository was read from.
-        policy: The fleet's rollout policy; None if the inventory may not be rolled out.
+        policy: The fleet's rollout policy; None if the inventory must not be rolled out.
         devices: The devices that may change, by name.
         others: The devices that --limit leaves out, by name.
         releases: The releases that `devices` declare, by name.
@@ -92,7 +92,7 @@ class PlanOptions:
     Attributes:
         only: Names of the devices that may change; None allows every device to change.
         outside_window: Whether the maintenance window is ignored.
-        again: Whether a release that failed in its last rollout may be tried again.
+        again: Whether a release whose last rollout failed may be tried again.
         approve: Names of the waves that are approved.
     """
 
@@ -107,8 +107,8 @@ def plan_rollout(
 ) -> RolloutPlan:
     """Plan the rollout that an inventory declares, checked against the repository and the fleet's unfinished work.
 
-    If the inventory may not be rolled out but devices have to roll back first, the plan records the error as
-    `refused`.
+    If the inventory must not be rolled out but devices still have to roll back, the plan contains only these rollbacks
+    and records the error as `refused`.
 
     Args:
         path: The inventory's path.
@@ -117,8 +117,8 @@ def plan_rollout(
         options: The options that the operator chose.
 
     Raises:
-        InventoryError, TrustError, NoReleaseError, PausedError, RolloutError, BusyError: The inventory may not be
-            rolled out, and no device has to roll back first.
+        InventoryError, TrustError, NoReleaseError, PausedError, RolloutError, BusyError: The inventory must not be
+            rolled out, and no device still has to roll back.
     """
     fleet = model.load(path)
     names = [device.name for device in fleet.devices if options.only is None or device.name in options.only]
@@ -126,7 +126,8 @@ def plan_rollout(
     unfinished = find_unfinished_work(fleet, root, names, options.only)
     planned_at, refusal = datetime.now(UTC), None
     recorded_waves = {wave.name for wave in unfinished.state.waves} if unfinished.state else set()
-    # A resumed rollout was already allowed to use its releases; after rollbacks, preflight checks for failed releases.
+    # A resumed rollout was already allowed to use its releases. If devices roll back first, preflight checks for failed
+    # releases after these rollbacks.
     try_failed = options.again or unfinished.goes_on or bool(unfinished.pending or unfinished.interrupted)
     try:
         declaration = read_declaration(
@@ -194,10 +195,10 @@ def read_declaration(
         names: The devices that may change.
         outside_window: Whether the maintenance window is ignored.
         approve: Names of the waves that are approved.
-        try_failed: Whether releases that failed before may be tried again.
+        try_failed: Whether releases whose last rollout failed may be tried again.
 
     Raises:
-        InventoryError, TrustError, NoReleaseError, PausedError, RolloutError: The inventory may not be rolled out.
+        InventoryError, TrustError, NoReleaseError, PausedError, RolloutError: The inventory must not be rolled out.
     """
     with_release = [device for device in fleet.devices if device.release]
     selected = [device for device in with_release if device.name in names]
@@ -205,8 +206,8 @@ def read_declaration(
         raise InventoryError(
             str(fleet.path),
             "no device declares a release",
-            "release: NAME@VERSION for a group",
-            "see docs/how-to/roll-out.md",
+            "`release: NAME@VERSION` for at least one group or device",
+            "declare a release, see docs/how-to/roll-out.md",
         )
     policy = model.rollout_policy_of(fleet)
     check_wave_names(fleet.devices, policy, f"{fleet.path}: rollout")

@@ -1,6 +1,6 @@
 """Start a rollout after its devices were queried: begin its record, or resume the unfinished rollout.
 
-This changes no device. Pending rollbacks of earlier rollouts that are now complete are recorded first.
+No device changes in this step. If a pending rollback of an earlier rollout has been completed, this is recorded first.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fleet.rollout.step_results import PreflightResult
 
 @dataclass(frozen=True)
 class RemainingWaves:
-    """The waves of a recorded rollout that are still to be done, in the form that the playbook needs.
+    """The waves of a recorded rollout that have not passed yet, in the form that the playbook needs.
 
     Attributes:
         record: The folder of the record.
@@ -48,7 +48,7 @@ def run_preflight(
 
     Args:
         plan: The rollout's plan.
-        responses: The devices' responses, by device name, after devices with a pending rollback tried to roll back.
+        responses: The devices' responses, by device name. Devices with a pending rollback tried to roll back before.
         root: The folder that contains all rollout records.
         check: Whether to report only, without writing anything.
 
@@ -93,7 +93,7 @@ def run_preflight(
 def _record_pending(
     plan: RolloutPlan, responses: Mapping[str, StatusResponse], root: Path, check: bool
 ) -> tuple[list[str], dict[str, str]]:
-    """Record the pending rollbacks that are complete.
+    """Record the pending rollbacks that have been completed.
 
     Returns:
         Lines for the terminal, and the devices whose rollback is still pending, each with the reason.
@@ -112,7 +112,7 @@ def _remaining_waves(record: Record) -> RemainingWaves:
     state = record.load()
     waves = [wave for wave in state.waves if wave.status != "pass"]
     if any(wave.status == "fail" for wave in waves):
-        waves = []  # the process was killed before the rollbacks, so they come next
+        waves = []  # the process was killed before the rollbacks, so only they remain
     return RemainingWaves(
         record=str(record.folder),
         order=[name for wave in waves for name in wave.devices],

@@ -1,4 +1,4 @@
-"""Find out from earlier rollouts of a fleet whether a release failed in its last rollout or has passed a wave."""
+"""Determine from a fleet's earlier rollouts whether a release failed in its last rollout or has passed a wave."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fleet.records.state import DeviceState, RolloutState
 
 @dataclass
 class ReleaseHistory:
-    """The latest result of each release.
+    """The latest result of each release in a fleet's rollouts.
 
     Attributes:
         failed: Releases whose last rollout failed, each with the reason.
@@ -27,8 +27,8 @@ class ReleaseHistory:
 def load(fleet: str, releases: Collection[str], root: Path) -> ReleaseHistory:
     """Return the latest result of each of these releases.
 
-    A record that cannot be read proves nothing and is ignored. An abandoned rollout does not count as failed. If a
-    release passed one of its waves, that still counts.
+    A record that cannot be read is ignored. An abandoned rollout does not count as failed. If a release passed a wave
+    of an abandoned rollout, the release counts as proven.
 
     Args:
         fleet: The fleet's name.

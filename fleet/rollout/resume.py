@@ -1,8 +1,8 @@
 """Resume or abandon the unfinished rollout of a fleet.
 
 A rollout is abandoned if its inventory has changed since it began. This does not count as a failure of its releases.
-If a wave had failed and the rollout's process was killed before the rollbacks, its touched devices become `pending`:
-the next run rolls them back before anything else.
+If a wave had failed and the rollout's process was killed before the rollbacks, every device that the rollout may have
+changed becomes `pending`. The next run rolls these devices back before anything else.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def unfinished_rollout(fleet: str, path: Path, root: Path) -> Record | None:
         if recorded.exists() and _folder(recorded) != _folder(path):
             raise InventoryError(
                 f"{path}: fleet.name",
-                f"{fleet}, as in {recorded}, whose rollouts are recorded in {root / fleet}",
-                "a different name for each inventory",
-                "rename one of the fleets, or keep its records elsewhere: --rollouts, -e rollout_records=",
+                f"{fleet}, which is also the fleet's name in {recorded}, whose rollouts are recorded in {root / fleet}",
+                "a different fleet name in each inventory",
+                "rename one of the fleets, or keep its records in another folder: --rollouts, -e rollout_records=",
             )
     record = rollout_folder.unfinished(fleet, root)
     if record:
@@ -55,12 +55,12 @@ def _folder(path: Path) -> Path:
 
 
 def inventory_changes(record: Record, devices: Sequence[Device], only: Collection[str] | None = None) -> str:
-    """Return how the inventory has changed since a rollout began; an empty string if the rollout can resume.
+    """Return how the inventory has changed since a rollout began, or an empty string if the rollout can resume.
 
     Args:
         record: The rollout's record.
         devices: The devices of the fleet.
-        only: The devices that --limit selects; None means all. --limit must not leave out devices of the rollout.
+        only: The devices that --limit selects; None selects every device.
 
     Raises:
         PausedError: --limit leaves out devices of the rollout.
@@ -71,9 +71,9 @@ def inventory_changes(record: Record, devices: Sequence[Device], only: Collectio
     if left_out:
         raise PausedError(
             f"rollout {record.id}",
-            f"it is unfinished, and --limit leaves out {_first_three(left_out)} of it",
-            "all of its devices",
-            "run without --limit; or abandon the rollout: fleet give-up",
+            f"the rollout is unfinished, and --limit leaves out {_first_three(left_out)} of its devices",
+            "a limit that includes all devices of the unfinished rollout",
+            "run without --limit, or abandon the rollout with fleet give-up",
         )
     limit = record.plan.only
     declared = {name: release for name, release in current.items() if release and (limit is None or name in limit)}
@@ -113,7 +113,7 @@ def require_unfinished(fleet: str, rollout: str, root: Path) -> Record:
     record = rollout_folder.unfinished(fleet, root)
     if record is None or record.id != rollout:
         raise BusyError(
-            f"rollout {rollout}", "another process ended it since the plan was made", "", "run the command again"
+            f"rollout {rollout}", "another process ended it after the plan was made", "", "run the command again"
         )
     return record
 
@@ -121,7 +121,7 @@ def require_unfinished(fleet: str, rollout: str, root: Path) -> Record:
 def abandon(record: Record, reason: str, status: Status = "given up") -> None:
     """End an unfinished rollout. The caller must hold the fleet's lock.
 
-    Devices that would still have rolled back become pending.
+    The rollback of each device that still had to roll back becomes pending.
 
     Args:
         record: The rollout's record.
@@ -165,8 +165,8 @@ def require_resumable(fleet: Fleet, path: Path, root: Path) -> None:
             raise PausedError(
                 f"rollout {record.id}",
                 f"cannot resume: {changes}",
-                "the inventory that it began with",
-                "revert the change; or leave out --resume: the rollout is abandoned, and a new one begins",
+                "the same releases in the inventory as when the rollout began",
+                "revert the change; or run without --resume to abandon this rollout and begin a new one",
             )
 
 

@@ -31,7 +31,7 @@ class PreflightResult(StepResult):
     """The decision whether a rollout begins or resumes, and with which waves.
 
     Attributes:
-        go: Whether the playbook is to continue.
+        go: Whether the playbook continues.
         status: The result of the preflight: refused, ready to begin, nothing to change, or resumed.
         reason: An explanation of the status.
         unfit: Devices that cannot run their release, each with the reason.
@@ -64,7 +64,7 @@ class WaveOpening(StepResult):
         wave: The wave's name.
         reason: Why the wave does not begin; empty if it begins.
         rest: The control group, the devices that the wave is compared with.
-        bake_s: How long the wave is watched, in seconds; None if the wave does not begin.
+        bake_s: How long the wave is observed, in seconds; None if the wave does not begin.
         packed: Whether the payload was packed again.
     """
 
@@ -82,14 +82,14 @@ class WaveOpening(StepResult):
 
 
 class BakeLook(Document):
-    """The result of one look at a wave. The next look takes it as input."""
+    """The result of one check of a wave during its bake. The next check receives this result as input."""
 
     wave: str = Field(description="Name of the wave.")
-    again: bool = Field(description="Whether the wave is looked at once more before its verdict.")
-    wait_s: float = Field(description="Pause until the next look or the verdict, in seconds.")
-    began_s: float = Field(description="Monotonic time of the first look, in seconds.")
+    again: bool = Field(description="Whether the wave is checked once more before its verdict.")
+    wait_s: float = Field(description="Pause until the next check or the verdict, in seconds.")
+    began_s: float = Field(description="Monotonic time of the first check, in seconds.")
     until_s: float = Field(description="Monotonic time at which the pause ends, in seconds.")
-    silent: list[str] = Field(description="Devices that did not respond to this look.")
+    silent: list[str] = Field(description="Devices that did not respond to this check.")
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class ManualRollbackStart(StepResult):
 
     Attributes:
         given_up: The id of the unfinished rollout that was abandoned; None if there was none.
-        brought: The releases that devices roll back from. None means that every device rolls back, whatever it runs.
+        brought: A device rolls back if it runs one of these releases. If this is None, every device rolls back.
         warnings: Warnings for the operator.
     """
 

@@ -1,8 +1,9 @@
-"""Judge a wave: compute its verdict from the devices' reports. Pure: uses no clock, network or file.
+"""Judge a wave: compute its verdict from the devices' reports. The functions are pure: they use no clock or file.
 
-A device's measurements since its switch are compared with its own past, and with a control group of the fleet over the
-same time. Counts are compared with a statistical test, so that chance in a small group neither stops a rollout nor
-hides a fault (verdict_checks.py). Too little evidence makes a wave inconclusive, and an inconclusive wave never passes.
+The wave's measurements since the switch to the new release are compared with measurements of the same devices before
+the rollout, and with measurements of a control group over the same time (verdict_checks.py). Statistical tests compare
+counts, so that chance in a small group neither stops a rollout nor hides a fault. A wave with too few inferences is
+inconclusive, and an inconclusive wave never passes.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ class Verdict:
     Attributes:
         status: Whether the wave passed, failed or is inconclusive.
         checks: The results of all checks.
-        failed: Devices charged to the budget of failed devices.
-        unreachable: Devices charged to the budget of unreachable devices.
-        reasons: Why each failed device failed, by device.
+        failed: Devices that count as failed in the budget.
+        unreachable: Devices that count as unreachable in the budget.
+        reasons: For each failed device, the reason why it failed.
     """
 
     status: WaveResult
@@ -69,18 +70,18 @@ def judge(
 ) -> Verdict:
     """Return the verdict on a wave.
 
-    A device fails if it rolled back on its own, does not respond or runs a different release.
+    A device fails if it rolled back automatically, does not respond or runs a different release.
 
     Args:
         thresholds: The thresholds of the rollout policy.
-        release: The release that the wave switched to, or the release of each device by device name.
+        release: The release that all devices of the wave have to run, or a mapping of device names to releases.
         wave: The observations of the wave's devices.
         control_group: The observations of devices that did not change.
         failed_budget: The number of devices that may fail; 0 for canaries.
         unreachable_budget: The number of devices that may be unreachable; 0 for canaries.
-        early_failure: Why the bake ended early. Such a wave fails. Empty if the bake was complete.
+        early_failure: Why the bake ended early; empty if it was complete. A wave whose bake ended early fails.
     """
-    failed = {each.device: each.reason or "the switch failed" for each in wave if each.outcome == "failed"}
+    failed = {each.device: each.reason or "the deployment failed" for each in wave if each.outcome == "failed"}
     unreachable = [each.device for each in wave if each.outcome == "unreachable"]
     healthy: list[DeviceObservation] = []
     for each in wave:
@@ -108,9 +109,9 @@ def judge(
 
 
 def _device_failure(observed: DeviceObservation, release: str, thresholds: VerdictThresholds) -> str:
-    """Return why a device has failed at the end of the bake; an empty string if it has not."""
+    """Return why a device has failed at the end of the bake, or an empty string if it has not failed."""
     if observed.after is None:
-        return "silent during the bake"
+        return "did not respond at the end of the bake"
     if fault := device_fault(observed.after, release, thresholds):
         return fault
     on_trial = isinstance(observed.after, ServingReport) and observed.after.trial
@@ -118,15 +119,15 @@ def _device_failure(observed: DeviceObservation, release: str, thresholds: Verdi
 
 
 def device_fault(report: Report, release: str, thresholds: VerdictThresholds) -> str:
-    """Return the fault for which a device fails even before its bake ends; an empty string if there is none.
+    """Return the fault for which a device fails even before its bake ends, or an empty string if it has none.
 
     Args:
-        report: The device's report since its switch.
+        report: The device's report since it switched to its release.
         release: The release that the device has to run.
         thresholds: The thresholds of the rollout policy.
     """
     if not isinstance(report, ServingReport) or report.release != release:
-        return f"runs {report.release or 'no release'}: it rolled back on its own"
+        return f"runs {report.release or 'no release'}: it rolled back automatically"
     if report.restarts > thresholds.restarts:
         return f"{report.restarts} restart(s) since the switch, at most {thresholds.restarts} allowed"
     growth_mb = (report.memory_bytes - report.memory_at_start_bytes) / 1e6
@@ -136,15 +137,15 @@ def device_fault(report: Report, release: str, thresholds: VerdictThresholds) ->
 
 
 def fails_early(thresholds: VerdictThresholds, wave: Sequence[DeviceObservation]) -> str:
-    """Return why a wave already exceeds the bound on failed inferences before its bake ends, or an empty string.
+    """Return why a wave fails during its bake because of failed inferences, or an empty string if it does not fail.
 
-    The decision is a one-sided binomial test, which runs at every look at the wave. Since there are many looks, each
-    may use only a hundredth of the error probability that the policy allows.
+    A one-sided binomial test decides this every time the wave is checked during its bake. Because the test is repeated
+    often, each test may use only a hundredth of the error probability that the policy allows.
     """
     errors, total = error_counts(wave)
     if not total or errors / total <= thresholds.error_share:
         return ""
-    from scipy.stats import binomtest  # imported here because it is slow and most waves need no test
+    from scipy.stats import binomtest  # imported here because the import is slow and most waves need no test
 
     chance = binomtest(errors, total, thresholds.error_share, alternative="greater").pvalue
     reason = f"{errors} of {total} inferences failed, at most {thresholds.error_share:.2%} allowed"

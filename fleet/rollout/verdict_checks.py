@@ -1,4 +1,4 @@
-"""The checks that a wave's verdict consists of. All functions are pure.
+"""The checks of devices and measurements that decide a wave's verdict. All functions are pure.
 
 All thresholds come from the rollout policy (`rollout.judge` of the inventory, fleet/inventory/rollout_policy.py).
 """
@@ -19,13 +19,13 @@ SwitchOutcome = Literal["ok", "failed", "unreachable"]
 
 @dataclass(frozen=True)
 class DeviceObservation:
-    """The reports of one device of a wave, or of the control group.
+    """What is known about one device of a wave or of the control group when the wave is judged.
 
     Attributes:
         device: The device's name.
-        outcome: The outcome of the device's switch; always `ok` in the control group.
+        outcome: The outcome of the device's switch to its release; always `ok` in the control group.
         reason: An explanation of the outcome.
-        before: The device's report before the rollout; None if it had none.
+        before: The device's report before the rollout; None if there is none.
         after: The device's report at the end of the bake; None if it did not respond.
     """
 
@@ -38,7 +38,7 @@ class DeviceObservation:
 
 @dataclass(frozen=True)
 class Check:
-    """The result of one check; `devices` are the devices that count against it."""
+    """The result of one check; `devices` names the devices that have the problem that is checked for."""
 
     name: str
     status: CheckStatus
@@ -50,10 +50,10 @@ def check_budget(name: str, described: Sequence[str], devices: Sequence[str], bu
     """Check that no more devices failed, or were unreachable, than the budget allows.
 
     Args:
-        name: The name of the budget.
-        described: The devices that failed or were unreachable, with their reasons, for people.
+        name: The name of the budget: `failed` or `unreachable`.
+        described: The devices that failed or were unreachable, with the reasons if there are any, for people.
         devices: The names of these devices.
-        budget: The number of devices allowed.
+        budget: The number of devices that may fail or be unreachable.
     """
     reason = f"{len(described)} device(s), {budget} allowed"
     reason += f": {', '.join(described[:5])}" if described else ""
@@ -71,9 +71,10 @@ def check_evidence(thresholds: VerdictThresholds, wave: Sequence[DeviceObservati
 def check_errors(
     thresholds: VerdictThresholds, wave: Sequence[DeviceObservation], control_group: Sequence[DeviceObservation]
 ) -> Check:
-    """Check the share of failed inferences against a bound, and against the control group and the wave's own past.
+    """Check that the fraction of failed inferences is neither above its limit nor significantly increased.
 
-    The second comparison is a one-sided Fisher's exact test.
+    A one-sided Fisher's exact test compares the wave with the control group and with the same devices before the
+    rollout.
 
     Args:
         thresholds: The thresholds of the rollout policy.
@@ -91,16 +92,19 @@ def check_errors(
     if share > thresholds.error_share:
         return Check("errors", "fail", f"{reason}, at most {thresholds.error_share:.2%} allowed")
     if other_total and _is_larger((errors, total), (other_errors, other_total), thresholds.confidence):
-        return Check("errors", "fail", f"{reason}, in the control group and before {other_errors} of {other_total}")
+        return Check(
+            "errors", "fail", f"{reason}, in the control group and before the rollout {other_errors} of {other_total}"
+        )
     return Check("errors", "pass", reason)
 
 
 def check_latency(
     thresholds: VerdictThresholds, wave: Sequence[DeviceObservation], control_group: Sequence[DeviceObservation]
 ) -> Check:
-    """Check the p95 latency of the wave relative to its own past.
+    """Check that the p95 latency of the wave has not increased too much since before the rollout.
 
-    The wave's median latency ratio is divided by the control group's median ratio over the same time.
+    Each device has a ratio: its p95 latency after the switch, divided by its p95 latency before the rollout. The median
+    ratio of the wave is divided by the median ratio of the control group, if the latter is above 1.
 
     Args:
         thresholds: The thresholds of the rollout policy.
@@ -109,18 +113,18 @@ def check_latency(
     """
     ratios = _latency_ratios(wave, thresholds)
     if not ratios:
-        return Check("latency", "not judged", "no past to compare with")
+        return Check("latency", "not judged", "no latency from before the rollout to compare with")
     control = _latency_ratios(control_group, thresholds)
     drift = max(1.0, statistics.median(control.values())) if control else 1.0
     factor = statistics.median(ratios.values()) / drift
     slow = tuple(name for name, ratio in ratios.items() if ratio / drift > thresholds.latency_factor)
     status: CheckStatus = "fail" if factor > thresholds.latency_factor else "pass"
-    reason = f"p95 {factor:.2f} times the past, at most {thresholds.latency_factor:g} allowed"
+    reason = f"p95 is {factor:.2f} times the value before the rollout, at most {thresholds.latency_factor:g} allowed"
     return Check("latency", status, reason, slow)
 
 
 def _latency_ratios(devices: Sequence[DeviceObservation], thresholds: VerdictThresholds) -> dict[str, float]:
-    """Return the ratio of each device's p95 latency to its p95 latency before the rollout."""
+    """Return, for each device, the ratio of its p95 latency now to its p95 latency before the rollout."""
     floor = thresholds.latency_floor_ms / 1000
     ratios = {}
     for each in devices:
@@ -137,7 +141,9 @@ def _p95(report: Report | None) -> float | None:
 def check_feedback(
     thresholds: VerdictThresholds, wave: Sequence[DeviceObservation], control_group: Sequence[DeviceObservation]
 ) -> Check:
-    """Check the accuracy by feedback against the control group and the wave's own past (Fisher's exact test).
+    """Check that the accuracy, measured with feedback labels, has not dropped too much (one-sided Fisher's exact test).
+
+    The wave is compared with the control group and with the same devices before the rollout.
 
     Args:
         thresholds: The thresholds of the rollout policy.
@@ -152,9 +158,12 @@ def check_feedback(
     other_mistakes, other_total = control_mistakes + past_mistakes, control_total + past_total
     accuracy = 1 - mistakes / total
     if other_total < thresholds.feedback_min:
-        return Check("feedback", "not judged", f"accuracy {accuracy:.2%}, {other_total} labels to compare with")
+        return Check("feedback", "not judged", f"accuracy {accuracy:.2%}, only {other_total} labels to compare with")
     other = 1 - other_mistakes / other_total
-    reason = f"accuracy {accuracy:.2%} by {total} labels, in the control group and before {other:.2%} by {other_total}"
+    reason = (
+        f"accuracy {accuracy:.2%} by {total} labels, "
+        f"in the control group and before the rollout {other:.2%} by {other_total}"
+    )
     worse = other - accuracy > thresholds.feedback_drop and _is_larger(
         (mistakes, total), (other_mistakes, other_total), thresholds.confidence
     )
@@ -162,15 +171,16 @@ def check_feedback(
 
 
 def check_predictions(thresholds: VerdictThresholds, wave: Sequence[DeviceObservation]) -> Check:
-    """Check the population stability index (PSI) of the predicted classes against the wave's own past.
+    """Check that the distribution of predicted classes has not shifted since before the rollout.
 
-    A PSI counts as a shift only if it exceeds the 99th percentile of the PSI that chance alone produces.
+    The population stability index (PSI) measures the shift on the same devices. The check fails only if the PSI exceeds
+    both the limit of the policy and the 99th percentile of the PSI that chance alone produces.
     """
     now, earlier = _class_counts(wave, before=False), _class_counts(wave, before=True)
     names = sorted(set(now) | set(earlier))
     n, m = sum(now.values()), sum(earlier.values())
     if min(n, m) < thresholds.prediction_min or len(names) < 2:
-        reason = f"{n} and {m} predictions, {thresholds.prediction_min} of each needed"
+        reason = f"{n} predictions since the switch and {m} before it, {thresholds.prediction_min} of each needed"
         return Check("predictions", "not judged", reason)
     import numpy as np
     from edge_agent.monitoring.drift import null_quantile, psi
@@ -179,13 +189,13 @@ def check_predictions(thresholds: VerdictThresholds, wave: Sequence[DeviceObserv
     shift = psi(shares, np.array([now.get(name, 0) for name in names]))
     allowed = max(thresholds.prediction_psi, null_quantile(len(names), n, m))
     status: CheckStatus = "fail" if shift > allowed else "pass"
-    return Check("predictions", status, f"PSI {shift:.3f} against the past, at most {allowed:.3f} allowed")
+    return Check("predictions", status, f"PSI {shift:.3f} since before the rollout, at most {allowed:.3f} allowed")
 
 
 def _is_larger(first: tuple[int, int], second: tuple[int, int], confidence: float) -> bool:
-    """Return whether the first share is significantly larger than the second (one-sided Fisher's exact test).
+    """Return whether the first fraction is significantly larger than the second (one-sided Fisher's exact test).
 
-    Each share is a pair: the number of events and the total number.
+    Each fraction is a pair: the number of events, and the total number of trials.
     """
     from scipy.stats import fisher_exact
 
@@ -200,8 +210,8 @@ def error_counts(
 
     Args:
         devices: The observations of the devices, which are counted together.
-        before: Whether to count the reports before the rollout instead of the latest ones.
-        since_before: Whether to count only the inferences since the reports before the rollout.
+        before: Whether to use the reports from before the rollout instead of the latest reports.
+        since_before: Whether to count only inferences that are not yet in the reports from before the rollout.
     """
     errors = total = 0
     for each in devices:
@@ -219,14 +229,14 @@ def error_counts(
 
 
 def _feedback_counts(devices: Sequence[DeviceObservation], *, before: bool = False) -> tuple[int, int]:
-    """Return the number of labels that contradict the prediction and the number of all labels."""
+    """Return the number of feedback labels that contradict the prediction, and the number of all feedback labels."""
     reports = [each.before if before else each.after for each in devices]
     feedback = [report.feedback for report in reports if isinstance(report, ServingReport)]
     return sum(each.wrong for each in feedback), sum(each.n for each in feedback)
 
 
 def _class_counts(devices: Sequence[DeviceObservation], *, before: bool) -> dict[str, int]:
-    """Return the number of predictions by class."""
+    """Return the number of predictions of each class."""
     total: dict[str, int] = {}
     for each in devices:
         report = each.before if before else each.after

@@ -14,7 +14,7 @@ from fleet.inventory.rollout_policy import RolloutPolicy, WaveRule
 
 @dataclass(frozen=True)
 class PlannedWave:
-    """Devices that change together.
+    """A planned wave: devices that change together.
 
     Attributes:
         name: The wave's name.
@@ -22,7 +22,7 @@ class PlannedWave:
         approve: Whether the wave needs an approval.
         approval_reason: Why the wave needs an approval that the rollout policy does not ask for; otherwise empty.
         canary: Whether this is the fleet's first wave, or the first wave with a release.
-        absent: Canaries that cannot take part although they have to.
+        absent: Devices of the first wave that cannot take part, although an untried release needs all of them.
     """
 
     name: str
@@ -34,7 +34,7 @@ class PlannedWave:
 
 
 def plan_waves(devices: Sequence[Device], policy: RolloutPolicy, fleet_size: int) -> list[PlannedWave]:
-    """Return waves that contain each of the devices exactly once. Waves without devices are omitted.
+    """Assign each device to exactly one wave, and return the waves. Waves without devices are omitted.
 
     Args:
         devices: The devices that change.
@@ -60,7 +60,7 @@ def plan_waves(devices: Sequence[Device], policy: RolloutPolicy, fleet_size: int
             "rollout.waves",
             f"{len(remaining)} device(s) are in no wave: {names}",
             "every device in one wave",
-            "end with a wave of all other devices: {name: rest, rest: true}",
+            "add a last wave for all other devices: {name: rest, rest: true}",
         )
     return planned
 
@@ -75,10 +75,10 @@ def plan_limited_waves(
     current: Collection[str] = (),
     proven: Collection[str] = (),
 ) -> list[PlannedWave]:
-    """Return the waves of `plan_waves`, reduced to the selected devices.
+    """Plan the waves with `plan_waves`, and keep only the selected devices in them.
 
-    Waves are planned before they are reduced, so that a limit does not turn other devices into canaries. If a wave
-    other than the fleet's first is the first wave with a release, it needs an approval.
+    Waves are planned for all devices before the selection, so that --limit does not turn other devices into canaries.
+    If a release first appears in a wave other than the fleet's first wave, that wave needs an approval.
 
     Args:
         devices: All devices that declare a release.
@@ -106,7 +106,7 @@ def plan_limited_waves(
 def _limited_wave(
     wave: PlannedWave, changing: tuple[str, ...], absent: tuple[str, ...], untried: Sequence[str], is_first: bool
 ) -> PlannedWave:
-    """Return a wave reduced to its changing devices. `untried` lists its releases that no earlier wave contains."""
+    """Return a wave with only the devices that change. `untried` lists its releases that no wave has run before."""
     limited = replace(wave, devices=changing, canary=is_first or bool(untried))
     if not untried:
         return limited
@@ -123,8 +123,8 @@ def wave_names(devices: Sequence[Device], policy: RolloutPolicy) -> list[str]:
 def check_wave_names(devices: Sequence[Device], policy: RolloutPolicy, where: str) -> None:
     """Check that the groups, device types and waves that the policy refers to exist.
 
-    A misspelt group would leave its wave empty, so that the next wave would come first, without canaries. A misspelt
-    wave in `approve` would mean that the approval is never asked for.
+    A wave with a misspelt group would be empty, so the next wave would come first, without canaries. If `approve` had a
+    misspelt wave, the rollout would never wait for that approval.
 
     Args:
         devices: The whole fleet.
@@ -159,10 +159,10 @@ def check_wave_names(devices: Sequence[Device], policy: RolloutPolicy, where: st
 
 
 def check_approvals(approve: Collection[str], devices: Sequence[Device], policy: RolloutPolicy, path: Path) -> None:
-    """Check that every approved wave exists.
+    """Check that every wave that the operator approves exists.
 
     Args:
-        approve: Names of the approved waves.
+        approve: Names of the waves that the operator approves.
         devices: The whole fleet.
         policy: The fleet's rollout policy.
         path: The inventory's path, for the error message.

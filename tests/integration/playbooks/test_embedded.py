@@ -89,7 +89,7 @@ def test_only_what_the_latest_rollout_delivered_is_rolled_back(fleet: EmbeddedFl
     assert all_run(fleet, "pump@1.0.0")
     assert [fleet.state_of(name).bad for name in fleet.names] == [{release: "panic"}, {}, {}]
     table = json.loads(done.stdout)["table"]
-    assert f"{REST}: left alone: runs pump@1.0.0, which the latest rollout did not deliver" in table
+    assert f"{REST}: left unchanged: runs pump@1.0.0, which the latest rollout did not deliver" in table
 
     fleet.agent(CANARY, "forget", release)
     fleet.agent(CANARY, "activate", release)
@@ -118,7 +118,7 @@ def test_a_device_that_hangs_does_not_delay_the_others(fleet: EmbeddedFleet, han
     if hangs_for == "*":
         refused = fleet.run("rollout")
         assert refused.returncode == 11, refused.stderr
-        assert json.loads(refused.stdout)["found"] == f"1 device(s) do not answer, 0 allowed: {REST}"
+        assert json.loads(refused.stdout)["found"] == f"1 device(s) do not respond, 0 allowed: {REST}"
         assert all_run(fleet, "pump@1.0.0")
     fleet.set_policy(budget={"unreachable": 1})
     done = fleet.run("rollout")

@@ -46,7 +46,7 @@ def test_an_invalid_message_affects_its_device_alone(root: Path, printed: str, m
     result = steps.RUN["preflight"](Namespace(rollouts=root, check=True))
 
     assert result["order"] == ["a", "b", "c"]
-    assert any(row.startswith("no answer: d: ") for row in result["table"])
+    assert any(row.startswith("did not respond: d: ") for row in result["table"])
     assert parse_status(TaskResult(rc=0, stdout=printed)).reason
 
 

@@ -24,7 +24,7 @@ def test_both_reports_match_the_record(tmp_path: Path) -> None:
     devices = {
         "a": DeviceState("canary", "digits@1.1.0", "digits@1.0.0", "back", NASTY, True),
         "b": DeviceState("rest", "digits@1.1.0", None),
-        "c": DeviceState("", "digits@1.1.0", "digits@1.1.0", "ok", "runs it already"),
+        "c": DeviceState("", "digits@1.1.0", "digits@1.1.0", "ok", "already runs its release"),
     }
     state = RolloutState("failed", owner(), waves, devices, reason=NASTY, ended=audit_log.now())
     record = rollout_folder.begin("farm", plan(), state, tmp_path)

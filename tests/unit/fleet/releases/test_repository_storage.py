@@ -133,7 +133,7 @@ def test_a_rollout_does_not_continue_with_other_bytes(root: Path, plan: Callable
     file = folder(started) / "plan.json"
     file.write_text(file.read_text().replace(planned["releases"][NEW]["sha256"], "0" * 64))
 
-    with pytest.raises(TrustError, match="began with"):
+    with pytest.raises(TrustError, match="the archive's sha256 when rollout"):
         then(root, planned, *"abcd")
 
     assert rollout_folder.unfinished("farm", root) == rollout_folder.Record(folder(started))

@@ -70,9 +70,9 @@ def test_a_healthy_wave_is_watched_to_the_end(root: Path) -> None:
     ("last", "words"),
     [
         (status(NEW, report=report(restarts=1)), "1 restart(s) since the switch"),
-        (status(OLD, bad={NEW: "crashed"}), "it rolled back on its own: crashed"),
-        (status(OLD), f"runs {OLD}: it rolled back on its own"),
-        (status(NEW, sha256="e" * 64), "has loaded sha256 eeeeeeeeeeee"),
+        (status(OLD, bad={NEW: "crashed"}), "it rolled back automatically: crashed"),
+        (status(OLD), f"runs {OLD}: it rolled back automatically"),
+        (status(NEW, sha256="e" * 64), "has loaded a model file with sha256 eeeeeeeeeeee"),
         (status(NEW, report=report(memory_bytes=100_000_001)), "its memory grew by 100 MB"),
     ],
 )
@@ -102,7 +102,7 @@ def test_a_device_that_is_silent_twice_in_a_row_has_failed(root: Path, nothing: 
 
     assert not look(started, {"a": nothing}, once, 1120.0).again
     judged = controller(started).judge_wave({"a": done()}, {})
-    assert judged.status == "fail" and "twice in a row" in judged.reason
+    assert judged.status == "fail" and "two checks in a row" in judged.reason
 
 
 @pytest.mark.parametrize(("allowed", "again"), [(1, True), (0, False)])

@@ -62,7 +62,7 @@ def test_a_rollback_of_no_device_counts_as_failed(root: Path) -> None:
     ended = finish_manual_rollback("farm", root, {"a": SKIPPED, "b": SKIPPED}, "alarms")
 
     assert ended.failed == ["a", "b"]
-    assert ended.table[0] == f"a: left alone: runs {OLD}, which the latest rollout did not deliver"
+    assert ended.table[0] == f"a: left unchanged: runs {OLD}, which the latest rollout did not deliver"
 
 
 def test_without_a_record_every_device_rolls_back(root: Path) -> None:
@@ -116,8 +116,8 @@ def test_skipped_devices_are_named_and_silent_devices_have_failed(root: Path) ->
     assert ended.table == [
         f"a: runs {OLD}",
         "c: NOT rolled back: no route to host",
-        f"b: left alone: runs {OLD}, which the latest rollout did not deliver",
-        "warning: 1 device(s) were left alone; with --limit all every device rolls back",
+        f"b: left unchanged: runs {OLD}, which the latest rollout did not deliver",
+        "warning: 1 device(s) were left unchanged; with --limit all, every device rolls back",
     ]
     assert {line.device for line in rollout_audit.read_file(root / "farm" / audit_log.FILE)} == {"a", "c"}, (
         "nothing was done to b"

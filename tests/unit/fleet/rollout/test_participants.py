@@ -20,7 +20,7 @@ def test_devices_are_in_waves_and_their_previous_release_is_recorded(root: Path)
     assert (started.go, started.order, started.serial) == (True, ["a", "b", "c"], [1, 2])
     state = controller(started).state
     assert state.devices["a"].was == OLD and not state.devices["a"].touched
-    assert state.devices["d"].reason == "runs it already"
+    assert state.devices["d"].reason == "already runs its release"
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,9 @@ def test_a_release_with_other_bytes_is_not_delivered_further(root: Path, opened:
     )
     changed_repository.write("targets", "snapshot", "timestamp")
 
-    assert NEW in (reason := pauses(root, started, opened(started, REST))) and "began with: --repository" in reason
+    assert (
+        NEW in (reason := pauses(root, started, opened(started, REST))) and "the rollout began: --repository" in reason
+    )
 
 
 def test_metadata_older_than_that_of_devices_is_refused(root: Path, opened: Callable[..., Json]) -> None:

@@ -68,7 +68,7 @@ def test_a_device_that_is_still_pending_takes_no_part(
     """Otherwise it would later roll back to the release that failed."""
     result = begin(root, {"a": canary_status}, with_pending(root), unfit="skip", budget={"unreachable": 4})
 
-    assert result.table[0] == f"still pending: a: not back at {OLD} since rollout {folder(failed).name}: {words}"
+    assert result.table[0] == f"still pending: a: not rolled back to {OLD} since rollout {folder(failed).name}: {words}"
     assert "a" not in result.order
     assert "a" in pending_rollbacks.find("farm", root, "abcd", [])
 

@@ -69,7 +69,7 @@ def test_a_rollout_begun_with_again_resumes_without_it(root: Path, killed: Prefl
 
 
 def test_a_limit_does_not_change_an_unfinished_rollout(root: Path, paused: PreflightResult) -> None:
-    with pytest.raises(PausedError, match="--limit leaves out a, c, d of it"):
+    with pytest.raises(PausedError, match="--limit leaves out a, c, d of its devices"):
         planned(root, declared(root), only=["b"])
 
     assert planned(root, declared(root), only=list("abcd")).resumes == folder(paused).name
@@ -171,7 +171,7 @@ def test_an_approval_names_a_wave(root: Path, paused: PreflightResult) -> None:
 def test_a_limit_makes_no_device_a_canary(root: Path) -> None:
     limited = planned(root, declared(root), only=["b"])
     started = then(root, limited, "b")
-    assert "wave rest: 1 device(s), asks for approval: no canary has run pump@1.1.0" in started.table
+    assert "wave rest: 1 device(s), needs an approval: no canary has run pump@1.1.0" in started.table
     refused = controller(started).open_wave(["b"])
     assert not refused.go and "no canary has run pump@1.1.0" in refused.reason
 

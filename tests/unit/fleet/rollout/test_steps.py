@@ -107,7 +107,7 @@ def test_other_bytes_than_published_count_as_failed(root: Path) -> None:
 
     result = controller(started).judge_wave({"a": done(sha256="e" * 64)}, {})
 
-    assert result.status == "fail" and "has loaded sha256 eeeeeeeeeeee" in result.reason
+    assert result.status == "fail" and "has loaded a model file with sha256 eeeeeeeeeeee" in result.reason
 
 
 def test_too_little_evidence_pauses(root: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_device_without_a_previous_release_is_reported(root: Path) -> None:
     assert controller(started).decide_rollbacks({"a": status(NEW)}).back == {}
     table = controller(started).close({}).table
 
-    assert any(f"it stays on {NEW}: it ran no release before" in row for row in table)
+    assert any(f"it keeps {NEW}: it ran no release before" in row for row in table)
 
 
 def test_a_device_that_cannot_roll_back_is_pending(root: Path) -> None:
@@ -236,5 +236,5 @@ def test_a_rollout_that_another_process_runs_is_refused(root: Path) -> None:
 
 
 def test_devices_that_are_not_a_wave_are_refused(root: Path) -> None:
-    with pytest.raises(ConfigurationError, match="are not a wave"):
+    with pytest.raises(ConfigurationError, match="are not exactly the devices of one wave"):
         controller(begin(root)).open_wave(["a", "b"])

@@ -68,7 +68,7 @@ def test_a_healthy_wave_passes_every_check() -> None:
 @pytest.mark.parametrize(
     ("after", "words"),
     [
-        ({"release": OLD}, "rolled back on its own"),
+        ({"release": OLD}, "rolled back automatically"),
         ({"release": None}, "runs no release"),
         ({"trial": True}, "still on trial"),
         ({"restarts": 1}, "1 restart"),
@@ -86,7 +86,7 @@ def test_a_silent_canary_has_failed() -> None:
     verdict = verdict_on([observed("a"), Observation("b", "ok", "", report(OLD), None)])
 
     assert (verdict.status, verdict.failed) == ("fail", ("b",))
-    assert "silent" in verdict.reason()
+    assert "did not respond" in verdict.reason()
 
 
 def test_an_unreachable_canary_stops_the_rollout_and_is_not_a_failed_one() -> None:
@@ -135,7 +135,7 @@ def test_errors_below_the_bound_fail_where_the_control_group_has_none() -> None:
     )
 
     assert failing(verdict) == ["errors"]
-    assert "in the control group and before 0 of" in verdict.reason()
+    assert "in the control group and before the rollout 0 of" in verdict.reason()
 
 
 def test_a_single_error_is_chance() -> None:
