@@ -1,6 +1,6 @@
-"""Classification metrics and their confidence intervals, from arrays alone.
+"""Compute classification metrics and their confidence intervals from NumPy arrays.
 
-Enter at `classification.estimates()`: it turns the replicates of `bootstrap`, which resamples whole groups, into
-intervals; `confusion` counts actual and predicted classes. Used by train, compress and evaluate.
-Imports nothing else of this project.
+Enter at `classification.estimates()`. `bootstrap` resamples whole groups of test samples, and `classification` computes
+the intervals from the resampled data. `confusion` computes precision, recall and F1 from confusion matrices.
+The stages train, compress and evaluate use this package. It imports nothing else from this project.
 """

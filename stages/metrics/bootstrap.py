@@ -1,10 +1,10 @@
-"""The cluster bootstrap: resampling of test samples by whole groups (experiments, speakers).
+"""The cluster bootstrap, which resamples whole groups of test samples (for example experiments or speakers).
 
-Samples of one group are similar, even more where windows overlap: a thousand samples may come from seven experiments.
-Drawing whole groups with replacement keeps similar samples together, so that the spread of the replicates is that
-between groups (Davison & Hinkley 1997, section 3.8; Field & Welsh 2007, "Bootstrapping clustered data", J. R. Stat.
-Soc. B 69). The method needs many groups: with fewer than about ten, intervals are still too narrow (Cameron, Gelbach &
-Miller 2008).
+Samples of one group are similar, especially if their windows overlap. A thousand samples may come from only seven
+experiments. Whole groups are drawn with replacement, so similar samples stay together, and the spread of the replicates
+reflects the differences between groups (Davison & Hinkley 1997, section 3.8; Field & Welsh 2007, "Bootstrapping
+clustered data", J. R. Stat. Soc. B 69). The method needs many groups: with fewer than about ten, the intervals are
+still too narrow (Cameron, Gelbach & Miller 2008).
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from typing import Any
 
 import numpy as np
 
-RESAMPLES = 2000  # bootstrap replicates: the ends of a 95% interval repeat to about a twentieth of its width
-CELLS = 10_000_000  # numbers that a bootstrap holds in memory at once
-FEW = 10  # groups
+RESAMPLES = 2000  # bootstrap replicates; another seed moves the ends of a 95% interval by about 5% of its width
+CELLS = 10_000_000  # largest number of values that a bootstrap holds in memory at a time
+FEW = 10  # with fewer groups than this, the report warns that the intervals are rough
 
 
 class Clusters:
-    """The groups of N samples, and their bootstrap replicates."""
+    """The groups of N samples. It draws bootstrap replicates of whole groups."""
 
     def __init__(self, groups: np.ndarray, seed: int, width: int) -> None:
-        """Count the groups.
+        """Find the distinct groups.
 
         Args:
             groups: Name of each sample's group [N].
-            seed: Decides which groups are drawn.
-            width: The largest `number` of later calls of `totals`; it limits the memory.
+            seed: Seed of the random draws of groups.
+            width: The largest `number` that will be passed to `totals`. It determines how much memory is needed.
         """
         names, self._member = np.unique(groups, return_inverse=True)
         self.count, self._seed = len(names), seed
@@ -36,18 +36,22 @@ class Clusters:
 
     @property
     def single(self) -> bool:
-        """True where each sample is the only one of its group: then samples are drawn, not groups."""
+        """True if every group has exactly one sample, so that samples count as independent."""
         return self.count == len(self._member)
 
     def totals(self, kinds: np.ndarray, number: int, values: np.ndarray | None = None) -> Iterator[np.ndarray]:
-        """Yield RESAMPLES bootstrap replicates in portions [*, number]; the same groups are drawn in every call.
+        """Yield RESAMPLES bootstrap replicates, in several arrays [*, number].
+
+        A replicate has one number for each kind of sample. Every call draws the same groups.
 
         Args:
-            kinds: Kind of each sample, an integer below `number` [N].
-            number: How many kinds there are.
-            values: If given, a replicate has the sum of the values [N] of each kind, else the count of samples.
+            kinds: Kind of each sample [N]: an integer below `number`, for example a cell of the confusion matrix.
+            number: Number of kinds.
+            values: If given [N], a replicate has the sum of the values of each kind; otherwise it has the number of
+                samples of each kind.
         """
-        # Samples of the same group and kind are one entry. Entries are sorted by kind, so that a kind is a range.
+        # Samples of the same group and kind are combined into one entry. Entries are sorted by kind, so that the
+        # entries of one kind are adjacent.
         pairs, inverse = np.unique(kinds.astype(np.int64) * self.count + self._member, return_inverse=True)
         weights = np.bincount(inverse, weights=values)
         present, starts = np.unique(pairs // self.count, return_index=True)
@@ -60,18 +64,21 @@ class Clusters:
             yield result
 
     def describe(self) -> dict[str, Any]:
-        """Return the description of the intervals for a report: the unit that was drawn, its number, and a caveat."""
+        """Return the resampled unit, the number of units and a caveat on the intervals, for a report."""
         if self.single:
             return {"unit": "sample", "units": self.count, "caveat": None}
         caveat = None
         if self.count == 1:
-            caveat = "all test samples are of one group: the intervals do not cover other groups"
+            caveat = "all test samples are of one group, so the intervals do not apply to other groups"
         elif self.count < FEW:
-            caveat = f"{self.count} groups are few: the intervals are rough, and rather too narrow"
+            caveat = f"{self.count} groups are few, so the intervals are approximate and probably too narrow"
         return {"unit": "group", "units": self.count, "caveat": caveat}
 
 
 def portions(cells: int) -> list[int]:
-    """Split RESAMPLES into portions; a portion with `cells` numbers per replicate has at most CELLS numbers."""
+    """Return the sizes of portions that together have RESAMPLES replicates.
+
+    A replicate has `cells` numbers. A portion has at most CELLS numbers, but at least one replicate.
+    """
     size = max(1, min(RESAMPLES, CELLS // cells))
     return [min(size, RESAMPLES - start) for start in range(0, RESAMPLES, size)]

@@ -1,8 +1,8 @@
 """Metrics of a classifier, each with its confidence interval.
 
-Without groups, samples are independent draws. With groups of several samples, whole groups are drawn (bootstrap.py).
-An interval is then never narrower than the one for independent samples; otherwise seven groups without a mistake would
-give an interval of width zero.
+If every group has one sample, the samples count as independent. If groups have several samples, the bootstrap draws
+whole groups (bootstrap.py). An interval is then never narrower than the interval for independent samples. Without this
+rule, seven groups without a mistake would give an interval of width zero.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from stages.metrics.bootstrap import Clusters, portions
 from stages.metrics.confusion import averages, per_class
 
-BINS = 15  # of the calibration error, as in Guo et al. 2017
+BINS = 15  # bins of confidence for the calibration error, as in Guo et al. 2017
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Estimate:
 
 
 def wilson(hits: int, samples: int, confidence: float) -> Estimate:
-    """Return the share hits / samples with Wilson's score interval (Wilson 1927; Brown, Cai & DasGupta 2001).
+    """Return the proportion hits / samples with Wilson's score interval (Wilson 1927; Brown, Cai & DasGupta 2001).
 
-    Near 0 and 1 it is valid too, unlike the normal approximation.
+    Unlike the normal approximation, the interval is also valid for proportions near 0 and 1.
 
     Args:
-        hits: Number of hits.
+        hits: Number of hits, for example of correct predictions.
         samples: Number of samples, more than 0.
-        confidence: Of the interval, 0 to 1.
+        confidence: Confidence level of the interval, 0 to 1.
     """
     share = hits / samples
     z = NormalDist().inv_cdf((1 + confidence) / 2)
@@ -48,12 +48,12 @@ def wilson(hits: int, samples: int, confidence: float) -> Estimate:
 
 
 def hit_share(hits: np.ndarray, confidence: float, clusters: Clusters) -> Estimate:
-    """Return the share of hits with Wilson's interval, widened by the bootstrap where there are groups.
+    """Return the proportion of hits with Wilson's interval, which the bootstrap widens if groups have several samples.
 
     Args:
-        hits: bool [N].
-        confidence: Of the interval, 0 to 1.
-        clusters: The samples' groups.
+        hits: Whether each sample is a hit: bool [N].
+        confidence: Confidence level of the interval, 0 to 1.
+        clusters: The groups of the samples.
     """
     estimate = wilson(int(hits.sum()), len(hits), confidence)
     if clusters.single:
@@ -65,22 +65,22 @@ def hit_share(hits: np.ndarray, confidence: float, clusters: Clusters) -> Estima
 def estimates(
     actual: np.ndarray, predicted: np.ndarray, classes: int, confidence: float, seed: int, clusters: Clusters
 ) -> tuple[dict[str, Estimate], dict[str, list[Estimate]]]:
-    """Return averages and scores per class with their intervals.
+    """Return the average scores and the scores of each class, with their confidence intervals.
 
-    Averages and f1 have percentile bootstrap intervals (Efron & Tibshirani 1993, chapter 13). Precision and recall of a
-    class are shares and have Wilson's intervals. To draw samples with replacement is to draw the counts from a
-    multinomial distribution, which gives all replicates at once for any number of samples.
+    Averages and F1 have percentile bootstrap intervals (Efron & Tibshirani 1993, chapter 13). Precision and recall of a
+    class are proportions and have Wilson's intervals. Drawing samples with replacement is equivalent to drawing the
+    cells of the confusion matrix from a multinomial distribution. So the cost does not depend on the number of samples.
 
     Args:
-        actual: Class indices [N].
-        predicted: Class indices [N].
+        actual: Index of each sample's actual class [N].
+        predicted: Index of each sample's predicted class [N].
         classes: Number of classes.
-        confidence: Of the intervals, 0 to 1.
-        seed: Of the bootstrap.
-        clusters: The samples' groups.
+        confidence: Confidence level of the intervals, 0 to 1.
+        seed: Seed of the bootstrap.
+        clusters: The groups of the samples.
 
     Returns:
-        The averages of `confusion.averages`, and precision, recall and f1 of each class.
+        The averages by name, as in `confusion.averages`. The precision, recall and f1 of each class.
     """
     cells = actual * classes + predicted
     confusion = np.bincount(cells, minlength=classes**2).reshape(classes, classes)
@@ -107,9 +107,10 @@ def estimates(
 
 
 def _scores(replicates: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the averages [R] and the scores per class [R, classes] of replicates in portions [*, classes * classes].
+    """Return the averages [R] and the scores per class [R, classes] of R replicates of a confusion matrix.
 
-    `<name>_defined` marks the replicates in which a score is defined: its denominator is not 0.
+    The replicates are in several arrays [*, classes * classes]. `<name>_defined` marks the replicates in which a score
+    is defined, because its denominator is not 0.
     """
     parts: dict[str, list[np.ndarray]] = {}
     for portion in replicates:
@@ -125,27 +126,34 @@ def _scores(replicates: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _widen(estimate: Estimate, drawn: np.ndarray, confidence: float) -> Estimate:
-    """Return the estimate with an interval that encloses that of the replicates; without replicates, it is 0 to 1."""
+    """Return the estimate with its interval widened to include the percentile interval of the replicates.
+
+    If there are no replicates, the interval is 0 to 1.
+    """
     low, high = np.quantile(drawn, _ends(confidence)) if len(drawn) else (0.0, 1.0)
     return Estimate(estimate.value, min(float(low), estimate.low), max(float(high), estimate.high))
 
 
 def _enclose(value: np.ndarray, drawn: np.ndarray, confidence: float) -> Estimate:
-    """Return a value with the percentile interval of its replicates, extended to the value."""
+    """Return a value with the percentile interval of its replicates, widened if necessary to include the value."""
     low, high = np.quantile(drawn, _ends(confidence))
     return Estimate(float(value), min(float(low), float(value)), max(float(high), float(value)))
 
 
 def _share(hits: int, samples: int, confidence: float) -> Estimate:
-    """Return hits / samples with Wilson's interval; without samples, 0 with the interval 0 to 1."""
+    """Return hits / samples with Wilson's interval; if there are no samples, return 0 with the interval 0 to 1."""
     return wilson(int(hits), int(samples), confidence) if samples else Estimate(0.0, 0.0, 1.0)
 
 
 def calibration_error(confidences: np.ndarray, correct: np.ndarray) -> float:
-    """Return the expected calibration error of probabilities of the predicted class [N]; `correct` is bool [N].
+    """Return the expected calibration error, where 0 is best.
 
-    It is the mean distance between confidence and accuracy over 15 equal bins of confidence, weighted by the samples in
-    each (Naeini et al. 2015; Guo et al. 2017, equation 3). 0 is best.
+    It is the mean absolute difference between confidence and accuracy over 15 bins of equal width, weighted by the
+    number of samples in each bin (Naeini et al. 2015; Guo et al. 2017, equation 3).
+
+    Args:
+        confidences: Probability of the predicted class of each sample [N].
+        correct: Whether each prediction is correct: bool [N].
     """
     gaps = np.bincount(_bins(confidences), weights=confidences - correct, minlength=BINS)
     return float(np.abs(gaps).sum() / len(confidences))
@@ -156,20 +164,21 @@ def calibration_estimate(
 ) -> Estimate:
     """Return `calibration_error` with a bootstrap interval.
 
-    The error is a mean of absolute values. Resampling increases it, as sampling increased the estimate. The low end is
-    that of the basic bootstrap, which corrects this; the high end is the percentile, which does not: the interval is
-    rather too wide.
+    The error is a mean of absolute values, so random variation increases it: the estimate is too high, and the
+    replicates are even higher. The low end of the interval is from the basic bootstrap, which corrects this bias. The
+    high end is a percentile of the replicates, which is not corrected. So the interval is too wide rather than too
+    narrow.
 
     Args:
-        confidences: Probability of the predicted class [N].
-        correct: bool [N].
-        confidence: Of the interval, 0 to 1.
-        seed: Of the bootstrap.
-        clusters: The samples' groups.
+        confidences: Probability of the predicted class of each sample [N].
+        correct: Whether each prediction is correct: bool [N].
+        confidence: Confidence level of the interval, 0 to 1.
+        seed: Seed of the bootstrap.
+        clusters: The groups of the samples.
     """
     samples = len(confidences)
-    # Samples of one bin with the same gap are counted together. Gaps are rounded to three digits, so that there are few
-    # kinds for any number of samples; the estimate itself is not rounded.
+    # A gap is confidence minus correctness (0 or 1). Samples of one bin with the same gap are counted together. Gaps
+    # are rounded to three decimals, which limits the number of different gaps. The estimate itself is not rounded.
     kinds, counts = np.unique(
         np.stack([_bins(confidences), np.round((confidences - correct) * 1000)]), axis=1, return_counts=True
     )
@@ -200,22 +209,22 @@ def _bins(confidences: np.ndarray) -> np.ndarray:
 
 
 def _ends(confidence: float) -> list[float]:
-    """Return the shares below and up to the ends of an interval."""
+    """Return the probabilities of the two quantiles that are the ends of a confidence interval."""
     return [(1 - confidence) / 2, (1 + confidence) / 2]
 
 
 def percentile(sorted_values: np.ndarray, share: float, confidence: float) -> Estimate:
-    """Return a quantile with its distribution-free interval from order statistics.
+    """Return a quantile with a distribution-free confidence interval, whose ends are two of the values.
 
-    The number of values below the quantile is binomial (David & Nagaraja 2003, section 7.1).
+    The number of values below the true quantile has a binomial distribution (David & Nagaraja 2003, section 7.1).
 
     Args:
-        sorted_values: Values, ascending.
-        share: The quantile, 0 to 1.
-        confidence: Of the interval, 0 to 1.
+        sorted_values: The values, in ascending order.
+        share: The quantile as a fraction, 0 to 1; for example 0.95 for p95.
+        confidence: Confidence level of the interval, 0 to 1.
 
     Raises:
-        ValueError: There are fewer values than `values_needed`.
+        ValueError: There are fewer values than `values_needed` returns.
     """
     count = len(sorted_values)
     if count < values_needed(share, confidence):
@@ -232,31 +241,32 @@ def binomial_quantile(probability: float, count: int, share: float) -> int:
     """Return the smallest k with P(B <= k) >= probability, where B ~ binomial(count, share).
 
     Args:
-        probability: 0 to 1.
+        probability: The probability to reach, 0 to 1.
         count: Number of trials.
         share: Probability of a success, more than 0 and less than 1.
     """
     steps = np.arange(count)
-    ratios = np.log((count - steps) / (steps + 1) * share / (1 - share))  # of successive terms
+    ratios = np.log((count - steps) / (steps + 1) * share / (1 - share))  # logarithms of the ratios of successive terms
     terms = np.exp(count * math.log1p(-share) + np.concatenate([[0.0], np.cumsum(ratios)]))
     return int(np.searchsorted(np.cumsum(terms), probability))
 
 
 def values_needed(share: float, confidence: float) -> int:
-    """Return the smallest number of values whose extremes enclose the quantile's interval on both sides."""
+    """Return the smallest number of values from which `percentile` can compute both ends of the interval."""
     tail = (1 - confidence) / 2
     return math.ceil(math.log(tail) / math.log(max(share, 1 - share)))
 
 
 def by_group(groups: np.ndarray, correct: np.ndarray, confidence: float) -> dict[str, dict[str, Any]]:
-    """Return the accuracy of each group with Wilson's interval; empty where each sample is the only one of its group.
+    """Return the accuracy of each group with Wilson's interval.
 
-    The interval assumes that the samples of a group are independent; where they overlap in time it is too narrow.
+    If every group has exactly one sample, the result is empty. The interval assumes that the samples of a group
+    are independent. If samples overlap in time, the interval is too narrow.
 
     Args:
         groups: Name of each sample's group [N].
-        correct: bool [N].
-        confidence: Of the intervals, 0 to 1.
+        correct: Whether each prediction is correct: bool [N].
+        confidence: Confidence level of the intervals, 0 to 1.
     """
     names, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
     if len(names) == len(groups):
@@ -275,6 +285,9 @@ def by_group(groups: np.ndarray, correct: np.ndarray, confidence: float) -> dict
 
 
 def shares(values: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-    """Return the share of each class index in `values`, by the class's name."""
+    """Return the fraction of samples in each class, by class name.
+
+    `values` has the class index of each sample [N], and `names` the names of the classes in the order of their indices.
+    """
     counts = np.bincount(values, minlength=len(names))
     return {name: float(count / len(values)) for name, count in zip(names, counts, strict=True)}

@@ -1,4 +1,4 @@
-"""Precision, recall and F1 from counts of actual and predicted classes, for networks in training and exported files."""
+"""Compute precision, recall and F1 from confusion matrices, for networks in training and for exported files."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numpy as np
 
 
 def confusion_matrix(actual: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Return counts [classes, classes]; rows are the actual classes.
+    """Return the confusion matrix [classes, classes]: rows are actual classes, columns are predicted classes.
 
     Args:
-        actual: Class indices [N].
-        predicted: Class indices [N].
+        actual: Index of each sample's actual class [N].
+        predicted: Index of each sample's predicted class [N].
         classes: Number of classes.
     """
     cells = np.bincount(actual * classes + predicted, minlength=classes * classes)
@@ -18,9 +18,10 @@ def confusion_matrix(actual: np.ndarray, predicted: np.ndarray, classes: int) ->
 
 
 def per_class(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """Return precision, recall, f1 and support of each class, [..., classes], from counts [..., classes, classes].
+    """Return precision, recall, f1 and support of each class [..., classes].
 
-    As in scikit-learn, precision is 0 where a class was never predicted, recall where it never occurs.
+    The confusion matrices are [..., classes, classes]. As in scikit-learn, the precision of a class that was never
+    predicted is 0, and so is the recall of a class that never occurs.
     """
     hits = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
     support, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
@@ -33,9 +34,10 @@ def per_class(confusion: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def averages(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """Return precision, recall and f1, macro and weighted by support, [...], from counts [..., classes, classes].
+    """Return macro averages and support-weighted averages of precision, recall and f1 [...].
 
-    Macro averages are over the classes that occur, as actual or as predicted ones.
+    The confusion matrices are [..., classes, classes]. Macro averages are over the classes that occur in the samples or
+    in the predictions.
     """
     scores = per_class(confusion)
     support = scores["support"]
@@ -48,7 +50,7 @@ def averages(confusion: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Return the ratio, and 0 where the denominator is 0."""
+    """Return the ratio, or 0 where the denominator is 0."""
     out = np.zeros(np.broadcast(numerator, denominator).shape)
     np.divide(numerator, denominator, out=out, where=denominator > 0)
     return out

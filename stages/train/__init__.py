@@ -1,7 +1,7 @@
-"""The stage train: train the network on the prepared data and keep the best epoch.
+"""The stage train: train the network on the prepared data and keep the weights of the best epoch.
 
-Enter at `stage.train()`. `loop.train_network()` is the training loop; distillation and fine-tuning use it too. Its
-parts are `batches` (data), `objective` (loss), `scores`, `schedule` (learning rate, best epoch, early stopping),
-`augment`, `fabric` (devices), `checkpoints` (resuming), `progress` (display) and `duration` (training time).
+Enter at `stage.train()`. `loop.train_network()` is the training loop; distillation and fine-tuning use it too. The
+other modules are `batches` (data), `objective` (loss), `scores`, `schedule` (learning rate, best epoch, early
+stopping), `augment`, `fabric` (devices), `checkpoints` (resuming), `progress` (display) and `duration` (training time).
 May import stages.networks, stages.metrics, stages.params and stages.core.
 """

@@ -1,4 +1,4 @@
-"""Augment batches of training samples, in raw units, by random changes. Other splits are never augmented."""
+"""Apply random changes to batches of training samples in raw units. Other splits are never augmented."""
 
 from __future__ import annotations
 
@@ -28,23 +28,24 @@ def check_parameters(params: Augment, spec: SampleSpec) -> None:
             raise ParameterError(
                 locate_parameter(f"train.augment.{name}"),
                 f"found {value} for samples of kind {spec.kind}",
-                f"0: it is defined for {'images' if for_images else 'series and audio'} only",
+                f"0, because this augmentation is defined for {'images' if for_images else 'series and audio'} only",
                 "set it to 0.0",
             )
 
 
 def augment(x: Tensor, spec: SampleSpec, params: Augment) -> Tensor:
-    """Return samples with random changes, which torch's generator draws for each sample separately.
+    """Return samples with random changes, which are drawn separately for each sample from torch's generator.
 
-    Images are rotated by up to `rotation_deg` either way, and enlarged or reduced by a factor of up to 1 + `scaling`.
-    Series and audio are shifted by up to `time_shift` of their length, with the edge value repeated, and their
-    distance from the channel's center is multiplied or divided by a factor of up to 1 + `scaling`. Then Gaussian noise
-    is added; its standard deviation is drawn for each sample, up to `noise` times the channel's scale.
+    Images are rotated by up to `rotation_deg` in either direction, and enlarged or reduced by a factor of up to
+    1 + `scaling`. Series and audio are shifted in time by at most the fraction `time_shift` of their length, and the
+    edge value fills the gap. Their deviation from the channel's center is multiplied or divided by a factor of up to
+    1 + `scaling`. Then Gaussian noise is added; its standard deviation is drawn for each sample, from 0 to `noise`
+    times the channel's scale.
 
     Args:
         x: Samples [B, *spec.shape] in raw units.
         spec: The description of a sample: its kind, and the center and scale of every channel.
-        params: The largest change of each type; 0 switches it off.
+        params: The largest change of each type; 0 disables the type.
     """
     if spec.kind == "image":
         if params.rotation_deg or params.scaling:
@@ -64,12 +65,12 @@ def augment(x: Tensor, spec: SampleSpec, params: Augment) -> Tensor:
 def rotate_and_zoom(x: Tensor, degrees: float, zoom: float) -> Tensor:
     """Rotate and resize images about their centre, with bilinear interpolation. Pixels from outside an image are 0.
 
-    Pixels are taken to be square, also where height and width differ.
+    Pixels are assumed to be square, even if height and width differ.
 
     Args:
         x: Images [B, C, H, W].
-        degrees: Largest rotation, either way.
-        zoom: Images are resized by a factor between 1 / (1 + zoom) and 1 + zoom.
+        degrees: Largest rotation in either direction, in degrees.
+        zoom: Each image is resized by a factor between 1 / (1 + zoom) and 1 + zoom.
     """
     batch, _, height, width = x.shape
     angle = (torch.rand(batch, device=x.device) * 2 - 1) * math.radians(degrees)
@@ -82,7 +83,7 @@ def rotate_and_zoom(x: Tensor, degrees: float, zoom: float) -> Tensor:
 
 
 def shift(x: Tensor, share: float) -> Tensor:
-    """Shift series [B, C, T] in time by whole samples, up to `share` of T either way."""
+    """Shift series [B, C, T] by whole time steps, by at most the fraction `share` of T in either direction."""
     length = x.shape[2]
     largest = int(length * share)
     offset = torch.randint(-largest, largest + 1, (x.shape[0], 1), device=x.device)
@@ -91,7 +92,7 @@ def shift(x: Tensor, share: float) -> Tensor:
 
 
 def _factors(x: Tensor, share: float) -> Tensor:
-    """Draw a factor between 1 / (1 + share) and 1 + share for each sample; above 1 is as likely as below."""
+    """Draw a factor between 1 / (1 + share) and 1 + share for each sample; half of the factors are above 1."""
     power = torch.rand(x.shape[0], *(1,) * (x.dim() - 1), device=x.device) * 2 - 1
     return (1 + share) ** power
 

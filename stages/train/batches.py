@@ -34,12 +34,14 @@ class Data:
         """
         if not (prepared / "spec.json").exists():
             raise StageError(
-                str(prepared), "no prepared data", "what the stage prepare writes", "run dvc repro prepare"
+                str(prepared), "no prepared data", "the files that the stage prepare writes", "run dvc repro prepare"
             )
         splits = {name: Split.open(prepared, name) for name in SPLITS}
         for name, split in splits.items():
             if len(split) == 0:
-                raise StageError(str(prepared / name), "found no samples", "at least one", "change prepare.split")
+                raise StageError(
+                    str(prepared / name), "found no samples", "at least one sample", "change prepare.split"
+                )
         spec = SampleSpec.read(prepared)
         present = np.unique(splits["train"].y)
         if len(present) < 2:
@@ -57,26 +59,26 @@ def load_batch(split: Split, index: np.ndarray | slice, fabric: Fabric) -> tuple
 
     Args:
         split: The split to read from.
-        index: Numbers of the samples in the split.
-        fabric: Gives the device.
+        index: Indices of the samples in the split.
+        fabric: The fabric, whose device receives the tensors.
     """
     return to_tensor(split.samples(index)).to(fabric.device), to_tensor(split.y[index]).to(fabric.device)
 
 
 def to_tensor(values: np.ndarray) -> Tensor:
-    """Return a copy of an array as a tensor. Arrays mapped from a file are read-only; torch would warn about them."""
+    """Return a copy of an array as a tensor. The copy is writable, because torch warns about read-only arrays."""
     return torch.from_numpy(np.array(values))
 
 
 def split_batches(samples: int, size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """Return the sample numbers of an epoch's batches, in a random order.
+    """Return the indices of the samples in each batch of an epoch, in random order.
 
     Batch sizes differ by at most one, because batch norm cannot train on a last batch of a single sample.
 
     Args:
         samples: Number of samples in the split.
         size: Largest number of samples in a batch.
-        seed: The run's seed; together with `epoch` it decides the order.
+        seed: The run's seed. Together with `epoch`, it determines the order.
         epoch: Number of the epoch, from 0.
     """
     order = np.random.default_rng([seed, epoch]).permutation(samples)
@@ -84,12 +86,12 @@ def split_batches(samples: int, size: int, seed: int, epoch: int) -> list[np.nda
 
 
 def training_batches(data: Data, batch_size: int, max_values: int | None = None) -> Iterator[Tensor]:
-    """Yield the training split in its stored order, without augmentation: batches [B, *shape].
+    """Yield batches [B, *shape] of the training split in its stored order, without augmentation.
 
     Args:
         data: The prepared data.
         batch_size: Largest number of samples in a batch.
-        max_values: If set, use only as many evenly spaced samples as have at most this many values in total.
+        max_values: If set, yield only evenly spaced samples that have at most this many values in total.
     """
     samples = len(data.train)
     if max_values is not None:

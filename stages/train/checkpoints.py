@@ -1,4 +1,4 @@
-"""Checkpoints of unfinished training runs: their folder, their content, and which run may resume from them."""
+"""Save and load checkpoints of unfinished training runs, and choose the folder from which a run can resume."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from stages.networks import serialise
 from stages.params import Params
 from stages.train.schedule import Epoch
 
-# The files below `stages/` that decide the result of a training run. A run does not resume from a checkpoint that
-# other code wrote.
+# The files below `stages/` that affect the result of a training run. A run does not resume from a checkpoint that
+# another version of these files wrote.
 CODE = (
     "compress/distil.py",
     "compress/prune.py",
@@ -45,20 +45,21 @@ CODE = (
 
 
 def checkpoint_folder(stage: str, params: Params, inputs: list[Path], fabric: Fabric) -> Path:
-    """Return the folder of this run's checkpoints, and remove those of other runs of the stage.
+    """Return the folder of this run's checkpoints, and remove the folders of the stage's other runs.
 
     The folder is .work/<stage>/<digest>. DVC removes a stage's outputs before it runs the stage, so the folder is not
-    among them. The digest covers everything that decides the result, so a run never resumes from a stale checkpoint.
+    one of the outputs. The digest covers everything that affects the result, so a run never resumes from a stale
+    checkpoint.
 
-    Folders with other digests belong to runs that were killed and replaced by this one. Without their removal, each
-    change after a kill would leave weights and the optimiser's state on the disk. (A run that completes removes its
-    own folder; DVC's run cache can restore its results.)
+    A folder with another digest belongs to a run that was killed before its code, data or parameters changed. If such
+    folders were kept, their weights and optimiser states would fill the disk. (A run that completes removes its own
+    folder; DVC's run cache can restore its results.)
 
     Args:
         stage: "train" or "compress".
         params: All parameters. The digest covers the seed, `train` and, for "compress", `compress`.
         inputs: Files and folders that the run reads.
-        fabric: Gives the type of device and the number of processes, which change the last bits of sums.
+        fabric: The type of device and the number of processes, both of which affect the last bits of sums.
 
     Raises:
         FileNotFoundError: A module listed in `CODE`, or an input, is missing.
@@ -77,7 +78,7 @@ def checkpoint_folder(stage: str, params: Params, inputs: list[Path], fabric: Fa
 
 
 def copy_weights(network: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of the network's state. (The tensors of state_dict() are the weights that training changes.)"""
+    """Return a copy of the network's state. Training changes the tensors of state_dict() in place."""
     return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
 
 
@@ -89,8 +90,8 @@ def save_checkpoint(
     Args:
         path: The checkpoint. It is replaced atomically.
         network: The network, with the weights of the last epoch.
-        optimiser: Its optimiser.
-        history: Every epoch so far.
+        optimiser: The network's optimiser.
+        history: The results of every completed epoch.
         best: State of the network after the best epoch.
     """
     state = {"history": [astuple(epoch) for epoch in history], "weights": network.state_dict()}
@@ -98,15 +99,16 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path, network: nn.Module, optimiser: Any) -> tuple[list[Epoch], dict[str, Tensor]]:
-    """Load a checkpoint into a network and its optimiser. If it does not exist, both stay as they are.
+    """Load a checkpoint into a network and its optimiser. If the file does not exist, both stay unchanged.
 
     Args:
         path: The checkpoint.
-        network: Changed in place.
-        optimiser: Changed in place.
+        network: The network, changed in place.
+        optimiser: The network's optimiser, changed in place.
 
     Returns:
-        The completed epochs, and the state of the network after the best one (without a checkpoint: its present state).
+        The completed epochs, and the state of the network after the best epoch. Without a checkpoint, there are no
+        epochs, and the state is the network's current state.
     """
     if not path.exists():
         return [], copy_weights(network)

@@ -1,4 +1,4 @@
-"""Measure how long training takes: the wall time of the run that completes and of the killed runs it resumes."""
+"""Measure the wall time of training, including the time of killed runs that a later run resumed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from stages.core.files import write_json, write_text
 
 
 class Stopwatch:
-    """Measures the wall time of a run in seconds, including the earlier runs that it resumes."""
+    """Measures the wall time of a run in seconds, including the killed runs that it resumes."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         """Start the stopwatch.
 
         Args:
-            path: The file that keeps the time between runs, beside the checkpoint.
-            clock: Returns the current time in seconds.
+            path: The file that stores the measured time for the next run. It is next to the checkpoint.
+            clock: Function that returns the current time in seconds.
         """
         self._path, self._clock = path, clock
         self._earlier = self._read()
@@ -32,18 +32,18 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """The time so far."""
+        """The seconds so far, including earlier runs."""
         return self._earlier + self._clock() - self._start
 
     def save(self) -> None:
-        """Write the time so far, for a run that resumes this one. Call it with each checkpoint."""
+        """Write the time so far to the file. Call this method whenever a checkpoint is saved."""
         write_text(self._path, f"{self.seconds:.3f}")
 
 
 def write_duration(path: Path, seconds: float) -> None:
     """Write the report of a stage's duration.
 
-    It has a file to itself, on which the result of no later stage depends: durations differ from run to run, and
-    bundles must not.
+    The duration has its own file, which does not affect the result of any later stage. Durations differ from run to
+    run, but the bundle must not.
     """
     write_json(path, {"seconds": round(seconds, 3)})

@@ -1,4 +1,4 @@
-"""Set up the devices and processes of a training run so that the same seed gives the same bytes."""
+"""Set up the devices and processes of a training run so that the same seed gives byte-identical results."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor
 from stages.core.errors import ParameterError
 from stages.params import Params, locate_parameter
 
-# The number of threads changes the order of sums, and so the last bits of a weight. It is fixed, so that a run gives
-# the same bytes on machines with different numbers of cores.
+# The number of threads affects the order of additions, and therefore the last bits of a weight. It is fixed, so that
+# a run gives the same bytes on machines with different numbers of cores.
 THREADS = 2
 
 
 def start_fabric(params: Params) -> Fabric:
-    """Set up the device `params.device` and the processes of torchrun, with a fixed number of threads.
+    """Set up the device `params.device` and the processes that torchrun started.
 
-    Torch is switched to deterministic kernels for the whole process.
+    Torch then uses deterministic kernels in the whole process. If there is only one process, it uses THREADS threads.
 
     Raises:
         ParameterError: The device is not available.
@@ -40,7 +40,7 @@ def start_fabric(params: Params) -> Fabric:
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ParameterError(
-            locate_parameter("device"), f"found {params.device!r}: {reason}", "auto or cpu here", "set device: auto"
+            locate_parameter("device"), f"found {params.device!r}: {reason}", "auto, or cpu", "set device: auto"
         ) from None
     fabric.launch()
     return fabric

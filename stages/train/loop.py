@@ -1,8 +1,9 @@
-"""The training loop of training, distillation and fine-tuning.
+"""The training loop, which training, distillation and fine-tuning share.
 
-The randomness of an epoch depends only on (seed, epoch, rank); the learning rate and early stopping depend only on
-earlier epochs. A checkpoint holds the weights, the optimiser's state and the history. A run that was killed and
-resumed therefore ends with the same bytes as an uninterrupted one.
+The random numbers of an epoch depend only on the seed, the epoch and the rank of the process. The learning rate and
+early stopping depend only on the parameters and on earlier epochs. A checkpoint contains the weights, the optimiser's
+state and the results of the epochs. Therefore a run that was killed and resumed gives the same bytes as a run without
+an interruption.
 """
 
 from __future__ import annotations
@@ -41,20 +42,20 @@ def train_network(
     checkpoint: Path,
     on_epoch: Callable[[Epoch], None],
 ) -> list[Epoch]:
-    """Train a network in place. It ends with the weights of the epoch that was best on the validation split.
+    """Train a network in place, and give it the weights of the epoch that was best on the validation split.
 
     Args:
         fabric: The device and the processes.
         network: The network, changed in place.
         data: The prepared data.
-        params: Epochs, optimiser, schedule, augmentation, early stopping.
+        params: The parameters of training: epochs, optimiser, schedule, augmentation, early stopping.
         objective: Computes the loss of a batch from its logits, samples and labels.
-        seed: Decides the order of the samples and their augmentation.
+        seed: Seed of the order of the samples, of their augmentation and of dropout.
         checkpoint: The file that is written after each epoch. If it exists, the run resumes from it.
-        on_epoch: Called with every epoch, including those that a resumed run completed earlier.
+        on_epoch: Function that is called with each completed epoch, including the epochs before the run was resumed.
 
     Returns:
-        Every epoch, in order.
+        The results of every epoch, in order.
 
     Raises:
         ParameterError: A batch has fewer samples than there are processes.
@@ -64,9 +65,9 @@ def train_network(
     if smallest < fabric.world_size:
         raise ParameterError(
             locate_parameter("train.batch_size"),
-            f"found {params.batch_size}, which makes batches of {smallest} for {fabric.world_size} processes",
-            "at least one sample for each process",
-            "raise it, or start fewer processes",
+            f"found {params.batch_size}, but a batch has only {smallest} samples for {fabric.world_size} processes",
+            "at least one sample for each process in every batch",
+            "raise train.batch_size, or start fewer processes",
         )
     network.to(fabric.device)
     model: Any = fabric.setup_module(network)
@@ -102,7 +103,7 @@ def _train_epoch(
     seed: int,
     history: list[Epoch],
 ) -> tuple[float, float]:
-    """Train for one epoch; return the mean loss over the training split and the last learning rate."""
+    """Train for one epoch; return the mean loss over the training split and the learning rate of the last batch."""
     epoch, rate = len(history), 0.0
     torch.manual_seed(int(np.random.SeedSequence([seed, epoch, fabric.global_rank]).generate_state(1)[0]))
     model.train()
@@ -117,7 +118,7 @@ def _train_epoch(
         x = augment(x, data.spec, params.augment)
         loss = objective(model(x), x, y)
         optimiser.zero_grad()
-        # Gradients are averaged over ranks. The factor compensates for ranks with one sample more than others.
+        # Gradients are averaged over ranks. The factor corrects this average, because some ranks have one sample more.
         fabric.backward(loss * (len(own) * fabric.world_size / len(batch)))
         optimiser.step()
         total += torch.tensor([loss.item() * len(y), len(y)], dtype=torch.float64)
@@ -135,22 +136,23 @@ def make_optimiser(params: Optimiser, network: nn.Module) -> torch.optim.Optimiz
 
 
 def _share_buffers(fabric: Fabric, network: nn.Module) -> None:
-    """Copy the buffers of rank 0 to every rank: a rank's batch norm statistics cover only its own samples."""
+    """Copy the buffers of rank 0 to every rank, because a rank's batch norm statistics cover only its own samples."""
     if fabric.world_size > 1:
         for buffer in network.buffers():
             torch.distributed.broadcast(buffer, src=0)
 
 
 def _explain_divergence(loss: float, epoch: int, data: Data, params: Train) -> StageError:
-    """Return the error for a loss that is not finite. It names the first sample that is not finite, if there is one,
-    or else the learning rate.
+    """Return the error for a loss that is not finite.
+
+    The error names the first training sample that has NaN or infinity. If there is none, it names the learning rate.
     """
     for number, batch in enumerate(training_batches(data, 1024)):
         bad = np.flatnonzero(~np.isfinite(batch.numpy()).reshape(len(batch), -1).all(axis=1))
         if len(bad):
             where = f"data/prepared/train, sample {number * 1024 + int(bad[0])}"
             return StageError(
-                where, "holds NaN or infinity", "finite values", "change prepare.missing, or fix the data"
+                where, "contains NaN or infinity", "finite values", "change prepare.missing, or fix the data"
             )
     rate = params.optimiser.learning_rate
     return StageError(

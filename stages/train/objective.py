@@ -24,7 +24,7 @@ def class_weights(labels: np.ndarray, classes: int, params: Train) -> Tensor | N
     Args:
         labels: Class indices [N] of the training split.
         classes: Number of classes.
-        params: Its `class_weights` is "none" or "balanced".
+        params: The parameters of training. `class_weights` is "none" (equal weights) or "balanced".
     """
     if params.class_weights == "none":
         return None
@@ -34,11 +34,11 @@ def class_weights(labels: np.ndarray, classes: int, params: Train) -> Tensor | N
 
 
 def cross_entropy(data: Data, params: Train, device: torch.device) -> Objective:
-    """Return the cross entropy with class weights and label smoothing.
+    """Return the loss function: the cross entropy with class weights and label smoothing.
 
     Args:
         data: The prepared data. Class weights are computed from the labels of its training split.
-        params: Gives `class_weights` and `label_smoothing`.
+        params: The parameters of training, of which `class_weights` and `label_smoothing` are used.
         device: The device that computes the loss.
     """
     weights = class_weights(np.asarray(data.train.y), len(data.spec.classes), params)

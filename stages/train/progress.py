@@ -11,19 +11,19 @@ from stages.train.schedule import Epoch
 if TYPE_CHECKING:
     from rich import progress as rich_progress
 
-INTERVAL_S = 5.0  # shortest time between two lines
+INTERVAL_S = 5.0  # shortest time between two printed lines, in seconds
 
 
 class EpochProgress:
-    """Shows a progress bar on a terminal; elsewhere prints lines, at most one per `INTERVAL_S` and the last epoch's."""
+    """Shows a progress bar on a terminal. Elsewhere, prints at most one line per `INTERVAL_S`, and the last epoch."""
 
     def __init__(self, title: str, epochs: int, show: bool) -> None:
         """Prepare the display. The bar is visible inside a `with` block.
 
         Args:
-            title: Name of what is trained.
+            title: Text in front of the progress, for example "train cnn".
             epochs: Largest number of epochs.
-            show: False in all processes but the first, so that only one prints.
+            show: Whether to show progress. True in the first process only, so that only one process prints.
         """
         self.title, self.epochs, self.show = title, epochs, show
         self.printed = 0.0

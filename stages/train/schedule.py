@@ -1,4 +1,4 @@
-"""Decide from the completed epochs: the learning rate, the best epoch, and when to stop early."""
+"""Compute the learning rate, the best epoch and the end of training from the completed epochs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stages.params.train import Train
 
 @dataclass(frozen=True)
 class Epoch:
-    """The results of one completed epoch. Epochs are numbered from 0; `learning_rate` is that of the last batch."""
+    """The results of one completed epoch. Epochs are numbered from 0; `learning_rate` is for the last batch."""
 
     epoch: int
     train_loss: float
@@ -21,11 +21,11 @@ class Epoch:
 
 
 def learning_rate(params: Train, progress: float, history: list[Epoch]) -> float:
-    """Return the learning rate: linear warm-up from 0, then the selected schedule.
+    """Return the learning rate, which rises linearly from 0 during the warm-up and then follows the schedule.
 
     Args:
-        params: Gives the scheduler, the learning rate before scaling, and the number of epochs.
-        progress: Completed epochs, as a fraction within an epoch.
+        params: The parameters of training: the scheduler, the learning rate after the warm-up, the number of epochs.
+        progress: Number of completed epochs, including the completed fraction of the current epoch; for example 2.5.
         history: The completed epochs.
     """
     scheduler, rate = params.scheduler, params.optimiser.learning_rate
@@ -60,5 +60,5 @@ def best_epoch(history: list[Epoch], metric: str) -> int:
 
 
 def is_over(history: list[Epoch], params: Train) -> bool:
-    """Return True if training stops early: `early_stopping.patience` epochs passed without a new best one."""
+    """Return whether to stop early, because `early_stopping.patience` epochs passed without a new best epoch."""
     return bool(history) and len(history) - 1 - best_epoch(history, params.metric) >= params.early_stopping.patience

@@ -18,7 +18,7 @@ from stages.train.fabric import sum_over_ranks
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores on one split.
+    """Scores of a network on one split.
 
     `loss` is the mean cross entropy, without class weights or label smoothing. `f1_macro` is the mean F1 score of the
     classes that occur in the split or in the predictions.
@@ -31,13 +31,13 @@ class Scores:
 
 @torch.no_grad()
 def evaluate(fabric: Fabric, network: Network, split: Split, batch_size: int) -> Scores:
-    """Return the network's scores on a split. Processes share the work, and all return the same scores.
+    """Return the network's scores on a split. Each process computes a part, and all return the same scores.
 
     Args:
         fabric: The device and the processes.
         network: The network. It is set to evaluation mode.
         split: The split. Its samples are not augmented.
-        batch_size: Number of samples computed at once.
+        batch_size: Number of samples in a batch.
     """
     network.eval()
     classes = len(network.spec.classes)
@@ -62,7 +62,7 @@ def all_logits(network: Network, split: Split, batch_size: int) -> np.ndarray:
     Args:
         network: The network. It is set to evaluation mode.
         split: The split. Its samples are not augmented.
-        batch_size: Number of samples computed at once.
+        batch_size: Number of samples in a batch.
     """
     network.eval()
     device = next(network.parameters()).device

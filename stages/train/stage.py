@@ -110,7 +110,7 @@ class Log:
     """Logs the metrics of every epoch with DVCLive. A resumed run logs the earlier epochs again."""
 
     def __init__(self, folder: Path, enabled: bool) -> None:
-        """Start a log in `folder`, which is emptied, or one that writes nothing if it is not `enabled`."""
+        """Empty `folder` and start a log in it. If `enabled` is false, nothing is written."""
         self.live: Any = None
         if enabled:
             from dvclive.live import Live
@@ -145,10 +145,10 @@ def summary(params: Params, network: Network, history: list[Epoch], scores: dict
     """Return the content of reports/train/summary.json, without the digest of the network's file.
 
     Args:
-        params: Gives the type of the network and the metric that selected the best epoch.
+        params: The parameters, with the type of the network and the metric that selects the best epoch.
         network: The trained network. `size_bytes` is the size of its weights as float32.
-        history: Every epoch.
-        scores: Scores of the trained network by split.
+        history: The results of every epoch.
+        scores: Scores of the trained network, by split.
     """
     from stages.train.schedule import best_epoch
 

@@ -141,7 +141,7 @@ def test_that_few_groups_are_few_stands_beside_the_intervals(built: Path) -> Non
 
     text = str(Text(page(built)))
     assert "those of shares are over whole groups (sample_id: 7 in the test split)" in text
-    assert "Keep in mind 7 groups are few: the intervals are rough, and rather too narrow." in text
+    assert "Keep in mind 7 groups are few, so the intervals are approximate and probably too narrow." in text
     assert "the files may well be equally good; 7 groups are few" in text
 
 
