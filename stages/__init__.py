@@ -1,8 +1,11 @@
-"""The pipeline: raw data in, a measured and packaged model out.
+"""The pipeline, which turns raw data into a measured and packaged model.
 
-One package per stage of dvc.yaml: `python -m stages.<stage>` starts its program, `stage.py`. The packages core, params,
-tables, metrics, networks and report hold what stages share; `make repro` calls `summary` and `restore`.
+Each stage of dvc.yaml has one package, and `python -m stages.<stage>` runs its `stage.py`. The packages core, params,
+tables, metrics, networks and report contain code that several stages share. `make repro` also runs `summary` and
+`restore`.
 
-Imports go down: package | gate | summary | restore > evaluate > export | compress > train | prepare | validate |
-collect > report | networks | tables > params | metrics > core; of the agent, only its inference, monitoring, storage.
+A package may import only from lower layers. From top to bottom, `>` separates the layers, and `|` the packages of one
+layer: package | gate | summary | restore > evaluate > export | compress > train | prepare | validate | collect >
+report | networks | tables > params | metrics > core. From the agent, the stages may import only inference, monitoring
+and storage.
 """

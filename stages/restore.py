@@ -1,9 +1,10 @@
 """Restore the files that DVC needs to continue after a run that failed or was killed.
 
-DVC writes dvc.lock in place, so a kill or a power failure can leave it incomplete. DVC also removes a stage's outputs
-before it runs the stage. This program moves an incomplete dvc.lock aside and restores the last committed one; DVC's run
-cache then restores the stages that finished later. It restores missing outputs of the last successful run from DVC's
-cache, and keeps outputs of the failed stage that exist, such as a report of the gate.
+DVC writes dvc.lock in place, so a kill or a power failure can leave the file incomplete. DVC also removes a stage's
+outputs before it runs the stage. This program moves an incomplete dvc.lock aside and restores the last committed
+version. DVC's run cache then restores the results of stages that finished after that commit. The program also restores
+missing outputs of the last successful run from DVC's cache. It keeps the outputs that a failed stage has written, such
+as the gate's report.
 """
 
 from __future__ import annotations
@@ -29,22 +30,24 @@ CONFLICT = re.compile(rb"^(<<<<<<<|=======$|>>>>>>>)", re.MULTILINE)
 
 
 def repair_lock() -> None:
-    """Replace a dvc.lock that DVC cannot read by the last committed one, or remove it if none was committed.
+    """Replace an unreadable dvc.lock with the last committed version, or remove it if there is no such version.
 
-    The unreadable file is kept as .work/dvc.lock.damaged. Raises StageError if a person must decide: for a merge
-    conflict, or if dvc.lock is not a file.
+    The unreadable file is kept as .work/dvc.lock.damaged. Raises StageError if dvc.lock has a merge conflict or is not
+    a file, because a person must then decide.
     """
     if not LOCK.exists():
         return
     if not LOCK.is_file():
-        raise StageError(str(LOCK), "it is not a regular file", "DVC's lock file", f"remove {LOCK}, then run again")
+        raise StageError(
+            str(LOCK), "it is not a regular file", "a file that DVC writes", f"remove {LOCK}, then run again"
+        )
     content = LOCK.read_bytes()
     if CONFLICT.search(content):
         raise StageError(
             str(LOCK),
             "found git's conflict markers",
-            "the lock file of one side: outputs of the other side are restored or built again",
-            f"git checkout --ours {LOCK}, make repro, git add {LOCK}",
+            "the lock file of one branch; make repro then restores or rebuilds the outputs of the other branch",
+            f"git checkout --ours {LOCK}, then make repro, then git add {LOCK}",
         )
     if is_readable(content):
         return
@@ -62,7 +65,10 @@ def repair_lock() -> None:
 
 
 def refuse_concurrent_run() -> None:
-    """Raise StageError if another DVC process uses this tree. Otherwise the conflict appears only after some stages."""
+    """Raise StageError if another DVC process is running in this folder.
+
+    DVC itself would report the conflict only after it has run some stages.
+    """
     import psutil
 
     try:
@@ -75,11 +81,14 @@ def refuse_concurrent_run() -> None:
     alive = {pid: command_line for pid, command_line in commands.items() if psutil.pid_exists(pid)}
     if alive:
         problem = "; ".join(f"process {pid} is running here: {command_line}" for pid, command_line in alive.items())
-        raise StageError(str(RWLOCK), problem, "one run at a time", "wait for it to finish")
+        raise StageError(str(RWLOCK), problem, "one DVC process at a time in this folder", "wait for it to finish")
 
 
 def is_readable(content: bytes) -> bool:
-    """Check if DVC can read the lock file and it is complete: cut inside a digest, it may still be valid YAML."""
+    """Check whether DVC can read the lock file, and whether the file ends with a newline.
+
+    The second check is needed because a file that was cut off inside a digest can still be valid YAML.
+    """
     from dvc.exceptions import DvcException
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA
     from dvc.utils.strictyaml import load
@@ -92,7 +101,7 @@ def is_readable(content: bytes) -> bool:
 
 
 def committed_lock() -> bytes | None:
-    """Return dvc.lock as last committed; None if it was never committed, or without git."""
+    """Return the last committed dvc.lock; None if there is no committed version, or git is not installed."""
     try:
         done = subprocess.run(["git", "show", f"HEAD:./{LOCK}"], capture_output=True, check=False)
     except FileNotFoundError:
@@ -101,7 +110,7 @@ def committed_lock() -> bytes | None:
 
 
 def missing_outputs(repo: Repo) -> list[str]:
-    """Return the paths of outputs that are missing in the work tree, but in dvc.lock and in the cache."""
+    """Return the paths of outputs that dvc.lock lists and the cache contains, but that are missing in the work tree."""
     return [
         os.path.relpath(out.fs_path)
         for out in repo.index.outs
@@ -115,7 +124,7 @@ def restore_outputs() -> None:
     from dvc.repo import Repo
     from dvc.scm import SCMError
 
-    logging.getLogger("dvc").setLevel(logging.CRITICAL)  # its warnings advise on `dvc checkout`
+    logging.getLogger("dvc").setLevel(logging.CRITICAL)  # its warnings suggest `dvc checkout`, which is done below
     try:
         with Repo() as repo:
             missing = missing_outputs(repo)
@@ -132,7 +141,7 @@ def restore_outputs() -> None:
 
 
 def main() -> None:
-    """Restore dvc.lock and missing outputs, or with --lock prepare for a run of DVC."""
+    """Restore dvc.lock and missing outputs; with --lock, only repair dvc.lock and check that no other run is active."""
     parser = command.parser("restore", __doc__)
     parser.add_argument(
         "--lock", action="store_true", help="before a run: only repair dvc.lock, and check that no other run is active"

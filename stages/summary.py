@@ -1,8 +1,9 @@
-"""Print the result of a build: a table of the targets, one of the splits, and where the bundle and the report are.
+"""Print the result of a build: a table of targets, a table of splits, and the paths of the bundle and the report.
 
-The command fails where the last verdict is on another task than params.yaml names. Results are called those of an
-earlier run where parameters or judged files have changed since, as after a run that was killed; a bundle also where
-its files are not the ones that passed the gate. With --json the same is printed as JSON.
+The command fails if the last verdict is for a different task than the one in params.yaml. If parameters or judged files
+have changed since the verdict, for example because a run was killed, the output says that the results are from an
+earlier run. It says the same about a bundle that does not contain the files that passed the gate. With --json, the
+result is printed as JSON.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def summarise() -> dict[str, Any]:
     name, verdict = read_verdict()
     shared, task = read_parameters()
     if name != task["name"]:
-        expected = f"{task['name']!r}, the present name in params.yaml"
+        expected = f"{task['name']!r}, the name of the current task"
         raise StageError(f"{GATE}: name", f"found {name!r}", expected, "run: make repro")
     reasons = outdated(verdict, parameters_digest(shared, task))
     metrics = read_object(METRICS, "gate")
@@ -65,16 +66,16 @@ def summarise() -> dict[str, Any]:
 
 
 def outdated(verdict: Verdict, parameters: str) -> list[str]:
-    """Return the reasons why the verdict is not on the present files and parameters; none where it is.
+    """Return the reasons why the verdict does not apply to the current files and parameters; empty if it applies.
 
-    `parameters` is the digest of the present parameters.
+    `parameters` is the digest of the current parameters.
     """
-    reasons = [] if verdict.parameters == parameters else ["the parameters have changed since"]
+    reasons = [] if verdict.parameters == parameters else ["the parameters have changed since the verdict"]
     for name, digest in verdict.inputs.items():
         if not Path(name).is_file():
             reasons.append(f"{name} is missing")
         elif sha256(Path(name)) != digest:
-            reasons.append(f"{name} is another file than was judged")
+            reasons.append(f"{name} has changed since the gate judged it")
     return reasons
 
 
@@ -82,14 +83,16 @@ def _numbers(metrics: dict[str, Any], target: str) -> dict[str, float]:
     """Return the target's numbers in reports/metrics.json. Raises StageError."""
     row = metrics.get(target)
     if not isinstance(row, dict) or not all(isinstance(value, int | float) for value in row.values()):
-        raise StageError(f"{METRICS}: {target}", f"found {row!r}", "numbers by name", rerun_hint("gate"))
+        raise StageError(
+            f"{METRICS}: {target}", f"found {row!r}", "a JSON object of metric names and numbers", rerun_hint("gate")
+        )
     return row
 
 
 def _training() -> dict[str, Any]:
-    """Return what is recorded about splits, network and durations; None for what is not.
+    """Return the recorded splits, network and durations; a value that is not recorded is None.
 
-    A report that is missing or corrupted does not end the summary: the gate has named it, or `outdated` does.
+    A missing or corrupted report does not stop the summary, because the gate or `outdated` already names the report.
     """
     from stages.report.schemas.data import BalanceReport
     from stages.report.schemas.training import Duration, TrainingReport
@@ -111,7 +114,7 @@ def _training() -> dict[str, Any]:
 
 
 def _network(trained: TrainingReport) -> dict[str, Any]:
-    """Return the trained float network, before compression."""
+    """Return the kind, size and epochs of the trained float network, before compression."""
     return {
         "kind": trained.network,
         "parameters": trained.parameters,
@@ -129,7 +132,7 @@ def _optional(path: Path, model: type[ModelT], stage: str) -> ModelT | None:
 
 
 def holds(archive: Path, verdicts: dict[str, TargetVerdict]) -> bool:
-    """Return whether a bundle holds exactly the files that passed. Raises StageError for a corrupted bundle."""
+    """Check whether a bundle contains exactly the model files that passed. Raises StageError if it is corrupted."""
     from edge_agent.storage.archive import ArchiveError, unpack
 
     with tempfile.TemporaryDirectory() as folder:
@@ -143,16 +146,16 @@ def holds(archive: Path, verdicts: dict[str, TargetVerdict]) -> bool:
 
 
 def describe_bundle(summary: dict[str, Any]) -> str:
-    """Return where the bundle is, and whether it is of an earlier run: the gate failed, or passed other files."""
+    """Return a text with the path, size and digest of the bundle, and a note if it is from an earlier run."""
     bundle = summary["bundle"]
     if bundle is None:
         return "none: the gate did not pass" if not summary["passed"] else "none yet: run make repro"
     place = f"{bundle['path']} ({bundle['size_bytes'] / 1000:.1f} kB, sha256 {bundle['sha256']})"
     if summary["outdated"]:
-        return f"{place}; of an earlier run"
+        return f"{place}; from an earlier run"
     if not summary["passed"]:
-        return f"{place}; of an earlier run, since the gate did not pass now"
-    return place if bundle["current"] else f"{place}; of an earlier run, with other files: run make repro"
+        return f"{place}; from an earlier run, because the gate has now failed"
+    return place if bundle["current"] else f"{place}; from an earlier run with different files; run make repro"
 
 
 def describe_duration(summary: dict[str, Any]) -> str:
@@ -179,12 +182,15 @@ def main() -> None:
     lines += [("note", note) for note in summary["notes"]]
     if first := next(iter(summary["outdated"]), None):
         more = f" (and {len(summary['outdated']) - 1} more)" if len(summary["outdated"]) > 1 else ""
-        lines.insert(0, ("state", f"of an earlier run: {first}{more}; run make repro"))
+        lines.insert(0, ("state", f"from an earlier run: {first}{more}; run make repro"))
     lines.append(("time", describe_duration(summary)))
     if summary["network"]:
         size = f"{summary['network']['float32_bytes'] / 1000:.1f} kB"
         lines.append(
-            ("float", f"{size}: float32 weights of the trained network; compression is this over a file's size")
+            (
+                "float",
+                f"{size}: float32 weights of the trained network; compression = this size / size of the exported file",
+            )
         )
     lines += [("bundle", describe_bundle(summary)), ("report", summary["report"] or "none")]
     print_summary(summary["name"], summary["targets"], summary["splits"], lines, not summary["outdated"])

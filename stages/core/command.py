@@ -1,4 +1,4 @@
-"""Start of a stage's program: its command line, and the behaviour of idle threads."""
+"""Start-up code of the stages' programs: their command line, and the behaviour of idle threads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stages.core.errors import EXIT_CODES
 
 
 def parser(stage: str, description: str | None) -> argparse.ArgumentParser:
-    """Return the parser of `python -m stages.<stage>`, whose --help shows `description` and the exit codes."""
+    """Return the argument parser of `python -m stages.<stage>`; --help shows `description` and the exit codes."""
     codes = "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
     return argparse.ArgumentParser(
         prog=f"python -m stages.{stage}",
@@ -20,7 +20,7 @@ def parser(stage: str, description: str | None) -> argparse.ArgumentParser:
 
 
 def make_idle_threads_sleep() -> None:
-    """Make idle OpenMP threads sleep: if they spin, two threads are slower than one on a busy machine.
+    """Make idle OpenMP threads sleep, because spinning threads make two threads slower than one on a busy machine.
 
     Call it before torch is imported, because OpenMP reads the setting only once.
     """

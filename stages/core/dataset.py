@@ -7,7 +7,7 @@ data/prepared/
                             group.npy  group name per sample [N], fixed-width unicode
                             starts.npy first row of each sample [N], int64; series only
 
-Overlapping windows are cut from the rows when they are read, so they need no disk space.
+The windows of a series are cut from its rows when they are read, so overlapping windows take no additional disk space.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Channel(_Strict):
     """A channel of a sample."""
 
     name: str = Field(description="Name of the channel.")
-    unit: str = Field(description="Unit of its values.")
+    unit: str = Field(description="Unit of the channel's values.")
 
 
 class Scaling(_Strict):
@@ -63,13 +63,16 @@ class SampleSpec(_Strict):
 
     kind: Literal["series", "image", "audio"] = Field(description="Kind of the samples.")
     shape: list[PositiveInt] = Field(
-        min_length=1, description="Shape without the batch: [C, T] for series and audio, [C, H, W] for images."
+        min_length=1,
+        description="Shape of a sample, without the batch axis: [C, T] for series and audio, [C, H, W] for images.",
     )
     channels: list[Channel] = Field(min_length=1, description="The C channels, in order.")
     classes: list[str] = Field(min_length=2, description="Names of the classes, in the order of their indices.")
     rate_hz: float | None = Field(description="Sampling rate along T, in Hz; null for images.")
     scaling: Scaling = Field(description="Scaling of each channel.")
-    features: AudioFeatures | None = Field(default=None, description="Spectral features of audio; null: none.")
+    features: AudioFeatures | None = Field(
+        default=None, description="Spectral features of audio; null if there are none."
+    )
 
     @model_validator(mode="after")
     def _scales_every_channel(self) -> SampleSpec:
@@ -90,14 +93,14 @@ class SampleSpec(_Strict):
 class ArrayFile:
     """Writes a .npy file row by row, for arrays that are larger than memory; a context manager.
 
-    The header is rewritten at the end: numpy reserves space in it for a larger number of rows.
+    The header is rewritten at the end, when the number of rows is known. numpy reserves space in the header for this.
     """
 
     def __init__(self, path: Path, row_shape: tuple[int, ...], dtype: np.dtype | type) -> None:
         """Create the file.
 
         Args:
-            path: The file; an existing one is replaced.
+            path: The file; an existing file is replaced.
             row_shape: Shape of one row.
             dtype: Type of the elements.
         """
@@ -148,9 +151,10 @@ class Split:
 
     @classmethod
     def open(cls, prepared: Path, name: str) -> Split:
-        """Open the split `name` in the folder `prepared`. Labels and starts are read and checked, samples are not.
+        """Open the split `name` in the folder `prepared`.
 
-        Raises StageError if a file is missing, incomplete, of another type or shape, or inconsistent with the others.
+        Labels and starts are read and checked; samples are not. Raises StageError if a file is missing, incomplete, of
+        the wrong type or shape, or inconsistent with the others.
         """
         folder, spec = prepared / name, SampleSpec.read(prepared)
         windowed = (folder / "starts.npy").exists()
@@ -166,7 +170,10 @@ class Split:
         starts, window = _open_array(folder / "starts.npy", np.dtype(np.int64), "int64", ()), spec.shape[-1]
         _check_length(folder / "starts.npy", starts, y)
         _check_range(
-            folder / "starts.npy", starts, len(x) - window + 1, f"of windows of {window} in {len(x)} rows of x.npy"
+            folder / "starts.npy",
+            starts,
+            len(x) - window + 1,
+            f"of windows of {window} rows within the {len(x)} rows of x.npy",
         )
         return cls(x, y, group, starts, window)
 
@@ -182,7 +189,7 @@ class Split:
 
 
 def _open_array(path: Path, dtype: np.dtype | None, kind: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Open the memory-mapped array [N, *shape] in `path`; without `dtype` it must be text. Raises StageError."""
+    """Open `path` as a memory-mapped array [N, *shape] of type `dtype` (None: text). Raises StageError."""
     expected = f"{kind} [{', '.join(['N', *map(str, shape)])}]"
     try:
         array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
@@ -203,7 +210,7 @@ def _open_array(path: Path, dtype: np.dtype | None, kind: str, shape: tuple[int,
 
 def _check_length(path: Path, array: np.ndarray, y: np.ndarray) -> None:
     if len(array) != len(y):
-        raise StageError(str(path), f"found {len(array)} samples", f"{len(y)}, as in y.npy", rerun_hint(STAGE))
+        raise StageError(str(path), f"found {len(array)} samples", f"{len(y)} samples, as in y.npy", rerun_hint(STAGE))
 
 
 def _check_range(path: Path, index: np.ndarray, end: int, what: str) -> None:

@@ -52,7 +52,7 @@ class ContractError(StageError):
 
 
 class ConversionError(StageError):
-    """A converter failed, or its file does not agree with the model."""
+    """A converter failed, or the predictions of its file differ from the model's."""
 
 
 class GateError(StageError):
@@ -105,7 +105,7 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _free_space(error: OSError) -> str:
-    """Return the disks that a stage writes to, with their free space: a write to a full disk does not name its file."""
+    """Return the disks that a stage writes to, with their free space. The error of a full disk does not name a file."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return "file system"
     disks: dict[int, Path] = {}

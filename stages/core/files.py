@@ -61,7 +61,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Return the JSON value in `path`. Raises OSError, json.JSONDecodeError."""
+    """Return the JSON value in `path`. Raises OSError or json.JSONDecodeError."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -134,10 +134,10 @@ def _refuse_number(text: str) -> NoReturn:
 
 @contextlib.contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary directory, and replace `path` by it when the block succeeds.
+    """Yield an empty temporary directory, and replace `path` with it when the block succeeds.
 
-    When the block raises, `path` is unchanged. No portable system call replaces one directory by another: a kill
-    between the two renames leaves no directory, never an incomplete one, and DVC restores a missing output.
+    If the block raises, `path` is unchanged. No portable system call replaces one directory with another, so this takes
+    two renames. A kill between them leaves no directory, but never an incomplete one. DVC restores a missing output.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, old = (path.with_name(f".{path.name}.{state}") for state in ("partial", "old"))

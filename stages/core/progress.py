@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from rich import progress as rich_progress
 
-SECONDS = 5.0  # between two lines of one task
+SECONDS = 5.0  # time between two progress lines of one task
 
 
 @dataclass
 class TaskProgress:
     """Progress of one task.
 
-    done, total: Units of work, such as rows or bytes; `total` is None if it is not known.
-    printed: Time of its last line, on the monotonic clock in seconds.
-    bar: Its bar on a terminal.
+    done, total: Completed and total units of work, such as rows or bytes; `total` is None if it is not known.
+    printed: Time at which the last line of this task was printed, in seconds of the monotonic clock.
+    bar: The progress bar of this task; None if the output is not a terminal.
     """
 
     done: int
@@ -67,7 +67,7 @@ class ProgressReporter:
 
         Args:
             name: Name of the task, unique within this reporter.
-            total: Units of work in total, None if not known.
+            total: Total units of work; None if it is not known.
             done: Units of work that are already done.
         """
         with self._lock:
@@ -92,11 +92,11 @@ class ProgressReporter:
 
 
 def report_rows(batches: Iterable[pa.RecordBatch], name: str, total: int) -> Iterator[pa.RecordBatch]:
-    """Yield the batches unchanged, and report on standard error how many rows have passed.
+    """Yield the batches unchanged, and report on standard error how many rows have been read.
 
     Args:
         batches: The batches.
-        name: Name of the work, for the report.
+        name: Name of the task that the report shows.
         total: Number of rows in all batches.
     """
     with ProgressReporter(sys.stderr, _row_line, _row_bars) as progress:

@@ -1,7 +1,7 @@
-"""The evidence for the gate: the reports, each with the reason why it cannot be trusted, if there is one.
+"""The reports that the gate judges, each with the reason if the report cannot be trusted.
 
-A report counts when it exists, fits its schema, and describes the present files: it names the digest of the file that
-it measured, and agrees with the numbers of other stages.
+A report can be trusted if it exists, matches its schema, contains the digest of the current file, and agrees with the
+numbers in the reports of other stages.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ TRAINED = Path("models/trained/model.pt")
 COMPRESSED = Path("models/compressed/model.pt")
 REPORTS = Path("reports")
 PIPELINE_REPORTS = ("quality.json", "balance.json", "train/summary.json", "compress.json")
-# Tolerance between two measurements of a network on the same split: a sample on the border of two classes may change.
+# Tolerated difference between two measurements of a network on one split: a borderline sample may change its class.
 NOISE = 0.005
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The evidence for one exported file."""
+    """The evaluation report of one exported file, and whether it can be trusted."""
 
     report: Mapping[str, Any]
-    sha256: str | None  # of the present file
-    measured_sha256: str | None  # of the file that the report is on
+    sha256: str | None  # of the current exported file
+    measured_sha256: str | None  # of the exported file that the report describes
     fault: str  # why the report cannot be trusted; "" if it can
 
 
 @dataclass(frozen=True)
 class Record:
-    """A report on the pipeline itself."""
+    """A report that concerns all targets: on quality, splits, training or compression."""
 
     report: Mapping[str, Any]
-    fault: str  # why it cannot be trusted; "" if it can
+    fault: str  # why this report cannot be trusted; "" if it can
 
 
 def read_evidence(target: str, classes: Sequence[str]) -> Evidence:
-    """Return the target's report, checked against the present file and against its list of predictions."""
+    """Return the target's report, checked against the exported file and against predictions.csv."""
     report_path, export_path = REPORTS / "evaluate" / target / "metrics.json", EXPORTED / target / "export.json"
     report, evaluated, fault = _read(report_path, EvaluationReport, "evaluate")
     measured = evaluated.model_sha256 if evaluated else None
@@ -61,9 +61,9 @@ def read_evidence(target: str, classes: Sequence[str]) -> Evidence:
         return Evidence(report, None, measured, f"{path} is missing")
     digest = sha256(path)
     if not fault and export.sha256 != digest:
-        fault = f"{export_path} is stale: it describes another file"
+        fault = f"{export_path} is stale: it describes a different file"
     if not fault and (measured != digest or report.get("size_bytes") not in (None, path.stat().st_size)):
-        fault = f"{report_path} is stale: it was measured on another file"
+        fault = f"{report_path} is stale: it was measured on a different file"
     if not fault and evaluated:
         fault = _check_evaluated(report_path, evaluated, target, classes)
     return Evidence(report, digest, measured, fault)
@@ -82,7 +82,7 @@ def _check_evaluated(path: Path, report: EvaluationReport, target: str, classes:
     if report.target != target:
         return f"{path}: target is {report.target!r}"
     if report.classes != list(classes):
-        return f"{path}: classes are {report.classes}, and data.classes names {list(classes)}"
+        return f"{path}: classes are {report.classes}, but data.classes names {list(classes)}"
     listed = path.with_name("predictions.csv")
     try:
         predictions = read_predictions(listed, classes)
@@ -94,7 +94,10 @@ def _check_evaluated(path: Path, report: EvaluationReport, target: str, classes:
 
 
 def read_records(data: Data, evidence: Mapping[TargetName, Evidence]) -> dict[str, Record]:
-    """Return the reports on quality, splits, training and compression, checked against each other and the files."""
+    """Return the reports on quality, splits, training and compression.
+
+    They are checked against each other and against the files that they describe.
+    """
     quality_path, balance_path, train_path, compress_path = (REPORTS / name for name in PIPELINE_REPORTS)
     quality_json, quality, quality_fault = _read(quality_path, QualityReport, "validate")
     balance_json, balance, balance_fault = _read(balance_path, BalanceReport, "prepare")
@@ -117,7 +120,10 @@ def read_records(data: Data, evidence: Mapping[TargetName, Evidence]) -> dict[st
 
 
 def _read(path: Path, shape: type[ModelT], stage: str) -> tuple[dict[str, Any], ModelT | None, str]:
-    """Return a report as JSON and as its model, or the reason why it is not readable: a failed check, not an error."""
+    """Read a report; return its JSON, its pydantic model, and "" or the reason why it is not readable.
+
+    An unreadable report is not an error here, because it becomes a failed check of the gate.
+    """
     try:
         return read_object(path, stage), read_model(path, shape, stage), ""
     except StageError as error:
@@ -125,27 +131,36 @@ def _read(path: Path, shape: type[ModelT], stage: str) -> tuple[dict[str, Any], 
 
 
 def _located(path: Path, fault: str) -> str:
-    """Return a fault with the report's path before it."""
+    """Return a fault with the report's path in front of it; "" if there is no fault."""
     return f"{path}: {fault}" if fault else ""
 
 
 def _check_quality(quality: QualityReport, balance: BalanceReport | None) -> str:
-    """Return the fault of the quality report; `balance` is given where each row that met the contract is a sample."""
+    """Return the fault of the quality report, or "".
+
+    Pass `balance` only if each row that met the contract becomes one sample, because then the numbers must be equal.
+    """
     for where, judged in {"overall": quality.overall, **quality.sources}.items():
         for metric in QualityMetrics.model_fields:
             own = getattr(judged, metric)
             if not own.passed or own.value < own.threshold:
-                return f"the data contract did not pass: {where}, {metric} {own.value:g}, needed {own.threshold:g}"
+                return (
+                    f"the data contract did not pass: {where}, {metric} is {own.value:g}, "
+                    f"and the threshold is {own.threshold:g}"
+                )
     rows = sum(source.rows for source in quality.sources.values())
     quarantined = sum(source.quarantined for source in quality.sources.values())
     total = quality.quarantine
     if total.rows != quarantined or not math.isclose(total.share, quarantined / rows, abs_tol=1e-9):
-        return f"the sources have {quarantined} rows of {rows} in quarantine, together {total.rows} ({total.share:.4f})"
+        return (
+            f"the sources have {quarantined} rows of {rows} in quarantine, "
+            f"but the total is given as {total.rows} ({total.share:.4f})"
+        )
     if balance:
         parts = (balance.splits.train, balance.splits.validation, balance.splits.test)
         samples = sum(part.samples for part in parts) + balance.missing.rows_dropped
         if rows - quarantined != samples:
-            return f"stale: {rows - quarantined} rows met the contract, {samples} were prepared (balance.json)"
+            return f"stale: {rows - quarantined} rows met the contract, but {samples} were prepared (balance.json)"
     return ""
 
 
@@ -153,24 +168,24 @@ def _check_balance(balance: BalanceReport, data: Data, evidence: Mapping[TargetN
     for name in type(balance.splits).model_fields:
         own = getattr(balance.splits, name)
         if set(own.classes) != set(data.classes.values()):
-            return f"splits.{name} counts other classes than data.classes names"
+            return f"splits.{name} counts classes that differ from data.classes"
         if sum(own.classes.values()) != own.samples:
-            return f"splits.{name} has {own.samples} samples, its classes {sum(own.classes.values())}"
+            return f"splits.{name} has {own.samples} samples, but its classes have {sum(own.classes.values())}"
     sound = {target: own.report for target, own in evidence.items() if not own.fault}
     for target, report in sound.items():
         if report["samples"] != balance.splits.test.samples:
-            counts = f"{balance.splits.test.samples} test samples, the report of {target} {report['samples']}"
+            counts = f"{balance.splits.test.samples} test samples, but the report of {target} {report['samples']}"
             return f"stale: it counts {counts}"
         for name, row in zip(data.classes.values(), report["confusion"], strict=True):
             if (count := balance.splits.test.classes[name]) != sum(row):
-                return f"stale: it counts {count} test samples of class {name!r}, the report of {target} {sum(row)}"
+                return f"stale: it counts {count} test samples of class {name!r}, but the report of {target} {sum(row)}"
     return ""
 
 
 def _check_file(digest: str, path: Path) -> str:
     if not path.is_file():
-        return f"{path}, which it describes, is missing"
-    return "" if sha256(path) == digest else f"stale: {path} is another file than it describes"
+        return f"{path} is missing, but the report describes it"
+    return "" if sha256(path) == digest else f"stale: {path} is not the file that it describes"
 
 
 def _check_compressed(report: CompressionReport, trained: TrainingReport | None) -> str:
@@ -187,7 +202,7 @@ def _check_compressed(report: CompressionReport, trained: TrainingReport | None)
     }
     for name, (reported, computed) in derived.items():
         if not math.isclose(reported, computed, rel_tol=1e-6, abs_tol=1e-9):
-            return f"{name} is {reported:g}, and its steps make {computed:g}"
+            return f"{name} is {reported:g}, but its steps give {computed:g}"
     if trained:
         shared = {
             "parameters": (first.parameters, trained.parameters, 0),
@@ -197,5 +212,5 @@ def _check_compressed(report: CompressionReport, trained: TrainingReport | None)
         }
         for name, (here, there, tolerance) in shared.items():
             if abs(here - there) > tolerance:
-                return f"the trained network's {name} is {here:g} here and {there:g} in train/summary.json"
+                return f"the trained network's {name} is {here:g} here, but {there:g} in train/summary.json"
     return ""

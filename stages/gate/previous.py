@@ -1,4 +1,4 @@
-"""The metrics of the previous gate that passed, from DVC's lock file and cache, as a baseline for the page."""
+"""Read the metrics of the last gate run that passed from DVC's lock file and cache, as a baseline for the page."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ CACHE = Path(".dvc/cache/files/md5")
 
 
 def read_previous_metrics(name: str, lock: Path = LOCK, cache: Path = CACHE) -> dict[str, dict[str, float]]:
-    """Return reports/metrics.json of the previous gate that passed: numbers by metric, by target.
+    """Return the numbers in reports/metrics.json from the last gate run that passed: target -> metric -> number.
 
-    DVC removes the reports of a stage before it runs, and writes dvc.lock after it has passed: until then the lock
-    file names the former reports, and the cache holds them. The result is empty where nothing is recorded: a first
-    build, a clone without a cache, another task.
+    DVC removes a stage's reports before it runs the stage, and updates dvc.lock only after the stage has passed. Until
+    then, dvc.lock still lists the previous reports, and DVC's cache contains them. The result is empty if there are no
+    such reports: in a first build, in a clone without a cache, or if the last run was for another task.
 
     Args:
         name: The task's name.
@@ -41,7 +41,7 @@ def read_previous_metrics(name: str, lock: Path = LOCK, cache: Path = CACHE) -> 
 
 
 def _read_outs(lock: Path) -> dict[str, str]:
-    """Return the MD5 of each output of the stage gate, by path; none where the lock file does not have them."""
+    """Return the MD5 of each output of the stage gate, by path; empty if the lock file does not list them."""
     import yaml
 
     try:
@@ -52,6 +52,6 @@ def _read_outs(lock: Path) -> dict[str, str]:
 
 
 def _cached(outs: dict[str, str], path: str, cache: Path) -> Path:
-    """Return where DVC's cache holds an output. Raises KeyError where the lock file does not name it."""
+    """Return the path of an output in DVC's cache. Raises KeyError if the lock file does not list the output."""
     digest = outs[path]
     return cache / digest[:2] / digest[2:]

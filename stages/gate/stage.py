@@ -1,11 +1,11 @@
-"""Judge the reports against the thresholds, and draw the page.
+"""Judge the reports against the thresholds, and write the HTML page.
 
-The verdict depends on nothing but reports, parameters and the digests of the files that the reports describe: the same
-numbers give the same verdict on any branch. A number that is missing, not finite, stale or in conflict with another
-report fails.
+The verdict depends only on the reports, the parameters and the digests of the files that the reports describe, so the
+same numbers give the same verdict on any branch. A check fails if its number is missing, not finite, stale or in
+conflict with another report.
 
-A check belongs to the target that it names. Checks named after a report (quality, balance, train, compress) have the
-target "pipeline". Every exported file depends on these reports, so the gate fails where one of them does.
+Each check has a target. The checks that are named after a report (quality, balance, train, compress) have the target
+"pipeline". Every exported file depends on these reports, so the gate fails if one of these checks fails.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
 def judge(gate: Gate, evidence: Mapping[TargetName, Evidence], records: Mapping[str, Record]) -> Verdict:
     """Return the verdict on every built target.
 
-    The gate passes where all records are sound, all required targets pass, and at least one target passes. Budgets of a
+    The gate passes if all records are sound, all required targets pass, and at least one target passes. Budgets of a
     target that is not built are ignored.
 
     Args:
         gate: Thresholds, and a budget for each target.
         evidence: Evidence by target.
-        records: Reports on the pipeline: "quality", "balance", "train" (the trained float model) and "compress".
+        records: The reports that concern all targets: "quality", "balance", "train" (the float model) and "compress".
 
     Raises:
         ParameterError: A target has no budget.
@@ -61,8 +61,8 @@ def judge(gate: Gate, evidence: Mapping[TargetName, Evidence], records: Mapping[
         raise ParameterError(
             locate_parameter(f"gate.targets.{unjudged[0]}"),
             "found nothing",
-            "budgets for every target that is built",
-            "write its budgets, or remove it from `targets` in params.yaml",
+            "budgets for this target, because it is built",
+            "write its budgets, or remove the target from `targets` in params.yaml",
         )
     checks = [
         Check(
@@ -129,7 +129,7 @@ def _judge_target(target: str, gate: Gate, budget: Budget, evidence: Evidence, t
                 operator=">=",
                 threshold=1.0,
                 passed=False,
-                reason="nothing is judged: every threshold of this target is null",
+                reason="there is nothing to judge, because every threshold of this target is null",
             )
         )
     return checks
@@ -152,20 +152,20 @@ def _check(name: str, target: str, number: Number, operator: str, threshold: flo
 
 
 def _notes(gate: Gate, evidence: Mapping[TargetName, Evidence], trained: Record) -> list[str]:
-    """Return what a reader of the verdict has to keep in mind, though no check fails by it."""
+    """Return notes for the reader of the verdict; they do not make a check fail."""
     sound = {target: own.report for target, own in evidence.items() if not own.fault}
     better = []
     for metric in gate.retention:
         kept = {target: _retention(report, trained, metric)[0] or 0.0 for target, report in sound.items()}
         best = max(kept, key=kept.__getitem__, default=None)
         if best and kept[best] > 1 + NOISE:
-            better.append(f"{metric}: {best} keeps {kept[best]:.2%}")
+            better.append(f"{metric}: {best} has a retention of {kept[best]:.2%}")
     notes = []
     if better:
         notes.append(
-            f"a file is better than the network that it comes from ({', '.join(better)}): the training that "
-            "compression adds gained more than compression lost, and retention shows only the sum of both; give train "
-            "more epochs, so that the network has learned what it can before it is compressed"
+            f"an exported file is better than the trained network ({', '.join(better)}): the additional training "
+            "during compression gained more than compression lost, and retention shows only the net effect; set more "
+            "epochs for the stage train, so that the network is fully trained before it is compressed"
         )
     caveats = (report["intervals"]["caveat"] for report in sound.values() if report.get("intervals"))
     return notes + list(dict.fromkeys(filter(None, caveats)))
@@ -180,7 +180,10 @@ def _of_trained(trained: Record, path: str) -> Number:
 
 
 def _number(report: Mapping[str, Any], path: str, where: str = "its report") -> Number:
-    """Return the finite number, or the value of the estimate, at a dotted path."""
+    """Return the number at a dotted path, or None and the reason why there is no finite number.
+
+    If an estimate with its interval is at that path, the number is the estimate's `value`.
+    """
     value: Any = report
     for part in path.split("."):
         if not isinstance(value, Mapping) or part not in value:
@@ -199,7 +202,7 @@ def _ratio(numerator: Number, denominator: Number) -> Number:
     if numerator[0] is None or denominator[0] is None:
         return None, numerator[1] or denominator[1]
     if denominator[0] <= 0:
-        return None, f"a ratio to {denominator[0]:g} has no meaning"
+        return None, f"a ratio with the denominator {denominator[0]:g} is undefined"
     return numerator[0] / denominator[0], ""
 
 
@@ -210,7 +213,7 @@ def table_of_metrics(
 
     Args:
         verdict: The verdict.
-        evidence: Evidence by target; a number that is missing from a report has no entry.
+        evidence: Evidence by target. A number that is missing from a report is left out of the row.
         trained: The report on the trained float model.
     """
     rows: dict[str, dict[str, float | bool]] = {}
@@ -233,12 +236,12 @@ def table_of_metrics(
 
 
 def refusal(failures: Iterable[Check]) -> GateError:
-    """Return the error that a failed gate ends with."""
+    """Return the error that is raised if the gate fails."""
     lines = [f"  {check.target} {check.name}: {check.reason}" for check in failures]
     return GateError(
         str(GATE),
         "the gate did not pass; no bundle is made\n" + "\n".join(lines),
-        remedy="look at reports/index.html; improve the model, or change the thresholds under `gate` with a reason",
+        remedy="see reports/index.html, then improve the model, or change the thresholds under `gate` and record why",
     )
 
 
@@ -251,7 +254,7 @@ def main() -> None:
 
     params = load()
     if removed := remove_stale_targets(params.targets):
-        print(f"removed, since params.yaml does not name the target: {', '.join(removed)}")
+        print(f"removed, because params.yaml does not list the target: {', '.join(removed)}")
     classes = list(params.data.classes.values())
     evidence = {target: read_evidence(target, classes) for target in params.targets}
     records = read_records(params.data, evidence)

@@ -122,7 +122,7 @@ def test_a_bundle_of_an_earlier_run_is_called_so(packaged: Path) -> None:
     text = printed()
 
     assert "FAIL: accuracy" in text
-    assert "of an earlier run, since the gate did not pass now" in text
+    assert "from an earlier run, because the gate has now failed" in text
 
 
 def test_a_bundle_of_other_files_is_called_one_of_an_earlier_run(packaged: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_bundle_of_other_files_is_called_one_of_an_earlier_run(packaged: Path)
     edit(packaged, lambda task: task["gate"]["targets"]["onnx-int8"].update(required=False, size_kb=0.1))
     gate.main()
 
-    assert "of an earlier run, with other files: run make repro" in printed()
+    assert "from an earlier run with different files; run make repro" in printed()
     assert json.loads(printed("--json"))["bundle"]["current"] is False
 
     package.main()
@@ -145,12 +145,12 @@ def set_epochs(task: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda root: edit(root, set_epochs), "the parameters have changed since"),
+        (lambda root: edit(root, set_epochs), "the parameters have changed since the verdict"),
         (lambda root: shutil.rmtree(root / "models/trained"), "models/trained/model.pt is missing"),
         (lambda root: (root / "reports/quality.json").write_text("{}"), "reports/quality.json is another file"),
         (
             lambda root: change_report(root, "onnx-int8", samples=1),
-            "reports/evaluate/onnx-int8/metrics.json is another file than was judged",
+            "reports/evaluate/onnx-int8/metrics.json has changed since the gate judged it",
         ),
     ],
 )
@@ -162,7 +162,7 @@ def test_results_that_are_not_of_what_lies_here_now_are_called_those_of_an_earli
     change(packaged)
 
     text = printed()
-    assert f"state   of an earlier run: {message}" in text
+    assert f"state   from an earlier run: {message}" in text
     for name in ("onnx-fp32", "onnx-int8"):
         assert "pass, of an earlier run" in next(line for line in text.splitlines() if line.startswith(name))
     assert re.search(r"bundle .*; of an earlier run$", text, re.MULTILINE)

@@ -160,7 +160,9 @@ def test_a_file_that_is_better_than_its_network_is_said_in_every_place_and_passe
     gate.main()
 
     kept = report(built, "onnx-fp32")["accuracy"]["value"] / 0.85
-    note_text = f"a file is better than the network that it comes from (accuracy: onnx-fp32 keeps {kept:.2%}"
+    note_text = (
+        f"an exported file is better than the trained network (accuracy: onnx-fp32 has a retention of {kept:.2%}"
+    )
     (note,) = json.loads((built / "reports/gate.json").read_text())["notes"]
     assert note_text in note
     assert f"note: {note_text}" in capsys.readouterr().out
