@@ -1,7 +1,8 @@
-"""Append to an audit log who did what and when: one JSON object per line, written durably and never changed.
+"""Append lines to an audit log, which records who did what and when.
 
-A line is written before its change becomes visible, except for the replacement of a key. If a run is killed between the
-two and repeated, it writes the line twice.
+Each line is one JSON object, which is written durably and never changed. A line is written before the change that it
+records becomes visible, except for the replacement of a key. If a run is killed after the line but before the change,
+the repeated run writes the line again.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def now() -> str:
 
 
 def current_user() -> str:
-    """Return the user's name as reported by AWX, CI or sudo; otherwise the name of the process's owner.
+    """Return the user's name from AWX, CI or sudo; otherwise the name of the user who runs the process.
 
     The name is recorded, not authenticated: the user can set these variables (docs/explanation/people.md).
     """
@@ -33,7 +34,7 @@ def current_user() -> str:
             return os.environ[name]
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name, as in a container
+    except (KeyError, OSError):  # the user id has no name, for example in a container
         return f"uid {os.getuid()}"
 
 
@@ -50,7 +51,7 @@ def append(file: Path, action: str, **fields: Any) -> None:
     descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         size = os.fstat(descriptor).st_size
-        is_incomplete = size and os.pread(descriptor, 1, size - 1) != b"\n"  # a line cut by a power cut stays separate
+        is_incomplete = size and os.pread(descriptor, 1, size - 1) != b"\n"  # after a power cut
         os.write(descriptor, (b"\n" if is_incomplete else b"") + line.encode())
         os.fsync(descriptor)
     finally:

@@ -1,4 +1,4 @@
-"""Define the base class of JSON objects that a different program, or a different version of this one, has written."""
+"""Define the base class of JSON objects that another program, or another version of this program, has written."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 """Build the wheelhouse (`make wheelhouse`): all files that a device needs to install its agent without a network.
 
     <output>/cp311-x86_64/
-        wheelhouse.json     the names of these files, and the digest that names the environment on a device
+        wheelhouse.json     the names of these files, and the digest that the environment on a device is named after
         requirements.txt    every distribution with its version and SHA-256, for pip's --require-hashes
         dependencies-<digest>.tar    third-party wheels; changes rarely
         edge_agent-<version>-py3-none-any.whl
         edge-agent.service  the systemd unit from that wheel
 
-The same sources and pins result in the same names and digests.
+The same sources and pinned versions result in the same names and digests.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> int:
     )
     parser.add_argument("--glibc", default="2.36", metavar="X.Y", help="glibc version of the devices (2.36: Debian 12)")
     parser.add_argument("--extras", default="onnx,litert", help="runtimes to include (onnx,litert)")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="folder (dist/wheelhouse)")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="output folder (dist/wheelhouse)")
     options = parser.parse_args()
     try:
         folder = build(options.output, options.python, options.architecture, options.glibc, options.extras)
@@ -75,7 +75,7 @@ def build(output: Path, python: str, architecture: str, glibc: str, extras: str,
         The folder of the wheelhouse.
 
     Raises:
-        WheelhouseError: Pip found no suitable wheel, or reached no package index.
+        WheelhouseError: Pip found no suitable wheel, or could not reach a package index.
     """
     folder = output / f"cp{python.replace('.', '')}-{architecture}"
     output.mkdir(parents=True, exist_ok=True)
@@ -114,13 +114,16 @@ def build(output: Path, python: str, architecture: str, glibc: str, extras: str,
 
 
 def _inputs(*options: str) -> str:
-    """Return the digest of all inputs that determine the third-party wheels."""
+    """Return a digest of everything that determines the third-party wheels."""
     files = [REPOSITORY / "constraints.txt", REPOSITORY / "device" / "pyproject.toml"]
     return hashlib.sha256(repr((options, [file.read_bytes() for file in files])).encode()).hexdigest()[:12]
 
 
 def _reuse_dependencies(previous: Path, inputs: str, folder: Path) -> tuple[Path, list[str]] | None:
-    """Link the earlier archive into `folder`, and return it with the lines of its wheels; None if inputs changed."""
+    """Link the earlier archive of third-party wheels into `folder`.
+
+    Return the archive and its lines of requirements.txt; None if the inputs have changed.
+    """
     try:
         facts = json.loads((previous / "wheelhouse.json").read_text(encoding="utf-8"))
         lines = (previous / "requirements.txt").read_text(encoding="utf-8").splitlines()
@@ -152,7 +155,10 @@ def _pip(*arguments: str) -> None:
 
 
 def _agent(folder: Path) -> Path:
-    """Build the agent's wheel from a copy, since setuptools writes next to the sources and packs old output again."""
+    """Build the agent's wheel from a copy of its sources.
+
+    In the original folder, setuptools would write files next to the sources, and would pack files of earlier builds.
+    """
     source = folder / "source"
     shutil.copytree(
         REPOSITORY / "device", source, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__", ".*")
@@ -183,7 +189,10 @@ def _line(wheel: Path) -> str:
 
 
 def _tar(wheels: Path, folder: Path) -> Path:
-    """Pack the wheels into one file, named after its content. Ansible would take a minute to copy forty files."""
+    """Pack the wheels into one file that is named after a digest of its content.
+
+    Ansible would take a minute to copy the forty wheels one by one.
+    """
     files = sorted(wheels.iterdir())
     digest = hashlib.sha256("\n".join(map(_line, files)).encode()).hexdigest()[:12]
     path = folder / f"dependencies-{digest}.tar"

@@ -1,4 +1,4 @@
-"""Decide from an agent's status whether a device already runs a release, and whether it can run one. Pure."""
+"""Decide from an agent's status whether a device already runs a release, and whether it can run one."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ MB = 1_000_000
 
 
 class Requirements(Document):
-    """The requirements that a release makes on a device. A field that is null requires nothing."""
+    """The requirements that a device must meet to run a release. A null field sets no requirement."""
 
     device_types: list[str] | None = Field(default=None, description="Device types that the release is made for.")
-    architectures: list[str] | None = Field(default=None, description="Processor architectures that it is made for.")
+    architectures: list[str] | None = Field(
+        default=None, description="Processor architectures that the release is made for."
+    )
     memory_mb: float | None = Field(default=None, description="Minimum memory of the device, in 1,000,000 bytes.")
-    disk_mb: float | None = Field(default=None, description="Free space needed besides the bundle, in 1,000,000 bytes.")
+    disk_mb: float | None = Field(
+        default=None, description="Free disk space needed in addition to the bundle, in 1,000,000 bytes."
+    )
 
 
 class ReleaseInfo(Document):
-    """The facts about a release that decide which devices can run it. Records of earlier versions lack some fields."""
+    """The facts about a release that decide which devices can run it. Older records lack some of these fields."""
 
     path: str = Field(default="", description="Path of the archive in the repository of releases.")
     length: Count = Field(default=0, description="Size of the archive in bytes.")

@@ -1,6 +1,6 @@
 """Parse and validate messages from a device's agent. Code behind this module can rely on the declared types.
 
-Undeclared fields are kept as they are, so that a newer agent may report more.
+Undeclared fields are kept unchanged, because a newer agent may report more fields.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Message(Document):
 class Machine(Message):
     """The hardware properties of a device that releases may require."""
 
-    type: str = Field(description="Device type that a release names under `requirements.device_types`.")
+    type: str = Field(description="Device type. `requirements.device_types` of a release lists allowed types.")
     architecture: str = Field(description="Processor architecture, such as aarch64.")
     memory_bytes: Count = Field(description="Memory of the device in bytes.")
     targets: list[str] = Field(description="Targets that the device can run, such as onnx-int8.")
@@ -48,7 +48,7 @@ class LoadedModel(Message):
 
 
 class ServiceFault(Message):
-    """The reason why an agent's service does not answer. Decisions depend only on its presence."""
+    """The reason why an agent's service does not answer. Decisions depend only on whether there is a reason."""
 
 
 class Service(Message):
@@ -66,15 +66,17 @@ class Disk(Message):
 
 
 class Latency(Message):
-    """Duration of inferences since the switch."""
+    """Duration of inferences since the service switched to its current release."""
 
-    p95: Annotated[float, Field(ge=0)] | None = Field(description="95th percentile, seconds; null without inferences.")
+    p95: Annotated[float, Field(ge=0)] | None = Field(
+        description="95th percentile in seconds; null if there were no inferences."
+    )
 
 
 class Feedback(Message):
-    """Labels that arrived for predictions since the switch."""
+    """True labels that arrived for predictions since the service switched to its current release."""
 
-    n: Count = Field(description="Number of labels.")
+    n: Count = Field(description="Number of labels that arrived.")
     wrong: Count = Field(description="Number of labels that differ from the prediction.")
 
     @model_validator(mode="after")
@@ -85,18 +87,20 @@ class Feedback(Message):
 
 
 class ServingReport(Message):
-    """The statistics of a service since its switch to `release`."""
+    """The statistics of a service since it switched to `release`."""
 
     release: str = Field(description="Release that is served, as NAME@VERSION.")
-    trial: bool = Field(description="Whether the release is still on trial.")
-    restarts: Count = Field(description="Restarts of the service since the switch.")
-    memory_bytes: Count = Field(description="Memory of the service now, in bytes.")
-    memory_at_start_bytes: Count = Field(description="Memory of the service after the model was loaded, in bytes.")
-    inferences: Count = Field(description="Successful inferences since the switch.")
-    errors: Count = Field(description="Failed inferences since the switch.")
+    trial: bool = Field(description="Whether the release's trial is still running.")
+    restarts: Count = Field(description="Restarts of the service since it switched to the release.")
+    memory_bytes: Count = Field(description="Memory that the service uses now, in bytes.")
+    memory_at_start_bytes: Count = Field(
+        description="Memory that the service used after it loaded the model, in bytes."
+    )
+    inferences: Count = Field(description="Number of successful inferences since the switch.")
+    errors: Count = Field(description="Number of failed inferences since the switch.")
     latency_s: Latency = Field(description="Duration of inferences, in seconds.")
     predictions: dict[str, Count] = Field(description="Number of predictions by class.")
-    feedback: Feedback = Field(description="Labels that arrived for predictions.")
+    feedback: Feedback = Field(description="True labels that arrived for predictions.")
 
 
 class IdleReport(Message):
@@ -109,11 +113,11 @@ Report = ServingReport | IdleReport
 
 
 class Trial(Message):
-    """The trial of a release. Decisions depend only on its presence."""
+    """The trial of a release. Decisions depend only on whether a trial is running."""
 
 
 class AgentStatus(Message):
-    """The fields of the output of `edge-agent status --report` that decisions depend on."""
+    """The output of `edge-agent status --report`, with the fields that decisions depend on."""
 
     time: Annotated[str, AfterValidator(_require_time_zone)] = Field(description="Clock time of the device, ISO 8601.")
     device: Machine = Field(description="Hardware of the device.")
@@ -123,7 +127,7 @@ class AgentStatus(Message):
     installed: list[str | None] = Field(description="Installed releases.")
     service: Service = Field(description="State of the agent's service.")
     disk: Disk | None = Field(description="Free space; null if the agent cannot determine it.")
-    report: Report | None = Field(default=None, description="Statistics since the switch; null without a service.")
+    report: Report | None = Field(default=None, description="Statistics of the service; null if there is no service.")
 
 
 class CommandResult(Message):
@@ -165,7 +169,7 @@ NOT_QUERIED = StatusResponse(None, "it was not asked")
 
 
 class TaskResult(BaseModel):
-    """The result of one task on one device, as Ansible registered it. The device may have influenced every value."""
+    """The result of one task on one device, as Ansible registered it. The device can forge every value."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -189,7 +193,7 @@ class TaskResult(BaseModel):
 
 
 def parse_status(result: TaskResult) -> StatusResponse:
-    """Return the status that an agent printed. If the output is invalid, only this device is left without a status."""
+    """Return the status that an agent printed, or the reason why there is no valid status."""
     message, reason = _parse_result(result, AgentStatus)
     return StatusResponse(message, reason)
 
@@ -221,7 +225,7 @@ def parse_message(text: object, message_type: type[M]) -> M | AgentFailure:
         raise ValueError("no output")
     try:
         content = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite_number)
-        json.dumps(content, ensure_ascii=False).encode()  # refuses lone surrogates, which no file can contain
+        json.dumps(content, ensure_ascii=False).encode()  # refuses lone surrogates: UTF-8 cannot encode them
     except RecursionError:
         raise ValueError("JSON that is nested too deeply") from None
     if not isinstance(content, dict):

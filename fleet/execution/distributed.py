@@ -39,8 +39,8 @@ from fleet.inventory.workers import Worker, WorkerAssignment, assign_workers
 from fleet.releases import repository_storage
 
 POLL_S = 0.2
-# The parts of a step's results (playbooks/steps.yml). For a device of a lost worker, each part says that the device is
-# unreachable, or has its value in LOST_PARTS.
+# The parts of each step's results (playbooks/steps.yml). If a worker is lost, a part in LOST_PARTS has the value given
+# there for the worker's devices. Every other part says that these devices are unreachable.
 PARTS = {
     "query_status": ("asked",),
     "deploy": ("deployed", "trouble"),
@@ -55,7 +55,7 @@ Result = TypeVar("Result", bound=StepResult)
 
 
 class StoppedError(Exception):
-    """A step refused, or the operator stopped the run. `LiveProgress.failure` returns the reason."""
+    """A step refused to continue, or the operator stopped the run. `LiveProgress.failure` returns the reason."""
 
 
 class DistributedRun:
@@ -193,9 +193,10 @@ class DistributedRun:
         return self._step("query_status", devices, {}, hand_over)["asked"]
 
     def _step(self, step: str, devices: Sequence[str], variables: Fields, hand_over: bool = False) -> PartResults:
-        """Run a step on workers, and return the parts of its results (PARTS). Devices of a lost worker are unreachable.
+        """Run a step on workers, and return the parts of its results (PARTS).
 
-        With `hand_over`, the other workers take over the devices of a lost worker, once.
+        The devices of a lost worker count as unreachable. With `hand_over`, the other workers first try the step on
+        these devices once.
         """
         shards = self.assignment.shards(devices)
         results, lost = self._run(step, shards, variables)
@@ -272,9 +273,9 @@ class DistributedRun:
                     log.write(file.read_text(errors="replace") if file.exists() else "")
 
     def close(self) -> None:
-        """Remove the files of this run from its workers."""
+        """Remove the files of this run from the workers that it used."""
         for worker in self._used:
-            # A failure wastes only space: the folder contains no keys.
+            # A failure only wastes disk space, because the folder contains no keys.
             shutil.rmtree(self.folder / worker.name / "send", ignore_errors=True)
         workers = sorted(self._used, key=lambda worker: worker.name)
         with ThreadPoolExecutor(max(len(workers), 1)) as pool:

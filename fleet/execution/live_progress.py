@@ -44,7 +44,7 @@ class TaskEvent:
 
     @classmethod
     def parse(cls, event: Mapping[str, Any]) -> TaskEvent:
-        """Parse an event of ansible-runner. Raises KeyError if it has no kind."""
+        """Parse an event of ansible-runner. Raises KeyError if the event has no kind."""
         data = event.get("event_data", {})
         return cls(event["event"], data.get("task"), data.get("host", ""), data.get("res") or {})
 
@@ -57,7 +57,7 @@ class LiveProgress:
 
     Attributes:
         steps: The latest results of the steps.
-        refusal: The error of a step that refused, as JSON; None if no step refused.
+        refusal: The error of a step that refused to continue, as JSON; None if there is no such step.
         stopped: Whether the operator stopped the run.
     """
 
@@ -86,7 +86,7 @@ class LiveProgress:
         self.stopped = True
 
     def poll(self) -> bool:
-        """Update the progress of a bake, and return whether the run has to end. Has to be called repeatedly."""
+        """Update the progress of a bake, and return whether the run has to end. Call this repeatedly."""
         if self._baking:
             wave, since, total = self._baking
             with self._lock:
@@ -107,10 +107,10 @@ class LiveProgress:
             self._report_switch(parsed)
         elif parsed.kind == UNREACHABLE:
             self.report(f"{parsed.host}: does not respond")
-        return False  # ansible-runner need not store the event: its stdout is enough
+        return False  # ansible-runner does not have to store the event
 
     def start_bake(self) -> None:
-        """Show the bake of the wave that was opened last, until a step ends it."""
+        """Show the progress of the bake of the latest opened wave, until a step's output ends the bake."""
         opened = self.steps.opened
         assert opened is not None
         self._baking = self._baking or (opened.wave, time.monotonic(), opened.bake_s)

@@ -81,11 +81,11 @@ class PlaybookRun:
 
 
 def _on_status(status: Mapping[str, Any], runner_config: Any) -> None:
-    """Prepare the command of Ansible ("starting"), and remove the COMMAND file ("running")."""
-    # If this process is killed, Ansible receives SIGTERM too, instead of continuing unobserved.
+    """Change Ansible's command when ansible-runner is "starting"; remove the COMMAND file when it is "running"."""
+    # With this prefix, Ansible receives SIGTERM if this process is killed. Otherwise it would continue unobserved.
     prefix = ["setpriv", "--pdeathsig", "TERM", "--"]
     if status["status"] == "starting" and shutil.which("setpriv"):
-        # setpriv of some systems lacks --pdeathsig.
+        # On some systems, setpriv has no option --pdeathsig.
         if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0:
             runner_config.command = [*prefix, *runner_config.command]
     elif status["status"] == "running":
@@ -94,7 +94,7 @@ def _on_status(status: Mapping[str, Any], runner_config: Any) -> None:
 
 @contextlib.contextmanager
 def _without_command_file(artifacts: Path) -> Iterator[None]:
-    """Remove the COMMAND file also if ansible-runner ends before it reports "running"."""
+    """Remove the COMMAND file even if ansible-runner ends before it reports "running"."""
     try:
         yield
     finally:
@@ -104,7 +104,8 @@ def _without_command_file(artifacts: Path) -> Iterator[None]:
 def run_folder(rollouts: Path, playbook: str) -> Path:
     """Create a new folder for a run. In an existing folder, ansible-runner would reuse files of an earlier run.
 
-    A rollback does not fail if there is no space. Its output is then kept in a temporary folder.
+    If there is no disk space for the folder, a rollback runs nevertheless. Its output is then kept in a temporary
+    folder.
 
     Args:
         rollouts: The folder that contains all rollout records.

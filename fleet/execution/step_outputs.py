@@ -12,7 +12,7 @@ from fleet.documents import Document
 
 
 class StepResult(Document):
-    """The result of a step. Only the fields that a run needs are declared; another step receives all of them."""
+    """The result of a step, with the fields that a run needs. Undeclared fields are kept and passed to other steps."""
 
     command: str = Field(description="Name of the command, such as `wave open`.")
 
@@ -27,7 +27,7 @@ class PlanResult(StepResult):
     """The result of `fleet wave plan`."""
 
     devices: Mapping[str, PlannedDevice] = Field(description="Devices that the plan covers.")
-    pending: Mapping[str, Any] = Field(description="Devices whose rollback is pending, with its source and target.")
+    pending: Mapping[str, Any] = Field(description="Devices with a pending rollback, and its releases.")
 
 
 class PreflightResult(StepResult):
@@ -50,8 +50,8 @@ class WaveOpened(StepResult):
     wave: str = Field(description="Name of the wave.")
     go: bool = Field(description="Whether the wave may start.")
     reason: str = Field(default="", description="Reason why the wave may not start.")
-    bake_s: float = Field(default=0.0, description="Seconds for which the wave bakes.")
-    checks: int = Field(default=0, alias="looks", description="Largest number of checks while it bakes.")
+    bake_s: float = Field(default=0.0, description="Duration of the bake in seconds.")
+    checks: int = Field(default=0, alias="looks", description="Largest number of checks during the bake.")
     is_new_payload: bool = Field(default=False, alias="packed", description="Whether the payload has changed.")
     control_group: list[str] = Field(default=[], alias="rest", description="Devices of the control group.")
 
@@ -91,7 +91,9 @@ class RolloutClosed(StepResult):
 class ManualRollbackBegun(StepResult):
     """The result of `fleet wave recall`."""
 
-    releases: list[str] | None = Field(alias="brought", description="Releases to roll back from; null: any release.")
+    releases: list[str] | None = Field(
+        alias="brought", description="Releases to roll back from; null means any release."
+    )
 
 
 class ManualRollbackFinished(StepResult):

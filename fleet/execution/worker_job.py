@@ -1,7 +1,9 @@
-"""Run one step on one worker over ssh, with ansible-runner: transmit and process run here, worker runs on the worker.
+"""Run one step on one worker over ssh, with ansible-runner.
 
-A worker uses `~/.edge-fleet/<run>` until the run ends. The results of its devices are returned in the artifact
-results.json (playbooks/steps.yml). A worker that does not return this file counts as lost: its effects are unknown.
+Of the commands of ansible-runner, `transmit` and `process` run on this machine, and `worker` runs on the worker. The
+worker keeps its files in `~/.edge-fleet/<run>` until the run ends. It returns the results of its devices in the
+artifact results.json (playbooks/steps.yml). If it does not return this file, it counts as lost: it may have changed
+some of its devices, but it is unknown which ones.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ RESULTS = "results.json"
 PAYLOAD = "push.tar"
 REMOTE_FOLDER = ".edge-fleet"  # in the home of the worker's user
 KEEPALIVE_S = 5
-SILENCE_S = 60.0  # a worker that still runs sends something every KEEPALIVE_S
+SILENCE_S = 60.0  # a running worker sends something every KEEPALIVE_S seconds
 CHUNK, LIMIT = 1 << 20, 1 << 28  # bytes
 CLEANUP_S = 30
 KEPT_MINUTES = 7 * 24 * 60  # minutes after which files of killed runs are removed
@@ -41,7 +43,7 @@ KEPT_MINUTES = 7 * 24 * 60  # minutes after which files of killed runs are remov
 CHECKED = {"ANSIBLE_HOST_KEY_CHECKING": "True"}
 LOCAL = {"ansible_connection": "local", "ansible_python_interpreter": "{{ ansible_playbook_python }}"}
 Event = Mapping[str, Any]  # an event of ansible-runner
-# For each part of a step's results: the result of each device, as Ansible registers it and `fleet wave` reads it.
+# A step's results by part and device. Each is a result as Ansible registers it and `fleet wave` reads it.
 PartResults = dict[str, dict[str, object]]
 
 
@@ -90,7 +92,7 @@ class WorkerJob:
     """One step on one worker. Call `run` once; another thread may call `stop`."""
 
     def __init__(self, worker: Worker, remote_name: str, folder: Path, name: str, silence_s: float = SILENCE_S) -> None:
-        """Prepare a job. `write_input` has to be called before, with `folder`/send.
+        """Prepare a job. Call `write_input` before, to write the job's input to `folder`/send.
 
         Args:
             worker: The worker.
@@ -110,12 +112,12 @@ class WorkerJob:
         """Run the step, and return its results.
 
         Args:
-            parts: The names of the parts that the step returns.
+            parts: The names of the parts of the step's results, such as `asked` (PARTS in distributed.py).
             devices: The devices of the worker.
             on_event: A function that is called with each event of Ansible.
 
         Raises:
-            LostError: The worker is lost.
+            LostError: The worker cannot be reached, ended early, or stopped responding.
         """
         remote = f"{REMOTE_FOLDER}/{self.remote_name}"
         command = self.worker.command("worker", "--private-data-dir", remote, "--keepalive-seconds", str(KEEPALIVE_S))
@@ -136,7 +138,7 @@ class WorkerJob:
             with (
                 contextlib.suppress(OSError),
                 self._process.stdin as stream,
-            ):  # the process ended: its stderr has the reason
+            ):  # if the process has ended, its stderr has the reason
                 ansible_runner.run(
                     streamer="transmit",
                     _output=stream,
@@ -166,7 +168,7 @@ class WorkerJob:
             self._process.kill()
 
     def _watch(self, output: _WorkerOutput) -> None:
-        """End the process if its output stops for too long."""
+        """End the connection if the worker sends nothing for `silence_s` seconds."""
         while not self._ended.wait(1.0):
             if time.monotonic() - output.last_read > self.silence_s:
                 output.is_silent = True
@@ -189,8 +191,8 @@ class WorkerJob:
 class _Processor(Processor):  # type: ignore[misc]  # ansible-runner has no types
     """Reads a worker's output, and accepts only results.json and stdout from its artifacts.
 
-    ansible_runner's own unstream_dir follows names and links in the archive to any place: a worker could write anywhere
-    on this machine, which has keys and records that workers must not have.
+    ansible_runner's own unstream_dir accepts any path and any link in the archive. A worker could use them to write
+    anywhere on this machine, which has keys and records that workers must not access.
     """
 
     def __init__(self, output: _WorkerOutput, folder: Path, name: str, on_event: Callable[[Event], bool]) -> None:
@@ -204,7 +206,7 @@ class _Processor(Processor):  # type: ignore[misc]  # ansible-runner has no type
                 remaining = int(artifacts_data["zipfile"])
                 while remaining > 0:
                     part = source.read(min(remaining, CHUNK))
-                    remaining -= len(part) or remaining  # an incomplete archive, which ZipFile refuses
+                    remaining -= len(part) or remaining  # end on an incomplete archive; ZipFile refuses it
                     file.write(part)
             with zipfile.ZipFile(file) as archive:
                 for name in {RESULTS, "stdout"} & set(archive.namelist()):
@@ -239,7 +241,7 @@ def remove_files(worker: Worker, remote_name: str, fleet: str) -> str:
     Args:
         worker: The worker.
         remote_name: The name of the run's folder on the worker.
-        fleet: The fleet's name, with which the names of its runs begin.
+        fleet: The fleet's name. The names of its runs' folders begin with it.
 
     Returns:
         The reason for a failure; an empty string after success.

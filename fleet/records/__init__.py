@@ -1,4 +1,4 @@
-"""Keep the records of rollouts on disk, in rollouts/: the plan, the progress, and what was done by whom.
+"""Keep a record of each rollout in rollouts/: its plan, its progress, and its audit trail.
 
 `rollout_folder` finds, begins and locks rollouts. `rollout_plan` and `state` define the types of plan.json and
 state.json, and `record_files` validates both files when they are read. `rollout_audit` appends to audit.jsonl, reads

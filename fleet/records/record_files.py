@@ -36,7 +36,7 @@ class PlanFile(RolloutPlan):
 
 
 class StateFile(Document):
-    """The parts of state.json that the types of RolloutState do not restrict."""
+    """Fields of state.json that need stricter checks than the types of RolloutState provide."""
 
     schema_version: Literal[1] = Field(description="Version of the format.")
     owner: Process = Field(description="Process that owns the rollout.")
@@ -83,7 +83,7 @@ def _read_json(path: Path) -> object:
 
 def _validated(path: Path, content: object, adapter: TypeAdapter[T]) -> T:
     try:
-        return adapter.validate_python(content)  # validate_json would refuse a device's invalid Unicode in a reason
+        return adapter.validate_python(content)  # validate_json would refuse invalid Unicode from a device
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         value = "nothing" if first["type"] == "missing" else reprlib.repr(first["input"])

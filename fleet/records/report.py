@@ -59,7 +59,7 @@ class Summary:
 
 
 def write(record: Record, state: RolloutState) -> None:
-    """Write both files, each atomically. Raises OSError."""
+    """Write report.md and report.html, each atomically. Raises OSError."""
     summary = summarise(record, state)
     durable.write_file(record.folder / "report.md", markdown(summary).encode())
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -68,7 +68,7 @@ def write(record: Record, state: RolloutState) -> None:
 
 
 def table(state: RolloutState) -> list[str]:
-    """Return lines for the terminal that show a rollout's waves and their devices.
+    """Return lines that show a rollout's waves and their devices in the terminal.
 
     For a large wave, only the devices that did not succeed are listed.
     """

@@ -1,8 +1,8 @@
 """The audit trail of rollouts: who changed what on which device, when and with what result. `fleet audit` prints it.
 
-Each line of a rollout's audit.jsonl has the fields in FIELDS and is never changed (fleet/audit_log.py). A line that was
-edited, or left incomplete by a power cut, cannot be read. Every query shows such a line and marks it as unreadable,
-because it may concern any device at any time.
+Each line of a rollout's audit.jsonl has the fields in FIELDS and is never changed (fleet/audit_log.py). A line may
+be unreadable, because somebody edited it or a power cut left it incomplete. Every query shows such a line and marks it
+as unreadable, because it may concern any device at any time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SHOWN = 200  # maximum number of characters shown of a line that cannot be read
 class AuditLine:
     """A line of an audit trail. If the line concerns a whole wave, `devices` lists the wave's devices.
 
-    A line that cannot be read has no time. Its `result` is INCOMPLETE or UNREADABLE, and its `detail` is its text.
+    A line that cannot be read has no time. Its `result` is INCOMPLETE or UNREADABLE, and `detail` is the line's text.
     """
 
     time: str | None = None
@@ -99,9 +99,9 @@ def seconds_since(time: str | None) -> float | None:
 
 
 def read(records: Iterable[Record], *more: Path) -> list[AuditLine]:
-    """Read every line of these rollouts and of the files `more`, sorted by time.
+    """Read all lines of these rollouts' audit trails and of the files `more`, sorted by time.
 
-    A line without a time stays behind the line that precedes it in its file.
+    A line without a time stays after the line that precedes it in the same file.
     """
     timed = []
     for file in [*(read_file(each.folder / audit_log.FILE, each.id) for each in records), *map(read_file, more)]:
@@ -165,7 +165,7 @@ def select(
 
     Args:
         lines: The lines of an audit trail.
-        device: Select lines about this device or its wave; None selects lines about any device.
+        device: Select lines about this device or its wave; None selects all lines.
         since: Select lines from this time on.
         until: Select lines before this time.
     """
@@ -201,5 +201,5 @@ def _harmless(value: object) -> object:
 
 
 def plain(text: str) -> str:
-    """Replace characters that control a terminal by '?'. Newlines and tabs stay."""
+    """Replace the control characters of a terminal, except newlines and tabs, with '?'."""
     return "".join(each if each.isprintable() or each in "\n\t" else "?" for each in text)

@@ -1,20 +1,22 @@
-"""Find, begin, lock and save the records of rollouts. Each rollout has a folder:
+"""Find, begin, lock and save the records of rollouts.
+
+Each rollout has a folder:
 
     rollouts/<fleet>/
         lock                    held while a rollout begins, is resumed or is abandoned
         audit.jsonl             the audit trail of manual rollbacks
         metadata.tar            the repository's metadata for playbooks/rotate-keys.yml
         <id>/plan.json          the decisions made at the start; never changed
-        <id>/state.json         the progress, replaced durably after every step. It is written last when a rollout
-                                begins. A rollout whose folder lacks it never began; the next rollout removes the
-                                folder
+        <id>/state.json         the progress, replaced durably after every step. When a rollout begins, this file is
+                                written last. If a folder lacks it, the rollout never began, and the next rollout
+                                removes the folder
         <id>/audit.jsonl        one line per action, appended (fleet/audit_log.py)
         <id>/push.tar           the payload for devices, deleted when the rollout has ended (fleet/rollout/payload.py)
         <id>/reports/           the reports of the devices
         <id>/report.html, .md   the report for people
 
 A rollout belongs to the ansible-playbook process that began it. If that process ends without closing the rollout, the
-next run resumes it where it stopped. It queries the devices first, so that nothing is done twice.
+next run queries the devices and resumes the rollout where it stopped, so that no step is done twice.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ from fleet.records.state import RolloutState, owner
 
 ROLLOUTS = Path(__file__).resolve().parents[2] / "rollouts"  # next to playbooks/, which uses the same path
 LOCK_S = 30.0
-BEFORE = "reports/before.json"  # the devices' reports before the first device changed
+BEFORE = "reports/before.json"  # the reports of the devices before the rollout changed a device
 PUSH = "push.tar"  # the payload: packed when a rollout begins or resumes, removed when it has ended
 STAMP = "%Y%m%dT%H%M%SZ"
 ID = re.compile(r"(\d{8}T\d{6}Z)(-[0-9a-f]{1,8})?")
@@ -71,7 +73,7 @@ class Record:
 
     @property
     def before(self) -> Reports:
-        """The devices' reports before the first device changed. Raises ConfigurationError."""
+        """The reports that devices gave before the rollout changed any device. Raises ConfigurationError."""
         return record_files.read_reports(self.folder / BEFORE)
 
     def load(self) -> RolloutState:
@@ -106,7 +108,7 @@ def locked(fleet: str, root: Path = ROLLOUTS) -> Iterator[None]:
 
 
 def rollouts(fleet: str, root: Path = ROLLOUTS) -> list[Record]:
-    """Return every rollout of a fleet, oldest first. Folders with other names, such as copies, are ignored."""
+    """Return every rollout of a fleet, oldest first. Folders whose name is not a rollout's id are ignored."""
     return [Record(path.parent) for path in sorted((root / fleet).glob("*/state.json")) if _start_of(path.parent.name)]
 
 
@@ -137,8 +139,8 @@ def unfinished(fleet: str, root: Path = ROLLOUTS, elsewhere: bool = True) -> Rec
     Args:
         fleet: The fleet's name.
         root: The folder that contains all rollout records.
-        elsewhere: Whether a process on another machine counts as running. This machine cannot check such a process.
-            If False, it counts as ended.
+        elsewhere: Whether a process on another machine counts as running, because this machine cannot check it. If
+            False, it counts as ended.
 
     Raises:
         BusyError: The rollout's process is still running.
@@ -203,9 +205,9 @@ def _versioned(content: Mapping[str, object]) -> bytes:
 
 
 def _next_stamp(fleet: str, root: Path) -> str:
-    """Return the current time, or a time after the latest rollout's if the clock was set back.
+    """Return the time to name a new rollout after: the current time, but later than the latest rollout's time.
 
-    This keeps the latest rollout last when rollouts are sorted by name.
+    The clock may have been set back. The newest rollout must still be last when rollouts are sorted by name.
     """
     starts = [_start_of(record.id) for record in rollouts(fleet, root)]
     now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
@@ -222,7 +224,7 @@ def _start_of(name: str) -> datetime | None:
 
 
 def _remove_incomplete(folder: Path) -> None:
-    """Remove rollouts whose process was killed while they began. None of them had changed a device."""
+    """Remove rollouts that were killed before their state.json was written. They have not changed any device."""
     for each in folder.iterdir() if folder.is_dir() else ():
         if _start_of(each.name) and each.is_dir() and not (each / "state.json").exists():
             shutil.rmtree(each)

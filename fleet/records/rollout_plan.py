@@ -15,7 +15,7 @@ class PlannedDevice(Document):
 
     release: str = Field(description="Release that the inventory declares, as NAME@VERSION.")
     type: str = Field(default="", description="Device type.")
-    wave: int = Field(default=0, description="Number of the device's wave in the inventory; wave 0 is the canaries.")
+    wave: int = Field(default=0, description="Number of the device's wave in the inventory; wave 0 has the canaries.")
     groups: list[str] = Field(default=[], description="Inventory groups of the device.")
 
 
@@ -24,18 +24,18 @@ class PendingRollback(Document):
 
     rollout: str = Field(description="Id of the rollout that failed.")
     left: str = Field(description="Release that failed, which the device may still run.")
-    to: str | None = Field(description="Release that the device ran before.")
+    to: str | None = Field(description="Release that the device ran before that rollout.")
 
 
 class AbandonedRollout(Document):
     """An unfinished rollout that the new rollout replaces."""
 
     rollout: str = Field(description="Id of the abandoned rollout.")
-    why: str = Field(description="Reason why it cannot resume.")
+    why: str = Field(description="Reason why that rollout cannot be resumed.")
 
 
 class Refusal(Document):
-    """The error that forbids the rollout itself. Pending rollbacks are performed nevertheless."""
+    """The error that prevents the rollout. Pending rollbacks are performed nevertheless."""
 
     error: str = Field(description="Name of the error's class.")
     exit_code: int = Field(description="Exit code of the error.")
@@ -50,7 +50,7 @@ class RolloutPlan(Document):
 
     fleet: str = Field(description="Name of the fleet.")
     inventory: str | None = Field(default=None, description="Path of the inventory.")
-    only: list[str] | None = Field(default=None, description="Devices that --limit selects; null: all devices.")
+    only: list[str] | None = Field(default=None, description="Devices that --limit selects; null means all.")
     commit: str | None = Field(default=None, description="Git commit of the inventory.")
     by: str | None = Field(default=None, description="User who began the rollout.")
     development: bool = Field(default=False, description="Whether releases with development keys are accepted.")
@@ -62,10 +62,10 @@ class RolloutPlan(Document):
     rules: RolloutPolicy = Field(description="Rollout policy of the fleet.")
     devices: dict[str, PlannedDevice] = Field(description="Devices that may change, by name.")
     others: dict[str, PlannedDevice] = Field(default={}, description="Devices that --limit leaves out, by name.")
-    releases: dict[str, ReleaseInfo] = Field(description="Releases of the devices, by name.")
+    releases: dict[str, ReleaseInfo] = Field(description="Facts about the releases, by NAME@VERSION.")
     proven: list[str] = Field(default=[], description="Releases that passed a wave of an earlier rollout.")
     resumes: str | None = Field(default=None, description="Id of the unfinished rollout that is resumed.")
     gives_up: AbandonedRollout | None = Field(default=None, description="Unfinished rollout that is abandoned.")
-    pending: dict[str, PendingRollback] = Field(default={}, description="Devices that roll back first, by name.")
-    refused: Refusal | None = Field(default=None, description="Error that allows only pending rollbacks.")
+    pending: dict[str, PendingRollback] = Field(default={}, description="Devices whose pending rollbacks come first.")
+    refused: Refusal | None = Field(default=None, description="Error that prevents all but pending rollbacks.")
     warnings: list[str] = Field(default=[], description="Warnings for the operator.")

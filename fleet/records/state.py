@@ -25,14 +25,14 @@ Outcome = Literal["planned", "unfit", "ok", "failed", "unreachable", "back", "pe
 @with_config(NO_OTHER_FIELDS)
 @dataclass(frozen=True)
 class Owner:
-    """A process, identified by its id and start time, since a later process may get the same id.
+    """A process, identified by its id and start time, because a later process may get the same id.
 
-    Process 0 does not exist and stands for no owner.
+    The process id 0 means that there is no owner.
 
     Attributes:
         host: The machine on which the process runs.
         pid: The process id.
-        started: The start time in seconds: since boot on Linux, by the wall clock on other systems.
+        started: The start time in seconds: since boot on Linux, since 1970 on other systems.
         boot: The identifier of the machine's current boot; empty if the system has none.
     """
 
@@ -42,7 +42,7 @@ class Owner:
     boot: str = ""
 
     def is_alive(self) -> bool:
-        """Return whether the process runs. A process on another machine counts as running: it cannot be checked."""
+        """Return whether the process runs. Assume that a process on another machine runs; it cannot be checked."""
         if self.pid == NOBODY.pid:
             return False
         if self.host != socket.gethostname():
@@ -100,7 +100,7 @@ class RecordedCheck(Document):
 
     name: str = Field(description="Name of the check, such as latency.")
     status: str = Field(description="Result of the check.")
-    reason: str = Field(description="Measured value and limit, for people.")
+    reason: str = Field(description="Explanation with the measured value and the limit.")
 
 
 class RecordedVerdict(Document):
@@ -129,8 +129,9 @@ class DeviceState:
         outcome: The outcome so far. `pending` means that the device could not roll back; the next run rolls it back
             (pending_rollbacks.py).
         reason: An explanation of the outcome.
-        touched: Whether the device may run the new release.
-        spent: The device's charge to the budget. It remains after a rollback.
+        touched: Whether the rollout may have changed the device.
+        spent: The budget that the device counts against, `failed` or `unreachable`; empty if it counts against none.
+            It keeps this value after a rollback.
     """
 
     wave: str
@@ -156,8 +157,8 @@ class WaveState:
         opened: The time at which the wave began.
         judged: The time at which the wave was judged.
         verdict: The verdict on the wave.
-        lost: Why the wave failed before its bake ended; None if it did not.
-        why: Why the wave needs an approval that the rollout policy does not ask for; otherwise empty.
+        lost: Why the wave failed before its bake ended; None if it did not fail early.
+        why: Why the wave needs an approval although the rollout policy does not require one; otherwise empty.
         canary: Whether this is a canary wave, in which no device may fail.
     """
 
@@ -202,7 +203,7 @@ class RolloutState:
 
     @property
     def has_failed(self) -> bool:
-        """Return True if a wave has failed. If one has, every touched device has to roll back."""
+        """Return True if a wave has failed. If so, every touched device has to roll back."""
         return any(wave.status == "fail" for wave in self.waves)
 
     def with_wave(self, name: str, **changed: Any) -> RolloutState:

@@ -23,7 +23,7 @@ CUSTOM, WITHDRAWN = "custom", "x-withdrawn"
 
 
 class Provenance(BaseModel):
-    """Statements of a release about its origin. They are in the `custom` field of its target, and signed with it."""
+    """Origin of a release: its version, commit, publication time and builder. Stored in the target's `custom` field."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -34,7 +34,7 @@ class Provenance(BaseModel):
 
 
 class Release(BaseModel):
-    """A release of a repository, as `fleet release` prints it."""
+    """A release in a repository, as `fleet release` prints it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -47,7 +47,7 @@ class Release(BaseModel):
     time: str | None = Field(description="Time of publication, ISO 8601 in UTC.")
     builder: str | None = Field(description="Builder that signed the bundle: `key:ID` or an identity.")
     metrics: dict[str, dict[str, float]] | None = Field(
-        description="Metrics by target, from the manifest; null if the archive is not in this copy."
+        description="Metrics by target, from the manifest; null if this copy lacks the archive."
     )
     reason: str | None = Field(default=None, description="Reason for the withdrawal.")
     withdrawn: str | None = Field(default=None, description="Time of the withdrawal, ISO 8601 in UTC.")
@@ -82,7 +82,7 @@ def published_targets(repository: Repository, name: str) -> dict[str, TargetFile
 
 
 def withdrawals(repository: Repository) -> dict[str, Withdrawal]:
-    """Return the withdrawn releases. Changes of this mapping are signed by the targets role with the next write."""
+    """Return the withdrawn releases. If the caller changes this mapping, the next write signs and saves the change."""
     entries: dict[str, Withdrawal] = repository.targets.unrecognized_fields.setdefault(WITHDRAWN, {})
     return entries
 
@@ -93,7 +93,7 @@ def withdrawn_versions(repository: Repository, name: str) -> list[str]:
 
 
 def withdraw(repository: Repository, release: str, reason: str, time: str) -> None:
-    """Delist a published release. The change becomes visible with `Repository.write`.
+    """Withdraw a published release. Devices see the withdrawal after `Repository.write`.
 
     Args:
         repository: The repository, opened for writing.
@@ -114,7 +114,7 @@ def withdraw(repository: Repository, release: str, reason: str, time: str) -> No
 
 
 def provenance_of(target: TargetFile) -> Provenance:
-    """Return the statements of a target about its origin."""
+    """Return the origin of a release from its target."""
     return Provenance.model_validate(target.unrecognized_fields.get(CUSTOM, {}))
 
 
@@ -163,7 +163,10 @@ def _published(repository: Repository, release: str, target: TargetFile) -> Rele
 
 
 def _metrics(file: Path) -> dict[str, dict[str, float]] | None:
-    """Return the estimated metrics by target; None if the archive is not here, as after a clone of the metadata."""
+    """Return the estimated metrics by target.
+
+    The result is None if the archive is missing, for example because only the metadata was cloned.
+    """
     try:
         manifest = json.loads(archive.inspect(file, MANIFEST).member)
     except (OSError, AgentError, ValueError):

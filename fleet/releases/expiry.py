@@ -1,4 +1,4 @@
-"""Warn before the metadata of a repository expires, and refuse to use it afterwards."""
+"""Warn before the metadata of a repository expires, and refuse expired metadata."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from fleet.errors import TrustError
 from fleet.releases.repository import ROLES, Repository
 
-# Days before expiry at which a warning starts. A timer signs snapshot and timestamp; a person signs root and targets.
+# Days before expiry at which warnings start. They start earlier for root and targets, which a person has to sign.
 WARNING_DAYS = {"root": 30.0, "targets": 14.0, "snapshot": 3.0, "timestamp": 1.0}
 RENEW = {
     "root": "fleet keys rotate --role root, or fleet release refresh --root",
@@ -23,7 +23,7 @@ def days_left(repository: Repository, role: str) -> float:
 
 
 def warnings(repository: Repository) -> list[str]:
-    """Return a warning for each role that expires soon or has expired, and one for development keys."""
+    """Return warnings about roles whose metadata expires soon or has expired, and about development keys."""
     lines = []
     for role, limit in WARNING_DAYS.items():
         days = days_left(repository, role)

@@ -1,6 +1,6 @@
-"""Register versions in git: an annotated tag NAME@vVERSION on the commit that built the bundle, in GTO's format.
+"""Register the versions of bundles as annotated git tags NAME@vVERSION, in the format of GTO (Git Tag Ops).
 
-A version is registered only on the commit that built it, as far as this can be checked (`BundleSource`).
+A version is registered only on the commit that its bundle was built from. `BundleSource` checks this if it can.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class TagRegistry:
         return result.stdout.strip()
 
     def source(self, name: str, requested: str | None, certified: str | None, is_local: bool) -> BundleSource:
-        """Return the commit that a bundle was built from, as far as it is known.
+        """Determine the commit that a bundle was built from. The commit may remain unknown.
 
         Args:
             name: The bundle's name.
             requested: The revision that the operator gave with --commit, or None.
             certified: The commit in the builder's certificate, or None.
-            is_local: Whether the bundle was built here. If it was not, the commit is known only from `requested` or
-                `certified`.
+            is_local: Whether the bundle was built in this checkout. If not, only `requested` or `certified` can give
+                the commit.
 
         Raises:
             VersionError: The revision is not in this repository, or differs from the certified commit.
@@ -70,7 +70,7 @@ class TagRegistry:
         return BundleSource(self, name, commit, is_named=bool(revision))
 
     def is_built_by(self, commit: str, bundle: Path) -> bool | None:
-        """Return whether the commit's dvc.lock lists the bytes of this bundle; None if it has no dvc.lock."""
+        """Return whether the commit's dvc.lock lists this bundle's digest; None if the commit has no dvc.lock."""
         result = self._git("show", f"{commit}:./dvc.lock")
         if result.returncode:
             return None
@@ -78,19 +78,19 @@ class TagRegistry:
             content = hashlib.file_digest(stream, "md5").hexdigest()
         entry = json.dumps(
             [{"md5": content, "relpath": bundle.name}], sort_keys=True
-        )  # the format that DVC hashes for a folder
+        )  # DVC's digest of a folder is the digest of this list
         digests = (content, f"{hashlib.md5(entry.encode(), usedforsecurity=False).hexdigest()}.dir")
         return any(f"md5: {digest}\n" in result.stdout for digest in digests)
 
     def changed_files(self, excluded: Path) -> list[str]:
-        """Return tracked files that differ from the commit, except in `excluded`, where publishing itself writes."""
+        """Return tracked files with uncommitted changes. Ignore the folder `excluded`, which publishing writes to."""
         result = self._git("status", "--porcelain", "-z", "--untracked-files=no")
         top = Path(self._git("rev-parse", "--show-toplevel").stdout.strip())
         names = [entry[3:] for entry in result.stdout.split("\0") if len(entry) > 3 and entry[2] == " "]
         return [name for name in names if not (top / name).is_relative_to(excluded.resolve())]
 
     def versions(self, name: str) -> dict[str, str]:
-        """Return the commits of the registered versions of an artifact, by version."""
+        """Return the commit of each registered version of an artifact, by version."""
         import gto.api  # imported here because it is slow and most commands do not need it
         from gto.exceptions import ArtifactNotFound, GTOException
 
@@ -119,7 +119,7 @@ class TagRegistry:
             The name of the tag.
 
         Raises:
-            VersionError: The version is registered on a different commit, or the commit as a different version.
+            VersionError: The version is registered on a different commit, or the commit has a different version.
             ConfigurationError: Git cannot create the tag.
         """
         import gto.api
@@ -132,7 +132,7 @@ class TagRegistry:
                 raise VersionError(
                     f"tag {name}@v{version}", str(error), "a new tag", "publish another version"
                 ) from None
-            except Exception as error:  # dulwich and git raise their own errors, as for a committer without a name
+            except Exception as error:  # dulwich and git raise other errors, for example without user.name
                 raise ConfigurationError(
                     str(self.folder),
                     f"{type(error).__name__}: {error}",
@@ -147,7 +147,7 @@ class TagRegistry:
 
 @dataclass(frozen=True)
 class BundleSource:
-    """The commit that a bundle was built from, as far as it is known.
+    """The commit that a bundle was built from. The commit may be unknown.
 
     Attributes:
         registry: The version tags of the bundle's git repository.
@@ -163,22 +163,22 @@ class BundleSource:
 
     @cached_property
     def versions(self) -> dict[str, str]:
-        """The commits of the bundle's registered versions, by version."""
+        """The commit of each registered version of the bundle, by version."""
         return self.registry.versions(self.name)
 
     def check(self, version: str, bundle: Path, written: Path) -> list[str]:
-        """Check that the commit may have built the bundle, and that the version can be registered on it.
+        """Check whether the bundle can come from the commit, and whether the version can be registered on the commit.
 
         Args:
             version: The semantic version to publish.
             bundle: The archive of the bundle.
-            written: The folder that publishing itself writes to.
+            written: The folder that publishing writes to. Uncommitted changes in it are ignored.
 
         Returns:
             Warnings for the operator about what could not be checked.
 
         Raises:
-            VersionError: The commit did not build the bundle, or is registered as a different version.
+            VersionError: The bundle was not built from the commit, or the commit has a different version.
         """
         if self.commit is None:
             return ["no tag is created, because the signature contains no commit; add it with --commit SHA"]
@@ -216,7 +216,7 @@ def is_registered(versions: Mapping[str, str], name: str, version: str, commit: 
         commit: The full id of the commit to register the version on.
 
     Raises:
-        VersionError: The version is registered on a different commit, or the commit as a different version.
+        VersionError: The version is registered on a different commit, or the commit has a different version.
     """
     if version in versions and versions[version] != commit:
         raise VersionError(

@@ -55,7 +55,7 @@ class Keys:
         return self.path(role, keyid).is_file()
 
     def make(self, role: str) -> SSlibKey:
-        """Create a key, write it durably, and return its public half."""
+        """Create a key pair, write the private key durably, and return the public key."""
         private: PrivateKeyTypes = generate_ec(SECP256R1()) if role == BUILDER else Ed25519PrivateKey.generate()
         public = SSlibKey.from_crypto(private.public_key())
         passphrase = passphrase_of(role)
@@ -70,7 +70,7 @@ class Keys:
         return public
 
     def signers(self, role: str, public: Mapping[str, SSlibKey], threshold: int) -> list[CryptoSigner]:
-        """Return a signer for each of a role's keys whose private half is available.
+        """Return one signer for each private key of a role that is available.
 
         Args:
             role: The role of the keys.
@@ -156,13 +156,13 @@ def _variable(role: str) -> str:
 def passphrase_of(role: str) -> str | None:
     """Return the passphrase of a role's keys.
 
-    It is the role's own passphrase, otherwise the passphrase for all roles; None if neither is set.
+    The role's own environment variable takes precedence over the variable for all roles. Return None if neither is set.
     """
     return os.environ.get(_variable(role)) or os.environ.get(VARIABLE) or None
 
 
 def _write_private(path: Path, content: bytes) -> None:
-    """Write a file durably, like durable.write_file, but never readable by other users."""
+    """Write a file durably, as durable.write_file does. Other users cannot read it at any time."""
     partial = path.with_name(f".{path.name}.partial")
     partial.unlink(missing_ok=True)
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,7 +1,7 @@
-"""Publish a bundle as a release, in phases: read the bundle, decide the version, sign and verify, write, register.
+"""Publish a bundle as a release: decide its version, sign it, write it to the repository, and tag its commit.
 
-Each phase uses the result of the previous one. All checks come before the first write. If a run is killed, repeat it:
-it continues where the first run stopped.
+All checks are done before anything is written. If a run is killed, repeat it. The new run continues where the killed
+run stopped.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class PublishRequest:
 
     Attributes:
         bundle: The archive that the pipeline packed.
-        version: The semantic version; None selects the version after the highest one used.
+        version: The semantic version; None selects the version after the highest used version.
         part: The part of the version to increment: major, minor or patch.
         signature: The builder's signature from `sign_bundle`; None signs the bundle now.
         commit: The commit that the bundle was built from, if it was built elsewhere.
@@ -67,7 +67,7 @@ class Bundle:
 class VersionDecision:
     """The version to publish a bundle as.
 
-    `published` is the version's target if these bytes are published already; `warnings` are for the operator.
+    `published` is the version's target if this archive is published already; otherwise None.
     """
 
     version: str
@@ -92,7 +92,7 @@ class Publication:
 
 
 def publish(work: Workspace, request: PublishRequest) -> Publication:
-    """Publish a bundle. If these bytes are already published, restore a missing archive or tag of the release.
+    """Publish a bundle. If its archive is already published, only restore a missing file or git tag of the release.
 
     Raises BundleError, VersionError, KeysError, TrustError, ConfigurationError, StorageError, BusyError, SourceError.
     """
@@ -178,7 +178,7 @@ def decide(request: PublishRequest, bundle: Bundle, repository: Repository) -> V
         repository: The repository, opened for writing, so that its releases do not change in the meantime.
 
     Raises:
-        VersionError: The version is already used, or its commit did not build the bundle.
+        VersionError: The version is already used, or the bundle was not built from its commit.
         ConfigurationError: No commit is checked out, or git's tags are invalid.
     """
     source = _source(request, bundle.name)
@@ -211,7 +211,7 @@ def _source(request: PublishRequest, name: str) -> BundleSource | None:
 
 
 def _next_version(part: str, source: BundleSource | None, used: list[str]) -> str:
-    """Return the version that was registered manually for the commit (`gto register`), otherwise the next version."""
+    """Return the commit's version if `gto register` was run manually; otherwise the next unused version."""
     if source is None:
         return next_version(used, part)
     registered = [version for version, commit in source.versions.items() if commit == source.commit]
@@ -231,7 +231,7 @@ def _add(
     prepared: Path | None,
     provenance: Provenance,
 ) -> TargetFile:
-    """Sign the bundle, verify the signature, and list both as targets of the repository.
+    """Sign the bundle, verify the signature, and add bundle and signature to the repository as targets.
 
     Args:
         work: The workspace with the keys, the progress and the audit log.
@@ -239,7 +239,7 @@ def _add(
         policy: The signing policy, which defines the builder.
         bundle: The unpacked bundle.
         prepared: The builder's signature; None signs the bundle now.
-        provenance: The statements of the release about its origin.
+        provenance: The origin of the release.
 
     Raises:
         KeysError: A private key is missing.

@@ -1,11 +1,11 @@
-"""Read, sign and write the repository of releases: the four roles of The Update Framework, with python-tuf.
+"""Read, sign and write the repository of releases: the metadata of the four roles of The Update Framework (TUF).
 
     metadata/  N.root.json  N.targets.json  N.snapshot.json  timestamp.json
     targets/   NAME/VERSION/SHA256.NAME.tar.zst, and next to it the builder's signature
 
 The repository follows the TUF specification 1.0 with consistent snapshots (6.2). Each file is written atomically, and
-the file that clients read first is written last, so that clients find a valid repository at any time. The next run
-overwrites unreferenced files of a killed run.
+the file that clients read first is written last, so that clients find a valid repository at any time. If a run is
+killed, the next run overwrites the files to which no metadata refers.
 """
 
 from __future__ import annotations
@@ -43,26 +43,27 @@ CHUNK = 1 << 20
 # A function that is called with every written file, in the order in which clients may see them, and optionally with a
 # progress callback.
 Mirror = Callable[[Path, "Progress | None"], None]
-# A function that downloads the file of a target that is missing in the local folder.
+# A function that downloads a target's file if the local folder lacks it.
 Fetch = Callable[[Path], None]
 Progress = Callable[[int, int], None]
 T = TypeVar("T", bound=Signed)
 
 
 def exists(folder: Path) -> bool:
-    """Return whether a folder contains a repository, that is, its first root."""
+    """Return whether a folder contains a repository, that is, the file metadata/1.root.json."""
     return (folder / "metadata" / "1.root.json").is_file()
 
 
 class Repository:
-    """The repository in `folder`, in the state that its timestamp describes. A caller that writes must hold the lock.
+    """The repository in `folder`, in the version that timestamp.json refers to.
 
-    Methods raise ConfigurationError, TrustError, KeysError and OSError.
+    A caller that writes must hold the repository's lock. The methods raise ConfigurationError, TrustError, KeysError
+    and OSError.
 
     Attributes:
         development: Whether the repository has development keys.
-        content: The bytes of each metadata file read or written, by name. They form one consistent state, even if
-            another process signs in the meantime.
+        content: The bytes of each metadata file read or written, by file name. The files belong to one version of the
+            repository, even if another process signs new metadata in the meantime.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Repository:
         Args:
             folder: The local folder of the repository.
             keys: The private keys.
-            days: The validity of new signatures in days, by role. A role that is missing gets its value in DAYS.
+            days: The validity of new signatures in days, by role. A role without an entry gets its default from DAYS.
             mirror: A function that is called with every written file.
             fetch: A function that downloads a missing archive.
         """
@@ -104,7 +105,7 @@ class Repository:
         days: Mapping[str, float] = DAYS,
         mirror: Mirror | None = None,
     ) -> Repository:
-        """Create a repository with new keys. Root is written last, because a folder without it is not a repository.
+        """Create a repository with new keys. Root is written last, because only a folder with a root is a repository.
 
         Args:
             folder: The local folder of the new repository.
@@ -134,7 +135,7 @@ class Repository:
         repository.root.roles["root"].threshold = ROOT_THRESHOLD
         repository.targets, repository.snapshot, repository.timestamp = Targets(), Snapshot(), Timestamp()
         for role in ROLES:
-            repository.role(role).version = 0  # the first version that is written is 1
+            repository.role(role).version = 0  # so that the first write gives version 1
         repository.write(*ROLES[1:])
         repository.write_root(repository.root)
         return repository
@@ -146,12 +147,12 @@ class Repository:
     # --- targets
 
     def add(self, path: str, file: Path, custom: Mapping[str, Any], progress: Progress | None = None) -> TargetFile:
-        """Copy a file into the repository and list it as a target. Clients see it after `write`.
+        """Copy a file into the repository and list it as a target. Clients see the target after `write`.
 
         Args:
             path: The target path that devices request.
             file: The file to add.
-            custom: The target's `custom` field, which is signed with it.
+            custom: The target's `custom` field, which is signed together with the target.
             progress: A function that is called with the number of bytes copied and the total.
         """
         target = TargetFile.from_file(path, str(file), ["sha256"])
@@ -161,11 +162,11 @@ class Repository:
         return target
 
     def copy_content(self, target: TargetFile, file: Path, progress: Progress | None = None) -> None:
-        """Copy a target's content to the place that clients fetch it from, unless it is there already.
+        """Copy a target's file to the path that clients download it from, unless that path has the same content.
 
         Args:
             target: The listed target.
-            file: The file with the target's content.
+            file: The file to copy.
             progress: A function that is called with the number of bytes copied and the total.
         """
         destination = self.local_file(target)
@@ -175,12 +176,12 @@ class Repository:
             self.mirror(destination, progress)
 
     def local_file(self, target: TargetFile) -> Path:
-        """Return the path of a target's content in the local folder."""
+        """Return the path of a target's file in the local folder."""
         parent, _, name = target.path.rpartition("/")
         return self.targets_folder / parent / f"{target.hashes['sha256']}.{name}"
 
     def remove_unlisted(self, path: str) -> None:
-        """Remove files in a target's folder that are not listed as a target. A killed run may leave such files."""
+        """Remove the files in a target's folder that the metadata does not list. A killed run can leave such files."""
         parent = path.rpartition("/")[0]
         listed = {self.local_file(each) for each in self.targets.targets.values() if each.path.startswith(f"{parent}/")}
         for file in sorted((self.targets_folder / parent).iterdir()):
@@ -190,13 +191,13 @@ class Repository:
     # --- signing and writing
 
     def signers(self, role: str, root: Root | None = None) -> list[CryptoSigner]:
-        """Return the available signers of a role. Raises KeysError if there are fewer than its threshold."""
+        """Return the available signers of a role. Raises KeysError if they are fewer than the role's threshold."""
         keys, definition = (root or self.root).keys, (root or self.root).roles[role]
         public = {keyid: _as_sslib_key(keys[keyid]) for keyid in definition.keyids}
         return self.keys.signers(role, public, definition.threshold)
 
     def write(self, *roles: str) -> None:
-        """Write the next version of each of these roles, in the order targets, snapshot, timestamp."""
+        """Sign and write the next metadata version of these roles, in the order targets, snapshot, timestamp."""
         signers = {role: self.signers(role) for role in roles}  # fail on a wrong passphrase before the first write
         for role in ROLES:
             if role in roles:
@@ -211,9 +212,9 @@ class Repository:
                 self._put("timestamp.json" if role == "timestamp" else f"{signed.version}.{role}.json", content)
 
     def write_root(self, root: Root, signers: list[CryptoSigner] | None = None) -> None:
-        """Write the next version of root, signed by the thresholds of the old and of the new keys. Raises KeysError.
+        """Write the next version of root. Enough old keys and enough new keys have to sign it. Raises KeysError.
 
-        `signers` are all signers; None selects the available signers of the new root.
+        `signers` are the old and the new keys that sign. If None, the available keys of the new root sign.
         """
         signers = signers if signers is not None else self.signers("root", root)
         root.version += 1

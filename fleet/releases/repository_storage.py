@@ -1,9 +1,9 @@
 """Store the repository of releases in a folder or in any object store that fsspec supports (`s3://bucket/prefix`).
 
-An object store is used through a local copy of its metadata. Each written file is uploaded immediately, in the order in
-which clients may see it, with the timestamp last. Objects are replaced atomically, so clients never read partial ones.
-The lock excludes other publishers on this machine. If a publisher on a different machine has changed the timestamp in
-the meantime, this publisher stops before replacing it.
+An object store is used through a local copy of its metadata. Each written file is uploaded immediately, the timestamp
+last, so clients never see an inconsistent repository. Objects are replaced atomically, so clients never read partial
+objects. The lock excludes other publishers on this machine. If a publisher on a different machine has changed the
+timestamp in the meantime, this publisher stops before it replaces the timestamp.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def is_url(location: str) -> bool:
 
 
 def absolute_location(location: str) -> str:
-    """Return an absolute location, for a process that runs in a different folder."""
+    """Return the location as a URL or an absolute path, so that it is valid in every working directory."""
     return location if is_url(location) else str(Path(location).resolve())
 
 
@@ -117,7 +117,10 @@ class _ObjectStore:
         self.started_from = timestamp.read_bytes() if timestamp.is_file() else None
 
     def _read(self, name: str) -> bytes | None:
-        """Return an object; None if the store reports it missing. Some backends' `exists` is False when offline."""
+        """Return an object's bytes; None if the store reports that the object does not exist.
+
+        `exists` is not used, because it returns False in some backends if the store is offline.
+        """
         try:
             return bytes(self.files.cat_file(f"{self.base}/{name}"))
         except FileNotFoundError:
@@ -154,7 +157,7 @@ class _ObjectStore:
         durable.sync_directory(file.parent)
 
     def upload(self, file: Path, progress: Progress | None) -> None:
-        """Upload a file, unless a complete copy exists. Raises SourceError, or BusyError if the timestamp changed."""
+        """Upload a file, unless a complete copy exists. Raises SourceError, or BusyError if another publisher wrote."""
         name = file.relative_to(self.folder).as_posix()
         remote = f"{self.base}/{name}"
         if name == TIMESTAMP:
@@ -169,7 +172,7 @@ class _ObjectStore:
             self.started_from = file.read_bytes()
 
     def _is_uploaded(self, remote: str, file: Path) -> bool:
-        """Return whether a target is complete in the store. Its name contains its digest, so its size suffices."""
+        """Return whether the store has all of a target. The name contains the digest, so only sizes are compared."""
         return bool(self._call(lambda: self.files.exists(remote) and self.files.size(remote) == file.stat().st_size))
 
     def _call(self, call: Callable[[], Any]) -> Any:

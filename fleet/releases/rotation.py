@@ -1,4 +1,7 @@
-"""Replace the keys of a repository's roles. Devices follow automatically. Crash-safe: each step writes one file."""
+"""Replace the keys of a repository's roles. Devices accept the new keys automatically.
+
+If the process is killed, the repository stays valid, because each step writes one file.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from fleet.releases.repository import ROLES, Repository
 def rotate(repository: Repository, role: str, keyid: str | None = None) -> tuple[str, str]:
     """Replace one key of a role.
 
-    For root, this writes one new version that is signed by the thresholds of the old and of the new keys (TUF
+    For root, this writes one new version of root, signed by enough old keys and by enough new keys (TUF
     specification 1.0, 6.1). For other roles, it writes a root with both keys, then the role signed with both keys, then
     a root with only the new key. If the process is killed between these steps, the next call continues there.
 
@@ -31,7 +34,7 @@ def rotate(repository: Repository, role: str, keyid: str | None = None) -> tuple
 
 
 def renew_root(repository: Repository) -> None:
-    """Sign the same root again, with a new expiry."""
+    """Write a new version of root with the same keys and a later expiry."""
     repository.write_root(_copy_of_root(repository))
 
 

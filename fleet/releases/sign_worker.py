@@ -16,7 +16,7 @@ REFUSED = 3
 
 
 class Request(TypedDict, total=False):
-    """The JSON object on stdin."""
+    """The request that this program reads from stdin as a JSON object."""
 
     action: str
     folder: str
@@ -31,7 +31,7 @@ class Request(TypedDict, total=False):
 def main() -> int:
     request: Request = json.load(sys.stdin)
     folder, signature = Path(request["folder"]), Path(request["signature"])
-    # Git's files are not ignored: a bundle has none, and an ignored file would be unsigned.
+    # Files of git are signed too. A bundle normally has none, but an ignored file would not be signed.
     config = hashing.Config().set_ignored_paths(
         paths=[folder / path for path in request["ignore"]], ignore_git_paths=False
     )

@@ -38,7 +38,7 @@ PREDICATE = "https://model_signing/signature/v1.0"
 
 
 class Request(TypedDict, total=False):
-    """The JSON that sign_worker.py reads from stdin. It runs without this package and repeats this definition."""
+    """The JSON that sign_worker.py reads from stdin. That program cannot import this package and repeats this class."""
 
     action: str
     folder: str
@@ -58,8 +58,8 @@ class SigningPolicy:
         public_key: The builder's public key as PEM, ECDSA on P-256; empty for a builder with an identity.
         identity: The builder's identity in its certificate: the URL of a workflow, or an address.
         issuer: The OpenID Connect provider that vouches for the identity.
-        ignore: Paths below a bundle's root that need no signature. A signature file contains its own list, chosen by
-            its author; `verify` requires the two lists to be equal.
+        ignore: Paths below a bundle's root that need no signature. A signature file also contains such a list, which
+            the signer chose. `verify` requires that both lists are equal.
     """
 
     public_key: str = ""
@@ -74,7 +74,7 @@ class SigningPolicy:
 
     @property
     def builder(self) -> str:
-        """The builder in the form that releases record: `key:ID`, or the identity."""
+        """The builder as a release records it: `key:` and the key's id, or the identity."""
         return f"key:{self.keyid}" if self.public_key else self.identity
 
     def save(self, path: Path) -> None:
@@ -119,7 +119,7 @@ class SigningPolicy:
 def sign(folder: Path, signature: Path, policy: SigningPolicy, keys: Keys) -> None:
     """Sign every file below a folder as the policy's builder.
 
-    If the policy has no key, the CI system vouches for the identity (ambient OIDC). Sigstore then has to be reachable.
+    If the policy has no key, the CI system provides a token of the identity (OIDC), and Sigstore must be reachable.
 
     Args:
         folder: The unpacked bundle.
@@ -129,7 +129,7 @@ def sign(folder: Path, signature: Path, policy: SigningPolicy, keys: Keys) -> No
 
     Raises:
         KeysError: The builder's key is missing, or signing failed.
-        TrustError: Signing has not written a signature.
+        TrustError: Signing wrote no signature file.
         ConfigurationError: The signing environment is missing.
     """
     request = _request("sign", folder, signature, policy)
@@ -190,7 +190,7 @@ def _request(action: str, folder: Path, signature: Path, policy: SigningPolicy) 
 
 
 def _serialization(signature: Path) -> Mapping[str, Any]:
-    """Return how the files were hashed, from the signed but not yet verified statement (in-toto, DSSE)."""
+    """Return the hashing options stated in a signature file, which is not verified yet (in-toto, DSSE)."""
     try:
         bundle = json.loads(signature.read_text(encoding="utf-8"))
         statement = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"]))

@@ -24,7 +24,7 @@ def parse_version(version: str) -> semver.Version:
 def next_version(versions: Iterable[str], part: str) -> str:
     """Return the version after the highest of `versions`, or the first version if there are none.
 
-    `part` is the part to increment, a key of FIRST.
+    `part` is the part of the version to increment: major, minor or patch.
     """
     parsed = [parse_version(version) for version in versions]
     return str(max(parsed).next_version(part)) if parsed else FIRST[part]

@@ -32,9 +32,9 @@ class Workspace:
         Args:
             location: The repository: a folder, or a URL such as s3://bucket/prefix.
             keys: The folder of private keys; None selects FLEET_KEYS, or the default folder in the user's home.
-            policy: The file with the signing policy; None selects the one next to the repository, or in FOLDER for a
-                URL.
-            days: The validity of new signatures in days, by role. A role that is missing gets its value in DAYS.
+            policy: The file with the signing policy. None selects policy.json in the repository's folder; if the
+                repository is a URL, in FOLDER.
+            days: The validity of new signatures in days, by role. A role without an entry gets its default from DAYS.
         """
         self.location, self.policy, self.days = location, policy, days
         self.keys_folder = keys
@@ -54,7 +54,7 @@ class Workspace:
         return self.policy or self.local_folder / signing.POLICY
 
     def record(self, action: str, **fields: Any) -> None:
-        """Append a line to the audit log, before the change becomes visible."""
+        """Append a line to the audit log. Call this before the change becomes visible."""
         audit_log.append(self.local_folder / audit_log.FILE, action, **fields)
 
     @contextlib.contextmanager
@@ -103,8 +103,9 @@ class Workspace:
     def _policy(self, requested: SigningPolicy | None, is_requested: bool = True) -> SigningPolicy:
         """Return the existing signing policy unchanged, or write a new one if there is none. Raises ConfigurationError.
 
-        `is_requested` says whether the operator asked for a new repository. If not, an existing policy belongs to a
-        repository that is missing here. The exception is a policy of a killed run, whose key was created here.
+        `is_requested` says whether the operator asked for a new repository. If not, an existing policy normally means
+        that its repository is missing, which is an error. If the builder's private key is available too, a killed run
+        left the policy, and it is used.
         """
         if not self.policy_file.exists():
             policy = requested or SigningPolicy(public_key=str(self.keys.make(BUILDER).keyval["public"]))
