@@ -1,4 +1,4 @@
-"""Run a model file: ONNX Runtime for ONNX, LiteRT for TFLite. Each library is imported when a file is opened."""
+"""Run a model file with ONNX Runtime (ONNX) or LiteRT (TFLite). A library is imported only when a file needs it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import numpy as np
 
 from edge_agent.inference.model import ModelError
 
-# LiteRT prints this line at the first model of a process. NEG_MODEL is a TFLite file with a single NEG operation on
-# one float: it triggers the line.
+# LiteRT prints this line when a process loads its first model. NEG_MODEL is a TFLite file with a single NEG operation
+# on one float. Loading it makes LiteRT print the line.
 GREETING = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
 NEG_MODEL = base64.b64decode(
     "GAAAAFRGTDMAAA4AFAAQAAwACAAAAAQADgAAABAAAAAcAAAAtAAAAAMAAAABAAAACAAAAAQABAAEAAAAAQAAABAAAAAMABQAEAAMAAgABAAM"
@@ -29,7 +29,10 @@ _greeting_lock = threading.Lock()
 
 
 class Onnx:
-    """An ONNX file in ONNX Runtime, on the CPU. Inputs and outputs are float32: ONNX stores no scale for integers."""
+    """An ONNX file that ONNX Runtime runs on the CPU.
+
+    Inputs and outputs are float32, because an ONNX file stores no scale to convert integers.
+    """
 
     def __init__(self, path: Path, inputs: Sequence[str], outputs: Sequence[str], threads: int) -> None:
         """Open the file.
@@ -38,7 +41,7 @@ class Onnx:
             path: The ONNX file.
             inputs: Names of all inputs of the file, in the order in which `run` receives them.
             outputs: Names of the outputs that `run` returns, in that order.
-            threads: Number of threads within one operation.
+            threads: Number of threads that one operation of the model may use.
 
         Raises:
             ModelError: The file does not load, or has other inputs or outputs.
@@ -51,7 +54,7 @@ class Onnx:
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the library's fifteen exceptions share no narrower base class
+        except Exception as error:  # the library's fifteen exception types have no other common base class
             raise ModelError(f"{path}: not loadable by ONNX Runtime: {_first_line(error)}") from None
         file_inputs = {value.name: value for value in self._session.get_inputs()}
         file_outputs = {value.name: value for value in self._session.get_outputs()}
@@ -73,15 +76,16 @@ class Onnx:
         feeds = {name: np.ascontiguousarray(x) for name, x in zip(self._inputs, inputs, strict=True)}
         try:
             results: list[np.ndarray] = self._session.run(self._outputs, feeds)
-        except Exception as error:  # any of the library's exceptions: a file that loads may still fail when it runs
+        except Exception as error:  # any of the library's exceptions, if a file that loads fails when it runs
             raise ModelError(f"the model failed in ONNX Runtime: {_first_line(error)}") from None
         return results
 
 
 class LiteRt:
-    """A TFLite file in LiteRT, one sample at a time. Integer inputs and outputs are converted by the file's scales.
+    """A TFLite file that LiteRT runs on one sample at a time.
 
-    Names are those of the file's signature if it has one, otherwise its tensor names.
+    Integer inputs and outputs are converted with the scales in the file. Inputs and outputs have the names of the
+    file's signature, or the names of its tensors if it has no signature.
     """
 
     batch = 1
@@ -137,8 +141,8 @@ class LiteRt:
 def quantise(x: np.ndarray, tensor: Mapping[str, Any]) -> np.ndarray:
     """Convert real values to the tensor's integers: round(x / scale) + zero_point, clipped to the tensor's type.
 
-    `tensor` is LiteRT's description of the tensor. Halves round away from zero, as in TFLite's QUANTIZE
-    (https://ai.google.dev/edge/litert/models/quantization_spec).
+    `tensor` is LiteRT's description of the tensor. Values halfway between two integers are rounded away from zero, as
+    TFLite's operation QUANTIZE does (https://ai.google.dev/edge/litert/models/quantization_spec).
     """
     if np.issubdtype(tensor["dtype"], np.floating):
         return np.ascontiguousarray(x, dtype=tensor["dtype"])
@@ -165,10 +169,11 @@ def dequantise(values: np.ndarray, tensor: Mapping[str, Any]) -> np.ndarray:
 
 @functools.cache
 def _suppress_greeting() -> None:
-    """Make LiteRT print its greeting now and discard it: its Python package has no setting for that.
+    """Make LiteRT print its greeting now, and discard it, because LiteRT's Python package has no setting for this.
 
-    stderr is redirected only while NEG_MODEL loads, never while a real file loads: the messages of a native library
-    that crashes on a file must be visible. Other lines written during the redirection are passed on.
+    stderr is redirected only while NEG_MODEL loads. It is never redirected while a real file loads, because the
+    messages of a native library that crashes on a file must be visible. Other lines that are written during the
+    redirection are written to stderr afterwards.
     """
     from ai_edge_litert.interpreter import Interpreter
 
@@ -177,11 +182,11 @@ def _suppress_greeting() -> None:
             stderr = os.dup(2)
             stack.callback(os.close, stderr)
             captured = stack.enter_context(tempfile.TemporaryFile())
-        except OSError:  # no stderr, or no space for a file: the greeting is shown
+        except OSError:  # there is no stderr, or no space for a file: let LiteRT print its greeting
             return
         os.dup2(captured.fileno(), 2)
         try:
-            with contextlib.suppress(ValueError, RuntimeError):  # loading the real file reports the failure
+            with contextlib.suppress(ValueError, RuntimeError):  # loading the real file will report the failure
                 Interpreter(model_content=NEG_MODEL).allocate_tensors()
         finally:
             os.dup2(stderr, 2)
@@ -193,7 +198,7 @@ def _suppress_greeting() -> None:
 
 def _check_names(path: Path, kind: str, requested: Sequence[str], available: Mapping[str, Any], *, exact: bool) -> None:
     missing = [name for name in requested if name not in available]
-    # A TFLite tensor may have two names, so tensors are counted by index.
+    # A TFLite tensor can have two names, so tensors are counted by their index.
     count = len({value["index"] for value in available.values()}) if _has_indices(available) else len(available)
     if missing or (exact and count != len(requested)):
         raise ModelError(f"{path}: {kind}: found {', '.join(available)}, expected {', '.join(requested)}")

@@ -1,7 +1,7 @@
-"""Serve one loaded release: requests wait in a bounded queue for the one thread that runs the model.
+"""Serve one loaded release. Requests wait in a queue of limited size for the single thread that runs the model.
 
-The event loop checks, counts and responds; the thread only computes. `swap` replaces the release between two
-requests: the old release finishes the requests that it accepted, the new one serves those that follow.
+The event loop checks and counts requests and sends responses; the thread only computes. `swap` replaces the release
+between two requests. The old release finishes the requests that it accepted, and the new one serves all later requests.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
     "load",
 ]
 
-# An input value this many times larger than any in the golden samples is outside what the model was built for.
+# The model was not built for an input value that is this many times larger than every value in the golden samples.
 EXTREME_FACTOR = 1000
 
 log = logging.getLogger("edge_agent.engine")  # the name becomes the event of its log records
@@ -43,11 +43,11 @@ class NotLoadedError(InferenceError):
 
 
 class OverloadedError(InferenceError):
-    """The model is slower than the requests: too many samples wait, or this request waited too long."""
+    """The model is slower than the requests arrive, so too many samples wait or this request waited too long."""
 
 
 class TooManySamplesError(InferenceError):
-    """The request has more samples than the whole queue accepts."""
+    """The request has more samples than the queue can hold (`serve.queue`)."""
 
 
 class TimedOutError(ModelError):
@@ -58,7 +58,8 @@ class TimedOutError(ModelError):
 class ProbeResult:
     """The loaded model's result for a golden sample.
 
-    `difference`: largest absolute difference of a probability from the stored one; at most `tolerance` passes.
+    `difference`: largest absolute difference between a computed and a stored probability. The probe passes if it is at
+    most `tolerance`.
     """
 
     latency_s: float
@@ -74,9 +75,10 @@ class ProbeResult:
 class Engine:
     """The service's only engine. Its methods run in the event loop's thread.
 
-    Observers are called before the caller receives the result: `observers` with (x [B, *shape], probabilities
-    [B, classes], latency_s, loaded), `failure_observers` with (error, loaded, samples), `swap_observers` with
-    (loaded) when a release takes over. Probes are not reported to observers.
+    Before a caller of `predict` receives a result, the functions in `observers` are called with (x [B, *shape],
+    probabilities [B, classes], latency_s, loaded). If the model fails, the functions in `failure_observers` are called
+    with (error, loaded, samples). When a new release starts to serve, the functions in `swap_observers` are called with
+    (loaded). Observers are not called for probes.
     """
 
     def __init__(self, config: Serve) -> None:
@@ -93,17 +95,18 @@ class Engine:
 
     @property
     def waiting(self) -> int:
-        """Number of samples in accepted requests without a result."""
+        """Number of samples in accepted requests that have no result yet."""
         return self._worker.waiting if self._worker else 0
 
     async def predict(self, x: np.ndarray) -> PredictionResult:
         """Return the probabilities of samples in raw units, float32 [B, *shape].
 
-        Takes at most `serve.request_timeout_s`, and as long again if a golden sample has to be computed.
+        This takes at most `serve.request_timeout_s`, or twice that time if a golden sample must be computed to find out
+        whether the model or the input caused a failure.
 
         Raises:
-            InputError: The input is invalid, or the model has no finite result for its extreme values.
-            NotLoadedError, OverloadedError, TooManySamplesError: The request is not computed.
+            InputError: The input is invalid, or so extreme that the model's result is not finite.
+            NotLoadedError, OverloadedError, TooManySamplesError: The service cannot compute the request now.
             ModelError, OutputError: The model failed.
         """
         worker = self._worker
@@ -124,9 +127,10 @@ class Engine:
             raise
 
     async def _attribute_failure(self, worker: Worker, x: np.ndarray, error: OutputError) -> None:
-        """Raise InputError if the model still passes a golden sample: then the extreme input caused the failure.
+        """Raise InputError if the model still passes a golden sample, because then the extreme input is the cause.
 
-        The value of one client must not count against the release. Otherwise report the model's failure.
+        A failure that the input of one client causes must not count against the release. If the golden sample fails
+        too, report the model's failure to the observers.
         """
         try:
             healthy = (
@@ -144,7 +148,8 @@ class Engine:
     async def probe(self) -> ProbeResult:
         """Compute the next golden sample through the queue and thread of the requests, without a time limit.
 
-        Raises NotLoadedError, ModelError, OutputError; never OverloadedError: a busy model is not a failed one.
+        Raises NotLoadedError, ModelError or OutputError. A probe never raises OverloadedError, because a busy model has
+        not failed.
         """
         worker = self._worker
         if worker is None:
@@ -160,9 +165,10 @@ class Engine:
         return ProbeResult(result.latency_s, difference, loaded.tolerance, loaded.release)
 
     async def swap(self, loaded: LoadedRelease | None) -> None:
-        """Serve `loaded` from now on (None: no release), and wait for the previous release to finish its requests.
+        """Serve `loaded` from now on, and wait for the previous release to finish its requests.
 
-        Requests that the previous release has not finished within `serve.request_timeout_s` fail with ModelError.
+        If `loaded` is None, no release is served. Requests that the previous release has not finished within
+        `serve.request_timeout_s` fail with ModelError.
         """
         old = self._worker
         self._worker = Worker(loaded, self._config.batch, self._finish_jobs) if loaded else None
@@ -192,7 +198,10 @@ class Engine:
         return await job.future
 
     def _expire_late_jobs(self, worker: Worker) -> None:
-        """Fail the jobs that waited too long, and run again when the next one is due. One timer for all is cheapest."""
+        """Fail the jobs that waited too long, and schedule this method for the time when the next job is due.
+
+        One timer for all jobs costs less than one timer for each job.
+        """
         limit_s, now = self._config.request_timeout_s, time.perf_counter()
         waiting = [job for job in worker.jobs.values() if not job.probe and not job.future.done()]
         late = [job for job in waiting if now - job.waiting_since >= limit_s]
@@ -208,9 +217,10 @@ class Engine:
         error: InferenceError = OverloadedError(
             f"the model was busy with other requests for {limit_s:g} s"
             if job.started is None
-            else f"{job.rows} of {len(job.x)} samples were computed within {limit_s:g} s; send fewer at once"
+            else f"{job.rows} of {len(job.x)} samples were computed within {limit_s:g} s; send fewer in one request"
         )
-        # A model that still finishes turns is busy. A model whose turn takes more than half of the limit has failed.
+        # The model computes in turns (see worker.py). A model that still finishes turns is busy. A model whose current
+        # turn takes more than half of the limit has failed.
         running = worker.running_since
         if job.started is not None and running is not None and time.perf_counter() - running > limit_s / 2:
             error = TimedOutError(f"no result within {limit_s:g} s")
@@ -221,10 +231,10 @@ class Engine:
     def _finish_jobs(self, worker: Worker, outcomes: list[Outcome]) -> None:
         for job, result in outcomes:
             if worker.jobs.pop(id(job), None) is None:
-                continue  # expired by `swap`
+                continue  # `swap` has failed this job already
             worker.waiting -= 0 if job.probe else len(job.x)
             if job.future.done():
-                continue  # expired, or the caller stopped waiting
+                continue  # the job waited too long, or its caller stopped waiting
             if isinstance(result, InferenceError):
                 # If the input has extreme values, `predict` decides whether the input or the model is at fault.
                 undecided = isinstance(result, OutputError) and _extreme_value(worker.loaded, job.x) is not None
@@ -238,15 +248,15 @@ class Engine:
 
 
 def _extreme_value(loaded: LoadedRelease, x: np.ndarray) -> str | None:
-    """Describe the largest value of `x` if it is far outside the golden samples' range, otherwise return None."""
+    """Describe the largest value of `x` if it is far outside the range of the golden samples, else return None."""
     largest, usual = (float(np.abs(values).max()) for values in (x, loaded.golden_inputs))
     description = f"found a value of {largest:.3g}, expected at most about {usual:.3g}"
     return description if largest > EXTREME_FACTOR * usual else None
 
 
 def _notify(observer: Callable[..., None], *values: Any) -> None:
-    """Call an observer. A failing observer neither drops a response nor delays a swap."""
+    """Call an observer, and log its failure, so that a failing observer neither drops a response nor delays a swap."""
     try:
         observer(*values)
-    except Exception:  # an observer may raise anything; predictions do not depend on it
+    except Exception:  # an observer can raise any exception, which must not affect predictions
         log.exception("an observer of the engine failed")

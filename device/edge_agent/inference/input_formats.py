@@ -1,4 +1,4 @@
-"""Decode the inputs of a prediction request: JSON, raw float32 or .npy. The content is untrusted."""
+"""Decode the inputs of a prediction request (JSON, raw float32 or .npy). The content comes from untrusted clients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SMALL_BYTES = 1 << 16  # any JSON up to this size is parsed within milliseconds
 
 
 class ProblemError(Exception):
-    """A request that is answered with a problem document (RFC 9457)."""
+    """The request is invalid. The response is a problem document (RFC 9457) with this error's fields."""
 
     def __init__(
         self, status: int, detail: str, *, headers: Mapping[str, str] | None = None, **extensions: Any
@@ -27,9 +27,9 @@ class ProblemError(Exception):
 
         Args:
             status: HTTP status code.
-            detail: The reason, for people.
-            headers: HTTP headers of the response.
-            extensions: More members of the problem document, such as `found` and `expected`.
+            detail: The reason, as text for people.
+            headers: Additional HTTP headers of the response.
+            extensions: Additional members of the problem document, such as `found` and `expected`.
         """
         super().__init__(detail)
         self.status, self.detail, self.headers, self.extensions = status, detail, dict(headers or {}), extensions
@@ -39,10 +39,11 @@ def decode_input(content: bytes, content_type: str, shape: tuple[int, ...], max_
     """Decode the samples of a request.
 
     Args:
-        content: The body.
-        content_type: Its media type; one of TYPES.
+        content: The body of the request.
+        content_type: The media type of the body; one of TYPES.
         shape: Shape of one sample.
-        max_samples: Largest number of samples. Large JSON that clearly has more is refused without parsing it.
+        max_samples: Largest number of samples. A large JSON body that clearly has more samples is refused without
+            parsing it.
 
     Returns:
         float32 [B, *shape] with B at least 1 and only finite values.
@@ -71,7 +72,7 @@ def decode_input(content: bytes, content_type: str, shape: tuple[int, ...], max_
 
 
 def parse_json(content: bytes) -> dict[str, Any]:
-    """Parse one JSON object (RFC 8259, UTF-8) without duplicate names; numbers become floats.
+    """Parse one JSON object (RFC 8259, UTF-8), and refuse duplicate names. All numbers become floats.
 
     Raises ProblemError (400, 422).
     """
@@ -96,7 +97,7 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def require_known_fields(value: Mapping[str, Any], expected: Iterable[str]) -> None:
-    """Refuse unknown names: a misspelt name must not be ignored silently. Raises ProblemError (422)."""
+    """Refuse unknown names, because a misspelt name must not be ignored silently. Raises ProblemError (422)."""
     unknown = sorted(set(value) - set(expected))
     if unknown:
         raise ProblemError(422, "unknown names", found=[name[:80] for name in unknown[:5]], expected=list(expected))
@@ -107,7 +108,10 @@ _DECODER = json.JSONDecoder(parse_int=float, parse_constant=_refuse_constant, ob
 
 
 def _check_plausible_json(content: bytes, shape: tuple[int, ...], max_samples: int) -> None:
-    """Refuse large JSON by counting its punctuation: parsing millions of empty lists blocks all threads for seconds."""
+    """Refuse large JSON that has too many lists, objects or names, by counting its punctuation.
+
+    Parsing millions of empty lists would block all threads for seconds.
+    """
     if len(content) <= SMALL_BYTES:
         return
     lists_per_sample = sum(math.prod(shape[:axis]) for axis in range(len(shape)))
@@ -130,10 +134,10 @@ def _from_json(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
     require_known_fields(value, ("inputs", "input"))
     if len(value) != 1:
         raise ProblemError(
-            422, "the body needs exactly one of `inputs` and `input`", found=sorted(value), expected=["inputs"]
+            422, "the body must have either `inputs` or `input`", found=sorted(value), expected=["inputs"]
         )
     name, values = next(iter(value.items()))
-    # numpy converts true to 1. Outside of a value the word can only be in a string, which is refused as well.
+    # numpy converts true to 1. In valid JSON the word can also be in a string, but strings are refused too.
     if not isinstance(values, list) or b"true" in content or b"false" in content:
         raise ProblemError(422, f"`{name}` is not a nested list of numbers", expected="nested lists of numbers")
     try:
@@ -148,7 +152,7 @@ def _from_json(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _from_raw(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    """Decode little-endian float32 in C order, sample after sample."""
+    """Decode little-endian float32 values in C order, one sample after the other."""
     size = 4 * math.prod(shape)
     if not content or len(content) % size:
         raise ProblemError(
@@ -161,7 +165,10 @@ def _from_raw(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _from_npy(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    """Decode NumPy's format (NEP 1), float32. The header is untrusted: its shape never determines an allocation."""
+    """Decode a float32 array in NumPy's format (NEP 1).
+
+    The header is untrusted, so no memory is allocated for the shape that it states.
+    """
     stream = io.BytesIO(content)
     try:
         with warnings.catch_warnings():
@@ -172,7 +179,7 @@ def _from_npy(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
                 (2, 0): np.lib.format.read_array_header_2_0,
             }[version]
             header_shape, fortran, dtype = read_header(stream)
-    except Exception as error:  # the header is a Python literal; parsing a bad one raises many types of exceptions
+    except Exception as error:  # parsing an invalid header, a Python literal, raises many types of exceptions
         raise ProblemError(
             400, f"the body is not a .npy file: {str(error)[:200]}", expected=".npy, version 1 or 2"
         ) from None

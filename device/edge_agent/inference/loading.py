@@ -29,9 +29,9 @@ EXTRAS = {"onnxruntime": "onnx", "litert": "litert"}
 class LoadedRelease:
     """A release in memory.
 
-    `sha256`: digest of the model file that was loaded, computed while loading. `reference`: drift_reference.json, or
-    None if the bundle has none. golden_inputs: float32 [N, *shape]; golden_outputs: float32 [N, classes];
-    `tolerance`: the largest permitted difference of a golden output.
+    `sha256`: digest of the loaded model file, computed while loading it. `reference`: content of drift_reference.json,
+    or None if the bundle has no such file. `golden_inputs`: float32 [N, *shape]. `golden_outputs`: float32
+    [N, classes]. `tolerance`: largest difference from a golden output that is allowed.
     """
 
     release: str
@@ -47,23 +47,23 @@ class LoadedRelease:
 
     @property
     def io(self) -> Mapping[str, Any]:
-        """Return how the runtime feeds and reads the model file (see edge_agent.inference.runtime)."""
+        """Description of the model file's inputs and outputs, in the format of edge_agent.inference.runtime."""
         io: Mapping[str, Any] = self.manifest["targets"][self.target]["io"]
         return io
 
 
 def load(config: Config, release: str, target: str | None = None) -> LoadedRelease:
-    """Read an installed release into memory and run it once. Blocks.
+    """Read an installed release into memory, and run it on one golden sample. Blocks.
 
     Args:
         config: The agent's configuration.
         release: Name and version, such as `digits@1.2.0`.
-        target: The target to load; None selects the one that fits this device.
+        target: The target to load; None selects a target that fits this device.
 
     Raises:
         NoReleaseError: The release is not installed.
         TrustError: A file differs from the manifest.
-        FitError: No target fits this device, or its runtime is not installed.
+        FitError: No target fits this device, or the target's runtime is not installed.
         SelfTestError: The model does not load or run.
         OSError: The device cannot read a file.
     """
@@ -79,7 +79,7 @@ def load(config: Config, release: str, target: str | None = None) -> LoadedRelea
         target = target_selection.select_target(config, manifest, None)
     if target not in manifest["targets"]:
         raise FitError(
-            f"{release}: targets", f"{', '.join(manifest['targets'])}", target, "request a target of the release"
+            f"{release}: targets", f"{', '.join(manifest['targets'])}", target, "request a target that the release has"
         )
     described = manifest["targets"][target]
     file = folder / described["file"]
@@ -103,7 +103,7 @@ def load(config: Config, release: str, target: str | None = None) -> LoadedRelea
         model.predict(np.ascontiguousarray(golden_inputs[:1]))
     except InferenceError as error:
         raise SelfTestError(
-            str(file), str(error), "a result for the first golden sample", "build the release again"
+            str(file), str(error), "a model that computes the first golden sample", "build the release again"
         ) from None
     return LoadedRelease(
         release,
@@ -120,7 +120,7 @@ def load(config: Config, release: str, target: str | None = None) -> LoadedRelea
 
 
 def load_in_background(config: Config, release: str) -> asyncio.Future[LoadedRelease]:
-    """Run `load` in a daemon thread: a model that hangs while loading must not keep the process from ending."""
+    """Run `load` in a daemon thread, so that the process can exit even if a model hangs while loading."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[LoadedRelease] = loop.create_future()
     future.add_done_callback(lambda done: done.cancelled() or done.exception())  # the caller may have stopped waiting
@@ -135,7 +135,7 @@ def load_in_background(config: Config, release: str) -> asyncio.Future[LoadedRel
             outcome = (future.set_result, load(config, release))
         except BaseException as error:
             outcome = (future.set_exception, error)
-        with contextlib.suppress(RuntimeError):  # the loop is closed
+        with contextlib.suppress(RuntimeError):  # the event loop is closed, so nobody waits for the result
             loop.call_soon_threadsafe(set_outcome, *outcome)
 
     threading.Thread(target=run, name=f"loading {release}", daemon=True).start()
@@ -143,7 +143,7 @@ def load_in_background(config: Config, release: str) -> asyncio.Future[LoadedRel
 
 
 def _check_readable(file: Path) -> None:
-    """Raise OSError if the device is at fault and not the file's content: too many open files, a broken disk."""
+    """Raise OSError if the file cannot be read for a reason that is not its content, such as a broken disk."""
     with contextlib.suppress(FileNotFoundError), file.open("rb") as stream:
         stream.read(1)
 
@@ -166,7 +166,7 @@ def _open(file: Path, io: Mapping[str, Any], threads: int) -> Model:
         return open_model(file, io, threads)
     except ModelError as error:
         _check_readable(file)
-        raise SelfTestError(str(file), str(error), "a file that loads", "build the release again") from None
+        raise SelfTestError(str(file), str(error), "a model file that loads", "build the release again") from None
     except ImportError as error:
         _check_readable(file)
         extra = EXTRAS[io["runtime"]]
@@ -198,6 +198,6 @@ def _reference(release: str, file: Path) -> dict[str, Any] | None:
         return None
     except (ValueError, KeyError, TypeError) as error:
         raise _corrupted(
-            release, file, f"not a drift reference ({error!r})", "features with edges and ratios"
+            release, file, f"not a drift reference ({error!r})", "features that have bin edges and ratios"
         ) from None
     return dict(value)

@@ -1,6 +1,6 @@
-"""A loaded model, independent of the library that runs its file: check the input, run, return probabilities.
+"""A loaded model, independent of the library that runs its file: check inputs, run the file, return probabilities.
 
-Needs numpy only; edge_agent.inference.backends wraps the libraries.
+This module needs only numpy. edge_agent.inference.backends calls the libraries.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ import numpy as np
 
 
 class InferenceError(Exception):
-    """Base class of all failures of a prediction. The message is for people."""
+    """A prediction failed. This is the base class of all such errors; the message is text for people."""
 
 
 class ModelError(InferenceError):
-    """The model file cannot be loaded, fails when it runs, or differs from its description."""
+    """The model file does not load, fails when it runs, or differs from its description in the manifest."""
 
 
 class InputError(InferenceError):
-    """The input has the wrong shape or type for the model, or is not finite."""
+    """The input has the wrong shape or type for the model, or has values that are not finite."""
 
 
 class OutputError(InferenceError):
-    """The model's output has the wrong shape or is not finite."""
+    """The model's output has the wrong shape or has values that are not finite."""
 
 
 @dataclass(frozen=True)
 class RecurrentState:
-    """A state of a recurrent model: the file's input and output names, and the shape without the batch axis."""
+    """One state of a recurrent model: its input and output names in the file, and its shape without the batch axis."""
 
     input: str
     output: str
@@ -38,34 +38,36 @@ class RecurrentState:
 
 
 class Backend(Protocol):
-    """A loaded file. `run` takes and returns float32 arrays with `batch` samples (None: any number)."""
+    """A loaded model file. `run` takes and returns float32 arrays of `batch` samples; None means any number."""
 
     @property
     def batch(self) -> int | None: ...
 
     @property
     def dtypes(self) -> tuple[str, str]:
-        """The dtypes in the file of its first input and its first output."""
+        """The dtypes that the file declares for its first input and its first output."""
         ...
 
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]: ...
 
 
 class Model:
-    """A loaded model. Not safe for concurrent use by several threads. `batch`: samples of one run; None: any number.
+    """A loaded model. It must not be used by several threads at the same time.
 
-    A recurrent model's file computes one step. A step reads `frame` values of the time axis (the second axis of a
-    sample: T of [C, T], H of [C, H, W]); the next step starts `hop` values later. States start at zero for every
-    sample, and the result is that of the last step. Values at the end that do not fill a frame are not read.
+    `batch` is the number of samples that the file computes in one run; None means any number.
+
+    The file of a recurrent model computes one step. A step reads `frame` values of the time axis (the second axis of a
+    sample: T of [C, T], H of [C, H, W]), and the next step starts `hop` values later. For every sample, the states
+    start at zero and the output of the last step is the result. Values at the end that do not fill a frame are ignored.
     """
 
     def __init__(self, backend: Backend, io: Mapping[str, Any], states: Sequence[RecurrentState]) -> None:
         """Wrap a loaded file.
 
         Args:
-            backend: The file, opened by its library.
-            io: The target's `io` description (see edge_agent.inference.runtime).
-            states: The recurrent states, in the file's order; empty for other models.
+            backend: The model file, opened with its library.
+            io: Description of the file's inputs and outputs, in the format of edge_agent.inference.runtime.
+            states: The states of a recurrent model, in the file's order; empty for other models.
         """
         self._backend = backend
         self._states = states
@@ -86,7 +88,10 @@ class Model:
         return softmax(output) if self._activation == "logits" else output
 
     def logits(self, x: np.ndarray) -> np.ndarray:
-        """Return the file's own output, float32 [B, classes]. Raises InputError, OutputError, ModelError."""
+        """Return the output of the file without a softmax, float32 [B, classes].
+
+        Raises InputError, OutputError, ModelError.
+        """
         self.check_input(x)
         step = self._backend.batch or max(len(x), 1)
         parts = [self._run(x[start : start + step]) for start in range(0, len(x), step)]
@@ -111,7 +116,10 @@ class Model:
         return output
 
     def check_input(self, x: np.ndarray) -> None:
-        """Raise InputError for an input that `predict` would refuse. Does not use the file: safe from any thread."""
+        """Raise InputError for an input that `predict` would refuse.
+
+        Any thread can call this method at any time, because it does not use the file.
+        """
         if not isinstance(x, np.ndarray) or x.dtype != np.float32:
             kind = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
             raise InputError(f"input: found {kind}, expected a numpy array of float32")
@@ -123,7 +131,7 @@ class Model:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Return exp(x) / sum(exp(x)) over the last axis, shifted by the maximum so that it cannot overflow."""
+    """Return exp(x) / sum(exp(x)) over the last axis. The maximum is subtracted first, so that exp cannot overflow."""
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     shares: np.ndarray = powers / powers.sum(axis=-1, keepdims=True)
     return shares.astype(np.float32)

@@ -1,15 +1,16 @@
-"""Open a model file: ONNX Runtime and LiteRT behind one `predict`.
+"""Open a model file, so that ONNX Runtime and LiteRT are used through the same methods (see model.py).
 
-`open_model` takes the file and its `io` description (from export.json or the bundle's manifest):
+`open_model` takes the file and the description `io` of its inputs and outputs (from export.json or the bundle's
+manifest):
 
     {"runtime": "onnxruntime" | "litert",
      "input":  {"name", "shape", "dtype"},
      "output": {"name", "shape", "dtype", "activation": "logits" | "probabilities"},
      "recurrent": null | {"frame", "hop", "states": [{"input", "output", "shape"}]}}
 
-Shapes are those of one sample, without the batch axis. `input.shape` is the whole sample, even if a recurrent model's
-file reads one frame of it at a time. dtypes are the file's; callers always pass and receive float32.
-Needs numpy and the library of the file's format, which is imported when a file is opened.
+Every `shape` is the shape of one sample, without the batch axis. `input.shape` is the shape of the whole sample, even
+if the file of a recurrent model reads only one frame of it at a time. `dtype` is the type in the file; callers always
+pass and receive float32. Opening a file imports the library of the file's format.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def open_model(path: Path, io: Mapping[str, Any], threads: int = 1) -> Model:
 
     Args:
         path: The model file.
-        io: Its description, in the format above.
+        io: Description of the file's inputs and outputs, in the format above.
         threads: Number of threads that one prediction may use.
 
     Raises:
@@ -40,7 +41,7 @@ def open_model(path: Path, io: Mapping[str, Any], threads: int = 1) -> Model:
         [RecurrentState(s["input"], s["output"], tuple(s["shape"])) for s in recurrent["states"]] if recurrent else []
     )
     if recurrent and io["input"]["shape"][1] < recurrent["frame"]:
-        raise ModelError(f"{path}: a frame of {recurrent['frame']} is longer than a sample {io['input']['shape']}")
+        raise ModelError(f"{path}: a frame of {recurrent['frame']} is longer than a sample of {io['input']['shape']}")
     inputs = [io["input"]["name"], *(state.input for state in states)]
     outputs = [io["output"]["name"], *(state.output for state in states)]
     backends: dict[str, Callable[..., Backend]] = {"onnxruntime": Onnx, "litert": LiteRt}
@@ -49,5 +50,5 @@ def open_model(path: Path, io: Mapping[str, Any], threads: int = 1) -> Model:
     backend = backends[io["runtime"]](Path(path), inputs, outputs, threads)
     for part, dtype in zip(("input", "output"), backend.dtypes, strict=True):
         if io[part]["dtype"] != dtype:
-            raise ModelError(f"{path}: {part}: found dtype {dtype}, expected {io[part]['dtype']} as described")
+            raise ModelError(f"{path}: {part}: found dtype {dtype}, expected {io[part]['dtype']} as in `io`")
     return Model(backend, io, states)

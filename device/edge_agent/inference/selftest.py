@@ -1,7 +1,8 @@
 """The self-test: replay a release's golden samples with this device's runtime before the release is activated.
 
-It runs in a separate process with a time limit: a native library that crashes or hangs on a file ends that process and
-not the agent. `python -m edge_agent.inference.selftest REQUEST` is that process: one JSON object in, one out.
+The self-test runs in a separate process with a time limit, so that a native library that crashes or hangs on a file
+does not affect the agent. `python -m edge_agent.inference.selftest REQUEST` is that process. REQUEST is a JSON object,
+and the process prints its result as a JSON object.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ MODULES = {"onnxruntime": "onnxruntime", "litert": "ai_edge_litert.interpreter"}
 
 @dataclass(frozen=True)
 class LatencyPercentiles:
-    """Percentiles of the latency of one sample on one thread, in milliseconds."""
+    """Two percentiles of the latency for one sample on one thread, in milliseconds."""
 
     p50: float
     p95: float
@@ -44,11 +45,11 @@ class SelfTestResult:
         samples: Number of golden samples.
         max_difference: Largest difference from a golden output.
         tolerance: Largest difference that is allowed.
-        latency_ms: Latency of one sample on one thread, in milliseconds.
-        latency_budget_ms: Largest 95th percentile that is allowed, or None.
-        memory_mb: Memory that the model adds to a process at its peak, in 1e6 bytes.
-        memory_budget_mb: Largest memory that is allowed, or None.
-        seconds: Duration of the self-test.
+        latency_ms: Latency for one sample on one thread, in milliseconds.
+        latency_budget_ms: Largest 95th percentile of the latency that is allowed, in milliseconds; None for no limit.
+        memory_mb: Peak memory that the model adds to the memory of a process, in 1e6 bytes.
+        memory_budget_mb: Largest `memory_mb` that is allowed; None for no limit.
+        seconds: Duration of the self-test in seconds.
     """
 
     target: str
@@ -64,7 +65,9 @@ class SelfTestResult:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The measurements of the self-test's process; units as in SelfTestResult. `worst_sample` differs the most."""
+    """The measurements of the self-test's process, with the units of SelfTestResult.
+
+    `worst_sample` is the number of the golden sample with the largest difference."""
 
     samples: int
     max_difference: float
@@ -118,7 +121,7 @@ def _measure_in_process(where: str, request: dict[str, Any], timeout_s: float) -
         process = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired:
         raise SelfTestError(
-            where, f"no result after {timeout_s:g} s", "a result in time", "increase selftest.timeout_s"
+            where, f"no result after {timeout_s:g} s", "a result within this time", "increase selftest.timeout_s"
         ) from None
     messages = process.stderr.decode(errors="replace").strip().splitlines()
     last = f": {messages[-1]}" if messages else ""
@@ -132,7 +135,9 @@ def _measure_in_process(where: str, request: dict[str, Any], timeout_s: float) -
         )
     lines = process.stdout.splitlines()
     if process.returncode != 0 or not lines:
-        raise SelfTestError(where, f"the self-test ended with exit code {process.returncode}{last}", "a result")
+        raise SelfTestError(
+            where, f"the self-test ended with exit code {process.returncode}{last}", "a result on its stdout"
+        )
     result: dict[str, Any] = json.loads(lines[-1])
     if "failed" in result:
         raise SelfTestError(where, result["failed"], "a model that loads and runs on this device")
@@ -143,17 +148,20 @@ def _measure_in_process(where: str, request: dict[str, Any], timeout_s: float) -
 def _require_limits(
     where: str, description: dict[str, Any], measurement: Measurement
 ) -> tuple[float | None, float | None]:
-    """Return the limits of latency (milliseconds) and memory (1e6 bytes). Raise SelfTestError if one is exceeded."""
+    """Return the limits of latency (milliseconds) and memory (1e6 bytes).
+
+    Raise SelfTestError if one of these limits or the tolerance is exceeded.
+    """
     tolerance = description["golden"]["tolerance"]
     budget = description.get("budget") or {}
     latency_limit, memory_limit = budget.get("latency_p95_ms"), budget.get("memory_mb")
-    # The comparisons are negated so that NaN fails.
+    # `not a <= b` is used instead of `a > b`, so that NaN fails.
     if not measurement.max_difference <= tolerance:
         raise SelfTestError(
             where,
-            f"golden sample {measurement.worst_sample} differs by {measurement.max_difference:.3g}",
-            f"at most {tolerance:g}",
-            "compare runtime versions: this device's runtime computes other values than that of the build",
+            f"the output for golden sample {measurement.worst_sample} differs by {measurement.max_difference:.3g}",
+            f"a difference of at most {tolerance:g}",
+            "compare the version of this device's runtime with the version that built the release",
         )
     if latency_limit is not None and not measurement.latency_ms.p95 <= latency_limit:
         raise SelfTestError(
@@ -170,9 +178,9 @@ def _require_limits(
 
 
 def _measure(request: dict[str, Any]) -> dict[str, Any]:
-    """Load the model, replay the golden samples and time it. Runs in the self-test's process.
+    """Load the model, replay the golden samples, and measure latency and memory. Runs in the self-test's process.
 
-    Only the model's own dependencies are imported, so that the measured memory is the model's.
+    Only the libraries that the model needs are imported, so that no other library adds to the measured memory.
     """
     import importlib
 
@@ -212,7 +220,7 @@ def _measure(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _call_times(model: Any, inputs: Any, repeats: int) -> list[float]:
-    """Return the durations in milliseconds of `repeats` calls with one sample, sorted."""
+    """Return the sorted durations in milliseconds of `repeats` calls with one sample each."""
     times = []
     for call in range(WARMUP + repeats):
         sample = inputs[call % len(inputs)][None]
@@ -223,20 +231,20 @@ def _call_times(model: Any, inputs: Any, repeats: int) -> list[float]:
 
 
 def _percentile(ordered: list[float], share: float) -> float:
-    """Return the smallest value that at least a `share` of the values do not exceed."""
+    """Return the smallest value such that at least the fraction `share` of all values are less than or equal to it."""
     return round(ordered[max(math.ceil(share * len(ordered)) - 1, 0)], 6)
 
 
 def _status_mb(field: str) -> float:
-    """Return a size from /proc/self/status, in 1e6 bytes."""
+    """Return the size in the line `field` of /proc/self/status, in 1e6 bytes."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024 / 1e6
 
 
 def main() -> None:
-    # If memory runs out, the kernel shall end this process and not the service.
+    # If memory runs out, the kernel must kill this process and not the service.
     Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-    # Output of native libraries goes to stderr: stdout carries only the result.
+    # Native libraries print to stdout, which must carry only the result. So their output is redirected to stderr.
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     result = _measure(json.loads(sys.argv[1]))

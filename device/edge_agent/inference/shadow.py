@@ -1,7 +1,7 @@
 """Compare a candidate with the current release on live inputs. The candidate's results are never returned to clients.
 
-The event loop only puts inputs into a bounded queue and never waits. The candidate runs in its own thread with the
-lowest priority. If it cannot keep up, inputs are dropped and counted.
+The event loop puts inputs into a queue of limited size and never waits. The candidate runs in a separate thread with
+the lowest priority. If the candidate is too slow, inputs are dropped and counted.
 """
 
 from __future__ import annotations
@@ -22,18 +22,20 @@ from edge_agent.inference.loading import LoadedRelease
 from edge_agent.inference.model import InferenceError
 
 QUEUE = 64  # requests that may wait for the candidate
-LATENCIES = 4096  # latest latencies of each release, from which percentiles are computed
+LATENCIES = 4096  # number of the latest latencies of each release that are kept to compute percentiles
 CONFIDENCE = 0.95
 NICE = 19
 
 
 def wilson(hits: int, total: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Return the confidence interval of a share by Wilson (1927), which holds for few samples and shares near 1.
+    """Return the confidence interval of a proportion by Wilson (1927).
+
+    The interval is also accurate for few samples and for proportions near 1.
 
     Args:
         hits: Number of successes.
         total: Number of trials.
-        confidence: Probability that the interval covers the share.
+        confidence: Confidence level of the interval, 0 to 1.
 
     Returns:
         The lower and upper bound, both in [0, 1].
@@ -54,10 +56,10 @@ class Shadow:
     """
 
     def __init__(self, candidate: LoadedRelease, current: LoadedRelease, samples: int, seconds: float) -> None:
-        """Start the candidate's thread.
+        """Start the thread that runs the candidate.
 
         Args:
-            candidate: The release to compare.
+            candidate: The release to compare with the current one.
             current: The release that serves the requests.
             samples: Number of samples after which the comparison ends.
             seconds: Time limit of the comparison.
@@ -78,12 +80,12 @@ class Shadow:
         self._thread.start()
 
     def observe(self, x: np.ndarray, probabilities: np.ndarray, latency_s: float, loaded: LoadedRelease) -> None:
-        """Queue a request that the current release answered. Never blocks.
+        """Queue the inputs of a request that the current release answered. Never blocks.
 
         Args:
             x: Inputs, float32 [B, *shape].
-            probabilities: The current release's result, float32 [B, classes].
-            latency_s: Duration of the current release's run in seconds.
+            probabilities: The current release's results, float32 [B, classes].
+            latency_s: Time in seconds that the current release's model ran for the request.
             loaded: The release that computed the result.
         """
         if self._end_reason is not None:
@@ -103,10 +105,13 @@ class Shadow:
             if self._end_reason is None:
                 self._end_reason, self._duration_s = reason, time.monotonic() - self._started
         with contextlib.suppress(queue.Full):
-            self._queue.put_nowait(None)  # wakes the thread; with a full queue it is not waiting
+            self._queue.put_nowait(None)  # wakes the thread; if the queue is full, the thread is awake
 
     def summary(self) -> dict[str, Any]:
-        """Return the results so far, with the end reason in `ended` (None while running). Apply the time limit."""
+        """Return the results so far. First end the comparison if its time limit is reached.
+
+        `ended` is the reason why the comparison ended, or None while it runs.
+        """
         if self._end_reason is None and time.monotonic() - self._started >= self._seconds:
             self.end(f"the time limit of {self._seconds:g} s is reached")
         with self._lock:
@@ -163,7 +168,7 @@ class Shadow:
 
 
 def _percentiles(times: deque[float]) -> dict[str, float | None]:
-    """Return percentiles of durations in milliseconds."""
+    """Return the percentiles of durations, in milliseconds."""
     if not times:
         return {"p50": None, "p95": None}
     p50, p95 = np.percentile(np.fromiter(times, float), (50, 95))

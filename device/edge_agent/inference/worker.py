@@ -1,7 +1,8 @@
 """The thread that runs the model of one loaded release.
 
-It works in turns of at most `serve.batch` samples. Waiting requests run together, and a larger request yields to the
-others after each turn: requests behind a large one wait for one turn, not for all of it.
+The thread computes in turns of at most `serve.batch` samples. Waiting requests are computed together in one turn. A
+request that needs more than one turn lets the other requests run after each turn, so that they wait for one turn and
+not for the whole request.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ __all__ = ["Job", "Outcome", "PredictionResult", "Worker"]
 class PredictionResult:
     """The result of one request: probabilities float32 [B, classes], and the release that computed them.
 
-    `latency_s`: duration of the model's runs, including requests that ran in the same turns. `queue_s`: wait before
-    the first run. Both in seconds.
+    `latency_s`: time in seconds that the model ran in the request's turns, which can include other requests.
+    `queue_s`: time in seconds that the request waited before its first turn.
     """
 
     probabilities: np.ndarray
@@ -52,7 +53,7 @@ class PredictionResult:
 
 @dataclass(eq=False)
 class Job:
-    """A queued request: x float32 [B, *shape]. The first `rows` samples are computed, their results are in `parts`."""
+    """A queued request: x float32 [B, *shape]. The first `rows` samples are computed; `parts` has their results."""
 
     x: np.ndarray
     future: asyncio.Future[PredictionResult]
@@ -76,33 +77,36 @@ class Job:
         return self.started - self.waiting_since if self.started is not None else 0.0
 
 
-# A job with its probabilities, or with the error that ended it.
+# A finished job, and either its probabilities or the error with which it failed.
 Outcome = tuple[Job, "np.ndarray | InferenceError"]
 
 
 class Worker:
-    """The inference thread with its queue. `waiting`: accepted samples without a result; only the loop changes it."""
+    """The inference thread and its queue.
+
+    `waiting`: number of accepted samples that have no result yet. Only the event loop's thread changes it.
+    """
 
     def __init__(self, loaded: LoadedRelease, batch: int, on_outcomes: Callable[[Worker, list[Outcome]], None]) -> None:
         """Start the thread.
 
         Args:
-            loaded: The release whose model it runs.
-            batch: The largest number of samples of one turn.
-            on_outcomes: Called in the event loop's thread with the finished jobs of a turn.
+            loaded: The release whose model the thread runs.
+            batch: The largest number of samples in one turn.
+            on_outcomes: Called in the event loop's thread with the worker and the jobs that a turn finished.
         """
         self.loaded = loaded
         self.waiting = 0
-        self.timer_running = False  # the engine's timer for requests that wait too long
+        self.timer_running = False  # whether the engine's timer for requests that wait too long is running
         self.jobs: dict[int, Job] = {}
-        self.running_since: float | None = None  # start of the turn that the model is computing
+        self.running_since: float | None = None  # time at which the current turn started; None between turns
         self._batch = batch if loaded.model.batch is None else 1
         self._on_outcomes = on_outcomes
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._ended = False
         self._loop = asyncio.get_running_loop()
         self.drained: asyncio.Future[None] = self._loop.create_future()
-        # A daemon thread: a model that hangs must not keep the process from ending.
+        # A daemon thread, so that the process can exit even if the model hangs.
         threading.Thread(target=self._run, name=f"inference {loaded.release}", daemon=True).start()
 
     def put(self, job: Job) -> None:
@@ -124,7 +128,7 @@ class Worker:
                 break
             together = [line.popleft()]
             samples = min(together[0].remaining, self._batch)
-            # Waiting jobs fill the batch; a batch that is not full does not wait for more.
+            # Fill the batch with jobs that are already waiting. Do not wait for more jobs if the batch is not full.
             while line and samples + line[0].remaining <= self._batch:
                 together.append(line.popleft())
                 samples += together[-1].remaining
@@ -132,12 +136,12 @@ class Worker:
             if outcomes:
                 self._call_in_loop(self._on_outcomes, self, outcomes)
             finished = {id(job) for job, _ in outcomes}
-            self._collect(line, wait=False)  # new jobs run before the remaining samples of a large one
+            self._collect(line, wait=False)  # new jobs run before the remaining samples of a large job
             line.extend(job for job in together if id(job) not in finished)
         self._call_in_loop(self._set_drained)
 
     def _collect(self, line: deque[Job], wait: bool = True) -> None:
-        """Append the queued jobs to `line` in order; if `line` is empty, wait for the first one."""
+        """Append the queued jobs to `line` in order. If `wait` is true and `line` is empty, wait for the first job."""
         while not self._ended:
             try:
                 job = self._queue.get(block=wait and not line)
@@ -157,8 +161,8 @@ class Worker:
             self.drained.set_result(None)
 
     def _turn(self, together: list[Job]) -> list[Outcome]:
-        """Run one turn. Return the jobs that it finished, that failed in it, or whose caller stopped waiting."""
-        # Only the loop's thread sets a future; this thread reads it.
+        """Run one turn. Return the jobs that were finished or failed, and the jobs whose caller stopped waiting."""
+        # Only the event loop's thread sets futures; this thread only reads them.
         outcomes: list[Outcome] = [(job, InferenceError("expired")) for job in together if job.future.done()]
         jobs = [job for job in together if not job.future.done()] if outcomes else together
         return outcomes + self._infer(jobs) if jobs else outcomes
@@ -171,7 +175,7 @@ class Worker:
         try:
             probabilities = self.loaded.model.predict(inputs[0] if len(inputs) == 1 else np.concatenate(inputs))
         except Exception as error:  # the thread survives any failure of a model
-            if len(jobs) > 1:  # only the request that causes the failure shall fail
+            if len(jobs) > 1:  # run each job alone, so that only the request that causes the failure fails
                 return [outcome for job in jobs for outcome in self._infer([job])]
             jobs[0].latency_s += time.perf_counter() - started
             failure = error if isinstance(error, InferenceError) else ModelError(f"{type(error).__name__}: {error}")

@@ -1,6 +1,7 @@
-"""Keep samples for retraining in a ring on the disk (ring.py). Off by default; samples are never sent unasked.
+"""Store samples for retraining on the disk, in a ring of limited size (ring.py).
 
-A separate thread writes them: with a slow disk samples are dropped, but predictions never wait.
+Capturing is off by default, and the agent sends samples only when they are requested. A separate thread writes the
+samples, so that predictions never wait for the disk. If the disk is too slow, samples are dropped.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ __all__ = ["Capture", "export", "parse_since"]
 
 log = logging.getLogger("edge_agent.capture")  # the name becomes the event of its log records
 
-WAITING_BYTES = 16_000_000  # limit of the samples that wait for the disk
+WAITING_BYTES = 16_000_000  # largest total size of the samples that wait to be written
 Record = tuple[dict[str, Any], bytes]
 
 
 class Capture:
-    """Select the samples to keep (`offer`, in the event loop's thread) and write them (in its own thread)."""
+    """Select samples (`offer`, in the event loop's thread) and write them to the disk (in a separate thread)."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -49,12 +50,12 @@ class Capture:
         self._thread.start()
 
     def offer(self, ids: list[str], x: np.ndarray, result: PredictionResult) -> None:
-        """Queue the samples that the rules of `capture` select.
+        """Select samples by the rules of the block `capture`, and queue them to be written.
 
         Args:
-            ids: The predictions' ids, one per sample.
+            ids: The ids of the predictions, one for each sample.
             x: Inputs, float32 [B, *shape].
-            result: Their predictions.
+            result: The predictions for these inputs.
         """
         confidences = result.probabilities.max(axis=1)
         drifting = self._drifting(x, result.loaded) if self.rules.on_drift else None
@@ -83,23 +84,23 @@ class Capture:
             self._put(({"of": prediction_id, "label": label}, b""))
 
     def usage(self) -> dict[str, int]:
-        """Return the number and size of the samples on the disk, and of those dropped, for the metrics."""
+        """Return the number and size of the samples on the disk, and the number of dropped samples, for the metrics."""
         ring = self._ring
         return {"samples": ring.samples if ring else 0, "bytes": ring.bytes if ring else 0, "dropped": self.dropped}
 
     def lines(self, since: datetime | None = None) -> Iterator[bytes]:
-        """Return the lines of `export_lines`, including every sample offered before this call. Blocks."""
+        """Return the lines of `export_lines`, including every sample selected before this call. Blocks."""
         self.wait()
         return export_lines(self.config.layout.samples, since, self.rules.max_age_days)
 
     def wait(self) -> None:
-        """Wait until all offered samples are written. Blocks."""
+        """Wait until all selected samples are written. Blocks."""
         written = threading.Event()
         self._queue.put(written)
         written.wait()
 
     def close(self) -> None:
-        """Write the waiting samples, flush them to the disk and end the thread. Blocks."""
+        """Write the waiting samples, flush them to the disk, and end the thread. Blocks."""
         self._queue.put(None)
         self._thread.join()
 
@@ -146,7 +147,7 @@ class Capture:
 
 
 def _input_description(loaded: LoadedRelease) -> dict[str, Any]:
-    """Describe a sample's values, so that they can be read without the release."""
+    """Describe the axes and channels of a sample, so that its values can be understood without the release."""
     spec = loaded.manifest["input"]
     names = [channel["name"] for channel in spec["channels"]]
     return {"kind": spec["kind"], "axes": spec["axes"], "channels": names, "rate_hz": spec["rate_hz"]}

@@ -1,6 +1,7 @@
-"""Compute features that show drift, and count them in fixed bins.
+"""Compute the features of samples that show drift, and count how many samples are in each bin of a feature.
 
-The pipeline (which writes the reference) and the device use the same code. Needs numpy only.
+The pipeline uses this module to write the drift reference, and the device uses it to compare samples with that
+reference. Needs only numpy.
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ STATISTICS = ("mean", "std")
 
 
 def features(x: np.ndarray) -> np.ndarray:
-    """Return the mean and standard deviation of each channel of raw samples.
+    """Return the mean and standard deviation of each channel of samples in raw units.
 
-    x: [B, C, ...] in raw units. Returns float64 [B, 2 * C]: mean and std of channel 0, then of channel 1, ...
+    x: [B, C, ...]. Returns float64 [B, 2 * C]: mean and standard deviation of channel 0, then of channel 1, ...
     """
     flat = np.asarray(x, dtype=np.float64).reshape(x.shape[0], x.shape[1], -1)
     return np.stack([flat.mean(axis=2), flat.std(axis=2)], axis=2).reshape(x.shape[0], -1)
 
 
 def bin_counts(values: np.ndarray, edges: np.ndarray | list[float]) -> np.ndarray:
-    """Count the values in each bin. Bin i holds edges[i-1] <= value < edges[i]; the outer bins are open.
+    """Count the values in each bin. Bin i has edges[i-1] <= value < edges[i]; the first and last bin are unbounded.
 
     values: [N]; edges: [bins - 1], ascending. Returns int64 [bins]. NaN belongs to no bin, so N minus the sum of the
     counts is the number of NaN values.
@@ -30,14 +31,15 @@ def bin_counts(values: np.ndarray, edges: np.ndarray | list[float]) -> np.ndarra
     return np.bincount(bins, minlength=len(edges) + 1).astype(np.int64)
 
 
-# Smaller shares are replaced by this one: an empty bin would make the index infinite.
+# Smaller ratios are replaced with this one, because an empty bin would make the index infinite.
 LEAST_SHARE = 1e-4
 
 
 def psi(reference: np.ndarray | list[float], counts: np.ndarray | list[int]) -> float:
-    """Return the population stability index, sum((p - q) * ln(p / q)), of counts against the reference's shares.
+    """Return the population stability index (PSI) between a reference and counts: sum((p - q) * ln(p / q)).
 
-    reference, counts: [bins]. Shares below LEAST_SHARE are replaced by it. Returns 0.0 if all counts are zero.
+    reference: [bins], the ratio q of each bin. counts: [bins], from which the ratios p are computed. Ratios below
+    LEAST_SHARE are replaced with LEAST_SHARE. Returns 0.0 if all counts are zero.
     """
     total = float(np.sum(counts))
     if not total:
@@ -48,13 +50,14 @@ def psi(reference: np.ndarray | list[float], counts: np.ndarray | list[int]) -> 
 
 
 def null_quantile(bins: int, counted: int, reference: int) -> float:
-    """Return the index that 99% of windows without drift stay below: about chi2(bins - 1) * (1/n + 1/m).
+    """Return the 99th percentile of the population stability index when there is no drift.
 
-    The approximation is by Yurdakul (2018); the quantile of chi2 is by Wilson and Hilferty, accurate to 1%.
+    Without drift, the index is distributed approximately as chi2(bins - 1) * (1/n + 1/m) (Yurdakul 2018). The
+    percentile of chi2 is computed with the Wilson-Hilferty approximation, which is accurate to 1%.
 
     Args:
         bins: Number of bins.
-        counted: Number n of counted samples.
+        counted: Number n of samples that were counted.
         reference: Number m of samples in the reference.
     """
     freedom = max(bins - 1, 1)
@@ -63,7 +66,10 @@ def null_quantile(bins: int, counted: int, reference: int) -> float:
 
 
 class Bins:
-    """Bins of several features. `edges` [F, most edges] is padded with infinity, which no value reaches."""
+    """The bins of several features.
+
+    `edges` has one row for each feature. Shorter rows are padded with infinity, which no value reaches.
+    """
 
     def __init__(self, edges: list[list[float]]) -> None:
         self.sizes = [len(row) + 1 for row in edges]
@@ -72,12 +78,12 @@ class Bins:
             self.edges[i, : len(row)] = row
 
     def locate(self, values: np.ndarray) -> np.ndarray:
-        """Return the bin of each value [B, F], int64 [B, F], with the bins of `bin_counts`."""
+        """Return the number of each value's bin, int64 [B, F], for values [B, F]. Bins are those of `bin_counts`."""
         bins: np.ndarray = (values[:, :, None] >= self.edges[None]).sum(axis=2)
         return bins
 
     def counts(self, bins: np.ndarray) -> np.ndarray:
-        """Count the samples per bin from the result of `locate`: int64 [F, bins], padded with zeros."""
+        """Count the samples in each bin: int64 [F, bins], padded with zeros. `bins` is the result of `locate`."""
         width = self.edges.shape[1] + 1
         flat = bins + np.arange(len(self.sizes)) * width
         return np.bincount(flat.ravel(), minlength=len(self.sizes) * width).reshape(-1, width).astype(np.int64)

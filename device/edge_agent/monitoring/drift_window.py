@@ -1,4 +1,4 @@
-"""Decide whether the latest samples drift, and which of them cause it: capture keeps those samples."""
+"""Decide whether the latest samples drift, and find the samples that cause the drift, so that they can be captured."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from edge_agent.inference.loading import LoadedRelease
 from edge_agent.monitoring.drift import null_quantile, psi
 from edge_agent.monitoring.release_statistics import ReleaseStatistics
 
-WINDOW = 1000  # samples per window; a window is judged when it is full, so that a short burst is not drift
+WINDOW = 1000  # samples per window; only a full window is judged, so that a few unusual samples do not count as drift
 LEAST_PSI = 0.2
 
 
 class DriftWindow:
     """Bin counts of the latest samples of one release.
 
-    A feature drifts if its PSI exceeds both LEAST_PSI and the value that 99% of windows without drift stay below.
+    A feature drifts if its population stability index (PSI) exceeds LEAST_PSI and also the 99th percentile of the PSI
+    in windows without drift.
     """
 
     def __init__(self, loaded: LoadedRelease, window: int = WINDOW) -> None:
@@ -24,11 +25,12 @@ class DriftWindow:
         width = self._statistics.bins.edges.shape[1] + 1
         self._counts = np.zeros((len(self._statistics.features), width), np.int64)
         self._counted = 0
-        # bool [F, bins]: the bin with the largest excess of samples, for each feature that drifted in the last window
+        # bool [F, bins]: for each feature that drifted in the last full window, the bin whose ratio of samples exceeds
+        # the reference the most
         self.excess_bins = np.zeros((len(self._statistics.features), width), bool)
 
     def add(self, x: np.ndarray) -> np.ndarray | None:
-        """Count samples [B, *shape]. Return which of them are in an excess bin, bool [B].
+        """Count samples [B, *shape]. Return bool [B], which is True for each sample in one of the `excess_bins`.
 
         Returns None if the release has no drift reference.
         """

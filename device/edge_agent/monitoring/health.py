@@ -16,16 +16,17 @@ from edge_agent.inference.loading import LoadedRelease
 from edge_agent.inference.model import InferenceError
 from edge_agent.lifecycle import trial_rules
 
-IDLE_PROBE_S = 5.0  # between golden samples while no release is on trial
+IDLE_PROBE_S = 5.0  # seconds between two probes while no release is on trial
 
 
 @dataclass
 class ReleaseHealth:
     """The observations of one loaded release. Times are seconds of the monotonic clock.
 
-    `since`: start of the observation. `last_failure`: last failed probe or request, initially `since`. `last_result`:
-    last result, or 0. `answered`, `errors`: number of requests and probes with and without a result. `fault`: why the
-    latest probe failed, or empty.
+    `since`: start of the observation. `last_failure`: time of the last failed probe or request, initially `since`.
+    `last_result`: time of the last result, or 0. `answered`: number of requests and probes that the model computed.
+    `errors`: number of requests and probes on which the model failed. `fault`: the reason why the last probe failed, or
+    empty.
     """
 
     loaded: LoadedRelease | None
@@ -48,15 +49,15 @@ class ReleaseHealth:
 
 
 class Health:
-    """Observes one engine and sends it probes."""
+    """Observe the results of one engine, and send probes to it."""
 
     def __init__(self, engine: Engine, hang_s: float, error_share: float) -> None:
-        """Observe `engine` from its next swap on.
+        """Start to observe `engine` at its next swap.
 
         Args:
-            engine: The engine.
+            engine: The engine that runs the model.
             hang_s: Time in seconds without any result after which the model counts as hanging.
-            error_share: Largest share of failed inferences of a healthy release.
+            error_share: Largest fraction of failed inferences, 0 to 1, at which a release counts as healthy.
         """
         self._engine, self._hang_s, self._error_share = engine, hang_s, error_share
         self._release = ReleaseHealth.start(None)
@@ -66,20 +67,20 @@ class Health:
         engine.failure_observers.append(self._failed)
 
     def observation(self) -> trial_rules.TrialObservation:
-        """Return the observations that decide a trial."""
+        """Return the observations by which the rules of a trial confirm a release or roll it back."""
         now, release = time.monotonic(), self._release
         return trial_rules.TrialObservation(
             now - release.since, now - release.last_failure, release.answered, release.errors, release.fault
         )
 
     def healthy(self) -> tuple[bool, str]:
-        """Return whether the loaded release works as it should, and the reason."""
+        """Return whether the loaded release is healthy, and the reason."""
         release = self._release
         total = release.answered + release.errors
         if release.fault:
             return False, release.fault
         if not release.answered:
-            return False, "no golden sample answered yet"
+            return False, "the model has not computed a golden sample yet"
         if release.errors >= trial_rules.LEAST_ERRORS and release.errors > self._error_share * total:
             return False, f"{release.errors} of {total} inferences failed"
         return True, "healthy"
@@ -95,20 +96,20 @@ class Health:
 
     def _answered(self, x: Any, probabilities: Any, latency_s: float, loaded: LoadedRelease) -> None:
         if loaded is not self._release.loaded:
-            return  # the previous release finishes the requests that it accepted
+            return  # a result of the previous release, which still finishes the requests that it accepted
         self._release.answered += 1
         self._release.last_result = time.monotonic()
 
     def _failed(self, error: InferenceError, loaded: LoadedRelease, samples: int) -> None:
         if loaded is not self._release.loaded:
             return
-        self._release.errors += 1  # `last_result` stays: a timeout is an error too
+        self._release.errors += 1  # `last_result` is not changed, because the error can be a timeout
         self._release.last_failure = time.monotonic()
 
     async def probe(self) -> None:
-        """Send one golden sample through the queue and thread of the requests, and record the result."""
+        """Send one golden sample through the same queue and thread as the requests, and record the result."""
         release = self._release
-        if self._engine.loaded is None:  # no model to probe: the event loop itself is alive
+        if self._engine.loaded is None:  # there is no model to probe, and the event loop is alive
             release.last_result = time.monotonic()
             return
         try:
@@ -133,7 +134,10 @@ class Health:
         logs.event("probe", release.fault, logging.ERROR, release=result.release)
 
     def _record_timeout(self, release: ReleaseHealth) -> None:
-        """Record a late probe. The model hangs if it returned no other result either; otherwise it is busy."""
+        """Record that a probe had no result in time. The model hangs if it returned no other result in this time.
+
+        If the model returned other results, it is busy, and the late probe does not count as a failure.
+        """
         silent_s = release.silent_s
         if silent_s < self._hang_s:
             return
@@ -142,7 +146,10 @@ class Health:
         logs.event("hangs", release.fault, logging.CRITICAL)
 
     async def probe_periodically(self, interval_s: Callable[[], float]) -> None:
-        """Probe forever: every `interval_s()` seconds, often enough for the watchdog, and after each swap."""
+        """Send a probe every `interval_s()` seconds and after each swap of the model, until cancelled.
+
+        If the watchdog needs results more often, the probes follow at a third of the watchdog's time.
+        """
         ping = systemd.watchdog_s() or 3 * IDLE_PROBE_S
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
@@ -151,9 +158,9 @@ class Health:
             await self.probe()
 
     async def ping_watchdog(self, every_s: float) -> None:
-        """Ping systemd's watchdog forever, but only if the model returned a result since the last ping.
+        """Ping systemd's watchdog if the model returned a result since the last ping. Repeat this until cancelled.
 
-        `every_s`: the watchdog's time in seconds; the result is checked four times in it.
+        `every_s` is the time in seconds within which systemd expects a ping. The result is checked four times in it.
         """
         last_ping = 0.0
         while True:

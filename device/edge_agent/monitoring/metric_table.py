@@ -1,4 +1,4 @@
-"""The exported Prometheus metrics: name, type, labels and help text of each. The documentation prints METRICS."""
+"""The exported Prometheus metrics: name, type, labels and help text. docs/reference/metrics.md is made from METRICS."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class MetricDescription:
-    """The documentation of a metric. `name` is without the suffixes `_total`, `_info`, `_bucket`, `_sum`, `_count`."""
+    """The description of one metric. `name` has no suffix such as `_total`, `_info`, `_bucket`, `_sum` or `_count`."""
 
     name: str
     type: Literal["counter", "gauge", "histogram", "info"]
@@ -59,7 +59,7 @@ METRICS = (
         "edge_agent_prediction_reference_ratio",
         "gauge",
         ("class",),
-        "Share of each class in the evaluation, from 0 to 1.",
+        "Fraction of test samples predicted as each class when the model was evaluated, from 0 to 1.",
     ),
     MetricDescription(
         "edge_agent_prediction_confidence_ratio",
@@ -74,7 +74,7 @@ METRICS = (
         "edge_agent_feature_reference_ratio",
         "gauge",
         ("feature", "bin"),
-        "Share of each bin in the training data, from 0 to 1.",
+        "Fraction of the training samples in each bin of each drift feature, from 0 to 1.",
     ),
     MetricDescription("edge_agent_feature_reference_samples", "gauge", (), "Number of samples in the drift reference."),
     MetricDescription(
@@ -92,7 +92,7 @@ METRICS = (
         "Number of samples not captured because the disk was too slow or failed.",
     ),
     MetricDescription(
-        "edge_agent_device_cpu_ratio", "gauge", (), "Share of all processors in use since the last scrape, from 0 to 1."
+        "edge_agent_device_cpu_ratio", "gauge", (), "Average use of all processors since the last scrape, from 0 to 1."
     ),
     MetricDescription(
         "edge_agent_device_memory_available_bytes", "gauge", (), "Memory in bytes that is available without swapping."

@@ -1,7 +1,7 @@
-"""Export the statistics to Prometheus: names `edge_agent_*`, base units, a bounded number of series.
+"""Export the statistics to Prometheus, as metrics `edge_agent_*` in base units.
 
-edge_agent.monitoring.metric_table describes every metric. Label values come from fixed sets: the release's classes,
-features and bins, the HTTP routes, and the reasons of errors.
+edge_agent.monitoring.metric_table describes every metric. The number of series is limited, because label values come
+from fixed sets: the release's classes, features and bins, the HTTP routes, and the reasons of errors.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _BY_NAME = {description.name: description for description in METRICS}
 
 
 class MetricsExporter:
-    """Render statistics in Prometheus' format. Values are collected at each scrape and not stored in between."""
+    """Render the statistics in Prometheus's format. Values are read at each scrape and not stored between scrapes."""
 
     def __init__(
         self, statistics: ServiceStatistics, capture_usage: Callable[[], Mapping[str, int]] | None = None
     ) -> None:
-        """Create the exporter. `capture_usage`: `Capture.usage`, or None if nothing is captured."""
+        """Create the exporter. `capture_usage` is the method `Capture.usage`, or None if capturing is off."""
         self._statistics, self._capture_usage = statistics, capture_usage
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -47,7 +47,7 @@ class MetricsExporter:
         psutil.cpu_percent(interval=None)  # the first call has no earlier one to compare with
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
-        """Return the metrics in the format that an `Accept` header requests, and the content type."""
+        """Return the metrics in the format that the `Accept` header requests, and the content type of this format."""
         try:
             encode, content_type = choose_encoder(accept)
         except (ValueError, TypeError):  # a version in the header that is not a number
@@ -55,7 +55,7 @@ class MetricsExporter:
         return encode(self._registry), content_type
 
     def collect(self) -> Iterator[Metric]:
-        """Yield all metrics (the protocol of prometheus_client's collectors)."""
+        """Yield all metrics. prometheus_client calls this method of its collectors."""
         yield from self._service()
         if self._statistics.current is not None:
             yield from _release(self._statistics.current)
@@ -153,7 +153,10 @@ def _single(name: str, value: float) -> Metric:
 
 
 def _labelled(name: str, values: Mapping[tuple[str, ...], float]) -> Metric:
-    """Build a counter or gauge with one series per key: the values of the labels, in the order of the description."""
+    """Build a counter or gauge with one series for each item of `values`.
+
+    A key has the values of the labels, in the order in which METRICS declares the labels.
+    """
     described = _BY_NAME[name]
     kind = CounterMetricFamily if described.type == "counter" else GaugeMetricFamily
     family = kind(described.name, described.help, labels=described.labels)

@@ -1,4 +1,4 @@
-"""Statistics of one release: plain numbers that are cheap to update and are saved as JSON."""
+"""Statistics of one release: counts and sums that are cheap to update and can be saved as JSON."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ BUCKETS = (
 FINER = 8
 MAX_COUNT = 2**53  # the largest count that a float64, and so Prometheus, represents exactly
 CONFIDENCE_EDGES = tuple(round(0.1 * step, 1) for step in range(1, 10))
-# Samples and bytes that wait until their features are counted: counting them together is much cheaper.
+# Features are counted when this many samples or bytes are waiting, because counting many together is much cheaper.
 PENDING, PENDING_BYTES = 64, 1 << 20
 
 
 def _bounds() -> list[float]:
-    """Return BUCKETS with seven more bounds, in equal ratios, below each: quantiles are accurate to a few percent."""
+    """Return BUCKETS with seven more bounds below each bound, at equal ratios.
+
+    With these bounds, quantiles are accurate to a few percent.
+    """
     bounds, below = [], BUCKETS[0] / 2.5
     for bound in BUCKETS:
         ratio = bound / below
@@ -38,7 +41,11 @@ BOUNDS = _bounds()
 
 
 class LatencyHistogram:
-    """A histogram of durations. `counts[i]`: durations up to BOUNDS[i] seconds; the last one: longer durations."""
+    """A histogram of durations.
+
+    `counts[i]` is the number of durations above BOUNDS[i-1] and up to BOUNDS[i] seconds. The last count is the number
+    of longer durations.
+    """
 
     def __init__(self, counts: list[int] | None = None, total_s: float = 0.0) -> None:
         self.counts = counts or [0] * (len(BOUNDS) + 1)
@@ -49,13 +56,16 @@ class LatencyHistogram:
         self.total_s += seconds
 
     def cumulative(self) -> list[tuple[str, int]]:
-        """Return Prometheus' buckets: the upper bound in seconds as text, and the number of durations up to it."""
+        """Return Prometheus's buckets: each upper bound in seconds, as text, and the number of durations up to it."""
         sums = np.cumsum(self.counts)
         buckets = [(repr(bound), int(sums[(i + 1) * FINER - 1])) for i, bound in enumerate(BUCKETS)]
         return [*buckets, ("+Inf", int(sums[-1]))]
 
     def quantile(self, share: float) -> float | None:
-        """Return a quantile in seconds, interpolated geometrically within its bucket; None without any duration."""
+        """Return the quantile `share` (0 to 1) in seconds, or None if there are no durations.
+
+        The value is interpolated geometrically within its bucket.
+        """
         total = sum(self.counts)
         if not total:
             return None
@@ -107,7 +117,7 @@ class ReleaseStatistics:
         Args:
             x: Inputs, float32 [B, *shape].
             probabilities: Results, float32 [B, classes].
-            latency_s: Duration of the model's runs in seconds.
+            latency_s: Time in seconds that the model ran for the request.
         """
         self.inferences += len(x)
         self.latency.add(latency_s)
@@ -134,7 +144,7 @@ class ReleaseStatistics:
         return bins
 
     def locate(self, x: np.ndarray) -> np.ndarray:
-        """Return the bin of each feature of samples [B, *shape], int64 [B, F]."""
+        """Return the number of the bin of each feature, int64 [B, F], for samples [B, *shape]."""
         channels_first = x[:, None] if self._channel is None else np.moveaxis(x, self._channel, 1)
         return self.bins.locate(features(channels_first)[:, self._columns])
 
@@ -147,14 +157,17 @@ class ReleaseStatistics:
 
         Args:
             label: The true class.
-            correct: Whether it is the predicted class.
-            count: 1, or -1 to remove a label that is replaced.
+            correct: Whether the true class is the predicted class.
+            count: 1 to count the label, or -1 to remove a label that is being replaced.
         """
         results = self.feedback.setdefault(label, {"correct": 0, "wrong": 0})
         results["correct" if correct else "wrong"] += count
 
     def drift(self) -> dict[str, dict[str, Any]]:
-        """Return the PSI of each feature since the release was activated, and the number of samples counted for it."""
+        """Return the population stability index (PSI) of each feature, and the number of samples counted for it.
+
+        All samples since the release was activated are counted.
+        """
         self.flush()
         return {
             feature["name"]: {"psi": psi(feature["ratios"], self.feature_counts[i, :size]), "n": self.counted}
@@ -163,7 +176,7 @@ class ReleaseStatistics:
 
     @property
     def counted(self) -> int:
-        """Number of samples whose features are counted."""
+        """Number of samples whose features have been counted."""
         return int(self.feature_counts[0].sum()) if self.features else 0
 
     def as_json(self) -> dict[str, Any]:
@@ -187,9 +200,9 @@ class ReleaseStatistics:
         }
 
     def resume(self, value: Mapping[str, Any]) -> bool:
-        """Continue from a value of `as_json` if it belongs to the same model file. Return whether it does.
+        """Continue counting from the saved result of `as_json` if it is for the same model file.
 
-        Raises an exception of any type, and changes nothing, if this agent did not write the value.
+        Return whether it is. If `value` is not valid, this raises an exception of any type and changes nothing.
         """
         if any(value[name] != getattr(self, name) for name in ("release", "target", "sha256")):
             return False

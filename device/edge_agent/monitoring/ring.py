@@ -1,12 +1,15 @@
-"""The ring of captured samples on the disk, bounded in size and age; the oldest samples are deleted first.
+"""The ring of captured samples on the disk. Its size and age are limited, and the oldest samples are deleted first.
 
-It is a sequence of segments, `<number>.seg`. A segment is a sequence of records, to which records are only appended:
+The ring is a folder of segments, `<number>.seg`. A segment is a file of records, and new records are appended. A record
+consists of a header and content:
 
-    header: magic "EAS1", length of the content, length of the JSON at its start, CRC-32 of these two numbers and the
-    content (little-endian uint32); content: JSON, then the sample's float32 values in C order (none for a label)
+    header: magic "EAS1", then three little-endian uint32: length of the content, length of the JSON at the start of the
+    content, and CRC-32 of these two lengths and the content
+    content: JSON, then the sample's float32 values in C order (a label has no values)
 
-A segment is flushed to the disk when it is full, and at the end. A power cut loses at most the last segment: an
-incomplete record ends its segment, and the next start creates a new one.
+A segment is flushed to the disk when it is full and when the ring is closed, so a power cut loses at most the last
+segment. Nothing after an incomplete record of a segment is read, and the next start of the service creates a new
+segment.
 """
 
 from __future__ import annotations
@@ -30,26 +33,26 @@ log = logging.getLogger("edge_agent.ring")  # the name becomes the event of its 
 
 MAGIC = b"EAS1"
 HEAD = struct.Struct("<4sIII")
-SEGMENTS = 16  # segments of a full ring: the oldest one is deleted when it overflows
+SEGMENTS = 16  # number of segments in a full ring; when the ring exceeds its size, the oldest segment is deleted
 MAX_CONTENT_BYTES = 1 << 30
 NUMBER = re.compile("[0-9]{1,18}", re.ASCII)
 
 
 class Ring:
-    """The segments in one folder. Used by one thread; any thread may read `samples` and `bytes`."""
+    """The segments in one folder. Only one thread may call the methods; any thread may read `samples` and `bytes`."""
 
     def __init__(self, folder: Path, limit_bytes: int, max_age_days: float) -> None:
         """Open the ring.
 
         Args:
-            folder: The folder of the segments; created with the first record.
-            limit_bytes: Largest total size of the segments.
-            max_age_days: Segments that were last written earlier than this are deleted.
+            folder: The folder of the segments. It is created when the first record is written.
+            limit_bytes: Largest total size of the segments in bytes.
+            max_age_days: Segments that were last written more than this number of days ago are deleted.
         """
         self.folder, self.limit = folder, limit_bytes
         self._max_age_s = max_age_days * 86400
         self._stream: io.FileIO | None = None
-        self._segments: list[tuple[Path, int, int]] = []  # path, samples, bytes of the closed segments
+        self._segments: list[tuple[Path, int, int]] = []  # path, samples, bytes of each closed segment
         self._samples = self._bytes = 0  # of the open segment
         for path in segments(folder):
             count = sum(1 for metadata, _ in records(path) if "id" in metadata)
@@ -58,7 +61,7 @@ class Ring:
         self._next = max((int(path.stem) for path in _named(folder)), default=-1) + 1
 
     def append(self, metadata: dict[str, Any], values: bytes) -> None:
-        """Write one record. If this raises OSError, the segment ends with the previous record."""
+        """Write one record. If writing fails, close the segment after its previous record and raise OSError."""
         text = json.dumps(metadata, separators=(",", ":")).encode()
         content = text + values
         record = HEAD.pack(MAGIC, len(content), len(text), _checksum(len(content), len(text), content)) + content
@@ -68,7 +71,7 @@ class Ring:
                 path = self.folder / f"{self._next:08d}.seg"
                 self._next += 1
                 descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                # Unbuffered: a killed process loses nothing, and an export includes every record.
+                # The file is unbuffered, so that a killed process loses no record and an export includes every record.
                 self._stream = io.FileIO(descriptor, "wb")
             if self._stream.write(record) != len(record):
                 raise disk_full(self.folder)
@@ -113,7 +116,7 @@ class Ring:
 
 
 def segments(folder: Path) -> list[Path]:
-    """Return the segments, oldest first. Anything else is ignored, even a pipe or directory with a segment's name."""
+    """Return the segments, oldest first. Other files are ignored, even a pipe or directory with a segment's name."""
     return [path for path in _named(folder) if path.is_file() and not path.is_symlink()]
 
 
@@ -123,12 +126,12 @@ def _named(folder: Path) -> list[Path]:
 
 
 def records(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """Yield the records of a segment up to the first incomplete one."""
+    """Yield the records of a segment. Stop at the first record that is incomplete or damaged."""
     try:
-        # Opening a named pipe in a segment's place would block forever without O_NONBLOCK.
+        # Without O_NONBLOCK, opening a named pipe that has a segment's name would block forever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
-        return  # deleted while the segments before it were read
+        return  # this segment was deleted while the segments before it were read
     with os.fdopen(descriptor, "rb") as stream:
         while len(head := stream.read(HEAD.size)) == HEAD.size:
             magic, length, text, checksum = HEAD.unpack(head)

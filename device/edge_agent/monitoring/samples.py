@@ -1,9 +1,9 @@
-"""Export captured samples as JSON lines for retraining: the format of the pipeline's source `edge_devices`.
+"""Export captured samples for retraining, as JSON lines in the format of the pipeline's source `edge_devices`.
 
-An image or audio sample is one line with flat `values`. A sample of a series is one line per time step with `values`
-by channel, since the pipeline cuts its own windows. Steps follow the release's sampling rate, and the last one has the
-time of the prediction. If two labelled samples of a series overlap in time, the later one is omitted: their rows would
-mix.
+An image or audio sample is one line, whose `values` are a flat list. A sample of a time series is one line for each
+time step, whose `values` are named by channel, because the pipeline cuts its own windows. The time between two steps is
+the sampling interval of the release, and the last step has the time of the prediction. If two labelled samples of a
+time series overlap in time, the later one is omitted, because their time steps would be mixed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ COPIED = ("release", "predicted", "confidence", "reason")
 
 
 def export(config: Config, file: Path) -> SamplesResult:
-    """Write all captured samples to `file` atomically. Return what was written. Raises StorageError."""
+    """Write all captured samples to `file` atomically, and return the numbers of samples and lines.
+
+    Raises StorageError.
+    """
     file, folder = Path(file), config.layout.samples
     partial = file.with_name(f".{file.name}.partial")
     lines = size = 0
@@ -53,8 +56,8 @@ def export_lines(folder: Path, since: datetime | None, max_age_days: float) -> I
 
     Args:
         folder: The ring's folder.
-        since: Only samples predicted at this time or later; None for all.
-        max_age_days: Samples older than this are omitted.
+        since: Samples predicted before this time are omitted; None omits no samples.
+        max_age_days: Samples predicted more than this number of days ago are omitted.
     """
     labels = _labels(folder)
     oldest = datetime.now(timezone.utc) - timedelta(days=max_age_days)
@@ -95,7 +98,7 @@ def _metadata(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _labels(folder: Path) -> dict[str, str]:
-    """Return the latest label of each prediction."""
+    """Return the latest label of each labelled prediction, by the prediction's id."""
     records = (metadata for path in ring.segments(folder) for metadata, _ in ring.records(path))
     return {metadata["of"]: metadata["label"] for metadata in records if "of" in metadata}
 

@@ -1,7 +1,7 @@
-"""Statistics of the running service: those of the loaded release, HTTP requests, and predictions that await a label.
+"""Statistics of the running service: the loaded release, the HTTP requests, and the predictions without a label.
 
-Counting a request is cheap; derived figures are computed when they are requested. Everything runs in the event loop's
-thread, except `save`, which may run in another thread with the result of `snapshot`.
+Counting a request is cheap, and derived figures are computed only when they are requested. Everything runs in the event
+loop's thread. The exception is `save`, which can run in another thread with the result of `snapshot`.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ from edge_agent.monitoring.release_statistics import ReleaseStatistics
 log = logging.getLogger("edge_agent.counts")  # the name becomes the event of its log records
 
 SCHEMA_VERSION = 2
-# A power cut loses at most the counts of this time. Each save is one small file and two flushes of a worn card.
+# A power cut loses at most the counts of this time in seconds. Each save writes one small file and flushes the disk
+# twice, which wears out a memory card.
 SAVE_EVERY_S = 30.0
 REASONS = {OutputError: "output", ModelError: "model", TimedOutError: "timeout"}
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 
 
 class UnknownPredictionError(Exception):
-    """No remembered prediction has this id."""
+    """The service remembers no prediction with this id."""
 
 
 class UnknownClassError(Exception):
@@ -53,9 +54,9 @@ class _Prediction:
 
 
 class ServiceStatistics:
-    """The service's only statistics. `current`: those of the loaded release.
+    """All statistics of the service. `current` has the statistics of the loaded release, or is None.
 
-    The service sets `trial` (whether the release is on trial) and `starts` (its number of starts on trial).
+    The service sets `trial` (whether the release is on trial) and `starts` (number of service starts during the trial).
     """
 
     def __init__(self, config: Config) -> None:
@@ -75,17 +76,17 @@ class ServiceStatistics:
         self._save_request: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
 
     def attach(self, engine: Engine) -> ServiceStatistics:
-        """Count the results and failures of `engine`, from its next `swap` on."""
+        """Start to count the results and failures of `engine` at its next `swap`."""
         engine.observers.append(self._answered)
         engine.failure_observers.append(self._failed)
         engine.swap_observers.append(self.start_release)
         return self
 
     def start_release(self, loaded: LoadedRelease) -> None:
-        """Count for `loaded` from now on: from zero, or from counts.json if it is of the same model file."""
+        """Start to count for `loaded`. After a restart, continue with counts.json if it is for the same model file."""
         first = self.current is None
         self._previous, self.current = self.current, ReleaseStatistics(loaded, _now())
-        # The model's own memory is not growth: it is loaded already, perhaps together with the previous model.
+        # The new model is already in memory, perhaps together with the previous one, so it does not count as growth.
         self._memory_at_start = self._process.memory_info().rss
         if first:
             self._resume(self.current)
@@ -101,11 +102,14 @@ class ServiceStatistics:
                 statistics.resume(value)
         except FileNotFoundError:
             pass
-        except Exception as error:  # whatever the file contains, no release is refused because of it
+        except Exception as error:  # an invalid file must not prevent a release from being served
             log.warning("%s: not a valid file of counts (%.200r); counting from zero", path, error)
 
     def _statistics_of(self, loaded: LoadedRelease) -> ReleaseStatistics | None:
-        """Return the statistics of `loaded`: the previous release still finishes the requests that it accepted."""
+        """Return the statistics of `loaded`, which is the current release or the previous one.
+
+        After a swap, the previous release still finishes the requests that it accepted.
+        """
         for statistics in (self.current, self._previous):
             if statistics is not None and statistics.loaded is loaded:
                 return statistics
@@ -122,9 +126,9 @@ class ServiceStatistics:
             statistics.add_errors(REASONS.get(type(error), "model"), samples)
 
     def remember(self, result: PredictionResult) -> list[str]:
-        """Remember the predictions of a result until their labels arrive. Return their ids, one per sample.
+        """Remember the predictions of a result, so that labels can be compared with them. Return their ids.
 
-        At most the latest `serve.feedback_window` predictions are remembered.
+        There is one id for each sample. Only the latest `serve.feedback_window` predictions are remembered.
         """
         statistics = self._statistics_of(result.loaded)
         if statistics is not None:
@@ -142,7 +146,9 @@ class ServiceStatistics:
         return ids
 
     def feedback(self, prediction_id: str, label: str) -> dict[str, Any]:
-        """Count the true class of a prediction. A second label of the same prediction replaces the first.
+        """Count the true class of a prediction, and return whether the prediction was correct.
+
+        A second label of the same prediction replaces the first.
 
         Raises UnknownPredictionError, UnknownClassError, NotLoadedError.
         """
@@ -170,8 +176,8 @@ class ServiceStatistics:
         """Count one HTTP request.
 
         Args:
-            path: Path of the route, or `other` for a path without a route.
-            method: HTTP method; unusual ones are counted as `other`.
+            path: Path of the route, or `other` if no route has the requested path.
+            method: HTTP method. Methods that are not in METHODS are counted as `other`.
             code: HTTP status code of the response.
         """
         key = (path, method if method in METHODS else "other", code)
@@ -230,17 +236,18 @@ class ServiceStatistics:
             self._saved = value
 
     async def save_periodically(self, every_s: float = SAVE_EVERY_S) -> None:
-        """Save every `every_s` seconds, and once more when cancelled. A failing disk loses counts but stops nothing.
+        """Save the counts every `every_s` seconds, and once more when cancelled.
 
-        Also saves immediately after a start and after a swap: if the process is killed then, the next start counts as a
-        restart of this release.
+        If the disk fails, counts are lost but the service continues. The counts are also saved immediately after a
+        start and after a swap of the model. So if the process is killed soon after that, the next start of the service
+        is counted as a restart of the new release.
         """
         loop, requested = asyncio.get_running_loop(), asyncio.Event()
         requested.set()
         self._save_request = (loop, requested)
         with contextlib.suppress(asyncio.CancelledError):
             while True:
-                # NOTE: a timer, since `wait_for` of Python 3.11 swallows a cancellation
+                # NOTE: a timer is used because `wait_for` of Python 3.11 can swallow a cancellation
                 timer = loop.call_later(every_s, requested.set)
                 await requested.wait()
                 timer.cancel()
