@@ -1,6 +1,7 @@
 """The command line: `python -m fleet`. Its modules parse arguments, call one function and print its result.
 
 The entry point is `main`, whose MODULES lists the modules that define commands. `steps` defines `fleet wave ...`, which
-playbooks call at every step of a rollout. It imports late, because a rollout waits for a dozen such processes.
-output.schema.json describes the output of `--json`. This package may import all of fleet; no package imports it.
+playbooks call at every step of a rollout. `steps` imports other modules only when a step needs them, because a rollout
+waits for a dozen such processes. output.schema.json describes the output of `--json`. This package may import every
+other package of fleet; no other package imports this one.
 """

@@ -19,16 +19,27 @@ SHOWN = 10  # maximum number of device names in an error message
 
 def add_commands(commands: Commands) -> None:
     """Add `fleet audit` to the command line."""
-    parser = command(commands, "audit", "who changed what on which device, when, with what result; as CSV")
+    parser = command(commands, "audit", "print who changed what on which device, when and with what result, as CSV")
     parser.add_argument(
-        "--rollouts", type=Path, default=rollout_folder.ROLLOUTS, metavar="DIR", help="records (rollouts)"
+        "--rollouts",
+        type=Path,
+        default=rollout_folder.ROLLOUTS,
+        metavar="DIR",
+        help="folder of the rollout records (rollouts)",
     )
-    parser.add_argument("--fleet", type=fleet_name, required=True, metavar="NAME", help="as the inventory names it")
-    parser.add_argument("--device", metavar="NAME", help="only this device")
     parser.add_argument(
-        "--since", type=_time, metavar="TIME", help="ISO 8601 with a zone, such as 2026-01-01T00:00:00Z"
+        "--fleet", type=fleet_name, required=True, metavar="NAME", help="name of the fleet in the inventory"
     )
-    parser.add_argument("--until", type=_time, metavar="TIME", help="before this time")
+    parser.add_argument("--device", metavar="NAME", help="print only changes of this device")
+    parser.add_argument(
+        "--since",
+        type=_time,
+        metavar="TIME",
+        help="first time: ISO 8601 with a time zone, such as 2026-01-01T00:00:00Z",
+    )
+    parser.add_argument(
+        "--until", type=_time, metavar="TIME", help="end time, which is excluded: same format as --since"
+    )
     parser.set_defaults(run=audit, text=_text)
 
 
@@ -38,7 +49,9 @@ def _time(text: str) -> datetime:
     except ValueError:
         time = None
     if time is None or time.tzinfo is None:
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected ISO 8601 with a zone, such as 2026-01-01T00:00:00Z")
+        raise argparse.ArgumentTypeError(
+            f"found {text!r}, expected ISO 8601 with a time zone, such as 2026-01-01T00:00:00Z"
+        )
     return time
 
 
@@ -50,7 +63,12 @@ def audit(options: argparse.Namespace) -> dict[str, object]:
     folder = options.rollouts / options.fleet
     if not folder.is_dir():
         fleets = sorted(path.name for path in options.rollouts.glob("[!.]*") if path.is_dir())
-        raise NoReleaseError(str(folder), "no rollouts", f"a fleet that has some: {', '.join(fleets) or 'none'}", "")
+        raise NoReleaseError(
+            str(folder),
+            "no rollouts are recorded",
+            f"a fleet with recorded rollouts: {', '.join(fleets) or 'none'}",
+            "",
+        )
     records = rollout_folder.rollouts(options.fleet, options.rollouts)
     lines = rollout_audit.read(records, folder / audit_log.FILE)
     if options.device is not None:
@@ -60,7 +78,7 @@ def audit(options: argparse.Namespace) -> dict[str, object]:
 
 
 def _require_device(folder: Path, name: str, lines: list[AuditLine], records: Sequence[Record]) -> None:
-    """Raise NoReleaseError if no record mentions a device. A file that cannot be read may mention any device."""
+    """Raise NoReleaseError if no record mentions a device. A record that cannot be read could mention any device."""
     devices = {each for line in lines for each in (line.device, *line.devices) if each}
     for record in records:
         try:
@@ -71,7 +89,7 @@ def _require_device(folder: Path, name: str, lines: list[AuditLine], records: Se
         names = sorted(devices)
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         listed = ", ".join(names[:SHOWN]) + more or "none"
-        raise NoReleaseError(str(folder), f"no device {name!r}", f"one of: {listed}", "")
+        raise NoReleaseError(str(folder), f"the records have no device {name!r}", f"one of: {listed}", "")
 
 
 def _text(result: dict[str, list[dict[str, object]]]) -> str:

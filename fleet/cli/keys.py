@@ -18,7 +18,7 @@ from fleet.releases.workspace import Workspace
 
 
 class KeyShown(Output):
-    """A key of a role. `here` says whether its private half is in the folder of private keys."""
+    """A key of a role. `here` says whether its private key is in the folder of private keys."""
 
     id: str
     here: bool
@@ -36,7 +36,7 @@ class RoleShown(Output):
 
 
 class KeyStatus(Output):
-    """The result of `fleet keys status`, which is also the last part of the results of `init` and `rotate`."""
+    """The result of `fleet keys status`. `fleet keys init` and `fleet keys rotate` return its fields, too."""
 
     repository: str
     development: bool
@@ -46,7 +46,7 @@ class KeyStatus(Output):
 
 
 class InitialKeys(Output):
-    """The first part of the result of `fleet keys init`. `pin` is the root metadata that devices trust."""
+    """The additional fields of the result of `fleet keys init`. `pin` is the root metadata that devices must trust."""
 
     created: bool = Field(serialization_alias="made")
     pin: str
@@ -58,7 +58,7 @@ class KeysInitialised(KeyStatus, InitialKeys):
 
 
 class ReplacedKey(Output):
-    """The first part of the result of `fleet keys rotate`: the ids of the old and of the new key."""
+    """The additional fields of the result of `fleet keys rotate`: the role, and the ids of its old and its new key."""
 
     role: str
     old: str
@@ -77,14 +77,18 @@ def add_commands(commands: Commands) -> None:
         actions,
         "init",
         "create a new repository and its keys",
-        "Root requires two of three signatures. A passphrase in the environment encrypts a role's keys. Move the keys "
-        "of root and targets off this machine afterwards; keep those of snapshot and timestamp where `fleet release "
-        "refresh` runs.",
+        "Root metadata requires two of three signatures. A passphrase in the environment encrypts a role's keys. Move "
+        "the keys of root and targets off this machine afterwards. Keep the keys of snapshot and timestamp where "
+        "`fleet release refresh` runs.",
     )
     init.add_argument(
-        "--development", action="store_true", help="mark it: only fleets with `development: true` accept it"
+        "--development", action="store_true", help="mark the repository: only fleets with `development: true` accept it"
     )
-    init.add_argument("--builder-identity", metavar="ID", help="keyless builder, as the certificate of CI names it")
+    init.add_argument(
+        "--builder-identity",
+        metavar="ID",
+        help="identity of a builder without a key, as in the certificate of its CI system",
+    )
     init.add_argument("--builder-issuer", metavar="URL", help="OpenID Connect provider that vouches for the identity")
     add_options(init)
     init.set_defaults(run=_init, text=_init_text)
@@ -92,13 +96,14 @@ def add_commands(commands: Commands) -> None:
         actions,
         "rotate",
         "replace a key of one role",
-        "Devices follow automatically. Needs root's threshold and the keys of the roles that are signed again: for "
-        "targets its own, snapshot's and timestamp's. After a kill, check `fleet keys status` and run it again only if "
-        "the old key is still listed (for root: with --key). Otherwise another key would be replaced.",
+        "Devices accept the new key automatically. The command needs enough root keys for root's threshold, and the "
+        "keys of all roles whose metadata is signed again. To replace a key of targets, these roles are targets, "
+        "snapshot and timestamp. If the command was killed, check `fleet keys status`, and run the command again only "
+        "if the old key is still listed (for root: with --key). Otherwise another key would be replaced.",
     )
     rotation.add_argument("--role", choices=(*ROLES, BUILDER), default="root", help="role whose key is replaced (root)")
     rotation.add_argument(
-        "--key", metavar="ID", help="id of one of root's keys, or its first characters (the first key listed)"
+        "--key", metavar="ID", help="root key to replace: its id or the id's first characters (the first key listed)"
     )
     add_options(rotation)
     rotation.set_defaults(run=_rotate, text=_rotate_text)
@@ -115,7 +120,10 @@ def _init(options: argparse.Namespace) -> KeysInitialised:
     if options.builder_identity or options.builder_issuer:
         if not (options.builder_identity and options.builder_issuer):
             raise ConfigurationError(
-                "fleet keys init", "one of --builder-identity and --builder-issuer", "both, or neither", "pass both"
+                "fleet keys init",
+                "only one of --builder-identity and --builder-issuer",
+                "both options or neither",
+                "pass both options",
             )
         policy = SigningPolicy(identity=options.builder_identity, issuer=options.builder_issuer)
     repository, is_new = workspace.init(options.development, policy)
@@ -135,9 +143,9 @@ def _rotate(options: argparse.Namespace) -> KeyRotated:
             if not policy.public_key:
                 raise ConfigurationError(
                     str(workspace.policy_file),
-                    f"the builder {policy.identity}, which has no key",
+                    f"the builder {policy.identity}, an identity without a key",
                     "a builder with a key",
-                    "do nothing: an identity needs no rotation",
+                    "do nothing, because an identity needs no rotation",
                 )
             old = policy.keyid
             key = workspace.keys.make(BUILDER)
@@ -146,7 +154,10 @@ def _rotate(options: argparse.Namespace) -> KeyRotated:
         else:
             if options.key and options.role != "root":
                 raise ConfigurationError(
-                    "--key", f"role {options.role}", "root, which has several keys", "leave it out"
+                    "--key",
+                    f"used with --role {options.role}",
+                    "--role root, the only role with several keys",
+                    "leave out --key",
                 )
             old, new = rotate(repository, options.role, options.key)
         workspace.record("rotate", role=options.role, old=old, new=new)
@@ -184,7 +195,9 @@ def _status_of(workspace: Workspace, repository: Repository) -> KeyStatus:
 
 def _init_text(result: KeysInitialised) -> str:
     state = "a new repository" if result.created else "the repository exists already: nothing to do"
-    return "\n".join([f"{result.repository}: {state}", f"devices pin {result.pin}", "", _status_text(result)])
+    return "\n".join(
+        [f"{result.repository}: {state}", f"root of trust to pin on devices: {result.pin}", "", _status_text(result)]
+    )
 
 
 def _rotate_text(result: KeyRotated) -> str:

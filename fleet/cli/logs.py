@@ -1,4 +1,4 @@
-"""`fleet logs`: print what a device's agent logged, or what Ansible printed during the last run."""
+"""`fleet logs`: print the log of a device's agent, or what Ansible printed during the last rollout or rollback."""
 
 from __future__ import annotations
 
@@ -27,19 +27,27 @@ def add_commands(commands: Commands) -> None:
     parser = command(
         commands,
         "logs",
-        "what a device's agent logged; without a device, what Ansible printed last",
-        "For a device: the journal of edge-agent, or the log file of a simulated device. For Ansible: the last rollout "
-        "or rollback.",
+        "print the log of a device's agent; without a device, the output of Ansible's last run",
+        "The log is the journal of edge-agent.service, or the log file of a simulated device. Ansible's last run is "
+        "the last rollout or rollback.",
     )
     parser.add_argument(
-        "--rollouts", type=Path, default=rollout_folder.ROLLOUTS, metavar="DIR", help="records (rollouts)"
+        "--rollouts",
+        type=Path,
+        default=rollout_folder.ROLLOUTS,
+        metavar="DIR",
+        help="folder of the rollout records (rollouts)",
     )
-    parser.add_argument("device", nargs="?", metavar="DEVICE", help="as the inventory names it")
+    parser.add_argument("device", nargs="?", metavar="DEVICE", help="name of the device in the inventory")
     parser.add_argument(
         "-i", "--inventory", type=Path, metavar="PATH", help="inventory/<fleet>, required with a device"
     )
     parser.add_argument(
-        "--lines", type=_lines, default=LINES, metavar="N", help=f"newest lines of a device's log ({LINES})"
+        "--lines",
+        type=_lines,
+        default=LINES,
+        metavar="N",
+        help=f"number of the newest lines of a device's log to print ({LINES})",
     )
     parser.set_defaults(run=_choose(parser), text=lambda result: rollout_audit.plain(result["text"]))
 
@@ -64,16 +72,18 @@ def _choose(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], O
 
 
 def ansible_log(options: argparse.Namespace) -> Output:
-    """Return the output of Ansible during the last run. Raises NoReleaseError if there was no run."""
+    """Return the output of Ansible's last rollout or rollback. Raises NoReleaseError if there is none."""
     files = sorted((options.rollouts / RUNS).glob("*/artifacts/stdout"))
     if not files:
-        raise NoReleaseError(str(options.rollouts / RUNS), "no runs", "a run of `fleet rollout`", "")
+        raise NoReleaseError(
+            str(options.rollouts / RUNS), "no runs are recorded", "a run of `fleet rollout` or `fleet rollback`", ""
+        )
     text = files[-1].read_text(encoding="utf-8", errors="replace").rstrip("\n")
     return {"device": None, "file": str(files[-1]), "text": text}
 
 
 class LogReader(LiveProgress):
-    """Reports progress, and keeps the result of the task that reads the log as `log_task`."""
+    """Reports the progress of playbooks/logs.yml, and keeps the result of the task that reads the log as `log_task`."""
 
     log_task: TaskResult | None = None
 
@@ -92,7 +102,9 @@ def device_log(options: argparse.Namespace) -> Output:
     NoReleaseError if it has no log.
     """
     device, live = model.load(options.inventory).device(options.device).name, LogReader()
-    with tempfile.TemporaryDirectory(prefix="fleet-logs-") as folder:  # a command that only reads leaves no record
+    with tempfile.TemporaryDirectory(
+        prefix="fleet-logs-"
+    ) as folder:  # a command that only reads leaves no record behind
         variables = {"log_lines": options.lines}
         failure = PlaybookRun("logs", options.inventory, Path(folder), variables, limit=device, live=live).failure()
     if live.stopped:
@@ -101,7 +113,9 @@ def device_log(options: argparse.Namespace) -> Output:
     reason = " ".join(rollout_audit.plain(str(task.stderr or task.msg or "nothing")).split())
     if "stdout" not in task.model_fields_set:  # unreachable, no permission, or no Python
         more = f"ansible-playbook -i {options.inventory} playbooks/logs.yml --limit {device}"
-        raise SourceError(device, reason, "the log of the device", f"see the details: {more}")
+        raise SourceError(device, reason, "the log of the device", f"to see the details, run: {more}")
     if not isinstance(task.stdout, str) or not task.stdout:
-        raise NoReleaseError(device, f"no log of edge-agent ({reason})", "", "see playbooks/bootstrap.yml")
+        raise NoReleaseError(
+            device, f"no log of edge-agent ({reason})", "", "set up the device with playbooks/bootstrap.yml"
+        )
     return {"device": device, "file": None, "text": task.stdout}

@@ -1,9 +1,9 @@
 """`python -m fleet`: parse the command line, run one command, print text or JSON, exit with a code of errors.py.
 
 MODULES lists the modules that define commands. Each module has a function `add_commands(commands)`. For each command,
-it creates a parser with `command(commands, name, summary, details)` and sets two defaults on it. `run(options)` returns
-the result: an `Output`, or a dict with the fields of output.schema.json. `text(result)` formats the result for people.
-A field `exit_code` of the result sets the exit code and is not printed.
+this function creates a parser with `command(commands, name, summary, details)` and sets two functions as its defaults.
+`run(options)` returns the result: an `Output`, or a dict with the fields of output.schema.json. `text(result)` formats
+the result for people. If the result has a field `exit_code`, this field sets the exit code and is not printed.
 """
 
 from __future__ import annotations
@@ -46,11 +46,13 @@ def parser(modules: tuple[str, ...] = MODULES) -> argparse.ArgumentParser:
     """Return the parser of the command line, with the commands of these modules."""
     root = argparse.ArgumentParser(
         prog="fleet",
-        description="Publishes releases, drives rollouts and judges them.",
+        description="Publishes releases, and rolls them out to a fleet of devices.",
         epilog=CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    root.add_argument("--json", action="store_true", help="one JSON object on stdout, errors too (output.schema.json)")
+    root.add_argument(
+        "--json", action="store_true", help="print results and errors as one JSON object on stdout (output.schema.json)"
+    )
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in modules:
         importlib.import_module(module).add_commands(commands)
@@ -69,7 +71,7 @@ def command(commands: Commands, name: str, summary: str, details: str = "") -> a
     added: argparse.ArgumentParser = commands.add_parser(
         name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.{' ' + details if details else ''}"
     )
-    added.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON object on stdout")
+    added.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON object on stdout")
     return added
 
 
@@ -85,7 +87,7 @@ def fleet_name(text: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code. Only a defect of this program ends in a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    # A rollout runs a dozen steps. They import only their own module, not the slow modules that publish.
+    # A rollout runs a dozen steps, so a step imports only its own module, not the slow modules that publish releases.
     is_step = [each for each in arguments if not each.startswith("-")][:1] == ["wave"]
     options = parser(("fleet.cli.steps",) if is_step else MODULES).parse_args(arguments)
     try:
@@ -107,7 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
         failure = _from_os_error(error)
         return _fail(options, failure.as_json(), str(failure))
     except KeyboardInterrupt:
-        print("interrupted; run it again: it continues where it stopped", file=sys.stderr)
+        print("interrupted; run the command again to continue where it stopped", file=sys.stderr)
         return errors.EXIT_INTERRUPTED
 
 
@@ -132,6 +134,6 @@ def _from_os_error(error: OSError) -> FleetError:
     where = str(error.filename or "the operating system")
     reason = error.strerror or str(error)
     if isinstance(error, ConnectionError | TimeoutError):
-        return SourceError(where, reason, "a response", "check the network, then run it again")
-    remedy = "free space, or correct the owner and permissions, then run it again"
-    return StorageError(where, reason, "a file system that can be used", remedy)
+        return SourceError(where, reason, "a response", "check the network, then run the command again")
+    remedy = "free space, or correct the owner and permissions, then run the command again"
+    return StorageError(where, reason, "a file or folder that can be read and written", remedy)

@@ -18,7 +18,7 @@ PARTS = ("major", "minor", "patch")
 
 
 class ReleasePublished(Output):
-    """The first part of the result of `fleet publish`. `state` is `published` or `unchanged`."""
+    """The published release in the result of `fleet publish`. `state` is `published` or `unchanged`."""
 
     release: str
     state: str
@@ -48,12 +48,12 @@ def add_commands(commands: Commands) -> None:
     parser = command(
         commands,
         "publish",
-        "publish a bundle as a release: verify, sign, list, register",
-        "Publishing the same bytes again changes nothing. Different bytes under a used version are refused. After a "
-        "kill, run it again. Without a repository, one is created with development keys.",
+        "publish a bundle as a release: verify it, sign it, list it in the repository, tag it in git",
+        "Publishing the same bytes again changes nothing. Different bytes under a used version are refused. If the "
+        "command was killed, run it again. If there is no repository, the command creates one with development keys.",
     )
     parser.add_argument(
-        "bundle", type=Path, metavar="BUNDLE", help="output of the pipeline, models/bundle/NAME.tar.zst"
+        "bundle", type=Path, metavar="BUNDLE", help="bundle that the pipeline built, models/bundle/NAME.tar.zst"
     )
     version = parser.add_mutually_exclusive_group()
     version.add_argument("--version", metavar="V", help="a semantic version, such as 1.2.0")
@@ -61,19 +61,23 @@ def add_commands(commands: Commands) -> None:
         "--bump", choices=PARTS, default="patch", help="part of the highest used version to increment (patch)"
     )
     parser.add_argument("--signature", type=Path, metavar="FILE", help="the builder's signature from `fleet sign`")
-    parser.add_argument("--commit", metavar="SHA", help="commit that the bundle was built from, if built elsewhere")
-    parser.add_argument("--git", type=Path, default=Path(), metavar="DIR", help="git repository that built it (.)")
-    parser.add_argument("--no-tag", action="store_true", help="do not use git: name no commit, register no version")
+    parser.add_argument(
+        "--commit", metavar="SHA", help="commit that the bundle was built from, if it was built elsewhere"
+    )
+    parser.add_argument(
+        "--git", type=Path, default=Path(), metavar="DIR", help="git repository that the bundle was built from (.)"
+    )
+    parser.add_argument("--no-tag", action="store_true", help="do not use git: record no commit, and create no tag")
     add_options(parser)
     parser.set_defaults(run=publish_command, text=_publish_text)
     parser = command(
         commands,
         "sign",
         "sign a bundle as its builder, without publishing it",
-        "The signing policy determines the key, or the identity of a CI system (Sigstore; needs the network).",
+        "The signing policy selects a key, or the identity of a CI system (Sigstore, which needs the network).",
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
-    parser.add_argument("signature", type=Path, metavar="FILE", help="a new file")
+    parser.add_argument("signature", type=Path, metavar="FILE", help="file to write the signature to")
     add_options(parser)
     parser.set_defaults(run=sign_command, text=lambda result: f"{result.signature}: signed by {result.builder}")
 

@@ -28,7 +28,10 @@ def add_options(parser: argparse.ArgumentParser, writes: bool = True) -> None:
     )
     if writes:
         parser.add_argument(
-            "--policy", type=Path, metavar="FILE", help=f"signing policy: who builds ({FOLDER}/{signing.POLICY})"
+            "--policy",
+            type=Path,
+            metavar="FILE",
+            help=f"signing policy: whose signatures are accepted ({FOLDER}/{signing.POLICY})",
         )
         for role, days in DAYS.items():
             parser.add_argument(

@@ -57,7 +57,7 @@ def add_commands(commands: Commands) -> None:
     parser = command(commands, "release", "list, show and withdraw releases; renew their metadata")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     added = command(actions, "list", "list all releases, the newest first, including withdrawn ones")
-    added.add_argument("--name", metavar="NAME", help="only releases of this bundle")
+    added.add_argument("--name", metavar="NAME", help="list only releases of this bundle")
     add_options(added, writes=False)
     added.set_defaults(run=_list, text=_list_text)
     added = command(actions, "show", "show one release")
@@ -79,10 +79,12 @@ def add_commands(commands: Commands) -> None:
         actions,
         "refresh",
         "sign timestamp and snapshot again, so that they do not expire",
-        "Run it daily from a timer: it needs only the online keys.",
+        "Run this command daily from a timer. It needs only the online keys.",
     )
-    added.add_argument("--all", action="store_true", help="targets too: needs its offline key")
-    added.add_argument("--root", action="store_true", help="root too: needs the threshold of its offline keys")
+    added.add_argument("--all", action="store_true", help="also sign targets again, which needs its offline key")
+    added.add_argument(
+        "--root", action="store_true", help="also sign root again, which needs the threshold of its offline keys"
+    )
     add_options(added)
     added.set_defaults(run=_refresh, text=_refresh_text)
 
@@ -176,7 +178,7 @@ def _with_warnings(lines: list[str], warnings: list[str]) -> str:
 
 
 def _line(text: object) -> str:
-    """Return a user's text on one line, without control characters that a terminal would interpret."""
+    """Return text from a user on one line, without control characters that a terminal would interpret."""
     return "".join(each if each.isprintable() else " " for each in " ".join(str(text).split()))
 
 

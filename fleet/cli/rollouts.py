@@ -1,8 +1,9 @@
 """`fleet rollout`, `fleet rollback`, `fleet give-up`: run the playbooks with live progress and distinct exit codes.
 
-The playbook's own steps (steps.py) make every decision, so running it with ansible-playbook gives the same result. This
-module reads their results from Ansible's events and reports them as they arrive (execution/live_progress.py). If the
-inventory declares workers, the workers connect to the devices (execution/distributed.py).
+The steps that a playbook calls (steps.py) make every decision, so ansible-playbook gives the same result as these
+commands. This module reads the results of the steps from Ansible's events and reports them as they arrive
+(execution/live_progress.py). If the inventory declares workers, the workers connect to the devices
+(execution/distributed.py).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def add_commands(commands: Commands) -> None:
         commands,
         "rollout",
         "install on every device the release that the inventory declares",
-        "It works in waves; devices with a bad release roll back. After an interruption, run it again: it resumes.",
+        "Devices change in waves, and roll back from a bad release. To resume after an interruption, run it again.",
     )
     _add_playbook_options(parser)
     parser.add_argument(
@@ -40,8 +41,14 @@ def add_commands(commands: Commands) -> None:
     )
     parser.add_argument("--check", action="store_true", help="query every device and report; change nothing")
     parser.add_argument("--resume", action="store_true", help="resume the unfinished rollout; do not begin a new one")
-    parser.add_argument("--approve", action="append", default=[], metavar="WAVE", help="this wave may begin")
-    parser.add_argument("--again", action="store_true", help="also try a release that failed in the last rollout")
+    parser.add_argument(
+        "--approve",
+        action="append",
+        default=[],
+        metavar="WAVE",
+        help="approve this wave; repeat the option for each wave",
+    )
+    parser.add_argument("--again", action="store_true", help="also try a release whose last rollout failed")
     parser.add_argument("--outside-window", action="store_true", help="ignore the maintenance window")
     parser.set_defaults(run=rollout, text=_text)
     parser = command(
@@ -52,15 +59,19 @@ def add_commands(commands: Commands) -> None:
     )
     _add_playbook_options(parser)
     parser.add_argument(
-        "--reason", required=True, type=_reason, metavar="TEXT", help="why; the release that is left is marked as bad"
+        "--reason",
+        required=True,
+        type=_reason,
+        metavar="TEXT",
+        help="reason for the rollback; devices mark the release that they ran as bad",
     )
     parser.add_argument("--release", metavar="RELEASE", help="roll back to this installed release instead")
     parser.set_defaults(run=rollback, text=_text)
     parser = command(
         commands,
         "give-up",
-        "abandon the unfinished rollout as it is",
-        "No device is queried. Devices that have failed roll back with the next run; the others stay as they are.",
+        "abandon the unfinished rollout",
+        "No device is queried. Failed devices roll back at the start of the next rollout; other devices do not change.",
     )
     _add_record_options(parser)
     parser.add_argument("--reason", required=True, type=_reason, metavar="TEXT", help="why")
@@ -70,14 +81,20 @@ def add_commands(commands: Commands) -> None:
 def _add_record_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-i", "--inventory", type=Path, required=True, metavar="PATH", help="inventory/<fleet>")
     parser.add_argument(
-        "--rollouts", type=Path, default=rollout_folder.ROLLOUTS, metavar="DIR", help="records (rollouts)"
+        "--rollouts",
+        type=Path,
+        default=rollout_folder.ROLLOUTS,
+        metavar="DIR",
+        help="folder of the rollout records (rollouts)",
     )
 
 
 def _add_playbook_options(parser: argparse.ArgumentParser) -> None:
     _add_record_options(parser)
-    parser.add_argument("--direct", action="store_true", help="use this machine even if the inventory has workers")
-    parser.add_argument("--limit", metavar="PATTERN", help="only these devices or groups, in Ansible's syntax")
+    parser.add_argument(
+        "--direct", action="store_true", help="connect to devices from this machine even if the inventory has workers"
+    )
+    parser.add_argument("--limit", metavar="PATTERN", help="change only these devices or groups, in Ansible's syntax")
 
 
 def _reason(text: str) -> str:
@@ -109,7 +126,7 @@ def rollout(options: argparse.Namespace) -> Output:
         raise PausedError(
             str(options.inventory),
             preflight.reason,
-            "devices that can run the release",
+            "devices that can run their releases",
             "fix the devices, or see docs/how-to/roll-out.md",
         )
     if closed is None and preflight.go and not options.check:
@@ -161,11 +178,11 @@ def _run_here(
 
 
 def _run_on_workers(options: argparse.Namespace, playbook: str) -> DistributedRun | None:
-    """Run a playbook to its end through the inventory's workers; return None if no workers are to be used."""
+    """Run a playbook to its end on the inventory's workers; return None if the run is to use no workers."""
     is_rollout = playbook == "rollout"
     listing = read_listing(options.inventory) if is_rollout or not options.direct else Listing()
     if options.direct or not workers.are_declared(listing):
-        if is_rollout:  # a rollback does not require a valid inventory: Ansible does what it can
+        if is_rollout:  # a rollback does not require a valid inventory, because it must work in an emergency
             model.load(options.inventory, listing)
         if options.limit:
             model.limited_devices(options.inventory, options.limit)
@@ -180,7 +197,7 @@ def _run_on_workers(options: argparse.Namespace, playbook: str) -> DistributedRu
 
 
 def _plan_arguments(options: argparse.Namespace, run: DistributedRun) -> list[str]:
-    """Return the arguments of `fleet wave plan`, the same that playbooks/roles/rollout/tasks/plan.yml passes."""
+    """Return the arguments of `fleet wave plan`, as playbooks/roles/rollout/tasks/plan.yml passes them."""
     return [
         *("--inventory", str(options.inventory.resolve())),
         *("--repository", repository_storage.absolute_location(options.repository)),

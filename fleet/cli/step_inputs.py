@@ -26,9 +26,9 @@ class DeviceNames(BaseModel):
 
 
 class DeviceStatuses(BaseModel):
-    """The results of `edge-agent status` on devices."""
+    """The results of `edge-agent status` on several devices."""
 
-    devices: dict[str, TaskResult] = Field(description="The task's result, by device.")
+    devices: dict[str, TaskResult] = Field(description="Result of the task that queries the status, by device.")
 
     def responses(self) -> dict[str, StatusResponse]:
         """Return the response of each device."""
@@ -36,7 +36,7 @@ class DeviceStatuses(BaseModel):
 
 
 class PreflightInput(DeviceStatuses):
-    """The plan of a rollout, and the statuses of its devices."""
+    """The input of `fleet wave preflight`: the plan of a rollout, and the statuses of its devices."""
 
     plan: RolloutPlan = Field(description="The output of `fleet wave plan`.")
 
@@ -49,7 +49,7 @@ class PreflightInput(DeviceStatuses):
 
 
 class Switch(BaseModel):
-    """The results of the switch to the new release on the devices of a wave."""
+    """The results of `edge-agent deploy`, which switches the devices of a wave to their release."""
 
     deployed: dict[str, TaskResult] = Field(description="Result of `edge-agent deploy`, by device.")
     trouble: dict[str, object] = Field(description="Why the task itself failed, by device; empty if it did not.")
@@ -62,9 +62,9 @@ class Switch(BaseModel):
 class BakeInput(BaseModel):
     """The input of `fleet wave bake`: a wave during its bake."""
 
-    switched: Switch = Field(description="Results of the switch on the wave's devices.")
-    asked: dict[str, TaskResult] = Field(description="Status of each device; empty at the first look.")
-    looked: BakeLook | None = Field(description="Result of the previous look; an empty object at the first look.")
+    switched: Switch = Field(description="Results of `edge-agent deploy` on the wave's devices.")
+    asked: dict[str, TaskResult] = Field(description="Status of each device; empty at the first check.")
+    looked: BakeLook | None = Field(description="Result of the previous check; an empty object at the first check.")
 
     @field_validator("looked", mode="before")
     @classmethod
@@ -72,7 +72,7 @@ class BakeInput(BaseModel):
         return value or None
 
     def statuses(self) -> dict[str, AgentStatus | None]:
-        """Return the status of each device."""
+        """Return the status of each device, or None for a device that did not respond."""
         return {name: response.status for name, response in parse_statuses(self.asked).items()}
 
 
@@ -85,16 +85,16 @@ class ControlResult(TaskResult):
 class JudgeInput(BaseModel):
     """The input of `fleet wave judge`: a wave after its bake, and its control group."""
 
-    switched: Switch = Field(description="Results of the switch on the wave's devices.")
+    switched: Switch = Field(description="Results of `edge-agent deploy` on the wave's devices.")
     asked: dict[str, TaskResult] = Field(description="Status of each device of the wave.")
     rest: list[ControlResult] = Field(description="Statuses of the control group.")
 
 
 class ManualRollbackInput(BaseModel):
-    """The results of a manual rollback."""
+    """The input of `fleet wave recalled`: the results of a manual rollback."""
 
     back: dict[str, TaskResult] = Field(description="Result of `edge-agent rollback`, by device.")
-    asked: dict[str, TaskResult] = Field(description="Status after the rollback, by device.")
+    asked: dict[str, TaskResult] = Field(description="Result of `edge-agent status` after the rollback, by device.")
 
 
 def parse_statuses(results: Mapping[str, TaskResult]) -> dict[str, StatusResponse]:
@@ -121,4 +121,4 @@ def read_stdin(model: type[T]) -> T:
         problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     except (ValueError, TypeError) as error:
         problem = f"not a JSON object ({error})"
-    raise ConfigurationError("stdin", problem, "the input that playbooks/rollout.yml passes", "")
+    raise ConfigurationError("stdin", problem, "the JSON object that the playbook passes to this step", "")

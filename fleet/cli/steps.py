@@ -27,14 +27,14 @@ if TYPE_CHECKING:  # imported only by steps that need them, because a rollout wa
 
 StepOutput = dict[str, object]
 STEPS = {
-    "plan": "plan which device is to run which release; changes nothing",
-    "preflight": "decide which devices can run their release, and in which waves; begins the record",
+    "plan": "plan which device is to run which release, without changing anything",
+    "preflight": "decide which devices change in which waves, and create the rollout's record",
     "open": "decide whether a wave may begin",
-    "bake": "decide whether a wave has failed already; otherwise wait until the next look",
+    "bake": "check whether a wave has failed already; if it has not, wait until the next check",
     "judge": "compute the verdict on a wave",
     "settle": "decide which devices roll back, and to which release",
     "close": "end the rollout and write its report",
-    "idle": "check that no rollout of the fleet is running; an unfinished one is accepted",
+    "idle": "check that no process is running a rollout of the fleet; an unfinished rollout is accepted",
     "recall": "before a manual rollback: abandon the unfinished rollout",
     "recalled": "after a manual rollback: record which devices have rolled back",
     "metadata": "pack the repository's metadata for devices, without a release",
@@ -43,7 +43,7 @@ STEPS = {
 
 def add_commands(commands: Commands) -> None:
     """Add `fleet wave` and its steps to the command line."""
-    wave = command(commands, "wave", "one step of a rollout (playbooks/rollout.yml calls it)")
+    wave = command(commands, "wave", "run one step of a rollout (playbooks call this command)")
     steps = wave.add_subparsers(dest="action", required=True, metavar="STEP")
     for name, summary in STEPS.items():
         step = command(steps, name, summary)
@@ -52,24 +52,42 @@ def add_commands(commands: Commands) -> None:
             step.add_argument("--rollouts", type=Path, default=rollout_folder.ROLLOUTS, metavar="DIR")
             step.add_argument("--fleet", type=fleet_name, required=True, metavar="NAME")
             if name in ("recall", "recalled"):
-                step.add_argument("--every", action="store_true", help="roll back every device, whatever it runs")
+                step.add_argument(
+                    "--every", action="store_true", help="roll back every device, whatever release it runs"
+                )
             if name == "recalled":
                 step.add_argument("--reason", default="", metavar="TEXT")
             elif name == "metadata":
-                step.add_argument("--repository", default="releases", metavar="WHERE", help="repository (releases)")
+                step.add_argument(
+                    "--repository",
+                    default="releases",
+                    metavar="WHERE",
+                    help="repository of releases: a folder or a URL (releases)",
+                )
         elif name in ("plan", "preflight"):
             step.add_argument("--rollouts", type=Path, default=rollout_folder.ROLLOUTS, metavar="DIR")
         else:
-            step.add_argument("--record", type=Path, required=True, metavar="DIR", help="rollouts/<fleet>/<id>")
+            step.add_argument(
+                "--record",
+                type=Path,
+                required=True,
+                metavar="DIR",
+                help="rollouts/<fleet>/<id>",
+            )
         if name == "plan":
             step.add_argument("-i", "--inventory", type=Path, required=True, metavar="PATH")
             step.add_argument("--only", metavar="DEVICES", help="change only these devices; names separated by commas")
             step.add_argument("--outside-window", action="store_true", help="ignore the maintenance window")
-            step.add_argument("--again", action="store_true", help="also try a release that failed the last time")
+            step.add_argument("--again", action="store_true", help="also try a release whose last rollout failed")
         elif name == "preflight":
             step.add_argument("--check", action="store_true", help="only report; write nothing")
         if name in ("plan", "open"):
-            step.add_argument("--repository", default="releases", metavar="WHERE", help="repository (releases)")
+            step.add_argument(
+                "--repository",
+                default="releases",
+                metavar="WHERE",
+                help="repository of releases: a folder or a URL (releases)",
+            )
             step.add_argument(
                 "--approve", default="", metavar="WAVES", help="approved waves; names separated by commas"
             )
@@ -87,7 +105,7 @@ def _plan(options: argparse.Namespace) -> StepOutput:
     )
     repository = _workspace(options).open_repository(write=False)
     plan = plan_rollout(options.inventory, repository, options.rollouts, requested)
-    # Preflight opens the repository again by its location, not by the folder of a local copy.
+    # `preflight` opens the repository again, so the plan has its location instead of the folder of a local copy.
     location = plan.repository and repository_storage.absolute_location(options.repository)
     return {**plan.as_json(), "repository": location}
 
@@ -120,9 +138,9 @@ def _bake(options: argparse.Namespace) -> StepOutput:
 
     inputs = step_inputs.read_stdin(step_inputs.BakeInput)
     outcomes = {name: outcome for name, (outcome, _) in inputs.switched.deploy_outcomes().items()}
-    # The monotonic clock is the machine's, so the process of the next step can use its time too.
+    # The monotonic clock is the same for all processes of a machine, so the next step's process can use its time.
     look = bake.look(_controller(options), outcomes, inputs.statuses(), inputs.looked, time.monotonic())
-    time.sleep(look.wait_s)  # the bake itself: no event announces that a release stays healthy
+    time.sleep(look.wait_s)  # the wave bakes during this pause
     return look.as_json()
 
 

@@ -3,5 +3,5 @@
 The entry point is `model.load`, which reads the inventory with Ansible (`listing`) and reports every error.
 `rollout_policy` parses `rollout:`, and `workers` assigns devices to workers. `provenance` finds the
 file that sets a value. `duplicates` and `ssh_checks` refuse unsafe content.
-This package may import errors and the agent's core; neither devices nor releases.
+This package may import errors and the agent's core, but neither devices nor releases.
 """

@@ -1,4 +1,4 @@
-"""Refuse duplicate keys in a mapping of an inventory. Ansible would use the last one, and at most print a warning."""
+"""Refuse duplicate keys in an inventory's mappings. Ansible would use the last duplicate, with a warning at most."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from fleet.inventory import ini, provenance
 
 MERGE = "tag:yaml.org,2002:merge"
 
-# NOTE: Ansible's `duplicate_dict_key = error` (measured: ansible-core 2.19.14) does not replace this check. Its message
-# for group_vars and host_vars names no file, it refuses a merged key that is overridden, as in `{<<: *base, wave: 1}`,
-# which is valid YAML, and it ignores JSON.
+# NOTE: Ansible's `duplicate_dict_key = error` (measured: ansible-core 2.19.14) does not replace this check: its message
+# for group_vars and host_vars does not name the file; it refuses a key that overrides a merged key, which is valid YAML
+# (`{<<: *base, wave: 1}`); and it ignores JSON.
 
 
 def require_unique(path: Path) -> None:
-    """Check that all files are readable, and that keys are unique in their mapping.
+    """Check that all files of an inventory are readable, and that no mapping has duplicate keys.
 
-    In an INI file, hosts have to be unique in their group. Raises InventoryError, which lists every error.
+    In an INI file, no group may list a host twice with different variables. Raises InventoryError, which lists every
+    error.
     """
     faults = [
         fault
@@ -32,7 +33,10 @@ def require_unique(path: Path) -> None:
     if faults:
         reason = "\n".join([f"{len(faults)} error(s)", *(f"  {fault}" for fault in faults)])
         raise InventoryError(
-            str(path), reason, "each key only once: Ansible would use only the last one", "remove or rename a duplicate"
+            str(path),
+            reason,
+            "each key only once, because Ansible would use only the last one",
+            "remove or rename the duplicates",
         )
 
 
@@ -47,9 +51,11 @@ def _in_yaml(file: Path) -> Iterator[str]:
         text = file.read_text(encoding="utf-8")
         root = yaml.compose(text)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:  # Ansible's message does not name the file
-        names = _in_json(text)  # JSON may be indented by tabs, YAML may not
+        names = _in_json(text)  # JSON may be indented with tabs, but YAML may not
         if names is None:
-            raise InventoryError(str(file), " ".join(str(error).split()), "YAML", "correct it") from None
+            raise InventoryError(
+                str(file), " ".join(str(error).split()), "YAML", "correct the syntax of the file"
+            ) from None
         yield from (f"{file}: found a duplicate {name!r} in one object" for name in names)
         return
     pending, visited = [root] if root else [], set()

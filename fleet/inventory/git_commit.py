@@ -1,4 +1,4 @@
-"""Find the git commit of an inventory, which the record of a rollout contains."""
+"""Find the git commit of an inventory, so that the record of a rollout can contain it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DIRTY = "-dirty"  # suffix of a commit, as in `git describe`
 
 
 def inventory_commit(path: Path) -> str | None:
-    """Return the checked-out commit, with `-dirty` if the inventory differs from it; None outside git."""
+    """Return the checked-out commit, with `-dirty` if the inventory differs from the commit; None outside git."""
     folder = path if path.is_dir() else path.parent
     git = partial(subprocess.run, cwd=folder, capture_output=True, text=True, check=False)
     head = git(["git", "rev-parse", "HEAD"])

@@ -1,4 +1,4 @@
-"""Read the entries of an INI inventory, for error messages that name the file. Only Ansible interprets inventories."""
+"""Read the entries of an INI inventory for error messages that name the file. Only Ansible interprets inventories."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SECTION = re.compile(r"\[([^\]:]+)(?::(\w+))?\]\s*(?:[#;].*)?")
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of an INI file.
+    """A line of an INI file that declares a host, a variable or a child group of `group`.
 
     `kind` is hosts, vars or children; `name` is the name of the host, the variable or the child group.
     """

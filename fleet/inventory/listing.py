@@ -50,7 +50,7 @@ class Listing:
         return memberships
 
     def depths(self) -> dict[str, int]:
-        """Return the depth of each group below `all`, along the longest path. In Ansible, a deeper group wins."""
+        """Return the depth of each group below `all`, along the longest path. Ansible prefers deeper groups."""
         depths = {"all": 0}
         pending = ["all"]
         while pending:
@@ -65,7 +65,12 @@ class Listing:
 def read_listing(path: Path, limit: str | None = None) -> Listing:
     """Read an inventory with Ansible. `limit` selects hosts or groups in Ansible's syntax. Raises InventoryError."""
     if not path.exists():
-        raise InventoryError(str(path), "not there", "an inventory's folder or file", "pass a folder of inventory/")
+        raise InventoryError(
+            str(path),
+            "there is no such path",
+            "an inventory: a folder or a file",
+            "pass a folder such as inventory/embedded",
+        )
     duplicates.require_unique(path)
     command = [str(Path(sys.executable).with_name("ansible-inventory")), "--inventory", str(path), "--list"]
     command += ["--limit", limit] if limit else []
@@ -77,13 +82,13 @@ def read_listing(path: Path, limit: str | None = None) -> Listing:
     except subprocess.TimeoutExpired:
         raise InventoryError(
             str(path),
-            f"ansible-inventory has not read it within {TIMEOUT_S} s",
-            "an inventory that is read in seconds",
-            f"find the program or plugin that waits: ansible-inventory -i {path} --list -vvv",
+            f"ansible-inventory has not read the inventory within {TIMEOUT_S} s",
+            "an inventory that Ansible reads in seconds",
+            f"find the inventory script or plugin that hangs: ansible-inventory -i {path} --list -vvv",
         ) from None
     if result.returncode:
         reason = " ".join(result.stderr.split()) or f"exit code {result.returncode}"
-        raise InventoryError(str(path), reason, "an inventory that Ansible can read", "correct it")
+        raise InventoryError(str(path), reason, "an inventory that Ansible can read", "correct the inventory")
     return _parse(json.loads(result.stdout))
 
 

@@ -1,12 +1,12 @@
-"""The declared fleet as typed objects: read an Ansible inventory with Ansible, check it, and report every error.
+"""Read an Ansible inventory with Ansible, check it, and return the declared fleet as typed objects.
 
-Devices are the hosts of the group `devices`. They may declare these variables at any place where Ansible accepts
+Devices are the hosts of the group `devices`. The inventory can set these variables of a device wherever Ansible accepts
 variables (docs/reference/inventory.md):
 
     fleet         {name: NAME, development: true or false}
     device_type   the type of the device, which a release may require with `requirements.device_types`
-    wave          number of the device's wave; 0 is the canaries, and waves follow in the order of their numbers
-    release       NAME@VERSION that the device is to run; if absent, no release is declared
+    wave          number of the device's wave: wave 0 is the canaries, and the other waves follow in ascending order
+    release       NAME@VERSION that the device is to run; if absent, rollouts leave out the device
     rollout_*_s   time limits of a rollout for the device, in seconds (LIMITS); if absent, the role's defaults apply
 """
 
@@ -28,14 +28,14 @@ from fleet.inventory.rollout_policy import RolloutPolicy
 GROUP = "devices"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 RESERVED = "rollout_"  # prefix of groups that the playbooks create
-LOCAL = ("localhost", "127.0.0.1")  # names of the machine that runs Ansible, where playbooks store a rollout's facts
+LOCAL = ("localhost", "127.0.0.1")  # host names that playbooks use to store facts about a rollout
 LIMITS = ("rollout_answer_s", "rollout_back_s", "rollout_deploy_s")  # time limits of a device, from the rollout role
 LONGEST_S = 604_800  # 7 days
 
 
 @dataclass(frozen=True)
 class Device:
-    """A declared device. `variables` holds all its merged Ansible variables, in which templates are not evaluated."""
+    """A declared device. `variables` holds its merged Ansible variables; their templates are not evaluated."""
 
     name: str
     address: str
@@ -76,14 +76,14 @@ class Fleet:
 def load(path: Path, listing: Listing | None = None) -> Fleet:
     """Load the fleet that an inventory declares. Raises InventoryError, which lists every error with its file.
 
-    `listing` is the result of `read_listing`, if it was called already.
+    `listing` is the result of `read_listing` for this path; if it is None, this function calls `read_listing`.
     """
     listing = read_listing(path) if listing is None else listing
     names = listing.hosts(GROUP)
     groups = listing.groups_by_host()
     check = _Check(path, listing)
     if not names:
-        check.fault("", "", f"no host in the group {GROUP}", f"at least one below {GROUP}: in hosts.yml")
+        check.fault("", "", f"no host in the group {GROUP}", f"at least one host below `{GROUP}:` in hosts.yml")
     variables = {host: listing.variables.get(host, {}) for host in names}
     devices = [check.device(host, groups.get(host, ()), variables[host]) for host in names]
     name, development = check.fleet([(host, variables[host].get("fleet")) for host in names], groups)
@@ -94,7 +94,7 @@ def load(path: Path, listing: Listing | None = None) -> Fleet:
             str(path),
             "\n".join([f"{len(lines)} error(s)", *lines]),
             "an inventory as in docs/reference/inventory.md",
-            "correct each of them",
+            "correct each of these errors",
         )
     valid = sorted((each for each in devices if each), key=lambda device: (device.wave, device.name))
     return Fleet(path, name, development, tuple(valid))
@@ -105,7 +105,10 @@ def limited_devices(path: Path, limit: str) -> list[str]:
     devices = read_listing(path, limit).hosts(GROUP)
     if not devices:
         raise InventoryError(
-            str(path), f"no device matches {limit!r}", "a device of the fleet", "see --limit of ansible-playbook"
+            str(path),
+            f"no device matches {limit!r}",
+            "a pattern that matches a device",
+            "correct --limit, which takes Ansible's host patterns",
         )
     return devices
 
@@ -119,7 +122,7 @@ class _Check:
         self.depths = listing.depths()
         self.faults: list[str] = []
         for name in sorted(name for name in self.groups if name.startswith(RESERVED)):
-            self.fault("", "", f"the group {name!r}", f"names of groups that do not begin with {RESERVED}")
+            self.fault("", "", f"the group {name!r}", f"a group name that does not begin with {RESERVED}")
 
     def fault(
         self,
@@ -138,7 +141,7 @@ class _Check:
             actual: What the inventory declares.
             expected: What the inventory should declare.
             groups: The groups of the host.
-            value: The value of the variable, used to find the file that sets it.
+            value: The value of the variable, which is used to find the file that sets the variable.
         """
         file = self.files.declaring_file(host, field, groups, value) if field else str(self.path)
         where = ": ".join(part for part in (file, host, field) if part)
@@ -161,13 +164,13 @@ class _Check:
 
         wave, release, kind = values.get("wave"), values.get("release"), values.get("device_type")
         self._name(host)
-        require("wave", type(wave) is int and wave >= 0, "a whole number from 0")
+        require("wave", type(wave) is int and wave >= 0, "a whole number, at least 0")
         require("device_type", isinstance(kind, str) and bool(NAME.fullmatch(kind)), "a name such as raspberry-pi-4")
         require("release", release is None or bool(parse_release(str(release))), EXPECTED)
         for field in LIMITS:
             limit = values.get(field, 1)
             is_valid = type(limit) in (int, float) and 0 < limit <= LONGEST_S
-            require(field, is_valid, f"seconds: a number above 0, {LONGEST_S} at most")
+            require(field, is_valid, f"a number of seconds above 0, at most {LONGEST_S} (7 days)")
         for field in ("wave", "release"):
             self._conflicts(host, field, groups, values.get(field))
         for field, expected in ssh_checks.faults(values):
@@ -180,21 +183,23 @@ class _Check:
 
     def _name(self, host: str) -> None:
         if not NAME.fullmatch(host):
-            self.fault(host, "", repr(host), "letters, digits, '.', '_' and '-' in a device's name")
+            self.fault(host, "", repr(host), "a device name that consists of letters, digits, '.', '_' and '-'")
         if host in LOCAL or host in self.groups or host.startswith(RESERVED):
-            expected = f"a name that is neither {' nor '.join(LOCAL)} nor a group's, and does not begin with {RESERVED}"
+            expected = (
+                f"a name that is neither {' nor '.join(LOCAL)} nor a group name, and does not begin with {RESERVED}"
+            )
             self.fault(host, "", "a name that Ansible or the playbooks use for something else", expected)
 
     def _conflicts(self, host: str, field: str, groups: tuple[str, ...], value: Any) -> None:
-        """Add an error if groups set different values. `value` is the value that Ansible chooses."""
+        """Add an error if groups of a host set different values. `value` is the value that Ansible chooses."""
         depths = {group: self.depths[group] for group in groups}
         if conflicts := self.files.conflicting_groups(host, field, depths):
-            actual = ", ".join(f"{each!r} of the group {group} ({file})" for group, (file, each) in conflicts.items())
-            expected = "one value: Ansible chooses the group whose name sorts last"
+            actual = ", ".join(f"{each!r} in the group {group} ({file})" for group, (file, each) in conflicts.items())
+            expected = "the same value in these groups, because Ansible chooses the group whose name sorts last"
             self.fault(host, field, actual, expected, groups, value)
 
     def fleet(self, declared: Sequence[tuple[str, Any]], groups: Mapping[str, tuple[str, ...]]) -> tuple[str, bool]:
-        """Check that all hosts declare the same `fleet`; return its name and whether it is for development."""
+        """Check that all hosts declare the same `fleet`; return its name and whether it accepts development keys."""
         expected = "{name: NAME, development: true or false}, the same for all devices (group_vars/all.yml)"
         for host, value in declared:
             is_valid = (
@@ -214,14 +219,14 @@ class _Check:
         """Check that there is a canary, and that each device has its own address."""
         valid = [device for device in devices if device]
         if len(valid) == len(devices) and valid and not any(device.wave == 0 for device in valid):
-            self.fault("", "wave", "no device in wave 0", "at least one canary")
+            self.fault("", "wave", "no device in wave 0", "at least one canary: a device with `wave: 0`")
         names: dict[tuple[str, str], str] = {}
         for device in valid:
             if device.variables.get("ansible_connection") == "local":
                 continue
             address = (device.address, str(device.variables.get("ansible_port", 22)))
             if address in names:
-                actual = f"{device.address!r}, the address of {names[address]}"
+                actual = f"{device.address!r}, which is also the address of {names[address]}"
                 value = device.variables.get("ansible_host", device.name)
                 self.fault(device.name, "ansible_host", actual, "a unique address", device.groups, value)
             names[address] = device.name
@@ -236,8 +241,8 @@ def rollout_policy_of(fleet: Fleet) -> RolloutPolicy:
         if (other := device.variables.get("rollout")) != value:
             raise InventoryError(
                 files.declaring_file(device.name, "rollout", device.groups, other),
-                f"{device.name}: `rollout` differs from that of {first.name}",
-                "one rollout policy for the fleet",
-                "declare it in group_vars/all.yml",
+                f"{device.name}: `rollout` differs from the value for {first.name}",
+                "the same rollout policy for all devices",
+                "declare `rollout` in group_vars/all.yml only",
             )
     return rollout_policy.parse(value, files.declaring_file(first.name, "rollout", first.groups, value))

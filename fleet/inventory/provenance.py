@@ -24,7 +24,7 @@ Variables = Mapping[str, Any]
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads a value with one of Ansible's tags, such as !vault, as null: only its presence matters."""
+    """Reads a value with one of Ansible's tags, such as !vault, as null, because only its presence matters here."""
 
 
 _Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
@@ -39,13 +39,13 @@ class InventoryFiles:
         self._files: dict[str, list[Path]] = {}
 
     def declaring_file(self, host: str, field: str, groups: Iterable[str], value: Any = ANY_VALUE) -> str:
-        """Return the file that sets a variable of a host; the inventory's path if the file cannot be determined.
+        """Return the file that sets a variable of a host, or the inventory's path if the file cannot be determined.
 
         Args:
             host: The host's name.
             field: The variable's name.
             groups: The groups of the host.
-            value: The value that Ansible chose. If several groups set the variable, it tells which of them took effect.
+            value: The value that Ansible chose, which identifies the file if several groups set the variable.
         """
         declared = [(file, values[field]) for file, values in self._declarations(host, [*groups]) if field in values]
         files = list(dict.fromkeys(file for file, each in declared if value is ANY_VALUE or each == value))
@@ -54,7 +54,9 @@ class InventoryFiles:
         return str(files[0] if files else self.path)
 
     def conflicting_groups(self, host: str, field: str, depths: Mapping[str, int]) -> dict[str, tuple[Path, Any]]:
-        """Return groups of equal rank that set different values. Ansible would choose the group whose name sorts last.
+        """Return the groups with the highest precedence if they set different values of a variable.
+
+        These groups have the same precedence, so Ansible would choose the group whose name sorts last.
 
         Args:
             host: The host's name.
@@ -62,7 +64,7 @@ class InventoryFiles:
             depths: The depth of each group of the host below `all`.
 
         Returns:
-            The file and the value, by group; empty if the host itself sets the variable, or if the groups agree.
+            The file and the value of each group; empty if the host itself sets the variable, or if the groups agree.
         """
         if any(field in values for _, values in self._host(host)):
             return {}
@@ -117,14 +119,14 @@ class InventoryFiles:
         if file not in self._mappings:
             try:
                 value = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # noqa: S506 a SafeLoader
-            except (yaml.YAMLError, ValueError, RecursionError):  # Ansible could read it
+            except (yaml.YAMLError, ValueError, RecursionError):  # Ansible could read the file
                 value = None
             self._mappings[file] = value if isinstance(value, dict) else {}
         return self._mappings[file]
 
 
 def _parts(tree: Mapping[str, Any]) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
-    """Return the variables by host and by group in a YAML or JSON inventory file."""
+    """Return the variables of each host and of each group in a YAML or JSON inventory file."""
     hosts: dict[str, list[Any]] = {}
     groups: dict[str, list[Any]] = {}
     pending = [tree]
@@ -145,7 +147,7 @@ def _part(group: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def inventory_files(path: Path) -> Iterator[Path]:
-    """Yield the files of an inventory that Ansible reads. Programs, which Ansible runs, are left out."""
+    """Yield the files of an inventory that Ansible reads. Inventory scripts, which Ansible runs, are left out."""
     files = (file for file in sorted(path.rglob("*")) if _is_source(file.relative_to(path)))
     for file in files if path.is_dir() else [path]:
         if file.is_file() and not file.read_bytes().startswith(b"#!"):
@@ -176,7 +178,7 @@ def is_yaml(file: Path) -> bool:
 
 
 def _ini(file: Path) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
-    """Return the variables by host and by group in an INI inventory file. Values are text."""
+    """Return the variables of each host and of each group in an INI inventory file. Values are text."""
     hosts: dict[str, list[Any]] = {}
     groups: dict[str, list[Any]] = {}
     for entry in ini.entries(file.read_text(encoding="utf-8", errors="replace")):

@@ -1,4 +1,4 @@
-"""The rollout policy of a fleet: the `rollout:` variable of its inventory, typed. Every value has a default here."""
+"""The rollout policy of a fleet: typed models of the inventory's `rollout:` variable, with all default values."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ def _amount(value: int | str) -> int | str:
         return value
     if isinstance(value, str) and (match := re.fullmatch(r"([0-9]+)%", value)) and int(match[1]) <= 100:
         return value
-    raise ValueError('a number of devices such as 2, or a share of the fleet such as "5%"')
+    raise ValueError('expected a number of devices such as 2, or a percentage of the fleet such as "5%"')
 
 
 Amount = Annotated[int | str, AfterValidator(_amount)]
 
 
 def device_count(amount: int | str, devices: int) -> int:
-    """Convert an amount to a number of devices. A share is rounded down, so that a budget never exceeds its share.
+    """Convert an amount to a number of devices. A percentage is rounded down, so that it is never exceeded.
 
     Args:
-        amount: A number of devices, or a share such as "5%".
+        amount: A number of devices, or a percentage of the fleet such as "5%".
         devices: The number of devices in the fleet.
     """
     return amount if isinstance(amount, int) else devices * int(amount[:-1]) // 100
 
 
 class WaveRule(Block):
-    """Selects which of the remaining devices change in a wave. Set exactly one field besides `name`."""
+    """Selects the devices of a wave among the devices that are in no earlier wave. Set `name` and one other field."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="Name of the wave.")
     group: str | None = Field(default=None, description="All devices of this inventory group.")
@@ -53,7 +53,7 @@ class WaveRule(Block):
     per_type: int | None = Field(default=None, gt=0, description="Number of devices of each type.")
     count: int | None = Field(default=None, gt=0, description="Number of devices.")
     percent: int | None = Field(
-        default=None, gt=0, le=100, description="Share of the whole fleet in percent, at least one device."
+        default=None, gt=0, le=100, description="Percentage of the whole fleet, but at least one device."
     )
     rest: Literal[True] | None = Field(default=None, description="All remaining devices.")
 
@@ -62,58 +62,63 @@ class WaveRule(Block):
         selectors = ("group", "device_type", "per_type", "count", "percent", "rest")
         present = [name for name in selectors if getattr(self, name) is not None]
         if len(present) != 1:
-            raise ValueError(f"exactly one of {', '.join(selectors)}; found {', '.join(present) or 'none'}")
+            raise ValueError(f"expected exactly one of {', '.join(selectors)}; found {', '.join(present) or 'none'}")
         return self
 
 
 class FailureBudget(Block):
-    """Devices that may fail or be unreachable before a rollout fails. Canary waves have no failure budget."""
+    """Devices that may fail or be unreachable before a rollout fails. In canary waves, every device must be healthy."""
 
     failed: Amount = Field(
-        default=0, description='Devices that may fail: a number, or a share of the fleet such as "5%".'
+        default=0, description='Devices that may fail: a number, or a percentage of the fleet such as "5%".'
     )
     unreachable: Amount = Field(
-        default="10%", description='Devices that may be unreachable: a number, or a share of the fleet such as "5%".'
+        default="10%",
+        description='Devices that may be unreachable: a number, or a percentage of the fleet such as "5%".',
     )
 
 
 class VerdictThresholds(Block):
-    """Thresholds of the verdict on a wave, which is compared with its own past and with the control group.
+    """Thresholds of the verdict on a wave, which fleet/rollout/verdict.py computes.
 
-    fleet/rollout/verdict.py computes the verdict.
+    The verdict compares the wave with the same devices before the rollout, and with the control group.
     """
 
     confidence: float = Field(
-        default=0.99, gt=0.5, lt=1, description="Confidence of each statistical comparison, as a share."
+        default=0.99, gt=0.5, lt=1, description="Confidence level of each statistical comparison."
     )
     min_inferences: int = Field(
-        default=20, ge=0, description="Inferences of the wave since the switch; with fewer the verdict is inconclusive."
+        default=20,
+        ge=0,
+        description="Inferences that the wave needs after the switch. With fewer, the verdict is inconclusive.",
     )
     error_share: float = Field(
-        default=0.01, ge=0, le=1, description="Largest allowed share of failed inferences in the wave."
+        default=0.01, ge=0, le=1, description="Largest allowed fraction of failed inferences in the wave."
     )
     latency_factor: float = Field(
         default=2.0,
         gt=1,
-        description="Largest allowed ratio of the latency's 95th percentile after and before the switch.",
+        description="Largest allowed ratio: p95 latency after the switch, divided by p95 latency before the switch.",
     )
     latency_floor_ms: float = Field(
-        default=1.0, ge=0, description="Latency in milliseconds; lower values count as this one."
+        default=1.0,
+        ge=0,
+        description="In milliseconds. The comparison replaces every latency below this value by this value.",
     )
     restarts: int = Field(
         default=0, ge=0, description="Largest allowed number of restarts of a device's service since the switch."
     )
     feedback_drop: float = Field(
-        default=0.02, ge=0, le=1, description="Largest allowed drop of the accuracy, by feedback."
+        default=0.02, ge=0, le=1, description="Largest allowed drop of the accuracy that feedback labels show."
     )
     feedback_min: int = Field(
-        default=30, gt=0, description="Labels from feedback that a comparison of the accuracy needs."
+        default=30, gt=0, description="Number of feedback labels that a comparison of the accuracy needs."
     )
     prediction_psi: float = Field(
         default=0.25, gt=0, description="Largest allowed population stability index (PSI) of the predicted classes."
     )
     prediction_min: int = Field(
-        default=100, gt=0, description="Predictions that the PSI needs before and after the switch."
+        default=100, gt=0, description="Number of predictions that the PSI needs before the switch, and again after it."
     )
     memory_growth_mb: float = Field(
         default=64.0, gt=0, description="Largest allowed memory growth since the model was loaded, in MB (1e6 bytes)."
@@ -123,12 +128,12 @@ class VerdictThresholds(Block):
 class MaintenanceWindow(Block):
     """The time in which a rollout may change devices.
 
-    A window that ends before it starts continues past midnight, and belongs to the day on which it starts.
+    If `until` is earlier than `from`, the window continues past midnight. It belongs to the day on which it opens.
     """
 
-    days: list[Day] = Field(default=list(DAYS), min_length=1, description="Days of the week on which it starts.")
-    start: str = Field(alias="from", pattern=TIME_OF_DAY, description="Local time of its start, HH:MM.")
-    until: str = Field(pattern=TIME_OF_DAY, description="Local time of its end, HH:MM.")
+    days: list[Day] = Field(default=list(DAYS), min_length=1, description="Days of the week on which the window opens.")
+    start: str = Field(alias="from", pattern=TIME_OF_DAY, description="Local time at which the window opens, HH:MM.")
+    until: str = Field(pattern=TIME_OF_DAY, description="Local time at which the window closes, HH:MM.")
     timezone: str = Field(default="UTC", description="Time zone from the IANA database, such as Europe/Zurich.")
 
     @model_validator(mode="after")
@@ -136,7 +141,7 @@ class MaintenanceWindow(Block):
         try:
             ZoneInfo(self.timezone)
         except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: `Europe` is a folder of the database
-            raise ValueError(f"a time zone of the IANA database; found {self.timezone!r}") from None
+            raise ValueError(f"expected a time zone of the IANA database; found {self.timezone!r}") from None
         if self.start == self.until:
             raise ValueError("`from` and `until` are the same")
         return self
@@ -158,42 +163,49 @@ class RolloutPolicy(Block):
     waves: list[WaveRule] | None = Field(
         default=None,
         min_length=1,
-        description="Waves in their order; null: one wave for each `wave` number of devices.",
+        description="Waves in the order of the rollout. If null, devices with the same `wave` number form one wave.",
     )
-    bake_s: float = Field(default=300.0, ge=0, description="Seconds for which a wave is observed before its verdict.")
+    bake_s: float = Field(
+        default=300.0, ge=0, description="Time for which a wave is observed before its verdict, in seconds."
+    )
     bake_poll_s: float = Field(
-        default=30.0, gt=0, description="Seconds between two checks of a wave at the start of its bake time."
+        default=30.0,
+        gt=0,
+        description="Time between two checks of a wave when its bake begins, in seconds. It grows later.",
     )
     budget: FailureBudget = Field(
-        default=FailureBudget(), description="Failed and unreachable devices that a rollout may have."
+        default=FailureBudget(), description="How many devices may fail or be unreachable in a rollout."
     )
     judge: VerdictThresholds = Field(default=VerdictThresholds(), description="Thresholds of the verdict on a wave.")
     control: int = Field(default=20, ge=0, description="Largest number of devices in the control group of a wave.")
     unfit: Literal["stop", "skip"] = Field(
-        default="stop", description="`stop` refuses a rollout with ineligible devices, `skip` leaves them out."
+        default="stop",
+        description="If a device cannot run its release, `stop` refuses the rollout, `skip` leaves out the device.",
     )
     clock_skew_s: float = Field(
         default=300.0, gt=0, description="Largest allowed difference between device and controller clocks, in seconds."
     )
     window: MaintenanceWindow | None = Field(
-        default=None, description="Maintenance window; null: devices may change at any time."
+        default=None, description="Maintenance window. If null, devices may change at any time."
     )
     approve: list[str] = Field(default=[], description="Names of the waves that need an approval.")
     approvers: list[Annotated[str, Field(min_length=1)]] = Field(
         default=[],
-        description="Users allowed to approve a wave; empty allows everyone. Names are recorded, not authenticated.",
+        description="Users who may approve a wave; an empty list allows all. Names are recorded, not authenticated.",
     )
-    four_eyes: bool = Field(default=False, description="The user who started a rollout may not approve its waves.")
+    four_eyes: bool = Field(
+        default=False, description="If true, the user who began a rollout must not approve its waves."
+    )
 
     @model_validator(mode="after")
     def _wave_names(self) -> RolloutPolicy:
         if self.waves is not None:
             names = [wave.name for wave in self.waves]
             if len(set(names)) < len(names):
-                raise ValueError(f"each wave's name once; found {', '.join(names)}")
+                raise ValueError(f"expected a different name for each wave; found {', '.join(names)}")
             unknown = sorted(set(self.approve) - set(names))
             if unknown:
-                raise ValueError(f"approve: names of waves; found {', '.join(unknown)}")
+                raise ValueError(f"approve: expected names of waves; found {', '.join(unknown)}")
         return self
 
 
@@ -215,17 +227,17 @@ def parse(value: Any, where: str) -> RolloutPolicy:
             where,
             "\n".join([f"{len(lines)} error(s)", *lines]),
             "a rollout policy as in docs/reference/rollout-policy.md",
-            "correct each of them",
+            "correct each of these errors",
         ) from None
 
 
 def require_open_window(policy: RolloutPolicy, path: Path) -> None:
-    """Check that the maintenance window is open. Raises PausedError, which names the inventory `path`."""
+    """Check that the maintenance window is open. Raises PausedError, which names the inventory's `path`."""
     window, now = policy.window, datetime.now(UTC)
     if window and not window.is_open(now):
         raise PausedError(
             f"{path}: rollout.window",
-            f"closed now ({now.isoformat(timespec='minutes')})",
+            f"the maintenance window is closed now ({now.isoformat(timespec='minutes')})",
             f"{', '.join(window.days)} {window.start} to {window.until} {window.timezone}",
-            "wait until it opens; in an emergency use --outside-window, or -e rollout_outside_window=true",
+            "wait until the window opens; in an emergency, use --outside-window or -e rollout_outside_window=true",
         )

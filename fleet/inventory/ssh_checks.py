@@ -1,6 +1,7 @@
 """Refuse SSH variables of an inventory that would let Ansible connect to a host with an unknown host key.
 
-ansible.cfg and the environment of `fleet` require known keys, but variables of Ansible's ssh connection override both.
+ansible.cfg and the environment variables that `fleet` sets require known host keys, but variables of Ansible's ssh
+connection override both.
 """
 
 from __future__ import annotations
@@ -23,26 +24,26 @@ UNCHECKED = re.compile(
     r"(?i:StrictHostKeyChecking[=\s]+(no|off|false|accept-new)\b"
     r"|(User|Global)KnownHostsFile[=\s]+(/dev/null|none)(?!\S)"
     r"|NoHostAuthenticationForLocalhost[=\s]+(yes|true)\b"
-    r"|\bKnownHostsCommand[=\s]"  # a command that may confirm any key
+    r"|\bKnownHostsCommand[=\s]"  # a command that can accept any key
     r"|\bInclude[=\s])"
-    r"|(?<!\S)-[46AaCfGgKkMNnqsTtVvXxYy]*F"  # a different configuration file, which may contain any of these
+    r"|(?<!\S)-[46AaCfGgKkMNnqsTtVvXxYy]*F"  # -F: a different configuration file, which can contain any of these
 )
 QUOTING = str.maketrans("", "", "\"'\\")
-INVENTORY_DIR = re.compile(r"\{\{ *inventory_dir *\}\}")  # the only template whose value is known here: a folder
+INVENTORY_DIR = re.compile(r"\{\{ *inventory_dir *\}\}")  # the only template whose value is known here, a folder
 
 
 def faults(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield (field, expected value) for each variable that disables the check of host keys, or may disable it."""
+    """Yield (field, expected value) for each variable that disables the check of host keys, or could disable it."""
     for field in CHECKING:
         if str(values.get(field, True)).lower() not in TRUE:
-            yield field, "host keys that are checked: true, or no value"
+            yield field, "host keys that are checked: set the variable to true, or remove it"
     for field in ARGUMENTS:
         value = values.get(field, "")
         text = INVENTORY_DIR.sub("/", value) if isinstance(value, str) else "{{"
         if any(mark in text for mark in ("{{", "{%", "{#")):
-            yield field, "host keys that are checked: a text, without a template but {{ inventory_dir }}"
+            yield field, "host keys that are checked: a text without templates other than {{ inventory_dir }}"
         elif UNCHECKED.search(text.translate(QUOTING)):
-            yield field, "host keys that are checked: a known_hosts file, no -F, no Include, no KnownHostsCommand"
+            yield field, "host keys that are checked: a known_hosts file, without -F, Include and KnownHostsCommand"
     for field, name in PROGRAMS.items():
         if field in values and not re.fullmatch(rf"(/(\S*/)?)?{name}", str(values[field])):
-            yield field, f"host keys that are checked: {name}, or an absolute path that ends with it"
+            yield field, f"host keys that are checked: the program {name}, or an absolute path that ends with it"

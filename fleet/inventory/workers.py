@@ -1,7 +1,7 @@
 """Read the workers that an inventory declares, and assign each device to one of them (docs/how-to/add-workers.md).
 
-Workers are the hosts of the group `workers`; Ansible's own variables define how to reach them. A device may declare
-`worker: NAME`. All other devices are distributed evenly, in every wave.
+Workers are the hosts of the group `workers`; Ansible's own variables define how to reach them. A device can declare
+`worker: NAME`. The other devices of each wave are distributed evenly over all workers.
 """
 
 from __future__ import annotations
@@ -23,39 +23,42 @@ from fleet.inventory.model import Fleet
 GROUP = "workers"
 VAULT = "__ansible_vault"  # key of an encrypted value in the output of ansible-inventory
 ENCRYPTED = b"$ANSIBLE_VAULT"  # first bytes of an encrypted file
-# Detects a worker without power after 15 s, as ansible.cfg does for a device.
+# With these options, ssh detects a worker without power after 15 s. ansible.cfg has the same limit for devices.
 SSH = "-oBatchMode=yes -oConnectTimeout=10 -oServerAliveInterval=5 -oServerAliveCountMax=3"
 
 
 class Worker(BaseModel):
-    """A worker: how to reach it, and where ansible-runner is installed on it. Fields are variables of the inventory."""
+    """How to reach a worker, and where ansible-runner is installed on it. Fields are variables of the inventory."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     name: str = Field(pattern=model.NAME.pattern, description="Name of the worker in the inventory.")
-    ansible_connection: Literal["ssh", "local"] = Field(default="ssh", description="How to connect to the worker.")
+    ansible_connection: Literal["ssh", "local"] = Field(default="ssh", description="Ansible connection to the worker.")
     ansible_host: str = Field(description="Address of the worker; its name if the inventory declares no address.")
-    ansible_port: int | None = Field(default=None, gt=0, lt=65536, description="Port of its ssh server.")
-    ansible_user: str | None = Field(default=None, description="User on the worker.")
+    ansible_port: int | None = Field(default=None, gt=0, lt=65536, description="Port of the worker's ssh server.")
+    ansible_user: str | None = Field(default=None, description="User name for the login on the worker.")
     ansible_ssh_private_key_file: str | None = Field(default=None, description="File with the private key for ssh.")
     ansible_ssh_common_args: str = Field(default="", description="Options for ssh.")
     ansible_ssh_extra_args: str = Field(default="", description="Further options for ssh.")
     worker_home: str = Field(
         default="~/edge-worker",
         pattern=r"^[~/][A-Za-z0-9._/-]*$",
-        description="Virtual environment on the worker with ansible-runner (playbooks/workers.yml).",
+        description="Virtual environment with ansible-runner on the worker (playbooks/workers.yml).",
     )
 
     @field_validator("*")
     @classmethod
     def _no_template(cls, value: Any) -> Any:
-        """Refuse templates, because this program connects without Ansible and does not evaluate them."""
+        """Refuse templates, because this program connects to workers without Ansible and cannot evaluate templates."""
         if isinstance(value, str) and ("{{" in value or "{%" in value):
-            raise ValueError("a value without a template")
+            raise ValueError("expected a value without a template")
         return value
 
     def command(self, *arguments: str) -> list[str]:
-        """Return the command that runs ansible-runner on the worker, in the user's home, with private files."""
+        """Return the command that runs ansible-runner on the worker in the user's home.
+
+        Only the user can read the files that it writes (umask 077).
+        """
         run = f"umask 077; cd; PATH={self.worker_home}/bin:$PATH; exec ansible-runner {shlex.join(arguments)}"
         if self.ansible_connection == "local":
             return ["sh", "-c", run]
@@ -87,7 +90,7 @@ class WorkerAssignment:
     variables: Mapping[str, Variables]
 
     def shards(self, devices: Sequence[str]) -> dict[Worker, list[str]]:
-        """Group devices by worker. Workers without any of these devices are left out."""
+        """Group devices by worker. A worker that none of these devices is assigned to is left out."""
         shards: dict[Worker, list[str]] = {}
         for name in devices:
             shards.setdefault(self.worker_of[name], []).append(name)
@@ -106,15 +109,15 @@ def assign_workers(fleet: Fleet, listing: Listing) -> WorkerAssignment:
     `listing` is the inventory of the fleet.
     """
     faults = [
-        f"{file}: found a file that is encrypted as a whole, whose values would reach workers in plain text; "
-        "encrypt single values (!vault) instead, or add --direct"
+        f"{file}: found a file that is encrypted as a whole. Workers would receive its values in plain text; "
+        "encrypt single values (!vault) instead, or run without workers (--direct)"
         for file in _encrypted(fleet)
     ]
     files = provenance.InventoryFiles(fleet.path)
     declared: dict[str, Worker] = {}
     for name in listing.hosts(GROUP):
         variables = listing.variables.get(name, {})
-        for field, expected in ssh_checks.faults(variables):  # playbooks/workers.yml connects through Ansible
+        for field, expected in ssh_checks.faults(variables):  # playbooks/workers.yml connects with Ansible
             where = files.declaring_file(name, field, (GROUP,), variables[field])
             faults.append(f"{where}: {name}: {field}: found {str(variables[field])[:80]!r}, expected {expected}")
         try:
@@ -141,8 +144,8 @@ def assign_workers(fleet: Fleet, listing: Listing) -> WorkerAssignment:
         raise InventoryError(
             str(fleet.path),
             "\n".join([f"{len(faults)} error(s)", *(f"  {line}" for line in faults)]),
-            "workers as in docs/how-to/add-workers.md",
-            "correct each of them",
+            "workers as described in docs/how-to/add-workers.md",
+            "correct each of these errors",
         )
     variables_of = {device.name: _without_vault(device.variables) for device in fleet.devices}
     return WorkerAssignment(tuple(declared.values()), worker_of, variables_of)
@@ -158,7 +161,7 @@ def _with_inventory_dir(variables: Variables, path: Path) -> Variables:
 
 
 def _encrypted(fleet: Fleet) -> Iterator[Path]:
-    """Yield encrypted files with variables of devices. Ansible decrypted them, so their values are plain text now."""
+    """Yield encrypted files with variables of devices. Ansible has decrypted their values to plain text."""
     names = {
         "group_vars": {"all", *(group for device in fleet.devices for group in device.groups)},
         "host_vars": {device.name for device in fleet.devices},

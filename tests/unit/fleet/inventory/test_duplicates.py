@@ -106,7 +106,7 @@ def test_two_groups_with_different_values_are_a_fault(tmp_path: Path, field: str
     message = refused(good(tmp_path, hosts=BOTH, group_vars__zurich={field: other}))
 
     assert f"{tmp_path / 'group_vars/zurich.yml'}: b: {field}: found" in message
-    assert f"of the group rest ({tmp_path / 'group_vars/rest.yml'}), {other!r} of the group zurich" in message
+    assert f"in the group rest ({tmp_path / 'group_vars/rest.yml'}), {other!r} in the group zurich" in message
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_two_groups_of_one_ini_file_are_compared(tmp_path: Path) -> None:
     more = "[zug]\nb\n[zug:vars]\nwave=2\n[rest:vars]\nwave=1\n[devices:children]\nzug"
     (path / "hosts").write_text(INI.format(first="", second="", more=more))
 
-    assert f"{path / 'hosts'}: b: wave: found '1' of the group rest" in refused(path)
+    assert f"{path / 'hosts'}: b: wave: found '1' in the group rest" in refused(path)
 
 
 def test_keys_may_be_merged_and_shared(tmp_path: Path) -> None:

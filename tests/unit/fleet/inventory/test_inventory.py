@@ -125,7 +125,7 @@ def test_the_shipped_inventories_are_valid(name: str) -> None:
         (
             {"hosts": {"canaries": {"a": {"ansible_host": "192.0.2.1"}}, "rest": {"b": {"ansible_host": "192.0.2.1"}}}},
             "hosts.yml",
-            "b: ansible_host: found '192.0.2.1', the address of a",
+            "b: ansible_host: found '192.0.2.1', which is also the address of a",
         ),
         ({"hosts": {}}, "", "found no host in the group devices"),
     ],
@@ -218,13 +218,15 @@ def test_an_inventory_that_ansible_cannot_read_is_refused(tmp_path: Path) -> Non
 
 
 def test_no_inventory_at_all(tmp_path: Path) -> None:
-    assert "not there" in refused(tmp_path / "nothing")
+    assert "there is no such path" in refused(tmp_path / "nothing")
 
 
 def test_an_inventory_that_takes_too_long_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "TIMEOUT_S", 0.01)
 
-    assert f"{tmp_path}: ansible-inventory has not read it within" in refused(good(tmp_path)).replace(": found", ":")
+    assert f"{tmp_path}: ansible-inventory has not read the inventory within" in refused(good(tmp_path)).replace(
+        ": found", ":"
+    )
 
 
 @pytest.mark.parametrize("group", [None, "devices"])

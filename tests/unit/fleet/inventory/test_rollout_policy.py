@@ -43,8 +43,11 @@ def test_a_missing_policy_has_the_defaults() -> None:
         ({"waves": []}, "rollout.waves"),
         ({"waves": [{"name": "a"}]}, "exactly one of"),
         ({"waves": [{"name": "a", "count": 1, "percent": 5}]}, "exactly one of"),
-        ({"waves": [{"name": "a", "count": 1}, {"name": "a", "rest": True}]}, "each wave's name once"),
-        ({"waves": [{"name": "a", "rest": True}], "approve": ["b"]}, "approve: names of waves"),
+        (
+            {"waves": [{"name": "a", "count": 1}, {"name": "a", "rest": True}]},
+            "expected a different name for each wave",
+        ),
+        ({"waves": [{"name": "a", "rest": True}], "approve": ["b"]}, "approve: expected names of waves"),
         ({"approve": ["a"], "approvers": [""]}, "rollout.approvers.0"),
         ({"bake_poll_s": 0.0}, "rollout.bake_poll_s"),
         ({"window": {"from": "25:00", "until": "02:00"}}, "rollout.window.from"),

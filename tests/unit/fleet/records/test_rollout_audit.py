@@ -165,7 +165,7 @@ def test_fleet_audit_prints_the_history_of_a_device(
     assert main.main([*arguments, "--until", "2020-01-01T00:00:00Z"]) == 0
     assert capsys.readouterr().out.strip() == ",".join(rollout_audit.FIELDS)
     assert main.main(["audit", "--fleet", "other", "--rollouts", str(tmp_path)]) == 6
-    assert "a fleet that has some: farm" in capsys.readouterr().err
+    assert "a fleet with recorded rollouts: farm" in capsys.readouterr().err
 
 
 def test_a_device_that_no_record_names_is_an_error(

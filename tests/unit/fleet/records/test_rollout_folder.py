@@ -153,4 +153,4 @@ def test_records_are_beside_the_playbooks_in_any_working_directory(
         [sys.executable, "-m", "fleet", "audit", "--fleet", "nobody"], capture_output=True, text=True, check=False
     )
 
-    assert f"{REPOSITORY / 'rollouts/nobody'}: no rollouts" in printed.stderr
+    assert f"{REPOSITORY / 'rollouts/nobody'}: no rollouts are recorded" in printed.stderr
