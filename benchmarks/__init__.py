@@ -1,5 +1,6 @@
 """Benchmarks: `make bench` (pipeline), `make bench-agent`, `make bench-fleet`; `python -m benchmarks.prepare`.
 
-Each benchmark compares within one run and prints ratios. None has a time limit that can fail, since seconds differ
-between machines. They may import every package of the project and tests.support; no package imports them.
+Each benchmark compares the measurements of one run and prints ratios. No benchmark fails because of a time limit, since
+durations differ between machines. Benchmarks may import every package of the project and tests.support. No package
+imports them.
 """

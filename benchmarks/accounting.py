@@ -62,13 +62,13 @@ class Account:
         return [*JOIN, *self.files, "--", *command]
 
     def processor_s(self) -> float:
-        """Return the processor time so far, in seconds."""
+        """Return the processor time that the account has used so far, in seconds."""
         if self.unified:
             return self._stat(self.processor / "cpu.stat", "usage_usec") / 1e6
         return int((self.processor / "cpuacct.usage").read_text()) / 1e9
 
     def memory_mb(self) -> float:
-        """Return the present anonymous memory in MB (1e6 bytes); shared pages count once."""
+        """Return the current anonymous memory in MB (1e6 bytes). Shared pages are counted once."""
         return self._stat(self.memory / "memory.stat", "anon" if self.unified else "total_rss") / 1e6
 
     @staticmethod
@@ -77,7 +77,7 @@ class Account:
 
 
 class Peak:
-    """The largest memory of an account in MB during the block, sampled every `every_s` seconds."""
+    """The peak memory in MB that an account used during a `with` block, sampled every `every_s` seconds."""
 
     def __init__(self, account: Account, every_s: float = 0.2) -> None:
         self.account, self.every_s, self.mb = account, every_s, 0.0
@@ -98,7 +98,7 @@ class Peak:
 
 
 def sweep() -> None:
-    """Remove accounts of killed runs. The kernel refuses to remove those that still contain processes."""
+    """Remove accounts of killed runs. The kernel does not remove an account that contains processes."""
     for hierarchy in (ROOT, ROOT / "cpuacct", ROOT / "memory"):
         for folder in hierarchy.glob(f"{PREFIX}*"):
             with contextlib.suppress(OSError):

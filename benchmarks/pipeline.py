@@ -4,8 +4,8 @@ Run the default task three times in a fresh clone, one after the other on this m
   cold    `dvc repro` with an empty cache
   warm    `dvc repro` without any change
   script  one Python process that calls the main() of the same stages in order, without DVC
-Then run every stage alone and measure the share of its time that imports take (with PYTHONPROFILEIMPORTTIME, which
-includes a converter's process). Ratios of one run can be compared; seconds of two machines cannot.
+Then run every stage alone, and measure which fraction of its time the imports take (with PYTHONPROFILEIMPORTTIME, which
+also covers a converter's process). Ratios can be compared between machines; seconds cannot.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def timed(root: Path, *command: str) -> float:
 
 
 def stage_commands(root: Path) -> dict[str, list[str]]:
-    """Return the arguments of `python -m` by name of the stage, in the order in which DVC runs the stages."""
+    """Return the arguments of `python -m` for each stage, in the order in which DVC runs the stages."""
     import yaml
 
     lock = yaml.safe_load((root / "dvc.lock").read_text())["stages"]
@@ -67,7 +67,7 @@ def time_stage(root: Path, name: str, arguments: list[str]) -> StageTime:
         arguments: Arguments of `python -m`.
 
     Returns:
-        Its duration and the sum of the import times of all modules, in seconds.
+        The stage's duration and the sum of the import times of all modules, in seconds.
     """
     environment = {**ENVIRONMENT, "PYTHONPROFILEIMPORTTIME": "1"}
     started = time.perf_counter()
@@ -76,7 +76,7 @@ def time_stage(root: Path, name: str, arguments: list[str]) -> StageTime:
     )
     seconds = time.perf_counter() - started
     output = process.stderr
-    if arguments[0] == "stages.export":  # the converter's process writes to its log
+    if arguments[0] == "stages.export":  # the converter is a separate process with a log file
         output += "".join(log.read_text() for log in (root / ".work" / "export" / arguments[-1]).glob("*.log"))
     imports_us = [int(value) for value in re.findall(r"^import time:\s+(\d+) \|", output, flags=re.MULTILINE)]
     return StageTime(name, seconds, sum(imports_us) / 1e6)
@@ -85,7 +85,7 @@ def time_stage(root: Path, name: str, arguments: list[str]) -> StageTime:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--repeats", type=int, default=1, help="number of cold and script runs; the fastest of each counts"
+        "--repeats", type=int, default=1, help="number of cold and script runs; the fastest of each is printed"
     )
     arguments = parser.parse_args()
     cold, script = [], []
@@ -97,7 +97,7 @@ def main() -> None:
             commands = stage_commands(root)
             warm = timed(root, "dvc", "repro")
             clean(root)
-            # A file instead of `python -c`: pyspark ends a process whose main module has no file.
+            # This is a file, not `python -c`, because pyspark ends a process whose main module has no file.
             program = root / "without_dvc.py"
             program.write_text(SCRIPT.format(commands=list(commands.values())))
             script.append(timed(root, sys.executable, program.name))

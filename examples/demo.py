@@ -1,8 +1,9 @@
 """`make demo`: roll out a good release to five simulated devices, then a bad one that stops at the canary.
 
-Nothing is faked: `make repro` built the bundle, the commands are those of a user, and the devices are agents that
-answer requests during the rollouts. The weights of the second bundle are reversed before it is signed and published:
-signatures cannot prevent the owner of the keys from publishing a bad model; only the devices detect it.
+Only the devices are simulated: `make repro` built the bundle, the demo runs the same commands as a user, and on each
+device a real agent answers requests during the rollouts. The weights of the second bundle are reversed before it is
+signed and published. Signatures cannot prevent the owner of the keys from publishing a bad model. Only the devices can
+detect such a model.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ def main() -> int:
     started = time.monotonic()
     bundles = [Path(name) for name in sys.argv[1:]] or sorted((REPOSITORY / "models/bundle").glob("*.tar.zst"))
     if len(bundles) != 1 or not bundles[0].is_file():
-        print("demo: models/bundle: found no single bundle; remedy: run `make repro`", file=sys.stderr)
+        print(
+            "demo: models/bundle: the folder does not contain exactly one bundle; remedy: run `make repro`",
+            file=sys.stderr,
+        )
         return 1
     signal.signal(signal.SIGTERM, _as_interrupt)
     fleet = EmbeddedFleet(repository=False)
@@ -56,7 +60,7 @@ def main() -> int:
 
 
 def _as_interrupt(number: int, frame: object) -> None:
-    """Interrupt all child processes, as a terminal does at Ctrl-C: Ansible's workers would otherwise continue."""
+    """Interrupt all child processes, as a terminal does on Ctrl-C. Otherwise Ansible's workers would continue."""
     listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
     parents = [(int(child), int(parent)) for child, parent in map(str.split, listed.splitlines())]
     processes = {os.getpid()}
@@ -168,8 +172,8 @@ def _with_reversed_weights(bundle: Path, work: Path) -> Path:
 class Traffic(threading.Thread):
     """Send requests to every device continuously.
 
-    `counts`: number of responses by device, with status 200 and with any other result (0). Failures before a device's
-    first success are not counted, since it has no release until then.
+    `counts`: for each device, the number of responses with status 200 (key 200) and of all other results (key 0).
+    Failures before a device's first success are not counted, because the device has no release until then.
     """
 
     def __init__(self, fleet: EmbeddedFleet, inputs: np.ndarray) -> None:

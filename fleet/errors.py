@@ -1,17 +1,17 @@
-"""Errors of the fleet's tools: four parts that lead an operator to the fix, and one exit code for each cause.
+"""Errors of the fleet's tools: each has a message in four parts and an exit code for its cause.
 
 Exit codes of `fleet`:
 
      0  done, or nothing to do
      1  a defect of the fleet's tools: the only case with a traceback
      2  the command line is invalid (argparse)
-     3  not trusted: a signature, a digest, expired or development metadata
+     3  not trusted: a signature or a digest is wrong, or metadata has expired or has development keys
      4  the bundle is incomplete or corrupted
-     5  the version is invalid, or used by other bytes
+     5  the version is invalid, or is already used by a different bundle or commit
      6  no such release, rollout, device history or log
      7  another process holds the lock
      8  a store, a host or a server cannot be reached
-     9  no space, or a file system error
+     9  no disk space, or a file system error
     10  the rollout failed and its devices rolled back; or it failed before and is not retried; or a device could not
         roll back
     11  the rollout is paused: the verdict is inconclusive, or an operator has to decide
@@ -35,7 +35,7 @@ class FleetError(AgentError):
 
 
 class TrustError(FleetError):
-    """A signature, a digest or the metadata does not match the pinned trust."""
+    """A signature or a digest is wrong, or the metadata is not signed by a trusted key or has expired."""
 
     exit_code = 3
 
@@ -47,7 +47,7 @@ class BundleError(FleetError):
 
 
 class VersionError(FleetError):
-    """The version is invalid, or is used by other bytes or another commit."""
+    """The version is invalid, or is already used by a different bundle or commit."""
 
     exit_code = 5
 
@@ -71,13 +71,13 @@ class SourceError(FleetError):
 
 
 class StorageError(FleetError):
-    """There is no space, or the file system reports an error."""
+    """There is no disk space, or the file system reports an error."""
 
     exit_code = 9
 
 
 class RolloutError(FleetError):
-    """The rollout failed and its devices rolled back, or a device could not roll back."""
+    """The rollout failed and its devices were rolled back, or a device could not be rolled back."""
 
     exit_code = 10
 

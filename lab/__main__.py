@@ -28,7 +28,7 @@ def main() -> int:
         "--arm64", type=int, default=0, metavar="M", help="number of emulated aarch64 devices among them (0)"
     )
     options = parser.parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a shell starts jobs with `&` with SIGINT ignored
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a shell ignores SIGINT in jobs started with `&`
         signal.signal(number, _interrupt)
     started = time.monotonic()
     try:

@@ -1,8 +1,9 @@
-"""The agent for a lab's devices: a wheelhouse, built once per version of the sources, and a layer with the agent.
+"""Provide the agent for a lab's devices: its wheelhouse, and an overlay folder in which it is installed.
 
-A process reads the sources once, so that all devices of a fleet have the same agent. Tests of bootstrapping start with
-bare devices. Other tests start with `Lab(n, layer=agents.layer())`: the environment that playbooks/bootstrap.yml would
-install is there already, and bootstrapping takes seconds. Pass `arm64=True` for a lab with aarch64 devices.
+The wheelhouse is built once for each version of the sources. A process reads the sources only once, so that all devices
+of a fleet have the same agent. Tests of bootstrapping start with devices without an agent. Other tests start with
+`Lab(n, layer=agents.layer())`. These devices already have the environment that playbooks/bootstrap.yml would install,
+so that bootstrapping takes only seconds. Pass `arm64=True` for a lab with aarch64 devices.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ chroot "$4" /bin/sh -euc '
 
 @functools.cache
 def wheelhouses(arm64: bool = False) -> Path:
-    """Return the folder for `edge_agent_wheelhouses`, as `make wheelhouse` builds it. `arm64`: for aarch64 as well."""
+    """Return the folder for `edge_agent_wheelhouses`, as `make wheelhouse` builds it. `arm64` adds aarch64."""
     folder = _folder()
     with _locked("wheelhouse"):
         for name in {NAMES[False], NAMES[arm64]}:
@@ -63,7 +64,7 @@ def wheelhouses(arm64: bool = False) -> Path:
 
 @functools.cache
 def layer(arm64: bool = False) -> Path:
-    """Return an overlay for the root: exactly the files that bootstrapping installs from that wheelhouse."""
+    """Return an overlay folder for the root, with exactly the files that bootstrapping installs."""
     wheelhouse = wheelhouses(arm64) / NAMES[arm64]
     facts = json.loads((wheelhouse / "wheelhouse.json").read_text())
     base = root.ensure(arm64)
@@ -88,7 +89,10 @@ def layer(arm64: bool = False) -> Path:
                     _, errors = process.communicate()
             if process.returncode:
                 raise LabError(
-                    "the agent's layer", errors.strip()[-2000:], "an installed environment", "see the message"
+                    "the agent's layer",
+                    errors.strip()[-2000:],
+                    "an environment with the agent installed",
+                    "read the messages of the installation",
                 )
             parts[0].rename(folder)
             for part in parts[1:]:
@@ -107,7 +111,7 @@ def _folder() -> Path:
 
 
 def _remove_old(folders: Iterable[Path]) -> None:
-    """Remove folders of other versions that were not used for KEEP_S: no running test can be using them."""
+    """Remove folders of other versions that were not used for KEEP_S seconds, so no running test uses them."""
     for folder in folders:
         if time.time() - folder.stat().st_mtime > KEEP_S:
             shutil.rmtree(folder)

@@ -1,7 +1,7 @@
 """Run single aarch64 programs on this machine without booting a device.
 
-Their root is mounted read-only in a separate mount namespace. The kernel removes its mounts when the last process in
-it ends.
+The programs run in a separate mount namespace, in which a Debian root for aarch64 is mounted read-only. The kernel
+removes the mounts when the last process in the namespace ends.
 """
 
 from __future__ import annotations
@@ -49,14 +49,16 @@ def missing() -> str:
 
 
 class Arm64:
-    """Run programs of the aarch64 root. They see `folder` as /mnt and can write only there and below /tmp."""
+    """Run programs of the aarch64 root. They see `folder` as /mnt, and can write only to /mnt and /tmp."""
 
     def __init__(self, folder: Path) -> None:
         self.root, self.folder = root.ensure(arm64=True, boots=False), folder
 
     @contextmanager
     def running(self, *command: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-        """Run a command that receives SIGTERM and returns its exit code; the block's end ends all its processes.
+        """Run a command during a `with` block. At the end of the block, all its processes are killed.
+
+        The yielded process forwards SIGTERM to the command, and has the command's exit code.
 
         Args:
             command: Program and arguments.

@@ -1,6 +1,7 @@
-"""Create and remove one cgroup per device, below one per lab. Otherwise all devices would boot in the caller's cgroup.
+"""Create and remove the cgroups of a lab: one for the lab, and below it one for each device.
 
-Works with a unified and with a hybrid hierarchy, with and without systemd as this machine's init.
+Without them, all devices would boot in the caller's cgroup. This works with a unified and with a hybrid hierarchy, and
+with or without systemd as this machine's init.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ LIMIT_S = 10.0
 
 
 def hierarchies() -> list[Path]:
-    """Return the hierarchies that a booting systemd uses."""
+    """Return the cgroup hierarchies that systemd uses when it boots."""
     if (ROOT / "cgroup.procs").exists():
         return [ROOT]
     return [path for name in ("systemd", "unified") if (path := ROOT / name).is_dir()]
 
 
 def create(name: str) -> list[Path]:
-    """Create the cgroup `name` (which may contain a slash). Return the files to which a process id is written."""
+    """Create the cgroup `name` (which may contain a slash). Return the files to write a process's id to."""
     files = []
     for hierarchy in hierarchies():
         (hierarchy / name).mkdir(parents=True, exist_ok=True)
@@ -48,13 +49,13 @@ def _processes(name: str) -> set[int]:
     processes: set[int] = set()
     for hierarchy in hierarchies():
         for file in (hierarchy / name).rglob("cgroup.procs"):
-            with contextlib.suppress(OSError):  # removed in the meantime
+            with contextlib.suppress(OSError):  # the cgroup was removed in the meantime
                 processes.update(map(int, file.read_text().split()))
     return processes - {0}
 
 
 def remove(name: str) -> bool:
-    """Remove the cgroup and those below it once their last process is reaped. Return whether they are removed."""
+    """Remove the cgroup and all below it after their last process was reaped. Return whether they were removed."""
     deadline = time.monotonic() + LIMIT_S
     for hierarchy in hierarchies():
         while not _removed(hierarchy / name) and time.monotonic() < deadline:

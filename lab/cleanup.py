@@ -1,4 +1,4 @@
-"""Clean up however this process ends, including by an unhandled signal or SIGKILL.
+"""Clean up after this process has ended, even if an unhandled signal or SIGKILL ended it.
 
 A `Watcher` is a small process in a separate session. It waits until the process that started it has ended (with a
 pidfd, so that a reused process id cannot confuse it) and then executes the clean-up command. A process that cleans up
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).parents[1]
-# NOTE: signals that end a run reach its process group or the whole container: the watcher ignores them.
+# NOTE: the watcher ignores these signals, because they reach the whole process group or container of a run.
 WATCH = """\
 import os, select, signal, sys
 for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
@@ -29,7 +29,7 @@ KILL_GROUP = 'kill -KILL -- "-$1"'
 
 
 class Watcher:
-    """Run `command` in the repository's folder once this process has ended, unless `cancel` is called before."""
+    """Run `command` in the repository's folder after this process has ended, unless `cancel` was called."""
 
     def __init__(self, *command: str) -> None:
         owner = os.pidfd_open(os.getpid())

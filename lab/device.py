@@ -1,6 +1,6 @@
 """A device of a lab: Debian on an overlay of the shared root, booted in systemd-nspawn, connected to the lab's bridge.
 
-An aarch64 device also has a handler with which the kernel emulates its programs.
+For an aarch64 device, a binfmt_misc handler is registered, so that the kernel runs its programs in an emulator.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lab.root import USER
 
 BOOT_S = 180.0
 EXEC_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# The mounts are in a namespace of this nspawn: the kernel removes them with the device's last process, however it ends.
+# The mounts are in a separate namespace, so the kernel removes them after the device's last process, however it ends.
 # Arguments: folder, lower folders, cgroup.procs files, --, arguments of nspawn.
 START = """\
 folder=$1; lower=$2; shift 2
@@ -36,10 +36,10 @@ exec systemd-nspawn "$@"
 
 
 class Device:
-    """A device. Lab creates it; it is off until `plug`.
+    """A device of a lab. Lab creates the device; it is off until `plug` is called.
 
     `name`: host name. `address`: IPv4 address. `architecture`: as printed by `uname -m`. `handler`: name of the
-    handler that emulates it, or empty.
+    binfmt_misc handler that emulates the device; empty if it is not emulated.
     """
 
     def __init__(
@@ -113,12 +113,12 @@ class Device:
         file.chmod(mode)
 
     def plug(self) -> None:
-        """Boot with the present files and wait until sshd listens. Raises LabError."""
+        """Boot the device and wait until its sshd listens. Raises LabError."""
         self.boot()
         self.wait()
 
     def boot(self) -> None:
-        """Start to boot without waiting. Raises LabError."""
+        """Begin to boot, and return without waiting. Raises LabError."""
         if self.on:
             raise LabError(self.name, "the device is on", "a device that is off", "call unplug() first")
         path = self.folder / "notify"
@@ -152,7 +152,7 @@ class Device:
             )
 
     def wait(self, limit_s: float = BOOT_S) -> None:
-        """Wait until the device's systemd reports that it has booted. If it fails, unplug and raise LabError."""
+        """Wait until the device's systemd reports that it has booted. If not, unplug it and raise LabError."""
         assert self._nspawn and self._notify, "call boot() first"
         deadline = time.monotonic() + limit_s
         ended = os.pidfd_open(self._nspawn.pid)
@@ -183,20 +183,25 @@ class Device:
         return LabError(self.name, "\n    ".join([reason, *lines]), "a device that has booted", f"see {log}")
 
     def unplug(self) -> None:
-        """Cut the power: kill nspawn and all of the device's processes with SIGKILL. Written files stay.
+        """Cut the power: kill nspawn and all of the device's processes with SIGKILL. Files are kept.
 
         Writes that were not flushed are still in this machine's page cache, so this does not simulate lost writes.
         """
         if self._nspawn is None:
             return
         if not cgroup.kill(self.group):
-            raise LabError(self.name, "some processes survive SIGKILL", "no processes", f"see the cgroup {self.group}")
-        self._nspawn.kill()  # in case it had not entered the cgroup yet
+            raise LabError(
+                self.name,
+                "some processes are still running after SIGKILL",
+                "no running processes",
+                f"see the cgroup {self.group}",
+            )
+        self._nspawn.kill()  # in case nspawn had not entered the cgroup yet
         self._nspawn.wait()
         if self._notify:
             self._notify.close()
         self._nspawn = self._notify = self.leader = None
-        # The kernel removes the link with the network namespace some time later, but the next boot needs its name.
+        # The kernel removes the link later, with the network namespace. But the next boot needs the link's name.
         if network.exists(self.link):
             network.ip("link", "delete", self.link)
         cgroup.remove(self.group)

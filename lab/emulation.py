@@ -1,8 +1,9 @@
-"""Run aarch64 programs on this machine: the kernel passes them to qemu-user while a handler is registered.
+"""Run aarch64 programs on this machine: the kernel passes them to qemu-user while a binfmt_misc handler is registered.
 
-A handler is registered in the mount namespace of the programs. Since Linux 6.7 it disappears with the last mount of
-binfmt_misc. Before 6.7, or if another process has it mounted, `unregister` removes it. Of several handlers the kernel
-uses the latest one; all handlers registered here are equal.
+A handler is registered in the mount namespace of the programs. Since Linux 6.7, the kernel removes the handler together
+with the last mount of binfmt_misc. In older kernels, or if another process has binfmt_misc mounted, `unregister`
+removes the handler. If there are several handlers, the kernel uses the latest one. All handlers registered here are
+equal.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ MAGIC = (
     r"M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00"
     r":\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff"
 )
-# F: qemu is opened now, so that it also runs in a root without it. C: setuid bits (sudo) are honoured.
+# F: the kernel opens qemu now, so that a root without qemu can use it too. C: setuid bits (sudo) are honoured.
 FLAGS = "CF"
 HANDLERS = "/proc/sys/fs/binfmt_misc"
 MOUNT = f"test -e {HANDLERS}/register || mount -t binfmt_misc binfmt_misc {HANDLERS}"
@@ -34,8 +35,8 @@ if test -e "{HANDLERS}/$handler"; then echo -1 >"{HANDLERS}/$handler"; fi
 
 
 def unsupported() -> str:
-    """Return why this machine cannot emulate aarch64, whatever is installed; empty if it can."""
-    # The handler would apply to every program of this machine.
+    """Return why no installed program could make this machine emulate aarch64; empty if it can."""
+    # On such a machine, the handler would also apply to all other programs.
     return (
         "this machine is an aarch64 machine itself: emulation is not supported on it"
         if platform.machine() == "aarch64"
@@ -45,7 +46,7 @@ def unsupported() -> str:
 
 @contextmanager
 def emulated(handler: str, enabled: bool = True) -> Iterator[str]:
-    """Yield the first lines of a script for ALONE that may run aarch64 programs; no lines if not `enabled`."""
+    """Yield the lines with which a script for ALONE enables aarch64 programs; no lines if not `enabled`."""
     if not enabled:
         yield ""
         return
@@ -57,7 +58,7 @@ def emulated(handler: str, enabled: bool = True) -> Iterator[str]:
 
 
 def register(handler: str) -> str:
-    """Return the lines of a script for ALONE that register a handler or replace the one of that name."""
+    """Return the lines of a script for ALONE that register a handler or replace the handler of that name."""
     rule = f":{handler}:{MAGIC}:{shutil.which('qemu-aarch64-static')}:{FLAGS}"
     return f"handler={handler}\n{REMOVE}printf '%s' '{rule}' >{HANDLERS}/register\n"
 

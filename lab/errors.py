@@ -26,7 +26,7 @@ class LabError(Exception):
 def missing_packages(programs: Mapping[str, str]) -> str:
     """Return how to install the Debian packages of missing programs; empty if none is missing.
 
-    `programs`: package by name of the program.
+    `programs`: the package of each program, by the program's name.
     """
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     packages = sorted({package for name, package in programs.items() if not shutil.which(name, path=path)})

@@ -1,7 +1,7 @@
 """A lab: a bridge, devices, and an inventory for Ansible. All of it is removed at the end.
 
-The lab itself cleans up in the regular case, a watcher (lab/cleanup.py) if the lab's process ended before, and the next
-lab if the watcher was killed too.
+Normally the lab's process removes everything. If that process was killed, a watcher (lab/cleanup.py) does. If the
+watcher was killed too, the next lab does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from lab.device import Device, addresses
 from lab.errors import LabError, missing_packages
 from lab.network import Bridge
 
-# Not in /tmp, which may be in memory. Short: it contains ssh's control sockets, whose paths have at most 108 bytes.
+# Not in /tmp, which may be in memory. The path is short, because paths of ssh's control sockets have at most 108 bytes.
 FOLDER = Path("/var/tmp")  # noqa: S108
 PREFIX = "edge-lab-"
 LIMIT = 200
@@ -46,7 +46,7 @@ PROGRAMS = {
 def missing(arm64: bool = False) -> str:
     """Return what this machine needs for a lab and how to install it; empty if it has everything.
 
-    `arm64`: for a lab with aarch64 devices.
+    `arm64` says whether the lab has aarch64 devices.
     """
     if os.geteuid() != 0:
         return "a lab boots devices with systemd-nspawn, which needs root privileges: sudo --preserve-env=PATH make ..."
@@ -83,10 +83,10 @@ class Lab:
             layer: Overlay for the root of the other devices, such as `lab.agents.layer()`.
             arm64_layer: Overlay for the root of the aarch64 devices.
             variables: Variables of the inventory's group_vars/all.yml.
-            plugged: Whether the devices are booted.
+            plugged: Whether to boot the devices when the lab is entered.
 
         Raises:
-            LabError: The numbers are not possible.
+            LabError: A number is out of range.
         """
         if not 1 <= devices <= LIMIT:
             raise LabError("devices", str(devices), f"1 to {LIMIT}", "choose another number of devices")
@@ -217,7 +217,7 @@ class Lab:
 
 
 def waves(devices: list[Device]) -> list[list[Device]]:
-    """Split devices into waves: about a tenth as canaries, about a third, the remaining ones. Omit empty waves."""
+    """Split devices into at most three waves: about a tenth as canaries, about a third, and all others."""
     first = max(1, len(devices) // 10)
     second = max(first + 1, first + len(devices) // 3)
     return [part for part in (devices[:first], devices[first:second], devices[second:]) if part]
@@ -253,7 +253,7 @@ def _clean(folder: Path) -> None:
     for _ in range(CLEAN_TRIES):
         cgroup.kill(group)
         if cgroup.remove(group):
-            break  # a device that was about to boot can no longer enter a group, and ends
+            break  # a device that was about to boot cannot enter the removed cgroup
     for file in folder.glob("device-*/handler"):
         emulation.unregister(file.read_text())
     Bridge(f"lab{identity}", network.POOL).remove()

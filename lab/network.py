@@ -27,7 +27,7 @@ def ip(*arguments: str) -> str:
 
 @dataclass(frozen=True)
 class Bridge:
-    """A bridge. This machine has its first address. Devices reach this machine and each other; nothing is routed."""
+    """A bridge. This machine has its first address. Devices can reach only this machine and each other."""
 
     name: str
     subnet: ipaddress.IPv4Network
@@ -53,7 +53,7 @@ class Bridge:
 def free_subnet() -> ipaddress.IPv4Network:
     """Return a /24 subnet that overlaps no route of this machine.
 
-    The caller holds the labs' lock until its bridge has the subnet.
+    The caller must hold the labs' lock until its bridge has the subnet.
     """
     routes = [
         ipaddress.ip_network(entry["dst"], strict=False)

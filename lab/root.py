@@ -1,9 +1,11 @@
 """The Debian root of a lab's devices: built once with mmdebstrap, cached, and shared read-only by all devices.
 
-There is one for this machine's architecture and one for aarch64, which is built with emulated programs. For single
-aarch64 programs (lab/arm64.py) a third one is only unpacked and not configured, which takes a tenth of the time.
+There is one root for this machine's architecture, and one for aarch64, which is built with emulated programs. A third
+root is for single aarch64 programs (lab/arm64.py). Its packages are unpacked but not configured, which takes a tenth of
+the time.
 
-The folder is named after the recipe's digest, so a changed recipe builds another one. It appears only when complete.
+A root's folder is named after a digest of its recipe, so that a changed recipe creates a new root. The folder appears
+only when the root is complete.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from lab.emulation import ALONE, emulated
 from lab.errors import LabError
 
 SUITE = "bookworm"
-# The user that Ansible logs in as, with a key; it becomes root through sudo.
+# The user that Ansible logs in as, with a key. The user becomes root through sudo.
 USER = "admin"
 PACKAGES = (
     "systemd",
@@ -66,9 +68,9 @@ chroot "$1" systemctl mask getty.target console-getty.service apt-daily.timer ap
 rm -f "$1"/etc/ssh/ssh_host_* "$1/etc/machine-id" "$1/etc/hostname" "$1/etc/resolv.conf" "$1"/etc/apt/sources.list.d/*
 : >"$1/etc/apt/sources.list"
 """
-# Below qemu-user 7, systemd 252 fails (EINVAL) to set up a service's credentials, in a child cloned with CLONE_NEWNS
-# (Debian's units only pass on credentials that a lab does not have), and to enter a user namespace, which needs a
-# process without threads: qemu has one. And ONNX Runtime for aarch64 crashes if /sys describes x86_64 processors.
+# In qemu-user 7, systemd 252 fails in two places (EINVAL). It cannot set up a service's credentials, which it does in a
+# child cloned with CLONE_NEWNS; the lab does not need these credentials. And it cannot enter a user namespace, because
+# only a process without threads can, and qemu has a thread. ONNX Runtime for aarch64 crashes if /sys describes x86_64.
 EMULATED = """\
 set -eu
 mkdir -p "$1/etc/systemd/system/service.d"
@@ -96,7 +98,7 @@ def digest(arm64: bool = False, boots: bool = True) -> str:
 
 
 def ensure(arm64: bool = False, boots: bool = True) -> Path:
-    """Return the root's folder; build it first if it does not exist (once for concurrent callers). Raises LabError."""
+    """Return the root's folder. Build the root if it does not exist; concurrent callers wait. Raises LabError."""
     name = ("arm64" if arm64 else "root") + ("" if boots else "-programs")
     folder = cache() / f"{name}-{digest(arm64, boots)}"
     if folder.is_dir():
@@ -118,7 +120,7 @@ def ensure(arm64: bool = False, boots: bool = True) -> Path:
 def _build(folder: Path, arm64: bool, boots: bool) -> None:
     command = [
         "mmdebstrap",
-        # The skipped check is for emulation, which `emulated` ensures; it would need another program.
+        # Skip the check for emulation: it needs another program, and `emulated` already enables emulation.
         *(("--architectures=arm64", "--skip=check/qemu") if arm64 else ()),
         *((f"--customize-hook={EMULATED}",) if arm64 and boots else ()),
         "--mode=root",

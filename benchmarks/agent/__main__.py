@@ -1,7 +1,7 @@
-"""Measure what the agent costs (`make bench-agent`), one run after the other (docs/explanation/benchmarks-agent.md).
+"""Run all measurements of the agent's costs one by one (`make bench-agent`; docs/explanation/benchmarks-agent.md).
 
-Ratios come from one run, which alternates between the agent and the bare interpreter, and can be compared. Seconds of
-two machines cannot.
+Ratios can be compared between machines, because each run alternates between the agent and the bare interpreter. Seconds
+cannot be compared.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ def main() -> int:
     parser.add_argument(
         "--exported", type=Path, default=EXPORTED, help="models that `make repro` exported (models/exported)"
     )
-    parser.add_argument("--seconds", type=int, default=3, help="of load for each row over HTTP")
-    parser.add_argument("--predictions", type=int, default=1_000_000, help="of the look at memory")
+    parser.add_argument("--seconds", type=int, default=3, help="seconds of load for each row of the HTTP table (3)")
+    parser.add_argument(
+        "--predictions", type=int, default=1_000_000, help="number of predictions of the memory test (1000000)"
+    )
     arguments = parser.parse_args()
     console = Console(width=110)
     console.print(f"{os.cpu_count()} cores, load of others before the run {os.getloadavg()[0]:.1f}")

@@ -1,4 +1,4 @@
-"""Measure in one process what the agent adds to a bare interpreter: its runtime, and its engine with statistics."""
+"""Measure in one process how much time the agent adds to a bare interpreter, in its runtime and in its engine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ AIM_SHARE, AIM_S = 0.10, 50e-6
 
 @dataclass(frozen=True)
 class Comparison:
-    """Processor time of one call in seconds: the minimum of alternating blocks, since other processes only add time."""
+    """Processor time of one call in seconds.
+
+    It is the minimum over blocks that alternate between both, because other processes can only add time.
+    """
 
     name: str
     bare_s: float
@@ -45,9 +48,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class EngineTimes:
-    """Seconds of one prediction, the minimum of alternating blocks.
+    """Duration of one prediction in seconds, the minimum over alternating blocks.
 
-    `predict_s`: Model.predict alone. `sequential_s`, `together_s`: through the engine, one by one and concurrently.
+    `predict_s`: Model.predict alone. `sequential_s`: through the engine, one prediction at a time. `together_s`:
+    through the engine, with concurrent predictions.
     """
 
     predict_s: float
@@ -76,7 +80,7 @@ def compare(name: str, file: Path, io: Mapping[str, Any]) -> Comparison:
     Args:
         name: Name of the model in the result.
         file: The model file.
-        io: Its description (see edge_agent.inference.runtime).
+        io: The inputs and outputs of the file (see edge_agent.inference.runtime).
     """
     model = open_model(file, io)
     x = np.random.default_rng(1).normal(size=(1, *model.shape)).astype(np.float32)
@@ -87,7 +91,7 @@ def compare(name: str, file: Path, io: Mapping[str, Any]) -> Comparison:
 
 
 def _block(call: Callable[[], Any], calls: int) -> float:
-    """Return the processor time of this thread per call in seconds; time of other processes does not count."""
+    """Return the processor time of this thread per call in seconds. Time of other processes is not counted."""
     started = time.thread_time()
     for _ in range(calls):
         call()
@@ -114,7 +118,7 @@ def _bare(model: Model, x: np.ndarray) -> Callable[[], Any]:
 
 
 def engine(folder: Path) -> EngineTimes:
-    """Measure the queue, thread and statistics around a tiny ONNX model, with one sample per request."""
+    """Measure the cost of the engine's queue, thread and statistics with a tiny ONNX model, one sample a request."""
     settings = device(folder / "engine")
     loaded = installed(settings)
     x = np.ascontiguousarray(loaded.golden_inputs[:1])

@@ -1,4 +1,4 @@
-"""Measure the service over HTTP as a separate process: speed, memory, start, and interruptions by a switch."""
+"""Measure the service over HTTP as a separate process: speed, memory, start time, and gaps while it switches."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Memory:
-    """Memory in MB (1e6 bytes). `slope_kb`: growth per 100000 predictions, fitted to the second half."""
+    """Memory in MB (1e6 bytes). `slope_kb`: growth in kB per 100000 predictions, fitted to the second half."""
 
     rest_mb: float
     first_mb: float
@@ -70,7 +70,10 @@ class Memory:
 
 @dataclass(frozen=True)
 class Switch:
-    """Effects of switches. `gap_ms`: longest time without a response to any client; `still_gap_ms`: without any."""
+    """Effects of switches between releases.
+
+    `gap_ms`: longest time without a response to any client during the switches. `still_gap_ms`: the same before them.
+    """
 
     clients: int
     switches: int
@@ -103,7 +106,7 @@ class Bench:
         self.device.remove()
 
     def starts(self, times: int) -> tuple[float, float]:
-        """Return median seconds from spawning the service to status 200 of /readyz, and of `edge-agent status`."""
+        """Return two median durations: until /readyz of a started service returns 200, and of `edge-agent status`."""
         ready, status = [], []
         for _ in range(times):
             began = time.perf_counter()
@@ -129,7 +132,7 @@ class Bench:
             connection.close()
 
     def bodies(self) -> list[tuple[str, bytes, str]]:
-        """Return the tested bodies: name, content and content type."""
+        """Return the tested request bodies: name, content and content type."""
         one = self.x[:1]
         sixteen = np.resize(self.x, (16, *SHAPE))
         return [
@@ -166,7 +169,7 @@ class Bench:
     def memory(self, pid: int, predictions: int) -> Memory:
         """Measure the memory over many predictions, in requests of BATCH samples.
 
-        The first tenth fills bounded memory: that of the allocator and of the window for feedback.
+        The first tenth of the predictions fills memory of limited size: the allocator's, and the window for feedback.
         """
         process = psutil.Process(pid)
         body = np.resize(self.x, (BATCH, *SHAPE)).tobytes()

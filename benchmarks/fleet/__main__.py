@@ -1,7 +1,7 @@
 """Measure what a rollout and a plain playbook cost their controller (docs/explanation/benchmarks-fleet.md).
 
-Everything runs on this machine, and the devices share its processors. Ratios come from one run, in which both ways
-alternate, and can be compared. Seconds of two machines cannot.
+Everything runs on this machine, and the devices share its processors. Ratios can be compared between machines, because
+rollout and plain playbook alternate within a run. Seconds cannot be compared.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Line:
-    """A least-squares line: `fixed` plus `each` per device. `bend`: relative distance of the last point from it."""
+    """A least-squares line: `fixed` plus `each` per device. `bend`: relative deviation of the last point from it."""
 
     fixed: float
     each: float
@@ -42,7 +42,7 @@ class Line:
 
 
 def line(sizes: list[int], values: list[float]) -> Line:
-    """Fit a line to the values by number of devices."""
+    """Fit a line to values that were measured with these numbers of devices."""
     each, fixed = np.polyfit(sizes, values, 1) if len(sizes) > 1 else (values[0] / sizes[0], 0.0)
     return Line(float(fixed), float(each), values[-1] / float(fixed + each * sizes[-1]) - 1)
 
@@ -53,20 +53,25 @@ def main() -> int:
         "--agents", type=int, nargs="*", default=[10, 40], metavar="N", help="numbers of devices with real agents"
     )
     parser.add_argument(
-        "--stand-ins", type=int, nargs="*", default=[20, 50, 100, 200], metavar="N", help="numbers of stand-ins"
+        "--stand-ins",
+        type=int,
+        nargs="*",
+        default=[20, 50, 100, 200],
+        metavar="N",
+        help="numbers of stand-ins, which replace the agent",
     )
     parser.add_argument(
-        "--repeats", type=int, default=3, metavar="N", help="repetitions of a comparison; the median counts (3)"
+        "--repeats", type=int, default=3, metavar="N", help="repetitions of a comparison; the median is printed (3)"
     )
-    parser.add_argument("--forks", type=int, default=20, metavar="N", help="forks of Ansible, for both ways (20)")
-    parser.add_argument("--archive-kb", type=int, default=1000, metavar="KB", help="size of a release (1000)")
+    parser.add_argument("--forks", type=int, default=20, metavar="N", help="forks of Ansible (20)")
+    parser.add_argument("--archive-kb", type=int, default=1000, metavar="KB", help="size of a release in kB (1000)")
     parser.add_argument(
         "--stand-in-seconds",
         type=float,
         nargs=2,
         default=[0.2, 1.0],
         metavar=("ANSWER", "DEPLOY"),
-        help="duration of a stand-in's response and deployment (0.2 1.0)",
+        help="seconds that a stand-in takes to respond and to deploy (0.2 1.0)",
     )
     parser.add_argument("--json", action="store_true", help="print the results as JSON instead of tables")
     options = parser.parse_args()
@@ -131,7 +136,7 @@ def _compare(options: argparse.Namespace) -> Json:
 
 
 def _grow(options: argparse.Namespace) -> Json:
-    """Measure the controller's cost of a rollout in one wave by number of devices."""
+    """Measure the controller's cost of a rollout in one wave with different numbers of devices."""
     sizes = sorted(options.stand_ins)
     runs = []
     with BenchFleet(sizes[-1], len(sizes), options.archive_kb, options.forks, tuple(options.stand_in_seconds)) as fleet:

@@ -36,13 +36,13 @@ def plain(folder: Path, release: Path) -> None:
 
 
 def stand_in(folder: Path, status: str, digests: Mapping[str, str], seconds: tuple[float, float]) -> None:
-    """Write the program that replaces the agent, with a recorded status in which changing values are placeholders.
+    """Write the stand-in, a program that replaces the agent and returns a recorded status with placeholders.
 
     Args:
         folder: Folder of the program on the device.
         status: The output of `edge-agent --json status --report` of a real agent.
         digests: Digest of the model file by release.
-        seconds: Duration of a response and of a deployment.
+        seconds: Durations of a response and of a deployment, in seconds.
     """
     recorded = json.loads(status)
     loaded = recorded["service"]["loaded"]
@@ -68,7 +68,7 @@ def inventory(
     Args:
         base: Folder of the controller.
         lab: The devices.
-        number: Number of devices in the inventory, from the first on.
+        number: Number of devices in the inventory, counted from the first device.
         waves: Waves of the rollout.
         release: The release to install.
         stand_in: Whether the devices run the stand-in instead of the agent.

@@ -1,7 +1,8 @@
-"""Light devices for `make bench-fleet`: only what a rollout needs, an sshd and an agent, in separate namespaces.
+"""Light devices for `make bench-fleet`: each has only an sshd and an agent, in separate namespaces.
 
-A lab's device boots systemd. Here process 1 is sshd, so that hundreds of devices fit on one machine. Disk, address,
-host key and user are those of the lab, as are the folder and lock with which a killed run is found and removed.
+A lab's device boots systemd. Here process 1 is sshd, so that hundreds of devices fit on one machine. The lab provides
+each device's disk, address, host key and user. It also provides the folder and the lock with which a later run finds
+and removes a killed run.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from lab.device import EXEC_PATH
 from lab.root import USER
 
 START_S = 60.0
-# A rollout can use this machine's /dev. The network link is added between the output of `ready` and the input.
+# A rollout can use this machine's /dev. The network link is added after the script prints `ready`, before its input.
 START = """\
 set -eu
 folder=$1; lower=$2; address=$3; name=$4; shift 4
@@ -44,7 +45,7 @@ ENTER = ("unshare", *NAMESPACES, "--fork", "--kill-child", "--propagation=privat
 
 
 class LightDevice(Device):
-    """A lab.Device without systemd. `start`: a command that its user runs after booting, or empty."""
+    """A lab.Device without systemd. `start`: a command that the device's user runs after the boot; may be empty."""
 
     start: tuple[str, ...] = ()
     accounts: tuple[str, ...] = ()  # cgroup.procs files of further cgroups for the device's processes
@@ -64,7 +65,7 @@ class LightDevice(Device):
             )
 
     def wait(self, limit_s: float = START_S) -> None:
-        """Wait until sshd answers and `start` has ended. If it fails, unplug and raise LabError."""
+        """Wait until sshd answers and `start` has ended. If one fails, unplug the device and raise LabError."""
         process = self._nspawn
         assert process and process.stdin and process.stdout, "call boot() first"
         try:
@@ -85,7 +86,7 @@ class LightDevice(Device):
             raise
 
     def _wait_for_sshd(self, deadline: float) -> None:
-        """Connect repeatedly until sshd sends its greeting: it does not notify when it is ready."""
+        """Connect repeatedly until sshd sends its greeting, because sshd does not report that it is ready."""
         while True:
             try:
                 with socket.create_connection((self.address, 22), 1.0) as connection:
@@ -128,7 +129,7 @@ class LightDevice(Device):
         return result
 
     def unplug(self) -> None:
-        """Cut the power. The link is removed first: the kernel would remove it later, at an unknown time."""
+        """Cut the power. Remove the network link first, because the kernel would remove it at an unknown time."""
         if self.on and network.exists(self.link):
             network.ip("link", "delete", self.link)
         super().unplug()

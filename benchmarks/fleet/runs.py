@@ -43,7 +43,7 @@ TIMEOUT_S = 3600
 
 @dataclass(frozen=True)
 class Run:
-    """The cost of a run: wall time, processor time of the controller and of all devices, in seconds.
+    """The cost of a run in seconds: wall time, and processor time of the controller and of all devices.
 
     `memory_mb`: peak memory of the controller in MB (1e6 bytes).
     """
@@ -81,7 +81,9 @@ class BenchFleet:
             stack.enter_context(self.lab)
             self.controller = stack.enter_context(Account("controller"))
             self.remote = stack.enter_context(Account("devices"))
-            stack.callback(self.lab.close)  # before the accounts are closed: the devices' processes are in them
+            stack.callback(
+                self.lab.close
+            )  # before the accounts are closed, because they contain the devices' processes
             for device in self.lab.devices:
                 device.accounts = tuple(self.remote.files)
             self.base = self.lab.folder / "controller"
@@ -165,13 +167,16 @@ class BenchFleet:
         expected = {(device.name, release, "ok") for device in self.lab.devices[:number]}
         if state["status"] != "passed" or outcomes != expected:
             raise LabError(
-                str(latest), f"{state['status']}: {outcomes ^ expected}", "a rollout that passed", "see the record"
+                str(latest),
+                f"{state['status']}: {outcomes ^ expected}",
+                "a rollout that passed with every device `ok`",
+                "see the record",
             )
         self._require_served(number, self._release_of, release)
         return run
 
     def plain(self, number: int) -> Run:
-        """Run the plain playbook with its next version on the first `number` devices."""
+        """Deploy the next version to the first `number` devices with the plain playbook."""
         self._version += 1
         version = f"1.{self._version}.0"
         self._inventory(number, ONE_WAVE, "pump@1.0.0")
@@ -181,7 +186,7 @@ class BenchFleet:
         return run
 
     def exchanges(self, run: Callable[[int], Run]) -> int:
-        """Return the number of exchanges with one device in a run: commands over ssh and transferred files."""
+        """Return how many commands and file transfers over ssh a run needs for one device."""
         self._verbose = ["-vvv"]
         run(1)
         self._verbose = []
@@ -198,7 +203,7 @@ class BenchFleet:
             raise LabError("devices", str(others)[:500], f"all of them serve {expected}", "see their logs")
 
     def _release_of(self, device: LightDevice) -> str:
-        """Query the release over the agent's socket, which this machine can open below the device's root."""
+        """Query the agent's release through its socket, which this machine can open below the device's root."""
         if self.stand_in is not None:
             return (device.files / HOME / "edge/release").read_text().strip()
         connection = http.client.HTTPConnection("device", timeout=30)
@@ -216,7 +221,7 @@ class BenchFleet:
     # --- Ansible
 
     def _play(self, number: int, arguments: list[str], extra: dict[str, Any]) -> Run:
-        """Run ansible-playbook without connections of an earlier run, and measure it."""
+        """Run ansible-playbook and measure it. The ssh connections of earlier runs are closed first."""
         self._disconnect()
         program = str(Path(sys.executable).with_name("ansible-playbook"))
         command = [program, "-i", str(self.base / "inventory"), *arguments, *self._verbose, "-e", json.dumps(extra)]
@@ -243,7 +248,9 @@ class BenchFleet:
         wall_s = time.monotonic() - started
         after = self.controller.processor_s(), self.remote.processor_s()
         if code:
-            raise LabError(arguments[0], f"exit code {code}: {log.read_text()[-3000:]}", "exit code 0", "see above")
+            raise LabError(
+                arguments[0], f"exit code {code}: {log.read_text()[-3000:]}", "exit code 0", "read the output above"
+            )
         return Run(wall_s, after[0] - before[0], after[1] - before[1], peak.mb)
 
     def _disconnect(self) -> None:
@@ -262,5 +269,5 @@ class BenchFleet:
 
 
 def median(runs: Sequence[Run]) -> Run:
-    """Return the median of each figure."""
+    """Return a run with the median of each field."""
     return Run(*(statistics.median(getattr(run, name) for run in runs) for name in Run.__dataclass_fields__))

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Replaces the agent and responds after the time that an agent takes, to measure the controller with fleets of any size.
+# Replaces the agent, and responds after a given time, so that the controller can be measured with large fleets.
 # It verifies, installs and serves nothing. Files next to it: `release`, the release that it reports; `digests`, the
 # digest of each release's model; `status.json`, a recorded status with placeholders; `seconds`, the durations of a
 # response and of a deployment.

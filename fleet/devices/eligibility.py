@@ -90,18 +90,20 @@ def obstacles(
         if allowed is not None and value not in allowed:
             reasons.append(f"{name} {value}: {release} is for {', '.join(allowed)}")
     if not set(device.targets) & set(release_info.targets):
-        reasons.append(f"it takes {', '.join(device.targets)}: {release} has {', '.join(release_info.targets)}")
+        reasons.append(f"it can run {', '.join(device.targets)}, but {release} has {', '.join(release_info.targets)}")
     if required.memory_mb is not None and device.memory_bytes < required.memory_mb * MB:
-        reasons.append(f"{device.memory_bytes / MB:.0f} MB of memory: {release} needs {required.memory_mb:g} MB")
+        reasons.append(f"{device.memory_bytes / MB:.0f} MB of memory, but {release} needs {required.memory_mb:g} MB")
     needed = (required.disk_mb or 0) * MB
     if release not in status.installed:  # space for the payload, the fetched archive and the unpacked bundle
         needed += 2 * release_info.length + release_info.unpacked
     if status.disk is not None and status.disk.free_bytes < needed:
-        reasons.append(f"{status.disk.free_bytes / MB:.0f} MB of disk free: {needed / MB:.0f} MB needed")
+        reasons.append(
+            f"{status.disk.free_bytes / MB:.0f} MB of disk space are free, but {needed / MB:.0f} MB are needed"
+        )
     if not service.running or service.fault:
-        reasons.append("its service does not answer" if service.running else "no service runs")
+        reasons.append("its service does not answer" if service.running else "its service does not run")
     if release in status.bad:
-        reasons.append(f"{release} failed here before: {status.bad[release]} (edge-agent forget {release})")
+        reasons.append(f"{release} failed on this device before: {status.bad[release]} (edge-agent forget {release})")
     return reasons + _clock_deviation(status.time, queried, now, clock_skew_s)
 
 
@@ -109,4 +111,4 @@ def _clock_deviation(time: str, queried: datetime, now: datetime, clock_skew_s: 
     device_time, tolerance = datetime.fromisoformat(time), timedelta(seconds=clock_skew_s + 1)
     if queried - tolerance <= device_time <= now + tolerance:
         return []
-    return [f"its clock shows {time}: more than {clock_skew_s:g} s from {now.isoformat(timespec='seconds')}"]
+    return [f"its clock shows {time}, more than {clock_skew_s:g} s away from {now.isoformat(timespec='seconds')}"]

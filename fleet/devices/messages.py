@@ -22,7 +22,7 @@ M = TypeVar("M", bound="Message")
 
 def _require_time_zone(text: str) -> str:
     if datetime.fromisoformat(text).tzinfo is None:
-        raise ValueError("a time with its zone")
+        raise ValueError("the time has no time zone")
     return text
 
 
@@ -227,13 +227,13 @@ def parse_message(text: object, message_type: type[M]) -> M | AgentFailure:
         content = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite_number)
         json.dumps(content, ensure_ascii=False).encode()  # refuses lone surrogates: UTF-8 cannot encode them
     except RecursionError:
-        raise ValueError("JSON that is nested too deeply") from None
+        raise ValueError("the JSON is nested too deeply") from None
     if not isinstance(content, dict):
-        raise ValueError("not a JSON object")
+        raise ValueError("it is not a JSON object")
     if "error" in content:
         where, found = content.get("where"), content.get("found")
         if not isinstance(where, str) or not isinstance(found, str):
-            raise ValueError("an error without `where` and `found`")
+            raise ValueError("the error lacks `where` or `found`")
         return AgentFailure(where, found)
     try:
         return message_type.model_validate(content)

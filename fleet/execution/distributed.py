@@ -182,7 +182,9 @@ class DistributedRun:
                     process.kill()
         self.live.on_step_output(stdout)
         if process.returncode and not self.live.stopped and not self.live.refusal:
-            raise PlaybookError(f"fleet wave {step}", stderr.strip()[-400:], "a result", "report this as a defect")
+            raise PlaybookError(
+                f"fleet wave {step}", stderr.strip()[-400:], "a result as JSON", "report this as a defect"
+            )
         if process.returncode or self.live.stopped:
             raise StoppedError
         return model_of_result.model_validate_json(stdout)
@@ -290,7 +292,7 @@ class DistributedRun:
     def failure(self) -> FleetError:
         """Return the error that ended the run."""
         return self.live.failure() or PlaybookError(
-            "fleet rollout", "it ended early", "a complete run", f"see {self.folder}"
+            "fleet rollout", "it ended early", "a run that completes all steps", f"see {self.folder}"
         )
 
 

@@ -167,7 +167,7 @@ class LiveProgress:
     def failure(self) -> FleetError | None:
         """Return the error that ended the run if the operator stopped it or a step refused; otherwise None."""
         if self.stopped:
-            error = FleetError("fleet", "interrupted", "", "run it again: it continues where it stopped")
+            error = FleetError("fleet", "interrupted", "", "run the command again; it continues where it stopped")
             error.exit_code = EXIT_INTERRUPTED
             return error
         return from_json(self.refusal) if self.refusal else None

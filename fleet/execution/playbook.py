@@ -76,7 +76,10 @@ class PlaybookRun:
         log = Path(self.runner.config.artifact_dir) / "stdout"
         tail = log.read_text(errors="replace").strip().splitlines()[-3:] if log.exists() else []
         return PlaybookError(
-            "ansible-playbook", " ".join(tail)[-400:] or "it ended early", "a complete run", f"see {log}"
+            "ansible-playbook",
+            " ".join(tail)[-400:] or "it ended early",
+            "a run that completes all steps",
+            f"see {log}",
         )
 
 

@@ -149,7 +149,7 @@ class WorkerJob:
                 )
             _Processor(output, self.folder, self.name, on_event).run()
         except Exception as error:  # a worker may send anything, and Processor does not validate it
-            raise LostError(f"its output is not a worker's output ({error!r})") from error
+            raise LostError(f"its output is not the output of ansible-runner ({error!r})") from error
         finally:
             self._ended.set()
             self.stop()
@@ -160,7 +160,7 @@ class WorkerJob:
         try:
             return {part: {name: results[part][name] for name in devices} for part in parts}
         except (KeyError, TypeError) as error:
-            raise LostError(f"it has no result for {error}") from None
+            raise LostError(f"it returned no result for {error}") from None
 
     def stop(self) -> None:
         """End the connection to the worker; `run` then raises LostError."""
@@ -180,7 +180,7 @@ class WorkerJob:
             return dict(json.loads((artifacts / RESULTS).read_text(encoding="utf-8")))
         except (OSError, ValueError):
             if output.is_silent:
-                raise LostError(f"silent for {self.silence_s:g} s") from None
+                raise LostError(f"it sent nothing for {self.silence_s:g} s") from None
             stdout = artifacts / "stdout"
             for file in (stdout, self.errors):
                 if file.exists() and (lines := file.read_text(errors="replace").strip().splitlines()):

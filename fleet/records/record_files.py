@@ -51,7 +51,7 @@ def read_plan(path: Path) -> RolloutPlan:
     plan = _validated(path, _read_json(path), PLAN)
     missing = sorted({device.release for device in plan.devices.values()} - set(plan.releases))
     if missing:
-        raise damaged(path, f"releases: {', '.join(missing[:3])} of a device is missing")
+        raise damaged(path, f"releases: no entry for {', '.join(missing[:3])}, which a device is to run")
     return plan
 
 
@@ -61,10 +61,10 @@ def read_state(path: Path) -> RolloutState:
     _validated(path, content, STATE_FILE)
     state = _validated(path, content, STATE)
     if missing := sorted({name for wave in state.waves for name in wave.devices} - set(state.devices)):
-        raise damaged(path, f"devices: {', '.join(missing[:3])} of a wave is missing")
+        raise damaged(path, f"devices: no entry for {', '.join(missing[:3])}, which a wave lists")
     touched = {device.wave for device in state.devices.values() if device.touched}
     if missing := sorted(touched - {wave.name for wave in state.waves}):
-        raise damaged(path, f"devices: wave {missing[0]!r} of a touched device is missing")
+        raise damaged(path, f"devices: wave {missing[0]!r} of a touched device has no entry in `waves`")
     return state
 
 
@@ -93,5 +93,7 @@ def _validated(path: Path, content: object, adapter: TypeAdapter[T]) -> T:
 
 def damaged(path: Path, reason: str) -> ConfigurationError:
     """Return the error for a file that is not a valid part of a record."""
-    remedy = "fix it; or move its folder away, then begin a new rollout"
-    return ConfigurationError(str(path), f"not a rollout's record ({reason})", "what this program wrote", remedy)
+    remedy = "correct the file; or move its folder away, then begin a new rollout"
+    return ConfigurationError(
+        str(path), f"not a rollout's record ({reason})", "the content that this program wrote", remedy
+    )

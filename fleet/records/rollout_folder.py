@@ -102,7 +102,9 @@ def locked(fleet: str, root: Path = ROLLOUTS) -> Iterator[None]:
     folder = root / fleet
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "lock"
-    busy = BusyError(str(path), "held by another process", f"free within {LOCK_S:g} s", "run the command again")
+    busy = BusyError(
+        str(path), "held by another process", f"a lock that is released within {LOCK_S:g} s", "run the command again"
+    )
     with locks.exclusive(path, busy, LOCK_S):
         yield
 
@@ -128,7 +130,10 @@ def find(fleet: str, rollout: str | None = None, root: Path = ROLLOUTS) -> Recor
     if not matching:
         latest = ", ".join(record.id for record in records[-3:]) or "none"
         raise NoReleaseError(
-            f"{root / fleet}", f"no rollout {rollout or ''}".strip(), f"one of: {latest}", "begin a rollout"
+            f"{root / fleet}",
+            f"no rollout {rollout or ''}".strip(),
+            f"one of these rollouts: {latest}",
+            "begin a rollout",
         )
     return matching[-1]
 
@@ -155,10 +160,10 @@ def unfinished(fleet: str, root: Path = ROLLOUTS, elsewhere: bool = True) -> Rec
     if state.owner != owner() and state.owner.is_alive() and (here or elsewhere):
         raise BusyError(
             f"fleet {fleet}",
-            f"rollout {records[-1].id} runs: process {state.owner.pid} on {state.owner.host}",
+            f"rollout {records[-1].id} is running in process {state.owner.pid} on {state.owner.host}",
             "one rollout per fleet at a time",
-            "wait until it ends, or end that process: the next run resumes its rollout"
-            + ("" if here else "; if that machine no longer exists: fleet give-up"),
+            "wait until that rollout ends; or end its process, and the next run resumes the rollout"
+            + ("" if here else "; if that machine no longer exists, run fleet give-up"),
         )
     return records[-1]
 

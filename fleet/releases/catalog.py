@@ -147,7 +147,7 @@ def find_release(repository: Repository, release: str) -> Release:
         if each.release == release:
             return each
     raise NoReleaseError(
-        release, "not in this repository", "NAME@VERSION, as `fleet release list` prints it", "run fleet release list"
+        release, "not in this repository", "a release that `fleet release list` prints", "run fleet release list"
     )
 
 

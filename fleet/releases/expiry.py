@@ -42,7 +42,7 @@ def require_current(repository: Repository) -> None:
         if days <= 0:
             raise TrustError(
                 f"{repository.metadata}: {role}",
-                f"expired {-days:.1f} days ago, so that every device would refuse it",
-                "current metadata",
+                f"expired {-days:.1f} days ago, so every device would refuse it",
+                "metadata that has not expired",
                 f"run {RENEW[role]}",
             )

@@ -28,7 +28,10 @@ class TagRegistry:
         if result.returncode:
             reason = result.stderr.strip().splitlines()[-1] if result.stderr.strip() else "no commit"
             raise ConfigurationError(
-                str(self.folder), reason, "a commit to register the version on", "commit first, or use --no-tag"
+                str(self.folder),
+                reason,
+                "a commit on which the version can be registered",
+                "commit first, or use --no-tag",
             )
         return result.stdout.strip()
 
@@ -100,7 +103,7 @@ class TagRegistry:
             return {}
         except GTOException as error:
             raise ConfigurationError(
-                str(self.folder), str(error), "a git repository with GTO's tags", "correct or delete the tag"
+                str(self.folder), str(error), "version tags that GTO can read", "correct or delete the invalid tag"
             ) from None
         return {
             each["version"].removeprefix("v"): each["commit_hexsha"] for each in entries if each["version"][0] == "v"
@@ -130,7 +133,7 @@ class TagRegistry:
                 gto.api.register(str(self.folder), name, commit, version=f"v{version}", message=message)
             except GTOException as error:
                 raise VersionError(
-                    f"tag {name}@v{version}", str(error), "a new tag", "publish another version"
+                    f"tag {name}@v{version}", str(error), "a tag that GTO can create", "publish another version"
                 ) from None
             except Exception as error:  # dulwich and git raise other errors, for example without user.name
                 raise ConfigurationError(
@@ -181,7 +184,7 @@ class BundleSource:
             VersionError: The bundle was not built from the commit, or the commit has a different version.
         """
         if self.commit is None:
-            return ["no tag is created, because the signature contains no commit; add it with --commit SHA"]
+            return ["no tag is created, because the signature contains no commit; pass the commit with --commit SHA"]
         warnings = [] if self.is_named else self._warnings(self.commit, bundle, written)
         is_registered(self.versions, self.name, version, self.commit)
         return warnings
@@ -191,17 +194,17 @@ class BundleSource:
         if changed:
             raise VersionError(
                 str(self.registry.folder),
-                f"changed and not committed: {', '.join(changed[:5])}{' ...' if len(changed) > 5 else ''}",
-                "a commit with exactly the files that built the bundle",
+                f"files with uncommitted changes: {', '.join(changed[:5])}{' ...' if len(changed) > 5 else ''}",
+                "a commit that has exactly the files that the bundle was built from",
                 "commit, build, then publish; or use --no-tag, which records no commit",
             )
         is_built = self.registry.is_built_by(commit, bundle)
         if is_built is False:
             raise VersionError(
                 str(bundle),
-                f"not built from the checked-out commit: dvc.lock of {commit[:12]} lists other bytes",
-                "the bundle that dvc.lock lists",
-                "run make repro; or pass the commit that built it with --commit SHA; or use --no-tag",
+                f"not built from the checked-out commit, because dvc.lock of {commit[:12]} has a different digest",
+                "the bundle whose digest is in dvc.lock",
+                "run make repro; or pass the bundle's commit with --commit SHA; or use --no-tag",
             )
         return [] if is_built else [f"commit {commit[:12]} has no dvc.lock: cannot check that it built the bundle"]
 
@@ -221,16 +224,16 @@ def is_registered(versions: Mapping[str, str], name: str, version: str, commit: 
     if version in versions and versions[version] != commit:
         raise VersionError(
             f"tag {name}@v{version}",
-            f"registered on commit {versions[version][:12]}",
-            f"commit {commit[:12]}",
+            f"already registered on commit {versions[version][:12]}",
+            f"a tag on commit {commit[:12]}",
             "publish another version, or publish from that commit",
         )
     other = next((each for each, at in versions.items() if at == commit and each != version), None)
     if other:
         raise VersionError(
             f"commit {commit[:12]}",
-            f"registered as {name}@v{other}",
-            f"{name}@v{version}: a commit can have only one version of an artifact",
+            f"already registered as {name}@v{other}",
+            f"{name}@v{version} as the only version of the artifact on this commit",
             f"use --version {other}, or commit the changes first",
         )
     return version in versions

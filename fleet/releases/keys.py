@@ -85,7 +85,7 @@ class Keys:
             missing = [str(self.path(role, keyid)) for keyid in public if keyid not in available]
             raise KeysError(
                 f"role {role}",
-                f"{len(available)} of its private keys; missing: {', '.join(missing)}",
+                f"{len(available)} of its private keys are available; missing: {', '.join(missing)}",
                 f"{threshold} of {len(public)}",
                 "pass their folder (--keys, FLEET_KEYS), or connect the medium that they are stored on",
             )
@@ -106,7 +106,9 @@ class Keys:
                 "pass its folder (--keys, FLEET_KEYS), or connect the medium that it is stored on",
             ) from None
         except OSError as error:
-            raise KeysError(str(path), error.strerror or str(error), "a readable file", "correct its owner") from None
+            raise KeysError(
+                str(path), error.strerror or str(error), "a readable file", "make yourself the owner of the file"
+            ) from None
         if mode & 0o077:
             raise KeysError(
                 str(path), f"mode {mode & 0o777:04o}, which lets other users read it", "0600", f"chmod 600 {path}"
@@ -119,7 +121,9 @@ class Keys:
             raise _invalid(path) from None
         actual = SSlibKey.from_crypto(private.public_key()).keyid
         if actual != keyid:
-            raise KeysError(str(path), f"the key {actual}", keyid, "restore the file from a backup")
+            raise KeysError(
+                str(path), f"the file contains the private key {actual}", keyid, "restore the file from a backup"
+            )
         return private
 
     @staticmethod
@@ -130,8 +134,8 @@ class Keys:
         if not passphrase:
             raise KeysError(
                 str(path),
-                "encrypted, and no passphrase is given",
-                "a passphrase",
+                "the key is encrypted, and no passphrase is given",
+                "the passphrase of the key",
                 f"set {_variable(role)} or {VARIABLE}",
             )
         try:
@@ -139,14 +143,16 @@ class Keys:
         except ValueError:
             raise KeysError(
                 str(path),
-                "the passphrase does not decrypt it",
-                "the passphrase that it was created with",
+                "the passphrase does not decrypt the key",
+                "the passphrase that the key was created with",
                 f"correct {_variable(role)} or {VARIABLE}",
             ) from None
 
 
 def _invalid(path: Path) -> KeysError:
-    return KeysError(str(path), "not a private key", "PEM, PKCS #8", "restore the file from a backup")
+    return KeysError(
+        str(path), "not a private key", "a private key in PEM format (PKCS #8)", "restore the file from a backup"
+    )
 
 
 def _variable(role: str) -> str:

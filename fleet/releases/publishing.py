@@ -29,7 +29,7 @@ from fleet.releases.versions import next_version
 from fleet.releases.workspace import Workspace
 
 REBUILD = "build it again: make repro"
-NEW_VERSION = "publish these bytes under a new version: --bump patch"
+NEW_VERSION = "publish this bundle as a new version: --bump patch"
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,9 @@ def read_bundle(archive: Path, temporary: Path) -> Bundle:
         with archive.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise BundleError(str(archive), error.strerror or str(error), "a bundle", "build it: make repro") from None
+        raise BundleError(
+            str(archive), error.strerror or str(error), "the archive of a bundle", "build a bundle: make repro"
+        ) from None
     try:
         archives.unpack(archive, folder)
         manifest = manifests.read(folder)
@@ -195,7 +197,10 @@ def decide(request: PublishRequest, bundle: Bundle, repository: Repository) -> V
         sha256 = published[version].hashes["sha256"]
         if sha256 != bundle.sha256:
             raise VersionError(
-                f"{name}@{version}", f"published with sha256 {sha256}", f"sha256 {bundle.sha256}", NEW_VERSION
+                f"{name}@{version}",
+                f"already published with sha256 {sha256}",
+                f"the bundle's sha256 {bundle.sha256}",
+                NEW_VERSION,
             )
         return VersionDecision(version, commit, published[version])
     warnings = source.check(version, bundle.archive, repository.folder) if source else ()
@@ -264,7 +269,10 @@ def _add(
     target = repository.add(path, bundle.archive, custom, work.progress.bytes)
     if target.hashes["sha256"] != bundle.sha256:
         raise BundleError(
-            str(bundle.archive), "it changed while it was published", "the same bytes throughout", "run it again"
+            str(bundle.archive),
+            "it changed while it was published",
+            "an archive that does not change",
+            "publish it again",
         )
     work.record("publish", release=release, sha256=bundle.sha256, **custom)
     repository.write("targets", "snapshot", "timestamp")

@@ -227,8 +227,8 @@ class Repository:
             raise KeysError(
                 "role root",
                 str(error),
-                "the threshold of the old and of the new keys",
-                "name the folder with root's keys",
+                "enough signatures of the old keys and of the new keys",
+                "pass the folder that contains root's keys: --keys",
             ) from None
         self._put(f"{root.version}.root.json", content)
         self.root = root
@@ -259,7 +259,7 @@ class Repository:
             content = path.read_bytes()
             metadata: Metadata[Any] = Metadata.from_bytes(content)
         except FileNotFoundError:
-            raise ConfigurationError(str(path), "not there", f"metadata of {role}", remedy) from None
+            raise ConfigurationError(str(path), "the file does not exist", f"metadata of {role}", remedy) from None
         except (RepositoryError, ValueError) as error:
             raise ConfigurationError(str(path), f"corrupted ({error})", f"metadata of {role}", remedy) from None
         signed = metadata.signed
@@ -269,7 +269,9 @@ class Repository:
         try:
             root.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
         except RepositoryError as error:
-            raise TrustError(str(path), str(error), f"the signatures that root names for {role}", remedy) from None
+            raise TrustError(
+                str(path), str(error), f"signatures of the keys that root lists for {role}", remedy
+            ) from None
         self.content[name] = content
         return signed
 

@@ -55,7 +55,10 @@ def repository_lock(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
     durable.make_directory(folder)
     path = folder / ".lock"
     busy = BusyError(
-        str(path), "locked by another process", "a free lock", "wait until that process ends, then run it again"
+        str(path),
+        "locked by another process",
+        "no other process that holds the lock",
+        "wait until it ends, then try again",
     )
     with locks.exclusive(path, busy, wait_s):
         yield
@@ -101,7 +104,7 @@ class _ObjectStore:
             self.files, self.base = fsspec.core.url_to_fs(url.rstrip("/"), use_listings_cache=False)
         except (ValueError, ImportError) as error:
             raise ConfigurationError(
-                url, str(error), "a folder, or a URL that fsspec can open", "name a URL such as s3://bucket/prefix"
+                url, str(error), "a folder, or a URL that fsspec can open", "pass a URL such as s3://bucket/prefix"
             ) from None
         self.started_from: bytes | None = None
 
@@ -149,8 +152,8 @@ class _ObjectStore:
             raise TrustError(
                 f"{self.url}: {remote}",
                 f"sha256 {sha256}",
-                "the sha256 in its name",
-                "remove it from the store, then publish the same bytes again: fleet publish",
+                "the sha256 in the object's name",
+                "remove the object from the store, then publish the same bytes again: fleet publish",
             )
         durable.sync_file(incoming)
         incoming.replace(file)
@@ -163,7 +166,10 @@ class _ObjectStore:
         if name == TIMESTAMP:
             if self._call(lambda: self._read(name)) != self.started_from:
                 raise BusyError(
-                    f"{self.url}/{name}", "changed by another publisher", "the timestamp read before", "run it again"
+                    f"{self.url}/{name}",
+                    "changed by another publisher",
+                    "the timestamp that this process read",
+                    "try again",
                 )
         elif name.startswith("targets/") and self._is_uploaded(remote, file):
             return
@@ -183,7 +189,7 @@ class _ObjectStore:
                 self.url,
                 f"{type(error).__name__}: {str(error)[:300]}",
                 "a store that can be read and written",
-                "check the address, the credentials and the network, then run it again",
+                "check the address, the credentials and the network, then try again",
             ) from None
 
 

@@ -45,7 +45,12 @@ def _select_key(repository: Repository, role: str, keyid: str | None) -> str:
     matches = [each for each in keyids if each.startswith(keyid)]
     if len(matches) != 1 or not keyid:
         reason = f"{len(matches) or 'no'} key{'s begin' if len(matches) > 1 else ' begins'} with {keyid!r}"
-        raise KeysError(f"role {role}", reason, f"one of {', '.join(keyids)}", "run fleet keys status to see the ids")
+        raise KeysError(
+            f"role {role}",
+            reason,
+            f"the first characters of one of these ids: {', '.join(keyids)}",
+            "run fleet keys status to see the ids",
+        )
     return str(matches[0])
 
 

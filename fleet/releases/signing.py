@@ -94,8 +94,8 @@ class SigningPolicy:
             raise ConfigurationError(
                 str(path),
                 error.strerror or str(error),
-                "the signing policy",
-                "run fleet keys init, or name it with --policy FILE",
+                "a readable signing policy",
+                "run fleet keys init, or pass another file with --policy FILE",
             ) from None
         except ValueError as error:
             raise ConfigurationError(
@@ -111,7 +111,7 @@ class SigningPolicy:
                 policy.keyid  # noqa: B018  (raises for an invalid key)
             except ValueError:
                 raise ConfigurationError(
-                    f"{path}: builder.public_key", "not a public key", "PEM", "correct the field"
+                    f"{path}: builder.public_key", "not a public key in PEM format", "PEM", "correct the field"
                 ) from None
         return policy
 
@@ -139,7 +139,9 @@ def sign(folder: Path, signature: Path, policy: SigningPolicy, keys: Keys) -> No
         request["passphrase"] = passphrase_of(BUILDER)
     _run(request, f"{folder.name}: signing")
     if not signature.is_file():
-        raise TrustError(str(signature), "the signer wrote nothing", "a signature", "run it again")
+        raise TrustError(
+            str(signature), "the signing program did not write this file", "a signature file", "sign again"
+        )
 
 
 def verify(folder: Path, signature: Path, policy: SigningPolicy) -> None:
@@ -167,9 +169,9 @@ def verify(folder: Path, signature: Path, policy: SigningPolicy) -> None:
         differences = {name: actual[name] for name in expected if actual[name] != expected[name]}
         raise TrustError(
             str(signature),
-            f"it was made with {json.dumps(differences)[:300]}",
-            f"{json.dumps({name: expected[name] for name in differences})}, as pinned in the signing policy",
-            "do not publish this bundle; sign your own build of it",
+            f"the signature was made with the options {json.dumps(differences)[:300]}",
+            f"{json.dumps({name: expected[name] for name in differences})}, which the signing policy requires",
+            "do not publish this bundle; build and sign the model yourself",
         )
     request = _request("verify", folder, signature, policy)
     if not policy.public_key:
@@ -201,7 +203,10 @@ def _serialization(signature: Path) -> Mapping[str, Any]:
             raise ValueError("ignore_paths")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrustError(
-            str(signature), f"not a signature of a model ({type(error).__name__}: {error})", PREDICATE, "sign it again"
+            str(signature),
+            f"not a signature of a model ({type(error).__name__}: {error})",
+            PREDICATE,
+            "sign the bundle again",
         ) from None
     return serialization
 
@@ -227,7 +232,10 @@ def interpreter() -> Path:
     path = Path(os.environ.get(VARIABLE) or ENVIRONMENT)
     if not path.is_file():
         raise ConfigurationError(
-            str(path), "not there", "a Python with model-signing", f"run make setup, or set {VARIABLE} to one"
+            str(path),
+            "the file does not exist",
+            "a Python interpreter that has model-signing",
+            f"run make setup, or set {VARIABLE} to such an interpreter",
         )
     return path
 
@@ -240,19 +248,31 @@ def _run(request: Request, where: str) -> None:
         )
     except subprocess.TimeoutExpired:
         raise TrustError(
-            where, f"no response within {TIMEOUT_S} s", "a signature", "check that Sigstore is reachable"
+            where,
+            f"no response within {TIMEOUT_S} s",
+            "a response of the signing program",
+            "check that Sigstore is reachable",
         ) from None
     except OSError as error:
-        raise StorageError(command[0], error.strerror or str(error), "a program", "run make setup") from None
+        raise StorageError(
+            command[0], error.strerror or str(error), "a Python interpreter that can run", "run make setup"
+        ) from None
     if result.returncode:
         reason = (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1][:500]
         if "No module named" in reason:
-            raise ConfigurationError(command[0], reason, "a Python with model-signing", "run make setup")
+            raise ConfigurationError(
+                command[0], reason, "a Python interpreter that has model-signing", "run make setup"
+            )
         if request["action"] == "sign":
-            raise KeysError(where, reason, "a signature", "check the builder's key, or the identity that CI provides")
+            raise KeysError(
+                where,
+                reason,
+                "a key or an identity that can sign",
+                "check the builder's key, or the identity that CI provides",
+            )
         raise TrustError(
             where,
-            f"it does not verify ({reason})",
-            "the signature of the policy's builder over exactly these files",
-            "build and sign the bundle again; if it came from elsewhere, find out who changed it",
+            f"the signature does not verify ({reason})",
+            "a signature of exactly these files by the builder in the signing policy",
+            "build and sign the bundle again; if you received it from somebody else, find out who changed it",
         )

@@ -116,8 +116,8 @@ class Workspace:
             raise ConfigurationError(
                 f"{self.policy_file}: builder",
                 f"it pins {existing.builder}",
-                f"{requested.builder}, or no policy yet",
-                "a policy is never overwritten: change it manually and commit it, or leave out --builder-identity",
+                f"{requested.builder}, or no existing policy",
+                "change the policy manually and commit it (it is never overwritten), or leave out --builder-identity",
             )
         if not is_requested and not (existing.public_key and self.keys.has(BUILDER, existing.keyid)):
             raise ConfigurationError(
@@ -125,6 +125,6 @@ class Workspace:
                 f"no repository of releases, but {self.policy_file} pins {existing.builder}",
                 "the repository that this policy belongs to",
                 "restore metadata/ from git or a backup, or pass its location with --repository; "
-                "create a new one under this policy with fleet keys init",
+                "or create a new repository with this policy: fleet keys init",
             )
         return existing

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Starts and restarts server.py; returns once it listens, as systemd does for a service of Type=notify.
+# Starts or restarts server.py, and returns when it listens, as systemd does for a service with Type=notify.
 set -eu
 cd "$(dirname "$0")"
 if [ "$1" = restart ] && [ -e pid ]; then

@@ -115,7 +115,7 @@ def test_a_commit_stands_for_one_version_and_for_what_was_built(publisher: Publi
 
     (publisher.folder / "recipe").write_text("changed")
     changed = publisher.run("publish", bundles[1], code=5)
-    assert "changed and not committed: recipe" in changed["found"]
+    assert "files with uncommitted changes: recipe" in changed["found"]
 
     unnamed = publisher.run("publish", bundles[1], "--no-tag")
     assert (unnamed["release"], unnamed["commit"], unnamed["tag"]) == ("pump@1.0.1", None, None)
@@ -153,7 +153,7 @@ def test_a_commit_has_built_what_its_lock_names(publisher: Publisher, bundles: l
     assert publisher.run("publish", bundles[0], "--version", "1.0.0")["state"] == "unchanged"
     (folder / bundles[0].name).write_bytes(bundle(tmp_path / "new", seed=4).archive.read_bytes())
     refused = publisher.run("publish", folder / bundles[0].name, "--version", "2.0.0", code=5)
-    assert "lists other bytes" in refused["found"]
+    assert "has a different digest" in refused["found"]
 
 
 def test_a_reason_does_not_write_on_the_terminal() -> None:

@@ -234,12 +234,12 @@ def test_a_worker_cannot_decide(tmp_path: Path) -> None:
     [
         ((), "ended without a result"),
         ((b"no JSON",), "ended without a result"),
-        ((b'{"status": {}}', b'{"event": []}', b'{"zipfile": "x"}'), "not a worker's output"),
-        ((json.dumps({"zipfile": 9999}).encode(), b"UEsDBA=="), "not a worker's output"),
-        ((archived({"results.json": ("[]", 0o100600)}) + b'{"eof": true}', b""), "has no result for"),
+        ((b'{"status": {}}', b'{"event": []}', b'{"zipfile": "x"}'), "not the output of ansible-runner"),
+        ((json.dumps({"zipfile": 9999}).encode(), b"UEsDBA=="), "not the output of ansible-runner"),
+        ((archived({"results.json": ("[]", 0o100600)}) + b'{"eof": true}', b""), "returned no result for"),
         (
             (archived({"results.json": ('{"asked": {}}', 0o100600)}) + b'{"eof": true}', b""),
-            "has no result for 'device-1'",
+            "returned no result for 'device-1'",
         ),
     ],
 )
@@ -251,7 +251,7 @@ def test_a_worker_with_invalid_output_is_lost(tmp_path: Path, lines: tuple[bytes
 def test_a_silent_worker_is_lost(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "never")
 
-    with pytest.raises(LostError, match="silent for"):
+    with pytest.raises(LostError, match="sent nothing for"):
         run(job(tmp_path, f"open({str(tmp_path / 'never')!r}).read()", silence_s=0.5))
 
 

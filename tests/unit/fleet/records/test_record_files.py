@@ -92,7 +92,7 @@ def test_a_plan_of_another_shape_is_named(tmp_path: Path, changed: Json, field: 
     with pytest.raises(ConfigurationError, match=r"plan\.json: not a rollout's record") as caught:
         _ = Record(file.parent).plan
 
-    assert f"({field}" in caught.value.found and "fix it" in caught.value.remedy
+    assert f"({field}" in caught.value.found and "correct the file" in caught.value.remedy
 
 
 @pytest.mark.parametrize("field", ["schema_version", "fleet", "size", "rules", "devices", "releases"])
@@ -113,8 +113,8 @@ def test_the_error_of_a_damaged_plan_has_four_parts(tmp_path: Path) -> None:
 
     assert str(caught.value).splitlines() == [
         f"{file}: not a rollout's record (inventory: found 5; Input should be a valid string)",
-        "  expected: what this program wrote",
-        "  remedy:   fix it; or move its folder away, then begin a new rollout",
+        "  expected: the content that this program wrote",
+        "  remedy:   correct the file; or move its folder away, then begin a new rollout",
     ]
 
 

@@ -42,7 +42,7 @@ def test_a_passphrase_encrypts_its_role_alone(tmp_path: Path, monkeypatch: pytes
     keys.signer("root", root)
 
     monkeypatch.setenv("FLEET_KEY_PASSPHRASE_ROOT", "wrong")
-    with pytest.raises(KeysError, match=r"does not decrypt it.*\n.*\n.*FLEET_KEY_PASSPHRASE_ROOT"):
+    with pytest.raises(KeysError, match=r"does not decrypt the key.*\n.*\n.*FLEET_KEY_PASSPHRASE_ROOT"):
         keys.signer("root", root)
     monkeypatch.delenv("FLEET_KEY_PASSPHRASE_ROOT")
     with pytest.raises(KeysError, match="no passphrase is given"):
@@ -90,7 +90,9 @@ def test_two_of_three_root_keys_are_enough_and_one_is_not(tmp_path: Path) -> Non
     assert Repository(tmp_path / "releases", keys).root.version == 2
 
     keys.path("root", second).unlink()
-    with pytest.raises(KeysError, match=f"1 of its private keys; missing: .*{first}.*{second}.*\n.*2 of 3"):
+    with pytest.raises(
+        KeysError, match=f"1 of its private keys are available; missing: .*{first}.*{second}.*\n.*2 of 3"
+    ):
         renew_root(repository)
     assert keys.has("root", third)
 

@@ -83,7 +83,7 @@ def test_a_rollout_downloads_archives_from_the_store(
     archive.unlink()
     with (
         repository_storage.open_storage("s3://plant/another", write=False) as storage,
-        pytest.raises(TrustError, match="the sha256 in its name"),
+        pytest.raises(TrustError, match="the sha256 in the object's name"),
     ):
         payload.release_info(Repository(storage.folder, Keys(tmp_path / "none"), fetch=storage.fetch), "pump@1.0.0")
 

@@ -88,7 +88,7 @@ def test_a_signature_does_not_choose_its_exceptions(folder: Path, policy: Signin
     signing.verify(folder, signature, lax)
     strict = folder.parent / "strict"
     signing.sign(folder, strict, policy, keys)
-    refused(folder, strict, lax, r'made with \{"ignore_paths": \[\]\}')
+    refused(folder, strict, lax, r'made with the options \{"ignore_paths": \[\]\}')
 
 
 def test_an_edited_statement_is_refused(folder: Path, policy: SigningPolicy, keys: Keys) -> None:
@@ -130,7 +130,7 @@ def test_the_builders_key_is_opened_with_its_passphrase(
     signing.verify(folder, signature, policy)
 
     monkeypatch.setenv("FLEET_KEY_PASSPHRASE_BUILDER", "wrong")
-    with pytest.raises(KeysError, match="does not decrypt it"):
+    with pytest.raises(KeysError, match="does not decrypt the key"):
         signing.sign(folder, folder.parent / "second", policy, keys)
     keys.path(BUILDER, policy.keyid).unlink()
     with pytest.raises(KeysError, match="no private key for builder"):

@@ -26,11 +26,11 @@ def test_devices_are_in_waves_and_their_previous_release_is_recorded(root: Path)
 @pytest.mark.parametrize(
     ("unfit", "words"),
     [
-        (status(device={"type": "pi", "architecture": "x86_64", "memory_bytes": 1, "targets": ["x"]}), "it takes x"),
-        (status(disk={"free_bytes": 39}), "of disk free"),
-        (status(bad={NEW: "too slow"}), "failed here before: too slow"),
+        (status(device={"type": "pi", "architecture": "x86_64", "memory_bytes": 1, "targets": ["x"]}), "it can run x"),
+        (status(disk={"free_bytes": 39}), "of disk space are free"),
+        (status(bad={NEW: "too slow"}), "failed on this device before: too slow"),
         (status(time="1970-01-01T00:00:00Z"), "its clock shows 1970"),
-        (status(service={"running": False, "fault": None, "loaded": None}), "no service runs"),
+        (status(service={"running": False, "fault": None, "loaded": None}), "its service does not run"),
     ],
 )
 def test_an_unfit_device_stops_the_rollout_or_is_skipped(root: Path, unfit: AgentStatus, words: str) -> None:
