@@ -1,4 +1,4 @@
-"""The generated reference pages: what each holds, and which module of the code it is read from."""
+"""Build the reference pages that are generated from the code, such as the parameters and the exit codes."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def parameters() -> Page:
     lines = [
         "# Parameters of the pipeline",
         "",
-        "Two files hold every number of the pipeline. `params.yaml` names the task and holds what all tasks share;",
-        "`tasks/<task>/params.yaml` holds the rest, one block for each stage. The code has no defaults: a parameter",
-        "that a file leaves out is an error, unless this page calls it optional. An unknown name is an error too.",
+        "Two files hold all parameters: `params.yaml` for all tasks, and `tasks/<task>/params.yaml` for one task. A",
+        "parameter is required unless its table calls it optional. An optional parameter that is left out is null or",
+        "false. An unknown name is an error. In headings, `<name>` is a name of your choice and `[]` is a list entry.",
         "",
-        "The types are in [stages/params/](../../stages/params/), one module for each stage. For a task of your own,",
-        "start with [your own task](../how-to/your-own-task.md). [Sources](sources.md) has an example of every source.",
+        "[Terms](terms.md) explains words such as target. [Your own task](../how-to/your-own-task.md) is a guide.",
+        "[Sources](sources.md) has an example of every source. [stages/params/](../../stages/params/) has the types.",
         "",
         f"## `{SHARED_FILE}`",
         "",
@@ -72,10 +72,10 @@ def rollout_policy() -> Page:
         "# Rollout policy",
         "",
         "The `rollout:` variable of an inventory sets how a release reaches the fleet and how its waves are judged.",
-        "Every value has a default, so an empty policy is valid. An unknown name or a value of another type is an",
+        "Every value has a default, so an empty policy is valid. An unknown name or a value of the wrong type is an",
         "error.",
         "",
-        "The types are in [rollout_policy.py](../../fleet/inventory/rollout_policy.py), the comparisons in",
+        "The types are in [rollout_policy.py](../../fleet/inventory/rollout_policy.py), and the rules for verdicts in",
         "[verdict.py](../../fleet/rollout/verdict.py). [Roll out a release](../how-to/roll-out.md) has examples.",
         "",
         "## `rollout`",
@@ -93,9 +93,9 @@ def agent_configuration() -> Page:
         "# Configuration of the agent",
         "",
         "`/etc/edge-agent/config.toml` configures the agent. The file must exist; every value in it has a default. The",
-        "agent refuses an unknown name or a value of another type, and lists every fault at once.",
+        "agent refuses an unknown name or a value of the wrong type, and lists all faults in one message.",
         "",
-        "The schema is [config.schema.json](../../device/edge_agent/core/config.schema.json), the defaults are in",
+        "The schema is [config.schema.json](../../device/edge_agent/core/config.schema.json), and the defaults are in",
         "[config.py](../../device/edge_agent/core/config.py). The service's watchdog and restarts are set in",
         "[edge-agent.service](../../device/edge_agent/systemd/edge-agent.service).",
         "",
@@ -114,16 +114,16 @@ def exit_codes() -> Page:
     ]
     common = [
         (0, "", "Done, or nothing to do."),
-        (agent_errors.EXIT_DEFECT, "", "A defect of the program; this is the only case with a traceback."),
+        (agent_errors.EXIT_DEFECT, "", "A defect of the program itself; only this failure has a traceback."),
         (agent_errors.EXIT_USAGE, "", "The command line is wrong."),
     ]
     interrupted = (agent_errors.EXIT_INTERRUPTED, "", "Interrupted with Ctrl-C or SIGINT.")
     lines = [
         "# Exit codes",
         "",
-        "The exit code of a program shows the cause of a failure. A message on standard error has four parts: where,",
-        "what was found, what was expected and what to do. `edge-agent --json` and `fleet --json` print them as an",
-        "object with the name of the error. [Troubleshooting](../troubleshooting.md) has causes and fixes.",
+        "The exit code of a program shows why it failed. The error message on standard error has four parts: where the",
+        "fault is, what was found, what was expected, and what to do. With `--json`, `edge-agent` and `fleet` print",
+        "these parts as a JSON object. [Troubleshooting](../troubleshooting.md) has causes and fixes.",
         "",
         "## `edge-agent`",
         "",
@@ -145,14 +145,14 @@ def metrics() -> Page:
     lines = [
         "# Metrics of the agent",
         "",
-        "`GET /metrics` responds in the Prometheus text format, or in OpenMetrics if the request asks for it. Units",
-        "are seconds, bytes and ratios from 0 to 1. [HTTP and MQTT](http-and-mqtt.md) has the endpoint's address.",
+        "`GET /metrics` returns the metrics in the Prometheus text format, or in OpenMetrics if the request asks for",
+        "it. Units are seconds, bytes and ratios from 0 to 1. [HTTP and MQTT](http-and-mqtt.md) has the address.",
         "",
-        "The counters of a release start at zero when the agent switches to it, and survive restarts of the service.",
-        "The metrics of a release are absent while no release is loaded. The metrics `edge_agent_capture_*` are absent",
-        "while capture is off.",
+        "The counters of a release start at zero when the agent switches to this release. They survive restarts of the",
+        "service. The metrics of a release are absent while no release is loaded. The metrics `edge_agent_capture_*`",
+        "are absent while the capture of samples is off.",
         "",
-        "`process_*` describe the service's process: CPU time, memory, open files.",
+        "The metrics `process_*` describe the service's process: CPU time, memory, open files.",
         "",
         "| name | type | labels | meaning |",
         "|---|---|---|---|",
@@ -162,7 +162,7 @@ def metrics() -> Page:
 
 
 def _metric_row(metric: MetricDescription) -> str:
-    """Return a metric's row under the name that a query uses: Prometheus appends a suffix for some types."""
+    """Return a metric's table row, with the name that queries use: Prometheus appends a suffix for some types."""
     name = f"{metric.name}{SUFFIXES.get(metric.type, '')}"
     labels = ", ".join(f"`{label}`" for label in metric.labels)
     return f"| `{name}` | {metric.type} | {labels} | {cell(metric.help)} |"
@@ -180,7 +180,7 @@ def _page(name: str, lines: Iterable[str], missing: list[str]) -> Page:
 def _codes(
     base: type[Exception], module: Any, missing: list[str], code: Callable[[Any], int] = lambda error: error.exit_code
 ) -> list[tuple[int, str, str]]:
-    """Return code, name and meaning of each error class that a module defines below `base`."""
+    """Return the exit code, name and meaning of each subclass of `base` that a module defines."""
     rows = []
     for name, error in vars(module).items():
         own = isinstance(error, type) and issubclass(error, base) and error is not base

@@ -1,9 +1,9 @@
-"""The parameters of the pipeline, read once and typed.
+"""Read the parameters of the pipeline into typed objects.
 
 `params.yaml` names the task and holds the values that all tasks share. `tasks/<task>/params.yaml` holds one block per
 stage. Parameters have no defaults in code: every value that affects a result is written in one of the two files.
 
-Enter at `load()`. One module per stage holds the types of its block; `common` holds the types that blocks share.
+Enter at `load()`. Each stage's block has its types in a module of the same name; `common` holds shared types.
 May import only stages.core.
 """
 
@@ -36,10 +36,10 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class Task(Block):
-    """The file `tasks/<task>/params.yaml`: the meaning of the data, and one block per stage."""
+    """The file `tasks/<task>/params.yaml`: a description of the data, and one block of parameters per stage."""
 
-    name: Slug = Field(description="Name of the task, which names its releases.")
-    data: Data = Field(description="The meaning of one row.")
+    name: Slug = Field(description="Name of the task and of its releases, such as `digits` in `digits@1.2.0`.")
+    data: Data = Field(description="Description of the data: the kind of its samples, its columns and its classes.")
     collect: Collect = Field(description="Parameters of the stage collect.")
     validation: Validate = Field(alias="validate", description="Parameters of the stage validate: the data contract.")
     prepare: Prepare = Field(description="Parameters of the stage prepare.")
@@ -47,7 +47,7 @@ class Task(Block):
     compress: Compress = Field(description="Parameters of the stage compress.")
     export: Export = Field(description="Parameters of the stage export.")
     evaluate: Evaluate = Field(description="Parameters of the stage evaluate.")
-    gate: Gate = Field(description="Parameters of the stage gate: the thresholds.")
+    gate: Gate = Field(description="Parameters of the stage gate: the thresholds that a model must meet.")
     package: Package = Field(description="Parameters of the stage package.")
 
 
@@ -74,7 +74,7 @@ def _task_folder(shared: Shared, root: Path) -> Path:
 
 
 def load(root: Path = Path()) -> Params:
-    """Read and check both files below `root`. Raises ParameterError, which lists every fault of a file."""
+    """Read and check both parameter files below `root`. Raises ParameterError, which lists all faults in a file."""
     shared = _parse(Shared, root / SHARED_FILE)
     task = _parse(Task, _task_folder(shared, root) / "params.yaml")
     return Params.model_validate({**shared.model_dump(by_alias=True), **task.model_dump(by_alias=True)})
@@ -99,7 +99,10 @@ def _parse(model: type[ModelT], path: Path) -> ModelT:
         raise ParameterError(str(path), f"{len(lines)} error(s)\n" + "\n".join(lines)) from None
     except RecursionError:
         raise ParameterError(
-            str(path), "found an anchor that contains itself", "finite values", "write the value out"
+            str(path),
+            "found an anchor that contains itself",
+            "values without such loops",
+            "replace its alias by a value",
         ) from None
 
 
@@ -111,15 +114,17 @@ def _describe_fault(fault: Any, values: Any) -> str:
     value = _show_value(fault["input"])
     if kind == "extra_forbidden":
         value = value.rpartition(" (")[0] or value
-        return f"  {field}: found {value}, expected no such parameter; remedy: remove it or correct its spelling"
+        return (
+            f"  {field}: found {value}, expected no parameter of this name; remedy: remove it or correct its spelling"
+        )
     expected = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if kind == "value_error" and isinstance(fault["input"], dict):
-        value = f"a block of {len(fault['input'])} fields"  # the message names the fields that do not fit
+        value = f"a block of {len(fault['input'])} fields"  # the message names the fields that contradict each other
     return f"  {field}: found {value}, expected: {expected}; remedy: {_remedy(fault['input'], kind)}"
 
 
 def _example_file(field: str, values: Any) -> str:
-    """Return a file of this repository that has the field, for data of the same kind."""
+    """Return a file of this repository that sets the field, for a task with the same kind of data."""
     if "." not in field and field in Shared.model_fields:
         return "git show HEAD:params.yaml"
     data = values.get("data") if isinstance(values, dict) else None
@@ -131,7 +136,7 @@ def _example_file(field: str, values: Any) -> str:
 def _field_name(loc: tuple[str | int, ...], values: Any, kind: str) -> str:
     """Return the dotted name as it is written in the file.
 
-    Pydantic's location also contains the type of a source or a format, which the file does not have as a key.
+    Pydantic's location also contains the type of a source or a format, although it is not a key in the file.
     """
     parts = []
     for number, part in enumerate(loc, start=1):
@@ -152,7 +157,10 @@ def _show_value(value: Any) -> str:
 
 
 def _remedy(value: Any, kind: str) -> str:
-    """Return the remedy. YAML 1.1 reads 1e-3 as text: a number needs a point, and a sign in its exponent."""
+    """Return the remedy for a value of the wrong type.
+
+    YAML 1.1 reads 1e-3 as text, because a number with an exponent must have a decimal point and a signed exponent.
+    """
     if kind in ("float_type", "int_type") and isinstance(value, str):
         try:
             return f"write it as {float(value)!r}, without quotes" if math.isfinite(float(value)) else "write a number"

@@ -1,4 +1,4 @@
-"""Parameters of `collect`: the snapshot's time and where its rows come from."""
+"""Parameters of the stage `collect`: the snapshot's time, and the sources of its rows."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pydantic import AfterValidator, AwareDatetime, Field, field_validator, mode
 from stages.params.common import Block, Count, Seed, Share, Text, Wait
 from stages.params.files import Columns, Files, Pattern
 
-MAX_GENERATED_ROWS = 100_000_000  # of one generator, so that a typing error cannot fill the disk
+MAX_GENERATED_ROWS = 100_000_000  # limit for one synthetic source, so that a typing error cannot fill the disk
 
 
 def _check_topic(value: str) -> str:
-    """Check a topic filter (MQTT 5, section 4.7): `+` replaces one whole level, `#` all remaining levels."""
+    """Check an MQTT topic filter (MQTT 5, section 4.7): `+` matches one whole level, `#` all remaining levels."""
     levels = value.split("/")
     whole_levels = all(level in ("+", "#") or not set(level) & {"+", "#"} for level in levels)
     if not value or not whole_levels or "#" in levels[:-1]:
-        raise ValueError("an MQTT topic, where + is a whole level and # the last level")
+        raise ValueError("an MQTT topic filter, in which + is a whole level and # is the last level")
     return value
 
 
 def _check_year(value: datetime) -> datetime:
-    """Check the year: a 64-bit count of nanoseconds since 1970 ends in 2262."""
+    """Check that the year is 1970 to 2200, because a 64-bit count of nanoseconds since 1970 overflows in 2262."""
     if not 1970 <= value.year <= 2200:
         raise ValueError("a time between 1970 and 2200")
     return value
@@ -38,7 +38,7 @@ def _check_url(value: str) -> str:
     except ValueError:  # a port that is not a number, or an unclosed bracket
         is_complete = False
     if not is_complete or re.search(r"\s", value):
-        raise ValueError("a URL: http:// or https://, a host and a path, without spaces")
+        raise ValueError("a URL that begins with http:// or https:// and a host, without spaces")
     return value
 
 
@@ -47,50 +47,64 @@ Url = Annotated[str, AfterValidator(_check_url)]
 
 
 class Embedded(Block):
-    """A data set that is part of an installed package; it needs no network."""
+    """A data set that an installed Python package contains, so no network is needed."""
 
     type: Literal["embedded"] = Field(description="Type of this source.")
     dataset: Literal["sklearn-digits"] = Field(description="Name of the data set.")
 
 
 class Cloud(Block):
-    """Objects in a store that fsspec reads.
+    """Files in an object store, on a web server or on a local disk, read with fsspec.
 
-    Credentials for S3 come from the environment (AWS_ACCESS_KEY_ID and so on).
+    Credentials for S3 are read from environment variables such as AWS_ACCESS_KEY_ID.
     """
 
     type: Literal["cloud"] = Field(description="Type of this source.")
     url: Text = Field(description="`s3://bucket/folder`, `https://host/file`, or the path of a local file or folder.")
-    endpoint_url: Url | None = Field(default=None, description="URL of an S3-compatible store; null: Amazon's own.")
-    files: Files = Field(description="Which objects are read, and how.")
+    endpoint_url: Url | None = Field(default=None, description="URL of an S3-compatible store; null: Amazon S3.")
+    files: Files = Field(description="Which files are read, and in which format.")
 
 
 class Pages(Block):
-    """Pages of JSON. Each page holds a list of rows and the URL of the next page."""
+    """JSON pages, each of which holds a list of rows and the URL of the next page."""
 
-    rows: Text = Field(description="Dotted path inside a page to its list of rows.")
-    next: Text | None = Field(description="Dotted path inside a page to the URL of the next page; null: a single page.")
+    rows: Text = Field(
+        description="Keys that lead to the list of rows in a page, joined by dots, such as `data.items`."
+    )
+    next: Text | None = Field(
+        description="Keys that lead to the URL of the next page, joined by dots; null: there is only one page."
+    )
     columns: Columns = Field(
-        description="New name of each field to keep, by its name in a row; null keeps all under their names."
+        description=(
+            "New name for each field to keep, by the field's name in a row; null keeps all fields and their names."
+        )
     )
 
 
 class ExternalApi(Block):
-    """An HTTP API: either an archive to download (tar or zip), or pages of JSON."""
+    """An HTTP API that serves either one archive (tar or zip) or JSON pages."""
 
     type: Literal["external_api"] = Field(description="Type of this source.")
-    url: Url = Field(description="URL of the archive, or of the first page.")
+    url: Url = Field(description="URL of the archive or of the first page.")
     sha256: str | None = Field(
         default=None,
         pattern=r"^[0-9a-f]{64}$",
-        description="Expected SHA-256 of the archive, in hex; null: not checked.",
+        description="Expected SHA-256 of the archive, in hexadecimal digits; null: not checked.",
     )
     headers_env: dict[str, str] | None = Field(
         default=None,
-        description="Environment variable that holds the value of each HTTP header; keeps secrets out of this file.",
+        description=(
+            "Environment variable that holds the value of each HTTP header, by the header's name; keeps "
+            "secrets out of this file."
+        ),
     )
-    archive: Files | None = Field(default=None, description="Which files of the archive are read; excludes `pages`.")
-    pages: Pages | None = Field(default=None, description="How the pages of JSON are read; excludes `archive`.")
+    archive: Files | None = Field(
+        default=None,
+        description="Which files of the archive are read, and in which format; cannot be combined with `pages`.",
+    )
+    pages: Pages | None = Field(
+        default=None, description="How the JSON pages are read; cannot be combined with `archive`."
+    )
 
     @model_validator(mode="after")
     def _one_form(self) -> ExternalApi:
@@ -100,46 +114,59 @@ class ExternalApi(Block):
 
 
 class HttpPolling(Block):
-    """Repeated GET requests. Each response is one JSON object (a row) or a list of them."""
+    """Repeated GET requests. Each response is one JSON object, which becomes a row, or a list of such objects."""
 
-    url: Url = Field(description="URL that is polled.")
+    url: Url = Field(description="URL that is requested repeatedly.")
     interval_s: float = Field(ge=0, le=1e6, description="Pause between two requests, in seconds.")
     samples: Count = Field(description="Number of requests.")
 
 
 class Mqtt(Block):
-    """Messages of an MQTT broker. Each payload is one JSON object (a row) or a list of them."""
+    """Messages from an MQTT broker. Each payload is one JSON object, which becomes a row, or a list of such objects."""
 
     host: Text = Field(description="Host name of the broker.")
     port: int = Field(gt=0, lt=65536, description="Port of the broker.")
     tls: bool = Field(
         default=False,
         description=(
-            "Whether the connection is encrypted and the broker's certificate checked "
-            "(SSL_CERT_FILE names other authorities)."
+            "Whether to use TLS and check the broker's certificate. The environment variable SSL_CERT_FILE can name "
+            "a file of other trusted authorities."
         ),
     )
-    username: str | None = Field(default=None, description="User name at the broker; null: no login.")
-    password_env: str | None = Field(default=None, description="Environment variable that holds the password.")
+    username: str | None = Field(default=None, description="User name for the broker; null: connect without a login.")
+    password_env: str | None = Field(
+        default=None, description="Environment variable that holds the password; null: no password."
+    )
     topics: list[Annotated[str, AfterValidator(_check_topic)]] = Field(
-        min_length=1, description="Topics to subscribe to; `+` replaces one level, `#` all remaining levels."
+        min_length=1, description="Topic filters to subscribe to; `+` matches one level, `#` all remaining levels."
     )
     topic: Pattern = Field(
         default=None,
-        description="Regular expression searched in a message's topic, whose named groups become text columns.",
+        description=(
+            "Regular expression that every message's topic must match; its named groups become text columns. "
+            "Null: no such columns."
+        ),
     )
-    messages: Count = Field(description="Number of messages after which collection ends.")
-    seconds: Wait = Field(description="Time after which collection ends, in seconds.")
+    messages: Count = Field(description="Largest number of messages; collection ends as soon as they have arrived.")
+    seconds: Wait = Field(
+        description="Longest duration of the collection, in seconds; it then ends even with fewer messages."
+    )
 
 
 class Sensors(Block):
-    """Live readings, either by HTTP polling or by MQTT."""
+    """Live sensor readings, received either by HTTP polling or by MQTT."""
 
     type: Literal["sensors"] = Field(description="Type of this source.")
-    http: HttpPolling | None = Field(default=None, description="Collection by HTTP polling; excludes `mqtt`.")
-    mqtt: Mqtt | None = Field(default=None, description="Collection by MQTT; excludes `http`.")
+    http: HttpPolling | None = Field(
+        default=None, description="How readings are received by HTTP polling; cannot be combined with `mqtt`."
+    )
+    mqtt: Mqtt | None = Field(
+        default=None, description="How readings are received by MQTT; cannot be combined with `http`."
+    )
     columns: Columns = Field(
-        description="New name of each field to keep, by its name in a reading; null keeps all under their names."
+        description=(
+            "New name for each field to keep, by the field's name in a reading; null keeps all fields and their names."
+        )
     )
 
     @model_validator(mode="after")
@@ -150,39 +177,47 @@ class Sensors(Block):
 
 
 class EdgeDevices(Block):
-    """Labelled samples that devices captured, read from each device's `GET {url}/samples`."""
+    """Labelled samples that devices captured, requested from each device with `GET {url}/samples`."""
 
     type: Literal["edge_devices"] = Field(description="Type of this source.")
-    devices: dict[Text, Url] = Field(min_length=1, description="Base URL of each device's agent, by the device's name.")
-    since: Moment | None = Field(description="Oldest time of a sample that is read, with a time zone; null: all.")
+    devices: dict[Text, Url] = Field(
+        min_length=1, description="Base URL of the agent on each device, by the device's name."
+    )
+    since: Moment | None = Field(
+        description="Time of the oldest sample to read, with a time zone; null: all samples are read."
+    )
 
 
 class Synthetic(Block):
-    """A seeded generator of sensor data with the channels of `data.channels`."""
+    """A seeded generator of artificial sensor data with the channels of `data.channels`."""
 
     type: Literal["synthetic"] = Field(description="Type of this source.")
     seed: Seed = Field(description="Seed of the generator; the same seed gives the same data.")
-    groups: Count = Field(description="Number of machines, each of which is one group.")
+    groups: Count = Field(description="Number of simulated machines; each machine is one group.")
     rows: Count = Field(description="Number of rows per machine.")
-    # The upper limit is due to timestamps in microseconds.
+    # Timestamps have a resolution of one microsecond, so the rate is at most 1e6 Hz.
     rate_hz: float = Field(ge=1e-6, le=1e6, description="Rows per second of each machine, in Hz.")
-    noise: float = Field(ge=0, le=1e6, description="Standard deviation of the noise around a signal of amplitude 1.")
-    fault_share: Share = Field(
-        description="Share of the time in which a fault is present and the label is the second class."
+    noise: float = Field(
+        ge=0, le=1e6, description="Standard deviation of the noise that is added to a sine wave of amplitude 1."
     )
-    faults: list[Literal["spike", "stuck", "offset"]] = Field(description="Kinds of fault, chosen at random.")
+    fault_share: Share = Field(
+        description="Expected fraction of rows that have a fault; their label is the second class of data.classes."
+    )
+    faults: list[Literal["spike", "stuck", "offset"]] = Field(
+        description="Kinds of fault; each fault is of a kind that is chosen at random."
+    )
     drift_per_hour: float = Field(ge=-1e6, le=1e6, description="Amount added to every channel per hour.")
 
     @model_validator(mode="after")
     def _limited_rows(self) -> Synthetic:
         if self.groups * self.rows > MAX_GENERATED_ROWS:
-            raise ValueError(f"groups * rows of at most {MAX_GENERATED_ROWS:g}; found {self.groups * self.rows:g}")
+            raise ValueError(f"groups * rows of at most {MAX_GENERATED_ROWS:g}, not {self.groups * self.rows:g}")
         return self
 
     @model_validator(mode="after")
     def _limited_duration(self) -> Synthetic:
         if self.rows / self.rate_hz > 1e9:
-            raise ValueError(f"rows / rate_hz of at most 1e9 s; found {self.rows / self.rate_hz:g} s")
+            raise ValueError(f"rows / rate_hz of at most 1e9 s, not {self.rows / self.rate_hz:g} s")
         return self
 
 
@@ -195,24 +230,29 @@ Source = Annotated[
 class Retry(Block):
     """Repetition of failed requests."""
 
-    attempts: int = Field(gt=0, le=30, description="Number of attempts of each request.")
+    attempts: int = Field(gt=0, le=30, description="Largest number of attempts for each request.")
     backoff_s: float = Field(
-        ge=0, le=3600, description="Pause after the first attempt, in seconds; doubled after each further one."
+        ge=0,
+        le=3600,
+        description="Pause after the first failed attempt, in seconds; the pause doubles after each further failure.",
     )
     timeout_s: Wait = Field(
-        description="Time without any response after which an attempt fails, in seconds; a slow transfer does not fail."
+        description=(
+            "Time without any data after which an attempt fails, in seconds; a transfer that is only slow "
+            "does not fail."
+        )
     )
 
 
 class Collect(Block):
-    """The snapshot of raw data: its time, and the sources of its rows."""
+    """The snapshot of raw data: its time, the sources of its rows, and the retries of failed requests."""
 
     snapshot: Moment = Field(
-        description="Time that the data represents, with a time zone; change it to collect new data."
+        description="Date and time of the snapshot, with a time zone; change it to collect new data."
     )
     retry: Retry = Field(description="How failed requests are repeated.")
     sources: dict[str, Source] = Field(
-        min_length=1, description="Sources of rows, by name; names have small letters, digits, `-` and `_`."
+        min_length=1, description="Sources of rows, by name; a name consists of lowercase letters, digits, `-` and `_`."
     )
 
     @field_validator("sources")
@@ -220,5 +260,5 @@ class Collect(Block):
     def _names_are_folders(cls, value: dict[str, Source]) -> dict[str, Source]:
         for name in value:
             if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
-                raise ValueError(f"source names of small letters, digits, - and _; found {name!r}")
+                raise ValueError(f"source names of lowercase letters, digits, - and _, not {name!r}")
         return value

@@ -13,22 +13,22 @@ SPARK_MASTER = re.compile(
     r"local(\[(\*|[1-9]\d{0,3})(, ?[1-9]\d{0,3})?\])?|yarn"
     r"|spark://[A-Za-z0-9.-]+:\d{1,5}(,[A-Za-z0-9.-]+:\d{1,5})*|k8s://(https?://)?[A-Za-z0-9.-]+(:\d{1,5})?"
 )
-# Spark reserves 300 MB and does not start with less than 1.5 times that, although the JVM would.
+# Spark reserves 300 MB and refuses to start with less than 1.5 times this amount, although the JVM would start.
 SPARK_MIN_MB = 512
 
 
 def _check_slug(value: str) -> str:
-    """Check a name that becomes the name of a folder and of a file."""
+    """Check a name that is used for a folder and for a file."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", value):
-        raise ValueError("a name of at most 64 small letters, digits and -, the first a letter or a digit")
+        raise ValueError("a name of at most 64 lowercase letters, digits and -, which begins with a letter or a digit")
     return value
 
 
 def megabytes(size: str) -> int:
-    """Return a size such as "2GB" in units of 1e6 bytes. Raises ValueError."""
+    """Convert a size such as "2GB" to units of 1e6 bytes. Raises ValueError."""
     match = re.fullmatch(r"([1-9]\d{0,4})\s*(MB|GB)", size, re.ASCII)
     if not match:
-        raise ValueError('a size such as "512MB" or "2GB", of at most five digits')
+        raise ValueError('a size such as "512MB" or "2GB", with at most five digits')
     return int(match[1]) * (1000 if match[2] == "GB" else 1)
 
 
@@ -43,7 +43,7 @@ def _check_master(value: str) -> str:
     return value
 
 
-# Upper limits of sizes are those of the libraries' integers, or of any machine's memory.
+# Sizes are limited by the integer types of the libraries, or by the memory that machines have.
 Slug = Annotated[str, AfterValidator(_check_slug)]
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(gt=0, le=2**31 - 1)]
@@ -66,44 +66,53 @@ class Block(BaseModel):
 
 
 class Target(Block):
-    """An exported form of the model. Its key in `targets` is its name."""
+    """A file format and precision that the model is exported to.
 
-    runtime: Literal["onnxruntime", "litert"] = Field(description="Runtime that executes the file.")
-    precision: Literal["fp32", "int8"] = Field(description="Number format of the weights.")
+    Its key in `targets` names both: `onnx-fp32`, `onnx-int8`, `tflite-fp32` or `tflite-int8`.
+    """
+
+    runtime: Literal["onnxruntime", "litert"] = Field(
+        description="Library that runs the exported file: `onnxruntime` for ONNX, `litert` for TFLite."
+    )
+    precision: Literal["fp32", "int8"] = Field(
+        description="Number format of the weights: 32-bit floating point (fp32) or 8-bit integers (int8)."
+    )
 
 
 class Compute(Block):
-    """The engine that processes tables."""
+    """The engine that processes tables in the stages validate and prepare."""
 
     backend: Literal["duckdb", "pyspark"] = Field(
-        description="Engine: duckdb runs inside the process; pyspark runs on Spark."
+        description="Engine: `duckdb` runs inside the stage's own process; `pyspark` uses Apache Spark."
     )
     memory_limit: Annotated[str, AfterValidator(_check_size)] = Field(
-        description="Memory that the engine may use, such as 512MB or 2GB (1 MB is 1e6 bytes)."
+        description="Largest amount of memory that the engine may use, such as 512MB or 2GB (1 MB is 1e6 bytes)."
     )
     spark_master: Annotated[str, AfterValidator(_check_master)] = Field(
-        description="Address of the Spark master, used by backend pyspark only."
+        description="Address of the Spark master; used only if `backend` is `pyspark`."
     )
 
     @model_validator(mode="after")
     def _spark_starts(self) -> Compute:
         if self.backend == "pyspark" and megabytes(self.memory_limit) < SPARK_MIN_MB:
             raise ValueError(
-                f"memory_limit of at least {SPARK_MIN_MB}MB for backend pyspark; found {self.memory_limit}"
+                f"a memory_limit of at least {SPARK_MIN_MB}MB for backend pyspark, not {self.memory_limit}"
             )
         return self
 
 
 class Shared(Block):
-    """The file `params.yaml`: which task is built, and the values that all tasks share."""
+    """The file `params.yaml`: the name of the task to build, and the parameters that all tasks share."""
 
-    task: Slug = Field(description="Name of the task to build: a folder in `tasks/`.")
-    seed: Seed = Field(description="Seed of every random choice.")
+    task: Slug = Field(description="Name of the task to build, which is a folder in `tasks/`.")
+    seed: Seed = Field(description="Seed of all random choices, except those of a source of type `synthetic`.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
-        description="Processor that trains the network; auto uses a GPU if there is one."
+        description="Processor that trains the network; `auto` selects a GPU if there is one."
     )
-    compute: Compute = Field(description="The engine that processes tables.")
-    targets: dict[TargetName, Target] = Field(min_length=1, description="Exported forms of the model, by name.")
+    compute: Compute = Field(description="The engine that processes tables in the stages validate and prepare.")
+    targets: dict[TargetName, Target] = Field(
+        min_length=1, description="File formats and precisions that the model is exported to, by name."
+    )
 
     @field_validator("targets")
     @classmethod
@@ -112,61 +121,72 @@ class Shared(Block):
             form, precision = name.split("-")
             if (target.runtime, target.precision) != (RUNTIMES[form], precision):
                 raise ValueError(
-                    f"{name} with runtime {RUNTIMES[form]} and precision {precision}; "
-                    f"found {target.runtime} and {target.precision}"
+                    f"{name} with runtime {RUNTIMES[form]} and precision {precision}, "
+                    f"not {target.runtime} and {target.precision}"
                 )
         return value
 
 
 class ChannelSpec(Block):
-    """A channel of a sample."""
+    """A channel of every sample, such as one sensor or one colour."""
 
-    unit: str = Field(description="Unit of the channel's values, for reports.")
+    unit: str = Field(description="Unit of the channel's values, as it appears in reports.")
 
 
 class Image(Block):
-    """Size of every image. Images are resized to it when they are collected."""
+    """Size of every image. Images are resized to this size when they are collected."""
 
     height: Width = Field(description="Height in pixels.")
     width: Width = Field(description="Width in pixels.")
 
 
 class Audio(Block):
-    """Rate and length of every audio clip. Clips are not resampled."""
+    """Sampling rate and length of every audio clip. Clips are not resampled, so a file with another rate is refused."""
 
     sample_rate_hz: Count = Field(description="Sampling rate of every file, in Hz.")
     samples: Count = Field(
-        description="Length of a clip, in samples; clips are cut, or padded with silence, at the end."
+        description=(
+            "Length of every clip, in samples. A longer clip is cut at its end; a shorter one is padded with "
+            "silence there."
+        )
     )
 
 
 class Data(Block):
-    """The meaning of one row: the names of its columns and of its classes.
+    """Description of the data: the kind of its samples, its columns and its classes.
 
-    A row of kind series is one instant, and its channels are columns. A row of kind image or audio is one sample, and
-    its values are a list in the column `values` (images: by channel, then height, then width).
+    If `kind` is `series`, each row holds the values of one point in time, and every channel is a column. If `kind` is
+    `image` or `audio`, each row holds one sample as a list of numbers in the column `values`. The list of an image is
+    ordered by channel, then by pixel row, then by pixel column.
     """
 
-    kind: Literal["series", "image", "audio"] = Field(description="Kind of the samples.")
+    kind: Literal["series", "image", "audio"] = Field(
+        description="Kind of the samples: windows of a time series, images or audio clips."
+    )
     group: Text = Field(
-        description="Column with the group of a row (a machine, a speaker); a group is never in two splits."
+        description=(
+            "Column that holds the group of each row, such as its machine or speaker; prepare.split can keep "
+            "groups whole."
+        )
     )
-    time: Text | None = Field(description="Column with the time of a row; for kind series only, otherwise null.")
-    label: Text = Field(description="Column with the label of a row.")
-    classes: dict[Text, Text] = Field(min_length=2, description="Name of the class for each value of the label column.")
+    time: Text | None = Field(description="Column that holds the time of each row; null unless `kind` is `series`.")
+    label: Text = Field(description="Column that holds the label of each row.")
+    classes: dict[Text, Text] = Field(
+        min_length=2, description="Name of the class that each value of the label column stands for."
+    )
     channels: dict[Text, ChannelSpec] = Field(
-        min_length=1, description="Channels of a sample; for kind series their names are columns."
+        min_length=1, description="Channels of a sample, by name; if `kind` is `series`, each name is a column."
     )
-    image: Image | None = Field(description="Size of the images; for kind image only, otherwise null.")
-    audio: Audio | None = Field(description="Rate and length of the clips; for kind audio only, otherwise null.")
+    image: Image | None = Field(description="Size of the images; null unless `kind` is `image`.")
+    audio: Audio | None = Field(description="Sampling rate and length of the clips; null unless `kind` is `audio`.")
 
     @model_validator(mode="after")
     def _one_kind(self) -> Data:
         for kind, block in (("image", self.image), ("audio", self.audio)):
             if (self.kind == kind) != (block is not None):
-                raise ValueError(f"`{kind}:` is written exactly when kind is {kind}")
+                raise ValueError(f"`{kind}:` other than null if and only if kind is {kind}")
         if (self.kind == "series") != (self.time is not None):
-            raise ValueError("`time:` is written exactly when kind is series")
+            raise ValueError("`time:` other than null if and only if kind is series")
         return self
 
     @model_validator(mode="after")

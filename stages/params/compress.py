@@ -10,25 +10,33 @@ from stages.params.common import Block, Count, Rate, Share
 class Distil(Block):
     """Knowledge distillation into a smaller network (Hinton et al. 2015).
 
-    loss = alpha * T^2 * KL(teacher, student) + (1 - alpha) * cross entropy
+    The loss is alpha * T^2 * KL(teacher, student) + (1 - alpha) * cross entropy.
     """
 
-    enabled: bool = Field(description="Whether a smaller student network is trained from the trained network.")
-    temperature: float = Field(
-        ge=0.01, le=1000, description="Temperature T that softens the outputs of teacher and student."
+    enabled: bool = Field(
+        description="Whether a smaller network (the student) is trained to imitate the trained network (the teacher)."
     )
-    alpha: Share = Field(description="Weight of the teacher's outputs in the loss; the labels have weight 1 - alpha.")
+    temperature: float = Field(
+        ge=0.01,
+        le=1000,
+        description="Temperature T, which divides the logits of teacher and student before they are compared.",
+    )
+    alpha: Share = Field(
+        description="Weight of the teacher's outputs in the loss; the weight of the labels is 1 - alpha."
+    )
     epochs: Count = Field(description="Number of epochs that the student is trained for.")
-    student_scale: float = Field(gt=0, le=1, description="Width of the student as a share of the teacher's width.")
+    student_scale: float = Field(
+        gt=0, le=1, description="Ratio of each layer's width in the student to its width in the teacher."
+    )
 
 
 class Prune(Block):
     """Structured pruning, which removes whole channels, followed by fine-tuning."""
 
     enabled: bool = Field(description="Whether channels are pruned.")
-    sparsity: float = Field(gt=0, lt=1, description="Share of the channels that is removed.")
+    sparsity: float = Field(gt=0, lt=1, description="Fraction of the channels that are removed.")
     finetune_epochs: int = Field(
-        ge=0, le=2**31 - 1, description="Number of epochs of training after pruning; 0 trains none."
+        ge=0, le=2**31 - 1, description="Number of epochs of fine-tuning after pruning; 0: no fine-tuning."
     )
     learning_rate: Rate = Field(description="Learning rate of the fine-tuning.")
 

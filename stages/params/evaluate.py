@@ -10,20 +10,24 @@ from stages.params.common import Block
 
 
 class Evaluate(Block):
-    """Measurement of an exported file's latency, and the confidence of all intervals."""
+    """Measurement of an exported file's latency, and the confidence level of all reported intervals."""
 
-    warmup: int = Field(ge=0, le=1_000_000, description="Number of predictions before the timed ones.")
+    warmup: int = Field(
+        ge=0, le=1_000_000, description="Number of untimed predictions that are made before the timed ones."
+    )
     repeats: int = Field(gt=1, le=10_000_000, description="Number of single predictions that are timed.")
     threads: int = Field(gt=0, le=1024, description="Number of threads that the runtime may use for one prediction.")
     confidence: float = Field(gt=0, lt=1, description="Confidence level of every reported interval, 0 to 1.")
 
     @model_validator(mode="after")
     def _enough_repeats(self) -> Evaluate:
-        """Require 0.99 ** repeats <= (1 - confidence) / 2.
+        """Require enough repeats for the interval of the 99th percentile: 0.99 ** repeats <= (1 - confidence) / 2.
 
-        With fewer calls the interval of the 99th percentile has no upper bound.
+        With fewer timed predictions, this interval has no upper bound.
         """
         least = math.ceil(math.log((1 - self.confidence) / 2) / math.log(0.99))
         if self.repeats < least:
-            raise ValueError(f"repeats must be at least {least} for a p99 with confidence {self.confidence:g}")
+            raise ValueError(
+                f"at least {least} repeats, for an interval of the 99th percentile with confidence {self.confidence:g}"
+            )
         return self

@@ -10,13 +10,19 @@ from stages.params.common import Block, Count, Positive, Share
 
 
 class Quantization(Block):
-    """Quantisation methods for int8 targets. Each one is tried; `stages/export/converters` defines them."""
+    """Quantisation methods for int8 targets: all are tried, and the best result is kept.
+
+    `stages/export/converters/protocol.py` describes the methods.
+    """
 
     methods: list[Literal["min-max", "moving-average", "dynamic"]] = Field(
-        min_length=1, description="Quantisation methods to try, in order of preference among equally good results."
+        min_length=1,
+        description=(
+            "Quantisation methods to try. Among equally good results, the method that is listed first is preferred."
+        ),
     )
     tie: Share = Field(
-        description="Difference in agreement with torch, as a share of samples, up to which two results count as equal."
+        description="Largest difference in agreement with torch, 0 to 1, at which two results count as equally good."
     )
 
     @field_validator("methods")
@@ -28,19 +34,23 @@ class Quantization(Block):
 
 
 class Export(Block):
-    """Conversion of the model, and the agreement with torch that each exported file must reach."""
+    """Conversion of the model, and how closely each exported file must agree with the torch model."""
 
-    timeout_s: int = Field(gt=0, le=1_000_000, description="Time limit of each converter, in seconds.")
+    timeout_s: int = Field(gt=0, le=1_000_000, description="Time limit for each converter, in seconds.")
     calibration_samples: Count = Field(
-        description="Number of training samples from which the ranges for quantisation are measured."
+        description="Largest number of training samples from which the value ranges for quantisation are measured."
     )
     comparison_samples: Count = Field(
-        description="Largest number of validation samples on which an exported file is compared with torch."
+        description="Largest number of validation samples on which an exported file is compared with the torch model."
     )
     quantization: Quantization = Field(description="How int8 targets are quantised.")
     max_difference: Positive = Field(
-        description="Largest difference between a logit of a float target and the same logit of torch."
+        description=(
+            "Largest allowed difference between a logit of an fp32 target and the same logit of the torch model."
+        )
     )
     min_agreement: Share = Field(
-        description="Smallest share of samples for which an int8 target and torch must predict the same class."
+        description=(
+            "Smallest allowed fraction of samples for which an int8 target and the torch model predict the same class."
+        )
     )

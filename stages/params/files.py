@@ -1,4 +1,4 @@
-"""Parameters of files that a source delivers: which ones are read, and their format."""
+"""Parameters for the files of a source: which files are read, and in which format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _check_distinct(columns: dict[str, str] | None) -> dict[str, str] | None:
     names = list((columns or {}).values())
     duplicates = sorted({name for name in names if names.count(name) > 1})
     if duplicates:
-        raise ValueError(f"different new names ({', '.join(duplicates)} is a duplicate)")
+        raise ValueError(f"a different new name for each column ({', '.join(duplicates)} is a duplicate)")
     return columns
 
 
@@ -22,7 +22,7 @@ def _check_pattern(value: str | None) -> str | None:
     try:
         re.compile(value or "")
     except re.error as error:
-        raise ValueError(f"a regular expression ({error})") from None
+        raise ValueError(f"a valid regular expression ({error})") from None
     return value
 
 
@@ -49,13 +49,13 @@ class Csv(Block):
 
     type: Literal["csv"] = Field(description="Type of this format.")
     separator: Annotated[str, AfterValidator(_check_separator)] = Field(
-        description="Character between two fields, one ASCII character."
+        description="One ASCII character, which separates two fields."
     )
     encoding: Annotated[str, AfterValidator(_check_encoding)] = Field(
         description="Text encoding of the file, such as utf-8."
     )
     columns: Columns = Field(
-        description="New name of each column to keep, by its name in the file; null keeps all under their names."
+        description="New name for each column to keep, by its name in the file; null keeps all columns and their names."
     )
 
 
@@ -64,14 +64,14 @@ class Parquet(Block):
 
     type: Literal["parquet"] = Field(description="Type of this format.")
     columns: Columns = Field(
-        description="New name of each column to keep, by its name in the file; null keeps all under their names."
+        description="New name for each column to keep, by its name in the file; null keeps all columns and their names."
     )
 
 
 class Images(Block):
     """Images in any format that Pillow reads.
 
-    They are converted to grey or RGB by the number of channels, and resized to `data.image`.
+    They are converted to grey (one channel in `data.channels`) or RGB (three), and resized to `data.image`.
     """
 
     type: Literal["images"] = Field(description="Type of this format.")
@@ -87,13 +87,18 @@ Format = Annotated[Csv | Parquet | Images | Wav, Field(discriminator="type")]
 
 
 class Files(Block):
-    """Files inside an archive or a folder: which ones are read, and how."""
+    """The files of an archive or a folder that are read, and their format."""
 
     select: list[Text] = Field(
         min_length=1,
-        description="Shell patterns on the path inside the archive or folder; `*` also matches `/`.",
+        description=(
+            "Shell patterns for the paths of the files to read, inside the archive or folder; `*` also matches `/`."
+        ),
     )
     path: Pattern = Field(
-        description="Regular expression searched in that path, whose named groups become text columns; null: none."
+        description=(
+            "Regular expression that the path of each selected file must match; its named groups become text "
+            "columns. Null: no such columns."
+        )
     )
     format: Format = Field(description="Format of the files.")

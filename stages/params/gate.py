@@ -8,10 +8,10 @@ from pydantic import Field
 
 from stages.params.common import Block, Positive, Share, TargetName
 
-# A compressed model may be slightly better than the trained one; a threshold far above 1 is a typing error.
+# A compressed model can be slightly better than the trained one, but a threshold far above 1 is a typing error.
 Retained = Annotated[float, Field(gt=0, le=1.1)]
 
-# What a gate may judge: estimates of the evaluation for which larger is better ...
+# The metrics that a gate can judge: estimates from the stage evaluate for which a larger value is better.
 MetricName = Literal[
     "accuracy",
     "precision_macro",
@@ -21,42 +21,57 @@ MetricName = Literal[
     "recall_weighted",
     "f1_weighted",
 ]
-# ... and the ones that were also measured on the trained float model.
+# The metrics that the stage train also measured on the trained float model.
 RetainedName = Literal["accuracy", "f1_macro"]
 
 
 class Budget(Block):
-    """Limits of one target. A target that fails is left out of the bundle unless it is required."""
+    """Limits for one target.
 
-    required: bool = Field(description="Whether the gate fails when this target fails.")
-    size_kb: Positive | None = Field(description="Largest size of the file, in units of 1000 bytes; null: not judged.")
+    A target that fails is left out of the bundle. If the target is required, the whole gate fails instead.
+    """
+
+    required: bool = Field(description="Whether the whole gate fails if this target fails.")
+    size_kb: Positive | None = Field(
+        description="Largest allowed size of the exported file, in units of 1000 bytes; null: not judged."
+    )
     compression: Positive | None = Field(
         description=(
-            "Smallest ratio of the size of the trained network in float32 to the size of the file; null: not judged."
+            "Smallest allowed ratio: size of the trained float32 network divided by size of the exported file; "
+            "null: not judged."
         )
     )
     latency_p95_ms: Positive | None = Field(
-        description="Largest 95th percentile of the latency of one prediction, in milliseconds; null: not judged."
+        description=(
+            "Largest allowed 95th percentile of the latency of one prediction, in milliseconds; null: not judged."
+        )
     )
     memory_mb: Positive | None = Field(
-        description="Largest amount of memory that the loaded model adds, in units of 1e6 bytes; null: not judged."
+        description=(
+            "Largest amount of memory that the model may add to a process, in units of 1e6 bytes; null: not judged."
+        )
     )
 
 
 class Gate(Block):
-    """Thresholds for every target, and the budget of each one."""
+    """Thresholds that apply to all targets, and limits for each single target."""
 
-    metrics: dict[MetricName, Share] = Field(description="Smallest value of each judged metric, 0 to 1.")
+    metrics: dict[MetricName, Share] = Field(
+        description="Smallest allowed value of each metric, by the metric's name, such as `accuracy` or `f1_macro`."
+    )
     retention: dict[RetainedName, Retained] = Field(
-        description="Smallest ratio of a target's metric to the same metric of the trained float model."
+        description=(
+            "Smallest allowed ratio of a target's metric to the same metric of the trained float model, by "
+            "the metric's name."
+        )
     )
     agreement: Share | None = Field(
         description=(
-            "Smallest share of test samples for which a target and the compressed torch model predict the same class; "
-            "null: not judged."
+            "Smallest allowed fraction of test samples for which a target and the compressed torch model predict the "
+            "same class; null: not judged."
         )
     )
     calibration_error: Share | None = Field(
-        description="Largest calibration error of the probabilities, 0 to 1; null: not judged."
+        description="Largest allowed calibration error of the probabilities, 0 to 1; null: not judged."
     )
-    targets: dict[TargetName, Budget] = Field(min_length=1, description="Limits of each target, by its name.")
+    targets: dict[TargetName, Budget] = Field(min_length=1, description="Limits for each target, by the target's name.")

@@ -1,4 +1,4 @@
-"""Parameters of the stage `package`: what the bundle promises, and what a device must have to run it."""
+"""Parameters of the stage `package`: the contents of the bundle, and what a device needs to run it."""
 
 from __future__ import annotations
 
@@ -10,45 +10,54 @@ from stages.params.common import Block, Positive, Share, Text
 
 
 class Tolerance(Block):
-    """Largest difference of a probability when a device replays the golden samples, by the target's precision.
+    """Largest allowed difference between a probability that a device computes and the one that the bundle stores.
 
-    Float kernels differ in the last bits between processors. Int8 kernels occasionally differ by one quantisation step.
+    The results of float kernels differ between processors in the last bits. The results of int8 kernels occasionally
+    differ by one quantisation step.
     """
 
-    fp32: Share = Field(description="Largest difference of a probability for float targets.")
-    int8: Share = Field(description="Largest difference of a probability for int8 targets.")
+    fp32: Share = Field(description="Largest allowed difference for targets with precision fp32.")
+    int8: Share = Field(description="Largest allowed difference for targets with precision int8.")
 
 
 class Requirements(Block):
     """Requirements that a device must meet to install the bundle."""
 
-    device_types: list[Text] | None = Field(min_length=1, description="Types of device that may run it; null: any.")
+    device_types: list[Text] | None = Field(
+        min_length=1, description="Device types on which the bundle can be installed; null: any type."
+    )
     architectures: list[Literal["x86_64", "aarch64", "armv7l"]] | None = Field(
-        min_length=1, description="Processor architectures that may run it; null: any."
+        min_length=1,
+        description="Processor architectures on which the bundle can be installed; null: any architecture.",
     )
     memory_mb: Positive | None = Field(
-        description="Smallest amount of memory of the device, in units of 1e6 bytes; null: any."
+        description="Smallest amount of memory that the device must have, in units of 1e6 bytes; null: any amount."
     )
     disk_mb: Positive | None = Field(
-        description="Smallest free disk space in addition to the bundle, in units of 1e6 bytes; null: any."
+        description=(
+            "Free disk space that the device must have in addition to the bundle's size, in units of 1e6 "
+            "bytes; null: any amount."
+        )
     )
     runtimes: dict[Literal["onnxruntime", "litert"], Annotated[str, Field(pattern=r"^\d+(\.\d+)*$")]] = Field(
-        description="Oldest version of each runtime that can read the files."
+        description="Oldest version of each runtime that can read the exported files, by the runtime's name."
     )
 
 
 class DeviceBudget(Block):
-    """Limits of the self-test on a device, at batch size 1 on one thread.
+    """Limits that the self-test on a device applies, with batch size 1 and one thread.
 
-    They are separate from the gate's because a device is slower than the machine that builds the bundle.
+    They are separate from the limits of the gate, because a device is slower than the machine that builds the bundle.
     """
 
     latency_p95_ms: Positive | None = Field(
-        description="Largest 95th percentile of the latency of one prediction, in milliseconds; null: not judged."
+        description=(
+            "Largest allowed 95th percentile of the latency of one prediction, in milliseconds; null: not judged."
+        )
     )
     memory_mb: Positive | None = Field(
         description=(
-            "Largest amount of memory that the loaded model adds to a process, in units of 1e6 bytes; null: not judged."
+            "Largest amount of memory that the model may add to a process, in units of 1e6 bytes; null: not judged."
         )
     )
 
@@ -57,13 +66,16 @@ class Package(Block):
     """The contents of the bundle and of its model card."""
 
     golden_samples: int = Field(
-        gt=0, le=10_000, description="Number of golden samples, which a device replays in its self-test."
+        gt=0, le=10_000, description="Number of golden samples: test samples that a device replays in its self-test."
     )
     golden_tolerance: Tolerance = Field(
-        description="Largest difference of a probability between a device and the bundle's golden outputs."
+        description=(
+            "Largest allowed difference between a probability that a device computes and the one that the "
+            "bundle stores."
+        )
     )
     requirements: Requirements = Field(description="What a device must have to install the bundle.")
-    device_budget: DeviceBudget = Field(description="Limits of the self-test on a device.")
-    description: Text = Field(description="What the model does, for its model card.")
-    licence: Text = Field(description="Licence of the model, for its model card.")
-    limitations: Text = Field(description="Known limits of the model, for its model card.")
+    device_budget: DeviceBudget = Field(description="Latency and memory limits of the self-test on a device.")
+    description: Text = Field(description="Text for the model card: what the model does.")
+    licence: Text = Field(description="Text for the model card: the licence of the model.")
+    limitations: Text = Field(description="Text for the model card: known limitations of the model.")

@@ -11,80 +11,98 @@ from stages.params.common import Block, Count, Span
 
 
 class Features(AudioFeatures):
-    """Spectral features of audio clips, computed inside the exported graph."""
+    """Spectral features of audio clips. The exported model itself computes them."""
 
     model_config = Block.model_config
 
     type: Literal["log-mel", "mfcc"] = Field(
-        description="Kind of features: logarithmic mel spectrum, or cepstral coefficients of it."
+        description="Kind of features: the logarithmic mel spectrum (log-mel) or its cepstral coefficients (mfcc)."
     )
     frame: int = Field(gt=1, le=2**16, description="Length of one frame, in samples.")
     hop: int = Field(
         gt=0,
         le=2**16,
-        description="Distance between the starts of two frames, in samples; at most `frame`, so that none is skipped.",
+        description=(
+            "Number of samples from the start of one frame to the start of the next; at most `frame`, so no "
+            "sample is skipped."
+        ),
     )
     bands: int = Field(gt=0, le=1024, description="Number of mel bands.")
     coefficients: int | None = Field(
-        default=None, gt=0, le=1024, description="Number of cepstral coefficients, at most `bands`; for mfcc only."
+        default=None,
+        gt=0,
+        le=1024,
+        description="Number of cepstral coefficients to keep, at most `bands`; null: all of them. For type mfcc only.",
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> Features:
         if self.hop > self.frame:
-            raise ValueError(f"hop at most frame, {self.frame}; found {self.hop}")
+            raise ValueError(f"a hop of at most one frame, {self.frame}, not {self.hop}")
         if self.coefficients is not None and (self.type != "mfcc" or self.coefficients > self.bands):
-            raise ValueError(f"coefficients for type mfcc, at most bands, {self.bands}; found {self.coefficients}")
+            raise ValueError(
+                f"coefficients only for type mfcc, and at most as many as bands, {self.bands}, not {self.coefficients}"
+            )
         return self
 
 
 class Window(Block):
-    """Windows over the rows of one group of a series. Each window is one sample."""
+    """Windows that are cut from a series. Each window is one sample, and all of its rows are from one group."""
 
     length: int = Field(gt=1, le=2**31 - 1, description="Number of rows in one window.")
     stride: Count = Field(description="Number of rows from the start of one window to the start of the next.")
     max_gap_s: Span = Field(
-        description="Longest time between two consecutive rows of one window, in seconds; a longer gap ends the window."
+        description=(
+            "Longest time between two consecutive rows of a window, in seconds; no window contains a longer gap."
+        )
     )
     label: Literal["last", "any", "majority"] = Field(
         description=(
-            "Class of a window: that of its last row (last); the most frequent class other than the first of "
-            "data.classes if there is one (any); the most frequent class (majority)."
+            "Rule that gives a window its class. last: the class of its last row. majority: the most frequent class. "
+            "any: the most frequent class other than the first one of data.classes; the first one if there is no other."
         )
     )
 
 
 class SplitBy(Block):
-    """Division of the samples into training, validation and test.
+    """Division of the samples into the training, validation and test splits.
 
-    group:  whole groups stay together, and class shares are as equal as the groups allow.
-    column: an official split defines the test samples; the validation samples are drawn from the remaining ones.
+    With method group, every group is in one split only, and the class frequencies of the splits are as similar as the
+    groups allow. With method column, a column of the data marks the test samples, as published data sets with an
+    official split do; the validation samples are chosen from the remaining ones.
     """
 
     method: Literal["group", "column"] = Field(
-        description="How the test samples are chosen: by whole groups, or by the values of a column (official split)."
+        description="How the test samples are chosen: as whole groups (group), or by the values of a column (column)."
     )
     validation: float = Field(
         gt=0,
         lt=1,
-        description="Share of the validation split: of all samples (method group), or of the non-test ones (column).",
+        description=(
+            "Size of the validation split, as a fraction of all samples (method group) or of those outside "
+            "the test split (method column)."
+        ),
     )
     test: float | None = Field(
-        default=None, gt=0, lt=1, description="Share of all samples in the test split; for method group only."
+        default=None,
+        gt=0,
+        lt=1,
+        description="Size of the test split, as a fraction of all samples; for method group only.",
     )
     column: str | None = Field(
-        default=None, description="Column that holds the official split; for method column only."
+        default=None, description="Column whose values mark the test samples; for method column only."
     )
     test_values: list[str] | None = Field(
         default=None,
         min_length=1,
-        description="Values of `column` that mark a row of the test split; for method column only.",
+        description="Values of `column` that mark a row as part of the test split; for method column only.",
     )
     validation_by: Literal["group", "row"] | None = Field(
         default=None,
         description=(
-            "How validation is drawn, for method column only: by whole groups, or by row where the official split "
-            "divides groups (images and audio only: neighbouring rows of a series are too similar)."
+            "How the validation samples are chosen; for method column only. group: as whole groups. row: as single "
+            "rows, for an official split that divides groups. A series must use group, because neighbouring rows of a "
+            "series are too similar."
         ),
     )
 
@@ -92,26 +110,35 @@ class SplitBy(Block):
     def _complete(self) -> SplitBy:
         column_fields = (self.column, self.test_values, self.validation_by)
         if self.method == "group" and (self.test is None or any(value is not None for value in column_fields)):
-            raise ValueError("method group takes `validation` and `test`, and nothing else")
+            raise ValueError("only `validation` and `test` for method group")
         if self.method == "column" and (self.test is not None or any(value is None for value in column_fields)):
-            raise ValueError("method column takes `validation`, `column`, `test_values` and `validation_by`")
+            raise ValueError(
+                "`validation`, `column`, `test_values` and `validation_by`, but not `test`, for method column"
+            )
         if self.test is not None and self.validation + self.test >= 1:
             raise ValueError("validation + test below 1, so that some samples remain for training")
         return self
 
 
 class Drift(Block):
-    """The drift reference, which a device compares its inputs with."""
+    """The drift reference: the distribution of the training samples, with which a device compares its own inputs.
 
-    bins: int = Field(ge=2, le=1000, description="Number of bins per feature, each with the same share of samples.")
+    A feature of this distribution is the mean or the standard deviation of one channel of a sample.
+    """
+
+    bins: int = Field(
+        ge=2,
+        le=1000,
+        description="Number of bins per feature; every bin holds about the same number of training samples.",
+    )
     samples: int = Field(
-        ge=100, le=2**31 - 1, description="Largest number of training samples that the bins are computed from."
+        ge=100, le=2**31 - 1, description="Largest number of training samples from which the bins are computed."
     )
 
     @model_validator(mode="after")
     def _enough_samples(self) -> Drift:
         if self.bins > self.samples:
-            raise ValueError(f"at most one bin per sample; found {self.bins} bins of {self.samples} samples")
+            raise ValueError(f"at most one bin per sample, not {self.bins} bins for {self.samples} samples")
         return self
 
 
@@ -120,17 +147,19 @@ class Prepare(Block):
 
     missing: Literal["mean", "median", "interpolate", "drop"] = Field(
         description=(
-            "How missing values of a series are filled, or `drop` to remove their rows; "
-            "images and audio allow only `drop`."
+            "How missing values of a series are filled; `drop` removes the rows instead. "
+            "Images and audio must use `drop`."
         )
     )
     scaling: Literal["none", "normalise", "standardise"] = Field(
         description=(
-            "Scaling of each channel by the training split: none, to the range 0 to 1 (normalise), "
-            "or to mean 0 and standard deviation 1 (standardise)."
+            "Scaling of each channel, computed from the training split: none, range 0 to 1 (normalise), "
+            "or mean 0 and standard deviation 1 (standardise)."
         )
     )
-    features: Features | None = Field(description="Spectral features of audio; null: the network reads the samples.")
-    window: Window | None = Field(description="Windows over a series; null for images and audio.")
-    split: SplitBy = Field(description="How samples are divided into training, validation and test.")
+    features: Features | None = Field(
+        description="Spectral features of audio; null: the network reads the audio samples directly."
+    )
+    window: Window | None = Field(description="How a series is cut into windows; null for images and audio.")
+    split: SplitBy = Field(description="How the samples are divided into the training, validation and test splits.")
     drift: Drift = Field(description="How the drift reference is computed.")

@@ -15,45 +15,65 @@ class Cnn(Block):
     channels: list[Width] = Field(
         min_length=1, max_length=64, description="Number of channels of each convolutional block."
     )
-    kernel: int = Field(gt=0, lt=1024, description="Width of each convolution, in samples or pixels; an odd number.")
-    pool: int = Field(gt=1, lt=1024, description="Factor by which each block reduces the size of its input.")
+    kernel: int = Field(
+        gt=0, lt=1024, description="Width of each convolution kernel, in samples or pixels; an odd number."
+    )
+    pool: int = Field(
+        gt=1,
+        lt=1024,
+        description=(
+            "Factor by which the pooling in each block reduces the length, or the height and width, of its input."
+        ),
+    )
     head: Literal["flatten", "average"] = Field(
-        description="Whether the hidden layer reads all outputs of the last block, or their average per channel."
+        description=(
+            "What the hidden layer reads: all outputs of the last block (flatten), or their average per "
+            "channel (average)."
+        )
     )
     hidden: Width = Field(description="Number of units of the hidden layer.")
-    dropout: float = Field(ge=0, lt=1, description="Share of units that are dropped during training.")
+    dropout: float = Field(ge=0, lt=1, description="Fraction of the hidden units that are dropped during training.")
 
     @model_validator(mode="after")
     def _odd_kernel(self) -> Cnn:
         if self.kernel % 2 == 0:
-            raise ValueError(f"kernel must be odd, so that a block keeps its samples centred; found {self.kernel}")
+            raise ValueError(f"an odd kernel, so that a block keeps its samples centred, not {self.kernel}")
         return self
 
 
 class Rnn(Block):
-    """A recurrent network over the time axis of a series or a clip, or over the rows of an image."""
+    """A recurrent network, which reads a series or a clip along the time axis, or an image from top to bottom."""
 
     cell: Literal["gru", "lstm"] = Field(description="Type of recurrent cell.")
     hidden: Width = Field(description="Number of units of each layer.")
     layers: Depth = Field(description="Number of recurrent layers.")
     frame: Count = Field(
         description=(
-            "Number of samples (images: rows) that one step reads; with spectral features, prepare.features.frame."
+            "Number of samples (for images: pixel rows) that one step reads. "
+            "With spectral features, prepare.features.frame is used instead."
         )
     )
     hop: Count = Field(
-        description="Number of samples from one step to the next; with spectral features, prepare.features.hop."
+        description=(
+            "Number of samples (for images: pixel rows) from one step to the next. With spectral features, "
+            "prepare.features.hop is used instead."
+        )
     )
     pool: Literal["last", "max"] = Field(
-        description="What the classifier reads: the last output, or the largest output of each unit."
+        description=(
+            "What the classifier reads: the output of the last step (last), or each unit's largest output "
+            "over all steps (max)."
+        )
     )
-    dropout: float = Field(ge=0, lt=1, description="Share of units that are dropped during training.")
+    dropout: float = Field(
+        ge=0, lt=1, description="Fraction of the outputs of each layer that are dropped during training."
+    )
 
 
 class Transformer(Block):
-    """A transformer encoder over patches of the input."""
+    """A transformer encoder, which reads the input as a sequence of patches."""
 
-    width: Width = Field(description="Width of a token; a multiple of `heads`.")
+    width: Width = Field(description="Number of values in a token, which represents one patch; a multiple of `heads`.")
     heads: Width = Field(description="Number of attention heads.")
     layers: Depth = Field(description="Number of encoder layers.")
     feedforward: Width = Field(description="Number of units of the feed-forward part of each layer.")
@@ -63,17 +83,19 @@ class Transformer(Block):
             "or frames (spectral features)."
         )
     )
-    dropout: float = Field(ge=0, lt=1, description="Share of units that are dropped during training.")
+    dropout: float = Field(
+        ge=0, lt=1, description="Fraction of the outputs of each layer that are dropped during training."
+    )
 
     @model_validator(mode="after")
     def _divisible_width(self) -> Transformer:
         if self.width % self.heads:
-            raise ValueError(f"width must be a multiple of heads; found {self.width} and {self.heads}")
+            raise ValueError(f"a width that is a multiple of heads, not width {self.width} with heads {self.heads}")
         return self
 
 
 class Optimiser(Block):
-    """The optimiser of the weights."""
+    """The optimiser, which updates the weights."""
 
     name: Literal["adam", "adamw", "sgd"] = Field(description="Optimisation method.")
     learning_rate: Rate = Field(description="Learning rate after the warm-up.")
@@ -85,65 +107,87 @@ class Scheduler(Block):
 
     name: Literal["cosine", "step", "plateau", "none"] = Field(
         description=(
-            "Schedule: cosine decay; multiplication by `factor` every `step_epochs` (step), or after `step_epochs` "
-            "without improvement (plateau); constant (none)."
+            "Schedule of the learning rate after the warm-up. cosine: it falls to 0 along a cosine. step: it is "
+            "multiplied by `factor` after every `step_epochs` epochs. plateau: it is multiplied by `factor` after "
+            "`step_epochs` epochs without improvement. none: it is constant."
         )
     )
-    warmup_epochs: int = Field(ge=0, description="Number of epochs in which the rate rises to `learning_rate`.")
-    step_epochs: Count = Field(
-        description="Number of epochs between two reductions (step), or without improvement (plateau)."
+    warmup_epochs: int = Field(
+        ge=0, description="Number of epochs in which the learning rate rises from 0 to `optimiser.learning_rate`."
     )
-    factor: float = Field(gt=0, lt=1, description="Factor that the rate is multiplied by at each reduction.")
+    step_epochs: Count = Field(
+        description=(
+            "Number of epochs between two reductions (step), or without improvement before a reduction (plateau)."
+        )
+    )
+    factor: float = Field(gt=0, lt=1, description="Factor by which each reduction multiplies the learning rate.")
 
 
 class EarlyStopping(Block):
-    """End of training before the last epoch."""
+    """Early end of training, if the validation metric stops improving."""
 
-    patience: Count = Field(description="Number of epochs without improvement after which training ends.")
+    patience: Count = Field(
+        description="Number of epochs without improvement of the validation metric after which training ends."
+    )
 
 
 class Augment(Block):
-    """Largest random change of each kind to a training sample; 0 switches a kind off."""
+    """Random changes to training samples. Each value is the largest change of one kind; 0 switches this kind off."""
 
     noise: float = Field(
         ge=0,
         le=10,
-        description="Largest standard deviation of the added Gaussian noise, as a share of the channel's scale.",
+        description=(
+            "Largest standard deviation of the added Gaussian noise, as a multiple of the channel's scale "
+            "(prepare.scaling)."
+        ),
     )
     rotation_deg: float = Field(ge=0, le=180, description="Largest rotation, in degrees; for images only.")
     scaling: float = Field(
-        ge=0, le=10, description="Largest relative change of an image's size, or of the amplitude of a series or clip."
+        ge=0,
+        le=10,
+        description=(
+            "Largest relative change of an image's size, or of the amplitude of a series or clip; 0.1 is 10 percent."
+        ),
     )
     time_shift: float = Field(
-        ge=0, lt=1, description="Largest shift as a share of the sample's length; for series and audio only."
+        ge=0,
+        lt=1,
+        description="Largest shift in time, as a fraction of the sample's length; for series and audio only.",
     )
 
 
 class Train(Block):
     """The network and how it is trained."""
 
-    network: Literal["cnn", "rnn", "transformer"] = Field(description="Type of network; its block below applies.")
+    network: Literal["cnn", "rnn", "transformer"] = Field(
+        description="Type of network; only the block of the same name is used."
+    )
     quantile_bins: int = Field(
         ge=0,
         le=1024,
-        description="Number of equally frequent bins that each channel of a series is spread over; 0: no binning.",
+        description=(
+            "Number of quantile bins that encode each value of a series; 0: the network reads scaled values instead."
+        ),
     )
-    cnn: Cnn = Field(description="The convolutional network, used when `network` is cnn.")
-    rnn: Rnn = Field(description="The recurrent network, used when `network` is rnn.")
-    transformer: Transformer = Field(description="The transformer, used when `network` is transformer.")
+    cnn: Cnn = Field(description="The convolutional network; used if `network` is `cnn`.")
+    rnn: Rnn = Field(description="The recurrent network; used if `network` is `rnn`.")
+    transformer: Transformer = Field(description="The transformer; used if `network` is `transformer`.")
     epochs: Count = Field(description="Largest number of epochs.")
-    batch_size: int = Field(gt=1, le=2**31 - 1, description="Number of samples per step.")
-    optimiser: Optimiser = Field(description="The optimiser of the weights.")
+    batch_size: int = Field(gt=1, le=2**31 - 1, description="Number of samples per training step.")
+    optimiser: Optimiser = Field(description="The optimiser, which updates the weights.")
     scheduler: Scheduler = Field(description="How the learning rate changes over the epochs.")
     label_smoothing: float = Field(
-        ge=0, lt=1, description="Share of each label's weight that is spread evenly over all classes."
+        ge=0, lt=1, description="Fraction of each label's weight that is spread evenly over all classes."
     )
     class_weights: Literal["none", "balanced"] = Field(
-        description="Weights of the classes in the loss: equal (none), or inverse to their frequency (balanced)."
+        description=(
+            "Weights of the classes in the loss: equal (none), or inversely proportional to their frequency (balanced)."
+        )
     )
     early_stopping: EarlyStopping = Field(description="When training ends before the last epoch.")
     metric: Literal["accuracy", "f1_macro"] = Field(
-        description="Metric on the validation split by which the best epoch is chosen."
+        description="Metric on the validation split that determines the best epoch."
     )
     augment: Augment = Field(description="Random changes to training samples.")
 
@@ -151,5 +195,5 @@ class Train(Block):
     def _warm_up_ends(self) -> Train:
         warmup_epochs = self.scheduler.warmup_epochs
         if warmup_epochs >= self.epochs:
-            raise ValueError(f"scheduler.warmup_epochs must be less than epochs, {self.epochs}; found {warmup_epochs}")
+            raise ValueError(f"fewer scheduler.warmup_epochs than epochs, {self.epochs}, not {warmup_epochs}")
         return self

@@ -1,4 +1,4 @@
-"""Read a YAML file of parameters. A duplicate key is refused, because YAML would silently keep the last one."""
+"""Read a YAML file of parameters. A duplicate key is refused, because a YAML parser would silently use the last one."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ EXPECTED = "a YAML file of parameters"
 
 
 class Loader(yaml.SafeLoader):
-    """The safe loader, which also records every duplicate key of a mapping, at any depth."""
+    """PyYAML's safe loader, which also records all duplicate keys of mappings at any depth."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.repeated: list[tuple[str, int, int]] = []  # dotted field, first line, second line
 
     def get_single_node(self) -> yaml.Node | None:
-        # NOTE: checked before values are built, because a merge key (<<) adds keys to its mapping.
+        # NOTE: Duplicates are searched for before values are built, because a merge key (<<) adds keys to its mapping.
         node = super().get_single_node()
         self._find_repeated(node, (), set())
         return node
@@ -29,7 +29,7 @@ class Loader(yaml.SafeLoader):
     def _find_repeated(self, node: yaml.Node | None, path: tuple[str, ...], visited: set[int]) -> None:
         if node is None or id(node) in visited:
             return
-        visited.add(id(node))  # an alias is the same node
+        visited.add(id(node))  # an alias refers to the same node again
         if isinstance(node, yaml.ScalarNode) and re.search("[\ud800-\udfff]", node.value):
             problem = "found half of a character (a surrogate), which UTF-8 cannot encode: write the character itself"
             raise yaml.composer.ComposerError(None, None, problem, node.start_mark)
@@ -51,7 +51,7 @@ class Loader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in `path`. Raises ParameterError where the file is missing or not valid."""
+    """Read the mapping in the YAML file `path`. Raises ParameterError if the file is missing or not valid."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
@@ -65,7 +65,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     value = _parse(path, text)
     if not isinstance(value, dict):
         content = "found nothing" if value is None else f"found a {type(value).__name__}"
-        raise ParameterError(str(path), content, "a mapping of blocks to parameters", "write `name: value` lines")
+        raise ParameterError(
+            str(path), content, "blocks of parameters, each a mapping", "write lines such as `name: value`"
+        )
     return value
 
 
@@ -87,13 +89,15 @@ def _parse(path: Path, text: str) -> Any:
         reason = "not readable as YAML: " + re.sub(r"\s+", " ", str(error))
         raise ParameterError(str(path), reason, EXPECTED, "correct the value, or write it in quotes") from None
     except RecursionError:
-        raise ParameterError(str(path), "nested too deeply, or inside itself", EXPECTED, remedy) from None
+        raise ParameterError(
+            str(path), "values are nested too deeply, or contain themselves", EXPECTED, remedy
+        ) from None
     if loader.repeated:
         lines = [f"  {field}: line {first} and line {second}" for field, first, second in loader.repeated]
         raise ParameterError(
             str(path),
             "found a duplicate key\n" + "\n".join(lines),
-            "every key once in its block",
-            "remove one of the two",
+            "each key only once in its block",
+            "remove one of the two lines",
         )
     return value

@@ -157,7 +157,7 @@ def empty_test(root: Path) -> str:
 
 def too_few_repeats(root: Path) -> str:
     set_parameter(root, "repeats", 100)
-    return "repeats must be at least 368 for a p99 with confidence 0.95"
+    return "at least 368 repeats, for an interval of the 99th percentile with confidence 0.95"
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ from tests.support.stages.params import SHARED, TASK, refused
         (b"seed: 0x" + b"f" * 6000 + b"\n", "a number of thousands of digits"),
         (b"task: &a [*a]\n", "valid string"),
         (b"a: &a\n  <<: [*a]\n  b: *a\n", "expected"),
-        (b"task: " + b"[" * 20000 + b"]" * 20000 + b"\n", "nested too deeply, or inside itself"),
+        (b"task: " + b"[" * 20000 + b"]" * 20000 + b"\n", "values are nested too deeply, or contain themselves"),
         (b"task: digits\x00\n", "line 1"),
         (b"\x80\x02}q\x00.", "byte 0x80 at 0 is not UTF-8"),
         ("task: digits\n".encode("utf-16"), "is not UTF-8"),
@@ -88,7 +88,7 @@ def test_all_duplicate_keys_are_reported_with_their_lines(workspace: Path) -> No
     assert f"  validate.plausibility.1.minimum: line {listed + 1} and line {listed + 1}\n" in message
     assert f"  train.epochs: line {deep + 1} and line {deep + 4}\n" in message
     assert f"  name: line {name + 1} and line {len(lines)}\n" in message
-    assert "remedy:   remove one of the two" in message
+    assert "remedy:   remove one of the two lines" in message
 
 
 def test_a_duplicate_key_in_the_shared_file(workspace: Path) -> None:

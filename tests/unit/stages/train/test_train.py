@@ -225,9 +225,9 @@ def test_a_device_that_is_not_available_is_refused(digits_workspace: Path) -> No
     ("change", "message"),
     [
         ({"network": "mlp"}, "train.network"),
-        ({"cnn": {"kernel": 4}}, "kernel must be odd"),
+        ({"cnn": {"kernel": 4}}, "an odd kernel"),
         ({"transformer": {"width": 15}}, "multiple of heads"),
-        ({"scheduler": {"warmup_epochs": 4}}, "warmup_epochs must be less than epochs"),
+        ({"scheduler": {"warmup_epochs": 4}}, "fewer scheduler.warmup_epochs than epochs"),
         ({"optimiser": {"learning_rate": "fast"}}, "train.optimiser.learning_rate"),
         ({"augment": {"time_shift": 0.1}}, "train.augment.time_shift"),
         ({"cnn": {"channels": [8, 8, 8, 8]}}, "train.cnn.channels"),

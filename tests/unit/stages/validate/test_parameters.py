@@ -61,11 +61,11 @@ def test_inconsistent_parameters_are_refused(changes: dict[str, Any], words: str
 @pytest.mark.parametrize(
     ("blocks", "changes", "words"),
     [
-        (SERIES, {"validate.plausibility": []}, "thresholds.accuracy above 0 needs a rule"),
-        (SERIES, {"validate.freshness": None}, "thresholds.timeliness above 0 needs `freshness`"),
+        (SERIES, {"validate.plausibility": []}, "a rule in `plausibility` if thresholds.accuracy"),
+        (SERIES, {"validate.freshness": None}, "a block `freshness` if thresholds.timeliness"),
         (SERIES, {"validate.columns.run.minimum": 1}, "no minimum or maximum for type string"),
-        (SERIES, {"validate.columns.flow.allowed": ["1"]}, "`allowed` is for type string"),
-        (IMAGES, {"validate.columns.values.unique": True}, "`unique` is not for type values"),
+        (SERIES, {"validate.columns.flow.allowed": ["1"]}, "`allowed` only for type string"),
+        (IMAGES, {"validate.columns.values.unique": True}, "no `unique` for type values"),
         (SERIES, {"validate.columns.flow.type": "number"}, "validate.columns.flow.type"),
         (SERIES, {"validate.plausibility.0.maximum": None}, "at least one bound"),
     ],

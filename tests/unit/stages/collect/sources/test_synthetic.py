@@ -112,7 +112,7 @@ def test_a_fault_share_without_kinds_is_refused(workspace: Path, capsys: pytest.
 def test_too_many_rows_are_refused(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     configure(workspace, generated=QUIET | {"groups": 1000, "rows": 2_000_000, "rate_hz": 1000.0})
 
-    assert "groups * rows of at most 1e+08; found 2e+09" in refuse(capsys)
+    assert "groups * rows of at most 1e+08, not 2e+09" in refuse(capsys)
 
 
 def test_only_series_are_generated(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
