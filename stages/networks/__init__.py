@@ -1,8 +1,8 @@
-"""The networks: build them, save them to files and load them.
+"""Build networks, save them to files, and load them from files.
 
-Enter at `build()`, `save()` and `load()`. Each kind of network has a module; `preprocess` is the first layer of all.
-A file holds the architecture as plain values and the weights as tensors. Loading it runs no code from the file, and
-a pruned network is rebuilt with its own sizes. Equal networks give equal bytes.
+Enter at `build()`, `save()` and `load()`. Each kind of network has a module; `preprocess` has the first layer of every
+network. A file contains the architecture as plain values and the weights as tensors. Loading a file runs no code from
+the file, and rebuilds a pruned network with its reduced sizes. Equal networks give files with equal bytes.
 May import stages.params and stages.core.
 """
 
@@ -35,8 +35,8 @@ def build(spec: SampleSpec, params: Train, scale: float = 1.0) -> Network:
     Args:
         spec: The description of a sample: shape, classes, scaling, spectral features.
         params: The kind of network and its sizes.
-        scale: Multiplies every width. The results are rounded, to at least 1; the width of a transformer is rounded
-            to a multiple of its number of heads.
+        scale: Factor that multiplies every width. Each result is rounded and is at least 1; the width of a transformer
+            is rounded to a multiple of its number of heads.
 
     Raises:
         ParameterError: The sizes do not fit the shape of a sample.
@@ -95,14 +95,14 @@ def rebuild(plan: dict[str, Any]) -> Network:
 
 
 def serialise(value: Any) -> bytes:
-    """Return what torch.save writes. Equal values give equal bytes: they contain no times and no file name."""
+    """Return the bytes that torch.save writes. Equal values give equal bytes, without a time or a file name."""
     stream = io.BytesIO()
     torch.save(value, stream)
     return stream.getvalue()
 
 
 def save(network: Network, path: Path) -> None:
-    """Write the architecture and the weights, which are copied to the CPU. A failure leaves an earlier file intact."""
+    """Write the architecture and a CPU copy of the weights to a file. If this fails, an existing file stays intact."""
     weights = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
     write_bytes(path, serialise({"architecture": architecture(network), "weights": weights}))
 
@@ -111,7 +111,7 @@ def load(path: Path) -> Network:
     """Load a network from a file, onto the CPU and in evaluation mode.
 
     Raises:
-        StageError: The file does not exist, or is not one that `save` wrote.
+        StageError: The file does not exist, or was not written by `save`.
     """
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
@@ -119,7 +119,7 @@ def load(path: Path) -> Network:
         network.load_state_dict(stored["weights"])
     except FileNotFoundError:
         raise StageError(
-            str(path), "there is no such file", "a network that an earlier stage wrote", "run that stage"
+            str(path), "there is no such file", "a network that the stage train or compress wrote", "run make repro"
         ) from None
     except Exception as error:  # torch raises errors of many classes for corrupted files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -129,6 +129,6 @@ def load(path: Path) -> Network:
             str(path),
             f"not readable as a network: {reason}",
             "a file that the stage train or compress wrote",
-            "remove the file and run that stage again",
+            "remove the file, and run the stage that wrote it again",
         ) from None
     return network.eval()

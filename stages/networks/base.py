@@ -1,4 +1,4 @@
-"""The base class of the networks: preprocessing as the first module, then a body."""
+"""The base class of the networks. A network consists of preprocessing and a body."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from stages.params import locate_parameter
 
 
 class Network(nn.Module):
-    """Compute logits [B, classes] from samples in raw units [B, *spec.shape].
+    """A network that computes logits [B, classes] from samples in raw units [B, *spec.shape].
 
-    `kind` and `sizes()` are what `stages.networks.rebuild` needs to build the same architecture again.
+    `stages.networks.rebuild` builds the same architecture again from `spec`, `kind` and `sizes()`.
     """
 
     kind: str
@@ -28,7 +28,7 @@ class Network(nn.Module):
             raise ParameterError(
                 locate_parameter("train.quantile_bins"),
                 f"found {bins} for samples of kind {spec.kind}",
-                "0: bins are for series only",
+                "0, because quantile bins are for series only",
                 "set it to 0",
             )
         self.spec, self.bins = spec, bins
@@ -45,5 +45,5 @@ class Network(nn.Module):
         return logits
 
     def sizes(self) -> dict[str, Any]:
-        """Return the constructor's arguments that give a body of the current sizes, also after pruning."""
+        """Return the constructor's arguments for a network of the current sizes, which pruning may have reduced."""
         raise NotImplementedError

@@ -33,17 +33,17 @@ class Cnn(Network):
 
         Args:
             spec: The description of a sample.
-            bins: Quantile bins per channel of a series, or 0; see `preprocess.QuantileBins`.
+            bins: Number of quantile bins per channel of a series (see `preprocess.QuantileBins`); 0 for no bins.
             channels: Output channels of each block.
-            kernel: Side of the convolution kernels, odd.
-            pool: Each block divides the resolution by this.
-            head: How the last block's output becomes a vector: "flatten" keeps positions in the sample; "average"
-                takes the mean over them, which makes the hidden layer smaller.
+            kernel: Length of each side of the convolution kernels; an odd number.
+            pool: Factor by which each block reduces the resolution.
+            head: How the last block's output becomes a vector. "flatten" keeps the values of every position; "average"
+                takes the mean over all positions, so that the hidden layer needs fewer weights.
             hidden: Units of the hidden layer.
             dropout: Probability that a unit of the hidden layer is dropped in training.
 
         Raises:
-            ParameterError: The sample is too small for so many blocks.
+            ParameterError: The sample is too small for this number of blocks.
         """
         super().__init__(spec, bins)
         self.kernel, self.pool, self.head, self.dropout = kernel, pool, head, dropout
@@ -62,7 +62,7 @@ class Cnn(Network):
 
 
 class CnnBody(nn.Module):
-    """The blocks, the hidden layer and the classifier of a CNN: preprocessed [B, *shape] -> logits [B, classes]."""
+    """The layers of a CNN after preprocessing: preprocessed samples [B, *shape] -> logits [B, classes]."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class CnnBody(nn.Module):
             dropout: As in `Cnn`.
 
         Raises:
-            ParameterError: The sample is too small for so many blocks.
+            ParameterError: The sample is too small for this number of blocks.
         """
         super().__init__()
         planar = len(shape) == 3
@@ -102,11 +102,11 @@ class CnnBody(nn.Module):
             if min(extent) < pool:
                 raise ParameterError(
                     locate_parameter("train.cnn.channels"),
-                    f"found {len(channels)} blocks; after {number - 1} of them a sample of shape {list(shape)} "
-                    f"has only {extent} positions, too few to pool by {pool}",
+                    f"found {len(channels)} blocks, but after {number - 1} of them a sample of shape {list(shape)} "
+                    f"has only {extent} positions, which is less than the pool size {pool}",
                     remedy="remove blocks, or lower train.cnn.pool",
                 )
-            # No bias: the batch norm that follows has one. Export folds the batch norm into the convolution.
+            # No bias, because the batch norm that follows has one. Export folds the batch norm into the convolution.
             self.blocks.append(
                 nn.Sequential(
                     convolution(width, out, kernel, padding=kernel // 2, bias=False),

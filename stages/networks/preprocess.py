@@ -1,6 +1,6 @@
-"""Preprocess samples in raw units for a network's body.
+"""Preprocess samples in raw units, as the first layer of every network.
 
-Preprocessing is part of the exported graph, so a device cannot preprocess differently than training did.
+Preprocessing is part of the exported graph, so a device preprocesses samples exactly as training did.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch.nn import functional as F
 
 from stages.core.dataset import AudioFeatures, SampleSpec
 
-# Added to the power before the logarithm: -60 dB of a full-scale tone. Digital silence then looks like a quiet room,
-# and its logarithm is finite.
+# Added to the power before the logarithm: -60 dB relative to a full-scale tone. The logarithm of digital silence is
+# then finite, and close to the value for a quiet room.
 POWER_FLOOR = 1e-6
 
 
 class Preprocess(nn.Module):
-    """Scale samples in raw units, and compute spectral features or quantile bins of them.
+    """Scale samples in raw units, and compute their spectral features or quantile bins.
 
     Every channel is scaled to (x - center) / scale. With `spec.features`, log-mel or MFCC frames are then computed and
     scaled per band. With `bins`, each channel of a series is encoded by `QuantileBins` instead, without scaling.
@@ -82,14 +82,14 @@ class Preprocess(nn.Module):
 class QuantileBins(nn.Module):
     """Piecewise linear encoding of a series (Gorishniy et al. 2022): [B, C, T] -> [B, C * bins, T].
 
-    The edges of a bin are two neighbouring quantiles of the channel in the training split. Its output is the share of
-    the bin that is below the value, from 0 to 1.
+    A bin is the interval between two neighbouring quantiles of the channel in the training split. The output for a bin
+    is the fraction of the bin's width that is below the value, from 0 to 1.
 
-    A machine that runs in several regimes varies little within a regime compared with all regimes together, and yet
-    the variation within a regime may be the only sign of a fault. Bins are narrow where values are dense, and so
-    resolve it.
-    Values are compared with edges in raw units: the difference of two close floating-point numbers is exact, so a
-    narrow bin does not magnify rounding differences between runtimes.
+    A machine may run in several operating regimes. Its values vary much between regimes and little within a regime, but
+    the small variation within a regime may be the only sign of a fault. Bins are narrow where values are dense, so they
+    resolve the small variation.
+    Values and edges are compared in raw units, because the difference of two close floating-point numbers is exact. So
+    a narrow bin does not magnify rounding differences between runtimes.
     """
 
     edge: Tensor
@@ -114,13 +114,13 @@ class QuantileBins(nn.Module):
 class SpectralFeatures(nn.Module):
     """Compute log-mel energies or MFCC by convolutions with fixed kernels: [B, 1, T] -> [B, 1, bands, frames].
 
-    A frame is `frame` samples under a periodic Hann window. Frames start every `hop` samples and are not padded:
-    frames = (T - frame) // hop + 1. The steps are:
+    A frame has `frame` samples, which are multiplied by a periodic Hann window. A frame starts every `hop` samples,
+    without padding: frames = (T - frame) // hop + 1. The steps for each frame are:
 
-    1. the power of the discrete Fourier transform, of the frame's length; a tone of amplitude 1 has power 1;
-    2. triangular mel filters;
-    3. the natural logarithm of the sum of that and POWER_FLOOR;
-    4. for MFCC, the orthonormal DCT-II.
+    1. the power spectrum from the discrete Fourier transform, in which a tone of amplitude 1 has power 1;
+    2. triangular mel filters, which give the power in each band;
+    3. the natural logarithm of the power plus POWER_FLOOR;
+    4. for MFCC, the orthonormal DCT-II of the logarithms.
 
     Finally, every band is scaled to (value - band_center) / band_scale.
     """
@@ -157,9 +157,10 @@ class SpectralFeatures(nn.Module):
 
 
 def fourier_kernels(frame: int) -> np.ndarray:
-    """Return the windowed cosines, then sines, of the real DFT: [2 * (frame // 2 + 1), 1, frame] float32.
+    """Return the kernels of the real DFT: [2 * (frame // 2 + 1), 1, frame] float32.
 
-    They are scaled such that a tone of amplitude 1 has power 1.
+    The kernels are the windowed cosines, then the windowed sines. They are scaled so that a tone of amplitude 1 has
+    power 1.
     """
     time = np.arange(frame)
     window = 0.5 - 0.5 * np.cos(2 * np.pi * time / frame)
@@ -171,7 +172,7 @@ def fourier_kernels(frame: int) -> np.ndarray:
 def mel_filters(bands: int, frame: int, rate_hz: float) -> np.ndarray:
     """Return triangular filters of height 1, evenly spaced on the mel scale from 0 Hz to half the sampling rate.
 
-    The mel scale is that of HTK: mel = 2595 log10(1 + f / 700) (Young et al., The HTK Book, version 3.4, section 5.6).
+    The mel scale is from HTK: mel = 2595 log10(1 + f / 700) (Young et al., The HTK Book, version 3.4, section 5.6).
 
     Args:
         bands: Number of filters.

@@ -1,7 +1,7 @@
 """GRU and LSTM networks. They are unidirectional, so that a device can run them one step at a time.
 
-Cells are made of linear layers, because converters unroll or reject recurrent operators. One step of linear layers
-stays small.
+Cells consist of linear layers, because converters reject recurrent operators or unroll them over all steps. A graph
+of linear layers for a single step is small.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from stages.params import locate_parameter
 
 
 class Rnn(Network):
-    """A recurrent network that reads `frame` samples of the time axis per step, and steps by `hop` samples.
+    """A recurrent network whose steps read `frame` samples each, and start `hop` samples apart on the time axis.
 
-    The time axis is the first one after the channels. For images it runs over the rows, from top to bottom. With
-    spectral features a step reads one frame of them: `frame` and `hop` of the features then replace the arguments.
+    The time axis is the first axis after the channels. For images, it goes over the rows from top to bottom. With
+    spectral features, a step reads one frame of features, and the features' `frame` and `hop` replace the arguments.
     """
 
     kind = "rnn"
@@ -43,13 +43,13 @@ class Rnn(Network):
 
         Args:
             spec: The description of a sample.
-            bins: Quantile bins per channel of a series, or 0; see `preprocess.QuantileBins`.
+            bins: Number of quantile bins per channel of a series (see `preprocess.QuantileBins`); 0 for no bins.
             cell: "gru" or "lstm".
-            hidden: Units of each layer.
-            frame: Samples (for images: rows) that a step reads.
-            hop: Samples (for images: rows) from the start of one step's frame to the start of the next.
-            pool: What the classifier reads: "last" is the output of the last step; "max" is the highest output of each
-                unit so far, at least 0. "max" keeps a detection during silence that follows; it adds one state.
+            hidden: Number of units in each layer.
+            frame: Number of samples (for images: rows) that a step reads.
+            hop: Number of samples (for images: rows) from the start of one step's frame to the start of the next.
+            pool: What the classifier reads. "last" is the output of the last step. "max" is each unit's highest output
+                so far, or 0 if all were negative; it remembers a detection during later silence, in an extra state.
             dropout: Probability that an output of a layer is dropped in training.
 
         Raises:
@@ -64,7 +64,7 @@ class Rnn(Network):
         if self.steps < 1:
             raise ParameterError(
                 locate_parameter("train.rnn.frame"),
-                f"found {frame}, longer than a sample of shape {spec.shape}",
+                f"found {frame}, which is longer than a sample of shape {spec.shape}",
                 f"at most {spec.shape[1]}",
                 "lower it",
             )
@@ -80,7 +80,8 @@ class Rnn(Network):
     def initial_states(self, batch: int) -> tuple[Tensor, ...]:
         """Return zeros [batch, hidden] for every state.
 
-        The order is: for each layer its output and, for an LSTM, its cell; then, with `pool` "max", the highest output.
+        The order is: for each layer, its output and (LSTM only) its cell state; then, if `pool` is "max", the highest
+        outputs so far.
         """
         states: tuple[Tensor, ...] = self.body.initial_states(batch)
         return states
@@ -91,9 +92,9 @@ class Rnn(Network):
         return stepped
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute the logits of whole samples [B, *spec.shape]: what `step` returns after the last frame.
+        """Compute the logits of whole samples [B, *spec.shape], as `step` returns them after the last frame.
 
-        The linear layers of the input are computed for all steps at once.
+        For speed, the linear layers of the input are computed for all steps in one operation.
         """
         z = self.preprocess(x)
         if self.spec.features is not None:
@@ -123,7 +124,7 @@ class RnnBody(nn.Module):
         """Build the layers with random weights.
 
         Args:
-            width: Values that a step reads.
+            width: Number of values that a step reads.
             classes: Number of classes.
             cell: As in `Rnn`.
             hidden: As in `Rnn`.
@@ -169,7 +170,7 @@ class RnnBody(nn.Module):
 
 
 class Cell(nn.Module):
-    """The base class of recurrent cells: per gate one linear layer for the input and one for the state.
+    """The base class of recurrent cells. Each gate has one linear layer for the input and one for the state.
 
     `sequence` computes the linear layers of all gates in one matrix product, which makes training faster.
     """
@@ -190,15 +191,16 @@ class Cell(nn.Module):
         return int(self.recurrent[0].out_features)
 
     def forward(self, z: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        """Run one step on inputs [B, width] and states [B, hidden]; return the new states, of which the first is
-        the output.
+        """Run one step on inputs [B, width] and states [B, hidden], and return the new states.
+
+        The first state is the output of the cell.
         """
         from_input = [gate(z) for gate in self.inputs]
         from_state = [gate(states[0]) for gate in self.recurrent]
         return self.combine(from_input, from_state, states)
 
     def sequence(self, z: Tensor) -> Tensor:
-        """Run all steps on inputs [B, steps, width], from states of zero; return the outputs [B, steps, hidden]."""
+        """Run all steps on inputs [B, steps, width], from zero states; return the outputs [B, steps, hidden]."""
         from_inputs = F.linear(z, *_fused(self.inputs))
         weight, bias = _fused(self.recurrent)
         states = tuple(z.new_zeros(z.shape[0], self.hidden) for _ in range(self.states))
@@ -210,12 +212,12 @@ class Cell(nn.Module):
         return torch.stack(outputs, dim=1)
 
     def combine(self, from_input: Any, from_state: Any, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Compute the new states from what the linear layers returned.
+        """Compute the new states from the outputs of the linear layers.
 
         Args:
-            from_input: For each gate, in the order of `gates`: its linear layer applied to the input, [B, hidden].
-            from_state: For each gate: its linear layer applied to the previous output, [B, hidden].
-            states: The previous states, [B, hidden] each; the first is the output.
+            from_input: For each gate, in the order of `gates`: output of its linear layer for the input, [B, hidden].
+            from_state: For each gate, in the same order: output of its linear layer for the state, [B, hidden].
+            states: The previous states, [B, hidden] each; the first is the previous output of the cell.
 
         Returns:
             The new states, in the same order.
@@ -247,18 +249,18 @@ class GruCell(Cell):
 
 
 class LstmCell(Cell):
-    """Long short-term memory (Hochreiter & Schmidhuber 1997) with forget gates (Gers et al. 2000), like torch's."""
+    """Long short-term memory (Hochreiter & Schmidhuber 1997) with forget gates (Gers et al. 2000)."""
 
     gates = ("input", "forget", "candidate", "output")
     states = 2
 
     def combine(self, from_input: Any, from_state: Any, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Compute the new output and the new cell.
+        """Compute the new output and the new cell state.
 
         Args:
             from_input: As in `Cell.combine`.
             from_state: As in `Cell.combine`.
-            states: As in `Cell.combine`; the second is the cell.
+            states: As in `Cell.combine`; the second is the cell state.
         """
         input_gate, forget_gate, candidate, output_gate = (a + b for a, b in zip(from_input, from_state, strict=True))
         cell = torch.sigmoid(forget_gate) * states[1] + torch.sigmoid(input_gate) * torch.tanh(candidate)
@@ -266,5 +268,5 @@ class LstmCell(Cell):
 
 
 def _fused(gates: Any) -> tuple[Tensor, Tensor]:
-    """Return the weights and biases of all gates as those of one linear layer."""
+    """Return the weights and biases of a linear layer that computes all gates together."""
     return torch.cat([gate.weight for gate in gates]), torch.cat([gate.bias for gate in gates])

@@ -20,7 +20,7 @@ class Transformer(Network):
     """A transformer encoder whose classifier reads the mean of the tokens.
 
     A token is a patch of the sample: `patch` x `patch` pixels of an image, `patch` samples of a series or of raw
-    audio, `patch` frames of spectral features. An incomplete patch at the end is not read.
+    audio, `patch` frames of spectral features. An incomplete patch at the end is ignored.
     """
 
     kind = "transformer"
@@ -41,11 +41,11 @@ class Transformer(Network):
 
         Args:
             spec: The description of a sample.
-            bins: Quantile bins per channel of a series, or 0; see `preprocess.QuantileBins`.
+            bins: Number of quantile bins per channel of a series (see `preprocess.QuantileBins`); 0 for no bins.
             width: Width of a token.
-            heads: Attention heads in each layer.
+            heads: Number of attention heads in each layer.
             head_width: Width of each head's queries, keys and values.
-            feedforward: Units of the feed-forward block of each layer; its length is the number of layers.
+            feedforward: Number of units in the feed-forward block of each layer, with one entry per layer.
             patch: Side of a patch, in pixels, samples or frames.
             dropout: Probability that a value is dropped in training, after embedding, attention and feed-forward.
 
@@ -62,7 +62,7 @@ class Transformer(Network):
         if any(size < side for size, side in zip(shape[1:], extent, strict=True)):
             raise ParameterError(
                 locate_parameter("train.transformer.patch"),
-                f"found {patch}, larger than a sample of shape {list(shape)}",
+                f"found {patch}, which is larger than a sample of shape {list(shape)}",
                 f"at most {min(shape[1:])}",
                 "lower it",
             )
@@ -82,7 +82,7 @@ class Transformer(Network):
 
 
 class TransformerBody(nn.Module):
-    """The embedding, the layers and the classifier: preprocessed [B, *shape] -> logits [B, classes]."""
+    """The layers of a transformer after preprocessing: preprocessed samples [B, *shape] -> logits [B, classes]."""
 
     def __init__(
         self,
@@ -129,7 +129,10 @@ class TransformerBody(nn.Module):
 
 
 class Layer(nn.Module):
-    """An encoder layer: attention, then a feed-forward block, each added to its input: [B, tokens, width] -> same."""
+    """An encoder layer: attention and a feed-forward block, each with a residual connection.
+
+    The input and the output are [B, tokens, width].
+    """
 
     def __init__(self, width: int, heads: int, head_width: int, feedforward: int, dropout: float) -> None:
         """Build the layer with random weights.
@@ -138,7 +141,7 @@ class Layer(nn.Module):
             width: As in `Transformer`.
             heads: As in `Transformer`.
             head_width: As in `Transformer`.
-            feedforward: Units of the feed-forward block.
+            feedforward: Number of units in the feed-forward block.
             dropout: As in `Transformer`.
         """
         super().__init__()
@@ -158,7 +161,10 @@ class Layer(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention, softmax(Q K^T / sqrt(head_width)) V per head: [B, tokens, width] -> same."""
+    """Multi-head attention: softmax(Q K^T / sqrt(head_width)) V in each head.
+
+    The input and the output are [B, tokens, width].
+    """
 
     def __init__(self, width: int, heads: int, head_width: int) -> None:
         """Build the linear layers with random weights.

@@ -1,7 +1,8 @@
-"""Reports: what stages write about their work, and how a person sees it.
+"""Read the reports that the stages write, and show them as a page and as tables.
 
-`schemas` has the models of the reports, `verdict` that of the gate (reports/gate.json), `parameters_digest` shows
-whether a verdict is outdated, `libraries` lists versions. `page` draws reports/index.html, `terminal` prints tables.
-This file imports nothing, so that printing a table starts fast.
+`schemas` and `verdict` define the fields of the reports; `verdict` is for the gate's report, reports/gate.json.
+`parameters_digest` shows whether a verdict is outdated, and `libraries` lists the versions of libraries. `page` draws
+reports/index.html, and `terminal` prints tables. This file imports nothing, so that commands that print tables start
+fast.
 May import stages.params and stages.core.
 """

@@ -1,12 +1,12 @@
-"""The libraries that shape a build, and the versions of them that are installed here."""
+"""List the libraries that affect a build, with the versions that are installed."""
 
 from __future__ import annotations
 
 from importlib import metadata
 
-# Libraries that a device needs beside the file, by the target's runtime.
+# Libraries that a device needs to run an exported file, by the target's runtime.
 AT_RUNTIME = {"onnxruntime": ("numpy", "onnxruntime"), "litert": ("numpy", "ai-edge-litert")}
-# Libraries that shape the data, the weights or the files.
+# Libraries that affect the data, the weights or the exported files.
 AT_BUILD = (
     "ai-edge-litert",
     "ai-edge-quantizer",
@@ -27,7 +27,7 @@ AT_BUILD = (
 
 
 def libraries() -> dict[str, str]:
-    """Return the version of each library above that is installed, by name."""
+    """Return the version of each installed library of `AT_BUILD` and `AT_RUNTIME`, by name."""
     versions = {}
     for name in sorted({*AT_BUILD, *(name for names in AT_RUNTIME.values() for name in names)}):
         try:

@@ -1,4 +1,4 @@
-"""The digest of the parameters that decide what the gate judges: a verdict is outdated where it has changed."""
+"""Compute the digest of the parameters that affect the verdict. If the digest changes, the verdict is outdated."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from stages.core.errors import ParameterError
 
 
 def read_parameters() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return params.yaml and the parameters of the task that it names, as they are written. Raises ParameterError.
+    """Return params.yaml and the params.yaml of the task that it names, without defaults. Raises ParameterError.
 
-    Only the task's name is checked; the stages report any other fault.
+    Only the name of the task is checked. The stages report all other errors.
     """
     shared = _read_yaml(Path("params.yaml"), "task")
     return shared, _read_yaml(Path("tasks") / shared["task"] / "params.yaml", "name")
 
 
 def _read_yaml(path: Path, key: str) -> dict[str, Any]:
-    """Return the YAML mapping in `path`, which must have a text under `key`. Raises ParameterError."""
+    """Return the YAML mapping in the file `path`. Raises ParameterError if the value of `key` is not text."""
     import yaml
 
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ParameterError(str(path), f"not readable: {' '.join(str(error).split())}", f"YAML with {key}") from None
+        raise ParameterError(
+            str(path), f"not readable: {' '.join(str(error).split())}", f"a YAML mapping with the key {key}"
+        ) from None
     value = values.get(key) if isinstance(values, dict) else None
     if not isinstance(value, str):
         raise ParameterError(f"{path}: {key}", f"found {value!r}", "text")
@@ -34,9 +36,10 @@ def _read_yaml(path: Path, key: str) -> dict[str, Any]:
 
 
 def parameters_digest(shared: dict[str, Any], task: dict[str, Any]) -> str:
-    """Return the SHA-256 of the parameters that decide what the gate judges, in any order and with any comments.
+    """Return the SHA-256 of the parameters that affect the verdict; their order and comments do not matter.
 
-    `package`, which comes after the gate, is left out, and so are parameters that only decide where the work is done.
+    The digest does not cover `package`, because that stage runs after the gate. It does not cover parameters that only
+    select where the work is done, such as `device`.
     """
     steering = {key: shared.get(key) for key in ("task", "seed", "targets")}
     values = [steering, {key: value for key, value in task.items() if key != "package"}]
@@ -44,9 +47,10 @@ def parameters_digest(shared: dict[str, Any], task: dict[str, Any]) -> str:
 
 
 def _sorted(value: Any) -> Any:
-    """Return a value with ordered keys and one form for each number.
+    """Return a value with its keys sorted, and with whole numbers as integers.
 
-    YAML's keys are text and numbers, which do not compare; 1 and 1.0 are one value, for DVC too.
+    Keys in YAML can be text or numbers, which Python cannot compare, so they are sorted as text. 1 and 1.0 count as the
+    same value, as in DVC.
     """
     if isinstance(value, dict):
         return sorted(([str(key), _sorted(own)] for key, own in value.items()), key=lambda pair: pair[0])

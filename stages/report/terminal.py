@@ -1,4 +1,4 @@
-"""Tables for the terminal. A verdict is a word, never a colour alone."""
+"""Print tables on the terminal. A verdict is always written as a word, so that it does not depend on colour."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.table import Table
 
 PASS, FAIL = "[green]pass[/]", "[bold red]FAIL[/]"
 
-# Column title of two lines, key in reports/metrics.json, format.
+# For each column: the title of two lines, the key in reports/metrics.json, and the format of the number.
 COLUMNS = (
     ("\naccuracy", "accuracy", "{:.2%}"),
     ("F1\nmacro", "f1_macro", "{:.2%}"),
@@ -24,12 +24,12 @@ COLUMNS = (
 
 
 def _console() -> Console:
-    """Return a console as wide as the terminal, and 140 columns wide for a pipe or a log."""
+    """Return a console that is as wide as the terminal, or 140 columns wide for a pipe or a log."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
 def print_gate(gate: Mapping[str, Any]) -> None:
-    """Print every check of the gate, and below them why a target that is not required is left out."""
+    """Print every check of the gate, and then the reason for each target that is left out of the bundle."""
     table = Table(title=f"Gate: {gate['name']}", title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("target")
     table.add_column("check")
@@ -45,8 +45,8 @@ def print_gate(gate: Mapping[str, Any]) -> None:
     console = _console()
     console.print(table)
     for check in gate["checks"]:
-        if gate["passed"] and not check["passed"]:  # where the gate fails, the stage ends with these lines
-            reason = f"{check['target']} is left out of the bundle, since {check['name']}: {check['reason']}"
+        if gate["passed"] and not check["passed"]:  # if the gate fails, the stage's error has these lines
+            reason = f"{check['target']} is left out of the bundle because of {check['name']}: {check['reason']}"
             console.print(reason, soft_wrap=True, markup=False)
     for note in gate["notes"]:
         console.print(f"note: {note}", soft_wrap=True, markup=False)
@@ -60,14 +60,14 @@ def print_summary(
     lines: Sequence[tuple[str, str]],
     current: bool,
 ) -> None:
-    """Print a table of the targets, a table of the splits, and lines about everything else.
+    """Print a table of the targets, a table of the splits, and lines with other information.
 
     Args:
         name: The task's name.
-        targets: Per target its name, the numbers of `COLUMNS`, and its verdict.
-        splits: By split its `samples`, and the `accuracy` of the trained float network; None where not recorded.
-        lines: A title of at most seven letters, and its text.
-        current: Whether the verdict is on the present files and parameters; if not, each row is marked.
+        targets: For each target, its name, the numbers of `COLUMNS`, and its verdict.
+        splits: For each split, its `samples` and the `accuracy` of the trained float network; None if not recorded.
+        lines: For each line, a title of at most seven letters and a text.
+        current: Whether the verdict is for the current files and parameters. If not, each row says so.
     """
     table = Table(box=None, pad_edge=False)
     table.add_column(f"\n{name}", style="bold")

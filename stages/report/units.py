@@ -1,10 +1,10 @@
-"""Numbers with their units, as the page and the terminal show them."""
+"""Format numbers with their units, for the page and the terminal."""
 
 from __future__ import annotations
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration with about three digits: 61.3 s, 12 min 5 s, 3 h 20 min."""
+    """Return a duration as text with about three digits, such as 61.3 s, 12 min 5 s or 3 h 20 min."""
     if seconds < 99.95:
         return f"{seconds:.1f} s"
     rounded = round(seconds)

@@ -1,4 +1,4 @@
-"""reports/gate.json: the gate's verdict, as the gate writes it and later stages read it."""
+"""The schema of reports/gate.json: the verdict, which the gate writes and later stages read."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from stages.core.errors import StageError
 from stages.core.files import read_model, rerun_hint
 
 GATE = Path("reports/gate.json")
-PIPELINE = "pipeline"  # the target of checks that are of no single exported file
+PIPELINE = "pipeline"  # the `target` of a check that does not belong to a single exported file
 
 
 class Check(BaseModel):
-    """The result of one comparison."""
+    """The result of one check, which compares a measured value with a threshold."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     name: str
-    target: str = Field(description='The target that is judged; "pipeline" for a report that all targets depend on.')
-    value: float | str | None = Field(description="Null where a number is missing.")
+    target: str = Field(description='The target that is checked; "pipeline" for a report that all targets depend on.')
+    value: float | str | None = Field(description="The measured value; null if it is missing.")
     operator: str
     threshold: float | str
     passed: bool
-    reason: str = Field(description="Why the check failed; empty where it passed.")
+    reason: str = Field(description="Why the check failed; empty if it passed.")
 
 
 class TargetVerdict(BaseModel):
@@ -34,14 +34,14 @@ class TargetVerdict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     passed: bool
-    required: bool = Field(description="Whether the gate fails where this target does.")
-    sha256: str | None = Field(description="SHA-256 of the file; null where it is missing.")
-    failed: list[str] = Field(description="Names of the checks that it did not pass.")
+    required: bool = Field(description="Whether the gate fails if this target fails.")
+    sha256: str | None = Field(description="SHA-256 of the file; null if the file is missing.")
+    failed: list[str] = Field(description="Names of the checks that the target failed.")
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         if self.passed == bool(self.failed):
-            raise ValueError("`passed` is true exactly where `failed` names no check")
+            raise ValueError("`passed` must be true exactly when `failed` names no check")
         return self
 
 
@@ -53,9 +53,11 @@ class Verdict(BaseModel):
     passed: bool
     checks: list[Check]
     targets: dict[str, TargetVerdict]
-    notes: list[str] = Field([], description="What a reader has to keep in mind, though no check fails by it.")
+    notes: list[str] = Field([], description="Warnings for the reader, which do not make a check fail.")
     inputs: dict[str, str] = Field({}, description="SHA-256 of each file that the gate judged or read, by path.")
-    parameters: str = Field("", description="Digest of the parameters, `parameters_digest`.")
+    parameters: str = Field(
+        "", description="Digest of the parameters that affect the verdict, from `parameters_digest`."
+    )
 
     def failures(self) -> list[Check]:
         """Return the checks that failed."""
@@ -77,7 +79,7 @@ def as_json(name: str, verdict: Verdict) -> dict[str, Any]:
 
 
 def read_verdict(path: Path = GATE) -> tuple[str, Verdict]:
-    """Return the name of the task that was judged, and the verdict. Raises StageError where it is inconsistent."""
+    """Return the name of the task that was judged, and the verdict. Raises StageError if it is inconsistent."""
     report = read_model(path, GateReport, "gate")
     failed = [check.name for check in report.failures() if check.target == PIPELINE]
     failed += [target for target, own in report.targets.items() if own.required and not own.passed]

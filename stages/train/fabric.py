@@ -40,7 +40,10 @@ def start_fabric(params: Params) -> Fabric:
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ParameterError(
-            locate_parameter("device"), f"found {params.device!r}: {reason}", "auto, or cpu", "set device: auto"
+            locate_parameter("device"),
+            f"found {params.device!r}: {reason}",
+            "auto or cpu on this machine",
+            "set device: auto",
         ) from None
     fabric.launch()
     return fabric

@@ -1,6 +1,6 @@
-"""reports/index.html: the page that shows a build to a person.
+"""Draw reports/index.html, the page that shows the results of a build.
 
-Enter at `render.render()`. `sections` turns reports into what the template shows, `figures` draws its pictures in the
-SVG of `svg`; the words are in `page.html.j2`, the looks in `style.css.j2`.
+Enter at `render.render()`. `sections` computes the values that the template shows, `figures` draws the pictures, and
+`svg` has the shapes that the pictures consist of. The text is in `page.html.j2`, and the style in `style.css.j2`.
 May import stages.report.schemas, stages.report.verdict, stages.params and stages.core.
 """

@@ -1,4 +1,4 @@
-"""The pictures of the page, each a pure function of numbers from the reports."""
+"""Draw the pictures of the page from numbers of the reports."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from markupsafe import Markup
 from stages.report.page.overlaps import Mark, name_overlapping
 from stages.report.page.svg import LETTER, WIDTH, Drawing, Frame, axes, spread, ticks
 
-DIGIT = 8.9  # width of a digit, as LETTER
+DIGIT = 8.9  # width of a digit, in the same units as LETTER
 
 
 def percent(value: float) -> str:
-    """Return a share as percent, with four significant digits."""
+    """Return a fraction as a percentage with four significant digits."""
     return f"{100 * value:.4g}%"
 
 
 def interval(low: float, high: float) -> str:
-    """Return the bounds of a share as percent. One digit after the point is already more than they are exact to."""
+    """Return the bounds of a fraction as percentages. They have one decimal, because they are not more precise."""
     return f"{100 * low:.1f} to {100 * high:.1f}%"
 
 
 def from_where(label: str, lowest: float) -> str:
-    """Return an axis' label, with the lowest value where it is not 0: differences then look larger than they are."""
+    """Return the label of an axis, with a note if the axis does not start at 0 and so enlarges differences."""
     return f"{label}, axis from {percent(lowest)}" if lowest > 0 else label
 
 
 def share_ticks(low: float, high: float) -> list[float]:
-    """Return `ticks` for an axis of shares, none above 1."""
+    """Return the ticks for an axis of fractions, without ticks above 1."""
     values = ticks(low, high)
     return [value for value in values if value <= 1.0] or values
 
 
 @dataclass(frozen=True)
 class Line:
-    """A curve, its name, and its classes of the page's style."""
+    """A curve, with its name and its CSS classes."""
 
     name: str
     values: Sequence[float]
@@ -46,15 +46,15 @@ class Line:
 def curves(
     title: str, x: Sequence[float], lines: Sequence[Line], y_label: str, share: bool, best: float | None
 ) -> Markup:
-    """Draw lines over epochs, each named at its end.
+    """Draw curves over the epochs, each with its name at its end.
 
     Args:
         title: Text for screen readers.
-        x: Epochs.
-        lines: One value per epoch each.
-        y_label: Name of the upright axis.
-        share: Whether the values are shares.
-        best: The epoch that was kept, which is marked.
+        x: Numbers of the epochs.
+        lines: The curves, each with one value per epoch.
+        y_label: Name of the y axis.
+        share: Whether the values are fractions, 0 to 1.
+        best: The epoch whose weights were kept. It is marked in the plot.
     """
     values = [value for line in lines for value in line.values]
     drawing = Drawing(title, 250)
@@ -76,7 +76,7 @@ def curves(
 
 
 def _draw_lines(drawing: Drawing, frame: Frame, x: Sequence[float], lines: Sequence[Line]) -> None:
-    """Draw the lines, and the name of each beside its end, so that names do not overlap."""
+    """Draw the curves, and write their names next to their ends without overlaps."""
     ends = [frame.at(x[-1], line.values[-1])[1] for line in lines]
     for line, y in zip(lines, spread([end + 4 for end in ends], 15, frame.top + 4, frame.bottom), strict=True):
         drawing.path([frame.at(a, b) for a, b in zip(x, line.values, strict=True)], f"curve {line.style}")
@@ -85,7 +85,7 @@ def _draw_lines(drawing: Drawing, frame: Frame, x: Sequence[float], lines: Seque
 
 @dataclass(frozen=True)
 class Point:
-    """A target in a plot: on each axis its value and the ends of its interval."""
+    """A target in a plot, with its value and its confidence interval on each axis."""
 
     name: str
     x: tuple[float, float, float]  # value, low, high
@@ -94,15 +94,15 @@ class Point:
 
 
 def scatter(title: str, points: Sequence[Point], x_label: str, y_label: str) -> Markup:
-    """Draw one marker per target with its intervals; the legend names each. A target that failed is hollow there too.
+    """Draw one marker per target, with confidence intervals and a legend. The marker of a failed target is hollow.
 
-    Markers that overlap are also named beside them, since one may hide another.
+    Markers that overlap also have their names next to them, because one marker can hide another.
 
     Args:
         title: Text for screen readers.
-        points: The targets; y is a share.
-        x_label: Name of the axis to the right.
-        y_label: Name of the upright axis.
+        points: The targets; the y values are fractions.
+        x_label: Name of the x axis.
+        y_label: Name of the y axis.
     """
     legend = 20.0 * ((len(points) + 1) // 2)
     drawing = Drawing(title, 262)
@@ -125,7 +125,9 @@ def scatter(title: str, points: Sequence[Point], x_label: str, y_label: str) -> 
         drawing.line(start, y, end, y, f"whisker {style}-line")
         marks.append(Mark(point.name, x, y, style))
     name_overlapping(drawing, frame, marks)
-    for shape, (point, mark) in enumerate(zip(points, marks, strict=True)):  # over every whisker
+    for shape, (point, mark) in enumerate(
+        zip(points, marks, strict=True)
+    ):  # drawn last, so that no interval covers a marker
         look = mark.style if point.passed else f"{mark.style} hollow"
         hint = f"{point.name}: {percent(point.y[0])} at {point.x[0]:.4g}"
         drawing.marker(mark.x, mark.y, shape, look, hint=hint)
@@ -139,12 +141,12 @@ def scatter(title: str, points: Sequence[Point], x_label: str, y_label: str) -> 
 
 
 def stacked(title: str, rows: Sequence[str], parts: Mapping[str, Sequence[int]]) -> Markup:
-    """Draw a bar per class with a piece per split, and the total at its end.
+    """Draw one bar per class, with a segment for each split and the total at the end.
 
     Args:
         title: Text for screen readers.
         rows: Names of the classes.
-        parts: Samples of each class, by split.
+        parts: Number of samples of each class, by split.
     """
     band, top = 24.0, 24.0
     drawing = Drawing(title, top + band * len(rows) + 2)
@@ -161,7 +163,7 @@ def stacked(title: str, rows: Sequence[str], parts: Mapping[str, Sequence[int]])
         drawing.text(start - 8, y + 14, shorten(row, 14), "tick", "end")
         for j, (split, values) in enumerate(parts.items()):
             width = values[i] * scale
-            # A gap between the pieces separates them without colour.
+            # A gap separates the segments, so that they can be distinguished without colour.
             drawing.rect(x, y + 3, width - 1.5, band - 8, f"s{j + 1}", hint=f"{row}: {values[i]:,} in {split}")
             x += width
         drawing.text(x + 5, y + 14, f"{totals[i]:,}", "tick")
@@ -184,8 +186,8 @@ def bars(title: str, rows: Sequence[Bar], largest: float, style: str = "s1") -> 
     Args:
         title: Text for screen readers.
         rows: The bars.
-        largest: Value of a bar of full length.
-        style: Classes of the page's style.
+        largest: The value that a bar of full length has.
+        style: CSS classes.
     """
     band = 40.0
     drawing = Drawing(title, band * len(rows))
@@ -204,7 +206,7 @@ def bars(title: str, rows: Sequence[Bar], largest: float, style: str = "s1") -> 
 
 
 def confusion(title: str, matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Markup:
-    """Draw a confusion matrix; the shade of a cell is its share of the row.
+    """Draw a confusion matrix; the larger a cell's fraction of its row, the stronger its colour.
 
     Args:
         title: Text for screen readers.
@@ -231,7 +233,7 @@ def confusion(title: str, matrix: Sequence[Sequence[int]], classes: Sequence[str
             share = count / total
             x, y = x0 + cell * j, y0 + cell * i
             shade = f'fill-opacity="{0.12 + 0.88 * share:.3f}"' if count else ""
-            hint = f"{classes[i]} taken for {classes[j]}: {count} of {total}"
+            hint = f"{classes[i]} predicted as {classes[j]}: {count} of {total}"
             style = "none" if not count else "right" if i == j else "wrong"
             drawing.rect(x + 1, y + 1, cell - 2, cell - 2, f"cell {style}", f'rx="2" {shade}', hint)
             if count and cell >= max(15, DIGIT * len(str(count))):
@@ -242,5 +244,5 @@ def confusion(title: str, matrix: Sequence[Sequence[int]], classes: Sequence[str
 
 
 def shorten(words: str, length: int) -> str:
-    """Return a text of at most `length` characters, with an ellipsis where it is cut."""
+    """Return the text, cut to `length` characters with an ellipsis if it is longer."""
     return words if len(words) <= length else words[: length - 1] + "…"

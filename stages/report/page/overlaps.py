@@ -1,4 +1,4 @@
-"""Names for markers of a plot that overlap, since one may hide another."""
+"""Write the names of overlapping markers into a plot, because one marker can hide another."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from itertools import product
 
 from stages.report.page.svg import LETTER, Drawing, Frame
 
-NEAR = 12.0  # markers whose centres are nearer than this overlap
-LINE = 15.0  # from one name to the next
-ASIDE = 14.0  # from a marker to its name
-RADIUS = 7.0  # of a marker, with some room around it
+NEAR = 12.0  # markers overlap if their centres are closer than this
+LINE = 15.0  # distance from one name to the next
+ASIDE = 14.0  # distance from a marker to its name
+RADIUS = 7.0  # radius of a marker and the free space around it
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Box:
     y2: float
 
     def meets(self, other: Box) -> bool:
-        """Return whether the two rectangles have a part in common."""
+        """Return whether the two rectangles overlap."""
         return self.x1 < other.x2 and other.x1 < self.x2 and self.y1 < other.y2 and other.y1 < self.y2
 
 
@@ -43,9 +43,9 @@ def name_overlapping(drawing: Drawing, frame: Frame, marks: Sequence[Mark]) -> N
     """Write the names of overlapping markers near them, each with a line to its marker.
 
     Args:
-        drawing: Where names and lines are added.
-        frame: The plot; names stay inside.
-        marks: All markers, named or not: no name is written over one.
+        drawing: The drawing to which names and lines are added.
+        frame: The plot. Names are written inside it if there is space.
+        marks: All markers. No name covers a marker if there is space.
     """
     used = [Box(mark.x - RADIUS, mark.y - RADIUS, mark.x + RADIUS, mark.y + RADIUS) for mark in marks]
     for cluster in _clusters(marks):
@@ -62,7 +62,7 @@ def name_overlapping(drawing: Drawing, frame: Frame, marks: Sequence[Mark]) -> N
 
 
 def _clusters(marks: Sequence[Mark]) -> list[list[Mark]]:
-    """Return the groups of two or more markers of which each overlaps another one of its group."""
+    """Return groups of two or more markers, in which each marker overlaps another marker of the group."""
     clusters: list[list[Mark]] = []
     for mark in marks:
         near = [own for own in clusters if any(math.hypot(mark.x - o.x, mark.y - o.y) < NEAR for o in own)]
@@ -72,9 +72,10 @@ def _clusters(marks: Sequence[Mark]) -> list[list[Mark]]:
 
 
 def _places(frame: Frame, cluster: Sequence[Mark]) -> list[tuple[bool, Box]]:
-    """Return places for the names of a cluster inside the plot, the best first; each is to the right or to the left.
+    """Return the possible places for the names of a cluster, the best first.
 
-    Where no place is inside, the result is the one below and to the right.
+    A place is a flag and a box inside the plot. The flag is True if the box is to the right of the markers, and False if
+    it is to the left. If no box fits inside the plot, return only the place below and to the right of the markers.
     """
     width, height = LETTER * max(len(mark.name) for mark in cluster), LINE * len(cluster)
     low, high = max(mark.y for mark in cluster), min(mark.y for mark in cluster)
@@ -91,7 +92,7 @@ def _places(frame: Frame, cluster: Sequence[Mark]) -> list[tuple[bool, Box]]:
 def _is_inside(frame: Frame, box: Box) -> bool:
     return (
         frame.left <= box.x1
-        and box.x2 <= frame.right + 12  # the margin beside the plot
+        and box.x2 <= frame.right + 12  # the margin to the right of the plot
         and frame.top <= box.y1
         and box.y2 <= frame.bottom
     )

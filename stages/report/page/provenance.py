@@ -1,6 +1,6 @@
-"""The provenance of a build, as the page shows it: data, code, seed, libraries and durations.
+"""Describe the provenance of a build for the page: data, code, seed, libraries and durations.
 
-All of it is outside the bundle, whose bytes depend on neither time nor commit.
+The page shows the commit, times and durations. The bundle does not contain them, so its bytes do not depend on them.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ SHORT = 12  # characters of a digest that are shown
 
 @dataclass(frozen=True)
 class Build:
-    """The conditions of a build beside its data and the task's parameters."""
+    """The code, seed and libraries of a build."""
 
     seed: int
     commit: str | None  # None outside a git repository
-    modified: bool  # whether tracked files differ from the commit; dvc.lock does not count, since a build writes it
+    modified: bool  # whether tracked files differ from the commit, except dvc.lock, which a build writes
     libraries: Mapping[str, str]  # version by name
 
 
 def read_build(seed: int, root: Path = Path()) -> Build:
-    """Return seed, commit and libraries of a build that is made in `root` now."""
+    """Return the seed, the commit of the repository `root`, and the installed libraries."""
     commit = _git(root, "rev-parse", "HEAD")
     changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock")
     return Build(seed, commit, bool(changed), libraries())
 
 
 def _git(root: Path, *arguments: str) -> str | None:
-    """Return what git prints; None without git or outside a repository."""
+    """Return the output of git; None if git is not installed, or `root` is not in a repository."""
     try:
         result = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
     except OSError:
@@ -54,8 +54,8 @@ def describe_build(
 
     Args:
         build: Seed, code and libraries.
-        provenance: Content of data/provenance.json, where readable.
-        durations: Content of reports/durations/<stage>.json by stage, where readable.
+        provenance: Content of data/provenance.json; None if it is unreadable.
+        durations: Content of reports/durations/<stage>.json by stage; None if a file is unreadable.
         gate: Content of reports/gate.json.
     """
     sources = provenance["sources"] if provenance else {}
@@ -86,7 +86,7 @@ def _source(name: str, source: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _time(text: str) -> str:
-    """Return an ISO 8601 time to the minute; as it is where it is not one."""
+    """Return an ISO 8601 time to the minute. Any other text is returned unchanged."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""reports/index.html: one self-contained page, drawn from reports alone. It names each report that is missing."""
+"""Render reports/index.html, one self-contained page, from the reports. The page names each missing report."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def render(
     previous: Mapping[str, Mapping[str, float]],
     root: Path = Path(),
 ) -> str:
-    """Return the page as HTML. A report that is missing or unreadable leaves out its section and is named on the page.
+    """Return the page as HTML. If a report is missing or unreadable, the page names it and omits its section.
 
     Args:
         name: The task's name.
-        data: What one sample is.
+        data: The parameters that describe a sample: its kind, channels and classes.
         gate: Content of reports/gate.json.
         build: Seed, code and libraries of the build.
-        previous: Content of reports/metrics.json after the previous gate that passed; empty where not recorded.
+        previous: Content of reports/metrics.json from the previous gate that passed; empty if there is none.
         root: The folder that holds data/ and reports/.
     """
     missing: list[str] = []
@@ -96,12 +96,15 @@ def render(
 
 
 def write_page(html: str, path: Path) -> None:
-    """Replace the page as a whole."""
+    """Write the page. An existing page is replaced atomically."""
     write_text(path, html)
 
 
 def _read_optional(path: Path, model: type[ReportModel], missing: list[str]) -> Any:
-    """Return a report as its JSON object; None where it does not fit `model`, which is noted in `missing`."""
+    """Return a report as a JSON object.
+
+    If it is missing or does not fit `model`, add its path to `missing` and return None.
+    """
     try:
         read_model(path, model, path.stem)
         return read_object(path, path.stem)
@@ -111,7 +114,10 @@ def _read_optional(path: Path, model: type[ReportModel], missing: list[str]) -> 
 
 
 def _read_history(path: Path, missing: list[str]) -> list[dict[str, float]]:
-    """Return the epochs of training; none where the file is not readable, which is noted in `missing`."""
+    """Return the rows of history.csv, one for each epoch.
+
+    If the file is unreadable or has no rows, add its path to `missing` and return an empty list.
+    """
     try:
         with path.open(newline="", encoding="utf-8") as stream:
             rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
@@ -123,9 +129,9 @@ def _read_history(path: Path, missing: list[str]) -> list[dict[str, float]]:
 
 
 def _draw(section: Callable[..., Any], reports: tuple[Any, ...], missing: list[str]) -> Any:
-    """Return a section of the page; None where a report lacks what it shows.
+    """Return a section of the page, or None if a report lacks a value that the section shows.
 
-    A report with other fields than the page expects must not hide the gate's verdict: only its section is left out.
+    A report with unexpected fields must not hide the verdict, so only its section is left out.
     """
     if len(reports) == 1 and reports[0] is None:
         return None

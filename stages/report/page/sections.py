@@ -1,4 +1,4 @@
-"""The values that each section of the page shows, from the reports."""
+"""Compute the values that each section of the page shows from the reports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stages.report.page.figures import Bar, Line, Point, percent
 
 SPLITS = ("train", "validation", "test")
 MAX_GROUPS = 24  # more bars than this are not readable
-MIN_GROUP_SAMPLES = 5  # an accuracy over fewer samples than this means nothing
+MIN_GROUP_SAMPLES = 5  # with fewer samples, the accuracy of a group is not meaningful
 
 STEPS = {
     "trained": "trained",
@@ -20,7 +20,7 @@ STEPS = {
     "prune": "channels pruned",
     "finetune": "fine-tuned",
 }
-# Metrics that are compared with the previous gate: title, key of the row, key in reports/metrics.json, format.
+# Metrics that are compared with the previous gate: title, key in `target_row`, key in reports/metrics.json, format.
 COMPARED = (
     ("Accuracy", "accuracy", "accuracy", percent),
     ("F1, macro", "f1", "f1_macro", percent),
@@ -31,7 +31,7 @@ COMPARED = (
 
 
 def machine(properties: Mapping[str, str | int]) -> str:
-    """Return the machine of a measurement in one line."""
+    """Return one line that describes the machine on which a target was measured."""
     remaining = dict(properties)
     threads = remaining.pop("threads", 1)
     first = [str(remaining.pop(key)) for key in ("cpu", "system", "runtime") if key in remaining]
@@ -41,13 +41,13 @@ def machine(properties: Mapping[str, str | int]) -> str:
 def target_row(
     target: str, gate: Mapping[str, Any], report: Mapping[str, Any] | None, trained: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Return one row of the table of targets, with None for a number that was not measured.
+    """Return one row of the table of targets. A number that was not measured is None.
 
     Args:
         target: The target's name.
         gate: Content of reports/gate.json.
-        report: Content of the target's metrics.json, where readable.
-        trained: Content of reports/train/summary.json, where readable.
+        report: Content of the target's metrics.json; None if it is unreadable.
+        trained: Content of reports/train/summary.json; None if it is unreadable.
     """
 
     def estimate(*path: str) -> Mapping[str, float] | None:
@@ -76,9 +76,9 @@ def target_row(
 def changes(
     rows: Sequence[Mapping[str, Any]], previous: Mapping[str, Mapping[str, float]]
 ) -> list[tuple[str, list[tuple[str, str, str]]]]:
-    """Return per target the title, the former and the present value of each compared metric.
+    """Return, for each target, the title, the previous value and the current value of each compared metric.
 
-    `rows` are those of `target_row`; `previous` is the former content of reports/metrics.json, by target.
+    `rows` are from `target_row`. `previous` is the previous content of reports/metrics.json, by target.
     """
     table: list[tuple[str, list[tuple[str, str, str]]]] = []
     for row in rows if previous else []:
@@ -93,7 +93,7 @@ def changes(
 
 
 def failures(checks: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any]]]]:
-    """Return each check that failed by name, with its result for each target that did not pass it."""
+    """Return the name of each failed check, with the results for the targets that failed it."""
     failed = [check for check in checks if not check["passed"]]
     names = dict.fromkeys(check["name"] for check in failed)
     return [(name, [check for check in failed if check["name"] == name]) for name in names]
@@ -102,7 +102,7 @@ def failures(checks: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mappin
 def checks_by_name(
     checks: Sequence[Mapping[str, Any]], targets: Sequence[str]
 ) -> list[tuple[str, list[Mapping[str, Any] | None]]]:
-    """Return each check by name, with its result for each target; None where it does not apply to the target."""
+    """Return the name of each check, with its result for each target. A check that does not apply gives None."""
     cells = {(check["name"], check["target"]): check for check in checks}
     return [
         (name, [cells.get((name, target)) for target in targets]) for name in dict.fromkeys(c["name"] for c in checks)
@@ -117,9 +117,9 @@ def quality(report: Mapping[str, Any]) -> dict[str, Any]:
         if own["measured"]:
             bars.append(Bar(metric, own["value"], words, own["threshold"]))
         else:
-            bars.append(Bar(metric, 0.0, "no rule in the contract, so nothing to measure"))
+            bars.append(Bar(metric, 0.0, "not measured: the contract has no rule"))
     return {
-        "picture": figures.bars("Data quality, each metric beside its threshold", bars, 1.0),
+        "picture": figures.bars("Data quality: each metric and its threshold", bars, 1.0),
         "metrics": list(report["overall"]),
         "sources": report["sources"],
         "quarantine": report["quarantine"],
@@ -134,7 +134,7 @@ def balance(report: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "picture": figures.stacked("Samples of each class in each split", classes, parts),
         "splits": splits,
-        # Data without groups names a column that differs in every sample.
+        # If the data has no groups, the group column has a different value in every sample.
         "grouped": any(own["groups"] != own["samples"] for own in splits.values()),
     }
 
@@ -212,7 +212,7 @@ def tradeoffs(evaluated: Mapping[str, Mapping[str, Any]], gate: Mapping[str, Any
 def mistakes(evaluated: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return the section on wrong predictions, from each target's metrics.json."""
     first = next(iter(evaluated.values()))
-    classes = first["classes"]  # the order of the matrix; objects in JSON are sorted by name
+    classes = first["classes"]  # in the order of the matrix; `per_class` is sorted by name
     sizes = [own["samples"] for own in first["by_group"].values()]
     groups = {}
     if 0 < len(sizes) <= MAX_GROUPS and min(sizes) >= MIN_GROUP_SAMPLES:

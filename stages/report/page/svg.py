@@ -1,4 +1,4 @@
-"""Pictures in SVG, with the same bytes each time. Colours come from the page's style, light and dark."""
+"""Draw pictures in SVG. The same input gives the same bytes, and the page's style sets the colours."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from itertools import pairwise
 
 from markupsafe import Markup, escape
 
-WIDTH = 420  # user units: a phone shows a figure at about this width, so that text keeps its size
-# Width of a letter at the size that a phone shows, in user units: there letters are largest beside the picture.
+WIDTH = 420  # user units; this is about the width in pixels on a phone, where text is then not scaled
+# Width of a letter in user units, at the font size for phones, where text is largest in relation to the picture.
 LETTER = 7.9
 
-# Of a square, a triangle and a diamond, of about a circle's area.
+# Corners of a square, a triangle and a diamond, with about the same area as a circle of radius 1.
 CORNERS: tuple[list[tuple[float, float]], ...] = (
     [(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)],
     [(0, -1.15), (1.1, 0.8), (-1.1, 0.8)],
@@ -22,13 +22,13 @@ CORNERS: tuple[list[tuple[float, float]], ...] = (
 
 
 def number(value: float) -> str:
-    """Return a coordinate with two digits, a hundredth of a pixel."""
+    """Return a coordinate as text, rounded to hundredths of a user unit."""
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
 @dataclass
 class Drawing:
-    """A picture. Screen readers read its `title`."""
+    """A picture that consists of SVG elements. Screen readers read its `title`."""
 
     title: str
     height: float
@@ -39,11 +39,11 @@ class Drawing:
         """Add a line.
 
         Args:
-            x1: Start.
-            y1: Start.
-            x2: End.
-            y2: End.
-            style: Classes of the page's style.
+            x1: Horizontal position of the start.
+            y1: Vertical position of the start.
+            x2: Horizontal position of the end.
+            y2: Vertical position of the end.
+            style: CSS classes.
         """
         ends = " ".join(f'{k}="{number(v)}"' for k, v in (("x1", x1), ("y1", y1), ("x2", x2), ("y2", y2)))
         self.parts.append(f'<line {ends} class="{style}"/>')
@@ -54,13 +54,13 @@ class Drawing:
         """Add a rectangle.
 
         Args:
-            x: Left.
-            y: Top.
-            width: A negative one is drawn as 0.
+            x: Position of the left edge.
+            y: Position of the top edge.
+            width: Width; a negative width is drawn as 0.
             height: Height.
-            style: Classes of the page's style.
-            extra: More attributes, as SVG.
-            hint: Text that is shown under the pointer.
+            style: CSS classes.
+            extra: Further SVG attributes.
+            hint: Text of the tooltip.
         """
         size = f'x="{number(x)}" y="{number(y)}" width="{number(max(width, 0))}" height="{number(height)}"'
         self.parts.append(f'<rect {size} class="{style}" {extra}>{_hint(hint)}</rect>')
@@ -69,11 +69,11 @@ class Drawing:
         """Add a text.
 
         Args:
-            x: Position of the anchor.
-            y: Baseline.
+            x: Horizontal position of the anchor.
+            y: Vertical position of the baseline.
             words: The text, which is escaped.
-            style: Classes of the page's style.
-            anchor: "start", "middle" or "end" of the text.
+            style: CSS classes.
+            anchor: The part of the text that is at `x`: "start", "middle" or "end".
             turn: Rotation about the anchor in degrees.
         """
         turned = f' transform="rotate({number(turn)} {number(x)} {number(y)})"' if turn else ""
@@ -84,23 +84,23 @@ class Drawing:
         """Add a line through several points.
 
         Args:
-            points: (x, y) of each.
-            style: Classes of the page's style.
-            closed: Whether it returns to the first point.
+            points: (x, y) of each point.
+            style: CSS classes.
+            closed: Whether the line returns to the first point.
         """
         steps = "L".join(f"{number(x)} {number(y)}" for x, y in points)
         self.parts.append(f'<path d="M{steps}{"Z" if closed else ""}" class="{style}"/>')
 
     def marker(self, x: float, y: float, shape: int, style: str, size: float = 5, hint: str = "") -> None:
-        """Add a circle, square, triangle or diamond, so that a series is recognised without its colour.
+        """Add a circle, square, triangle or diamond, so that each series can be recognised without colour.
 
         Args:
-            x: Centre.
-            y: Centre.
-            shape: Number of the series; shapes repeat after four.
-            style: Classes of the page's style.
-            size: Radius of the circle; the other shapes have about its area.
-            hint: Text that is shown under the pointer.
+            x: Horizontal position of the centre.
+            y: Vertical position of the centre.
+            shape: Number of the series, which selects the shape; the shapes repeat after four.
+            style: CSS classes.
+            size: Radius of the circle; the other shapes have about the same area.
+            hint: Text of the tooltip.
         """
         if shape % 4 == 0:
             self.parts.append(
@@ -144,7 +144,10 @@ def ticks(low: float, high: float, about: int = 5, integers: bool = False) -> li
 
 @dataclass(frozen=True)
 class Frame:
-    """A plot's axes: the range of the data, and where it is drawn. On an axis without extent, all is in the middle."""
+    """The axes of a plot: the range of the data, and the area in which it is drawn.
+
+    If the range of an axis has length 0, every point is in the middle of that axis.
+    """
 
     x: tuple[float, float]
     y: tuple[float, float]
@@ -176,18 +179,18 @@ def axes(
     margin: float = 14,
     x_range: tuple[float, float] | None = None,
 ) -> Frame:
-    """Add a grid, tick labels and the axes' names. The name of the y axis is above it, where it is read first.
+    """Add a grid, tick labels and the names of the axes. The name of the y axis is above the axis.
 
     Args:
         drawing: The picture.
-        x_ticks: Values that are labelled; the outer ones are the range, unless `x_range` is given.
-        y_ticks: Values that are labelled; the outer ones are the range.
-        x_label: Name of the axis.
-        y_label: Name of the axis.
-        y_format: Text of a tick.
+        x_ticks: Values with a label. The first and last are the range of the axis, unless `x_range` is given.
+        y_ticks: Values with a label. The first and last are the range of the axis.
+        x_label: Name of the x axis.
+        y_label: Name of the y axis.
+        y_format: Function that returns the label of a y value.
         top: Space above the plot.
         margin: Space to the right of the plot.
-        x_range: The range of the axis.
+        x_range: The range of the x axis, if it is not the range of `x_ticks`.
     """
     labels = [y_format(value) for value in y_ticks]
     frame = Frame(
@@ -219,9 +222,9 @@ def spread(positions: Sequence[float], gap: float, low: float, high: float) -> l
 
     Args:
         positions: Where each label should be.
-        gap: Smallest distance of two labels.
-        low: Lower limit.
-        high: Upper limit; it holds where there is room.
+        gap: Smallest distance between two labels.
+        low: Lower limit; labels go below it if there is not enough space.
+        high: Upper limit.
     """
     order = sorted(range(len(positions)), key=lambda i: positions[i])
     placed = [min(max(p, low), high) for p in positions]

@@ -1,5 +1,5 @@
-"""The schemas of the reports: models of the fields that a later stage reads. A report may have other fields too.
+"""The schemas of the reports, as pydantic models. They declare only the fields that later stages read.
 
-One module per part of the pipeline: `data` (validate, prepare, collect), `training` (train, compress), `export`,
-`evaluation`; `base` holds what they share. The gate's own report is `stages.report.verdict`.
+There is one module for each part of the pipeline: `data` (collect, validate, prepare), `training` (train, compress),
+`export` and `evaluation`. `base` has the types that they share. The gate's report is in `stages.report.verdict`.
 """

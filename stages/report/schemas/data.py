@@ -1,4 +1,4 @@
-"""Reports on the data: its origin, its quality, its splits, and the reference for drift."""
+"""The schemas of the reports on the data: its origin, quality and splits, and the reference for drift."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from stages.report.schemas.base import Bins, ReportModel, Share
 class Origin(ReportModel):
     """A file, message log or archive that a source was read from."""
 
-    url: str = Field(description="Where it was read; secret parts are masked.")
+    url: str = Field(description="URL that was read, with secret parts masked.")
     sha256: str = Field(description="SHA-256 of the bytes that were read.")
 
 
 class SourceOrigin(ReportModel):
-    """A source of the snapshot."""
+    """One source of the snapshot, with the files, logs or archives that its rows come from."""
 
     type: str = Field(description="Type of the source, as in `collect.sources`.")
-    rows: NonNegativeInt = Field(description="Rows in the snapshot.")
-    time: str = Field(description="When it was read: ISO 8601, UTC.")
-    origins: list[Origin] = Field(description="Where its rows come from.")
+    rows: NonNegativeInt = Field(description="Number of the source's rows in the snapshot.")
+    time: str = Field(description="Time at which the source was read: ISO 8601, UTC.")
+    origins: list[Origin] = Field(description="The files, message logs or archives that the rows come from.")
 
 
 class Provenance(ReportModel):
-    """data/provenance.json"""
+    """The content of data/provenance.json: the origin of the snapshot's rows."""
 
     snapshot: str = Field(description="The snapshot's time, `collect.snapshot`: ISO 8601.")
-    sources: dict[str, SourceOrigin] = Field(description="By the source's name.")
+    sources: dict[str, SourceOrigin] = Field(description="The sources, by name.")
 
 
 class QualityMetric(ReportModel):
@@ -38,7 +38,7 @@ class QualityMetric(ReportModel):
     value: Share
     threshold: Share
     passed: bool
-    measured: bool = Field(description="False where the data contract has no rule to measure by.")
+    measured: bool = Field(description="Whether the data contract has a rule that measures the metric.")
 
 
 class QualityMetrics(ReportModel):
@@ -52,22 +52,22 @@ class QualityMetrics(ReportModel):
 
 
 class SourceQuality(QualityMetrics):
-    """Quality of one source."""
+    """The quality metrics and the numbers of rows of one source."""
 
-    rows: PositiveInt = Field(description="Rows in the snapshot.")
-    quarantined: NonNegativeInt = Field(description="Rows that broke the data contract.")
+    rows: PositiveInt = Field(description="Number of the source's rows in the snapshot.")
+    quarantined: NonNegativeInt = Field(description="Number of rows that violate the data contract.")
 
 
 class Quarantine(ReportModel):
-    """The rows of all sources that broke the data contract."""
+    """The number of rows, over all sources, that violate the data contract."""
 
     rows: NonNegativeInt
-    share: Share = Field(description="Of all rows of the snapshot.")
-    reasons: dict[str, PositiveInt] = Field(description="Rows by the rule that they broke.")
+    share: Share = Field(description="Fraction of the snapshot's rows that is in quarantine.")
+    reasons: dict[str, PositiveInt] = Field(description="Number of quarantined rows, by the rule that they violate.")
 
 
 class QualityReport(ReportModel):
-    """reports/quality.json"""
+    """The content of reports/quality.json: the quality of the snapshot."""
 
     overall: QualityMetrics
     sources: dict[str, SourceQuality] = Field(min_length=1)
@@ -75,15 +75,15 @@ class QualityReport(ReportModel):
 
 
 class SplitCounts(ReportModel):
-    """Size of one split."""
+    """The size of one split."""
 
     samples: PositiveInt
-    groups: PositiveInt = Field(description="Distinct values of the group column.")
-    classes: dict[str, NonNegativeInt] = Field(description="Samples by class.")
+    groups: PositiveInt = Field(description="Number of distinct values of the group column.")
+    classes: dict[str, NonNegativeInt] = Field(description="Number of samples of each class.")
 
 
 class Splits(ReportModel):
-    """Size of each split."""
+    """The size of each split."""
 
     train: SplitCounts
     validation: SplitCounts
@@ -91,30 +91,30 @@ class Splits(ReportModel):
 
 
 class MissingValues(ReportModel):
-    """The treatment of missing values."""
+    """The number of rows that were dropped because of missing values."""
 
     rows_dropped: NonNegativeInt
 
 
 class BalanceReport(ReportModel):
-    """reports/balance.json"""
+    """The content of reports/balance.json: the size of each split."""
 
     splits: Splits
     missing: MissingValues
 
 
 class Feature(Bins):
-    """Distribution of one statistic of the samples over the training split."""
+    """The distribution of one statistic of one channel over the samples of the training split."""
 
     name: str
-    channel: NonNegativeInt = Field(description="The channel's index.")
+    channel: NonNegativeInt = Field(description="Index of the channel.")
     statistic: str
 
 
 class DriftReference(ReportModel):
-    """data/drift_reference.json"""
+    """The content of data/drift_reference.json: the distributions that drift is measured against."""
 
     schema_version: Annotated[int, Field(ge=1, le=1)]
     samples: PositiveInt
     features: list[Feature] = Field(min_length=1)
-    labels: dict[str, Share] = Field(description="Share of each class in the training split.")
+    labels: dict[str, Share] = Field(description="Fraction of the training samples that belongs to each class.")

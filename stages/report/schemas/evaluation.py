@@ -1,4 +1,4 @@
-"""reports/evaluate/<target>/metrics.json: the measurements of one exported file."""
+"""The schema of reports/evaluate/<target>/metrics.json: the measurements of one exported file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stages.report.schemas.base import Bins, ReportModel, Sha256, Share
 
 
 class Estimate(ReportModel):
-    """A value in its confidence interval."""
+    """A value and its confidence interval, low <= value <= high."""
 
     value: float
     low: float
@@ -24,7 +24,7 @@ class Estimate(ReportModel):
 
 
 class ShareEstimate(Estimate):
-    """An estimate of a share, 0 to 1."""
+    """An estimate of a fraction, 0 to 1."""
 
     value: Share
     low: Share
@@ -32,7 +32,7 @@ class ShareEstimate(Estimate):
 
 
 class Cost(Estimate):
-    """An estimate in milliseconds or megabytes."""
+    """An estimate of a latency in milliseconds, or of an amount of memory in megabytes."""
 
     value: NonNegativeFloat
     low: NonNegativeFloat
@@ -40,37 +40,39 @@ class Cost(Estimate):
 
 
 class ClassScores(ReportModel):
-    """Scores of one class."""
+    """The scores of one class."""
 
-    support: NonNegativeInt = Field(description="Test samples of the class.")
+    support: NonNegativeInt = Field(description="Number of test samples of the class.")
     precision: Share
     recall: Share
     f1: Share
 
 
 class GroupScores(ReportModel):
-    """Accuracy on the test samples of one group."""
+    """The accuracy on the test samples of one group."""
 
     accuracy: Share
     samples: PositiveInt
 
 
 class Intervals(ReportModel):
-    """The sampling that the confidence intervals are based on."""
+    """The units that the confidence intervals treat as independent: single samples or whole groups."""
 
-    unit: Literal["sample", "group"] = Field(description="What was drawn again.")
-    units: PositiveInt = Field(description="How many of them the test split has.")
-    caveat: str | None = Field(description="What a reader of the intervals has to keep in mind.")
+    unit: Literal["sample", "group"] = Field(description="Kind of unit that was resampled.")
+    units: PositiveInt = Field(description="Number of these units in the test split.")
+    caveat: str | None = Field(description="Limit of the intervals that readers should know; null if none.")
 
 
 class EvaluationReport(ReportModel):
-    """A number that is missing, or null, is a failed check; it does not make the report unreadable."""
+    """The measurements of one exported file. If a number is missing or null, its check fails."""
 
     target: str | None = None
     model_sha256: str | None = Field(None, description="SHA-256 of the file that was measured.")
-    classes: list[str] | None = Field(None, description="In the order of `confusion`.")
-    samples: PositiveInt | None = Field(None, description="Test samples.")
-    confidence: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="Of every interval.")
+    classes: list[str] | None = Field(None, description="Class names, in the order of `confusion`.")
+    samples: PositiveInt | None = Field(None, description="Number of test samples.")
+    confidence: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="Confidence level of all intervals, between 0 and 1."
+    )
     intervals: Intervals | None = None
     size_bytes: PositiveInt | None = None
     accuracy: ShareEstimate | None = None
@@ -81,27 +83,37 @@ class EvaluationReport(ReportModel):
     recall_weighted: ShareEstimate | None = None
     f1_weighted: ShareEstimate | None = None
     calibration_error: ShareEstimate | None = None
-    agreement: ShareEstimate | None = Field(None, description="With the compressed torch model, share of samples.")
-    latency_ms: dict[str, Cost] | None = Field(None, description="By percentile: p50, p95, p99.")
-    memory_mb: Cost | None = Field(None, description="Peak, in units of 1,000,000 bytes.")
+    agreement: ShareEstimate | None = Field(
+        None, description="Fraction of test samples for which the compressed torch model predicts the same class."
+    )
+    latency_ms: dict[str, Cost] | None = Field(
+        None, description="Latency of one sample in milliseconds, by percentile (p50, p95, p99)."
+    )
+    memory_mb: Cost | None = Field(None, description="Peak memory, in units of 1,000,000 bytes.")
     per_class: dict[str, ClassScores] | None = None
-    by_group: dict[str, GroupScores] = Field({}, description="Empty where every sample is its own group.")
-    confusion: list[list[NonNegativeInt]] | None = Field(None, description="Rows: actual class; columns: predicted.")
-    prediction_ratios: dict[str, Share] | None = Field(None, description="Share of samples predicted as each class.")
-    confidence_bins: Bins | None = Field(None, description="Probabilities that the file gives to its predictions.")
-    machine: dict[str, str | int] = Field({}, description="Where latency and memory were measured.")
+    by_group: dict[str, GroupScores] = Field(
+        {}, description="Accuracy by group; empty if every sample is its own group."
+    )
+    confusion: list[list[NonNegativeInt]] | None = Field(
+        None, description="Confusion matrix; rows are actual classes, columns are predicted classes."
+    )
+    prediction_ratios: dict[str, Share] | None = Field(None, description="Fraction of samples predicted as each class.")
+    confidence_bins: Bins | None = Field(None, description="Histogram of the predicted class's probability.")
+    machine: dict[str, str | int] = Field(
+        {}, description="Properties of the machine on which latency and memory were measured."
+    )
 
     @model_validator(mode="after")
     def _percentiles_ascend(self) -> Self:
         latency = self.latency_ms or {}
         values = [latency[name].value for name in ("p50", "p95", "p99") if name in latency]
         if values != sorted(values):
-            raise ValueError(f"the percentiles of latency_ms must ascend, found {values}")
+            raise ValueError(f"p50, p95 and p99 of latency_ms must be in ascending order, found {values}")
         return self
 
 
 class BundledEvaluation(EvaluationReport):
-    """The report on a target that goes into the bundle: the fields that the bundle holds are required."""
+    """The report on a target that goes into the bundle. Every field that the bundle contains is required."""
 
     model_sha256: Sha256
     samples: PositiveInt

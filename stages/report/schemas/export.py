@@ -1,4 +1,4 @@
-"""models/exported/<target>/export.json: a model file, and how a runtime feeds and reads it."""
+"""The schema of models/exported/<target>/export.json, which describes an exported model file and its tensors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stages.report.schemas.base import ReportModel, Sha256
 
 
 class Tensor(ReportModel):
-    """An input or output of the file, without the batch."""
+    """An input or output tensor of the model file. Its shape does not include the batch dimension."""
 
     name: str
     shape: list[PositiveInt] = Field(min_length=1)
@@ -18,13 +18,13 @@ class Tensor(ReportModel):
 
 
 class Output(Tensor):
-    """The output that holds the classes."""
+    """The output tensor, which has one logit or one probability for each class."""
 
     activation: Literal["logits", "probabilities"]
 
 
 class State(ReportModel):
-    """A state that a recurrent file takes in and returns with every step."""
+    """A state of a recurrent model. Each step reads it from `input` and returns the new state in `output`."""
 
     input: str
     output: str
@@ -32,15 +32,15 @@ class State(ReportModel):
 
 
 class Recurrent(ReportModel):
-    """The steps of a recurrent file along the time axis."""
+    """The steps of a recurrent model along the time axis, and the states between them."""
 
-    frame: PositiveInt = Field(description="Samples that one step reads.")
-    hop: PositiveInt = Field(description="Samples from one step to the next.")
+    frame: PositiveInt = Field(description="Number of samples that one step reads.")
+    hop: PositiveInt = Field(description="Number of samples from the start of one step to the next.")
     states: list[State] = Field(min_length=1)
 
 
 class Io(ReportModel):
-    """The description by which the agent's runtime feeds and reads a file (device/edge_agent/inference/runtime.py)."""
+    """The inputs and outputs of a model file, which device/edge_agent/inference/runtime.py needs to run it."""
 
     runtime: str
     input: Tensor
@@ -50,12 +50,12 @@ class Io(ReportModel):
     @model_validator(mode="after")
     def _has_time(self) -> Io:
         if self.recurrent and len(self.input.shape) < 2:
-            raise ValueError("a recurrent model reads channels and time")
+            raise ValueError("the input of a recurrent model must have a channel axis and a time axis")
         return self
 
 
 class ExportedFile(ReportModel):
-    """models/exported/<target>/export.json"""
+    """The content of models/exported/<target>/export.json: one exported model file."""
 
     file: Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")]
     sha256: Sha256

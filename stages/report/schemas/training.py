@@ -1,4 +1,4 @@
-"""Reports on the network: its training and its compression."""
+"""The schemas of the reports on the training and the compression of the network."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from stages.report.schemas.base import ReportModel, Sha256, Share
 
 
 class SplitScores(ReportModel):
-    """Scores of a network on one split."""
+    """The scores of a network on one split."""
 
     accuracy: Share
     f1_macro: Share
 
 
 class TrainingReport(ReportModel):
-    """reports/train/summary.json"""
+    """The content of reports/train/summary.json: the results of training."""
 
     model_sha256: Sha256 = Field(description="SHA-256 of models/trained/model.pt.")
-    network: str = Field(description="Kind of network, `train.network`.")
+    network: str = Field(description="Type of network, as in `train.network`.")
     parameters: PositiveInt
     size_bytes: PositiveInt = Field(description="Size of the weights as float32.")
-    best_epoch: NonNegativeInt = Field(description="The epoch that was kept, from 0.")
+    best_epoch: NonNegativeInt = Field(description="Number of the epoch whose weights were kept, counted from 0.")
     epochs: PositiveInt
-    train: SplitScores = Field(description="Of the trained network on the training samples, without augmentation.")
+    train: SplitScores = Field(description="Scores on the training samples, without augmentation.")
     validation: SplitScores
     test: SplitScores
 
@@ -39,17 +39,17 @@ class CompressionStep(SplitScores):
 
 
 class CompressionReport(ReportModel):
-    """reports/compress.json"""
+    """The content of reports/compress.json: the results of compression."""
 
     trained_sha256: Sha256 = Field(description="SHA-256 of the network that was compressed.")
     model_sha256: Sha256 = Field(description="SHA-256 of the compressed network.")
-    steps: list[CompressionStep] = Field(min_length=1, description="The trained network, then each step in order.")
-    ratio: Annotated[float, Field(gt=0)] = Field(description="Size before over size after.")
-    drop: float = Field(description="Accuracy before minus accuracy after.")
-    retention: Annotated[float, Field(ge=0)] = Field(description="Accuracy after over accuracy before.")
+    steps: list[CompressionStep] = Field(min_length=1, description="The trained network, then the result of each step.")
+    ratio: Annotated[float, Field(gt=0)] = Field(description="Size before compression divided by the size after it.")
+    drop: float = Field(description="Accuracy before compression minus the accuracy after it.")
+    retention: Annotated[float, Field(ge=0)] = Field(description="Accuracy after compression divided by that before.")
 
 
 class Duration(ReportModel):
-    """reports/durations/train.json and compress.json"""
+    """The content of reports/durations/train.json and compress.json."""
 
-    seconds: NonNegativeFloat = Field(description="Wall time of the training, with that of killed runs it resumed.")
+    seconds: NonNegativeFloat = Field(description="Wall time of the training, including killed runs that it resumed.")

@@ -61,7 +61,7 @@ def test_outside_a_repository_and_without_records_the_page_says_so(built: Path) 
         "snapshot not recorded",
         "commit not in a git repository",
         "training: not recorded; compression: 12.5 s",
-        "another shape: reports/durations/train.json, data/provenance.json.",
+        "unexpected form: reports/durations/train.json, data/provenance.json.",
     ):
         assert words in text
 

@@ -67,7 +67,7 @@ def test_a_cell_of_the_matrix_is_of_the_classes_that_it_names(built: Path) -> No
     html = page(built)
     for i, row in enumerate(measured["confusion"]):
         assert sum(row) == measured["per_class"][names[i]]["support"]
-        assert f"{names[i]} taken for {names[i]}: {row[i]} of {sum(row)}" in html
+        assert f"{names[i]} predicted as {names[i]}: {row[i]} of {sum(row)}" in html
     picture = html[html.index("Confusion matrix of onnx-fp32") :]
     assert re.findall(r">(class \w)</text>", picture)[: 2 * len(names)] == [name for name in names for _ in "xy"]
 
@@ -100,7 +100,7 @@ def test_a_target_left_out_is_shown_with_its_reason(built: Path) -> None:
 
     text = str(Text(page(built)))
     assert "1 of 2 exported files" in text
-    assert "onnx-int8 is not required and is left out: size_kb." in text
+    assert "onnx-int8 is not required and is left out because it failed: size_kb." in text
 
 
 @pytest.mark.parametrize("name", ["quality.json", "balance.json", "compress.json", "train/history.csv"])
@@ -119,7 +119,7 @@ def test_a_report_that_is_missing_or_odd_leaves_out_its_picture_and_is_named(
 
     text = str(Text(page(built)))
     assert ("All gates passed" in text) == (name == "train/history.csv")
-    assert "Not on this page, since the report is missing or of another shape" in text
+    assert "Not on this page, because the report is missing or has an unexpected form" in text
 
 
 def test_without_any_report_the_page_still_says_so(built: Path) -> None:
@@ -140,9 +140,9 @@ def test_that_few_groups_are_few_stands_beside_the_intervals(built: Path) -> Non
     gate.main()
 
     text = str(Text(page(built)))
-    assert "those of shares are over whole groups (sample_id: 7 in the test split)" in text
+    assert "treat whole groups as independent (sample_id: 7 in the test split)" in text
     assert "Keep in mind 7 groups are few, so the intervals are approximate and probably too narrow." in text
-    assert "the files may well be equally good; 7 groups are few" in text
+    assert "the files may be equally good; 7 groups are few" in text
 
 
 def test_a_file_that_is_better_than_its_network_is_said_in_every_place_and_passes(
