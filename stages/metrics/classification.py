@@ -2,7 +2,7 @@
 
 If every group has one sample, the samples count as independent. If groups have several samples, the bootstrap draws
 whole groups (bootstrap.py). An interval is then never narrower than the interval for independent samples. Without this
-rule, seven groups without a mistake would give an interval of width zero.
+rule, seven groups without a wrong prediction would give an interval of width 0.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def estimates(
 
     Averages and F1 have percentile bootstrap intervals (Efron & Tibshirani 1993, chapter 13). Precision and recall of a
     class are proportions and have Wilson's intervals. Drawing samples with replacement is equivalent to drawing the
-    cells of the confusion matrix from a multinomial distribution. So the cost does not depend on the number of samples.
+    cells of the confusion matrix from a multinomial distribution. So the cost is the same for any number of samples.
 
     Args:
         actual: Index of each sample's actual class [N].

@@ -18,10 +18,10 @@ def confusion_matrix(actual: np.ndarray, predicted: np.ndarray, classes: int) ->
 
 
 def per_class(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """Return precision, recall, f1 and support of each class [..., classes].
+    """Return precision, recall, f1 and support of each class, by name.
 
-    The confusion matrices are [..., classes, classes]. As in scikit-learn, the precision of a class that was never
-    predicted is 0, and so is the recall of a class that never occurs.
+    Each score has the shape [..., classes] for confusion matrices [..., classes, classes]. As in scikit-learn, the
+    precision of a class that was never predicted is 0, and so is the recall of a class that never occurs.
     """
     hits = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
     support, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
@@ -34,10 +34,10 @@ def per_class(confusion: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def averages(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """Return macro averages and support-weighted averages of precision, recall and f1 [...].
+    """Return macro averages and support-weighted averages of precision, recall and f1, by name.
 
-    The confusion matrices are [..., classes, classes]. Macro averages are over the classes that occur in the samples or
-    in the predictions.
+    Each average has the shape [...] for confusion matrices [..., classes, classes]. Macro averages are over the classes
+    that occur in the samples or in the predictions.
     """
     scores = per_class(confusion)
     support = scores["support"]

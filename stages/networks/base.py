@@ -29,7 +29,7 @@ class Network(nn.Module):
                 locate_parameter("train.quantile_bins"),
                 f"found {bins} for samples of kind {spec.kind}",
                 "0, because quantile bins are for series only",
-                "set it to 0",
+                "set train.quantile_bins to 0",
             )
         self.spec, self.bins = spec, bins
         self.preprocess = Preprocess(spec, bins)

@@ -49,7 +49,7 @@ class Rnn(Network):
             frame: Number of samples (for images: rows) that a step reads.
             hop: Number of samples (for images: rows) from the start of one step's frame to the start of the next.
             pool: What the classifier reads. "last" is the output of the last step. "max" is each unit's highest output
-                so far, or 0 if all were negative; it remembers a detection during later silence, in an extra state.
+                so far, or 0 if all were negative. So a detection is kept during later silence, in an extra state.
             dropout: Probability that an output of a layer is dropped in training.
 
         Raises:
@@ -66,7 +66,7 @@ class Rnn(Network):
                 locate_parameter("train.rnn.frame"),
                 f"found {frame}, which is longer than a sample of shape {spec.shape}",
                 f"at most {spec.shape[1]}",
-                "lower it",
+                "lower train.rnn.frame",
             )
         with torch.no_grad():
             width = self.preprocess(torch.zeros(1, *self.frame_shape)).numel()

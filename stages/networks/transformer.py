@@ -64,7 +64,7 @@ class Transformer(Network):
                 locate_parameter("train.transformer.patch"),
                 f"found {patch}, which is larger than a sample of shape {list(shape)}",
                 f"at most {min(shape[1:])}",
-                "lower it",
+                "lower train.transformer.patch",
             )
         self.body = TransformerBody(shape, extent, len(spec.classes), width, heads, head_width, feedforward, dropout)
 

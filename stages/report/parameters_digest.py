@@ -20,7 +20,7 @@ def read_parameters() -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _read_yaml(path: Path, key: str) -> dict[str, Any]:
-    """Return the YAML mapping in the file `path`. Raises ParameterError if the value of `key` is not text."""
+    """Return the YAML mapping in the file `path`. Raises ParameterError if `key` is missing or not text."""
     import yaml
 
     try:

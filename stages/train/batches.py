@@ -66,7 +66,7 @@ def load_batch(split: Split, index: np.ndarray | slice, fabric: Fabric) -> tuple
 
 
 def to_tensor(values: np.ndarray) -> Tensor:
-    """Return a copy of an array as a tensor. The copy is writable, because torch warns about read-only arrays."""
+    """Return a copy of an array as a tensor. Without the copy, torch would warn about a read-only array."""
     return torch.from_numpy(np.array(values))
 
 

@@ -10,7 +10,7 @@ from stages.params.train import Train
 
 @dataclass(frozen=True)
 class Epoch:
-    """The results of one completed epoch. Epochs are numbered from 0; `learning_rate` is for the last batch."""
+    """The results of one completed epoch. Epochs are numbered from 0; `learning_rate` is the rate of the last batch."""
 
     epoch: int
     train_loss: float

@@ -31,7 +31,7 @@ class Scores:
 
 @torch.no_grad()
 def evaluate(fabric: Fabric, network: Network, split: Split, batch_size: int) -> Scores:
-    """Return the network's scores on a split. Each process computes a part, and all return the same scores.
+    """Return the network's scores on a split. Each process takes a part of the samples; all return the same scores.
 
     Args:
         fabric: The device and the processes.

@@ -19,12 +19,12 @@ def percent(value: float) -> str:
 
 
 def interval(low: float, high: float) -> str:
-    """Return the bounds of a fraction as percentages. They have one decimal, because they are not more precise."""
+    """Return the bounds of an interval as percentages. One decimal is enough, because they are only estimates."""
     return f"{100 * low:.1f} to {100 * high:.1f}%"
 
 
 def from_where(label: str, lowest: float) -> str:
-    """Return the label of an axis, with a note if the axis does not start at 0 and so enlarges differences."""
+    """Return the label of an axis, with a note if it does not start at 0, because differences then look larger."""
     return f"{label}, axis from {percent(lowest)}" if lowest > 0 else label
 
 

@@ -17,7 +17,7 @@ RADIUS = 7.0  # radius of a marker and the free space around it
 
 @dataclass(frozen=True)
 class Mark:
-    """A marker as it is drawn: the name of its point, its centre, its style."""
+    """A marker in a drawing: the name of its target, its centre and its CSS class."""
 
     name: str
     x: float
@@ -74,8 +74,8 @@ def _clusters(marks: Sequence[Mark]) -> list[list[Mark]]:
 def _places(frame: Frame, cluster: Sequence[Mark]) -> list[tuple[bool, Box]]:
     """Return the possible places for the names of a cluster, the best first.
 
-    A place is a flag and a box inside the plot. The flag is True if the box is to the right of the markers, and False if
-    it is to the left. If no box fits inside the plot, return only the place below and to the right of the markers.
+    A place is a flag and a box inside the plot. The flag is True if the box is to the right of the markers, and False
+    if it is to the left. If no box fits inside the plot, return only the place below and to the right of the markers.
     """
     width, height = LETTER * max(len(mark.name) for mark in cluster), LINE * len(cluster)
     low, high = max(mark.y for mark in cluster), min(mark.y for mark in cluster)

@@ -102,7 +102,7 @@ def failures(checks: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mappin
 def checks_by_name(
     checks: Sequence[Mapping[str, Any]], targets: Sequence[str]
 ) -> list[tuple[str, list[Mapping[str, Any] | None]]]:
-    """Return the name of each check, with its result for each target. A check that does not apply gives None."""
+    """Return the name of each check, with its result for each target, or None for a target that is not checked."""
     cells = {(check["name"], check["target"]): check for check in checks}
     return [
         (name, [cells.get((name, target)) for target in targets]) for name in dict.fromkeys(c["name"] for c in checks)

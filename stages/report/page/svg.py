@@ -157,7 +157,7 @@ class Frame:
     bottom: float
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """Return the coordinates of a data point."""
+        """Return the position of a data point in the drawing."""
         return (
             self.left + _along(x, *self.x) * (self.right - self.left),
             self.bottom - _along(y, *self.y) * (self.bottom - self.top),

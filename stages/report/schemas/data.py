@@ -62,7 +62,7 @@ class Quarantine(ReportModel):
     """The number of rows, over all sources, that violate the data contract."""
 
     rows: NonNegativeInt
-    share: Share = Field(description="Fraction of the snapshot's rows that is in quarantine.")
+    share: Share = Field(description="Fraction of the snapshot's rows that are in quarantine.")
     reasons: dict[str, PositiveInt] = Field(description="Number of quarantined rows, by the rule that they violate.")
 
 
@@ -117,4 +117,4 @@ class DriftReference(ReportModel):
     schema_version: Annotated[int, Field(ge=1, le=1)]
     samples: PositiveInt
     features: list[Feature] = Field(min_length=1)
-    labels: dict[str, Share] = Field(description="Fraction of the training samples that belongs to each class.")
+    labels: dict[str, Share] = Field(description="Fraction of the training samples in each class.")

@@ -43,10 +43,14 @@ class CompressionReport(ReportModel):
 
     trained_sha256: Sha256 = Field(description="SHA-256 of the network that was compressed.")
     model_sha256: Sha256 = Field(description="SHA-256 of the compressed network.")
-    steps: list[CompressionStep] = Field(min_length=1, description="The trained network, then the result of each step.")
+    steps: list[CompressionStep] = Field(
+        min_length=1, description="The trained network, then the network after each step."
+    )
     ratio: Annotated[float, Field(gt=0)] = Field(description="Size before compression divided by the size after it.")
     drop: float = Field(description="Accuracy before compression minus the accuracy after it.")
-    retention: Annotated[float, Field(ge=0)] = Field(description="Accuracy after compression divided by that before.")
+    retention: Annotated[float, Field(ge=0)] = Field(
+        description="Accuracy after compression divided by the accuracy before it."
+    )
 
 
 class Duration(ReportModel):
