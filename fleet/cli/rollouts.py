@@ -182,7 +182,7 @@ def _run_on_workers(options: argparse.Namespace, playbook: str) -> DistributedRu
     is_rollout = playbook == "rollout"
     listing = read_listing(options.inventory) if is_rollout or not options.direct else Listing()
     if options.direct or not workers.are_declared(listing):
-        if is_rollout:  # a rollback does not require a valid inventory, because it must work in an emergency
+        if is_rollout:  # a rollback works without a valid inventory: Ansible reaches the devices that it can
             model.load(options.inventory, listing)
         if options.limit:
             model.limited_devices(options.inventory, options.limit)

@@ -28,7 +28,7 @@ from fleet.inventory.rollout_policy import RolloutPolicy
 GROUP = "devices"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 RESERVED = "rollout_"  # prefix of groups that the playbooks create
-LOCAL = ("localhost", "127.0.0.1")  # host names that playbooks use to store facts about a rollout
+LOCAL = ("localhost", "127.0.0.1")  # the machine that runs Ansible; playbooks store facts under these names
 LIMITS = ("rollout_answer_s", "rollout_back_s", "rollout_deploy_s")  # time limits of a device, from the rollout role
 LONGEST_S = 604_800  # 7 days
 

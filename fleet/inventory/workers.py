@@ -90,7 +90,7 @@ class WorkerAssignment:
     variables: Mapping[str, Variables]
 
     def shards(self, devices: Sequence[str]) -> dict[Worker, list[str]]:
-        """Group devices by worker. A worker that none of these devices is assigned to is left out."""
+        """Group devices by worker. A worker is left out if none of these devices is assigned to it."""
         shards: dict[Worker, list[str]] = {}
         for name in devices:
             shards.setdefault(self.worker_of[name], []).append(name)

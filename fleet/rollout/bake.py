@@ -44,7 +44,8 @@ def look(
     counts = list(outcomes.values())
     remaining = {name: number - counts.count(name) for name, number in controller.wave_budget(wave).items()}
     over_budget = min(remaining.values()) < 0
-    still_silent = [name for name in silent if previous and name in previous.silent]  # once may be the network
+    # A device that misses a single check has not failed, because the network may be the cause.
+    still_silent = [name for name in silent if previous and name in previous.silent]
     failure = None if over_budget else _early_failure(controller, switched, still_silent, remaining["failed"])
     elapsed = now_s - began
     wait = 0.0 if over_budget or failure else pause(elapsed, query_s, policy.bake_s, policy.bake_poll_s)

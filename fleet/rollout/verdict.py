@@ -1,4 +1,4 @@
-"""Judge a wave: compute its verdict from the devices' reports. The functions are pure: they use no clock or file.
+"""Judge a wave: compute its verdict from the devices' reports. The functions are pure: no clock, network or file.
 
 The wave's measurements since the switch to the new release are compared with measurements of the same devices before
 the rollout, and with measurements of a control group over the same time (verdict_checks.py). Statistical tests compare

@@ -1,15 +1,15 @@
 """`agent_command`: run one command on a device in a single exchange, and unpack an archive there first if needed.
 
-Ansible's `command` copies a Python program to the device and starts it, and `unarchive` takes several exchanges. A
+Ansible's `command` copies a Python program to the device and starts it, and `unarchive` needs several exchanges. A
 rollout only needs to send an archive and a command line, and to receive JSON.
 
 argv      list: the command
 archive   tar file on the controller: unpacked into `into` before the command, which is not run if unpacking fails
 into      folder on the device
 remove    path on the device that is removed afterwards, also after a failure
-limit_s   time limit in seconds for the whole exchange. A slower device counts as unreachable, as a device does that is
-          switched off, so that a hanging program on one device delays no other device. What has started on the device
-          may still finish there; what was copied of a large archive stays in Ansible's temporary folder
+limit_s   time limit in seconds for the whole exchange. A slower device counts as unreachable, like a device that is
+          switched off, so that a hanging program on one device delays no other device. A command that has started on
+          the device can still finish there. The copied part of a large archive stays in Ansible's temporary folder
 
 Returns rc, stdout, stderr, argv; fails if rc is not 0, as `command` does.
 """
@@ -32,7 +32,8 @@ from ansible.plugins.action import ActionBase
 
 # An archive up to this many bytes is sent with the command, from the memory of each fork. A larger one is copied first.
 IN_MEMORY = 16_000_000
-# After a failure the remaining archive is still read: Ansible reports a sender that cannot finish as a lost connection.
+# If unpacking fails, the rest of the archive is still read, because Ansible would report a lost connection if it could
+# not send the whole archive.
 UNPACK = "tar -xof - -C {into} || {{ rc=$?; cat >/dev/null; exit $rc; }}"
 UNPACK_COPY = "tar -xof {source} -C {into}; rc=$?; rm -f {source}; exit $rc"
 
@@ -56,7 +57,7 @@ class ActionModule(ActionBase):
             return {**result, **self._execute(arguments)}
 
     def _execute(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        command, data = shlex.join(arguments["argv"]), b"\n"  # without any input, ssh would open a terminal
+        command, data = shlex.join(arguments["argv"]), b"\n"  # without input, ssh would open a terminal
         if arguments["archive"]:
             unpack, data = self._unpack_command(Path(arguments["archive"]), arguments["into"])
             command = f"({unpack}) && {command}"
@@ -79,7 +80,7 @@ class ActionModule(ActionBase):
 
 
 class _TimeLimitError(BaseException):
-    """The time limit has passed. Not an Exception: the ssh connection retries after any Exception."""
+    """The time limit has passed. It is not an Exception, because the ssh connection retries after an Exception."""
 
 
 @contextlib.contextmanager
@@ -111,7 +112,7 @@ def _end_processes(trace: TracebackType | None) -> None:
     for frame, _ in traceback.walk_tb(trace):
         for process in list(frame.f_locals.values()):
             if isinstance(process, subprocess.Popen) and process.poll() is None:
-                with contextlib.suppress(OSError):  # a process of another user keeps running
+                with contextlib.suppress(OSError):  # a process of another user cannot be ended
                     group = os.getpgid(process.pid)
                     if group in (process.pid, os.getpid()):
                         os.killpg(group, signal.SIGTERM)

@@ -1,8 +1,9 @@
-"""`raw_vars`: read extra variables (`-e`) as plain text. Ansible evaluates templates in a variable used directly.
+"""`raw_vars`: read extra variables (`-e`) as plain text, because a direct use would evaluate templates in them.
 
-Each argument is a name with a list of variables; the first variable that is set provides the text, and without one the
-text is empty. `raw_vars: {reason: [rollout_reason, reason]}` returns {"text": {"reason": "alarms at night"}}. A list,
-such as `-e '{"rollout_approve": ["early", "rest"]}'`, becomes one text separated by commas.
+Each argument is a name with a list of variables. The first variable that is set provides the text for this name. If no
+variable is set, the text is empty. `raw_vars: {reason: [rollout_reason, reason]}` returns
+{"text": {"reason": "alarms at night"}}. A list, such as `-e '{"rollout_approve": ["early", "rest"]}'`, becomes one text
+separated by commas.
 """
 
 from __future__ import annotations
