@@ -74,7 +74,7 @@ def write_table(root: Path, rows: int, memory_limit: str = "2GB") -> None:
             validated.write_table(shuffled.append_column("source", pa.array(["rig"] * len(n))))
 
 
-# A small intermediate process starts the stage, because Linux counts the memory that the starting process has.
+# A small intermediate process starts the stage, because Linux also counts the memory of the process that starts it.
 MEASURE = """
 import resource, subprocess, sys, time
 started = time.monotonic()

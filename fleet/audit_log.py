@@ -27,7 +27,7 @@ def now() -> str:
 def current_user() -> str:
     """Return the user's name from AWX, CI or sudo; otherwise the name of the user who runs the process.
 
-    The name is recorded, not authenticated: the user can set these variables (docs/explanation/people.md).
+    The name is not authenticated, because the user can set its environment variable (docs/explanation/people.md).
     """
     for name in ("FLEET_USER", "GITHUB_ACTOR", "SUDO_USER"):
         if os.environ.get(name):

@@ -79,7 +79,7 @@ class Device:
         return " ".join((self.files / "etc/ssh/ssh_host_ed25519_key.pub").read_text().split()[:2])
 
     def seed(self, client_key: str) -> None:
-        """Write the device's individual files: address, names, host key, and the key that may log in."""
+        """Write the device's individual files: address, names, host key, and the public key for logins."""
         for name in ("upper", "work", "merged"):
             (self.folder / name).mkdir(parents=True)
         if self.handler:
@@ -152,7 +152,7 @@ class Device:
             )
 
     def wait(self, limit_s: float = BOOT_S) -> None:
-        """Wait until the device's systemd reports that it has booted. If not, unplug it and raise LabError."""
+        """Wait until systemd reports that the device has booted. On failure, unplug it and raise LabError."""
         assert self._nspawn and self._notify, "call boot() first"
         deadline = time.monotonic() + limit_s
         ended = os.pidfd_open(self._nspawn.pid)
@@ -243,7 +243,7 @@ class Device:
                 f"{self.name}: {' '.join(command)}",
                 f"exit code {result.returncode}: {(result.stderr or result.stdout).strip()}",
                 "exit code 0",
-                "see the message",
+                "read the output of the command",
             )
         return result
 

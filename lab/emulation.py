@@ -35,7 +35,7 @@ if test -e "{HANDLERS}/$handler"; then echo -1 >"{HANDLERS}/$handler"; fi
 
 
 def unsupported() -> str:
-    """Return why no installed program could make this machine emulate aarch64; empty if it can."""
+    """Return why this machine cannot emulate aarch64 with any installed program; empty if it can."""
     # On such a machine, the handler would also apply to all other programs.
     return (
         "this machine is an aarch64 machine itself: emulation is not supported on it"

@@ -27,7 +27,7 @@ def ip(*arguments: str) -> str:
 
 @dataclass(frozen=True)
 class Bridge:
-    """A bridge. This machine has its first address. Devices can reach only this machine and each other."""
+    """A bridge whose first address is this machine's. Devices can reach only this machine and each other."""
 
     name: str
     subnet: ipaddress.IPv4Network

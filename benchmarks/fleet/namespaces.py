@@ -65,7 +65,7 @@ class LightDevice(Device):
             )
 
     def wait(self, limit_s: float = START_S) -> None:
-        """Wait until sshd answers and `start` has ended. If one fails, unplug the device and raise LabError."""
+        """Wait until sshd answers and `start` has ended. On failure, unplug the device and raise LabError."""
         process = self._nspawn
         assert process and process.stdin and process.stdout, "call boot() first"
         try:
@@ -125,7 +125,9 @@ class LightDevice(Device):
         )
         if check and result.returncode:
             failure = f"exit code {result.returncode}: {(result.stderr or result.stdout).strip()}"
-            raise LabError(f"{self.name}: {' '.join(command)}", failure, "exit code 0", "see the message")
+            raise LabError(
+                f"{self.name}: {' '.join(command)}", failure, "exit code 0", "read the output of the command"
+            )
         return result
 
     def unplug(self) -> None:

@@ -170,7 +170,7 @@ class BenchFleet:
                 str(latest),
                 f"{state['status']}: {outcomes ^ expected}",
                 "a rollout that passed with every device `ok`",
-                "see the record",
+                "read the rollout's record",
             )
         self._require_served(number, self._release_of, release)
         return run
@@ -200,7 +200,9 @@ class BenchFleet:
             served = list(pool.map(query, devices))
         others = {device.name: name for device, name in zip(devices, served, strict=True) if name != expected}
         if others:
-            raise LabError("devices", str(others)[:500], f"all of them serve {expected}", "see their logs")
+            raise LabError(
+                "devices", str(others)[:500], f"devices that all serve {expected}", "read the logs of these devices"
+            )
 
     def _release_of(self, device: LightDevice) -> str:
         """Query the agent's release through its socket, which this machine can open below the device's root."""

@@ -31,7 +31,7 @@ class Message(Document):
 
 
 class Machine(Message):
-    """The hardware properties of a device that releases may require."""
+    """The hardware properties of a device that a release can require."""
 
     type: str = Field(description="Device type. `requirements.device_types` of a release lists allowed types.")
     architecture: str = Field(description="Processor architecture, such as aarch64.")
@@ -60,7 +60,7 @@ class Service(Message):
 
 
 class Disk(Message):
-    """Free space where the agent stores releases."""
+    """The disk on which the agent stores releases."""
 
     free_bytes: Count = Field(description="Free space in bytes.")
 
@@ -82,7 +82,7 @@ class Feedback(Message):
     @model_validator(mode="after")
     def _check_total(self) -> Self:
         if self.wrong > self.n:
-            raise ValueError("more wrong labels than labels")
+            raise ValueError("there are more wrong labels than labels")
         return self
 
 
@@ -96,8 +96,8 @@ class ServingReport(Message):
     memory_at_start_bytes: Count = Field(
         description="Memory that the service used after it loaded the model, in bytes."
     )
-    inferences: Count = Field(description="Number of successful inferences since the switch.")
-    errors: Count = Field(description="Number of failed inferences since the switch.")
+    inferences: Count = Field(description="Number of successful inferences since it switched to the release.")
+    errors: Count = Field(description="Number of failed inferences since it switched to the release.")
     latency_s: Latency = Field(description="Duration of inferences, in seconds.")
     predictions: dict[str, Count] = Field(description="Number of predictions by class.")
     feedback: Feedback = Field(description="True labels that arrived for predictions.")
@@ -106,7 +106,7 @@ class ServingReport(Message):
 class IdleReport(Message):
     """The report of a service that serves no release."""
 
-    release: None = Field(description="Always null.")
+    release: None = Field(description="Always null, since no release is served.")
 
 
 Report = ServingReport | IdleReport
@@ -119,7 +119,9 @@ class Trial(Message):
 class AgentStatus(Message):
     """The output of `edge-agent status --report`, with the fields that decisions depend on."""
 
-    time: Annotated[str, AfterValidator(_require_time_zone)] = Field(description="Clock time of the device, ISO 8601.")
+    time: Annotated[str, AfterValidator(_require_time_zone)] = Field(
+        description="Time of the device's clock, ISO 8601."
+    )
     device: Machine = Field(description="Hardware of the device.")
     current: str | None = Field(description="Installed release that the device runs, or null.")
     trial: Trial | None = Field(description="The trial of the current release; null once it is confirmed.")
@@ -176,9 +178,9 @@ class TaskResult(BaseModel):
     unreachable: object = Field(default=False, description="Whether Ansible could not reach the device.")
     skipped: object = Field(default=False, description="Whether the task was skipped.")
     rc: object = Field(default=None, description="Exit code of the command.")
-    stdout: object = Field(default=None, description="Output of the command, a string.")
-    stderr: object = Field(default=None, description="Error output of the command.")
-    msg: object = Field(default=None, description="Ansible's own message.")
+    stdout: object = Field(default=None, description="Standard output of the command, a string.")
+    stderr: object = Field(default=None, description="Standard error of the command.")
+    msg: object = Field(default=None, description="Message from Ansible about the task.")
 
     @property
     def succeeded(self) -> bool:

@@ -169,7 +169,7 @@ class DistributedRun:
             stderr=subprocess.PIPE,
             text=True,
             cwd=HERE,
-            start_new_session=True,  # ^C stops this program only
+            start_new_session=True,  # Ctrl-C must stop only this program
         )
         text: str | None = json.dumps(stdin or {})
         while True:

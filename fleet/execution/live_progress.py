@@ -52,8 +52,8 @@ class TaskEvent:
 class LiveProgress:
     """Reports the progress of one run, and collects the results of its steps.
 
-    As a context manager it makes SIGINT and SIGTERM set `stopped` instead of ending this process. Several threads may
-    report events at once.
+    As a context manager, it sets `stopped` on SIGINT and SIGTERM, so that these signals do not end this process.
+    Several threads can report events at the same time.
 
     Attributes:
         steps: The latest results of the steps.
@@ -110,7 +110,7 @@ class LiveProgress:
         return False  # ansible-runner does not have to store the event
 
     def start_bake(self) -> None:
-        """Show the progress of the bake of the latest opened wave, until a step's output ends the bake."""
+        """Show the progress of the latest wave's bake, until the output of a step ends the bake."""
         opened = self.steps.opened
         assert opened is not None
         self._baking = self._baking or (opened.wave, time.monotonic(), opened.bake_s)
@@ -165,7 +165,7 @@ class LiveProgress:
                 print("".join(each if each.isprintable() else "?" for each in line), file=sys.stderr, flush=True)
 
     def failure(self) -> FleetError | None:
-        """Return the error that ended the run if the operator stopped it or a step refused; otherwise None."""
+        """Return the error that ended the run if the operator stopped the run or a step refused; otherwise None."""
         if self.stopped:
             error = FleetError("fleet", "interrupted", "", "run the command again; it continues where it stopped")
             error.exit_code = EXIT_INTERRUPTED

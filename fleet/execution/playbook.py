@@ -59,7 +59,7 @@ class PlaybookRun:
                 artifact_dir=str(folder),
                 inventory=str(inventory.resolve()),
                 playbook=str(HERE / "playbooks" / f"{playbook}.yml"),
-                extravars=literal(variables),  # an operator's text is not a template
+                extravars=literal(variables),  # an operator's text must not be evaluated
                 envvars={"ANSIBLE_CONFIG": str(HERE / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "PATH": PATH, **CHECKED},
                 limit=limit,  # one argument, whereas `cmdline` is split into several
                 cmdline="--check" if check else None,
@@ -70,7 +70,7 @@ class PlaybookRun:
             )
 
     def failure(self) -> FleetError:
-        """Return the error that ended the run, because a step refused, the operator stopped it or Ansible failed."""
+        """Return the error that ended the run: a step refused, the operator stopped the run, or Ansible failed."""
         if error := self.live.failure():
             return error
         log = Path(self.runner.config.artifact_dir) / "stdout"

@@ -27,7 +27,7 @@ class PlanResult(StepResult):
     """The result of `fleet wave plan`."""
 
     devices: Mapping[str, PlannedDevice] = Field(description="Devices that the plan covers.")
-    pending: Mapping[str, Any] = Field(description="Devices with a pending rollback, and its releases.")
+    pending: Mapping[str, Any] = Field(description="Pending rollbacks, by device.")
 
 
 class PreflightResult(StepResult):

@@ -122,7 +122,7 @@ class WorkerJob:
         remote = f"{REMOTE_FOLDER}/{self.remote_name}"
         command = self.worker.command("worker", "--private-data-dir", remote, "--keepalive-seconds", str(KEEPALIVE_S))
         with self.errors.open("wb") as errors:
-            # With a separate session, ^C stops only this program, which then ends its workers in an orderly way.
+            # With a separate session, Ctrl-C stops only this program, which then ends its workers in order.
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,

@@ -182,7 +182,7 @@ def select(
 def as_csv(lines: Iterable[Mapping[str, object]]) -> str:
     """Convert lines to CSV (RFC 4180) that is safe for spreadsheets and terminals.
 
-    The lines are given in the form of `AuditLine.as_json`. A text that a spreadsheet would run as a formula gets a
+    Each line has the form of `AuditLine.as_json`. If a spreadsheet would run a text as a formula, the text gets a
     leading apostrophe. Control characters become '?'.
     """
     stream = io.StringIO()

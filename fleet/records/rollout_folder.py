@@ -132,7 +132,7 @@ def find(fleet: str, rollout: str | None = None, root: Path = ROLLOUTS) -> Recor
         raise NoReleaseError(
             f"{root / fleet}",
             f"no rollout {rollout or ''}".strip(),
-            f"one of these rollouts: {latest}",
+            f"one of the latest rollouts: {latest}",
             "begin a rollout",
         )
     return matching[-1]
@@ -210,9 +210,9 @@ def _versioned(content: Mapping[str, object]) -> bytes:
 
 
 def _next_stamp(fleet: str, root: Path) -> str:
-    """Return the time to name a new rollout after: the current time, but later than the latest rollout's time.
+    """Return the timestamp for a new rollout's name. It is later than the latest rollout's timestamp.
 
-    The clock may have been set back. The newest rollout must still be last when rollouts are sorted by name.
+    Even if the clock was set back, the newest rollout must be last when rollouts are sorted by name.
     """
     starts = [_start_of(record.id) for record in rollouts(fleet, root)]
     now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)

@@ -140,7 +140,7 @@ class TagRegistry:
                     str(self.folder),
                     f"{type(error).__name__}: {error}",
                     "a git repository that accepts tags",
-                    "set user.name and user.email with git config, then run it again",
+                    "set user.name and user.email with git config, then run the command again",
                 ) from None
         return f"{name}@v{version}"
 
@@ -156,7 +156,7 @@ class BundleSource:
         registry: The version tags of the bundle's git repository.
         name: The bundle's name.
         commit: The full commit id; None if it is unknown.
-        is_named: Whether the operator or the certificate named the commit. If not, it is the checked-out commit.
+        is_named: Whether the operator or the certificate named the commit. If not, `commit` is the checked-out commit.
     """
 
     registry: TagRegistry
@@ -213,7 +213,7 @@ def is_registered(versions: Mapping[str, str], name: str, version: str, commit: 
     """Return whether a version is already registered on a commit. If it is not, it can be registered.
 
     Args:
-        versions: The commits of the artifact's registered versions, by version (`TagRegistry.versions`).
+        versions: The commit of each registered version of the artifact (`TagRegistry.versions`).
         name: The artifact's name.
         version: The version to register.
         commit: The full id of the commit to register the version on.

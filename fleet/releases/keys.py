@@ -44,7 +44,7 @@ def default_folder(environment: Mapping[str, str] = os.environ) -> Path:
 
 @dataclass(frozen=True)
 class Keys:
-    """The private keys in `folder`. Methods that read a key raise KeysError if it is missing or cannot be read."""
+    """The private keys in `folder`. Methods that read a key raise KeysError if the key is missing or unreadable."""
 
     folder: Path
 
@@ -70,7 +70,7 @@ class Keys:
         return public
 
     def signers(self, role: str, public: Mapping[str, SSlibKey], threshold: int) -> list[CryptoSigner]:
-        """Return one signer for each private key of a role that is available.
+        """Return a signer for each available private key of a role.
 
         Args:
             role: The role of the keys.
@@ -85,7 +85,7 @@ class Keys:
             missing = [str(self.path(role, keyid)) for keyid in public if keyid not in available]
             raise KeysError(
                 f"role {role}",
-                f"{len(available)} of its private keys are available; missing: {', '.join(missing)}",
+                f"{len(available)} of its private keys can be found; missing: {', '.join(missing)}",
                 f"{threshold} of {len(public)}",
                 "pass their folder (--keys, FLEET_KEYS), or connect the medium that they are stored on",
             )

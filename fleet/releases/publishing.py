@@ -34,7 +34,7 @@ NEW_VERSION = "publish this bundle as a new version: --bump patch"
 
 @dataclass(frozen=True)
 class PublishRequest:
-    """A bundle to publish, and the version to publish it as.
+    """A request to publish a bundle under a version.
 
     Attributes:
         bundle: The archive that the pipeline packed.
@@ -65,7 +65,7 @@ class Bundle:
 
 @dataclass(frozen=True)
 class VersionDecision:
-    """The version to publish a bundle as.
+    """The version under which a bundle is published.
 
     `published` is the version's target if this archive is published already; otherwise None.
     """
@@ -78,7 +78,7 @@ class VersionDecision:
 
 @dataclass(frozen=True)
 class Publication:
-    """A release in the repository.
+    """The result of publishing a bundle: a release in the repository.
 
     `is_new` says whether this run has added the release; `tag` is the git tag of its version.
     """
@@ -172,7 +172,7 @@ def read_bundle(archive: Path, temporary: Path) -> Bundle:
 
 
 def decide(request: PublishRequest, bundle: Bundle, repository: Repository) -> VersionDecision:
-    """Decide the version to publish a bundle as.
+    """Decide under which version a bundle is published.
 
     Args:
         request: The request to publish.
@@ -249,7 +249,7 @@ def _add(
     Raises:
         KeysError: A private key is missing.
         TrustError: The signature is not valid.
-        StorageError: There is no space.
+        StorageError: There is no disk space.
         BundleError: The archive changed during publication.
     """
     release, path = f"{bundle.name}@{provenance.version}", catalog.target_path(bundle.name, str(provenance.version))

@@ -298,6 +298,9 @@ def _copy(file: Path, destination: Path, progress: Progress | None) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise StorageError(
-            str(destination), error.strerror or str(error), "free space", "free some space, then run it again"
+            str(destination),
+            error.strerror or str(error),
+            "free disk space",
+            "free some space, then run the command again",
         ) from None
     durable.sync_directory(destination.parent)

@@ -32,7 +32,7 @@ FIRST_FILES = (TIMESTAMP, "metadata/1.root.json")  # a store that has neither fi
 
 @dataclass(frozen=True)
 class Storage:
-    """The local folder of a repository. `mirror` uploads its files to an object store; `fetch` downloads archives."""
+    """The local folder of a repository. For an object store, `mirror` uploads files and `fetch` downloads archives."""
 
     folder: Path
     mirror: Mirror | None = None

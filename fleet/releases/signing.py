@@ -56,7 +56,7 @@ class SigningPolicy:
 
     Attributes:
         public_key: The builder's public key as PEM, ECDSA on P-256; empty for a builder with an identity.
-        identity: The builder's identity in its certificate: the URL of a workflow, or an address.
+        identity: The builder's identity in its certificate: the URL of a workflow, or an e-mail address.
         issuer: The OpenID Connect provider that vouches for the identity.
         ignore: Paths below a bundle's root that need no signature. A signature file also contains such a list, which
             the signer chose. `verify` requires that both lists are equal.

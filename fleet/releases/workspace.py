@@ -115,7 +115,7 @@ class Workspace:
         if requested and (existing.builder, existing.issuer) != (requested.builder, requested.issuer):
             raise ConfigurationError(
                 f"{self.policy_file}: builder",
-                f"it pins {existing.builder}",
+                f"the policy pins {existing.builder}",
                 f"{requested.builder}, or no existing policy",
                 "change the policy manually and commit it (it is never overwritten), or leave out --builder-identity",
             )
