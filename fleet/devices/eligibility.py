@@ -48,7 +48,7 @@ def loaded_release(status: AgentStatus | None) -> str | None:
 
 
 def runs(status: AgentStatus | None, release: str, release_info: ReleaseInfo) -> bool:
-    """Return whether a device runs a release and has confirmed it, with exactly the published model file.
+    """Return whether a device has confirmed a release and runs exactly the release's published model file.
 
     Args:
         status: The device's status; None if it did not respond.

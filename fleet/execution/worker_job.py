@@ -54,7 +54,7 @@ class LostError(Exception):
 def write_input(
     folder: Path, devices: Mapping[str, Variables], variables: Mapping[str, Any], payload: Path | None
 ) -> None:
-    """Write the input of a worker: roles, one playbook, its devices and their payload, but neither keys nor records.
+    """Write the input of a worker: roles, a playbook, the worker's devices and their payload. It contains no keys.
 
     Args:
         folder: The folder to write. An existing folder is replaced.
