@@ -1,15 +1,16 @@
 """The agent: it installs releases on a device, serves predictions and reports the state of the device.
 
-Enter at `cli.main` (the commands) or `service.main` (the service). Imports go down only:
-cli > service > api > monitoring > lifecycle > inference > storage > update > core.
-`stages` and `fleet` are not imported.
+Start reading at `cli.main` (the commands) or `service.main` (the service). A package imports only packages that follow
+it in this list: cli, service, api, monitoring, lifecycle, inference, storage, update, core. The agent imports neither
+`stages` nor `fleet`.
 """
 
 import os
 
-# ONNX Runtime 1.32 for Linux assigns an id to the device, stores events and uploads them. This turns that off. The
-# variable is read at import time; ONNX Runtime's own disable_telemetry_events() comes too late.
+# ONNX Runtime 1.32 for Linux assigns an id to the device, stores events and uploads them. This variable turns that off.
+# It must be set before the import, so ONNX Runtime's own disable_telemetry_events() would be too late.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-# The version and the date of its release: a device's clock that is earlier must be wrong. Change both together.
+# The version of the agent and the date of its release. If a device's clock shows an earlier date, the clock must be
+# wrong. Change both values together.
 RELEASED = ("0.1.0", "2026-11-24T00:00:00Z")

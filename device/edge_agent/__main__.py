@@ -1,4 +1,4 @@
-"""Run `edge-agent` by `python -m edge_agent`."""
+"""Run the command line `edge-agent` with `python -m edge_agent`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The HTTP server of the agent's interface: limits of connections and times, and responses to invalid HTTP."""
+"""The HTTP server of the agent's interface. It limits connections and times, and answers invalid HTTP requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edge_agent.api.predictions import problem
 from edge_agent.core.config import Serve
 
 PROBLEM = "application/problem+json"
-CONNECTIONS = 256  # simultaneous ones of one socket; three sockets stay below the usual limit of 1024 open files
+CONNECTIONS = 256  # limit for one socket; three sockets stay below the usual limit of 1024 open files
 FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -26,23 +26,23 @@ def problem_response(
 
     Args:
         status: HTTP status code.
-        detail: The reason, for people.
-        headers: HTTP headers of the response.
-        extensions: More members of the document.
+        detail: The reason, as text for people.
+        headers: Additional HTTP headers of the response.
+        extensions: Additional members of the document.
     """
     body = json.dumps(problem(status, detail, extensions)).encode()
     return web.Response(status=status, body=body, content_type=PROBLEM, headers=dict(headers))
 
 
 class _ServiceFaults(logging.Filter):
-    """Drop the records of invalid HTTP requests: clients must not be able to fill the log."""
+    """Drop the log records of invalid HTTP requests, so that clients cannot fill the log."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 class _RefusedConnection(asyncio.Protocol):
-    """A connection beyond the limit: it gets status 503 and is closed."""
+    """Answer a connection above the limit with status 503, and close it."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.WriteTransport)
@@ -51,7 +51,7 @@ class _RefusedConnection(asyncio.Protocol):
 
 
 class _Connection(web.RequestHandler):
-    """A connection that answers invalid HTTP, which never becomes a request, with a problem document too."""
+    """A connection that answers invalid HTTP, for which no handler is called, with a problem document."""
 
     __slots__ = ()
 
@@ -62,7 +62,9 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        super().handle_error(request, status, exc, message)  # logs; raises if a response was started
+        super().handle_error(
+            request, status, exc, message
+        )  # writes to the log, and raises an error if a response was already started
         reason = " ".join((message or "").split())[:300]
         response = problem_response(status, reason or "internal error of the agent; see its log", {}, {})
         response.force_close()
@@ -70,11 +72,11 @@ class _Connection(web.RequestHandler):
 
 
 async def answer_expect(request: web.Request) -> None:
-    """Answer the header `Expect` (RFC 9110, 10.1.1). Runs before `guard`."""
+    """Answer the request header `Expect` (RFC 9110, 10.1.1). aiohttp calls this function before `guard`."""
     expectation = request.headers.get("Expect", "")
     if expectation.lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # no part of the final response was written
+        request.writer.output_size = 0  # the bytes so far are not part of the final response
     else:
         extensions = {"found": expectation[:80], "expected": "100-continue"}
         text = json.dumps(problem(417, "the expectation is not supported", extensions))
@@ -82,7 +84,7 @@ async def answer_expect(request: web.Request) -> None:
 
 
 class _Server(web.Server):
-    """Accepts at most CONNECTIONS at once: more would use up the open files that the agent itself needs."""
+    """Accept at most CONNECTIONS at the same time, so that the agent does not run out of open files."""
 
     def __call__(self) -> Any:
         if len(self.connections) >= CONNECTIONS:
@@ -104,7 +106,7 @@ log.addFilter(_ServiceFaults())
 
 
 def create_runner(app: web.Application, serve: Serve) -> web.AppRunner:
-    """Create a runner with the time limits of `serve`: idle clients are disconnected, active ones are not."""
+    """Create a runner with the time limits of `serve`. The server disconnects idle clients, but not active clients."""
     return _Runner(
         app,
         access_log=None,
@@ -113,5 +115,5 @@ def create_runner(app: web.Application, serve: Serve) -> web.AppRunner:
         keepalive_timeout=serve.request_timeout_s,
         shutdown_timeout=serve.request_timeout_s,
         lingering_time=1.0,
-        auto_decompress=False,  # encoded bodies are refused, also because a kilobyte may unpack to gigabytes
+        auto_decompress=False,  # compressed bodies are refused, because a kilobyte can unpack to gigabytes
     )

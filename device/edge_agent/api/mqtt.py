@@ -1,7 +1,8 @@
-"""Predictions over MQTT 5 if `mqtt.host` is set: requests on `topic_in`, responses or problems on `topic_out`.
+"""Predictions over MQTT 5 if `mqtt.host` is set: read requests from `topic_in`, and publish responses on `topic_out`.
 
-Payloads are those of POST /predict: JSON, or the content type that the message declares. A response repeats the
-request's correlation data, so that many clients can share the topics. Needs paho-mqtt, the agent's extra `mqtt`.
+Payloads have the formats of POST /predict: JSON, or the content type that the message declares. If a request fails, the
+response is a problem document. A response repeats the request's correlation data, so that many clients can share the
+topics. This module needs paho-mqtt, which the agent's extra `mqtt` installs.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ RECONNECT_S = (1, 60)
 
 
 class Mqtt:
-    """The connection to the broker. The library's thread maintains it; predictions run in the event loop's thread."""
+    """The connection to the broker. paho-mqtt's thread maintains it, and the event loop's thread handles requests."""
 
     def __init__(self, handler: PredictionHandler) -> None:
         """Prepare the connection. Raises ConfigurationError, FitError."""
@@ -46,7 +47,7 @@ class Mqtt:
         self._loop = asyncio.get_running_loop()
         self._limit = int(handler.config.serve.body_limit_mb * 1e6)
         self._requests: set[asyncio.Task[None]] = set()
-        self.connected = threading.Event()  # set while connected and subscribed
+        self.connected = threading.Event()  # set while the bridge is connected and subscribed
         client = paho.Client(
             CallbackAPIVersion.VERSION2, client_id=f"edge-agent-{handler.config.device.id}", protocol=paho.MQTTv5
         )
@@ -70,13 +71,13 @@ class Mqtt:
             raise ConfigurationError(
                 "mqtt.password_env",
                 f"{name} is not set",
-                "a password in this environment variable",
+                "the password of the MQTT broker in this environment variable",
                 f"set {name} for the service",
             )
         return os.environ[name] if name else None
 
     def start(self) -> None:
-        """Connect as soon as the broker is reachable, and reconnect whenever the connection is lost."""
+        """Connect when the broker can be reached, and reconnect whenever the connection is lost."""
         self._client.connect_async(self._config.host, self._config.port)
         self._client.loop_start()
 
@@ -88,7 +89,7 @@ class Mqtt:
         self._client.disconnect()
         await asyncio.to_thread(self._client.loop_stop)
 
-    # --- in the library's thread ---
+    # --- called in paho-mqtt's thread ---
 
     def _on_connect(self, client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if reason.is_failure:
@@ -97,7 +98,7 @@ class Mqtt:
         client.subscribe(self._config.topic_in, qos=QOS)
 
     def _on_subscribe(self, _client: Any, _data: Any, _id: Any, reasons: Any, _properties: Any) -> None:
-        """Handle the broker's reply to the subscription: it may refuse the topic. Requests arrive only after it."""
+        """Handle the broker's reply to the subscription. The broker can refuse the topic; if not, requests follow."""
         at = (self._config.host, self._config.port, self._config.topic_in)
         if any(reason.is_failure for reason in reasons):
             log.warning("mqtt %s:%d refused the subscription to %s: %s", *at, ", ".join(map(str, reasons)))
@@ -111,13 +112,13 @@ class Mqtt:
             log.warning("mqtt %s:%d: connection lost (%s)", self._config.host, self._config.port, reason)
 
     def _on_message(self, _client: Any, _data: Any, message: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed
+        with contextlib.suppress(RuntimeError):  # the event loop is closed
             self._loop.call_soon_threadsafe(self._accept, message)
 
-    # --- in the event loop's thread ---
+    # --- called in the event loop's thread ---
 
     def _accept(self, message: Any) -> None:
-        # The number of tasks is bounded: the engine refuses requests at once when its queue is full.
+        # The number of tasks is limited, because the engine immediately refuses requests when its queue is full.
         task = self._loop.create_task(self._respond(message))
         self._requests.add(task)
         task.add_done_callback(self._requests.discard)
@@ -130,7 +131,7 @@ class Mqtt:
             value = result_json(*await self._handler.predict(message.payload, content_type))
         except ProblemError as error:
             value = problem(error.status, error.detail, error.extensions)
-        except Exception:  # a defect of the agent fails one message, not the bridge
+        except Exception:  # a defect of the agent must fail only one message, not the bridge
             log.exception("a request failed")
             value = problem(500, "internal error of the agent; see its log")
         properties = self._properties()

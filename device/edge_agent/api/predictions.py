@@ -1,4 +1,4 @@
-"""Handle requests independently of HTTP and MQTT: a body in, a result or a problem out."""
+"""Handle prediction and feedback requests of HTTP and MQTT: take a body, and return a result or raise ProblemError."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ log = logging.getLogger("edge_agent.front")  # the name becomes the event of its
 
 
 class PredictionHandler:
-    """Decode requests, run the engine, count predictions and capture samples, for HTTP and MQTT alike."""
+    """Decode requests, run the engine, count predictions and capture samples. HTTP and MQTT use the same handler."""
 
     def __init__(
         self, engine: Engine, statistics: ServiceStatistics, config: Config, capture: Capture | None = None
     ) -> None:
-        """Connect the parts.
+        """Store the parts that requests use.
 
         Args:
             engine: Runs the model.
             statistics: Counts predictions and labels.
             config: The agent's configuration.
-            capture: Keeps samples, or None if capturing is off.
+            capture: Stores samples for retraining; None if capturing is off.
         """
         self.engine, self.statistics, self.config, self.capture = engine, statistics, config, capture
 
@@ -59,7 +59,7 @@ class PredictionHandler:
         return result, ids
 
     def feedback(self, content: bytes) -> dict[str, Any]:
-        """Store the true class of a prediction from a request body. Raises ProblemError."""
+        """Read the id of a prediction and its true class from a request body, and count them. Raises ProblemError."""
         if len(content) > input_formats.SMALL_BYTES:
             raise ProblemError(413, "the body is too large", expected=f"at most {input_formats.SMALL_BYTES} bytes")
         value = input_formats.parse_json(content)
@@ -74,7 +74,10 @@ class PredictionHandler:
         except UnknownPredictionError:
             window = self.config.serve.feedback_window
             raise ProblemError(
-                404, "unknown prediction", found=prediction_id[:80], expected=f"one of the last {window} predictions"
+                404,
+                "unknown prediction",
+                found=prediction_id[:80],
+                expected=f"one of the last {window} predictions",
             ) from None
         except UnknownClassError:
             assert self.engine.loaded is not None
@@ -86,12 +89,12 @@ class PredictionHandler:
 
 
 def no_release() -> ProblemError:
-    """Return the problem for a service without a loaded release."""
+    """Return the error for a request that arrives while no release is loaded."""
     return ProblemError(503, "no release is loaded", headers={"Retry-After": "5"}, expected="an activated release")
 
 
 def result_json(result: PredictionResult, ids: list[str]) -> dict[str, Any]:
-    """Return the JSON response of /predict."""
+    """Return the response of POST /predict as a JSON object."""
     classes = result.loaded.classes
     predictions = []
     for prediction_id, row in zip(ids, result.probabilities.tolist(), strict=True):
@@ -114,8 +117,8 @@ def problem(status: int, detail: str, extensions: Mapping[str, Any] | None = Non
 
     Args:
         status: HTTP status code.
-        detail: The reason, for people.
-        extensions: Extension members; this interface uses `found` and `expected`.
+        detail: The reason, as text for people.
+        extensions: Additional members of the document, such as `found` and `expected`.
     """
     title = "Unprocessable Content" if status == 422 else HTTPStatus(status).phrase
     return {"type": "about:blank", "title": title, "status": status, "detail": detail, **(extensions or {})}

@@ -1,7 +1,7 @@
 """The agent's HTTP interface, which openapi.json describes. Every error is a problem document (RFC 9457).
 
-A bad request gets a 4xx status with what was found and what was expected. A 5xx status is the service's fault: 503 if
-no release is loaded, 500 if the model fails.
+The response to an invalid request has a 4xx status, and says what was found and what was expected. A 5xx status means
+that the service failed: 503 if no release is loaded, 500 if the model fails.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from edge_agent.monitoring.service_statistics import ServiceStatistics
 log = logging.getLogger("edge_agent.web")  # the name becomes the event of its log records
 
 OPENAPI_FILE = Path(__file__).with_name("openapi.json")
-BODIES_AT_ONCE = 8  # the bodies of all requests together may use the memory of so many largest bodies
+BODIES_AT_ONCE = 8  # the bodies of all requests together may use this many times the memory of the largest body
 PROBE_AGE_S = 1.0
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class _Routes:
-    """The handlers of one application."""
+    """The handlers of the routes of one application."""
 
     def __init__(self, handler: PredictionHandler, metrics: MetricsExporter) -> None:
         self.handler, self.metrics = handler, metrics
@@ -73,7 +73,7 @@ class _Routes:
         return web.json_response(self.handler.feedback(await self.body(request)))
 
     async def healthz(self, _request: web.Request) -> web.Response:
-        """Check the model with a golden sample. Requests within a second share one, so that checks stay cheap."""
+        """Check the model with a golden sample. Requests within a second share one check, so that checks stay cheap."""
         if self.handler.engine.loaded is None:
             return web.json_response({"status": "ok", "release": None})
         started, probe = self._probed
@@ -131,7 +131,7 @@ class _Routes:
     async def body(self, request: web.Request) -> bytes:
         """Read the whole body within the limits of size and time. Raises ProblemError."""
         if request.content_length is None and not request.body_exists:
-            raise ProblemError(411, "the request has no body", expected="Content-Length or a chunked body")
+            raise ProblemError(411, "the request has no body", expected="the header Content-Length, or a chunked body")
         too_large = ProblemError(413, "the body is too large", expected=f"at most {self.limit} bytes")
         if (request.content_length or 0) > self.limit:
             raise too_large
@@ -163,7 +163,7 @@ class _Routes:
 
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Turn every failure into a problem response, and count the request under its route."""
+        """Answer every failure with a problem document, and count the request under its route."""
         response: web.StreamResponse
         try:
             response = await handler(request)
@@ -179,7 +179,7 @@ class _Routes:
             )
         except ConnectionError:
             raise  # the client disconnected
-        except Exception:  # a defect of the agent fails one request, not the service
+        except Exception:  # a defect of the agent must fail only one request, not the service
             log.exception("a request failed")
             response = problem_response(500, "internal error of the agent; see its log", {}, {})
         resource = request.match_info.route.resource
@@ -197,7 +197,7 @@ def _content_type(request: web.Request) -> str:
             415,
             "the body's encoding is not supported",
             found=f"{encoding}, {charset}"[:80],
-            expected="no content encoding, and text in UTF-8",
+            expected="a body without content encoding, with text in UTF-8",
         )
     return request.content_type if "Content-Type" in request.headers else "none"
 
@@ -209,14 +209,14 @@ def create_application(
     capture: Capture | None = None,
     metrics: MetricsExporter | None = None,
 ) -> web.Application:
-    """Create the application with all routes, for loopback or a unix socket.
+    """Create the application with all routes, to be served on a loopback address or a unix socket.
 
     Args:
         engine: Runs the model.
         statistics: Counts requests, predictions and labels.
         config: The agent's configuration.
-        capture: Keeps samples, or None if capturing is off.
-        metrics: Exports the statistics; None creates an exporter.
+        capture: Stores samples for retraining; None if capturing is off.
+        metrics: Exports the statistics; None creates a new exporter.
     """
     metrics = metrics or MetricsExporter(statistics, capture.usage if capture else None)
     routes = _Routes(PredictionHandler(engine, statistics, config, capture), metrics)

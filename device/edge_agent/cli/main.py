@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CODES = "\n".join((errors.__doc__ or "").splitlines()[2:])
 DEFAULT = "/etc/edge-agent/config.toml"
 OUTPUT_VERSION = 1
-EXIT_PIPE = 128 + 13  # the code that a shell reports for a program ended by SIGPIPE
+EXIT_PIPE = 128 + 13  # the exit code that a shell reports for a program that SIGPIPE has ended
 SCHEMA_FILE = Path(__file__).with_name("output.schema.json")
 
 
@@ -129,7 +129,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _release(text: str) -> str:
-    """Return the name of a release. It becomes part of paths, so anything else is refused at once."""
+    """Check the name of a release. Other text is refused here, because the name becomes part of paths."""
     if parse_release(text) is None:
         raise argparse.ArgumentTypeError(f"found {text[:200]!r}, expected {EXPECTED}")
     return text
@@ -150,7 +150,7 @@ def _whole_number(text: str, least: int) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that reports an invalid command line as JSON if it contains --json."""
+    """A parser that reports an invalid command line as JSON if the command line contains --json."""
 
     json = False
 
@@ -165,14 +165,14 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit code. Only a defect of the agent itself ends in a traceback."""
+    """Run one command and return its exit code. A traceback is printed only if the agent has a defect."""
     arguments = sys.argv[1:] if arguments is None else arguments
     Parser.json = "--json" in arguments
     options = parser().parse_args(arguments)
     code = _exit_code(options)
     if options.command == "serve":
-        # A thread that still runs in a native library (a shadow, a model that hangs) would abort the interpreter
-        # during its own shutdown, with another exit code.
+        # A thread can still run in a native library (a shadow comparison, or a model that hangs). It would abort the
+        # interpreter during the normal shutdown, and change the exit code.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -190,7 +190,7 @@ def _exit_code(options: argparse.Namespace) -> int:
         return code
     except AgentError as error:
         return _fail(options, error)
-    except BrokenPipeError:  # `edge-agent status | head -1`: the reader of the pipe has closed it
+    except BrokenPipeError:  # the reader of the pipe has closed it, as in `edge-agent status | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return EXIT_PIPE
     except OSError as error:
@@ -201,13 +201,13 @@ def _exit_code(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> Iterator[Any]:
-    """Yield the result of a command, one of `lifecycle.results`; `serve` has none."""
+    """Yield the results of a command (see `lifecycle.results`). The command `serve` has no results."""
     from edge_agent.core import config as configuration
 
     config = configuration.load(options.config)
-    if options.command != "samples":  # that command writes its file as the calling user
+    if options.command != "samples":  # the command `samples` writes its file as the calling user
         become_owner(config.layout.state)
-        os.umask(0o027)  # as in the systemd unit: the group may read
+        os.umask(0o027)  # the group may read new files, as with the systemd unit
     if options.command == "serve":
         from edge_agent.service.main import serve
 

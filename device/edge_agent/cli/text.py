@@ -1,4 +1,4 @@
-"""Format the result of a command for an operator: short, with units. `--json` prints all facts."""
+"""Format the result of a command as short text with units, for operators. `--json` prints the complete result."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from edge_agent.lifecycle.results import (
 
 @singledispatch
 def render(result: Any) -> str:
-    """Return the text for the result of a command. Anything without a format of its own is shown as a table."""
+    """Return the text for the result of a command. A result without a special format is shown as a table."""
     return _table(list(_leaves(result)))
 
 
@@ -178,7 +178,10 @@ def _samples(result: SamplesResult) -> str:
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield every leaf of nested objects with its dotted path. HTTP requests are one row for each path and code."""
+    """Yield every value of nested objects with its dotted path.
+
+    The counts of HTTP requests become one row for each path and status code.
+    """
     if isinstance(value, dict):
         for key, part in value.items():
             yield from _leaves(part, f"{path}.{key}" if path else str(key))

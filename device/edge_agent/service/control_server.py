@@ -1,4 +1,4 @@
-"""The server of control.sock. Its client, edge_agent.lifecycle.control_client, describes the requests."""
+"""The server of control.sock. Its client, edge_agent.lifecycle.control_client, lists the requests."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from edge_agent.inference.loading import LoadedRelease, load_in_background
 from edge_agent.inference.shadow import Shadow
 from edge_agent.service.supervisor import Supervisor
 
-# For the owner and the group: a process that can write to the socket can switch releases.
+# Only the owner and the group may write to the socket, because a process that can write to it can switch releases.
 MODE = 0o660
-STEP_S = 0.25  # interval of the checks whether a shadow has ended; a line is sent each second
+STEP_S = 0.25  # seconds between two checks whether a comparison has ended; a line is sent each second
 
 
 @dataclass(frozen=True)
 class ShadowRequest:
-    """The request to compare `release` with the loaded one until `samples` or `seconds` are reached."""
+    """The request to compare `release` with the loaded release until `samples` or `seconds` is reached."""
 
     release: str
     samples: int
@@ -63,7 +63,7 @@ def create_application(service: Supervisor) -> web.Application:
 
 
 class _Routes:
-    """The handlers of the requests. `shadow`: the running or latest comparison."""
+    """The handlers of the requests. `shadow` is the running or the last comparison, or None."""
 
     def __init__(self, service: Supervisor) -> None:
         self.service = service
@@ -94,7 +94,7 @@ class _Routes:
         return web.json_response({"shadow": self.shadow.summary() if self.shadow else None})
 
     async def run_shadow(self, request: web.Request) -> web.StreamResponse:
-        """Compare a candidate with the loaded release; the comparison ends when the caller disconnects."""
+        """Compare a candidate with the loaded release. If the caller disconnects, the comparison ends."""
         service, requested = self.service, ShadowRequest.parse(await request.json())
         try:
             candidate = await self._candidate(requested.release)
@@ -128,17 +128,19 @@ class _Routes:
         if self.shadow is not None and self.shadow.summary()["ended"] is None:
             busy = self.shadow.candidate.release
             raise ServiceError(
-                "shadow", f"{busy} is being compared", "no other comparison", "wait until it ends, or end it"
+                "shadow", f"{busy} is being compared", "one comparison at a time", "wait until it ends, or end it"
             )
         if release == current.release:
-            raise ServiceError("shadow", f"{release} is the loaded release", "another release", "name the candidate")
+            raise ServiceError(
+                "shadow", f"{release} is the loaded release", "another installed release", "name another release"
+            )
         candidate = await load_in_background(self.service.config, release)
         if candidate.model.shape != current.model.shape:
             raise ServiceError(
                 "shadow",
                 f"{release} reads inputs of shape {candidate.model.shape}",
                 f"{current.model.shape}, the input shape of {current.release}",
-                "compare releases of one task",
+                "compare releases of the same task",
             )
         return candidate
 
@@ -150,7 +152,7 @@ def _loaded(loaded: LoadedRelease | None) -> dict[str, str] | None:
 
 
 async def _stream(shadow: Shadow, response: web.StreamResponse) -> None:
-    """Write one line of JSON each second, and a last one when the comparison has ended."""
+    """Write one line of JSON each second, and a last line when the comparison has ended."""
 
     async def write(summary: dict[str, Any]) -> None:
         await response.write(json.dumps(summary).encode() + b"\n")

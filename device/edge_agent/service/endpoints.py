@@ -14,18 +14,21 @@ from edge_agent.monitoring.capture import Capture
 from edge_agent.monitoring.prometheus import MetricsExporter
 from edge_agent.service.supervisor import Supervisor
 
-MODE = 0o660  # programs of the socket's group may request predictions
+MODE = 0o660  # programs that run with the socket's group may request predictions
 
 
 async def start(service: Supervisor, stack: contextlib.AsyncExitStack) -> str:
-    """Serve requests until `stack` unwinds. Return the addresses as text. Raises ServiceError if one is in use."""
+    """Serve requests until `stack` unwinds, and return the addresses as text.
+
+    Raises ServiceError if an address is in use or cannot be opened.
+    """
     try:
         return await _start(service, stack)
     except OSError as error:
         raise ServiceError(
             "serve.listen, serve.socket or serve.metrics_listen",
             error.strerror or str(error),
-            "an address that this agent may open",
+            "an address that is free and that the agent may open",
             "find the process that uses it (ss -ltnp), or configure another address",
         ) from None
 
@@ -64,7 +67,7 @@ async def _open(app: http.Application, listen: str, service: Supervisor, stack: 
         return []
     host, _, port = listen.rpartition(":")
     runner = await _runner(app, service, stack)
-    # No reuse_port: a second service on the same address must fail instead of receiving half of the requests.
+    # Without reuse_port, a second service on the same address fails instead of receiving half of the requests.
     await http.TCPSite(runner, host.strip("[]"), int(port)).start()
     return [f"http://{name[0]}:{name[1]}" for name in runner.addresses]
 

@@ -1,4 +1,4 @@
-"""Report events of the service: to the log, to systemd, and the latest ones to `edge-agent status`."""
+"""Report events of the service to the log and to systemd, and keep the latest events for `edge-agent status`."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Events:
 
         Args:
             name: The event's name in the log, such as `loaded`.
-            message: A description for people.
+            message: A description, as text for people.
             level: The log level.
-            fields: More fields of the log record.
+            fields: Additional fields of the log record.
         """
         logs.event(name, message, level, **fields)
         systemd.status(message)

@@ -1,7 +1,7 @@
-"""Keep the release that state.json names loaded: read it in the background, then swap it in between two requests.
+"""Keep the release that state.json names loaded: load it in the background, then swap it in between two requests.
 
-Commands write state.json before they notify the service. A service that misses the notification reads the file within
-a second.
+Commands write state.json before they notify the service. If the service misses the notification, it still reads the
+file within a second.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from edge_agent.monitoring.health import Health
 from edge_agent.monitoring.service_statistics import ServiceStatistics
 from edge_agent.service.events import Events
 
-FOLLOW_S = 1.0  # interval between two reads of state.json
-RETRY_S = 30.0  # delay before a release that failed to load is tried again
+FOLLOW_S = 1.0  # seconds between two reads of state.json
+RETRY_S = 30.0  # seconds until a release that failed to load is loaded again
 
 
 class _OvertakenError(Exception):
-    """While a release was being loaded, another one became current, or the service ended."""
+    """Loading is no longer needed, because another release has become current or the service is ending."""
 
 
 class Loader:
-    """Follow state.json. All methods run in the event loop's thread.
+    """Load the release that state.json names whenever the file changes. All methods run in the event loop's thread.
 
-    `state`: the state as last read. `error`: why the current release is not loaded, or None. `unreadable_since`: since
-    when the disk fails to read that release (monotonic clock), or None.
+    `state`: the state that was last read. `error`: the reason why the current release is not loaded, or None.
+    `unreadable_since`: the time since which the disk fails to read the current release (monotonic clock), or None.
     """
 
     def __init__(
@@ -49,15 +49,15 @@ class Loader:
         events: Events,
         ending: asyncio.Event,
     ) -> None:
-        """Connect the parts.
+        """Store the parts that loading uses.
 
         Args:
             config: The agent's configuration.
-            engine: Receives the loaded release.
+            engine: Serves the loaded release.
             health: Probes a release after a swap.
-            statistics: Receives the state of the trial.
-            events: Receives loads and failures.
-            ending: Set when the service ends.
+            statistics: Reports whether the release is on trial, and the number of its starts.
+            events: Reports each loaded release and each failure.
+            ending: Set when the service is ending.
         """
         self.config, self.engine = config, engine
         self.state = State()
@@ -76,13 +76,13 @@ class Loader:
         return loaded is not None and loaded.release == self.state.current
 
     async def follow(self, retry: bool = False) -> str | None:
-        """Load the release that state.json names while the loaded one still serves, then swap.
+        """Load the release that state.json names while the loaded release still serves requests, then swap them.
 
         Args:
-            retry: Try a release that failed again now, without waiting for RETRY_S.
+            retry: True loads a release that failed again now, without waiting for RETRY_S.
 
         Returns:
-            Why the release could not be loaded, or None.
+            The reason why the release could not be loaded, or None.
         """
         async with self._following:
             while True:
@@ -136,10 +136,10 @@ class Loader:
     async def _load(self, release: str) -> LoadedRelease:
         """Load a release in the background.
 
-        Raises the errors of `load`, SelfTestError if it takes too long, and _OvertakenError if state.json names
-        another release by then or the service ends.
+        Raises the errors of `load`, SelfTestError if loading takes too long, and _OvertakenError if state.json names
+        another release in the meantime or the service ends.
         """
-        # Loading that hangs is awaited again: a second thread would hang too.
+        # If the release is already being loaded, wait for that thread: if it hangs, a second thread would hang too.
         if self._loading is None or self._loading[0] != release or self._loading[1].done():
             self._loading = (release, load_in_background(self.config, release))
         future, limit_s = self._loading[1], self.config.selftest.timeout_s
@@ -163,14 +163,14 @@ class Loader:
             ending.cancel()
 
     async def _current_release(self) -> str | None:
-        """Return the current release in state.json, or the one last read if the file cannot be read."""
+        """Return the current release in state.json, or the one that was last read if the file cannot be read."""
         try:
             return (await asyncio.to_thread(state.load, self.config.layout)).current
         except (AgentError, OSError):
             return self.state.current
 
     def summary(self) -> str:
-        """Describe the loaded release for people."""
+        """Return a description of the loaded release for people, such as `digits@1.2.0 (onnx-fp32), on trial`."""
         loaded = self.engine.loaded
         if loaded is None:
             return "no release" + (f" ({self.error})" if self.error else "")

@@ -1,6 +1,6 @@
-"""`edge-agent serve`: boot a verified release, serve it, follow state.json, judge trials, ping the watchdog.
+"""`edge-agent serve`: load the current release, serve it, load new releases, judge trials, and ping the watchdog.
 
-`run` puts the service together; no other function of this package knows all parts.
+`run` creates and connects the parts of the service; no other function of this package uses all parts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from edge_agent.service.supervisor import Supervisor
 
 
 def serve(config: Config, systemd: bool = True) -> None:
-    """Serve until SIGTERM or SIGINT. Raises AgentError if booting fails, or if the model hangs without systemd."""
+    """Serve until SIGTERM or SIGINT.
+
+    Raises AgentError if the service cannot start, or if the model hangs and systemd's watchdog is not used.
+    """
     logs.setup(logs.JOURNAL if systemd else None)
     if not systemd:
         os.environ.pop("NOTIFY_SOCKET", None)
@@ -24,11 +27,11 @@ def serve(config: Config, systemd: bool = True) -> None:
 
 
 async def run(config: Config, systemd: bool) -> None:
-    """Boot, serve and shut down. Resources are closed in reverse order of their opening."""
+    """Start the service, serve, and shut down. The resource that was opened last is closed first."""
     async with AsyncExitStack() as stack:
         supervisor = await Supervisor.boot(
             config, systemd, stack
-        )  # before the sockets open: every accepted request can be answered
+        )  # the model is loaded before the sockets open, so that every accepted request can be answered
         if supervisor.ending.is_set():
             return
         addresses = await endpoints.start(supervisor, stack)

@@ -26,7 +26,7 @@ from edge_agent.service.trial_judge import TrialJudge
 
 
 class Supervisor:
-    """Own the parts of the service; there is one per process. All methods run in the event loop's thread."""
+    """Own the parts of the service. A process has one Supervisor, whose methods run in the event loop's thread."""
 
     def __init__(self, config: Config, under_systemd: bool = True) -> None:
         self.config = config
@@ -42,15 +42,15 @@ class Supervisor:
 
     @classmethod
     async def boot(cls, config: Config, under_systemd: bool, stack: contextlib.AsyncExitStack) -> Supervisor:
-        """Start the service with a verified release, before its sockets open. It ends when `stack` unwinds.
+        """Start the service without its sockets: choose the release and load it. The service ends when `stack` unwinds.
 
         Args:
             config: The agent's configuration.
             under_systemd: Whether systemd supervises this process.
-            stack: Receives the clean-up.
+            stack: The functions that end the service are added to it.
 
         Raises:
-            AgentError: Booting failed, or another service runs.
+            AgentError: The service cannot start, or another service runs already.
         """
         supervisor = cls(config, under_systemd)
         loop = asyncio.get_running_loop()
@@ -68,7 +68,10 @@ class Supervisor:
         return supervisor
 
     async def run_until_signal(self, addresses: str) -> None:
-        """Serve until SIGTERM or SIGINT. `addresses` is for the log. Raises the exception that ended a task."""
+        """Serve until SIGTERM or SIGINT. If a background task fails, raise its exception.
+
+        `addresses` is written to the log.
+        """
         tasks = [asyncio.create_task(task) for task in self._background_tasks()]
         waiting = asyncio.create_task(self.ending.wait())
         try:
@@ -78,7 +81,7 @@ class Supervisor:
             systemd.stopping()
             self.events.add("stopping", "no new requests; waiting requests are finished")
             for task in done - {waiting}:
-                task.result()  # raises the exception that ended it
+                task.result()  # raises the exception of a task that failed
         finally:
             for task in (waiting, *tasks):
                 task.cancel()
@@ -91,14 +94,14 @@ class Supervisor:
         yield self.health.ping_watchdog(watchdog_s) if watchdog_s else self._exit_when_hung()
 
     async def _exit_when_hung(self) -> None:
-        """Without systemd's watchdog: end the process if the model hangs, so that its supervisor restarts it."""
+        """End the process if the model hangs, so that a supervisor restarts it. Used if systemd's watchdog is off."""
         limit_s = 3 * self.config.serve.request_timeout_s
-        while self.loader.state.trial or self.health.silent_s < limit_s:  # a trial is rolled back instead
+        while self.loader.state.trial or self.health.silent_s < limit_s:  # a release on trial is rolled back instead
             await asyncio.sleep(FOLLOW_S)
         raise ServiceError("the loaded model", f"has not answered for {limit_s:g} s", "", "restart the service")
 
     async def follow(self) -> None:
-        """Load the release that state.json names and judge its trial, forever."""
+        """Every FOLLOW_S seconds, load the release that state.json names and judge its trial, until cancelled."""
         while True:
             await asyncio.sleep(FOLLOW_S)
             try:
@@ -108,7 +111,7 @@ class Supervisor:
                 self.events.add("state", " ".join(str(error).split()), logging.ERROR)
 
     def healthy(self) -> tuple[bool, str]:
-        """Return whether the release that state.json names is loaded and works as it should, and the reason."""
+        """Return whether the release that state.json names is loaded and healthy, and the reason."""
         loader = self.loader
         if loader.error:
             return False, f"{loader.state.current} is current, but not loaded: {loader.error}"

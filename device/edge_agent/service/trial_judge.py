@@ -1,6 +1,6 @@
 """End the trial of the loaded release: confirm it, or roll back to the previous release.
 
-edge_agent.lifecycle.trial_rules contains the rules.
+edge_agent.lifecycle.trial_rules has the rules.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from edge_agent.service.loader import Loader
 
 
 class TrialJudge:
-    """Decide about the trial with the observations of `health`; `loader` then loads the release that was decided."""
+    """Decide about the trial with the observations of `health`. `loader` then loads the release that is current."""
 
     def __init__(self, config: Config, loader: Loader, health: Health, events: Events) -> None:
-        """Connect the parts.
+        """Store the parts that decisions use.
 
         Args:
             config: The agent's configuration.
-            loader: The loader of the current release.
-            health: The observations of the loaded release.
-            events: Receives the decisions.
+            loader: Loads the current release.
+            health: Observes the loaded release.
+            events: Reports the decisions.
         """
         self.config, self._loader, self._health, self._events = config, loader, health, events
 
@@ -43,7 +43,7 @@ class TrialJudge:
         if current_trial is None:
             return
         loaded = loader.engine.loaded
-        if loader.unreadable_since is not None:  # a disk that cannot be read does not make a release bad
+        if loader.unreadable_since is not None:  # a disk that cannot be read must not mark a release as bad
             if time.monotonic() - loader.unreadable_since >= self.config.trial.deadline_s:
                 reason = f"not loaded: {loader.error}"
                 await self._apply("rollback", current_trial, lambda s: s.rolled_back(None), reason)
@@ -60,7 +60,11 @@ class TrialJudge:
     async def _apply(
         self, action: str, current_trial: state.Trial, change: Callable[[State], State], reason: str
     ) -> None:
-        """Write the decision to state.json, unless another process has ended the trial, and load the result."""
+        """Write the decision to state.json, and load the release that is then current.
+
+        If another process has ended the trial, do nothing. If the lock is held or the disk fails, postpone the
+        decision.
+        """
 
         def write() -> bool:
             with state.locked(self.config.layout, wait_s=0.0):
@@ -86,9 +90,9 @@ class TrialJudge:
                 point("rollback.after")
 
     def status(self) -> dict[str, Any]:
-        """Return the present decision and its figures, for `edge-agent status`."""
+        """Return the decision at this moment and the observations behind it, for `edge-agent status`."""
         observation, rules = self._health.observation(), self.config.trial
-        if not self._loader.up_to_date:  # the observation is of the previous release
+        if not self._loader.up_to_date:  # the observations are those of the previous release
             observation = trial_rules.TrialObservation(0.0, 0.0, 0, 0)
         decision = trial_rules.decide(rules, observation)
         return {

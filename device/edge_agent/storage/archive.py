@@ -1,4 +1,4 @@
-"""Unpack a bundle's archive safely: one Zstandard frame (RFC 8878) around a tar of regular files."""
+"""Unpack a bundle's archive safely. It is a tar of regular files, compressed as one Zstandard frame (RFC 8878)."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ import zstandard
 from edge_agent.core.errors import TrustError
 from edge_agent.core.fault_points import point
 
-# Unit in which a file system allocates space, on every disk that a device boots from, in bytes.
+# Unit in bytes in which the file systems of devices allocate disk space.
 BLOCK = 4096
 # Largest file that `inspect` reads into memory; a manifest has a few kilobytes.
 MEMBER_LIMIT = 4 << 20
-# A bundle has about twenty files. Each takes an inode, and a small memory card has few.
+# Largest number of files. A bundle has about twenty. Each file takes an inode, and a small memory card has few inodes.
 MOST_ENTRIES = 4096
 # Longest name in a ustar header. Longer names need extensions of the format, which the pipeline does not write.
 LONGEST_NAME = 255
-# Largest headers between two files: tarfile reads an extended header into memory, whatever its size.
+# Largest size in bytes of the headers between two files, because tarfile reads a header of any size into memory.
 HEADERS = 1 << 20
-# Zstandard's window at the pipeline's level; a frame may request gigabytes.
+# Largest accepted window of a Zstandard frame, in bytes: the window of the pipeline's archives. An untrusted frame can
+# request gigabytes.
 WINDOW = 8 << 20
-# Exceptions of tarfile and zstandard for a corrupted archive.
+# Exceptions that tarfile and zstandard raise for a corrupted archive.
 _MALFORMED = (zstandard.ZstdError, tarfile.TarError, ValueError, LookupError, ArithmeticError, EOFError)
 
 
@@ -41,7 +42,7 @@ class Inspection:
 
     Attributes:
         member: Content of the requested file.
-        disk_bytes: Disk space of the unpacked archive in bytes.
+        disk_bytes: Disk space that the unpacked archive needs, in bytes.
     """
 
     member: bytes
@@ -49,12 +50,12 @@ class Inspection:
 
 
 def inspect(archive: Path, member: str, limit_bytes: int = 1 << 30) -> Inspection:
-    """Read a whole archive without writing anything, and return the content of one file.
+    """Read and check a whole archive without writing anything, and return the content of one file.
 
     Args:
         archive: The archive.
         member: Name of the file to return, such as `manifest.json`.
-        limit_bytes: Largest content of all files together, in bytes.
+        limit_bytes: Largest total size of all files, in bytes.
 
     Raises:
         ArchiveError: `unpack` would refuse the archive, or it does not contain `member`.
@@ -68,7 +69,7 @@ def inspect(archive: Path, member: str, limit_bytes: int = 1 << 30) -> Inspectio
             frame = _frame(raw, archive, limit_bytes)
             for name, size, content in _entries(frame, limit_bytes, archive):
                 folders.update(name.parents)
-                blocks += -(-size // BLOCK) + 1  # and one for the file system's own records
+                blocks += -(-size // BLOCK) + 1  # plus one block for the file system's records of the file
                 if name == PurePosixPath(member):
                     if size > MEMBER_LIMIT:
                         raise ArchiveError(f"{archive}: {member}", f"{size} bytes", f"at most {MEMBER_LIMIT}")
@@ -87,11 +88,11 @@ def unpack(archive: Path, folder: Path, limit_bytes: int = 1 << 30) -> None:
     Args:
         archive: The archive.
         folder: The folder to create.
-        limit_bytes: Largest content of all files together, in bytes.
+        limit_bytes: Largest total size of all files, in bytes.
 
     Raises:
-        ArchiveError: The archive is incomplete or corrupted, contains more than `limit_bytes`, links, special files,
-            duplicate, too many or too long names, or names that leave the folder.
+        ArchiveError: The archive is incomplete or corrupted, is larger than `limit_bytes`, or contains links, special
+            files, too many files, or names that are duplicate, too long or outside the folder.
         OSError: The archive cannot be read, or the folder cannot be written.
     """
     folder.mkdir(parents=True)
@@ -123,12 +124,15 @@ def _incomplete(archive: Path, reason: str) -> ArchiveError:
 
 
 def _frame(raw: BinaryIO, archive: Path, limit_bytes: int) -> _Frame:
-    # tar pads its entries, so the stream is longer than their content, but less than twice as long plus 1 MiB.
+    # tar adds headers and padding to the files. The whole stream is at most twice as long as the files, plus 1 MiB.
     return _Frame(raw, archive, 2 * limit_bytes + (1 << 20))
 
 
 def _entries(frame: _Frame, limit_bytes: int, archive: Path) -> Iterator[tuple[PurePosixPath, int, IO[bytes]]]:
-    """Yield name, size and content of each file, in order. A content can be read only until the next file."""
+    """Yield the name, size and content of each file, in order.
+
+    The content of a file can be read only before the next file is requested.
+    """
     files: set[PurePosixPath] = set()
     folders: set[PurePosixPath] = set()
     total = 0
@@ -146,7 +150,9 @@ def _entries(frame: _Frame, limit_bytes: int, archive: Path) -> Iterator[tuple[P
             if name in files:
                 raise ArchiveError(str(archive), f"the duplicate entry {entry.name!r}", "unique names")
             if name in folders or not files.isdisjoint(name.parents):
-                raise ArchiveError(str(archive), f"the entry {entry.name!r} as a file and as a folder", "one of them")
+                raise ArchiveError(
+                    str(archive), f"the entry {entry.name!r} as a file and as a folder", "one of the two"
+                )
             total += entry.size
             if entry.size < 0 or total > limit_bytes:
                 raise ArchiveError(str(archive), f"more than {limit_bytes} bytes of content", "a smaller bundle")
@@ -161,7 +167,7 @@ def _entries(frame: _Frame, limit_bytes: int, archive: Path) -> Iterator[tuple[P
 
 
 def _below(name: PurePosixPath, written: str) -> bool:
-    """Return whether the name is a plain one below the bundle's root: printable, short enough, without `..`."""
+    """Return whether the name is printable, short enough, and inside the bundle's root (relative, without `..`)."""
     return (
         0 < len(written.encode(errors="surrogateescape")) <= LONGEST_NAME
         and written.isprintable()
@@ -172,12 +178,13 @@ def _below(name: PurePosixPath, written: str) -> bool:
 
 
 class _Frame(io.RawIOBase):
-    """A stream of the content of one Zstandard frame, which must be complete.
+    """A stream of the content of one Zstandard frame. If the frame is incomplete, reading raises ArchiveError.
 
-    The reader of the zstandard package accepts a file that ends early, without its checksum.
+    The zstandard package's own reader is not used, because it accepts a file that ends before its checksum.
     """
 
-    # A block of 128 KiB can be stored in 4 bytes: a step of this size never becomes more than 8 MiB in memory.
+    # Compressed bytes that are read in one step. A block of 128 KiB can be stored in 4 bytes, so one step decompresses
+    # to at most 8 MiB in memory.
     STEP = 256
 
     def __init__(self, raw: BinaryIO, archive: Path, limit: int) -> None:
@@ -186,11 +193,11 @@ class _Frame(io.RawIOBase):
         self.ready = bytearray()
 
     def allow(self, size: int) -> None:
-        """Allow the next `size` bytes to be read; more raise ArchiveError."""
+        """Allow the next `size` bytes to be read. Reading more bytes raises ArchiveError."""
         self.allowed = size
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next `size` bytes of the content; a negative size: all of them."""
+        """Return the next `size` bytes of the content, or all remaining bytes if `size` is negative."""
         while not self.frame.eof and (size < 0 or len(self.ready) < size):
             step = self.raw.read(self.STEP)
             if not step:
@@ -209,7 +216,7 @@ class _Frame(io.RawIOBase):
         return head
 
     def finish(self) -> None:
-        """Read to the end, where the checksum is compared. Raises ArchiveError where further data follows."""
+        """Read to the end, which verifies the checksum. Raises ArchiveError if more data follows."""
         self.allow(HEADERS)
         while padding := self.read(1 << 16):
             if padding.strip(b"\0"):

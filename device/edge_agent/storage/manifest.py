@@ -1,6 +1,6 @@
 """The manifest of a bundle: read it, check it against its JSON Schema, and check the bundle's files against it.
 
-The pipeline writes through the same `check`, so that every manifest it writes can be read.
+The pipeline calls the same `check` before it writes a manifest, so that devices can read every manifest that it writes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class ManifestError(Exception):
 
         Args:
             file: The manifest, or the folder of the bundle.
-            field: The field of the manifest, or the name of the file in the bundle; may be empty.
+            field: The field of the manifest, or the name of the file in the bundle; empty for the whole manifest.
             found: The value that was found.
             expected: The value that was expected.
         """
@@ -43,10 +43,10 @@ def _validator() -> Draft202012Validator:
 
 
 def check(manifest: Any, file: str | Path = MANIFEST) -> dict[str, Any]:
-    """Return the manifest if it is valid by the schema and consistent. Raises ManifestError, which names `file`."""
+    """Return the manifest if it matches the schema and its fields agree. Raises ManifestError, which names `file`."""
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
     if isinstance(manifest, dict) and version != SCHEMA_VERSION:
-        raise ManifestError(file, "schema_version", repr(version), f"{SCHEMA_VERSION}, the one this agent reads")
+        raise ManifestError(file, "schema_version", repr(version), f"{SCHEMA_VERSION}, which this agent can read")
     faults = sorted(_validator().iter_errors(manifest), key=lambda fault: [str(part) for part in fault.absolute_path])
     if faults:
         raise _as_error(faults[0], file)
@@ -59,7 +59,7 @@ def check(manifest: Any, file: str | Path = MANIFEST) -> dict[str, Any]:
         for field in ("sha256", "size_bytes"):
             if target[field] != listed[field]:
                 raise ManifestError(
-                    file, f"targets.{name}.{field}", repr(target[field]), f"{listed[field]!r}, as in `files`"
+                    file, f"targets.{name}.{field}", repr(target[field]), f"{listed[field]!r}, the value in `files`"
                 )
     return dict(manifest)
 
@@ -81,7 +81,7 @@ def _as_error(fault: ValidationError, file: str | Path) -> ManifestError:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Return the manifest of an unpacked bundle after checking it. Raises ManifestError."""
+    """Read and check the manifest of an unpacked bundle. Raises ManifestError."""
     path = folder / MANIFEST
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -100,10 +100,10 @@ def verify(folder: Path, manifest: dict[str, Any]) -> None:
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise ManifestError(folder, name, "a link or special file", "regular files only")
         if path.is_file() and name not in listed:
-            raise ManifestError(folder, name, "a file that the manifest does not list", "listed files only")
+            raise ManifestError(folder, name, "a file that the manifest does not list", "only files that it lists")
     for name, expected in sorted(manifest["files"].items()):
         if name not in entries or not entries[name].is_file():
-            raise ManifestError(folder, name, "nothing", "a file, as the manifest lists it")
+            raise ManifestError(folder, name, "nothing", "a file, because the manifest lists it")
         size = entries[name].stat().st_size
         if size != expected["size_bytes"]:
             raise ManifestError(folder, name, f"{size} bytes", f"{expected['size_bytes']} bytes")
@@ -114,9 +114,9 @@ def verify(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def _sha256(stream: Any) -> str:
-    """Return the SHA-256 in hexadecimal digits, computed in blocks: memory is scarce on a device.
+    """Return the SHA-256 in hexadecimal digits. The file is read in blocks, because devices have little memory.
 
-    Python 3.10 does not have hashlib.file_digest.
+    hashlib.file_digest is not used, because Python 3.10 does not have it.
     """
     total = hashlib.sha256()
     while block := stream.read(1 << 20):

@@ -1,6 +1,6 @@
-"""release.json of a slot: the release as the repository described it, with digests that reveal damage.
+"""release.json of a slot: the repository's description of the release, with digests that reveal damage.
 
-The digests protect against damage only: a process that may write to the slot can change them too.
+The digests reveal only accidental damage. A process that may write to the slot can change the digests too.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class ReleaseRecord:
 
     Attributes:
         release: The release, as NAME@VERSION.
-        sha256: Digest of the archive that was installed, in hexadecimal digits.
-        manifest_sha256: Digest of the manifest that was installed, in hexadecimal digits.
-        custom: Version, commit, time and builder, as they were published.
+        sha256: SHA-256 digest of the archive that was installed, in hexadecimal digits.
+        manifest_sha256: SHA-256 digest of the manifest that was installed, in hexadecimal digits.
+        custom: Version, commit, time and builder, as the repository published them.
     """
 
     release: str
@@ -40,7 +40,7 @@ def write(slot: Path, offer: Offer, manifest_sha256: str) -> None:
     Args:
         slot: Folder of the slot.
         offer: The release as the repository offers it.
-        manifest_sha256: Digest of the manifest in the slot, in hexadecimal digits.
+        manifest_sha256: SHA-256 digest of the manifest in the slot, in hexadecimal digits.
     """
     value = {
         "schema_version": 1,
@@ -58,9 +58,9 @@ def write(slot: Path, offer: Offer, manifest_sha256: str) -> None:
 
 
 def read(slot: Path) -> ReleaseRecord:
-    """Return the record of an installed release, after checking the file against its own digest.
+    """Read release.json of an installed release, and check it against the digest that it contains.
 
-    Raises OSError where the file cannot be read; ValueError, KeyError, TypeError or AttributeError where it is damaged.
+    Raises OSError if the file cannot be read, and ValueError, KeyError, TypeError or AttributeError if it is damaged.
     """
     value: dict[str, Any] = json.loads((slot / NAME).read_text(encoding="utf-8"))
     if value.pop("own_sha256") != _digest(value):
@@ -69,5 +69,5 @@ def read(slot: Path) -> ReleaseRecord:
 
 
 def _digest(value: dict[str, Any]) -> str:
-    """Return the digest of the content without the digest itself."""
+    """Return the digest of release.json's content without the field that has the digest."""
     return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

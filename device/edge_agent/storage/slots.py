@@ -1,8 +1,8 @@
-"""Slots: one folder for each installed release, complete or absent.
+"""Slots: one folder for each completely installed release.
 
-A slot is filled under a temporary name, verified, flushed to the disk, and renamed; it is renamed again before it is
-removed. A folder without a leading dot is therefore always a complete release, even after a power cut. The caller
-holds `state.locked`. Nothing in this module decides which release is current, or changes the state.
+A slot is filled under a temporary name, verified, flushed to the disk, and renamed. Before a slot is removed, it gets a
+temporary name again. So a folder without a leading dot is always a complete release, even after a power cut. The caller
+holds `state.locked`. This module does not decide which release is current, and does not change the state.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ MB = 1_000_000
 def install(config: Config, offer: Offer, archive: Path) -> dict[str, Any]:
     """Unpack the archive of an offered release into its slot, and return the manifest.
 
-    An undamaged slot of the release is left unchanged. A damaged one is replaced; a model that runs from it keeps its
-    open files. If the release is refused or the installation fails, nothing remains.
+    If the release has an undamaged slot, the slot is not changed. A damaged slot is replaced, and a model that runs
+    from it keeps its open files. If the release is refused or the installation fails, nothing remains on the disk.
 
     Args:
         config: The configuration.
         offer: The release as the repository offers it.
-        archive: Its archive, verified by the update client.
+        archive: The release's archive, which the update client has verified.
 
     Raises:
         FitError: The release does not fit this device.
-        TrustError: The archive is not a bundle, or another content is installed under the same version.
-        StorageError: It does not fit on the disk.
+        TrustError: The archive is not a bundle, or different content is installed under the same version.
+        StorageError: The release does not fit on the disk.
         OSError: The disk fails.
     """
     layout = config.layout
@@ -85,9 +85,9 @@ def install(config: Config, offer: Offer, archive: Path) -> dict[str, Any]:
 
 
 def find(layout: Layout, offer: Offer) -> dict[str, Any] | None:
-    """Return the manifest of the offered release, or None where it is not installed or damaged.
+    """Return the manifest of the offered release, or None if the release is not installed or its slot is damaged.
 
-    Raises TrustError where the undamaged slot contains another archive under the same version.
+    Raises TrustError if different content is installed under the same version.
     """
     try:
         manifest = verify(layout, offer.release)
@@ -98,7 +98,7 @@ def find(layout: Layout, offer: Offer) -> dict[str, Any] | None:
         raise TrustError(
             offer.release,
             f"the repository offers sha256 {offer.sha256}, but {installed_sha256} is installed",
-            "one content for one version, for ever",
+            "one content for one version, forever",
             "publish the new content under a new version",
         )
     durable.sync_directory(layout.releases)  # an interrupted installation may have renamed it without this flush
@@ -108,7 +108,7 @@ def find(layout: Layout, offer: Offer) -> dict[str, Any] | None:
 def verify(layout: Layout, release: str) -> dict[str, Any]:
     """Check every byte of an installed release, and return its manifest.
 
-    Raises NoReleaseError where it is not installed, TrustError where it is damaged.
+    Raises NoReleaseError if the release is not installed, and TrustError if its slot is damaged.
     """
     slot = layout.slot(release)
     if parse_release(release) is None or not slot.is_dir():
@@ -123,13 +123,13 @@ def verify(layout: Layout, release: str) -> dict[str, Any]:
         manifests.verify(slot / "bundle", manifest)
     except (manifests.ManifestError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise TrustError(
-            str(slot), f"damaged ({error})", "the files as they were installed", f"edge-agent install {release}"
+            str(slot), f"damaged ({error})", "files that are as they were installed", f"edge-agent install {release}"
         ) from None
     return manifest
 
 
 def installed(layout: Layout) -> list[str]:
-    """Return the releases that have a slot, the oldest version first."""
+    """Return the installed releases, the lowest version first."""
     if not layout.releases.is_dir():
         return []
     return sorted((p.name for p in layout.releases.iterdir() if parse_release(p.name) and p.is_dir()), key=precedence)
@@ -138,7 +138,7 @@ def installed(layout: Layout) -> list[str]:
 def remove(layout: Layout, release: str) -> None:
     """Remove a slot. Raises NoReleaseError, OSError."""
     if parse_release(release) is None or not layout.slot(release).is_dir():
-        raise NoReleaseError(release, "not installed", "an installed release", "see edge-agent status")
+        raise NoReleaseError(release, "not installed", "an installed release", "see: edge-agent status")
     point("prune.before_remove")
     _set_aside(layout, release)
     durable.sync_directory(layout.releases)
@@ -147,12 +147,12 @@ def remove(layout: Layout, release: str) -> None:
 
 
 def prune(config: Config, state: State, keep: int | None = None) -> list[str]:
-    """Remove all unused slots but the newest, and return their releases.
+    """Remove all unused slots except those with the highest versions, and return the removed releases.
 
     Args:
         config: The configuration.
-        state: The slots of its current and previous release and of its trial are in use.
-        keep: Number of unused slots of the highest versions that stay; None: `install.keep`.
+        state: The state that names the current release, the previous one and the one on trial, whose slots are in use.
+        keep: Number of unused slots to keep; None means `install.keep` of the configuration.
 
     Raises:
         OSError: A slot cannot be removed.
@@ -168,7 +168,7 @@ def prune(config: Config, state: State, keep: int | None = None) -> list[str]:
 
 
 def recover(layout: Layout) -> list[str]:
-    """Remove the slots that an interrupted command was filling or removing, and return their names."""
+    """Remove the temporary folders that an interrupted command left, and return their names."""
     if not layout.releases.is_dir():
         return []
     temporary = [path for path in layout.releases.iterdir() if path.name.startswith(".")]
@@ -181,7 +181,7 @@ def recover(layout: Layout) -> list[str]:
 
 
 def _set_aside(layout: Layout, release: str) -> None:
-    """Rename a slot so that `recover` removes it."""
+    """Rename a slot to a temporary name, so that `recover` removes it."""
     aside = layout.releases / f".{release}.removed"
     if aside.exists():
         shutil.rmtree(aside)
@@ -189,7 +189,7 @@ def _set_aside(layout: Layout, release: str) -> None:
 
 
 def _inspect(archive: Path, offer: Offer, limit: int) -> tuple[archives.Inspection, dict[str, Any]]:
-    """Inspect the archive; return the result and the manifest, which must name the offered release.
+    """Inspect the archive, and check that its manifest names the offered release. Return the result and the manifest.
 
     Raises TrustError.
     """

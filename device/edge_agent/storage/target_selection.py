@@ -1,7 +1,7 @@
 """Select the target of a release that this device runs, or explain why the release does not fit the device.
 
-A release fits if the device has the required type, architecture, memory and disk space, and a runtime for one of its
-targets. Runtimes are not imported: their versions are read from the metadata of the installed packages.
+A release fits if the device has the required type, architecture, memory and disk space, and a runtime for one of the
+release's targets. Versions of runtimes are read from the metadata of the installed packages, without importing them.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from edge_agent.core.config import Config
 from edge_agent.core.errors import FitError, StorageError
 
 MB = 1_000_000
-# Names of the same architecture in different kernels.
+# Other names that kernels use for an architecture, and the name that is used here.
 ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64", "armv8l": "armv7l"}
-# The architecture of 32-bit programs on a 64-bit kernel, which names only itself. Libraries are chosen by the former.
+# The architecture of 32-bit programs on a 64-bit kernel. The kernel reports only its own architecture, but libraries
+# must match the architecture of the program.
 NARROW = {"aarch64": "armv7l", "x86_64": "i686"}
-# For each runtime: its module, the packages that provide it (vendors rename theirs), and the extra that installs it.
+# For each runtime: its module, the packages that provide it (vendors publish it under other names), and the agent's
+# extra that installs it.
 RUNTIMES: Mapping[str, tuple[str, tuple[str, ...], str]] = {
     "onnxruntime": ("onnxruntime", ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"), "onnx"),
     "litert": ("ai_edge_litert", ("ai-edge-litert", "ai-edge-litert-nightly"), "litert"),
@@ -38,9 +40,9 @@ class DeviceFacts:
     """The properties of this device that decide which releases fit.
 
     Attributes:
-        architecture: As `architecture` returns it.
+        architecture: The processor architecture, as the function `architecture` returns it.
         memory_bytes: Total memory in bytes.
-        runtimes: The version of each runtime, as `runtime_version` returns it.
+        runtimes: The version of each runtime, as the function `runtime_version` returns it.
     """
 
     architecture: str
@@ -49,9 +51,9 @@ class DeviceFacts:
 
 
 def architecture(machine: str | None = None, pointer_bytes: int = struct.calcsize("P")) -> str:
-    """Return the architecture that this Python was built for: x86_64, aarch64, armv7l, or the kernel's own name.
+    """Return the architecture for which this Python was built: x86_64, aarch64, armv7l, or the kernel's name for it.
 
-    `machine` and `pointer_bytes` replace the kernel's name and the size of a pointer in tests.
+    Tests pass `machine` and `pointer_bytes` to replace the kernel's name and the size of a pointer.
     """
     name = (machine or platform.machine()).lower()
     name = ARCHITECTURES.get(name, name)
@@ -59,7 +61,7 @@ def architecture(machine: str | None = None, pointer_bytes: int = struct.calcsiz
 
 
 def runtime_version(runtime: str) -> str | None:
-    """Return the installed version; "unknown" for a module without metadata; None if the module is not installed."""
+    """Return the installed version, "unknown" if the package has no metadata, or None if it is not installed."""
     module, packages, _ = RUNTIMES[runtime]
     if importlib.util.find_spec(module) is None:
         return None
@@ -83,12 +85,12 @@ def device_facts() -> DeviceFacts:
 def select_target(config: Config, manifest: Mapping[str, Any], free_bytes: int | None = None) -> str:
     """Return the target that this device runs.
 
-    It is the first one in `device.targets` that the release has and an installed runtime can load.
+    This is the first target in `device.targets` that the release has and that an installed runtime can load.
 
     Args:
         config: The configuration.
         manifest: The manifest of the release.
-        free_bytes: Disk space that stays free beside the unpacked bundle, in bytes; None: disk space is not checked.
+        free_bytes: Disk space in bytes that is free after the bundle is unpacked; None skips the check of disk space.
 
     Raises:
         FitError: The release does not fit; the message lists every reason.
@@ -114,19 +116,19 @@ def require_space(config: Config, release: str, free: int, needed: int) -> None:
     """Raise an error if a bundle does not fit on the disk.
 
     Args:
-        config: The configuration; `install.reserve_mb` has to stay free.
-        release: The release, for the message.
+        config: The configuration; `install.reserve_mb` is the disk space that must stay free.
+        release: The name of the release, for the message.
         free: Free disk space in bytes.
-        needed: Disk space of the unpacked bundle in bytes.
+        needed: Disk space that the unpacked bundle needs, in bytes.
 
     Raises:
-        StorageError: Less than `needed` and the reserve are free.
+        StorageError: Less than the sum of `needed` and `install.reserve_mb` is free.
     """
     reserve = int(config.install.reserve_mb * MB)
     error = StorageError(
         str(config.layout.releases),
         f"{free / MB:.1f} MB are free",
-        f"{(needed + reserve) / MB:.1f} MB: {needed / MB:.1f} for {release}, {reserve / MB:.1f} that stay free",
+        f"{(needed + reserve) / MB:.1f} MB: {needed / MB:.1f} for {release}, {reserve / MB:.1f} to stay free",
         "run edge-agent prune --keep 0, free other space, or lower install.reserve_mb",
     )
     space.require_space(free, needed + reserve, error)
@@ -165,7 +167,7 @@ def _target_reason(target: Mapping[str, Any], versions: Mapping[str, str | None]
 def _numbers(version: str) -> tuple[int, ...]:
     """Return the numbers of a version without trailing zeros: 1.20.1 -> (1, 20, 1), 1.20.0 -> (1, 20).
 
-    A pre-release counts as its release, and anything that is not a version as the oldest one.
+    A pre-release has the numbers of its release. Text that is not a version counts as the oldest version.
     """
     match = re.match(r"\d+(\.\d+)*", version)
     numbers = [int(part) for part in match.group().split(".")] if match else []

@@ -1,7 +1,7 @@
 """Transfer files of the repository of releases from a directory (`file://`) or a server (`http://`, `https://`).
 
-The files are not trusted: `tuf.ngclient` verifies them. This module ensures that every transfer ends, either complete
-or with a reason. An interrupted download is resumed with `Range` and `If-Range` (RFC 9110).
+This module does not verify the files; `tuf.ngclient` does that. It ensures that every transfer either completes or ends
+with an error that has a reason. An interrupted download is resumed with `Range` and `If-Range` (RFC 9110).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from edge_agent.update.partial_download import PartialFile
 CHUNK = 1 << 16
 LONGEST_PAUSE_S = 300.0
 REDIRECTS = 5
-# urllib3 follows redirects only; further attempts are decided in `Fetcher._fill` alone.
+# urllib3 follows redirects but never repeats a request, because `Fetcher._fill` alone decides on further attempts.
 ONLY_REDIRECTS = urllib3.Retry(
     total=None, connect=0, read=0, status=0, other=0, redirect=REDIRECTS, respect_retry_after_header=False
 )
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 class UnreachableError(DownloadError):
-    """The source did not respond, or interrupted the transfer, at every attempt. `reason` describes the last one."""
+    """The source did not respond or interrupted the transfer in every attempt. `reason` describes the last failure."""
 
     def __init__(self, url: str, reason: str) -> None:
         self.url, self.reason = url, reason
@@ -52,7 +52,7 @@ class UnreachableError(DownloadError):
 class _AttemptError(Exception):
     """An attempt failed, but another one may succeed.
 
-    `pause_s` is the pause that the server requests, in seconds; `status` its HTTP status, or 0.
+    `pause_s` is the pause in seconds that the server requested. `status` is the server's HTTP status, or 0.
     """
 
     def __init__(self, reason: str, pause_s: float = 0.0, status: int = 0) -> None:
@@ -61,15 +61,15 @@ class _AttemptError(Exception):
 
 
 class _RestartError(Exception):
-    """The server cannot resume where the partial file ends: restart from zero, at once."""
+    """The server cannot resume the download where the partial file ends, so the download must restart from zero."""
 
 
 class Fetcher(FetcherInterface):
-    """The fetcher of `tuf.ngclient.Updater`.
+    """Download files for `tuf.ngclient.Updater`.
 
-    Metadata is held in memory. A target is written to the partial file that `download_to` sets, and resumed there, also
-    by another process; `resumed` is true if the last download was. Raises the subclasses of tuf's DownloadError, and
-    OSError where the disk of this device fails.
+    Metadata is kept in memory. A target is written to the partial file that `download_to` sets. The next download
+    resumes this file, even in another process. `resumed` is true if the last download did so. Raises subclasses of
+    tuf's DownloadError, and OSError if the disk of this device fails.
     """
 
     def __init__(self, source: Source) -> None:
@@ -83,7 +83,7 @@ class Fetcher(FetcherInterface):
 
     @contextlib.contextmanager
     def download_to(self, partial: PartialFile, progress: Progress | None = None) -> Iterator[None]:
-        """Write downloads to `partial` within the block. A failed download leaves the partial file.
+        """Within the block, write downloads to `partial`. If a download fails, the partial file is kept.
 
         `progress` is called with the downloaded and the total bytes after each chunk.
         """
@@ -94,7 +94,7 @@ class Fetcher(FetcherInterface):
             self._partial, self._progress = None, None
 
     def _fetch(self, url: str) -> Iterator[bytes]:
-        """Yield the content of `url` in chunks, as the interface requires."""
+        """Yield the content of `url` in chunks. The interface FetcherInterface requires this method."""
         with self.download_file(url, 1 << 62) as content:
             yield from iter(lambda: content.read(CHUNK), b"")
 
@@ -120,7 +120,7 @@ class Fetcher(FetcherInterface):
             yield content
 
     def _fill(self, url: str, content: BinaryIO, limit: int, partial: PartialFile | None) -> None:
-        """Append to `content` until it is complete. Progress resets the number of failed attempts."""
+        """Download into `content` until it is complete. An attempt that makes progress resets the count of failures."""
         failures, reached = 0, content.seek(0, os.SEEK_END)
         self.resumed = self.resumed or reached > 0
         if reached > limit:
@@ -202,16 +202,19 @@ class Fetcher(FetcherInterface):
             if isinstance(reason, urllib3.exceptions.ResponseError):
                 raise UnreachableError(url, f"more than {REDIRECTS} redirects") from None
             if isinstance(reason, urllib3.exceptions.SSLError):
-                # Another attempt does not make a certificate valid.
+                # Another attempt would fail too, because the certificate is not valid.
                 raise UnreachableError(url, f"TLS failed ({reason})") from None
             raise _AttemptError(_short(reason)) from None
-        except ValueError as error:  # a TLS connection that the watch aborted
+        except ValueError as error:  # the deadline watch has aborted a TLS connection
             raise _AttemptError(str(error)) from None
 
     def _response_chunks(
         self, response: urllib3.BaseHTTPResponse, content: BinaryIO, limit: int, partial: PartialFile | None
     ) -> Iterator[bytes]:
-        """Check status and range, then yield the body. `content` is emptied where the body starts from zero."""
+        """Check the status and range of a response, then yield its body.
+
+        If the body starts at the beginning of the file, `content` is emptied first.
+        """
         status, offset = response.status, content.tell()
         try:
             if status == 429 or status >= 500:
@@ -234,14 +237,15 @@ class Fetcher(FetcherInterface):
             yield from self._body(response)
             sized = response.headers.keys() & {"Content-Length", "Transfer-Encoding"}
             if partial and not sized and content.tell() < limit:
-                # Such a response ends with its connection: only the signed length shows whether it is complete.
+                # A response without a length ends when the connection closes. Only the signed length shows whether it
+                # is complete.
                 raise _AttemptError(f"interrupted {limit - content.tell()} bytes before its end")
         finally:
             response.close()
 
     def _body(self, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         expected = response.headers.get("Content-Length", "")
-        # Longer numbers are ignored: Python refuses to convert thousands of digits.
+        # Longer numbers are ignored, because Python refuses to convert thousands of digits.
         remaining = int(expected) if re.fullmatch("[0-9]{1,18}", expected) else None
         try:
             with watch_body(response, self.source.timeout_s) as watch:
@@ -249,7 +253,7 @@ class Fetcher(FetcherInterface):
                     watch.add(len(chunk))
                     remaining = None if remaining is None else remaining - len(chunk)
                     yield chunk
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:  # ValueError: aborted TLS
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:  # ValueError: a TLS connection was aborted
             raise _AttemptError(self._slow if watch.slow else _short(error)) from None
         if watch.slow:
             raise _AttemptError(self._slow)
@@ -264,10 +268,10 @@ class Fetcher(FetcherInterface):
 def _from_disk(url: str, offset: int) -> Iterator[bytes]:
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost"):
-        raise UnreachableError(url, f"a file of the host {parts.netloc!r}; only files of this device can be read")
+        raise UnreachableError(url, f"a file on the host {parts.netloc!r}; only files on this device can be read")
     path = url2pathname(parts.path)
     try:
-        # Opening a named pipe on a storage medium would block for ever.
+        # Without O_NONBLOCK, opening a named pipe would block forever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as stream:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -285,13 +289,13 @@ def _from_disk(url: str, offset: int) -> Iterator[bytes]:
 
 
 def _short(error: BaseException | None) -> str:
-    """Return urllib3's message without the representation of its objects."""
+    """Return the message of a urllib3 error without the names and addresses of Python objects."""
     first = error.args[0] if isinstance(error, urllib3.exceptions.ProtocolError) and error.args else error
     return re.sub(r"^\w+\([^()]*\): |^<[^>]*>:? ?", "", str(first)) or type(error).__name__
 
 
 def _retry_after(response: urllib3.BaseHTTPResponse) -> float:
-    """Return the pause that the server requests, in seconds: a number or a date (RFC 9110, section 10.2.3)."""
+    """Return the pause in seconds that the header `Retry-After` requests, or 0 (RFC 9110, section 10.2.3)."""
     value = response.headers.get("Retry-After", "").strip()
     if value.isdecimal():
         return float(value)

@@ -1,7 +1,7 @@
-"""HTTP connections with a least speed: a transfer that is too slow is aborted, its headers included.
+"""HTTP connections with a minimum speed. If a body or headers arrive too slowly, the transfer is aborted.
 
-The timeout of a socket only limits the wait for the next byte: a server that sends one byte at a time could occupy a
-device for days.
+The timeout of a socket limits only the wait for the next byte. With that timeout alone, a server that sends one byte at
+a time could keep a download running for days.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from urllib.parse import urlsplit
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-# A transfer of fewer bytes within the timeout is aborted.
+# If fewer bytes than this arrive within the timeout, the transfer is aborted.
 LEAST_BYTES = 1024
 
 
 class DeadlineWatch:
-    """A watch over a transfer. It calls `abort` when a period of `seconds` brought fewer than LEAST_BYTES.
+    """Call `abort` if fewer than LEAST_BYTES arrive in a period of `seconds`.
 
-    `add` counts received bytes. `slow` is true once the transfer was aborted.
+    The caller reports received bytes with `add`. `slow` is true if the transfer was aborted.
     """
 
     def __init__(self, abort: Callable[[], None], seconds: float) -> None:
@@ -57,7 +57,7 @@ class DeadlineWatch:
 
 
 class _Bounded(HTTPConnection):
-    """A connection that receives all headers of a response within one timeout."""
+    """A connection that aborts a response whose headers do not arrive within the timeout."""
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # as urllib3's own
         channel, seconds = self.sock, self.timeout
@@ -78,18 +78,18 @@ class _PoolTLS(urllib3.HTTPSConnectionPool):
 
 
 class DeadlinePools:
-    """Connection pools, one for each proxy that the environment sets (`https_proxy`, `no_proxy`)."""
+    """Connection pools, one for each proxy that the environment variables set (`https_proxy`, `no_proxy`)."""
 
     def __init__(self) -> None:
         self._by_proxy: dict[str | None, urllib3.PoolManager] = {}
 
     def for_url(self, url: str) -> urllib3.PoolManager:
-        """Return the pool for an address."""
+        """Return the pool whose proxy, if any, the environment variables set for the address."""
         parts = urlsplit(url)
         proxies = request.getproxies()
         proxy = None if request.proxy_bypass(parts.netloc) else proxies.get(parts.scheme, proxies.get("all"))
         if proxy not in self._by_proxy:
-            # The system's certificates, or those of SSL_CERT_FILE and SSL_CERT_DIR, as OpenSSL defines.
+            # OpenSSL uses the system's certificates, or those in SSL_CERT_FILE and SSL_CERT_DIR if they are set.
             context = ssl.create_default_context()
             pools = (
                 urllib3.ProxyManager(proxy, ssl_context=context) if proxy else urllib3.PoolManager(ssl_context=context)
@@ -101,7 +101,7 @@ class DeadlinePools:
 
 @contextlib.contextmanager
 def watch_body(response: urllib3.BaseHTTPResponse, seconds: float) -> Iterator[DeadlineWatch]:
-    """Watch the transfer of a response's body within the block, then close the connection."""
+    """Within the block, abort the transfer of a response's body if it is too slow. Then close the connection."""
     try:
         with DeadlineWatch(response.shutdown, seconds) as watch:
             yield watch

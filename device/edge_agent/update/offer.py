@@ -1,4 +1,4 @@
-"""The description of a release that the repository offers. Installing it does not require the TUF client."""
+"""The description of a release that the repository offers. This module does not import the TUF client."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ class Offer:
 
     Attributes:
         release: The release, as NAME@VERSION.
-        name: Its name.
-        version: Its version.
-        path: Path of the archive among the repository's targets.
+        name: The name of the release, without its version.
+        version: The version of the release.
+        path: The archive's path in the repository's list of targets.
         length: Size of the archive in bytes.
-        sha256: Digest of the archive, in hexadecimal digits.
-        custom: Version, commit, time and builder, as they were published.
+        sha256: SHA-256 digest of the archive, in hexadecimal digits.
+        custom: Version, commit, time and builder, as the repository published them.
     """
 
     release: str

@@ -1,7 +1,7 @@
-"""The partial file of a download, which is resumed after an interruption, a crash or a power cut.
+"""The partial file of a download. With it, a download is resumed after an interruption, a crash or a power cut.
 
-Its name contains the digest of the complete file, so that the download of another version never continues in it. Its
-content is not trusted until the complete file is verified.
+The name of the partial file contains the digest of the complete file, so that a download of another version never
+continues it. Its content is not trusted until the complete file is verified.
 """
 
 from __future__ import annotations
@@ -21,24 +21,27 @@ HEX = re.compile(r"[0-9a-f]{8,128}")
 
 
 class PartialFile:
-    """The partial file of one target, with a second file for the validator of the version on the server.
+    """The partial file of one target, and a second file that has the validator.
 
-    The validator (RFC 9110, section 13.1.5) is an entity tag or a date of modification.
+    The validator (RFC 9110, section 13.1.5) identifies the version of the file on the server. It is an entity tag or
+    the date of the last modification.
     """
 
     def __init__(self, info: TargetFile, folder: Path) -> None:
-        """Name the partial file of the target `info` in `folder`.
+        """Set the path of the partial file of the target `info` in `folder`.
 
-        Raises TrustError where the digest in the metadata is invalid.
+        Raises TrustError if the digest in the metadata is invalid.
         """
         digest = info.hashes.get("sha256", next(iter(info.hashes.values())))
         if not HEX.fullmatch(digest):
-            raise TrustError(info.path, f"the digest {digest[:200]!r}", "hexadecimal digits", "publish it again")
+            raise TrustError(
+                info.path, f"the digest {digest[:200]!r}", "a digest in hexadecimal digits", "publish the release again"
+            )
         self.path = folder / f".{digest}.partial"
         self._validator = folder / f"{self.path.name}.validator"
 
     def remove_others(self) -> None:
-        """Remove the partial files of other targets, which would use its disk space."""
+        """Remove the partial files of other targets, because this download may need their disk space."""
         resumable = self.path.is_file()
         for other in self.path.parent.glob(".*.partial*"):
             if not resumable or not other.name.startswith(self.path.name):
@@ -51,13 +54,13 @@ class PartialFile:
         return None
 
     def write_validator(self, response: urllib3.BaseHTTPResponse) -> None:
-        """Store the strong validator of a response; a response without one leaves an empty file."""
+        """Store the strong validator of a response, or an empty file if the response has none."""
         entity = response.headers.get("ETag", "")
         strong = entity if entity.startswith('"') else response.headers.get("Last-Modified", "")
         self._validator.write_text(strong, encoding="ascii", errors="ignore")
 
     def complete(self, destination: Path) -> None:
-        """Rename the verified and flushed file to `destination`, durably."""
+        """Rename the file, which is verified and flushed, to `destination`, and flush the rename to the disk."""
         point("download.before_rename")
         self.path.replace(destination)
         point("download.after_rename")

@@ -1,6 +1,6 @@
 """Decide which releases may be installed: those that the current metadata of The Update Framework lists.
 
-Specification 1.0, section 5, as python-tuf implements it (tufclient.py), which also checks the signatures.
+The rules are section 5 of the specification 1.0. python-tuf implements them and checks the signatures (tufclient.py).
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def split_release(release: str) -> tuple[str, str]:
-    """Return name and version of a release. Raises NoReleaseError where it is not NAME@VERSION."""
+    """Return the name and the version of a release. Raises NoReleaseError if `release` is not NAME@VERSION."""
     match = parse_release(release)
     if match is None:
         raise NoReleaseError(
             f"release {release[:LONGEST]!r}",
             "not the name of a release",
             EXPECTED,
-            "name one that was published",
+            "name a release that was published",
         )
     return match["name"], match["version"]
 
 
 def target_path(release: str) -> str:
-    """Return the path of a release's archive among the repository's targets. Raises NoReleaseError."""
+    """Return the path of a release's archive in the repository's list of targets. Raises NoReleaseError."""
     name, version = split_release(release)
     return f"{name}/{version}/{name}.tar.zst"
 
@@ -48,8 +48,9 @@ def target_path(release: str) -> str:
 class Repository:
     """The repository of releases that the configuration names (`source`).
 
-    All methods raise TrustError, SourceError, ConfigurationError and OSError. An error leaves the trusted metadata and
-    the installed releases unchanged. The caller holds the lock.
+    All methods raise TrustError, SourceError, ConfigurationError and OSError. After an error, the installed releases
+    are unchanged. The trusted metadata is unchanged too, except for metadata that was verified before the error. The
+    caller holds the lock.
     """
 
     def __init__(self, config: Config, state: State, verified: Callable[[datetime], None] | None = None) -> None:
@@ -57,24 +58,24 @@ class Repository:
 
         Args:
             config: The configuration.
-            state: Its `trusted_time` is the earliest time that is accepted as the present.
+            state: The state of the agent. The present time is assumed to be at or after its `trusted_time`.
             verified: Called after each successful refresh, with the time at which all metadata was current.
         """
         self.config, self.layout = config, config.layout
-        # A new device has verified nothing yet. It only knows that the present is later than the release of its agent.
+        # A new device has verified nothing yet. It knows only that its agent was released before the present time.
         earliest = datetime.fromisoformat(RELEASED[1].replace("Z", "+00:00")), "when this agent was released"
         trusted = _parse_time(state.trusted_time, self.layout.state_file)
         if trusted is not None and trusted >= earliest[0]:
             earliest = trusted, "when metadata was last verified here"
         self._earliest, self._verified = earliest, verified
-        self._client: Client | None = None  # of the last successful refresh
+        self._client: Client | None = None  # the client of the last successful refresh
         self._targets: dict[str, TargetFile] = {}
 
     def refresh(self) -> datetime:
         """Update the metadata, and return the time at which all of it was current, for `State.trusted_time`.
 
-        A failed refresh returns no time: if a clock that is far ahead could advance the trusted time, the device would
-        refuse all metadata from then on.
+        A failed refresh returns no time. Otherwise a clock that is far ahead could advance the trusted time, and the
+        device would then refuse all metadata.
         """
         durable.make_directory(self.layout.state)
         self._client = None
@@ -87,9 +88,9 @@ class Repository:
         return reference
 
     def find(self, release: str) -> Offer:
-        """Return the offer for a release; refresh the metadata first if necessary.
+        """Return the repository's description of a release. Refresh the metadata first if this was not done before.
 
-        Raises NoReleaseError for an invalid name.
+        Raises TrustError if the metadata does not list the release, and NoReleaseError if the name is invalid.
         """
         (name, version), path = split_release(release), target_path(release)
         if self._client is None:
@@ -101,13 +102,17 @@ class Repository:
                 release,
                 f"the repository offers no target {path}: withdrawn, or never published",
                 "a release that the current metadata lists",
-                "install another release; to stop using one that runs here: edge-agent rollback",
+                "install another release; if this one runs here, stop using it: edge-agent rollback",
             )
         digest, custom = info.hashes.get("sha256", ""), info.unrecognized_fields.get("custom", {})
         if not SHA256.fullmatch(digest):
-            raise TrustError(release, f"digests {sorted(info.hashes)}", "a sha256 among them", "publish it again")
+            raise TrustError(
+                release, f"digests {sorted(info.hashes)}", "digests that include a sha256", "publish the release again"
+            )
         if not isinstance(custom, dict) or custom.get("version", version) != version:
-            raise TrustError(release, f"custom data {str(custom)[:200]}", f"version {version}", "publish it again")
+            raise TrustError(
+                release, f"custom data {str(custom)[:200]}", f"version {version}", "publish the release again"
+            )
         self._targets[digest] = info
         return Offer(release, name, version, path, info.length, digest, custom)
 
@@ -128,7 +133,7 @@ class Repository:
         error = StorageError(
             str(incoming),
             f"{free} bytes free",
-            f"{needed} for {offer.release} and {reserve} that stay free (`install.reserve_mb`)",
+            f"{needed} bytes for {offer.release} and {reserve} to stay free (`install.reserve_mb`)",
             "run edge-agent prune, or free other space",
         )
         space.require_space(free, needed + reserve if needed else 0, error)

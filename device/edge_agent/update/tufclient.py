@@ -1,9 +1,9 @@
-"""python-tuf's client, extended to survive power cuts and wrong clocks, with the agent's own errors.
+"""python-tuf's client, extended to survive power cuts and wrong clocks and to raise the agent's errors.
 
-The trusted metadata is in one folder. The client works on a copy beside it, and every file that it accepted is then
-copied to that folder and flushed to the disk, also after a failed refresh: a new root is valid even then
-(specification, 5.3.9). python-tuf itself renames files without a flush. A power cut could leave empty files, and the
-protection against older metadata would be lost without notice.
+The trusted metadata is in one folder. The client works on a copy of this folder. Every file that the client accepts is
+then copied back and flushed to the disk. This is done even after a failed refresh, because a new root that was accepted
+stays valid (specification, 5.3.9). The copy is necessary because python-tuf renames files without a flush. A power cut
+could then leave empty files, and the device would accept older metadata without notice.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from edge_agent.core.fault_points import point
 from edge_agent.update.fetch import Fetcher, Progress, UnreachableError
 from edge_agent.update.partial_download import PartialFile
 
-# The order in which the client replaces them: after a power cut between two files the older part is still consistent.
+# The order in which the files are copied back. If a power cut stops the copying, the files are still consistent.
 ORDER = ("root.json", "timestamp.json", "snapshot.json", "targets.json")
 SET_CLOCK = "set the clock (`timedatectl`; NTP needs the network, a battery-backed RTC does not)"
 log = logging.getLogger(__name__)
@@ -48,8 +48,9 @@ class Client:
             metadata: Folder of the trusted metadata.
             root: File of the pinned root metadata.
             fetcher: Transfers the files.
-            earliest: Earliest time that is accepted as the present; None: every time.
-            origin: How `earliest` is known, for messages, such as "when metadata was last verified here".
+            earliest: If the clock shows an earlier time than this, this time is used instead. None trusts the clock.
+            origin: Text for messages that says what happened at `earliest`, such as "when metadata was last verified
+                here".
         """
         self.metadata, self.root, self.fetcher, self.earliest, self._origin = metadata, root, fetcher, earliest, origin
         self._work = metadata.with_name(f".{metadata.name}.partial")
@@ -75,7 +76,7 @@ class Client:
         return self._reference
 
     def target(self, path: str) -> TargetFile | None:
-        """Return the entry of a target in the current metadata, delegated roles included, or None."""
+        """Return the entry of a target in the current metadata, or None. Delegated roles are searched too."""
         assert self._updater is not None, "call `refresh` first"
         with self._agent_errors(), self._working_copy():
             return self._updater.get_targetinfo(path)
@@ -87,8 +88,8 @@ class Client:
 
         Args:
             info: The target's entry in the metadata.
-            partial: The partial file, in the folder of `destination`; an interrupted download is resumed.
-            destination: The file to create; a verified one is left unchanged.
+            partial: The partial file, in the folder of `destination`. If it exists, the download is resumed.
+            destination: The file to create. If it exists and passes verification, it is not changed.
             progress: Called with the downloaded and the total bytes after each chunk.
         """
         assert self._updater is not None, "call `refresh` first"
@@ -99,11 +100,12 @@ class Client:
                 self._transfer(info, partial, progress)
             except (tuf.RepositoryError, tuf.DownloadLengthMismatchError):
                 partial.discard()
-                # A file that was assembled from several responses may be wrong although each response was right.
+                # A file that was assembled from several responses can be wrong although each response was right. Only
+                # such a file is downloaded again.
                 if not self.fetcher.resumed:
                     raise
                 log.warning(
-                    "%s: the resumed file differs from what was signed; downloading it again from zero", info.path
+                    "%s: the resumed file differs from the signed file; downloading it again from the start", info.path
                 )
                 try:
                     self._transfer(info, partial, progress)
@@ -116,8 +118,8 @@ class Client:
     def _transfer(self, info: TargetFile, partial: PartialFile, progress: Progress | None) -> None:
         assert self._updater is not None
         with self.fetcher.download_to(partial, progress):
-            # The client verifies the partial file, then copies it. The copy would write the whole archive to the memory
-            # card a second time, without a flush: it is discarded, and the verified file itself is renamed.
+            # The client verifies the partial file and then copies it. Its copy is discarded, because it would write the
+            # whole archive to the memory card a second time, without a flush. The caller renames the verified file.
             self._updater.download_target(info, os.devnull)
 
     def _pinned_root(self) -> bytes:
@@ -136,18 +138,21 @@ class Client:
             )
         except tuf.RepositoryError as error:
             raise ConfigurationError(
-                str(self.root), _one_line(error), "root metadata, signed by the threshold of keys in it", _PROVISION
+                str(self.root), _one_line(error), "root metadata signed by enough of the keys that it lists", _PROVISION
             ) from None
 
     @contextlib.contextmanager
     def _working_copy(self) -> Iterator[None]:
-        """Let the client work on a copy of the trusted metadata; copy changes back at the end, even after an error."""
+        """Within the block, the client works on a copy of the trusted metadata. Afterwards copy the changes back.
+
+        Changes are copied back even after an error.
+        """
         shutil.rmtree(self._work, ignore_errors=True)
         self._work.mkdir(parents=True)
         for path in sorted(self.metadata.rglob("*.json")):
             content = path.read_bytes()
             if not _readable(content):
-                log.warning("%s is damaged; older metadata of its role is not detected this time", path)
+                log.warning("%s is damaged; this refresh cannot detect older metadata of its role", path)
             copy = self._work / path.relative_to(self.metadata)
             copy.parent.mkdir(exist_ok=True)
             copy.write_bytes(content)
@@ -159,7 +164,7 @@ class Client:
 
     def _copy_back(self) -> None:
         names = [path.relative_to(self._work) for path in self._work.rglob("*.json")]
-        # The history of roots comes first: it is the chain from the pinned root to the current one.
+        # The history of roots is copied first, because it is the chain from the pinned root to the current root.
         rank = {name: place for place, name in enumerate(ORDER)}
         for name in sorted(names, key=lambda name: (len(name.parts) == 1, rank.get(name.name, len(ORDER)), str(name))):
             content, path = (self._work / name).read_bytes(), self.metadata / name
@@ -176,7 +181,7 @@ class Client:
             raise self._expired(error) from None
         except tuf.DownloadLengthMismatchError as error:
             raise TrustError(
-                self.fetcher.url, _one_line(error), "at most as many bytes as were signed", _OTHER_COPY
+                self.fetcher.url, _one_line(error), "a file that is not longer than the signed length", _OTHER_COPY
             ) from None
         except tuf.DownloadHTTPError as error:
             raise SourceError(self.fetcher.url, _one_line(error), "the file", _SOURCE) from None
@@ -189,7 +194,7 @@ class Client:
             raise TrustError(self.fetcher.url, _one_line(error), expected, remedy) from None
 
     def _expired(self, error: tuf.ExpiredMetadataError) -> TrustError:
-        """Return an error with the role, the time of expiry and the clock: the exception itself has only the role."""
+        """Return an error with the role, the time of expiry and the device's time. `error` itself has only the role."""
         match = re.fullmatch(r"(?:Final |New )?(.+?)(?:\.json)? is expired", str(error))
         role = match[1] if match else "metadata"
         documents = {path.name: path.read_bytes() for path in self.metadata.glob("*.json")}
@@ -215,16 +220,16 @@ class Client:
 
 
 def set_reference_time(updater: Updater, when: datetime) -> None:
-    """Let `updater` judge expiry at the time `when`.
+    """Make `updater` compare the expiry of metadata with the time `when` instead of the clock.
 
-    python-tuf reads the clock once, in the constructor of its metadata set, and has no parameter for the time. Setting
-    the attribute afterwards is the least bad of three ways: replacing the module's `datetime` would affect other
-    threads, and a subclass would copy more private code. If the attribute disappears, this raises RuntimeError instead
-    of using a clock that is behind; a test of trust.py checks that the time that is set is used.
+    python-tuf reads the clock once, in the constructor of its metadata set, and has no parameter for the time. So the
+    attribute is set afterwards. The two alternatives are worse: replacing the module's `datetime` would affect other
+    threads, and a subclass would have to copy more private code. If a later python-tuf has no such attribute, this
+    function raises RuntimeError. A test of trust.py checks that python-tuf uses the time that is set.
     """
     trusted = updater._trusted_set
     if not isinstance(getattr(trusted, "reference_time", None), datetime):
-        raise RuntimeError("this version of python-tuf stores its reference time elsewhere")
+        raise RuntimeError("this version of python-tuf does not store its reference time where the agent sets it")
     trusted.reference_time = when
 
 
@@ -250,7 +255,7 @@ _SOURCE = (
     "check `source` in the configuration and the network, or that the files were delivered or the medium is mounted"
 )
 _OTHER_COPY = (
-    "download from the repository itself instead of a copy, and inform the owner of the copy; nothing was changed here"
+    "download from the repository itself instead of a copy, and inform the owner of the copy; this device is unchanged"
 )
 _REFUSED: tuple[tuple[type[Exception], tuple[str, str]], ...] = (
     (
@@ -260,10 +265,10 @@ _REFUSED: tuple[tuple[type[Exception], tuple[str, str]], ...] = (
     (
         tuf.BadVersionNumberError,
         (
-            "versions that only increase, and files of one publication",
-            "update the incomplete or old copy of the repository; if it is up to date, it replays old metadata",
+            "versions that never decrease, and files that were published together",
+            "update the copy of the repository, which is old or incomplete; if it is not, someone replays old metadata",
         ),
     ),
     (tuf.LengthOrHashMismatchError, ("the bytes that were signed", _OTHER_COPY)),
-    (tuf.RepositoryError, ("metadata of The Update Framework, as signed", _OTHER_COPY)),
+    (tuf.RepositoryError, ("valid metadata of The Update Framework", _OTHER_COPY)),
 )
