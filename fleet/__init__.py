@@ -1,4 +1,4 @@
-"""OPERATE: publish releases, run and judge rollouts. The entry point is `cli` (`python -m fleet`).
+"""Operate a fleet: publish releases, run and judge rollouts. The entry point is `cli` (`python -m fleet`).
 
 Playbooks call `fleet wave`. `rollout` decides, `execution` runs Ansible, `records` stores plans, states and results,
 `inventory` reads the declared fleet, `devices` parses the agents' reports, and `releases` publishes.

@@ -54,7 +54,9 @@ class LostError(Exception):
 def write_input(
     folder: Path, devices: Mapping[str, Variables], variables: Mapping[str, Any], payload: Path | None
 ) -> None:
-    """Write the input of a worker: roles, a playbook, the worker's devices and their payload. It contains no keys.
+    """Write the input of a worker: roles, a playbook, the worker's devices and their payload.
+
+    It contains neither keys nor records.
 
     Args:
         folder: The folder to write. An existing folder is replaced.
