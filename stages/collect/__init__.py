@@ -1,6 +1,6 @@
 """The stage collect: take a snapshot of every configured source, with its provenance.
 
-Enter at `stage.main()`; `sources` has one module per type of source.
+Enter at `stage.main()`; `sources` has one module for each type of source.
 May import stages.tables.casting, stages.params and stages.core. Other parts of stages.tables are
-forbidden, because a change of the engine must not cause a new snapshot.
+forbidden, because a change of the table engine must not cause a new snapshot.
 """

@@ -30,18 +30,18 @@ SCRATCH = Path(".work/collect")
 
 
 async def collect_source(source: Any, context: Context, folder: Path) -> dict[str, Any]:
-    """Write the rows of one source.
+    """Read one source and write its rows.
 
     Args:
         source: Parameters of the source.
-        context: The data's meaning, retries and progress.
+        context: The block `data` of the parameters, the retries and the progress reporter.
         folder: Receives one parquet file.
 
     Returns:
         The provenance of the rows, for data/provenance.json.
 
     Raises:
-        StageError: The source, or the disk, failed.
+        StageError: The source cannot be read, or its rows cannot be written.
     """
     from stages.collect.sources import FETCH
     from stages.collect.sources.normalise import normalise
@@ -53,7 +53,7 @@ async def collect_source(source: Any, context: Context, folder: Path) -> dict[st
     except OSError as error:  # reported with the failures of the other sources, not instead of them
         where = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         raise context.error(
-            where, "enough disk space", "free disk space or correct the path, then run again"
+            where, "access to the file, and enough disk space", "free disk space or correct the path, then run again"
         ) from error
     print(f"{context.name}: {rows} rows from {len(raw.origins)} origin(s)", flush=True)
     return {

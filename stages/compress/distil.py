@@ -1,4 +1,4 @@
-"""Knowledge distillation: a smaller network of the same kind learns to reproduce the outputs of the trained one."""
+"""Knowledge distillation: a smaller network of the same kind learns to reproduce the outputs of the trained network."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def make_student(teacher: Network, params: Train, scale: float, seed: int) -> Ne
 
     Args:
         teacher: The trained network.
-        params: The kind and the sizes of the teacher.
-        scale: Multiplies every width.
-        seed: Decides the random weights.
+        params: The parameters with the kind and the sizes of the teacher.
+        scale: The factor by which every width is multiplied.
+        seed: The seed of the random weights.
     """
     torch.manual_seed(seed)
     student = build(teacher.spec, params, scale)

@@ -17,22 +17,22 @@ IMPORTANCE_SAMPLES = 1024  # the importance of channels is computed from at leas
 
 
 def prune(fabric: Fabric, network: Network, data: Data, objective: Objective, sparsity: float, seed: int) -> Network:
-    """Return a network without the least important channels; the given one stays as it is.
+    """Return a network without the least important channels; the given network is unchanged.
 
-    The same share of channels is removed everywhere. Cnn: from every block and the hidden layer. Rnn: from the hidden
-    units of every layer, in all gates. Transformer: from the width, from the width of every head and from the
-    feed-forward layers. The inputs, the classes and the number of heads stay.
+    The same fraction of channels is removed in every place. In a Cnn, these are every block and the hidden layer. In an
+    Rnn, these are the hidden units of every layer, in all gates. In a Transformer, these are the model width, the width
+    of every head and the feed-forward layers. The inputs, the classes and the number of heads are unchanged.
 
     The importance of a channel is its first-order Taylor term |sum w * dL/dw| (Molchanov et al. 2019), summed over the
     layers that share the channel. The library of Fang et al. (2023) finds these layers.
 
     Args:
-        fabric: Gives the device.
+        fabric: Provides the device.
         network: The network to prune.
         data: The prepared data. The importance is computed on its training split.
         objective: The loss L.
-        sparsity: The share of channels to remove, 0 to 1.
-        seed: Decides which training samples are used.
+        sparsity: The fraction of channels to remove, 0 to 1.
+        seed: The seed that selects the training samples.
 
     Returns:
         The smaller network, on the CPU and in evaluation mode.
@@ -59,14 +59,14 @@ def prune(fabric: Fabric, network: Network, data: Data, objective: Objective, sp
 
 
 def rebuild_like(network: Network) -> Network:
-    """Copy a network to the CPU, in evaluation mode, from its architecture and weights, as `save` and `load` would."""
+    """Return a copy of a network, on the CPU and in evaluation mode, as `save` followed by `load` would create it."""
     copy = rebuild(architecture(network))
     copy.load_state_dict({name: tensor.detach().cpu() for name, tensor in network.state_dict().items()})
     return copy.eval()
 
 
 def _gradients(fabric: Fabric, network: Network, data: Data, objective: Objective, seed: int) -> None:
-    """Set .grad to the sum of the batches' gradients, for training samples that the seed selects."""
+    """Set .grad to the sum of the gradients over batches of training samples that the seed selects."""
     network.zero_grad()
     samples = 0
     for index in split_batches(len(data.train), 128, seed, 0):
@@ -79,9 +79,9 @@ def _gradients(fabric: Fabric, network: Network, data: Data, objective: Objectiv
 
 @torch.no_grad()
 def _keep_attention_scale(network: Transformer, head_width: int) -> None:
-    """Scale the queries such that pruning does not change the divisor of attention, the square root of a head's width.
+    """Scale the queries to compensate for a smaller divisor of the attention, the square root of the head width.
 
-    `head_width` is the width before pruning.
+    `head_width` is the width of a head before pruning.
     """
     ratio = (network.sizes()["head_width"] / head_width) ** 0.5
     for layer in network.body.layers:
@@ -90,7 +90,7 @@ def _keep_attention_scale(network: Transformer, head_width: int) -> None:
 
 
 def _example(network: Network) -> list[Tensor]:
-    """Return inputs of the body from which the library traces dependencies of layers: for an Rnn, of two steps."""
+    """Return inputs with which the pruning library traces how layers depend on each other: for an Rnn, two steps."""
     with torch.no_grad():
         if isinstance(network, Rnn):
             device = network.preprocess.center.device

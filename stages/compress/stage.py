@@ -1,4 +1,4 @@
-"""Compress the trained network: distil it, prune whole channels, fine-tune. Parameters switch each step on.
+"""Compress the trained network: distil it, prune whole channels, fine-tune. Parameters enable each step.
 
 Reads data/prepared and models/trained. Writes models/compressed/model.pt, models/reference.npz (the compressed
 network's logits on the validation and test splits), reports/compress.json and reports/durations/compress.json. A run
@@ -84,7 +84,7 @@ def compress(params: Params) -> None:
 
 @dataclass(frozen=True)
 class Compression:
-    """The steps of compression, with what they share: the device, the data, the parameters and the checkpoints.
+    """The steps of compression, and the objects that they share: the device, data, parameters and checkpoints.
 
     `folder` holds the checkpoints of this run.
     """
@@ -169,7 +169,7 @@ class Compression:
 
 
 def shorten_warmup(recipe: Train) -> Train:
-    """Return the recipe with a warm-up that ends before the last epoch, also if there are only a few epochs."""
+    """Return the training recipe, with the warm-up shortened if needed so that it ends before the last epoch."""
     warmup = min(recipe.scheduler.warmup_epochs, recipe.epochs - 1)
     return recipe.model_copy(update={"scheduler": recipe.scheduler.model_copy(update={"warmup_epochs": warmup})})
 
@@ -190,7 +190,7 @@ def summary(steps: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def as_npz(arrays: dict[str, Any]) -> bytes:
-    """Return the bytes of a .npz file with the arrays. Equal arrays give equal bytes: numpy writes no times."""
+    """Return the bytes of a .npz file with the arrays. Equal arrays give equal bytes, because numpy writes no times."""
     import numpy as np
 
     stream = io.BytesIO()

@@ -1,6 +1,6 @@
 """The stage package: put the targets that passed the gate into one deterministic bundle.
 
-Enter at `stage.main()`. `passed` selects the targets, `golden` makes the samples for a device's check, `model_card` and
-`sbom` write the documents in the bundle, `archive` the file.
+Enter at `stage.main()`. `passed` selects the targets, `golden` writes the samples with which a device checks a model,
+`model_card` and `sbom` create the documents in the bundle, and `archive` writes the bundle's file.
 May import stages.export.artifact, stages.report, stages.params, stages.core and edge_agent.{inference,storage}.
 """

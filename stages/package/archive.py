@@ -1,7 +1,7 @@
-"""Writing a bundle as one file, with the same bytes for the same content. edge_agent.storage.archive unpacks it.
+"""Write a bundle as one file, with the same bytes for the same content. edge_agent.storage.archive unpacks the file.
 
 It is a tar archive (POSIX.1-1988 ustar) of regular files in the order of their names, with mode 0644, no owner and time
-zero, in one Zstandard frame (RFC 8878) of a fixed level, with a checksum, written by one thread.
+zero, in one Zstandard frame (RFC 8878) with a fixed compression level and a checksum, written by one thread.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class BundleError(StageError):
 
 
 def pack(folder: Path, archive: Path) -> None:
-    """Write every file below `folder` into `archive`. An earlier archive is replaced as a whole, at the end.
+    """Write every file below `folder` into `archive`. An existing archive is replaced when the new one is complete.
 
-    Raises BundleError for anything but regular files and folders, and OSError.
+    Raises OSError, and BundleError if the folder contains anything but regular files and folders.
     """
     files = sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if not path.is_dir())
     archive.parent.mkdir(parents=True, exist_ok=True)

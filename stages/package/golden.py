@@ -1,4 +1,4 @@
-"""The golden samples of a bundle, by which a device checks a model before it serves it."""
+"""The golden samples of a bundle, with which a device checks a model before it serves predictions with the model."""
 
 from __future__ import annotations
 
@@ -35,12 +35,15 @@ def golden_outputs(target: Passed, inputs: np.ndarray) -> np.ndarray:
         return np.concatenate([model.predict(inputs[i : i + 1]) for i in range(len(inputs))])
     except InferenceError as error:
         raise StageError(
-            str(target.file), str(error), "a model file as export.json describes it", "export it again"
+            str(target.file),
+            str(error),
+            "a model file that matches its export.json",
+            "run the stage export again (make repro)",
         ) from None
 
 
 def write_golden(folder: Path, passed: Mapping[TargetName, Passed], test: Split, params: Params) -> dict[str, Any]:
-    """Write the golden samples and each target's answers; return their description for the manifest, by target.
+    """Write the golden samples and each target's outputs for them; return what the manifest says about them, by target.
 
     Args:
         folder: The bundle's folder.

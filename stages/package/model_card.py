@@ -1,6 +1,6 @@
 """The model card: what a person should know before using the model (Mitchell et al. 2019).
 
-It has nothing that can change while the model stays the same: no build time, no latency of the build machine.
+It contains nothing that can change while the model stays the same, such as a build time or a latency.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from stages.report.schemas.evaluation import Intervals
 
 @dataclass(frozen=True)
 class Groups:
-    """The groups of rows that belong together: a person, a device, an experiment."""
+    """Numbers of groups. A group is all rows of one person, one device or one experiment."""
 
-    name: str  # of the group column
+    name: str  # name of the group column
     tested: int  # groups in the test split
-    trained: int  # how many of them are in the training split too
+    trained: int  # groups in the test split that are also in the training split
 
 
 ROWS = {
@@ -44,12 +44,12 @@ def model_card(
 
     Args:
         manifest: The bundle's manifest.
-        limitations: What the model must not be used for, `package.limitations`.
+        limitations: The text `package.limitations`: what the model must not be used for.
         splits: Samples by split.
         per_class: Target -> class -> precision, recall, f1, support.
-        left_out: Target -> checks that it failed.
-        groups: Groups of the test split.
-        intervals: How the confidence intervals were drawn; it is the same for all targets.
+        left_out: Target -> names of its failed checks.
+        groups: The groups of the test split.
+        intervals: How the confidence intervals were computed. This is the same for all targets.
     """
     shape, classes = manifest["input"], manifest["output"]["classes"]
     axes = " x ".join(f"{size} {axis}" for axis, size in zip(shape["axes"], shape["shape"], strict=True))
@@ -69,8 +69,8 @@ def model_card(
         "",
         limitations,
         "",
-        f"{_reach(groups)} The numbers below hold for data like this data and promise nothing for other; the drift "
-        "reference in this bundle is there to notice when the data changes.",
+        f"{_reach(groups)} The numbers below are valid only for data like the test data. The drift reference in this "
+        "bundle helps to detect when the data changes.",
         "",
         "## Data",
         "",
@@ -83,17 +83,23 @@ def model_card(
         *(_classes(per_class)),
     ]
     if left_out:
-        lines += ["", "## Left out", "", "Built, but not in this bundle, since they failed a gate:", ""]
+        lines += [
+            "",
+            "## Left out",
+            "",
+            "These targets were built, but are not in this bundle, because they failed the checks that are listed:",
+            "",
+        ]
         lines += [f"- {target}: {', '.join(checks)}" for target, checks in left_out.items()]
     return "\n".join(lines) + "\n"
 
 
 def _reach(groups: Groups) -> str:
     if not groups.trained:
-        return f"No {groups.name} of the test split was in training: the quality is that on ones not seen before."
+        return f"No {groups.name} of the test split was in training, so the quality is that on unseen values."
     return (
-        f"{groups.trained} of the {groups.tested} {groups.name} values in the test split were in training too: "
-        "the quality on new ones may be lower."
+        f"{groups.trained} of the {groups.tested} {groups.name} values in the test split were in training too, so "
+        "the quality on new values can be lower."
     )
 
 
@@ -111,7 +117,7 @@ def _quality(manifest: Mapping[str, Any], groups: Groups, intervals: Intervals) 
     interval = f"the {metrics['confidence']:.0%} confidence interval"
     if intervals.unit == "group":
         samples += f" with {groups.tested} {groups.name} values"
-        interval += f", which takes the samples of one {groups.name} as alike"
+        interval += f", which treats all samples of one {groups.name} as a unit"
     caveat = f" Keep in mind: {intervals.caveat}." if intervals.caveat else ""
     note = f"{samples}; in brackets {interval}.{caveat} How fast a file runs depends on the device: measure it there."
     return [note, "", *head, *rows, size]

@@ -1,4 +1,4 @@
-"""The targets that go into the bundle: those that passed the gate, with the files and reports that it judged."""
+"""Select the targets that passed the gate, with the files and reports that the gate judged. They go into the bundle."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EVALUATED = Path("reports/evaluate")
 
 @dataclass(frozen=True)
 class Passed:
-    """A target that passed: its file, export.json and metrics.json."""
+    """A target that passed the gate: its model file, export.json and metrics.json."""
 
     file: Path
     export: Mapping[str, Any]
@@ -37,32 +37,52 @@ def select(
         classes: Names of the classes.
 
     Raises:
-        GateError: The gate failed, or judged another task, or other files than the present ones.
+        GateError: The gate failed, judged a different task, or judged different files than the current ones.
         StageError: A report is missing or stale.
     """
     judged, verdict = read_verdict()
     if judged != name:
-        raise GateError(f"{GATE}: name", f"it judged {judged!r}", f"{name!r}, the parameters' name", "run stages.gate")
+        raise GateError(
+            f"{GATE}: name",
+            f"the verdict is for the task {judged!r}",
+            f"{name!r}, the name of the current task",
+            "run the stage gate again (make repro)",
+        )
     if not verdict.passed:
-        raise GateError(str(GATE), "the gate did not pass", "a passed gate", "see reports/index.html, then run again")
+        raise GateError(
+            str(GATE),
+            "the gate did not pass",
+            "a gate that passed",
+            "see reports/index.html, correct the cause, then run again",
+        )
     passed: dict[TargetName, Passed] = {}
     left_out: dict[str, list[str]] = {}
     for target in built:
         own = verdict.targets.get(target)
         if own is None:
-            raise GateError(str(GATE), f"{target} was not judged", "a verdict for every target", "run stages.gate")
+            raise GateError(
+                str(GATE),
+                f"{target} was not judged",
+                "a verdict for every target",
+                "run the stage gate again (make repro)",
+            )
         if not own.passed:
             left_out[target] = own.failed
             continue
         file, export = read_export(target)
         if export["sha256"] != own.sha256:
-            raise GateError(str(GATE), f"it judged another file than {file}", "this file's verdict", "run stages.gate")
+            raise GateError(
+                str(GATE),
+                f"the gate judged a different file than {file}",
+                "a verdict on this file",
+                "run the stage gate again (make repro)",
+            )
         passed[target] = Passed(file, export, _metrics(target, export["sha256"], classes, verdict))
     return passed, left_out
 
 
 def _metrics(target: str, digest: str, classes: list[str], verdict: Verdict) -> dict[str, Any]:
-    """Return the evaluation of the file with this digest, as the gate judged it. Raises StageError."""
+    """Return the evaluation report of the file with this digest; the gate must have judged it. Raises StageError."""
     path = EVALUATED / target / "metrics.json"
     report = read_model(path, BundledEvaluation, "evaluate")
     if report.model_sha256 != digest:
@@ -73,5 +93,10 @@ def _metrics(target: str, digest: str, classes: list[str], verdict: Verdict) -> 
             raise StageError(f"{path}: {field}", f"found {names}", f"the classes {classes}", rerun_hint("evaluate"))
     judged, present = verdict.inputs.get(path.as_posix()), sha256(path)
     if present != judged:
-        raise StageError(str(path), f"found sha256 {present}", f"{judged}, which the gate judged", rerun_hint("gate"))
+        raise StageError(
+            str(path),
+            f"found sha256 {present}",
+            f"{judged}, the sha256 of the report that the gate judged",
+            rerun_hint("gate"),
+        )
     return read_object(path, "evaluate")

@@ -1,7 +1,7 @@
 """The software bill of materials: CycloneDX 1.6, with the same bytes for the same content.
 
 A random serial number and the time are optional in the standard (https://cyclonedx.org/docs/1.6/json/). Both are left
-out, since a bundle depends on its content alone.
+out, so that the same content always gives the same bundle.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from stages.report.libraries import AT_RUNTIME
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model's path in the bundle, its digest, and the runtime it needs."""
+    """A model's path in the bundle, its digest, and the runtime that it needs."""
 
     path: str
     sha256: str
@@ -31,7 +31,7 @@ class ModelFile:
 
 
 def sbom(name: str, licence: str, models: Mapping[str, ModelFile], versions: Mapping[str, str]) -> str:
-    """Return CycloneDX JSON for the model files and the libraries that run them or made them.
+    """Return CycloneDX JSON for the model files and the libraries that run them or built them.
 
     Args:
         name: The bundle's name.
@@ -46,7 +46,7 @@ def sbom(name: str, licence: str, models: Mapping[str, ModelFile], versions: Map
             name=model.path,
             type=ComponentType.MACHINE_LEARNING_MODEL,
             bom_ref=f"model:{target}",
-            description=f"the model in the form {target}",
+            description=f"the model, exported as {target}",
             hashes=[HashType(alg=HashAlgorithm.SHA_256, content=model.sha256)],
             licenses=[_licence(licence)],
         )
@@ -76,5 +76,5 @@ def sbom(name: str, licence: str, models: Mapping[str, ModelFile], versions: Map
 
 
 def _licence(text: str) -> DisjunctiveLicense:
-    """Return a licence by its SPDX identifier where it has one, else by name ("proprietary")."""
+    """Return a licence by its SPDX identifier if it has one, otherwise by its name (such as "proprietary")."""
     return DisjunctiveLicense(id=text) if is_supported_id(text) else DisjunctiveLicense(name=text)

@@ -1,6 +1,6 @@
 """Put the targets that passed into one deterministic bundle: models/bundle/<name>.tar.zst.
 
-It holds nothing that can change while model, data and parameters stay the same: no time, no commit, no latency.
+The bundle contains nothing that can change while model, data and parameters stay the same, such as a time or a commit.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ BUNDLE = Path("models/bundle")
 SNAPSHOT = Path("data/snapshot")
 DRIFT = Path("data/drift_reference.json")
 
-# What the stages passed on to each other on the way to the exported files, with the stage that wrote it.
+# The outputs of earlier stages from which the exported files were built, each with the stage that wrote it.
 INPUTS = {
     PREPARED: "prepare", DRIFT: "prepare", Path("models/trained"): "train", Path("models/compressed"): "compress",
 }  # fmt: skip
-# The parameters that decide results; `compute` and `device` decide only where the work is done.
+# The parameters that affect results. `compute` and `device` only select where the work is done.
 BLOCKS = (
     "seed", "targets", "data", "collect", "validate", "prepare", "train", "compress", "export", "evaluate", "gate",
 )  # fmt: skip
 
 AXES = {2: ["channel", "time"], 3: ["channel", "height", "width"]}
-# Only numbers that repeat exactly: estimates from the test split, not times or memory.
+# Only numbers that are the same in every run: estimates from the test split, not times or memory.
 ESTIMATES = (
     "accuracy", "precision_macro", "recall_macro", "f1_macro", "precision_weighted", "recall_weighted", "f1_weighted",
     "calibration_error", "agreement",
@@ -61,7 +61,7 @@ def read_drift(spec: SampleSpec) -> dict[str, Any]:
         raise StageError(f"{DRIFT}: labels", f"found {labels}", f"the classes {spec.classes}", rerun_hint("prepare"))
     for i, feature in enumerate(reference.features):
         if feature.channel >= len(spec.channels):
-            expected = f"a channel of {len(spec.channels)}"
+            expected = f"an index below {len(spec.channels)}"
             raise StageError(
                 f"{DRIFT}: features.{i}.channel", f"found {feature.channel}", expected, rerun_hint("prepare")
             )
@@ -69,7 +69,7 @@ def read_drift(spec: SampleSpec) -> dict[str, Any]:
 
 
 def drift_reference(reference: Mapping[str, Any], passed: Mapping[TargetName, Passed]) -> dict[str, Any]:
-    """Return the reference for drift: of the inputs, and of each target's predictions and confidences."""
+    """Return the drift reference of the inputs, with each target's predictions and confidences added."""
     kept = ("prediction_ratios", "confidence_bins")
     return {**reference, "targets": {name: {k: own.metrics[k] for k in kept} for name, own in passed.items()}}
 
@@ -88,7 +88,7 @@ def manifest_of(
     sources: Mapping[str, str],
     versions: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Return the manifest without `files`, which `fill` adds when they are written.
+    """Return the manifest without `files`, which `fill` adds after it has written the files.
 
     Args:
         params: All parameters.
@@ -154,7 +154,7 @@ def card(
     Args:
         manifest: The bundle's manifest.
         passed: The targets that passed.
-        left_out: Target -> checks that it failed.
+        left_out: Target -> names of its failed checks.
         params: Limitations, and the name of the group column.
     """
     splits = {split: Split.open(PREPARED, split) for split in SPLITS}
@@ -173,7 +173,9 @@ def fill(folder: Path, params: Params) -> dict[str, Any]:
     reference = read_drift(spec)
     for path, stage in {**INPUTS, SNAPSHOT: "collect"}.items():
         if not path.exists():
-            raise StageError(str(path), "there is no such file", f"what the stage {stage} writes", rerun_hint(stage))
+            raise StageError(
+                str(path), "there is no such file", f"the files that the stage {stage} writes", rerun_hint(stage)
+            )
     for name, own in passed.items():
         (folder / "targets" / name).mkdir(parents=True)
         shutil.copyfile(own.file, folder / "targets" / name / own.file.name)

@@ -76,7 +76,7 @@ def print_summary(
     table.add_column("\nverdict")
     for row in targets:
         cells = [_cell(form, row.get(key)) for _, key, form in COLUMNS]
-        table.add_row(row["target"], *cells, _verdict(row) if current else f"{_verdict(row)}, of an earlier run")
+        table.add_row(row["target"], *cells, _verdict(row) if current else f"{_verdict(row)}, from an earlier run")
     console = _console()
     console.print()
     console.print(table)

@@ -1,4 +1,4 @@
-"""Cast a column cell by cell, for columns that cannot be cast as a whole (one word among numbers)."""
+"""Cast a column cell by cell, for columns that cannot be cast as a whole (for example, one word among numbers)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pyarrow as pa
 def cast_cells(column: pa.Array, kind: pa.DataType) -> pa.Array:
     """Cast every cell to `kind`; a cell that cannot be cast becomes null.
 
-    A part that fails is split in two and tried again, so that a few bad cells cost little time.
+    If a part of the column cannot be cast, each half of it is cast alone, so that a few bad cells cost little time.
     """
     try:
         return column.cast(kind)

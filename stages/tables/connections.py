@@ -1,4 +1,4 @@
-"""Start of the engines, with a memory limit, a folder for spilled data and settings for reproducible results."""
+"""Start DuckDB or Spark with a memory limit, a folder for spilled data and settings for reproducible results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ appender.stderr.layout.pattern = Spark %p %c{1}: %m%n
 
 
 def connect_duckdb(compute: Compute, spill: Path) -> Any:
-    """Start DuckDB in this process, with `spill` for data that exceeds its memory. Raises ParameterError."""
+    """Start DuckDB in this process. Data that exceeds its memory goes to the folder `spill`. Raises ParameterError."""
     import duckdb
     import ibis
 
@@ -40,12 +40,14 @@ def connect_duckdb(compute: Compute, spill: Path) -> Any:
     connection.raw_sql(f"SET temp_directory = '{spill}'")
     connection.raw_sql("SET TimeZone = 'UTC'")
     connection.raw_sql("SET enable_progress_bar = false")
-    connection.raw_sql("SET preserve_insertion_order = false")  # saves memory; a query that needs an order sorts
+    connection.raw_sql(
+        "SET preserve_insertion_order = false"
+    )  # saves memory; a query that needs an order sorts its rows
     return connection
 
 
 def connect_spark(compute: Compute, spill: Path) -> Any:
-    """Start a Spark session, with `spill` for data that exceeds its memory. Raises ParameterError."""
+    """Start a Spark session. Data that exceeds its memory goes to the folder `spill`. Raises ParameterError."""
     warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas", category=FutureWarning)
     try:
         import ibis
@@ -94,6 +96,6 @@ def connect_spark(compute: Compute, spill: Path) -> Any:
             f"found 'pyspark', but Spark does not start: {str(error).splitlines()[0]}",
             f"a Java runtime, version 17 or newer, that accepts memory_limit {compute.memory_limit} "
             f"and spark_master {compute.spark_master}",
-            "apt-get install default-jre-headless, change the value that it refuses, or set backend: duckdb",
+            "apt-get install default-jre-headless, change the value that Spark refuses, or set backend: duckdb",
         ) from None
     return ibis.pyspark.connect(session)

@@ -1,4 +1,4 @@
-"""The engine for tables: Ibis expressions on embedded DuckDB (default) or on Spark, with equal results.
+"""Evaluate Ibis expressions on embedded DuckDB (the default) or on Spark, with equal results.
 
 Both engines respect their memory limit and spill to disk. Rows leave an engine as a stream of Arrow batches in the
 order of the expression, and both engines produce the same batches.
@@ -64,7 +64,7 @@ class Engine:
             self._explain(error)
 
     def _explain(self, error: BaseException) -> None:
-        """Raise StageError if a corrupted file or a full disk caused the engine's error; otherwise it is a defect."""
+        """Raise StageError if a corrupted file or a full disk caused the engine's error."""
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         for path in self._files:
             try:
@@ -73,7 +73,9 @@ class Engine:
             except (pa.ArrowException, OSError) as corruption:
                 raise corrupted_parquet(path, str(corruption)) from None
         if "No space left" in str(error):
-            raise StageError(str(SCRATCH), reason, "space for data beyond the memory", "free disk space") from None
+            raise StageError(
+                str(SCRATCH), reason, "disk space for data that exceeds the memory limit", "free disk space"
+            ) from None
         if "parquet" in str(error).lower():
             raise corrupted_parquet(self._files[0].parent, reason) from None
 
@@ -89,7 +91,7 @@ class Engine:
             SCRATCH.rmdir()  # another engine may still use it
 
     def read(self, paths: list[Path]) -> ir.Table:
-        """Return a table over parquet files, which have one schema."""
+        """Return a table over parquet files that all have the same schema."""
         self._files += paths
         files = [str(path.resolve()) for path in paths]
         if self.name == "duckdb":
@@ -120,7 +122,7 @@ class Engine:
         return self._connection.table(name)
 
     def hash_cells(self, column: ir.Column) -> ir.IntegerColumn:
-        """Return a 64-bit hash of each cell, lists included: ibis has no 64-bit hash of lists on Spark."""
+        """Return a 64-bit hash of each cell. It also hashes lists, for which ibis has no 64-bit hash on Spark."""
         import ibis
         import ibis.expr.datatypes as dt
 
@@ -146,7 +148,7 @@ class Engine:
         return ibis.udf.scalar.builtin(epoch, name=name, signature=((dt.timestamp,), dt.int64))(time)
 
     def stream(self, table: ir.Table, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of `table` in its order, in equal batches (the last one may be shorter), cast to `schema`."""
+        """Yield the rows of `table` in its order, cast to `schema`, in batches of equal size (except the last)."""
         return _rebatch(self._batches(table, batch_rows(schema)), schema)
 
     def _batches(self, table: ir.Table, rows: int) -> Iterator[pa.RecordBatch]:

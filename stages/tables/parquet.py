@@ -1,4 +1,4 @@
-"""Parquet files: written in batches, with the same bytes for the same rows, and checked when they are read."""
+"""Write parquet files in batches, with the same bytes for the same rows, and check files before they are read."""
 
 from __future__ import annotations
 
@@ -41,10 +41,12 @@ def write_parquet(path: Path, batches: Iterator[pa.RecordBatch], schema: pa.Sche
 
 
 def list_parquet_files(folder: Path) -> list[Path]:
-    """Return the parquet files in `folder`, sorted. Raises ContractError if it has none, or a corrupted one."""
+    """Return the parquet files in `folder`, sorted. Raises ContractError if there is none, or one is corrupted."""
     paths = sorted(folder.glob("*.parquet"))
     if not paths:
-        raise ContractError(str(folder), "it has no parquet file", "a data set", "run the previous stage")
+        raise ContractError(
+            str(folder), "it has no parquet file", "at least one parquet file", "run the previous stage"
+        )
     for path in paths:
         try:
             pq.read_schema(path)
@@ -54,6 +56,6 @@ def list_parquet_files(folder: Path) -> list[Path]:
 
 
 def corrupted_parquet(path: Path, reason: str) -> ContractError:
-    """Return the error for a corrupted file, or a folder with one, that `collect` or `validate` wrote."""
+    """Return the error for a corrupted file, or for a folder with a corrupted file; it names the stage to run again."""
     stage = "collect" if "snapshot" in path.parts else "validate"
     return ContractError(str(path), f"not readable as parquet: {reason}", "a complete parquet file", rerun_hint(stage))

@@ -1,4 +1,4 @@
-"""Rounding of figures that an engine computed, so that they depend on the data alone."""
+"""Round figures that an engine computed, so that they depend only on the data."""
 
 from __future__ import annotations
 

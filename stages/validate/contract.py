@@ -1,7 +1,7 @@
 """The data contract for a table as a whole: its columns and their types.
 
-A fault of the table (a missing, additional or empty column, or one of another type) ends the stage. A row that violates
-a rule is quarantined with the reason (`row_rules`).
+If a column is missing, additional, empty or of the wrong type, the stage fails. If a single row violates a rule, only
+this row is quarantined, with the reason (`row_rules`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from stages.params.validate import Column, Validate
 
-# Canonical types, which data/validated has regardless of the widths in the source.
+# Canonical types: the types in data/validated, whatever the bit widths of the numbers in the source are.
 ARROW_TYPES = {
     "float": pa.float64(),
     "integer": pa.int64(),
@@ -36,7 +36,7 @@ IBIS_TYPES = {
     "values": "array<float32>",
 }
 
-# Text that is read as a value. Times have the form that `collect` writes in a column with other text.
+# Text that is parsed as a value. Times have the format that `collect` writes if a column also contains other text.
 TEXT_PATTERNS = {
     "float": r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$",
     "integer": r"^[+-]?[0-9]+(\.0+)?$",
@@ -46,7 +46,7 @@ TEXT_PATTERNS = {
 
 @dataclass(frozen=True)
 class SourceTable:
-    """A source as a canonical table, with the contract's columns in its order and types.
+    """A source as a canonical table, which has the contract's columns in the contract's order and types.
 
     name: Name of the source.
     table: The canonical table.
@@ -72,7 +72,7 @@ def conform(raw: ir.Table, source: str, contract: Validate) -> SourceTable:
         contract: The data contract.
 
     Raises:
-        CombinedError: Columns are missing, additional, empty or of another type; it has every fault.
+        CombinedError: Columns are missing, additional, empty or of the wrong type. The error lists every fault.
         ContractError: The table has no rows.
     """
     if faults := check_columns(raw, source, contract):
@@ -81,7 +81,7 @@ def conform(raw: ir.Table, source: str, contract: Validate) -> SourceTable:
     rows, cells = count_cells(table, contract)
     if rows == 0:
         raise ContractError(
-            f"source {source}", "it has no rows", "at least one", "correct the source (collect.sources)"
+            f"source {source}", "it has no rows", "at least one row", "correct the source (collect.sources)"
         )
     conformed = SourceTable(source, table, rows, cells, texts)
     if empty := [column for column, count in cells.items() if count == 0]:
@@ -95,22 +95,22 @@ def arrow_schema(contract: Validate) -> pa.Schema:
 
 
 def check_columns(table: ir.Table, source: str, contract: Validate) -> list[StageError]:
-    """Check the columns of a table by pandera.
+    """Check the columns of a table with pandera.
 
     Args:
         table: The table as collected.
-        source: Name of the source, for errors.
+        source: Name of the source, for error messages.
         contract: The data contract.
 
     Returns:
-        An error for each missing or additional column, and for each one of another type.
+        An error for each column that is missing, additional or of the wrong type.
     """
     import pandera.ibis as pandera
     from pandera.errors import SchemaErrorReason, SchemaErrors
 
     extra = [name for name in table.columns if name not in contract.columns]
-    # A check instead of pandera's dtype, which does not support arrays. A type of the same family (float32 or a whole
-    # number for float) is accepted and converted.
+    # This check replaces pandera's dtype, which does not support arrays. A type of the same family is accepted and
+    # converted: for float, for example, float32 or a whole number.
     schema = pandera.DataFrameSchema(
         {
             name: pandera.Column(
@@ -152,7 +152,7 @@ def _missing_column(source: str, name: str, table: ir.Table) -> ContractError:
     return ContractError(
         f"source {source}, column {name}",
         f"the column is missing; there are {', '.join(table.columns)}",
-        "a column of this name",
+        "a column with this name",
         "correct the source, or the contract (validate.columns)",
     )
 
@@ -161,7 +161,7 @@ def _extra_column(source: str, name: str) -> ContractError:
     return ContractError(
         f"source {source}, column {name}",
         "the contract does not have this column",
-        "only the contract's columns",
+        "only columns that the contract describes",
         "describe it in validate.columns, or set validate.extra_columns: drop",
     )
 
@@ -176,13 +176,13 @@ def _wrong_type(source: str, name: str, actual: str, expected: str) -> ContractE
 
 
 def _empty_column(source: SourceTable, column: str, contract: Validate) -> ContractError:
-    """Return the error of a column without a value: all cells are missing, or no text can be parsed."""
+    """Return the error for a column without any value: all cells are missing, or none of its text can be parsed."""
     texts = example_values(source.table, text_column_name(column)) if column in source.parsed_text else ""
     if texts:
         return _wrong_type(source.name, column, f"string, such as {texts}", contract.columns[column].type)
     return ContractError(
         f"source {source.name}, column {column}",
-        f"it is missing in all {source.rows} rows",
+        f"the value is missing in all {source.rows} rows",
         "values",
         "correct the source, or remove the column from the contract (validate.columns)",
     )
@@ -196,12 +196,15 @@ def example_values(table: ir.Table, name: str) -> str:
 
 
 def text_column_name(name: str) -> str:
-    """Return the name of the additional column with the texts that could not be parsed as values of `name`."""
+    """Return the name of the additional column for the texts in column `name` that could not be parsed."""
     return f"text of {name}"
 
 
 def is_complete(table: ir.Table, name: str) -> ir.BooleanColumn:
-    """Return True where a cell has a value: not null, and for a list at least one element, none null or NaN."""
+    """Return a column that is True where a cell has a value.
+
+    A null is not a value, and neither is a list that is empty or contains a null or NaN.
+    """
     cell = table[name]
     if not cell.type().is_array():
         return cell.notnull()

@@ -1,4 +1,4 @@
-"""Detection of rows that two sources contain: such a duplicate could be in both the training and the test split."""
+"""Detect rows that two sources contain, because such a duplicate could be in both the training and the test split."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def duplicate_rule(data: Data) -> Rule:
-    """Return the rule that refuses the duplicates that `mark_duplicates` marked."""
+    """Return the rule that is violated by the rows that `mark_duplicates` marked."""
     key = tuple(data.columns) if data.kind != "series" else (data.group, str(data.time))
     compared = "values" if data.kind != "series" else "the whole row"
     return Rule(
@@ -28,14 +28,14 @@ def mark_duplicates(
 ) -> ir.Table:
     """Add a column that marks the rows that an earlier source contains too.
 
-    For images and audio the values are compared. For series the whole row is compared, because two sources may have
-    different rows of one machine and instant.
+    For images and audio, the values are compared. For series, the whole row is compared, because two sources can have
+    different rows for the same machine and time.
 
     Args:
-        engine: The engine of all tables.
+        engine: The engine that evaluates the tables.
         table: The canonical table of a source.
         earlier: The valid rows of each earlier source.
-        data: The meaning of the data.
+        data: The block `data` of the parameters.
         columns: Columns of the contract.
 
     Returns:
@@ -52,7 +52,7 @@ def mark_duplicates(
         return rows.mutate(code=engine.hash_cells(rows[data.columns[0]])) if hash_key == ["code"] else rows
 
     before = with_hash(reduce(lambda a, b: a.union(b), [t.select(key) for t in earlier]))
-    # Hashes first: values are compared, and stored, only where the hashes are equal.
+    # Compare hashes first: values are compared, and stored, only if their hashes are equal.
     candidates = engine.materialise(
         with_hash(table).select(hash_key).distinct().semi_join(before.select(hash_key), hash_key)
     )

@@ -1,8 +1,8 @@
-"""Check of the whole data set against a great-expectations suite, with Data Docs.
+"""Check the whole data set against a great-expectations suite, and write the results as web pages (Data Docs).
 
-great-expectations does not read the rows. Ibis aggregates every source to one row of a small profile, and the suite
-(`tasks/<task>/expectations.json`) has the expectations for that profile: the numbers of rows and groups, the share of
-each class, the means and extremes.
+great-expectations does not read the rows. Ibis aggregates every source to one row of a small table, the profile: the
+numbers of rows and groups, the fraction of each class, the means and extremes. The suite
+(`tasks/<task>/expectations.json`) has the expectations for this profile.
 """
 
 from __future__ import annotations
@@ -32,7 +32,12 @@ def read_suite(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ContractError(str(path), f"not readable as JSON: {error}", "a great-expectations suite", REMEDY) from None
     if not isinstance(suite, dict) or set(suite) != {"name", "expectations"} or not suite["expectations"]:
-        raise ContractError(str(path), "not a suite, or an empty one", "a name and expectations", REMEDY)
+        raise ContractError(
+            str(path),
+            "it is not a suite, or it has no expectations",
+            "a JSON object with `name` and `expectations`",
+            REMEDY,
+        )
     return suite
 
 
@@ -44,7 +49,7 @@ def run_suite(
     Args:
         profile: One row per source.
         suite: The suite.
-        path: File of the suite, for errors.
+        path: File of the suite, for error messages.
         snapshot: Time of the snapshot, which becomes the time of the run.
         data_docs: Folder for the pages.
 
@@ -81,7 +86,7 @@ def run_suite(
         )
     )
     checkpoint = context.checkpoints.add(gx.Checkpoint(name="contract", validation_definitions=[definition]))
-    # The name and time of the run are those of the snapshot, so that the pages do not depend on the present time.
+    # The run gets the name and time of the snapshot, so that the pages do not depend on the current time.
     run_id = RunIdentifier(run_name="snapshot", run_time=snapshot.astimezone(UTC))
     result = checkpoint.run(batch_parameters={"dataframe": profile}, run_id=run_id)
     context.build_data_docs()
@@ -97,7 +102,7 @@ def run_suite(
 def _expectations(suite: dict[str, Any], path: Path) -> list[Any]:
     """Build the expectations one by one.
 
-    NOTE: a suite that is built from dictionaries only logs the ones that are not valid, and skips them.
+    NOTE: a suite that is built from dictionaries only logs expectations that are not valid, and skips them.
     """
     from great_expectations.exceptions.exceptions import GreatExpectationsError
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
@@ -135,10 +140,10 @@ def _fault(path: Path, outcome: Any, profile: pd.DataFrame) -> ContractError:
 
 
 def _make_deterministic(data_docs: Path, snapshot: datetime) -> None:
-    """Make the pages the same bytes for the same data.
+    """Change the pages so that the same data gives the same bytes.
 
-    The pages contain random ids, the time, and an image from the vendor's server, which would show the vendor when the
-    pages are read.
+    The pages contain random ids, the time, and an image from the vendor's server, which would tell the vendor when
+    the pages are read.
     """
     stamp = snapshot.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     for page in sorted(data_docs.rglob("*.html")):

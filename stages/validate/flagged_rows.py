@@ -1,4 +1,4 @@
-"""Detection of the rows that violate rules: one pass of the rules over a table, and the results of its flags."""
+"""Find the rows of a table that violate rules. A boolean column for each violated rule flags these rows."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class ViolationCounts:
     """Numbers of rows that violate rules.
 
-    rows: Rows that violate any rule.
-    by_metric: Rows that violate a rule of the metric.
-    by_rule: Rows that violate the rule, by its reason.
+    rows: Number of rows that violate at least one rule.
+    by_metric: For each quality metric, the number of rows that violate one of its rules.
+    by_rule: For the reason of each rule, the number of rows that violate the rule.
     """
 
     rows: int
@@ -31,7 +31,7 @@ class ViolationCounts:
 class FlaggedRows:
     """A canonical table with a boolean column for each violated rule.
 
-    pandera also reports rules that compare rows if no row violates them; their flags are all false.
+    pandera reports a rule that compares rows with each other even if no row violates it. Such a rule has no true flag.
     """
 
     table: ir.Table
@@ -48,7 +48,10 @@ class FlaggedRows:
         return self.table.filter(~reduce(or_, self._flags())).drop(*self._names())
 
     def invalid_rows(self) -> ir.Table:
-        """Return the rows that violate a rule, with a column `reason`: the reasons of these rules, joined by '; '."""
+        """Return the rows that violate a rule, with an additional column `reason`.
+
+        It contains the reasons of all rules that the row violates, joined by '; '.
+        """
         import ibis
 
         if not self.violated:
@@ -99,7 +102,7 @@ def violated_rules(table: ir.Table, rules: list[Rule]) -> list[Rule]:
 
     by_reason = {rule.reason: rule for rule in rules}
     checks = [
-        # One failure case is enough: the flags later identify all rows.
+        # One failure case per rule is enough, because the flags identify all rows later.
         pandera.Check(lambda d, rule=rule: rule.holds(d.table), name=rule.reason, n_failure_cases=1, ignore_na=False)
         for rule in rules
     ]

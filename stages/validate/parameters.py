@@ -1,4 +1,4 @@
-"""Consistency checks of the contract's parameters, before any row is read."""
+"""Check that the contract's parameters are consistent, before any row is read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _undescribed_columns(data: Data, contract: Validate) -> Iterator[Problem]:
         used[contract.freshness.column] = "validate.freshness"
     for name, user in used.items():
         if name not in contract.columns:
-            yield f"{name!r} is used by `{user}` but not described", "an entry for it"
+            yield f"{name!r} is used by `{user}` but not described", "an entry for this column"
 
 
 def _unsuitable_types(data: Data, contract: Validate) -> Iterator[Problem]:
@@ -61,7 +61,10 @@ def _incomparable_columns(data: Data, contract: Validate) -> Iterator[Problem]:
         types = [contract.columns[name].type for name in pair.columns]
         kinds = {"number" if kind in ("float", "integer") else kind for kind in types}
         if len(kinds) > 1 or "values" in kinds:
-            yield f"{' and '.join(pair.columns)} have types that cannot be compared", "two columns of the same kind"
+            yield (
+                f"{' and '.join(pair.columns)} have types that cannot be compared",
+                "two columns of numbers, of text or of times",
+            )
 
 
 def _nullable_keys(data: Data, contract: Validate) -> Iterator[Problem]:
@@ -74,7 +77,7 @@ def _reserved_names(data: Data, contract: Validate) -> Iterator[Problem]:
     if {"source", "reason", DUPLICATE_COLUMN} & set(contract.columns):
         yield (
             f"a column is called `source`, `reason` or `{DUPLICATE_COLUMN}`",
-            "other names: validate adds columns with these names",
+            "other names, because validate adds columns with these names",
         )
 
 
@@ -82,7 +85,7 @@ def _terms(contract: Validate) -> Iterator[str]:
     return (term for rule in contract.plausibility for term in rule.terms)
 
 
-# The order matters: a later check relies on the earlier ones.
+# The order matters, because a later check relies on the earlier checks.
 CHECKS: tuple[Callable[[Data, Validate], Iterator[Problem]], ...] = (
     _undescribed_columns,
     _unsuitable_types,

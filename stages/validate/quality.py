@@ -1,7 +1,7 @@
-"""Five metrics of a data set's quality, each a share between 0 and 1, computed from counts.
+"""Compute five metrics of a data set's quality, each a fraction between 0 and 1, from counts.
 
-The counts of all sources are added, and the overall metrics are computed from the sums. A mean of shares would give a
-small source the same weight as a large one.
+The counts of all sources are added, and the overall metrics are computed from the sums. A mean of the sources' metrics
+would give a small source the same weight as a large one.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ WORST_SHOWN = 3
 
 @dataclass
 class Share:
-    """A share: `good` of `total`; its value is 1 if `total` is 0."""
+    """The fraction `good` / `total`; its value is 1 if `total` is 0."""
 
     good: int = 0
     total: int = 0
 
     @property
     def value(self) -> float:
-        """The share, 0 to 1."""
+        """The fraction, 0 to 1."""
         return self.good / self.total if self.total else 1.0
 
     def __add__(self, other: Share) -> Share:
@@ -40,7 +40,7 @@ class Share:
 
 @dataclass
 class Counts:
-    """Counts of one source, or the sums of several. Keys of the dictionaries are columns or reasons of rules."""
+    """Counts of one source, or sums over several sources. The dictionaries have columns or reasons of rules as keys."""
 
     rows: int = 0
     cells: dict[str, Share] = field(default_factory=dict)  # per column: cells with a value
@@ -78,8 +78,8 @@ def count_source(
     Args:
         source: The source, with its numbers of rows and cells.
         rules: All rules that its rows were checked against.
-        violations: Numbers of rows that violate them.
-        steps: Kinds of consistency that are counted over time steps (`sampling_steps`).
+        violations: Numbers of rows that violate these rules.
+        steps: For each kind of consistency in time, the fraction of good time steps (`sampling_steps`).
         contract: The data contract.
     """
     rows = source.rows
@@ -111,7 +111,7 @@ def count_source(
 
 
 def completeness(counts: Counts) -> float:
-    """Return the share of cells with a value; NaN, and a list with a missing element, count as missing.
+    """Return the fraction of cells that have a value; NaN and a list with a missing element count as missing.
 
     completeness = sum_c(non-null cells of column c) / (rows * columns)
     """
@@ -119,7 +119,7 @@ def completeness(counts: Counts) -> float:
 
 
 def consistency(counts: Counts) -> float:
-    """Return the smallest share of all kinds of consistency, so that good kinds do not hide a bad one.
+    """Return the smallest fraction of all kinds of consistency, so that a good kind does not hide a bad one.
 
     consistency = min(unique, ordered, regular, agreeing), where
       unique   = 1 - rows with the key of another row / rows; the key is group and time, or for images and audio
@@ -132,7 +132,9 @@ def consistency(counts: Counts) -> float:
 
 
 def accuracy(counts: Counts) -> float:
-    """Return the share of rows that meet every plausibility rule, such as agreement with a reference; 1 without rules.
+    """Return the fraction of rows that meet every plausibility rule, such as agreement with a reference.
+
+    The result is 1 if there are no plausibility rules.
 
     accuracy = rows with minimum_r <= sum_k(factor_rk * term_rk) <= maximum_r for every rule r / rows
     """
@@ -140,7 +142,7 @@ def accuracy(counts: Counts) -> float:
 
 
 def timeliness(counts: Counts) -> float:
-    """Return the share of rows that are fresh at the snapshot's time; 1 if the contract does not require freshness.
+    """Return the fraction of rows that are fresh at the snapshot's time; 1 if the contract does not require freshness.
 
     timeliness = rows with snapshot - max_age <= time <= snapshot / rows
     """
@@ -148,9 +150,9 @@ def timeliness(counts: Counts) -> float:
 
 
 def validity(counts: Counts) -> float:
-    """Return the share of rows whose values are all finite, in range, allowed, of the right length, unique.
+    """Return the fraction of rows whose values are all finite, in range, allowed, of the right length and unique.
 
-    validity = rows that meet every rule on a single column / rows; missing values count for completeness instead
+    validity = rows that meet every rule on a single column / rows; completeness, not validity, counts missing values
     """
     return counts.valid.value
 
@@ -165,7 +167,7 @@ FORMULAS = {
 
 
 def judge_metrics(counts: Counts, thresholds: Thresholds) -> dict[str, dict[str, Any]]:
-    """Return for each metric its value, threshold, result, and the columns (or rules) with the largest losses."""
+    """Return the value, threshold and result of each metric, and the columns (or rules) that lower it most."""
     judged = {}
     for metric, formula in FORMULAS.items():
         value, threshold = formula(counts), getattr(thresholds, metric)
@@ -180,7 +182,7 @@ def judge_metrics(counts: Counts, thresholds: Thresholds) -> dict[str, dict[str,
 
 
 def _is_measured(metric: str, counts: Counts) -> bool:
-    """Return False if the contract has no rule for the metric: its value is then 1, without any evidence."""
+    """Return False if the contract has no rule for the metric, because its value is then 1 without any measurement."""
     if metric == "accuracy":
         return counts.plausible.total > 0
     return counts.fresh.total > 0 if metric == "timeliness" else True

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 Metric = Literal["completeness", "consistency", "accuracy", "timeliness", "validity"]
 
-STATISTICS = ("mean", "minimum", "maximum", "length")  # of a `values` column, in plausibility rules
-DUPLICATE_COLUMN = "copied_from_another_source"  # the column of stages.validate.cross_source_duplicates
+STATISTICS = ("mean", "minimum", "maximum", "length")  # statistics of a `values` column that plausibility rules can use
+DUPLICATE_COLUMN = "copied_from_another_source"  # stages.validate.cross_source_duplicates adds this column
 LARGEST_64 = 1.7976931348623157e308
 LARGEST_32 = 3.4028234663852886e38
 
@@ -31,7 +31,7 @@ class Rule:
 
     metric: The quality metric that counts violations.
     columns: The columns that the rule reads.
-    reason: Text for rows that violate it.
+    reason: The text that is stored with rows that violate the rule.
     holds: Returns, for a canonical table, a column that is True where the rule is met; never null.
     text_column: Column with the text that could not be parsed, shown in the reason.
     """
@@ -44,10 +44,10 @@ class Rule:
 
 
 def build_rules(data: Data, contract: Validate, snapshot: datetime, texts: Iterable[str] = ()) -> list[Rule]:
-    """Return all rules for the rows of a canonical table, fast ones first.
+    """Return all rules for the rows of a canonical table; fast rules come first.
 
     Args:
-        data: The meaning of the data.
+        data: The block `data` of the parameters.
         contract: The data contract.
         snapshot: Time of the snapshot, for freshness.
         texts: Columns that were text where the contract requires numbers or times.
@@ -69,7 +69,11 @@ def build_rules(data: Data, contract: Validate, snapshot: datetime, texts: Itera
 def _readable_rule(name: str, column: Column) -> Rule:
     what = {"float": "number", "integer": "whole number", "timestamp": "time"}[column.type]
     return Rule(
-        "validity", (name,), f"{name}: no {what}", lambda t: t[text_column_name(name)].isnull(), text_column_name(name)
+        "validity",
+        (name,),
+        f"{name}: not a {what}",
+        lambda t: t[text_column_name(name)].isnull(),
+        text_column_name(name),
     )
 
 
@@ -81,7 +85,7 @@ def _column_rules(name: str, column: Column, data: Data, text: bool) -> list[Rul
 
     if column.type == "values":
         if not column.nullable:
-            add("completeness", "missing or not whole", lambda t: is_complete(t, name))
+            add("completeness", "missing or incomplete", lambda t: is_complete(t, name))
         add("validity", "infinite", lambda t: _or_null(t[name], _elements_within(t[name], -LARGEST_32, LARGEST_32)))
         low, high = _bounds(column)
         add("validity", f"outside {_span(column)}", lambda t: _or_null(t[name], _elements_within(t[name], low, high)))
@@ -120,7 +124,10 @@ def _duplicate_key_rule(key: list[str]) -> Rule:
 
 
 def _is_first(table: ir.Table, key: list[str]) -> ir.BooleanColumn:
-    """Return True for one row of each `key`: the first in the order of all columns, whatever the input order is."""
+    """Return a column that is True for exactly one row of each `key`.
+
+    It is the first row in the order of all columns, so that the order of the input does not matter.
+    """
     import ibis
 
     order = [ibis.asc(table[name], nulls_first=True) for name in table.columns if name not in key]
@@ -148,7 +155,7 @@ def _plausibility_rule(rule: Plausible, contract: Validate) -> Rule:
             bounds.append(total >= rule.minimum)
         if rule.maximum is not None:
             bounds.append(total <= rule.maximum)
-        return reduce(and_, bounds).fill_null(True)  # a missing value counts for completeness instead
+        return reduce(and_, bounds).fill_null(True)  # completeness counts missing values
 
     return Rule("accuracy", columns, f"not plausible: {rule.name}", holds)
 
@@ -174,7 +181,7 @@ def _freshness_rule(name: str, max_age_s: float, snapshot: datetime) -> Rule:
     return Rule(
         "timeliness",
         (name,),
-        f"{name}: not between {oldest.isoformat()} and the snapshot's {newest.isoformat()}",
+        f"{name}: not between {oldest.isoformat()} and the snapshot's time {newest.isoformat()}",
         lambda t: _or_null(t[name], t[name].between(ibis.literal(oldest), ibis.literal(newest))),
     )
 

@@ -1,6 +1,6 @@
 """Time steps between consecutive rows of a group, in the order of the files.
 
-A table in an engine has no order, so this module reads two columns of the files directly, batch by batch.
+A table in an engine has no order, so this module reads the columns of group and time from the files, batch by batch.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class Steps:
 
 
 def step_shares(paths: list[Path], data: Data, sampling: Sampling | None) -> dict[str, Share]:
-    """Return the share of good steps for each kind of consistency in time.
+    """Return the fraction of good time steps, by the reason text of each kind of consistency in time.
 
     Args:
         paths: The files of a source, in order.
-        data: The meaning of the data; without a time the result is empty.
-        sampling: The expected interval; None: only the order is checked.
+        data: The block `data` of the parameters; without a time column, the result is empty.
+        sampling: The expected interval; if None, only the order is checked.
     """
     if data.time is None:
         return {}
@@ -52,7 +52,7 @@ def step_shares(paths: list[Path], data: Data, sampling: Sampling | None) -> dic
 
 
 def count_steps(paths: list[Path], group: str, time: str, interval_s: float, tolerance_s: float) -> Steps:
-    """Count the steps from each row to the next one of its group. Rows without a group or a time are skipped.
+    """Count the steps from each row to the next row of its group. Rows without a group or a time are skipped.
 
     Args:
         paths: The files of a source, in order.

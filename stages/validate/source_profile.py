@@ -22,8 +22,9 @@ class Profile:
     """Statistics of one source.
 
     row: The row that great-expectations checks (`profile_row`).
-    columns: Share of missing cells of each column, and min, max and mean of numeric ones.
-    later: Number of `rows` after the snapshot's time and the time of the `last` one; empty for data without a time.
+    columns: Fraction of missing cells of each column, and min, max and mean of numeric columns.
+    later: `rows` is the number of rows with a time after the snapshot, and `last` their latest time. Empty for data
+        without a time column.
     """
 
     row: dict[str, Any]
@@ -37,10 +38,10 @@ def profile_source(
     """Compute the statistics of a source.
 
     Args:
-        source: The source; its missing cells are those of all rows.
-        valid: Its rows that do not violate a rule; all other statistics are theirs.
+        source: The source. Missing cells are counted in all its rows.
+        valid: The rows that do not violate a rule. All other statistics are computed from these rows.
         rows: Number of valid rows.
-        data: The meaning of the data.
+        data: The block `data` of the parameters.
         contract: The data contract.
         snapshot: Time of the snapshot.
     """
@@ -116,9 +117,10 @@ def profile_row(
         source: Name of the source.
         rows: Number of valid rows.
         groups: Number of groups.
-        classes: Number of rows per class, which becomes `share.<class>`; `classes` is the number of classes with rows.
-        null_shares: Share of missing cells per column among all collected rows, as `null_share.<column>`.
-        statistics: Statistics per column of the valid rows, as `min|max|mean|std.<column>`.
+        classes: Number of rows per class. The profile has the fractions `share.<class>`, and in `classes` the number of
+            classes that have rows.
+        null_shares: Fraction of missing cells per column among all collected rows; becomes `null_share.<column>`.
+        statistics: Statistics per column of the valid rows; become `min.<column>`, `max.<column>` and so on.
     """
     row: dict[str, Any] = {"source": source, "rows": rows, "groups": groups}
     row["classes"] = sum(1 for n in classes.values() if n)

@@ -41,7 +41,7 @@ DATA_DOCS = Path("reports/data_docs")
 
 @dataclass(frozen=True)
 class CheckedSource:
-    """A source after the check.
+    """A source with the results of its check.
 
     name: Name of the source.
     flagged: Its rows, with flags for violated rules.
@@ -66,11 +66,11 @@ def check_source(
         engine: The engine for tables.
         name: Name of the source.
         paths: Its files.
-        earlier: Sources already checked. A row of this source that repeats one of their valid rows is a duplicate.
+        earlier: The sources that are already checked. A row that repeats one of their valid rows is a duplicate.
         params: All parameters.
 
     Raises:
-        CombinedError: The table as a whole has faults.
+        CombinedError: Columns of the source are missing, additional, empty or of the wrong type.
     """
     data, contract, snapshot = params.data, params.validation, params.collect.snapshot
     source = conform(engine.read(paths), name, contract)
@@ -87,7 +87,7 @@ def check_source(
 
 
 def check_combined(sources: list[CheckedSource], params: Params) -> list[StageError]:
-    """Return the errors of all sources together: rows of only one class, or a channel that is constant."""
+    """Return the errors in the combined rows of all sources: fewer than two classes, or a channel that is constant."""
     data = params.data
     faults: list[StageError] = []
     present = {label for s in sources for label in data.classes if (s.profile.row[f"share.{label}"] or 0) > 0}
@@ -97,7 +97,7 @@ def check_combined(sources: list[CheckedSource], params: Params) -> list[StageEr
             ContractError(
                 f"column {data.label}",
                 f"found {classes} in the valid rows",
-                f"at least two of {', '.join(data.classes)}",
+                f"at least two of the classes {', '.join(data.classes)}",
                 "collect rows of the other classes",
             )
         )
@@ -109,7 +109,7 @@ def check_combined(sources: list[CheckedSource], params: Params) -> list[StageEr
                 ContractError(
                     f"column {column}",
                     f"it is {lows.pop():g} in every row",
-                    "a channel that varies: a constant one has no information and cannot be standardised",
+                    "a channel that varies, because a constant channel has no information and cannot be standardised",
                     "repair the sensor, or remove the channel (data.channels and validate.columns)",
                 )
             )
@@ -169,15 +169,15 @@ def refuse_below_thresholds(
     remedy = f"correct the source, or the contract in {locate_parameter('validate')}"
     remedy += f"; the rows with their reasons are in {VIOLATIONS}/" if reasons else ""
     if low:
-        problem = f"quality is below its threshold\n{format_table(low)}"
+        problem = f"the quality is below a threshold\n{format_table(low)}"
         problem += f"\n  rows that violate the contract:{reasons}" if reasons else ""
         raise ContractError("data/snapshot", problem, "every metric at or above its threshold", remedy)
     problem = f"{quarantine['rows']} rows ({quarantine['share']:.2%}) would go to quarantine{reasons}"
-    raise ContractError("data/snapshot", problem, f"at most {largest_share:.2%} (quarantine_share)", remedy)
+    raise ContractError("data/snapshot", problem, f"at most {largest_share:.2%} of the rows (quarantine_share)", remedy)
 
 
 def write_rows(sources: list[CheckedSource], engine: Engine, params: Params) -> None:
-    """Write the valid rows, and the others with their reasons, in an order that depends on the data alone.
+    """Write the valid rows, and the quarantined rows with their reasons, in an order that depends only on the data.
 
     Args:
         sources: All sources.
@@ -239,7 +239,7 @@ def main() -> None:
         if later.get("rows"):
             print(
                 f"warning: source {source.name}: {later['rows']} row(s) have a time after the snapshot "
-                f"(collect.snapshot), the last of {later['last']}; validate.freshness would quarantine them"
+                f"(collect.snapshot), the latest is {later['last']}; validate.freshness would quarantine them"
             )
     overall = ", ".join(f"{metric} {judged['value']:.4f}" for metric, judged in quality["overall"].items())
     rows = sum(s.counts.rows for s in checked)

@@ -1,4 +1,4 @@
-"""Reports of rows that violate the contract: example values, the first row of each rule, and all rows as a file."""
+"""Report rows that violate the contract: example values, the first row for each rule, and a file with all rows."""
 
 from __future__ import annotations
 
@@ -28,30 +28,32 @@ def row_order(params: Params) -> list[str]:
 
 
 def explain_violations(name: str, flagged: FlaggedRows, data: Data) -> Iterator[tuple[str, str]]:
-    """Yield the reason of each violated rule, and a text with up to three values and the first row.
+    """Yield the reason of each violated rule, and a text with up to three bad values and the first bad row.
 
     Args:
         name: Name of the source.
         flagged: Rows of the source, with flags for violated rules.
-        data: The meaning of the data.
+        data: The block `data` of the parameters.
     """
     for number, rule in enumerate(flagged.violated):
         rows = flagged.table.filter(flagged.flag(number))
         keys = [data.group] + ([data.time] if data.time else [])
         first = rows.order_by(keys).limit(1).select(keys).to_pyarrow().to_pylist()
         if not first:
-            continue  # only another source violates it
+            continue  # no row of this source violates the rule
         column = rule.text_column or (rule.columns[0] if len(rule.columns) == 1 else None)
         details = ""
         if column is not None and not rows[column].type().is_array():
             values = example_values(rows, column)
             details += f"; found {values}" if values else ""
-            details += f" (known are {', '.join(data.classes)})" if values and column == data.label else ""
+            details += f" (known labels: {', '.join(data.classes)})" if values and column == data.label else ""
         yield rule.reason, f"{details}; first in source {name}, {', '.join(f'{k} {v}' for k, v in first[0].items())}"
 
 
 def write_violations(folder: Path, flagged: FlaggedRows, engine: Engine, params: Params) -> None:
-    """Write the rows that violate a rule, with their `reason`, also if there are none: a kill leaves an empty folder.
+    """Write the rows that violate a rule to a parquet file, each with the `reason`.
+
+    The file is written even if there are no such rows, so that an empty folder always means an interrupted run.
 
     Args:
         folder: Receives one parquet file.

@@ -1,8 +1,8 @@
-"""Sources of rows: one module per type, each with `async fetch(source, context) -> FetchResult`.
+"""Sources of rows: one module for each type, each with `async fetch(source, context) -> FetchResult`.
 
-Enter at `FETCH`, by the type of a source. `base` defines the arguments and results of all sources; the sources share
-`http`, `decode`, `archives`, `threads`, `concurrency`, `normalise` and `writer`.
-May import stages.tables.casting (and no other part of it: see stages.collect), stages.params and stages.core.
+Enter at `FETCH`, which maps a type of source to its `fetch`. `base` defines the arguments and results of all sources.
+The sources share the modules `http`, `decode`, `archives`, `threads`, `concurrency`, `normalise` and `writer`.
+May import stages.tables.casting (no other part of stages.tables: see stages.collect), stages.params and stages.core.
 """
 
 from __future__ import annotations

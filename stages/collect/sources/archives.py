@@ -1,4 +1,4 @@
-"""Extraction of tar and zip archives: only selected regular files, without owner, mode or links."""
+"""Extract selected regular files from tar and zip archives, without their owner and mode. Links are refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stages.collect.sources.base import Context
 from stages.core.errors import SourceError
 from stages.params.files import Files
 
-# Errors of the file system for names that it cannot store: too long, or a file with the name of a folder.
+# Errors of the file system for a path that it cannot store: a name is too long, or a file has the name of a folder.
 PATH_ERRORS = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL)
 
 
@@ -31,13 +31,13 @@ def unpack(archive: Path, files: Files, context: Context) -> Path:
     Args:
         archive: A tar or zip file.
         files: Which members are selected.
-        context: The source, for errors.
+        context: The source's name, for error messages.
 
     Returns:
         The folder.
 
     Raises:
-        SourceError: The archive is not valid, or has no selected member.
+        SourceError: The archive is not valid, or contains no selected member.
     """
     folder = archive.with_suffix(".unpacked")
     shutil.rmtree(folder, ignore_errors=True)
@@ -46,20 +46,20 @@ def unpack(archive: Path, files: Files, context: Context) -> Path:
         names = _extract(archive, folder, files, context)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, zlib.error, lzma.LZMAError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None and error.errno not in PATH_ERRORS:
-            raise  # the disk, not the archive
+            raise  # an error of the disk, not of the archive
         raise _unpack_error(str(error), context) from None
     except (NotImplementedError, RuntimeError) as error:  # zipfile: unknown compression, or encrypted
         raise _unpack_error(str(error), context) from None
     if not names:
         remedy = "correct `url:`, or create the archive again"
-        raise context.error("the archive is empty: it has no file", "an archive with files", remedy)
+        raise context.error("the archive is empty: it has no file", "an archive that contains files", remedy)
     if not any(decode.is_selected(name, files) for name in names):
         raise decode.no_match_error(names, files, context)
     return folder
 
 
 def _extract(archive: Path, folder: Path, files: Files, context: Context) -> list[str]:
-    """Write the selected members into `folder`; return the paths of all. Raises ValueError for an invalid member."""
+    """Write the selected members into `folder`; return the paths of all members. Raises ValueError."""
     paths: dict[str, None] = {}
     for name, is_file, content in _iterate_members(archive, context):
         inside = _member_path(name)
@@ -94,7 +94,7 @@ def _unpack_error(reason: str, context: Context) -> SourceError:
     return context.error(
         f"the archive cannot be unpacked ({reason})",
         "a complete archive of regular files with paths inside it",
-        "download it again, or create the archive again",
+        "download the archive again, or create it again",
     )
 
 
@@ -105,7 +105,7 @@ def _iterate_members(archive: Path, context: Context) -> Iterator[tuple[str, boo
             for member in tar:
                 if not member.isdir():
                     yield member.name, member.isreg(), partial(_read_tar, tar, member)
-            # tarfile stops at its end mark; the compression's checksum comes after it and is checked by reading on.
+            # tarfile stops at the end-of-archive mark. The compression has its checksum after it, so read on.
             assert tar.fileobj is not None
             while tar.fileobj.read(1 << 20):
                 pass
@@ -117,7 +117,9 @@ def _iterate_members(archive: Path, context: Context) -> Iterator[tuple[str, boo
                     yield info.filename, kind in (0, stat.S_IFREG), partial(packed.open, info)
     else:
         raise context.error(
-            f"{archive.stat().st_size} bytes that are not an archive", "a tar or zip file", "correct `url:`"
+            f"{archive.stat().st_size} bytes were downloaded, but they are not an archive",
+            "a tar or zip archive",
+            "set `url:` to a tar or zip archive",
         )
 
 

@@ -1,4 +1,4 @@
-"""Arguments and results of all sources, and helpers that several sources share."""
+"""The arguments and results that all sources have in common, and helpers that several sources share."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ ARROW_ERRORS = (pa.ArrowException, OverflowError, UnicodeEncodeError, RecursionE
 
 @dataclass(frozen=True)
 class Context:
-    """Arguments that every source gets besides its own parameters.
+    """The arguments that every source gets in addition to its own parameters.
 
     name: Name of the source.
-    data: The meaning of the data.
+    data: The block `data` of the parameters: the kind, columns and classes of the data.
     snapshot: Time of the snapshot, in UTC.
     retry: How failed requests are repeated.
     scratch: Folder for this source's downloads; it survives a failed run.
-    progress: Reports bytes.
-    stop: Set when the run ends early; threads that copy or write check it and stop.
+    progress: Reports the progress in bytes.
+    stop: An event that is set when the run ends. Threads that copy or write check it, and stop.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Context:
     stop: threading.Event
 
     def error(self, problem: str, expected: str = "", remedy: str = "") -> SourceError:
-        """Return the error of this source.
+        """Return an error that names this source.
 
         Args:
             problem: What was found; secrets in URLs are removed.
@@ -57,7 +57,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Origin:
-    """The origin of some bytes: their URL, SHA-256 in hex, and number."""
+    """The origin of collected bytes: their URL, their SHA-256 in hex, and their number."""
 
     url: str
     sha256: str
@@ -66,7 +66,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class FetchResult:
-    """The result of a source: the origins of its bytes, and its rows as tables that are read one at a time."""
+    """The result of reading a source: the origins of its bytes, and its rows as tables that are read one at a time."""
 
     origins: list[Origin]
     tables: Iterable[pa.Table]
@@ -75,7 +75,7 @@ class FetchResult:
 class JsonTableBuilder:
     """Builds one table from JSON objects. A missing field of an object becomes a null.
 
-    The digest is that of the objects as JSON lines with sorted keys.
+    `digest` is the SHA-256 of the objects, written as JSON lines with sorted keys.
     """
 
     def __init__(self, url: str, context: Context) -> None:
@@ -99,7 +99,7 @@ class JsonTableBuilder:
     def build(self, columns: dict[str, str] | None) -> FetchResult:
         """Return all rows. Raises SourceError if there are none, or a column of `columns` is missing."""
         if not self.tables:
-            raise self.context.error(f"{self.url}: no rows received", "at least one", "correct the source")
+            raise self.context.error(f"{self.url}: no rows received", "at least one row", "correct the source")
         try:
             table = pa.concat_tables(self.tables, promote_options="permissive")
         except pa.ArrowException as error:
@@ -112,7 +112,7 @@ class JsonTableBuilder:
             return pa.array(values)
         except ARROW_ERRORS as error:
             reason = error
-        if {type(value) for value in values} - {type(None)} == {int, float}:  # an integer above 53 bits
+        if {type(value) for value in values} - {type(None)} == {int, float}:  # pyarrow refuses integers above 53 bits
             return self._column(name, [None if value is None else float(value) for value in values])
         value_of_type: dict[str, Any] = {}  # the first value of each type
         for value in values:
@@ -142,25 +142,25 @@ def select_columns(table: pa.Table, columns: dict[str, str] | None, where: str, 
 
     Args:
         table: The table.
-        columns: New name of each column to keep, by its present name; None keeps all.
-        where: The file or URL of the table, for errors.
-        context: The source, for errors.
+        columns: Maps the current name of each column to keep to its new name; None keeps all columns.
+        where: The file or URL of the table, for error messages.
+        context: The source's name, for error messages.
 
     Raises:
-        SourceError: A configured column is missing, or a name occurs more than once.
+        SourceError: A configured column is missing, or a column name occurs more than once.
     """
     duplicates = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
     if duplicates:
         problem = f"{where}: column {', '.join(duplicates)} is a duplicate"
-        raise context.error(problem, "different names", "rename one")
+        raise context.error(problem, "different column names", "rename one of these columns")
     if columns is None:
         return table
     missing = [name for name in columns if name not in table.column_names]
     if missing:
         raise context.error(
             f"{where}: column {', '.join(missing)} is missing; there are {', '.join(table.column_names)}",
-            "the columns of `columns:`",
-            "correct the names (or the separator), or the file",
+            "every column that `columns:` names",
+            "correct `columns:`, the separator or the file",
         )
     return table.select(list(columns)).rename_columns(list(columns.values()))
 

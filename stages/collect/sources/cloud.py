@@ -32,7 +32,7 @@ async def fetch(source: Cloud, context: Context) -> FetchResult:
 
 
 def storage_options(source: Cloud, context: Context) -> dict[str, Any]:
-    """Return the options of fsspec for the store. The time limit has a different name for each kind of store."""
+    """Return the options of fsspec for the store. Each kind of store has its own name for the time limit."""
     silence = context.retry.timeout_s
     if source.url.startswith(("http://", "https://")):
         limit = aiohttp.ClientTimeout(total=None, connect=silence, sock_connect=silence, sock_read=silence)
@@ -47,7 +47,7 @@ def storage_options(source: Cloud, context: Context) -> dict[str, Any]:
 
 
 def copy_objects(source: Cloud, context: Context) -> tuple[Path, list[Origin]]:
-    """Copy the selected objects into the scratch folder; return it and their origins. Raises SourceError."""
+    """Copy the selected objects into a folder; return the folder and the objects' origins. Raises SourceError."""
     folder = context.scratch / "objects"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -59,16 +59,18 @@ def copy_objects(source: Cloud, context: Context) -> tuple[Path, list[Origin]]:
         system.retries = 1  # s3fs would otherwise repeat requests too, with fixed pauses
     objects = _with_retries(lambda: list_objects(system, root, source.url), source.url, context)
     if not objects:
-        raise context.error(f"{redact(source.url)}: it does not exist", "an object or a folder", "correct `url:`")
+        raise context.error(
+            f"{redact(source.url)}: it does not exist", "an existing object or folder", "correct `url:`"
+        )
     chosen = {path: name for path, name in sorted(objects.items()) if decode.is_selected(name, source.files)}
     if not chosen:
         raise decode.no_match_error(list(objects.values()), source.files, context)
     for path, name in chosen.items():
         if ".." in name.split("/"):
-            raise context.error(f"object {name!r} leads out of its folder", "a name without `..`", "rename it")
+            raise context.error(f"object {name!r} leads out of its folder", "a name without `..`", "rename the object")
         if isinstance(system, LocalFileSystem) and not Path(path).is_file():
             kind = "a broken link" if Path(path).is_symlink() else "a pipe, a socket or a device"
-            raise context.error(f"{name}: it is {kind}", "a file", "remove it, or exclude it (`select:`)")
+            raise context.error(f"{name}: it is {kind}", "a regular file", "remove it, or exclude it (`select:`)")
     single = list(objects) == [root]
     return folder, [
         _copy_one(system, path, folder / name, source.url if single else f"{source.url.rstrip('/')}/{name}", context)
@@ -82,10 +84,10 @@ def list_objects(system: Any, root: str, url: str) -> dict[str, str]:
     Args:
         system: The file system of fsspec.
         root: Path of the object or folder, as fsspec writes it.
-        url: Its URL.
+        url: URL of the object or folder.
 
     Returns:
-        For each path of fsspec, the path relative to `root`; for a single object its own name.
+        Maps the fsspec path of each object to its path relative to `root`, or to its name if `root` is an object.
     """
     if url.startswith(("http://", "https://")):
         return {root: unquote(urlsplit(url).path).rpartition("/")[2] or "index"}
@@ -96,7 +98,7 @@ def list_objects(system: Any, root: str, url: str) -> dict[str, str]:
 
 
 class _CopyProgress(Callback):  # type: ignore[misc]  # fsspec has no types
-    """Reports the progress of a copy, and stops it when the run has ended."""
+    """Reports the progress of a copy, and stops the copy when the run has ended."""
 
     def __init__(self, context: Context) -> None:
         super().__init__()
@@ -122,11 +124,14 @@ def _copy_one(system: Any, path: str, target: Path, url: str, context: Context) 
 
 
 def _with_retries(call: Callable[[], Result], url: str, context: Context) -> Result:
-    """Return the result of the first successful attempt. Raises SourceError after the last one or a permanent error."""
+    """Return the result of the first successful attempt. Raises SourceError if there is none."""
     from botocore.exceptions import BotoCoreError, NoCredentialsError, ParamValidationError
 
     reason = ""
-    expected, remedy = "an object or a folder", "correct the URL or the permissions (AWS_ACCESS_KEY_ID ... for s3://)"
+    expected, remedy = (
+        "an object or a folder that can be read",
+        "correct the URL or the permissions (AWS_ACCESS_KEY_ID ... for s3://)",
+    )
     for number in range(context.retry.attempts):
         if number and context.stop.wait(context.retry.backoff_s * 2 ** (number - 1)):
             raise context.error("interrupted")
@@ -145,10 +150,10 @@ def _with_retries(call: Callable[[], Result], url: str, context: Context) -> Res
             reason = f"no response for {context.retry.timeout_s:g} s"
         except (OSError, aiohttp.ClientError, BotoCoreError, ValueError) as error:
             if isinstance(error, OSError) and error.filename is not None:
-                raise  # a local file, such as on a full disk
+                raise  # an error of a local file, for example on a full disk
             reason = str(error) or type(error).__name__
     raise context.error(
         f"{redact(url)}: {reason}; {context.retry.attempts} attempt(s)",
-        "a response",
-        "check that the store is running and reachable, then run again (collect.retry has the time limits)",
+        "a response from the store",
+        "check that the store is running and reachable, then run again (collect.retry sets the time limits)",
     )

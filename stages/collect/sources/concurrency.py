@@ -14,7 +14,7 @@ T = TypeVar("T")
 async def gather_all(jobs: Iterable[Awaitable[T]]) -> list[T]:
     """Wait for all jobs, and return their results in order.
 
-    Raises CombinedError with every StageError. Any other exception is a defect and is raised instead.
+    Raises CombinedError with all StageErrors. Any other exception is a defect, and is raised instead of CombinedError.
     """
     results = await asyncio.gather(*jobs, return_exceptions=True)
     failures = [result for result in results if isinstance(result, BaseException)]

@@ -1,4 +1,4 @@
-"""Decoding of CSV, parquet, image and WAV files to tables. Only one file at a time is in memory."""
+"""Decode CSV, parquet, image and WAV files to tables, with only one file at a time in memory."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def read_tables(folder: Path, files: Files, context: Context) -> Iterator[pa.Tab
     Args:
         folder: The folder with the files.
         files: Which files are selected, and their format.
-        context: The data's meaning, and the source for errors.
+        context: The block `data` of the parameters, and the source's name for error messages.
 
     Raises:
-        SourceError: No file is selected, or one is not valid.
+        SourceError: No file is selected, or a selected file is not valid.
     """
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     chosen = [name for name in names if is_selected(name, files)]
@@ -40,7 +40,7 @@ def read_tables(folder: Path, files: Files, context: Context) -> Iterator[pa.Tab
         raise no_match_error(names, files, context)
     for name in chosen:
         if has_surrogate(name):
-            raise context.error(f"{name!a}: its name is not UTF-8", "a name in UTF-8", "rename it")
+            raise context.error(f"{name!a}: its name is not UTF-8", "a name in UTF-8", "rename the file")
     if isinstance(files.format, Csv | Parquet):
         for name in chosen:
             _refuse_html(folder / name, name, context)
@@ -56,11 +56,13 @@ def no_match_error(names: list[str], files: Files, context: Context) -> SourceEr
     Args:
         names: Paths of all files.
         files: The patterns.
-        context: The source.
+        context: The source's name, for error messages.
     """
     first = f"; the first are {', '.join(sorted(names)[:3])}" if names else ""
     return context.error(
-        f"none of {len(names)} files matches {', '.join(files.select)}{first}", "at least one", "correct `select:`"
+        f"none of {len(names)} files matches {', '.join(files.select)}{first}",
+        "at least one file that matches",
+        "correct `select:`",
     )
 
 
@@ -70,12 +72,12 @@ def is_selected(name: str, files: Files) -> bool:
 
 
 def path_columns(name: str, files: Files, context: Context) -> dict[str, str | None]:
-    """Return the columns that a file's path contains, by `files.path`.
+    """Return the columns whose values are parts of a file's path, as matched by `files.path`.
 
     Args:
         name: Path of the file, relative to the archive or folder.
         files: The pattern, whose named groups become columns.
-        context: The source, for errors.
+        context: The source's name, for error messages.
 
     Raises:
         SourceError: The pattern does not match.
@@ -84,7 +86,11 @@ def path_columns(name: str, files: Files, context: Context) -> dict[str, str | N
         return {}
     match = re.search(files.path, name)
     if not match:
-        raise context.error(f"{name}: its path does not match {files.path}", "a match", "correct `path:` or `select:`")
+        raise context.error(
+            f"{name}: its path does not match {files.path}",
+            "a path that matches `path:`",
+            "correct `path:` or `select:`",
+        )
     return match.groupdict()
 
 
@@ -100,13 +106,19 @@ def _read_table_file(path: Path, name: str, form: Csv | Parquet, context: Contex
                 table = file.read_row_group(group) if file.num_row_groups else file.schema_arrow.empty_table()
                 yield select_columns(table, form.columns, name, context)
     except (pa.ArrowException, OSError) as error:
-        raise context.error(f"{name}: not readable as parquet ({error})", "a parquet file", "correct it") from None
+        raise context.error(
+            f"{name}: not readable as parquet ({error})", "a valid parquet file", "correct the file"
+        ) from None
 
 
 def _add_path_columns(table: pa.Table, name: str, files: Files, context: Context) -> pa.Table:
     for column, value in path_columns(name, files, context).items():
         if column in table.column_names:
-            raise context.error(f"{name}: column {column} is in the file and in `path:`", "one of them", "rename one")
+            raise context.error(
+                f"{name}: column {column} is in the file and in `path:`",
+                "the column in only one of them",
+                "rename the column",
+            )
         table = table.append_column(column, pa.array([value] * len(table), pa.string()))
     return table
 
@@ -114,14 +126,14 @@ def _add_path_columns(table: pa.Table, name: str, files: Files, context: Context
 def read_csv(path: Path, name: str, form: Csv, context: Context) -> pa.Table:
     """Read a CSV file (RFC 4180) with inferred types; an empty field is a missing value.
 
-    The columns of group and label are read as text, so that a machine `007` keeps its zeros. In them a whole number
-    with a decimal point (`1.0`, which spreadsheets and pandas write for 1) loses the point.
+    The columns of group and label are read as text, so that an identifier such as `007` keeps its zeros. In these
+    columns, `1.0` becomes `1`, because spreadsheets and pandas write whole numbers as `1.0`.
 
     Args:
         path: The file.
-        name: Its path relative to the archive or folder, for errors.
+        name: Its path relative to the archive or folder, for error messages.
         form: Separator, encoding and columns.
-        context: The data's meaning, and the source for errors.
+        context: The block `data` of the parameters, and the source's name for error messages.
 
     Raises:
         SourceError: The file is not valid, or has no rows.
@@ -142,10 +154,10 @@ def read_csv(path: Path, name: str, form: Csv, context: Context) -> pa.Table:
         )
     except pa.ArrowInvalid as error:
         raise context.error(
-            f"{name}: not readable as CSV ({error})", "a table with one header line", "correct it"
+            f"{name}: not readable as CSV ({error})", "a table with one header line", "correct the file"
         ) from None
     if len(table) == 0:
-        raise context.error(f"{name}: no rows", "at least one below the header", "exclude the file (`select:`)")
+        raise context.error(f"{name}: no rows", "at least one row below the header", "exclude the file (`select:`)")
     for index, column in enumerate(table.column_names):
         if column in texts:
             without_point = pc.replace_substring_regex(table.column(index), r"^(-?\d+)\.0+$", r"\1")
@@ -154,7 +166,7 @@ def read_csv(path: Path, name: str, form: Csv, context: Context) -> pa.Table:
 
 
 def _check_encoding(path: Path, name: str, encoding: str, context: Context) -> None:
-    """Decode the file once: the CSV reader would otherwise read bytes that are not text as binary values."""
+    """Decode the whole file once, because the CSV reader would read undecodable bytes as binary values."""
     try:
         decoder, done = codecs.getincrementaldecoder(encoding)(), 0
         with path.open("rb") as stream:
@@ -175,7 +187,7 @@ def _refuse_html(path: Path, name: str, context: Context) -> None:
         raise context.error(
             f"{name}: it is an HTML page",
             "data",
-            "correct the URL or its headers: a page instead of data is often a login page",
+            "correct the URL or its headers, because a page instead of data is often a login page",
         )
 
 
@@ -183,7 +195,11 @@ def _read_samples(folder: Path, names: list[str], files: Files, context: Context
     read = read_image if files.format.type == "images" else read_wav
     columns = list(path_columns(names[0], files, context))
     if reserved := {"file", "values"} & set(columns):
-        raise context.error(f"column {', '.join(sorted(reserved))} in `path:`", "another name", "rename the group")
+        raise context.error(
+            f"column {', '.join(sorted(reserved))} in `path:` has a reserved name",
+            "a name other than `file` and `values`",
+            "rename the group in `path:`",
+        )
     waiting: list[tuple[str, dict[str, str | None], np.ndarray]] = []
     for name in names:
         _refuse_html(folder / name, name, context)
@@ -206,8 +222,8 @@ def read_image(content: bytes, name: str, context: Context) -> np.ndarray:
 
     Args:
         content: Bytes of the file.
-        name: Path of the file, for errors.
-        context: The data's meaning, and the source for errors.
+        name: Path of the file, for error messages.
+        context: The block `data` of the parameters, and the source's name for error messages.
 
     Returns:
         float32 [C * H * W], channel by channel.
@@ -221,14 +237,16 @@ def read_image(content: bytes, name: str, context: Context) -> np.ndarray:
     channels = len(context.data.channels)
     if shape is None or channels not in (1, 3):
         raise context.error(
-            f"format images with data.kind {context.data.kind} and {channels} channel(s)",
+            f"`format: images` is used with data.kind {context.data.kind} and {channels} channel(s)",
             "data.kind: image with 1 (grey) or 3 (RGB) channels",
             "correct `data:`",
         )
     try:
         image: Image.Image = Image.open(io.BytesIO(content))
         if image.mode.startswith(("I", "F")):  # Pillow would clip the values at 255
-            raise context.error(f"{name}: more than 8 bits per channel", "8 bits", "convert it: magick IN -depth 8 OUT")
+            raise context.error(
+                f"{name}: more than 8 bits per channel", "8 bits per channel", "convert it: magick IN -depth 8 OUT"
+            )
         image = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
         image = image.resize((shape.width, shape.height), Image.Resampling.BILINEAR)
     except (
@@ -240,34 +258,40 @@ def read_image(content: bytes, name: str, context: Context) -> np.ndarray:
         EOFError,
         struct.error,
     ) as error:
-        raise context.error(f"{name}: not readable as an image ({error})", "an image", "correct or remove it") from None
+        raise context.error(
+            f"{name}: not readable as an image ({error})", "a valid image file", "correct or remove the file"
+        ) from None
     pixels = np.asarray(image, dtype=np.float32).reshape(shape.height, shape.width, channels)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)).ravel()
 
 
 def read_wav(content: bytes, name: str, context: Context) -> np.ndarray:
-    """Decode 16-bit PCM to shares of full scale, -1 to 1.
+    """Decode 16-bit PCM to fractions of full scale, -1 to 1.
 
     Args:
         content: Bytes of the file.
-        name: Path of the file, for errors.
-        context: The data's meaning, and the source for errors.
+        name: Path of the file, for error messages.
+        context: The block `data` of the parameters, and the source's name for error messages.
 
     Returns:
         float32 [samples].
 
     Raises:
-        SourceError: The file is not valid, incomplete, or of another format.
+        SourceError: The file is not valid, is incomplete, or has a different format.
     """
     audio = context.data.audio
     if audio is None:
-        raise context.error(f"format wav with data.kind {context.data.kind}", "data.kind: audio", "correct `data:`")
+        raise context.error(
+            f"`format: wav` is used with data.kind {context.data.kind}", "data.kind: audio", "correct `data:`"
+        )
     try:
         with wave.open(io.BytesIO(content)) as stream:
             form = (stream.getnchannels(), stream.getsampwidth(), stream.getframerate())
             count, frames = stream.getnframes(), stream.readframes(stream.getnframes())
     except (wave.Error, EOFError, struct.error) as error:
-        raise context.error(f"{name}: not readable as WAV ({error})", "16-bit PCM", "convert or remove it") from None
+        raise context.error(
+            f"{name}: not readable as WAV ({error})", "a WAV file with 16-bit PCM", "convert or remove the file"
+        ) from None
     if form != (1, 2, audio.sample_rate_hz):
         raise context.error(
             f"{name}: {form[0]} channel(s), {8 * form[1]} bit, {form[2]} Hz",
@@ -275,5 +299,7 @@ def read_wav(content: bytes, name: str, context: Context) -> np.ndarray:
             f"convert it: sox IN -c 1 -b 16 -r {audio.sample_rate_hz} OUT",
         )
     if len(frames) < 2 * count:
-        raise context.error(f"{name}: ends after {len(frames) // 2} of {count} samples", "all", "download it again")
+        raise context.error(
+            f"{name}: ends after {len(frames) // 2} of {count} samples", "all", "download the file again"
+        )
     return np.frombuffer(frames, dtype="<i2").astype(np.float32) / 32768

@@ -24,10 +24,10 @@ from stages.params.collect import EdgeDevices
 
 
 async def fetch(source: EdgeDevices, context: Context) -> FetchResult:
-    """Return the labelled samples of all devices, in order of device, time and id. Raises SourceError.
+    """Return the labelled samples of all devices, sorted by device, time and id. Raises SourceError.
 
-    Samples without a label are left out, and duplicates of one device count once. A device that does not respond is an
-    error.
+    Samples without a label are left out. If a device sends several labelled samples with one id, only the last
+    of them is kept. A device that does not respond causes an error.
     """
     since = {} if source.since is None else {"since": source.since.astimezone(UTC).isoformat().replace("+00:00", "Z")}
     async with open_session(context) as http:
@@ -44,7 +44,7 @@ async def fetch(source: EdgeDevices, context: Context) -> FetchResult:
     if not rows:
         raise context.error(
             f"no labelled sample from {', '.join(source.devices)}",
-            "at least one",
+            "at least one labelled sample",
             "label samples, or change `since:`",
         )
     builder = JsonTableBuilder("edge_devices", context)
@@ -60,8 +60,8 @@ async def read_device(http: Any, url: str, since: dict[str, str], context: Conte
     Args:
         http: An aiohttp session.
         url: URL of the samples.
-        since: Query parameters.
-        context: Retries, and the source for errors.
+        since: The query parameter `since`, or an empty dictionary.
+        context: The retries, and the source's name for error messages.
 
     Raises:
         SourceError: The device does not respond as expected.
@@ -77,13 +77,13 @@ async def read_device(http: Any, url: str, since: dict[str, str], context: Conte
 
 
 def parse_sample(line: bytes, device: str, url: str, context: Context) -> dict[str, Any] | None:
-    """Return one line as a row with the task's column names; None for a sample without a label.
+    """Return the sample in one line as a row with the task's column names; None if it has no label.
 
     Args:
         line: The JSON object of a sample.
         device: Name of the device, the default group.
-        url: URL of the device, for errors.
-        context: The data's meaning, and the source for errors.
+        url: URL of the device, for error messages.
+        context: The block `data` of the parameters, and the source's name for error messages.
 
     Raises:
         SourceError: The line is not a sample.
@@ -96,7 +96,9 @@ def parse_sample(line: bytes, device: str, url: str, context: Context) -> dict[s
         columns = dict(values) if data.kind == "series" else {"values": [float(value) for value in values]}
     except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
         raise context.error(
-            f"{redact(url)}: a line is not a sample ({error!r})", "id, time, label, values in JSON", "update the agent"
+            f"{redact(url)}: a line is not a sample ({error!r})",
+            "a JSON object with id, time, label and values",
+            "update the agent",
         ) from None
     if label is None:
         return None
@@ -106,7 +108,7 @@ def parse_sample(line: bytes, device: str, url: str, context: Context) -> dict[s
 
 
 def label_value(label: Any, classes: Mapping[str, str]) -> Any:
-    """Return the value of the label column for `label`, which may also be the name of a class.
+    """Return the value of the label column for `label`, which can also be the name of a class.
 
     Raises ValueError if `label` is the label of one class and the name of another.
     """

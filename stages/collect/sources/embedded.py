@@ -1,4 +1,4 @@
-"""Data sets that are part of an installed package: real data without a network."""
+"""Data sets that are part of an installed package, so that real data is available without a network."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ async def fetch(source: Embedded, context: Context) -> FetchResult:
 
 
 def _digits() -> FetchResult:
-    """Return the test set of Optical Recognition of Handwritten Digits (Alpaydin & Kaynak 1998, UCI) in scikit-learn.
+    """Return the test set of Optical Recognition of Handwritten Digits (Alpaydin & Kaynak 1998, UCI) from scikit-learn.
 
-    It has 1,797 images of 8x8 pixels; a pixel is the number of set bits in a 4x4 block of the scan, 0 to 16.
+    It has 1,797 images of 8x8 pixels. The value of a pixel, 0 to 16, is the number of set bits in a 4x4 block of the
+    scanned image.
     """
     from sklearn.datasets import load_digits
 

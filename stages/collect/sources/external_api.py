@@ -28,13 +28,13 @@ async def fetch(source: ExternalApi, context: Context) -> FetchResult:
 
 
 async def read_pages(http: Any, url: str, pages: Pages, context: Context) -> JsonTableBuilder:
-    """Read pages until one has no link to a next page.
+    """Read pages of JSON until a page has no link to a next page.
 
     Args:
         http: The session.
         url: URL of the first page.
-        pages: Paths of the rows and of the next page's URL.
-        context: Retries, and the source for errors.
+        pages: Dotted paths to the rows and to the next page's URL inside the JSON.
+        context: The retries, and the source's name for error messages.
 
     Raises:
         SourceError: A page is not valid, or the links form a loop.
@@ -44,13 +44,17 @@ async def read_pages(http: Any, url: str, pages: Pages, context: Context) -> Jso
     current: str | None = url
     while current:
         if current in visited:
-            raise context.error(f"{redact(current)}: the pages link back to it", "a last page", "correct `next:`")
+            raise context.error(
+                f"{redact(current)}: the pages link back to it", "a last page without a link", "correct `next:`"
+            )
         visited.add(current)
         page = await get_json(http, current, context)
         page_rows = value_at(page, pages.rows)
         if not isinstance(page_rows, list) or not all(isinstance(row, dict) for row in page_rows):
             raise context.error(
-                f"{redact(current)}: no list of objects at {pages.rows!r}", "rows", "correct `rows:` or the source"
+                f"{redact(current)}: no list of objects at {pages.rows!r}",
+                "rows",
+                "correct `rows:` or the source",
             )
         await asyncio.to_thread(rows.add, page_rows)
         current = next_page_url(current, page, pages.next, context) if pages.next else None
@@ -63,8 +67,8 @@ def next_page_url(current: str, page: Any, path: str, context: Context) -> str |
     Args:
         current: URL of this page, which a relative link refers to.
         page: The JSON of this page.
-        path: Dotted path to the link.
-        context: The source, for errors.
+        path: Dotted path to the link inside the JSON.
+        context: The source's name, for error messages.
 
     Raises:
         SourceError: The link is not a URL.

@@ -31,17 +31,20 @@ def headers_from(names: dict[str, str] | None, context: Context) -> dict[str, st
     missing = [variable for variable in (names or {}).values() if variable not in os.environ]
     if missing:
         raise context.error(
-            f"environment variable {', '.join(missing)} is not set", "the value of a header (headers_env)", "export it"
+            f"environment variable {', '.join(missing)} is not set",
+            "the value of a header (headers_env)",
+            "export this variable",
         )
     return {header: os.environ[variable] for header, variable in (names or {}).items()}
 
 
 def open_session(context: Context, headers: dict[str, str] | None = None, url: str = "") -> aiohttp.ClientSession:
-    """Return a session that limits the time without any data, but not the duration of a transfer.
+    """Return an HTTP session that limits how long it waits for more data, but not how long a transfer takes.
 
     Args:
-        context: The time limits.
-        headers: Headers to send. They may be secret, so they go only to the host of `url`, never to a redirect or link.
+        context: The time limits for connections and for silence.
+        headers: Headers to send. They can be secret, so they are sent only to the host of `url`, never after a redirect
+            or link to another host.
         url: The URL whose host gets the headers.
     """
 
@@ -61,15 +64,15 @@ async def with_retries(attempt: Callable[[], Awaitable[Result]], url: str, conte
     """Return the result of the first successful attempt.
 
     Args:
-        attempt: Makes one request; TransientError and connection errors are repeated.
-        url: The URL, for errors.
-        context: Retries, and the source for errors.
+        attempt: Makes one request. It is called again after a TransientError or a connection error.
+        url: The URL, for error messages.
+        context: The retries, and the source's name for error messages.
 
     Raises:
         SourceError: The last attempt failed, or the error is permanent.
     """
     pause, reason = context.retry.backoff_s, ""
-    remedy = "check that the source is running and reachable, then run again (collect.retry has the time limits)"
+    remedy = "check that the source is running and reachable, then run again (collect.retry sets the time limits)"
     for number in range(context.retry.attempts):
         if number:
             await asyncio.sleep(pause)
@@ -82,7 +85,9 @@ async def with_retries(attempt: Callable[[], Awaitable[Result]], url: str, conte
             reason = f"no response for {context.retry.timeout_s:g} s"
         except aiohttp.TooManyRedirects as error:
             reason = f"redirected {len(error.history)} times"
-            raise context.error(f"{redact(url)}: {reason}", "a response", "correct the URL or the server") from None
+            raise context.error(
+                f"{redact(url)}: {reason}", "a response that is not a redirect", "correct the URL or the server"
+            ) from None
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
             reason = f"{error} is not the URL of a web server"
             raise context.error(
@@ -90,16 +95,18 @@ async def with_retries(attempt: Callable[[], Awaitable[Result]], url: str, conte
             ) from None
         except (aiohttp.ClientError, ConnectionError) as error:
             reason = str(error) or type(error).__name__
-    raise context.error(f"{redact(url)}: {reason}; {context.retry.attempts} attempt(s)", "a response", remedy)
+    raise context.error(
+        f"{redact(url)}: {reason}; {context.retry.attempts} attempt(s)", "a response from the source", remedy
+    )
 
 
 def check_response(response: aiohttp.ClientResponse, url: str, context: Context) -> None:
     """Check the status and the content type.
 
     Args:
-        response: The response, whose body is not read.
-        url: The URL, for errors.
-        context: The source, for errors.
+        response: The response. Its body is not read here.
+        url: The URL, for error messages.
+        context: The source's name, for error messages.
 
     Raises:
         TransientError: Another attempt may succeed.
@@ -115,7 +122,7 @@ def check_response(response: aiohttp.ClientResponse, url: str, context: Context)
         raise context.error(
             f"{redact(url)}: content type {response.content_type}",
             "data",
-            "correct the URL or its headers (headers_env): a page instead of data is often a login page",
+            "correct the URL or its headers (headers_env), because a page instead of data is often a login page",
         )
 
 
@@ -125,7 +132,7 @@ async def get_json(http: aiohttp.ClientSession, url: str, context: Context) -> A
     Args:
         http: The session.
         url: The URL.
-        context: Retries, and the source for errors.
+        context: The retries, and the source's name for error messages.
 
     Raises:
         SourceError: The request failed, or the response is not JSON.
@@ -155,7 +162,7 @@ async def download(http: aiohttp.ClientSession, url: str, digest: str | None, co
         url: URL of the file.
         digest: Expected SHA-256 in hex. A file that is already there and matches is not downloaded again; a download
             that differs is removed.
-        context: Retries, scratch folder and progress.
+        context: The retries, the scratch folder and the progress reporter.
 
     Raises:
         SourceError: The download failed, or its digest differs.
@@ -195,7 +202,7 @@ async def _resume_download(
             return  # the file is complete: the last run was interrupted after the last byte
         if response.status == 416:
             partial.unlink()
-            raise TransientError("the part that is stored is no longer a part of the file")
+            raise TransientError("the stored part is longer than the server's file")
         check_response(response, url, context)
         _keep_validator(response, validator)
         start = _first_byte(response, size, partial)
@@ -208,7 +215,7 @@ async def _resume_download(
 
 
 def _keep_validator(response: aiohttp.ClientResponse, validator: Path) -> None:
-    """Store the identifier of the file's present version, without which a download cannot be resumed."""
+    """Store the response's ETag or Last-Modified header, because a download can only be resumed with it."""
     tag = response.headers.get("ETag") or response.headers.get("Last-Modified")
     if tag and not tag.startswith("W/"):
         validator.write_text(tag)
@@ -217,12 +224,12 @@ def _keep_validator(response: aiohttp.ClientResponse, validator: Path) -> None:
 
 
 def _first_byte(response: aiohttp.ClientResponse, size: int, partial: Path) -> int:
-    """Return the first byte of the response: 0 if the server ignores the range and sends the complete file."""
+    """Return the offset of the response's first byte: 0 if the server ignores the range and sends the complete file."""
     if not size or response.status != 206:
         return 0
     if not response.headers.get("Content-Range", "").startswith(f"bytes {size}-"):
         partial.unlink()
-        raise TransientError(f"byte {size} was requested, {response.headers.get('Content-Range')} received")
+        raise TransientError(f"byte {size} was requested, but {response.headers.get('Content-Range')} was received")
     return size
 
 

@@ -1,6 +1,6 @@
-"""Conversion of columns to the types of the pipeline: group and label text, time a UTC timestamp, channels numbers.
+"""Convert columns to the types of the pipeline: group and label to text, time to UTC timestamps, channels to numbers.
 
-Cells that cannot be converted are unchanged; the stage validate reports them against the data contract.
+Cells that cannot be converted are unchanged. The stage validate reports them as violations of the data contract.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def normalise(tables: Iterable[pa.Table], data: Data) -> Iterator[pa.Table]:
             elif name == data.time:
                 column = to_utc(column)
             elif name in data.channels and (pa.types.is_integer(column.type) or pa.types.is_null(column.type)):
-                column = column.cast(pa.float64(), safe=False)  # rounded above 2^53
+                column = column.cast(pa.float64(), safe=False)  # a whole number above 2^53 is rounded
             table = table.set_column(index, name, column)
         yield table
 
@@ -52,7 +52,7 @@ def to_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def to_utc(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Convert a column to UTC timestamps in microseconds. Times without a time zone are UTC; a column may mix both."""
+    """Convert a column to UTC timestamps in microseconds. Times without a time zone are taken as UTC."""
     text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
     return _parse_time(column) if text else _cast_time(column)
 
@@ -65,13 +65,14 @@ def _cast_time(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _parse_time(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Convert text to times.
+    """Convert a column of text to timestamps.
 
-    If a cell is not a time, return text: times as `2026-01-01 00:00:00.000000`, other cells unchanged.
+    If a cell is not a time, the column remains text: its times are written as `2026-01-01 00:00:00.000000`, and its
+    other cells are unchanged.
     """
     # digits below microseconds are cut off: RFC 3339 allows any number, Arrow only as many as it stores
     text = pc.replace_substring_regex(pc.utf8_upper(column), r"(\.\d{6})\d+", r"\1").combine_chunks()
-    # a date without a time ends like an offset (-01)
+    # the end of a date without a time looks like a UTC offset (-01)
     zoned = pc.and_(pc.match_substring_regex(text, ZONE), pc.greater(pc.utf8_length(text), 10))
     with_zone = cast_cells(pc.if_else(zoned, text, None), pa.timestamp("us", "UTC")).cast(pa.timestamp("us"))
     times = pc.coalesce(with_zone, cast_cells(pc.if_else(zoned, None, text), pa.timestamp("us")))

@@ -49,7 +49,11 @@ async def listen(mqtt: Mqtt, context: Context) -> JsonTableBuilder:
     try:
         await run_detached(lambda: client.connect(mqtt.host, mqtt.port))
     except OSError as error:
-        raise context.error(f"{where}: {error}", "a broker", "check that it is running and reachable") from None
+        raise context.error(
+            f"{where}: {error}",
+            "an MQTT broker that accepts connections",
+            "check that the broker is running and reachable",
+        ) from None
     client.loop_start()
     rows: list[dict[str, Any]] = []
     count = 0
@@ -62,7 +66,7 @@ async def listen(mqtt: Mqtt, context: Context) -> JsonTableBuilder:
                 topic, payload = item
                 rows += message_rows(topic, payload, mqtt, where, context)
                 count += 1
-    except TimeoutError:  # the messages so far are the result
+    except TimeoutError:  # the messages received so far are the result
         print(f"{context.name}: {count} of {mqtt.messages} messages in {mqtt.seconds:g} s", flush=True)
     finally:
         client.disconnect()
@@ -70,7 +74,7 @@ async def listen(mqtt: Mqtt, context: Context) -> JsonTableBuilder:
     if not count:
         raise context.error(
             f"{where}: no message on {', '.join(mqtt.topics)} for {mqtt.seconds:g} s",
-            "at least one",
+            "at least one message",
             "correct `topics:`, check that a sensor publishes there, or increase `seconds:`",
         )
     builder = JsonTableBuilder(f"{where}/{','.join(mqtt.topics)}", context)
@@ -83,9 +87,9 @@ def create_client(mqtt: Mqtt, where: str, deliver: Any, context: Context) -> pah
 
     Args:
         mqtt: Broker, login and topics.
-        where: URL of the broker, for errors.
+        where: URL of the broker, for error messages.
         deliver: Called in the client's thread with (topic, payload) of each message, or with a SourceError.
-        context: Time limits, and the source for errors.
+        context: The time limits, and the source's name for error messages.
 
     Raises:
         SourceError: The environment variable of the password is not set.
@@ -93,16 +97,24 @@ def create_client(mqtt: Mqtt, where: str, deliver: Any, context: Context) -> pah
 
     def connected(client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if reason.is_failure:
-            remedy = "correct its permissions, or `username:` and `password_env:`"
-            deliver(context.error(f"{where}: the broker refuses the connection ({reason})", "a connection", remedy))
+            remedy = "correct the user's permissions in the broker, or `username:` and `password_env:`"
+            deliver(
+                context.error(
+                    f"{where}: the broker refuses the connection ({reason})", "a broker that accepts this login", remedy
+                )
+            )
         else:
             client.subscribe([(topic, SubscribeOptions(qos=1)) for topic in mqtt.topics])
 
     def subscribed(_client: Any, _data: Any, _id: Any, reasons: Any, _properties: Any) -> None:
         for topic, reason in zip(mqtt.topics, reasons, strict=True):
             if reason.is_failure:
-                problem = f"{where}/{topic}: refused ({reason})"
-                deliver(context.error(problem, "a subscription", "correct the permissions of the topic"))
+                problem = f"{where}/{topic}: the broker refuses the subscription ({reason})"
+                deliver(
+                    context.error(
+                        problem, "a topic to which this user can subscribe", "correct the permissions of the topic"
+                    )
+                )
 
     client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
     client.on_connect, client.on_subscribe = connected, subscribed
@@ -113,21 +125,23 @@ def create_client(mqtt: Mqtt, where: str, deliver: Any, context: Context) -> pah
     if mqtt.username is not None:
         if mqtt.password_env is not None and mqtt.password_env not in os.environ:
             raise context.error(
-                f"environment variable {mqtt.password_env} is not set", "a password (password_env)", "export it"
+                f"environment variable {mqtt.password_env} is not set",
+                "the password of the MQTT user (password_env)",
+                "export this variable",
             )
         client.username_pw_set(mqtt.username, os.environ[mqtt.password_env] if mqtt.password_env else None)
     return client
 
 
 def message_rows(topic: str, payload: bytes, mqtt: Mqtt, where: str, context: Context) -> list[dict[str, Any]]:
-    """Return the rows of one message, with the columns that its topic contains.
+    """Return the rows of one message, with the columns whose values are parts of its topic.
 
     Args:
         topic: Topic of the message.
         payload: A JSON object or a list of them.
-        mqtt: The pattern for topics.
-        where: URL of the broker, for errors.
-        context: The data's meaning, and the source for errors.
+        mqtt: The pattern `topic`, whose named groups become columns.
+        where: URL of the broker, for error messages.
+        context: The block `data` of the parameters, and the source's name for error messages.
 
     Raises:
         SourceError: The payload is not valid, or the topic does not match the pattern.
@@ -135,12 +149,16 @@ def message_rows(topic: str, payload: bytes, mqtt: Mqtt, where: str, context: Co
     try:
         value = json.loads(payload)
     except (ValueError, RecursionError) as error:
-        raise context.error(f"{where}/{topic}: not JSON ({error})", "JSON in UTF-8", "correct the sender") from None
+        raise context.error(
+            f"{where}/{topic}: not JSON ({error})", "JSON in UTF-8", "correct the program that publishes the message"
+        ) from None
     topic_columns: dict[str, Any] = {}
     if mqtt.topic is not None:
         match = re.search(mqtt.topic, topic)
         if not match:
-            raise context.error(f"{where}/{topic}: does not match {mqtt.topic}", "a match", "correct `topic:`")
+            raise context.error(
+                f"{where}/{topic}: does not match {mqtt.topic}", "a topic that matches `topic:`", "correct `topic:`"
+            )
         topic_columns = match.groupdict()
     return [topic_columns | row for row in parse_readings(value, f"{where}/{topic}", context)]
 
@@ -150,15 +168,19 @@ def parse_readings(value: Any, where: str, context: Context) -> list[dict[str, A
 
     Args:
         value: The JSON value.
-        where: URL of its origin, for errors.
-        context: The data's meaning, and the source for errors.
+        where: URL of its origin, for error messages.
+        context: The block `data` of the parameters, and the source's name for error messages.
 
     Raises:
-        SourceError: The value has another type.
+        SourceError: The value is neither a JSON object nor a list of JSON objects.
     """
     rows = value if isinstance(value, list) else [value]
     if not all(isinstance(row, dict) for row in rows):
-        raise context.error(f"{where}: {type(value).__name__}", "a JSON object or a list of them", "correct the source")
+        raise context.error(
+            f"{where}: the value is of type {type(value).__name__}",
+            "a JSON object or a list of JSON objects",
+            "correct the source",
+        )
     time = context.data.time
     now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     return [row if time is None or time in row else {**row, time: now} for row in rows]

@@ -12,17 +12,23 @@ import pyarrow as pa
 from stages.collect.sources.base import Context, FetchResult, Origin
 from stages.params.collect import Synthetic
 
-FAULT_ROWS = 20  # duration of a fault
+FAULT_ROWS = 20  # duration of a fault, in rows
 
 
 async def fetch(source: Synthetic, context: Context) -> FetchResult:
     """Generate rows up to the snapshot's time; the same seed and parameters give the same bytes. Raises SourceError."""
     if context.data.kind != "series":
         raise context.error(
-            f"type synthetic generates series, but data.kind is {context.data.kind}", "data.kind: series", "change one"
+            f"type synthetic generates series, but data.kind is {context.data.kind}",
+            "data.kind: series",
+            "change data.kind or the type of the source",
         )
     if source.fault_share > 0 and not source.faults:
-        raise context.error("fault_share is above 0 and `faults:` is empty", "at least one fault", "name one")
+        raise context.error(
+            "fault_share is above 0, but `faults:` is empty",
+            "at least one kind of fault",
+            "add a kind of fault, or set fault_share: 0",
+        )
     description = f"{source.model_dump_json()} channels={list(context.data.channels)}"
     digest = hashlib.sha256(description.encode()).hexdigest()
     return FetchResult([Origin(f"synthetic:seed={source.seed}", digest, 0)], _groups(source, context))
@@ -62,8 +68,8 @@ def inject_faults(values: np.ndarray, source: Synthetic, random: np.random.Gener
 
     Args:
         values: float64 [rows, channels], changed in place.
-        source: Kinds of fault, and their share of the time.
-        random: Random numbers.
+        source: The kinds of faults, and the fraction of the time in which there is a fault.
+        random: The generator of random numbers.
 
     Returns:
         bool [rows], True during a fault.

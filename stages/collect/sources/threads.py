@@ -1,4 +1,4 @@
-"""Blocking library calls in a thread next to the event loop."""
+"""Run blocking library calls in a thread, so that they do not block the event loop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ Result = TypeVar("Result")
 async def run_detached(call: Callable[[], Result]) -> Result:
     """Return the result of `call`, which runs in a thread that does not delay the end of the program.
 
-    `asyncio.to_thread` is not suitable: at Ctrl-C Python waits for its thread, possibly forever if a server is silent.
+    `asyncio.to_thread` is not suitable, because after Ctrl-C Python waits for its thread, possibly forever if a server
+    does not respond.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Result] = loop.create_future()

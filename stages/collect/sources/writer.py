@@ -1,4 +1,4 @@
-"""Writing of a sequence of tables to one parquet file."""
+"""Write a sequence of tables to one parquet file."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from stages.collect.sources.base import Context
 
 ROWS_PER_GROUP = 1 << 17
 BYTES_PER_GROUP = 64 << 20
-FILE = b"file"  # key of a table's metadata: the name of its file
+FILE = b"file"  # metadata key under which a table has the name of its file
 
 
 def write_tables(tables: Iterable[pa.Table], folder: Path, context: Context) -> int:
     """Write the tables to `folder`/part-00000.parquet; the same tables in the same order give the same bytes.
 
-    The type of a column may differ between tables: empty or whole numbers in one, decimal numbers in the next. The
+    A column can have different types in two tables, such as whole numbers in one and decimal numbers in the next. The
     common type is known only after the last table, so the tables are first spooled to disk, one at a time.
 
     Args:
         tables: The tables, which are read once.
         folder: The folder, which is created.
-        context: Scratch folder, and the source for errors.
+        context: The scratch folder, and the source's name for error messages.
 
     Returns:
         The number of rows.
@@ -39,7 +39,7 @@ def write_tables(tables: Iterable[pa.Table], folder: Path, context: Context) -> 
     try:
         schema, parts = _spool_tables(tables, spool, context)
         if schema is None or not any(len(batch) for batch in _batches(parts)):
-            raise context.error("no rows received", "at least one", "correct the source")
+            raise context.error("no rows received", "at least one row", "correct the source")
         folder.mkdir()
         return _write_parquet(parts, schema, folder / "part-00000.parquet", context)
     finally:
@@ -61,14 +61,14 @@ def _spool_tables(tables: Iterable[pa.Table], spool: Path, context: Context) -> 
 
 
 def _unify(schema: pa.Schema, other: pa.Schema, file: str, context: Context) -> pa.Schema:
-    """Return a schema that fits both. A column that is text in one of them is text.
+    """Return a schema to which both tables can be converted. A column that is text in one of the tables becomes text.
 
     The stage validate then reads such a column cell by cell, and quarantines rows whose cell is not a number or time.
     """
     location = f" in {file}" if file else ""
     if sorted(schema.names) != sorted(other.names):
         raise context.error(
-            f"its files differ in columns: {', '.join(schema.names)} and then{location} {', '.join(other.names)}",
+            f"its files differ in columns: first {', '.join(schema.names)}, then{location} {', '.join(other.names)}",
             "the same columns in every file",
             "list the common columns (`columns:`), or select fewer files",
         )
@@ -82,7 +82,7 @@ def _unify_field(field: pa.Field, other: pa.Field, location: str, context: Conte
     try:
         return pa.unify_schemas([pa.schema([field]), pa.schema([other])], promote_options="permissive").field(0)
     except pa.ArrowException:
-        problem = f"its files differ in types: column {field.name} is {field.type} and then{location} {other.type}"
+        problem = f"its files differ in types: column {field.name} is first {field.type}, then{location} {other.type}"
         raise context.error(problem, "the same types in every file", "correct the file that differs") from None
 
 
@@ -96,12 +96,14 @@ def _write_parquet(parts: list[Path], schema: pa.Schema, path: Path, context: Co
                 writer.write_table(table, row_group_size=ROWS_PER_GROUP)
                 rows += len(table)
     except pa.ArrowException as error:
-        raise context.error(f"cannot be stored as parquet ({error})", "flat columns", "correct the source") from None
+        raise context.error(
+            f"cannot be stored as parquet ({error})", "columns without nested objects", "correct the source"
+        ) from None
     return rows
 
 
 def _groups(parts: list[Path], schema: pa.Schema) -> Iterator[pa.Table]:
-    """Yield tables joined to larger ones, so that a thousand small files do not become a thousand row groups."""
+    """Join small tables and yield larger ones, so that a thousand small files do not become a thousand row groups."""
     waiting: list[pa.Table] = []
     for batch in _batches(parts):
         waiting.append(pa.Table.from_batches([batch]).select(schema.names).cast(schema))

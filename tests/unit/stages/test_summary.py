@@ -147,7 +147,7 @@ def set_epochs(task: dict[str, Any]) -> None:
     [
         (lambda root: edit(root, set_epochs), "the parameters have changed since the verdict"),
         (lambda root: shutil.rmtree(root / "models/trained"), "models/trained/model.pt is missing"),
-        (lambda root: (root / "reports/quality.json").write_text("{}"), "reports/quality.json is another file"),
+        (lambda root: (root / "reports/quality.json").write_text("{}"), "reports/quality.json has changed since"),
         (
             lambda root: change_report(root, "onnx-int8", samples=1),
             "reports/evaluate/onnx-int8/metrics.json has changed since the gate judged it",
@@ -164,8 +164,8 @@ def test_results_that_are_not_of_what_lies_here_now_are_called_those_of_an_earli
     text = printed()
     assert f"state   from an earlier run: {message}" in text
     for name in ("onnx-fp32", "onnx-int8"):
-        assert "pass, of an earlier run" in next(line for line in text.splitlines() if line.startswith(name))
-    assert re.search(r"bundle .*; of an earlier run$", text, re.MULTILINE)
+        assert "pass, from an earlier run" in next(line for line in text.splitlines() if line.startswith(name))
+    assert re.search(r"bundle .*; from an earlier run$", text, re.MULTILINE)
     value = json.loads(printed("--json"))
     assert value["outdated"][0].startswith(message)
     assert value["bundle"]["current"] is False

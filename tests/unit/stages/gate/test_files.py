@@ -52,7 +52,7 @@ def test_a_report_of_another_file_is_stale(built: Path) -> None:
     with pytest.raises(GateError, match="did not pass"):
         gate.main()
 
-    assert "measured on another file" in reasons(built)
+    assert "measured on a different file" in reasons(built)
     assert verdict_of(built)["targets"]["onnx-int8"]["passed"]
 
 
@@ -63,7 +63,7 @@ def test_a_file_exchanged_after_its_export_is_stale(built: Path) -> None:
     with pytest.raises(GateError):
         gate.main()
 
-    assert "describes another file" in reasons(built)
+    assert "describes a different file" in reasons(built)
 
 
 @pytest.mark.parametrize(

@@ -208,7 +208,7 @@ def test_the_model_card_says_what_the_intervals_rest_on(gated: Path) -> None:
     package.main()
 
     card = (unpacked(gated) / "model_card.md").read_text()
-    assert "confidence interval, which takes the samples of one sample_id as alike. Keep in mind: 7 groups" in card
+    assert "confidence interval, which treats all samples of one sample_id as a unit. Keep in mind: 7 groups" in card
 
 
 def test_an_optional_target_that_failed_is_left_out_and_named(gated: Path) -> None:

@@ -46,7 +46,7 @@ def test_only_a_passed_gate_opens(gated: Path, passed: Any) -> None:
 def test_the_verdict_on_another_task_does_not_open(gated: Path) -> None:
     edit(gated, lambda task: task.update(name="letters"))
 
-    with pytest.raises(GateError, match="it judged 'digits'\n  expected: 'letters'"):
+    with pytest.raises(GateError, match="the verdict is for the task 'digits'\n  expected: 'letters'"):
         package.main()
 
 
@@ -62,7 +62,7 @@ def test_a_file_that_the_gate_did_not_judge_is_refused_and_the_last_bundle_stays
     file = export.parent / "model.onnx"
     new = {"sha256": sha256(file), "size_bytes": file.stat().st_size}
     export.write_text(json.dumps({**json.loads(export.read_text()), **new}))
-    with pytest.raises(GateError, match="judged another file"):
+    with pytest.raises(GateError, match="judged a different file"):
         package.main()
 
     assert sha256(packaged / ARCHIVE) == before

@@ -179,7 +179,7 @@ def test_freshness_is_up_to_the_snapshot(engine: Engine) -> None:
             ["2026-10-01 13:00:00", "2026-10-01 14:00:00", "2026-10-01 12:59:59", "2026-10-01 14:00:01", None]
         )
     ).dt.tz_localize("Europe/Berlin")
-    bad = "seen: not between 2026-10-01T11:00:00 and the snapshot's 2026-10-01T12:00:00"
+    bad = "seen: not between 2026-10-01T11:00:00 and the snapshot's time 2026-10-01T12:00:00"
     assert _reasons(engine, contract, _data("x"), x=[1.0] * 5, seen=pa.Array.from_pandas(seen)) == [
         None,
         None,

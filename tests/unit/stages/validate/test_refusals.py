@@ -33,13 +33,13 @@ def _some_words(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 BAD: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], list[str]]] = {
-    "missing column": (_drop, ["source rig, column flow", "missing", "a column of this name"]),
+    "missing column": (_drop, ["source rig, column flow", "missing", "a column with this name"]),
     "extra column": (_rename_all, ["source rig, column colour", "extra_columns: drop"]),
     "wrong type": (_words, ["source rig, column flow", "found type string, such as 'broken', 'hot'", "type float"]),
     "words among numbers": (
         _some_words,
         [
-            "40 row(s): flow: no number; found 'a', 'b', 'c'; first in source rig, run run-09, time 2026-10-01 09:00",
+            "40 row(s): flow: not a number; found 'a', 'b', 'c'; first in source rig, run run-09, time 2026-10-01",
             "the rows with their reasons are in .work/refused/",
         ],
     ),
@@ -56,7 +56,7 @@ BAD: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], list[str]]] = {
             "validity",
             "0.5000",
             "state: unknown label (50.0%)",
-            "300 row(s): state: unknown label; found 'burst' (known are ok, leak); first in source rig, run run-00",
+            "300 row(s): state: unknown label; found 'burst' (known labels: ok, leak); first in source rig, run run-00",
         ],
     ),
     "a few unseen labels": (
@@ -127,7 +127,7 @@ def test_faults_of_all_columns_and_sources_are_reported_at_once(bench: Bench) ->
     [
         (None, ["there is no such file", "docs/reference/data-contract.md"]),
         ("{", ["not readable as JSON"]),
-        ('{"name": "bench", "expectations": []}', ["or an empty one"]),
+        ('{"name": "bench", "expectations": []}', ["or it has no expectations"]),
         (
             '{"name": "bench", "expectations": [{"type": "expect_good_data", "kwargs": {}}]}',
             ["expect_good_data", "an expectation of great-expectations"],

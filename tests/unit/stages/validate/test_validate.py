@@ -65,7 +65,7 @@ def test_rows_that_violate_the_contract_are_quarantined_with_every_reason(bench:
         "state: missing",
         "state: unknown label",
         "state: unknown label; pressure: outside 0..10",
-        "time: not between 2026-08-03T00:00:00 and the snapshot's 2026-11-01T00:00:00",
+        "time: not between 2026-08-03T00:00:00 and the snapshot's time 2026-11-01T00:00:00",
     ]
     kept = pq.read_table("data/validated/rig/part-00000.parquet")
     assert len(kept) + len(bad) == len(rows)
@@ -95,10 +95,10 @@ def test_a_word_among_numbers_quarantines_only_its_row(bench: Bench, engine: str
     # then
     bad = pq.read_table("data/quarantine/rig/part-00000.parquet").to_pandas()
     assert sorted(bad["reason"]) == [
-        "flow: no number (found 'hot')",
-        "flow: no number (found 'inf')",
-        "serial: no whole number (found '7.5')",
-        "time: no time (found '2026-13-45 00:00:00')",
+        "flow: not a number (found 'hot')",
+        "flow: not a number (found 'inf')",
+        "serial: not a whole number (found '7.5')",
+        "time: not a time (found '2026-13-45 00:00:00')",
     ]
     kept = pq.read_table("data/validated/rig/part-00000.parquet").to_pandas()
     expected = rows.drop(index=[3, 5, 7, 11]).reset_index(drop=True)
@@ -153,8 +153,8 @@ def test_an_incomplete_sample_is_quarantined(bench: Bench) -> None:
     assert sorted(bad["reason"]) == [
         "duplicate of another row (values)",
         "not plausible: lit",
-        "values: missing or not whole",
-        "values: missing or not whole",
+        "values: missing or incomplete",
+        "values: missing or incomplete",
         "values: not 12 values",
         "values: outside 0..255",
     ]
@@ -223,4 +223,4 @@ def test_a_time_after_the_snapshot_causes_a_warning(bench: Bench) -> None:
     # then
     message = bench.capsys.readouterr().out
     assert "warning: source rig: 2 row(s) have a time after the snapshot" in message
-    assert "the last of 9999-12-31 00:00:00; validate.freshness" in message
+    assert "the latest is 9999-12-31 00:00:00; validate.freshness" in message

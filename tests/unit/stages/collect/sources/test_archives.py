@@ -53,7 +53,7 @@ def test_the_path_of_a_file_adds_columns(workspace: Path, web: WebServer) -> Non
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"not packed", "10 bytes that are not an archive"),
+        (b"not packed", "10 bytes were downloaded, but they are not an archive"),
         (LARGE[:600], "cannot be unpacked"),
         (tar(("rows.csv", ROWS * 50))[:-40], "cannot be unpacked"),
         (tar(("../rows.csv", ROWS)), "'../rows.csv' leads out of the archive"),

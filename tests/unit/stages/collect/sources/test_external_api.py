@@ -107,7 +107,7 @@ def test_a_variable_that_is_not_set(workspace: Path, capsys: pytest.CaptureFixtu
     message = refuse(capsys)
 
     assert "environment variable PLANT_TOKEN_NOT_SET is not set" in message
-    assert "remedy:   export it" in message
+    assert "remedy:   export this variable" in message
 
 
 @pytest.mark.parametrize("url", ["plant.example/rows", "ftp://plant.example/rows", "http://"])

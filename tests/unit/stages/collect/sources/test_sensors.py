@@ -180,7 +180,7 @@ def test_messages_within_the_time_limit_are_kept(
         (b"flow=1", "now: not JSON"),
         (b"\xff", "now: not JSON"),
         (b"[" * 200_000, "now: not JSON"),
-        (b"3", "now: int"),
+        (b"3", "now: the value is of type int"),
         (b"[]", "no rows received"),
     ],
 )
@@ -221,7 +221,7 @@ def test_a_missing_broker_is_reported(workspace: Path, capsys: pytest.CaptureFix
     report = refuse(capsys)
 
     assert "Connection refused" in report
-    assert "expected: a broker" in report
+    assert "expected: an MQTT broker that accepts connections" in report
 
 
 @pytest.mark.parametrize("topic", ["", "a/#/b", "a/b+", "a#"])

@@ -106,7 +106,7 @@ def test_faults_have_the_configured_share(workspace: Path) -> None:
 def test_a_fault_share_without_kinds_is_refused(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     configure(workspace, generated=QUIET | {"fault_share": 0.1})
 
-    assert "fault_share is above 0 and `faults:` is empty" in refuse(capsys)
+    assert "fault_share is above 0, but `faults:` is empty" in refuse(capsys)
 
 
 def test_too_many_rows_are_refused(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
