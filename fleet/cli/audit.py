@@ -35,10 +35,10 @@ def add_commands(commands: Commands) -> None:
         "--since",
         type=_time,
         metavar="TIME",
-        help="first time: ISO 8601 with a time zone, such as 2026-01-01T00:00:00Z",
+        help="print changes from this time on: ISO 8601 with a time zone, such as 2026-01-01T00:00:00Z",
     )
     parser.add_argument(
-        "--until", type=_time, metavar="TIME", help="end time, which is excluded: same format as --since"
+        "--until", type=_time, metavar="TIME", help="print changes before this time: ISO 8601 with a time zone"
     )
     parser.set_defaults(run=audit, text=_text)
 

@@ -87,9 +87,9 @@ def add_commands(commands: Commands) -> None:
     init.add_argument(
         "--builder-identity",
         metavar="ID",
-        help="identity of a builder without a key, as in the certificate of its CI system",
+        help="identity that the CI system's certificate names; replaces a builder key",
     )
-    init.add_argument("--builder-issuer", metavar="URL", help="OpenID Connect provider that vouches for the identity")
+    init.add_argument("--builder-issuer", metavar="URL", help="OpenID Connect provider that issues the identity")
     add_options(init)
     init.set_defaults(run=_init, text=_init_text)
     rotation = command(

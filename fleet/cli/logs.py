@@ -111,7 +111,7 @@ def device_log(options: argparse.Namespace) -> Output:
         raise failure
     task = live.log_task or TaskResult(msg=failure.found)
     reason = " ".join(rollout_audit.plain(str(task.stderr or task.msg or "nothing")).split())
-    if "stdout" not in task.model_fields_set:  # unreachable, no permission, or no Python
+    if "stdout" not in task.model_fields_set:  # the device is unreachable, permission is missing, or it has no Python
         more = f"ansible-playbook -i {options.inventory} playbooks/logs.yml --limit {device}"
         raise SourceError(device, reason, "the log of the device", f"to see the details, run: {more}")
     if not isinstance(task.stdout, str) or not task.stdout:

@@ -72,7 +72,12 @@ def add_commands(commands: Commands) -> None:
         "roll out another release.",
     )
     added.add_argument("release", metavar="NAME@VERSION")
-    added.add_argument("--reason", required=True, metavar="TEXT", help="the reason, signed with the withdrawal")
+    added.add_argument(
+        "--reason",
+        required=True,
+        metavar="TEXT",
+        help="reason for the withdrawal; it becomes part of the signed metadata",
+    )
     add_options(added)
     added.set_defaults(run=_withdraw, text=_withdraw_text)
     added = command(

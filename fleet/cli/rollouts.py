@@ -106,8 +106,8 @@ def _reason(text: str) -> str:
 def rollout(options: argparse.Namespace) -> Output:
     """Roll out the releases that the inventory declares, and return the outcome.
 
-    Raises PausedError if the devices may not be changed, NoReleaseError if --resume finds no unfinished rollout,
-    and the error of a step that refused.
+    Raises PausedError if preflight refuses the rollout, NoReleaseError if --resume finds no unfinished rollout, and
+    the error of any other step that refuses.
     """
     if options.resume:
         resume.require_resumable(model.load(options.inventory), options.inventory, options.rollouts)

@@ -52,15 +52,17 @@ class Switch(BaseModel):
     """The results of `edge-agent deploy`, which switches the devices of a wave to their release."""
 
     deployed: dict[str, TaskResult] = Field(description="Result of `edge-agent deploy`, by device.")
-    trouble: dict[str, object] = Field(description="Why the task itself failed, by device; empty if it did not.")
+    trouble: dict[str, object] = Field(
+        description="Why the Ansible task itself failed, by device; empty if it did not fail."
+    )
 
     def deploy_outcomes(self) -> dict[str, tuple[SwitchOutcome, str]]:
-        """Return for each device whether it switched to its release, and the reason if it did not."""
+        """Return whether each device switched to its release, and the reason if it did not."""
         return {name: _deploy_outcome(result, self.trouble[name]) for name, result in self.deployed.items()}
 
 
 class BakeInput(BaseModel):
-    """The input of `fleet wave bake`: a wave during its bake."""
+    """The input of `fleet wave bake`: the deployment results of a wave, its statuses and the previous check."""
 
     switched: Switch = Field(description="Results of `edge-agent deploy` on the wave's devices.")
     asked: dict[str, TaskResult] = Field(description="Status of each device; empty at the first check.")
@@ -83,11 +85,11 @@ class ControlResult(TaskResult):
 
 
 class JudgeInput(BaseModel):
-    """The input of `fleet wave judge`: a wave after its bake, and its control group."""
+    """The input of `fleet wave judge`: the deployment results and statuses of a wave, and its control group."""
 
     switched: Switch = Field(description="Results of `edge-agent deploy` on the wave's devices.")
     asked: dict[str, TaskResult] = Field(description="Status of each device of the wave.")
-    rest: list[ControlResult] = Field(description="Statuses of the control group.")
+    rest: list[ControlResult] = Field(description="Statuses of the control group's devices.")
 
 
 class ManualRollbackInput(BaseModel):

@@ -5,7 +5,7 @@ variables (docs/reference/inventory.md):
 
     fleet         {name: NAME, development: true or false}
     device_type   the type of the device, which a release may require with `requirements.device_types`
-    wave          number of the device's wave: wave 0 is the canaries, and the other waves follow in ascending order
+    wave          number of the device's wave: canaries have number 0, and waves change in ascending order
     release       NAME@VERSION that the device is to run; if absent, rollouts leave out the device
     rollout_*_s   time limits of a rollout for the device, in seconds (LIMITS); if absent, the role's defaults apply
 """
@@ -29,7 +29,11 @@ GROUP = "devices"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 RESERVED = "rollout_"  # prefix of groups that the playbooks create
 LOCAL = ("localhost", "127.0.0.1")  # the machine that runs Ansible; playbooks store facts under these names
-LIMITS = ("rollout_answer_s", "rollout_back_s", "rollout_deploy_s")  # time limits of a device, from the rollout role
+LIMITS = (
+    "rollout_answer_s",
+    "rollout_back_s",
+    "rollout_deploy_s",
+)  # variables of the rollout role that a device can override
 LONGEST_S = 604_800  # 7 days
 
 
@@ -101,7 +105,7 @@ def load(path: Path, listing: Listing | None = None) -> Fleet:
 
 
 def limited_devices(path: Path, limit: str) -> list[str]:
-    """Return the devices that --limit selects, as Ansible reads it. Raises InventoryError if it selects none."""
+    """Return the devices that --limit selects, according to Ansible. Raises InventoryError if it selects none."""
     devices = read_listing(path, limit).hosts(GROUP)
     if not devices:
         raise InventoryError(

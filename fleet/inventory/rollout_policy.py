@@ -103,7 +103,7 @@ class VerdictThresholds(Block):
     latency_floor_ms: float = Field(
         default=1.0,
         ge=0,
-        description="In milliseconds. The comparison replaces every latency below this value by this value.",
+        description="Latency in milliseconds. Before the comparison, lower latencies are set to this value.",
     )
     restarts: int = Field(
         default=0, ge=0, description="Largest allowed number of restarts of a device's service since the switch."
@@ -118,7 +118,7 @@ class VerdictThresholds(Block):
         default=0.25, gt=0, description="Largest allowed population stability index (PSI) of the predicted classes."
     )
     prediction_min: int = Field(
-        default=100, gt=0, description="Number of predictions that the PSI needs before the switch, and again after it."
+        default=100, gt=0, description="Number of predictions that the PSI needs, both before and after the switch."
     )
     memory_growth_mb: float = Field(
         default=64.0, gt=0, description="Largest allowed memory growth since the model was loaded, in MB (1e6 bytes)."
@@ -140,7 +140,11 @@ class MaintenanceWindow(Block):
     def _valid(self) -> MaintenanceWindow:
         try:
             ZoneInfo(self.timezone)
-        except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: `Europe` is a folder of the database
+        except (
+            ZoneInfoNotFoundError,
+            ValueError,
+            OSError,
+        ):  # OSError: the name of a folder of the database, such as `Europe`
             raise ValueError(f"expected a time zone of the IANA database; found {self.timezone!r}") from None
         if self.start == self.until:
             raise ValueError("`from` and `until` are the same")
@@ -171,7 +175,7 @@ class RolloutPolicy(Block):
     bake_poll_s: float = Field(
         default=30.0,
         gt=0,
-        description="Time between two checks of a wave when its bake begins, in seconds. It grows later.",
+        description="Seconds between two checks of a wave at the start of its bake. This time grows during the bake.",
     )
     budget: FailureBudget = Field(
         default=FailureBudget(), description="How many devices may fail or be unreachable in a rollout."

@@ -28,7 +28,7 @@ def look(
 ) -> BakeLook:
     """Check a wave and decide how long to wait until the next check or the verdict.
 
-    If the wave has failed already, there is no wait: it is judged immediately.
+    If the wave has already failed, it is judged immediately, without a wait.
 
     Args:
         controller: The rollout's controller.

@@ -73,7 +73,7 @@ class RolloutController:
             result: The result of the action.
             device: The device that the action concerns; None if it does not concern a single device.
             detail: An explanation for people.
-            since: The time at which the action began; the action's duration is computed from it.
+            since: The time at which the action began, from which its duration is computed; None: no duration.
             wave: The wave whose devices the action concerns.
         """
         rollout_audit.append(
@@ -95,7 +95,7 @@ class RolloutController:
         approved_by: str | None = None,
         refresh_payload: RefreshPayload = lambda _: (False, ""),
     ) -> WaveOpening:
-        """Decide whether the wave of these devices may begin. If it may, mark its devices as touched.
+        """Decide whether a wave may begin. If so, record that its devices may run the new release from now on.
 
         Args:
             devices: The devices of the wave.
@@ -129,7 +129,7 @@ class RolloutController:
         return WaveOpening(go=True, wave=wave.name, reason="", rest=group, bake_s=bake_s, packed=packed)
 
     def wave_of(self, devices: Sequence[str]) -> WaveState:
-        """Return the wave that consists of exactly these devices. Raises ConfigurationError if there is none."""
+        """Return the wave that consists of exactly these devices. Raises ConfigurationError if no wave does."""
         for wave in self.state.waves:
             if set(devices) == set(wave.devices):
                 return wave
@@ -211,7 +211,7 @@ class RolloutController:
     # --- the end
 
     def decide_rollbacks(self, statuses: Mapping[str, AgentStatus | None]) -> RollbackDecision:
-        """Decide which devices roll back, given the statuses of all touched devices after the last wave."""
+        """Decide which devices roll back, given the statuses of all changed devices after the last wave."""
         failures: dict[str, tuple[BudgetCharge, str]] = {}
         for name, device in self.state.devices.items():
             passed = device.touched and device.outcome == "ok" and name in statuses

@@ -25,7 +25,7 @@ class ManualRollback:
 
     Attributes:
         result: The result that the device's agent printed; None if it printed nothing.
-        response: The device's response after the rollback. Its reason may explain why the rollback itself failed.
+        response: The device's status after the rollback, or the reason why the rollback or the status query failed.
         skipped: Whether the device was not rolled back because it does not run a release of the latest rollout.
     """
 
@@ -91,7 +91,7 @@ def finish_manual_rollback(
             skipped[name] = f"{name}: left unchanged: runs {running}, which the latest rollout did not deliver"
             continue
         release, loaded, problem = _outcome(rollback)
-        with _warn_on_error(warnings, f"{name}: not in the audit trail"):
+        with _warn_on_error(warnings, f"{name}: its rollback is not in the audit trail"):
             audit_log.append(
                 root / fleet / audit_log.FILE,
                 "rollback",
@@ -118,7 +118,7 @@ def finish_manual_rollback(
 
 
 def _outcome(rollback: ManualRollback) -> tuple[str | None, str | None, str]:
-    """Return the release that a device had to roll back to, the release it has loaded, and why the rollback failed."""
+    """Return the release that a device had to load, the release that it has loaded, and why the rollback failed."""
     release = rollback.result.release if rollback.result else None
     loaded = eligibility.loaded_release(rollback.response.status)
     if release is not None and loaded == release:
@@ -128,7 +128,7 @@ def _outcome(rollback: ManualRollback) -> tuple[str | None, str | None, str]:
 
 @contextlib.contextmanager
 def _warn_on_error(warnings: list[str], problem: str) -> Iterator[None]:
-    """Turn any error but BusyError into a warning."""
+    """Turn every error except BusyError into a warning that begins with `problem`."""
     try:
         yield
     except BusyError:

@@ -118,7 +118,7 @@ class Participants:
         return RolloutState("running", owner(), waves, devices, outside_window=self.plan.outside_window)
 
     def result(self) -> PreflightResult:
-        """Return the result of the preflight, for a rollout that has no record yet."""
+        """Return the result of the preflight of a rollout whose record does not exist yet."""
         refusal = self.refusal()
         unchanged = "" if self.changing else "every device that responded already runs its declared release"
         return PreflightResult(

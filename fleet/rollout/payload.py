@@ -46,7 +46,7 @@ def check_repository(repository: Repository, development: bool) -> None:
             str(repository.metadata),
             "signed with development keys",
             "a fleet that is marked `development: true`, or a repository with its own keys",
-            "create keys with fleet keys init and publish there; see docs/how-to/publish-a-release.md",
+            "create a repository with fleet keys init, and publish in it; see docs/how-to/publish-a-release.md",
         )
     expiry.require_current(repository)
 
@@ -74,7 +74,7 @@ def release_info(repository: Repository, release: str) -> ReleaseInfo:
 
 
 def _signed_archive(repository: Repository, release: str) -> tuple[TargetFile, Path]:
-    """Return the signed target of a release and its archive. Check the archive's content; fetch it if it is missing."""
+    """Return a release's TUF target and its archive, whose content was checked. Fetch the archive if it is missing."""
     target = _published_target(repository, release)
     file, expected = repository.local_file(target), _description(target.length, target.hashes["sha256"])
     content = _describe(file)
@@ -84,13 +84,13 @@ def _signed_archive(repository: Repository, release: str) -> tuple[TargetFile, P
     remedy = "publish the same bytes again: fleet publish"
     if content is None:
         raise StorageError(str(file), "the archive is missing", expected, remedy)
-    if content != expected:  # every device would refuse it, and a good release would count as failed
+    if content != expected:  # every device would refuse the archive, and a good release would count as failed
         raise TrustError(str(file), content, f"the signed content: {expected}", remedy)
     return target, file
 
 
 def _published_target(repository: Repository, release: str) -> TargetFile:
-    """Return the signed target of a release. Raises NoReleaseError if the release is withdrawn or not published."""
+    """Return the TUF target of a release. Raises NoReleaseError if the release is withdrawn or not published."""
     name, _, version = release.partition("@")
     if entry := catalog.withdrawals(repository).get(release):
         raise NoReleaseError(
@@ -256,7 +256,7 @@ def _member(repository: Repository, path: Path) -> str:
 
 
 def _add(tar: tarfile.TarFile, name: str, content: IO[bytes], size: int) -> None:
-    """Add a file with a fixed owner, mode and time, and the entries of its parent folders."""
+    """Add a file, and its parent folders, to a tar file, with a fixed owner, mode and time."""
     members = tar.getnames()
     for parent in reversed(Path(name).parents[:-1]):
         if parent.as_posix() not in members:

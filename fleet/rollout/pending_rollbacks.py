@@ -45,7 +45,7 @@ def find(fleet: str, root: Path, devices: Collection[str], warnings: list[str]) 
 def record_completed(
     fleet: str, root: Path, pending: Mapping[str, PendingRollback], responses: Mapping[str, StatusResponse]
 ) -> tuple[list[str], dict[str, str]]:
-    """Record which devices have rolled back. The caller holds the fleet's lock.
+    """Record which devices with a pending rollback have rolled back. The caller must hold the fleet's lock.
 
     Args:
         fleet: The fleet's name.

@@ -50,7 +50,7 @@ class UnfinishedWork:
 
     @property
     def goes_on(self) -> bool:
-        """Return True if the unfinished rollout is resumed."""
+        """Return True if the next rollout resumes the unfinished rollout."""
         return self.rollout is not None and not self.changes
 
     def without_declaration(self, reason: str) -> UnfinishedWork:
@@ -279,7 +279,7 @@ def _planned_device(device: Device) -> PlannedDevice:
 
 
 def _four_parts(error: AgentError | OSError) -> AgentError:
-    """Convert an error of the operating system to an error with where, found, expected and remedy."""
+    """Convert an error of the operating system to an AgentError, and return any other error unchanged."""
     if isinstance(error, OSError):
         return StorageError(str(error.filename or "the operating system"), str(error.strerror or error))
     return error

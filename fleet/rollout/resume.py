@@ -90,7 +90,7 @@ def _first_three(texts: Sequence[str]) -> str:
 
 
 def pending_devices(record: Record, state: RolloutState) -> dict[str, PendingRollback]:
-    """Return the devices that would have rolled back if the rollout's process had not been killed."""
+    """Return the rollbacks that a rollout did not perform because its process was killed, by device."""
     return {
         name: PendingRollback(rollout=record.id, left=device.release, to=device.was)
         for name, device in state.devices.items()

@@ -122,7 +122,7 @@ class ClosedRollout(StepResult):
 
 @dataclass(frozen=True)
 class ManualRollbackStart(StepResult):
-    """The scope of a manual rollback.
+    """The result of the first step of a manual rollback, which decides which devices roll back.
 
     Attributes:
         given_up: The id of the unfinished rollout that was abandoned; None if there was none.

@@ -38,7 +38,7 @@ class DeviceObservation:
 
 @dataclass(frozen=True)
 class Check:
-    """The result of one check; `devices` names the devices that have the problem that is checked for."""
+    """The result of one check. `devices` names the devices in which the check found the problem."""
 
     name: str
     status: CheckStatus
@@ -51,8 +51,8 @@ def check_budget(name: str, described: Sequence[str], devices: Sequence[str], bu
 
     Args:
         name: The name of the budget: `failed` or `unreachable`.
-        described: The devices that failed or were unreachable, with the reasons if there are any, for people.
-        devices: The names of these devices.
+        described: The names of these devices, with reasons if they are known, for people.
+        devices: The names of the devices that failed or were unreachable.
         budget: The number of devices that may fail or be unreachable.
     """
     reason = f"{len(described)} device(s), {budget} allowed"
@@ -104,7 +104,7 @@ def check_latency(
     """Check that the p95 latency of the wave has not increased too much since before the rollout.
 
     Each device has a ratio: its p95 latency after the switch, divided by its p95 latency before the rollout. The median
-    ratio of the wave is divided by the median ratio of the control group, if the latter is above 1.
+    ratio of the wave is divided by the median ratio of the control group, if the control group's ratio is above 1.
 
     Args:
         thresholds: The thresholds of the rollout policy.

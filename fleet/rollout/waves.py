@@ -20,7 +20,7 @@ class PlannedWave:
         name: The wave's name.
         devices: The names of the wave's devices, in the order in which they are shown.
         approve: Whether the wave needs an approval.
-        approval_reason: Why the wave needs an approval that the rollout policy does not ask for; otherwise empty.
+        approval_reason: Why the wave needs an approval although the rollout policy does not require one; else empty.
         canary: Whether this is the fleet's first wave, or the first wave with a release.
         absent: Devices of the first wave that cannot take part, although an untried release needs all of them.
     """
@@ -86,7 +86,7 @@ def plan_limited_waves(
         fleet_size: The number of devices in the fleet.
         selected: Names of the devices that may change.
         excluded: Names of the devices that cannot take part.
-        current: Names of the devices that run their release already.
+        current: Names of the devices that already run their release.
         proven: Releases that passed a wave of an earlier rollout.
     """
     first = policy.waves[0].name if policy.waves else "wave-0"
@@ -190,7 +190,7 @@ def _planned_wave(name: str, devices: Sequence[Device], policy: RolloutPolicy) -
 
 
 def _choose(rule: WaveRule, remaining: Sequence[Device], fleet_size: int) -> list[Device]:
-    """Return the remaining devices that a rule selects."""
+    """Return the devices that a rule selects among the devices that are in no wave yet."""
     if rule.group is not None:
         return [device for device in remaining if rule.group in device.groups]
     if rule.device_type is not None:
