@@ -49,9 +49,8 @@ class InventoryFiles:
         """
         declared = [(file, values[field]) for file, values in self._declarations(host, [*groups]) if field in values]
         files = list(dict.fromkeys(file for file, each in declared if value is ANY_VALUE or each == value))
-        if (
-            not files and len({file for file, _ in declared}) == 1
-        ):  # the value is a template, or YAML that Ansible reads differently
+        # The value is a template, or YAML that Ansible reads differently.
+        if not files and len({file for file, _ in declared}) == 1:
             files = [declared[0][0]]
         return str(files[0] if files else self.path)
 
