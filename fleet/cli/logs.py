@@ -102,9 +102,8 @@ def device_log(options: argparse.Namespace) -> Output:
     NoReleaseError if it has no log.
     """
     device, live = model.load(options.inventory).device(options.device).name, LogReader()
-    with tempfile.TemporaryDirectory(
-        prefix="fleet-logs-"
-    ) as folder:  # a command that only reads leaves no record behind
+    # A command that only reads leaves no record behind.
+    with tempfile.TemporaryDirectory(prefix="fleet-logs-") as folder:
         variables = {"log_lines": options.lines}
         failure = PlaybookRun("logs", options.inventory, Path(folder), variables, limit=device, live=live).failure()
     if live.stopped:

@@ -29,11 +29,7 @@ GROUP = "devices"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 RESERVED = "rollout_"  # prefix of groups that the playbooks create
 LOCAL = ("localhost", "127.0.0.1")  # the machine that runs Ansible; playbooks store facts under these names
-LIMITS = (
-    "rollout_answer_s",
-    "rollout_back_s",
-    "rollout_deploy_s",
-)  # variables of the rollout role that a device can override
+LIMITS = ("rollout_answer_s", "rollout_back_s", "rollout_deploy_s")  # role variables that a device can override
 LONGEST_S = 604_800  # 7 days
 
 

@@ -140,11 +140,8 @@ class MaintenanceWindow(Block):
     def _valid(self) -> MaintenanceWindow:
         try:
             ZoneInfo(self.timezone)
-        except (
-            ZoneInfoNotFoundError,
-            ValueError,
-            OSError,
-        ):  # OSError: the name of a folder of the database, such as `Europe`
+        # OSError: the name of a folder of the database, such as `Europe`.
+        except (ZoneInfoNotFoundError, ValueError, OSError):
             raise ValueError(f"expected a time zone of the IANA database; found {self.timezone!r}") from None
         if self.start == self.until:
             raise ValueError("`from` and `until` are the same")
