@@ -1,4 +1,4 @@
-"""Sphinx configuration of the site (`make docs`): Markdown pages by MyST, API pages read from the source by AutoAPI."""
+"""Sphinx configuration of the website (`make docs`): MyST reads Markdown pages, and AutoAPI writes the API pages."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ html_title = project
 
 extensions = ["myst_parser", "autoapi.extension", "sphinx.ext.napoleon"]
 
-myst_heading_anchors = 4  # the fragments that GitHub gives headings
+myst_heading_anchors = 4  # down to this level, headings get the same link fragments as on GitHub
 
-# The source is parsed, not imported: no library of the project is needed, and nothing is run.
+# AutoAPI parses the source without importing it, so it needs none of the project's libraries and runs no code.
 autoapi_dirs = [str(ROOT / "stages"), str(ROOT / "fleet"), str(ROOT / "device/edge_agent")]
 autoapi_root = "api"
 autoapi_add_toctree_entry = False  # docs/generator/staging.py writes the navigation
@@ -27,14 +27,14 @@ autoapi_options = ["members", "show-inheritance", "show-module-summary"]
 autoapi_member_order = "bysource"
 autoapi_python_class_content = "both"
 autoapi_own_page_level = "module"
-default_role = "code"  # docstrings mark code as Markdown does
+default_role = "code"  # docstrings mark code with single backticks, as Markdown does
 napoleon_numpy_docstring = False
 suppress_warnings = [
     "ref.python",  # two packages have classes with the same name, so an annotation is ambiguous
-    "autoapi.python_import_resolution",  # a name that a module takes over from another one
+    "autoapi.python_import_resolution",  # a name that a module imports from another module and exports again
 ]
 
-highlight_language = "text"  # of a block that names none
+highlight_language = "text"  # language of a code block that names none
 html_theme = "pydata_sphinx_theme"
 html_static_path = [str(Path(__file__).parent / "static")]
 html_css_files = ["site.css"]
@@ -54,7 +54,7 @@ copyright = "the edge-ai-workflow authors; Apache-2.0"
 
 
 def setup(app: Any) -> None:
-    """Prepare docstrings before the extension for Google sections reads them (priority 500)."""
+    """Register a conversion of docstrings, which runs before Napoleon parses Google sections (priority 500)."""
     app.connect("autodoc-process-docstring", _prepare, priority=400)
 
 

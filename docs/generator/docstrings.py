@@ -12,8 +12,8 @@ CODE = re.compile(r"(`[^`]+`)")
 def to_rst(lines: list[str]) -> list[str]:
     """Return a docstring's lines as reStructuredText.
 
-    A paragraph whose lines are indented differently is a drawing or a table: it becomes a literal block. Elsewhere the
-    characters that reStructuredText would take for markup are escaped.
+    A paragraph with differently indented lines is a drawing or a table, and becomes a literal block. In all other
+    paragraphs, characters that reStructuredText would treat as markup are escaped.
     """
     result: list[str] = []
     for paragraph in _paragraphs(lines):
@@ -35,7 +35,7 @@ def _paragraphs(lines: list[str]) -> list[list[str]]:
 
 
 def _is_drawing(paragraph: list[str]) -> bool:
-    """Return whether lines have different indentation outside Google sections and lists."""
+    """Return whether a paragraph has differently indented lines and is neither a Google section nor a list."""
     if SECTIONS.match(paragraph[0].strip()) or LIST_ITEM.match(paragraph[0]) or paragraph[0].startswith("  ."):
         return False
     return any(line.startswith("   ") for line in paragraph)

@@ -1,4 +1,4 @@
-"""Read Markdown as GitHub renders it: headings and their anchors, links, tables."""
+"""Find headings, link fragments, links and table cells in Markdown, as GitHub renders it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def prose(text: str) -> Iterator[tuple[int, str]]:
 
 
 def anchor(heading: str) -> str:
-    """Return the fragment that GitHub gives a heading: small letters, hyphens for spaces, no punctuation."""
+    """Return the link fragment that GitHub gives a heading: lowercase, hyphens for spaces, no punctuation."""
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
     return re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
 
 
 def anchors(text: str) -> set[str]:
-    """Return the fragments of a page: of its headings, numbered where two are equal, and of its HTML anchors."""
+    """Return the link fragments of a page's headings and HTML anchors; equal headings get numbered fragments."""
     counts: dict[str, int] = {}
     fragments: set[str] = set()
     for _, line in prose(text):
@@ -62,7 +62,7 @@ def cells(text: str) -> Iterator[tuple[int, str]]:
 
 
 def word_count(text: str) -> int:
-    """Return how many words a reader sees: a link counts as its text, code as the words in it."""
+    """Count the words that a reader sees: the text of a link without its URL, and the words in code."""
     shown = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
     return len([word for word in shown.split() if re.search(r"\w", word)])
 
@@ -73,5 +73,5 @@ def first_sentence(text: str) -> str:
 
 
 def cell(text: str) -> str:
-    """Return a text on one line that does not end its table cell."""
+    """Return a text for a table cell: on one line, and with escaped pipes, which would otherwise end the cell."""
     return re.sub(r"(?<!\\)\|", r"\\|", " ".join(text.split()))

@@ -1,4 +1,4 @@
-"""`make docs-images`: take the README's pictures from real runs: the report page, and `make demo` in a terminal."""
+"""`make docs-images`: write the README's pictures of a real report page and of a real `make demo` in a terminal."""
 
 from __future__ import annotations
 
@@ -21,19 +21,24 @@ IMAGES = REPOSITORY / "docs/images"
 REPORT = REPOSITORY / "reports/index.html"
 CHROMIUM = "/usr/bin/chromium"
 COLUMNS = 110
-PAGE = {"width": 1200, "height": 900}  # pixels of the report that are shown
-WEB_FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)  # a picture loads nothing from the network
+PAGE = {"width": 1200, "height": 900}  # visible part of the report, in pixels
+WEB_FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)  # a picture must not load them from the network
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return the exit code: 0 when the pictures that were asked for are written."""
+    """Write the requested pictures. Return the exit code, which is 0 if all of them were written."""
     parser = argparse.ArgumentParser(prog="python -m docs.generator.pictures", description=__doc__)
-    parser.add_argument("pictures", nargs="*", choices=["report", "rollout", []], help="only these (default: both)")
+    parser.add_argument(
+        "pictures", nargs="*", choices=["report", "rollout", []], help="pictures to write (default: both)"
+    )
     options = parser.parse_args(arguments)
     chosen = options.pictures or ["report", "rollout"]
     if "report" in chosen:
         if not REPORT.is_file():
-            print("reports/index.html: found no report; expected: a build; remedy: make repro", file=sys.stderr)
+            print(
+                "reports/index.html: found no report; expected: the report of a build; remedy: run make repro",
+                file=sys.stderr,
+            )
             return 1
         take_report(REPORT, IMAGES / "report.png")
     if "rollout" in chosen:
@@ -46,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def take_report(page: Path, picture: Path) -> None:
-    """Write the top of the report page as a PNG, as a desktop browser shows it in light colours."""
+    """Write the top of the report page to a PNG file, as a desktop browser shows it with light colours."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -78,18 +83,18 @@ def run_in_terminal(command: list[str]) -> tuple[int, str]:
 def _read(controller: int) -> bytes:
     try:
         return os.read(controller, 65536)
-    except OSError:  # Linux's answer once the last program has closed the terminal
+    except OSError:  # Linux reports an error after the last program has closed the terminal
         return b""
 
 
 def settled(output: str) -> list[str]:
-    """Return the lines that stay on the screen: of a line that was written over, the last text."""
-    text = re.sub(r"\x1b\[[0-9;?]*[A-KST]", "", output)  # moves of the cursor and erased lines; colours stay
+    """Return the lines that remain on the screen; for an overwritten line, this is the text that was written last."""
+    text = re.sub(r"\x1b\[[0-9;?]*[A-KST]", "", output)  # removes cursor movements and line erasures, but keeps colours
     return [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n")]
 
 
 def only_rollouts(lines: list[str]) -> list[str]:
-    """Return the demo's lines without its sections on publishing and setting up, each cut to one line."""
+    """Return the demo's lines, with every section that is not a rollout reduced to its heading and `...`."""
     shown, inside = [], True
     for line in lines:
         if line.startswith("== "):
@@ -101,7 +106,7 @@ def only_rollouts(lines: list[str]) -> list[str]:
 
 
 def draw_terminal(title: str, output: str, picture: Path) -> None:
-    """Write a command's output as an SVG of a terminal.
+    """Draw a command's output as a terminal window in an SVG file.
 
     Args:
         title: the command, shown as the window's title and after the prompt.

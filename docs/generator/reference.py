@@ -9,9 +9,9 @@ from docs.generator.pages import PAGES, folder
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return the exit code: 0 when every page is current and every field is described."""
+    """Write or check the pages. Return the exit code, which is 0 if all are current and all fields are described."""
     parser = argparse.ArgumentParser(prog="python -m docs.generator.reference", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="fail where a page on disk is stale; write nothing")
+    parser.add_argument("--check", action="store_true", help="fail if a page on disk is outdated, and write nothing")
     options = parser.parse_args(arguments)
     faults = []
     for build in PAGES:

@@ -20,8 +20,8 @@ class SchemaTables:
 
     Attributes:
         root: the JSON Schema with its `$defs`.
-        prefix: written before each dotted name, such as `rollout`.
-        defaults: values for fields whose schema has no `default`, by dotted name; None is taken from the host.
+        prefix: text that is written before each dotted name, such as `rollout`.
+        defaults: default values of fields whose schema has none, by dotted name; None means the host's own value.
         show_defaults: whether the tables have a column for default values.
         missing: dotted names of the fields that have no description.
     """
@@ -46,7 +46,7 @@ class SchemaTables:
         self._lines = []
         names = list(self.root["properties"] if properties is None else properties)
         nested = [name for name in names if self._block(self.root["properties"][name]) is not None]
-        for name in nested:  # first, so that the table can link to their sections
+        for name in nested:  # before the table, so that the table can link to these sections
             self._nested(_join(self.prefix, name), self.root["properties"][name])
         if nested != names:
             sections, self._lines = self._lines, []
@@ -55,7 +55,7 @@ class SchemaTables:
         return self._lines
 
     def _nested(self, path: str, schema: Schema) -> None:
-        """Write the sections of what a field holds: a block, a mapping or list of blocks, or one of several blocks."""
+        """Write a section for every type of block that a field can hold, also in a mapping or a list."""
         suffix, variants = self._variants(schema)
         for name, block in variants:
             key = block.get("$ref", "")
@@ -73,7 +73,7 @@ class SchemaTables:
             self._lines += [" ".join(text.split()), ""]
         nested = {name: each for name, each in block["properties"].items() if self._block(each) is not None}
         start = len(self._lines)
-        for name, each in nested.items():  # first, so that the table can link to their sections
+        for name, each in nested.items():  # before the table, so that the table can link to these sections
             self._nested(_join(path, name), each)
         below, self._lines = self._lines[start:], self._lines[:start]
         self._table(block, path, list(block["properties"]))
@@ -113,7 +113,7 @@ class SchemaTables:
             default = self.defaults[dotted]
             return "the host's own" if default is None else literal(default)
         if self._block(schema) is not None and isinstance(schema.get("default"), dict):
-            return ""  # the block's own table has them
+            return ""  # the block's own table shows its default values
         return literal(schema["default"]) if "default" in schema else "required"
 
     # What a field holds
@@ -124,12 +124,12 @@ class SchemaTables:
         return schema
 
     def _alternatives(self, schema: Schema) -> list[Schema]:
-        """The schemas of which one holds, null left out."""
+        """Return the schemas that a field's value can have, without null."""
         each = schema.get("anyOf") or schema.get("oneOf")
         return [one for one in each if one.get("type") != "null"] if each else [schema]
 
     def _variants(self, schema: Schema) -> tuple[str, list[tuple[str, Schema]]]:
-        """Return the suffix of a field's name that leads to its blocks, and each block with the value of its `type`."""
+        """Return the suffix that leads from a field to its blocks, such as `.<name>`, and each block with its type."""
         alternatives = self._alternatives(schema)
         if len(alternatives) > 1:
             named = [(str(self._resolve(one)["properties"]["type"]["const"]), one) for one in alternatives]
@@ -145,7 +145,7 @@ class SchemaTables:
         return "", [("", only)]
 
     def _block(self, schema: Schema) -> Schema | None:
-        """The first block of fields that a field holds, directly or in a mapping or a list; None if it holds values."""
+        """Return the first block in a field, a mapping or a list; None if the field holds plain values."""
         for one in self._alternatives(schema):
             content = self._resolve(one)
             if "properties" in content:
@@ -206,7 +206,7 @@ def limits(schema: Schema) -> str:
 
 
 def number(value: float) -> str:
-    """Return a number as people write it: without a needless fraction, and large ones in full."""
+    """Return a number as text: whole numbers without a decimal point and with all digits."""
     return str(int(value)) if value == int(value) else str(value)
 
 

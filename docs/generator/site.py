@@ -1,4 +1,4 @@
-"""`make docs`: build the site in .work/docs/html. Every warning is an error, such as a dead link."""
+"""`make docs`: build the website in .work/docs/html. Every warning, such as a dead link, is an error."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ WORK = REPOSITORY / ".work/docs"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return Sphinx's exit code: 0 when the site was built without a warning."""
+    """Build the website. Return Sphinx's exit code, which is 0 if there was no warning."""
     parser = argparse.ArgumentParser(prog="python -m docs.generator.site", description=__doc__)
-    parser.add_argument("--work", type=Path, default=WORK, help="folder for source, html and cache (%(default)s)")
+    parser.add_argument(
+        "--work", type=Path, default=WORK, help="folder for Sphinx's source, the website and the cache (%(default)s)"
+    )
     options = parser.parse_args(arguments)
     work = options.work.resolve()
     stage(work / "source")

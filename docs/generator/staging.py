@@ -1,7 +1,8 @@
-"""Copy the pages into a folder that Sphinx reads, with links and navigation as a site needs them.
+"""Copy the Markdown pages into a folder for Sphinx, and adapt their links and navigation to the website.
 
-On GitHub a page is plain Markdown with relative links into the whole repository. On the site a link to a module leads
-to its API page, a link to another file downloads that file, and the sections of docs/README.md are the navigation.
+On GitHub, a page is plain Markdown with relative links into the whole repository. On the website, a link to a module
+leads to its API page, a link to another file downloads that file, and the sections of docs/README.md are the
+navigation.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from docs.generator.markdown import LINK, prose
 from tests.support.paths import REPOSITORY
 
 INDEX = "docs/README.md"
-# Pages outside docs/ that the site shows; they are a section of their own.
+# Pages outside docs/ that the website shows in a separate section.
 PROJECT = {
     "CONTRIBUTING.md": "project/contributing.md",
     "CHANGELOG.md": "project/changelog.md",
@@ -36,7 +37,7 @@ The command lines, file formats and JSON schemas are the public interface. The f
 
 
 class Section(NamedTuple):
-    """A `##` section of the index: its heading, its file on the site, its lines and the pages that they link to."""
+    """A `##` section of the index: its heading, its file on the website, its lines, and the pages that they link to."""
 
     title: str
     name: str
@@ -48,7 +49,7 @@ LEXERS = {"csv": "text"}  # languages of code blocks that Pygments has no lexer 
 
 
 def stage(target: Path) -> None:
-    """Write everything that Sphinx reads below `target`, which is emptied first."""
+    """Empty the folder `target`, and write everything that Sphinx reads into it."""
     if target.exists():
         shutil.rmtree(target)
     pages = site_pages()
@@ -60,7 +61,7 @@ def stage(target: Path) -> None:
 
 
 def site_pages() -> dict[str, str]:
-    """Return the site's file for each Markdown page of the repository that it shows."""
+    """Map the Markdown pages that the website shows to their files on the website."""
     own = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "docs").rglob("*.md")}
     return {name: name.removeprefix("docs/") for name in sorted(own) if name != INDEX} | {INDEX: "index.md"} | PROJECT
 
@@ -79,7 +80,7 @@ def sections() -> list[Section]:
 
 
 def rewrite(text: str, source: str, target: Path) -> str:
-    """Return a page's text with its links as they are on the site.
+    """Change the links in a page's text to links that work on the website.
 
     Args:
         text: the page.
@@ -87,7 +88,7 @@ def rewrite(text: str, source: str, target: Path) -> str:
         target: the folder that Sphinx reads; files that the page links to are copied there.
 
     Returns:
-        The text; a link to a folder that has no page is left as its text.
+        The changed text. A link to a folder without a page is replaced by the text of the link.
     """
     numbers = {number for number, _ in prose(text)}
     for language, lexer in LEXERS.items():
@@ -125,7 +126,7 @@ def _link(link: re.Match[str], source: str, target: Path) -> str:
 
 
 def _module(path: str) -> str | None:
-    """Return the API page's folder for a module or a package of ours; None for another path."""
+    """Return the folder of the API page of one of the project's modules or packages; None for any other path."""
     for folder, package in PACKAGES.items():
         if path == folder or path.startswith(f"{folder}/"):
             inside = package + path.removeprefix(folder)

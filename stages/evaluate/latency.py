@@ -1,4 +1,4 @@
-"""Time and memory of single predictions on this machine, through the device's own runtime."""
+"""Measure latency and memory of single predictions on this machine, with the same runtime that devices use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stages.metrics.classification import Estimate, percentile
 
 SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 LIMIT_S = 120
-PROBES_AT_ONCE = 2  # other work on the machine does not change a process's memory
+PROBES_AT_ONCE = 2  # other processes on the machine do not change a process's memory
 MEMORY_CALLS = 3  # predictions before memory is measured: the first one allocates buffers
 
 # Runs in a fresh process, which imports nothing but numpy, the runtime and its one library.
@@ -52,17 +52,17 @@ print(status("VmHWM:") - before)
 def measure_latency(
     model: Model, samples: np.ndarray, warmup: int, repeats: int, confidence: float
 ) -> dict[str, Estimate]:
-    """Return p50, p95 and p99 in ms of `predict` with one sample, and their intervals.
+    """Return p50, p95 and p99 of the latency of one prediction in ms, with their confidence intervals.
 
-    Garbage collection is off during the calls. The intervals assume independent calls; on a machine that is busy for a
-    while, neighbouring calls are alike, and the intervals too narrow.
+    Garbage collection is off during the calls. The intervals assume that calls are independent. If the machine is
+    temporarily busy, consecutive calls have similar latencies, and the intervals are too narrow.
 
     Args:
-        model: The opened file.
-        samples: Samples [N, *shape]; each call takes the next one, in a circle.
-        warmup: Calls that are not measured.
-        repeats: Calls that are measured.
-        confidence: Of the intervals, 0 to 1.
+        model: The opened model file.
+        samples: Samples [N, *shape]; each call uses the next sample, and the first one follows the last.
+        warmup: Number of calls that are made first and not measured.
+        repeats: Number of calls that are measured.
+        confidence: Confidence level of the intervals, 0 to 1.
     """
     order = [samples[i % len(samples)][None] for i in range(warmup + repeats)]
     times = np.empty(repeats)
@@ -85,16 +85,17 @@ def measure_latency(
 def measure_memory(file: Path, io: Mapping[str, Any], sample: Path, threads: int, confidence: float) -> Estimate:
     """Return the memory that a model adds to a process, in MB (1e6 bytes).
 
-    It is the peak of the resident memory while the file is loaded and three predictions are made, minus the resident
-    memory just before, with numpy and the runtime's library already imported. The value is the median over as many
-    fresh processes as the interval of a median needs; the smallest and the largest are the interval's ends.
+    A new process imports numpy and the runtime's library, loads the file and makes three predictions. The added memory
+    is the peak of the resident memory minus the resident memory just before the file is loaded. The estimate is the
+    median of several processes, and its interval extends from the smallest value to the largest. There are as many
+    processes as an interval with this confidence needs.
 
     Args:
         file: The model file.
-        io: How it is fed and read.
+        io: The description of the file's inputs and outputs.
         sample: A .npy file with one sample [1, *shape].
-        threads: Threads of the runtime.
-        confidence: Of the interval, 0 to 1.
+        threads: Number of threads that the runtime uses.
+        confidence: Confidence level of the interval, 0 to 1.
 
     Raises:
         StageError: A process fails, or takes too long.
@@ -111,8 +112,14 @@ def _probe(request: str) -> float:
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     except subprocess.TimeoutExpired:
-        raise StageError("memory probe", f"still running after {LIMIT_S} s", "three predictions") from None
+        raise StageError(
+            "memory probe", f"still running after {LIMIT_S} s", "a process that makes three predictions"
+        ) from None
     if result.returncode:
         lines = result.stderr.strip().splitlines()
-        raise StageError("memory probe", lines[-1] if lines else f"exit code {result.returncode}", "three predictions")
+        raise StageError(
+            "memory probe",
+            lines[-1] if lines else f"exit code {result.returncode}",
+            "a process that makes three predictions",
+        )
     return float(result.stdout)

@@ -1,7 +1,7 @@
-"""Compute an evaluation's numbers again from its list of predictions.
+"""Compute the numbers of an evaluation report again from the list of predictions in the same folder.
 
-A report that is incomplete, mixed up or written by hand disagrees with the list beside it. Times and memory depend on
-the machine and the moment and cannot be computed again; the report's schema limits them.
+A report that is incomplete, belongs to another run or was edited manually does not agree with this list. Latency and
+memory cannot be computed again, because they depend on the machine; only the report's schema checks them.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Predictions:
     group: np.ndarray  # name of each sample's group [N]
     actual: np.ndarray  # class indices [N]
     predicted: np.ndarray  # class indices of the exported file [N]
-    confidence: np.ndarray  # probability that the file gives to its class [N]
+    confidence: np.ndarray  # probability of the predicted class [N]
     reference: np.ndarray  # class indices of the compressed torch model [N]
 
 
 def read_predictions(path: Path, classes: Sequence[str]) -> Predictions:
-    """Return the predictions that the stage evaluate listed. Raises OSError, ValueError."""
+    """Read the list of predictions that the stage evaluate wrote. Raises OSError, ValueError."""
     index = {name: k for k, name in enumerate(classes)}
     with path.open(newline="", encoding="utf-8") as stream:
         rows = csv.reader(stream)
@@ -49,7 +49,9 @@ def read_predictions(path: Path, classes: Sequence[str]) -> Predictions:
         raise ValueError("it lists no sample")
     for number, row in enumerate(listed, 2):
         if len(row) != len(COLUMNS) or not {row[1], row[2], row[4]} <= index.keys() or not _is_share(row[3]):
-            raise ValueError(f"row {number} is {row}, not a group, two classes, a share and a class of {list(classes)}")
+            raise ValueError(
+                f"row {number} is {row}, not a group, two classes, a probability and a class of {list(classes)}"
+            )
     group, actual, predicted, confidence, reference = zip(*listed, strict=True)
 
     def indices(names: Sequence[str]) -> np.ndarray:
@@ -72,9 +74,9 @@ def _is_share(text: str) -> bool:
 
 
 def disagreement(report: EvaluationReport, listed: Predictions, classes: Sequence[str]) -> str:
-    """Return the first number of a report that its list of predictions does not give; "" where all agree.
+    """Describe the first number of a report that its list of predictions contradicts; "" if all agree.
 
-    A metric that is missing is not reported here, since the check that needs it fails.
+    A missing metric is not reported here, because the gate's check of this metric fails anyway.
 
     Args:
         report: The report.
@@ -93,11 +95,11 @@ def _difference(field: str, reported: Any, computed: Any) -> str:
         return next(filter(None, parts), "")
     if _equal(reported, computed):
         return ""
-    return f"{field} is {_short(reported)}, and predictions.csv makes {_short(computed)}"
+    return f"{field} is {_short(reported)}, but predictions.csv gives {_short(computed)}"
 
 
 def _compared(report: EvaluationReport, listed: Predictions, classes: list[str]) -> Iterator[tuple[str, Any, Any]]:
-    """Yield each field with its value in the report and the value that the list gives."""
+    """Yield each field with its value in the report and the value computed from the list."""
     correct, samples = listed.actual == listed.predicted, len(listed.actual)
     confusion = confusion_matrix(listed.actual, listed.predicted, len(classes))
     yield "samples", report.samples, samples

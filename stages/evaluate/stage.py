@@ -1,7 +1,7 @@
-"""Measure the exported file on the test split, through the device's own runtime.
+"""Measure the exported file on the test split, with the same runtime that devices use.
 
-Neither torch nor TensorFlow is loaded: the code that is measured is the code that a device runs. Times and memory are
-those of this machine; everything else repeats exactly.
+Neither torch nor TensorFlow is loaded, so the measured code is the code that a device runs. Latency and memory are
+measured on this machine. All other numbers are the same in every run.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ def quality(
     confidence: float,
     seed: int,
 ) -> dict[str, Any]:
-    """Return the part of a report that repeats exactly.
+    """Return the part of a report that is the same in every run.
 
     Args:
-        probabilities: The file's, [N, classes].
+        probabilities: The exported file's probabilities [N, classes].
         actual: Class indices [N].
         reference: Logits of the compressed torch model [N, classes].
         groups: Name of each sample's group [N].
         classes: Names of the classes.
-        confidence: Of the intervals, 0 to 1.
-        seed: Of the bootstrap.
+        confidence: Confidence level of the intervals, 0 to 1.
+        seed: Seed of the bootstrap.
     """
     predicted = probabilities.argmax(axis=1)
     certain = probabilities[np.arange(len(actual)), predicted].astype(np.float64)
@@ -102,14 +102,14 @@ def predict(model: Model, split: Split) -> np.ndarray:
 
 
 def costs(model: Model, file: Path, io: Mapping[str, Any], samples: np.ndarray, params: Evaluate) -> dict[str, Any]:
-    """Return the part of a report that depends on the machine: time and memory of single predictions, and the machine.
+    """Return the part of a report that depends on the machine: the machine's description, latency and memory.
 
     Args:
-        model: The opened file.
+        model: The opened model file.
         file: The model file.
-        io: How it is fed and read.
+        io: The description of the file's inputs and outputs.
         samples: Samples [N, *shape] in raw units.
-        params: Repeats, threads, confidence.
+        params: The numbers of predictions and threads, and the confidence level.
     """
     latency = measure_latency(model, samples, params.warmup, params.repeats, params.confidence)
     with tempfile.TemporaryDirectory() as folder:
@@ -129,7 +129,7 @@ def costs(model: Model, file: Path, io: Mapping[str, Any], samples: np.ndarray, 
 
 
 def processor() -> str:
-    """Return the processor's name, as the system gives it."""
+    """Return the processor's name, as the operating system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -141,12 +141,13 @@ def processor() -> str:
 def predictions(
     groups: np.ndarray, actual: np.ndarray, probabilities: np.ndarray, reference: np.ndarray, classes: list[str]
 ) -> str:
-    """Return predictions.csv, with a row for each test sample. The gate computes the report's numbers from it again.
+    """Return predictions.csv, one row per test sample. From it, the gate computes the report's numbers again.
 
     Args:
         groups: Name of each sample's group [N].
         actual: Class indices [N].
-        probabilities: The file's, [N, classes]; nine digits of the highest one identify a float32 exactly.
+        probabilities: The exported file's probabilities [N, classes]. Only each sample's highest one is written, with
+            nine digits, which identify a float32 exactly.
         reference: Logits of the compressed torch model [N, classes].
         classes: Names of the classes.
     """
@@ -168,14 +169,21 @@ def main() -> None:
     classes = SampleSpec.read(PREPARED).classes
     test = Split.open(PREPARED, "test")
     if not len(test):
-        raise StageError(str(PREPARED / "test"), "found no samples", "at least one sample", "change prepare.split")
+        raise StageError(
+            str(PREPARED / "test"),
+            "found no samples",
+            "at least one sample",
+            "change prepare.split, so that test gets samples",
+        )
     actual, groups = np.asarray(test.y), np.asarray(test.group)
     reference = read_reference("test", len(test))
     file, exported = read_export(target)
     try:
         model = open_model(file, exported["io"], params.evaluate.threads)
         if model.classes != len(classes):
-            raise ModelError(f"{file}: described with {model.classes} outputs, expected one for each of {classes}")
+            raise ModelError(
+                f"{file}: its description has {model.classes} outputs, expected one for each class, {classes}"
+            )
         probabilities = predict(model, test)
         some = test.samples(slice(0, BATCH))
         measured = costs(model, file, exported["io"], some, params.evaluate)
@@ -183,7 +191,7 @@ def main() -> None:
         if not np.isfinite(test.x).all():
             raise StageError(str(PREPARED / "test"), str(error), "finite samples", rerun_hint("prepare")) from None
         raise StageError(
-            str(file), str(error), "finite answers", f"python -m stages.export --target {target}"
+            str(file), str(error), "finite outputs", f"run python -m stages.export --target {target}"
         ) from None
     report = {
         "target": target,

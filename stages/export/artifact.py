@@ -29,7 +29,7 @@ def find_target(targets: Mapping[Any, Target], name: str) -> Target:
 
 
 def read_reference(split: str, samples: int) -> np.ndarray:
-    """Read torch's logits for a split, as the stage compress wrote them.
+    """Read the torch model's logits for a split, which the stage compress wrote.
 
     Args:
         split: "validation" or "test".
@@ -39,36 +39,40 @@ def read_reference(split: str, samples: int) -> np.ndarray:
         Logits [samples, classes], float32 and finite.
 
     Raises:
-        StageError: The file is missing or not readable, or its logits are not those of this split.
+        StageError: The file is missing or not readable, or its logits do not fit this split.
     """
     remedy, classes = rerun_hint("compress"), len(SampleSpec.read(PREPARED).classes)
     try:
         with zipfile.ZipFile(REFERENCE) as archive, archive.open(f"{split}.npy") as stream:
             reference: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
     except FileNotFoundError:
-        raise StageError(str(REFERENCE), "there is no such file", "logits by split", remedy) from None
+        raise StageError(
+            str(REFERENCE), "there is no such file", "the torch model's logits for each split", remedy
+        ) from None
     except (KeyError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error, *NPY_ERRORS) as error:
-        raise StageError(str(REFERENCE), f"not readable: {error}", "logits by split", remedy) from None
+        raise StageError(
+            str(REFERENCE), f"not readable: {error}", "the torch model's logits for each split", remedy
+        ) from None
     if reference.ndim != 2 or len(reference) != samples:
         count = len(reference) if reference.ndim else "no"
         raise StageError(
             str(REFERENCE),
-            f"found logits of {count} samples of {split}",
-            f"logits of the {samples} samples in {PREPARED}",
+            f"found logits for {count} samples of {split}",
+            f"logits for the {samples} samples in {PREPARED}",
             remedy,
         )
     if reference.dtype != np.float32 or reference.shape[1] != classes or not np.isfinite(reference).all():
         raise StageError(
             str(REFERENCE),
-            f"found {reference.dtype} {list(reference.shape)} for {split}",
-            f"finite float32 [{samples}, {classes}]",
+            f"found logits of type {reference.dtype} and shape {list(reference.shape)} for {split}",
+            f"finite logits of type float32 and shape [{samples}, {classes}]",
             remedy,
         )
     return reference
 
 
 def read_export(target: str) -> tuple[Path, dict[str, Any]]:
-    """Return the exported model of a target and the content of its export.json.
+    """Return the path of a target's exported model and the content of its export.json.
 
     Raises:
         StageError: A file is missing, or the model is not the one that export.json describes.
@@ -80,7 +84,7 @@ def read_export(target: str) -> tuple[Path, dict[str, Any]]:
         raise StageError(str(file), "there is no such file", "an exported model", remedy)
     digest = sha256(file)
     if digest != described.sha256:
-        raise StageError(str(file), f"found sha256 {digest}", f"{described.sha256}, as in {path.name}", remedy)
+        raise StageError(str(file), f"found sha256 {digest}", f"{described.sha256}, the sha256 in {path.name}", remedy)
     if file.stat().st_size != described.size_bytes:
         raise StageError(f"{path}: size_bytes", f"found {described.size_bytes}", f"{file.stat().st_size}", remedy)
     return file, read_object(path, "export")

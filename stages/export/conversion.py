@@ -21,16 +21,16 @@ def convert(command: Sequence[str], request: Request, limit_s: float, log: Path)
 
     Args:
         command: The converter's command line, without the request.
-        request: What it converts, and into which folder.
-        limit_s: Longest run time in seconds.
+        request: The network to convert, and the folder for the result.
+        limit_s: Time limit in seconds.
         log: The file that receives the converter's output.
 
     Returns:
-        The candidates that it wrote.
+        The candidates that the converter wrote.
 
     Raises:
-        ConversionError: The converter failed, was killed or took too long; or it reported success without writing
-            the files that it should.
+        ConversionError: The converter failed, was killed or took too long, or it reported success although files
+            are missing.
     """
     arguments = [
         "--network", str(request.network), "--samples", str(request.samples),
@@ -66,7 +66,9 @@ def convert(command: Sequence[str], request: Request, limit_s: float, log: Path)
 
 
 def _failure(log: Path, reason: str, remedy: str = "") -> ConversionError:
-    """Return the error of a converter, with the end of its log."""
+    """Return the error for a converter, which includes the last lines of its log."""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-LOG_LINES:]
     shown = "".join(f"\n    {line}" for line in lines)
-    return ConversionError(f"converter, log in {log}", reason + shown, "exit code 0 and a file", remedy)
+    return ConversionError(
+        f"converter with the log {log}", reason + shown, "exit code 0 and at least one candidate file", remedy
+    )

@@ -1,7 +1,7 @@
 """Convert the network for one target, compare the candidates with torch, and keep the best one.
 
 This module does not import torch. Converters are separate programs (stages/export/converters). The device's runtime
-runs the files that they wrote, and its logits are compared with those of torch in models/reference.npz.
+runs the files that they wrote, and its logits are compared with the torch model's logits in models/reference.npz.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ WORK = Path(".work/export")
 class Comparison:
     """The comparison of a candidate with torch on samples of the validation split.
 
-    `max_difference` is the largest absolute difference of logits. `agreement` is the share of samples, 0 to 1, for
-    which both predict the same class.
+    `max_difference` is the largest absolute difference between two logits. `agreement` is the fraction of samples for
+    which the candidate and torch predict the same class.
     """
 
     samples: int
@@ -56,8 +56,8 @@ class Measured:
 class Exported:
     """The result of the first converter that succeeded.
 
-    `measured` holds all candidates that run, `kept` the best of them. `failures` gives, for the method of each other
-    candidate, the reason why it does not run.
+    `measured` holds all candidates that the device's runtime can run, and `kept` is the best of them. `failures` holds
+    the reason why each of the other candidates does not run, by its method.
     """
 
     converter: str
@@ -67,7 +67,7 @@ class Exported:
 
 
 def compare(file: Path, io: Mapping[str, Any], x: np.ndarray, reference: np.ndarray) -> Comparison:
-    """Compare the logits of an exported file with those of torch.
+    """Compare the logits of an exported file with the torch model's logits.
 
     Args:
         file: The exported file.
@@ -100,10 +100,10 @@ def measure(
         reference: torch's logits [N, classes].
 
     Returns:
-        The candidates that run, and for the method of each other one the reason why it does not run.
+        The candidates that run, and the reason why each of the others does not run, by its method.
 
     Raises:
-        ConversionError: None of them runs.
+        ConversionError: No candidate runs.
     """
     measured, reasons = [], {}
     for candidate in candidates:
@@ -122,8 +122,9 @@ def measure(
 def choose(measured: Sequence[Measured], params: Export) -> Measured:
     """Return the candidate to keep.
 
-    Of float candidates it is the one with the smallest difference. Of int8 candidates, those whose agreement is within
-    `quantization.tie` of the best count as equally good; the order of `quantization.methods` decides between them.
+    Of float candidates, it is the one with the smallest difference from torch. Of int8 candidates, all whose agreement
+    is within `quantization.tie` of the highest agreement count as equally good; the one whose method comes first in
+    `quantization.methods` is kept.
 
     Raises:
         ConversionError: The best candidate agrees less with torch than the parameters require.
@@ -143,7 +144,7 @@ def choose(measured: Sequence[Measured], params: Export) -> Measured:
 
 
 def _disagreement(measured: Measured, name: str, expected: str) -> ConversionError:
-    """Return the error for a candidate whose comparison `name`, a field of `Comparison`, is not as expected."""
+    """Return the error for a candidate that misses the limit for `name`, a field of `Comparison`."""
     return ConversionError(
         str(measured.file),
         f"{name} with torch is {getattr(measured.comparison, name):.6g} on {measured.comparison.samples} samples",
@@ -164,14 +165,14 @@ def export(
 
     Args:
         converters: Command lines by name.
-        methods: The methods of quantisation to try, or only `FLOAT`.
-        params: Time limit and the agreement with torch that is required.
+        methods: The quantisation methods to try, or only `FLOAT`.
+        params: The time limit, and the required agreement with torch.
         x: Samples [N, *shape] in raw units, for the comparison.
-        reference: torch's logits [N, classes] for them.
+        reference: torch's logits [N, classes] for these samples.
         work: A folder that holds samples.npz. Each converter gets a folder and a log in it.
 
     Raises:
-        CombinedError: No converter succeeded. It holds the error of each.
+        CombinedError: No converter succeeded. The error contains the errors of all converters.
     """
     errors: list[StageError] = []
     for name, converter in converters.items():
@@ -216,7 +217,7 @@ def description(target: str, exported: Exported, file: Path) -> dict[str, Any]:
         "quantization": None if floating else {"calibration": kept.candidate.method, "candidates": candidates},
         "comparison": {
             "samples": kept.comparison.samples,
-            # Rounded to two digits: the last bits differ between processors, and export.json should not.
+            # Rounded to two digits, because export.json must not depend on the processor, but the last bits do.
             "max_difference": float(f"{kept.comparison.max_difference:.2g}"),
             "agreement": kept.comparison.agreement,
         },
@@ -232,7 +233,9 @@ def main() -> None:
 
     training, validation = Split.open(PREPARED, "train"), Split.open(PREPARED, "validation")
     if not NETWORK.is_file():
-        raise StageError(str(NETWORK), "there is no such file", "the compressed network", rerun_hint("compress"))
+        raise StageError(
+            str(NETWORK), "there is no such file", "the network that compress writes", rerun_hint("compress")
+        )
     compared = spread(len(validation), params.export.comparison_samples)
     reference = read_reference("validation", len(validation))[compared]
 

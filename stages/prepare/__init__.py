@@ -1,6 +1,7 @@
 """The stage prepare: convert validated rows to arrays of samples in three splits.
 
-Enter at `stage.prepare()`, which uses in this order: `missing` (missing values), `splits` (the split of each sample),
-`arrays` and `windows` (samples on disk), `leakage` (no sample in two splits), `scaling` and `drift_reference`.
+Enter at `stage.main()`. It uses the other modules in this order: `missing` handles missing values, `splits` assigns
+samples to splits, `arrays` and `windows` write the samples, `leakage` refuses a sample that is in two splits, and
+`scaling` and `drift_reference` compute statistics of the training split.
 May import stages.tables, stages.params, stages.core and edge_agent.monitoring.
 """

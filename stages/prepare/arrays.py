@@ -1,7 +1,7 @@
-"""Writing of arrays from a table: rows leave the engine once, sorted, and go to the split of their group.
+"""Write the rows of a table to arrays: the engine delivers the rows once, sorted, and each row is added to its split.
 
-No function holds a whole table. For a series only the group, time and class of each row are in memory (14 bytes per
-row), from which windows are cut.
+No function holds a whole table in memory. For a series, memory holds only the group, source, time and class of each
+row (16 bytes per row), because they define where windows are cut.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MICROSECONDS = 1_000_000
 def _sorted_batches(
     engine: Engine, table: ir.Table, columns: dict[str, pa.DataType], splits: Splits, params: Params, names: list[str]
 ) -> Iterator[tuple[pa.RecordBatch, np.ndarray, np.ndarray]]:
-    """Yield sorted batches with the group's number and the split of each row. `names` is filled: number -> group."""
+    """Yield sorted batches, with the group number and the split of each row. New groups are appended to `names`."""
     numbers: dict[str, int] = {}
     schema = pa.schema(columns)
     at = 0
@@ -60,18 +60,18 @@ def _sorted_batches(
 def write_samples(
     engine: Engine, table: ir.Table, splits: Splits, prepared: Path, spec: SampleSpec, params: Params
 ) -> None:
-    """Write images or clips: x.npy, y.npy and group.npy of each split.
+    """Write the images or audio clips of each split to x.npy, y.npy and group.npy.
 
     Args:
         engine: The engine for tables.
-        table: The rows, one sample each.
+        table: The rows; each row is one sample.
         splits: The split of each row.
         prepared: Folder of the prepared data.
         spec: Shape of the samples.
         params: All parameters.
 
     Raises:
-        ContractError: Two splits contain an equal sample.
+        ContractError: Two splits contain the same sample.
     """
     data = params.data
     (values,) = data.columns
@@ -102,7 +102,7 @@ def write_samples(
 
 
 def fixed_length(lists: pa.ListArray, length: int) -> np.ndarray:
-    """Return lists as float32 [N, length], cut or padded with zeros at the end."""
+    """Return N lists as float32 [N, length]; each list is cut, or padded with zeros, at its end."""
     offsets = lists.offsets.to_numpy()
     values: np.ndarray = lists.values.to_numpy(zero_copy_only=False)
     if np.all(np.diff(offsets) == length):
@@ -115,7 +115,7 @@ def fixed_length(lists: pa.ListArray, length: int) -> np.ndarray:
 
 
 def write_series(engine: Engine, table: ir.Table, splits: Splits, prepared: Path, params: Params) -> float:
-    """Write the rows of each split once (x.npy), and the first row, class and group of each window.
+    """Write the rows of each split (x.npy), and the first row, class and group of each window.
 
     Args:
         engine: The engine for tables.
@@ -128,7 +128,7 @@ def write_series(engine: Engine, table: ir.Table, splits: Splits, prepared: Path
         The sampling rate of the training rows, in Hz.
 
     Raises:
-        ContractError: Two splits contain equal runs of rows, or no run is long enough for a window.
+        ContractError: Two splits contain the same run of rows, or no run is long enough for a window.
     """
     data = params.data
     assert data.time is not None
@@ -169,7 +169,7 @@ def write_series(engine: Engine, table: ir.Table, splits: Splits, prepared: Path
         raise ContractError(
             "data/validated",
             f"too few rows for a window: the longest run of one group without a gap has {longest} rows",
-            f"at least {params.prepare.window.length} (prepare.window.length)",
+            f"at least {params.prepare.window.length} rows (prepare.window.length)",
             "collect longer runs, shorten the window, or allow longer gaps (prepare.window.max_gap_s)",
         )
     return rate
@@ -186,14 +186,14 @@ def _to_float32(batch: pa.RecordBatch, columns: list[str]) -> np.ndarray:
             f"column {columns[index]}",
             f"found {worst:g}",
             "finite values that float32 can hold",
-            "give the column bounds (validate.columns), or scale it to another unit",
+            "limit the column's values (validate.columns), or convert them to another unit",
         )
     return narrow
 
 
 @dataclass(frozen=True)
 class WindowSummary:
-    """Number of windows of a split, rows of its longest run without a gap, and its sampling rate in Hz."""
+    """The windows of a split: their number, the rows in the longest run without a gap, and the sampling rate in Hz."""
 
     count: int
     longest: int
@@ -221,7 +221,7 @@ def _write_windows(
 
 
 def _write_groups(path: Path, numbers: np.ndarray, names: list[str]) -> None:
-    """Write group names as fixed-width unicode, block by block, because they can be larger than the data."""
+    """Write group names as fixed-width unicode, in blocks, because all names can need more memory than the data."""
     used = np.unique(numbers)
     width = max((len(names[i]) for i in used), default=1) or 1
     padded = np.array(names or [""], dtype=f"<U{width}")

@@ -1,7 +1,7 @@
-"""The drift reference: the distribution of features of training samples over fixed bins.
+"""The drift reference: how the features of the training samples are distributed over fixed bins.
 
-A device measures drift as the population stability index between these ratios and its own,
-PSI = sum((p - q) * ln(p / q)). Bins with equal shares have equal weights in it.
+A device measures drift as the population stability index (PSI) between the ratios p of this reference and the ratios q
+of its own inputs: PSI = sum((p - q) * ln(p / q)). Bins that hold equal numbers of samples have equal weight in the PSI.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ SAMPLES_PER_CHUNK = 256
 
 
 def build_reference(train: Split, spec: SampleSpec, bins: int, limit: int) -> dict[str, Any]:
-    """Compute the edges and ratios of each feature, and the ratios of the labels.
+    """Compute the bin edges and bin ratios of each feature, and the ratio of each label.
 
     Args:
         train: The training split.
         spec: Description of a sample.
-        bins: Number of bins per feature; fewer if a feature has few distinct values, because equal edges are merged.
-        limit: Largest number of samples, which are evenly spaced.
+        bins: Number of bins per feature. A feature with few distinct values gets fewer, because equal edges are merged.
+        limit: Largest number of samples to use; they are evenly spaced over the split.
 
     Returns:
         The contents of data/drift_reference.json.
@@ -57,6 +57,6 @@ def build_reference(train: Split, spec: SampleSpec, bins: int, limit: int) -> di
 
 
 def _edges(values: np.ndarray, bins: int) -> list[float]:
-    """Return the inner edges at equal shares, to 7 significant digits, ascending and distinct."""
+    """Return the inner edges of bins with equally many values: 7 significant digits, ascending, distinct."""
     quantiles = np.quantile(values, np.arange(1, bins) / bins)
     return sorted({float(f"{edge:.7g}") for edge in quantiles})

@@ -1,6 +1,6 @@
-"""Detection of samples that are in two splits, which would be both trained on and tested on.
+"""Detect samples that are in two splits, so that no model is tested on samples that it was trained on.
 
-Only a few bytes of each sample or run of rows are stored while the splits are written.
+While the splits are written, only a fingerprint of a few bytes is stored for each sample or run of rows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from stages.core.dataset import SPLITS
 from stages.core.errors import ContractError
 
-EXPECTED = "no sample in two splits: a metric on training samples is not meaningful"
+EXPECTED = "no sample in two splits, because a metric on training samples is not meaningful"
 REMEDY = "remove one of the two from its source, or give both the same group (data.group)"
 
 
@@ -29,13 +29,13 @@ class SampleFingerprints:
         self._codes[split].append(np.frombuffer(digests, np.uint64))
 
     def refuse_duplicates(self, prepared: Path, groups: dict[str, np.ndarray], names: list[str]) -> None:
-        """Raise ContractError if two splits contain an equal sample.
+        """Raise ContractError if two splits contain the same sample.
 
-        Samples with equal fingerprints are read and compared, because different samples may have the same one.
+        Samples with equal fingerprints are read and compared, because different samples can have the same fingerprint.
 
         Args:
             prepared: Folder of the prepared data.
-            groups: For each split the number of each sample's group, int [N].
+            groups: For each split, the group number of each sample, int [N].
             names: Name of each group, by its number.
         """
         codes = {name: np.concatenate(parts) for name, parts in self._codes.items()}
@@ -46,15 +46,15 @@ class SampleFingerprints:
                 if equal:
                     a, b = equal[0]
                     problems.append(
-                        f"{len(equal)} sample(s) of {second} are in {first} too: one of group "
-                        f"{names[groups[second][b]]!r} is the same as one of group {names[groups[first][a]]!r}"
+                        f"{len(equal)} sample(s) of {second} are also in {first}: a sample of group "
+                        f"{names[groups[second][b]]!r} is the same as a sample of group {names[groups[first][a]]!r}"
                     )
         if problems:
             raise ContractError("data/validated", "; ".join(problems), EXPECTED, REMEDY)
 
 
 def _equal_samples(prepared: Path, first: str, second: str, codes: dict[str, np.ndarray]) -> list[tuple[int, int]]:
-    """Return the indices (in `first`, in `second`) of equal samples, one pair for each such sample of `second`."""
+    """Return a pair of indices (in `first`, in `second`) for each sample of `second` that is also in `first`."""
     shared, at, _ = np.intersect1d(codes[first], codes[second], return_indices=True)
     if not len(shared):
         return []
@@ -65,21 +65,21 @@ def _equal_samples(prepared: Path, first: str, second: str, codes: dict[str, np.
 
 
 class RunFingerprints:
-    """Fingerprints of the runs of a series; a run is the rows of one group from one source.
+    """Fingerprints of the runs of a series; a run consists of all rows of one group from one source.
 
     Single equal rows are not duplicates, because all machines look alike while they are switched off. Runs with equal
     times and values are duplicates, unless they are constant or too short for a window.
     """
 
     def __init__(self, channels: int, shortest: int) -> None:
-        """Prepare for rows of `channels` values; runs of fewer than `shortest` rows are ignored."""
+        """Begin without fingerprints. Rows have `channels` values; runs of fewer than `shortest` rows are ignored."""
         self._shortest = shortest
         self._row = np.dtype([("time", "<i8"), ("x", "<f4", (channels,))])
         self._first_run: dict[bytes, tuple[int, int]] = {}  # digest -> group, split
         self._run: tuple[int, int, int] | None = None  # group, source, split
         self._digest, self._rows, self._changes = hashlib.blake2b(), 0, False
         self._first: np.ndarray | None = None
-        self.duplicates: list[tuple[int, int, int, int]] = []  # group and its split, equal group and its split
+        self.duplicates: list[tuple[int, int, int, int]] = []  # group, its split, group with an equal run, its split
 
     def add(self, group: np.ndarray, source: np.ndarray, split: np.ndarray, time: np.ndarray, x: np.ndarray) -> None:
         """Add the next rows, which are sorted by group, then source, then time.
@@ -106,7 +106,7 @@ class RunFingerprints:
             self._changes = self._changes or bool((x[start:end] != self._first).any())
 
     def finish_run(self) -> None:
-        """Store the fingerprint of the run, which is complete."""
+        """Store the fingerprint of the current run, to which all rows have been added."""
         if self._run is not None and self._changes and self._rows >= self._shortest:
             group, _, split = self._run
             other = self._first_run.setdefault(self._digest.digest(), (group, split))
@@ -116,12 +116,12 @@ class RunFingerprints:
         self._run = None
 
     def refuse_duplicates(self, names: list[str]) -> None:
-        """Raise ContractError if two splits contain an equal run. `names` has the name of each group, by its number."""
+        """Raise ContractError if two splits contain the same run. `names` has the name of each group, by its number."""
         self.finish_run()
         if self.duplicates:
             group, split, other, other_split = self.duplicates[0]
             problem = (
                 f"{len(self.duplicates)} group(s) are in two splits under two names: "
-                f"{names[group]!r} in {SPLITS[split]} is row by row {names[other]!r} in {SPLITS[other_split]}"
+                f"{names[group]!r} in {SPLITS[split]} has the same rows as {names[other]!r} in {SPLITS[other_split]}"
             )
             raise ContractError("data/validated", problem, EXPECTED, REMEDY)

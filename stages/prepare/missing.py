@@ -1,4 +1,4 @@
-"""Handling of missing values in a series, by Ibis expressions with equal results on all engines."""
+"""Handle missing values in a series with Ibis expressions, which give equal results on all engines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def count_missing(table: ir.Table, columns: list[str]) -> dict[str, int]:
-    """Return the number of missing values of each column that has any."""
+    """Return the number of missing values in each column that has missing values."""
     sums = {f"missing_{i}": table[name].isnull().sum() for i, name in enumerate(columns)}
     row = table.aggregate(**sums).to_pyarrow().to_pylist()[0]
     counts = {name: int(row[f"missing_{i}"] or 0) for i, name in enumerate(columns)}
@@ -20,7 +20,7 @@ def count_missing(table: ir.Table, columns: list[str]) -> dict[str, int]:
 
 
 def drop_incomplete(table: ir.Table, columns: list[str]) -> ir.Table:
-    """Return the rows that have a value in each of `columns`."""
+    """Return the rows that have a value in all of `columns`."""
     return table.drop_null(columns, how="any") if columns else table
 
 
@@ -30,10 +30,10 @@ def fill_constant(table: ir.Table, train: ir.Table, columns: list[str], method: 
     Args:
         table: The rows.
         train: The rows of the training split.
-        columns: Columns with missing values; one without any training value is unchanged.
+        columns: Columns with missing values. A column without any value in `train` is left unchanged.
         method: mean or median.
     """
-    for name in columns:  # one at a time, because an exact median has its column in memory
+    for name in columns:  # one column at a time, because an exact median needs the whole column in memory
         values = train[name].cast("float64")
         value = round_figure((values.mean() if method == "mean" else values.median()).to_pyarrow().as_py())
         if value is not None:
@@ -50,10 +50,11 @@ def interpolate(
 ) -> ir.Table:
     """Replace missing values by linear interpolation in time between the neighbouring values of the group.
 
-    At the ends of a group the nearest value is used. A group without any value is unchanged.
+    Before the first and after the last value of a group, the nearest value is used. A group without any value is left
+    unchanged.
 
-    NOTE: "the last value that is not null" over a window differs between engines, but a running count of values does
-    not. Rows with the same count share the last preceding value.
+    NOTE: Engines give different results for "the last value that is not null" over a window, but the same results for a
+    running count of values. So the count is used: rows with the same count have the same last preceding value.
 
     Args:
         table: The rows.

@@ -1,4 +1,4 @@
-"""The sort order of rows and the class index of their labels, which all modules of this stage share."""
+"""The sort order of rows and the class indices of their labels, as all modules of this stage use them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def sort_order(table: ir.Table, params: Params) -> list[str]:
-    """Return the columns that a table is sorted by, in a unique order: a series by group, source, time."""
+    """Return the columns by which a table is sorted so that the order is unique: a series by group, source and time."""
     data = params.data
     first = [data.group, "source"] + ([data.time] if data.time is not None else [])
     if data.time is not None:
-        return first  # unique by the data contract
+        return first  # the data contract requires that these columns together are unique
     return first + [name for name in table.columns if name not in [*first, *data.columns]] + data.columns
 
 
@@ -31,7 +31,10 @@ def class_index(labels: pa.Array, params: Params) -> np.ndarray:
     if indices.null_count:
         unknown = pc.unique(labels.filter(pc.is_null(indices))).to_pylist()
         raise ContractError(
-            f"column {params.data.label}", f"found the label(s) {unknown}", "keys of data.classes", "run validate again"
+            f"column {params.data.label}",
+            f"found the label(s) {unknown}",
+            "labels that are keys of data.classes",
+            "run python -m stages.validate again",
         )
     index: np.ndarray = indices.to_numpy().astype(np.int16)
     return index

@@ -1,4 +1,4 @@
-"""Computation of each channel's scaling from the training split. The network applies it."""
+"""Compute each channel's scaling from the training split. The network applies this scaling to its inputs."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import numpy as np
 from stages.core.dataset import Channel, Scaling
 from stages.core.errors import ContractError
 
-BLOCK_ELEMENTS = 1 << 22  # elements in memory at a time
+BLOCK_ELEMENTS = 1 << 22  # largest number of elements in memory at a time
 
 
 def fit_scaling(x: np.ndarray, channels: list[Channel], method: Literal["none", "normalise", "standardise"]) -> Scaling:
     """Compute the scaling (x - center) / scale of each channel, in two passes over blocks in float64.
 
     Args:
-        x: Training samples [N, C, ...], or the rows [R, C] of a series; raw units.
+        x: Training samples [N, C, ...], or the rows [R, C] of a series, in raw units.
         channels: The C channels.
-        method: none; normalise maps min..max to 0..1; standardise maps to mean 0 and standard deviation 1.
+        method: none leaves values as they are; normalise maps the smallest value to 0 and the largest to 1; standardise
+            gives mean 0 and standard deviation 1.
 
     Raises:
         ContractError: A channel is constant in the training split.
@@ -33,8 +34,8 @@ def fit_scaling(x: np.ndarray, channels: list[Channel], method: Literal["none", 
     for index in np.flatnonzero(low == high):
         raise ContractError(
             f"channel {channels[index].name}",
-            f"it is {low[index]:g} in the whole training split",
-            "a channel that varies: a constant one has no information and cannot be standardised",
+            f"its value is {low[index]:g} in the whole training split",
+            "a channel whose values vary, because a constant channel has no information and cannot be standardised",
             "collect more groups, or remove the channel (data.channels and validate.columns)",
         )
     if method == "none":
@@ -48,7 +49,7 @@ def fit_scaling(x: np.ndarray, channels: list[Channel], method: Literal["none", 
 
 
 def _blocks(x: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield blocks of a limited number of elements: float64 [n, C, values per channel]."""
+    """Yield blocks with a limited number of elements: float64 [n, C, values per channel]."""
     rows = max(1, BLOCK_ELEMENTS // int(np.prod(x.shape[1:])))
     for start in range(0, len(x), rows):
         block = np.asarray(x[start : start + rows], dtype=np.float64)

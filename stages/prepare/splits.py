@@ -1,4 +1,4 @@
-"""Division of samples into training, validation and test, by whole groups, so that metrics are for unseen groups."""
+"""Divide samples into training, validation and test, by whole groups, so that metrics apply to unseen groups."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 class Splits:
     """The split of each group, or of each row.
 
-    split_of_group: Index in SPLITS of each group.
-    split_of_row: Index in SPLITS of each row of the sorted table, int8 [R]; None if whole groups are divided.
-    group: Column of the group.
+    split_of_group: Index in SPLITS of the split of each group, by the group's name.
+    split_of_row: Index in SPLITS of the split of each row of the sorted table, int8 [R]; None if groups stay whole.
+    group: Column that holds the group.
     rows: Number of rows.
     """
 
@@ -36,7 +36,7 @@ class Splits:
     rows: int
 
     def rows_in(self, name: str, engine: Engine, table: ir.Table) -> ir.Table:
-        """Return the rows of one split, if whole groups are divided.
+        """Return the rows of one split. Every group must be in one split only.
 
         Args:
             name: Name of the split.
@@ -50,7 +50,7 @@ class Splits:
 
 
 def split_rows(engine: Engine, table: ir.Table, rows: int, params: Params) -> Splits:
-    """Divide a table as `prepare.split` defines.
+    """Assign a split to each group or row of a table, as `prepare.split` defines.
 
     Args:
         engine: The engine for tables.
@@ -70,7 +70,7 @@ def split_rows(engine: Engine, table: ir.Table, rows: int, params: Params) -> Sp
     if split.column not in table.columns:
         raise ContractError(
             f"column {split.column}",
-            f"it is missing; there are {', '.join(table.columns)}",
+            f"it is missing; the columns are {', '.join(table.columns)}",
             "the column of the official split (prepare.split.column)",
             "describe it in validate.columns, or split by group",
         )
@@ -84,7 +84,7 @@ def split_rows(engine: Engine, table: ir.Table, rows: int, params: Params) -> Sp
         raise ContractError(
             f"column {split.column}",
             f"{len(both)} group(s), such as {both[0]!r}, are inside and outside the test split",
-            "whole groups inside or outside",
+            "every group either entirely inside or entirely outside the test split",
             "set prepare.split.validation_by: row if the official split divides groups",
         )
     split_of_group = _by_group(table.filter(~is_test), shares, params)
@@ -107,7 +107,7 @@ def _by_group(table: ir.Table, shares: dict[str, float], params: Params) -> dict
 
 
 def _by_row(engine: Engine, table: ir.Table, shares: dict[str, float], params: Params) -> np.ndarray:
-    """Return the split of each row of the sorted table, int8 [R]. Each row is its own group, named by its index."""
+    """Return the split of each row of the sorted table, int8 [R]. Each row counts as a group, named by its index."""
     ordered = table.order_by(sort_order(table, params)).select(params.data.label, "is_test")
     schema = pa.schema([(params.data.label, pa.string()), ("is_test", pa.bool_())])
     rows = pa.Table.from_batches(engine.stream(ordered, schema), schema).combine_chunks()
@@ -123,14 +123,15 @@ def _by_row(engine: Engine, table: ir.Table, shares: dict[str, float], params: P
 def assign_groups(groups: list[str], counts: np.ndarray, shares: dict[str, float], seed: int) -> dict[str, str]:
     """Assign every group to a split. The result does not depend on the order of `groups`.
 
-    The method is greedy, large groups first (as in StratifiedGroupKFold of scikit-learn). Each group goes to the split
-    where it most reduces the sum over classes of ((rows of the split - target rows of the split) / rows of the
-    class)^2. Groups of similar size (a factor of two) are ordered by a hash of seed and name.
+    The method is greedy and begins with the largest groups, like StratifiedGroupKFold of scikit-learn. Each group is
+    assigned to the split in which it reduces this sum over all classes the most: ((rows of the split - target rows of
+    the split) / rows of the class)^2. Groups of similar size (within a factor of two) are ordered by a hash of the seed
+    and the group's name.
 
     Args:
-        groups: G names.
-        counts: Rows of each class in each group, int [G, C].
-        shares: Target share of each split; the sum is 1.
+        groups: Names of the G groups.
+        counts: Number of rows of each class in each group, int [G, C].
+        shares: Target fraction of rows in each split; the fractions add up to 1.
         seed: Seed of the order.
 
     Returns:
@@ -175,5 +176,5 @@ def refuse_poor_splits(samples: dict[str, dict[str, int]], groups: dict[str, int
             "split train",
             "no sample of class " + ", ".join(f"{name!r} ({n} in other splits)" for name, n in elsewhere.items()),
             "samples of every class of data.classes",
-            "collect more groups that have it, change the shares in prepare.split, or remove the class",
+            "collect more groups that have this class, change the shares in prepare.split, or remove the class",
         )

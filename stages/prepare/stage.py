@@ -1,4 +1,4 @@
-"""Handle missing values, split by group, cut windows, compute statistics and the drift reference.
+"""Handle missing values, split the samples, cut windows, and compute the scaling and the drift reference.
 
 Reads  data/validated/
 Writes data/prepared/, data/drift_reference.json, reports/balance.json
@@ -31,10 +31,10 @@ BALANCE = Path("reports/balance.json")
 
 @dataclass(frozen=True)
 class MissingValues:
-    """Result of the handling of missing values.
+    """The result of handling missing values.
 
     method: Value of prepare.missing.
-    holes: Number of missing values of each column that has any.
+    holes: Number of missing values in each column that has missing values.
     dropped: Number of rows that were removed.
     """
 
@@ -53,23 +53,31 @@ def check_parameters(params: Params) -> None:
     if (prepare.window is None) == (data.kind == "series"):
         refuse("window", f"found {prepare.window}", "a window for kind series, null for image and audio")
     if prepare.features is not None and data.audio is None:
-        refuse("features", f"found {prepare.features.type} for kind {data.kind}", "features for kind audio only")
+        refuse(
+            "features",
+            f"found {prepare.features.type} for kind {data.kind}",
+            "null, because only kind audio has spectral features",
+        )
     if prepare.features is not None and data.audio is not None and prepare.features.frame > data.audio.samples:
-        refuse("features.frame", f"found {prepare.features.frame}", f"at most data.audio.samples, {data.audio.samples}")
+        refuse(
+            "features.frame",
+            f"found {prepare.features.frame}",
+            f"at most the length of a clip (data.audio.samples), {data.audio.samples}",
+        )
     if data.kind != "series" and prepare.missing != "drop":
         refuse(
             "missing",
             f"found {prepare.missing!r} for kind {data.kind}",
-            "drop: samples must be complete",
+            "drop, because samples must be complete",
         )
     if data.kind == "audio" and len(data.channels) != 1:
         refuse("features", f"found {len(data.channels)} channels", "one channel for kind audio")
     if data.kind == "series" and prepare.split.validation_by == "row":
-        refuse("split.validation_by", "found 'row' for kind series", "group: neighbouring rows are too similar")
+        refuse("split.validation_by", "found 'row' for kind series", "group, because neighbouring rows are too similar")
 
 
 def handle_missing(table: ir.Table, params: Params) -> tuple[ir.Table, MissingValues]:
-    """Drop rows with missing values, or count the values that are filled later, when the splits are known."""
+    """Drop rows with missing values, or count the missing values that are filled after the split."""
     from stages.prepare import missing
 
     names, method = params.data.columns, params.prepare.missing
@@ -106,7 +114,7 @@ def fill_missing(
         params: All parameters.
 
     Raises:
-        ContractError: A column or group has no values to fill from.
+        ContractError: A column or group has no value from which missing values can be filled.
     """
     from stages.prepare import missing
 
@@ -123,7 +131,7 @@ def fill_missing(
         raise ContractError(
             f"column {name}",
             f"{n} missing values cannot be filled by {missing_values.method}: {where} has no value",
-            "values to fill from",
+            "at least one value, from which the others are filled",
             "use another method (prepare.missing), or collect these groups again",
         )
     return table
@@ -134,7 +142,7 @@ def _rows(table: ir.Table) -> int:
 
 
 def summarise_splits(prepared: Path, classes: list[str]) -> dict[str, Any]:
-    """Return the numbers of samples, of groups and of samples of each class, for each split."""
+    """Return for each split the number of samples, of groups, and of samples of each class."""
     report = {}
     for name in SPLITS:
         split = Split.open(prepared, name)
@@ -145,7 +153,7 @@ def summarise_splits(prepared: Path, classes: list[str]) -> dict[str, Any]:
 
 
 def sample_spec(params: Params) -> SampleSpec:
-    """Return the description of a sample, without its scaling and without the rate of a series."""
+    """Return the description of a sample. Its scaling and the sampling rate of a series are placeholders."""
     data, prepare = params.data, params.prepare
     channels = [Channel(name=name, unit=channel.unit) for name, channel in data.channels.items()]
     if data.image is not None:
@@ -218,7 +226,7 @@ def prepare(engine: Engine, paths: list[Path], prepared: Path, params: Params) -
 
 
 def main() -> None:
-    """Run the stage on the files of the current directory."""
+    """Run the stage on the files in the current directory."""
     command.parser("prepare", __doc__).parse_args()
     params = load()
     check_parameters(params)
@@ -229,7 +237,9 @@ def main() -> None:
 
     paths = [path for folder in sorted(VALIDATED.glob("*/")) for path in list_parquet_files(folder)]
     if not paths:
-        raise ContractError(str(VALIDATED), "it has no data set", "validated rows", "run python -m stages.validate")
+        raise ContractError(
+            str(VALIDATED), "it contains no data set", "validated rows", "run python -m stages.validate"
+        )
     with Engine(params.compute) as engine, new_directory(PREPARED) as prepared:
         report = prepare(engine, paths, prepared, params)
         train = Split.open(prepared, "train")

@@ -1,4 +1,4 @@
-"""Windows over the rows of a series: their first rows and their classes."""
+"""Windows over the rows of a series: the first row and the class of each window."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def find_segments(codes: np.ndarray, times: np.ndarray, max_gap_us: int) -> np.ndarray:
-    """Find the segments of rows of one group without a gap. Rows are sorted by group, then time.
+    """Find segments: consecutive rows of one group without a gap in time. Rows must be sorted by group, then time.
 
     Args:
         codes: Number of each row's group, int [R].
@@ -25,12 +25,12 @@ def find_segments(codes: np.ndarray, times: np.ndarray, max_gap_us: int) -> np.n
 
 
 def window_starts(borders: np.ndarray, length: int, stride: int) -> np.ndarray:
-    """Return the first rows of all windows that are inside one segment, int64 [N].
+    """Return the first row of each window, int64 [N]. Every window is inside one segment.
 
     Args:
         borders: Borders of the segments, int64 [S + 1].
         length: Number of rows of a window.
-        stride: Number of rows between the first rows of two windows.
+        stride: Number of rows from the start of one window to the start of the next.
     """
     counts = np.maximum((np.diff(borders) - length) // stride + 1, 0)
     total = int(counts.sum())
@@ -43,7 +43,7 @@ def window_starts(borders: np.ndarray, length: int, stride: int) -> np.ndarray:
 def window_labels(
     labels: np.ndarray, starts: np.ndarray, length: int, classes: int, rule: Literal["last", "any", "majority"]
 ) -> np.ndarray:
-    """Return the class of each window, int64 [N]. Of equally frequent classes the first one is used.
+    """Return the class of each window, int64 [N]. Among equally frequent classes, the lowest index is used.
 
     Args:
         labels: Class of each row, int [R].
@@ -51,7 +51,7 @@ def window_labels(
         length: Number of rows of a window.
         classes: Number of classes.
         rule: last: class of the last row. majority: most frequent class. any: most frequent class other than class 0
-            (the normal state) if a row has one, otherwise class 0.
+            (the normal state), or class 0 if all rows have it.
     """
     if rule == "last":
         last: np.ndarray = labels[starts + length - 1].astype(np.int64)
@@ -59,7 +59,7 @@ def window_labels(
     best = np.zeros(len(starts), dtype=np.int64)
     most = np.zeros(len(starts), dtype=np.int64)
     for index in range(1 if rule == "any" else 0, classes):
-        # One class at a time: the running counts of all classes would need rows x classes elements.
+        # One class at a time, because the running counts of all classes would need rows x classes elements.
         running = np.concatenate([[0], np.cumsum(labels == index, dtype=np.int64)])
         frequency = running[starts + length] - running[starts]
         better = frequency > most

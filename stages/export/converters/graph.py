@@ -1,4 +1,4 @@
-"""The torch module that every converter exports, with its inputs and its description."""
+"""The torch module that every converter exports, with its inputs and its description for the device's runtime."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from stages.core.errors import ConversionError
 from stages.networks import Network, load
 
-# Preprocessing stays in float also in an int8 file: a single quantisation scale for channels of different ranges would
-# erase the small ones. Operations of modules with this name are not quantised.
+# Preprocessing stays in float even in an int8 file, because a single quantisation scale for channels of different
+# ranges would erase channels with small values. Operations of modules with this name are not quantised.
 FLOAT_SCOPE = "preprocess"
 
 
 class Step(nn.Module):
     """Runs one step of a recurrent network: (frame, *states) -> (logits, *new states).
 
-    Converters would unroll a loop over all steps. A single step stays as small as its weights.
+    Only one step is converted, because converters would unroll a loop over all steps into a large file.
     """
 
     def __init__(self, network: Network) -> None:
@@ -35,7 +35,7 @@ class Step(nn.Module):
 
 @dataclass(frozen=True)
 class Graph:
-    """The module that a converter traces, with example inputs (batch 1), names and the recurrence, if it has one."""
+    """The module that a converter traces: example inputs (batch size 1), names, and the recurrence if there is one."""
 
     module: nn.Module
     example: tuple[Tensor, ...]
@@ -66,7 +66,7 @@ class Graph:
         )
 
     def io(self, runtime: str) -> dict[str, Any]:
-        """Return the description for the device's runtime, of a file whose inputs and outputs are float32."""
+        """Describe a file whose inputs and outputs are float32 for the device's runtime."""
         spec = self.network.spec
         return {
             "runtime": runtime,
@@ -79,8 +79,8 @@ class Graph:
     def feeds(self, samples: np.ndarray) -> list[dict[str, np.ndarray]]:
         """Return N calibration inputs of batch 1, as arrays by input name, from samples [N, *shape] in raw units.
 
-        For a recurrent network they are spread evenly over all steps of all samples, with the states that the network
-        reaches there.
+        For a recurrent network, the inputs are spread evenly over all steps of all samples, and include the states that
+        the network has reached at these steps.
         """
         x = torch.from_numpy(samples)
         if self.recurrent is None:
@@ -108,13 +108,15 @@ def read_samples(path: Path) -> np.ndarray:
 
 
 def check_quantised(graph: Graph, elements: int) -> None:
-    """Check that all matrices and kernels of the body are int8, by counting the `elements` that are int8.
+    """Check that all weight matrices and kernels of the body are int8. `elements` is the number of int8 weights.
 
     A quantizer that does not support an operation in int8 leaves it in float without a warning.
 
     Raises:
-        ConversionError: Fewer elements are int8 than the matrices and kernels have.
+        ConversionError: The matrices and kernels have more weights than `elements`.
     """
     expected = sum(p.numel() for name, p in graph.network.body.named_parameters() if p.dim() > 1 and "weight" in name)
     if elements < expected:
-        raise ConversionError("quantised file", f"{elements} weights are int8", f"all {expected} of the body's")
+        raise ConversionError(
+            "quantised file", f"{elements} weights are int8", f"all {expected} weights of the network's body"
+        )

@@ -1,6 +1,6 @@
 """Convert CNNs from PyTorch to TFLite with TensorFlow's converter: the fallback if litert-torch fails.
 
-The network is rebuilt in Keras with the same weights, with channels last. Quantisation to int8 is that of tflite.py.
+The network is rebuilt in Keras with the same weights and with channels last. tflite.py quantises it to int8.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FLOAT_PATTERN = rf"(^|.*[/;]){FLOAT_SCOPE}[_/;].*"
 
 
 def rebuild(network: Any) -> Any:
-    """Return a Keras model that computes the same: [1, *spec.shape] in raw units, channels first, -> logits.
+    """Return a Keras model that computes the same logits from [1, *spec.shape] in raw units, channels first.
 
     Raises:
         ConversionError: The network is not a CNN.
@@ -52,9 +52,9 @@ def rebuild(network: Any) -> Any:
 
 
 def preprocessing() -> Any:
-    """Return the Keras layer class that does what `stages.networks.Preprocess` does.
+    """Return a Keras layer class that computes the same as `stages.networks.Preprocess`.
 
-    It is defined in a function, because importing Keras takes seconds.
+    The class is defined in a function, because importing Keras takes seconds.
     """
     import keras
     from keras import ops
@@ -145,7 +145,7 @@ def _array(tensor: Any) -> np.ndarray:
 
 
 def export(graph: Graph) -> bytes:
-    """Return the float model as a TFLite file with a batch of one."""
+    """Return the float model as a TFLite file with batch size 1."""
     import tensorflow as tf
 
     content: bytes = tf.lite.TFLiteConverter.from_keras_model(rebuild(graph.network)).convert()

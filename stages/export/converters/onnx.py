@@ -29,13 +29,13 @@ OPSET = 18
 SCOPES = "pkg.torch.onnx.name_scopes"
 AVERAGING: Mapping[str, Mapping[str, Any]] = {
     "min-max": {},
-    # 0.05 is the weight of a new sample. ai-edge-quantizer uses the same, so both formats are calibrated alike.
+    # 0.05 is the weight of a new sample. ai-edge-quantizer uses the same weight for TFLite, so calibration is alike.
     "moving-average": {"CalibMovingAverage": True, "CalibMovingAverageConstant": 0.05},
 }
 
 
 def export(graph: Graph) -> onnx.ModelProto:
-    """Return the float model with a dynamic batch. The names of its nodes distinguish preprocessing and body."""
+    """Return the float model with a dynamic batch size. Its node names distinguish the preprocessing from the body."""
     batch = torch.export.Dim("batch")
     shapes = [{0: batch} for _ in graph.example]
     program = torch.onnx.export(
@@ -123,7 +123,7 @@ def quantise(model: onnx.ModelProto, method: str, feeds: Sequence[dict[str, np.n
 def strip_metadata(model: onnx.ModelProto) -> onnx.ModelProto:
     """Shorten all names in place, and remove stack traces, paths, doc strings and versions.
 
-    Without them equal networks give equal bytes.
+    Without this metadata, equal networks give equal bytes.
     """
     kept = {value.name for value in [*model.graph.input, *model.graph.output]}
     short: dict[str, str] = {"": ""}

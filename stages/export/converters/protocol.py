@@ -16,9 +16,9 @@ A converter writes one candidate file per method and, last of all, DIR/candidate
 
     [{"file": "min-max.onnx", "method": "min-max", "io": {...}}, ...]
 
-`io` is the description that device/edge_agent/inference/runtime.py reads. Exit code 0 means success, but the stage
-export does not rely on it: it loads every candidate, compares it with torch and keeps the best. Equal requests must
-give equal bytes.
+`io` describes the file's inputs and outputs to device/edge_agent/inference/runtime.py. Exit code 0 means success, but
+the stage export does not rely on the exit code: it loads every candidate, compares it with torch and keeps the best
+one. Equal requests must give equal bytes.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ CONVERTERS: Mapping[str, Mapping[str, Sequence[str]]] = {
 class Request:
     """The arguments of a converter.
 
-    `network` is the file of the network, `samples` that of the calibration samples. `output` is an existing folder.
+    `network` and `samples` are the files of the network and of the calibration samples. `output` is an existing folder.
     """
 
     network: Path
@@ -61,7 +61,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A file that a converter wrote into its output folder, the method, and the description for the runtime."""
+    """A file that a converter wrote into its output folder, its method, and its description for the runtime."""
 
     file: str
     method: str

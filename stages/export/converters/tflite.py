@@ -21,7 +21,7 @@ FLOAT_PATTERN = rf".*_{FLOAT_SCOPE}[/;].*"
 
 
 def export(graph: Graph) -> bytes:
-    """Return the float model as a TFLite file with a batch of one."""
+    """Return the float model as a TFLite file with batch size 1."""
     import litert_torch
 
     return bytes(litert_torch.convert(graph.module, graph.example).model_content())
@@ -30,7 +30,7 @@ def export(graph: Graph) -> bytes:
 def quantise(
     model: bytes, methods: Sequence[str], feeds: Sequence[dict[str, np.ndarray]], floating: str = FLOAT_PATTERN
 ) -> dict[str, bytes]:
-    """Return the model quantised to int8, by method. The operations that `float_scopes` selects stay in float.
+    """Return the model quantised to int8 by each method. The operations that `float_scopes` selects stay in float.
 
     Args:
         model: The float model.
@@ -56,8 +56,8 @@ def quantise(
 def float_scopes(model: bytes, pattern: str) -> str:
     """Return a regular expression for the scopes of all operations that stay in float.
 
-    They are the operations whose scope matches `pattern`, those of the preprocessing, and all that these depend on: a
-    converter may move a reshape of the body to a place before the scaling.
+    These are the operations of the preprocessing, whose scope matches `pattern`, and all operations that they depend
+    on, because a converter may move a reshape of the body to a place before the scaling.
     """
     from ai_edge_quantizer.utils.tfl_flatbuffer_utils import get_op_scope
 
@@ -71,12 +71,12 @@ def float_scopes(model: bytes, pattern: str) -> str:
         if number not in selected:
             selected.add(number)
             pending += [producers[name] for name in subgraph.operators[number].inputs if name in producers]
-    # (?!) matches nothing: a network without preprocessing has no float scope.
+    # (?!) matches nothing; it is used for a network without preprocessing, which has no float scope.
     return "^(" + "|".join([re.escape(scopes[number]) for number in sorted(selected)] or ["(?!)"]) + ")$"
 
 
 def recipe(method: str, floating: str) -> Any:
-    """Return a quantisation recipe: float for the scopes that match `floating`, else int8 where it is supported."""
+    """Return a quantisation recipe: float for scopes that match `floating`, int8 for all others that support it."""
     from ai_edge_quantizer import qtyping, recipe_manager
 
     manager = recipe_manager.RecipeManager()
@@ -86,7 +86,7 @@ def recipe(method: str, floating: str) -> Any:
     else:
         manager.add_static_config(".*", every, activation_num_bits=8, weight_num_bits=8)
     manager.add_quantization_config(floating, every, algorithm_key="no_quantize")
-    # Inputs stay in float too: int8 inputs would have one scale for all channels, ahead of the preprocessing.
+    # Inputs also stay in float, because an int8 input would have one scale for all channels before preprocessing.
     manager.add_quantization_config(".*", qtyping.TFLOperationName.INPUT, algorithm_key="no_quantize")
     return manager.get_quantization_recipe()
 
@@ -102,7 +102,7 @@ def calibrate(model: bytes, static: Any, feeds: Sequence[dict[str, np.ndarray]])
         feeds: Calibration inputs by name.
 
     Returns:
-        By method, "min-max" and "moving-average": by tensor, its "min" and "max".
+        For each method ("min-max" and "moving-average"), the "min" and "max" of each tensor, by its name.
     """
     from ai_edge_quantizer import calibrator, recipe_manager
 
@@ -132,7 +132,7 @@ def calibrate(model: bytes, static: Any, feeds: Sequence[dict[str, np.ndarray]])
 def rename_signature(model: bytes, graph: Graph) -> bytes:
     """Return the model with the graph's names for its inputs and outputs.
 
-    litert-torch gives them names that end in a number; a single input or output may have any name.
+    litert-torch gives them names that end in their number; a single input or output can have any name.
     """
     content = read_model(model)
     (signature,) = content.signatureDefs
@@ -164,14 +164,14 @@ def strip_metadata(model: bytes) -> bytes:
 
 
 def read_model(model: bytes) -> Any:
-    """Read a file as objects of the schema, including large buffers, which are stored after the flatbuffer."""
+    """Parse a TFLite file into objects of its schema, including large buffers, which follow the flatbuffer."""
     from ai_edge_litert.tools import flatbuffer_utils
 
     return flatbuffer_utils.read_model_from_bytearray(bytearray(model))
 
 
 def write_model(content: Any) -> bytes:
-    """Return the file of objects of the schema, with buffers aligned to 16 bytes and equal vectors stored once.
+    """Return objects of the schema as a TFLite file, with buffers aligned to 16 bytes and equal vectors stored once.
 
     The schema requires the alignment by `force_align`, which Python's flatbuffers does not support: kernels may read
     weights with aligned loads. Without shared vectors, the zero points per channel, 8 bytes each and all zero, would
@@ -231,7 +231,7 @@ def int8_elements(model: bytes) -> int:
 
 
 def describe(graph: Graph, model: bytes) -> dict[str, Any]:
-    """Return the graph's description with the type of the file's output, which is int8 in static int8 files."""
+    """Return the graph's description, with the type of the file's output, which is int8 after static quantisation."""
     from ai_edge_litert import schema_py_generated as schema
 
     content, io = read_model(model), graph.io("litert")

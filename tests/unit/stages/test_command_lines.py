@@ -15,7 +15,7 @@ from tests.support.stages.contract import SERIES
     ("stage", "message"),
     [
         ("validate", "data/snapshot/rig: it has no parquet file"),
-        ("prepare", "data/validated: it has no data set"),
+        ("prepare", "data/validated: it contains no data set"),
     ],
 )
 def test_without_input_the_command_line_ends_without_a_traceback(stage: str, message: str, bench: Bench) -> None:

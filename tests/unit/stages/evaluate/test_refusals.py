@@ -44,7 +44,7 @@ def describe_another(root: Path) -> str:
 
 def shorten_reference(root: Path) -> str:
     np.savez(root / "models/reference.npz", test=X[:9])
-    return "found logits of 9 samples of test"
+    return "found logits for 9 samples of test"
 
 
 def break_reference(root: Path) -> str:
@@ -84,22 +84,22 @@ def reference_of_nothing(root: Path) -> str:
 
 def reference_of_nan(root: Path) -> str:
     np.savez(root / "models/reference.npz", test=X * np.float32(np.nan))
-    return "expected: finite float32 [400, 3]"
+    return "expected: finite logits of type float32 and shape [400, 3]"
 
 
 def reference_of_other_classes(root: Path) -> str:
     np.savez(root / "models/reference.npz", test=X[:, :2])
-    return "found float32 [400, 2] for test"
+    return "found logits of type float32 and shape [400, 2] for test"
 
 
 def reference_of_labels(root: Path) -> str:
     np.savez(root / "models/reference.npz", test=LABELS)
-    return "expected: logits of the 400"
+    return "expected: logits for the 400"
 
 
 def other_classes(root: Path) -> str:
     put_model(root, onnx_linear(root / "model.onnx", np.eye(3)[:, :2]), description("onnxruntime", [3], 2))
-    return f"described with 2 outputs, expected one for each of {CLASSES}"
+    return f"its description has 2 outputs, expected one for each class, {CLASSES}"
 
 
 def cut_data(root: Path) -> str:

@@ -176,8 +176,8 @@ def ms(value: float) -> dict[str, float]:
         ({"machine": ["a"]}, "metrics.json: machine"),
         ({"machine": None}, "metrics.json: machine: found None"),
         ({"model_sha256": 7}, "metrics.json: model_sha256: found 7"),
-        ({"samples": 359}, "metrics.json: samples is 359, and predictions.csv makes 360"),
-        ({"samples": None}, "metrics.json: samples is None, and predictions.csv makes 360"),
+        ({"samples": 359}, "metrics.json: samples is 359, but predictions.csv gives 360"),
+        ({"samples": None}, "metrics.json: samples is None, but predictions.csv gives 360"),
         ({"confusion": None}, "metrics.json: confusion is None"),
         ({"accuracy": {"value": 7.0, "low": 7.0, "high": 7.0}}, "metrics.json: accuracy.value: found 7.0"),
         ({"accuracy": {"value": 0.9, "low": 0.95, "high": 1.0}}, "metrics.json: accuracy: found {'high'"),
@@ -188,17 +188,17 @@ def ms(value: float) -> dict[str, float]:
         ({"target": None}, "metrics.json: target is None"),
         ({"classes": [*"1023456789"]}, "metrics.json: classes are ['1', '0', '2'"),
         ({"confusion": [[0] * 10] * 10}, "metrics.json: confusion is [[0, 0,"),
-        ({"accuracy": share(0.99)}, "metrics.json: accuracy is 0.99, and predictions.csv makes 0.9"),
-        ({"f1_macro": share(0.99)}, "metrics.json: f1_macro is 0.99, and predictions.csv makes 0.9"),
+        ({"accuracy": share(0.99)}, "metrics.json: accuracy is 0.99, but predictions.csv gives 0.9"),
+        ({"f1_macro": share(0.99)}, "metrics.json: f1_macro is 0.99, but predictions.csv gives 0.9"),
         ({"recall_weighted": share(0.99)}, "metrics.json: recall_weighted is 0.99"),
-        ({"calibration_error": share(0.0)}, "metrics.json: calibration_error is 0, and predictions.csv makes 0.0"),
-        ({"agreement": share(0.5)}, "metrics.json: agreement is 0.5, and predictions.csv makes 1"),
+        ({"calibration_error": share(0.0)}, "metrics.json: calibration_error is 0, but predictions.csv gives 0.0"),
+        ({"agreement": share(0.5)}, "metrics.json: agreement is 0.5, but predictions.csv gives 1"),
         ({"by_group": {"anna": {"accuracy": 1.0, "samples": 360}}}, "metrics.json: by_group is {'anna'"),
         ({"prediction_ratios": {"0": 1.0}}, "metrics.json: prediction_ratios is {'0': 1.0}"),
         ({"confidence_bins": {"edges": [0.5], "ratios": [1.0, 0.0]}}, "confidence_bins.ratios is [1.0, 0.0]"),
         (
             {"intervals": {"unit": "group", "units": 4, "caveat": None}},
-            "metrics.json: intervals.unit is group, and predictions.csv makes sample",
+            "metrics.json: intervals.unit is group, but predictions.csv gives sample",
         ),
     ],
 )
@@ -226,7 +226,7 @@ def test_the_support_of_a_class_that_was_written_by_hand_fails(built: Path) -> N
     per_class["3"]["support"] = 9999
     change_report(built, "onnx-fp32", per_class=per_class)
 
-    refused(built, "metrics.json: per_class.3.support is 9999, and predictions.csv makes ")
+    refused(built, "metrics.json: per_class.3.support is 9999, but predictions.csv gives ")
 
 
 @pytest.mark.parametrize(
@@ -235,12 +235,12 @@ def test_the_support_of_a_class_that_was_written_by_hand_fails(built: Path) -> N
         (None, None, "predictions.csv: not readable: No such file or directory"),
         (r".*", "", "predictions.csv: its columns are not group, actual"),
         (r"(?<=e\n).*", "", "predictions.csv: it lists no sample"),
-        (r"(?<=e\n)[^\n]*\n", "", "samples is 360, and predictions.csv makes 359"),
+        (r"(?<=e\n)[^\n]*\n", "", "samples is 360, but predictions.csv gives 359"),
         (r"(?<=e\ns0,)\d", "12", "predictions.csv: row 2 is ['s0', '12', "),
         (r"(?<=e\ns0,)(\d),(\d),[^,]*", r"\1,\2,nan", "predictions.csv: row 2 is ['s0', "),
         (r"(?<=e\ns0,)(\d),(\d),[^,]*", r"\1,\2", "predictions.csv: row 2 is ['s0', "),
         (r"(?<=e\ns0,)(\d),(\d),[^,]*", r"\1,\2,0.05", "calibration_error is "),
-        (r"(?<=e\n)s0", "s1", "by_group is {}, and predictions.csv makes {'s1'"),
+        (r"(?<=e\n)s0", "s1", "by_group is {}, but predictions.csv gives {'s1'"),
         (r"e\n", 'e\n"', "predictions.csv: row 2 is ["),
     ],
 )

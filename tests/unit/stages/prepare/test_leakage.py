@@ -23,7 +23,10 @@ def test_equal_samples_in_two_splits_are_refused(bench: Bench) -> None:
     bench.validated(rows.assign(values=values))
     # when
     message = bench.refused("prepare")
-    assert "1 sample(s) of test are in train too: one of group 'bob' is the same as one of group 'ann'" in message
+    assert (
+        "1 sample(s) of test are also in train: a sample of group 'bob' is the same as a sample of group 'ann'"
+        in message
+    )
     assert "expected: no sample in two splits" in message and "give both the same group" in message
     assert not Path("data/prepared").exists()
 

@@ -39,7 +39,7 @@ BAD: dict[str, tuple[dict[str, Any], dict[str, Any], Change | None, list[str]]] 
         SERIES,
         {},
         lambda r: r.assign(flow=4.0),
-        ["channel flow: it is 4 in the whole", "remove the channel"],
+        ["channel flow: its value is 4 in the whole", "remove the channel"],
     ),
     "no rows": (SERIES, {}, lambda r: r.iloc[:0], ["data/validated: no rows remain", "run python -m stages.validate"]),
     "holes in every row": (
