@@ -1,4 +1,4 @@
-"""Structured pruning: remove whole channels. Unlike zeroed weights, this reduces file size and latency."""
+"""Structured pruning: remove whole channels. Unlike setting weights to zero, this reduces file size and latency."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _gradients(fabric: Fabric, network: Network, data: Data, objective: Objectiv
 
 @torch.no_grad()
 def _keep_attention_scale(network: Transformer, head_width: int) -> None:
-    """Scale the queries to compensate for a smaller divisor of the attention, the square root of the head width.
+    """Scale the queries, because attention divides by the square root of the head width, which pruning has reduced.
 
     `head_width` is the width of a head before pruning.
     """

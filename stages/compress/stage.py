@@ -1,4 +1,4 @@
-"""Compress the trained network: distil it, prune whole channels, fine-tune. Parameters enable each step.
+"""Compress the trained network: distil it, prune whole channels, fine-tune. Each step is enabled by its parameters.
 
 Reads data/prepared and models/trained. Writes models/compressed/model.pt, models/reference.npz (the compressed
 network's logits on the validation and test splits), reports/compress.json and reports/durations/compress.json. A run

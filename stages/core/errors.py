@@ -88,7 +88,7 @@ def run(main: Callable[[], None]) -> None:
     except StageError as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        with contextlib.suppress(ValueError):  # not the main thread
+        with contextlib.suppress(ValueError):  # raised outside the main thread
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would show a traceback of some library
         print(
             "interrupted; run it again to continue (make repro restores the outputs that DVC removed)", file=sys.stderr

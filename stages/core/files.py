@@ -37,7 +37,7 @@ def sha256(path: Path) -> str:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path` atomically: after an error `path` is unchanged."""
+    """Write `content` to `path` atomically, so that an error leaves `path` unchanged."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -101,7 +101,7 @@ def read_model(path: Path, model: type[ModelT], stage: str) -> ModelT:
     Args:
         path: The JSON file.
         model: The class of the result.
-        stage: The stage that writes the file, for the remedy.
+        stage: The stage that writes the file; the remedy of the error names it.
 
     Raises:
         StageError: The file is missing or not valid; the message names the first field at fault.

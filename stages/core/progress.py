@@ -107,7 +107,7 @@ def report_rows(batches: Iterable[pa.RecordBatch], name: str, total: int) -> Ite
 
 
 def download_progress() -> ProgressReporter:
-    """Return a reporter of progress in bytes, on standard output."""
+    """Return a reporter that shows the progress of downloads in bytes on standard output."""
     return ProgressReporter(sys.stdout, _byte_line, _byte_bars)
 
 

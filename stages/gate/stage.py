@@ -45,12 +45,12 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
 def judge(gate: Gate, evidence: Mapping[TargetName, Evidence], records: Mapping[str, Record]) -> Verdict:
     """Return the verdict on every built target.
 
-    The gate passes if all records are sound, all required targets pass, and at least one target passes. Budgets of a
+    The gate passes if no record has a fault, all required targets pass, and at least one target passes. Budgets of a
     target that is not built are ignored.
 
     Args:
         gate: Thresholds, and a budget for each target.
-        evidence: Evidence by target.
+        evidence: The evaluation report of each target, with the reason if it cannot be trusted.
         records: The reports that concern all targets: "quality", "balance", "train" (the float model) and "compress".
 
     Raises:

@@ -45,7 +45,7 @@ def model_card(
     Args:
         manifest: The bundle's manifest.
         limitations: The text `package.limitations`: what the model must not be used for.
-        splits: Samples by split.
+        splits: Number of samples by split.
         per_class: Target -> class -> precision, recall, f1, support.
         left_out: Target -> names of its failed checks.
         groups: The groups of the test split.

@@ -162,7 +162,7 @@ def _extra_column(source: str, name: str) -> ContractError:
         f"source {source}, column {name}",
         "the contract does not have this column",
         "only columns that the contract describes",
-        "describe it in validate.columns, or set validate.extra_columns: drop",
+        "describe the column in validate.columns, or set validate.extra_columns: drop",
     )
 
 
@@ -226,7 +226,7 @@ def parsed_text_columns(table: ir.Table, contract: Validate) -> list[str]:
 
 
 def to_canonical_types(table: ir.Table, contract: Validate) -> ir.Table:
-    """Return a table with the contract's columns in its order and types. NaN in a float column becomes null.
+    """Return a table with the columns, order and types of the contract. NaN in a float column becomes null.
 
     In a text column, a cell that is not a number or time becomes null; its text is in an additional column at the end
     (`text_column_name`).

@@ -29,7 +29,7 @@ class ViolationCounts:
 
 @dataclass(frozen=True)
 class FlaggedRows:
-    """A canonical table with a boolean column for each violated rule.
+    """A canonical table (`contract.SourceTable`) with a boolean column for each violated rule.
 
     pandera reports a rule that compares rows with each other even if no row violates it. Such a rule has no true flag.
     """
@@ -96,7 +96,7 @@ def flag_violations(table: ir.Table, rules: list[Rule]) -> FlaggedRows:
 
 
 def violated_rules(table: ir.Table, rules: list[Rule]) -> list[Rule]:
-    """Return the rules that at least one row of a canonical table violates, as checked by pandera."""
+    """Return the rules that at least one row of a canonical table violates, according to pandera."""
     import pandera.ibis as pandera
     from pandera.errors import SchemaErrors
 

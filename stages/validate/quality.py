@@ -122,9 +122,9 @@ def consistency(counts: Counts) -> float:
     """Return the smallest fraction of all kinds of consistency, so that a good kind does not hide a bad one.
 
     consistency = min(unique, ordered, regular, agreeing), where
-      unique   = 1 - rows with the key of another row / rows; the key is group and time, or for images and audio
-                 the values; likewise for rows that an alphabetically earlier source contains too
-      ordered  = steps with time(i) > time(i-1) / steps; a step is from a row to the next one of its group as stored
+      unique   = 1 - (rows with the key of another row) / rows; the key is group and time, or for images and audio
+                 the values. The same is computed for rows that an alphabetically earlier source also contains.
+      ordered  = steps with time(i) > time(i-1) / steps; a step leads from a row to the next stored row of its group
       regular  = steps with |time(i) - time(i-1) - interval| <= tolerance / steps
       agreeing = rows where two redundant columns are within their tolerance / rows, for each pair
     """

@@ -29,10 +29,10 @@ LARGEST_32 = 3.4028234663852886e38
 class Rule:
     """A rule that every row must meet.
 
-    metric: The quality metric that counts violations.
+    metric: The quality metric that counts violations of the rule.
     columns: The columns that the rule reads.
     reason: The text that is stored with rows that violate the rule.
-    holds: Returns, for a canonical table, a column that is True where the rule is met; never null.
+    holds: Takes a canonical table, and returns a column that is True where the rule is met, otherwise False.
     text_column: Column with the text that could not be parsed, shown in the reason.
     """
 
@@ -44,7 +44,7 @@ class Rule:
 
 
 def build_rules(data: Data, contract: Validate, snapshot: datetime, texts: Iterable[str] = ()) -> list[Rule]:
-    """Return all rules for the rows of a canonical table; fast rules come first.
+    """Return all rules that the rows of a source must meet; fast rules come first.
 
     Args:
         data: The block `data` of the parameters.

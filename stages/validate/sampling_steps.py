@@ -74,7 +74,7 @@ def count_steps(paths: list[Path], group: str, time: str, interval_s: float, tol
 
 
 def _steps(groups: pa.Array, times: pa.Array, last: dict[str, int]) -> np.ndarray:
-    """Return the steps that end in this batch, in microseconds; `last` (latest time of each group) is updated."""
+    """Return the lengths in microseconds of the steps that end in this batch; update `last`, each group's last time."""
     if pa.types.is_string(times.type) or pa.types.is_large_string(times.type):
         times = cast_cells(times, pa.timestamp("us"))
     present = pc.and_(pc.is_valid(groups), pc.is_valid(times))

@@ -62,7 +62,7 @@ def profile_source(
 
 
 def column_statistics(table: ir.Table, contract: Validate) -> dict[str, dict[str, float | None]]:
-    """Return min, max, mean and std of each numeric column; for a `values` column over all elements."""
+    """Return min, max, mean and std of each numeric column, and of all elements of each `values` column."""
     names = [n for n, c in contract.columns.items() if c.type in ("float", "integer", "values")]
     if not names:
         return {}

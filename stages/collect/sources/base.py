@@ -31,7 +31,7 @@ class Context:
     data: The block `data` of the parameters: the kind, columns and classes of the data.
     snapshot: Time of the snapshot, in UTC.
     retry: How failed requests are repeated.
-    scratch: Folder for this source's downloads; it survives a failed run.
+    scratch: Folder for this source's downloads. A failed run leaves it in place for the next run.
     progress: Reports the progress in bytes.
     stop: An event that is set when the run ends. Threads that copy or write check it, and stop.
     """

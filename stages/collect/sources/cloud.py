@@ -87,7 +87,7 @@ def list_objects(system: Any, root: str, url: str) -> dict[str, str]:
         url: URL of the object or folder.
 
     Returns:
-        Maps the fsspec path of each object to its path relative to `root`, or to its name if `root` is an object.
+        The path of each object relative to `root`, by its fsspec path. If `root` is an object, its name.
     """
     if url.startswith(("http://", "https://")):
         return {root: unquote(urlsplit(url).path).rpartition("/")[2] or "index"}

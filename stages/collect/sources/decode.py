@@ -131,7 +131,7 @@ def read_csv(path: Path, name: str, form: Csv, context: Context) -> pa.Table:
 
     Args:
         path: The file.
-        name: Its path relative to the archive or folder, for error messages.
+        name: Path of the file relative to the archive or folder, for error messages.
         form: Separator, encoding and columns.
         context: The block `data` of the parameters, and the source's name for error messages.
 
@@ -187,7 +187,7 @@ def _refuse_html(path: Path, name: str, context: Context) -> None:
         raise context.error(
             f"{name}: it is an HTML page",
             "data",
-            "correct the URL or its headers, because a page instead of data is often a login page",
+            "correct the URL or its headers, because a web page instead of data is often a login page",
         )
 
 

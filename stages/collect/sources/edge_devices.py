@@ -2,8 +2,8 @@
 
 The response to `GET {url}/samples?since=<RFC 3339 time>` is `application/x-ndjson`: one JSON object per line with `id`,
 `time`, `label` (null until a person labels the sample), `group` (optional; by default the device's name) and `values`
-(for series an object channel -> number, for images and audio the flat list of the sample). A label is a value of the
-label column or the name of its class, because a device knows only the names.
+(for series an object channel -> number, for images and audio the flat list of the sample). A label can be a value of
+the label column or the name of a class, because a device knows only the names.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def parse_sample(line: bytes, device: str, url: str, context: Context) -> dict[s
 
     Args:
         line: The JSON object of a sample.
-        device: Name of the device, the default group.
+        device: Name of the device; it is the group of a sample that has no `group`.
         url: URL of the device, for error messages.
         context: The block `data` of the parameters, and the source's name for error messages.
 

@@ -23,7 +23,7 @@ TRANSIENT_STATUS = (408, 425, 429)  # and every 5xx: another attempt may succeed
 
 
 class TransientError(Exception):
-    """An attempt failed, but another one may succeed."""
+    """An attempt failed, but another attempt may succeed."""
 
 
 def headers_from(names: dict[str, str] | None, context: Context) -> dict[str, str]:
@@ -122,7 +122,7 @@ def check_response(response: aiohttp.ClientResponse, url: str, context: Context)
         raise context.error(
             f"{redact(url)}: content type {response.content_type}",
             "data",
-            "correct the URL or its headers (headers_env), because a page instead of data is often a login page",
+            "correct the URL or its headers (headers_env), because a web page instead of data is often a login page",
         )
 
 
@@ -182,7 +182,9 @@ async def download(http: aiohttp.ClientSession, url: str, digest: str | None, co
     if digest and actual != digest:
         partial.unlink()
         raise context.error(
-            f"{redact(url)}: SHA-256 {actual}", digest, f"if the new content is intended, set `sha256:` to {actual}"
+            f"{redact(url)}: the SHA-256 is {actual}",
+            digest,
+            f"if the new content is intended, set `sha256:` to {actual}",
         )
     partial.replace(complete)
     validator.unlink(missing_ok=True)

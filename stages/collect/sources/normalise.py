@@ -70,7 +70,7 @@ def _parse_time(column: pa.ChunkedArray) -> pa.ChunkedArray:
     If a cell is not a time, the column remains text: its times are written as `2026-01-01 00:00:00.000000`, and its
     other cells are unchanged.
     """
-    # digits below microseconds are cut off: RFC 3339 allows any number, Arrow only as many as it stores
+    # digits below microseconds are removed: RFC 3339 allows any number of digits, but Arrow parses only those it stores
     text = pc.replace_substring_regex(pc.utf8_upper(column), r"(\.\d{6})\d+", r"\1").combine_chunks()
     # the end of a date without a time looks like a UTC offset (-01)
     zoned = pc.and_(pc.match_substring_regex(text, ZONE), pc.greater(pc.utf8_length(text), 10))

@@ -138,7 +138,7 @@ def message_rows(topic: str, payload: bytes, mqtt: Mqtt, where: str, context: Co
 
     Args:
         topic: Topic of the message.
-        payload: A JSON object or a list of them.
+        payload: A JSON object or a list of JSON objects.
         mqtt: The pattern `topic`, whose named groups become columns.
         where: URL of the broker, for error messages.
         context: The block `data` of the parameters, and the source's name for error messages.
@@ -164,7 +164,7 @@ def message_rows(topic: str, payload: bytes, mqtt: Mqtt, where: str, context: Co
 
 
 def parse_readings(value: Any, where: str, context: Context) -> list[dict[str, Any]]:
-    """Return a JSON object or a list of them as rows; a missing time becomes the present time.
+    """Return a JSON object or a list of JSON objects as rows; a row without a time gets the current time.
 
     Args:
         value: The JSON value.

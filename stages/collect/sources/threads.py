@@ -25,7 +25,7 @@ async def run_detached(call: Callable[[], Result]) -> Result:
             setter(value)
 
     def work() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the run has ended
+        with contextlib.suppress(RuntimeError):  # the loop is closed because the run has ended
             try:
                 result = call()
             except Exception as error:

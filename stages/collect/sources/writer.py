@@ -31,7 +31,7 @@ def write_tables(tables: Iterable[pa.Table], folder: Path, context: Context) -> 
         The number of rows.
 
     Raises:
-        SourceError: There are no rows, the tables do not fit together, or the run has ended.
+        SourceError: There are no rows, the tables differ in columns or types, or the run has ended.
     """
     spool = context.scratch / "tables"
     shutil.rmtree(spool, ignore_errors=True)

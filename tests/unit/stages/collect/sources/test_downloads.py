@@ -111,7 +111,7 @@ def test_wrong_checksum(workspace: Path, web: WebServer, capsys: pytest.CaptureF
 
     message = refuse(capsys)
 
-    assert f"{url}: SHA-256 {sha256(LARGE)}" in message
+    assert f"{url}: the SHA-256 is {sha256(LARGE)}" in message
     assert f"expected: {sha256(b'other')}" in message
     assert not list((workspace / ".work/collect/plant").glob("*.partial"))  # or the next run would go on from it
 
