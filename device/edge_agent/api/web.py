@@ -146,7 +146,7 @@ class _Routes:
                 if size > self.limit:
                     raise too_large
                 if self.body_bytes > BODIES_AT_ONCE * self.limit:
-                    raise ProblemError(429, "too many large requests at once", headers={"Retry-After": "1"})
+                    raise ProblemError(429, "too many large requests at the same time", headers={"Retry-After": "1"})
                 parts.append(part)
 
         try:

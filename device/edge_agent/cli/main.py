@@ -58,14 +58,14 @@ def parser() -> argparse.ArgumentParser:
     release(
         command(
             "install",
-            "download a release, verify it, unpack it into a slot",
-            "Does not switch to it. A broken download is resumed. An installed, undamaged release is left unchanged.",
+            "download a release, verify it, and unpack it into a slot",
+            "Does not switch to it. Resumes an interrupted download. Does not change an installed, undamaged release.",
         )
     )
     shadow = command(
         "shadow",
-        "run an installed release on live inputs beside the current one, without using its predictions",
-        "Reports how often both predict the same class, and their latency. Ends at either limit, or with ^C.",
+        "run an installed release on the live inputs of the current release, without using its predictions",
+        "Reports how often both releases predict the same class, and their latency. Ends at either limit, or with ^C.",
     )
     release(shadow)
     shadow.add_argument(
@@ -77,18 +77,20 @@ def parser() -> argparse.ArgumentParser:
     shadow.add_argument("--no-selftest", action="store_true", help="skip the self-test before the comparison")
     activate = command(
         "activate",
-        "self-test an installed release and switch to it, on trial",
+        "self-test an installed release, switch to it, and put it on trial",
         "The service swaps models between two requests, then confirms the release or rolls back automatically.",
     )
     release(activate)
     activate.add_argument("--no-selftest", action="store_true", help="skip the self-test; the trial still applies")
-    deploy = command("deploy", "install a release and activate it", "A current, undamaged release is left unchanged.")
+    deploy = command(
+        "deploy", "install a release and activate it", "A release that is current and undamaged is not changed."
+    )
     release(deploy)
     deploy.add_argument("--no-selftest", action="store_true", help="skip the self-test; the trial still applies")
     confirm = command(
         "confirm",
         "end the trial and keep the current release",
-        "Refused unless the service has loaded exactly this release and it is healthy.",
+        "Refused unless the service has loaded exactly this release and the release is healthy.",
     )
     release(confirm, nargs="?")
     confirm.add_argument("--force", action="store_true", help="confirm without a health check")
@@ -98,14 +100,16 @@ def parser() -> argparse.ArgumentParser:
     command(
         "status",
         "show the current release, the trial, installed releases, and the model that the service has loaded",
-        "Exits 0 also where no service runs.",
-    ).add_argument("--report", action="store_true", help="include the service's statistics since the switch")
-    command("report", "show the service's statistics since the switch")
+        "Exits 0 even if no service runs.",
+    ).add_argument(
+        "--report", action="store_true", help="include the service's statistics since the release was activated"
+    )
+    command("report", "show the service's statistics since the release was activated")
     verify = command("verify", "check every byte of every slot against its manifest", "Exits 3 if a slot is damaged.")
     verify.add_argument("--release", type=_release, metavar="RELEASE", help="check this release only")
     serve = command("serve", "run the service: answer predictions, judge trials, report, until SIGTERM")
     serve.add_argument(
-        "--no-systemd", action="store_true", help="run under another supervisor: no sd_notify, no journald fields"
+        "--no-systemd", action="store_true", help="run under another supervisor, without sd_notify and journald fields"
     )
     prune = command("prune", "remove unused slots except the newest, and interrupted downloads")
     prune.add_argument(
@@ -113,8 +117,8 @@ def parser() -> argparse.ArgumentParser:
     )
     forget = command(
         "forget",
-        "allow a release that failed here to be tried again, or discard a wrong trusted time",
-        "Use --trusted-time if the clock was once ahead, and current metadata has been refused as expired since.",
+        "allow a release that failed on this device to be tried again, or discard a wrong trusted time",
+        "Use --trusted-time if the clock was ahead in the past, and current metadata is now refused as expired.",
     ).add_mutually_exclusive_group(required=True)
     release(forget, nargs="?")
     forget.add_argument(
@@ -123,7 +127,9 @@ def parser() -> argparse.ArgumentParser:
     samples = command("samples", "manage the samples captured for retraining").add_subparsers(
         dest="action", required=True, metavar="ACTION"
     )
-    export = samples.add_parser("export", help="write them to a file", description="Write the samples to a file.")
+    export = samples.add_parser(
+        "export", help="write the samples to a file", description="Write the samples to a file."
+    )
     export.add_argument("file", type=Path, metavar="FILE", help="file to write")
     return root
 
@@ -281,7 +287,7 @@ def _fail(options: argparse.Namespace, error: AgentError) -> int:
 
 
 def _storage_error(error: OSError) -> StorageError:
-    remedy = "free space on it, or see `dmesg` for a failing disk"
+    remedy = "free disk space; if the disk is not full, run `dmesg` to see whether it fails"
     if isinstance(error, PermissionError):
         remedy = "run the command as root, or as the user who owns the state directory: sudo edge-agent ..."
     where = str(error.filename or "the state directory")
