@@ -31,7 +31,8 @@ class ViolationCounts:
 class FlaggedRows:
     """A canonical table (`contract.SourceTable`) with a boolean column for each violated rule.
 
-    pandera reports a rule that compares rows with each other even if no row violates it. Such a rule has no true flag.
+    pandera reports a rule that compares rows with each other even if no row violates the rule. Then all flags of
+    the rule are False.
     """
 
     table: ir.Table

@@ -1,4 +1,4 @@
-"""Extract selected regular files from tar and zip archives, without their owner and mode. Links are refused."""
+"""Extract selected regular files from tar and zip archives, without owner and mode. Selected links are refused."""
 
 from __future__ import annotations
 

@@ -112,7 +112,10 @@ class JsonTableBuilder:
             return pa.array(values)
         except ARROW_ERRORS as error:
             reason = error
-        if {type(value) for value in values} - {type(None)} == {int, float}:  # pyarrow refuses integers above 53 bits
+        if {type(value) for value in values} - {type(None)} == {
+            int,
+            float,
+        }:  # pyarrow refuses integers above 53 bits among floats
             return self._column(name, [None if value is None else float(value) for value in values])
         value_of_type: dict[str, Any] = {}  # the first value of each type
         for value in values:
