@@ -57,7 +57,7 @@ class Exported:
     """The result of the first converter that succeeded.
 
     `measured` holds all candidates that the device's runtime can run, and `kept` is the best of them. `failures` holds
-    the reason why each of the other candidates does not run, by its method.
+    the reason why each other candidate does not run, by the candidate's method.
     """
 
     converter: str
@@ -100,7 +100,7 @@ def measure(
         reference: torch's logits [N, classes].
 
     Returns:
-        The candidates that run, and the reason why each of the others does not run, by its method.
+        The candidates that run, and the reason why each other candidate does not run, by the candidate's method.
 
     Raises:
         ConversionError: No candidate runs.
@@ -122,9 +122,9 @@ def measure(
 def choose(measured: Sequence[Measured], params: Export) -> Measured:
     """Return the candidate to keep.
 
-    Of float candidates, it is the one with the smallest difference from torch. Of int8 candidates, all whose agreement
-    is within `quantization.tie` of the highest agreement count as equally good; the one whose method comes first in
-    `quantization.methods` is kept.
+    Of float candidates, it is the one with the smallest difference from torch. Of int8 candidates, those whose
+    agreement is within `quantization.tie` of the highest agreement count as equally good, and it is the one whose
+    method comes first in `quantization.methods`.
 
     Raises:
         ConversionError: The best candidate agrees less with torch than the parameters require.

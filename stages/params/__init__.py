@@ -102,7 +102,7 @@ def _parse(model: type[ModelT], path: Path) -> ModelT:
             str(path),
             "found an anchor that contains itself",
             "values without such loops",
-            "replace its alias by a value",
+            "replace the alias inside the anchor with a value",
         ) from None
 
 
@@ -136,7 +136,7 @@ def _example_file(field: str, values: Any) -> str:
 def _field_name(loc: tuple[str | int, ...], values: Any, kind: str) -> str:
     """Return the dotted name as it is written in the file.
 
-    Pydantic's location also contains the type of a source or a format, although it is not a key in the file.
+    Pydantic's location also contains the type of a source or a format, although this type is not a key in the file.
     """
     parts = []
     for number, part in enumerate(loc, start=1):

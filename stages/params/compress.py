@@ -24,7 +24,7 @@ class Distil(Block):
     alpha: Share = Field(
         description="Weight of the teacher's outputs in the loss; the weight of the labels is 1 - alpha."
     )
-    epochs: Count = Field(description="Number of epochs that the student is trained for.")
+    epochs: Count = Field(description="Number of epochs for which the student is trained.")
     student_scale: float = Field(
         gt=0, le=1, description="Ratio of each layer's width in the student to its width in the teacher."
     )

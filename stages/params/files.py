@@ -55,7 +55,10 @@ class Csv(Block):
         description="Text encoding of the file, such as utf-8."
     )
     columns: Columns = Field(
-        description="New name for each column to keep, by its name in the file; null keeps all columns and their names."
+        description=(
+            "New name for each column to keep, by the column's name in the file; null keeps all columns and "
+            "their names."
+        )
     )
 
 
@@ -64,7 +67,10 @@ class Parquet(Block):
 
     type: Literal["parquet"] = Field(description="Type of this format.")
     columns: Columns = Field(
-        description="New name for each column to keep, by its name in the file; null keeps all columns and their names."
+        description=(
+            "New name for each column to keep, by the column's name in the file; null keeps all columns and "
+            "their names."
+        )
     )
 
 

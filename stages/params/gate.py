@@ -1,4 +1,4 @@
-"""Parameters of the stage `gate`: the thresholds."""
+"""Parameters of the stage `gate`: the thresholds that a model must meet."""
 
 from __future__ import annotations
 

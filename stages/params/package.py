@@ -1,4 +1,4 @@
-"""Parameters of the stage `package`: the contents of the bundle, and what a device needs to run it."""
+"""Parameters of the stage `package`: the contents of the bundle, and what a device needs to run the model."""
 
 from __future__ import annotations
 

@@ -38,10 +38,10 @@ class Features(AudioFeatures):
     @model_validator(mode="after")
     def _consistent(self) -> Features:
         if self.hop > self.frame:
-            raise ValueError(f"a hop of at most one frame, {self.frame}, not {self.hop}")
+            raise ValueError(f"a hop of at most {self.frame}, the value of frame, not {self.hop}")
         if self.coefficients is not None and (self.type != "mfcc" or self.coefficients > self.bands):
             raise ValueError(
-                f"coefficients only for type mfcc, and at most as many as bands, {self.bands}, not {self.coefficients}"
+                f"coefficients only for type mfcc, at most {self.bands}, the value of bands, not {self.coefficients}"
             )
         return self
 
@@ -59,7 +59,7 @@ class Window(Block):
     label: Literal["last", "any", "majority"] = Field(
         description=(
             "Rule that gives a window its class. last: the class of its last row. majority: the most frequent class. "
-            "any: the most frequent class other than the first one of data.classes; the first one if there is no other."
+            "any: the most frequent class except the first one in data.classes, or this one if no row has another."
         )
     )
 
@@ -68,8 +68,8 @@ class SplitBy(Block):
     """Division of the samples into the training, validation and test splits.
 
     With method group, every group is in one split only, and the class frequencies of the splits are as similar as the
-    groups allow. With method column, a column of the data marks the test samples, as published data sets with an
-    official split do; the validation samples are chosen from the remaining ones.
+    groups allow. With method column, a column of the data marks the test samples, for example with the official split
+    of a published data set. The validation samples are then chosen from the remaining samples.
     """
 
     method: Literal["group", "column"] = Field(
@@ -79,7 +79,7 @@ class SplitBy(Block):
         gt=0,
         lt=1,
         description=(
-            "Size of the validation split, as a fraction of all samples (method group) or of those outside "
+            "Size of the validation split, as a fraction of all samples (method group) or of the samples outside "
             "the test split (method column)."
         ),
     )
@@ -123,7 +123,7 @@ class SplitBy(Block):
 class Drift(Block):
     """The drift reference: the distribution of the training samples, with which a device compares its own inputs.
 
-    A feature of this distribution is the mean or the standard deviation of one channel of a sample.
+    A feature is the mean or the standard deviation of one channel within one sample.
     """
 
     bins: int = Field(

@@ -195,5 +195,7 @@ class Train(Block):
     def _warm_up_ends(self) -> Train:
         warmup_epochs = self.scheduler.warmup_epochs
         if warmup_epochs >= self.epochs:
-            raise ValueError(f"fewer scheduler.warmup_epochs than epochs, {self.epochs}, not {warmup_epochs}")
+            raise ValueError(
+                f"scheduler.warmup_epochs less than {self.epochs}, the number of epochs, not {warmup_epochs}"
+            )
         return self

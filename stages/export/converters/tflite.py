@@ -145,7 +145,7 @@ def rename_signature(model: bytes, graph: Graph) -> bytes:
 def strip_metadata(model: bytes) -> bytes:
     """Return the model with short names of tensors and without metadata.
 
-    The names in a transformer's file would take a tenth of the size of its weights.
+    The original names in the file of a transformer would need a tenth as much space as its weights.
     """
     content = read_model(model)
     for subgraph in content.subgraphs:
@@ -173,9 +173,9 @@ def read_model(model: bytes) -> Any:
 def write_model(content: Any) -> bytes:
     """Return objects of the schema as a TFLite file, with buffers aligned to 16 bytes and equal vectors stored once.
 
-    The schema requires the alignment by `force_align`, which Python's flatbuffers does not support: kernels may read
-    weights with aligned loads. Without shared vectors, the zero points per channel, 8 bytes each and all zero, would
-    take an eighth of a small file.
+    The schema requires the alignment (`force_align`), because kernels may read weights with aligned loads, but Python's
+    flatbuffers does not support it. If equal vectors were stored repeatedly, the zero points of the channels (8 bytes
+    each, all zero) would take an eighth of a small file.
     """
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema

@@ -227,7 +227,7 @@ def test_a_device_that_is_not_available_is_refused(digits_workspace: Path) -> No
         ({"network": "mlp"}, "train.network"),
         ({"cnn": {"kernel": 4}}, "an odd kernel"),
         ({"transformer": {"width": 15}}, "multiple of heads"),
-        ({"scheduler": {"warmup_epochs": 4}}, "fewer scheduler.warmup_epochs than epochs"),
+        ({"scheduler": {"warmup_epochs": 4}}, "scheduler.warmup_epochs less than"),
         ({"optimiser": {"learning_rate": "fast"}}, "train.optimiser.learning_rate"),
         ({"augment": {"time_shift": 0.1}}, "train.augment.time_shift"),
         ({"cnn": {"channels": [8, 8, 8, 8]}}, "train.cnn.channels"),
