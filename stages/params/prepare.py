@@ -59,7 +59,7 @@ class Window(Block):
     label: Literal["last", "any", "majority"] = Field(
         description=(
             "Rule that gives a window its class. last: the class of its last row. majority: the most frequent class. "
-            "any: the most frequent class except the first one in data.classes, or this one if no row has another."
+            "any: the most frequent class except the first one in data.classes; the first one if no row has any other."
         )
     )
 
