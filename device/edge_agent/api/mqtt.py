@@ -98,7 +98,7 @@ class Mqtt:
         client.subscribe(self._config.topic_in, qos=QOS)
 
     def _on_subscribe(self, _client: Any, _data: Any, _id: Any, reasons: Any, _properties: Any) -> None:
-        """Handle the broker's reply to the subscription. The broker can refuse the topic; if not, requests follow."""
+        """Handle the broker's reply to the subscription, which can be a refusal. Requests arrive only after this."""
         at = (self._config.host, self._config.port, self._config.topic_in)
         if any(reason.is_failure for reason in reasons):
             log.warning("mqtt %s:%d refused the subscription to %s: %s", *at, ", ".join(map(str, reasons)))

@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line. Global options come before the command."""
     root = Parser(
         prog="edge-agent",
-        description="Installs releases on this device, tests them, switches to them, and rolls back from bad ones.",
+        description="Installs releases on this device, tests them, switches to them, and rolls bad ones back.",
         epilog=CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -95,8 +95,8 @@ def parser() -> argparse.ArgumentParser:
     release(confirm, nargs="?")
     confirm.add_argument("--force", action="store_true", help="confirm without a health check")
     rollback = command("rollback", "roll back to the previous release, without network access")
-    rollback.add_argument("--to", type=_release, metavar="RELEASE", help="another installed release")
-    rollback.add_argument("--reason", metavar="TEXT", help="mark the replaced release as bad until `forget`")
+    rollback.add_argument("--to", type=_release, metavar="RELEASE", help="roll back to this installed release")
+    rollback.add_argument("--reason", metavar="TEXT", help="mark the replaced release as bad, for this reason")
     command(
         "status",
         "show the current release, the trial, installed releases, and the model that the service has loaded",

@@ -1,7 +1,7 @@
 """Fault points: named places at which a test kills the agent or makes an operation fail.
 
-They are like the failpoints of etcd (gofail) and FreeBSD (fail(9)). In production the environment variable is not set,
-and a fault point costs one comparison.
+They are like the failpoints of etcd (gofail) and FreeBSD (fail(9)). A test sets the environment variable
+EDGE_AGENT_FAULT. In production the variable is not set, and a fault point costs one comparison.
 
     EDGE_AGENT_FAULT=install.before_rename=kill      SIGKILL to this process, like a crash or the OOM killer
     EDGE_AGENT_FAULT=install.before_rename=error     OSError EIO, like a worn memory card

@@ -41,7 +41,9 @@ def open_model(path: Path, io: Mapping[str, Any], threads: int = 1) -> Model:
         [RecurrentState(s["input"], s["output"], tuple(s["shape"])) for s in recurrent["states"]] if recurrent else []
     )
     if recurrent and io["input"]["shape"][1] < recurrent["frame"]:
-        raise ModelError(f"{path}: a frame of {recurrent['frame']} is longer than a sample of {io['input']['shape']}")
+        raise ModelError(
+            f"{path}: a frame of {recurrent['frame']} is longer than a sample of shape {io['input']['shape']}"
+        )
     inputs = [io["input"]["name"], *(state.input for state in states)]
     outputs = [io["output"]["name"], *(state.output for state in states)]
     backends: dict[str, Callable[..., Backend]] = {"onnxruntime": Onnx, "litert": LiteRt}

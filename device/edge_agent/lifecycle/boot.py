@@ -82,7 +82,7 @@ def _decide(config: Config) -> BootResult:
         state.load(layout)
     except ConfigurationError as error:
         state.restore(layout)
-        text = f"restored from the last copy; the damaged file is kept beside it: {_one_line(error)}"
+        text = f"restored from the last copy; the damaged file is kept next to it: {_one_line(error)}"
         logs.event("state", text, logging.CRITICAL)
     before = state.load(layout)
     decided, reason = trial_rules.count_start(config.trial, _undamaged(config, before))

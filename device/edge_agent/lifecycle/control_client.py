@@ -80,7 +80,7 @@ def shadow(layout: Layout, release: str, samples: int, seconds: float) -> Iterat
         seconds: Longest duration of the comparison in seconds.
 
     Raises:
-        ServiceError: No service runs, it refuses the candidate, or it stops responding.
+        ServiceError: No service runs, or the service refuses the candidate or stops responding.
     """
     opened = _open(
         layout, "POST", "/shadow", {"release": release, "samples": samples, "seconds": seconds}, timeout_s=SHADOW_S

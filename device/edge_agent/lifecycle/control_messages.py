@@ -28,7 +28,7 @@ class LoadedModel:
 
     @staticmethod
     def from_json(value: Mapping[str, Any] | None) -> LoadedModel | None:
-        """Return the loaded model, or None where the service has loaded none."""
+        """Return the loaded model, or None if the service has not loaded one."""
         return None if value is None else LoadedModel(**_declared(LoadedModel, value))
 
 
@@ -55,7 +55,7 @@ class TrialProgress:
         action: `confirm`, `back` (roll back) or `wait`.
         reason: The reason for the action, or the condition that is not met yet.
         healthy_seconds: Seconds since the last error or failed probe.
-        answered: Number of inferences, probes included.
+        answered: Number of inferences that returned a result, probes included.
         errors: Number of failed inferences.
         left_seconds: Seconds until the deadline of the trial.
     """
@@ -69,7 +69,7 @@ class TrialProgress:
 
     @staticmethod
     def from_json(value: Mapping[str, Any] | None) -> TrialProgress | None:
-        """Return the progress, or None where no release is on trial."""
+        """Return the progress of the trial, or None if no release is on trial."""
         return None if value is None else TrialProgress(**_declared(TrialProgress, value))
 
 
@@ -88,10 +88,10 @@ class ServiceStatus:
 
     Attributes:
         loaded: The model in memory.
-        healthy: True while the model answers requests and probes as it should.
+        healthy: True if the current release is loaded and its model answers requests and probes correctly.
         reason: The reason why the service is not healthy, or `healthy`.
-        ready: True once a model is loaded.
-        trial: Progress of the trial, or None without one.
+        ready: True if a model is loaded.
+        trial: Progress of the trial, or None if no release is on trial.
         uptime_seconds: Seconds since the service started.
         events: The last events, oldest first.
     """

@@ -1,8 +1,8 @@
 """The commands of `edge-agent`. Each function takes the configuration and returns the result that is printed.
 
 The commands `activate` and `rollback` are in the module `switching`, and `status` is in the module `status`. Every
-function that changes files holds the lock while it does so. Slow modules are imported inside the functions that use
-them.
+function that changes files holds the lock while it does so. Modules that take long to import are imported inside the
+functions that use them.
 """
 
 from __future__ import annotations

@@ -202,10 +202,10 @@ class ServiceSummary:
         running: True if a service runs, even if it does not respond.
         fault: The reason why a running service did not respond, or None.
         loaded: The model in memory.
-        healthy: True while the model answers requests and probes as it should.
+        healthy: True if the current release is loaded and its model answers requests and probes correctly.
         reason: The reason why the service is not healthy, or `healthy`.
-        ready: True once a model is loaded.
-        trial: Progress of the trial.
+        ready: True if a model is loaded.
+        trial: Progress of the trial, or None if no release is on trial.
         uptime_seconds: Seconds since the service started.
         events: The last events, oldest first.
     """
@@ -234,12 +234,12 @@ class StatusResult:
     """The result of `status`.
 
     Attributes:
-        time: The clock of the device (ISO 8601, UTC).
+        time: The time of the device's clock (ISO 8601, UTC).
         device: The device.
         current: The current release, or None.
         previous: The release that a rollback returns to, or None.
         trial: The trial of the current release, or None.
-        bad: The reason for each release that failed on this device.
+        bad: The releases that failed on this device, each with the reason.
         trusted_time: Latest time at which metadata was verified (ISO 8601, UTC), or None.
         installed: The installed releases, sorted by name.
         service: The running service.

@@ -60,7 +60,7 @@ def require_not_bad(state: State, release: str) -> None:
 
 
 def count_start(rules: TrialRules, state: State) -> tuple[State, str | None]:
-    """Count one more start of the service; return the new state, and the reason if it is a rollback, else None.
+    """Count one more start of the service. Return the new state and, if the release was rolled back, the reason.
 
     The start is counted before the model is loaded, so that a start is counted even if the model crashes the process.
     """

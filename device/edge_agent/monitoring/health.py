@@ -148,7 +148,7 @@ class Health:
     async def probe_periodically(self, interval_s: Callable[[], float]) -> None:
         """Send a probe every `interval_s()` seconds and after each swap of the model, until cancelled.
 
-        If the watchdog needs results more often, the probes follow at a third of the watchdog's time.
+        If systemd's watchdog needs results more often, a probe is sent after each third of the watchdog's time.
         """
         ping = systemd.watchdog_s() or 3 * IDLE_PROBE_S
         while True:
@@ -160,7 +160,7 @@ class Health:
     async def ping_watchdog(self, every_s: float) -> None:
         """Ping systemd's watchdog if the model returned a result since the last ping. Repeat this until cancelled.
 
-        `every_s` is the time in seconds within which systemd expects a ping. The result is checked four times in it.
+        `every_s` is the time in seconds within which systemd expects a ping. Every quarter of it, results are checked.
         """
         last_ping = 0.0
         while True:

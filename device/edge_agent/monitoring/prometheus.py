@@ -44,13 +44,15 @@ class MetricsExporter:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
-        psutil.cpu_percent(interval=None)  # the first call has no earlier one to compare with
+        psutil.cpu_percent(
+            interval=None
+        )  # psutil measures the time since the previous call; this first call starts the measurement
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """Return the metrics in the format that the `Accept` header requests, and the content type of this format."""
         try:
             encode, content_type = choose_encoder(accept)
-        except (ValueError, TypeError):  # a version in the header that is not a number
+        except (ValueError, TypeError):  # the header has a version that is not a number
             encode, content_type = choose_encoder("")
         return encode(self._registry), content_type
 

@@ -53,7 +53,7 @@ class Ring:
         self._max_age_s = max_age_days * 86400
         self._stream: io.FileIO | None = None
         self._segments: list[tuple[Path, int, int]] = []  # path, samples, bytes of each closed segment
-        self._samples = self._bytes = 0  # of the open segment
+        self._samples = self._bytes = 0  # samples and bytes of the open segment
         for path in segments(folder):
             count = sum(1 for metadata, _ in records(path) if "id" in metadata)
             self._segments.append((path, count, path.stat().st_size))

@@ -1,4 +1,4 @@
-"""Keep the release that state.json names loaded: load it in the background, then swap it in between two requests.
+"""Load the release that state.json names in the background, then swap it in between two requests.
 
 Commands write state.json before they notify the service. If the service misses the notification, it still reads the
 file within a second.
@@ -57,7 +57,7 @@ class Loader:
             health: Probes a release after a swap.
             statistics: Reports whether the release is on trial, and the number of its starts.
             events: Reports each loaded release and each failure.
-            ending: Set when the service is ending.
+            ending: An event that is set when the service is ending.
         """
         self.config, self.engine = config, engine
         self.state = State()

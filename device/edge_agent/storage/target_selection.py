@@ -149,7 +149,9 @@ def _device_reasons(
         reasons.append(f"memory: found {facts.memory_bytes / MB:.0f} MB; expected at least {memory:g} MB")
     if disk is not None and free_bytes is not None and free_bytes < disk * MB:
         free = max(free_bytes, 0) / MB
-        reasons.append(f"free disk space beside the bundle: found {free:.0f} MB; expected at least {disk:g} MB")
+        reasons.append(
+            f"free disk space after unpacking the bundle: found {free:.0f} MB; expected at least {disk:g} MB"
+        )
     return reasons
 
 

@@ -61,7 +61,7 @@ class _AttemptError(Exception):
 
 
 class _RestartError(Exception):
-    """The server cannot resume the download where the partial file ends, so the download must restart from zero."""
+    """The server cannot resume the download where the partial file ends, so the download must start again."""
 
 
 class Fetcher(FetcherInterface):
@@ -239,7 +239,7 @@ class Fetcher(FetcherInterface):
             if partial and not sized and content.tell() < limit:
                 # A response without a length ends when the connection closes. Only the signed length shows whether it
                 # is complete.
-                raise _AttemptError(f"interrupted {limit - content.tell()} bytes before its end")
+                raise _AttemptError(f"the transfer was interrupted {limit - content.tell()} bytes before its end")
         finally:
             response.close()
 
@@ -258,7 +258,7 @@ class Fetcher(FetcherInterface):
         if watch.slow:
             raise _AttemptError(self._slow)
         if remaining:
-            raise _AttemptError(f"interrupted {remaining} bytes before its end")
+            raise _AttemptError(f"the transfer was interrupted {remaining} bytes before its end")
 
     @property
     def _slow(self) -> str:

@@ -186,7 +186,7 @@ class Client:
         except tuf.DownloadHTTPError as error:
             raise SourceError(self.fetcher.url, _one_line(error), "the file", _SOURCE) from None
         except UnreachableError as error:
-            raise SourceError(error.url, error.reason, "a response", _SOURCE) from None
+            raise SourceError(error.url, error.reason, "a source that sends the file", _SOURCE) from None
         except tuf.DownloadError as error:
             raise SourceError(self.fetcher.url, _one_line(error), "the file", _SOURCE) from None
         except tuf.RepositoryError as error:
@@ -210,7 +210,7 @@ class Client:
         return TrustError(
             self.fetcher.source.metadata_url,
             f"the metadata of the role {role} is expired{since}; {clock}",
-            "metadata that is current",
+            "metadata that has not expired",
             f"publish a new {role} in the repository; if the clock is wrong, {SET_CLOCK}{forget}",
         )
 

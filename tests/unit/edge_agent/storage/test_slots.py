@@ -166,7 +166,7 @@ def test_disk_space_that_a_release_needs_beside_itself_counts(device: Device) ->
     free_mb = shutil.disk_usage(device.folder).free / 1e6
     device.publish(RELEASE, requirements={"disk_mb": free_mb + 100})
 
-    with pytest.raises(FitError, match="free disk space beside the bundle"):
+    with pytest.raises(FitError, match="free disk space after unpacking the bundle"):
         install(device)
 
 

@@ -78,7 +78,7 @@ def test_an_unknown_version_is_not_enough_and_a_missing_runtime_is_named() -> No
             f"architecture: found {target_selection.architecture()}; expected one of armv7l",
         ),
         ({"memory_mb": 1e9}, "expected at least 1e+09 MB"),
-        ({"disk_mb": 500}, "free disk space beside the bundle: found 499 MB; expected at least 500 MB"),
+        ({"disk_mb": 500}, "free disk space after unpacking the bundle: found 499 MB; expected at least 500 MB"),
     ],
 )
 def test_what_the_device_lacks_is_named_with_found_and_expected(tmp_path: Path, requirements: Any, reason: str) -> None:
