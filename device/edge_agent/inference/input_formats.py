@@ -134,7 +134,7 @@ def _from_json(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
     require_known_fields(value, ("inputs", "input"))
     if len(value) != 1:
         raise ProblemError(
-            422, "the body must have either `inputs` or `input`", found=sorted(value), expected=["inputs"]
+            422, "the body must have exactly one of `inputs` and `input`", found=sorted(value), expected=["inputs"]
         )
     name, values = next(iter(value.items()))
     # numpy converts true to 1. In valid JSON the word can also be in a string, but strings are refused too.

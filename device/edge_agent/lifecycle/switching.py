@@ -158,7 +158,7 @@ def rollback(
             raise NoReleaseError(
                 str(layout.state_file),
                 "there is no previous release to roll back to",
-                f"an earlier release; confirmed on this device before: {', '.join(confirmed) or 'none'}",
+                f"an earlier release; confirmed on this device: {', '.join(confirmed) or 'none'}",
                 "name an installed release: edge-agent rollback --to RELEASE",
             )
         require_not_bad(known_state, requested)

@@ -113,7 +113,7 @@ def test_another_schema_version_is_refused_first(version: Any) -> None:
         ("targets|onnx-fp32|golden|tolerance", -1, "targets.onnx-fp32.golden.tolerance", "minimum"),
         ("targets|onnx-fp32|metrics|estimates|accuracy", 0.9, "targets.onnx-fp32.metrics.estimates.accuracy", "object"),
         ("targets|onnx-fp32|file", "targets/other", "targets.onnx-fp32.file", "listed under"),
-        ("targets|onnx-fp32|sha256", "0" * 64, "targets.onnx-fp32.sha256", "as in `files`"),
+        ("targets|onnx-fp32|sha256", "0" * 64, "targets.onnx-fp32.sha256", "the value in `files`"),
         ("files|../x", {"sha256": "0" * 64, "size_bytes": 1}, "files", ""),
         ("files|/etc/passwd", {"sha256": "0" * 64, "size_bytes": 1}, "files", ""),
     ],

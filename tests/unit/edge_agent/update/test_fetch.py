@@ -166,7 +166,7 @@ def test_a_named_pipe_on_a_stick_does_not_hold_the_device(published: TufReposito
 
 
 def test_files_of_another_host_are_not_read(published: TufRepository, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="files of this device"):
+    with pytest.raises(SourceError, match="files on this device"):
         fetched(published.config(tmp_path / "device", "file://fileserver/releases"))
 
 
