@@ -206,8 +206,8 @@ def limits(schema: Schema) -> str:
 
 
 def number(value: float) -> str:
-    """Return a number as text: whole numbers without a decimal point and with all digits."""
-    return str(int(value)) if value == int(value) else str(value)
+    """Return a number as text: whole numbers below 1e16 without a decimal point."""
+    return str(int(value)) if value == int(value) and abs(value) < 1e16 else str(value)
 
 
 def literal(value: Any) -> str:

@@ -67,7 +67,7 @@ def audit(options: argparse.Namespace) -> dict[str, object]:
             str(folder),
             "no rollouts are recorded",
             f"a fleet with recorded rollouts: {', '.join(fleets) or 'none'}",
-            "",
+            "name a fleet with --fleet, or the folder of the records with --rollouts",
         )
     records = rollout_folder.rollouts(options.fleet, options.rollouts)
     lines = rollout_audit.read(records, folder / audit_log.FILE)
@@ -89,7 +89,9 @@ def _require_device(folder: Path, name: str, lines: list[AuditLine], records: Se
         names = sorted(devices)
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         listed = ", ".join(names[:SHOWN]) + more or "none"
-        raise NoReleaseError(str(folder), f"the records have no device {name!r}", f"one of: {listed}", "")
+        raise NoReleaseError(
+            str(folder), f"the records have no device {name!r}", f"one of: {listed}", "correct the name after --device"
+        )
 
 
 def _text(result: dict[str, list[dict[str, object]]]) -> str:

@@ -76,7 +76,10 @@ def ansible_log(options: argparse.Namespace) -> Output:
     files = sorted((options.rollouts / RUNS).glob("*/artifacts/stdout"))
     if not files:
         raise NoReleaseError(
-            str(options.rollouts / RUNS), "no runs are recorded", "a run of `fleet rollout` or `fleet rollback`", ""
+            str(options.rollouts / RUNS),
+            "no runs are recorded",
+            "a run of `fleet rollout` or `fleet rollback`",
+            "run one, or name the folder with --rollouts",
         )
     text = files[-1].read_text(encoding="utf-8", errors="replace").rstrip("\n")
     return {"device": None, "file": str(files[-1]), "text": text}
@@ -115,6 +118,9 @@ def device_log(options: argparse.Namespace) -> Output:
         raise SourceError(device, reason, "the log of the device", f"to see the details, run: {more}")
     if not isinstance(task.stdout, str) or not task.stdout:
         raise NoReleaseError(
-            device, f"no log of edge-agent ({reason})", "", "set up the device with playbooks/bootstrap.yml"
+            device,
+            f"no log of edge-agent ({reason})",
+            "at least one line",
+            "set up the device with playbooks/bootstrap.yml",
         )
     return {"device": device, "file": None, "text": task.stdout}

@@ -134,6 +134,6 @@ def _from_os_error(error: OSError) -> FleetError:
     where = str(error.filename or "the operating system")
     reason = error.strerror or str(error)
     if isinstance(error, ConnectionError | TimeoutError):
-        return SourceError(where, reason, "a response", "check the network, then run the command again")
+        return SourceError(where, reason, "a response of the server", "check the network, then run the command again")
     remedy = "free space, or correct the owner and permissions, then run the command again"
     return StorageError(where, reason, "a file or folder that can be read and written", remedy)

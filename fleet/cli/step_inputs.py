@@ -123,4 +123,6 @@ def read_stdin(model: type[T]) -> T:
         problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     except (ValueError, TypeError) as error:
         problem = f"not a JSON object ({error})"
-    raise ConfigurationError("stdin", problem, "the JSON object that the playbook passes to this step", "")
+    raise ConfigurationError(
+        "stdin", problem, "the JSON object that the playbook passes to this step", "run the playbook"
+    )

@@ -54,7 +54,7 @@ def _in_yaml(file: Path) -> Iterator[str]:
         names = _in_json(text)  # JSON may be indented with tabs, but YAML may not
         if names is None:
             raise InventoryError(
-                str(file), " ".join(str(error).split()), "YAML", "correct the syntax of the file"
+                str(file), " ".join(str(error).split()), "valid YAML", "correct the syntax of the file"
             ) from None
         yield from (f"{file}: found a duplicate {name!r} in one object" for name in names)
         return

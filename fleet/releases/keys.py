@@ -111,7 +111,7 @@ class Keys:
             ) from None
         if mode & 0o077:
             raise KeysError(
-                str(path), f"mode {mode & 0o777:04o}, which lets other users read it", "0600", f"chmod 600 {path}"
+                str(path), f"mode {mode & 0o777:04o}, which lets other users read it", "mode 0600", f"chmod 600 {path}"
             )
         try:
             private = load_pem_private_key(content, None)

@@ -111,7 +111,10 @@ class SigningPolicy:
                 policy.keyid  # noqa: B018  (raises for an invalid key)
             except ValueError:
                 raise ConfigurationError(
-                    f"{path}: builder.public_key", "not a public key in PEM format", "PEM", "correct the field"
+                    f"{path}: builder.public_key",
+                    "not a public key in PEM format",
+                    "the public key of the builder in PEM format",
+                    "correct the field",
                 ) from None
         return policy
 

@@ -17,7 +17,10 @@ def parse_version(version: str) -> semver.Version:
         return semver.Version.parse(version)
     except (ValueError, TypeError):
         raise VersionError(
-            f"version {version[:100]!r}", "not a semantic version", "MAJOR.MINOR.PATCH, such as 1.2.0", ""
+            f"version {version[:100]!r}",
+            "not a semantic version",
+            "MAJOR.MINOR.PATCH, such as 1.2.0",
+            "correct the version",
         ) from None
 
 

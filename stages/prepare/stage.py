@@ -95,7 +95,7 @@ def count_rows(table: ir.Table, dropped: int) -> int:
         raise ContractError(
             str(VALIDATED),
             "no rows remain" + (f", {dropped} were dropped for missing values" if dropped else ""),
-            "rows",
+            "at least one row",
             "choose another method (prepare.missing)" if dropped else "run python -m stages.validate on a snapshot",
         )
     return rows

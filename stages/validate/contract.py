@@ -183,7 +183,7 @@ def _empty_column(source: SourceTable, column: str, contract: Validate) -> Contr
     return ContractError(
         f"source {source.name}, column {column}",
         f"the value is missing in all {source.rows} rows",
-        "values",
+        "at least one value",
         "correct the source, or remove the column from the contract (validate.columns)",
     )
 

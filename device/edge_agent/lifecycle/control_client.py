@@ -122,7 +122,7 @@ def _call(layout: Layout, method: str, path: str, timeout_s: float) -> dict[str,
         raise ServiceError(
             str(layout.control_socket),
             f"the response to {path} is incomplete or invalid ({_reason(error)})",
-            "JSON",
+            "a complete JSON response",
             REMEDY,
         ) from None
     finally:

@@ -184,11 +184,11 @@ class Client:
                 self.fetcher.url, _one_line(error), "a file that is not longer than the signed length", _OTHER_COPY
             ) from None
         except tuf.DownloadHTTPError as error:
-            raise SourceError(self.fetcher.url, _one_line(error), "the file", _SOURCE) from None
+            raise SourceError(self.fetcher.url, _one_line(error), "the complete file", _SOURCE) from None
         except UnreachableError as error:
             raise SourceError(error.url, error.reason, "a source that sends the file", _SOURCE) from None
         except tuf.DownloadError as error:
-            raise SourceError(self.fetcher.url, _one_line(error), "the file", _SOURCE) from None
+            raise SourceError(self.fetcher.url, _one_line(error), "the complete file", _SOURCE) from None
         except tuf.RepositoryError as error:
             expected, remedy = next(texts for kind, texts in _REFUSED if isinstance(error, kind))
             raise TrustError(self.fetcher.url, _one_line(error), expected, remedy) from None

@@ -186,7 +186,7 @@ def _refuse_html(path: Path, name: str, context: Context) -> None:
     if start.startswith((b"<!doctype html", b"<html")):
         raise context.error(
             f"{name}: it is an HTML page",
-            "data",
+            "a data file",
             "correct the URL or its headers, because a web page instead of data is often a login page",
         )
 
@@ -300,6 +300,6 @@ def read_wav(content: bytes, name: str, context: Context) -> np.ndarray:
         )
     if len(frames) < 2 * count:
         raise context.error(
-            f"{name}: ends after {len(frames) // 2} of {count} samples", "all", "download the file again"
+            f"{name}: ends after {len(frames) // 2} of {count} samples", "all of them", "download the file again"
         )
     return np.frombuffer(frames, dtype="<i2").astype(np.float32) / 32768

@@ -53,7 +53,7 @@ async def read_pages(http: Any, url: str, pages: Pages, context: Context) -> Jso
         if not isinstance(page_rows, list) or not all(isinstance(row, dict) for row in page_rows):
             raise context.error(
                 f"{redact(current)}: no list of objects at {pages.rows!r}",
-                "rows",
+                "a list of objects, which are the rows",
                 "correct `rows:` or the source",
             )
         await asyncio.to_thread(rows.add, page_rows)

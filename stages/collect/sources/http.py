@@ -121,7 +121,7 @@ def check_response(response: aiohttp.ClientResponse, url: str, context: Context)
     if response.content_type in PAGE_TYPES:
         raise context.error(
             f"{redact(url)}: content type {response.content_type}",
-            "data",
+            "a data file",
             "correct the URL or its headers (headers_env), because a web page instead of data is often a login page",
         )
 
