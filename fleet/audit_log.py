@@ -1,8 +1,8 @@
 """Append lines to an audit log, which records who did what and when.
 
 Each line is one JSON object, which is written durably and never changed. A line is written before the change that it
-records becomes visible, except for the replacement of a key. If a run is killed after the line but before the change,
-the repeated run writes the line again.
+records becomes visible. The only exception is the replacement of a key. If a run is killed after it wrote the line but
+before it made the change, a repeated run writes the line again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def now() -> str:
 def current_user() -> str:
     """Return the user's name from AWX, CI or sudo; otherwise the name of the user who runs the process.
 
-    The name is not authenticated, because the user can set its environment variable (docs/explanation/people.md).
+    The name is not authenticated, because the user can set these environment variables (docs/explanation/people.md).
     """
     for name in ("FLEET_USER", "GITHUB_ACTOR", "SUDO_USER"):
         if os.environ.get(name):

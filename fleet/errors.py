@@ -5,7 +5,7 @@ Exit codes of `fleet`:
      0  done, or nothing to do
      1  a defect of the fleet's tools: the only case with a traceback
      2  the command line is invalid (argparse)
-     3  not trusted: a signature or a digest is wrong, or metadata has expired or has development keys
+     3  not trusted: a signature or a digest is wrong, or metadata has expired or lists development keys
      4  the bundle is incomplete or corrupted
      5  the version is invalid, or is already used by a different bundle or commit
      6  no such release, rollout, device history or log
@@ -15,7 +15,7 @@ Exit codes of `fleet`:
     10  the rollout failed and its devices were rolled back; or it failed before and is not retried; or a device could
         not be rolled back
     11  the rollout is paused: the verdict is inconclusive, or an operator has to decide
-    12  a configuration, an inventory or a repository is invalid
+    12  a configuration, an inventory or a repository of releases is invalid
     13  a private key is missing, or its passphrase is wrong
     14  Ansible ended before the playbook reported a result: see its log
    130  interrupted

@@ -1,7 +1,7 @@
 """Build the wheelhouse (`make wheelhouse`): all files that a device needs to install its agent without a network.
 
     <output>/cp311-x86_64/
-        wheelhouse.json     the names of these files, and the digest that the environment on a device is named after
+        wheelhouse.json     the names of these files, and the digest in the name of the device's environment
         requirements.txt    every distribution with its version and SHA-256, for pip's --require-hashes
         dependencies-<digest>.tar    third-party wheels; changes rarely
         edge_agent-<version>-py3-none-any.whl
@@ -150,7 +150,7 @@ def _pip(*arguments: str) -> None:
             f"pip {arguments[0]}",
             "\n    ".join(errors or result.stderr.splitlines()[-5:]),
             "wheels for the device's Python, architecture and C library",
-            "check that the pinned version has such a wheel, and that a package index can be reached",
+            "check that each pinned version has such a wheel, and that a package index can be reached",
         )
 
 

@@ -2,6 +2,6 @@
 
 The entry point is `main`, whose MODULES lists the modules that define commands. `steps` defines `fleet wave ...`, which
 playbooks call at every step of a rollout. `steps` imports other modules only when a step needs them, because a rollout
-waits for a dozen such processes. output.schema.json describes the output of `--json`. This package may import every
-other package of fleet; no other package imports this one.
+runs a dozen such processes, one after the other. output.schema.json describes the output of `--json`. This package may
+import every other package of fleet; no other package imports this one.
 """

@@ -30,7 +30,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument(
         "--fleet", type=fleet_name, required=True, metavar="NAME", help="name of the fleet in the inventory"
     )
-    parser.add_argument("--device", metavar="NAME", help="print only changes of this device")
+    parser.add_argument("--device", metavar="NAME", help="print only the lines about this device")
     parser.add_argument(
         "--since",
         type=_time,
@@ -90,7 +90,10 @@ def _require_device(folder: Path, name: str, lines: list[AuditLine], records: Se
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         listed = ", ".join(names[:SHOWN]) + more or "none"
         raise NoReleaseError(
-            str(folder), f"the records have no device {name!r}", f"one of: {listed}", "correct the name after --device"
+            str(folder),
+            f"the records do not mention the device {name!r}",
+            f"one of: {listed}",
+            "correct the name after --device",
         )
 
 

@@ -82,12 +82,14 @@ def add_commands(commands: Commands) -> None:
         "`fleet release refresh` runs.",
     )
     init.add_argument(
-        "--development", action="store_true", help="mark the repository: only fleets with `development: true` accept it"
+        "--development",
+        action="store_true",
+        help="create development keys, which only fleets with `development: true` accept",
     )
     init.add_argument(
         "--builder-identity",
         metavar="ID",
-        help="identity that the CI system's certificate names; replaces a builder key",
+        help="identity in the CI system's certificate, which signs instead of a builder key",
     )
     init.add_argument("--builder-issuer", metavar="URL", help="OpenID Connect provider that issues the identity")
     add_options(init)

@@ -72,21 +72,21 @@ def _choose(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], O
 
 
 def ansible_log(options: argparse.Namespace) -> Output:
-    """Return the output of Ansible's last rollout or rollback. Raises NoReleaseError if there is none."""
+    """Return what Ansible printed during the last rollout or rollback. Raises NoReleaseError if there is none."""
     files = sorted((options.rollouts / RUNS).glob("*/artifacts/stdout"))
     if not files:
         raise NoReleaseError(
             str(options.rollouts / RUNS),
             "no runs are recorded",
             "a run of `fleet rollout` or `fleet rollback`",
-            "run one, or name the folder with --rollouts",
+            "run one of these commands, or name the folder of the records with --rollouts",
         )
     text = files[-1].read_text(encoding="utf-8", errors="replace").rstrip("\n")
     return {"device": None, "file": str(files[-1]), "text": text}
 
 
 class LogReader(LiveProgress):
-    """Reports the progress of playbooks/logs.yml, and keeps the result of the task that reads the log as `log_task`."""
+    """Reports the progress of playbooks/logs.yml. `log_task` is the result of the task that reads the log."""
 
     log_task: TaskResult | None = None
 
@@ -113,7 +113,7 @@ def device_log(options: argparse.Namespace) -> Output:
         raise failure
     task = live.log_task or TaskResult(msg=failure.found)
     reason = " ".join(rollout_audit.plain(str(task.stderr or task.msg or "nothing")).split())
-    if "stdout" not in task.model_fields_set:  # the device is unreachable, permission is missing, or it has no Python
+    if "stdout" not in task.model_fields_set:  # the device is unreachable or has no Python, or permission is missing
         more = f"ansible-playbook -i {options.inventory} playbooks/logs.yml --limit {device}"
         raise SourceError(device, reason, "the log of the device", f"to see the details, run: {more}")
     if not isinstance(task.stdout, str) or not task.stdout:

@@ -1,9 +1,10 @@
-"""`python -m fleet`: parse the command line, run one command, print text or JSON, exit with a code of errors.py.
+"""`python -m fleet`: parse the command line, run one command, print text or JSON, exit with a code (errors.py).
 
 MODULES lists the modules that define commands. Each module has a function `add_commands(commands)`. For each command,
-this function creates a parser with `command(commands, name, summary, details)` and sets two functions as its defaults.
-`run(options)` returns the result: an `Output`, or a dict with the fields of output.schema.json. `text(result)` formats
-the result for people. If the result has a field `exit_code`, this field sets the exit code and is not printed.
+this function creates a parser with `command(commands, name, summary, details)` and sets two functions as defaults of
+the parser. `run(options)` returns the result: an `Output`, or a dict with the fields of output.schema.json.
+`text(result)` formats the result for people. If the result has a field `exit_code`, this field sets the exit code and
+is not printed.
 """
 
 from __future__ import annotations
@@ -134,6 +135,6 @@ def _from_os_error(error: OSError) -> FleetError:
     where = str(error.filename or "the operating system")
     reason = error.strerror or str(error)
     if isinstance(error, ConnectionError | TimeoutError):
-        return SourceError(where, reason, "a response of the server", "check the network, then run the command again")
+        return SourceError(where, reason, "a response from the server", "check the network, then run the command again")
     remedy = "free space, or correct the owner and permissions, then run the command again"
     return StorageError(where, reason, "a file or folder that can be read and written", remedy)

@@ -58,7 +58,7 @@ def add_commands(commands: Commands) -> None:
     version = parser.add_mutually_exclusive_group()
     version.add_argument("--version", metavar="V", help="a semantic version, such as 1.2.0")
     version.add_argument(
-        "--bump", choices=PARTS, default="patch", help="part of the highest used version to increment (patch)"
+        "--bump", choices=PARTS, default="patch", help="part to increment in the highest version that is in use (patch)"
     )
     parser.add_argument("--signature", type=Path, metavar="FILE", help="the builder's signature from `fleet sign`")
     parser.add_argument(

@@ -45,7 +45,7 @@ def add_options(parser: argparse.ArgumentParser, writes: bool = True) -> None:
 
 def _days(text: str) -> float:
     if not 0 < (number := float(text)) <= 3650:
-        raise argparse.ArgumentTypeError(f"found {text}, expected more than 0 and at most 3650")
+        raise argparse.ArgumentTypeError(f"found {text}, expected a number of days above 0 and at most 3650")
     return number
 
 

@@ -86,9 +86,13 @@ def add_commands(commands: Commands) -> None:
         "sign timestamp and snapshot again, so that they do not expire",
         "Run this command daily from a timer. It needs only the online keys.",
     )
-    added.add_argument("--all", action="store_true", help="also sign targets again, which needs its offline key")
     added.add_argument(
-        "--root", action="store_true", help="also sign root again, which needs the threshold of its offline keys"
+        "--all", action="store_true", help="also sign the targets metadata again, which needs its offline key"
+    )
+    added.add_argument(
+        "--root",
+        action="store_true",
+        help="also sign the root metadata again, which needs as many offline root keys as its threshold requires",
     )
     add_options(added)
     added.set_defaults(run=_refresh, text=_refresh_text)

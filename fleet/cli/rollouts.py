@@ -33,11 +33,11 @@ def add_commands(commands: Commands) -> None:
         commands,
         "rollout",
         "install on every device the release that the inventory declares",
-        "Devices change in waves, and roll back from a bad release. To resume after an interruption, run it again.",
+        "Updates devices in waves, and rolls back those with a bad release. If it is interrupted, run it again.",
     )
     _add_playbook_options(parser)
     parser.add_argument(
-        "--repository", default=FOLDER, metavar="WHERE", help=f"repository: a folder or a URL ({FOLDER})"
+        "--repository", default=FOLDER, metavar="WHERE", help=f"repository of releases: a folder or a URL ({FOLDER})"
     )
     parser.add_argument("--check", action="store_true", help="query every device and report; change nothing")
     parser.add_argument("--resume", action="store_true", help="resume the unfinished rollout; do not begin a new one")
@@ -63,15 +63,17 @@ def add_commands(commands: Commands) -> None:
         required=True,
         type=_reason,
         metavar="TEXT",
-        help="reason for the rollback; devices mark the release that they ran as bad",
+        help="reason for the rollback; each device marks the release that it rolls back from as bad",
     )
-    parser.add_argument("--release", metavar="RELEASE", help="roll back to this installed release instead")
+    parser.add_argument(
+        "--release", metavar="RELEASE", help="roll back to this installed release instead of the previous one"
+    )
     parser.set_defaults(run=rollback, text=_text)
     parser = command(
         commands,
         "give-up",
         "abandon the unfinished rollout",
-        "No device is queried. Failed devices roll back at the start of the next rollout; other devices do not change.",
+        "No device is queried. Failed devices roll back at the start of the next rollout. Others keep their release.",
     )
     _add_record_options(parser)
     parser.add_argument("--reason", required=True, type=_reason, metavar="TEXT", help="why")
@@ -94,7 +96,9 @@ def _add_playbook_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--direct", action="store_true", help="connect to devices from this machine even if the inventory has workers"
     )
-    parser.add_argument("--limit", metavar="PATTERN", help="change only these devices or groups, in Ansible's syntax")
+    parser.add_argument(
+        "--limit", metavar="PATTERN", help="update or roll back only these devices or groups, in Ansible's syntax"
+    )
 
 
 def _reason(text: str) -> str:
@@ -178,7 +182,7 @@ def _run_here(
 
 
 def _run_on_workers(options: argparse.Namespace, playbook: str) -> DistributedRun | None:
-    """Run a playbook to its end on the inventory's workers; return None if the run is to use no workers."""
+    """Run the steps of a playbook on the inventory's workers; return None if the run is to use no workers."""
     is_rollout = playbook == "rollout"
     listing = read_listing(options.inventory) if is_rollout or not options.direct else Listing()
     if options.direct or not workers.are_declared(listing):

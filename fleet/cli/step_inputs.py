@@ -62,7 +62,7 @@ class Switch(BaseModel):
 
 
 class BakeInput(BaseModel):
-    """The input of `fleet wave bake`: the deployment results of a wave, its statuses and the previous check."""
+    """The input of `fleet wave bake`: deployment results and statuses of a wave, and the previous check's result."""
 
     switched: Switch = Field(description="Results of `edge-agent deploy` on the wave's devices.")
     asked: dict[str, TaskResult] = Field(description="Status of each device; empty at the first check.")
@@ -124,5 +124,8 @@ def read_stdin(model: type[T]) -> T:
     except (ValueError, TypeError) as error:
         problem = f"not a JSON object ({error})"
     raise ConfigurationError(
-        "stdin", problem, "the JSON object that the playbook passes to this step", "run the playbook"
+        "stdin",
+        problem,
+        "the JSON object that the playbook passes to this step",
+        "run `fleet rollout` or `fleet rollback`, which pass this input",
     )

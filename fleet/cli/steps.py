@@ -21,14 +21,14 @@ from fleet.devices.messages import CommandResponse, StatusResponse, parse_comman
 from fleet.errors import ConfigurationError
 from fleet.records import rollout_folder
 
-if TYPE_CHECKING:  # imported only by steps that need them, because a rollout waits for a dozen of these processes
+if TYPE_CHECKING:  # imported only by steps that need them, because a rollout runs a dozen of these processes
     from fleet.releases.workspace import Workspace
     from fleet.rollout.controller import RolloutController
 
 StepOutput = dict[str, object]
 STEPS = {
     "plan": "plan which device is to run which release, without changing anything",
-    "preflight": "decide which devices change in which waves, and create the rollout's record",
+    "preflight": "decide which devices are updated in which waves, and create the rollout's record",
     "open": "decide whether a wave may begin",
     "bake": "check whether a wave has failed already; if it has not, wait until the next check",
     "judge": "compute the verdict on a wave",
@@ -76,7 +76,7 @@ def add_commands(commands: Commands) -> None:
             )
         if name == "plan":
             step.add_argument("-i", "--inventory", type=Path, required=True, metavar="PATH")
-            step.add_argument("--only", metavar="DEVICES", help="change only these devices; names separated by commas")
+            step.add_argument("--only", metavar="DEVICES", help="update only these devices; names separated by commas")
             step.add_argument("--outside-window", action="store_true", help="ignore the maintenance window")
             step.add_argument("--again", action="store_true", help="also try a release whose last rollout failed")
         elif name == "preflight":
@@ -105,7 +105,8 @@ def _plan(options: argparse.Namespace) -> StepOutput:
     )
     repository = _workspace(options).open_repository(write=False)
     plan = plan_rollout(options.inventory, repository, options.rollouts, requested)
-    # `preflight` opens the repository again, so the plan has its location instead of the folder of a local copy.
+    # `preflight` opens the repository again, so the plan stores the repository's location, not the folder of a local
+    # copy.
     location = plan.repository and repository_storage.absolute_location(options.repository)
     return {**plan.as_json(), "repository": location}
 

@@ -167,7 +167,7 @@ class CommandResponse:
     reason: str = ""
 
 
-NOT_QUERIED = StatusResponse(None, "it was not asked")
+NOT_QUERIED = StatusResponse(None, "the device was not queried")
 
 
 class TaskResult(BaseModel):

@@ -2,6 +2,6 @@
 
 `playbook.PlaybookRun` runs a playbook on this machine. `distributed.DistributedRun` runs the same steps through the
 workers of an inventory, with one `worker_job.WorkerJob` for each worker. `live_progress.LiveProgress` reads the events
-of both and reports progress. This package makes no decisions; `fleet wave` makes them.
-This package may import devices, inventory, releases and the packages below them.
+of both kinds of run and reports progress. This package makes no decisions; `fleet wave` makes them. This package may
+import devices, inventory, releases and the packages below them.
 """

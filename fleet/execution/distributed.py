@@ -292,7 +292,7 @@ class DistributedRun:
     def failure(self) -> FleetError:
         """Return the error that ended the run."""
         return self.live.failure() or PlaybookError(
-            "fleet rollout", "it ended early", "a run that completes all steps", f"see {self.folder}"
+            "fleet rollout", "the run ended early", "a run that completes all steps", f"see {self.folder}"
         )
 
 

@@ -77,7 +77,7 @@ class PlaybookRun:
         tail = log.read_text(errors="replace").strip().splitlines()[-3:] if log.exists() else []
         return PlaybookError(
             "ansible-playbook",
-            " ".join(tail)[-400:] or "it ended early",
+            " ".join(tail)[-400:] or "the run ended early",
             "a run that completes all steps",
             f"see {log}",
         )

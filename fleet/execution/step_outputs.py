@@ -41,7 +41,9 @@ class PreflightResult(StepResult):
     payload: str | None = Field(default=None, alias="push", description="Archive with the payload for devices.")
     order: list[str] = Field(default=[], description="Devices in the order of their waves.")
     serial: list[int] = Field(default=[], description="Number of devices of each wave.")
-    changed: list[str] = Field(default=[], alias="touched", description="Devices that the rollout has changed.")
+    changed: list[str] = Field(
+        default=[], alias="touched", description="Devices that the rollout may have changed already."
+    )
 
 
 class WaveOpened(StepResult):
@@ -74,7 +76,9 @@ class RollbacksDecided(StepResult):
     """The result of `fleet wave settle`."""
 
     rollbacks: Mapping[str, Any] = Field(
-        default={}, alias="back", description="Devices that roll back, with the release and the reason."
+        default={},
+        alias="back",
+        description="Devices that have to roll back, each with the release to return to and the reason.",
     )
 
 

@@ -2,8 +2,8 @@
 
 Of the commands of ansible-runner, `transmit` and `process` run on this machine, and `worker` runs on the worker. The
 worker keeps its files in `~/.edge-fleet/<run>` until the run ends. It returns the results of its devices in the
-artifact results.json (playbooks/steps.yml). If it does not return this file, it counts as lost: it may have changed
-some of its devices, but it is unknown which ones.
+artifact results.json (playbooks/steps.yml). If it does not return this file, it counts as lost. It may then have
+changed some of its devices, but it is unknown which ones.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ def require_unique(path: Path) -> None:
         raise InventoryError(
             str(path),
             reason,
-            "each key only once, because Ansible would use only the last one",
-            "remove or rename the duplicates",
+            "each key only once in a mapping",
+            "remove or rename the duplicates; Ansible would use only the last one",
         )
 
 

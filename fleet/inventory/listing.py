@@ -82,7 +82,7 @@ def read_listing(path: Path, limit: str | None = None) -> Listing:
     except subprocess.TimeoutExpired:
         raise InventoryError(
             str(path),
-            f"ansible-inventory has not read the inventory within {TIMEOUT_S} s",
+            f"ansible-inventory did not read the inventory within {TIMEOUT_S} s",
             "an inventory that Ansible reads in seconds",
             f"find the inventory script or plugin that hangs: ansible-inventory -i {path} --list -vvv",
         ) from None

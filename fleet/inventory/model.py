@@ -5,7 +5,7 @@ variables (docs/reference/inventory.md):
 
     fleet         {name: NAME, development: true or false}
     device_type   the type of the device, which a release may require with `requirements.device_types`
-    wave          number of the device's wave: canaries have number 0, and waves change in ascending order
+    wave          number of the device's wave: canaries have number 0, and waves are updated in ascending order
     release       NAME@VERSION that the device is to run; if absent, rollouts leave out the device
     rollout_*_s   time limits of a rollout for the device, in seconds (LIMITS); if absent, the role's defaults apply
 """
@@ -93,7 +93,7 @@ def load(path: Path, listing: Listing | None = None) -> Fleet:
         raise InventoryError(
             str(path),
             "\n".join([f"{len(lines)} error(s)", *lines]),
-            "an inventory as in docs/reference/inventory.md",
+            "an inventory as described in docs/reference/inventory.md",
             "correct each of these errors",
         )
     valid = sorted((each for each in devices if each), key=lambda device: (device.wave, device.name))

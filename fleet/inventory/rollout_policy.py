@@ -227,7 +227,7 @@ def parse(value: Any, where: str) -> RolloutPolicy:
         raise InventoryError(
             where,
             "\n".join([f"{len(lines)} error(s)", *lines]),
-            "a rollout policy as in docs/reference/rollout-policy.md",
+            "a rollout policy as described in docs/reference/rollout-policy.md",
             "correct each of these errors",
         ) from None
 

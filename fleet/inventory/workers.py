@@ -23,7 +23,7 @@ from fleet.inventory.model import Fleet
 GROUP = "workers"
 VAULT = "__ansible_vault"  # key of an encrypted value in the output of ansible-inventory
 ENCRYPTED = b"$ANSIBLE_VAULT"  # first bytes of an encrypted file
-# With these options, ssh detects a worker without power after 15 s. ansible.cfg has the same limit for devices.
+# With these options, ssh detects after 15 s that a worker has lost power. ansible.cfg has the same limit for devices.
 SSH = "-oBatchMode=yes -oConnectTimeout=10 -oServerAliveInterval=5 -oServerAliveCountMax=3"
 
 
@@ -83,7 +83,7 @@ class Worker(BaseModel):
 
 @dataclass(frozen=True)
 class WorkerAssignment:
-    """The worker of each device (`worker_of`), and the variables of each device that its worker receives."""
+    """The worker of each device (`worker_of`), and the variables that the worker receives for each device."""
 
     workers: tuple[Worker, ...]
     worker_of: Mapping[str, Worker]

@@ -14,7 +14,7 @@ from fleet.records.rollout_folder import Record
 from fleet.records.state import DeviceState, RecordedCheck, RolloutState, WaveStatus
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
-LARGE_WAVE = 20  # devices; for a larger wave, the terminal shows only the devices that did not succeed
+LARGE_WAVE = 20  # number of devices; for a larger wave, the terminal shows only the devices that did not succeed
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def seconds_since(time: str | None) -> float | None:
 
 
 def read(records: Iterable[Record], *more: Path) -> list[AuditLine]:
-    """Read all lines of these rollouts' audit trails and of the files `more`, sorted by time.
+    """Read all lines of these rollouts' audit trails and of the files in `more`, sorted by time.
 
     A line without a time stays after the line that precedes it in the same file.
     """

@@ -103,7 +103,10 @@ def locked(fleet: str, root: Path = ROLLOUTS) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "lock"
     busy = BusyError(
-        str(path), "held by another process", f"a lock that is released within {LOCK_S:g} s", "run the command again"
+        str(path),
+        "the lock is held by another process",
+        f"a lock that is released within {LOCK_S:g} s",
+        "run the command again",
     )
     with locks.exclusive(path, busy, LOCK_S):
         yield
@@ -144,8 +147,8 @@ def unfinished(fleet: str, root: Path = ROLLOUTS, elsewhere: bool = True) -> Rec
     Args:
         fleet: The fleet's name.
         root: The folder that contains all rollout records.
-        elsewhere: Whether a process on another machine counts as running, because this machine cannot check it. If
-            False, it counts as ended.
+        elsewhere: Whether a process on another machine counts as running; if False, it counts as ended. This machine
+            cannot check such a process.
 
     Raises:
         BusyError: The rollout's process is still running.
@@ -163,7 +166,7 @@ def unfinished(fleet: str, root: Path = ROLLOUTS, elsewhere: bool = True) -> Rec
             f"rollout {records[-1].id} is running in process {state.owner.pid} on {state.owner.host}",
             "one rollout per fleet at a time",
             "wait until that rollout ends; or end its process, and the next run resumes the rollout"
-            + ("" if here else "; if that machine no longer exists, run fleet give-up"),
+            + ("" if here else "; if that machine no longer exists, run `fleet give-up`"),
         )
     return records[-1]
 

@@ -60,7 +60,7 @@ class RolloutPlan(Document):
     asked: str = Field(default="", description="Time of the plan, ISO 8601. Devices are queried after this time.")
     repository: str = Field(default="", description="Location of the repository of releases.")
     rules: RolloutPolicy = Field(description="Rollout policy of the fleet.")
-    devices: dict[str, PlannedDevice] = Field(description="Devices that may change, by name.")
+    devices: dict[str, PlannedDevice] = Field(description="Devices that the rollout may update, by name.")
     others: dict[str, PlannedDevice] = Field(default={}, description="Devices that --limit leaves out, by name.")
     releases: dict[str, ReleaseInfo] = Field(description="Facts about the releases, by NAME@VERSION.")
     proven: list[str] = Field(default=[], description="Releases that passed a wave of an earlier rollout.")

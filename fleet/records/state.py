@@ -42,7 +42,10 @@ class Owner:
     boot: str = ""
 
     def is_alive(self) -> bool:
-        """Return whether the process runs. Assume that a process on another machine runs; it cannot be checked."""
+        """Return whether the process is running.
+
+        A process on another machine cannot be checked, and counts as running.
+        """
         if self.pid == NOBODY.pid:
             return False
         if self.host != socket.gethostname():

@@ -40,7 +40,10 @@ class TagRegistry:
         result = self._git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
         if result.returncode:
             raise VersionError(
-                f"commit {revision}", f"not in {self.folder.absolute()}", "a commit of this repository", "run git fetch"
+                f"commit {revision}",
+                f"not in {self.folder.absolute()}",
+                "a commit of this git repository",
+                "run `git fetch`, then run the command again",
             )
         return result.stdout.strip()
 
@@ -196,7 +199,7 @@ class BundleSource:
                 str(self.registry.folder),
                 f"files with uncommitted changes: {', '.join(changed[:5])}{' ...' if len(changed) > 5 else ''}",
                 "a commit that has exactly the files that the bundle was built from",
-                "commit, build, then publish; or use --no-tag, which records no commit",
+                "commit the files, build the bundle again, then publish it; or use --no-tag, which records no commit",
             )
         is_built = self.registry.is_built_by(commit, bundle)
         if is_built is False:

@@ -87,7 +87,7 @@ class Keys:
                 f"role {role}",
                 f"{len(available)} of its private keys can be found; missing: {', '.join(missing)}",
                 f"{threshold} of {len(public)}",
-                "pass their folder (--keys, FLEET_KEYS), or connect the medium that they are stored on",
+                "pass the folder of these keys (--keys, FLEET_KEYS), or connect the medium that they are stored on",
             )
         return [self.signer(role, public[keyid]) for keyid in available]
 
@@ -101,9 +101,9 @@ class Keys:
         except FileNotFoundError:
             raise KeysError(
                 str(path),
-                f"no private key for {role}",
+                f"there is no private key for the role {role}",
                 f"the key {keyid}",
-                "pass its folder (--keys, FLEET_KEYS), or connect the medium that it is stored on",
+                "pass the folder of this key (--keys, FLEET_KEYS), or connect the medium that it is stored on",
             ) from None
         except OSError as error:
             raise KeysError(
@@ -162,7 +162,8 @@ def _variable(role: str) -> str:
 def passphrase_of(role: str) -> str | None:
     """Return the passphrase of a role's keys.
 
-    The role's own environment variable takes precedence over the variable for all roles. Return None if neither is set.
+    The environment variable for this role takes precedence over the variable for all roles. Return None if neither is
+    set.
     """
     return os.environ.get(_variable(role)) or os.environ.get(VARIABLE) or None
 

@@ -38,7 +38,7 @@ class PublishRequest:
 
     Attributes:
         bundle: The archive that the pipeline packed.
-        version: The semantic version; None selects the version after the highest used version.
+        version: The semantic version; None selects the version after the highest one that is in use.
         part: The part of the version to increment: major, minor or patch.
         signature: The builder's signature from `sign_bundle`; None signs the bundle now.
         commit: The commit that the bundle was built from, if it was built elsewhere.
@@ -92,7 +92,7 @@ class Publication:
 
 
 def publish(work: Workspace, request: PublishRequest) -> Publication:
-    """Publish a bundle. If its archive is already published, only restore a missing file or git tag of the release.
+    """Publish a bundle. If its archive is already published, only restore missing files or the git tag of the release.
 
     Raises BundleError, VersionError, KeysError, TrustError, ConfigurationError, StorageError, BusyError, SourceError.
     """
@@ -192,7 +192,9 @@ def decide(request: PublishRequest, bundle: Bundle, repository: Repository) -> V
         version = same[-1] if same else _next_version(request.part, source, [*published, *withdrawn])
     catalog.target_path(name, version)
     if version in withdrawn:
-        raise VersionError(f"{name}@{version}", "a withdrawn release", "a version that was never used", NEW_VERSION)
+        raise VersionError(
+            f"{name}@{version}", "this release was withdrawn", "a version that was never used", NEW_VERSION
+        )
     if version in published:
         sha256 = published[version].hashes["sha256"]
         if sha256 != bundle.sha256:

@@ -88,7 +88,10 @@ class Repository:
         self.content: dict[str, bytes] = {}
         if not exists(folder):
             raise ConfigurationError(
-                str(folder), "no repository of releases", "metadata/1.root.json", "create one: fleet keys init"
+                str(folder),
+                "no repository of releases",
+                "metadata/1.root.json",
+                "create a repository: fleet keys init",
             )
         self.root = self._read("root", f"{self._newest_root()}.root.json", Root)
         self.development = self.root.unrecognized_fields.get(DEVELOPMENT) is True
@@ -135,7 +138,7 @@ class Repository:
         repository.root.roles["root"].threshold = ROOT_THRESHOLD
         repository.targets, repository.snapshot, repository.timestamp = Targets(), Snapshot(), Timestamp()
         for role in ROLES:
-            repository.role(role).version = 0  # so that the first write gives version 1
+            repository.role(role).version = 0  # so that the first write creates version 1
         repository.write(*ROLES[1:])
         repository.write_root(repository.root)
         return repository
@@ -259,12 +262,18 @@ class Repository:
             content = path.read_bytes()
             metadata: Metadata[Any] = Metadata.from_bytes(content)
         except FileNotFoundError:
-            raise ConfigurationError(str(path), "the file does not exist", f"metadata of {role}", remedy) from None
+            raise ConfigurationError(
+                str(path), "the file does not exist", f"metadata of the role {role}", remedy
+            ) from None
         except (RepositoryError, ValueError) as error:
-            raise ConfigurationError(str(path), f"corrupted ({error})", f"metadata of {role}", remedy) from None
+            raise ConfigurationError(
+                str(path), f"corrupted ({error})", f"metadata of the role {role}", remedy
+            ) from None
         signed = metadata.signed
         if not isinstance(signed, kind):
-            raise ConfigurationError(str(path), f"metadata of {signed.type}", f"metadata of {role}", remedy)
+            raise ConfigurationError(
+                str(path), f"metadata of the role {signed.type}", f"metadata of the role {role}", remedy
+            )
         root = signed if isinstance(signed, Root) else self.root
         try:
             root.verify_delegate(role, metadata.signed_bytes, metadata.signatures)

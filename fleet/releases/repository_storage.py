@@ -57,8 +57,8 @@ def repository_lock(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
     busy = BusyError(
         str(path),
         "locked by another process",
-        "no other process that holds the lock",
-        "wait until it ends, then try again",
+        "a free lock",
+        "wait until that process ends, then run the command again",
     )
     with locks.exclusive(path, busy, wait_s):
         yield
@@ -160,7 +160,10 @@ class _ObjectStore:
         durable.sync_directory(file.parent)
 
     def upload(self, file: Path, progress: Progress | None) -> None:
-        """Upload a file, unless a complete copy exists. Raises SourceError, or BusyError if another publisher wrote."""
+        """Upload a file, unless a complete copy exists.
+
+        Raises SourceError, or BusyError if another publisher has changed the timestamp.
+        """
         name = file.relative_to(self.folder).as_posix()
         remote = f"{self.base}/{name}"
         if name == TIMESTAMP:
@@ -169,7 +172,7 @@ class _ObjectStore:
                     f"{self.url}/{name}",
                     "changed by another publisher",
                     "the timestamp that this process read",
-                    "try again",
+                    "run the command again",
                 )
         elif name.startswith("targets/") and self._is_uploaded(remote, file):
             return
@@ -178,7 +181,7 @@ class _ObjectStore:
             self.started_from = file.read_bytes()
 
     def _is_uploaded(self, remote: str, file: Path) -> bool:
-        """Return whether the store has all of a target. The name contains the digest, so only sizes are compared."""
+        """Return whether the store has a complete target. Its name contains the digest, so only sizes are compared."""
         return bool(self._call(lambda: self.files.exists(remote) and self.files.size(remote) == file.stat().st_size))
 
     def _call(self, call: Callable[[], Any]) -> Any:

@@ -14,9 +14,9 @@ from fleet.releases.repository import ROLES, Repository
 def rotate(repository: Repository, role: str, keyid: str | None = None) -> tuple[str, str]:
     """Replace one key of a role.
 
-    For root, this writes one new version of root, signed by enough old keys and by enough new keys (TUF
-    specification 1.0, 6.1). For other roles, it writes a root with both keys, then the role signed with both keys, then
-    a root with only the new key. If the process is killed between these steps, the next call continues there.
+    For root, this writes one new version of root, signed by enough old keys and by enough new keys (TUF specification
+    1.0, 6.1). For other roles, it writes a root with both keys, then the role's metadata signed with both keys, then a
+    root with only the new key. If the process is killed between these steps, the next call continues there.
 
     Args:
         repository: The repository, opened for writing.

@@ -143,7 +143,7 @@ def sign(folder: Path, signature: Path, policy: SigningPolicy, keys: Keys) -> No
     _run(request, f"{folder.name}: signing")
     if not signature.is_file():
         raise TrustError(
-            str(signature), "the signing program did not write this file", "a signature file", "sign again"
+            str(signature), "the signing program did not write this file", "a signature file", "sign the bundle again"
         )
 
 
@@ -253,7 +253,7 @@ def _run(request: Request, where: str) -> None:
         raise TrustError(
             where,
             f"no response within {TIMEOUT_S} s",
-            "a response of the signing program",
+            "a response from the signing program",
             "check that Sigstore is reachable",
         ) from None
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Semantic versions of releases (semver.org 2.0.0): parse one, and choose the next one."""
+"""Semantic versions of releases (semver.org 2.0.0): parse a version, and choose the next one."""
 
 from __future__ import annotations
 

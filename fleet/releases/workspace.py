@@ -75,7 +75,10 @@ class Workspace:
                 self._create(storage, development=True, is_requested=False)
             if not exists(storage.folder):
                 raise ConfigurationError(
-                    self.location, "no repository of releases", "metadata/1.root.json", "create one: fleet keys init"
+                    self.location,
+                    "no repository of releases",
+                    "metadata/1.root.json",
+                    "create a repository: fleet keys init",
                 )
             yield Repository(storage.folder, self.keys, self.days, storage.mirror, storage.fetch)
 
@@ -124,7 +127,7 @@ class Workspace:
                 self.location,
                 f"no repository of releases, but {self.policy_file} pins {existing.builder}",
                 "the repository that this policy belongs to",
-                "restore metadata/ from git or a backup, or pass its location with --repository; "
+                "restore metadata/ from git or a backup, or pass the location of that repository with --repository; "
                 "or create a new repository with this policy: fleet keys init",
             )
         return existing

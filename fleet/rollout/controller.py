@@ -1,6 +1,6 @@
 """Control a rollout: open a wave, judge it, decide which devices roll back, close the rollout.
 
-Each step reads the record, makes a decision and writes the decision to the record. Devices change only after that.
+Each step reads the record, makes a decision and writes the decision to the record. Devices are updated only after that.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class RolloutController:
             raise BusyError(
                 str(folder),
                 f"process {self.state.owner.pid} on host {self.state.owner.host} is running this rollout",
-                "a single controller",
-                "wait for it to finish, or stop it",
+                "a single process that runs the rollout",
+                "wait until that process ends, or stop it",
             )
         self.plan = self.record.plan
         self.policy = self.plan.rules
@@ -73,7 +73,7 @@ class RolloutController:
             result: The result of the action.
             device: The device that the action concerns; None if it does not concern a single device.
             detail: An explanation for people.
-            since: The time at which the action began, from which its duration is computed; None: no duration.
+            since: The time at which the action began, from which its duration is computed; None records no duration.
             wave: The wave whose devices the action concerns.
         """
         rollout_audit.append(
@@ -211,7 +211,7 @@ class RolloutController:
     # --- the end
 
     def decide_rollbacks(self, statuses: Mapping[str, AgentStatus | None]) -> RollbackDecision:
-        """Decide which devices roll back, given the statuses of all changed devices after the last wave."""
+        """Decide which devices roll back, given the last statuses of all devices that the rollout may have updated."""
         failures: dict[str, tuple[BudgetCharge, str]] = {}
         for name, device in self.state.devices.items():
             passed = device.touched and device.outcome == "ok" and name in statuses

@@ -78,7 +78,7 @@ def _approval_missing(policy: RolloutPolicy, wave: WaveState, approved_by: str |
 
 
 def control_group(state: RolloutState, policy: RolloutPolicy, wave: WaveState) -> list[str]:
-    """Choose the control group of a wave: devices that do not change during the wave, spread over the fleet.
+    """Choose the control group of a wave: devices that are not updated during the wave, spread over the fleet.
 
     Args:
         state: The rollout's state.

@@ -18,7 +18,7 @@ SHOWN = 20  # maximum number of devices of a wave that the table lists
 
 
 class Participants:
-    """The devices of a plan: the devices that change in each wave, and the devices that cannot or need not change."""
+    """The devices of a plan: those to update in each wave, and those that cannot or need not be updated."""
 
     def __init__(
         self,

@@ -45,8 +45,8 @@ def check_repository(repository: Repository, development: bool) -> None:
         raise TrustError(
             str(repository.metadata),
             "signed with development keys",
-            "a fleet that is marked `development: true`, or a repository with its own keys",
-            "create a repository with fleet keys init, and publish in it; see docs/how-to/publish-a-release.md",
+            "a fleet that is marked `development: true`, or a repository without development keys",
+            "create a repository with `fleet keys init`, and publish there; see docs/how-to/publish-a-release.md",
         )
     expiry.require_current(repository)
 
@@ -74,7 +74,7 @@ def release_info(repository: Repository, release: str) -> ReleaseInfo:
 
 
 def _signed_archive(repository: Repository, release: str) -> tuple[TargetFile, Path]:
-    """Return a release's TUF target and its archive, whose content was checked. Fetch the archive if it is missing."""
+    """Return a release's TUF target and its archive after checking the content. Fetch the archive if it is missing."""
     target = _published_target(repository, release)
     file, expected = repository.local_file(target), _description(target.length, target.hashes["sha256"])
     content = _describe(file)
@@ -105,7 +105,7 @@ def _published_target(repository: Repository, release: str) -> TargetFile:
             release,
             "the release is not published",
             "a published release",
-            "publish it with fleet publish, or choose one that fleet release list shows",
+            "publish it with `fleet publish`, or choose a release that `fleet release list` prints",
         )
     return target
 

@@ -71,7 +71,7 @@ class Declaration:
     Attributes:
         repository: The folder that the repository was read from.
         policy: The fleet's rollout policy; None if the inventory must not be rolled out.
-        devices: The devices that may change, by name.
+        devices: The devices that the rollout may update, by name.
         others: The devices that --limit leaves out, by name.
         releases: The releases that `devices` declare, by name.
         proven: Releases that passed a wave of an earlier rollout.
@@ -90,7 +90,7 @@ class PlanOptions:
     """The options that the operator chose.
 
     Attributes:
-        only: Names of the devices that may change; None allows every device to change.
+        only: Names of the devices that the rollout may update; None allows every device.
         outside_window: Whether the maintenance window is ignored.
         again: Whether a release whose last rollout failed may be tried again.
         approve: Names of the waves that are approved.
@@ -156,7 +156,7 @@ def find_unfinished_work(
     Args:
         fleet: The fleet, as its inventory declares it.
         root: The folder that contains all rollout records.
-        names: The devices that may change.
+        names: The devices that the rollout may update.
         only: The devices that --limit selects; None selects every device.
 
     Raises:
@@ -192,7 +192,7 @@ def read_declaration(
         fleet: The fleet, as its inventory declares it.
         repository: A context manager that opens the repository.
         root: The folder that contains all rollout records.
-        names: The devices that may change.
+        names: The devices that the rollout may update.
         outside_window: Whether the maintenance window is ignored.
         approve: Names of the waves that are approved.
         try_failed: Whether releases whose last rollout failed may be tried again.
@@ -207,7 +207,7 @@ def read_declaration(
             str(fleet.path),
             "no device declares a release",
             "`release: NAME@VERSION` for at least one group or device",
-            "declare a release, see docs/how-to/roll-out.md",
+            "declare a release; see docs/how-to/roll-out.md",
         )
     policy = model.rollout_policy_of(fleet)
     check_wave_names(fleet.devices, policy, f"{fleet.path}: rollout")

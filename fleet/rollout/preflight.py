@@ -1,6 +1,6 @@
-"""Start a rollout after its devices were queried: begin its record, or resume the unfinished rollout.
+"""Start a rollout after its devices have been queried: begin its record, or resume the unfinished rollout.
 
-No device changes in this step. If a pending rollback of an earlier rollout has been completed, this is recorded first.
+This step changes no device. If a pending rollback of an earlier rollout has been completed, this is recorded first.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def run_preflight(
 
     Args:
         plan: The rollout's plan.
-        responses: The devices' responses, by device name. Devices with a pending rollback tried to roll back before.
+        responses: The devices' responses, by device name. Devices with a pending rollback have already tried to roll
+            back.
         root: The folder that contains all rollout records.
         check: Whether to report only, without writing anything.
 

@@ -72,6 +72,6 @@ def refuse_failed(failed: Mapping[str, str], rows: Sequence[str] = ()) -> None:
             ", ".join(sorted(failed)),
             "; ".join([*dict.fromkeys(failed.values()), *rows]),
             "a release that did not fail",
-            "revert the inventory's `release`, or publish a new version; or try it again: --again, "
+            "revert the inventory's `release`, or publish a new version; or try the release again: --again, "
             "-e rollout_again=true",
         )

@@ -73,7 +73,7 @@ def inventory_changes(record: Record, devices: Sequence[Device], only: Collectio
             f"rollout {record.id}",
             f"the rollout is unfinished, and --limit leaves out {_first_three(left_out)} of its devices",
             "a limit that includes all devices of the unfinished rollout",
-            "run without --limit, or abandon the rollout with fleet give-up",
+            "run without --limit, or abandon the rollout with `fleet give-up`",
         )
     limit = record.plan.only
     declared = {name: release for name, release in current.items() if release and (limit is None or name in limit)}

@@ -36,7 +36,7 @@ class PreflightResult(StepResult):
         reason: An explanation of the status.
         unfit: Devices that cannot run their release, each with the reason.
         record: The folder of the record; None if no rollout was begun.
-        order: The devices that change, in the order of the waves.
+        order: The devices to update, in the order of the waves.
         serial: The size of each wave, in the form of Ansible's `serial`.
         touched: Devices that may already run the new release.
         push: The file that contains the payload; None if no rollout was begun.

@@ -76,7 +76,7 @@ def judge(
         thresholds: The thresholds of the rollout policy.
         release: The release that all devices of the wave have to run, or a mapping of device names to releases.
         wave: The observations of the wave's devices.
-        control_group: The observations of devices that did not change.
+        control_group: The observations of devices that were not updated.
         failed_budget: The number of devices that may fail; 0 for canaries.
         unreachable_budget: The number of devices that may be unreachable; 0 for canaries.
         early_failure: Why the bake ended early; empty if it was complete. A wave whose bake ended early fails.

@@ -79,7 +79,7 @@ def check_errors(
     Args:
         thresholds: The thresholds of the rollout policy.
         wave: The observations of the wave's healthy devices.
-        control_group: The observations of devices that did not change.
+        control_group: The observations of devices that were not updated.
     """
     errors, total = error_counts(wave)
     if not total:
@@ -109,7 +109,7 @@ def check_latency(
     Args:
         thresholds: The thresholds of the rollout policy.
         wave: The observations of the wave's healthy devices.
-        control_group: The observations of devices that did not change.
+        control_group: The observations of devices that were not updated.
     """
     ratios = _latency_ratios(wave, thresholds)
     if not ratios:
@@ -148,7 +148,7 @@ def check_feedback(
     Args:
         thresholds: The thresholds of the rollout policy.
         wave: The observations of the wave's healthy devices.
-        control_group: The observations of devices that did not change.
+        control_group: The observations of devices that were not updated.
     """
     mistakes, total = _feedback_counts(wave)
     if total < thresholds.feedback_min:

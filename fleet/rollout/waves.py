@@ -1,4 +1,4 @@
-"""Plan the waves of a rollout: which devices change together, and in which order. All functions are pure."""
+"""Plan the waves of a rollout: which devices are updated together, and in which order. All functions are pure."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from fleet.inventory.rollout_policy import RolloutPolicy, WaveRule
 
 @dataclass(frozen=True)
 class PlannedWave:
-    """A planned wave: devices that change together.
+    """A planned wave: devices that are updated together.
 
     Attributes:
         name: The wave's name.
         devices: The names of the wave's devices, in the order in which they are shown.
         approve: Whether the wave needs an approval.
-        approval_reason: Why the wave needs an approval although the rollout policy does not require one; else empty.
-        canary: Whether this is the fleet's first wave, or the first wave with a release.
+        approval_reason: Why the wave needs an approval although the rollout policy does not require one; otherwise
+            empty.
+        canary: Whether this is the fleet's first wave, or the first wave that receives a release.
         absent: Devices of the first wave that cannot take part, although an untried release needs all of them.
     """
 
@@ -37,7 +38,7 @@ def plan_waves(devices: Sequence[Device], policy: RolloutPolicy, fleet_size: int
     """Assign each device to exactly one wave, and return the waves. Waves without devices are omitted.
 
     Args:
-        devices: The devices that change.
+        devices: The devices to update.
         policy: The fleet's rollout policy.
         fleet_size: The number of devices in the fleet. Percentages refer to it, so the size of a wave does not depend
             on how many devices are up to date.
@@ -84,7 +85,7 @@ def plan_limited_waves(
         devices: All devices that declare a release.
         policy: The fleet's rollout policy.
         fleet_size: The number of devices in the fleet.
-        selected: Names of the devices that may change.
+        selected: Names of the devices that the rollout may update.
         excluded: Names of the devices that cannot take part.
         current: Names of the devices that already run their release.
         proven: Releases that passed a wave of an earlier rollout.
@@ -106,7 +107,7 @@ def plan_limited_waves(
 def _limited_wave(
     wave: PlannedWave, changing: tuple[str, ...], absent: tuple[str, ...], untried: Sequence[str], is_first: bool
 ) -> PlannedWave:
-    """Return a wave with only the devices that change. `untried` lists its releases that no wave has run before."""
+    """Return a wave with only the devices to update. `untried` lists its releases that no wave has run before."""
     limited = replace(wave, devices=changing, canary=is_first or bool(untried))
     if not untried:
         return limited

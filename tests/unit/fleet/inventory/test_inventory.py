@@ -224,7 +224,7 @@ def test_no_inventory_at_all(tmp_path: Path) -> None:
 def test_an_inventory_that_takes_too_long_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "TIMEOUT_S", 0.01)
 
-    assert f"{tmp_path}: ansible-inventory has not read the inventory within" in refused(good(tmp_path)).replace(
+    assert f"{tmp_path}: ansible-inventory did not read the inventory within" in refused(good(tmp_path)).replace(
         ": found", ":"
     )
 

@@ -71,7 +71,7 @@ def test_an_unusable_key_is_reported(tmp_path: Path) -> None:
     path.write_bytes(keys.path("targets", other.keyid).read_bytes())
     assert other.keyid in refusal()
     path.unlink()
-    assert "no private key for targets" in refusal()
+    assert "no private key for the role targets" in refusal()
 
 
 def test_the_environment_names_the_folder() -> None:

@@ -133,7 +133,7 @@ def test_the_builders_key_is_opened_with_its_passphrase(
     with pytest.raises(KeysError, match="does not decrypt the key"):
         signing.sign(folder, folder.parent / "second", policy, keys)
     keys.path(BUILDER, policy.keyid).unlink()
-    with pytest.raises(KeysError, match="no private key for builder"):
+    with pytest.raises(KeysError, match="no private key for the role builder"):
         signing.sign(folder, folder.parent / "second", policy, keys)
     assert not (folder.parent / "second").exists()
 
