@@ -46,8 +46,9 @@ def repair_lock() -> None:
         raise StageError(
             str(LOCK),
             "found git's conflict markers",
-            "the lock file of one branch; make repro then restores or rebuilds the outputs of the other branch",
-            f"git checkout --ours {LOCK}, then make repro, then git add {LOCK}",
+            "the lock file of one branch",
+            f"git checkout --ours {LOCK}, then make repro (it restores or rebuilds the outputs of the other branch), "
+            f"then git add {LOCK}",
         )
     if is_readable(content):
         return

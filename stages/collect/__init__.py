@@ -1,4 +1,4 @@
-"""The stage collect: take a snapshot of every configured source, with its provenance.
+"""The `collect` stage: take a snapshot of every configured source, with its provenance.
 
 Enter at `stage.main()`; `sources` has one module for each type of source.
 May import stages.tables.casting, stages.params and stages.core. Other parts of stages.tables are

@@ -35,7 +35,7 @@ async def collect_source(source: Any, context: Context, folder: Path) -> dict[st
     Args:
         source: Parameters of the source.
         context: The block `data` of the parameters, the retries and the progress reporter.
-        folder: Receives one parquet file.
+        folder: The folder that receives one parquet file.
 
     Returns:
         The provenance of the rows, for data/provenance.json.

@@ -1,4 +1,4 @@
-"""The stage compress: distil the trained network, prune whole channels, and fine-tune. Each step is optional.
+"""The `compress` stage: distil the trained network, prune whole channels, and fine-tune. Each step is optional.
 
 Enter at `stage.compress()`. `distil` and `prune` each take a network and return a smaller one.
 May import stages.train, stages.networks, stages.params and stages.core.

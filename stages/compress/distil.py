@@ -35,7 +35,7 @@ def distillation(teacher: Network, params: Distil, objective: Objective) -> Obje
 
     Args:
         teacher: The trained network. It is set to evaluation mode.
-        params: Gives the temperature T and the weight alpha.
+        params: The parameters with the temperature T and the weight alpha.
         objective: The loss for the labels.
     """
     temperature, alpha = params.temperature, params.alpha

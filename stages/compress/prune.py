@@ -19,9 +19,9 @@ IMPORTANCE_SAMPLES = 1024  # the importance of channels is computed from at leas
 def prune(fabric: Fabric, network: Network, data: Data, objective: Objective, sparsity: float, seed: int) -> Network:
     """Return a network without the least important channels; the given network is unchanged.
 
-    The same fraction of channels is removed in every place. In a Cnn, these are every block and the hidden layer. In an
-    Rnn, these are the hidden units of every layer, in all gates. In a Transformer, these are the model width, the width
-    of every head and the feed-forward layers. The inputs, the classes and the number of heads are unchanged.
+    The same fraction is removed everywhere: in a Cnn, from the channels of every block and the hidden layer; in an Rnn,
+    from the hidden units of every layer, in all gates; in a Transformer, from the model width, the width of every head
+    and the feed-forward layers. The inputs, the classes and the number of heads are unchanged.
 
     The importance of a channel is its first-order Taylor term |sum w * dL/dw| (Molchanov et al. 2019), summed over the
     layers that share the channel. The library of Fang et al. (2023) finds these layers.
@@ -66,7 +66,7 @@ def rebuild_like(network: Network) -> Network:
 
 
 def _gradients(fabric: Fabric, network: Network, data: Data, objective: Objective, seed: int) -> None:
-    """Set .grad to the sum of the gradients over batches of training samples that the seed selects."""
+    """Set .grad of all weights to the sum of the gradients over batches of training samples that the seed selects."""
     network.zero_grad()
     samples = 0
     for index in split_batches(len(data.train), 128, seed, 0):

@@ -177,8 +177,8 @@ def shorten_warmup(recipe: Train) -> Train:
 def summary(steps: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the content of reports/compress.json, without the digests of the files.
 
-    `ratio` is the size before compression divided by the size after it. `drop` is the difference, and `retention` the
-    ratio (after divided by before), of the accuracies on the test split.
+    `ratio` is the size before compression divided by the size after it. `drop` is the test accuracy before compression
+    minus the test accuracy after it. `retention` is the test accuracy after compression divided by the one before it.
     """
     before, after = steps[0], steps[-1]
     return {

@@ -20,8 +20,9 @@ def parser(stage: str, description: str | None) -> argparse.ArgumentParser:
 
 
 def make_idle_threads_sleep() -> None:
-    """Make idle OpenMP threads sleep, because spinning threads make two threads slower than one on a busy machine.
+    """Make idle OpenMP threads sleep.
 
-    Call it before torch is imported, because OpenMP reads the setting only once.
+    If they spin (busy-wait) instead, two threads are slower than one on a busy machine. Call this function
+    before torch is imported, because OpenMP reads the setting only once.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -120,9 +120,9 @@ class ArrayFile:
         self._stream.close()
 
     def append(self, rows: np.ndarray) -> None:
-        """Append `rows`, [n, *row_shape]."""
+        """Append `rows` of shape [n, *row_shape]."""
         assert rows.shape[1:] == self._row_shape, f"rows of {rows.shape[1:]} for {self._row_shape}"
-        self._stream.write(np.ascontiguousarray(rows, dtype=self._dtype))  # type: ignore[arg-type]  # an array is a buffer
+        self._stream.write(np.ascontiguousarray(rows, dtype=self._dtype))  # type: ignore[arg-type]  # numpy arrays support the buffer protocol
         self.rows += len(rows)
 
     def _write_header(self) -> None:
@@ -189,7 +189,7 @@ class Split:
 
 
 def _open_array(path: Path, dtype: np.dtype | None, kind: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Open `path` as a memory-mapped array [N, *shape] of type `dtype` (None: text). Raises StageError."""
+    """Open `path` as a memory-mapped array [N, *shape] of type `dtype` (None means text). Raises StageError."""
     expected = f"{kind} [{', '.join(['N', *map(str, shape)])}]"
     try:
         array: np.ndarray = np.lib.format.open_memmap(path, mode="r")

@@ -13,7 +13,10 @@ from pathlib import Path
 
 
 class StageError(Exception):
-    """A stage cannot continue. Base of all errors; its message has four parts: where, found, expected, remedy."""
+    """A stage cannot continue. This is the base class of all errors.
+
+    The message has four parts: where, found, expected, remedy.
+    """
 
     def __init__(
         self,
@@ -52,7 +55,7 @@ class ContractError(StageError):
 
 
 class ConversionError(StageError):
-    """A converter failed, or the predictions of its file differ from the model's."""
+    """A converter failed, or the converted file's predictions differ from the model's predictions."""
 
 
 class GateError(StageError):
@@ -88,16 +91,18 @@ def run(main: Callable[[], None]) -> None:
     except StageError as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        with contextlib.suppress(ValueError):  # raised outside the main thread
+        with contextlib.suppress(ValueError):  # signal.signal raises ValueError outside the main thread
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would show a traceback of some library
         print(
-            "interrupted; run it again to continue (make repro restores the outputs that DVC removed)", file=sys.stderr
+            "interrupted; run the same command again to continue (make repro restores the outputs that DVC removed)",
+            file=sys.stderr,
         )
         sys.exit(EXIT_INTERRUPTED)
     except MemoryError as error:
         _fail(
             f"memory: not enough: {error or 'an allocation failed'}\n"
-            "  remedy:   lower the sizes in the task's params.yaml, or use a machine with more memory"
+            "  remedy:   lower sizes in the task's params.yaml, such as train.batch_size, "
+            "or use a machine with more memory"
         )
     except OSError as error:
         where = error.filename or error.filename2 or _free_space(error)
@@ -105,7 +110,7 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _free_space(error: OSError) -> str:
-    """Return the disks that a stage writes to, with their free space. The error of a full disk does not name a file."""
+    """Return the disks that a stage writes to, with their free space, because a full disk's error names no file."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return "file system"
     disks: dict[int, Path] = {}

@@ -67,7 +67,7 @@ def read_json(path: Path) -> Any:
 
 def rerun_hint(stage: str) -> str:
     """Return the remedy for a corrupted file: run the stage that writes it."""
-    return f"run the stage {stage} again (make repro)"
+    return f"run the `{stage}` stage again (make repro)"
 
 
 def read_object(path: Path, stage: str) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def read_object(path: Path, stage: str) -> dict[str, Any]:
     Raises StageError if the file is missing, not a JSON object, or contains a number that is not finite: `write_json`
     writes no such number, but Python's json accepts NaN and reads 1e999 as infinity.
     """
-    expected = f"the JSON object that the stage {stage} writes"
+    expected = f"the JSON object that the `{stage}` stage writes"
     try:
         value = json.loads(
             path.read_text(encoding="utf-8"),
@@ -134,10 +134,11 @@ def _refuse_number(text: str) -> NoReturn:
 
 @contextlib.contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary directory, and replace `path` with it when the block succeeds.
+    """Yield an empty temporary directory, and replace `path` with it when the `with` block succeeds.
 
-    If the block raises, `path` is unchanged. No portable system call replaces one directory with another, so this takes
-    two renames. A kill between them leaves no directory, but never an incomplete one. DVC restores a missing output.
+    If the block raises an exception, `path` is unchanged. No portable system call replaces one directory with another,
+    so this takes two renames. A kill between them leaves no directory, but never an incomplete one. DVC restores a
+    missing output.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, old = (path.with_name(f".{path.name}.{state}") for state in ("partial", "old"))

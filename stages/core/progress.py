@@ -43,7 +43,7 @@ class ProgressReporter:
         """Prepare reports; nothing is shown before a task starts.
 
         Args:
-            stream: Receives the lines; bars are shown instead if it is a terminal.
+            stream: The stream that receives the lines. If it is a terminal, bars are shown instead.
             line: Formats a task's line from its name, the units done and the total (None if not known).
             bars: Creates the bars. Called on a terminal only, because its library is slow to import.
         """

@@ -21,8 +21,8 @@ from stages.metrics.classification import Estimate, percentile
 
 SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 LIMIT_S = 120
-PROBES_AT_ONCE = 2  # other processes on the machine do not change a process's memory
-MEMORY_CALLS = 3  # predictions before memory is measured: the first one allocates buffers
+PROBES_AT_ONCE = 2  # probes can run at the same time, because other processes do not change a process's memory
+MEMORY_CALLS = 3  # predictions before memory is measured, because the first one allocates buffers
 
 # Runs in a fresh process, which imports nothing but numpy, the runtime and its one library.
 PROBE = """

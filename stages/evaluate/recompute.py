@@ -35,7 +35,7 @@ class Predictions:
 
 
 def read_predictions(path: Path, classes: Sequence[str]) -> Predictions:
-    """Read the list of predictions that the stage evaluate wrote. Raises OSError, ValueError."""
+    """Read the list of predictions that the `evaluate` stage wrote. Raises OSError, ValueError."""
     index = {name: k for k, name in enumerate(classes)}
     with path.open(newline="", encoding="utf-8") as stream:
         rows = csv.reader(stream)
@@ -50,7 +50,8 @@ def read_predictions(path: Path, classes: Sequence[str]) -> Predictions:
     for number, row in enumerate(listed, 2):
         if len(row) != len(COLUMNS) or not {row[1], row[2], row[4]} <= index.keys() or not _is_share(row[3]):
             raise ValueError(
-                f"row {number} is {row}, not a group, two classes, a probability and a class of {list(classes)}"
+                f"row {number} is {row}; it must have a group, two classes, a probability and a class, "
+                f"where the classes are {list(classes)}"
             )
     group, actual, predicted, confidence, reference = zip(*listed, strict=True)
 

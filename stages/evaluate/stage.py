@@ -141,13 +141,13 @@ def processor() -> str:
 def predictions(
     groups: np.ndarray, actual: np.ndarray, probabilities: np.ndarray, reference: np.ndarray, classes: list[str]
 ) -> str:
-    """Return predictions.csv, one row per test sample. From it, the gate computes the report's numbers again.
+    """Return predictions.csv, one row per test sample. The gate computes the report's numbers again from this file.
 
     Args:
         groups: Name of each sample's group [N].
         actual: Class indices [N].
-        probabilities: The exported file's probabilities [N, classes]. Only each sample's highest one is written, with
-            nine digits, which identify a float32 exactly.
+        probabilities: The exported file's probabilities [N, classes]. Only the highest probability of each sample is
+            written, with nine digits, which identify a float32 exactly.
         reference: Logits of the compressed torch model [N, classes].
         classes: Names of the classes.
     """
@@ -173,7 +173,7 @@ def main() -> None:
             str(PREPARED / "test"),
             "found no samples",
             "at least one sample",
-            "change prepare.split, so that test gets samples",
+            "change prepare.split, so that the test split has samples",
         )
     actual, groups = np.asarray(test.y), np.asarray(test.group)
     reference = read_reference("test", len(test))

@@ -1,4 +1,4 @@
-"""The stage export: convert the compressed network for one target, and compare the result with torch.
+"""The `export` stage: convert the compressed network for one target, and compare the result with torch.
 
 Enter at `stage.export()`. `converters` holds the converter programs, and `conversion` runs them. Later stages use
 `artifact` to read the files that this stage wrote.

@@ -29,7 +29,7 @@ def find_target(targets: Mapping[Any, Target], name: str) -> Target:
 
 
 def read_reference(split: str, samples: int) -> np.ndarray:
-    """Read the torch model's logits for a split, which the stage compress wrote.
+    """Read the torch model's logits for a split from the file that the `compress` stage wrote.
 
     Args:
         split: "validation" or "test".
@@ -86,5 +86,10 @@ def read_export(target: str) -> tuple[Path, dict[str, Any]]:
     if digest != described.sha256:
         raise StageError(str(file), f"found sha256 {digest}", f"{described.sha256}, the sha256 in {path.name}", remedy)
     if file.stat().st_size != described.size_bytes:
-        raise StageError(f"{path}: size_bytes", f"found {described.size_bytes}", f"{file.stat().st_size}", remedy)
+        raise StageError(
+            f"{path}: size_bytes",
+            f"the file's size is given as {described.size_bytes}",
+            f"{file.stat().st_size}",
+            remedy,
+        )
     return file, read_object(path, "export")

@@ -70,5 +70,5 @@ def _failure(log: Path, reason: str, remedy: str = "") -> ConversionError:
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-LOG_LINES:]
     shown = "".join(f"\n    {line}" for line in lines)
     return ConversionError(
-        f"converter with the log {log}", reason + shown, "exit code 0 and at least one candidate file", remedy
+        f"the converter whose log is {log}", reason + shown, "exit code 0 and at least one candidate file", remedy
     )

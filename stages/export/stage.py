@@ -122,9 +122,9 @@ def measure(
 def choose(measured: Sequence[Measured], params: Export) -> Measured:
     """Return the candidate to keep.
 
-    Of float candidates, it is the one with the smallest difference from torch. Of int8 candidates, those whose
-    agreement is within `quantization.tie` of the highest agreement count as equally good, and it is the one whose
-    method comes first in `quantization.methods`.
+    Among float candidates, this is the one with the smallest difference from torch. Among int8 candidates, those whose
+    agreement is within `quantization.tie` of the highest agreement count as equally good; the one whose method comes
+    first in `quantization.methods` is kept.
 
     Raises:
         ConversionError: The best candidate agrees less with torch than the parameters require.
@@ -234,7 +234,10 @@ def main() -> None:
     training, validation = Split.open(PREPARED, "train"), Split.open(PREPARED, "validation")
     if not NETWORK.is_file():
         raise StageError(
-            str(NETWORK), "there is no such file", "the network that compress writes", rerun_hint("compress")
+            str(NETWORK),
+            "there is no such file",
+            "the network that the `compress` stage writes",
+            rerun_hint("compress"),
         )
     compared = spread(len(validation), params.export.comparison_samples)
     reference = read_reference("validation", len(validation))[compared]

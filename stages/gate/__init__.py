@@ -1,4 +1,4 @@
-"""The stage gate: judge the reports against the thresholds, and write the HTML page.
+"""The `gate` stage: judge the reports against the thresholds, and write the HTML page.
 
 Enter at `stage.main()`; `stage.judge()` returns the verdict. `evidence` reads the reports and checks whether they can
 be trusted. `previous` reads the metrics with which the page compares the new metrics. `stale_targets` removes outputs

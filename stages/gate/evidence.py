@@ -138,7 +138,8 @@ def _located(path: Path, fault: str) -> str:
 def _check_quality(quality: QualityReport, balance: BalanceReport | None) -> str:
     """Return the fault of the quality report, or "".
 
-    Pass `balance` only if each row that met the contract becomes one sample, because then the numbers must be equal.
+    Pass `balance` only if each row that met the contract becomes one sample. The number of samples must then be equal
+    to the number of such rows.
     """
     for where, judged in {"overall": quality.overall, **quality.sources}.items():
         for metric in QualityMetrics.model_fields:
@@ -174,11 +175,14 @@ def _check_balance(balance: BalanceReport, data: Data, evidence: Mapping[TargetN
     sound = {target: own.report for target, own in evidence.items() if not own.fault}
     for target, report in sound.items():
         if report["samples"] != balance.splits.test.samples:
-            counts = f"{balance.splits.test.samples} test samples, but the report of {target} {report['samples']}"
+            counts = f"{balance.splits.test.samples} test samples, but the report of {target} has {report['samples']}"
             return f"stale: it counts {counts}"
         for name, row in zip(data.classes.values(), report["confusion"], strict=True):
             if (count := balance.splits.test.classes[name]) != sum(row):
-                return f"stale: it counts {count} test samples of class {name!r}, but the report of {target} {sum(row)}"
+                return (
+                    f"stale: it counts {count} test samples of class {name!r}, "
+                    f"but the report of {target} has {sum(row)}"
+                )
     return ""
 
 

@@ -41,7 +41,7 @@ def read_previous_metrics(name: str, lock: Path = LOCK, cache: Path = CACHE) -> 
 
 
 def _read_outs(lock: Path) -> dict[str, str]:
-    """Return the MD5 of each output of the stage gate, by path; empty if the lock file does not list them."""
+    """Return the MD5 of each output of the `gate` stage, by path; empty if the lock file does not list them."""
     import yaml
 
     try:

@@ -61,8 +61,8 @@ def judge(gate: Gate, evidence: Mapping[TargetName, Evidence], records: Mapping[
         raise ParameterError(
             locate_parameter(f"gate.targets.{unjudged[0]}"),
             "found nothing",
-            "budgets for this target, because it is built",
-            "write its budgets, or remove the target from `targets` in params.yaml",
+            "budgets for this target, because `targets` in params.yaml lists it",
+            "write budgets for this target, or remove it from `targets`",
         )
     checks = [
         Check(
@@ -165,7 +165,7 @@ def _notes(gate: Gate, evidence: Mapping[TargetName, Evidence], trained: Record)
         notes.append(
             f"an exported file is better than the trained network ({', '.join(better)}): the additional training "
             "during compression gained more than compression lost, and retention shows only the net effect; set more "
-            "epochs for the stage train, so that the network is fully trained before it is compressed"
+            "epochs for the `train` stage, so that the network is fully trained before it is compressed"
         )
     caveats = (report["intervals"]["caveat"] for report in sound.values() if report.get("intervals"))
     return notes + list(dict.fromkeys(filter(None, caveats)))

@@ -15,9 +15,10 @@ FOLDERS = (Path("models/exported"), Path("reports/evaluate"))
 def remove_stale_targets(targets: Iterable[TargetName], root: Path = Path()) -> list[str]:
     """Remove the folders of targets that are not built and return their paths. DVC's cache keeps their content.
 
-    DVC forgets the stages of a removed target, but leaves their outputs in place. The stages gate and package depend on
-    the parent folders, because DVC's templates cannot list dependencies. If the outputs stayed, a clone would not get
-    them, because no stage declares them. It would then see these folders as changed, and run both stages again.
+    DVC forgets the stages of a removed target, but leaves their outputs in place. The `gate` and `package` stages
+    depend on the parent folders, because DVC's templates cannot list dependencies. If the outputs stayed, a clone of
+    the repository would not get them, because no stage declares them. In the clone, DVC would then see the parent
+    folders as changed, and would run both stages again.
     """
     unbuilt = sorted(set(get_args(TargetName)) - set(targets))
     stale = [folder / name for folder in FOLDERS for name in unbuilt if (root / folder / name).is_dir()]

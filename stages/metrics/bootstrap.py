@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-RESAMPLES = 2000  # bootstrap replicates; another seed moves the ends of a 95% interval by about 5% of its width
+RESAMPLES = 2000  # bootstrap replicates; with another seed, the ends of a 95% interval move by about 5% of its width
 CELLS = 10_000_000  # largest number of values that a bootstrap holds in memory at a time
 FEW = 10  # with fewer groups than this, the report warns that the intervals are rough
 
 
 class Clusters:
-    """The groups of N samples. It draws bootstrap replicates of whole groups."""
+    """The groups of N samples, from which bootstrap replicates of whole groups are drawn."""
 
     def __init__(self, groups: np.ndarray, seed: int, width: int) -> None:
         """Find the distinct groups.

@@ -119,16 +119,16 @@ def load(path: Path) -> Network:
         network.load_state_dict(stored["weights"])
     except FileNotFoundError:
         raise StageError(
-            str(path), "there is no such file", "a network that the stage train or compress wrote", "run make repro"
+            str(path), "there is no such file", "a network that the `train` or `compress` stage wrote", "run make repro"
         ) from None
     except Exception as error:  # torch raises errors of many classes for corrupted files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "weights_only" in str(error):  # torch's message explains how to run code from untrusted files
-            reason = "it holds more than plain values and tensors, or was not written by torch.save"
+            reason = "it contains more than plain values and tensors, or was not written by torch.save"
         raise StageError(
             str(path),
             f"not readable as a network: {reason}",
-            "a file that the stage train or compress wrote",
-            "remove the file, and run the stage that wrote it again",
+            "a file that the `train` or `compress` stage wrote",
+            "remove the file, and run again the stage that wrote it",
         ) from None
     return network.eval()

@@ -49,7 +49,7 @@ class Rnn(Network):
             frame: Number of samples (for images: rows) that a step reads.
             hop: Number of samples (for images: rows) from the start of one step's frame to the start of the next.
             pool: What the classifier reads. "last" is the output of the last step. "max" is each unit's highest output
-                so far, or 0 if all were negative. So a detection is kept during later silence, in an extra state.
+                so far, or 0 if all were negative; it is kept in an extra state. So a detection survives later silence.
             dropout: Probability that an output of a layer is dropped in training.
 
         Raises:

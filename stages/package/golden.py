@@ -18,7 +18,7 @@ from stages.params.common import TargetName
 
 
 def golden_indices(labels: np.ndarray, count: int) -> np.ndarray:
-    """Return up to `count` sample indices, ascending: the first of each class, then the second of each, and so on."""
+    """Return up to `count` sample indices, sorted. The first sample of each class is chosen, then the second, etc."""
     labels = np.asarray(labels)
     ranks = np.zeros(len(labels), dtype=np.int64)
     for label in np.unique(labels):
@@ -38,12 +38,12 @@ def golden_outputs(target: Passed, inputs: np.ndarray) -> np.ndarray:
             str(target.file),
             str(error),
             "a model file that matches its export.json",
-            "run the stage export again (make repro)",
+            "run the `export` stage again (make repro)",
         ) from None
 
 
 def write_golden(folder: Path, passed: Mapping[TargetName, Passed], test: Split, params: Params) -> dict[str, Any]:
-    """Write the golden samples and each target's outputs for them; return what the manifest says about them, by target.
+    """Write the golden samples and each target's outputs for them; return their manifest entries, by target.
 
     Args:
         folder: The bundle's folder.

@@ -96,7 +96,7 @@ def model_card(
 
 def _reach(groups: Groups) -> str:
     if not groups.trained:
-        return f"No {groups.name} of the test split was in training, so the quality is that on unseen values."
+        return f"No {groups.name} of the test split was in training, so the quality applies to unseen values."
     return (
         f"{groups.trained} of the {groups.tested} {groups.name} values in the test split were in training too, so "
         "the quality on new values can be lower."

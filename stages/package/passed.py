@@ -46,13 +46,13 @@ def select(
             f"{GATE}: name",
             f"the verdict is for the task {judged!r}",
             f"{name!r}, the name of the current task",
-            "run the stage gate again (make repro)",
+            "run the `gate` stage again (make repro)",
         )
     if not verdict.passed:
         raise GateError(
             str(GATE),
             "the gate did not pass",
-            "a gate that passed",
+            "a verdict that passes",
             "see reports/index.html, correct the cause, then run again",
         )
     passed: dict[TargetName, Passed] = {}
@@ -64,7 +64,7 @@ def select(
                 str(GATE),
                 f"{target} was not judged",
                 "a verdict for every target",
-                "run the stage gate again (make repro)",
+                "run the `gate` stage again (make repro)",
             )
         if not own.passed:
             left_out[target] = own.failed
@@ -75,7 +75,7 @@ def select(
                 str(GATE),
                 f"the gate judged a different file than {file}",
                 "a verdict on this file",
-                "run the stage gate again (make repro)",
+                "run the `gate` stage again (make repro)",
             )
         passed[target] = Passed(file, export, _metrics(target, export["sha256"], classes, verdict))
     return passed, left_out

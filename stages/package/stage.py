@@ -174,7 +174,7 @@ def fill(folder: Path, params: Params) -> dict[str, Any]:
     for path, stage in {**INPUTS, SNAPSHOT: "collect"}.items():
         if not path.exists():
             raise StageError(
-                str(path), "there is no such file", f"the files that the stage {stage} writes", rerun_hint(stage)
+                str(path), "there is no such file", f"the files that the `{stage}` stage writes", rerun_hint(stage)
             )
     for name, own in passed.items():
         (folder / "targets" / name).mkdir(parents=True)

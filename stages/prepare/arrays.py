@@ -221,7 +221,7 @@ def _write_windows(
 
 
 def _write_groups(path: Path, numbers: np.ndarray, names: list[str]) -> None:
-    """Write group names as fixed-width unicode, in blocks, because all names can need more memory than the data."""
+    """Write group names as fixed-width unicode, in blocks, because all of them can need more memory than the data."""
     used = np.unique(numbers)
     width = max((len(names[i]) for i in used), default=1) or 1
     padded = np.array(names or [""], dtype=f"<U{width}")

@@ -57,6 +57,6 @@ def build_reference(train: Split, spec: SampleSpec, bins: int, limit: int) -> di
 
 
 def _edges(values: np.ndarray, bins: int) -> list[float]:
-    """Return the inner edges of bins with equally many values: 7 significant digits, ascending, distinct."""
+    """Return the inner edges of bins that hold equal numbers of values: ascending, distinct, 7 significant digits."""
     quantiles = np.quantile(values, np.arange(1, bins) / bins)
     return sorted({float(f"{edge:.7g}") for edge in quantiles})

@@ -72,7 +72,7 @@ class RunFingerprints:
     """
 
     def __init__(self, channels: int, shortest: int) -> None:
-        """Begin without fingerprints. Rows have `channels` values; runs of fewer than `shortest` rows are ignored."""
+        """Start with no fingerprints. Rows have `channels` values; runs of fewer than `shortest` rows are ignored."""
         self._shortest = shortest
         self._row = np.dtype([("time", "<i8"), ("x", "<f4", (channels,))])
         self._first_run: dict[bytes, tuple[int, int]] = {}  # digest -> group, split

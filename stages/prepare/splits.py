@@ -1,4 +1,4 @@
-"""Divide samples into training, validation and test, by whole groups, so that metrics apply to unseen groups."""
+"""Divide samples into training, validation and test splits by whole groups, so that metrics apply to new groups."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def split_rows(engine: Engine, table: ir.Table, rows: int, params: Params) -> Sp
     if both:
         raise ContractError(
             f"column {split.column}",
-            f"{len(both)} group(s), such as {both[0]!r}, are inside and outside the test split",
+            f"{len(both)} group(s), such as {both[0]!r}, are partly inside and partly outside the test split",
             "every group either entirely inside or entirely outside the test split",
             "set prepare.split.validation_by: row if the official split divides groups",
         )

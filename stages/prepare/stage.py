@@ -96,7 +96,9 @@ def count_rows(table: ir.Table, dropped: int) -> int:
             str(VALIDATED),
             "no rows remain" + (f", {dropped} were dropped for missing values" if dropped else ""),
             "at least one row",
-            "choose another method (prepare.missing)" if dropped else "run python -m stages.validate on a snapshot",
+            "choose another method (prepare.missing)"
+            if dropped
+            else "collect rows, then run python -m stages.validate",
         )
     return rows
 

@@ -8,7 +8,8 @@ import pyarrow as pa
 def cast_cells(column: pa.Array, kind: pa.DataType) -> pa.Array:
     """Cast every cell to `kind`; a cell that cannot be cast becomes null.
 
-    If a part of the column cannot be cast, each half of it is cast alone, so that a few bad cells cost little time.
+    If a part of the column cannot be cast, its two halves are cast separately, so that a few invalid cells cost little
+    time.
     """
     try:
         return column.cast(kind)

@@ -42,7 +42,7 @@ def connect_duckdb(compute: Compute, spill: Path) -> Any:
     connection.raw_sql("SET enable_progress_bar = false")
     connection.raw_sql(
         "SET preserve_insertion_order = false"
-    )  # saves memory; a query that needs an order sorts its rows
+    )  # this saves memory; a query that needs a certain order sorts its rows
     return connection
 
 
@@ -77,7 +77,7 @@ def connect_spark(compute: Compute, spill: Path) -> Any:
         "spark.ui.showConsoleProgress": "false",
     }
     if compute.spark_master.startswith("local"):
-        settings["spark.sql.shuffle.partitions"] = "4"  # a cluster keeps Spark's default
+        settings["spark.sql.shuffle.partitions"] = "4"  # on a cluster, Spark's default is used
     for name, value in settings.items():
         builder = builder.config(name, value)
     try:
@@ -86,16 +86,16 @@ def connect_spark(compute: Compute, spill: Path) -> Any:
     except Py4JJavaError as error:
         raise ParameterError(
             locate_parameter("compute.spark_master"),
-            f"found {compute.spark_master!r}, where Spark does not start: {error.java_exception.getMessage()}",
-            "a master that responds, or local[2] for this machine",
+            f"found {compute.spark_master!r}, but Spark does not start: {error.java_exception.getMessage()}",
+            "the address of a Spark master that responds, or local[2] to use this machine",
             "correct the address, start the cluster, or set backend: duckdb",
         ) from None
     except PySparkRuntimeError as error:
         raise ParameterError(
             locate_parameter("compute.backend"),
             f"found 'pyspark', but Spark does not start: {str(error).splitlines()[0]}",
-            f"a Java runtime, version 17 or newer, that accepts memory_limit {compute.memory_limit} "
-            f"and spark_master {compute.spark_master}",
+            "a Java runtime, version 17 or newer, and values that Spark accepts; "
+            f"memory_limit is {compute.memory_limit} and spark_master is {compute.spark_master}",
             "apt-get install default-jre-headless, change the value that Spark refuses, or set backend: duckdb",
         ) from None
     return ibis.pyspark.connect(session)

@@ -88,7 +88,7 @@ class Engine:
         _close_default_backend()
         shutil.rmtree(self._spill, ignore_errors=True)
         with contextlib.suppress(OSError):
-            SCRATCH.rmdir()  # another engine may still use it
+            SCRATCH.rmdir()  # fails while another engine uses the folder
 
     def read(self, paths: list[Path]) -> ir.Table:
         """Return a table over parquet files that all have the same schema."""
@@ -122,7 +122,7 @@ class Engine:
         return self._connection.table(name)
 
     def hash_cells(self, column: ir.Column) -> ir.IntegerColumn:
-        """Return a 64-bit hash of each cell. It also hashes lists, for which ibis has no 64-bit hash on Spark."""
+        """Return a 64-bit hash of each cell. Cells can be lists, for which ibis has no 64-bit hash on Spark."""
         import ibis
         import ibis.expr.datatypes as dt
 
@@ -135,8 +135,8 @@ class Engine:
     def microseconds(self, time: ir.TimestampColumn) -> ir.IntegerColumn:
         """Return each time as microseconds since 1970.
 
-        NOTE: epoch_seconds of ibis has a fraction on DuckDB but not on Spark, and ibis cannot extract microseconds on
-        Spark. Each engine has an exact built-in function.
+        NOTE: `epoch_seconds` of ibis includes fractions of a second on DuckDB but not on Spark, and ibis cannot extract
+        microseconds on Spark. Each engine has an exact built-in function.
         """
         import ibis
         import ibis.expr.datatypes as dt
@@ -178,7 +178,7 @@ def _remove_stale_spill() -> None:
         except ProcessLookupError:
             shutil.rmtree(folder, ignore_errors=True)
         except (PermissionError, ValueError):
-            continue  # a live process of another user
+            continue  # the process is alive and belongs to another user, or the name has no process id
 
 
 def _close_default_backend() -> None:

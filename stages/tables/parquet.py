@@ -12,7 +12,7 @@ from stages.core.errors import ContractError
 from stages.core.files import rerun_hint
 
 BATCH_ROWS = 65_536
-BATCH_LISTS = 256  # rows that hold an image or a clip are large
+BATCH_LISTS = 256  # rows that hold an image or an audio clip are large
 
 
 def batch_rows(schema: pa.Schema) -> int:
@@ -45,7 +45,7 @@ def list_parquet_files(folder: Path) -> list[Path]:
     paths = sorted(folder.glob("*.parquet"))
     if not paths:
         raise ContractError(
-            str(folder), "it has no parquet file", "at least one parquet file", "run the previous stage"
+            str(folder), "it has no parquet file", "at least one parquet file", "run the stage that writes this folder"
         )
     for path in paths:
         try:

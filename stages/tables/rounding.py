@@ -1,4 +1,4 @@
-"""Round figures that an engine computed, so that they depend only on the data."""
+"""Round numbers that an engine computed, so that they depend only on the data."""
 
 from __future__ import annotations
 

@@ -38,9 +38,9 @@ def augment(x: Tensor, spec: SampleSpec, params: Augment) -> Tensor:
 
     Images are rotated by up to `rotation_deg` in either direction, and enlarged or reduced by a factor of up to
     1 + `scaling`. Series and audio are shifted in time by at most the fraction `time_shift` of their length, and the
-    edge value fills the gap. Their deviation from the channel's center is multiplied or divided by a factor of up to
-    1 + `scaling`. Then Gaussian noise is added; its standard deviation is drawn for each sample, from 0 to `noise`
-    times the channel's scale.
+    value at the edge fills the gap. Their deviation from the channel's center is multiplied or divided by a factor of
+    up to 1 + `scaling`. Then Gaussian noise is added; its standard deviation is drawn for each sample, from 0 to
+    `noise` times the channel's scale.
 
     Args:
         x: Samples [B, *spec.shape] in raw units.

@@ -27,14 +27,14 @@ class Data:
 
     @classmethod
     def open(cls, prepared: Path) -> Data:
-        """Open a folder that the stage prepare wrote.
+        """Open a folder that the `prepare` stage wrote.
 
         Raises:
             StageError: A split is missing or empty, or the training split has fewer than two classes.
         """
         if not (prepared / "spec.json").exists():
             raise StageError(
-                str(prepared), "no prepared data", "the files that the stage prepare writes", "run dvc repro prepare"
+                str(prepared), "no prepared data", "the files that the `prepare` stage writes", "run dvc repro prepare"
             )
         splits = {name: Split.open(prepared, name) for name in SPLITS}
         for name, split in splits.items():

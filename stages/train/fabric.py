@@ -25,7 +25,7 @@ def start_fabric(params: Params) -> Fabric:
     Raises:
         ParameterError: The device is not available.
     """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, cuBLAS is not deterministic
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without this, cuBLAS is not deterministic
     local, world = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), int(os.environ.get("WORLD_SIZE", 1))
     if world == 1:
         torch.set_num_threads(THREADS)

@@ -118,7 +118,7 @@ def _train_epoch(
         x = augment(x, data.spec, params.augment)
         loss = objective(model(x), x, y)
         optimiser.zero_grad()
-        # Gradients are averaged over ranks. The factor corrects this average, because some ranks have one sample more.
+        # Gradients are averaged over ranks, but some ranks have one sample more. The factor corrects the average.
         fabric.backward(loss * (len(own) * fabric.world_size / len(batch)))
         optimiser.step()
         total += torch.tensor([loss.item() * len(y), len(y)], dtype=torch.float64)
@@ -145,7 +145,8 @@ def _share_buffers(fabric: Fabric, network: nn.Module) -> None:
 def _explain_divergence(loss: float, epoch: int, data: Data, params: Train) -> StageError:
     """Return the error for a loss that is not finite.
 
-    The error names the first training sample that has NaN or infinity. If there is none, it names the learning rate.
+    The error names the first training sample that has NaN or infinity. If no sample has, the error names the
+    learning rate.
     """
     for number, batch in enumerate(training_batches(data, 1024)):
         bad = np.flatnonzero(~np.isfinite(batch.numpy()).reshape(len(batch), -1).all(axis=1))

@@ -60,5 +60,5 @@ def best_epoch(history: list[Epoch], metric: str) -> int:
 
 
 def is_over(history: list[Epoch], params: Train) -> bool:
-    """Return whether to stop early, because `early_stopping.patience` epochs passed without a new best epoch."""
+    """Return True if training must stop, because `early_stopping.patience` epochs passed without a new best epoch."""
     return bool(history) and len(history) - 1 - best_epoch(history, params.metric) >= params.early_stopping.patience

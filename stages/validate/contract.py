@@ -1,7 +1,7 @@
 """The data contract for a table as a whole: its columns and their types.
 
-If a column is missing, additional, empty or of the wrong type, the stage fails. If a single row violates a rule, only
-this row is quarantined, with the reason (`row_rules`).
+If a column is missing, additional, empty or of the wrong type, the stage fails. The rules for single rows are in
+`row_rules`: a row that violates such a rule is quarantined with the reason, and the stage continues.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def _same_family(kind: dt.DataType, column: Column) -> bool:
 def _missing_column(source: str, name: str, table: ir.Table) -> ContractError:
     return ContractError(
         f"source {source}, column {name}",
-        f"the column is missing; there are {', '.join(table.columns)}",
+        f"the column is missing; the columns are {', '.join(table.columns)}",
         "a column with this name",
         "correct the source, or the contract (validate.columns)",
     )
@@ -203,7 +203,7 @@ def text_column_name(name: str) -> str:
 def is_complete(table: ir.Table, name: str) -> ir.BooleanColumn:
     """Return a column that is True where a cell has a value.
 
-    A null is not a value, and neither is a list that is empty or contains a null or NaN.
+    A null does not count as a value. A list that is empty or contains a null or NaN does not count either.
     """
     cell = table[name]
     if not cell.type().is_array():

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def duplicate_rule(data: Data) -> Rule:
-    """Return the rule that is violated by the rows that `mark_duplicates` marked."""
+    """Return the rule that a row violates if `mark_duplicates` has marked the row."""
     key = tuple(data.columns) if data.kind != "series" else (data.group, str(data.time))
     compared = "values" if data.kind != "series" else "the whole row"
     return Rule(

@@ -102,7 +102,7 @@ def run_suite(
 def _expectations(suite: dict[str, Any], path: Path) -> list[Any]:
     """Build the expectations one by one.
 
-    NOTE: a suite that is built from dictionaries only logs expectations that are not valid, and skips them.
+    NOTE: if a whole suite is built from dictionaries, great-expectations skips invalid expectations and only logs them.
     """
     from great_expectations.exceptions.exceptions import GreatExpectationsError
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
@@ -114,7 +114,7 @@ def _expectations(suite: dict[str, Any], path: Path) -> list[Any]:
         except (GreatExpectationsError, ValueError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())
             where = f"{path}: expectations[{number}]"
-            raise ContractError(where, reason, "an expectation of great-expectations", REMEDY) from None
+            raise ContractError(where, reason, "a valid expectation of great-expectations", REMEDY) from None
     return built
 
 
@@ -142,8 +142,8 @@ def _fault(path: Path, outcome: Any, profile: pd.DataFrame) -> ContractError:
 def _make_deterministic(data_docs: Path, snapshot: datetime) -> None:
     """Change the pages so that the same data gives the same bytes.
 
-    The pages contain random ids, the time, and an image from the vendor's server, which would tell the vendor when
-    the pages are read.
+    The pages contain random ids, the time, and an image that is loaded from the vendor's server. The image would tell
+    the vendor when the pages are read.
     """
     stamp = snapshot.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     for page in sorted(data_docs.rglob("*.html")):

@@ -19,7 +19,7 @@ class ViolationCounts:
 
     rows: Number of rows that violate at least one rule.
     by_metric: For each quality metric, the number of rows that violate one of its rules.
-    by_rule: For the reason of each rule, the number of rows that violate the rule.
+    by_rule: For each rule, the number of rows that violate it; the key is the rule's reason.
     """
 
     rows: int
@@ -31,8 +31,8 @@ class ViolationCounts:
 class FlaggedRows:
     """A canonical table (`contract.SourceTable`) with a boolean column for each violated rule.
 
-    pandera reports a rule that compares rows with each other even if no row violates the rule. Then all flags of
-    the rule are False.
+    pandera can report a rule that compares rows with each other although no row violates it. All flags of this rule
+    are then False.
     """
 
     table: ir.Table
@@ -51,7 +51,7 @@ class FlaggedRows:
     def invalid_rows(self) -> ir.Table:
         """Return the rows that violate a rule, with an additional column `reason`.
 
-        It contains the reasons of all rules that the row violates, joined by '; '.
+        The column contains the reasons of all rules that the row violates, joined by '; '.
         """
         import ibis
 

@@ -119,7 +119,7 @@ def completeness(counts: Counts) -> float:
 
 
 def consistency(counts: Counts) -> float:
-    """Return the smallest fraction of all kinds of consistency, so that a good kind does not hide a bad one.
+    """Return the smallest of the consistency fractions, so that a high fraction does not hide a low one.
 
     consistency = min(unique, ordered, regular, agreeing), where
       unique   = 1 - (rows with the key of another row) / rows; the key is group and time, or for images and audio

@@ -32,7 +32,8 @@ class Rule:
     metric: The quality metric that counts violations of the rule.
     columns: The columns that the rule reads.
     reason: The text that is stored with rows that violate the rule.
-    holds: Takes a canonical table, and returns a column that is True where the rule is met, otherwise False.
+    holds: A function that takes a canonical table, and returns a column that is True where the rule is met, and False
+        elsewhere.
     text_column: Column with the text that could not be parsed, shown in the reason.
     """
 
@@ -155,7 +156,7 @@ def _plausibility_rule(rule: Plausible, contract: Validate) -> Rule:
             bounds.append(total >= rule.minimum)
         if rule.maximum is not None:
             bounds.append(total <= rule.maximum)
-        return reduce(and_, bounds).fill_null(True)  # completeness counts missing values
+        return reduce(and_, bounds).fill_null(True)  # the metric completeness counts missing values
 
     return Rule("accuracy", columns, f"not plausible: {rule.name}", holds)
 

@@ -119,8 +119,10 @@ def profile_row(
         groups: Number of groups.
         classes: Number of rows per class. The profile has the fractions `share.<class>`, and in `classes` the number of
             classes that have rows.
-        null_shares: Fraction of missing cells per column among all collected rows; becomes `null_share.<column>`.
-        statistics: Statistics per column of the valid rows; become `min.<column>`, `max.<column>` and so on.
+        null_shares: Fraction of missing cells per column among all collected rows. The profile has them as
+            `null_share.<column>`.
+        statistics: Statistics of each column of the valid rows. The profile has them as `min.<column>`, `max.<column>`
+            and so on.
     """
     row: dict[str, Any] = {"source": source, "rows": rows, "groups": groups}
     row["classes"] = sum(1 for n in classes.values() if n)

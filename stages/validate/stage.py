@@ -108,8 +108,9 @@ def check_combined(sources: list[CheckedSource], params: Params) -> list[StageEr
             faults.append(
                 ContractError(
                     f"column {column}",
-                    f"it is {lows.pop():g} in every row",
-                    "a channel that varies, because a constant channel has no information and cannot be standardised",
+                    f"its value is {lows.pop():g} in every row",
+                    "a channel whose values vary, because a constant channel has no information and cannot be "
+                    "standardised",
                     "repair the sensor, or remove the channel (data.channels and validate.columns)",
                 )
             )
@@ -138,8 +139,8 @@ def refuse_below_thresholds(
 ) -> None:
     """Raise ContractError if a metric is below its threshold, or too many rows violate the contract.
 
-    The rows that violate the contract are then written to .work/refused, and the quarantine of the last successful run
-    is unchanged.
+    Before the error is raised, the rows that violate the contract are written to .work/refused. The quarantine of the
+    last successful run is unchanged.
 
     Args:
         quality: The contents of reports/quality.json.

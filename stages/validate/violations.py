@@ -56,7 +56,7 @@ def write_violations(folder: Path, flagged: FlaggedRows, engine: Engine, params:
     The file is written even if there are no such rows, so that an empty folder always means an interrupted run.
 
     Args:
-        folder: Receives one parquet file.
+        folder: The folder that receives one parquet file.
         flagged: Rows of a source, with flags for violated rules.
         engine: The engine for tables.
         params: All parameters.

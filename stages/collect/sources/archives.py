@@ -46,13 +46,13 @@ def unpack(archive: Path, files: Files, context: Context) -> Path:
         names = _extract(archive, folder, files, context)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, zlib.error, lzma.LZMAError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None and error.errno not in PATH_ERRORS:
-            raise  # an error of the disk, not of the archive
+            raise  # the cause is the disk, not the archive
         raise _unpack_error(str(error), context) from None
-    except (NotImplementedError, RuntimeError) as error:  # zipfile: unknown compression, or encrypted
+    except (NotImplementedError, RuntimeError) as error:  # encrypted, or an unknown compression
         raise _unpack_error(str(error), context) from None
     if not names:
         remedy = "correct `url:`, or create the archive again"
-        raise context.error("the archive is empty: it has no file", "an archive that contains files", remedy)
+        raise context.error("the archive contains no files", "an archive that contains files", remedy)
     if not any(decode.is_selected(name, files) for name in names):
         raise decode.no_match_error(names, files, context)
     return folder
@@ -93,7 +93,7 @@ def _member_path(name: str) -> str | None:
 def _unpack_error(reason: str, context: Context) -> SourceError:
     return context.error(
         f"the archive cannot be unpacked ({reason})",
-        "a complete archive of regular files with paths inside it",
+        "a complete archive, in which every selected member is a regular file and no path leads out of the archive",
         "download the archive again, or create it again",
     )
 
@@ -105,7 +105,8 @@ def _iterate_members(archive: Path, context: Context) -> Iterator[tuple[str, boo
             for member in tar:
                 if not member.isdir():
                     yield member.name, member.isreg(), partial(_read_tar, tar, member)
-            # tarfile stops at the end-of-archive mark. The compression has its checksum after it, so read on.
+            # tarfile stops at the end-of-archive mark. The compressed stream has its checksum after the mark, so read
+            # the stream to its end.
             assert tar.fileobj is not None
             while tar.fileobj.read(1 << 20):
                 pass

@@ -30,7 +30,7 @@ class Context:
     name: Name of the source.
     data: The block `data` of the parameters: the kind, columns and classes of the data.
     snapshot: Time of the snapshot, in UTC.
-    retry: How failed requests are repeated.
+    retry: The number of attempts, the pauses between them and the time limits of requests.
     scratch: Folder for this source's downloads. A failed run leaves it in place for the next run.
     progress: Reports the progress in bytes.
     stop: An event that is set when the run ends. Threads that copy or write check it, and stop.
@@ -115,7 +115,7 @@ class JsonTableBuilder:
         if {type(value) for value in values} - {type(None)} == {
             int,
             float,
-        }:  # pyarrow refuses integers above 53 bits among floats
+        }:  # pyarrow refuses a column that has both floats and integers of more than 53 bits
             return self._column(name, [None if value is None else float(value) for value in values])
         value_of_type: dict[str, Any] = {}  # the first value of each type
         for value in values:
@@ -161,7 +161,7 @@ def select_columns(table: pa.Table, columns: dict[str, str] | None, where: str, 
     missing = [name for name in columns if name not in table.column_names]
     if missing:
         raise context.error(
-            f"{where}: column {', '.join(missing)} is missing; there are {', '.join(table.column_names)}",
+            f"{where}: column {', '.join(missing)} is missing; the columns are {', '.join(table.column_names)}",
             "every column that `columns:` names",
             "correct `columns:`, the separator or the file",
         )

@@ -67,7 +67,9 @@ def copy_objects(source: Cloud, context: Context) -> tuple[Path, list[Origin]]:
         raise decode.no_match_error(list(objects.values()), source.files, context)
     for path, name in chosen.items():
         if ".." in name.split("/"):
-            raise context.error(f"object {name!r} leads out of its folder", "a name without `..`", "rename the object")
+            raise context.error(
+                f"the name of object {name!r} leads out of its folder", "a name without `..`", "rename the object"
+            )
         if isinstance(system, LocalFileSystem) and not Path(path).is_file():
             kind = "a broken link" if Path(path).is_symlink() else "a pipe, a socket or a device"
             raise context.error(f"{name}: it is {kind}", "a regular file", "remove it, or exclude it (`select:`)")
@@ -87,7 +89,8 @@ def list_objects(system: Any, root: str, url: str) -> dict[str, str]:
         url: URL of the object or folder.
 
     Returns:
-        The path of each object relative to `root`, by its fsspec path. If `root` is an object, its name.
+        A mapping from the fsspec path of each object to its path relative to `root`. If `root` is an object, it is
+        mapped to its name.
     """
     if url.startswith(("http://", "https://")):
         return {root: unquote(urlsplit(url).path).rpartition("/")[2] or "index"}
@@ -124,7 +127,7 @@ def _copy_one(system: Any, path: str, target: Path, url: str, context: Context) 
 
 
 def _with_retries(call: Callable[[], Result], url: str, context: Context) -> Result:
-    """Return the result of the first successful attempt. Raises SourceError if there is none."""
+    """Return the result of the first successful attempt. Raises SourceError if no attempt succeeds."""
     from botocore.exceptions import BotoCoreError, NoCredentialsError, ParamValidationError
 
     reason = ""

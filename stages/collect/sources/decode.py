@@ -126,7 +126,7 @@ def _add_path_columns(table: pa.Table, name: str, files: Files, context: Context
 def read_csv(path: Path, name: str, form: Csv, context: Context) -> pa.Table:
     """Read a CSV file (RFC 4180) with inferred types; an empty field is a missing value.
 
-    The columns of group and label are read as text, so that an identifier such as `007` keeps its zeros. In these
+    The group and label columns are read as text, so that an identifier such as `007` keeps its zeros. In these
     columns, `1.0` becomes `1`, because spreadsheets and pandas write whole numbers as `1.0`.
 
     Args:
@@ -187,7 +187,7 @@ def _refuse_html(path: Path, name: str, context: Context) -> None:
         raise context.error(
             f"{name}: it is an HTML page",
             "a data file",
-            "correct the URL or its headers, because a web page instead of data is often a login page",
+            "correct the URL or the request headers (a web page instead of data is often a login page)",
         )
 
 
@@ -198,7 +198,7 @@ def _read_samples(folder: Path, names: list[str], files: Files, context: Context
         raise context.error(
             f"column {', '.join(sorted(reserved))} in `path:` has a reserved name",
             "a name other than `file` and `values`",
-            "rename the group in `path:`",
+            "rename the named group in `path:`",
         )
     waiting: list[tuple[str, dict[str, str | None], np.ndarray]] = []
     for name in names:
@@ -300,6 +300,8 @@ def read_wav(content: bytes, name: str, context: Context) -> np.ndarray:
         )
     if len(frames) < 2 * count:
         raise context.error(
-            f"{name}: ends after {len(frames) // 2} of {count} samples", "all of them", "download the file again"
+            f"{name}: ends after {len(frames) // 2} of {count} samples",
+            "a file with all samples that its header announces",
+            "download the file again",
         )
     return np.frombuffer(frames, dtype="<i2").astype(np.float32) / 32768

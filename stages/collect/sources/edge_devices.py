@@ -98,7 +98,7 @@ def parse_sample(line: bytes, device: str, url: str, context: Context) -> dict[s
         raise context.error(
             f"{redact(url)}: a line is not a sample ({error!r})",
             "a JSON object with id, time, label and values",
-            "update the agent",
+            "update the agent on this device",
         ) from None
     if label is None:
         return None

@@ -45,7 +45,9 @@ async def read_pages(http: Any, url: str, pages: Pages, context: Context) -> Jso
     while current:
         if current in visited:
             raise context.error(
-                f"{redact(current)}: the pages link back to it", "a last page without a link", "correct `next:`"
+                f"{redact(current)}: the pages link back to it",
+                "a last page that has no link to a next page",
+                "correct `next:`",
             )
         visited.add(current)
         page = await get_json(http, current, context)
@@ -53,7 +55,7 @@ async def read_pages(http: Any, url: str, pages: Pages, context: Context) -> Jso
         if not isinstance(page_rows, list) or not all(isinstance(row, dict) for row in page_rows):
             raise context.error(
                 f"{redact(current)}: no list of objects at {pages.rows!r}",
-                "a list of objects, which are the rows",
+                "a list of JSON objects, one for each row",
                 "correct `rows:` or the source",
             )
         await asyncio.to_thread(rows.add, page_rows)

@@ -42,7 +42,7 @@ def open_session(context: Context, headers: dict[str, str] | None = None, url: s
     """Return an HTTP session that limits how long it waits for more data, but not how long a transfer takes.
 
     Args:
-        context: The time limits for connections and for silence.
+        context: The time limits for connecting and for waiting for data.
         headers: Headers to send. They can be secret, so they are sent only to the host of `url`, never after a redirect
             or link to another host.
         url: The URL whose host gets the headers.
@@ -91,7 +91,7 @@ async def with_retries(attempt: Callable[[], Awaitable[Result]], url: str, conte
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
             reason = f"{error} is not the URL of a web server"
             raise context.error(
-                f"{redact(url)}: {reason}", "http:// or https:// and a host", "correct `url:`"
+                f"{redact(url)}: {reason}", "a URL with http:// or https:// and a host", "correct `url:`"
             ) from None
         except (aiohttp.ClientError, ConnectionError) as error:
             reason = str(error) or type(error).__name__
@@ -122,7 +122,7 @@ def check_response(response: aiohttp.ClientResponse, url: str, context: Context)
         raise context.error(
             f"{redact(url)}: content type {response.content_type}",
             "a data file",
-            "correct the URL or its headers (headers_env), because a web page instead of data is often a login page",
+            "correct the URL or the headers (headers_env); a web page instead of data is often a login page",
         )
 
 

@@ -1,6 +1,6 @@
 """Convert columns to the types of the pipeline: group and label to text, time to UTC timestamps, channels to numbers.
 
-Cells that cannot be converted are unchanged. The stage validate reports them as violations of the data contract.
+Cells that cannot be converted are unchanged. The `validate` stage reports them as violations of the data contract.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from stages.params.common import Data
 from stages.tables.casting import cast_cells
 
 ZONE = r"(Z|[+-]\d{2}(:?\d{2})?)$"
-MAX_EXACT = 2.0**53  # above it, a double cannot represent every whole number
+MAX_EXACT = 2.0**53  # above this number, a double cannot represent every whole number
 
 
 def normalise(tables: Iterable[pa.Table], data: Data) -> Iterator[pa.Table]:
-    """Yield the tables with the columns of group, label, time and channels converted."""
+    """Yield the tables with their group, label, time and channel columns converted."""
     for table in tables:
         for index, name in enumerate(table.column_names):
             column = table.column(index)
@@ -36,8 +36,8 @@ def normalise(tables: Iterable[pa.Table], data: Data) -> Iterator[pa.Table]:
 def to_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Convert a column to text; NaN becomes null.
 
-    Whole numbers have no decimal point, so that a label 1.0 and a label 1 are the same class. Text is unchanged: `007`
-    is not `7`.
+    Whole numbers are written without a decimal point, so that the labels 1.0 and 1 are the same class. Text is
+    unchanged, so `007` and `7` remain different.
     """
     if pa.types.is_nested(column.type):
         return column

@@ -19,7 +19,7 @@ async def fetch(source: Synthetic, context: Context) -> FetchResult:
     """Generate rows up to the snapshot's time; the same seed and parameters give the same bytes. Raises SourceError."""
     if context.data.kind != "series":
         raise context.error(
-            f"type synthetic generates series, but data.kind is {context.data.kind}",
+            f"`type: synthetic` generates series, but data.kind is {context.data.kind}",
             "data.kind: series",
             "change data.kind or the type of the source",
         )

@@ -13,7 +13,7 @@ from stages.collect.sources.base import Context
 
 ROWS_PER_GROUP = 1 << 17
 BYTES_PER_GROUP = 64 << 20
-FILE = b"file"  # metadata key under which a table has the name of its file
+FILE = b"file"  # metadata key for the name of the file that a table was read from
 
 
 def write_tables(tables: Iterable[pa.Table], folder: Path, context: Context) -> int:
@@ -63,7 +63,7 @@ def _spool_tables(tables: Iterable[pa.Table], spool: Path, context: Context) -> 
 def _unify(schema: pa.Schema, other: pa.Schema, file: str, context: Context) -> pa.Schema:
     """Return a schema to which both tables can be converted. A column that is text in one of the tables becomes text.
 
-    The stage validate then reads such a column cell by cell, and quarantines rows whose cell is not a number or time.
+    The `validate` stage then reads such a column cell by cell, and quarantines rows whose cell is not a number or time.
     """
     location = f" in {file}" if file else ""
     if sorted(schema.names) != sorted(other.names):

@@ -66,7 +66,7 @@ class Graph:
         )
 
     def io(self, runtime: str) -> dict[str, Any]:
-        """Describe a file whose inputs and outputs are float32 for the device's runtime."""
+        """Describe, for the device's runtime, a file whose inputs and outputs are float32."""
         spec = self.network.spec
         return {
             "runtime": runtime,
@@ -77,10 +77,10 @@ class Graph:
 
     @torch.no_grad()
     def feeds(self, samples: np.ndarray) -> list[dict[str, np.ndarray]]:
-        """Return N calibration inputs of batch 1, as arrays by input name, from samples [N, *shape] in raw units.
+        """Return N calibration inputs as arrays by input name, from samples [N, *shape] in raw units.
 
-        For a recurrent network, the inputs are spread evenly over all steps of all samples, and include the states that
-        the network has reached at these steps.
+        Each input has batch size 1. For a recurrent network, the inputs are spread evenly over all steps of all
+        samples, and include the states that the network has reached at these steps.
         """
         x = torch.from_numpy(samples)
         if self.recurrent is None:

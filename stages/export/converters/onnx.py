@@ -29,7 +29,7 @@ OPSET = 18
 SCOPES = "pkg.torch.onnx.name_scopes"
 AVERAGING: Mapping[str, Mapping[str, Any]] = {
     "min-max": {},
-    # 0.05 is the weight of a new sample. ai-edge-quantizer uses the same weight for TFLite, so calibration is alike.
+    # 0.05 is the weight of a new sample. ai-edge-quantizer uses the same weight for TFLite.
     "moving-average": {"CalibMovingAverage": True, "CalibMovingAverageConstant": 0.05},
 }
 

@@ -1,4 +1,4 @@
-"""The protocol between the stage export and its converters: the command line and the files that a converter writes.
+"""The protocol between the `export` stage and its converters: the command line and the files that a converter writes.
 
 A converter is called as
 
@@ -12,12 +12,12 @@ A converter is called as
                     outliers
     dynamic         int8 weights; the device determines the ranges of activations in every call
 
-A converter writes one candidate file per method and, last of all, DIR/candidates.json:
+A converter writes one candidate file per method and finally DIR/candidates.json:
 
     [{"file": "min-max.onnx", "method": "min-max", "io": {...}}, ...]
 
-`io` describes the file's inputs and outputs to device/edge_agent/inference/runtime.py. Exit code 0 means success, but
-the stage export does not rely on the exit code: it loads every candidate, compares it with torch and keeps the best
+`io` describes the file's inputs and outputs for device/edge_agent/inference/runtime.py. Exit code 0 means success, but
+the stage does not rely on the exit code: it loads every candidate, compares it with torch and keeps the best
 one. Equal requests must give equal bytes.
 """
 

@@ -132,7 +132,8 @@ def calibrate(model: bytes, static: Any, feeds: Sequence[dict[str, np.ndarray]])
 def rename_signature(model: bytes, graph: Graph) -> bytes:
     """Return the model with the graph's names for its inputs and outputs.
 
-    litert-torch gives them names that end in their number; a single input or output can have any name.
+    In litert-torch's file, the names of inputs and outputs end in their numbers, but a single input or output can have
+    any name.
     """
     content = read_model(model)
     (signature,) = content.signatureDefs
@@ -145,7 +146,7 @@ def rename_signature(model: bytes, graph: Graph) -> bytes:
 def strip_metadata(model: bytes) -> bytes:
     """Return the model with short names of tensors and without metadata.
 
-    The original names in the file of a transformer would need a tenth as much space as its weights.
+    In a transformer's file, the original names would take a tenth of the space that the weights take.
     """
     content = read_model(model)
     for subgraph in content.subgraphs:
@@ -164,7 +165,7 @@ def strip_metadata(model: bytes) -> bytes:
 
 
 def read_model(model: bytes) -> Any:
-    """Parse a TFLite file into objects of its schema, including large buffers, which follow the flatbuffer."""
+    """Parse a TFLite file into objects of its schema, including large buffers, which come after the flatbuffer."""
     from ai_edge_litert.tools import flatbuffer_utils
 
     return flatbuffer_utils.read_model_from_bytearray(bytearray(model))

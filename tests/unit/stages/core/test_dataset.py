@@ -166,7 +166,7 @@ def test_a_file_with_code_is_refused_without_advice_to_run_it(tmp_path: Path) ->
     torch.save({"architecture": Path("x"), "weights": {}}, tmp_path / "model.pt")
 
     with pytest.raises(
-        StageError, match=r"model\.pt: not readable as a network: it holds more than plain values"
+        StageError, match=r"model\.pt: not readable as a network: it contains more than plain values"
     ) as refused:
         networks.load(tmp_path / "model.pt")
 

@@ -63,7 +63,9 @@ def test_two_interruptions_end_with_one_line() -> None:
     )
 
     assert done.returncode == 130
-    assert done.stderr == "interrupted; run it again to continue (make repro restores the outputs that DVC removed)\n"
+    assert done.stderr == (
+        "interrupted; run the same command again to continue (make repro restores the outputs that DVC removed)\n"
+    )
 
 
 @pytest.mark.parametrize("stage", STAGES)

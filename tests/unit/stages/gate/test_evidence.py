@@ -266,5 +266,5 @@ def test_a_report_on_another_test_split_makes_the_count_of_the_splits_stale(buil
 
     refused(
         built,
-        f"stale: it counts {counts['0'] - 1} test samples of class '0', but the report of onnx-fp32 {counts['0']}",
+        f"stale: it counts {counts['0'] - 1} test samples of class '0', but the report of onnx-fp32 has {counts['0']}",
     )

@@ -78,7 +78,7 @@ BAD: dict[str, tuple[dict[str, Any], dict[str, Any], Change | None, list[str]]] 
         CLIPS,
         {"prepare.split.validation_by": "group"},
         None,
-        ["2 group(s), such as 'ann', are inside and outside", "validation_by: row"],
+        ["2 group(s), such as 'ann', are partly inside and partly outside", "validation_by: row"],
     ),
     "a window for images": (
         IMAGES,

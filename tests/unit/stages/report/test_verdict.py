@@ -72,7 +72,7 @@ def test_a_field_that_does_not_fit_is_named(
     assert error.value.where == f"{path}: {where}"
     assert found in error.value.found
     assert expected in error.value.expected
-    assert error.value.remedy == "run the stage gate again (make repro)"
+    assert error.value.remedy == "run the `gate` stage again (make repro)"
 
 
 @pytest.mark.parametrize("field", ["name", "passed", "checks", "targets", "notes", "inputs", "parameters"])

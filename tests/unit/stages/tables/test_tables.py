@@ -166,4 +166,4 @@ def test_a_corrupted_file_is_reported_with_the_stage_that_wrote_it(
     report = bench.refused(stage)
     # then
     assert report.startswith(f"error: data/{folder}/rig/part-00000.parquet: not readable as parquet")
-    assert f"remedy:   run the stage {writer} again" in report
+    assert f"remedy:   run the `{writer}` stage again" in report

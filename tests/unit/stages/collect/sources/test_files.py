@@ -62,7 +62,7 @@ def test_csv_of_a_spreadsheet(workspace: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "form", "words"),
     [
-        ({"a_csv": "machine;time\n1;2\n"}, CSV | {"columns": {"machine": "m"}}, "missing; there are machine;"),
+        ({"a_csv": "machine;time\n1;2\n"}, CSV | {"columns": {"machine": "m"}}, "missing; the columns are machine;"),
         ({"a_csv": ROWS, "b_csv": "machine,flow\n1,2\n"}, CSV, "then in b.csv machine, flow"),
         ({"a_csv": "a,a\n1,2\n"}, CSV, "a.csv: column a is a duplicate"),
         ({"a_csv": "a,b\n"}, CSV, "a.csv: no rows"),

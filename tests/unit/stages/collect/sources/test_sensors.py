@@ -127,7 +127,7 @@ def test_a_poll_retries_after_a_failure_and_selects_columns(workspace: Path, web
         (b"flow=1", [], "not JSON"),
         (b"[" * 200_000, [], "not JSON"),
         (b"{}", [Stall(0)] * 3, "no response for 0.3 s"),
-        (b'{"flow": 1}', [], "column machine is missing; there are flow, time"),
+        (b'{"flow": 1}', [], "column machine is missing; the columns are flow, time"),
     ],
 )
 def test_an_endpoint_that_is_refused(
