@@ -218,7 +218,7 @@ class Fetcher(FetcherInterface):
         status, offset = response.status, content.tell()
         try:
             if status == 429 or status >= 500:
-                raise _AttemptError(f"the server answers {status}", _retry_after(response), status)
+                raise _AttemptError(f"the server answered {status}", _retry_after(response), status)
             if status == 416 and offset:
                 raise _RestartError
             if status == 206 and offset:
@@ -233,7 +233,7 @@ class Fetcher(FetcherInterface):
                 if partial:
                     partial.write_validator(response)
             else:
-                raise DownloadHTTPError(f"the server answers {status}", status)
+                raise DownloadHTTPError(f"the server answered {status}", status)
             yield from self._body(response)
             sized = response.headers.keys() & {"Content-Length", "Transfer-Encoding"}
             if partial and not sized and content.tell() < limit:

@@ -201,7 +201,7 @@ class Client:
         documents |= {re.sub(r"^\d+\.", "", name): content for name, content in self.fetcher.documents.items()}
         since = ""
         with contextlib.suppress(KeyError, tuf.RepositoryError):
-            since = f" since {stamp(Metadata.from_bytes(documents[f'{role}.json']).signed.expires)}"
+            since = f" at {stamp(Metadata.from_bytes(documents[f'{role}.json']).signed.expires)}"
         behind = self._reference > self._clock
         clock = self._clock_behind() if behind else f"this device's clock shows {stamp(self._clock)}"
         forget = ""
@@ -209,7 +209,7 @@ class Client:
             forget = "; if it is right now but was ahead before, run edge-agent forget --trusted-time"
         return TrustError(
             self.fetcher.source.metadata_url,
-            f"the metadata of the role {role} is expired{since}; {clock}",
+            f"the metadata of the role {role} expired{since}; {clock}",
             "metadata that has not expired",
             f"publish a new {role} in the repository; if the clock is wrong, {SET_CLOCK}{forget}",
         )

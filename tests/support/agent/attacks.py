@@ -202,7 +202,7 @@ ATTACKS: dict[str, tuple[Callable[[World], object], type[AgentError], str]] = {
     "targets by other keys": (signed_by_others("targets"), TrustError, "signed by 0/1"),
     **{f"{r} unsigned": (unsigned(r), TrustError, "signed by 0/1") for r in ("timestamp", "snapshot", "targets")},
     **{
-        f"{r} expired": (expired(r), TrustError, f"the role {r} is expired since .*clock shows")
+        f"{r} expired": (expired(r), TrustError, f"the role {r} expired at .*clock shows")
         for r in ("root", "timestamp", "snapshot", "targets")
     },
     "root by one of two": (root_by_one_of_two, TrustError, "signed by 1/2"),

@@ -37,7 +37,7 @@ def test_a_server_that_recovers_is_requested_again(config: Config, server: Relea
 @pytest.mark.parametrize("kind", ["root", "timestamp", "snapshot", "digits"])
 def test_a_server_that_keeps_failing_is_abandoned(config: Config, server: ReleaseServer, kind: str) -> None:
     server.responses[kind] = [status(500)]
-    with pytest.raises(SourceError, match="the server answers 500"):
+    with pytest.raises(SourceError, match="the server answered 500"):
         fetched(config)
     assert len(server.requested(kind)) >= config.source.attempts
     assert len(server.requested(kind)) <= config.source.attempts
@@ -47,7 +47,7 @@ def test_a_server_that_keeps_failing_is_abandoned(config: Config, server: Releas
 @pytest.mark.parametrize("kind", ["timestamp", "digits"])
 def test_a_missing_file_is_requested_once(config: Config, server: ReleaseServer, kind: str, number: int) -> None:
     server.responses[kind] = [status(number)]
-    with pytest.raises(SourceError, match=f"the server answers {number}") as error:
+    with pytest.raises(SourceError, match=f"the server answered {number}") as error:
         fetched(config)
     assert kind in error.value.where
     assert len(server.requested(f"{kind}.")) == 1

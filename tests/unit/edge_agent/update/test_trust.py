@@ -135,7 +135,7 @@ def test_the_last_trusted_time_decides_where_the_clock_is_behind(config: Config,
     with pytest.raises(TrustError) as refusal:
         Repository(config, state).refresh()
     expires = published.signed["timestamp"].expires.strftime("%Y-%m-%dT%H:%M:%SZ")
-    assert f"timestamp is expired since {expires}" in refusal.value.found
+    assert f"timestamp expired at {expires}" in refusal.value.found
     assert f"earlier than {ahead:%Y-%m-%dT%H:%M:%SZ}" in refusal.value.found
     assert "timedatectl" in refusal.value.remedy
     assert "NTP" in refusal.value.remedy
@@ -159,7 +159,7 @@ def test_expiry_names_the_role_and_the_time(config: Config, published: TufReposi
     expires = published.signed[role].expires.strftime("%Y-%m-%dT%H:%M:%SZ")
     with pytest.raises(TrustError) as refusal:
         Repository(config, State()).refresh()
-    assert f"the role {role} is expired since {expires}" in refusal.value.found
+    assert f"the role {role} expired at {expires}" in refusal.value.found
     assert "this device's clock shows" in refusal.value.found
     assert f"publish a new {role}" in refusal.value.remedy
 
