@@ -65,7 +65,7 @@ class BusyError(FleetError):
 
 
 class SourceError(FleetError):
-    """A store, a host or a server cannot be reached, or closes the connection."""
+    """An object store, a host or a server cannot be reached, or closed the connection."""
 
     exit_code = 8
 
@@ -83,7 +83,7 @@ class RolloutError(FleetError):
 
 
 class PausedError(FleetError):
-    """The rollout is paused because the verdict is inconclusive, or an operator has to decide."""
+    """The rollout is paused because a verdict is inconclusive or because an operator must decide."""
 
     exit_code = 11
 
@@ -111,7 +111,7 @@ class InventoryError(ConfigurationError):
 
 
 class WheelhouseError(StorageError):
-    """The wheelhouse, which devices install from, could not be built."""
+    """The wheelhouse, from which devices install the agent, could not be built."""
 
 
 def from_json(fields: Mapping[str, Any], rows: Sequence[str] = ()) -> FleetError:

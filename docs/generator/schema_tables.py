@@ -21,7 +21,7 @@ class SchemaTables:
     Attributes:
         root: the JSON Schema with its `$defs`.
         prefix: text that is written before each dotted name, such as `rollout`.
-        defaults: default values of fields whose schema has none, by dotted name; None means the host's own value.
+        defaults: default values of fields whose schema has none, by dotted name; None means the host name.
         show_defaults: whether the tables have a column for default values.
         missing: dotted names of the fields that have no description.
     """
@@ -111,7 +111,7 @@ class SchemaTables:
     def _default(self, schema: Schema, dotted: str) -> str:
         if dotted in self.defaults:
             default = self.defaults[dotted]
-            return "the host's own" if default is None else literal(default)
+            return "the host name" if default is None else literal(default)
         if self._block(schema) is not None and isinstance(schema.get("default"), dict):
             return ""  # the block's own table shows its default values
         return literal(schema["default"]) if "default" in schema else "required"

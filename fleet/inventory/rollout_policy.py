@@ -45,7 +45,7 @@ def device_count(amount: int | str, devices: int) -> int:
 
 
 class WaveRule(Block):
-    """Selects the devices of a wave among the devices that are in no earlier wave. Set `name` and one other field."""
+    """Selects the devices of a wave from the devices that are in no earlier wave. Set `name` and one other field."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="Name of the wave.")
     group: str | None = Field(default=None, description="All devices of this inventory group.")
@@ -81,7 +81,8 @@ class FailureBudget(Block):
 class VerdictThresholds(Block):
     """Thresholds of the verdict on a wave, which fleet/rollout/verdict.py computes.
 
-    The verdict compares the wave with the same devices before the rollout, and with the control group.
+    The statistics of the wave's devices are compared with the statistics of the same devices before the rollout, and of
+    the control group.
     """
 
     confidence: float = Field(
@@ -90,7 +91,7 @@ class VerdictThresholds(Block):
     min_inferences: int = Field(
         default=20,
         ge=0,
-        description="Inferences that the wave needs after the switch. With fewer, the verdict is inconclusive.",
+        description="Inferences that the wave needs after the switch. If there are fewer, the verdict is inconclusive.",
     )
     error_share: float = Field(
         default=0.01, ge=0, le=1, description="Largest allowed fraction of failed inferences in the wave."
@@ -103,13 +104,16 @@ class VerdictThresholds(Block):
     latency_floor_ms: float = Field(
         default=1.0,
         ge=0,
-        description="Latency in milliseconds. Before the comparison, lower latencies are set to this value.",
+        description="Latency in milliseconds; a lower latency counts as this value in the comparison.",
     )
     restarts: int = Field(
         default=0, ge=0, description="Largest allowed number of restarts of a device's service since the switch."
     )
     feedback_drop: float = Field(
-        default=0.02, ge=0, le=1, description="Largest allowed drop of the accuracy that feedback labels show."
+        default=0.02,
+        ge=0,
+        le=1,
+        description="Largest allowed drop in the accuracy, which is measured with feedback labels.",
     )
     feedback_min: int = Field(
         default=30, gt=0, description="Number of feedback labels that a comparison of the accuracy needs."
@@ -126,9 +130,9 @@ class VerdictThresholds(Block):
 
 
 class MaintenanceWindow(Block):
-    """The time in which a rollout may change devices.
+    """The time in which a rollout may update devices.
 
-    If `until` is earlier than `from`, the window continues past midnight. It belongs to the day on which it opens.
+    If `until` is earlier than `from`, the window continues past midnight. `days` names the days on which it opens.
     """
 
     days: list[Day] = Field(default=list(DAYS), min_length=1, description="Days of the week on which the window opens.")
@@ -148,7 +152,7 @@ class MaintenanceWindow(Block):
         return self
 
     def is_open(self, now: datetime) -> bool:
-        """Return whether devices may change at `now`, a time with a time zone."""
+        """Return whether devices may be updated at `now`, a time with a time zone."""
         local = now.astimezone(ZoneInfo(self.timezone))
         start, until = time.fromisoformat(self.start), time.fromisoformat(self.until)
         today, yesterday = DAYS[local.weekday()], DAYS[(local - timedelta(days=1)).weekday()]
@@ -172,7 +176,7 @@ class RolloutPolicy(Block):
     bake_poll_s: float = Field(
         default=30.0,
         gt=0,
-        description="Seconds between two checks of a wave at the start of its bake. This time grows during the bake.",
+        description="Time between two checks of a wave at the start of its bake, in seconds. The time grows during the bake.",
     )
     budget: FailureBudget = Field(
         default=FailureBudget(), description="How many devices may fail or be unreachable in a rollout."
@@ -181,18 +185,20 @@ class RolloutPolicy(Block):
     control: int = Field(default=20, ge=0, description="Largest number of devices in the control group of a wave.")
     unfit: Literal["stop", "skip"] = Field(
         default="stop",
-        description="If a device cannot run its release, `stop` refuses the rollout, `skip` leaves out the device.",
+        description="If a device cannot run its release, `stop` refuses the rollout, and `skip` leaves out the device.",
     )
     clock_skew_s: float = Field(
-        default=300.0, gt=0, description="Largest allowed difference between device and controller clocks, in seconds."
+        default=300.0,
+        gt=0,
+        description="Largest allowed difference between a device's clock and the controller's, in seconds.",
     )
     window: MaintenanceWindow | None = Field(
-        default=None, description="Maintenance window. If null, devices may change at any time."
+        default=None, description="Maintenance window. If null, devices may be updated at any time."
     )
     approve: list[str] = Field(default=[], description="Names of the waves that need an approval.")
     approvers: list[Annotated[str, Field(min_length=1)]] = Field(
         default=[],
-        description="Users who may approve a wave; an empty list allows all. Names are recorded, not authenticated.",
+        description="Users who may approve a wave; an empty list allows all users. Names are recorded, not verified.",
     )
     four_eyes: bool = Field(
         default=False, description="If true, the user who began a rollout must not approve its waves."

@@ -40,15 +40,15 @@ class Task(Block):
 
     name: Slug = Field(description="Name of the task and of its releases, such as `digits` in `digits@1.2.0`.")
     data: Data = Field(description="Description of the data: the kind of its samples, its columns and its classes.")
-    collect: Collect = Field(description="Parameters of the stage collect.")
-    validation: Validate = Field(alias="validate", description="Parameters of the stage validate: the data contract.")
-    prepare: Prepare = Field(description="Parameters of the stage prepare.")
-    train: Train = Field(description="Parameters of the stage train.")
-    compress: Compress = Field(description="Parameters of the stage compress.")
-    export: Export = Field(description="Parameters of the stage export.")
-    evaluate: Evaluate = Field(description="Parameters of the stage evaluate.")
-    gate: Gate = Field(description="Parameters of the stage gate: the thresholds that a model must meet.")
-    package: Package = Field(description="Parameters of the stage package.")
+    collect: Collect = Field(description="Parameters of the stage `collect`.")
+    validation: Validate = Field(alias="validate", description="Parameters of the stage `validate`: the data contract.")
+    prepare: Prepare = Field(description="Parameters of the stage `prepare`.")
+    train: Train = Field(description="Parameters of the stage `train`.")
+    compress: Compress = Field(description="Parameters of the stage `compress`.")
+    export: Export = Field(description="Parameters of the stage `export`.")
+    evaluate: Evaluate = Field(description="Parameters of the stage `evaluate`.")
+    gate: Gate = Field(description="Parameters of the stage `gate`: the thresholds that a model must meet.")
+    package: Package = Field(description="Parameters of the stage `package`.")
 
 
 class Params(Shared, Task):

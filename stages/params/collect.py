@@ -68,15 +68,11 @@ class Cloud(Block):
 class Pages(Block):
     """JSON pages, each of which holds a list of rows and the URL of the next page."""
 
-    rows: Text = Field(
-        description="Keys that lead to the list of rows in a page, joined by dots, such as `data.items`."
-    )
-    next: Text | None = Field(
-        description="Keys that lead to the URL of the next page, joined by dots; null: there is only one page."
-    )
+    rows: Text = Field(description="Dotted path to the list of rows in a page, such as `data.items`.")
+    next: Text | None = Field(description="Dotted path to the URL of the next page; null: there is only one page.")
     columns: Columns = Field(
         description=(
-            "New name for each field to keep, by the field's name in a row; null keeps all fields and their names."
+            "New name of each kept field, by the field's name in a row; null keeps all fields and their names."
         )
     )
 
@@ -94,8 +90,8 @@ class ExternalApi(Block):
     headers_env: dict[str, str] | None = Field(
         default=None,
         description=(
-            "Environment variable that holds the value of each HTTP header, by the header's name; keeps "
-            "secrets out of this file."
+            "Name of the environment variable that holds the value of each HTTP header, by the header's name. This "
+            "keeps secrets out of the file."
         ),
     )
     archive: Files | None = Field(
@@ -130,7 +126,7 @@ class Mqtt(Block):
         default=False,
         description=(
             "Whether to use TLS and check the broker's certificate. The environment variable SSL_CERT_FILE can name "
-            "a file of other trusted authorities."
+            "a file with other trusted certificate authorities."
         ),
     )
     username: str | None = Field(default=None, description="User name for the broker; null: connect without a login.")
@@ -143,7 +139,7 @@ class Mqtt(Block):
     topic: Pattern = Field(
         default=None,
         description=(
-            "Regular expression that every message's topic must match; its named groups become text columns. "
+            "Regular expression that must match a part of each message's topic; its named groups become text columns. "
             "Null: no such columns."
         ),
     )
@@ -165,7 +161,7 @@ class Sensors(Block):
     )
     columns: Columns = Field(
         description=(
-            "New name for each field to keep, by the field's name in a reading; null keeps all fields and their names."
+            "New name of each kept field, by the field's name in a reading; null keeps all fields and their names."
         )
     )
 
@@ -238,8 +234,8 @@ class Retry(Block):
     )
     timeout_s: Wait = Field(
         description=(
-            "Time without any data after which an attempt fails, in seconds; a transfer that is only slow "
-            "does not fail."
+            "Time without any data after which an attempt fails, in seconds; a slow transfer does not fail while data "
+            "arrives."
         )
     )
 
@@ -250,7 +246,7 @@ class Collect(Block):
     snapshot: Moment = Field(
         description="Date and time of the snapshot, with a time zone; change it to collect new data."
     )
-    retry: Retry = Field(description="How failed requests are repeated.")
+    retry: Retry = Field(description="How often and when failed requests are repeated.")
     sources: dict[str, Source] = Field(
         min_length=1, description="Sources of rows, by name; a name consists of lowercase letters, digits, `-` and `_`."
     )

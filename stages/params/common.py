@@ -66,9 +66,9 @@ class Block(BaseModel):
 
 
 class Target(Block):
-    """A file format and precision that the model is exported to.
+    """A file format and a precision of the exported model.
 
-    Its key in `targets` names both: `onnx-fp32`, `onnx-int8`, `tflite-fp32` or `tflite-int8`.
+    The name of the block states both: `onnx-fp32`, `onnx-int8`, `tflite-fp32` or `tflite-int8`.
     """
 
     runtime: Literal["onnxruntime", "litert"] = Field(
@@ -80,7 +80,7 @@ class Target(Block):
 
 
 class Compute(Block):
-    """The engine that processes tables in the stages validate and prepare."""
+    """The engine that processes tables in the stages `validate` and `prepare`."""
 
     backend: Literal["duckdb", "pyspark"] = Field(
         description="Engine: `duckdb` runs inside the stage's own process; `pyspark` uses Apache Spark."
@@ -109,9 +109,9 @@ class Shared(Block):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         description="Processor that trains the network; `auto` selects a GPU if there is one."
     )
-    compute: Compute = Field(description="The engine that processes tables in the stages validate and prepare.")
+    compute: Compute = Field(description="The engine that processes tables in the stages `validate` and `prepare`.")
     targets: dict[TargetName, Target] = Field(
-        min_length=1, description="File formats and precisions that the model is exported to, by name."
+        min_length=1, description="File formats and precisions in which the model is exported, by name."
     )
 
     @field_validator("targets")
@@ -146,8 +146,7 @@ class Audio(Block):
     sample_rate_hz: Count = Field(description="Sampling rate of every file, in Hz.")
     samples: Count = Field(
         description=(
-            "Length of every clip, in samples. A longer clip is cut at its end; a shorter one is padded with "
-            "silence there."
+            "Length of every clip, in samples. A longer clip is cut at its end. Silence is appended to a shorter clip."
         )
     )
 
@@ -165,17 +164,15 @@ class Data(Block):
     )
     group: Text = Field(
         description=(
-            "Column that holds the group of each row, such as its machine or speaker; prepare.split can keep "
-            "groups whole."
+            "Column that holds the group of each row, such as its machine or speaker; `prepare.split` can keep each "
+            "group in one split."
         )
     )
     time: Text | None = Field(description="Column that holds the time of each row; null unless `kind` is `series`.")
     label: Text = Field(description="Column that holds the label of each row.")
-    classes: dict[Text, Text] = Field(
-        min_length=2, description="Name of the class that each value of the label column stands for."
-    )
+    classes: dict[Text, Text] = Field(min_length=2, description="Name of the class for each value of the label column.")
     channels: dict[Text, ChannelSpec] = Field(
-        min_length=1, description="Channels of a sample, by name; if `kind` is `series`, each name is a column."
+        min_length=1, description="Channels of a sample, by name; if `kind` is `series`, the names are columns."
     )
     image: Image | None = Field(description="Size of the images; null unless `kind` is `image`.")
     audio: Audio | None = Field(description="Sampling rate and length of the clips; null unless `kind` is `audio`.")

@@ -26,7 +26,7 @@ class Distil(Block):
     )
     epochs: Count = Field(description="Number of epochs for which the student is trained.")
     student_scale: float = Field(
-        gt=0, le=1, description="Ratio of each layer's width in the student to its width in the teacher."
+        gt=0, le=1, description="Width of each layer of the student, as a fraction of the layer's width in the teacher."
     )
 
 

@@ -22,7 +22,7 @@ class Quantization(Block):
         ),
     )
     tie: Share = Field(
-        description="Largest difference in agreement with torch, 0 to 1, at which two results count as equally good."
+        description="Results count as equally good if their agreement with torch differs by at most this value, 0 to 1."
     )
 
     @field_validator("methods")

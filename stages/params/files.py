@@ -56,8 +56,7 @@ class Csv(Block):
     )
     columns: Columns = Field(
         description=(
-            "New name for each column to keep, by the column's name in the file; null keeps all columns and "
-            "their names."
+            "New name of each kept column, by the column's name in the file; null keeps all columns and their names."
         )
     )
 
@@ -68,8 +67,7 @@ class Parquet(Block):
     type: Literal["parquet"] = Field(description="Type of this format.")
     columns: Columns = Field(
         description=(
-            "New name for each column to keep, by the column's name in the file; null keeps all columns and "
-            "their names."
+            "New name of each kept column, by the column's name in the file; null keeps all columns and their names."
         )
     )
 
@@ -77,7 +75,8 @@ class Parquet(Block):
 class Images(Block):
     """Images in any format that Pillow reads.
 
-    They are converted to grey (one channel in `data.channels`) or RGB (three), and resized to `data.image`.
+    They are converted to grey if `data.channels` has one channel, or to RGB if it has three. They are resized to the
+    size in `data.image`.
     """
 
     type: Literal["images"] = Field(description="Type of this format.")
@@ -103,7 +102,7 @@ class Files(Block):
     )
     path: Pattern = Field(
         description=(
-            "Regular expression that the path of each selected file must match; its named groups become text "
+            "Regular expression that must match a part of each selected file's path; its named groups become text "
             "columns. Null: no such columns."
         )
     )

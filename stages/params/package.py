@@ -10,9 +10,9 @@ from stages.params.common import Block, Positive, Share, Text
 
 
 class Tolerance(Block):
-    """Largest allowed difference between a probability that a device computes and the one that the bundle stores.
+    """Largest allowed difference between a probability that a device computes and the probability in the bundle.
 
-    The results of float kernels differ between processors in the last bits. The results of int8 kernels occasionally
+    Between two processors, the results of float kernels can differ in the last bits. The results of int8 kernels can
     differ by one quantisation step.
     """
 
@@ -66,12 +66,13 @@ class Package(Block):
     """The contents of the bundle and of its model card."""
 
     golden_samples: int = Field(
-        gt=0, le=10_000, description="Number of golden samples: test samples that a device replays in its self-test."
+        gt=0,
+        le=10_000,
+        description="Number of golden samples: test samples that a device predicts again in its self-test.",
     )
     golden_tolerance: Tolerance = Field(
         description=(
-            "Largest allowed difference between a probability that a device computes and the one that the "
-            "bundle stores."
+            "Largest allowed difference between a probability that a device computes and the probability in the bundle."
         )
     )
     requirements: Requirements = Field(description="What a device must have to install the bundle.")

@@ -16,15 +16,15 @@ class Features(AudioFeatures):
     model_config = Block.model_config
 
     type: Literal["log-mel", "mfcc"] = Field(
-        description="Kind of features: the logarithmic mel spectrum (log-mel) or its cepstral coefficients (mfcc)."
+        description="Kind of features: the logarithmic mel spectrum (`log-mel`) or its cepstral coefficients (`mfcc`)."
     )
     frame: int = Field(gt=1, le=2**16, description="Length of one frame, in samples.")
     hop: int = Field(
         gt=0,
         le=2**16,
         description=(
-            "Number of samples from the start of one frame to the start of the next; at most `frame`, so no "
-            "sample is skipped."
+            "Number of samples from the start of one frame to the start of the next; at most `frame`, so that "
+            "no sample is skipped."
         ),
     )
     bands: int = Field(gt=0, le=1024, description="Number of mel bands.")
@@ -32,7 +32,7 @@ class Features(AudioFeatures):
         default=None,
         gt=0,
         le=1024,
-        description="Number of cepstral coefficients to keep, at most `bands`; null: all of them. For type mfcc only.",
+        description="Number of cepstral coefficients to keep, at most `bands`; null: all. Only for type `mfcc`.",
     )
 
     @model_validator(mode="after")
@@ -58,8 +58,9 @@ class Window(Block):
     )
     label: Literal["last", "any", "majority"] = Field(
         description=(
-            "Rule that gives a window its class. last: the class of its last row. majority: the most frequent class. "
-            "any: the most frequent class except the first one in data.classes; the first one if no row has any other."
+            "Rule that gives a window its class. `last`: the class of its last row. `majority`: the most frequent "
+            "class of its rows. `any`: the most frequent class other than the first class in `data.classes`; if all "
+            "rows have the first class, the window has it too."
         )
     )
 
@@ -67,42 +68,42 @@ class Window(Block):
 class SplitBy(Block):
     """Division of the samples into the training, validation and test splits.
 
-    With method group, every group is in one split only, and the class frequencies of the splits are as similar as the
-    groups allow. With method column, a column of the data marks the test samples, for example with the official split
-    of a published data set. The validation samples are then chosen from the remaining samples.
+    With method `group`, every group is in one split only, and the class frequencies of the splits are as similar as the
+    groups allow. With method `column`, a column of the data marks the test samples, for example according to the
+    official split of a published data set. The validation samples are then chosen from the remaining samples.
     """
 
     method: Literal["group", "column"] = Field(
-        description="How the test samples are chosen: as whole groups (group), or by the values of a column (column)."
+        description="How the test samples are chosen: as whole groups (`group`), or by a column's values (`column`)."
     )
     validation: float = Field(
         gt=0,
         lt=1,
         description=(
-            "Size of the validation split, as a fraction of all samples (method group) or of the samples outside "
-            "the test split (method column)."
+            "Size of the validation split, as a fraction of all samples (method `group`) or of the samples outside "
+            "the test split (method `column`)."
         ),
     )
     test: float | None = Field(
         default=None,
         gt=0,
         lt=1,
-        description="Size of the test split, as a fraction of all samples; for method group only.",
+        description="Size of the test split, as a fraction of all samples; for method `group` only.",
     )
     column: str | None = Field(
-        default=None, description="Column whose values mark the test samples; for method column only."
+        default=None, description="Column whose values mark the test samples; for method `column` only."
     )
     test_values: list[str] | None = Field(
         default=None,
         min_length=1,
-        description="Values of `column` that mark a row as part of the test split; for method column only.",
+        description="Values of `column` that mark a row as part of the test split; for method `column` only.",
     )
     validation_by: Literal["group", "row"] | None = Field(
         default=None,
         description=(
-            "How the validation samples are chosen; for method column only. group: as whole groups. row: as single "
-            "rows, for an official split that divides groups. A series must use group, because neighbouring rows of a "
-            "series are too similar."
+            "How the validation samples are chosen; for method `column` only. `group`: as whole groups. `row`: as "
+            "single rows, for an official split that divides groups. A series must use `group`, because neighbouring "
+            "rows of a series are too similar."
         ),
     )
 
@@ -121,7 +122,7 @@ class SplitBy(Block):
 
 
 class Drift(Block):
-    """The drift reference: the distribution of the training samples, with which a device compares its own inputs.
+    """The drift reference: the distribution of the training samples. A device compares its live inputs with it.
 
     A feature is the mean or the standard deviation of one channel within one sample.
     """
@@ -143,18 +144,18 @@ class Drift(Block):
 
 
 class Prepare(Block):
-    """Conversion of validated rows to samples in three splits."""
+    """Conversion of the validated rows to samples, which are divided into three splits."""
 
     missing: Literal["mean", "median", "interpolate", "drop"] = Field(
         description=(
-            "How missing values of a series are filled; `drop` removes the rows instead. "
+            "How missing values of a series are filled; `drop` removes the rows with missing values. "
             "Images and audio must use `drop`."
         )
     )
     scaling: Literal["none", "normalise", "standardise"] = Field(
         description=(
-            "Scaling of each channel, computed from the training split: none, range 0 to 1 (normalise), "
-            "or mean 0 and standard deviation 1 (standardise)."
+            "Scaling of each channel, computed from the training split: `none`, range 0 to 1 (`normalise`), "
+            "or mean 0 and standard deviation 1 (`standardise`)."
         )
     )
     features: Features | None = Field(

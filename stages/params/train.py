@@ -27,8 +27,8 @@ class Cnn(Block):
     )
     head: Literal["flatten", "average"] = Field(
         description=(
-            "What the hidden layer reads: all outputs of the last block (flatten), or their average per "
-            "channel (average)."
+            "What the hidden layer reads: all outputs of the last block (`flatten`), or their average per "
+            "channel (`average`)."
         )
     )
     hidden: Width = Field(description="Number of units of the hidden layer.")
@@ -50,19 +50,19 @@ class Rnn(Block):
     frame: Count = Field(
         description=(
             "Number of samples (for images: pixel rows) that one step reads. "
-            "With spectral features, prepare.features.frame is used instead."
+            "With spectral features, `prepare.features.frame` is used instead."
         )
     )
     hop: Count = Field(
         description=(
             "Number of samples (for images: pixel rows) from one step to the next. With spectral features, "
-            "prepare.features.hop is used instead."
+            "`prepare.features.hop` is used instead."
         )
     )
     pool: Literal["last", "max"] = Field(
         description=(
-            "What the classifier reads: the output of the last step (last), or each unit's largest output "
-            "over all steps (max)."
+            "What the classifier reads: the output of the last step (`last`), or each unit's largest output "
+            "over all steps (`max`)."
         )
     )
     dropout: float = Field(
@@ -107,9 +107,9 @@ class Scheduler(Block):
 
     name: Literal["cosine", "step", "plateau", "none"] = Field(
         description=(
-            "Schedule of the learning rate after the warm-up. cosine: it falls to 0 along a cosine. step: it is "
-            "multiplied by `factor` after every `step_epochs` epochs. plateau: it is multiplied by `factor` after "
-            "`step_epochs` epochs without improvement. none: it is constant."
+            "Schedule of the learning rate after the warm-up. `cosine`: the rate falls to 0 along a cosine curve. "
+            "`step`: the rate is multiplied by `factor` after every `step_epochs` epochs. `plateau`: the rate is "
+            "multiplied by `factor` after `step_epochs` epochs without improvement. `none`: the rate is constant."
         )
     )
     warmup_epochs: int = Field(
@@ -117,14 +117,14 @@ class Scheduler(Block):
     )
     step_epochs: Count = Field(
         description=(
-            "Number of epochs between two reductions (step), or without improvement before a reduction (plateau)."
+            "Number of epochs between two reductions (`step`), or without improvement before a reduction (`plateau`)."
         )
     )
     factor: float = Field(gt=0, lt=1, description="Factor by which each reduction multiplies the learning rate.")
 
 
 class EarlyStopping(Block):
-    """Early end of training, if the validation metric stops improving."""
+    """Early end of the training if the validation metric no longer improves."""
 
     patience: Count = Field(
         description="Number of epochs without improvement of the validation metric after which training ends."
@@ -139,7 +139,7 @@ class Augment(Block):
         le=10,
         description=(
             "Largest standard deviation of the added Gaussian noise, as a multiple of the channel's scale "
-            "(prepare.scaling)."
+            "(`prepare.scaling`)."
         ),
     )
     rotation_deg: float = Field(ge=0, le=180, description="Largest rotation, in degrees; for images only.")
@@ -167,7 +167,7 @@ class Train(Block):
         ge=0,
         le=1024,
         description=(
-            "Number of quantile bins that encode each value of a series; 0: the network reads scaled values instead."
+            "Number of quantile bins that encode each value of a series; with 0, the network reads scaled values."
         ),
     )
     cnn: Cnn = Field(description="The convolutional network; used if `network` is `cnn`.")
@@ -182,10 +182,11 @@ class Train(Block):
     )
     class_weights: Literal["none", "balanced"] = Field(
         description=(
-            "Weights of the classes in the loss: equal (none), or inversely proportional to their frequency (balanced)."
+            "Weights of the classes in the loss: equal (`none`), or inversely proportional to their frequency "
+            "(`balanced`)."
         )
     )
-    early_stopping: EarlyStopping = Field(description="When training ends before the last epoch.")
+    early_stopping: EarlyStopping = Field(description="When the training ends before the last epoch.")
     metric: Literal["accuracy", "f1_macro"] = Field(
         description="Metric on the validation split that determines the best epoch."
     )

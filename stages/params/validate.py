@@ -20,7 +20,8 @@ class Thresholds(Block):
     completeness: Share = Field(description="Smallest allowed fraction of table cells that have a value.")
     consistency: Share = Field(
         description=(
-            "Smallest allowed fraction of rows or time steps that pass each check: unique, ordered, regular, agreeing."
+            "Smallest allowed fraction of rows or time steps that pass each check: unique rows, ordered and regular "
+            "time steps, agreeing columns."
         )
     )
     accuracy: Share = Field(description="Smallest allowed fraction of rows that meet every plausibility rule.")
@@ -39,19 +40,21 @@ class Column(Block):
         description="Type of the column; `values` is a list of numbers (an image or a clip)."
     )
     nullable: bool = Field(
-        description="Whether values may be missing; prepare.missing defines how missing values are handled."
+        description="Whether values may be missing; `prepare.missing` states how missing values are handled."
     )
     minimum: float | None = Field(
-        default=None, description="Smallest allowed value, inclusive; for type values, of each number in the list."
+        default=None,
+        description="Smallest allowed value, inclusive; for type `values`, it applies to each number in the list.",
     )
     maximum: float | None = Field(
-        default=None, description="Largest allowed value, inclusive; for type values, of each number in the list."
+        default=None,
+        description="Largest allowed value, inclusive; for type `values`, it applies to each number in the list.",
     )
     allowed: list[str] | None = Field(
-        default=None, min_length=1, description="Allowed values, for type string only; null: any value."
+        default=None, min_length=1, description="Allowed values; for type `string` only; null: any value."
     )
     unique: bool = Field(
-        default=False, description="Whether all values of the column must be different; cannot be used for type values."
+        default=False, description="Whether all values of the column must be different; not for type `values`."
     )
 
     @model_validator(mode="after")
@@ -67,7 +70,7 @@ class Column(Block):
 
 
 class Redundant(Block):
-    """Two columns that must agree: numbers within a tolerance, all other values exactly."""
+    """Two columns whose values must be equal. Numbers may differ by the tolerance."""
 
     columns: tuple[str, str] = Field(strict=False, description="Names of the two columns.")
     tolerance: float = Field(
@@ -79,8 +82,8 @@ class Redundant(Block):
 class Plausible(Block):
     """A weighted sum of columns that must stay between two bounds.
 
-    Example: the terms {Power: 1.0, Reference: -1.0} with the bounds -5 and 5 let the columns Power and Reference differ
-    by at most 5.
+    Example: with the terms {Power: 1.0, Reference: -1.0} and the bounds -5 and 5, the columns Power and Reference may
+    differ by at most 5.
     """
 
     name: Text = Field(description="Name of the rule, as it appears in reports.")
@@ -123,8 +126,8 @@ class Validate(Block):
 
     extra_columns: Literal["forbid", "drop"] = Field(
         description=(
-            "How columns that the contract does not list are handled: the data is refused (forbid), or they "
-            "are removed (drop)."
+            "How columns that the contract does not list are handled: `forbid` refuses the data, `drop` removes "
+            "these columns."
         )
     )
     columns: dict[Text, Column] = Field(min_length=1, description="Columns of the contract, by name.")
@@ -137,8 +140,7 @@ class Validate(Block):
     )
     thresholds: Thresholds = Field(
         description=(
-            "Smallest allowed value of each quality metric; must be 0 for a metric that no rule of the "
-            "contract measures."
+            "Smallest allowed value of each quality metric; must be 0 if no rule of the contract measures the metric."
         )
     )
 

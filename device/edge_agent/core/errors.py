@@ -83,7 +83,7 @@ class NoReleaseError(AgentError):
 
 
 class BusyError(AgentError):
-    """Another operation holds the lock, or changed the current release during the command."""
+    """Another operation holds the agent's lock, or changed the current release during the command."""
 
     exit_code = 7
 
@@ -101,7 +101,7 @@ class StorageError(AgentError):
 
 
 class TrialError(AgentError):
-    """The release failed its trial and the agent rolled back, or it is not healthy, or it is marked as bad."""
+    """The release failed its trial and was rolled back, or the release is not healthy or is marked as bad."""
 
     exit_code = 10
 

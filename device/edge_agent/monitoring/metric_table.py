@@ -19,7 +19,10 @@ class MetricDescription:
 METRICS = (
     MetricDescription("edge_agent_trial", "gauge", (), "Whether the current release is on trial: 1 for yes, 0 for no."),
     MetricDescription(
-        "edge_agent_trial_starts", "gauge", (), "Number of service starts with the release on trial, 0 without a trial."
+        "edge_agent_trial_starts",
+        "gauge",
+        (),
+        "Number of service starts with the release on trial; 0 if no release is on trial.",
     ),
     MetricDescription(
         "edge_agent_http_requests",
@@ -89,10 +92,13 @@ METRICS = (
         "edge_agent_capture_dropped",
         "counter",
         (),
-        "Number of samples not captured because the disk was too slow or failed.",
+        "Number of samples that were not captured because the disk was too slow or failed.",
     ),
     MetricDescription(
-        "edge_agent_device_cpu_ratio", "gauge", (), "Average use of all processors since the last scrape, from 0 to 1."
+        "edge_agent_device_cpu_ratio",
+        "gauge",
+        (),
+        "Average utilisation of all processors since the last scrape, from 0 to 1.",
     ),
     MetricDescription(
         "edge_agent_device_memory_available_bytes", "gauge", (), "Memory in bytes that is available without swapping."
@@ -109,7 +115,10 @@ METRICS = (
         "Time of the device's last boot in seconds since 1970-01-01 UTC.",
     ),
     MetricDescription(
-        "edge_agent_device_time_seconds", "gauge", (), "Time of the device's clock in seconds since 1970-01-01 UTC."
+        "edge_agent_device_time_seconds",
+        "gauge",
+        (),
+        "Current time of the device's clock in seconds since 1970-01-01 UTC.",
     ),
     MetricDescription(
         "edge_agent_device_temperature_celsius",
