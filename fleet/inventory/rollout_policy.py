@@ -45,7 +45,7 @@ def device_count(amount: int | str, devices: int) -> int:
 
 
 class WaveRule(Block):
-    """One wave. Its devices are selected from the devices that are in no earlier wave. Set `name` and one other field."""
+    """A wave. Its devices are selected from the devices that are in no earlier wave. Set `name` and one other field."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="Name of the wave.")
     group: str | None = Field(default=None, description="All devices of this inventory group.")
@@ -176,7 +176,7 @@ class RolloutPolicy(Block):
     bake_poll_s: float = Field(
         default=30.0,
         gt=0,
-        description="Time between two checks of a wave, in seconds, at the start of its bake; the time increases later.",
+        description="Seconds between two checks of a wave at the start of its bake; later, this time increases.",
     )
     budget: FailureBudget = Field(
         default=FailureBudget(), description="How many devices may fail or be unreachable in a rollout."
