@@ -86,7 +86,7 @@ def locate_parameter(field: str, root: Path = Path()) -> str:
         return f"{root / SHARED_FILE}: {field}"
     try:
         return f"{find_task_folder(root) / 'params.yaml'}: {field}"
-    except ParameterError:  # used outside a repository, without parameter files
+    except ParameterError:  # the caller runs outside a repository, without parameter files
         return f"parameter {field}"
 
 

@@ -20,7 +20,7 @@ def _check_topic(value: str) -> str:
     levels = value.split("/")
     whole_levels = all(level in ("+", "#") or not set(level) & {"+", "#"} for level in levels)
     if not value or not whole_levels or "#" in levels[:-1]:
-        raise ValueError("an MQTT topic filter, in which + is a whole level and # is the last level")
+        raise ValueError("an MQTT topic filter, in which each + is a whole level and # can only be the last level")
     return value
 
 
@@ -38,7 +38,7 @@ def _check_url(value: str) -> str:
     except ValueError:  # a port that is not a number, or an unclosed bracket
         is_complete = False
     if not is_complete or re.search(r"\s", value):
-        raise ValueError("a URL that begins with http:// or https:// and a host, without spaces")
+        raise ValueError("a URL without spaces that begins with http:// or https:// and has a host")
     return value
 
 

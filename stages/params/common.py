@@ -60,7 +60,7 @@ Span = Annotated[
 
 
 class Block(BaseModel):
-    """Base of all parameter blocks. Unknown names, values of another type, NaN and infinity are errors."""
+    """Base class of all parameter blocks. Unknown names, values of another type, NaN and infinity are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 

@@ -11,7 +11,7 @@ from stages.params.common import Block, Positive, Share, TargetName
 # A compressed model can be slightly better than the trained one, but a threshold far above 1 is a typing error.
 Retained = Annotated[float, Field(gt=0, le=1.1)]
 
-# The metrics that a gate can judge: estimates from the stage evaluate for which a larger value is better.
+# The metrics that a gate can judge: estimates from the `evaluate` stage for which a larger value is better.
 MetricName = Literal[
     "accuracy",
     "precision_macro",
@@ -21,7 +21,7 @@ MetricName = Literal[
     "recall_weighted",
     "f1_weighted",
 ]
-# The metrics that the stage train also measured on the trained float model.
+# The metrics that the `train` stage also measured on the trained float model.
 RetainedName = Literal["accuracy", "f1_macro"]
 
 

@@ -38,10 +38,11 @@ class Features(AudioFeatures):
     @model_validator(mode="after")
     def _consistent(self) -> Features:
         if self.hop > self.frame:
-            raise ValueError(f"a hop of at most {self.frame}, the value of frame, not {self.hop}")
+            raise ValueError(f"a hop of at most {self.frame} (the value of frame), not {self.hop}")
         if self.coefficients is not None and (self.type != "mfcc" or self.coefficients > self.bands):
             raise ValueError(
-                f"coefficients only for type mfcc, at most {self.bands}, the value of bands, not {self.coefficients}"
+                f"coefficients for type mfcc only, and at most {self.bands} (the value of bands), "
+                f"not {self.coefficients}"
             )
         return self
 

@@ -37,7 +37,7 @@ class Cnn(Block):
     @model_validator(mode="after")
     def _odd_kernel(self) -> Cnn:
         if self.kernel % 2 == 0:
-            raise ValueError(f"an odd kernel, so that a block keeps its samples centred, not {self.kernel}")
+            raise ValueError(f"an odd kernel (an even one would shift the samples), not {self.kernel}")
         return self
 
 
@@ -197,6 +197,6 @@ class Train(Block):
         warmup_epochs = self.scheduler.warmup_epochs
         if warmup_epochs >= self.epochs:
             raise ValueError(
-                f"scheduler.warmup_epochs less than {self.epochs}, the number of epochs, not {warmup_epochs}"
+                f"scheduler.warmup_epochs less than {self.epochs} (the number of epochs), not {warmup_epochs}"
             )
         return self

@@ -55,13 +55,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        remedy = "write it or restore it; if it exists, run from the root of the repository, which contains dvc.yaml"
+        remedy = "write or restore the file; if it exists, run from the root of the repository, which contains dvc.yaml"
         raise ParameterError(str(path), "there is no such file", EXPECTED, remedy) from None
     except OSError as error:
         raise ParameterError(str(path), f"not readable: {error.strerror}", EXPECTED, "make the file readable") from None
     except UnicodeDecodeError as error:
         reason = f"not readable as text: byte {error.object[error.start]:#04x} at {error.start} is not UTF-8"
-        raise ParameterError(str(path), reason, EXPECTED, "save it as UTF-8") from None
+        raise ParameterError(str(path), reason, EXPECTED, "save the file as UTF-8") from None
     value = _parse(path, text)
     if not isinstance(value, dict):
         content = "found nothing" if value is None else f"found a {type(value).__name__}"

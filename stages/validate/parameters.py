@@ -52,7 +52,7 @@ def _non_numeric_terms(data: Data, contract: Validate) -> Iterator[Problem]:
         if (kind == "values") != (statistic in STATISTICS) or kind in ("string", "timestamp"):
             yield (
                 f"the term {term!r} of `validate.plausibility` is not numeric",
-                f"a float or integer column, or for a values column .{', .'.join(STATISTICS)}",
+                f"a float or integer column, or a values column followed by .{', .'.join(STATISTICS)}",
             )
 
 
@@ -70,14 +70,14 @@ def _incomparable_columns(data: Data, contract: Validate) -> Iterator[Problem]:
 def _nullable_keys(data: Data, contract: Validate) -> Iterator[Problem]:
     for key in (data.group, data.label, data.time):
         if key is not None and contract.columns[key].nullable:
-            yield f"{key!r} is nullable", "nullable: false, because every row has a group, time and label"
+            yield f"{key!r} is nullable", "nullable: false, because every row must have a group, time and label"
 
 
 def _reserved_names(data: Data, contract: Validate) -> Iterator[Problem]:
     if {"source", "reason", DUPLICATE_COLUMN} & set(contract.columns):
         yield (
             f"a column is called `source`, `reason` or `{DUPLICATE_COLUMN}`",
-            "other names, because validate adds columns with these names",
+            "other names, because the `validate` stage adds columns with these names",
         )
 
 

@@ -19,12 +19,12 @@ def percent(value: float) -> str:
 
 
 def interval(low: float, high: float) -> str:
-    """Return the bounds of an interval as percentages. One decimal is enough, because they are only estimates."""
+    """Return the bounds of an interval as percentages. One decimal is enough, because the bounds are estimates."""
     return f"{100 * low:.1f} to {100 * high:.1f}%"
 
 
 def from_where(label: str, lowest: float) -> str:
-    """Return the label of an axis, with a note if it does not start at 0, because differences then look larger."""
+    """Return an axis label, with a note if the axis does not start at 0, because differences then look larger."""
     return f"{label}, axis from {percent(lowest)}" if lowest > 0 else label
 
 
@@ -186,7 +186,7 @@ def bars(title: str, rows: Sequence[Bar], largest: float, style: str = "s1") -> 
     Args:
         title: Text for screen readers.
         rows: The bars.
-        largest: The value that a bar of full length has.
+        largest: The value at which a bar has its full length.
         style: CSS classes.
     """
     band = 40.0

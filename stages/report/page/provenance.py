@@ -1,6 +1,6 @@
 """Describe the provenance of a build for the page: data, code, seed, libraries and durations.
 
-The page shows the commit, times and durations. The bundle does not contain them, so its bytes do not depend on them.
+The page shows the commit, times and durations. The bundle contains none of these, so they do not change its bytes.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ def write_page(html: str, path: Path) -> None:
 def _read_optional(path: Path, model: type[ReportModel], missing: list[str]) -> Any:
     """Return a report as a JSON object.
 
-    If it is missing or does not fit `model`, add its path to `missing` and return None.
+    If the report is missing or does not fit `model`, add its path to `missing` and return None.
     """
     try:
         read_model(path, model, path.stem)

@@ -20,7 +20,8 @@ STEPS = {
     "prune": "channels pruned",
     "finetune": "fine-tuned",
 }
-# Metrics that are compared with the previous gate: title, key in `target_row`, key in reports/metrics.json, format.
+# Metrics that are compared with the last gate that passed, each as: title, key in `target_row`, key in
+# reports/metrics.json, format.
 COMPARED = (
     ("Accuracy", "accuracy", "accuracy", percent),
     ("F1, macro", "f1", "f1_macro", percent),

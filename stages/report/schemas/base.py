@@ -11,7 +11,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class ReportModel(BaseModel):
-    """A report, or a part of a report. Types are strict, numbers must be finite, and other fields are ignored."""
+    """A report, or a part of a report. Types are strict, numbers must be finite, and undeclared fields are ignored."""
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True, allow_inf_nan=False)
 

@@ -228,7 +228,7 @@ def test_a_missing_broker_is_reported(workspace: Path, capsys: pytest.CaptureFix
 def test_an_invalid_topic_is_refused(workspace: Path, capsys: pytest.CaptureFixture[str], topic: str) -> None:
     configure(workspace, plant=received(1883, topic))
 
-    assert "an MQTT topic filter, in which + is a whole level and # is the last level" in refuse(capsys)
+    assert "an MQTT topic filter, in which each + is a whole level and # can only be the last level" in refuse(capsys)
 
 
 def test_a_broker_with_passwords(
