@@ -1,4 +1,4 @@
-"""The HTTP server of the agent's interface. It limits connections and times, and answers invalid HTTP requests."""
+"""The agent's HTTP server: it limits the number and duration of connections, and answers invalid requests."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def answer_expect(request: web.Request) -> None:
 
 
 class _Server(web.Server):
-    """Accept at most CONNECTIONS at the same time, so that the agent does not run out of open files."""
+    """Accept at most CONNECTIONS connections at the same time, so that the agent does not run out of open files."""
 
     def __call__(self) -> Any:
         if len(self.connections) >= CONNECTIONS:
@@ -101,7 +101,7 @@ class _Runner(web.AppRunner):
         return server
 
 
-log = logging.getLogger("edge_agent.web.http")  # the name becomes the event of its log records
+log = logging.getLogger("edge_agent.web.http")  # the logger's name becomes the event of its log records
 log.addFilter(_ServiceFaults())
 
 

@@ -21,7 +21,7 @@ from edge_agent.core.errors import ConfigurationError, FitError
 from edge_agent.inference import input_formats
 from edge_agent.inference.input_formats import ProblemError
 
-log = logging.getLogger("edge_agent.mqtt")  # the name becomes the event of its log records
+log = logging.getLogger("edge_agent.mqtt")  # the logger's name becomes the event of its log records
 
 QOS = 1
 RECONNECT_S = (1, 60)

@@ -15,7 +15,7 @@ from edge_agent.inference.model import InferenceError, InputError
 from edge_agent.monitoring.capture import Capture
 from edge_agent.monitoring.service_statistics import ServiceStatistics, UnknownClassError, UnknownPredictionError
 
-log = logging.getLogger("edge_agent.front")  # the name becomes the event of its log records
+log = logging.getLogger("edge_agent.front")  # the logger's name becomes the event of its log records
 
 
 class PredictionHandler:
@@ -90,7 +90,9 @@ class PredictionHandler:
 
 def no_release() -> ProblemError:
     """Return the error for a request that arrives while no release is loaded."""
-    return ProblemError(503, "no release is loaded", headers={"Retry-After": "5"}, expected="an activated release")
+    return ProblemError(
+        503, "no release is loaded", headers={"Retry-After": "5"}, expected="a release that the service has loaded"
+    )
 
 
 def result_json(result: PredictionResult, ids: list[str]) -> dict[str, Any]:

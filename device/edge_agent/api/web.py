@@ -27,7 +27,7 @@ from edge_agent.monitoring.capture import Capture, parse_since
 from edge_agent.monitoring.prometheus import MetricsExporter
 from edge_agent.monitoring.service_statistics import ServiceStatistics
 
-log = logging.getLogger("edge_agent.web")  # the name becomes the event of its log records
+log = logging.getLogger("edge_agent.web")  # the logger's name becomes the event of its log records
 
 OPENAPI_FILE = Path(__file__).with_name("openapi.json")
 BODIES_AT_ONCE = 8  # the bodies of all requests together may use this many times the memory of the largest body
@@ -83,7 +83,7 @@ class _Routes:
         try:
             return web.json_response(await asyncio.wait_for(asyncio.shield(probe), self.timeout_s))
         except asyncio.TimeoutError:
-            raise ProblemError(503, f"the model has not answered within {self.timeout_s:g} s") from None
+            raise ProblemError(503, f"the model did not answer within {self.timeout_s:g} s") from None
         except InferenceError as error:
             raise ProblemError(503, f"the model failed: {error}") from None
 

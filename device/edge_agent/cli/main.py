@@ -83,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     release(activate)
     activate.add_argument("--no-selftest", action="store_true", help="skip the self-test; the trial still applies")
     deploy = command(
-        "deploy", "install a release and activate it", "A release that is current and undamaged is not changed."
+        "deploy", "install a release and switch to it", "A release that is current and undamaged is not changed."
     )
     release(deploy)
     deploy.add_argument("--no-selftest", action="store_true", help="skip the self-test; the trial still applies")
@@ -96,15 +96,15 @@ def parser() -> argparse.ArgumentParser:
     confirm.add_argument("--force", action="store_true", help="confirm without a health check")
     rollback = command("rollback", "roll back to the previous release, without network access")
     rollback.add_argument("--to", type=_release, metavar="RELEASE", help="roll back to this installed release")
-    rollback.add_argument("--reason", metavar="TEXT", help="mark the replaced release as bad, for this reason")
+    rollback.add_argument("--reason", metavar="TEXT", help="mark the release that is replaced as bad, for this reason")
     command(
         "status",
         "show the current release, the trial, installed releases, and the model that the service has loaded",
-        "Exits 0 even if no service runs.",
+        "Exits 0 even if no service is running.",
     ).add_argument(
-        "--report", action="store_true", help="include the service's statistics since the release was activated"
+        "--report", action="store_true", help="include the service's statistics since the agent switched to the release"
     )
-    command("report", "show the service's statistics since the release was activated")
+    command("report", "show the service's statistics since the agent switched to the release")
     verify = command("verify", "check every byte of every slot against its manifest", "Exits 3 if a slot is damaged.")
     verify.add_argument("--release", type=_release, metavar="RELEASE", help="check this release only")
     serve = command("serve", "run the service: answer predictions, judge trials, report, until SIGTERM")

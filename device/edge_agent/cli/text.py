@@ -42,7 +42,7 @@ def _activate(result: ActivateResult) -> str:
     if not result.changed:
         head = f"{result.release} is already current" + (", on trial" if result.trial else "")
     elif not result.trial:
-        head = f"{result.release} is current again, confirmed before"
+        head = f"{result.release} is current again; it was confirmed before"
     else:
         head = f"{result.release} is current, on trial; a rollback returns to: {result.previous or 'nothing'}"
     lines = [head]
@@ -85,10 +85,10 @@ def _rollback(result: RollbackResult) -> str:
 @render.register
 def _forget(result: ForgetResult) -> str:
     if result.release is None:
-        return f"removed the trusted time: {result.reason or 'none'}; the clock alone decides what is expired"
+        return f"removed the trusted time: {result.reason or 'none'}; metadata is now checked against the clock alone"
     if not result.changed:
         return f"{result.release} is not marked as bad"
-    return f"{result.release} may be installed and activated again (it was bad: {result.reason})"
+    return f"{result.release} may be installed and activated again (it was marked as bad: {result.reason})"
 
 
 @render.register
@@ -133,7 +133,7 @@ def _service(service: ServiceSummary) -> str:
     if service.fault:
         return f"unknown: the service does not respond ({service.fault.found})"
     if not service.running:
-        return "nothing: no service runs"
+        return "nothing: no service is running"
     loaded = service.loaded
     if not loaded:
         return f"nothing: {service.reason}"

@@ -13,7 +13,7 @@
     releases/.<release>.partial/   a slot that is being filled; removed if the installation was interrupted
     current                 a link to the current slot, for operators; the agent does not read it
     samples/                captured samples, in a ring of limited size (edge_agent.monitoring.ring)
-    counts.json             statistics of the current release since it was activated
+    counts.json             statistics since the agent switched to the current release
 <run>/                      /run/edge-agent, empty after a boot
     control.sock            the command line's connection to the service
     predict.sock            predictions, if a unix socket is configured

@@ -25,7 +25,7 @@ def become_owner(folder: Path) -> None:
 def as_owner(folder: Path) -> Iterator[None]:
     """Within the block, use the privileges of the state directory's owner if this process runs as root.
 
-    So files that the owner can change are never read with root's privileges.
+    Files that the owner can change are therefore never read with root's privileges.
     """
     if (owner := _owner(folder)) is None:
         yield

@@ -76,7 +76,7 @@ class Onnx:
         feeds = {name: np.ascontiguousarray(x) for name, x in zip(self._inputs, inputs, strict=True)}
         try:
             results: list[np.ndarray] = self._session.run(self._outputs, feeds)
-        except Exception as error:  # any of the library's exceptions, if a file that loads fails when it runs
+        except Exception as error:  # a file that loads can fail when it runs, with any of the library's exceptions
             raise ModelError(f"the model failed in ONNX Runtime: {_first_line(error)}") from None
         return results
 

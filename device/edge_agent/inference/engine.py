@@ -35,7 +35,7 @@ __all__ = [
 # The model was not built for an input value that is this many times larger than every value in the golden samples.
 EXTREME_FACTOR = 1000
 
-log = logging.getLogger("edge_agent.engine")  # the name becomes the event of its log records
+log = logging.getLogger("edge_agent.engine")  # the logger's name becomes the event of its log records
 
 
 class NotLoadedError(InferenceError):
@@ -43,7 +43,7 @@ class NotLoadedError(InferenceError):
 
 
 class OverloadedError(InferenceError):
-    """The model is slower than the requests arrive, so too many samples wait or this request waited too long."""
+    """Requests arrive faster than the model computes, so too many samples wait or this request waited too long."""
 
 
 class TooManySamplesError(InferenceError):
@@ -58,8 +58,8 @@ class TimedOutError(ModelError):
 class ProbeResult:
     """The loaded model's result for a golden sample.
 
-    `difference`: largest absolute difference between a computed and a stored probability. The probe passes if it is at
-    most `tolerance`.
+    `difference`: largest absolute difference between a computed and a stored probability. The probe passes if this
+    difference is at most `tolerance`.
     """
 
     latency_s: float

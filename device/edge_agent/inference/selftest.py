@@ -1,4 +1,4 @@
-"""The self-test: replay a release's golden samples with this device's runtime before the release is activated.
+"""The self-test: replay a release's golden samples with this device's runtime before a switch to it.
 
 The self-test runs in a separate process with a time limit, so that a native library that crashes or hangs on a file
 does not affect the agent. `python -m edge_agent.inference.selftest REQUEST` is that process. REQUEST is a JSON object,
@@ -136,7 +136,7 @@ def _measure_in_process(where: str, request: dict[str, Any], timeout_s: float) -
     lines = process.stdout.splitlines()
     if process.returncode != 0 or not lines:
         raise SelfTestError(
-            where, f"the self-test ended with exit code {process.returncode}{last}", "a result on its stdout"
+            where, f"the self-test ended with exit code {process.returncode}{last}", "a result on its standard output"
         )
     result: dict[str, Any] = json.loads(lines[-1])
     if "failed" in result:
@@ -161,7 +161,7 @@ def _require_limits(
             where,
             f"the output for golden sample {measurement.worst_sample} differs by {measurement.max_difference:.3g}",
             f"a difference of at most {tolerance:g}",
-            "compare the version of this device's runtime with the version that built the release",
+            "compare the version of this device's runtime with the version that the release was built with",
         )
     if latency_limit is not None and not measurement.latency_ms.p95 <= latency_limit:
         raise SelfTestError(

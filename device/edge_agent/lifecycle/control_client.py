@@ -4,9 +4,9 @@ The file permissions of the socket control access: the socket's owner and group 
 the standard library, so that `edge-agent status` starts fast.
 
     GET  /status       the loaded model, the progress of the trial, and the last events
-    GET  /report       statistics since the loaded release was activated
+    GET  /report       statistics since the agent switched to the loaded release
     POST /reconcile    load the release that state.json names; the service responds when the model answers requests,
-                       or with the reason why it could not be loaded
+                       or with the reason why the release could not be loaded
     POST /shadow       run a candidate on live inputs until a limit is reached or the client disconnects; the response
                        is JSON lines, one summary each second
     GET  /shadow       the last summary of such a comparison
@@ -24,7 +24,7 @@ from edge_agent.core.errors import ServiceError
 from edge_agent.core.layout import Layout
 from edge_agent.lifecycle.control_messages import LoadedModel, ServiceModel, ServiceStatus, ShadowSummary
 
-# The service responds only when the new model answers requests. Loading a large model takes long.
+# The service responds only when the new model answers requests. Loading a large model takes a long time.
 RECONCILE_S = 120.0
 SHADOW_S = 30.0  # longest wait for the next line of /shadow; the service sends one line each second
 REMEDY = "see the log of the service: journalctl -u edge-agent -n 50"
@@ -44,13 +44,13 @@ class _Connection(http.client.HTTPConnection):
 
 
 def status(layout: Layout, timeout_s: float = 10.0) -> ServiceStatus | None:
-    """Return the status of the service, or None if no service runs. Raises ServiceError."""
+    """Return the status of the service, or None if no service is running. Raises ServiceError."""
     response = _call(layout, "GET", "/status", timeout_s)
     return None if response is None else _parsed(layout, "/status", ServiceStatus.from_json, response)
 
 
 def report(layout: Layout, timeout_s: float = 10.0) -> dict[str, Any] | None:
-    """Return the service's statistics since the release was activated, as JSON, or None if no service runs.
+    """Return the service's statistics since the agent switched to the release, as JSON; None if no service is running.
 
     The command line prints this JSON unchanged. docs/reference/http-and-mqtt.md describes its fields. Raises
     ServiceError.
@@ -80,14 +80,17 @@ def shadow(layout: Layout, release: str, samples: int, seconds: float) -> Iterat
         seconds: Longest duration of the comparison in seconds.
 
     Raises:
-        ServiceError: No service runs, or the service refuses the candidate or stops responding.
+        ServiceError: No service is running, or the service refuses the candidate or stops responding.
     """
     opened = _open(
         layout, "POST", "/shadow", {"release": release, "samples": samples, "seconds": seconds}, timeout_s=SHADOW_S
     )
     if opened is None:
         raise ServiceError(
-            str(layout.control_socket), "no service runs", "a running agent", "start it: systemctl start edge-agent"
+            str(layout.control_socket),
+            "no service is running",
+            "a running service",
+            "start it: systemctl start edge-agent",
         )
     connection, response = opened
     try:
@@ -108,7 +111,7 @@ def shadow(layout: Layout, release: str, samples: int, seconds: float) -> Iterat
 
 
 def _call(layout: Layout, method: str, path: str, timeout_s: float) -> dict[str, Any] | None:
-    """Return the JSON of a response, or None if no service runs.
+    """Return the JSON of a response, or None if no service is running.
 
     Raises ServiceError if the service does not respond in time or responds with an HTTP error.
     """
@@ -135,14 +138,14 @@ def _call(layout: Layout, method: str, path: str, timeout_s: float) -> dict[str,
 def _open(
     layout: Layout, method: str, path: str, body: dict[str, Any] | None, timeout_s: float
 ) -> tuple[_Connection, http.client.HTTPResponse] | None:
-    """Send a request. Return its connection and response, or None if no service runs. Raises ServiceError."""
+    """Send a request. Return its connection and response, or None if no service is running. Raises ServiceError."""
     connection = _Connection(str(layout.control_socket), timeout_s)
     try:
         connection.request(method, path, json.dumps(body) if body is not None else None)
         return connection, connection.getresponse()
     except (FileNotFoundError, ConnectionRefusedError):
         connection.close()
-        return None  # no service runs: the stale socket of a killed service refuses connections
+        return None  # no service is running: the stale socket of a killed service refuses connections
     except PermissionError as error:
         connection.close()
         raise ServiceError(
@@ -162,7 +165,7 @@ def _open(
 
 
 def _parsed(layout: Layout, path: str, parse: Callable[[dict[str, Any]], Message], value: dict[str, Any]) -> Message:
-    """Return `parse(value)`. Raises ServiceError if the service is of another version and sent other fields."""
+    """Return `parse(value)`. Raises ServiceError if the service has another version and sent other fields."""
     try:
         return parse(value)
     except (KeyError, TypeError, AttributeError):

@@ -37,7 +37,7 @@ class ServiceModel:
     """The result of `POST /reconcile`, which makes the service load the release that state.json names.
 
     Attributes:
-        running: False if no service runs; the other two fields are then None.
+        running: False if no service is running; the other two fields are then None.
         loaded: The model in memory afterwards.
         error: The reason why the release could not be loaded, or None.
     """

@@ -93,7 +93,7 @@ def deploy(
     progress: Callable[[int, int], None] | None = None,
     report_step: ReportStep = lambda text: None,
 ) -> DeployResult:
-    """Install and activate a release in one call, for rollouts.
+    """Install a release and switch to it in one call, for rollouts.
 
     Args:
         config: The configuration.
@@ -129,7 +129,7 @@ def confirm(config: Config, release: str | None = None, force: bool = False) -> 
 
     Raises:
         NoReleaseError: No release is current, or `release` is not the current one.
-        ServiceError: No service runs, or the service has loaded another release.
+        ServiceError: No service is running, or the service has loaded another release.
         TrialError: The release is not healthy.
     """
     layout = config.layout
@@ -166,7 +166,7 @@ def _require_healthy(config: Config, release: str) -> None:
     if service is None:
         raise ServiceError(
             str(config.layout.control_socket),
-            "no service runs, so the health of the release is unknown",
+            "no service is running, so the health of the release is unknown",
             f"a service that has loaded {release}",
             "start it: systemctl start edge-agent; or confirm without a check: --force",
         )
@@ -285,7 +285,7 @@ def shadow(
         report_step: Called with the name of each step when it begins.
 
     Raises:
-        ServiceError: No service runs, or the service refuses the candidate or stops responding.
+        ServiceError: No service is running, or the service refuses the candidate or stops responding.
         TrialError: The release failed on this device before.
         SelfTestError: The self-test failed.
     """
@@ -302,13 +302,13 @@ def shadow(
 
 
 def report(config: Config) -> dict[str, Any]:
-    """Return the service's statistics since the release was activated, as JSON. Raises ServiceError."""
+    """Return the service's statistics since the agent switched to the release, as JSON. Raises ServiceError."""
     response = control_client.report(config.layout)
     if response is None:
         raise ServiceError(
             str(config.layout.control_socket),
-            "no service runs",
-            "a running agent",
+            "no service is running",
+            "a running service",
             "start it: systemctl start edge-agent",
         )
     return response

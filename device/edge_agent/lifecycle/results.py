@@ -199,7 +199,7 @@ class ServiceSummary:
     """The service, as `status` reports it; a field that the service does not send is None.
 
     Attributes:
-        running: True if a service runs, even if it does not respond.
+        running: True if a service is running, even if it does not respond.
         fault: The reason why a running service did not respond, or None.
         loaded: The model in memory.
         healthy: True if the current release is loaded and its model answers requests and probes correctly.

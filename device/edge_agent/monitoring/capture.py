@@ -26,7 +26,7 @@ from edge_agent.monitoring.samples import export, export_lines, parse_since
 
 __all__ = ["Capture", "export", "parse_since"]
 
-log = logging.getLogger("edge_agent.capture")  # the name becomes the event of its log records
+log = logging.getLogger("edge_agent.capture")  # the logger's name becomes the event of its log records
 
 WAITING_BYTES = 16_000_000  # largest total size of the samples that wait to be written
 Record = tuple[dict[str, Any], bytes]

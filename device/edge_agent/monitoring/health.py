@@ -148,7 +148,7 @@ class Health:
     async def probe_periodically(self, interval_s: Callable[[], float]) -> None:
         """Send a probe every `interval_s()` seconds and after each swap of the model, until cancelled.
 
-        If systemd's watchdog needs results more often, a probe is sent after each third of the watchdog's time.
+        If a third of the watchdog's timeout is shorter than this interval, probes are sent at that shorter interval.
         """
         ping = systemd.watchdog_s() or 3 * IDLE_PROBE_S
         while True:
@@ -160,7 +160,7 @@ class Health:
     async def ping_watchdog(self, every_s: float) -> None:
         """Ping systemd's watchdog if the model returned a result since the last ping. Repeat this until cancelled.
 
-        `every_s` is the time in seconds within which systemd expects a ping. Every quarter of it, results are checked.
+        `every_s` is the watchdog's timeout in seconds. In this time, this method checks four times for a result.
         """
         last_ping = 0.0
         while True:

@@ -40,7 +40,7 @@ METRICS = (
         "edge_agent_release", "info", ("release", "name", "version"), "The loaded release: its name and version."
     ),
     MetricDescription(
-        "edge_agent_restarts", "counter", (), "Number of service restarts since the release was activated."
+        "edge_agent_restarts", "counter", (), "Number of service restarts since the agent switched to the release."
     ),
     MetricDescription(
         "edge_agent_inferences", "counter", ("release", "target"), "Number of samples predicted by the loaded release."

@@ -157,7 +157,7 @@ def _single(name: str, value: float) -> Metric:
 def _labelled(name: str, values: Mapping[tuple[str, ...], float]) -> Metric:
     """Build a counter or gauge with one series for each item of `values`.
 
-    A key has the values of the labels, in the order in which METRICS declares the labels.
+    Each key of `values` holds the label values of one series, in the order in which METRICS declares the labels.
     """
     described = _BY_NAME[name]
     kind = CounterMetricFamily if described.type == "counter" else GaugeMetricFamily

@@ -166,7 +166,7 @@ class ReleaseStatistics:
     def drift(self) -> dict[str, dict[str, Any]]:
         """Return the population stability index (PSI) of each feature, and the number of samples counted for it.
 
-        All samples since the release was activated are counted.
+        All samples since the switch to the release are counted.
         """
         self.flush()
         return {
@@ -202,7 +202,7 @@ class ReleaseStatistics:
     def resume(self, value: Mapping[str, Any]) -> bool:
         """Continue counting from the saved result of `as_json` if it is for the same model file.
 
-        Return whether it is. If `value` is not valid, this raises an exception of any type and changes nothing.
+        Return True if it is. If `value` is not valid, this raises an exception of any type and changes nothing.
         """
         if any(value[name] != getattr(self, name) for name in ("release", "target", "sha256")):
             return False

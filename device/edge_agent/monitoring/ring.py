@@ -29,7 +29,7 @@ from typing import Any
 from edge_agent.core.durable import sync_directory
 from edge_agent.core.space import disk_full
 
-log = logging.getLogger("edge_agent.ring")  # the name becomes the event of its log records
+log = logging.getLogger("edge_agent.ring")  # the logger's name becomes the event of its log records
 
 MAGIC = b"EAS1"
 HEAD = struct.Struct("<4sIII")

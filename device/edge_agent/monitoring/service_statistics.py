@@ -28,7 +28,7 @@ from edge_agent.inference.loading import LoadedRelease
 from edge_agent.inference.model import InferenceError, ModelError, OutputError
 from edge_agent.monitoring.release_statistics import ReleaseStatistics
 
-log = logging.getLogger("edge_agent.counts")  # the name becomes the event of its log records
+log = logging.getLogger("edge_agent.counts")  # the logger's name becomes the event of its log records
 
 SCHEMA_VERSION = 2
 # A power cut loses at most the counts of this time in seconds. Each save writes one small file and flushes the disk
@@ -184,7 +184,7 @@ class ServiceStatistics:
         self.http[key] = self.http.get(key, 0) + 1
 
     def report(self) -> dict[str, Any]:
-        """Return the statistics since the release was activated, for the command line and for rollouts."""
+        """Return the statistics since the agent switched to the release, for the command line and for rollouts."""
         memory = self._process.memory_info().rss
         service = {
             "uptime_s": round(time.monotonic() - self._started, 3),

@@ -1,4 +1,4 @@
-"""The server of control.sock. Its client, edge_agent.lifecycle.control_client, lists the requests."""
+"""The server of control.sock. The docstring of its client, edge_agent.lifecycle.control_client, lists the requests."""
 
 from __future__ import annotations
 
@@ -123,12 +123,18 @@ class _Routes:
         current = self.service.engine.loaded
         if current is None:
             raise NoReleaseError(
-                "shadow", "no release is loaded", "a loaded release to compare with", "activate a release first"
+                "shadow",
+                "no release is loaded",
+                "a loaded release to compare with",
+                "activate a release first: edge-agent activate RELEASE",
             )
         if self.shadow is not None and self.shadow.summary()["ended"] is None:
             busy = self.shadow.candidate.release
             raise ServiceError(
-                "shadow", f"{busy} is being compared", "one comparison at a time", "wait until it ends, or end it"
+                "shadow",
+                f"{busy} is being compared",
+                "one comparison at a time",
+                "wait until that comparison ends, or end it",
             )
         if release == current.release:
             raise ServiceError(

@@ -29,7 +29,7 @@ async def start(service: Supervisor, stack: contextlib.AsyncExitStack) -> str:
             "serve.listen, serve.socket or serve.metrics_listen",
             error.strerror or str(error),
             "an address that is free and that the agent may open",
-            "find the process that uses it (ss -ltnp), or configure another address",
+            "find the process that uses the address (ss -ltnp), or configure another address",
         ) from None
 
 

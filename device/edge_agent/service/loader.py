@@ -54,7 +54,7 @@ class Loader:
         Args:
             config: The agent's configuration.
             engine: Serves the loaded release.
-            health: Probes a release after a swap.
+            health: Probes a release after a model swap.
             statistics: Reports whether the release is on trial, and the number of its starts.
             events: Reports each loaded release and each failure.
             ending: An event that is set when the service is ending.
@@ -79,7 +79,7 @@ class Loader:
         """Load the release that state.json names while the loaded release still serves requests, then swap them.
 
         Args:
-            retry: True loads a release that failed again now, without waiting for RETRY_S.
+            retry: True tries a release that failed to load again now, without waiting for RETRY_S.
 
         Returns:
             The reason why the release could not be loaded, or None.
@@ -156,7 +156,10 @@ class Loader:
                     raise _OvertakenError
                 if time.monotonic() >= deadline:
                     raise SelfTestError(
-                        release, f"not loaded within {limit_s:g} s", "a model that loads", "build the release again"
+                        release,
+                        f"not loaded within {limit_s:g} s",
+                        "a model that loads within this time",
+                        "build the release again",
                     )
             return future.result()
         finally:

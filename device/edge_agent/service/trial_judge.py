@@ -1,4 +1,4 @@
-"""End the trial of the loaded release: confirm it, or roll back to the previous release.
+"""End the trial of the loaded release: confirm the release, or roll back to the previous one.
 
 edge_agent.lifecycle.trial_rules has the rules.
 """
@@ -92,7 +92,7 @@ class TrialJudge:
     def status(self) -> dict[str, Any]:
         """Return the decision at this moment and the observations behind it, for `edge-agent status`."""
         observation, rules = self._health.observation(), self.config.trial
-        if not self._loader.up_to_date:  # the observations are those of the previous release
+        if not self._loader.up_to_date:  # the observations concern the previous release
             observation = trial_rules.TrialObservation(0.0, 0.0, 0, 0)
         decision = trial_rules.decide(rules, observation)
         return {

@@ -78,7 +78,7 @@ def inspect(archive: Path, member: str, limit_bytes: int = 1 << 30) -> Inspectio
     except _MALFORMED as error:
         raise _incomplete(archive, str(error)) from None
     if member_content is None:
-        raise ArchiveError(str(archive), f"no {member}", "a bundle that the pipeline packed", "build it again")
+        raise ArchiveError(str(archive), f"no {member}", "a bundle that the pipeline packed", "build the bundle again")
     return Inspection(member_content, BLOCK * (blocks + 2 * len(folders)))
 
 
@@ -118,8 +118,8 @@ def _incomplete(archive: Path, reason: str) -> ArchiveError:
     return ArchiveError(
         str(archive),
         f"not a complete bundle ({reason})",
-        "a .tar.zst that the pipeline packed",
-        "download or build it again",
+        "a .tar.zst archive that the pipeline packed",
+        "download or build the archive again",
     )
 
 
@@ -145,13 +145,15 @@ def _entries(frame: _Frame, limit_bytes: int, archive: Path) -> Iterator[tuple[P
                 or not _below(name, entry.name)
             ):
                 raise ArchiveError(
-                    str(archive), f"entry {entry.name[:LONGEST_NAME]!r}", "regular files below the bundle's root"
+                    str(archive), f"entry {entry.name[:LONGEST_NAME]!r}", "only regular files below the bundle's root"
                 )
             if name in files:
-                raise ArchiveError(str(archive), f"the duplicate entry {entry.name!r}", "unique names")
+                raise ArchiveError(str(archive), f"the duplicate entry {entry.name!r}", "a unique name for each file")
             if name in folders or not files.isdisjoint(name.parents):
                 raise ArchiveError(
-                    str(archive), f"the entry {entry.name!r} as a file and as a folder", "one of the two"
+                    str(archive),
+                    f"the entry {entry.name!r} as a file and as a folder",
+                    "either a file or a folder of this name",
                 )
             total += entry.size
             if entry.size < 0 or total > limit_bytes:

@@ -43,10 +43,12 @@ def _validator() -> Draft202012Validator:
 
 
 def check(manifest: Any, file: str | Path = MANIFEST) -> dict[str, Any]:
-    """Return the manifest if it matches the schema and its fields agree. Raises ManifestError, which names `file`."""
+    """Return the manifest if it matches the schema and does not contradict itself. Raises ManifestError for `file`."""
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
     if isinstance(manifest, dict) and version != SCHEMA_VERSION:
-        raise ManifestError(file, "schema_version", repr(version), f"{SCHEMA_VERSION}, which this agent can read")
+        raise ManifestError(
+            file, "schema_version", repr(version), f"{SCHEMA_VERSION}, the version that this agent can read"
+        )
     faults = sorted(_validator().iter_errors(manifest), key=lambda fault: [str(part) for part in fault.absolute_path])
     if faults:
         raise _as_error(faults[0], file)
@@ -103,7 +105,7 @@ def verify(folder: Path, manifest: dict[str, Any]) -> None:
             raise ManifestError(folder, name, "a file that the manifest does not list", "only files that it lists")
     for name, expected in sorted(manifest["files"].items()):
         if name not in entries or not entries[name].is_file():
-            raise ManifestError(folder, name, "nothing", "a file, because the manifest lists it")
+            raise ManifestError(folder, name, "nothing", "the file that the manifest lists")
         size = entries[name].stat().st_size
         if size != expected["size_bytes"]:
             raise ManifestError(folder, name, f"{size} bytes", f"{expected['size_bytes']} bytes")

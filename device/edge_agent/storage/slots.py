@@ -98,7 +98,7 @@ def find(layout: Layout, offer: Offer) -> dict[str, Any] | None:
         raise TrustError(
             offer.release,
             f"the repository offers sha256 {offer.sha256}, but {installed_sha256} is installed",
-            "one content for one version, forever",
+            "the same content for the same version",
             "publish the new content under a new version",
         )
     durable.sync_directory(layout.releases)  # an interrupted installation may have renamed it without this flush
@@ -204,8 +204,8 @@ def _inspect(archive: Path, offer: Offer, limit: int) -> tuple[archives.Inspecti
         raise TrustError(
             f"{offer.release}: {manifests.MANIFEST}: name",
             f"found {manifest['name']!r}",
-            f"the name of the release, NAME@VERSION: {offer.release}",
-            "publish the bundle under its own name",
+            f"the name in the release {offer.release}",
+            "publish the bundle again, under the name in its manifest",
         )
     return inspection, manifest
 

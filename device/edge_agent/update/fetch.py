@@ -154,7 +154,7 @@ class Fetcher(FetcherInterface):
         The jitter spreads the requests of a fleet whose devices failed at the same time.
         """
         if failure.pause_s > LONGEST_PAUSE_S:
-            raise UnreachableError(url, f"{failure.reason}, and requests a pause of {failure.pause_s:.0f} s")
+            raise UnreachableError(url, f"{failure.reason}, and requested a pause of {failure.pause_s:.0f} s")
         backoff_s: float = min(self.source.backoff_s * 2 ** (failures - 1), LONGEST_PAUSE_S)
         return max(failure.pause_s, backoff_s * random.uniform(0.5, 1.0))  # noqa: S311  (not a secret)
 

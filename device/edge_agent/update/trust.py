@@ -1,6 +1,7 @@
 """Decide which releases may be installed: those that the current metadata of The Update Framework lists.
 
-The rules are section 5 of the specification 1.0. python-tuf implements them and checks the signatures (tufclient.py).
+The rules are in section 5 of its specification 1.0. python-tuf implements them and checks the signatures
+(tufclient.py).
 """
 
 from __future__ import annotations

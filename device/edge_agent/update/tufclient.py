@@ -206,7 +206,7 @@ class Client:
         clock = self._clock_behind() if behind else f"this device's clock shows {stamp(self._clock)}"
         forget = ""
         if behind:
-            forget = "; if it is right now but was ahead before, run edge-agent forget --trusted-time"
+            forget = "; if the clock is right now but was ahead before, run edge-agent forget --trusted-time"
         return TrustError(
             self.fetcher.source.metadata_url,
             f"the metadata of the role {role} expired{since}; {clock}",
@@ -266,7 +266,7 @@ _REFUSED: tuple[tuple[type[Exception], tuple[str, str]], ...] = (
         tuf.BadVersionNumberError,
         (
             "versions that never decrease, and files that were published together",
-            "update the copy of the repository, which is old or incomplete; if it is not, someone replays old metadata",
+            "update the copy of the repository: it is old or incomplete, or someone replays old metadata",
         ),
     ),
     (tuf.LengthOrHashMismatchError, ("the bytes that were signed", _OTHER_COPY)),

@@ -74,7 +74,7 @@ def test_deploy_is_install_and_activate_in_one(device: Device) -> None:
     device.json("install", NEW)
     result = device.json("deploy", NEW)
     assert (result["changed"], result["installed"], result["previous"]) == (True, False, OLD)
-    assert device.json("status", "--report")["report"] is None, "no service runs"
+    assert device.json("status", "--report")["report"] is None, "no service is running"
 
 
 def test_an_older_release_by_name(device: Device, releases: Releases) -> None:
@@ -98,7 +98,7 @@ def test_output_for_people(device: Device) -> None:
     assert lines[2] == "  service:   not running; it starts with this release"
     status = dict(line.split(maxsplit=1) for line in device.call("status").stdout.splitlines())
     assert status["current"] == f"{OLD} (on trial)"
-    assert status["loaded"] == "nothing: no service runs"
+    assert status["loaded"] == "nothing: no service is running"
     assert device.call("verify").stdout == f"{OLD}: undamaged, 6 files\n"
     assert device.call("prune").stdout == f"removed:   nothing\ninstalled: {OLD}\n"
 
@@ -112,7 +112,7 @@ def test_output_for_people(device: Device) -> None:
         (("rollback",), NoReleaseError, "no previous release to roll back to"),
         (("rollback", "--to", OLD), NoReleaseError, "not installed"),
         (("verify", "--release", OLD), NoReleaseError, "not installed"),
-        (("report",), ServiceError, "no service runs"),
+        (("report",), ServiceError, "no service is running"),
     ],
 )
 def test_refusals_have_their_exit_codes(

@@ -137,7 +137,7 @@ def test_status_compares_declared_and_running_releases(fleet: Fleet, serving: De
     second.exec("systemctl", "stop", "edge-agent")
     output = play(hosts, "status", code=2)
     second.exec("systemctl", "start", "edge-agent")
-    assert re.search(r"device-02 +1 +digits@1.0.0 +- +no service runs", output), output
+    assert re.search(r"device-02 +1 +digits@1.0.0 +- +no service is running", output), output
 
     as_is = declare(fleet, tmp_path / "as-is", {first.name: RELEASE})
     assert play(as_is, "status").count("as declared") == 2

@@ -191,7 +191,7 @@ def test_it_ends_when_the_command_ends(agent_device: Device) -> None:
 
 @pytest.mark.slow
 def test_an_impossible_comparison_is_refused(agent_device: Device) -> None:
-    assert "no service runs" in agent_device.json("shadow", NEW, code=ServiceError.exit_code)["found"]
+    assert "no service is running" in agent_device.json("shadow", NEW, code=ServiceError.exit_code)["found"]
     with agent_device.serving() as served:
         served.ready()
         assert "is the loaded release" in agent_device.json("shadow", OLD, code=ServiceError.exit_code)["found"]

@@ -138,7 +138,7 @@ def test_another_content_under_an_installed_version_is_refused(device: Device) -
     install(device)
     before = everything(device.layout.releases)
 
-    with pytest.raises(TrustError, match="one content for one version"):
+    with pytest.raises(TrustError, match="the same content for the same version"):
         slots.install(device.config, device.offer(RELEASE, sha256="f" * 64), device.bundles[RELEASE].archive)
 
     assert everything(device.layout.releases) == before

@@ -63,7 +63,7 @@ def test_a_server_decides_how_long_to_wait(config: Config, server: ReleaseServer
 @pytest.mark.parametrize("value", ["86400", "Fri, 01 Jan 2100 00:00:00 GMT"])
 def test_but_not_for_hours(config: Config, server: ReleaseServer, value: str) -> None:
     server.responses["timestamp"] = [status(503, Retry_After=value)]
-    with pytest.raises(SourceError, match=r"requests a pause of [0-9]+ s"):
+    with pytest.raises(SourceError, match=r"requested a pause of [0-9]+ s"):
         fetched(config)
     assert len(server.requested("timestamp")) == 1
 
