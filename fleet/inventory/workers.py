@@ -28,7 +28,7 @@ SSH = "-oBatchMode=yes -oConnectTimeout=10 -oServerAliveInterval=5 -oServerAlive
 
 
 class Worker(BaseModel):
-    """How to reach a worker, and where ansible-runner is installed on it. Fields are variables of the inventory."""
+    """The connection to a worker, and the location of ansible-runner on it. The fields are variables of the inventory."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 

@@ -66,7 +66,7 @@ class UnfinishedWork:
 
 @dataclass(frozen=True)
 class Declaration:
-    """What an inventory declares, checked against the repository; empty if the inventory must not be rolled out.
+    """The content of an inventory, checked against the repository; empty if the inventory must not be rolled out.
 
     Attributes:
         repository: The folder that the repository was read from.

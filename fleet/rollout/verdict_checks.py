@@ -19,7 +19,7 @@ SwitchOutcome = Literal["ok", "failed", "unreachable"]
 
 @dataclass(frozen=True)
 class DeviceObservation:
-    """What is known about one device of a wave or of the control group when the wave is judged.
+    """The observations of one device of a wave or of the control group when the wave is judged.
 
     Attributes:
         device: The device's name.

@@ -133,7 +133,7 @@ def test_signing_in_ci_needs_only_the_signing_environment(tmp_path: Path) -> Non
 
     assert f"{archive}: sign: refused" in signing_error()
     SigningPolicy(public_key="PEM").save(tmp_path / "releases/policy.json")
-    assert "pins a key" in signing_error()
+    assert "a builder's key" in signing_error()
     planned = subprocess.run(
         ["make", "-nB", "setup-signing", "PYTHON=python3"], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )

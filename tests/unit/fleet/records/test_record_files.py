@@ -79,7 +79,7 @@ def test_a_state_of_another_shape_is_named(tmp_path: Path, changed: dict[str, ob
         ({"devices": []}, "devices"),
         ({"devices": {"a": NEW}}, "devices.a"),
         ({"devices": {"a": {"wave": 0}}}, "devices.a.release"),
-        ({"devices": {"a": {"release": "pump@9.0.0"}}}, "releases: pump@9.0.0"),
+        ({"devices": {"a": {"release": "pump@9.0.0"}}}, "releases: no entry for pump@9.0.0"),
         ({"releases": []}, "releases"),
         ({"releases": {NEW: {"targets": ["onnx-fp32"]}}}, f"releases.{NEW}.targets"),
         ({"releases": {NEW: {"targets": {}, "sha256": 5}}}, f"releases.{NEW}.sha256"),

@@ -46,7 +46,7 @@ def refused(root: Path, message: str) -> list[dict[str, Any]]:
     assert message in str(error.value)
     page = (root / "reports" / "index.html").read_text()
     assert "The gate did not pass" in page
-    assert "Reports that every file rests on" in page
+    assert "Reports that all files depend on" in page
     assert bundle.read_bytes() == b"an earlier one"
     judged = verdict_of(root)
     assert not judged["passed"]
