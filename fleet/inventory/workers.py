@@ -28,7 +28,7 @@ SSH = "-oBatchMode=yes -oConnectTimeout=10 -oServerAliveInterval=5 -oServerAlive
 
 
 class Worker(BaseModel):
-    """The connection to a worker, and the location of ansible-runner on it. The fields are variables of the inventory."""
+    """The connection to a worker, and where it has ansible-runner. The fields are variables of the inventory."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
