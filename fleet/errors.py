@@ -12,8 +12,8 @@ Exit codes of `fleet`:
      7  another process holds the lock
      8  a store, a host or a server cannot be reached
      9  no disk space, or a file system error
-    10  the rollout failed and its devices were rolled back; or it failed before and is not retried; or a device could
-        not be rolled back
+    10  the rollout failed and its devices were rolled back; or a release failed in its last rollout and is not tried
+        again; or a device could not be rolled back
     11  the rollout is paused: the verdict is inconclusive, or an operator has to decide
     12  a configuration, an inventory or a repository of releases is invalid
     13  a private key is missing, or its passphrase is wrong

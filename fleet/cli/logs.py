@@ -47,7 +47,7 @@ def add_commands(commands: Commands) -> None:
         type=_lines,
         default=LINES,
         metavar="N",
-        help=f"number of the newest lines of a device's log to print ({LINES})",
+        help=f"number of lines to print from the end of a device's log ({LINES})",
     )
     parser.set_defaults(run=_choose(parser), text=lambda result: rollout_audit.plain(result["text"]))
 

@@ -67,7 +67,7 @@ def command(commands: Commands, name: str, summary: str, details: str = "") -> a
         commands: The commands or actions to add the command to.
         name: The name of the command.
         summary: One line for the list of commands, without a full stop.
-        details: Further sentences for the command's own help.
+        details: Further sentences for the help of this command.
     """
     added: argparse.ArgumentParser = commands.add_parser(
         name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.{' ' + details if details else ''}"

@@ -12,7 +12,7 @@ from fleet.releases.workspace import FOLDER, Workspace
 
 
 def add_options(parser: argparse.ArgumentParser, writes: bool = True) -> None:
-    """Add these options to a command's parser. `writes` also adds the options of commands that sign."""
+    """Add the shared options to a command's parser. `writes` also adds the options of commands that sign."""
     parser.add_argument(
         "--repository",
         default=FOLDER,

@@ -44,7 +44,7 @@ class ReleaseWithdrawn(Release, InRepository):
 class MetadataRefreshed(InRepository):
     """The result of `fleet release refresh`.
 
-    `signed` lists the roles that were signed again; `days_left` gives the days until expiry, by role.
+    `signed` lists the roles whose metadata was signed again; `days_left` gives the days until expiry, by role.
     """
 
     signed: list[str]

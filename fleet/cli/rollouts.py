@@ -182,7 +182,7 @@ def _run_here(
 
 
 def _run_on_workers(options: argparse.Namespace, playbook: str) -> DistributedRun | None:
-    """Run the steps of a playbook on the inventory's workers; return None if the run is to use no workers."""
+    """Run the steps of a playbook on the inventory's workers; return None if the run does not use workers."""
     is_rollout = playbook == "rollout"
     listing = read_listing(options.inventory) if is_rollout or not options.direct else Listing()
     if options.direct or not workers.are_declared(listing):

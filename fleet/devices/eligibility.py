@@ -90,7 +90,9 @@ def obstacles(
         if allowed is not None and value not in allowed:
             reasons.append(f"{name} {value}: {release} is for {', '.join(allowed)}")
     if not set(device.targets) & set(release_info.targets):
-        reasons.append(f"it can run {', '.join(device.targets)}, but {release} has {', '.join(release_info.targets)}")
+        reasons.append(
+            f"it can run the targets {', '.join(device.targets)}, but {release} has {', '.join(release_info.targets)}"
+        )
     if required.memory_mb is not None and device.memory_bytes < required.memory_mb * MB:
         reasons.append(f"{device.memory_bytes / MB:.0f} MB of memory, but {release} needs {required.memory_mb:g} MB")
     needed = (required.disk_mb or 0) * MB

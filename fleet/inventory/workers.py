@@ -106,7 +106,7 @@ def are_declared(listing: Listing) -> bool:
 def assign_workers(fleet: Fleet, listing: Listing) -> WorkerAssignment:
     """Assign each device to a worker. Raises InventoryError, which lists every error.
 
-    `listing` is the inventory of the fleet.
+    `listing` is the fleet's inventory as Ansible reads it.
     """
     faults = [
         f"{file}: found a file that is encrypted as a whole. Workers would receive its values in plain text; "

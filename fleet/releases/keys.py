@@ -169,7 +169,7 @@ def passphrase_of(role: str) -> str | None:
 
 
 def _write_private(path: Path, content: bytes) -> None:
-    """Write a file durably, as durable.write_file does. Other users cannot read it at any time."""
+    """Write a file durably, as durable.write_file does. Other users can never read it."""
     partial = path.with_name(f".{path.name}.partial")
     partial.unlink(missing_ok=True)
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

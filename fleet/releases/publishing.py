@@ -218,7 +218,7 @@ def _source(request: PublishRequest, name: str) -> BundleSource | None:
 
 
 def _next_version(part: str, source: BundleSource | None, used: list[str]) -> str:
-    """Return the commit's version if `gto register` was run manually; otherwise the next unused version."""
+    """Return the version that a manual `gto register` tagged on the commit; otherwise the next unused version."""
     if source is None:
         return next_version(used, part)
     registered = [version for version, commit in source.versions.items() if commit == source.commit]

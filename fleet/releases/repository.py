@@ -40,8 +40,8 @@ DAYS: Mapping[str, float] = {"root": 365, "targets": 90, "snapshot": 14, "timest
 ROOT_KEYS, ROOT_THRESHOLD = 3, 2
 DEVELOPMENT = "x-development"
 CHUNK = 1 << 20
-# A function that is called with every written file, in the order in which clients may see them, and optionally with a
-# progress callback.
+# A function that is called with every written file, in the order in which clients may see the files, and optionally
+# with a progress callback.
 Mirror = Callable[[Path, "Progress | None"], None]
 # A function that downloads a target's file if the local folder lacks it.
 Fetch = Callable[[Path], None]
@@ -62,8 +62,8 @@ class Repository:
 
     Attributes:
         development: Whether the repository has development keys.
-        content: The bytes of each metadata file read or written, by file name. The files belong to one version of the
-            repository, even if another process signs new metadata in the meantime.
+        content: The bytes of each metadata file that was read or written, by file name. The files belong to one version
+            of the repository, even if another process signs new metadata in the meantime.
     """
 
     def __init__(

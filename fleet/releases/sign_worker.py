@@ -31,7 +31,7 @@ class Request(TypedDict, total=False):
 def main() -> int:
     request: Request = json.load(sys.stdin)
     folder, signature = Path(request["folder"]), Path(request["signature"])
-    # Files of git are signed too. A bundle normally has none, but an ignored file would not be signed.
+    # Files of git, such as .gitignore, are signed too. A bundle normally has none, but ignored files would be unsigned.
     config = hashing.Config().set_ignored_paths(
         paths=[folder / path for path in request["ignore"]], ignore_git_paths=False
     )

@@ -1,8 +1,8 @@
 """Sign and verify the files of a bundle with OpenSSF Model Signing. The signing policy pins the builder.
 
-The library runs in a separate environment, `.venv-signing` (constraints-signing.txt), for two reasons. It needs a newer
-typing-extensions than the TFLite converter allows. And the builder's key is never opened in a process that has loaded
-the training libraries.
+The library runs in a separate environment, `.venv-signing` (constraints-signing.txt), for two reasons. First, it needs
+a newer typing-extensions than the TFLite converter allows. Second, the builder's key is never opened in a process that
+has loaded the training libraries.
 """
 
 from __future__ import annotations

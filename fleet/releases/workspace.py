@@ -107,8 +107,8 @@ class Workspace:
         """Return the existing signing policy unchanged, or write a new one if there is none. Raises ConfigurationError.
 
         `is_requested` says whether the operator asked for a new repository. If not, an existing policy normally means
-        that its repository is missing, which is an error. If the builder's private key is available too, a killed run
-        left the policy, and it is used.
+        that the policy's repository is missing, which is an error. But if the builder's private key is available too, a
+        killed run wrote the policy, and the policy is used.
         """
         if not self.policy_file.exists():
             policy = requested or SigningPolicy(public_key=str(self.keys.make(BUILDER).keyval["public"]))

@@ -29,7 +29,7 @@ RefreshPayload = Callable[[set[str]], tuple[bool, str]]
 
 @dataclass(frozen=True)
 class DeployOutcome:
-    """The outcome of a device's switch to its release, and its later status (None if the device did not respond)."""
+    """The outcome of a device's switch to its release, and the device's last status (None if it did not respond)."""
 
     outcome: SwitchOutcome
     reason: str

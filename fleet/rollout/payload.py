@@ -52,7 +52,7 @@ def check_repository(repository: Repository, development: bool) -> None:
 
 
 def release_info(repository: Repository, release: str) -> ReleaseInfo:
-    """Return the information about a published release that a rollout plan contains.
+    """Return the information that a rollout plan contains about a published release.
 
     Raises NoReleaseError, StorageError, TrustError, BundleError, SourceError.
     """
@@ -181,7 +181,7 @@ def prepare_payload(record: Record, releases: Collection[str], location: str) ->
 def _is_packed(file: Path, repository: Repository, releases: Iterable[str]) -> bool:
     """Return whether a payload contains these releases and the repository's current metadata.
 
-    Raises TrustError if the payload contains later metadata.
+    Raises TrustError if the payload contains later metadata than the repository.
     """
     archives = [
         _member(repository, repository.local_file(_published_target(repository, release))) for release in releases

@@ -161,8 +161,8 @@ def check_feedback(
         return Check("feedback", "not judged", f"accuracy {accuracy:.2%}, only {other_total} labels to compare with")
     other = 1 - other_mistakes / other_total
     reason = (
-        f"accuracy {accuracy:.2%} by {total} labels, "
-        f"in the control group and before the rollout {other:.2%} by {other_total}"
+        f"accuracy {accuracy:.2%} over {total} labels; "
+        f"in the control group and before the rollout {other:.2%} over {other_total}"
     )
     worse = other - accuracy > thresholds.feedback_drop and _is_larger(
         (mistakes, total), (other_mistakes, other_total), thresholds.confidence

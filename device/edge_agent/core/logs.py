@@ -60,7 +60,7 @@ def setup(journal: str | None = JOURNAL) -> logging.Handler:
 def _in_journal() -> bool:
     """Return whether stderr is connected to journald.
 
-    systemd sets $JOURNAL_STREAM to the device and inode of the stream that it connected.
+    systemd sets $JOURNAL_STREAM to the device and inode of the stream that it connected to stderr.
     """
     try:
         stream = os.fstat(sys.stderr.fileno())

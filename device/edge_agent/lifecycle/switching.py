@@ -198,7 +198,7 @@ def _restore(config: Config, known_state: State, release: str, reason: str | Non
 def _require_loaded(config: Config, release: str, description: str) -> ServiceModel:
     """Make the service load the current release. Raises ServiceError if the service cannot load it.
 
-    The message of the error describes the release with `description`, such as "current again".
+    `description` describes the release in the error message, such as "current again".
     """
     service = control_client.reconcile(config.layout)
     if service.error:

@@ -1,4 +1,4 @@
-"""Load the release that state.json names in the background, then swap it in between two requests.
+"""In the background, load the release that state.json names, then swap it in between two requests.
 
 Commands write state.json before they notify the service. If the service misses the notification, it still reads the
 file within a second.
@@ -76,7 +76,7 @@ class Loader:
         return loaded is not None and loaded.release == self.state.current
 
     async def follow(self, retry: bool = False) -> str | None:
-        """Load the release that state.json names while the loaded release still serves requests, then swap them.
+        """While the loaded release still serves requests, load the release that state.json names, then swap them.
 
         Args:
             retry: True tries a release that failed to load again now, without waiting for RETRY_S.

@@ -47,7 +47,7 @@ class Supervisor:
         Args:
             config: The agent's configuration.
             under_systemd: Whether systemd supervises this process.
-            stack: The functions that end the service are added to it.
+            stack: The functions that end the service are added to this stack.
 
         Raises:
             AgentError: The service cannot start, or another service runs already.

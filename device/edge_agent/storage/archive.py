@@ -218,7 +218,7 @@ class _Frame(io.RawIOBase):
         return head
 
     def finish(self) -> None:
-        """Read to the end, which verifies the checksum. Raises ArchiveError if more data follows."""
+        """Read the stream to its end, which verifies the checksum. Raises ArchiveError if more data follows."""
         self.allow(HEADERS)
         while padding := self.read(1 << 16):
             if padding.strip(b"\0"):

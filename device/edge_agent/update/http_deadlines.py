@@ -84,7 +84,7 @@ class DeadlinePools:
         self._by_proxy: dict[str | None, urllib3.PoolManager] = {}
 
     def for_url(self, url: str) -> urllib3.PoolManager:
-        """Return the pool whose proxy, if any, the environment variables set for the address."""
+        """Return the pool for an address, with the proxy that the environment variables set for it, if any."""
         parts = urlsplit(url)
         proxies = request.getproxies()
         proxy = None if request.proxy_bypass(parts.netloc) else proxies.get(parts.scheme, proxies.get("all"))

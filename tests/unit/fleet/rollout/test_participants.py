@@ -26,7 +26,10 @@ def test_devices_are_in_waves_and_their_previous_release_is_recorded(root: Path)
 @pytest.mark.parametrize(
     ("unfit", "words"),
     [
-        (status(device={"type": "pi", "architecture": "x86_64", "memory_bytes": 1, "targets": ["x"]}), "it can run x"),
+        (
+            status(device={"type": "pi", "architecture": "x86_64", "memory_bytes": 1, "targets": ["x"]}),
+            "it can run the targets x",
+        ),
         (status(disk={"free_bytes": 39}), "of disk space are free"),
         (status(bad={NEW: "too slow"}), "failed on this device before: too slow"),
         (status(time="1970-01-01T00:00:00Z"), "its clock shows 1970"),
