@@ -52,8 +52,8 @@ class AudioFeatures(_Strict):
     """Spectral features of audio, computed inside the exported graph."""
 
     type: Literal["log-mel", "mfcc"] = Field(description="Kind of features.")
-    frame: int = Field(description="Length of one frame, in samples.")
-    hop: int = Field(description="Distance between the starts of two frames, in samples.")
+    frame: int = Field(description="Length of one frame, in audio samples.")
+    hop: int = Field(description="Distance between the starts of two consecutive frames, in audio samples.")
     bands: int = Field(description="Number of mel bands.")
     coefficients: int | None = Field(default=None, description="Number of cepstral coefficients; for mfcc only.")
 

@@ -26,7 +26,7 @@ ModelT = TypeVar("ModelT", bound="BaseModel")
 
 
 def sha256(path: Path) -> str:
-    """Return the hex SHA-256 of a file, or of the sorted relative paths and digests of a directory's files."""
+    """Return the hex SHA-256 of a file; for a directory, of the sorted relative paths and digests of its files."""
     if path.is_dir():
         total = hashlib.sha256()
         for child in sorted(p for p in path.rglob("*") if p.is_file()):
@@ -137,8 +137,8 @@ def new_directory(path: Path) -> Iterator[Path]:
     """Yield an empty temporary directory, and replace `path` with it when the `with` block succeeds.
 
     If the block raises an exception, `path` is unchanged. No portable system call replaces one directory with another,
-    so this takes two renames. A kill between them leaves no directory, but never an incomplete one. DVC restores a
-    missing output.
+    so this takes two renames. If the process is killed between them, the directory is missing, but never incomplete.
+    DVC restores a missing output.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, old = (path.with_name(f".{path.name}.{state}") for state in ("partial", "old"))

@@ -32,7 +32,7 @@ class TaskProgress:
 
 
 class ProgressReporter:
-    """Reports the progress of named tasks; a context manager. Tasks may advance in several threads."""
+    """Reports the progress of named tasks; a context manager. Several threads can report progress at the same time."""
 
     def __init__(
         self,

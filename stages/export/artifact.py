@@ -22,7 +22,7 @@ EXPORTED = Path("models/exported")
 
 
 def find_target(targets: Mapping[Any, Target], name: str) -> Target:
-    """Return the target of that name. Raises ParameterError for a name that is not in `targets` of params.yaml."""
+    """Return the target with this name. Raises ParameterError for a name that is not in `targets` of params.yaml."""
     if name not in targets:
         raise ParameterError("--target", f"found {name!r}", f"one of {', '.join(targets)}")
     return targets[name]

@@ -47,7 +47,7 @@ def convert(command: Sequence[str], request: Request, limit_s: float, log: Path)
         except subprocess.TimeoutExpired:
             raise _failure(log, f"still running after {limit_s:g} s", "raise export.timeout_s") from None
         finally:
-            # A converter may have started other processes: kill the whole process group.
+            # A converter may have started other processes, so kill the whole process group.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -66,7 +66,7 @@ def convert(command: Sequence[str], request: Request, limit_s: float, log: Path)
 
 
 def _failure(log: Path, reason: str, remedy: str = "") -> ConversionError:
-    """Return the error for a converter, which includes the last lines of its log."""
+    """Return the error for a failed converter, with the last lines of the converter's log."""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-LOG_LINES:]
     shown = "".join(f"\n    {line}" for line in lines)
     return ConversionError(

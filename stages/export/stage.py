@@ -147,7 +147,8 @@ def _disagreement(measured: Measured, name: str, expected: str) -> ConversionErr
     """Return the error for a candidate that misses the limit for `name`, a field of `Comparison`."""
     return ConversionError(
         str(measured.file),
-        f"{name} with torch is {getattr(measured.comparison, name):.6g} on {measured.comparison.samples} samples",
+        f"{name} between this file and torch is {getattr(measured.comparison, name):.6g} "
+        f"on {measured.comparison.samples} samples",
         expected,
         f"read the converter's log in {WORK}, or change export.{'min_' if name == 'agreement' else ''}{name}",
     )

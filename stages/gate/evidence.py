@@ -42,7 +42,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Record:
-    """A report that concerns all targets: on quality, splits, training or compression."""
+    """A report that concerns all targets: the report on quality, splits, training or compression."""
 
     report: Mapping[str, Any]
     fault: str  # why this report cannot be trusted; "" if it can

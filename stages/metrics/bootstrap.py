@@ -47,8 +47,8 @@ class Clusters:
         Args:
             kinds: Kind of each sample [N]: an integer below `number`, for example a cell of the confusion matrix.
             number: Number of kinds.
-            values: If given [N], a replicate has the sum of the values of each kind; otherwise it has the number of
-                samples of each kind.
+            values: Value of each sample [N], or None. With values, a replicate has the sum of the values of each kind;
+                without them, the number of samples of each kind.
         """
         # Samples of the same group and kind are combined into one entry. Entries are sorted by kind, so that the
         # entries of one kind are adjacent.

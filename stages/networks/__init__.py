@@ -95,7 +95,7 @@ def rebuild(plan: dict[str, Any]) -> Network:
 
 
 def serialise(value: Any) -> bytes:
-    """Return the bytes that torch.save writes. Equal values give equal bytes, without a time or a file name."""
+    """Return the bytes that torch.save writes. Equal values give equal bytes, which have no time and no file name."""
     stream = io.BytesIO()
     torch.save(value, stream)
     return stream.getvalue()

@@ -43,7 +43,7 @@ def golden_outputs(target: Passed, inputs: np.ndarray) -> np.ndarray:
 
 
 def write_golden(folder: Path, passed: Mapping[TargetName, Passed], test: Split, params: Params) -> dict[str, Any]:
-    """Write the golden samples and each target's outputs for them; return their manifest entries, by target.
+    """Write the golden samples and each target's outputs for them; return the manifest's entry for each target.
 
     Args:
         folder: The bundle's folder.

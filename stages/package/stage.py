@@ -1,4 +1,4 @@
-"""Put the targets that passed into one deterministic bundle: models/bundle/<name>.tar.zst.
+"""Put the targets that passed the gate into one deterministic bundle: models/bundle/<name>.tar.zst.
 
 The bundle contains nothing that can change while model, data and parameters stay the same, such as a time or a commit.
 """

@@ -31,7 +31,7 @@ def fill_constant(table: ir.Table, train: ir.Table, columns: list[str], method: 
         table: The rows.
         train: The rows of the training split.
         columns: Columns with missing values. A column without any value in `train` is left unchanged.
-        method: mean or median.
+        method: "mean" or "median".
     """
     for name in columns:  # one column at a time, because an exact median needs the whole column in memory
         values = train[name].cast("float64")

@@ -19,8 +19,8 @@ def fit_scaling(x: np.ndarray, channels: list[Channel], method: Literal["none", 
     Args:
         x: Training samples [N, C, ...], or the rows [R, C] of a series, in raw units.
         channels: The C channels.
-        method: none leaves values as they are; normalise maps the smallest value to 0 and the largest to 1; standardise
-            gives mean 0 and standard deviation 1.
+        method: "none" leaves values as they are; "normalise" maps the smallest value to 0 and the largest to 1;
+            "standardise" gives mean 0 and standard deviation 1.
 
     Raises:
         ContractError: A channel is constant in the training split.

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 class Splits:
     """The split of each group, or of each row.
 
-    split_of_group: Index in SPLITS of the split of each group, by the group's name.
-    split_of_row: Index in SPLITS of the split of each row of the sorted table, int8 [R]; None if groups stay whole.
+    split_of_group: For each group's name, the index of its split in SPLITS.
+    split_of_row: For each row of the sorted table, the index of its split in SPLITS, int8 [R]; None if groups stay
+        whole.
     group: Column that holds the group.
     rows: Number of rows.
     """

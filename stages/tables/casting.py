@@ -1,4 +1,4 @@
-"""Cast a column cell by cell, for columns that cannot be cast as a whole (for example, one word among numbers)."""
+"""Cast a column cell by cell if it cannot be cast as a whole, for example because of one word among numbers."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ appender.stderr.layout.pattern = Spark %p %c{1}: %m%n
 
 
 def connect_duckdb(compute: Compute, spill: Path) -> Any:
-    """Start DuckDB in this process. Data that exceeds its memory goes to the folder `spill`. Raises ParameterError."""
+    """Start DuckDB in this process. Data above its memory limit goes to the folder `spill`. Raises ParameterError."""
     import duckdb
     import ibis
 
@@ -47,7 +47,7 @@ def connect_duckdb(compute: Compute, spill: Path) -> Any:
 
 
 def connect_spark(compute: Compute, spill: Path) -> Any:
-    """Start a Spark session. Data that exceeds its memory goes to the folder `spill`. Raises ParameterError."""
+    """Start a Spark session. Data above its memory limit goes to the folder `spill`. Raises ParameterError."""
     warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas", category=FutureWarning)
     try:
         import ibis

@@ -91,7 +91,7 @@ class Engine:
             SCRATCH.rmdir()  # fails while another engine uses the folder
 
     def read(self, paths: list[Path]) -> ir.Table:
-        """Return a table over parquet files that all have the same schema."""
+        """Return a table that reads its rows from parquet files, which must all have the same schema."""
         self._files += paths
         files = [str(path.resolve()) for path in paths]
         if self.name == "duckdb":

@@ -92,7 +92,7 @@ def shift(x: Tensor, share: float) -> Tensor:
 
 
 def _factors(x: Tensor, share: float) -> Tensor:
-    """Draw a factor between 1 / (1 + share) and 1 + share for each sample; half of the factors are above 1."""
+    """Draw a factor between 1 / (1 + share) and 1 + share for each sample; on average, half are above 1."""
     power = torch.rand(x.shape[0], *(1,) * (x.dim() - 1), device=x.device) * 2 - 1
     return (1 + share) ** power
 

@@ -145,8 +145,8 @@ def _share_buffers(fabric: Fabric, network: nn.Module) -> None:
 def _explain_divergence(loss: float, epoch: int, data: Data, params: Train) -> StageError:
     """Return the error for a loss that is not finite.
 
-    The error names the first training sample that has NaN or infinity. If no sample has, the error names the
-    learning rate.
+    The error names the first training sample that has NaN or infinity. If there is no such sample, it names
+    the learning rate.
     """
     for number, batch in enumerate(training_batches(data, 1024)):
         bad = np.flatnonzero(~np.isfinite(batch.numpy()).reshape(len(batch), -1).all(axis=1))

@@ -1,4 +1,4 @@
-"""Train the network on the prepared data, and keep the epoch that is best on the validation split.
+"""Train the network on the prepared data, and keep the weights of the epoch that is best on the validation split.
 
 Reads data/prepared. Writes models/trained/model.pt, reports/train/ (DVCLive's files, history.csv, summary.json) and
 reports/durations/train.json. A run that was killed resumes after its last completed epoch, from a checkpoint in

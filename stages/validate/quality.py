@@ -123,7 +123,7 @@ def consistency(counts: Counts) -> float:
 
     consistency = min(unique, ordered, regular, agreeing), where
       unique   = 1 - (rows with the key of another row) / rows; the key is group and time, or for images and audio
-                 the values. The same is computed for rows that an alphabetically earlier source also contains.
+                 the values. A second such fraction counts the rows that an alphabetically earlier source also has.
       ordered  = steps with time(i) > time(i-1) / steps; a step leads from a row to the next stored row of its group
       regular  = steps with |time(i) - time(i-1) - interval| <= tolerance / steps
       agreeing = rows where two redundant columns are within their tolerance / rows, for each pair

@@ -1,6 +1,6 @@
 """Time steps between consecutive rows of a group, in the order of the files.
 
-A table in an engine has no order, so this module reads the columns of group and time from the files, batch by batch.
+A table in an engine has no order, so this module reads the group and time columns from the files, batch by batch.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Steps:
 
 
 def step_shares(paths: list[Path], data: Data, sampling: Sampling | None) -> dict[str, Share]:
-    """Return the fraction of good time steps, by the reason text of each kind of consistency in time.
+    """Return the fraction of good time steps for each kind of consistency in time. The keys are the reason texts.
 
     Args:
         paths: The files of a source, in order.

@@ -57,7 +57,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Origin:
-    """The origin of collected bytes: their URL, their SHA-256 in hex, and their number."""
+    """The origin of collected bytes: the URL, the SHA-256 in hex, and the number of bytes."""
 
     url: str
     sha256: str

@@ -86,7 +86,7 @@ class Samples(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has n
         self._remaining: Iterator[dict[str, np.ndarray]] = iter(feeds)
 
     def get_next(self) -> Any:
-        """Return the next inputs by name, or None after the last."""
+        """Return the next inputs by name, or None after the last input."""
         return next(self._remaining, None)
 
 

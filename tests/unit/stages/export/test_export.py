@@ -155,14 +155,16 @@ def test_a_float_file_that_differs_from_torch_is_refused(work: Path, tmp_path: P
     """Weights that are wrong by a thousandth change no predicted class. The file is refused nevertheless."""
     different = onnx_linear(tmp_path / "different.onnx", WEIGHT * 1.001)
 
-    with pytest.raises(CombinedError, match=r"max_difference with torch is 0\.00\d+ on 40 samples"):
+    with pytest.raises(CombinedError, match=r"max_difference between this file and torch is 0\.00\d+ on 40 samples"):
         export({"only": converter_writing(different, IO)}, ["float"], PARAMS, X, REFERENCE, work)
 
 
 def test_an_int8_file_that_disagrees_with_torch_is_refused(work: Path, tmp_path: Path) -> None:
     different = onnx_linear(tmp_path / "different.onnx", WEIGHT[:, ::-1])
 
-    with pytest.raises(CombinedError, match=r"agreement with torch is 0 on 40 samples\n  expected: at least 0\.95"):
+    with pytest.raises(
+        CombinedError, match=r"agreement between this file and torch is 0 on 40 samples\n  expected: at least 0\.95"
+    ):
         export({"only": converter_writing(different, IO, "min-max")}, ["min-max"], PARAMS, X, REFERENCE, work)
 
 
