@@ -59,7 +59,7 @@ class AudioFeatures(_Strict):
 
 
 class SampleSpec(_Strict):
-    """Description of one sample, which all stages after prepare read."""
+    """Description of one sample, which all stages after `prepare` read."""
 
     kind: Literal["series", "image", "audio"] = Field(description="Kind of the samples.")
     shape: list[PositiveInt] = Field(

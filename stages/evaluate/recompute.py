@@ -75,7 +75,7 @@ def _is_share(text: str) -> bool:
 
 
 def disagreement(report: EvaluationReport, listed: Predictions, classes: Sequence[str]) -> str:
-    """Describe the first number of a report that its list of predictions contradicts; "" if all agree.
+    """Describe the first number of a report that its list of predictions contradicts; "" if there is none.
 
     A missing metric is not reported here, because the gate's check of this metric fails anyway.
 

@@ -1,7 +1,7 @@
 """Convert the network for one target, compare the candidates with torch, and keep the best one.
 
 This module does not import torch. Converters are separate programs (stages/export/converters). The device's runtime
-runs the files that they wrote, and its logits are compared with the torch model's logits in models/reference.npz.
+runs the converted files, and the resulting logits are compared with the torch model's logits in models/reference.npz.
 """
 
 from __future__ import annotations

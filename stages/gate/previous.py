@@ -1,4 +1,4 @@
-"""Read the metrics of the last gate run that passed from DVC's lock file and cache, as a baseline for the page."""
+"""Read the metrics of the last successful gate run, with which the page compares the new ones, from DVC's cache."""
 
 from __future__ import annotations
 

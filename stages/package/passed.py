@@ -1,4 +1,4 @@
-"""Select the targets that passed the gate, with the files and reports that the gate judged. They go into the bundle."""
+"""Select what goes into the bundle: the targets that passed the gate, with the files and reports that it judged."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def select(
 
 
 def _metrics(target: str, digest: str, classes: list[str], verdict: Verdict) -> dict[str, Any]:
-    """Return the evaluation report of the file with this digest; the gate must have judged it. Raises StageError."""
+    """Return the evaluation report of the file with this digest. Raises StageError if the gate judged another one."""
     path = EVALUATED / target / "metrics.json"
     report = read_model(path, BundledEvaluation, "evaluate")
     if report.model_sha256 != digest:

@@ -168,7 +168,7 @@ def write_series(engine: Engine, table: ir.Table, splits: Splits, prepared: Path
     if total == 0:
         raise ContractError(
             "data/validated",
-            f"too few rows for a window: the longest run of one group without a gap has {longest} rows",
+            f"too few rows for a window: the longest run without a gap within one group has {longest} rows",
             f"at least {params.prepare.window.length} rows (prepare.window.length)",
             "collect longer runs, shorten the window, or allow longer gaps (prepare.window.max_gap_s)",
         )

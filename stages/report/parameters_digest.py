@@ -11,7 +11,7 @@ from stages.core.errors import ParameterError
 
 
 def read_parameters() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return params.yaml and the params.yaml of the task that it names, without defaults. Raises ParameterError.
+    """Return the values in params.yaml and in the task's params.yaml, without defaults. Raises ParameterError.
 
     Only the name of the task is checked. The stages report all other errors.
     """

@@ -127,7 +127,7 @@ class Engine:
         import ibis.expr.datatypes as dt
 
         def code(cell):  # type: ignore[no-untyped-def]
-            """Declare the engine's built-in function."""
+            """Declare the engine's built-in hash function, which runs instead of this Python function."""
 
         name, kind = ("hash", dt.uint64) if self.name == "duckdb" else ("xxhash64", dt.int64)
         return ibis.udf.scalar.builtin(code, name=name, signature=((column.type(),), kind))(column)
@@ -142,7 +142,7 @@ class Engine:
         import ibis.expr.datatypes as dt
 
         def epoch(moment):  # type: ignore[no-untyped-def]
-            """Declare the engine's built-in function."""
+            """Declare the engine's built-in conversion, which runs instead of this Python function."""
 
         name = "epoch_us" if self.name == "duckdb" else "unix_micros"
         return ibis.udf.scalar.builtin(epoch, name=name, signature=((dt.timestamp,), dt.int64))(time)

@@ -78,7 +78,7 @@ def checkpoint_folder(stage: str, params: Params, inputs: list[Path], fabric: Fa
 
 
 def copy_weights(network: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of the network's state. Training changes the tensors of state_dict() in place."""
+    """Return a copy of the network's state, because training changes the tensors of state_dict() in place."""
     return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
 
 

@@ -32,7 +32,7 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """The seconds so far, including earlier runs."""
+        """The seconds measured so far, including the seconds of earlier runs."""
         return self._earlier + self._clock() - self._start
 
     def save(self) -> None:
@@ -43,7 +43,7 @@ class Stopwatch:
 def write_duration(path: Path, seconds: float) -> None:
     """Write the report of a stage's duration.
 
-    The duration has its own file, which does not affect the result of any later stage. Durations differ from run to
-    run, but the bundle must not.
+    Durations differ from run to run, but the bundle must not. Therefore the duration is in a separate file, which does
+    not affect the result of any later stage.
     """
     write_json(path, {"seconds": round(seconds, 3)})

@@ -15,7 +15,7 @@ INTERVAL_S = 5.0  # shortest time between two printed lines, in seconds
 
 
 class EpochProgress:
-    """Shows a progress bar on a terminal. Elsewhere, prints a line per INTERVAL_S at most, and always the last epoch."""
+    """Shows a progress bar on a terminal. Elsewhere, prints the last epoch and at most one line per INTERVAL_S."""
 
     def __init__(self, title: str, epochs: int, show: bool) -> None:
         """Prepare the display. The bar is visible inside a `with` block.

@@ -68,7 +68,8 @@ def _unify(schema: pa.Schema, other: pa.Schema, file: str, context: Context) -> 
     location = f" in {file}" if file else ""
     if sorted(schema.names) != sorted(other.names):
         raise context.error(
-            f"its files differ in columns: first {', '.join(schema.names)}, then{location} {', '.join(other.names)}",
+            f"its files differ in columns: the first columns are {', '.join(schema.names)}, "
+            f"the next columns{location} are {', '.join(other.names)}",
             "the same columns in every file",
             "list the common columns (`columns:`), or select fewer files",
         )
@@ -82,7 +83,10 @@ def _unify_field(field: pa.Field, other: pa.Field, location: str, context: Conte
     try:
         return pa.unify_schemas([pa.schema([field]), pa.schema([other])], promote_options="permissive").field(0)
     except pa.ArrowException:
-        problem = f"its files differ in types: column {field.name} is first {field.type}, then{location} {other.type}"
+        problem = (
+            f"its files differ in types: column {field.name} first has the type {field.type}, "
+            f"then{location} the type {other.type}"
+        )
         raise context.error(problem, "the same types in every file", "correct the file that differs") from None
 
 

@@ -35,7 +35,7 @@ class Step(nn.Module):
 
 @dataclass(frozen=True)
 class Graph:
-    """The module that a converter traces: example inputs (batch size 1), names, and the recurrence if there is one."""
+    """The module that a converter traces, with example inputs, the names of inputs and outputs, and any recurrence."""
 
     module: nn.Module
     example: tuple[Tensor, ...]

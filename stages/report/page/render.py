@@ -131,7 +131,7 @@ def _read_history(path: Path, missing: list[str]) -> list[dict[str, float]]:
 def _draw(section: Callable[..., Any], reports: tuple[Any, ...], missing: list[str]) -> Any:
     """Return a section of the page, or None if a report lacks a value that the section shows.
 
-    A report with unexpected fields must not hide the verdict, so only its section is left out.
+    A report with unexpected fields must not hide the verdict, so only the section of that report is left out.
     """
     if len(reports) == 1 and reports[0] is None:
         return None

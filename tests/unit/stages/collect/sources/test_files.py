@@ -63,7 +63,7 @@ def test_csv_of_a_spreadsheet(workspace: Path) -> None:
     ("files", "form", "words"),
     [
         ({"a_csv": "machine;time\n1;2\n"}, CSV | {"columns": {"machine": "m"}}, "missing; the columns are machine;"),
-        ({"a_csv": ROWS, "b_csv": "machine,flow\n1,2\n"}, CSV, "then in b.csv machine, flow"),
+        ({"a_csv": ROWS, "b_csv": "machine,flow\n1,2\n"}, CSV, "columns in b.csv are machine, flow"),
         ({"a_csv": "a,a\n1,2\n"}, CSV, "a.csv: column a is a duplicate"),
         ({"a_csv": "a,b\n"}, CSV, "a.csv: no rows"),
         ({"a_csv": ""}, CSV, "a.csv: not readable as CSV"),
@@ -128,7 +128,7 @@ def test_files_whose_types_have_nothing_in_common(workspace: Path, capsys: pytes
 
     message = refuse(capsys)
 
-    assert "its files differ in types: column flow is first double, then in b.parquet list<element: double>" in message
+    assert "differ in types: column flow first has the type double, then in b.parquet the type list<element" in message
 
 
 def test_a_file_name_that_is_not_text_is_refused(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
