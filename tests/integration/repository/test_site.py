@@ -24,14 +24,14 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return work / "html"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_every_page_is_on_the_site(html: Path) -> None:
     missing = [page for page in site_pages().values() if not (html / page).with_suffix(".html").is_file()]
 
     assert missing == []
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("folder", ["stages", "fleet", "device/edge_agent"])
 def test_every_module_has_an_api_page(html: Path, folder: str) -> None:
     package = Path(folder).name
@@ -41,7 +41,7 @@ def test_every_module_has_an_api_page(html: Path, folder: str) -> None:
         assert (html / "api" / package / place / "index.html").is_file() or name.name == "__main__", module
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_site_loads_nothing_from_the_network_and_can_be_searched(html: Path) -> None:
     for page in html.rglob("*.html"):
         assert not LOADED.search(page.read_text(encoding="utf-8")), page

@@ -29,6 +29,13 @@ from tests.support.stages.training import prepare_digits, recipe, run_stage, wri
 
 MODEL, REPORT = Path("models/trained/model.pt"), Path("reports/train")
 NONE = {"noise": 0.0, "rotation_deg": 0.0, "scaling": 0.0, "time_shift": 0.0}
+# Run in every test run: each kind of data and each network once.
+REPRESENTATIVE = {("series", "rnn"), ("log-mel", "cnn"), ("mfcc", "transformer")}
+KINDS_AND_NETWORKS = [
+    pytest.param(kind, network, marks=[] if (kind, network) in REPRESENTATIVE else pytest.mark.exhaustive)
+    for network in ("cnn", "rnn", "transformer")
+    for kind in ("series", "log-mel", "mfcc")
+]
 
 
 @pytest.fixture
@@ -241,8 +248,7 @@ def test_the_error_names_an_invalid_parameter(change: dict[str, Any], message: s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["series", "log-mel", "mfcc"])
-@pytest.mark.parametrize("network", ["cnn", "rnn", "transformer"])
+@pytest.mark.parametrize(("kind", "network"), KINDS_AND_NETWORKS)
 def test_every_network_learns_series_and_audio(kind: str, network: str, workspace: Path) -> None:
     write_prepared(workspace, kind)
     augment = {"noise": 0.05, "scaling": 0.1, "time_shift": 0.05}

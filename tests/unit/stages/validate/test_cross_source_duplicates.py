@@ -14,7 +14,7 @@ from tests.support.requirements import need_program
 from tests.support.stages.bench import Bench
 from tests.support.stages.contract import IMAGES, SERIES, image_rows, series_rows
 
-ENGINES = ["duckdb", pytest.param("pyspark", marks=pytest.mark.slow)]
+ENGINES = ["duckdb", pytest.param("pyspark", marks=pytest.mark.exhaustive)]
 SOURCE = {"type": "embedded", "dataset": "sklearn-digits"}  # collect is not run here
 TWO = {
     "collect.sources": {"first": SOURCE, "second": SOURCE},
