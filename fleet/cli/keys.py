@@ -145,7 +145,7 @@ def _rotate(options: argparse.Namespace) -> KeyRotated:
             if not policy.public_key:
                 raise ConfigurationError(
                     str(workspace.policy_file),
-                    f"the builder {policy.identity}, an identity without a key",
+                    f"the builder {policy.identity} is an identity and has no key",
                     "a builder with a key",
                     "do nothing, because an identity needs no rotation",
                 )

@@ -120,7 +120,7 @@ def device_log(options: argparse.Namespace) -> Output:
         raise NoReleaseError(
             device,
             f"no log of edge-agent ({reason})",
-            "at least one line",
+            "at least one line in the log",
             "set up the device with playbooks/bootstrap.yml",
         )
     return {"device": device, "file": None, "text": task.stdout}

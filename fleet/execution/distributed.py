@@ -297,5 +297,5 @@ class DistributedRun:
 
 
 def _as_mapping(result: object) -> Mapping[str, object]:
-    """Return a task result of Ansible as a mapping; an empty one if a worker has sent something else."""
+    """Return a task result of Ansible as a mapping; an empty mapping if a worker has sent something else."""
     return result if isinstance(result, dict) else {}

@@ -238,7 +238,7 @@ def _add(
     prepared: Path | None,
     provenance: Provenance,
 ) -> TargetFile:
-    """Sign the bundle, verify the signature, and add bundle and signature to the repository as targets.
+    """Sign the bundle, verify the signature, and add the bundle and its signature to the repository as targets.
 
     Args:
         work: The workspace with the keys, the progress and the audit log.

@@ -231,7 +231,7 @@ class Repository:
                 "role root",
                 str(error),
                 "enough signatures of the old keys and of the new keys",
-                "pass the folder that contains root's keys: --keys",
+                "pass the folder that contains the root keys: --keys",
             ) from None
         self._put(f"{root.version}.root.json", content)
         self.root = root

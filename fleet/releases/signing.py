@@ -277,5 +277,5 @@ def _run(request: Request, where: str) -> None:
             where,
             f"the signature does not verify ({reason})",
             "a signature of exactly these files by the builder in the signing policy",
-            "build and sign the bundle again; if you received it from somebody else, find out who changed it",
+            "build and sign the bundle again; if you received the bundle from somebody else, find out who changed it",
         )

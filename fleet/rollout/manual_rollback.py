@@ -118,7 +118,7 @@ def finish_manual_rollback(
 
 
 def _outcome(rollback: ManualRollback) -> tuple[str | None, str | None, str]:
-    """Return the release that a device had to load, the release that it has loaded, and why the rollback failed."""
+    """Return the release that a device should have loaded, the one that it has loaded, and why the rollback failed."""
     release = rollback.result.release if rollback.result else None
     loaded = eligibility.loaded_release(rollback.response.status)
     if release is not None and loaded == release:

@@ -208,8 +208,8 @@ def _is_packed(file: Path, repository: Repository, releases: Iterable[str]) -> b
 def write_archive(repository: Repository, releases: Iterable[str], file: Path) -> None:
     """Write the metadata and the archives of releases to one tar file. The same content always gives the same bytes.
 
-    timestamp.json, from which a client finds the other files, is packed last. If a transfer to a device breaks off, the
-    device's earlier copy of the repository therefore stays valid.
+    timestamp.json, from which a client finds the other files, is packed last. If a transfer to a device is interrupted,
+    the device's earlier copy of the repository therefore stays valid.
 
     Args:
         repository: The repository that contains the releases.

@@ -90,7 +90,7 @@ class PlanOptions:
     """The options that the operator chose.
 
     Attributes:
-        only: Names of the devices that the rollout may update; None allows every device.
+        only: Names of the devices that the rollout may update; None means all devices.
         outside_window: Whether the maintenance window is ignored.
         again: Whether a release whose last rollout failed may be tried again.
         approve: Names of the waves that are approved.

@@ -196,7 +196,7 @@ def load_unchanged(layout: Layout, earlier: State) -> State:
         raise BusyError(
             str(layout.state_file),
             f"changed during this command: {state.current or 'no release'} is current",
-            f"{earlier.current or 'no release'} as the current release, as when the command began",
+            f"{earlier.current or 'no release'} as the current release during the whole command",
             "check edge-agent status, then run the command again",
         )
     return state

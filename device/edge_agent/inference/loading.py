@@ -143,7 +143,7 @@ def load_in_background(config: Config, release: str) -> asyncio.Future[LoadedRel
 
 
 def _check_readable(file: Path) -> None:
-    """Raise OSError if the file cannot be read for a reason that is not its content, such as a broken disk."""
+    """Raise OSError if the file cannot be read for a reason other than its content, such as a broken disk."""
     with contextlib.suppress(FileNotFoundError), file.open("rb") as stream:
         stream.read(1)
 

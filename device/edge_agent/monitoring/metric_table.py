@@ -1,4 +1,4 @@
-"""The exported Prometheus metrics: name, type, labels and help text. docs/reference/metrics.md is made from METRICS."""
+"""The exported Prometheus metrics: name, type, labels and help text. docs/reference/metrics.md lists METRICS."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Supervisor:
             stack: The functions that end the service are added to this stack.
 
         Raises:
-            AgentError: The service cannot start, or another service runs already.
+            AgentError: The service cannot start, or another service is already running.
         """
         supervisor = cls(config, under_systemd)
         loop = asyncio.get_running_loop()

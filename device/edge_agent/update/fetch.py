@@ -1,7 +1,7 @@
 """Transfer files of the repository of releases from a directory (`file://`) or a server (`http://`, `https://`).
 
 This module does not verify the files; `tuf.ngclient` does that. It ensures that every transfer either completes or ends
-with an error that has a reason. An interrupted download is resumed with `Range` and `If-Range` (RFC 9110).
+with an error that states the reason. An interrupted download is resumed with `Range` and `If-Range` (RFC 9110).
 """
 
 from __future__ import annotations

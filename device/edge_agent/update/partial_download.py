@@ -60,7 +60,7 @@ class PartialFile:
         self._validator.write_text(strong, encoding="ascii", errors="ignore")
 
     def complete(self, destination: Path) -> None:
-        """Rename the file, which is verified and flushed, to `destination`, and flush the rename to the disk."""
+        """Rename the verified and flushed file to `destination`, and flush the rename to the disk."""
         point("download.before_rename")
         self.path.replace(destination)
         point("download.after_rename")
