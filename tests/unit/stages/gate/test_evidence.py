@@ -15,6 +15,8 @@ from stages.gate import stage as gate
 from stages.report.schemas.evaluation import EvaluationReport
 from tests.support.stages.built import change_report, edit, report
 
+pytestmark = pytest.mark.slow  # each runs the whole gate
+
 PIPELINE = {
     "quality": "quality.json",
     "balance": "balance.json",
