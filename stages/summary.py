@@ -114,7 +114,7 @@ def _training() -> dict[str, Any]:
 
 
 def _network(trained: TrainingReport) -> dict[str, Any]:
-    """Return the kind, size and epochs of the trained float network, before compression."""
+    """Return the kind, size and number of epochs of the trained float network, before compression."""
     return {
         "kind": trained.network,
         "parameters": trained.parameters,
@@ -132,7 +132,7 @@ def _optional(path: Path, model: type[ModelT], stage: str) -> ModelT | None:
 
 
 def holds(archive: Path, verdicts: dict[str, TargetVerdict]) -> bool:
-    """Check whether a bundle contains exactly the model files that passed. Raises StageError if it is corrupted."""
+    """Check if the bundle contains exactly the model files that passed. Raises StageError if the bundle is corrupted."""
     from edge_agent.storage.archive import ArchiveError, unpack
 
     with tempfile.TemporaryDirectory() as folder:

@@ -90,7 +90,7 @@ def _keep_attention_scale(network: Transformer, head_width: int) -> None:
 
 
 def _example(network: Network) -> list[Tensor]:
-    """Return inputs with which the pruning library traces how layers depend on each other: for an Rnn, two steps."""
+    """Return example inputs (for an Rnn, two steps), with which the pruning library traces how layers are connected."""
     with torch.no_grad():
         if isinstance(network, Rnn):
             device = network.preprocess.center.device

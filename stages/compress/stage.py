@@ -178,7 +178,7 @@ def summary(steps: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the content of reports/compress.json, without the digests of the files.
 
     `ratio` is the size before compression divided by the size after it. `drop` is the test accuracy before compression
-    minus the test accuracy after it. `retention` is the test accuracy after compression divided by the one before it.
+    minus the test accuracy after it. `retention` is the test accuracy after compression divided by that before it.
     """
     before, after = steps[0], steps[-1]
     return {

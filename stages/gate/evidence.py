@@ -80,7 +80,7 @@ def digests(targets: Iterable[TargetName]) -> dict[str, str]:
 
 def _check_evaluated(path: Path, report: EvaluationReport, target: str, classes: Sequence[str]) -> str:
     if report.target != target:
-        return f"{path}: target is {report.target!r}"
+        return f"{path}: the report is for the target {report.target!r}"
     if report.classes != list(classes):
         return f"{path}: classes are {report.classes}, but data.classes names {list(classes)}"
     listed = path.with_name("predictions.csv")

@@ -1,4 +1,4 @@
-"""Read the metrics of the last successful gate run, with which the page compares the new ones, from DVC's cache."""
+"""Read from DVC's cache the metrics of the last gate run that passed. The page compares the new metrics with them."""
 
 from __future__ import annotations
 

@@ -45,8 +45,8 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
 def judge(gate: Gate, evidence: Mapping[TargetName, Evidence], records: Mapping[str, Record]) -> Verdict:
     """Return the verdict on every built target.
 
-    The gate passes if no record has a fault, all required targets pass, and at least one target passes. Budgets of a
-    target that is not built are ignored.
+    The gate passes if no report in `records` has a fault, all required targets pass, and at least one target passes.
+    Budgets of a target that is not built are ignored.
 
     Args:
         gate: Thresholds, and a budget for each target.

@@ -26,8 +26,8 @@ class Preprocess(nn.Module):
     Every channel is scaled to (x - center) / scale. With `spec.features`, log-mel or MFCC frames are then computed and
     scaled per band. With `bins`, each channel of a series is encoded by `QuantileBins` instead, without scaling.
 
-    The input is [B, *spec.shape] in raw units. The output has the same shape; with features it is
-    [B, 1, bands, frames], and with bins [B, C * bins, T].
+    The input is [B, *spec.shape] in raw units. With features, the output is [B, 1, bands, frames]. With
+    bins, it is [B, C * bins, T]. Otherwise it has the shape of the input.
     """
 
     center: Tensor

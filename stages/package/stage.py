@@ -94,7 +94,7 @@ def manifest_of(
         params: All parameters.
         spec: Shape, channels and classes.
         passed: The targets that passed.
-        golden: Golden samples of each target, as `write_golden` describes them.
+        golden: The manifest's entry for the golden samples of each target, as `write_golden` returns it.
         inputs: SHA-256 of the stages' outputs, by path.
         sources: SHA-256 of each source of the snapshot.
         versions: Versions by library.

@@ -2,7 +2,7 @@
 
 Reads data/prepared. Writes models/trained/model.pt, reports/train/ (DVCLive's files, history.csv, summary.json) and
 reports/durations/train.json. A run that was killed resumes after its last completed epoch, from a checkpoint in
-.work/train/. `torchrun --nproc-per-node N -m stages.train` spreads the same work over N processes.
+.work/train/. `torchrun --nproc-per-node N -m stages.train` divides the work among N processes.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ class EvaluationReport(ReportModel):
 
 
 class BundledEvaluation(EvaluationReport):
-    """The report on a target that goes into the bundle. Every field that the bundle contains is required."""
+    """The evaluation report of a target that is in the bundle. Every field that the bundle contains is required."""
 
     model_sha256: Sha256
     samples: PositiveInt
