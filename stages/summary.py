@@ -132,7 +132,7 @@ def _optional(path: Path, model: type[ModelT], stage: str) -> ModelT | None:
 
 
 def holds(archive: Path, verdicts: dict[str, TargetVerdict]) -> bool:
-    """Check if the bundle contains exactly the model files that passed. Raises StageError if the bundle is corrupted."""
+    """Check if a bundle contains exactly the model files that passed. Raises StageError if the bundle is corrupted."""
     from edge_agent.storage.archive import ArchiveError, unpack
 
     with tempfile.TemporaryDirectory() as folder:

@@ -79,7 +79,7 @@ def as_json(name: str, verdict: Verdict) -> dict[str, Any]:
 
 
 def read_verdict(path: Path = GATE) -> tuple[str, Verdict]:
-    """Return the name of the task that was judged, and its verdict. Raises StageError if the file contradicts itself."""
+    """Return the name of the task that was judged, and the verdict. Raises StageError if it contradicts itself."""
     report = read_model(path, GateReport, "gate")
     failed = [check.name for check in report.failures() if check.target == PIPELINE]
     failed += [target for target, own in report.targets.items() if own.required and not own.passed]
