@@ -94,7 +94,7 @@ def count_rows(table: ir.Table, dropped: int) -> int:
     if rows == 0:
         raise ContractError(
             str(VALIDATED),
-            "no rows remain" + (f", {dropped} were dropped for missing values" if dropped else ""),
+            "no rows remain" + (f"; {dropped} were dropped because of missing values" if dropped else ""),
             "at least one row",
             "choose another method (prepare.missing)"
             if dropped

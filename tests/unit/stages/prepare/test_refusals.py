@@ -46,7 +46,7 @@ BAD: dict[str, tuple[dict[str, Any], dict[str, Any], Change | None, list[str]]] 
         SERIES,
         {"prepare.missing": "drop"},
         lambda r: r.assign(flow=np.nan),
-        ["data/validated: no rows remain, 600 were dropped for missing values", "prepare.missing"],
+        ["data/validated: no rows remain; 600 were dropped because of missing values", "prepare.missing"],
     ),
     "a group without a value": (
         SERIES,
