@@ -1,6 +1,6 @@
 """The `evaluate` stage: measure an exported file on the test split, with the same runtime that devices use.
 
-Enter at `stage.main()`. `latency` measures latency and memory. The `gate` stage uses `recompute` to compute the
+Start reading at `stage.main()`. `latency` measures latency and memory. The `gate` stage uses `recompute` to compute the
 numbers of a report again from its list of predictions.
 May import stages.export.artifact, stages.report, stages.metrics, stages.params, stages.core and edge_agent.inference.
 """

@@ -1,6 +1,6 @@
 """Compute classification metrics and their confidence intervals from NumPy arrays.
 
-Enter at `classification.estimates()`. `bootstrap` resamples whole groups of test samples, and `classification` computes
-the intervals from the resampled data. `confusion` computes precision, recall and F1 from confusion matrices.
+Start reading at `classification.estimates()`. `bootstrap` resamples whole groups of test samples, and `classification`
+computes the intervals from the resampled data. `confusion` computes precision, recall and F1 from confusion matrices.
 The `train`, `compress` and `evaluate` stages use this package. It imports nothing else from this project.
 """

@@ -1,8 +1,8 @@
 """Build networks, save them to files, and load them from files.
 
-Enter at `build()`, `save()` and `load()`. Each kind of network has a module; `preprocess` has the first layer of every
-network. A file contains the architecture as plain values and the weights as tensors. Loading a file runs no code from
-the file, and rebuilds a pruned network with its reduced sizes. Equal networks give files with equal bytes.
+Start reading at `build()`, `save()` and `load()`. Each kind of network has a module; `preprocess` has the first layer
+of every network. A file contains the architecture as plain values and the weights as tensors. Loading a file runs no
+code from the file, and rebuilds a pruned network with its reduced sizes. Equal networks give files with equal bytes.
 May import stages.params and stages.core.
 """
 

@@ -3,7 +3,7 @@
 `params.yaml` names the task and holds the values that all tasks share. `tasks/<task>/params.yaml` holds one block per
 stage. Parameters have no defaults in code: every value that affects a result is written in one of the two files.
 
-Enter at `load()`. Each stage's block has its types in a module of the same name; `common` holds shared types.
+Start reading at `load()`. Each stage's block has its types in a module of the same name; `common` holds shared types.
 May import only stages.core.
 """
 

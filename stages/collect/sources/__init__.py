@@ -1,7 +1,7 @@
 """Sources of rows: one module for each type, each with `async fetch(source, context) -> FetchResult`.
 
-Enter at `FETCH`, which maps a type of source to its `fetch`. `base` defines the arguments and results of all sources.
-The sources share the modules `http`, `decode`, `archives`, `threads`, `concurrency`, `normalise` and `writer`.
+Start reading at `FETCH`, which maps a type of source to its `fetch`. `base` defines the arguments and results of all
+sources. The sources share the modules `http`, `decode`, `archives`, `threads`, `concurrency`, `normalise` and `writer`.
 May import stages.tables.casting (no other part of stages.tables: see stages.collect), stages.params and stages.core.
 """
 
