@@ -182,7 +182,7 @@ class RolloutPolicy(Block):
         default=FailureBudget(), description="How many devices may fail or be unreachable in a rollout."
     )
     judge: VerdictThresholds = Field(default=VerdictThresholds(), description="Thresholds of the verdict on a wave.")
-    control: int = Field(default=20, ge=0, description="Largest number of devices in the control group of a wave.")
+    control: int = Field(default=20, ge=0, description="Maximum number of devices in the control group of a wave.")
     unfit: Literal["stop", "skip"] = Field(
         default="stop",
         description="If a device cannot run its release, `stop` refuses the rollout, and `skip` leaves out the device.",

@@ -143,9 +143,9 @@ class Mqtt(Block):
             "Null: no such columns."
         ),
     )
-    messages: Count = Field(description="Largest number of messages; collection ends as soon as they have arrived.")
+    messages: Count = Field(description="Maximum number of messages; collection ends as soon as they have arrived.")
     seconds: Wait = Field(
-        description="Longest duration of the collection, in seconds; it then ends even with fewer messages."
+        description="Maximum duration of the collection, in seconds; it then ends even with fewer messages."
     )
 
 
@@ -226,7 +226,7 @@ Source = Annotated[
 class Retry(Block):
     """Repetition of failed requests."""
 
-    attempts: int = Field(gt=0, le=30, description="Largest number of attempts for each request.")
+    attempts: int = Field(gt=0, le=30, description="Maximum number of attempts for each request.")
     backoff_s: float = Field(
         ge=0,
         le=3600,

@@ -86,7 +86,7 @@ class Compute(Block):
         description="Engine: `duckdb` runs inside the stage's own process; `pyspark` uses Apache Spark."
     )
     memory_limit: Annotated[str, AfterValidator(_check_size)] = Field(
-        description="Largest amount of memory that the engine may use, such as 512MB or 2GB (1 MB is 1e6 bytes)."
+        description="Maximum amount of memory that the engine may use, such as 512MB or 2GB (1 MB is 1e6 bytes)."
     )
     spark_master: Annotated[str, AfterValidator(_check_master)] = Field(
         description="Address of the Spark master; used only if `backend` is `pyspark`."

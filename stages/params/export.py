@@ -22,7 +22,10 @@ class Quantization(Block):
         ),
     )
     tie: Share = Field(
-        description="Results count as equally good if their agreement with torch differs by at most this value, 0 to 1."
+        description=(
+            "Largest difference, 0 to 1, at which two results count as equally good. A result is the fraction of "
+            "samples for which the int8 target and the torch model predict the same class."
+        )
     )
 
     @field_validator("methods")
@@ -38,10 +41,10 @@ class Export(Block):
 
     timeout_s: int = Field(gt=0, le=1_000_000, description="Time limit for each converter, in seconds.")
     calibration_samples: Count = Field(
-        description="Largest number of training samples from which the value ranges for quantisation are measured."
+        description="Maximum number of training samples from which the value ranges for quantisation are measured."
     )
     comparison_samples: Count = Field(
-        description="Largest number of validation samples on which an exported file is compared with the torch model."
+        description="Maximum number of validation samples on which an exported file is compared with the torch model."
     )
     quantization: Quantization = Field(description="How int8 targets are quantised.")
     max_difference: Positive = Field(

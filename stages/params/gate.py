@@ -48,7 +48,7 @@ class Budget(Block):
     )
     memory_mb: Positive | None = Field(
         description=(
-            "Largest amount of memory that the model may add to a process, in units of 1e6 bytes; null: not judged."
+            "Maximum amount of memory that the model may add to a process, in units of 1e6 bytes; null: not judged."
         )
     )
 

@@ -54,7 +54,7 @@ class Window(Block):
     stride: Count = Field(description="Number of rows from the start of one window to the start of the next.")
     max_gap_s: Span = Field(
         description=(
-            "Longest time between two consecutive rows of a window, in seconds; no window contains a longer gap."
+            "Maximum time between two consecutive rows of a window, in seconds; no window contains a longer gap."
         )
     )
     label: Literal["last", "any", "majority"] = Field(
@@ -134,7 +134,7 @@ class Drift(Block):
         description="Number of bins per feature; every bin holds about the same number of training samples.",
     )
     samples: int = Field(
-        ge=100, le=2**31 - 1, description="Largest number of training samples from which the bins are computed."
+        ge=100, le=2**31 - 1, description="Maximum number of training samples from which the bins are computed."
     )
 
     @model_validator(mode="after")

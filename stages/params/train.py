@@ -132,28 +132,28 @@ class EarlyStopping(Block):
 
 
 class Augment(Block):
-    """Random changes to training samples. Each value is the largest change of one kind; 0 switches this kind off."""
+    """Random changes to training samples. Each value is the maximum change of one kind; 0 switches this kind off."""
 
     noise: float = Field(
         ge=0,
         le=10,
         description=(
-            "Largest standard deviation of the added Gaussian noise, as a multiple of the channel's scale "
+            "Maximum standard deviation of the added Gaussian noise, as a multiple of the channel's scale "
             "(`prepare.scaling`)."
         ),
     )
-    rotation_deg: float = Field(ge=0, le=180, description="Largest rotation, in degrees; for images only.")
+    rotation_deg: float = Field(ge=0, le=180, description="Maximum rotation, in degrees; for images only.")
     scaling: float = Field(
         ge=0,
         le=10,
         description=(
-            "Largest relative change of an image's size, or of the amplitude of a series or clip; 0.1 is 10 percent."
+            "Maximum relative change of an image's size, or of the amplitude of a series or clip; 0.1 is 10 percent."
         ),
     )
     time_shift: float = Field(
         ge=0,
         lt=1,
-        description="Largest shift in time, as a fraction of the sample's length; for series and audio only.",
+        description="Maximum shift in time, as a fraction of the sample's length; for series and audio only.",
     )
 
 
@@ -173,7 +173,7 @@ class Train(Block):
     cnn: Cnn = Field(description="The convolutional network; used if `network` is `cnn`.")
     rnn: Rnn = Field(description="The recurrent network; used if `network` is `rnn`.")
     transformer: Transformer = Field(description="The transformer; used if `network` is `transformer`.")
-    epochs: Count = Field(description="Largest number of epochs.")
+    epochs: Count = Field(description="Maximum number of epochs.")
     batch_size: int = Field(gt=1, le=2**31 - 1, description="Number of samples per training step.")
     optimiser: Optimiser = Field(description="The optimiser, which updates the weights.")
     scheduler: Scheduler = Field(description="How the learning rate changes over the epochs.")

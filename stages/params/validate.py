@@ -21,7 +21,7 @@ class Thresholds(Block):
     consistency: Share = Field(
         description=(
             "Smallest allowed fraction of rows or time steps that pass each check: unique rows, ordered and regular "
-            "time steps, agreeing columns."
+            "time steps, redundant columns with equal values."
         )
     )
     accuracy: Share = Field(description="Smallest allowed fraction of rows that meet every plausibility rule.")
@@ -131,7 +131,7 @@ class Validate(Block):
         )
     )
     columns: dict[Text, Column] = Field(min_length=1, description="Columns of the contract, by name.")
-    redundant: list[Redundant] = Field(description="Pairs of columns that must agree.")
+    redundant: list[Redundant] = Field(description="Pairs of columns whose values must be equal.")
     plausibility: list[Plausible] = Field(description="Rules on weighted sums of columns.")
     sampling: Sampling | None = Field(description="Expected time step of a series; null: not checked.")
     freshness: Freshness | None = Field(description="Largest allowed age of a row; null: not checked.")
