@@ -1,4 +1,4 @@
-"""Decide which release the service starts with, before it loads anything."""
+"""Decide which release the service starts with, before the service loads a model."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ LOCK_S = 10.0
 
 @dataclass(frozen=True)
 class BootResult:
-    """The state with which the service starts.
+    """The agent's state after `boot` decided which release the service starts with.
 
     Attributes:
         state: The state that `boot` decided on.
-        unwritten_state: The outdated content of state.json if the decision could not be written there, else None.
+        unwritten_state: The outdated state that is still in state.json because `state` could not be written there; None
+            if state.json contains `state`.
     """
 
     state: State = field(default_factory=State)
@@ -30,11 +31,11 @@ class BootResult:
 
 
 def boot(config: Config) -> BootResult:
-    """Decide which release to start: count the start of a release on trial, and roll back if necessary.
+    """Count the service's start if a release is on trial, roll back if necessary, and return the resulting state.
 
-    If no release is on trial, nothing has to be written. So the service starts even if another process holds the lock
-    (an installation, for example) or if the disk is full or read-only. If a start of a release on trial cannot be
-    counted, the release is rolled back, because a release that crashes would otherwise be restarted forever.
+    If no release is on trial, nothing has to be written. So the service starts even if another process, such as an
+    installation, holds the lock, or if the disk is full or read-only. If a release is on trial and its start cannot be
+    counted, the release is rolled back, because without a count a release that crashes would be restarted forever.
 
     Raises:
         BusyError: Another process holds the lock while a release is on trial.
@@ -56,9 +57,10 @@ def boot(config: Config) -> BootResult:
 
 
 def current_state(config: Config, booted: BootResult) -> State:
-    """Return the state in state.json, or the decision of `boot` that could not be written there.
+    """Return the state in state.json, or `booted.state` if `boot` could not write it there.
 
-    Also write that decision if state.json can be written now. Raises OSError and ConfigurationError.
+    If state.json has changed since `boot`, return its content. If `booted.state` is returned, also write it to
+    state.json if this is possible now. Raises OSError and ConfigurationError.
     """
     on_disk = state.load(config.layout)
     if on_disk != booted.unwritten_state:
@@ -76,7 +78,7 @@ def current_state(config: Config, booted: BootResult) -> State:
 
 
 def _decide(config: Config) -> BootResult:
-    """Decide as `boot` does. The caller holds the lock."""
+    """Do the work of `boot` while the caller holds the lock."""
     layout = config.layout
     try:
         state.load(layout)
@@ -111,7 +113,7 @@ def _decide(config: Config) -> BootResult:
 def _undamaged(config: Config, known_state: State) -> State:
     """Return the state, rolled back if the current slot is damaged and the previous slot is not.
 
-    The damaged release is not marked as bad, because the disk failed and not the release.
+    The damaged release is not marked as bad, because the disk failed, not the release.
     """
     if known_state.current is None:
         return known_state

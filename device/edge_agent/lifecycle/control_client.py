@@ -5,11 +5,11 @@ the standard library, so that `edge-agent status` starts fast.
 
     GET  /status       the loaded model, the progress of the trial, and the last events
     GET  /report       statistics since the agent switched to the loaded release
-    POST /reconcile    load the release that state.json names; the service responds when the model answers requests,
-                       or with the reason why the release could not be loaded
-    POST /shadow       run a candidate on live inputs until a limit is reached or the client disconnects; the response
-                       is JSON lines, one summary each second
-    GET  /shadow       the last summary of such a comparison
+    POST /reconcile    load the release that state.json names; the service responds when the model answers requests
+                       or has failed to load
+    POST /shadow       compare a candidate release with the loaded release on live inputs until a limit is reached or
+                       the client disconnects; the response is JSON lines, one summary each second
+    GET  /shadow       the latest summary of the running or last comparison
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from edge_agent.lifecycle.control_messages import LoadedModel, ServiceModel, Ser
 
 # The service responds only when the new model answers requests. Loading a large model takes a long time.
 RECONCILE_S = 120.0
-SHADOW_S = 30.0  # longest wait for the next line of /shadow; the service sends one line each second
+SHADOW_S = 30.0  # maximum wait for the next line of /shadow; the service sends one line each second
 REMEDY = "see the log of the service: journalctl -u edge-agent -n 50"
 
 Message = TypeVar("Message")
@@ -50,16 +50,19 @@ def status(layout: Layout, timeout_s: float = 10.0) -> ServiceStatus | None:
 
 
 def report(layout: Layout, timeout_s: float = 10.0) -> dict[str, Any] | None:
-    """Return the service's statistics since the agent switched to the release, as JSON; None if no service is running.
+    """Return the service's statistics of the loaded release, as JSON, or None if no service is running.
 
-    The command line prints this JSON unchanged. docs/reference/http-and-mqtt.md describes its fields. Raises
-    ServiceError.
+    The statistics begin when the agent switched to this release. The command line prints this JSON unchanged.
+    docs/reference/http-and-mqtt.md describes its fields. Raises ServiceError.
     """
     return _call(layout, "GET", "/report", timeout_s)
 
 
 def reconcile(layout: Layout) -> ServiceModel:
-    """Make the service load the release that state.json names, and return the result. Raises ServiceError."""
+    """Make the service load the release that state.json names, and return the model that is then loaded.
+
+    If the release cannot be loaded, the result contains the reason. Raises ServiceError.
+    """
     response = _call(layout, "POST", "/reconcile", RECONCILE_S)
     if response is None:
         return ServiceModel(False, None, None)
@@ -71,13 +74,15 @@ def reconcile(layout: Layout) -> ServiceModel:
 
 
 def shadow(layout: Layout, release: str, samples: int, seconds: float) -> Iterator[ShadowSummary]:
-    """Run a candidate on live inputs, and yield a summary each second. Closing the iterator ends the comparison.
+    """Compare a candidate release with the loaded release on live inputs, and yield a summary each second.
+
+    Closing the iterator ends the comparison.
 
     Args:
         layout: The folders of the agent.
-        release: The candidate, an installed release.
+        release: The candidate: the name of an installed release, as NAME@VERSION.
         samples: Number of inputs after which the comparison ends.
-        seconds: Longest duration of the comparison in seconds.
+        seconds: Maximum duration of the comparison in seconds.
 
     Raises:
         ServiceError: No service is running, or the service refuses the candidate or stops responding.
@@ -111,7 +116,7 @@ def shadow(layout: Layout, release: str, samples: int, seconds: float) -> Iterat
 
 
 def _call(layout: Layout, method: str, path: str, timeout_s: float) -> dict[str, Any] | None:
-    """Return the JSON of a response, or None if no service is running.
+    """Send a request to the service, and return the JSON of its response, or None if no service is running.
 
     Raises ServiceError if the service does not respond in time or responds with an HTTP error.
     """
@@ -138,7 +143,10 @@ def _call(layout: Layout, method: str, path: str, timeout_s: float) -> dict[str,
 def _open(
     layout: Layout, method: str, path: str, body: dict[str, Any] | None, timeout_s: float
 ) -> tuple[_Connection, http.client.HTTPResponse] | None:
-    """Send a request. Return its connection and response, or None if no service is running. Raises ServiceError."""
+    """Send a request to the service. Return the connection and the response, or None if no service is running.
+
+    Raises ServiceError.
+    """
     connection = _Connection(str(layout.control_socket), timeout_s)
     try:
         connection.request(method, path, json.dumps(body) if body is not None else None)
@@ -165,7 +173,7 @@ def _open(
 
 
 def _parsed(layout: Layout, path: str, parse: Callable[[dict[str, Any]], Message], value: dict[str, Any]) -> Message:
-    """Return `parse(value)`. Raises ServiceError if the service has another version and sent other fields."""
+    """Return `parse(value)`. Raises ServiceError if a field is missing, because the service has another version."""
     try:
         return parse(value)
     except (KeyError, TypeError, AttributeError):

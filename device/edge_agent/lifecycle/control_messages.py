@@ -49,15 +49,15 @@ class ServiceModel:
 
 @dataclass(frozen=True)
 class TrialProgress:
-    """The progress of a trial, as the service judges it at this moment.
+    """The progress of a trial at the time of the service's response.
 
     Attributes:
-        action: `confirm`, `back` (roll back) or `wait`.
+        action: The service's decision at this time: `confirm`, `back` (roll back) or `wait`.
         reason: The reason for the action, or the condition that is not met yet.
-        healthy_seconds: Seconds since the last error or failed probe.
-        answered: Number of inferences that returned a result, probes included.
-        errors: Number of failed inferences.
-        left_seconds: Seconds until the deadline of the trial.
+        healthy_seconds: Seconds since the last failed request or probe, or since the model was loaded.
+        answered: Number of requests and probes for which the model returned a result.
+        errors: Number of requests and probes for which the model failed.
+        left_seconds: Seconds until the deadline, at which the agent rolls back a release that is not confirmed.
     """
 
     action: str
@@ -89,7 +89,7 @@ class ServiceStatus:
     Attributes:
         loaded: The model in memory.
         healthy: True if the current release is loaded and its model answers requests and probes correctly.
-        reason: The reason why the service is not healthy, or `healthy`.
+        reason: `healthy`, or the reason why the service is not healthy.
         ready: True if a model is loaded.
         trial: Progress of the trial, or None if no release is on trial.
         uptime_seconds: Seconds since the service started.
@@ -106,7 +106,7 @@ class ServiceStatus:
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> ServiceStatus:
-        """Return the response as an object."""
+        """Return the JSON of the response as a ServiceStatus."""
         events = value.get("events")
         return ServiceStatus(
             loaded=LoadedModel.from_json(value.get("loaded")),
@@ -129,10 +129,10 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class Agreement:
-    """The fraction of inputs for which both releases predict the same class, with its Wilson confidence interval.
+    """The fraction of inputs for which two releases predict the same class, with its Wilson confidence interval.
 
     Attributes:
-        share: The fraction, 0 to 1; None before the first comparison.
+        share: The fraction, from 0 to 1; None before the first comparison.
         low: Lower bound of the interval.
         high: Upper bound of the interval.
         confidence: Confidence level of the interval, such as 0.95.
@@ -146,7 +146,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class ShadowLatency:
-    """Latency of the current release and of the candidate, measured on the same inputs."""
+    """Latency of the current release and of the candidate release, measured on the same inputs."""
 
     current: Percentiles
     candidate: Percentiles
@@ -154,19 +154,19 @@ class ShadowLatency:
 
 @dataclass(frozen=True)
 class ShadowSummary:
-    """The comparison of a candidate with the current release, up to this moment.
+    """The results so far of the comparison of a candidate release with the current release.
 
     Attributes:
         release: The candidate, as NAME@VERSION.
-        target: The candidate's target that is compared, such as `onnx-fp32`.
+        target: The target of the candidate that runs in the comparison, such as `onnx-fp32`.
         current: The release that answers the requests.
         samples: Number of inputs that the candidate received.
-        dropped: Number of inputs that were left out because the candidate was too slow.
+        dropped: Number of inputs that the candidate did not receive because it was too slow.
         errors: Number of inputs on which the candidate failed.
         agreement: Fraction of inputs for which both releases predict the same class.
         latency_ms: Latency of both releases, in milliseconds.
-        seconds: Duration of the comparison in seconds.
-        ended: The reason why the comparison ended, or None while it runs.
+        seconds: Duration of the comparison so far, in seconds.
+        ended: The reason why the comparison ended, or None while the comparison runs.
     """
 
     release: str
@@ -182,7 +182,7 @@ class ShadowSummary:
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> ShadowSummary:
-        """Return one line of the service's response as an object."""
+        """Return one JSON line of the service's response as a ShadowSummary."""
         latency = _declared(ShadowLatency, value["latency_ms"])
         return ShadowSummary(
             **{
@@ -196,5 +196,5 @@ class ShadowSummary:
 
 
 def _declared(message: type, value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those fields of `value` that the message class declares. Raises KeyError if one is missing."""
+    """Return the fields of `value` that the class `message` declares. Raises KeyError if a field is missing."""
     return {each.name: value[each.name] for each in fields(message)}

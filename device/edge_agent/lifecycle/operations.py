@@ -1,4 +1,5 @@
-"""The commands of `edge-agent`. Each function takes the configuration and returns the result that is printed.
+"""The commands of `edge-agent`. Each function takes the configuration and returns the result that the command
+prints.
 
 The commands `activate` and `rollback` are in the module `switching`, and `status` is in the module `status`. Every
 function that changes files holds the lock while it does so. Modules that take long to import are imported inside the
@@ -43,7 +44,7 @@ def install(
 
     Args:
         config: The configuration.
-        release: The release, as NAME@VERSION.
+        release: The release to install, as NAME@VERSION.
         progress: Called with the downloaded and the total bytes after each chunk.
         report_step: Called with the name of each step when it begins.
 
@@ -97,7 +98,7 @@ def deploy(
 
     Args:
         config: The configuration.
-        release: The release, as NAME@VERSION.
+        release: The release to install, as NAME@VERSION.
         selftest: False skips the self-test.
         progress: Called with the downloaded and the total bytes after each chunk.
         report_step: Called with the name of each step when it begins.
@@ -124,11 +125,11 @@ def confirm(config: Config, release: str | None = None, force: bool = False) -> 
 
     Args:
         config: The configuration.
-        release: The release to confirm, which must be the current one; None confirms whichever release is current.
-        force: True confirms without asking the service whether it has loaded the release and is healthy.
+        release: The release to confirm, which must be the current release; None means the current release.
+        force: True confirms the release without checking that the service has loaded it and is healthy.
 
     Raises:
-        NoReleaseError: No release is current, or `release` is not the current one.
+        NoReleaseError: No release is current, or `release` is not the current release.
         ServiceError: No service is running, or the service has loaded another release.
         TrialError: The release is not healthy.
     """
@@ -183,7 +184,7 @@ def _require_healthy(config: Config, release: str) -> None:
 
 
 def forget(config: Config, release: str) -> ForgetResult:
-    """Allow a release that failed on this device to be installed and activated again."""
+    """Remove the mark of a bad release, so that the release can be installed and activated again."""
     with state.locked(config.layout):
         known_state = state.load(config.layout)
         changed = release in known_state.bad
@@ -206,10 +207,10 @@ def forget_time(config: Config) -> ForgetResult:
 
 
 def prune(config: Config, keep: int | None = None) -> PruneResult:
-    """Remove interrupted downloads, and all unused slots except the newest ones.
+    """Remove interrupted downloads, and all unused slots except the `keep` slots with the highest versions.
 
-    The slots of the current release, the previous release and the release on trial are in use. `keep` is the number
-    of unused slots to keep; None means `install.keep` of the configuration.
+    The slots of the current release, the previous release and the release on trial are in use. If `keep` is None, the
+    number `install.keep` of the configuration applies.
     """
     from edge_agent.storage import slots
 
@@ -235,10 +236,10 @@ def _remove_interrupted_downloads(config: Config) -> int:
 
 
 def verify(config: Config, release: str | None = None) -> VerifyResult:
-    """Check every byte of every slot, or of the slot of `release`, against its manifest.
+    """Check the files of all installed releases, or only of `release`, byte for byte against their manifests.
 
-    The first check does not hold the lock, because a starting service may need it. A slot that seems damaged is checked
-    again while the lock is held, because another process may have removed the slot during the first check.
+    The first check does not hold the lock, because a service that starts may need the lock. A slot that seems damaged
+    is checked again while the lock is held, because another process may have removed the slot during the first check.
 
     Raises:
         NoReleaseError: `release` is not installed.
@@ -272,15 +273,16 @@ def shadow(
     selftest: bool = True,
     report_step: ReportStep = lambda text: None,
 ) -> Iterator[ShadowSummary]:
-    """Run an installed release on the live inputs of the current release, and yield a summary each second.
+    """Compare an installed release with the current release on live inputs, and yield a summary each second.
 
-    The self-test runs first, in a separate process, so that a release that crashes does not crash the service.
+    The self-test runs before the comparison, in a separate process, so that a release that crashes does not crash the
+    service.
 
     Args:
         config: The configuration.
-        release: The candidate, an installed release.
+        release: The installed release to compare, as NAME@VERSION.
         samples: Number of inputs after which the comparison ends.
-        seconds: Longest duration of the comparison in seconds.
+        seconds: Maximum duration of the comparison in seconds.
         selftest: False skips the self-test.
         report_step: Called with the name of each step when it begins.
 
@@ -302,7 +304,7 @@ def shadow(
 
 
 def report(config: Config) -> dict[str, Any]:
-    """Return the service's statistics since the agent switched to the release, as JSON. Raises ServiceError."""
+    """Return the service's statistics since the switch to the loaded release, as JSON. Raises ServiceError."""
     response = control_client.report(config.layout)
     if response is None:
         raise ServiceError(

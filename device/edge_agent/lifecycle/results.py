@@ -1,6 +1,7 @@
 """The results of the commands of `edge-agent`, one class for each command, and their conversion to JSON.
 
-`--json` prints the fields in this order (cli/output.schema.json), so renaming or moving a field changes the output.
+The option `--json` prints the fields under their names and in the order of their declarations, and
+cli/output.schema.json describes them. So renaming or moving a field changes the output.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from edge_agent.lifecycle.control_messages import LoadedModel, ServiceEvent, Ser
 
 @dataclass(frozen=True)
 class InstallResult:
-    """The result of `install`.
+    """The result of `edge-agent install`.
 
     Attributes:
-        release: The installed release.
+        release: The requested release, which is now installed.
         changed: False if the release was already installed and undamaged.
         sha256: SHA-256 digest of the archive, in hexadecimal digits.
         targets: The targets that the release contains, sorted.
-        current: The current release, or None.
+        current: The current release after the installation, or None.
     """
 
     release: str
@@ -35,15 +36,15 @@ class InstallResult:
 
 @dataclass(frozen=True)
 class ActivateResult:
-    """The result of `activate`.
+    """The result of `edge-agent activate`.
 
     Attributes:
         release: The release that is current now.
         changed: False if the release was already current.
-        previous: The release that a rollback would return to, or None.
+        previous: The release to which a rollback would return, or None.
         trial: True if the release is on trial.
         service: The model that the service has loaded.
-        selftest: The measurements of the self-test; None if it was skipped or nothing changed.
+        selftest: The measurements of the self-test; None if no self-test ran.
     """
 
     release: str
@@ -56,7 +57,7 @@ class ActivateResult:
 
 @dataclass(frozen=True)
 class DeployResult(ActivateResult):
-    """The result of `deploy`: the result of `activate`, with two fields about the installation before it.
+    """The result of `edge-agent deploy`: the fields of ActivateResult, and two fields about the installation.
 
     Attributes:
         installed: True if `deploy` installed the release, False if it was already installed.
@@ -69,7 +70,7 @@ class DeployResult(ActivateResult):
 
 @dataclass(frozen=True)
 class ConfirmResult:
-    """The result of `confirm`: the current release, and whether this command ended its trial."""
+    """The result of `edge-agent confirm`: the current release, and whether this command ended its trial."""
 
     release: str
     changed: bool
@@ -77,11 +78,11 @@ class ConfirmResult:
 
 @dataclass(frozen=True)
 class RollbackResult:
-    """The result of `rollback`.
+    """The result of `edge-agent rollback`.
 
     Attributes:
         release: The release that is current now.
-        left: The release that was current before, or None.
+        left: The release that was current before the rollback; None if nothing changed or no release was current.
         changed: False if `release` was already current.
         trial: True if `release` is on trial.
         service: The model that the service has loaded.
@@ -96,10 +97,10 @@ class RollbackResult:
 
 @dataclass(frozen=True)
 class ForgetResult:
-    """The result of `forget`.
+    """The result of `edge-agent forget`.
 
     Attributes:
-        release: The release that can be installed again; None with `--trusted-time`.
+        release: The release that can be installed again; None if the command had the option `--trusted-time`.
         changed: False if there was nothing to forget.
         reason: The reason why the release was marked as bad, or the trusted time that was removed; None if there was
             nothing to forget.
@@ -112,12 +113,12 @@ class ForgetResult:
 
 @dataclass(frozen=True)
 class PruneResult:
-    """The result of `prune`.
+    """The result of `edge-agent prune`.
 
     Attributes:
         removed: The releases whose slots were removed.
         installed: The releases that are still installed.
-        incoming_bytes: Total size in bytes of the interrupted downloads that were removed.
+        incoming_bytes: Total size, in bytes, of the files of interrupted downloads that were removed.
     """
 
     removed: list[str]
@@ -127,12 +128,12 @@ class PruneResult:
 
 @dataclass(frozen=True)
 class SlotCheck:
-    """The result of verifying one slot.
+    """The result of checking the files of one slot.
 
     Attributes:
         release: The release in the slot.
-        whole: True if every file matches the manifest.
-        files: Number of files; None if the slot is damaged.
+        whole: True if every file in the slot matches the manifest.
+        files: Number of files that the manifest lists; None if the slot is damaged.
         fault: The error that describes the damage, or None.
     """
 
@@ -144,19 +145,19 @@ class SlotCheck:
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """The result of `verify`: one check for each slot."""
+    """The result of `edge-agent verify`, with one SlotCheck for each checked slot."""
 
     slots: list[SlotCheck]
 
     @property
     def undamaged(self) -> bool:
-        """True if every slot matches its manifest."""
+        """True if every checked slot matches its manifest."""
         return all(slot.whole for slot in self.slots)
 
 
 @dataclass(frozen=True)
 class DeviceInfo:
-    """The device, as `status` reports it.
+    """Properties of the device that `edge-agent status` reports.
 
     Attributes:
         id: Name of the device (`device.id`).
@@ -164,7 +165,7 @@ class DeviceInfo:
         architecture: Processor architecture, as `uname -m` prints it, such as `aarch64`.
         kernel: Kernel version, as `uname -r` prints it.
         memory_bytes: Total memory in bytes.
-        cpus: Number of processors, or None if it is unknown.
+        cpus: Number of processors, or None if this number is unknown.
         targets: The targets that the device accepts, in order of preference.
     """
 
@@ -179,13 +180,13 @@ class DeviceInfo:
 
 @dataclass(frozen=True)
 class TrialStatus:
-    """The trial that state.json records.
+    """The trial of the current release, as state.json records it.
 
     Attributes:
         release: The release on trial.
         since: Time of the switch (ISO 8601, UTC).
         starts: Number of times that the service has started with this release.
-        starts_allowed: Largest number of starts before the agent rolls back (`trial.starts`).
+        starts_allowed: Maximum number of starts (`trial.starts`); at the next start, the agent rolls back.
     """
 
     release: str
@@ -196,14 +197,14 @@ class TrialStatus:
 
 @dataclass(frozen=True)
 class ServiceSummary:
-    """The service, as `status` reports it; a field that the service does not send is None.
+    """The part of `edge-agent status` about the service. A field that the service did not send is None.
 
     Attributes:
         running: True if a service is running, even if it does not respond.
         fault: The reason why a running service did not respond, or None.
         loaded: The model in memory.
         healthy: True if the current release is loaded and its model answers requests and probes correctly.
-        reason: The reason why the service is not healthy, or `healthy`.
+        reason: `healthy`, or the reason why the service is not healthy.
         ready: True if a model is loaded.
         trial: Progress of the trial, or None if no release is on trial.
         uptime_seconds: Seconds since the service started.
@@ -231,19 +232,19 @@ class DiskStatus:
 
 @dataclass(frozen=True)
 class StatusResult:
-    """The result of `status`.
+    """The result of `edge-agent status`.
 
     Attributes:
         time: The time of the device's clock (ISO 8601, UTC).
         device: The device.
         current: The current release, or None.
-        previous: The release that a rollback returns to, or None.
+        previous: The release to which a rollback returns, or None.
         trial: The trial of the current release, or None.
-        bad: The releases that failed on this device, each with the reason.
-        trusted_time: Latest time at which metadata was verified (ISO 8601, UTC), or None.
+        bad: The releases that are marked as bad on this device, each with the reason.
+        trusted_time: Latest time at which the agent verified metadata (ISO 8601, UTC), or None.
         installed: The installed releases, sorted by name.
-        service: The running service.
-        disk: Space on the disk; None while the state directory does not exist.
+        service: The status of the service.
+        disk: Size and free space of the disk; None while the state directory does not exist.
     """
 
     time: str
@@ -260,19 +261,23 @@ class StatusResult:
 
 @dataclass(frozen=True)
 class StatusReportResult(StatusResult):
-    """The result of `status --report`: the status, and the service's report, or None if the service sent none."""
+    """The result of `edge-agent status --report`: the status of the agent, and the statistics of the loaded release.
+
+    Attributes:
+        report: The statistics that the service sent, as JSON; None if the service sent no statistics.
+    """
 
     report: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
 class SamplesResult:
-    """The result of `samples export`.
+    """The result of `edge-agent samples export`.
 
     Attributes:
         file: The file that was written.
-        samples: Number of samples.
-        labelled: Number of samples that have a label.
+        samples: Number of captured samples on the disk.
+        labelled: Number of captured samples that have a label.
         lines: Number of lines in the file; a sample of a time series has one line for each time step.
         size_bytes: Size of the file in bytes.
     """
@@ -285,7 +290,7 @@ class SamplesResult:
 
 
 def to_json(value: Any) -> Any:
-    """Convert `value` to types that JSON supports. Objects become dictionaries whose keys are the field names."""
+    """Convert `value` to types that JSON supports. A dataclass becomes a dictionary of its fields."""
     if isinstance(value, AgentError):
         return value.as_json()
     if is_dataclass(value):

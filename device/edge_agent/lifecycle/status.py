@@ -27,8 +27,8 @@ RESPONSE_S = 5.0  # if the service takes longer, `status` reports that it does n
 def status(config: Config, report: bool = False) -> StatusResult:
     """Return the status of the agent. With `report`, return a StatusReportResult, which adds the service's statistics.
 
-    This is the first command that an operator runs when something fails. So it takes no lock, and it reports a service
-    that is stopped or hangs instead of raising an error. Raises ConfigurationError if state.json is damaged.
+    This is the first command that an operator runs when something fails. So it takes no lock. If the service is stopped
+    or hangs, the status reports this, and no error is raised. Raises ConfigurationError if state.json is damaged.
     """
     known_state = state.load(config.layout)
     service = _service(config)
@@ -74,7 +74,7 @@ def _trial(config: Config, known_state: State) -> TrialStatus | None:
 
 
 def _installed(config: Config) -> list[str]:
-    """Return the names of the installed releases. Their files are not checked here; `edge-agent verify` does that."""
+    """Return the names of the installed releases. Only `edge-agent verify` checks their files."""
     try:
         names = [path.name for path in config.layout.releases.iterdir()]
     except FileNotFoundError:

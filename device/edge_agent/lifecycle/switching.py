@@ -1,6 +1,6 @@
-"""Switch the device to another release and put it on trial, or roll back.
+"""Switch the device to another release and put that release on trial, or roll back to an earlier release.
 
-The lock is held while the state is read and while it is written. The lock is free while a model is tested or loaded, so
+The lock is held while state.json is read or written. The lock is free while a model is tested or loaded, so
 that a service that starts during that time does not have to wait.
 """
 
@@ -27,8 +27,8 @@ def activate(
 ) -> ActivateResult:
     """Self-test a release, switch to it, put it on trial, and wait until the service answers requests with it.
 
-    If another release is on trial and `release` is the previous release, `release` becomes current without a trial,
-    because it was confirmed before.
+    If another release is on trial and `release` is the previous release, `release` becomes current again
+    without a trial, because it was confirmed before.
 
     Args:
         config: The configuration.
@@ -69,10 +69,10 @@ def _switch_on_trial(
     report_step: ReportStep = lambda text: None,
     reason: str | None = None,
 ) -> ActivateResult:
-    """Self-test a release, switch to it, and make the service load it.
+    """Self-test a release, switch to it, put it on trial, and make the service load it.
 
     `known_state` is the state that the caller read before it decided to switch. If `reason` is given, the release that
-    was current before is marked as bad for this reason.
+    was current before the switch is marked as bad for this reason.
     """
     layout = config.layout
     target = installed_target(config, release)
@@ -128,7 +128,7 @@ def rollback(
     reason: str | None = None,
     report_step: ReportStep = lambda text: None,
 ) -> RollbackResult:
-    """Roll back to the previous release or to another installed release. This needs no network and no repository.
+    """Roll back to the previous release or to another installed release. A rollback needs no network.
 
     A release that was confirmed on this device before becomes current without a trial. Any other release is
     self-tested and put on trial, as `activate` does.
@@ -136,7 +136,7 @@ def rollback(
     Args:
         config: The configuration.
         to: The installed release to return to; None means the previous release.
-        reason: The reason for which the release that was current is marked as bad; None does not mark it.
+        reason: The reason why the replaced release is marked as bad; if None, that release is not marked as bad.
         report_step: Called with the name of each step when it begins.
 
     Raises:
@@ -182,9 +182,9 @@ def rollback(
 
 
 def _restore(config: Config, known_state: State, release: str, reason: str | None) -> None:
-    """Make a release that was confirmed on this device current again, without a trial. The caller holds the lock.
+    """Return to a release that was confirmed on this device, without a trial. The caller holds the lock.
 
-    Raises the errors of `slots.verify`.
+    If `reason` is given, the replaced release is marked as bad for this reason. Raises the errors of `slots.verify`.
     """
     from edge_agent.storage import slots
 
@@ -212,7 +212,7 @@ def _require_loaded(config: Config, release: str, description: str) -> ServiceMo
 
 
 def installed_target(config: Config, release: str) -> str:
-    """Verify an installed release, and return the target that this device uses.
+    """Verify an installed release, and return the name of the target that this device runs.
 
     Raises TrustError, NoReleaseError, FitError.
     """

@@ -1,6 +1,6 @@
 """The rules of a trial: whether a release may be put on trial, and when it is confirmed or rolled back.
 
-These are pure functions. `edge_agent.service.trial_judge` calls them with the observations of the running service.
+The rules are pure functions. `edge_agent.service.trial_judge` calls them with the observations of the running service.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ LEAST_ERRORS = 5
 
 @dataclass(frozen=True)
 class TrialObservation:
-    """The observations of the service since it loaded the release.
+    """The observations of the service since it loaded the release on trial.
 
     Attributes:
-        loaded_s: Seconds since the release was loaded, by the monotonic clock.
-        healthy_s: Seconds since the last failed probe or error.
-        answered: Number of inferences that returned a result, probes included.
-        errors: Number of inferences on which the model failed.
-        failure: The reason why the last probe (a golden sample) failed, such as a wrong output; empty if it passed.
+        loaded_s: Seconds since the release was loaded, measured with the monotonic clock.
+        healthy_s: Seconds since the last failed request or probe, or since the release was loaded.
+        answered: Number of requests and probes for which the model returned a result.
+        errors: Number of requests and probes for which the model failed.
+        failure: The reason why the last probe failed, such as a wrong output; empty if the probe passed.
     """
 
     loaded_s: float
@@ -40,7 +40,7 @@ class Decision:
     """The decision about the release on trial.
 
     Attributes:
-        action: `confirm`, `back` (roll back) or `wait`.
+        action: The action to take: `confirm`, `back` (roll back) or `wait`.
         reason: The reason for the action, or the condition that is not met yet.
     """
 
@@ -60,9 +60,10 @@ def require_not_bad(state: State, release: str) -> None:
 
 
 def count_start(rules: TrialRules, state: State) -> tuple[State, str | None]:
-    """Count one more start of the service. Return the new state and, if the release was rolled back, the reason.
+    """Count one start of the service with the release on trial, or roll back if the release has started too often.
 
-    The start is counted before the model is loaded, so that a start is counted even if the model crashes the process.
+    Returns the new state, and the reason for the rollback or None. A start is counted before the model is loaded, so
+    that the start is counted even if the model crashes the process.
     """
     trial = state.trial
     if trial is None:
