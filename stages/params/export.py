@@ -23,8 +23,8 @@ class Quantization(Block):
     )
     tie: Share = Field(
         description=(
-            "Largest difference, 0 to 1, at which two results count as equally good. A result is the fraction of "
-            "samples for which the int8 target and the torch model predict the same class."
+            "Largest difference from the best result, 0 to 1, at which a method counts as equally good. The result of "
+            "a method is the fraction of samples for which its file and the torch model predict the same class."
         )
     )
 
