@@ -2,6 +2,6 @@
 
 `rollout_folder` finds, begins and locks rollouts. `rollout_plan` and `state` define the types of plan.json and
 state.json, and `record_files` validates both files when they are read. `rollout_audit` appends to audit.jsonl, reads
-it and converts it to CSV. `report` writes a report for people. This package may import devices, inventory, releases
-and the packages below them.
+it and converts it to CSV. `report` writes report.md and report.html. This package may import devices, inventory,
+releases and the packages that these three packages may import.
 """

@@ -1,6 +1,6 @@
-"""Read and validate the files of a rollout's record. Code behind this module can rely on the declared types.
+"""Read and validate the files of a rollout's record. Callers can rely on the declared types.
 
-A newer program may write more fields into a plan, a report or a verdict. Such unknown fields are kept.
+A later version of this program may write more fields into a plan, a report or a verdict. Such unknown fields are kept.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Reports = dict[str, ServingReport | IdleReport | None]
 
 
 class Process(Document):
-    """The process that owns a rollout."""
+    """The process that controls a rollout, as state.json records it."""
 
     pid: Count = Field(description="Process id.")
 
@@ -36,10 +36,10 @@ class PlanFile(RolloutPlan):
 
 
 class StateFile(Document):
-    """Fields of state.json that need stricter checks than the types of RolloutState provide."""
+    """The fields of state.json that are validated more strictly than by RolloutState."""
 
     schema_version: Literal[1] = Field(description="Version of the format.")
-    owner: Process = Field(description="Process that owns the rollout.")
+    owner: Process = Field(description="Process that controls the rollout.")
 
 
 PLAN, STATE_FILE, STATE = TypeAdapter(PlanFile), TypeAdapter(StateFile), TypeAdapter(RolloutState)
@@ -47,7 +47,7 @@ REPORTS: TypeAdapter[Reports] = TypeAdapter(Reports)
 
 
 def read_plan(path: Path) -> RolloutPlan:
-    """Read a plan.json file. All functions of this module raise ConfigurationError if a file is not valid."""
+    """Read a plan.json file and check its content. Raises ConfigurationError if the file is not valid."""
     plan = _validated(path, _read_json(path), PLAN)
     missing = sorted({device.release for device in plan.devices.values()} - set(plan.releases))
     if missing:
@@ -56,7 +56,7 @@ def read_plan(path: Path) -> RolloutPlan:
 
 
 def read_state(path: Path) -> RolloutState:
-    """Read a state.json file."""
+    """Read a state.json file and check its content. Raises ConfigurationError if the file is not valid."""
     content = _read_json(path)
     _validated(path, content, STATE_FILE)
     state = _validated(path, content, STATE)
@@ -69,7 +69,10 @@ def read_state(path: Path) -> RolloutState:
 
 
 def read_reports(path: Path) -> Reports:
-    """Read the reports of devices, by device name. The value is None for a device that had no report."""
+    """Read a file with the reports of devices. Raises ConfigurationError if the file is not valid.
+
+    The keys are device names. The value is None for a device that had no report.
+    """
     return _validated(path, _read_json(path), REPORTS)
 
 

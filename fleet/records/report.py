@@ -31,7 +31,7 @@ class WaveSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """The content of both reports.
+    """The content of report.md and report.html.
 
     Attributes:
         id: The rollout's id.
@@ -40,8 +40,8 @@ class Summary:
         releases: All releases of the rollout.
         status: The rollout's status.
         reason: An explanation of the status.
-        ended: The time at which the rollout ended.
-        outcomes: The number of devices by outcome.
+        ended: The time at which the rollout ended; None if it has not ended.
+        outcomes: The number of devices with each outcome.
         waves: The waves, in their order.
         others: The devices that are in no wave, by name.
     """
@@ -59,7 +59,7 @@ class Summary:
 
 
 def write(record: Record, state: RolloutState) -> None:
-    """Write report.md and report.html, each atomically. Raises OSError."""
+    """Write the files report.md and report.html of a rollout. Raises OSError."""
     summary = summarise(record, state)
     durable.write_file(record.folder / "report.md", markdown(summary).encode())
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -89,7 +89,7 @@ def table(state: RolloutState) -> list[str]:
 
 
 def summarise(record: Record, state: RolloutState) -> Summary:
-    """Return the content of both reports."""
+    """Return the content of a rollout's report.md and report.html."""
     outcomes = Counter(device.outcome for device in state.devices.values())
     return Summary(
         id=record.id,
@@ -116,7 +116,7 @@ def summarise(record: Record, state: RolloutState) -> Summary:
 
 
 def markdown(summary: Summary) -> str:
-    """Return a report as Markdown."""
+    """Return the report of a rollout as Markdown."""
     outcomes = ", ".join(f"{count} {name}" for name, count in summary.outcomes.items())
     lines = [
         f"# Rollout {summary.id} of {summary.fleet}: {summary.status}",
@@ -143,7 +143,7 @@ def _device_table(devices: dict[str, DeviceState]) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    """Return a text as one line, with Markdown markup escaped."""
+    """Return a text for a table cell: on one line, with Markdown markup escaped."""
     plain = " ".join(text.split())
     for sign in "\\`*_[]<>|":
         plain = plain.replace(sign, f"\\{sign}")

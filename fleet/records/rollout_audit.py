@@ -71,8 +71,8 @@ def append(
         result: The result of the action.
         device: The device that the action concerns; None if it does not concern a single device.
         release: The release that the action concerns.
-        seconds: The duration of the action.
-        detail: An explanation for people.
+        seconds: The duration of the action in seconds; None if it is not known.
+        detail: A human-readable explanation.
         devices: The devices of a wave, if the action concerns the whole wave.
     """
     audit_log.append(
@@ -91,7 +91,7 @@ def append(
 
 
 def seconds_since(time: str | None) -> float | None:
-    """Return the seconds since a recorded time; None if there is no valid time or the clock was set back."""
+    """Return how many seconds ago a recorded time was; None if it is missing, invalid or in the future."""
     if time is None or not _is_time(time):
         return None
     passed = (datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds()
@@ -101,7 +101,7 @@ def seconds_since(time: str | None) -> float | None:
 def read(records: Iterable[Record], *more: Path) -> list[AuditLine]:
     """Read all lines of these rollouts' audit trails and of the files in `more`, sorted by time.
 
-    A line without a time stays after the line that precedes it in the same file.
+    A line without a time follows the line that precedes it in its file.
     """
     timed = []
     for file in [*(read_file(each.folder / audit_log.FILE, each.id) for each in records), *map(read_file, more)]:
@@ -114,11 +114,11 @@ def read(records: Iterable[Record], *more: Path) -> list[AuditLine]:
 
 
 def read_file(path: Path, rollout: str | None = None) -> Iterator[AuditLine]:
-    """Read every line of one audit file, which may be missing.
+    """Read every line of one audit file. A file that does not exist has no lines.
 
     Args:
         path: The path of the file.
-        rollout: The id of the file's rollout, which is added to lines that cannot be read.
+        rollout: The id of the rollout to which the file belongs; it is added to lines that cannot be read.
     """
     # NOTE: splitlines would also split at characters that JSON allows in a string.
     texts = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else [""]
@@ -161,13 +161,13 @@ def select(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> Iterator[AuditLine]:
-    """Select the lines that concern a device and a period, and every line that cannot be read.
+    """Select the lines about a device from a period, and every line that cannot be read.
 
     Args:
         lines: The lines of an audit trail.
-        device: Select lines about this device or its wave; None selects all lines.
-        since: Select lines from this time on.
-        until: Select lines before this time.
+        device: The device that the lines must concern, directly or as part of a wave; None allows every device.
+        since: The earliest time of the lines; None sets no limit.
+        until: The time before which the lines must be; None sets no limit.
     """
     for line in lines:
         if line.time is None:
@@ -180,7 +180,7 @@ def select(
 
 
 def as_csv(lines: Iterable[Mapping[str, object]]) -> str:
-    """Convert lines to CSV (RFC 4180) that is safe for spreadsheets and terminals.
+    """Convert audit lines to CSV (RFC 4180) that is safe to open in spreadsheets and to print on terminals.
 
     Each line has the form of `AuditLine.as_json`. If a spreadsheet would run a text as a formula, the text gets a
     leading apostrophe. Control characters become '?'.
@@ -201,5 +201,5 @@ def _harmless(value: object) -> object:
 
 
 def plain(text: str) -> str:
-    """Replace the control characters of a terminal, except newlines and tabs, with '?'."""
+    """Replace characters that could control a terminal with '?'. Newlines and tabs are kept."""
     return "".join(each if each.isprintable() or each in "\n\t" else "?" for each in text)

@@ -6,7 +6,7 @@ Each rollout has a folder:
         lock                    held while a rollout begins, is resumed or is abandoned
         audit.jsonl             the audit trail of manual rollbacks
         metadata.tar            the repository's metadata for playbooks/rotate-keys.yml
-        <id>/plan.json          the decisions made at the start; never changed
+        <id>/plan.json          the plan made before the rollout began; never changed
         <id>/state.json         the progress, replaced durably after every step. When a rollout begins, this file is
                                 written last. If a folder lacks it, the rollout never began, and the next rollout
                                 removes the folder
@@ -51,7 +51,7 @@ ID = re.compile(r"(\d{8}T\d{6}Z)(-[0-9a-f]{1,8})?")
 
 @dataclass(frozen=True)
 class Record:
-    """The record of one rollout, a folder on disk."""
+    """The record of one rollout: a folder with the rollout's files."""
 
     folder: Path
 
@@ -73,7 +73,7 @@ class Record:
 
     @property
     def before(self) -> Reports:
-        """The reports that devices gave before the rollout changed any device. Raises ConfigurationError."""
+        """The devices' reports from before the rollout, by device name. Raises ConfigurationError."""
         return record_files.read_reports(self.folder / BEFORE)
 
     def load(self) -> RolloutState:
@@ -81,7 +81,7 @@ class Record:
         return record_files.read_state(self.folder / "state.json")
 
     def require_matching_plan(self) -> None:
-        """Check that the plan and the state have the same devices and releases. Raises ConfigurationError."""
+        """Check that plan.json and state.json list the same release for each device. Raises ConfigurationError."""
         planned = {name: device.release for name, device in self.plan.devices.items()}
         recorded = {name: device.release for name, device in self.load().devices.items()}
         for name in sorted({*planned, *recorded}):
@@ -98,7 +98,7 @@ class Record:
 
 @contextlib.contextmanager
 def locked(fleet: str, root: Path = ROLLOUTS) -> Iterator[None]:
-    """Hold the fleet's lock while its files are read and changed. Raises BusyError."""
+    """Hold the lock of a fleet's rollout records. Raises BusyError if another process keeps holding it."""
     folder = root / fleet
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "lock"
@@ -113,12 +113,15 @@ def locked(fleet: str, root: Path = ROLLOUTS) -> Iterator[None]:
 
 
 def rollouts(fleet: str, root: Path = ROLLOUTS) -> list[Record]:
-    """Return every rollout of a fleet, oldest first. Folders whose name is not a rollout's id are ignored."""
+    """Return the records of all rollouts of a fleet, oldest first.
+
+    A folder whose name is not a rollout's id is ignored.
+    """
     return [Record(path.parent) for path in sorted((root / fleet).glob("*/state.json")) if _start_of(path.parent.name)]
 
 
 def find(fleet: str, rollout: str | None = None, root: Path = ROLLOUTS) -> Record:
-    """Return one rollout of a fleet.
+    """Return the record of one rollout of a fleet.
 
     Args:
         fleet: The fleet's name.
@@ -142,13 +145,13 @@ def find(fleet: str, rollout: str | None = None, root: Path = ROLLOUTS) -> Recor
 
 
 def unfinished(fleet: str, root: Path = ROLLOUTS, elsewhere: bool = True) -> Record | None:
-    """Return the unfinished rollout of a fleet, or None.
+    """Return the record of a fleet's unfinished rollout, or None if the latest rollout has ended.
 
     Args:
         fleet: The fleet's name.
         root: The folder that contains all rollout records.
-        elsewhere: Whether a process on another machine counts as running; if False, it counts as ended. This machine
-            cannot check such a process.
+        elsewhere: Whether the rollout's process counts as running if it belongs to another machine, where it cannot be
+            checked. If False, such a process counts as ended.
 
     Raises:
         BusyError: The rollout's process is still running.
@@ -178,16 +181,16 @@ def begin(
     root: Path = ROLLOUTS,
     fill: Callable[[Record], None] = lambda _: None,
 ) -> Record:
-    """Create the record of a new rollout. If this fails, the folder is removed.
+    """Create the record of a new rollout. If this fails, the record's folder is removed.
 
-    The plan is written first, then the files that `fill` adds, then state.json.
+    plan.json is written first, then the files that `fill` adds, then state.json.
 
     Args:
         fleet: The fleet's name. The caller must hold the fleet's lock.
         plan: The content of plan.json.
-        state: The state in which the rollout begins.
+        state: The initial state of the rollout.
         root: The folder that contains all rollout records.
-        fill: A function that adds further files to the folder.
+        fill: A function that adds further files to the record's folder.
 
     Raises:
         OSError: A file cannot be written. Errors of `fill` are raised too.
@@ -213,9 +216,9 @@ def _versioned(content: Mapping[str, object]) -> bytes:
 
 
 def _next_stamp(fleet: str, root: Path) -> str:
-    """Return the timestamp for a new rollout's name. It is later than the latest rollout's timestamp.
+    """Return the timestamp for the id of a new rollout. It is later than the timestamps of all existing rollouts.
 
-    Even if the clock was set back, the newest rollout must be last when rollouts are sorted by name.
+    The newest rollout must be last when rollouts are sorted by id, even if the clock was set back.
     """
     starts = [_start_of(record.id) for record in rollouts(fleet, root)]
     now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
@@ -223,7 +226,7 @@ def _next_stamp(fleet: str, root: Path) -> str:
 
 
 def _start_of(name: str) -> datetime | None:
-    """Return the start time in a folder's name, in UTC without a time zone; None if the name is not a rollout's id."""
+    """Return the start time in a rollout's id, in UTC without a time zone; None if the name is not a rollout's id."""
     try:
         match = ID.fullmatch(name)
         return datetime.strptime(match[1], STAMP) if match else None
@@ -232,12 +235,12 @@ def _start_of(name: str) -> datetime | None:
 
 
 def _remove_incomplete(folder: Path) -> None:
-    """Remove rollouts that were killed before their state.json was written. They have not changed any device."""
+    """Remove the folders of rollouts without state.json, whose process was killed before it changed any device."""
     for each in folder.iterdir() if folder.is_dir() else ():
         if _start_of(each.name) and each.is_dir() and not (each / "state.json").exists():
             shutil.rmtree(each)
 
 
 def encode(value: object) -> bytes:
-    """Encode a value as a JSON file of a record. The same value always gives the same bytes."""
+    """Return the content of a JSON file of a record. The same value always gives the same bytes."""
     return (json.dumps(value, sort_keys=True, default=documents.encode) + "\n").encode()

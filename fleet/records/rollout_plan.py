@@ -1,4 +1,4 @@
-"""The types of plan.json, which records what a rollout is to do. The plan is made before the rollout begins."""
+"""The types of plan.json, which lists the devices, releases and rules of a rollout before the rollout begins."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fleet.inventory.rollout_policy import RolloutPolicy
 
 
 class PlannedDevice(Document):
-    """A device and the release that it is to run. Records of earlier program versions contain only the release."""
+    """A device and the release that it is to run. Plans of earlier program versions contain only the release."""
 
     release: str = Field(description="Release that the inventory declares, as NAME@VERSION.")
     type: str = Field(default="", description="Device type.")
@@ -35,7 +35,7 @@ class AbandonedRollout(Document):
 
 
 class Refusal(Document):
-    """The error that prevents the rollout. Pending rollbacks are performed nevertheless."""
+    """The error because of which no device gets a new release. Pending rollbacks are performed nevertheless."""
 
     error: str = Field(description="Name of the error's class.")
     exit_code: int = Field(description="Exit code of the error.")
@@ -46,7 +46,7 @@ class Refusal(Document):
 
 
 class RolloutPlan(Document):
-    """The output of `fleet wave plan` and the content of plan.json. Records of earlier versions lack some fields."""
+    """The output of `fleet wave plan` and the content of plan.json. Plans of earlier versions lack some fields."""
 
     fleet: str = Field(description="Name of the fleet.")
     inventory: str | None = Field(default=None, description="Path of the inventory.")
@@ -62,7 +62,7 @@ class RolloutPlan(Document):
     rules: RolloutPolicy = Field(description="Rollout policy of the fleet.")
     devices: dict[str, PlannedDevice] = Field(description="Devices that the rollout may update, by name.")
     others: dict[str, PlannedDevice] = Field(default={}, description="Devices that --limit leaves out, by name.")
-    releases: dict[str, ReleaseInfo] = Field(description="Facts about the releases, by NAME@VERSION.")
+    releases: dict[str, ReleaseInfo] = Field(description="Information about the releases, by NAME@VERSION.")
     proven: list[str] = Field(default=[], description="Releases that passed a wave of an earlier rollout.")
     resumes: str | None = Field(default=None, description="Id of the unfinished rollout that is resumed.")
     gives_up: AbandonedRollout | None = Field(default=None, description="Unfinished rollout that is abandoned.")

@@ -25,9 +25,9 @@ Outcome = Literal["planned", "unfit", "ok", "failed", "unreachable", "back", "pe
 @with_config(NO_OTHER_FIELDS)
 @dataclass(frozen=True)
 class Owner:
-    """A process, identified by its id and start time, because a later process may get the same id.
+    """The process that controls a rollout. The process id 0 means that no process controls it.
 
-    The process id 0 means that there is no owner.
+    The start time is recorded too, because a later process may get the same id.
 
     Attributes:
         host: The machine on which the process runs.
@@ -44,7 +44,7 @@ class Owner:
     def is_alive(self) -> bool:
         """Return whether the process is running.
 
-        A process on another machine cannot be checked, and counts as running.
+        A process on another machine counts as running, because this machine cannot check it.
         """
         if self.pid == NOBODY.pid:
             return False
@@ -60,14 +60,15 @@ NOBODY = Owner("", 0, 0.0)
 
 
 def owner_of(pid: int) -> Owner:
-    """Return the process with this id. Raises psutil.Error."""
+    """Return the process of this machine with this id. Raises psutil.Error if it does not exist."""
     return Owner(socket.gethostname(), pid, _start_time(pid), _boot_id())
 
 
 def _start_time(pid: int) -> float:
-    """Return the start time of a process in seconds: field 22 of its stat file, see proc(5).
+    """Return the start time of a process: seconds since boot on Linux, or since 1970 on other systems.
 
-    psutil would report wall-clock time, which changes if the clock is set while the process runs.
+    On Linux, the value is field 22 of /proc/PID/stat, see proc(5). psutil would report wall-clock time there, which
+    changes if the clock is set while the process runs.
     """
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
@@ -99,7 +100,7 @@ def _command_line(process: psutil.Process) -> list[str]:
 
 
 class RecordedCheck(Document):
-    """The result of one check of a wave's verdict."""
+    """The result of one check of a wave, as state.json records it."""
 
     name: str = Field(description="Name of the check, such as latency.")
     status: str = Field(description="Result of the check.")
@@ -107,7 +108,7 @@ class RecordedCheck(Document):
 
 
 class RecordedVerdict(Document):
-    """The verdict on a wave, as it was recorded."""
+    """The verdict on a wave, as state.json records it."""
 
     reason: str = Field(description="Reason for the verdict, in one line.")
     checks: list[RecordedCheck] = Field(description="Results of all checks of the wave.")
@@ -129,12 +130,12 @@ class DeviceState:
         wave: The name of the device's wave; empty if the device is in no wave.
         release: The release that the device is to run.
         was: The release that the device ran before this rollout; None if it ran none.
-        outcome: The outcome so far. `pending` means that the device could not roll back; the next run rolls it back
-            (pending_rollbacks.py).
+        outcome: The outcome for the device so far. `pending` means that the device could not roll back. The fleet's
+            next rollout rolls this device back first (pending_rollbacks.py).
         reason: An explanation of the outcome.
         touched: Whether the rollout may have changed the device.
         spent: The budget that the device counts against, `failed` or `unreachable`; empty if it counts against none.
-            It keeps this value after a rollback.
+            A rollback does not change this value.
     """
 
     wave: str
@@ -155,13 +156,14 @@ class WaveState:
         name: The wave's name.
         devices: The names of the wave's devices.
         approve: Whether the wave needs an approval.
-        approved_by: The user who approved the wave.
+        approved_by: The user who approved the wave; None if no user has approved it.
         status: The wave's status.
-        opened: The time at which the wave began.
-        judged: The time at which the wave was judged.
-        verdict: The verdict on the wave.
+        opened: The time at which the wave began; None if it has not begun.
+        judged: The time at which the wave was judged; None if it has not been judged.
+        verdict: The verdict on the wave; None if it has not been judged.
         lost: Why the wave failed before its bake ended; None if it did not fail early.
-        why: Why the wave needs an approval although the rollout policy does not require one; otherwise empty.
+        why: Why the wave needs an approval that the rollout policy does not require; empty if the policy requires the
+            approval, or if none is needed.
         canary: Whether this is a canary wave, in which no device may fail.
     """
 
@@ -189,7 +191,8 @@ class RolloutState:
         devices: The states of the devices, by name.
         reason: An explanation of the status.
         ended: The time at which the rollout ended; None if it has not.
-        outside_window: Whether the maintenance window is ignored, as chosen when the rollout began or was last resumed.
+        outside_window: Whether the operator chose to ignore the maintenance window when the rollout began or was last
+            resumed.
     """
 
     status: Status
@@ -206,7 +209,7 @@ class RolloutState:
 
     @property
     def has_failed(self) -> bool:
-        """Return True if a wave has failed. If so, every touched device has to roll back."""
+        """Return True if a wave has failed. If so, every device that the rollout may have changed has to roll back."""
         return any(wave.status == "fail" for wave in self.waves)
 
     def with_wave(self, name: str, **changed: Any) -> RolloutState:

@@ -26,14 +26,14 @@ def look(
     previous: BakeLook | None,
     now_s: float,
 ) -> BakeLook:
-    """Check a wave and decide how long to wait until the next check or the verdict.
+    """Check a wave during its bake, and decide how long to wait until the next check or the verdict.
 
-    If the wave has already failed, it is judged immediately, without a wait.
+    If the wave has already failed, the wait is zero, so that the wave is judged immediately.
 
     Args:
         controller: The rollout's controller.
-        outcomes: For each device of the wave, the outcome of its switch to the new release.
-        statuses: The statuses of the wave's devices; empty at the first check.
+        outcomes: The outcome of each device's switch to the new release, by device name.
+        statuses: The statuses of the wave's devices, by device name; empty at the first check.
         previous: The result of the previous check; None at the first check.
         now_s: The current monotonic time, in seconds.
     """
@@ -70,7 +70,7 @@ def _early_failure(
     still_silent: list[str],
     failed_budget: int,
 ) -> EarlyFailure | None:
-    """Return why a wave with these statuses can no longer pass, or None if it can still pass."""
+    """Return why a wave has already failed during its bake, or None if the wave can still pass."""
     thresholds = controller.policy.judge
     failed = dict.fromkeys(still_silent, "did not respond to two checks in a row during the bake")
     observed = [controller.observe(name, DeployOutcome("ok", "", status), {}) for name, status in statuses.items()]
@@ -86,13 +86,13 @@ def _early_failure(
 
 
 def pause(elapsed_s: float, query_s: float, bake_s: float, poll_s: float) -> float:
-    """Return the seconds until the next check, or until the end of the bake if the bake ends first.
+    """Return how many seconds to wait before a wave is checked again, at most until the end of its bake.
 
     Args:
         elapsed_s: The time since the bake began, in seconds.
         query_s: How long the last query of the devices took, in seconds.
         bake_s: The length of the bake, in seconds.
-        poll_s: The shortest pause, in seconds.
+        poll_s: The minimum pause between two checks, in seconds.
     """
     remaining = max(bake_s - elapsed_s, 0.0)
     pause_s = max(poll_s, elapsed_s * SHARE, query_s * (1 - SHARE) / SHARE)
@@ -100,7 +100,7 @@ def pause(elapsed_s: float, query_s: float, bake_s: float, poll_s: float) -> flo
 
 
 def max_looks(bake_s: float, poll_s: float) -> int:
-    """Return the largest possible number of checks in a bake, including the check at its end."""
+    """Return the maximum number of checks of a wave during its bake, including the check at the end of the bake."""
     elapsed, number = 0.0, 1
     while (step := pause(elapsed, 0.0, bake_s, poll_s)) < bake_s - elapsed:
         elapsed, number = elapsed + step, number + 1

@@ -1,6 +1,7 @@
 """Control a rollout: open a wave, judge it, decide which devices roll back, close the rollout.
 
-Each step reads the record, makes a decision and writes the decision to the record. Devices are updated only after that.
+Each step reads the rollout's record, makes a decision and saves the decision in the record. Only then are devices
+updated.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ RefreshPayload = Callable[[set[str]], tuple[bool, str]]
 
 @dataclass(frozen=True)
 class DeployOutcome:
-    """The outcome of a device's switch to its release, and the device's last status (None if it did not respond)."""
+    """The outcome of a device's switch to the new release, the reason for the outcome, and the device's latest status.
+
+    The status is None if the device did not respond to the last query.
+    """
 
     outcome: SwitchOutcome
     reason: str
@@ -37,7 +41,10 @@ class DeployOutcome:
 
 
 class RolloutController:
-    """Controls one rollout through its record. Creating it raises BusyError if another process controls the rollout."""
+    """Controls one rollout, and saves every decision in the rollout's record.
+
+    The constructor raises BusyError if another process controls the rollout.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.record = Record(folder)
@@ -66,14 +73,14 @@ class RolloutController:
         since: str | None = None,
         wave: WaveState | None = None,
     ) -> None:
-        """Append a line to the audit trail.
+        """Append a line to the rollout's audit trail.
 
         Args:
             action: What was done.
             result: The result of the action.
             device: The device that the action concerns; None if it does not concern a single device.
-            detail: An explanation for people.
-            since: The time at which the action began, from which its duration is computed; None records no duration.
+            detail: A human-readable explanation.
+            since: The time at which the action began; the line records the time since then. None records no duration.
             wave: The wave whose devices the action concerns.
         """
         rollout_audit.append(
@@ -95,13 +102,13 @@ class RolloutController:
         approved_by: str | None = None,
         refresh_payload: RefreshPayload = lambda _: (False, ""),
     ) -> WaveOpening:
-        """Decide whether a wave may begin. If so, record that its devices may run the new release from now on.
+        """Decide whether a wave may begin. If it may, record that its devices may run the new release from now on.
 
         Args:
             devices: The devices of the wave.
-            approved_by: The user who approves the wave now; None if no user does.
-            refresh_payload: A function that updates the payload for the given releases. It returns whether it packed
-                the payload again, and why it failed (an empty string if it did not fail).
+            approved_by: The user who approves the wave in this run; None if no user approves it.
+            refresh_payload: A function that ensures that the payload contains the given releases and the current
+                metadata. It returns whether it packed the payload again, and an error text (empty if it succeeded).
         """
         wave = self.wave_of(devices)
         packed, now = False, datetime.now(UTC)
@@ -129,7 +136,7 @@ class RolloutController:
         return WaveOpening(go=True, wave=wave.name, reason="", rest=group, bake_s=bake_s, packed=packed)
 
     def wave_of(self, devices: Sequence[str]) -> WaveState:
-        """Return the wave that consists of exactly these devices. Raises ConfigurationError if no wave does."""
+        """Return the wave that consists of exactly these devices. Raises ConfigurationError if there is none."""
         for wave in self.state.waves:
             if set(devices) == set(wave.devices):
                 return wave
@@ -146,8 +153,8 @@ class RolloutController:
         """Judge a wave after its bake, and record the verdict.
 
         Args:
-            devices: For each device of the wave, the outcome of its switch to the new release, and its last status.
-            control_group: The last status of each device of the control group.
+            devices: For each device of the wave, the outcome of its switch to the new release, and its latest status.
+            control_group: The latest status of each device of the control group, by device name.
         """
         wave, before = self.wave_of(list(devices)), self.record.before
         failures = wave.lost.devices if wave.lost else {}
@@ -181,15 +188,15 @@ class RolloutController:
         return WaveVerdict(wave.name, result.status, result.reason())
 
     def observe(self, name: str, deployed: DeployOutcome, before: Reports) -> DeviceObservation:
-        """Return what is known about a device of the wave: its outcome, and its reports before and after its switch.
+        """Return the outcome of a device's switch, the device's report from before the rollout, and its latest report.
 
         The outcome is `failed` if the device has loaded a different model file than the published one, or if it has
         rolled back automatically.
 
         Args:
             name: The device's name.
-            deployed: The outcome of the device's switch to its release, and its last status.
-            before: The reports of all devices before the rollout.
+            deployed: The outcome of the device's switch to the new release, and its latest status.
+            before: The reports of all devices from before the rollout, by device name.
         """
         device, status = self.state.devices[name], deployed.status
         outcome, reason = deployed.outcome, deployed.reason
@@ -211,7 +218,10 @@ class RolloutController:
     # --- the end
 
     def decide_rollbacks(self, statuses: Mapping[str, AgentStatus | None]) -> RollbackDecision:
-        """Decide which devices roll back, given the last statuses of all devices that the rollout may have updated."""
+        """Decide which devices roll back, and record the decision.
+
+        `statuses` has the latest status of each device that the rollout may have updated, by device name.
+        """
         failures: dict[str, tuple[BudgetCharge, str]] = {}
         for name, device in self.state.devices.items():
             passed = device.touched and device.outcome == "ok" and name in statuses
@@ -237,14 +247,17 @@ class RolloutController:
         return ""
 
     def is_confirmed(self, name: str, status: AgentStatus | None) -> bool:
-        """Return whether a device runs its release and has confirmed it. Such a device need not be queried again."""
+        """Return whether a device runs its new release and has confirmed it. If so, it need not be queried again."""
         return self._runs_release(self.state.devices[name], status)
 
     def _runs_release(self, device: DeviceState, status: AgentStatus | None) -> bool:
         return eligibility.runs(status, device.release, self.plan.releases[device.release])
 
     def close(self, rolled_back: Mapping[str, StatusResponse]) -> ClosedRollout:
-        """End or pause the rollout, given the responses of the devices that had to roll back."""
+        """Record which rollbacks succeeded, then end or pause the rollout.
+
+        `rolled_back` has the response of each device that had to roll back, by device name.
+        """
         state = self.state
         for name, response in rolled_back.items():
             device, status = state.devices[name], response.status

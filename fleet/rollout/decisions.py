@@ -1,4 +1,4 @@
-"""Decide from the state of a rollout whether a wave may begin, what a verdict changes and which devices roll back.
+"""Decide from the state of a rollout whether a wave may begin, which devices roll back, and how the rollout ends.
 
 The functions are pure: they take a state and return a state or a decision. They do not read or write files and do not
 contact devices. controller.py records their decisions.
@@ -22,7 +22,7 @@ MAX_REASON = 500  # maximum length of the reason for a rollback that is sent to 
 
 @dataclass(frozen=True)
 class RollbackOrder:
-    """The release that a device has to roll back to, and the reason that its agent records."""
+    """The release to which a device has to roll back, and the reason for the rollback, which its agent records."""
 
     to: str
     reason: str
@@ -44,9 +44,9 @@ def refusal(
 
     Args:
         state: The rollout's state.
-        policy: The rollout's policy.
+        policy: The fleet's rollout policy.
         wave: The wave that is to begin.
-        approved_by: The user who approves the wave now; None if no user does.
+        approved_by: The user who approves the wave in this run; None if no user approves it.
         began_by: The user who began the rollout; None if that was not recorded.
         now: The current time, with a time zone.
     """
@@ -78,12 +78,12 @@ def _approval_missing(policy: RolloutPolicy, wave: WaveState, approved_by: str |
 
 
 def control_group(state: RolloutState, policy: RolloutPolicy, wave: WaveState) -> list[str]:
-    """Choose the control group of a wave: devices that are not updated during the wave, spread over the fleet.
+    """Choose the devices of a wave's control group, evenly spread over the devices that were not updated yet.
 
     Args:
         state: The rollout's state.
-        policy: The rollout's policy; its `control` is the maximum size of the control group.
-        wave: The wave that is compared with the control group.
+        policy: The fleet's rollout policy; its field `control` is the maximum number of devices in the control group.
+        wave: The wave that will be compared with the control group.
     """
     candidates = [
         name
@@ -103,8 +103,8 @@ def remaining_budget(devices: Iterable[DeviceState], policy: RolloutPolicy, size
     A number below zero means that the fleet's budget is exceeded.
 
     Args:
-        devices: The devices to count against the budget.
-        policy: The rollout's policy.
+        devices: The states of the devices that may count against the budget.
+        policy: The fleet's rollout policy.
         size: The number of devices in the fleet.
     """
     spent = Counter(device.spent for device in devices)
@@ -119,9 +119,9 @@ def wave_budget(state: RolloutState, policy: RolloutPolicy, size: int, wave: Wav
 
     Args:
         state: The rollout's state.
-        policy: The rollout's policy.
+        policy: The fleet's rollout policy.
         size: The number of devices in the fleet.
-        wave: The wave.
+        wave: The wave for which the numbers are computed.
     """
     if wave.canary:
         return {"failed": 0, "unreachable": 0}
@@ -135,10 +135,10 @@ def wave_budget(state: RolloutState, policy: RolloutPolicy, size: int, wave: Wav
 def with_verdict(
     state: RolloutState, wave: WaveState, observed: Sequence[DeviceObservation], verdict: Verdict, now: str
 ) -> RolloutState:
-    """Return the state after a wave was judged.
+    """Return the rollout's state with the verdict on a wave and the resulting outcomes of the wave's devices.
 
     Args:
-        state: The rollout's state.
+        state: The rollout's state before the verdict.
         wave: The wave that was judged.
         observed: The observations of the wave's devices.
         verdict: The verdict on the wave.
@@ -163,14 +163,14 @@ def with_late_failures(
     size: int,
     now: str,
 ) -> RolloutState:
-    """Return the state after some devices failed although their wave had passed.
+    """Return the rollout's state with the failures of devices that failed after their wave had passed.
 
     The rollout fails if one of these devices is a canary, or if the fleet's budget is exceeded.
 
     Args:
         state: The rollout's state.
-        failures: For each failed device, the budget that it is charged to and the reason for the failure.
-        policy: The rollout's policy.
+        failures: For each failed device, the budget that it counts against and the reason for its failure.
+        policy: The fleet's rollout policy.
         size: The number of devices in the fleet.
         now: The current time, in the format of `audit_log.now`.
     """
@@ -189,7 +189,7 @@ def with_late_failures(
 
 
 def rollbacks(state: RolloutState, rollout: str) -> tuple[dict[str, RollbackOrder], dict[str, str]]:
-    """Return the devices that have to roll back, and the devices that cannot because they ran no release before.
+    """Return which devices have to roll back, and which devices cannot because they ran no release before.
 
     Args:
         state: The rollout's state.
@@ -197,7 +197,7 @@ def rollbacks(state: RolloutState, rollout: str) -> tuple[dict[str, RollbackOrde
 
     Returns:
         For each device that has to roll back, its rollback order. For each failed device that cannot roll back, the
-        reason why it keeps the new release.
+        reason why the device keeps the new release.
     """
     orders: dict[str, RollbackOrder] = {}
     kept: dict[str, str] = {}
@@ -213,7 +213,10 @@ def rollbacks(state: RolloutState, rollout: str) -> tuple[dict[str, RollbackOrde
 
 
 def ended(state: RolloutState, now: str) -> RolloutState:
-    """Return the state after all rollbacks were attempted. `now` is in the format of `audit_log.now`."""
+    """Return the rollout's state with the status that follows from the verdicts on its waves: failed, passed or paused.
+
+    `now` is the current time, in the format of `audit_log.now`.
+    """
     if state.has_failed:
         return replace(state, status="failed", ended=now)
     if state.status != "running":
@@ -224,7 +227,7 @@ def ended(state: RolloutState, now: str) -> RolloutState:
 
 
 def rollback_decided(state: RolloutState, device: DeviceState) -> str | None:
-    """Return when the rollback of a device was decided.
+    """Return the time at which the rollback of a device was decided.
 
     This is the time at which the first failed wave was judged. If no wave failed, it is the time at which the device's
     own wave was judged."""

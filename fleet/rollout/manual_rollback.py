@@ -24,9 +24,9 @@ class ManualRollback:
     """The manual rollback of one device.
 
     Attributes:
-        result: The result that the device's agent printed; None if it printed nothing.
+        result: The result of the rollback that the device's agent printed; None if it printed nothing.
         response: The device's status after the rollback, or the reason why the rollback or the status query failed.
-        skipped: Whether the device was not rolled back because it does not run a release of the latest rollout.
+        skipped: True if the device was not rolled back because it does not run a release of the latest rollout.
     """
 
     result: CommandResult | None
@@ -35,12 +35,12 @@ class ManualRollback:
 
 
 def begin_manual_rollback(fleet: str, root: Path, every: bool = False) -> ManualRollbackStart:
-    """Abandon the unfinished rollout, so that no later run resumes it, and return which releases to roll back from.
+    """Abandon the fleet's unfinished rollout, and return the releases from which devices have to roll back.
 
     Args:
         fleet: The fleet's name.
         root: The folder that contains all rollout records.
-        every: Whether every device is to roll back, whatever release it runs.
+        every: Whether every device has to roll back, regardless of the release that it runs.
 
     Raises:
         BusyError: A rollout of the fleet is running.
@@ -57,7 +57,7 @@ def begin_manual_rollback(fleet: str, root: Path, every: bool = False) -> Manual
 
 
 def _latest_releases(fleet: str, root: Path, warnings: list[str]) -> list[str] | None:
-    """Return the releases of the latest rollout that a device may still run, or None if they are not known."""
+    """Return which releases of the latest rollout a device may still run, or None if this is not known."""
     with _warn_on_error(warnings, "the releases of the latest rollout are not known, so every device rolls back"):
         for record in reversed(rollout_folder.rollouts(fleet, root)):
             devices = record.load().devices.values()
@@ -70,17 +70,17 @@ def _latest_releases(fleet: str, root: Path, warnings: list[str]) -> list[str] |
 def finish_manual_rollback(
     fleet: str, root: Path, devices: Mapping[str, ManualRollback], reason: str, every: bool = False
 ) -> ManualRollbackEnd:
-    """Record which devices have rolled back, according to the release that each device has loaded.
+    """Record for each device whether its manual rollback succeeded.
 
-    If every device was skipped, all of them count as failed: in an emergency, an operator must not read this result as
-    success.
+    A rollback succeeded if the device has loaded the release that the agent named in its result. If every device was
+    skipped, all devices count as failed, because in an emergency an operator must not take this result for success.
 
     Args:
         fleet: The fleet's name.
         root: The folder that contains all rollout records.
-        devices: The rollback of each device, by device name.
+        devices: The manual rollback of each device, by device name.
         reason: The operator's reason for the rollback.
-        every: Whether every device was to roll back, whatever release it ran.
+        every: Whether every device had to roll back, regardless of the release that it ran.
     """
     rows, failed = [], []
     skipped: dict[str, str] = {}
@@ -118,7 +118,10 @@ def finish_manual_rollback(
 
 
 def _outcome(rollback: ManualRollback) -> tuple[str | None, str | None, str]:
-    """Return the release that a device should have loaded, the one that it has loaded, and why the rollback failed."""
+    """Return the release that a device should have loaded, the release that it has loaded, and why its rollback failed.
+
+    The reason is empty if the rollback succeeded.
+    """
     release = rollback.result.release if rollback.result else None
     loaded = eligibility.loaded_release(rollback.response.status)
     if release is not None and loaded == release:
@@ -128,7 +131,7 @@ def _outcome(rollback: ManualRollback) -> tuple[str | None, str | None, str]:
 
 @contextlib.contextmanager
 def _warn_on_error(warnings: list[str], problem: str) -> Iterator[None]:
-    """Turn every error except BusyError into a warning that begins with `problem`."""
+    """Catch every error except BusyError, and add a warning to `warnings` that begins with `problem`."""
     try:
         yield
     except BusyError:

@@ -1,4 +1,4 @@
-"""Decide from the devices' statuses which devices take part in a rollout, and in which waves."""
+"""Decide from the devices' statuses which devices a rollout updates, and in which waves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHOWN = 20  # maximum number of devices of a wave that the table lists
 
 
 class Participants:
-    """The devices of a plan: those to update in each wave, and those that cannot or need not be updated."""
+    """The devices of a rollout plan: those to update in each wave, and those that cannot or need not be updated."""
 
     def __init__(
         self,
@@ -27,12 +27,12 @@ class Participants:
         rows: list[str],
         still_pending: Mapping[str, str],
     ) -> None:
-        """Group the devices of a plan by their responses.
+        """Group the devices of a rollout plan by their responses to the status query.
 
         Args:
             plan: The rollout's plan.
-            responses: The devices' responses, by device name.
-            rows: Lines for the terminal that are shown before the waves.
+            responses: The devices' responses to the status query, by device name.
+            rows: Lines that the terminal shows before the list of waves.
             still_pending: Devices whose pending rollback failed again, each with the reason.
         """
         self.plan, self.responses, self.rows, self.policy = plan, responses, rows, plan.rules
@@ -97,7 +97,7 @@ class Participants:
         return status.current if status else None
 
     def state(self) -> RolloutState:
-        """Return the state in which the rollout begins."""
+        """Return the initial state of the rollout."""
         wave_of = {name: wave.name for wave in self.waves for name in wave.devices}
         devices = {}
         for name, device in self.plan.devices.items():
@@ -118,7 +118,7 @@ class Participants:
         return RolloutState("running", owner(), waves, devices, outside_window=self.plan.outside_window)
 
     def result(self) -> PreflightResult:
-        """Return the result of the preflight of a rollout whose record does not exist yet."""
+        """Return the result of the preflight: whether the new rollout begins, its waves, or why it does not begin."""
         refusal = self.refusal()
         unchanged = "" if self.changing else "every device that responded already runs its declared release"
         return PreflightResult(
@@ -135,7 +135,7 @@ class Participants:
         )
 
     def table(self) -> list[str]:
-        """Return lines for the terminal that list the waves and the devices that do not take part."""
+        """Return lines for the terminal that list the waves, the devices that are not updated, and the budget."""
         rows = list(self.rows)
         for wave in self.waves:
             separator = ": " if wave.approval_reason else ""

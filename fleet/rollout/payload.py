@@ -2,7 +2,7 @@
 
 The payload is packed when the rollout begins and checked again before each wave. A release that was withdrawn in the
 meantime is not delivered to further devices. If the metadata was signed again in the meantime, the payload is packed
-again, because a rollout can last longer than the validity of the old metadata.
+again, because the old metadata can expire during the rollout.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def check_repository(repository: Repository, development: bool) -> None:
 
 
 def release_info(repository: Repository, release: str) -> ReleaseInfo:
-    """Return the information that a rollout plan contains about a published release.
+    """Return the information about a published release that is stored in a rollout plan.
 
     Raises NoReleaseError, StorageError, TrustError, BundleError, SourceError.
     """
@@ -74,7 +74,10 @@ def release_info(repository: Repository, release: str) -> ReleaseInfo:
 
 
 def _signed_archive(repository: Repository, release: str) -> tuple[TargetFile, Path]:
-    """Return a release's TUF target and its archive after checking the content. Fetch the archive if it is missing."""
+    """Return a release's TUF target and the path of its archive, after checking the archive's size and digest.
+
+    If the repository is remote and the local copy of the archive is missing or corrupted, the archive is fetched first.
+    """
     target = _published_target(repository, release)
     file, expected = repository.local_file(target), _description(target.length, target.hashes["sha256"])
     content = _describe(file)
@@ -125,12 +128,12 @@ def _description(length: int, sha256: str) -> str:
 
 
 def refresh_payload(record: Record, releases: Collection[str], location: str) -> tuple[bool, str]:
-    """Prepare the payload as `prepare_payload` does, but return an error as text.
+    """Call `prepare_payload`, and return an error as text instead of raising it.
 
     Args:
         record: The rollout's record.
-        releases: The releases that are delivered.
-        location: The repository's location, a folder or a URL.
+        releases: The releases that the payload must contain.
+        location: The location of the repository of releases, a folder or a URL.
 
     Returns:
         Whether the payload was packed again, and the error (an empty string if there was none).
@@ -144,14 +147,14 @@ def refresh_payload(record: Record, releases: Collection[str], location: str) ->
 
 
 def prepare_payload(record: Record, releases: Collection[str], location: str) -> bool:
-    """Ensure that push.tar contains these releases and the current metadata; return whether it was packed again.
+    """Ensure that the payload contains these releases and the current metadata. Return whether it was packed again.
 
-    If nothing has changed, no archive is read.
+    The payload is the record's file push.tar. If nothing has changed, no archive is read.
 
     Args:
         record: The rollout's record.
-        releases: The releases that are delivered.
-        location: The repository's location, a folder or a URL.
+        releases: The releases that the payload must contain.
+        location: The location of the repository of releases, a folder or a URL.
 
     Raises:
         NoReleaseError: A release is no longer published.
@@ -181,7 +184,7 @@ def prepare_payload(record: Record, releases: Collection[str], location: str) ->
 def _is_packed(file: Path, repository: Repository, releases: Iterable[str]) -> bool:
     """Return whether a payload contains these releases and the repository's current metadata.
 
-    Raises TrustError if the payload contains later metadata than the repository.
+    Raises TrustError if the metadata in the payload is newer than the metadata in the repository.
     """
     archives = [
         _member(repository, repository.local_file(_published_target(repository, release))) for release in releases
@@ -208,13 +211,13 @@ def _is_packed(file: Path, repository: Repository, releases: Iterable[str]) -> b
 def write_archive(repository: Repository, releases: Iterable[str], file: Path) -> None:
     """Write the metadata and the archives of releases to one tar file. The same content always gives the same bytes.
 
-    timestamp.json, from which a client finds the other files, is packed last. If a transfer to a device is interrupted,
-    the device's earlier copy of the repository therefore stays valid.
+    A client finds all other files through timestamp.json. Because timestamp.json is packed last, the device's earlier
+    copy of the repository stays valid if a transfer to the device is interrupted.
 
     Args:
         repository: The repository that contains the releases.
         releases: The releases whose archives are packed.
-        file: The tar file.
+        file: The path of the tar file.
 
     Raises:
         AgentError: An archive is missing, or its content is not the signed content.
@@ -235,9 +238,9 @@ def write_archive(repository: Repository, releases: Iterable[str], file: Path) -
 
 
 def _metadata(repository: Repository) -> dict[str, bytes]:
-    """Return the content of every root file and of the other current metadata files, by file name.
+    """Return the content of the metadata files, by file name: all root versions, and the current other roles.
 
-    The targets, snapshot and timestamp were read together, so that the timestamp refers to exactly this snapshot."""
+    The targets, snapshot and timestamp were read at the same time, so the timestamp refers to exactly this snapshot."""
     roots = [f"{version}.root.json" for version in range(1, repository.root.version)]
     # The files of old root versions may have been deleted because no device needs them any more.
     content = {name: file.read_bytes() for name in roots if (file := repository.metadata / name).is_file()}
@@ -256,7 +259,7 @@ def _member(repository: Repository, path: Path) -> str:
 
 
 def _add(tar: tarfile.TarFile, name: str, content: IO[bytes], size: int) -> None:
-    """Add a file, and its parent folders, to a tar file, with a fixed owner, mode and time."""
+    """Add a file and its parent folders to a tar file. The owner, mode and time in the tar file are always the same."""
     members = tar.getnames()
     for parent in reversed(Path(name).parents[:-1]):
         if parent.as_posix() not in members:

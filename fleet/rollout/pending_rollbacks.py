@@ -1,8 +1,8 @@
 """Find and record pending rollbacks: rollbacks that a device could not perform when its rollout failed.
 
 The fleet's next rollout rolls these devices back first. Pending rollbacks are found in the records of all rollouts,
-however old, and are not stored anywhere else. A device is recorded as rolled back as soon as it has loaded a release
-other than the failed one, for whatever reason.
+however old, and are not stored anywhere else. A device is recorded as rolled back as soon as it has loaded any release
+other than the failed release.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ def record_completed(
     Args:
         fleet: The fleet's name.
         root: The folder that contains all rollout records.
-        pending: The pending rollbacks, by device.
-        responses: The devices' responses after they tried to roll back, by device name.
+        pending: The pending rollbacks, by device name.
+        responses: The devices' responses to the status query after they tried to roll back, by device name.
 
     Returns:
-        Lines for the terminal, and the devices that are still pending, each with the reason.
+        Lines for the terminal, and the devices whose rollback is still pending, each with the reason.
     """
     rows, still_pending = [], {}
     for rollout in sorted({rollback.rollout for rollback in pending.values()}):

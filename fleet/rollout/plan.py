@@ -1,6 +1,6 @@
-"""Plan a rollout: which device is to run which release. The repository and earlier rollouts can refuse the plan.
+"""Plan a rollout: decide which device is to run which release, and check whether the rollout is allowed.
 
-`plan_rollout` is the entry point. It neither contacts a device nor changes anything.
+`plan_rollout` is the entry point. It does not contact devices and does not change any record.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ class UnfinishedWork:
         return self.rollout is not None and not self.changes
 
     def without_declaration(self, reason: str) -> UnfinishedWork:
-        """Return the work that remains if the inventory must not be rolled out: only rollbacks.
+        """Return the work that is still to be done if the inventory must not be rolled out: only rollbacks.
 
-        The unfinished rollout's interrupted rollbacks remain only if that rollout has failed.
-        `reason` says why the inventory must not be rolled out.
+        The interrupted rollbacks of the unfinished rollout are kept only if that rollout has failed. `reason` says why
+        the inventory must not be rolled out.
         """
         interrupted = self.interrupted if self.state and self.state.has_failed else {}
         changes = (self.changes or reason) if interrupted else ""
@@ -66,14 +66,16 @@ class UnfinishedWork:
 
 @dataclass(frozen=True)
 class Declaration:
-    """The content of an inventory, checked against the repository; empty if the inventory must not be rolled out.
+    """The devices and releases that an inventory declares, after the checks in `read_declaration`.
+
+    All fields are empty if the inventory must not be rolled out.
 
     Attributes:
-        repository: The folder that the repository was read from.
+        repository: The folder of the repository of releases.
         policy: The fleet's rollout policy; None if the inventory must not be rolled out.
         devices: The devices that the rollout may update, by name.
         others: The devices that --limit leaves out, by name.
-        releases: The releases that `devices` declare, by name.
+        releases: Information about each release of `devices`, by NAME@VERSION.
         proven: Releases that passed a wave of an earlier rollout.
     """
 
@@ -87,13 +89,13 @@ class Declaration:
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """The options that the operator chose.
+    """The options that the operator chose for a rollout.
 
     Attributes:
         only: Names of the devices that the rollout may update; None means all devices.
         outside_window: Whether the maintenance window is ignored.
         again: Whether a release whose last rollout failed may be tried again.
-        approve: Names of the waves that are approved.
+        approve: Names of the waves that the operator approves.
     """
 
     only: Sequence[str] | None = None
@@ -105,10 +107,10 @@ class PlanOptions:
 def plan_rollout(
     path: Path, repository: AbstractContextManager[Repository], root: Path, options: PlanOptions
 ) -> RolloutPlan:
-    """Plan the rollout that an inventory declares, checked against the repository and the fleet's unfinished work.
+    """Plan a rollout of the releases that an inventory declares, including unfinished rollbacks of earlier rollouts.
 
-    If the inventory must not be rolled out but devices still have to roll back, the plan contains only these rollbacks
-    and records the error as `refused`.
+    If the inventory must not be rolled out but devices still have to roll back, the plan contains only these rollbacks,
+    and the error in its field `refused`.
 
     Args:
         path: The inventory's path.
@@ -151,7 +153,7 @@ def plan_rollout(
 def find_unfinished_work(
     fleet: Fleet, root: Path, names: Collection[str], only: Collection[str] | None
 ) -> UnfinishedWork:
-    """Find the work that has to be finished before, or instead of, a new rollout of the fleet.
+    """Find the work that earlier rollouts of the fleet left unfinished.
 
     Args:
         fleet: The fleet, as its inventory declares it.
@@ -186,7 +188,7 @@ def read_declaration(
     approve: Collection[str],
     try_failed: bool,
 ) -> Declaration:
-    """Check what the inventory declares against its rollout policy, the repository and earlier rollouts.
+    """Check the devices and releases of an inventory against its rollout policy, the repository and earlier rollouts.
 
     Args:
         fleet: The fleet, as its inventory declares it.
@@ -194,7 +196,7 @@ def read_declaration(
         root: The folder that contains all rollout records.
         names: The devices that the rollout may update.
         outside_window: Whether the maintenance window is ignored.
-        approve: Names of the waves that are approved.
+        approve: Names of the waves that the operator approves.
         try_failed: Whether releases whose last rollout failed may be tried again.
 
     Raises:

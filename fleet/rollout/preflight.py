@@ -1,6 +1,6 @@
-"""Start a rollout after its devices have been queried: begin its record, or resume the unfinished rollout.
+"""Begin or resume a rollout after its devices have been queried.
 
-This step changes no device. If a pending rollback of an earlier rollout has been completed, this is recorded first.
+This step does not change any device. It first records which pending rollbacks of earlier rollouts have been completed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class RemainingWaves:
     Attributes:
         record: The folder of the record.
         order: The devices of these waves, in the order of the waves.
-        serial: The size of each wave, in the form of Ansible's `serial`.
+        serial: The number of devices in each wave, as a value for Ansible's `serial`.
         touched: Devices that may already run the new release.
         push: The file that contains the payload.
     """
@@ -44,18 +44,18 @@ class RemainingWaves:
 def run_preflight(
     plan: RolloutPlan, responses: Mapping[str, StatusResponse], root: Path, check: bool = False
 ) -> PreflightResult:
-    """Decide which devices take part in which waves, and begin or resume the rollout.
+    """Decide which devices are updated in which waves, and begin or resume the rollout.
 
     Args:
         plan: The rollout's plan.
-        responses: The devices' responses, by device name. Devices with a pending rollback have already tried to roll
-            back.
+        responses: The devices' responses to the status query, by device name. Devices with a pending rollback have
+            already tried to roll back.
         root: The folder that contains all rollout records.
-        check: Whether to report only, without writing anything.
+        check: Whether to return the result without writing any file.
 
     Raises:
         RolloutError: A release failed in its last rollout.
-        FleetError: The plan records an error as `refused`; that error is raised.
+        FleetError: The error in the plan's field `refused`.
     """
     rows = [f"warning: {each}" for each in plan.warnings]
     if abandoned := plan.gives_up:
@@ -94,7 +94,7 @@ def run_preflight(
 def _record_pending(
     plan: RolloutPlan, responses: Mapping[str, StatusResponse], root: Path, check: bool
 ) -> tuple[list[str], dict[str, str]]:
-    """Record the pending rollbacks that have been completed.
+    """Record which pending rollbacks have been completed. With `check`, nothing is recorded.
 
     Returns:
         Lines for the terminal, and the devices whose rollback is still pending, each with the reason.
@@ -124,7 +124,7 @@ def _remaining_waves(record: Record) -> RemainingWaves:
 
 
 def _resume(plan: RolloutPlan, rollout: str, rows: list[str], root: Path, check: bool) -> PreflightResult:
-    """Take over the unfinished rollout for this process, and prepare its payload again."""
+    """Resume the unfinished rollout in this process: record this process as the owner, and update the payload."""
     with rollout_folder.locked(plan.fleet, root):
         record = resume.require_unfinished(plan.fleet, rollout, root)
         state = record.load()
@@ -133,7 +133,7 @@ def _resume(plan: RolloutPlan, rollout: str, rows: list[str], root: Path, check:
             resumed = replace(state, owner=owner(), outside_window=plan.outside_window)
             record.save(replace(resumed, status="running", reason=""))
     if not check:
-        if remaining.order:  # otherwise only rollbacks remain, and they need no repository
+        if remaining.order:  # if no wave remains, only rollbacks are left, and they need no repository
             changing = [name for wave in state.waves for name in wave.devices]
             payload.prepare_payload(record, _releases(record, changing), plan.repository)
         rollout_audit.append(record, "resume", result="running", detail=state.reason)

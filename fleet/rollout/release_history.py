@@ -25,7 +25,7 @@ class ReleaseHistory:
 
 
 def load(fleet: str, releases: Collection[str], root: Path) -> ReleaseHistory:
-    """Return the latest result of each of these releases.
+    """Return the latest result of each of these releases in the fleet's rollouts.
 
     A record that cannot be read is ignored. An abandoned rollout does not count as failed. If a release passed a wave
     of an abandoned rollout, the release counts as proven.
@@ -65,7 +65,7 @@ def refuse_failed(failed: Mapping[str, str], rows: Sequence[str] = ()) -> None:
 
     Args:
         failed: The failed releases, each with the reason.
-        rows: Further lines for the error message.
+        rows: Lines that are added to the error message.
     """
     if failed:
         raise RolloutError(

@@ -1,8 +1,8 @@
 """Resume or abandon the unfinished rollout of a fleet.
 
-A rollout is abandoned if its inventory has changed since it began. This does not count as a failure of its releases.
-If a wave had failed and the rollout's process was killed before the rollbacks, every device that the rollout may have
-changed becomes `pending`. The next run rolls these devices back before anything else.
+A rollout is abandoned if its inventory has changed since the rollout began. Its releases do not count as failed in this
+case. If a wave had failed and the rollout's process was killed before the rollbacks, the rollback of every device that
+the rollout may have changed becomes pending. The next run performs these rollbacks first.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def inventory_changes(record: Record, devices: Sequence[Device], only: Collectio
 
     Args:
         record: The rollout's record.
-        devices: The devices of the fleet.
+        devices: The devices that the inventory declares now.
         only: The devices that --limit selects; None selects every device.
 
     Raises:
@@ -90,7 +90,7 @@ def _first_three(texts: Sequence[str]) -> str:
 
 
 def pending_devices(record: Record, state: RolloutState) -> dict[str, PendingRollback]:
-    """Return the rollbacks that a rollout did not perform because its process was killed, by device."""
+    """Return the rollbacks that a rollout did not perform because its process was killed; the keys are device names."""
     return {
         name: PendingRollback(rollout=record.id, left=device.release, to=device.was)
         for name, device in state.devices.items()
@@ -100,11 +100,11 @@ def pending_devices(record: Record, state: RolloutState) -> dict[str, PendingRol
 
 
 def require_unfinished(fleet: str, rollout: str, root: Path) -> Record:
-    """Return the unfinished rollout with this id, which a plan refers to. The caller must hold the fleet's lock.
+    """Return the record of the unfinished rollout that a plan refers to. The caller must hold the fleet's lock.
 
     Args:
         fleet: The fleet's name.
-        rollout: The rollout's id.
+        rollout: The id of the rollout that the plan refers to.
         root: The folder that contains all rollout records.
 
     Raises:
@@ -126,7 +126,7 @@ def abandon(record: Record, reason: str, status: Status = "given up") -> None:
     Args:
         record: The rollout's record.
         reason: Why the rollout is abandoned.
-        status: The status that the rollout ends with. If a wave had failed, the status is always `failed`.
+        status: The final status of the rollout if none of its waves has failed. If one has failed, it is `failed`.
     """
     state = record.load()
     status = "failed" if state.has_failed else status
@@ -171,12 +171,12 @@ def require_resumable(fleet: Fleet, path: Path, root: Path) -> None:
 
 
 def abandon_manually(fleet: str, root: Path, reason: str) -> Record:
-    """End the unfinished rollout of a fleet, even if it was controlled from another machine; return its record.
+    """Abandon the unfinished rollout of a fleet, even if a process on another machine controls it. Return its record.
 
     Args:
         fleet: The fleet's name.
         root: The folder that contains all rollout records.
-        reason: The reason, which is recorded.
+        reason: The operator's reason, which is written to the record.
 
     Raises:
         BusyError: The rollout's process is running on this machine.

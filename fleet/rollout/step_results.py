@@ -19,10 +19,10 @@ PreflightStatus = Literal["refused", "ready", "unchanged", "resumed"]
 
 @dataclass(frozen=True)
 class StepResult:
-    """The result of one step."""
+    """The result of one step of a rollout."""
 
     def as_json(self) -> dict[str, object]:
-        """Return the result as `fleet wave` prints it."""
+        """Return the result in the form that `fleet wave` prints as JSON."""
         return asdict(self)
 
 
@@ -37,7 +37,7 @@ class PreflightResult(StepResult):
         unfit: Devices that cannot run their release, each with the reason.
         record: The folder of the record; None if no rollout was begun.
         order: The devices to update, in the order of the waves.
-        serial: The size of each wave, in the form of Ansible's `serial`.
+        serial: The number of devices in each wave, as a value for Ansible's `serial`.
         touched: Devices that may already run the new release.
         push: The file that contains the payload; None if no rollout was begun.
         table: Lines for the terminal.
@@ -63,7 +63,7 @@ class WaveOpening(StepResult):
         go: Whether the wave begins.
         wave: The wave's name.
         reason: Why the wave does not begin; empty if it begins.
-        rest: The control group, the devices that the wave is compared with.
+        rest: The devices of the control group, with which the wave is compared.
         bake_s: How long the wave is observed, in seconds; None if the wave does not begin.
         packed: Whether the payload was packed again.
     """
@@ -76,7 +76,10 @@ class WaveOpening(StepResult):
     packed: bool
 
     def as_json(self) -> dict[str, object]:
-        """Return the decision as `fleet wave` prints it. `bake_s` is omitted if the wave does not begin."""
+        """Return the decision in the form that `fleet wave` prints as JSON.
+
+        `bake_s` is omitted if the wave does not begin.
+        """
         fields = asdict(self)
         return fields if self.go else {name: value for name, value in fields.items() if name != "bake_s"}
 
@@ -103,7 +106,7 @@ class WaveVerdict(StepResult):
 
 @dataclass(frozen=True)
 class RollbackDecision(StepResult):
-    """The devices that have to roll back, by name, and whether the rollout has failed."""
+    """The rollback order for each device that has to roll back, and whether the rollout has failed."""
 
     back: dict[str, RollbackOrder]
     failed: bool
@@ -111,7 +114,10 @@ class RollbackDecision(StepResult):
 
 @dataclass(frozen=True)
 class ClosedRollout(StepResult):
-    """The state in which a rollout ended or paused, with lines for the terminal and the folder of its record."""
+    """The status in which a rollout ended or paused, with the reason and with lines for the terminal.
+
+    `record` is the folder of the rollout's record.
+    """
 
     id: str
     status: str
@@ -122,11 +128,11 @@ class ClosedRollout(StepResult):
 
 @dataclass(frozen=True)
 class ManualRollbackStart(StepResult):
-    """The result of the first step of a manual rollback, which decides which devices roll back.
+    """The result of the first step of a manual rollback: the releases from which devices roll back.
 
     Attributes:
         given_up: The id of the unfinished rollout that was abandoned; None if there was none.
-        brought: A device rolls back if it runs one of these releases. If this is None, every device rolls back.
+        brought: The releases from which devices roll back; None if every device rolls back.
         warnings: Warnings for the operator.
     """
 

@@ -1,9 +1,9 @@
-"""Judge a wave: compute its verdict from the devices' reports. The functions are pure: no clock, network or file.
+"""Compute the verdict on a wave from the devices' reports. The functions use no clock, network or file.
 
 The wave's measurements since the switch to the new release are compared with measurements of the same devices before
 the rollout, and with measurements of a control group over the same time (verdict_checks.py). Statistical tests compare
-counts, so that chance in a small group neither stops a rollout nor hides a fault. A wave with too few inferences is
-inconclusive, and an inconclusive wave never passes.
+counts, so that random variation in a small group neither stops a rollout nor hides a fault. A wave with too few
+inferences is inconclusive, and an inconclusive wave never passes.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Verdict:
     Attributes:
         status: Whether the wave passed, failed or is inconclusive.
         checks: The results of all checks.
-        failed: Devices that count as failed in the budget.
-        unreachable: Devices that count as unreachable in the budget.
+        failed: Names of the devices that count against the budget for failed devices.
+        unreachable: Names of the devices that count against the budget for unreachable devices.
         reasons: For each failed device, the reason why it failed.
     """
 
@@ -70,7 +70,8 @@ def judge(
 ) -> Verdict:
     """Return the verdict on a wave.
 
-    A device fails if it rolled back automatically, does not respond or runs a different release.
+    A device fails if its switch failed, or if it does not respond, runs a different release, is still on trial, or has
+    restarted too often or used too much additional memory.
 
     Args:
         thresholds: The thresholds of the rollout policy.
@@ -79,7 +80,8 @@ def judge(
         control_group: The observations of devices that were not updated.
         failed_budget: The number of devices that may fail; 0 for canaries.
         unreachable_budget: The number of devices that may be unreachable; 0 for canaries.
-        early_failure: Why the bake ended early; empty if it was complete. A wave whose bake ended early fails.
+        early_failure: Why the wave failed before its bake ended; empty if the bake was complete. An early failure
+            makes the verdict `fail`.
     """
     failed = {each.device: each.reason or "the deployment failed" for each in wave if each.outcome == "failed"}
     unreachable = [each.device for each in wave if each.outcome == "unreachable"]
@@ -119,10 +121,10 @@ def _device_failure(observed: DeviceObservation, release: str, thresholds: Verdi
 
 
 def device_fault(report: Report, release: str, thresholds: VerdictThresholds) -> str:
-    """Return the fault for which a device fails even before its bake ends, or an empty string if it has none.
+    """Return a fault that makes a device fail even before the bake ends, or an empty string if there is none.
 
     Args:
-        report: The device's report since it switched to its release.
+        report: The device's report from after its switch to the release.
         release: The release that the device has to run.
         thresholds: The thresholds of the rollout policy.
     """
@@ -137,7 +139,7 @@ def device_fault(report: Report, release: str, thresholds: VerdictThresholds) ->
 
 
 def fails_early(thresholds: VerdictThresholds, wave: Sequence[DeviceObservation]) -> str:
-    """Return why a wave fails during its bake because of failed inferences, or an empty string if it does not fail.
+    """Return why a wave has too many failed inferences to pass, or an empty string if its bake can continue.
 
     A one-sided binomial test decides this every time the wave is checked during its bake. Because the test is repeated
     often, each test may use only a hundredth of the error probability that the policy allows.

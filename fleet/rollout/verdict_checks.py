@@ -1,4 +1,4 @@
-"""The checks of devices and measurements that decide a wave's verdict. All functions are pure.
+"""The checks that decide the verdict on a wave. All functions are pure.
 
 All thresholds come from the rollout policy (`rollout.judge` of the inventory, fleet/inventory/rollout_policy.py).
 """
@@ -19,7 +19,9 @@ SwitchOutcome = Literal["ok", "failed", "unreachable"]
 
 @dataclass(frozen=True)
 class DeviceObservation:
-    """The observations of one device of a wave or of the control group when the wave is judged.
+    """The outcome of one device's switch, and the device's reports from before the rollout and the end of the bake.
+
+    The device is in the wave that is judged, or in its control group.
 
     Attributes:
         device: The device's name.
@@ -38,7 +40,7 @@ class DeviceObservation:
 
 @dataclass(frozen=True)
 class Check:
-    """The result of one check. `devices` names the devices in which the check found the problem."""
+    """The result of one check of a wave. `devices` names the devices that failed or exceeded the checked limit."""
 
     name: str
     status: CheckStatus
@@ -47,11 +49,12 @@ class Check:
 
 
 def check_budget(name: str, described: Sequence[str], devices: Sequence[str], budget: int) -> Check:
-    """Check that no more devices failed, or were unreachable, than the budget allows.
+    """Check that the number of failed or unreachable devices is within the budget.
 
     Args:
         name: The name of the budget: `failed` or `unreachable`.
-        described: The names of these devices, with reasons if they are known, for people.
+        described: The names of the failed or unreachable devices as the check's reason lists them, some with an
+            explanation why the device failed.
         devices: The names of the devices that failed or were unreachable.
         budget: The number of devices that may fail or be unreachable.
     """
@@ -71,10 +74,10 @@ def check_evidence(thresholds: VerdictThresholds, wave: Sequence[DeviceObservati
 def check_errors(
     thresholds: VerdictThresholds, wave: Sequence[DeviceObservation], control_group: Sequence[DeviceObservation]
 ) -> Check:
-    """Check that the fraction of failed inferences is neither above its limit nor significantly increased.
+    """Check that the fraction of failed inferences does not exceed its limit and has not increased significantly.
 
-    A one-sided Fisher's exact test compares the wave with the control group and with the same devices before the
-    rollout.
+    A one-sided Fisher's exact test compares the fraction with the fraction in two other data sets taken together: the
+    control group, and the same devices before the rollout.
 
     Args:
         thresholds: The thresholds of the rollout policy.
@@ -103,8 +106,9 @@ def check_latency(
 ) -> Check:
     """Check that the p95 latency of the wave has not increased too much since before the rollout.
 
-    Each device has a ratio: its p95 latency after the switch, divided by its p95 latency before the rollout. The median
-    ratio of the wave is divided by the median ratio of the control group, if the control group's ratio is above 1.
+    Each device has a ratio: its p95 latency in its latest report, divided by its p95 latency before the rollout. The
+    median ratio of the wave is divided by the median ratio of the control group, if the control group's ratio is above
+    1.
 
     Args:
         thresholds: The thresholds of the rollout policy.
@@ -124,7 +128,7 @@ def check_latency(
 
 
 def _latency_ratios(devices: Sequence[DeviceObservation], thresholds: VerdictThresholds) -> dict[str, float]:
-    """Return, for each device, the ratio of its p95 latency now to its p95 latency before the rollout."""
+    """Return each device's p95 latency in its latest report, divided by its p95 latency before the rollout."""
     floor = thresholds.latency_floor_ms / 1000
     ratios = {}
     for each in devices:
@@ -141,7 +145,7 @@ def _p95(report: Report | None) -> float | None:
 def check_feedback(
     thresholds: VerdictThresholds, wave: Sequence[DeviceObservation], control_group: Sequence[DeviceObservation]
 ) -> Check:
-    """Check that the accuracy, measured with feedback labels, has not dropped too much (one-sided Fisher's exact test).
+    """Check that the accuracy on predictions with feedback has not dropped too much (one-sided Fisher's exact test).
 
     The wave is compared with the control group and with the same devices before the rollout.
 
@@ -171,10 +175,10 @@ def check_feedback(
 
 
 def check_predictions(thresholds: VerdictThresholds, wave: Sequence[DeviceObservation]) -> Check:
-    """Check that the distribution of predicted classes has not shifted since before the rollout.
+    """Check that the distribution of predicted classes after the switch is similar to the one before the rollout.
 
-    The population stability index (PSI) measures the shift on the same devices. The check fails only if the PSI exceeds
-    both the limit of the policy and the 99th percentile of the PSI that chance alone produces.
+    The distributions are compared for the same devices, by their population stability index (PSI). The check fails only
+    if the PSI exceeds both the limit of the policy and the 99th percentile of the PSI that chance alone produces.
     """
     now, earlier = _class_counts(wave, before=False), _class_counts(wave, before=True)
     names = sorted(set(now) | set(earlier))
@@ -206,12 +210,12 @@ def _is_larger(first: tuple[int, int], second: tuple[int, int], confidence: floa
 def error_counts(
     devices: Sequence[DeviceObservation], *, before: bool = False, since_before: bool = False
 ) -> tuple[int, int]:
-    """Return the number of failed inferences and the number of all inferences.
+    """Return the number of failed inferences and the number of all inferences of these devices together.
 
     Args:
-        devices: The observations of the devices, which are counted together.
+        devices: The observations of the devices.
         before: Whether to use the reports from before the rollout instead of the latest reports.
-        since_before: Whether to count only inferences that are not yet in the reports from before the rollout.
+        since_before: Whether to subtract the inferences that the reports from before the rollout already count.
     """
     errors = total = 0
     for each in devices:

@@ -20,10 +20,11 @@ class PlannedWave:
         name: The wave's name.
         devices: The names of the wave's devices, in the order in which they are shown.
         approve: Whether the wave needs an approval.
-        approval_reason: Why the wave needs an approval although the rollout policy does not require one; otherwise
-            empty.
+        approval_reason: Why the wave needs an approval that the rollout policy does not require; empty if the policy
+            requires the approval, or if none is needed.
         canary: Whether this is the fleet's first wave, or the first wave that receives a release.
-        absent: Devices of the first wave that cannot take part, although an untried release needs all of them.
+        absent: Devices of the first wave that cannot be updated. The wave must be complete if one of its releases has
+            not passed a wave before.
     """
 
     name: str
@@ -44,7 +45,7 @@ def plan_waves(devices: Sequence[Device], policy: RolloutPolicy, fleet_size: int
             on how many devices are up to date.
 
     Raises:
-        InventoryError: The policy assigns some devices to no wave.
+        InventoryError: The policy leaves a device without a wave.
     """
     if policy.waves is None:
         by_wave = sorted(devices, key=lambda device: device.wave)
@@ -76,9 +77,9 @@ def plan_limited_waves(
     current: Collection[str] = (),
     proven: Collection[str] = (),
 ) -> list[PlannedWave]:
-    """Plan the waves with `plan_waves`, and keep only the selected devices in them.
+    """Plan the waves of all devices, then keep only the devices that this rollout updates.
 
-    Waves are planned for all devices before the selection, so that --limit does not turn other devices into canaries.
+    Because the waves are planned before devices are left out, --limit does not turn other devices into canaries.
     If a release first appears in a wave other than the fleet's first wave, that wave needs an approval.
 
     Args:
@@ -86,7 +87,7 @@ def plan_limited_waves(
         policy: The fleet's rollout policy.
         fleet_size: The number of devices in the fleet.
         selected: Names of the devices that the rollout may update.
-        excluded: Names of the devices that cannot take part.
+        excluded: Names of the devices that cannot be updated.
         current: Names of the devices that already run their release.
         proven: Releases that passed a wave of an earlier rollout.
     """
@@ -107,7 +108,7 @@ def plan_limited_waves(
 def _limited_wave(
     wave: PlannedWave, changing: tuple[str, ...], absent: tuple[str, ...], untried: Sequence[str], is_first: bool
 ) -> PlannedWave:
-    """Return a wave with only the devices to update. `untried` lists its releases that no wave has run before."""
+    """Return a wave with only the devices to update. `untried` lists its releases that have not been in a wave yet."""
     limited = replace(wave, devices=changing, canary=is_first or bool(untried))
     if not untried:
         return limited
@@ -125,7 +126,7 @@ def check_wave_names(devices: Sequence[Device], policy: RolloutPolicy, where: st
     """Check that the groups, device types and waves that the policy refers to exist.
 
     A wave with a misspelt group would be empty, so the next wave would come first, without canaries. If `approve` had a
-    misspelt wave, the rollout would never wait for that approval.
+    misspelt wave name, the rollout would not wait for that approval.
 
     Args:
         devices: The whole fleet.
@@ -182,7 +183,7 @@ def check_approvals(approve: Collection[str], devices: Sequence[Device], policy:
 
 
 def _numbered_wave(device: Device) -> str:
-    """Return the name of a device's wave if the policy does not define waves."""
+    """Return the name of a device's wave in a fleet whose rollout policy does not define waves."""
     return f"wave-{device.wave}"
 
 
@@ -191,7 +192,7 @@ def _planned_wave(name: str, devices: Sequence[Device], policy: RolloutPolicy) -
 
 
 def _choose(rule: WaveRule, remaining: Sequence[Device], fleet_size: int) -> list[Device]:
-    """Return the devices that a rule selects among the devices that are in no wave yet."""
+    """Return the devices that a wave rule selects from the devices that are in no wave yet."""
     if rule.group is not None:
         return [device for device in remaining if rule.group in device.groups]
     if rule.device_type is not None:
