@@ -1,4 +1,4 @@
-"""Look up a target, and read torch's reference logits, an exported model and its description."""
+"""Look up a target, and read the torch model's logits, an exported model and the model's export.json."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXPORTED = Path("models/exported")
 
 
 def find_target(targets: Mapping[Any, Target], name: str) -> Target:
-    """Return the target with this name. Raises ParameterError for a name that is not in `targets` of params.yaml."""
+    """Return the target `name`. Raises ParameterError if `targets` in params.yaml does not list this name."""
     if name not in targets:
         raise ParameterError("--target", f"found {name!r}", f"one of {', '.join(targets)}")
     return targets[name]
@@ -39,7 +39,7 @@ def read_reference(split: str, samples: int) -> np.ndarray:
         Logits [samples, classes], float32 and finite.
 
     Raises:
-        StageError: The file is missing or not readable, or its logits do not fit this split.
+        StageError: The file is missing or not readable, or its logits have the wrong shape or type for this split.
     """
     remedy, classes = rerun_hint("compress"), len(SampleSpec.read(PREPARED).classes)
     try:
@@ -72,10 +72,10 @@ def read_reference(split: str, samples: int) -> np.ndarray:
 
 
 def read_export(target: str) -> tuple[Path, dict[str, Any]]:
-    """Return the path of a target's exported model and the content of its export.json.
+    """Return the path of a target's exported model and the content of the target's export.json.
 
     Raises:
-        StageError: A file is missing, or the model is not the one that export.json describes.
+        StageError: A file is missing, or export.json describes a different model file.
     """
     path, remedy = EXPORTED / target / "export.json", f"run python -m stages.export --target {target}"
     described = read_model(path, ExportedFile, "export")

@@ -1,4 +1,4 @@
-"""Run a converter with a time limit, and check that it wrote its candidates."""
+"""Run a converter with a time limit, and check that the converter wrote its candidate files."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ LOG_LINES = 15  # an error shows this many lines from the end of the converter's
 
 
 def convert(command: Sequence[str], request: Request, limit_s: float, log: Path) -> list[Candidate]:
-    """Run one converter.
+    """Run one converter program, and return the candidate files that it wrote.
 
     Args:
-        command: The converter's command line, without the request.
-        request: The network to convert, and the folder for the result.
+        command: The converter's command line, without the arguments of `request`.
+        request: The arguments, such as the file of the network and the folder for the candidate files.
         limit_s: Time limit in seconds.
         log: The file that receives the converter's output.
 
     Returns:
-        The candidates that the converter wrote.
+        A description of each candidate file.
 
     Raises:
-        ConversionError: The converter failed, was killed or took too long, or it reported success although files
-            are missing.
+        ConversionError: The converter failed, was killed or took too long, or it reported success although candidate
+            files are missing.
     """
     arguments = [
         "--network", str(request.network), "--samples", str(request.samples),

@@ -1,4 +1,4 @@
-"""Convert the network for one target, compare the candidates with torch, and keep the best one.
+"""Convert the network for one target, compare the candidate files with the torch model, and keep the best candidate.
 
 This module does not import torch. Converters are separate programs (stages/export/converters). The device's runtime
 runs the converted files, and the resulting logits are compared with the torch model's logits in models/reference.npz.
@@ -32,10 +32,11 @@ WORK = Path(".work/export")
 
 @dataclass(frozen=True)
 class Comparison:
-    """The comparison of a candidate with torch on samples of the validation split.
+    """The comparison of a candidate file with the torch model on samples of the validation split.
 
-    `max_difference` is the largest absolute difference between two logits. `agreement` is the fraction of samples for
-    which the candidate and torch predict the same class.
+    `samples` is the number of samples. `max_difference` is the largest absolute difference between a logit of the
+    candidate and the same logit of the torch model. `agreement` is the fraction of samples for which both predict the
+    same class.
     """
 
     samples: int
@@ -45,7 +46,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Measured:
-    """A candidate that the device's runtime can run, and its comparison with torch."""
+    """A candidate file that the device's runtime can run, and its comparison with the torch model."""
 
     candidate: Candidate
     file: Path
@@ -54,10 +55,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Exported:
-    """The result of the first converter that succeeded.
+    """The candidate files of the first converter that succeeded.
 
-    `measured` holds all candidates that the device's runtime can run, and `kept` is the best of them. `failures` holds
-    the reason why each other candidate does not run, by the candidate's method.
+    `measured` holds all candidates that the device's runtime can run, and `kept` is the best of these candidates. For
+    each candidate that does not run, `failures` maps the candidate's method to the reason.
     """
 
     converter: str
@@ -71,12 +72,12 @@ def compare(file: Path, io: Mapping[str, Any], x: np.ndarray, reference: np.ndar
 
     Args:
         file: The exported file.
-        io: The description of its inputs and outputs.
+        io: The description of the file's inputs and outputs, as in export.json.
         x: Samples [N, *shape] in raw units.
-        reference: torch's logits [N, classes].
+        reference: The torch model's logits for these samples [N, classes].
 
     Raises:
-        InferenceError: The file does not load, or its logits are not finite or have another shape.
+        InferenceError: The file does not load, or its logits are not finite or have a different shape.
     """
     logits = open_model(file, io).logits(x)
     if logits.shape != reference.shape:
@@ -91,16 +92,17 @@ def compare(file: Path, io: Mapping[str, Any], x: np.ndarray, reference: np.ndar
 def measure(
     folder: Path, candidates: Sequence[Candidate], x: np.ndarray, reference: np.ndarray
 ) -> tuple[list[Measured], dict[str, str]]:
-    """Compare candidates with torch.
+    """Compare each candidate file with the torch model.
 
     Args:
-        folder: The folder with the candidates' files.
-        candidates: The candidates.
+        folder: The folder with the candidate files.
+        candidates: The descriptions of the candidate files.
         x: Samples [N, *shape] in raw units.
-        reference: torch's logits [N, classes].
+        reference: The torch model's logits for these samples [N, classes].
 
     Returns:
-        The candidates that run, and the reason why each other candidate does not run, by the candidate's method.
+        The candidates that run, with their comparisons. For each candidate that does not run, the reason, by the
+        candidate's method.
 
     Raises:
         ConversionError: No candidate runs.
@@ -120,14 +122,14 @@ def measure(
 
 
 def choose(measured: Sequence[Measured], params: Export) -> Measured:
-    """Return the candidate to keep.
+    """Return the candidate file to keep.
 
-    Among float candidates, this is the one with the smallest difference from torch. Among int8 candidates, those whose
-    agreement is within `quantization.tie` of the highest agreement count as equally good; the one whose method comes
-    first in `quantization.methods` is kept.
+    Of several float candidates, the candidate with the smallest difference from the torch model is kept. Int8
+    candidates whose agreement is within `quantization.tie` of the highest agreement count as equally good. Of these
+    candidates, the candidate whose method comes first in `quantization.methods` is kept.
 
     Raises:
-        ConversionError: The best candidate agrees less with torch than the parameters require.
+        ConversionError: The best candidate agrees less with the torch model than the parameters require.
     """
     if measured[0].candidate.method == FLOAT:
         best = min(measured, key=lambda m: m.comparison.max_difference)
@@ -144,7 +146,7 @@ def choose(measured: Sequence[Measured], params: Export) -> Measured:
 
 
 def _disagreement(measured: Measured, name: str, expected: str) -> ConversionError:
-    """Return the error for a candidate that misses the limit for `name`, a field of `Comparison`."""
+    """Return the error for a candidate whose comparison does not meet the limit for the field `name`."""
     return ConversionError(
         str(measured.file),
         f"{name} between this file and torch is {getattr(measured.comparison, name):.6g} "
@@ -162,15 +164,15 @@ def export(
     reference: np.ndarray,
     work: Path,
 ) -> Exported:
-    """Try the converters in order until one writes a candidate that agrees with torch.
+    """Run the converters in order until a converter writes a candidate file that agrees with the torch model.
 
     Args:
-        converters: Command lines by name.
+        converters: The command line of each converter, by the converter's name.
         methods: The quantisation methods to try, or only `FLOAT`.
-        params: The time limit, and the required agreement with torch.
+        params: The time limit, and the required agreement with the torch model.
         x: Samples [N, *shape] in raw units, for the comparison.
-        reference: torch's logits [N, classes] for these samples.
-        work: A folder that holds samples.npz. Each converter gets a folder and a log in it.
+        reference: The torch model's logits [N, classes] for these samples.
+        work: A folder that contains samples.npz. Each converter's output folder and log are created in this folder.
 
     Raises:
         CombinedError: No converter succeeded. The error contains the errors of all converters.
@@ -194,8 +196,8 @@ def description(target: str, exported: Exported, file: Path) -> dict[str, Any]:
 
     Args:
         target: Name of the target.
-        exported: The result of the conversion.
-        file: The model file as later stages read it.
+        exported: The candidates, and the candidate that is kept.
+        file: The copy of the kept candidate's file that later stages read.
     """
     kept = exported.kept
     candidates: list[dict[str, Any]] = [
@@ -260,7 +262,7 @@ def main() -> None:
 
 
 def summary(written: Mapping[str, Any], exported: Exported) -> str:
-    """Return the lines to print: a warning for each candidate that does not run, and the result."""
+    """Return the lines that the stage prints: a warning per candidate that does not run, and the kept candidate."""
     compared = written["comparison"]
     lines = [f"warning: {exported.converter}, {method}: {reason}" for method, reason in exported.failures.items()]
     lines.append(
@@ -272,5 +274,5 @@ def summary(written: Mapping[str, Any], exported: Exported) -> str:
 
 
 def spread(samples: int, limit: int) -> np.ndarray:
-    """Return at most `limit` indices that are evenly spread over all samples."""
+    """Return at most `limit` sample indices, evenly spread over 0 to `samples` - 1."""
     return np.unique(np.linspace(0, samples - 1, min(samples, limit)).astype(np.int64))

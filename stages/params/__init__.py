@@ -3,7 +3,7 @@
 `params.yaml` names the task and holds the values that all tasks share. `tasks/<task>/params.yaml` holds one block per
 stage. Parameters have no defaults in code: every value that affects a result is written in one of the two files.
 
-Start reading at `load()`. Each stage's block has its types in a module of the same name; `common` holds shared types.
+Start reading at `load()`. The module with a stage's name defines the block of that stage; `common` has shared types.
 May import only stages.core.
 """
 
@@ -36,7 +36,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class Task(Block):
-    """The file `tasks/<task>/params.yaml`: a description of the data, and one block of parameters per stage."""
+    """The contents of `tasks/<task>/params.yaml`: a description of the data, and one block of parameters per stage."""
 
     name: Slug = Field(description="Name of the task and of its releases, such as `digits` in `digits@1.2.0`.")
     data: Data = Field(description="Description of the data: the kind of its samples, its columns and its classes.")
@@ -52,11 +52,11 @@ class Task(Block):
 
 
 class Params(Shared, Task):
-    """The contents of both files as one object."""
+    """The contents of `params.yaml` and `tasks/<task>/params.yaml` as one object."""
 
 
 def find_task_folder(root: Path = Path()) -> Path:
-    """Return the folder of the task that params.yaml names. Raises ParameterError."""
+    """Return the folder `tasks/<task>`, where <task> is the task's name in params.yaml. Raises ParameterError."""
     return _task_folder(_parse(Shared, root / SHARED_FILE), root)
 
 
@@ -74,7 +74,11 @@ def _task_folder(shared: Shared, root: Path) -> Path:
 
 
 def load(root: Path = Path()) -> Params:
-    """Read and check both parameter files below `root`. Raises ParameterError, which lists all faults in a file."""
+    """Read and check params.yaml and the task's params.yaml below the folder `root`.
+
+    Raises:
+        ParameterError: A file is not valid. The error lists all faults in this file.
+    """
     shared = _parse(Shared, root / SHARED_FILE)
     task = _parse(Task, _task_folder(shared, root) / "params.yaml")
     return Params.model_validate({**shared.model_dump(by_alias=True), **task.model_dump(by_alias=True)})
@@ -124,7 +128,10 @@ def _describe_fault(fault: Any, values: Any) -> str:
 
 
 def _example_file(field: str, values: Any) -> str:
-    """Return a file of this repository that sets the field, for a task with the same kind of data."""
+    """Return the path of an example parameter file that sets `field`, from a task with the same kind of data.
+
+    For a field of the root's params.yaml, return the command that prints the committed version of this file.
+    """
     if "." not in field and field in Shared.model_fields:
         return "git show HEAD:params.yaml"
     data = values.get("data") if isinstance(values, dict) else None
@@ -134,9 +141,10 @@ def _example_file(field: str, values: Any) -> str:
 
 
 def _field_name(loc: tuple[str | int, ...], values: Any, kind: str) -> str:
-    """Return the dotted name as it is written in the file.
+    """Return the dotted name of the invalid field, made of the keys in the parameter file.
 
-    Pydantic's location also contains the type of a source or a format, although this type is not a key in the file.
+    `loc` is the field's location in pydantic's error. It can also contain the type of a source or a format, which is
+    not a key in the file and is left out.
     """
     parts = []
     for number, part in enumerate(loc, start=1):
@@ -157,7 +165,7 @@ def _show_value(value: Any) -> str:
 
 
 def _remedy(value: Any, kind: str) -> str:
-    """Return the remedy for a value of the wrong type.
+    """Return the remedy that the error message proposes for an invalid value.
 
     YAML 1.1 reads 1e-3 as text, because a number with an exponent must have a decimal point and a signed exponent.
     """

@@ -47,14 +47,14 @@ Url = Annotated[str, AfterValidator(_check_url)]
 
 
 class Embedded(Block):
-    """A data set that an installed Python package contains, so no network is needed."""
+    """A data set that is part of an installed Python package, so no network is needed."""
 
     type: Literal["embedded"] = Field(description="Type of this source.")
     dataset: Literal["sklearn-digits"] = Field(description="Name of the data set.")
 
 
 class Cloud(Block):
-    """Files in an object store, on a web server or on a local disk, read with fsspec.
+    """Files in an object store, on a web server or on a local disk. They are read with fsspec.
 
     Credentials for S3 are read from environment variables such as AWS_ACCESS_KEY_ID.
     """
@@ -72,7 +72,8 @@ class Pages(Block):
     next: Text | None = Field(description="Dotted path to the URL of the next page; null: there is only one page.")
     columns: Columns = Field(
         description=(
-            "New name of each kept field, by the field's name in a row; null keeps all fields and their names."
+            "Fields to keep: a mapping from each field's name in a row to its new name; null keeps all fields and "
+            "their names."
         )
     )
 
@@ -90,8 +91,8 @@ class ExternalApi(Block):
     headers_env: dict[str, str] | None = Field(
         default=None,
         description=(
-            "Name of the environment variable that holds the value of each HTTP header, by the header's name. This "
-            "keeps secrets out of the file."
+            "HTTP headers to send: a mapping from each header's name to the environment variable that holds the "
+            "header's value. This keeps secrets out of the file."
         ),
     )
     archive: Files | None = Field(
@@ -139,13 +140,13 @@ class Mqtt(Block):
     topic: Pattern = Field(
         default=None,
         description=(
-            "Regular expression that must match a part of each message's topic; its named groups become text columns. "
-            "Null: no such columns."
+            "Regular expression that must match a part of each message's topic; each named group of the expression "
+            "becomes a text column. Null: no such columns."
         ),
     )
-    messages: Count = Field(description="Maximum number of messages; collection ends as soon as they have arrived.")
+    messages: Count = Field(description="Maximum number of messages; the collection ends after this number.")
     seconds: Wait = Field(
-        description="Maximum duration of the collection, in seconds; it then ends even with fewer messages."
+        description="Maximum duration of the collection, in seconds; the collection then ends even with fewer messages."
     )
 
 
@@ -161,7 +162,8 @@ class Sensors(Block):
     )
     columns: Columns = Field(
         description=(
-            "New name of each kept field, by the field's name in a reading; null keeps all fields and their names."
+            "Fields to keep: a mapping from each field's name in a reading to its new name; null keeps all fields and "
+            "their names."
         )
     )
 
@@ -173,11 +175,11 @@ class Sensors(Block):
 
 
 class EdgeDevices(Block):
-    """Labelled samples that devices captured, requested from each device with `GET {url}/samples`."""
+    """Labelled samples that edge devices captured. They are read from each device with `GET {url}/samples`."""
 
     type: Literal["edge_devices"] = Field(description="Type of this source.")
     devices: dict[Text, Url] = Field(
-        min_length=1, description="Base URL of the agent on each device, by the device's name."
+        min_length=1, description="Devices to read: a mapping from each device's name to the base URL of its agent."
     )
     since: Moment | None = Field(
         description="Time of the oldest sample to read, with a time zone; null: all samples are read."
@@ -197,10 +199,10 @@ class Synthetic(Block):
         ge=0, le=1e6, description="Standard deviation of the noise that is added to a sine wave of amplitude 1."
     )
     fault_share: Share = Field(
-        description="Expected fraction of rows that have a fault; their label is the second class of data.classes."
+        description="Expected fraction of rows with a fault; their label is the second class of data.classes."
     )
     faults: list[Literal["spike", "stuck", "offset"]] = Field(
-        description="Kinds of fault; each fault is of a kind that is chosen at random."
+        description="Kinds of fault to simulate; the kind of each fault is chosen from this list at random."
     )
     drift_per_hour: float = Field(ge=-1e6, le=1e6, description="Amount added to every channel per hour.")
 
@@ -224,7 +226,7 @@ Source = Annotated[
 
 
 class Retry(Block):
-    """Repetition of failed requests."""
+    """Parameters of the repetition of failed requests."""
 
     attempts: int = Field(gt=0, le=30, description="Maximum number of attempts for each request.")
     backoff_s: float = Field(
@@ -234,7 +236,7 @@ class Retry(Block):
     )
     timeout_s: Wait = Field(
         description=(
-            "Time without any data after which an attempt fails, in seconds; a slow transfer does not fail while data "
+            "An attempt fails if no data arrives for this time, in seconds; a slow transfer does not fail while data "
             "arrives."
         )
     )
@@ -248,7 +250,11 @@ class Collect(Block):
     )
     retry: Retry = Field(description="How often and when failed requests are repeated.")
     sources: dict[str, Source] = Field(
-        min_length=1, description="Sources of rows, by name; a name consists of lowercase letters, digits, `-` and `_`."
+        min_length=1,
+        description=(
+            "Sources of rows: a mapping from each source's name to its parameters; a name consists of lowercase "
+            "letters, digits, `-` and `_`."
+        ),
     )
 
     @field_validator("sources")

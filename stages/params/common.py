@@ -60,15 +60,15 @@ Span = Annotated[
 
 
 class Block(BaseModel):
-    """Base class of all parameter blocks. Unknown names, values of another type, NaN and infinity are errors."""
+    """Base class of all parameter blocks. Unknown names, values of the wrong type, NaN and infinity are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Target(Block):
-    """A file format and a precision of the exported model.
+    """A file format and a precision in which the model is exported.
 
-    The name of the block states both: `onnx-fp32`, `onnx-int8`, `tflite-fp32` or `tflite-int8`.
+    The name of the block consists of the format and the precision, such as `onnx-fp32` or `tflite-int8`.
     """
 
     runtime: Literal["onnxruntime", "litert"] = Field(
@@ -80,7 +80,7 @@ class Target(Block):
 
 
 class Compute(Block):
-    """The engine that processes tables in the stages `validate` and `prepare`."""
+    """Parameters of the engine that processes tables in the stages `validate` and `prepare`."""
 
     backend: Literal["duckdb", "pyspark"] = Field(
         description="Engine: `duckdb` runs inside the stage's own process; `pyspark` uses Apache Spark."
@@ -141,7 +141,7 @@ class Image(Block):
 
 
 class Audio(Block):
-    """Sampling rate and length of every audio clip. Clips are not resampled, so a file with another rate is refused."""
+    """Sampling rate and length of every audio clip. A file with a different rate is refused, not resampled."""
 
     sample_rate_hz: Count = Field(description="Sampling rate of every file, in Hz.")
     samples: Count = Field(
@@ -197,5 +197,5 @@ class Data(Block):
 
     @property
     def columns(self) -> list[str]:
-        """The columns that hold the values of a sample."""
+        """The names of the columns that hold the values of a sample."""
         return list(self.channels) if self.kind == "series" else ["values"]

@@ -34,7 +34,7 @@ class Prune(Block):
     """Structured pruning, which removes whole channels, followed by fine-tuning."""
 
     enabled: bool = Field(description="Whether channels are pruned.")
-    sparsity: float = Field(gt=0, lt=1, description="Fraction of the channels that are removed.")
+    sparsity: float = Field(gt=0, lt=1, description="Fraction of channels to remove.")
     finetune_epochs: int = Field(
         ge=0, le=2**31 - 1, description="Number of epochs of fine-tuning after pruning; 0: no fine-tuning."
     )

@@ -10,12 +10,12 @@ from stages.params.common import Block
 
 
 class Evaluate(Block):
-    """Measurement of an exported file's latency, and the confidence level of all reported intervals."""
+    """Parameters of the latency measurement, and the confidence level of all reported intervals."""
 
     warmup: int = Field(
-        ge=0, le=1_000_000, description="Number of untimed predictions that are made before the timed ones."
+        ge=0, le=1_000_000, description="Number of untimed predictions before the timed predictions begin."
     )
-    repeats: int = Field(gt=1, le=10_000_000, description="Number of single predictions that are timed.")
+    repeats: int = Field(gt=1, le=10_000_000, description="Number of timed predictions, each for a single sample.")
     threads: int = Field(gt=0, le=1024, description="Number of threads that the runtime may use for one prediction.")
     confidence: float = Field(gt=0, lt=1, description="Confidence level of every reported interval, 0 to 1.")
 

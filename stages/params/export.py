@@ -37,7 +37,7 @@ class Quantization(Block):
 
 
 class Export(Block):
-    """Conversion of the model, and how closely each exported file must agree with the torch model."""
+    """Parameters of the model's conversion, and how closely each exported file must agree with the torch model."""
 
     timeout_s: int = Field(gt=0, le=1_000_000, description="Time limit for each converter, in seconds.")
     calibration_samples: Count = Field(

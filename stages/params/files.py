@@ -45,7 +45,7 @@ Pattern = Annotated[str | None, AfterValidator(_check_pattern)]
 
 
 class Csv(Block):
-    """A CSV file with one header line (RFC 4180)."""
+    """The format of a CSV file with one header line (RFC 4180)."""
 
     type: Literal["csv"] = Field(description="Type of this format.")
     separator: Annotated[str, AfterValidator(_check_separator)] = Field(
@@ -56,7 +56,8 @@ class Csv(Block):
     )
     columns: Columns = Field(
         description=(
-            "New name of each kept column, by the column's name in the file; null keeps all columns and their names."
+            "Columns to keep: a mapping from each column's name in the file to its new name; null keeps all columns "
+            "and their names."
         )
     )
 
@@ -67,7 +68,8 @@ class Parquet(Block):
     type: Literal["parquet"] = Field(description="Type of this format.")
     columns: Columns = Field(
         description=(
-            "New name of each kept column, by the column's name in the file; null keeps all columns and their names."
+            "Columns to keep: a mapping from each column's name in the file to its new name; null keeps all columns "
+            "and their names."
         )
     )
 
@@ -75,8 +77,8 @@ class Parquet(Block):
 class Images(Block):
     """Images in any format that Pillow reads.
 
-    They are converted to grey if `data.channels` has one channel, or to RGB if it has three. They are resized to the
-    size in `data.image`.
+    Images are converted to grey if `data.channels` has one channel, or to RGB if it has three channels. They are
+    resized to the size in `data.image`.
     """
 
     type: Literal["images"] = Field(description="Type of this format.")
@@ -92,18 +94,19 @@ Format = Annotated[Csv | Parquet | Images | Wav, Field(discriminator="type")]
 
 
 class Files(Block):
-    """The files of an archive or a folder that are read, and their format."""
+    """The files to read from an archive or a folder, and their format."""
 
     select: list[Text] = Field(
         min_length=1,
         description=(
-            "Shell patterns for the paths of the files to read, inside the archive or folder; `*` also matches `/`."
+            "Shell patterns that select the files to read by their paths in the archive or folder; `*` also matches "
+            "`/`."
         ),
     )
     path: Pattern = Field(
         description=(
-            "Regular expression that must match a part of each selected file's path; its named groups become text "
-            "columns. Null: no such columns."
+            "Regular expression that must match a part of each selected file's path; each named group of the "
+            "expression becomes a text column. Null: no such columns."
         )
     )
     format: Format = Field(description="Format of the files.")

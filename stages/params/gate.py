@@ -28,7 +28,7 @@ RetainedName = Literal["accuracy", "f1_macro"]
 class Budget(Block):
     """Limits for one target.
 
-    A target that fails is left out of the bundle. If the target is required, the whole gate fails instead.
+    If a required target does not pass, the whole gate fails. A target that is not required is left out of the bundle.
     """
 
     required: bool = Field(description="Whether the whole gate fails if this target fails.")
@@ -37,8 +37,8 @@ class Budget(Block):
     )
     compression: Positive | None = Field(
         description=(
-            "Smallest allowed ratio: size of the trained float32 network divided by size of the exported file; "
-            "null: not judged."
+            "Smallest allowed value of this ratio: size of the trained float32 network divided by size of the exported "
+            "file; null: not judged."
         )
     )
     latency_p95_ms: Positive | None = Field(
@@ -48,7 +48,8 @@ class Budget(Block):
     )
     memory_mb: Positive | None = Field(
         description=(
-            "Maximum amount of memory that the model may add to a process, in units of 1e6 bytes; null: not judged."
+            "Maximum increase of a process's memory when the process loads and runs the model, in units of 1e6 "
+            "bytes; null: not judged."
         )
     )
 
@@ -57,12 +58,12 @@ class Gate(Block):
     """Thresholds that apply to all targets, and limits for each single target."""
 
     metrics: dict[MetricName, Share] = Field(
-        description="Smallest allowed value of each metric, by the metric's name, such as `accuracy` or `f1_macro`."
+        description="Mapping from each metric's name, such as `accuracy` or `f1_macro`, to its smallest allowed value."
     )
     retention: dict[RetainedName, Retained] = Field(
         description=(
-            "Smallest allowed ratio of a target's metric to the same metric of the trained float model, by "
-            "the metric's name."
+            "Mapping from each metric's name to the smallest allowed retention: the target's metric divided by the "
+            "same metric of the trained float model."
         )
     )
     agreement: Share | None = Field(
@@ -74,4 +75,6 @@ class Gate(Block):
     calibration_error: Share | None = Field(
         description="Largest allowed calibration error of the probabilities, 0 to 1; null: not judged."
     )
-    targets: dict[TargetName, Budget] = Field(min_length=1, description="Limits for each target, by the target's name.")
+    targets: dict[TargetName, Budget] = Field(
+        min_length=1, description="Mapping from each target's name to the limits for this target."
+    )

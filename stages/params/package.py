@@ -10,7 +10,7 @@ from stages.params.common import Block, Positive, Share, Text
 
 
 class Tolerance(Block):
-    """Largest allowed difference between a probability that a device computes and the probability in the bundle.
+    """Largest allowed difference between a probability that a device computes and the one recorded in the bundle.
 
     Between two processors, the results of float kernels can differ in the last bits. The results of int8 kernels can
     differ by one quantisation step.
@@ -40,7 +40,7 @@ class Requirements(Block):
         )
     )
     runtimes: dict[Literal["onnxruntime", "litert"], Annotated[str, Field(pattern=r"^\d+(\.\d+)*$")]] = Field(
-        description="Oldest version of each runtime that can read the exported files, by the runtime's name."
+        description="Mapping from each runtime's name to its oldest version that can read the exported files."
     )
 
 
@@ -57,7 +57,8 @@ class DeviceBudget(Block):
     )
     memory_mb: Positive | None = Field(
         description=(
-            "Maximum amount of memory that the model may add to a process, in units of 1e6 bytes; null: not judged."
+            "Maximum increase of a process's memory when the process loads and runs the model, in units of 1e6 "
+            "bytes; null: not judged."
         )
     )
 
@@ -68,11 +69,12 @@ class Package(Block):
     golden_samples: int = Field(
         gt=0,
         le=10_000,
-        description="Number of golden samples: test samples that a device predicts again in its self-test.",
+        description="Number of golden samples: test samples on which a device runs the model in its self-test.",
     )
     golden_tolerance: Tolerance = Field(
         description=(
-            "Largest allowed difference between a probability that a device computes and the probability in the bundle."
+            "Largest allowed difference between a probability that a device computes for a golden sample and the one "
+            "recorded in the bundle."
         )
     )
     requirements: Requirements = Field(description="What a device must have to install the bundle.")

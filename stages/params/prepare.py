@@ -11,7 +11,7 @@ from stages.params.common import Block, Count, Span
 
 
 class Features(AudioFeatures):
-    """Spectral features of audio clips. The exported model itself computes them."""
+    """Spectral features of audio clips. The exported model computes these features, so its input is the raw audio."""
 
     model_config = Block.model_config
 
@@ -61,7 +61,7 @@ class Window(Block):
         description=(
             "Rule that gives a window its class. `last`: the class of its last row. `majority`: the most frequent "
             "class of its rows. `any`: the most frequent class other than the first class in `data.classes`; if all "
-            "rows have the first class, the window has it too."
+            "rows have the first class, the window also has the first class."
         )
     )
 
@@ -123,7 +123,7 @@ class SplitBy(Block):
 
 
 class Drift(Block):
-    """The drift reference: the distribution of the training samples. A device compares its live inputs with it.
+    """The drift reference: the feature distributions of the training samples, with which a device compares its inputs.
 
     A feature is the mean or the standard deviation of one channel within one sample.
     """

@@ -32,7 +32,7 @@ class Cnn(Block):
         )
     )
     hidden: Width = Field(description="Number of units of the hidden layer.")
-    dropout: float = Field(ge=0, lt=1, description="Fraction of the hidden units that are dropped during training.")
+    dropout: float = Field(ge=0, lt=1, description="Fraction of hidden units to drop during training (dropout).")
 
     @model_validator(mode="after")
     def _odd_kernel(self) -> Cnn:
@@ -132,7 +132,7 @@ class EarlyStopping(Block):
 
 
 class Augment(Block):
-    """Random changes to training samples. Each value is the maximum change of one kind; 0 switches this kind off."""
+    """Random changes to training samples. Each value is the maximum change of one kind; 0 turns this kind off."""
 
     noise: float = Field(
         ge=0,

@@ -70,7 +70,7 @@ class Column(Block):
 
 
 class Redundant(Block):
-    """Two columns whose values must be equal. Numbers may differ by the tolerance."""
+    """Two columns whose values must be equal in every row. Numbers may differ by the tolerance."""
 
     columns: tuple[str, str] = Field(strict=False, description="Names of the two columns.")
     tolerance: float = Field(
@@ -140,13 +140,14 @@ class Validate(Block):
     )
     thresholds: Thresholds = Field(
         description=(
-            "Smallest allowed value of each quality metric; must be 0 if no rule of the contract measures the metric."
+            "Smallest allowed value of each quality metric; for a metric that no rule of the contract measures, the "
+            "value must be 0."
         )
     )
 
     @model_validator(mode="after")
     def _measured(self) -> Validate:
-        """Require threshold 0 for a metric that no rule measures, because its value is then always 1."""
+        """Require threshold 0 for a metric that no rule measures, because such a metric always has the value 1."""
         if self.thresholds.accuracy > 0 and not self.plausibility:
             raise ValueError("a rule in `plausibility` if thresholds.accuracy is above 0")
         if self.thresholds.timeliness > 0 and self.freshness is None:

@@ -1,4 +1,4 @@
-"""Read a YAML file of parameters. A duplicate key is refused, because a YAML parser would silently use the last one."""
+"""Read a YAML file of parameters. Duplicate keys are refused, because a YAML parser would silently use the last one."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Loader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read the mapping in the YAML file `path`. Raises ParameterError if the file is missing or not valid."""
+    """Read the YAML file `path` and return its mapping. Raises ParameterError if the file is missing or not valid."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:

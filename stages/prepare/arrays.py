@@ -1,7 +1,7 @@
-"""Write the rows of a table to arrays: the engine delivers the rows once, sorted, and each row is added to its split.
+"""Write the rows of a table to the array files of the training, validation and test splits.
 
-No function holds a whole table in memory. For a series, memory holds only the group, source, time and class of each
-row (16 bytes per row), because they define where windows are cut.
+The table engine delivers the rows once, in sorted order. No function holds a whole table in memory. For a series, only
+the group, source, time and class of each row are kept in memory (16 bytes per row), because they determine the windows.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ MICROSECONDS = 1_000_000
 def _sorted_batches(
     engine: Engine, table: ir.Table, columns: dict[str, pa.DataType], splits: Splits, params: Params, names: list[str]
 ) -> Iterator[tuple[pa.RecordBatch, np.ndarray, np.ndarray]]:
-    """Yield sorted batches, with the group number and the split of each row. New groups are appended to `names`."""
+    """Yield the table's rows in sorted batches, with the group number and the split number of each row.
+
+    The number of a group is its index in `names`. The names of new groups are appended to `names`.
+    """
     numbers: dict[str, int] = {}
     schema = pa.schema(columns)
     at = 0
@@ -63,12 +66,12 @@ def write_samples(
     """Write the images or audio clips of each split to x.npy, y.npy and group.npy.
 
     Args:
-        engine: The engine for tables.
-        table: The rows; each row is one sample.
-        splits: The split of each row.
+        engine: The table engine that evaluates expressions.
+        table: The validated rows; each row is one sample.
+        splits: The assignment of groups or rows to splits.
         prepared: Folder of the prepared data.
-        spec: Shape of the samples.
-        params: All parameters.
+        spec: Description of a sample, with its shape.
+        params: All parameters of the pipeline.
 
     Raises:
         ContractError: Two splits contain the same sample.
@@ -102,7 +105,7 @@ def write_samples(
 
 
 def fixed_length(lists: pa.ListArray, length: int) -> np.ndarray:
-    """Return N lists as float32 [N, length]; each list is cut, or padded with zeros, at its end."""
+    """Convert N lists of numbers to float32 [N, length]. Longer lists are cut, shorter lists are padded with zeros."""
     offsets = lists.offsets.to_numpy()
     values: np.ndarray = lists.values.to_numpy(zero_copy_only=False)
     if np.all(np.diff(offsets) == length):
@@ -115,20 +118,20 @@ def fixed_length(lists: pa.ListArray, length: int) -> np.ndarray:
 
 
 def write_series(engine: Engine, table: ir.Table, splits: Splits, prepared: Path, params: Params) -> float:
-    """Write the rows of each split (x.npy), and the first row, class and group of each window.
+    """Write the rows of a series to x.npy of each split, and the first row, class and group of each window.
 
     Args:
-        engine: The engine for tables.
-        table: The rows.
-        splits: The split of each group.
+        engine: The table engine that evaluates expressions.
+        table: The validated rows.
+        splits: The assignment of groups to splits.
         prepared: Folder of the prepared data.
-        params: All parameters.
+        params: All parameters of the pipeline.
 
     Returns:
         The sampling rate of the training rows, in Hz.
 
     Raises:
-        ContractError: Two splits contain the same run of rows, or no run is long enough for a window.
+        ContractError: Two splits contain the same rows, or no group has enough rows without a gap for a window.
     """
     data = params.data
     assert data.time is not None
@@ -176,7 +179,7 @@ def write_series(engine: Engine, table: ir.Table, splits: Splits, prepared: Path
 
 
 def _to_float32(batch: pa.RecordBatch, columns: list[str]) -> np.ndarray:
-    """Return the columns as float32 [rows, channels]. Raises ContractError if a value is too large for float32."""
+    """Return the columns as float32 [rows, channels]. Raises ContractError if float32 cannot hold a value."""
     x = np.stack([batch.column(name).to_numpy(zero_copy_only=False) for name in columns], axis=1)
     with np.errstate(over="ignore"):
         narrow = x.astype(np.float32)
@@ -193,7 +196,12 @@ def _to_float32(batch: pa.RecordBatch, columns: list[str]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class WindowSummary:
-    """The windows of a split: their number, the rows in the longest run without a gap, and the sampling rate in Hz."""
+    """Statistics of the windows of one split.
+
+    count: Number of windows.
+    longest: Number of rows in the longest part of a series without a gap in time.
+    rate_hz: Sampling rate of the rows, in Hz.
+    """
 
     count: int
     longest: int
@@ -221,7 +229,15 @@ def _write_windows(
 
 
 def _write_groups(path: Path, numbers: np.ndarray, names: list[str]) -> None:
-    """Write group names as fixed-width unicode, in blocks, because all of them can need more memory than the data."""
+    """Write the group name of each sample as fixed-width Unicode text.
+
+    The names are written in blocks, because all names together can need more memory than the samples.
+
+    Args:
+        path: The file to write.
+        numbers: Group number of each sample, int [N].
+        names: Name of each group, by its number.
+    """
     used = np.unique(numbers)
     width = max((len(names[i]) for i in used), default=1) or 1
     padded = np.array(names or [""], dtype=f"<U{width}")

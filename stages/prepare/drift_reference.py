@@ -1,7 +1,8 @@
-"""The drift reference: how the features of the training samples are distributed over fixed bins.
+"""Compute the drift reference: the distribution of each feature of the training samples over fixed bins.
 
-A device measures drift as the population stability index (PSI) between the ratios p of this reference and the ratios q
-of its own inputs: PSI = sum((p - q) * ln(p / q)). Bins that hold equal numbers of samples have equal weight in the PSI.
+A device measures drift as the population stability index (PSI) between the bin ratios p of this reference and the bin
+ratios q of the device's own inputs: PSI = sum((p - q) * ln(p / q)). Bins that hold equal numbers of samples have equal
+weight in the PSI.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ SAMPLES_PER_CHUNK = 256
 
 
 def build_reference(train: Split, spec: SampleSpec, bins: int, limit: int) -> dict[str, Any]:
-    """Compute the bin edges and bin ratios of each feature, and the ratio of each label.
+    """Compute the bin edges and bin ratios of each feature, and the fraction of samples with each label.
 
     Args:
         train: The training split.
         spec: Description of a sample.
-        bins: Number of bins per feature. A feature with few distinct values gets fewer, because equal edges are merged.
-        limit: Largest number of samples to use; they are evenly spaced over the split.
+        bins: Number of bins per feature. A feature with few distinct values gets fewer bins, because equal edges are
+            merged.
+        limit: Maximum number of training samples to use; the used samples are evenly spaced over the split.
 
     Returns:
         The contents of data/drift_reference.json.
@@ -57,6 +59,9 @@ def build_reference(train: Split, spec: SampleSpec, bins: int, limit: int) -> di
 
 
 def _edges(values: np.ndarray, bins: int) -> list[float]:
-    """Return the inner edges of bins that hold equal numbers of values: ascending, distinct, 7 significant digits."""
+    """Return the inner edges of bins that hold equal numbers of values.
+
+    The edges are distinct, in ascending order, and rounded to 7 significant digits.
+    """
     quantiles = np.quantile(values, np.arange(1, bins) / bins)
     return sorted({float(f"{edge:.7g}") for edge in quantiles})

@@ -1,4 +1,4 @@
-"""Detect samples that are in two splits, so that no model is tested on samples that it was trained on.
+"""Detect samples that are in two splits, because a model must not be tested on samples that it was trained on.
 
 While the splits are written, only a fingerprint of a few bytes is stored for each sample or run of rows.
 """
@@ -14,17 +14,17 @@ from stages.core.dataset import SPLITS
 from stages.core.errors import ContractError
 
 EXPECTED = "no sample in two splits, because a metric on training samples is not meaningful"
-REMEDY = "remove one of the two from its source, or give both the same group (data.group)"
+REMEDY = "remove one of the two duplicates from its source, or give both the same group (data.group)"
 
 
 class SampleFingerprints:
-    """Fingerprints of the samples of all splits, 8 bytes each."""
+    """A fingerprint of 8 bytes for each sample of all splits, to find samples that are in two splits."""
 
     def __init__(self) -> None:
         self._codes: dict[str, list[np.ndarray]] = {name: [np.zeros(0, np.uint64)] for name in SPLITS}
 
     def add(self, split: str, x: np.ndarray) -> None:
-        """Add the next samples of a split, `x` [N, ...], in the order in which they are written."""
+        """Add fingerprints of the samples `x` [N, ...] to a split, in the order in which the samples are written."""
         digests = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in x)
         self._codes[split].append(np.frombuffer(digests, np.uint64))
 
@@ -54,7 +54,14 @@ class SampleFingerprints:
 
 
 def _equal_samples(prepared: Path, first: str, second: str, codes: dict[str, np.ndarray]) -> list[tuple[int, int]]:
-    """Return a pair of indices (in `first`, in `second`) for each sample of `second` that is also in `first`."""
+    """Return the index in `first` and the index in `second` of each sample of split `second` that is also in `first`.
+
+    Args:
+        prepared: Folder of the prepared data.
+        first: Name of a split.
+        second: Name of another split.
+        codes: Fingerprints of the samples, by split.
+    """
     shared, at, _ = np.intersect1d(codes[first], codes[second], return_indices=True)
     if not len(shared):
         return []
@@ -106,7 +113,7 @@ class RunFingerprints:
             self._changes = self._changes or bool((x[start:end] != self._first).any())
 
     def finish_run(self) -> None:
-        """Store the fingerprint of the current run, to which all rows have been added."""
+        """Store the fingerprint of the current run, whose rows have all been added, and record a duplicate run."""
         if self._run is not None and self._changes and self._rows >= self._shortest:
             group, _, split = self._run
             other = self._first_run.setdefault(self._digest.digest(), (group, split))

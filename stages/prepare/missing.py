@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def count_missing(table: ir.Table, columns: list[str]) -> dict[str, int]:
-    """Return the number of missing values in each column that has missing values."""
+    """Return the number of missing values by column, only for columns that have missing values."""
     sums = {f"missing_{i}": table[name].isnull().sum() for i, name in enumerate(columns)}
     row = table.aggregate(**sums).to_pyarrow().to_pylist()[0]
     counts = {name: int(row[f"missing_{i}"] or 0) for i, name in enumerate(columns)}
@@ -25,10 +25,10 @@ def drop_incomplete(table: ir.Table, columns: list[str]) -> ir.Table:
 
 
 def fill_constant(table: ir.Table, train: ir.Table, columns: list[str], method: str) -> ir.Table:
-    """Replace missing values by the mean or the median of the training rows.
+    """Replace the missing values of a column by the mean or the median of the column in the training rows.
 
     Args:
-        table: The rows.
+        table: The rows of all splits.
         train: The rows of the training split.
         columns: Columns with missing values. A column without any value in `train` is left unchanged.
         method: "mean" or "median".
@@ -48,20 +48,20 @@ def interpolate(
     time: str,
     micros: Callable[[ir.TimestampColumn], ir.IntegerColumn],
 ) -> ir.Table:
-    """Replace missing values by linear interpolation in time between the neighbouring values of the group.
+    """Replace missing values by linear interpolation in time between the neighbouring values of the same group.
 
-    Before the first and after the last value of a group, the nearest value is used. A group without any value is left
-    unchanged.
+    Missing values before the first value or after the last value of a group are replaced by the nearest value. A group
+    without any value is left unchanged.
 
     NOTE: Engines give different results for "the last value that is not null" over a window, but the same results for a
     running count of values. So the count is used: rows with the same count have the same last preceding value.
 
     Args:
-        table: The rows.
+        table: The rows of all groups.
         columns: Columns with missing values.
         group: Columns that identify a group.
-        time: Column of the time.
-        micros: Converts times to microseconds (Engine.microseconds).
+        time: Column that holds the time of each row.
+        micros: The function that converts times to microseconds (Engine.microseconds).
     """
     import ibis
 

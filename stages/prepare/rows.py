@@ -1,4 +1,4 @@
-"""The sort order of rows and the class indices of their labels, as all modules of this stage use them."""
+"""Define the sort order of rows and the class index of each label, for all modules of the stage `prepare`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def sort_order(table: ir.Table, params: Params) -> list[str]:
-    """Return the columns by which a table is sorted so that the order is unique: a series by group, source and time."""
+    """Return the columns by which the table must be sorted, so that every engine returns the rows in the same order.
+
+    A series is sorted by group, source and time. A table of images or audio clips is sorted by all of its columns.
+    """
     data = params.data
     first = [data.group, "source"] + ([data.time] if data.time is not None else [])
     if data.time is not None:

@@ -10,7 +10,7 @@ import numpy as np
 from stages.core.dataset import Channel, Scaling
 from stages.core.errors import ContractError
 
-BLOCK_ELEMENTS = 1 << 22  # largest number of elements in memory at a time
+BLOCK_ELEMENTS = 1 << 22  # maximum number of array elements in memory at the same time
 
 
 def fit_scaling(x: np.ndarray, channels: list[Channel], method: Literal["none", "normalise", "standardise"]) -> Scaling:
@@ -49,7 +49,7 @@ def fit_scaling(x: np.ndarray, channels: list[Channel], method: Literal["none", 
 
 
 def _blocks(x: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield blocks with a limited number of elements: float64 [n, C, values per channel]."""
+    """Yield consecutive blocks of `x` as float64 [n, C, values per channel], with a limited number of elements."""
     rows = max(1, BLOCK_ELEMENTS // int(np.prod(x.shape[1:])))
     for start in range(0, len(x), rows):
         block = np.asarray(x[start : start + rows], dtype=np.float64)
@@ -57,5 +57,5 @@ def _blocks(x: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _rounded(values: np.ndarray) -> list[float]:
-    """Round to nine significant digits, which is enough to distinguish all float32 values."""
+    """Round each value to nine significant digits, which is enough to distinguish all float32 values."""
     return [float(f"{value:.9g}") for value in values]

@@ -1,4 +1,8 @@
-"""Divide samples into training, validation and test splits by whole groups, so that metrics apply to new groups."""
+"""Divide samples into training, validation and test splits.
+
+All samples of a group are in the same split, unless `prepare.split.validation_by` is `row`. With whole groups, the
+metrics show how well the model works on groups that it was not trained on.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Splits:
-    """The split of each group, or of each row.
+    """The assignment of each group, or of each row, to a split.
 
     split_of_group: For each group's name, the index of its split in SPLITS.
-    split_of_row: For each row of the sorted table, the index of its split in SPLITS, int8 [R]; None if groups stay
-        whole.
-    group: Column that holds the group.
-    rows: Number of rows.
+    split_of_row: For each row of the sorted table, the index of its split in SPLITS, int8 [R]; None if every group is
+        in one split only.
+    group: Name of the column that holds the group.
+    rows: Number of rows of the table.
     """
 
     split_of_group: dict[str, int]
@@ -37,12 +41,12 @@ class Splits:
     rows: int
 
     def rows_in(self, name: str, engine: Engine, table: ir.Table) -> ir.Table:
-        """Return the rows of one split. Every group must be in one split only.
+        """Return the rows of the split `name`. It cannot be used if single rows were assigned to splits.
 
         Args:
             name: Name of the split.
-            engine: The engine for tables.
-            table: The rows.
+            engine: The table engine that evaluates expressions.
+            table: The rows of all splits.
         """
         import pandas as pd
 
@@ -51,16 +55,16 @@ class Splits:
 
 
 def split_rows(engine: Engine, table: ir.Table, rows: int, params: Params) -> Splits:
-    """Assign a split to each group or row of a table, as `prepare.split` defines.
+    """Assign each group or each row of a table to a split, as the parameters `prepare.split` define.
 
     Args:
-        engine: The engine for tables.
-        table: The rows.
-        rows: Number of rows.
-        params: All parameters.
+        engine: The table engine that evaluates expressions.
+        table: The rows to assign.
+        rows: Number of rows of the table.
+        params: All parameters of the pipeline.
 
     Raises:
-        ContractError: The column of the official split is missing, or divides groups.
+        ContractError: The column that marks the test samples is missing, or divides groups that must stay whole.
     """
     data, split = params.data, params.prepare.split
     if split.method == "group":
@@ -108,7 +112,10 @@ def _by_group(table: ir.Table, shares: dict[str, float], params: Params) -> dict
 
 
 def _by_row(engine: Engine, table: ir.Table, shares: dict[str, float], params: Params) -> np.ndarray:
-    """Return the split of each row of the sorted table, int8 [R]. Each row counts as a group, named by its index."""
+    """Return the split number of each row of the sorted table, int8 [R].
+
+    Each row is treated as a separate group, and the row's index is the name of this group.
+    """
     ordered = table.order_by(sort_order(table, params)).select(params.data.label, "is_test")
     schema = pa.schema([(params.data.label, pa.string()), ("is_test", pa.bool_())])
     rows = pa.Table.from_batches(engine.stream(ordered, schema), schema).combine_chunks()
@@ -125,18 +132,18 @@ def assign_groups(groups: list[str], counts: np.ndarray, shares: dict[str, float
     """Assign every group to a split. The result does not depend on the order of `groups`.
 
     The method is greedy and begins with the largest groups, like StratifiedGroupKFold of scikit-learn. Each group is
-    assigned to the split in which it reduces this sum over all classes the most: ((rows of the split - target rows of
-    the split) / rows of the class)^2. Groups of similar size (within a factor of two) are ordered by a hash of the seed
-    and the group's name.
+    assigned to the split for which the following sum over all classes decreases most: ((rows of the class in the split
+    - target number of these rows) / all rows of the class)^2. Groups of similar size (within a factor of two) are
+    ordered by a hash of the seed and the group's name.
 
     Args:
         groups: Names of the G groups.
         counts: Number of rows of each class in each group, int [G, C].
         shares: Target fraction of rows in each split; the fractions add up to 1.
-        seed: Seed of the order.
+        seed: Seed of the hash that orders groups of similar size.
 
     Returns:
-        The split of each group.
+        The name of each group's split, by the group's name.
     """
     names = list(shares)
     totals = np.maximum(counts.sum(axis=0), 1).astype(np.float64)
@@ -157,8 +164,8 @@ def refuse_poor_splits(samples: dict[str, dict[str, int]], groups: dict[str, int
     """Raise ContractError if a split is empty, or if the training split has no sample of a class.
 
     Args:
-        samples: Number of samples of each class, for each split.
-        groups: Number of groups, for each split.
+        samples: For each split, the number of samples of each class.
+        groups: For each split, the number of groups.
         classes: Names of all classes.
     """
     for split in SPLITS:

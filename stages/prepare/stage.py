@@ -31,11 +31,11 @@ BALANCE = Path("reports/balance.json")
 
 @dataclass(frozen=True)
 class MissingValues:
-    """The result of handling missing values.
+    """The missing values of a table, and how they are handled.
 
-    method: Value of prepare.missing.
-    holes: Number of missing values in each column that has missing values.
-    dropped: Number of rows that were removed.
+    method: The parameter prepare.missing.
+    holes: Number of missing values by column, only for columns that have missing values.
+    dropped: Number of rows that were removed because of missing values.
     """
 
     method: str
@@ -77,7 +77,10 @@ def check_parameters(params: Params) -> None:
 
 
 def handle_missing(table: ir.Table, params: Params) -> tuple[ir.Table, MissingValues]:
-    """Drop rows with missing values, or count the missing values that are filled after the split."""
+    """Count the missing values, and remove the rows that have missing values if prepare.missing is "drop".
+
+    With any other method, `fill_missing` fills the missing values after the samples have been split.
+    """
     from stages.prepare import missing
 
     names, method = params.data.columns, params.prepare.missing
@@ -89,7 +92,11 @@ def handle_missing(table: ir.Table, params: Params) -> tuple[ir.Table, MissingVa
 
 
 def count_rows(table: ir.Table, dropped: int) -> int:
-    """Return the number of remaining rows. Raises ContractError if there are none."""
+    """Return the number of rows in `table`, from which `dropped` rows were removed.
+
+    Raises:
+        ContractError: No rows remain.
+    """
     rows = _rows(table)
     if rows == 0:
         raise ContractError(
@@ -109,14 +116,14 @@ def fill_missing(
     """Fill the missing values that `handle_missing` counted.
 
     Args:
-        engine: The engine for tables.
-        table: The rows.
-        missing_values: The result of `handle_missing`.
-        train: Rows of the training split.
-        params: All parameters.
+        engine: The table engine that evaluates expressions.
+        table: The rows of all splits.
+        missing_values: The counts and the method that `handle_missing` returned.
+        train: The rows of the training split.
+        params: All parameters of the pipeline.
 
     Raises:
-        ContractError: A column or group has no value from which missing values can be filled.
+        ContractError: A column or a group has missing values but no value from which they can be filled.
     """
     from stages.prepare import missing
 
@@ -144,7 +151,7 @@ def _rows(table: ir.Table) -> int:
 
 
 def summarise_splits(prepared: Path, classes: list[str]) -> dict[str, Any]:
-    """Return for each split the number of samples, of groups, and of samples of each class."""
+    """Return the number of samples, the number of groups and the number of samples of each class, for each split."""
     report = {}
     for name in SPLITS:
         split = Split.open(prepared, name)
@@ -155,7 +162,10 @@ def summarise_splits(prepared: Path, classes: list[str]) -> dict[str, Any]:
 
 
 def sample_spec(params: Params) -> SampleSpec:
-    """Return the description of a sample. Its scaling and the sampling rate of a series are placeholders."""
+    """Return the description of a sample as the parameters define it.
+
+    The scaling and, for a series, the sampling rate are placeholders, because they are computed from the data later.
+    """
     data, prepare = params.data, params.prepare
     channels = [Channel(name=name, unit=channel.unit) for name, channel in data.channels.items()]
     if data.image is not None:
@@ -178,19 +188,19 @@ def sample_spec(params: Params) -> SampleSpec:
 
 
 def prepare(engine: Engine, paths: list[Path], prepared: Path, params: Params) -> dict[str, Any]:
-    """Write the prepared data set.
+    """Convert the validated rows to samples in three splits, and write them to a folder.
 
     Args:
-        engine: The engine for tables.
-        paths: Files of the validated rows.
-        prepared: Folder for the data set.
-        params: All parameters.
+        engine: The table engine that evaluates expressions.
+        paths: Parquet files with the validated rows.
+        prepared: Folder to which the samples are written.
+        params: All parameters of the pipeline.
 
     Returns:
         The contents of reports/balance.json.
 
     Raises:
-        ContractError: The rows are not suitable for training.
+        ContractError: The rows are not suitable for training, for example because a split would be empty.
     """
     from stages.prepare.arrays import write_samples, write_series
     from stages.prepare.scaling import fit_scaling
@@ -228,7 +238,7 @@ def prepare(engine: Engine, paths: list[Path], prepared: Path, params: Params) -
 
 
 def main() -> None:
-    """Run the stage on the files in the current directory."""
+    """Run the stage `prepare` on the files in the current directory."""
     command.parser("prepare", __doc__).parse_args()
     params = load()
     check_parameters(params)

@@ -1,4 +1,4 @@
-"""Windows over the rows of a series: the first row and the class of each window."""
+"""Compute the first row and the class of each window of a series."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import numpy as np
 
 
 def find_segments(codes: np.ndarray, times: np.ndarray, max_gap_us: int) -> np.ndarray:
-    """Find segments: consecutive rows of one group without a gap in time. Rows must be sorted by group, then time.
+    """Find the segments of a series: consecutive rows with the same code and without a gap in time.
 
     Args:
-        codes: Number of each row's group, int [R].
+        codes: Number that identifies the group and the source of each row, int [R]. Rows are sorted by code, then time.
         times: Time of each row in microseconds, int64 [R].
-        max_gap_us: Longest time between two rows of a segment, in microseconds.
+        max_gap_us: Longest time between two consecutive rows of a segment, in microseconds.
 
     Returns:
-        Borders, int64 [S + 1]: segment i has the rows from borders[i] up to, but not including, borders[i + 1].
+        Borders of S segments, int64 [S + 1]: the rows of segment i are borders[i] up to, but not including,
+        borders[i + 1].
     """
     if len(codes) == 0:
         return np.zeros(1, dtype=np.int64)
@@ -25,10 +26,10 @@ def find_segments(codes: np.ndarray, times: np.ndarray, max_gap_us: int) -> np.n
 
 
 def window_starts(borders: np.ndarray, length: int, stride: int) -> np.ndarray:
-    """Return the first row of each window, int64 [N]. Every window is inside one segment.
+    """Return the index of the first row of each window, int64 [N]. Every window is inside one segment.
 
     Args:
-        borders: Borders of the segments, int64 [S + 1].
+        borders: Borders of the S segments as `find_segments` returns them, int64 [S + 1].
         length: Number of rows of a window.
         stride: Number of rows from the start of one window to the start of the next.
     """
@@ -47,11 +48,11 @@ def window_labels(
 
     Args:
         labels: Class of each row, int [R].
-        starts: First row of each window, int64 [N].
+        starts: Index of the first row of each window, int64 [N].
         length: Number of rows of a window.
         classes: Number of classes.
-        rule: last: class of the last row. majority: most frequent class. any: most frequent class other than class 0
-            (the normal state), or class 0 if all rows have it.
+        rule: Which class a window gets. "last": the class of its last row. "majority": its most frequent class. "any":
+            its most frequent class other than class 0 (the normal state), or class 0 if all of its rows have class 0.
     """
     if rule == "last":
         last: np.ndarray = labels[starts + length - 1].astype(np.int64)

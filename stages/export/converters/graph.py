@@ -1,4 +1,4 @@
-"""The torch module that every converter exports, with its inputs and its description for the device's runtime."""
+"""Load the network as a torch module that converters can trace, and describe its inputs and outputs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from stages.core.errors import ConversionError
 from stages.networks import Network, load
 
-# Preprocessing stays in float even in an int8 file, because a single quantisation scale for channels of different
-# ranges would erase channels with small values. Operations of modules with this name are not quantised.
+# Preprocessing is computed in float even in an int8 file, because a single quantisation scale for channels of different
+# ranges would erase channels with small values. Operations of the module with this name are not quantised.
 FLOAT_SCOPE = "preprocess"
 
 
 class Step(nn.Module):
-    """Runs one step of a recurrent network: (frame, *states) -> (logits, *new states).
+    """A module that computes one step of a recurrent network: (frame, *states) -> (logits, *new states).
 
-    Only one step is converted, because converters would unroll a loop over all steps into a large file.
+    Only one step is converted, because a converter would unroll a loop over all steps into a large file.
     """
 
     def __init__(self, network: Network) -> None:
@@ -35,7 +35,11 @@ class Step(nn.Module):
 
 @dataclass(frozen=True)
 class Graph:
-    """The module that a converter traces, with example inputs, the names of inputs and outputs, and any recurrence."""
+    """A torch module for a converter to trace, with example inputs and the names of its inputs and outputs.
+
+    For a recurrent network, the module is a single step, and `recurrent` has the frame length, the hop and the states.
+    For other networks, `recurrent` is None.
+    """
 
     module: nn.Module
     example: tuple[Tensor, ...]
@@ -46,7 +50,7 @@ class Graph:
 
     @classmethod
     def read(cls, path: Path) -> Graph:
-        """Load the network in `path` and describe its graph. Raises StageError."""
+        """Load the network from the file `path`, and return its graph. Raises StageError."""
         network: Any = load(path)
         sample = torch.zeros(1, *network.spec.shape)
         if not hasattr(network, "step"):
@@ -66,7 +70,10 @@ class Graph:
         )
 
     def io(self, runtime: str) -> dict[str, Any]:
-        """Describe, for the device's runtime, a file whose inputs and outputs are float32."""
+        """Return the description of the inputs and outputs of a converted file, in which all of them are float32.
+
+        The code that runs the file on a device reads this description.
+        """
         spec = self.network.spec
         return {
             "runtime": runtime,
@@ -77,10 +84,10 @@ class Graph:
 
     @torch.no_grad()
     def feeds(self, samples: np.ndarray) -> list[dict[str, np.ndarray]]:
-        """Return N calibration inputs as arrays by input name, from samples [N, *shape] in raw units.
+        """Return N calibration inputs of batch size 1, made from samples [N, *shape] in raw units.
 
-        Each input has batch size 1. For a recurrent network, the inputs are spread evenly over all steps of all
-        samples, and include the states that the network has reached at these steps.
+        Each calibration input maps the names of the module's inputs to arrays. For a recurrent network, the calibration
+        inputs are taken at equal distances from all steps of all samples, with the network's states at these steps.
         """
         x = torch.from_numpy(samples)
         if self.recurrent is None:
@@ -101,22 +108,23 @@ class Graph:
 
 
 def read_samples(path: Path) -> np.ndarray:
-    """Read the calibration samples of a request: float32 [N, *shape] in raw units."""
+    """Read the calibration samples from the file `path`: float32 [N, *shape] in raw units."""
     with np.load(path) as arrays:
         samples: np.ndarray = arrays["calibration"]
     return samples
 
 
 def check_quantised(graph: Graph, elements: int) -> None:
-    """Check that all weight matrices and kernels of the body are int8. `elements` is the number of int8 weights.
+    """Check that all weight matrices and kernels of the network's body are int8 in the quantised file.
 
-    A quantizer that does not support an operation in int8 leaves it in float without a warning.
+    `elements` is the number of int8 weights in the file. If a quantizer does not support an operation in int8, it
+    leaves the operation in float without a warning.
 
     Raises:
-        ConversionError: The matrices and kernels have more weights than `elements`.
+        ConversionError: The matrices and kernels of the body have more than `elements` weights.
     """
     expected = sum(p.numel() for name, p in graph.network.body.named_parameters() if p.dim() > 1 and "weight" in name)
     if elements < expected:
         raise ConversionError(
-            "quantised file", f"{elements} weights are int8", f"all {expected} weights of the network's body"
+            "quantised file", f"{elements} weights are int8", f"int8 for all {expected} weights of the network's body"
         )

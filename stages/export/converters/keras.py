@@ -1,6 +1,6 @@
-"""Convert CNNs from PyTorch to TFLite with TensorFlow's converter: the fallback if litert-torch fails.
+"""Convert CNNs from PyTorch to TFLite with TensorFlow's converter, if the conversion with litert-torch fails.
 
-The network is rebuilt in Keras with the same weights and with channels last. tflite.py quantises it to int8.
+The network is rebuilt in Keras with the same weights and with channels last. tflite.py quantises the result to int8.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ FLOAT_PATTERN = rf"(^|.*[/;]){FLOAT_SCOPE}[_/;].*"
 
 
 def rebuild(network: Any) -> Any:
-    """Return a Keras model that computes the same logits from [1, *spec.shape] in raw units, channels first.
+    """Return a Keras model that computes the same logits as a torch network.
+
+    The input has the shape [1, *spec.shape] in raw units, channels first, as in the torch network.
 
     Raises:
         ConversionError: The network is not a CNN.
@@ -52,7 +54,7 @@ def rebuild(network: Any) -> Any:
 
 
 def preprocessing() -> Any:
-    """Return a Keras layer class that computes the same as `stages.networks.Preprocess`.
+    """Return a Keras layer class with the same computation as the torch module `stages.networks.Preprocess`.
 
     The class is defined in a function, because importing Keras takes seconds.
     """
@@ -72,13 +74,16 @@ def preprocessing() -> Any:
             return scaled if self.features is None else self.spectrum(scaled, self.features)
 
         def binned(self, x: Any, bins: Any) -> Any:
-            """Encode raw values: [1, T, C] -> [1, T, C * bins]. Edges and slopes are [1, C, bins, 1] in torch."""
+            """Encode raw values by quantile bins: [1, T, C] -> [1, T, C * bins].
+
+            `bins` is the corresponding torch module; its tensors `edge` and `slope` have the shape [1, C, bins, 1].
+            """
             edge, slope = (_array(v)[0, :, :, 0] for v in (bins.edge, bins.slope))
             shares = ops.clip((x[..., None] - edge) * slope, 0.0, 1.0)
             return ops.reshape(shares, (1, -1, edge.size))
 
         def spectrum(self, x: Any, features: Any) -> Any:
-            """Compute spectral features: [1, T, 1] -> [1, bands, frames, 1]."""
+            """Compute the spectral features of an audio clip: [1, T, 1] -> [1, bands, frames, 1]."""
             kernels = np.transpose(_array(features.kernels), (2, 1, 0))
             spectrum = ops.conv(x, kernels, strides=features.hop, padding="valid")
             bins = spectrum.shape[-1] // 2
@@ -94,14 +99,14 @@ def preprocessing() -> Any:
 
 
 def floor() -> float:
-    """Return POWER_FLOOR. The import is local because it loads torch."""
+    """Return the constant POWER_FLOOR of the torch network. The import is in a function, because it loads torch."""
     from stages.networks.preprocess import POWER_FLOOR
 
     return POWER_FLOOR
 
 
 def convolution(block: Any, number: int) -> Any:
-    """Return a block's convolution as a Keras layer, with the batch norm that follows folded into its weights."""
+    """Return a block's convolution as a Keras layer. The block's batch normalisation is folded into the weights."""
     import keras
 
     source, norm = block[0], block[1]
@@ -122,7 +127,7 @@ def convolution(block: Any, number: int) -> Any:
 
 
 def dense(weight: np.ndarray, bias: Any, name: str) -> Any:
-    """Return a linear layer as a Keras layer.
+    """Return a Keras layer with the weights and the bias of a linear torch layer.
 
     Args:
         weight: The weights [outputs, inputs].
@@ -145,7 +150,7 @@ def _array(tensor: Any) -> np.ndarray:
 
 
 def export(graph: Graph) -> bytes:
-    """Return the float model as a TFLite file with batch size 1."""
+    """Return the content of a TFLite file with the float model and batch size 1."""
     import tensorflow as tf
 
     content: bytes = tf.lite.TFLiteConverter.from_keras_model(rebuild(graph.network)).convert()

@@ -1,4 +1,7 @@
-"""Convert PyTorch to ONNX with torch.onnx, and quantise to int8 with ONNX Runtime (static: QDQ, per channel)."""
+"""Convert a network from PyTorch to ONNX with torch.onnx, and quantise the model to int8 with ONNX Runtime.
+
+Static quantisation uses the QDQ format and a separate scale for each channel.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ AVERAGING: Mapping[str, Mapping[str, Any]] = {
 
 
 def export(graph: Graph) -> onnx.ModelProto:
-    """Return the float model with a dynamic batch size. Its node names distinguish the preprocessing from the body."""
+    """Convert the graph to a float ONNX model with a dynamic batch size, and name the nodes with `name_by_scope`."""
     batch = torch.export.Dim("batch")
     shapes = [{0: batch} for _ in graph.example]
     program = torch.onnx.export(
@@ -54,7 +57,10 @@ def export(graph: Graph) -> onnx.ModelProto:
 
 
 def name_by_scope(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Name the nodes in place: "preprocess/<number>" for those that stay in float, "body/<number>" for the others."""
+    """Rename the model's nodes: "preprocess/<number>" if the node stays in float, "body/<number>" if it does not.
+
+    The model is changed in place.
+    """
     floating = float_nodes(model)
     for number, node in enumerate(model.graph.node):
         node.name = f"{FLOAT_SCOPE if number in floating else 'body'}/{number}"
@@ -80,23 +86,23 @@ def float_nodes(model: onnx.ModelProto) -> set[int]:
 
 
 class Samples(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
-    """Passes the calibration inputs to ONNX Runtime one by one."""
+    """The reader from which ONNX Runtime gets the calibration inputs one by one."""
 
     def __init__(self, feeds: Sequence[dict[str, np.ndarray]]) -> None:
         self._remaining: Iterator[dict[str, np.ndarray]] = iter(feeds)
 
     def get_next(self) -> Any:
-        """Return the next inputs by name, or None after the last input."""
+        """Return the next calibration input as arrays by input name, or None after the last calibration input."""
         return next(self._remaining, None)
 
 
 def quantise(model: onnx.ModelProto, method: str, feeds: Sequence[dict[str, np.ndarray]]) -> onnx.ModelProto:
-    """Return the model quantised to int8. The preprocessing stays in float.
+    """Return a copy of the model that is quantised to int8, except for the preprocessing, which stays in float.
 
     Args:
         model: The float model.
-        method: "min-max", "moving-average" or "dynamic"; see `protocol`.
-        feeds: Calibration inputs by name; "dynamic" does not use them.
+        method: "min-max", "moving-average" or "dynamic"; `protocol` describes these methods.
+        feeds: Calibration inputs, each with arrays by input name; the method "dynamic" does not use them.
     """
     excluded = [node.name for node in model.graph.node if node.name.startswith(FLOAT_SCOPE)]
     with tempfile.TemporaryDirectory() as folder:
@@ -121,9 +127,9 @@ def quantise(model: onnx.ModelProto, method: str, feeds: Sequence[dict[str, np.n
 
 
 def strip_metadata(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Shorten all names in place, and remove stack traces, paths, doc strings and versions.
+    """Shorten all names in the model, and remove stack traces, paths, doc strings and versions.
 
-    Without this metadata, equal networks give equal bytes.
+    The model is changed in place. Without this metadata, equal networks give equal bytes.
     """
     kept = {value.name for value in [*model.graph.input, *model.graph.output]}
     short: dict[str, str] = {"": ""}

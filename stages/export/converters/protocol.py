@@ -7,9 +7,10 @@ A converter is called as
 `samples.npz` holds `calibration`: training samples in raw units, float32 [N, *shape]. The methods are:
 
     float           not quantised
-    min-max         int8 weights and activations; ranges are the extremes over the calibration samples
-    moving-average  int8 weights and activations; ranges are a moving average of each sample's extremes, which clips
-                    outliers
+    min-max         int8 weights and activations; a range extends from the minimum to the maximum over all calibration
+                    samples
+    moving-average  int8 weights and activations; a range is a moving average of the minimum and maximum of each
+                    calibration sample, which clips outliers
     dynamic         int8 weights; the device determines the ranges of activations in every call
 
 A converter writes one candidate file per method and finally DIR/candidates.json:
@@ -17,8 +18,8 @@ A converter writes one candidate file per method and finally DIR/candidates.json
     [{"file": "min-max.onnx", "method": "min-max", "io": {...}}, ...]
 
 `io` describes the file's inputs and outputs for device/edge_agent/inference/runtime.py. Exit code 0 means success, but
-the stage does not rely on the exit code: it loads every candidate, compares it with torch and keeps the best
-one. Equal requests must give equal bytes.
+the stage does not rely on the exit code. It loads every candidate, compares the candidate with the torch model and
+keeps the best candidate. Equal requests must give equal bytes.
 """
 
 from __future__ import annotations
@@ -48,9 +49,10 @@ CONVERTERS: Mapping[str, Mapping[str, Sequence[str]]] = {
 
 @dataclass(frozen=True)
 class Request:
-    """The arguments of a converter.
+    """The arguments of a converter program.
 
-    `network` and `samples` are the files of the network and of the calibration samples. `output` is an existing folder.
+    `network` is the file of the network, and `samples` is the file with the calibration samples. `output` is an
+    existing folder for the converted files. `methods` are the quantisation methods.
     """
 
     network: Path
@@ -61,7 +63,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A file that a converter wrote into its output folder, its method, and its description for the runtime."""
+    """A file that a converter wrote.
+
+    `file` is the file's name in the output folder. `method` is the quantisation method. `io` describes the file's
+    inputs and outputs for the device's runtime.
+    """
 
     file: str
     method: str
@@ -69,7 +75,7 @@ class Candidate:
 
 
 def read_request(program: str, description: str | None) -> Request:
-    """Read the request from the command line. `program` and `description` appear in the help text."""
+    """Read a converter's arguments from the command line. `program` and `description` appear in the help text."""
     parser = argparse.ArgumentParser(prog=program, description=description)
     parser.add_argument("--network", type=Path, required=True, help="models/compressed/model.pt")
     parser.add_argument("--samples", type=Path, required=True, help="npz file with training samples in `calibration`")
@@ -80,5 +86,5 @@ def read_request(program: str, description: str | None) -> Request:
 
 
 def write_candidates(output: Path, candidates: Sequence[Candidate]) -> None:
-    """Write candidates.json into the output folder."""
+    """Write candidates.json, the list of a converter's candidate files, into the folder `output`."""
     write_json(output / CANDIDATES, [asdict(candidate) for candidate in candidates])

@@ -1,4 +1,4 @@
-"""Convert PyTorch to TFLite with litert-torch, and quantise to int8 with ai-edge-quantizer."""
+"""Convert a network from PyTorch to TFLite with litert-torch, and quantise it to int8 with ai-edge-quantizer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FLOAT_PATTERN = rf".*_{FLOAT_SCOPE}[/;].*"
 
 
 def export(graph: Graph) -> bytes:
-    """Return the float model as a TFLite file with batch size 1."""
+    """Return the content of a TFLite file with the float model and batch size 1."""
     import litert_torch
 
     return bytes(litert_torch.convert(graph.module, graph.example).model_content())
@@ -30,13 +30,16 @@ def export(graph: Graph) -> bytes:
 def quantise(
     model: bytes, methods: Sequence[str], feeds: Sequence[dict[str, np.ndarray]], floating: str = FLOAT_PATTERN
 ) -> dict[str, bytes]:
-    """Return the model quantised to int8 by each method. The operations that `float_scopes` selects stay in float.
+    """Return one int8 file for each quantisation method. The operations that `float_scopes` selects stay in float.
 
     Args:
-        model: The float model.
-        methods: Methods of `protocol` other than "float".
-        feeds: Calibration inputs by name.
-        floating: A regular expression that matches the scopes of the preprocessing.
+        model: Content of the float TFLite file.
+        methods: Quantisation methods of `protocol`, without "float".
+        feeds: Calibration inputs, each with arrays by input name.
+        floating: A regular expression that matches the scopes of the preprocessing operations.
+
+    Returns:
+        The content of a TFLite file for each method.
     """
     from ai_edge_quantizer import quantizer
 
@@ -54,10 +57,11 @@ def quantise(
 
 
 def float_scopes(model: bytes, pattern: str) -> str:
-    """Return a regular expression for the scopes of all operations that stay in float.
+    """Return a regular expression that matches the scopes of all operations that stay in float.
 
-    These are the operations of the preprocessing, whose scope matches `pattern`, and all operations that they depend
-    on, because a converter may move a reshape of the body to a place before the scaling.
+    These are the preprocessing operations, whose scopes match `pattern`, and all operations on which they depend. A
+    preprocessing operation can depend on an operation of the body, because a converter can move a reshape of the body
+    to a place before the scaling.
     """
     from ai_edge_quantizer.utils.tfl_flatbuffer_utils import get_op_scope
 
@@ -76,7 +80,11 @@ def float_scopes(model: bytes, pattern: str) -> str:
 
 
 def recipe(method: str, floating: str) -> Any:
-    """Return a quantisation recipe: float for scopes that match `floating`, int8 for all others that support it."""
+    """Return a recipe that tells ai-edge-quantizer which operations to quantise.
+
+    Operations whose scope matches `floating` stay in float. All other operations are quantised to int8 if they support
+    it.
+    """
     from ai_edge_quantizer import qtyping, recipe_manager
 
     manager = recipe_manager.RecipeManager()
@@ -92,17 +100,17 @@ def recipe(method: str, floating: str) -> Any:
 
 
 def calibrate(model: bytes, static: Any, feeds: Sequence[dict[str, np.ndarray]]) -> dict[str, Any]:
-    """Return the ranges of every tensor for both static methods, computed in one pass.
+    """Measure the value range of every tensor for both static methods in one pass over the calibration inputs.
 
     The moving average is the quantizer's default and clips outliers. Which method is better depends on the network.
 
     Args:
-        model: The float model.
+        model: Content of the float TFLite file.
         static: The recipe of a static method.
-        feeds: Calibration inputs by name.
+        feeds: Calibration inputs, each with arrays by input name.
 
     Returns:
-        For each method ("min-max" and "moving-average"), the "min" and "max" of each tensor, by its name.
+        For each method ("min-max" and "moving-average"), the "min" and "max" of each tensor, by the tensor's name.
     """
     from ai_edge_quantizer import calibrator, recipe_manager
 
@@ -130,10 +138,10 @@ def calibrate(model: bytes, static: Any, feeds: Sequence[dict[str, np.ndarray]])
 
 
 def rename_signature(model: bytes, graph: Graph) -> bytes:
-    """Return the model with the graph's names for its inputs and outputs.
+    """Return the TFLite file with its inputs and outputs renamed to the names in `graph`.
 
-    In litert-torch's file, the names of inputs and outputs end in their numbers, but a single input or output can have
-    any name.
+    In a file from litert-torch, the name of an input or output ends in its index. If there is only one input or output,
+    it can have any name.
     """
     content = read_model(model)
     (signature,) = content.signatureDefs
@@ -144,9 +152,9 @@ def rename_signature(model: bytes, graph: Graph) -> bytes:
 
 
 def strip_metadata(model: bytes) -> bytes:
-    """Return the model with short names of tensors and without metadata.
+    """Return the TFLite file with shorter tensor names and without metadata.
 
-    In a transformer's file, the original names would take a tenth of the space that the weights take.
+    In the file of a transformer, the original names would need a tenth as much space as the weights.
     """
     content = read_model(model)
     for subgraph in content.subgraphs:
@@ -165,18 +173,22 @@ def strip_metadata(model: bytes) -> bytes:
 
 
 def read_model(model: bytes) -> Any:
-    """Parse a TFLite file into objects of its schema, including large buffers, which come after the flatbuffer."""
+    """Parse the content of a TFLite file into objects of the TFLite schema.
+
+    The result includes large buffers, which are stored after the flatbuffer in the file.
+    """
     from ai_edge_litert.tools import flatbuffer_utils
 
     return flatbuffer_utils.read_model_from_bytearray(bytearray(model))
 
 
 def write_model(content: Any) -> bytes:
-    """Return objects of the schema as a TFLite file, with buffers aligned to 16 bytes and equal vectors stored once.
+    """Convert objects of the TFLite schema to the content of a TFLite file.
 
-    The schema requires the alignment (`force_align`), because kernels may read weights with aligned loads, but Python's
-    flatbuffers does not support it. If equal vectors were stored repeatedly, the zero points of the channels (8 bytes
-    each, all zero) would take an eighth of a small file.
+    Buffers are aligned to 16 bytes. The schema requires this alignment (`force_align`), because kernels may read
+    weights with aligned loads, but Python's flatbuffers does not support it. Equal vectors are stored only once. If
+    they were stored repeatedly, the zero points of the channels (8 bytes each, all zero) would take an eighth of a
+    small file.
     """
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
@@ -218,7 +230,7 @@ def write_model(content: Any) -> bytes:
 
 
 def int8_elements(model: bytes) -> int:
-    """Count the elements of constants that are stored as int8."""
+    """Return the number of elements of all int8 constants in the content of a TFLite file."""
     from ai_edge_litert import schema_py_generated as schema
 
     content = read_model(model)
@@ -232,7 +244,10 @@ def int8_elements(model: bytes) -> int:
 
 
 def describe(graph: Graph, model: bytes) -> dict[str, Any]:
-    """Return the graph's description, with the type of the file's output, which is int8 after static quantisation."""
+    """Return the description of the inputs and outputs of the TFLite file `model`, which was converted from `graph`.
+
+    The type of the output is read from the file, because it is int8 after static quantisation.
+    """
     from ai_edge_litert import schema_py_generated as schema
 
     content, io = read_model(model), graph.io("litert")
@@ -250,15 +265,15 @@ def write(
     output: Path,
     floating: str = FLOAT_PATTERN,
 ) -> None:
-    """Write a candidate for each method, and candidates.json.
+    """Write a candidate file for each method, and candidates.json.
 
     Args:
-        graph: The graph that the model was converted from.
-        model: The float TFLite file. Its signature has the graph's names.
-        methods: Methods of `protocol`.
-        samples: The file of calibration samples.
-        output: The folder to write to.
-        floating: A regular expression that matches the scopes of the preprocessing.
+        graph: The graph from which the model was converted.
+        model: Content of the float TFLite file, with the graph's names for inputs and outputs.
+        methods: Quantisation methods of `protocol`.
+        samples: The file with the calibration samples.
+        output: The folder for the candidate files.
+        floating: A regular expression that matches the scopes of the preprocessing operations.
     """
     quantised = [method for method in methods if method != FLOAT]
     models = {FLOAT: model} if FLOAT in methods else {}
