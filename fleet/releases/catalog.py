@@ -23,7 +23,10 @@ CUSTOM, WITHDRAWN = "custom", "x-withdrawn"
 
 
 class Provenance(BaseModel):
-    """Origin of a release: its version, commit, publication time and builder. Stored in the target's `custom` field."""
+    """The origin of a release: its version, commit, publication time and builder.
+
+    It is stored in the signed `custom` field of the release's target.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -34,7 +37,7 @@ class Provenance(BaseModel):
 
 
 class Release(BaseModel):
-    """A release in a repository, as `fleet release` prints it."""
+    """A published or withdrawn release in a repository, as `fleet release` prints it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -47,14 +50,14 @@ class Release(BaseModel):
     time: str | None = Field(description="Time of publication, ISO 8601 in UTC.")
     builder: str | None = Field(description="Builder that signed the bundle: `key:ID` or an identity.")
     metrics: dict[str, dict[str, float]] | None = Field(
-        description="Metrics by target, from the manifest; null if this copy lacks the archive."
+        description="Metrics by target, from the manifest; null if the archive is not stored locally."
     )
     reason: str | None = Field(default=None, description="Reason for the withdrawal.")
     withdrawn: str | None = Field(default=None, description="Time of the withdrawal, ISO 8601 in UTC.")
 
 
 class Withdrawal(TypedDict):
-    """A withdrawn release, as recorded in the signed field `x-withdrawn` of the targets role."""
+    """The record of a withdrawn release, which is stored in the signed field `x-withdrawn` of the targets metadata."""
 
     reason: str
     time: str
@@ -64,7 +67,10 @@ class Withdrawal(TypedDict):
 
 
 def target_path(name: str, version: str) -> str:
-    """Return the target path that devices request for a release. Raises VersionError and NoReleaseError."""
+    """Return the path under which devices request a release from the repository.
+
+    Raises VersionError if the name or the version is not valid.
+    """
     parse_version(version)
     try:
         return trust.target_path(f"{name}@{version}")
@@ -73,7 +79,7 @@ def target_path(name: str, version: str) -> str:
 
 
 def published_targets(repository: Repository, name: str) -> dict[str, TargetFile]:
-    """Return the published targets of a bundle, by version."""
+    """Return the target of each published version of a bundle, by version."""
     return {
         path.split("/")[1]: target
         for path, target in repository.targets.targets.items()
@@ -82,7 +88,10 @@ def published_targets(repository: Repository, name: str) -> dict[str, TargetFile
 
 
 def withdrawals(repository: Repository) -> dict[str, Withdrawal]:
-    """Return the withdrawn releases. If the caller changes this mapping, the next write signs and saves the change."""
+    """Return the record of each withdrawn release, by release.
+
+    If the caller changes this mapping, the next `Repository.write` of the targets metadata signs and saves the change.
+    """
     entries: dict[str, Withdrawal] = repository.targets.unrecognized_fields.setdefault(WITHDRAWN, {})
     return entries
 
@@ -93,12 +102,14 @@ def withdrawn_versions(repository: Repository, name: str) -> list[str]:
 
 
 def withdraw(repository: Repository, release: str, reason: str, time: str) -> None:
-    """Withdraw a published release. Devices see the withdrawal after `Repository.write`.
+    """Withdraw a published release.
+
+    Devices see the withdrawal only after the caller has called `Repository.write`.
 
     Args:
         repository: The repository, opened for writing.
         release: The release to withdraw, NAME@VERSION.
-        reason: The reason, which is signed with the withdrawal.
+        reason: The reason for the withdrawal, which becomes part of the signed metadata.
         time: The time of the withdrawal, ISO 8601 in UTC.
     """
     path = target_path(*release.split("@"))
@@ -114,7 +125,7 @@ def withdraw(repository: Repository, release: str, reason: str, time: str) -> No
 
 
 def provenance_of(target: TargetFile) -> Provenance:
-    """Return the origin of a release from its target."""
+    """Return the origin of a release, which is stored in the release's target."""
     return Provenance.model_validate(target.unrecognized_fields.get(CUSTOM, {}))
 
 
@@ -142,7 +153,10 @@ def list_releases(repository: Repository) -> list[Release]:
 
 
 def find_release(repository: Repository, release: str) -> Release:
-    """Return a release, published or withdrawn. Raises NoReleaseError."""
+    """Return the published or withdrawn release with this name and version, NAME@VERSION.
+
+    Raises NoReleaseError if the repository has no such release.
+    """
     for each in list_releases(repository):
         if each.release == release:
             return each
@@ -163,7 +177,7 @@ def _published(repository: Repository, release: str, target: TargetFile) -> Rele
 
 
 def _metrics(file: Path) -> dict[str, dict[str, float]] | None:
-    """Return the estimated metrics by target.
+    """Return the metrics in the manifest of an archive, by target.
 
     The result is None if the archive is missing, for example because only the metadata was cloned.
     """

@@ -1,4 +1,4 @@
-"""Warn before the metadata of a repository expires, and refuse expired metadata."""
+"""Warn before the metadata of a repository of releases expires, and refuse expired metadata."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RENEW = {
 
 
 def days_left(repository: Repository, role: str) -> float:
-    """Return the days until the metadata of a role expires; negative after it has expired."""
+    """Return the number of days until the metadata of a role expires. After the expiry, the number is negative."""
     return (repository.role(role).expires - datetime.now(UTC)) / timedelta(days=1)
 
 
@@ -36,7 +36,7 @@ def warnings(repository: Repository) -> list[str]:
 
 
 def require_current(repository: Repository) -> None:
-    """Check that no metadata has expired. Raises TrustError."""
+    """Check that the metadata of every role is still valid. Raises TrustError if it has expired."""
     for role in ROLES:
         days = days_left(repository, role)
         if days <= 0:

@@ -1,6 +1,7 @@
 """Register the versions of bundles as annotated git tags NAME@vVERSION, in the format of GTO (Git Tag Ops).
 
-A version is registered only on the commit that its bundle was built from. `BundleSource` checks this if it can.
+A version is registered only on the commit that its bundle was built from. If neither the operator nor a certificate
+names this commit, `BundleSource` compares the bundle with dvc.lock in the checked-out commit.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class TagRegistry:
     folder: Path
 
     def commit(self) -> str:
-        """Return the checked-out commit. Raises ConfigurationError if there is none."""
+        """Return the full id of the checked-out commit. Raises ConfigurationError if no commit is checked out."""
         result = self._git("rev-parse", "--verify", "HEAD^{commit}")
         if result.returncode:
             reason = result.stderr.strip().splitlines()[-1] if result.stderr.strip() else "no commit"
@@ -36,7 +37,7 @@ class TagRegistry:
         return result.stdout.strip()
 
     def resolve(self, revision: str) -> str:
-        """Return the full commit id of `revision`. Raises VersionError if this repository does not contain it."""
+        """Return the full commit id of a git revision. Raises VersionError if this repository does not contain it."""
         result = self._git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
         if result.returncode:
             raise VersionError(
@@ -53,9 +54,9 @@ class TagRegistry:
         Args:
             name: The bundle's name.
             requested: The revision that the operator gave with --commit, or None.
-            certified: The commit in the builder's certificate, or None.
-            is_local: Whether the bundle was built in this checkout. If not, only `requested` or `certified` can give
-                the commit.
+            certified: The commit that the builder's certificate states, or None.
+            is_local: Whether the bundle was built in this checkout. If it was, the checked-out commit is used when
+                `requested` and `certified` are both None.
 
         Raises:
             VersionError: The revision is not in this repository, or differs from the certified commit.
@@ -76,7 +77,7 @@ class TagRegistry:
         return BundleSource(self, name, commit, is_named=bool(revision))
 
     def is_built_by(self, commit: str, bundle: Path) -> bool | None:
-        """Return whether the commit's dvc.lock lists this bundle's digest; None if the commit has no dvc.lock."""
+        """Return whether dvc.lock in a commit lists the digest of a bundle; None if the commit has no dvc.lock."""
         result = self._git("show", f"{commit}:./dvc.lock")
         if result.returncode:
             return None
@@ -89,14 +90,17 @@ class TagRegistry:
         return any(f"md5: {digest}\n" in result.stdout for digest in digests)
 
     def changed_files(self, excluded: Path) -> list[str]:
-        """Return tracked files with uncommitted changes. Ignore the folder `excluded`, which publishing writes to."""
+        """Return the tracked files that have uncommitted changes, except files in the folder `excluded`.
+
+        `excluded` is the folder to which publishing itself writes.
+        """
         result = self._git("status", "--porcelain", "-z", "--untracked-files=no")
         top = Path(self._git("rev-parse", "--show-toplevel").stdout.strip())
         names = [entry[3:] for entry in result.stdout.split("\0") if len(entry) > 3 and entry[2] == " "]
         return [name for name in names if not (top / name).is_relative_to(excluded.resolve())]
 
     def versions(self, name: str) -> dict[str, str]:
-        """Return the commit of each registered version of an artifact, by version."""
+        """Return the registered versions of an artifact, each with the id of the commit that its tag points to."""
         import gto.api  # imported here because it is slow and most commands do not need it
         from gto.exceptions import ArtifactNotFound, GTOException
 
@@ -113,12 +117,12 @@ class TagRegistry:
         }
 
     def register(self, name: str, version: str, commit: str, message: str) -> str:
-        """Create the tag of a version, unless it exists. The tag is not pushed.
+        """Create the git tag of a version, unless the tag exists already. The tag is not pushed.
 
         Args:
-            name: The artifact's name.
-            version: The semantic version.
-            commit: The full id of the commit.
+            name: The name of the artifact, which is the name of the bundle.
+            version: The semantic version to register.
+            commit: The full id of the commit that the tag will point to.
             message: The message of the annotated tag.
 
         Returns:
@@ -153,13 +157,14 @@ class TagRegistry:
 
 @dataclass(frozen=True)
 class BundleSource:
-    """The commit that a bundle was built from. The commit may be unknown.
+    """The commit that a bundle was built from, and the version tags of its git repository. The commit may be unknown.
 
     Attributes:
         registry: The version tags of the bundle's git repository.
         name: The bundle's name.
         commit: The full commit id; None if it is unknown.
-        is_named: Whether the operator or the certificate named the commit. If not, `commit` is the checked-out commit.
+        is_named: Whether the operator or the certificate named the commit. If neither did, `commit` is the checked-out
+            commit, or None.
     """
 
     registry: TagRegistry
@@ -169,16 +174,16 @@ class BundleSource:
 
     @cached_property
     def versions(self) -> dict[str, str]:
-        """The commit of each registered version of the bundle, by version."""
+        """The registered versions of the bundle, each with the id of the commit that its tag points to."""
         return self.registry.versions(self.name)
 
     def check(self, version: str, bundle: Path, written: Path) -> list[str]:
-        """Check whether the bundle can come from the commit, and whether the version can be registered on the commit.
+        """Check that the bundle matches its commit, and that the version can be registered on this commit.
 
         Args:
             version: The semantic version to publish.
             bundle: The archive of the bundle.
-            written: The folder that publishing writes to. Uncommitted changes in it are ignored.
+            written: The folder to which publishing writes. Uncommitted changes in this folder are ignored.
 
         Returns:
             Warnings for the operator about what could not be checked.
@@ -206,20 +211,22 @@ class BundleSource:
             raise VersionError(
                 str(bundle),
                 f"not built from the checked-out commit, because dvc.lock of {commit[:12]} has a different digest",
-                "the bundle whose digest is in dvc.lock",
+                "a bundle whose digest is in this dvc.lock",
                 "run make repro; or pass the bundle's commit with --commit SHA; or use --no-tag",
             )
         return [] if is_built else [f"commit {commit[:12]} has no dvc.lock: cannot check that it built the bundle"]
 
 
 def is_registered(versions: Mapping[str, str], name: str, version: str, commit: str) -> bool:
-    """Return whether a version is already registered on a commit. If it is not, it can be registered.
+    """Return whether a version is already registered on a commit.
+
+    If the result is False, the version can be registered on the commit.
 
     Args:
-        versions: The commit of each registered version of the artifact (`TagRegistry.versions`).
+        versions: The registered versions of the artifact, each with the id of its commit (`TagRegistry.versions`).
         name: The artifact's name.
-        version: The version to register.
-        commit: The full id of the commit to register the version on.
+        version: The version to look for.
+        commit: The full id of the commit.
 
     Raises:
         VersionError: The version is registered on a different commit, or the commit has a different version.

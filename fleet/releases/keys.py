@@ -1,8 +1,8 @@
 """Create and load private keys, which are kept outside git.
 
-Each key is one PEM file (PKCS #8, RFC 5958) with mode 0600, optionally encrypted. The file is named ROLE.KEYID.pem.
-The repository's keys are Ed25519, used through securesystemslib. The builder's key is ECDSA on P-256, which model
-signing requires.
+Each key is one PEM file (PKCS #8, RFC 5958) with mode 0600, optionally encrypted. The file is named ROLE.KEYID.pem. The
+keys of the repository's roles are Ed25519 keys, which securesystemslib uses to sign. The builder's key is an ECDSA key
+on the curve P-256, because OpenSSF Model Signing requires this type.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ VARIABLE = "FLEET_KEY_PASSPHRASE"
 
 
 def default_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """Return the folder of private keys: FLEET_KEYS, or DEFAULT."""
+    """Return the default folder of private keys.
+
+    It is the folder in the environment variable FLEET_KEYS or, if this variable is not set, DEFAULT.
+    """
     return Path(environment.get("FLEET_KEYS") or DEFAULT).expanduser()
 
 
@@ -55,7 +58,7 @@ class Keys:
         return self.path(role, keyid).is_file()
 
     def make(self, role: str) -> SSlibKey:
-        """Create a key pair, write the private key durably, and return the public key."""
+        """Create a key pair for a role, write the private key durably, and return the public key."""
         private: PrivateKeyTypes = generate_ec(SECP256R1()) if role == BUILDER else Ed25519PrivateKey.generate()
         public = SSlibKey.from_crypto(private.public_key())
         passphrase = passphrase_of(role)
@@ -74,7 +77,7 @@ class Keys:
 
         Args:
             role: The role of the keys.
-            public: The public keys of the role, by id.
+            public: The public keys of the role, by key id.
             threshold: The number of signatures that the role requires.
 
         Raises:
@@ -86,7 +89,7 @@ class Keys:
             raise KeysError(
                 f"role {role}",
                 f"{len(available)} of its private keys can be found; missing: {', '.join(missing)}",
-                f"{threshold} of {len(public)}",
+                f"{threshold} available private keys out of {len(public)}",
                 "pass the folder of these keys (--keys, FLEET_KEYS), or connect the medium that they are stored on",
             )
         return [self.signer(role, public[keyid]) for keyid in available]
@@ -160,16 +163,15 @@ def _variable(role: str) -> str:
 
 
 def passphrase_of(role: str) -> str | None:
-    """Return the passphrase of a role's keys.
+    """Return the passphrase that encrypts the private keys of a role; None if no passphrase is set.
 
-    The environment variable for this role takes precedence over the variable for all roles. Return None if neither is
-    set.
+    The environment variable for this role takes precedence over the variable for all roles.
     """
     return os.environ.get(_variable(role)) or os.environ.get(VARIABLE) or None
 
 
 def _write_private(path: Path, content: bytes) -> None:
-    """Write a file durably, as durable.write_file does. Other users can never read it."""
+    """Write a private key durably to a file that other users can never read."""
     partial = path.with_name(f".{path.name}.partial")
     partial.unlink(missing_ok=True)
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,7 +1,7 @@
-"""Publish a bundle as a release: decide its version, sign it, write it to the repository, and tag its commit.
+"""Publish a bundle as a release: choose its version, sign it, add it to the repository, and tag the commit in git.
 
-All checks are done before anything is written. If a run is killed, repeat it. The new run continues where the killed
-run stopped.
+All checks are done before anything is written. If a run is killed, run the same command again. The new run continues
+where the killed run stopped.
 """
 
 from __future__ import annotations
@@ -37,12 +37,13 @@ class PublishRequest:
     """A request to publish a bundle under a version.
 
     Attributes:
-        bundle: The archive that the pipeline packed.
-        version: The semantic version; None selects the version after the highest one that is in use.
-        part: The part of the version to increment: major, minor or patch.
-        signature: The builder's signature from `sign_bundle`; None signs the bundle now.
-        commit: The commit that the bundle was built from, if it was built elsewhere.
-        registry: The version tags in git. With None, no commit is recorded and no version is registered.
+        bundle: The archive of the bundle, which the pipeline built.
+        version: The semantic version of the release; None increments the highest version that is already used.
+        part: The part of the version to increment if `version` is None: major, minor or patch.
+        signature: The file with the builder's signature from `sign_bundle`; None signs the bundle now.
+        commit: The commit that the bundle was built from, as the operator names it; None if the operator names no
+            commit.
+        registry: The version tags of the git repository. If None, no commit is recorded and no version is tagged.
     """
 
     bundle: Path
@@ -55,7 +56,10 @@ class PublishRequest:
 
 @dataclass(frozen=True)
 class Bundle:
-    """An unpacked bundle that matches its manifest. `folder` holds its content; `sha256` is the archive's digest."""
+    """An unpacked bundle whose files match its manifest.
+
+    `folder` contains the unpacked files, and `sha256` is the digest of `archive`.
+    """
 
     archive: Path
     folder: Path
@@ -65,9 +69,10 @@ class Bundle:
 
 @dataclass(frozen=True)
 class VersionDecision:
-    """The version under which a bundle is published.
+    """The version under which a bundle will be published, and the commit that the bundle was built from.
 
-    `published` is the version's target if this archive is published already; otherwise None.
+    `commit` is None if the commit is unknown. If this version is already published with the same archive, `published`
+    is its target in the repository; if it is not, `published` is None.
     """
 
     version: str
@@ -80,7 +85,7 @@ class VersionDecision:
 class Publication:
     """The result of publishing a bundle: a release in the repository.
 
-    `is_new` says whether this run has added the release; `tag` is the git tag of its version.
+    `is_new` says whether this run has added the release. `tag` is the git tag of the release's version, or None.
     """
 
     release: str
@@ -92,9 +97,10 @@ class Publication:
 
 
 def publish(work: Workspace, request: PublishRequest) -> Publication:
-    """Publish a bundle. If its archive is already published, only restore missing files or the git tag of the release.
+    """Publish a bundle as a release.
 
-    Raises BundleError, VersionError, KeysError, TrustError, ConfigurationError, StorageError, BusyError, SourceError.
+    If the archive is already published, only restore missing files of the release and its git tag. Raises BundleError,
+    VersionError, KeysError, TrustError, ConfigurationError, StorageError, BusyError, SourceError.
     """
     registry = request.registry
     with tempfile.TemporaryDirectory(prefix="fleet-") as temporary:
@@ -120,15 +126,15 @@ def publish(work: Workspace, request: PublishRequest) -> Publication:
 
 
 def sign_bundle(work: Workspace, archive: Path, signature: Path) -> tuple[str, str]:
-    """Sign a bundle as the builder of the signing policy.
+    """Sign a bundle with the key or the identity of the builder that the signing policy names.
 
     Args:
         work: The workspace with the keys and the signing policy.
         archive: The archive of the bundle.
-        signature: The file to which the signature is written.
+        signature: The signature file to write.
 
     Returns:
-        The name of the bundle, and the builder.
+        The name of the bundle, and the builder: `key:` and the key's id, or the identity.
     """
     policy = SigningPolicy.load(work.policy_file)
     with tempfile.TemporaryDirectory(prefix="fleet-") as temporary:
@@ -146,7 +152,7 @@ def sign_bundle(work: Workspace, archive: Path, signature: Path) -> tuple[str, s
 
 
 def read_bundle(archive: Path, temporary: Path) -> Bundle:
-    """Unpack an archive into a folder below `temporary`, and check it against its manifest. Raises BundleError."""
+    """Unpack an archive into a folder below `temporary`, and check the files against the manifest. Raises BundleError."""
     folder = temporary / "bundle"
     try:
         with archive.open("rb") as stream:
@@ -177,11 +183,12 @@ def decide(request: PublishRequest, bundle: Bundle, repository: Repository) -> V
     Args:
         request: The request to publish.
         bundle: The unpacked bundle.
-        repository: The repository, opened for writing, so that its releases do not change in the meantime.
+        repository: The repository, which the caller opened for writing so that no other process changes its releases.
 
     Raises:
-        VersionError: The version is already used, or the bundle was not built from its commit.
-        ConfigurationError: No commit is checked out, or git's tags are invalid.
+        VersionError: The version is withdrawn or used for a different bundle, or the bundle was not built from the
+            commit.
+        ConfigurationError: No commit is checked out, or the version tags in git are invalid.
     """
     source = _source(request, bundle.name)
     commit = source.commit if source else None
@@ -201,7 +208,7 @@ def decide(request: PublishRequest, bundle: Bundle, repository: Repository) -> V
             raise VersionError(
                 f"{name}@{version}",
                 f"already published with sha256 {sha256}",
-                f"the bundle's sha256 {bundle.sha256}",
+                f"the sha256 of this bundle, {bundle.sha256}",
                 NEW_VERSION,
             )
         return VersionDecision(version, commit, published[version])
@@ -210,7 +217,7 @@ def decide(request: PublishRequest, bundle: Bundle, repository: Repository) -> V
 
 
 def _source(request: PublishRequest, name: str) -> BundleSource | None:
-    """Return the commit that the bundle was built from; None if git is not used."""
+    """Return the source of a bundle, with the commit that it was built from; None if the request does not use git."""
     if request.registry is None:
         return None
     certified = signing.source_commit(request.signature) if request.signature else None
@@ -218,7 +225,11 @@ def _source(request: PublishRequest, name: str) -> BundleSource | None:
 
 
 def _next_version(part: str, source: BundleSource | None, used: list[str]) -> str:
-    """Return the version that a manual `gto register` tagged on the commit; otherwise the next unused version."""
+    """Return the version of a new release, if the operator requested none.
+
+    If an operator registered an unused version on the bundle's commit with `gto register`, return this version. If not,
+    return the highest used version with the given part incremented.
+    """
     if source is None:
         return next_version(used, part)
     registered = [version for version, commit in source.versions.items() if commit == source.commit]
@@ -243,15 +254,15 @@ def _add(
     Args:
         work: The workspace with the keys, the progress and the audit log.
         repository: The repository, opened for writing.
-        policy: The signing policy, which defines the builder.
+        policy: The signing policy, which names the builder.
         bundle: The unpacked bundle.
-        prepared: The builder's signature; None signs the bundle now.
-        provenance: The origin of the release.
+        prepared: The signature file that the builder made earlier; None signs the bundle now.
+        provenance: The version, commit, publication time and builder of the release.
 
     Raises:
         KeysError: A private key is missing.
         TrustError: The signature is not valid.
-        StorageError: There is no disk space.
+        StorageError: There is not enough disk space.
         BundleError: The archive changed during publication.
     """
     release, path = f"{bundle.name}@{provenance.version}", catalog.target_path(bundle.name, str(provenance.version))
@@ -272,7 +283,7 @@ def _add(
     if target.hashes["sha256"] != bundle.sha256:
         raise BundleError(
             str(bundle.archive),
-            "it changed while it was published",
+            "the archive changed while it was published",
             "an archive that does not change",
             "publish it again",
         )

@@ -3,9 +3,9 @@
     metadata/  N.root.json  N.targets.json  N.snapshot.json  timestamp.json
     targets/   NAME/VERSION/SHA256.NAME.tar.zst, and next to it the builder's signature
 
-The repository follows the TUF specification 1.0 with consistent snapshots (6.2). Each file is written atomically, and
-the file that clients read first is written last, so that clients find a valid repository at any time. If a run is
-killed, the next run overwrites the files to which no metadata refers.
+The repository follows the TUF specification 1.0 with consistent snapshots (section 6.2). Each file is written
+atomically, and after all files that it refers to, so clients find a valid repository at any time. A run that is killed
+can leave files to which no metadata refers. The next run overwrites these files.
 """
 
 from __future__ import annotations
@@ -55,15 +55,15 @@ def exists(folder: Path) -> bool:
 
 
 class Repository:
-    """The repository in `folder`, in the version that timestamp.json refers to.
+    """The repository of releases in a folder, in the version to which its timestamp.json refers.
 
     A caller that writes must hold the repository's lock. The methods raise ConfigurationError, TrustError, KeysError
     and OSError.
 
     Attributes:
-        development: Whether the repository has development keys.
-        content: The bytes of each metadata file that was read or written, by file name. The files belong to one version
-            of the repository, even if another process signs new metadata in the meantime.
+        development: Whether the repository's keys are development keys.
+        content: The bytes of each metadata file that was read or written, by file name. The files form one consistent
+            version of the repository, even if another process signs new metadata at the same time.
     """
 
     def __init__(
@@ -77,11 +77,11 @@ class Repository:
         """Read and verify the metadata of a repository.
 
         Args:
-            folder: The local folder of the repository.
-            keys: The private keys.
+            folder: The local folder that contains the repository.
+            keys: The private keys that sign new metadata.
             days: The validity of new signatures in days, by role. A role without an entry gets its default from DAYS.
-            mirror: A function that is called with every written file.
-            fetch: A function that downloads a missing archive.
+            mirror: A function that uploads each written file to an object store; None if there is no object store.
+            fetch: A function that downloads an archive that the local folder lacks; None if there is no object store.
         """
         self.folder, self.keys, self.days, self.mirror, self.fetch = folder, keys, {**DAYS, **days}, mirror, fetch
         self.metadata, self.targets_folder = folder / "metadata", folder / "targets"
@@ -108,14 +108,16 @@ class Repository:
         days: Mapping[str, float] = DAYS,
         mirror: Mirror | None = None,
     ) -> Repository:
-        """Create a repository with new keys. Root is written last, because only a folder with a root is a repository.
+        """Create a repository with new keys.
+
+        The root metadata is written last, because a folder counts as a repository only if it contains root metadata.
 
         Args:
             folder: The local folder of the new repository.
-            keys: The folder for the private keys.
-            development: Whether to mark it as a repository with development keys.
-            days: The validity of signatures in days, by role.
-            mirror: A function that is called with every written file.
+            keys: The folder in which the new private keys are stored.
+            development: Whether to mark the new keys as development keys.
+            days: The validity of signatures in days, by role. A role without an entry gets its default from DAYS.
+            mirror: A function that uploads each written file to an object store; None if there is no object store.
         """
         repository = cls.__new__(cls)
         repository.folder, repository.keys, repository.days, repository.mirror, repository.fetch = (
@@ -150,13 +152,15 @@ class Repository:
     # --- targets
 
     def add(self, path: str, file: Path, custom: Mapping[str, Any], progress: Progress | None = None) -> TargetFile:
-        """Copy a file into the repository and list it as a target. Clients see the target after `write`.
+        """Copy a file into the repository, and list it as a target.
+
+        Clients see the target only after the caller has called `write`.
 
         Args:
-            path: The target path that devices request.
-            file: The file to add.
-            custom: The target's `custom` field, which is signed together with the target.
-            progress: A function that is called with the number of bytes copied and the total.
+            path: The target's path in the repository, which devices request.
+            file: The local file to copy.
+            custom: The content of the target's `custom` field, which is signed together with the target.
+            progress: A function that is called with the number of copied bytes and the total number of bytes.
         """
         target = TargetFile.from_file(path, str(file), ["sha256"])
         target.unrecognized_fields["custom"] = dict(custom)
@@ -165,12 +169,14 @@ class Repository:
         return target
 
     def copy_content(self, target: TargetFile, file: Path, progress: Progress | None = None) -> None:
-        """Copy a target's file to the path that clients download it from, unless that path has the same content.
+        """Copy a target's file to the path from which clients download it.
+
+        If this path already has the same content, nothing is copied.
 
         Args:
-            target: The listed target.
-            file: The file to copy.
-            progress: A function that is called with the number of bytes copied and the total.
+            target: The target's entry in the metadata.
+            file: The local file to copy.
+            progress: A function that is called with the number of copied bytes and the total number of bytes.
         """
         destination = self.local_file(target)
         durable.make_directory(destination.parent)
@@ -184,7 +190,10 @@ class Repository:
         return self.targets_folder / parent / f"{target.hashes['sha256']}.{name}"
 
     def remove_unlisted(self, path: str) -> None:
-        """Remove the files in a target's folder that the metadata does not list. A killed run can leave such files."""
+        """Remove files that the metadata does not list from the folder of a target.
+
+        A run that was killed can leave such files. `path` is the target's path in the repository.
+        """
         parent = path.rpartition("/")[0]
         listed = {self.local_file(each) for each in self.targets.targets.values() if each.path.startswith(f"{parent}/")}
         for file in sorted((self.targets_folder / parent).iterdir()):
@@ -194,13 +203,17 @@ class Repository:
     # --- signing and writing
 
     def signers(self, role: str, root: Root | None = None) -> list[CryptoSigner]:
-        """Return the available signers of a role. Raises KeysError if they are fewer than the role's threshold."""
+        """Return a signer for each available private key of a role.
+
+        `root` is the root metadata that lists the role's keys; None selects the repository's current root metadata.
+        Raises KeysError if fewer keys are available than the role's threshold requires.
+        """
         keys, definition = (root or self.root).keys, (root or self.root).roles[role]
         public = {keyid: _as_sslib_key(keys[keyid]) for keyid in definition.keyids}
         return self.keys.signers(role, public, definition.threshold)
 
     def write(self, *roles: str) -> None:
-        """Sign and write the next metadata version of these roles, in the order targets, snapshot, timestamp."""
+        """Sign and write a new metadata version for each of these roles, in the order targets, snapshot, timestamp."""
         signers = {role: self.signers(role) for role in roles}  # fail on a wrong passphrase before the first write
         for role in ROLES:
             if role in roles:
@@ -215,9 +228,10 @@ class Repository:
                 self._put("timestamp.json" if role == "timestamp" else f"{signed.version}.{role}.json", content)
 
     def write_root(self, root: Root, signers: list[CryptoSigner] | None = None) -> None:
-        """Write the next version of root. Enough old keys and enough new keys have to sign it. Raises KeysError.
+        """Sign and write the next version of the root metadata. Raises KeysError.
 
-        `signers` are the old and the new keys that sign. If None, the available keys of the new root sign.
+        The old root keys and the new root keys must both sign it, each with as many keys as their threshold requires.
+        `signers` are the keys that sign; None selects the available keys that `root` lists.
         """
         signers = signers if signers is not None else self.signers("root", root)
         root.version += 1
@@ -291,7 +305,7 @@ def _as_sslib_key(key: Key) -> SSlibKey:
 
 
 def _copy(file: Path, destination: Path, progress: Progress | None) -> None:
-    """Copy a file durably and atomically, unless the destination already has the same bytes."""
+    """Copy a file durably and atomically, unless the destination already contains the same bytes."""
     if destination.is_file() and filecmp.cmp(file, destination, shallow=False):
         return
     partial, total, done = destination.with_name(f".{destination.name}.partial"), file.stat().st_size, 0

@@ -1,9 +1,10 @@
 """Store the repository of releases in a folder or in any object store that fsspec supports (`s3://bucket/prefix`).
 
-An object store is used through a local copy of its metadata. Each written file is uploaded immediately, the timestamp
-last, so clients never see an inconsistent repository. Objects are replaced atomically, so clients never read partial
-objects. The lock excludes other publishers on this machine. If a publisher on a different machine has changed the
-timestamp in the meantime, this publisher stops before it replaces the timestamp.
+For an object store, this module keeps a local copy of the metadata and uploads each file as soon as it is written. The
+timestamp is uploaded last, so clients never see an inconsistent repository. Objects are replaced atomically, so clients
+never read partial objects. A lock prevents other processes on this machine from publishing at the same time. If a
+publisher on a different machine has changed the timestamp in the store, this publisher stops before it replaces the
+timestamp.
 """
 
 from __future__ import annotations
@@ -32,7 +33,11 @@ FIRST_FILES = (TIMESTAMP, "metadata/1.root.json")  # a store that has neither fi
 
 @dataclass(frozen=True)
 class Storage:
-    """The local folder of a repository. For an object store, `mirror` uploads files and `fetch` downloads archives."""
+    """The local folder of a repository, and the functions that exchange files with its object store.
+
+    If the repository is in an object store, `fetch` downloads an archive, and `mirror` uploads a written file unless
+    the repository was opened only for reading.
+    """
 
     folder: Path
     mirror: Mirror | None = None
@@ -45,13 +50,16 @@ def is_url(location: str) -> bool:
 
 
 def absolute_location(location: str) -> str:
-    """Return the location as a URL or an absolute path, so that it is valid in every working directory."""
+    """Return a repository's location as a URL or an absolute path, which is valid in every working directory."""
     return location if is_url(location) else str(Path(location).resolve())
 
 
 @contextlib.contextmanager
 def repository_lock(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
-    """Hold the lock of a repository, waiting up to `wait_s` seconds for it. Raises BusyError."""
+    """Hold the lock of a repository until the context ends. Raises BusyError.
+
+    `wait_s` is the number of seconds to wait if another process holds the lock.
+    """
     durable.make_directory(folder)
     path = folder / ".lock"
     busy = BusyError(
@@ -66,12 +74,13 @@ def repository_lock(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
 
 @contextlib.contextmanager
 def open_storage(location: str, write: bool, wait_s: float = 0.0) -> Iterator[Storage]:
-    """Open the files of a repository.
+    """Open the folder or the object store that contains the files of a repository.
 
     Args:
-        location: A folder, or a URL such as s3://bucket/prefix.
-        write: Whether to open for writing, which takes the lock. The local copy of an object store is always locked.
-        wait_s: The number of seconds to wait for the lock.
+        location: The location of the repository: a folder, or a URL such as s3://bucket/prefix.
+        write: Whether the caller will change the repository, which requires the lock. The local copy of an object store
+            is always locked.
+        wait_s: The number of seconds to wait if another process holds the lock.
 
     Raises:
         BusyError: Another process holds the lock.
@@ -109,7 +118,7 @@ class _ObjectStore:
         self.started_from: bytes | None = None
 
     def fetch_metadata(self) -> None:
-        """Replace the local copy with the store's metadata."""
+        """Download the metadata from the store, and replace the local copy with it."""
         local = self.folder / "metadata"
         if local.exists():
             shutil.rmtree(local)
@@ -122,7 +131,7 @@ class _ObjectStore:
     def _read(self, name: str) -> bytes | None:
         """Return an object's bytes; None if the store reports that the object does not exist.
 
-        `exists` is not used, because it returns False in some backends if the store is offline.
+        The function `exists` of fsspec is not used, because some backends return False if the store is offline.
         """
         try:
             return bytes(self.files.cat_file(f"{self.base}/{name}"))
@@ -137,7 +146,7 @@ class _ObjectStore:
             (local / remote.rpartition("/")[2]).write_bytes(self.files.cat_file(remote))
 
     def download(self, file: Path) -> None:
-        """Download a target atomically and check it against the SHA-256 in its name.
+        """Download a target's file atomically, and check that its content has the SHA-256 in the file's name.
 
         Raises SourceError, TrustError and OSError.
         """
@@ -160,7 +169,7 @@ class _ObjectStore:
         durable.sync_directory(file.parent)
 
     def upload(self, file: Path, progress: Progress | None) -> None:
-        """Upload a file, unless a complete copy exists.
+        """Upload a local file of the repository. Skip a target's file if the store already has a complete copy.
 
         Raises SourceError, or BusyError if another publisher has changed the timestamp.
         """
@@ -181,7 +190,10 @@ class _ObjectStore:
             self.started_from = file.read_bytes()
 
     def _is_uploaded(self, remote: str, file: Path) -> bool:
-        """Return whether the store has a complete target. Its name contains the digest, so only sizes are compared."""
+        """Return whether the store contains the complete file of a target.
+
+        Only the sizes are compared, because the file's name contains the digest of its content.
+        """
         return bool(self._call(lambda: self.files.exists(remote) and self.files.size(remote) == file.stat().st_size))
 
     def _call(self, call: Callable[[], Any]) -> Any:

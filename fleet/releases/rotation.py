@@ -1,6 +1,7 @@
-"""Replace the keys of a repository's roles. Devices accept the new keys automatically.
+"""Replace the keys of the roles of a repository of releases.
 
-If the process is killed, the repository stays valid, because each step writes one file.
+Devices accept the new keys automatically, because the signed root metadata lists them. If the process is killed, the
+repository stays valid, because it is valid after each file that is written.
 """
 
 from __future__ import annotations
@@ -12,19 +13,20 @@ from fleet.releases.repository import ROLES, Repository
 
 
 def rotate(repository: Repository, role: str, keyid: str | None = None) -> tuple[str, str]:
-    """Replace one key of a role.
+    """Replace one key of a role with a new key.
 
-    For root, this writes one new version of root, signed by enough old keys and by enough new keys (TUF specification
-    1.0, 6.1). For other roles, it writes a root with both keys, then the role's metadata signed with both keys, then a
-    root with only the new key. If the process is killed between these steps, the next call continues there.
+    For the role root, this function writes one new version of the root metadata. As many old keys and as many new keys
+    as the threshold requires sign it (TUF specification 1.0, section 6.1). For any other role, the function writes root
+    metadata that lists the old and the new key, then the role's metadata signed with both keys, then root metadata that
+    lists only the new key. If the process is killed between these steps, the next call continues with the next step.
 
     Args:
         repository: The repository, opened for writing.
         role: The role whose key is replaced.
-        keyid: The first characters of the key's id; None selects the role's first key.
+        keyid: The first characters of the id of the key to replace; None selects the role's first key.
 
     Returns:
-        The ids of the old and of the new key.
+        The id of the old key, and the id of the new key.
 
     Raises:
         KeysError: `keyid` matches no key or several keys, or a private key is missing.
@@ -34,7 +36,7 @@ def rotate(repository: Repository, role: str, keyid: str | None = None) -> tuple
 
 
 def renew_root(repository: Repository) -> None:
-    """Write a new version of root with the same keys and a later expiry."""
+    """Write a new version of the root metadata with the same keys and a later expiry."""
     repository.write_root(_copy_of_root(repository))
 
 

@@ -1,8 +1,9 @@
 """Sign or verify one folder with OpenSSF Model Signing. This program runs in a separate environment (see signing.py).
 
 It reads one JSON object from stdin with the fields action (`sign` or `verify`), folder, signature (a path outside the
-folder) and ignore (paths below the folder). Further fields are `key` (a PEM file) and `passphrase` for a key, or
-`identity` and `issuer` for Sigstore. The exit code is 0, or 3 with the reason on stderr.
+folder) and ignore (paths below the folder that are not signed). Further fields are `key` (a PEM file) and `passphrase`
+for a key, or `identity` and `issuer` for Sigstore. After success, the exit code is 0. After an error, the exit code is
+3, and stderr contains the reason.
 """
 
 import json

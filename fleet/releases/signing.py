@@ -1,8 +1,8 @@
-"""Sign and verify the files of a bundle with OpenSSF Model Signing. The signing policy pins the builder.
+"""Sign and verify the files of a bundle with OpenSSF Model Signing, for the one builder that the signing policy names.
 
-The library runs in a separate environment, `.venv-signing` (constraints-signing.txt), for two reasons. First, it needs
-a newer typing-extensions than the TFLite converter allows. Second, the builder's key is never opened in a process that
-has loaded the training libraries.
+The library runs in a separate environment, `.venv-signing` (constraints-signing.txt), for two reasons. First, the
+library needs a newer version of typing-extensions than the TFLite converter allows. Second, the builder's private key
+must never be opened in a process that has loaded the training libraries.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ PREDICATE = "https://model_signing/signature/v1.0"
 
 
 class Request(TypedDict, total=False):
-    """The JSON that sign_worker.py reads from stdin. That program cannot import this package and repeats this class."""
+    """The JSON object that sign_worker.py reads from stdin.
+
+    sign_worker.py cannot import this package, so it contains a copy of this class.
+    """
 
     action: str
     folder: str
@@ -52,14 +55,16 @@ class Request(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class SigningPolicy:
-    """The only builder whose signatures are accepted: the holder of a key, or an identity (policy.schema.json).
+    """The signing policy: the only builder whose signatures are accepted, by key or by identity (policy.schema.json).
 
     Attributes:
-        public_key: The builder's public key as PEM, ECDSA on P-256; empty for a builder with an identity.
-        identity: The builder's identity in its certificate: the URL of a workflow, or an e-mail address.
-        issuer: The OpenID Connect provider that vouches for the identity.
-        ignore: Paths below a bundle's root that need no signature. A signature file also contains such a list, which
-            the signer chose. `verify` requires that both lists are equal.
+        public_key: The builder's public key, ECDSA on the curve P-256, in PEM format; empty if the builder has an
+            identity.
+        identity: The identity in the builder's certificate, which is the URL of a workflow or an e-mail address; empty
+            if the builder has a key.
+        issuer: The OpenID Connect provider that vouches for the identity; empty if the builder has a key.
+        ignore: Paths below a bundle's root that are not signed. Each signature file also contains such a list, which
+            the signer chose. `verify` requires that the two lists are equal.
     """
 
     public_key: str = ""
@@ -69,16 +74,16 @@ class SigningPolicy:
 
     @property
     def keyid(self) -> str:
-        """The id of the public key. Raises ValueError if `public_key` is not a valid key."""
+        """The id of the builder's public key. Raises ValueError if `public_key` is not a valid key."""
         return str(SSlibKey.from_crypto(load_pem_public_key(self.public_key.encode())).keyid)
 
     @property
     def builder(self) -> str:
-        """The builder as a release records it: `key:` and the key's id, or the identity."""
+        """The builder as the metadata of a release records it: `key:` and the key's id, or the identity."""
         return f"key:{self.keyid}" if self.public_key else self.identity
 
     def save(self, path: Path) -> None:
-        """Write the policy file. Raises OSError."""
+        """Write the signing policy to a JSON file. Raises OSError."""
         keyless = {"identity": self.identity, "issuer": self.issuer}
         builder = {"public_key": self.public_key} if self.public_key else keyless
         content = {"schema_version": 1, "builder": builder, "ignore": list(self.ignore)}
@@ -87,7 +92,7 @@ class SigningPolicy:
 
     @classmethod
     def load(cls, path: Path) -> SigningPolicy:
-        """Read and validate the policy file. Raises ConfigurationError."""
+        """Read and validate the JSON file of a signing policy. Raises ConfigurationError."""
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
@@ -120,15 +125,16 @@ class SigningPolicy:
 
 
 def sign(folder: Path, signature: Path, policy: SigningPolicy, keys: Keys) -> None:
-    """Sign every file below a folder as the policy's builder.
+    """Sign the files below a folder with the key or the identity of the policy's builder.
 
-    If the policy has no key, the CI system provides a token of the identity (OIDC), and Sigstore must be reachable.
+    If the builder has an identity, the CI system must provide an OpenID Connect token for it, and Sigstore must be
+    reachable.
 
     Args:
         folder: The unpacked bundle.
-        signature: The file to which the signature is written, outside the folder.
-        policy: The signing policy, which defines the builder.
-        keys: The private keys.
+        signature: The signature file to write, which must be outside `folder`.
+        policy: The signing policy, which names the builder.
+        keys: The private keys. They must include the builder's key if the policy contains a key.
 
     Raises:
         KeysError: The builder's key is missing, or signing failed.
@@ -148,12 +154,14 @@ def sign(folder: Path, signature: Path, policy: SigningPolicy, keys: Keys) -> No
 
 
 def verify(folder: Path, signature: Path, policy: SigningPolicy) -> None:
-    """Check that the policy's builder signed exactly the files below a folder, except those that the policy ignores.
+    """Check that the policy's builder signed all files below a folder, and no others.
+
+    Paths that the policy ignores are not checked.
 
     Args:
         folder: The unpacked bundle.
         signature: The file that contains the signature.
-        policy: The signing policy, which defines the builder.
+        policy: The signing policy, which names the builder.
 
     Raises:
         TrustError: The signature is not valid.
@@ -195,7 +203,10 @@ def _request(action: str, folder: Path, signature: Path, policy: SigningPolicy) 
 
 
 def _serialization(signature: Path) -> Mapping[str, Any]:
-    """Return the hashing options stated in a signature file, which is not verified yet (in-toto, DSSE)."""
+    """Return the hashing options that a signature file states (in-toto, DSSE).
+
+    The caller has not verified the signature yet, so the options can be forged.
+    """
     try:
         bundle = json.loads(signature.read_text(encoding="utf-8"))
         statement = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"]))
@@ -215,9 +226,10 @@ def _serialization(signature: Path) -> Mapping[str, Any]:
 
 
 def source_commit(signature: Path) -> str | None:
-    """Return the commit that a CI system built from; None if the signature has no certificate that states it.
+    """Return the commit from which a CI system built a bundle, as the certificate in the signature file states it.
 
-    Trust this commit only after `verify` has checked that the certificate belongs to the policy's builder.
+    Return None if the file has no such certificate. Trust this commit only after `verify` has checked that the
+    certificate belongs to the policy's builder.
     """
     try:
         material = json.loads(signature.read_text(encoding="utf-8"))["verificationMaterial"]
@@ -231,7 +243,7 @@ def source_commit(signature: Path) -> str | None:
 
 
 def interpreter() -> Path:
-    """Return the Python interpreter that has model-signing. Raises ConfigurationError."""
+    """Return the path of the Python interpreter that has model-signing installed. Raises ConfigurationError."""
     path = Path(os.environ.get(VARIABLE) or ENVIRONMENT)
     if not path.is_file():
         raise ConfigurationError(

@@ -25,7 +25,7 @@ def parse_version(version: str) -> semver.Version:
 
 
 def next_version(versions: Iterable[str], part: str) -> str:
-    """Return the version after the highest of `versions`, or the first version if there are none.
+    """Increment the highest of `versions`, or return the first version if `versions` is empty.
 
     `part` is the part of the version to increment: major, minor or patch.
     """

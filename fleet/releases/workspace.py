@@ -27,13 +27,14 @@ class Workspace:
     def __init__(
         self, location: str, keys: Path | None = None, policy: Path | None = None, days: Mapping[str, float] = DAYS
     ) -> None:
-        """Set the locations of a workspace's parts. This opens nothing.
+        """Store the locations of the repository, the keys and the signing policy. Nothing is opened yet.
 
         Args:
-            location: The repository: a folder, or a URL such as s3://bucket/prefix.
-            keys: The folder of private keys; None selects FLEET_KEYS, or the default folder in the user's home.
-            policy: The file with the signing policy. None selects policy.json in the repository's folder; if the
-                repository is a URL, in FOLDER.
+            location: The location of the repository: a folder, or a URL such as s3://bucket/prefix.
+            keys: The folder of private keys. None selects the folder in the environment variable FLEET_KEYS or, if this
+                variable is not set, the default folder in the user's home.
+            policy: The file with the signing policy. None selects policy.json in the repository's folder or, if the
+                repository is a URL, in the local folder FOLDER.
             days: The validity of new signatures in days, by role. A role without an entry gets its default from DAYS.
         """
         self.location, self.policy, self.days = location, policy, days
@@ -54,17 +55,20 @@ class Workspace:
         return self.policy or self.local_folder / signing.POLICY
 
     def record(self, action: str, **fields: Any) -> None:
-        """Append a line to the audit log. Call this before the change becomes visible."""
+        """Append a line about an action to the audit log.
+
+        Call this method before other processes can see the changes of the action.
+        """
         audit_log.append(self.local_folder / audit_log.FILE, action, **fields)
 
     @contextlib.contextmanager
     def open_repository(self, write: bool = True, create: bool = False, wait_s: float = 0.0) -> Iterator[Repository]:
-        """Open the repository.
+        """Open the repository until the context ends.
 
         Args:
-            write: Whether to open for writing, which takes the lock.
+            write: Whether to open the repository for writing, which requires its lock.
             create: Whether to create a repository with development keys if there is none.
-            wait_s: The number of seconds to wait for another process that holds the lock.
+            wait_s: The number of seconds to wait if another process holds the lock.
 
         Raises:
             BusyError: Another process holds the lock.
@@ -83,7 +87,11 @@ class Workspace:
             yield Repository(storage.folder, self.keys, self.days, storage.mirror, storage.fetch)
 
     def init(self, development: bool, policy: SigningPolicy | None) -> tuple[Repository, bool]:
-        """Open the repository, or create it with new keys. Return the repository and whether it is new."""
+        """Open the repository, or create it with new keys. Return the repository and whether it is new.
+
+        `development` says whether new keys are development keys. `policy` is the signing policy that the operator
+        requested; None selects the existing policy or, if there is none, a policy with a new builder key.
+        """
         with repository_storage.open_storage(self.location, write=True) as storage:
             if exists(storage.folder):
                 if policy:
@@ -106,9 +114,9 @@ class Workspace:
     def _policy(self, requested: SigningPolicy | None, is_requested: bool = True) -> SigningPolicy:
         """Return the existing signing policy unchanged, or write a new one if there is none. Raises ConfigurationError.
 
-        `is_requested` says whether the operator asked for a new repository. If not, an existing policy normally means
-        that the policy's repository is missing, which is an error. But if the builder's private key is available too, a
-        killed run wrote the policy, and the policy is used.
+        `is_requested` says whether the operator asked for a new repository. If the operator did not, an existing policy
+        normally means that the repository of this policy is missing, which is an error. However, if the builder's
+        private key exists too, the policy was written by a run that was killed. This policy is then used.
         """
         if not self.policy_file.exists():
             policy = requested or SigningPolicy(public_key=str(self.keys.make(BUILDER).keyval["public"]))
