@@ -1,8 +1,8 @@
 """Append lines to an audit log, which records who did what and when.
 
-Each line is one JSON object, which is written durably and never changed. A line is written before the change that it
-records becomes visible. The only exception is the replacement of a key. If a run is killed after it wrote the line but
-before it made the change, a repeated run writes the line again.
+Each line is one JSON object, which is written durably and never changed. The line is written before the recorded change
+becomes visible. Only the replacement of a key is recorded after the change. If a run is killed after it wrote the line
+but before it made the change, the repeated run writes the line again.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ def now() -> str:
 
 
 def current_user() -> str:
-    """Return the user's name from AWX, CI or sudo; otherwise the name of the user who runs the process.
+    """Return the name of the user on whose behalf this process runs.
 
-    The name is not authenticated, because the user can set these environment variables (docs/explanation/people.md).
+    The name comes from the environment variable that AWX, CI or sudo sets. If none of these variables is set, it is the
+    name of the user who runs the process. The name is not authenticated, because the user can set these variables
+    (docs/explanation/people.md).
     """
     for name in ("FLEET_USER", "GITHUB_ACTOR", "SUDO_USER"):
         if os.environ.get(name):
@@ -43,8 +45,8 @@ def append(file: Path, action: str, **fields: Any) -> None:
 
     Args:
         file: The audit log. It is created if it is missing.
-        action: The name of the action.
-        fields: Further fields of the line, as JSON values.
+        action: The name of the recorded action, such as `publish`.
+        fields: Further fields of the line. Their values must be valid in JSON.
     """
     durable.make_directory(file.parent)
     line = json.dumps({"time": now(), "by": current_user(), "action": action, **fields}, allow_nan=False) + "\n"

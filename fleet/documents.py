@@ -1,4 +1,4 @@
-"""Define the base class of JSON objects that another program, or another version of this program, has written."""
+"""Define the base class for JSON objects that were written by another program or by another version of this program."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, PrivateAt
 
 
 class Document(BaseModel):
-    """A JSON object whose declared fields are checked and whose other fields are kept.
+    """A JSON object whose declared fields are checked and whose undeclared fields are kept.
 
     A newer program may write fields that this class does not declare. `as_json` returns the object exactly as it was
     read, so that it can be passed on or written again without loss.
@@ -27,12 +27,12 @@ class Document(BaseModel):
         return document
 
     def as_json(self) -> dict[str, object]:
-        """Return the JSON object that this document was read from, including undeclared fields."""
+        """Return the JSON object from which this document was read, including undeclared fields."""
         return dict(self._original)
 
 
 def encode(value: object) -> object:
-    """Return the JSON object of a document, for the `default` argument of `json.dumps`.
+    """Convert a document to a JSON object. Pass this function as the argument `default` of `json.dumps`.
 
     Raises TypeError if the value is not a document.
     """

@@ -31,7 +31,10 @@ from edge_agent.core.errors import AgentError
 
 
 class FleetError(AgentError):
-    """An operation failed. The error has the parts where, found, expected and remedy, like the agent's errors."""
+    """The base class of the errors of the fleet's tools.
+
+    Each error has the parts where, found, expected and remedy, like the agent's errors.
+    """
 
 
 class TrustError(FleetError):
@@ -115,7 +118,10 @@ class WheelhouseError(StorageError):
 
 
 def from_json(fields: Mapping[str, Any], rows: Sequence[str] = ()) -> FleetError:
-    """Recreate an error from the JSON that another process printed with `as_json`. `rows` are appended to `found`."""
+    """Recreate an error from the JSON object that another process printed with `as_json`.
+
+    `rows` are additional lines, which are appended to the part `found`.
+    """
     named = globals().get(fields["error"])
     kind = named if isinstance(named, type) and issubclass(named, FleetError) else FleetError
     error = kind(fields["where"], "; ".join([fields["found"], *rows]), fields["expected"], fields["remedy"])

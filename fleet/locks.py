@@ -15,8 +15,8 @@ def exclusive(path: Path, busy: Exception, wait_s: float = 0.0) -> Iterator[None
 
     Args:
         path: The lock file, in an existing folder.
-        busy: The error to raise if another process still holds the lock after the wait.
-        wait_s: The number of seconds to wait for the lock; 0 does not wait.
+        busy: The error to raise if another process still holds the lock after `wait_s` seconds.
+        wait_s: The number of seconds to wait for the lock; with 0, the function does not wait.
 
     Raises:
         OSError: The file cannot be opened.

@@ -1,13 +1,13 @@
-"""Build the wheelhouse (`make wheelhouse`): all files that a device needs to install its agent without a network.
+"""Build the wheelhouse (`make wheelhouse`): all files that a device needs to install the agent without a network.
 
     <output>/cp311-x86_64/
-        wheelhouse.json     the names of these files, and the digest in the name of the device's environment
-        requirements.txt    every distribution with its version and SHA-256, for pip's --require-hashes
+        wheelhouse.json     the names of these files, and the digest in the name of the device's virtual environment
+        requirements.txt    every Python package with its version and SHA-256, for pip's --require-hashes
         dependencies-<digest>.tar    third-party wheels; changes rarely
         edge_agent-<version>-py3-none-any.whl
         edge-agent.service  the systemd unit from that wheel
 
-The same sources and pinned versions result in the same names and digests.
+The same sources and pinned versions result in the same file names and digests.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SOURCE_DATE_EPOCH = "315532800"
 
 
 def main() -> int:
-    """Run the command line, and return its exit code."""
+    """Parse the command line, build the wheelhouse, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m fleet.wheelhouse", description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--python", default="3.11", metavar="X.Y", help="Python version of the devices (3.11: Debian 12)"
@@ -59,17 +59,19 @@ def main() -> int:
 
 
 def build(output: Path, python: str, architecture: str, glibc: str, extras: str, previous: Path | None = None) -> Path:
-    """Build the wheelhouse of one kind of device, atomically.
+    """Build the wheelhouse for one combination of Python version, architecture and C library.
 
-    Third-party wheels are reused from an earlier wheelhouse if their inputs have not changed.
+    An existing wheelhouse for this combination is replaced only after the new one is complete. The third-party wheels
+    of an earlier wheelhouse are reused if neither these arguments nor the pinned versions have changed.
 
     Args:
         output: The folder that contains all wheelhouses.
         python: The Python version of the devices, such as 3.11.
-        architecture: `x86_64` or `aarch64`.
+        architecture: The processor architecture of the devices: `x86_64` or `aarch64`.
         glibc: The version of the devices' C library, such as 2.36.
         extras: The extras of the agent to include, separated by commas.
-        previous: The wheelhouse to reuse wheels from; None reuses wheels of the wheelhouse that is replaced.
+        previous: The earlier wheelhouse whose third-party wheels can be reused; None selects the wheelhouse that is
+            replaced.
 
     Returns:
         The folder of the wheelhouse.
@@ -120,9 +122,10 @@ def _inputs(*options: str) -> str:
 
 
 def _reuse_dependencies(previous: Path, inputs: str, folder: Path) -> tuple[Path, list[str]] | None:
-    """Link the earlier archive of third-party wheels into `folder`.
+    """Link the archive of third-party wheels from an earlier wheelhouse into `folder`.
 
-    Return the archive and its lines of requirements.txt; None if the inputs have changed.
+    Return the archive and the lines of requirements.txt about its wheels. Return None if the earlier wheelhouse is
+    incomplete, or if the inputs of its wheels (`_inputs`) differ.
     """
     try:
         facts = json.loads((previous / "wheelhouse.json").read_text(encoding="utf-8"))
@@ -155,9 +158,10 @@ def _pip(*arguments: str) -> None:
 
 
 def _agent(folder: Path) -> Path:
-    """Build the agent's wheel from a copy of its sources.
+    """Build the agent's wheel from a copy of the agent's sources, and return the path of the wheel.
 
-    In the original folder, setuptools would write files next to the sources, and would pack files of earlier builds.
+    In the original folder, setuptools would write files next to the sources, and would pack files that earlier builds
+    left there.
     """
     source = folder / "source"
     shutil.copytree(
@@ -189,9 +193,9 @@ def _line(wheel: Path) -> str:
 
 
 def _tar(wheels: Path, folder: Path) -> Path:
-    """Pack the wheels into one file that is named after a digest of its content.
+    """Pack the wheels into one file, whose name contains a digest of the wheels.
 
-    Ansible would take a minute to copy the forty wheels one by one.
+    Without this file, Ansible would take a minute to copy the forty wheels one by one.
     """
     files = sorted(wheels.iterdir())
     digest = hashlib.sha256("\n".join(map(_line, files)).encode()).hexdigest()[:12]

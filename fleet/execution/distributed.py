@@ -1,8 +1,8 @@
 """Run a rollout or a manual rollback through workers, which connect to the devices.
 
-This is the counterpart of playbooks/rollout.yml and playbooks/rollback.yml, which run if this machine itself connects
-to every device. The same steps of `fleet wave` make the decisions in the same order and write the same record. Workers
-run only the steps that PARTS lists.
+This module replaces playbooks/rollout.yml and playbooks/rollback.yml, in which this machine connects to every device.
+In both cases, the same steps of `fleet wave` make the decisions on this machine in the same order, and write the same
+record. Workers run only the steps that PARTS lists.
 """
 
 from __future__ import annotations
@@ -59,15 +59,18 @@ class StoppedError(Exception):
 
 
 class DistributedRun:
-    """A rollout or rollback that runs through workers. `live` holds its progress and the results of its steps."""
+    """A rollout or a manual rollback that runs through workers.
+
+    `live` reports the progress of the run and contains the results of its steps.
+    """
 
     def __init__(self, options: argparse.Namespace, listing: Listing, folder: Path) -> None:
-        """Prepare a run.
+        """Read the fleet from its inventory, and assign each device to a worker. This connects to no worker yet.
 
         Args:
-            options: The options of the command line.
+            options: The parsed command line of `fleet rollout` or `fleet rollback`.
             listing: The inventory as Ansible reads it.
-            folder: The folder of this run, which receives the output of Ansible on workers.
+            folder: The folder for the files of this run, including Ansible's output from the workers.
         """
         self.fleet = model.load(options.inventory, listing)
         self.assignment: WorkerAssignment = assign_workers(self.fleet, listing)
@@ -82,9 +85,10 @@ class DistributedRun:
         self._used: set[Worker] = set()
 
     def rollout(self, plan_arguments: Sequence[str], check: bool) -> None:
-        """Run the steps of playbooks/rollout.yml. Raises StoppedError.
+        """Run a rollout with the same steps as playbooks/rollout.yml. Raises StoppedError.
 
-        `plan_arguments` are the arguments of `fleet wave plan`.
+        `plan_arguments` are the command-line arguments of `fleet wave plan`. If `check` is true, the run stops after
+        preflight and changes no device.
         """
         rollouts = str(self.options.rollouts.resolve())
         plan = self._decide(PlanResult, "plan", *plan_arguments)
@@ -113,7 +117,11 @@ class DistributedRun:
         self._decide(RolloutClosed, "close", *record, stdin={"devices": rolled_back["asked"]})
 
     def rollback(self, reason: str, release: str | None) -> None:
-        """Run the steps of playbooks/rollback.yml. Raises StoppedError."""
+        """Run a manual rollback with the same steps as playbooks/rollback.yml. Raises StoppedError.
+
+        `reason` is the operator's reason for the rollback. `release` is the installed release to which devices roll
+        back; None selects the previous release of each device.
+        """
         fleet = ("--rollouts", str(self.options.rollouts.resolve()), "--fleet", self.fleet.name)
         every = ("--every",) if self.options.limit or release else ()
         recalled = self._decide(ManualRollbackBegun, "recall", *fleet, *every)
@@ -126,7 +134,7 @@ class DistributedRun:
         self._decide(ManualRollbackFinished, "recalled", *fleet, *every, "--reason", reason, stdin=results)
 
     def _wave(self, wave: list[str], record: Sequence[str], plan: PlanResult) -> None:
-        """Run the steps of playbooks/roles/rollout/tasks/run_wave.yml."""
+        """Update, observe and judge one wave, as playbooks/roles/rollout/tasks/run_wave.yml does."""
         location = repository_storage.absolute_location(self.options.repository)
         options = ("--repository", location, "--approve", ",".join(self.options.approve))
         opened = self._decide(WaveOpened, "open", *record, *options, stdin={"devices": wave})
@@ -146,7 +154,7 @@ class DistributedRun:
         self._decide(WaveJudged, "judge", *record, stdin=stdin)
 
     def _bake(self, wave: list[str], record: Sequence[str], switched: PartResults, checks: int) -> None:
-        """Run the steps of playbooks/roles/rollout/tasks/bake_wave.yml."""
+        """Observe a wave during its bake, as playbooks/roles/rollout/tasks/bake_wave.yml does."""
         statuses: Statuses = {}
         previous: Fields = {}
         for _ in range(checks):
@@ -161,7 +169,10 @@ class DistributedRun:
     # --- on this machine
 
     def _decide(self, model_of_result: type[Result], step: str, *arguments: str, stdin: Fields | None = None) -> Result:
-        """Run one step of `fleet wave` (playbooks/roles/rollout/tasks/run_fleet_step.yml). Raises StoppedError."""
+        """Run one step of `fleet wave` in a process on this machine, and return the step's result. Raises StoppedError.
+
+        The playbooks do the same in playbooks/roles/rollout/tasks/run_fleet_step.yml.
+        """
         process = subprocess.Popen(
             [sys.executable, "-m", "fleet", "--json", "wave", step, *arguments],
             stdin=subprocess.PIPE,
@@ -195,10 +206,10 @@ class DistributedRun:
         return self._step("query_status", devices, {}, hand_over)["asked"]
 
     def _step(self, step: str, devices: Sequence[str], variables: Fields, hand_over: bool = False) -> PartResults:
-        """Run a step on workers, and return the parts of its results (PARTS).
+        """Run a step on workers, and return the parts of the step's results (PARTS).
 
-        The devices of a lost worker count as unreachable. With `hand_over`, the other workers first try the step on
-        these devices once.
+        If `hand_over` is true and a worker is lost, the other workers try the step once for the devices of the lost
+        worker. All devices that still have no result count as unreachable.
         """
         shards = self.assignment.shards(devices)
         results, lost = self._run(step, shards, variables)
@@ -215,7 +226,10 @@ class DistributedRun:
         return results
 
     def _run(self, step: str, shards: Mapping[Worker, list[str]], variables: Fields) -> tuple[PartResults, set[Worker]]:
-        """Run a step on all workers concurrently; return its results and the lost workers. Raises StoppedError."""
+        """Run a step on several workers at the same time. Raises StoppedError.
+
+        `shards` lists the devices of each worker. Return the results of the step and the workers that were lost.
+        """
         self._step_number += 1
         jobs = {worker: self._job(step, worker, names, variables) for worker, names in shards.items()}
         self._used |= set(shards)
@@ -247,7 +261,7 @@ class DistributedRun:
         return results, lost
 
     def _job(self, step: str, worker: Worker, names: list[str], variables: Fields) -> WorkerJob:
-        """Write the input of a worker's step, and return its job."""
+        """Write the input files of a step for one worker, and return the job that runs the step there."""
         folder = self.folder / worker.name
         payload = self._payload if step == "deploy" and worker not in self._has_payload else None
         devices = {name: self.assignment.variables[name] for name in names}
@@ -258,7 +272,7 @@ class DistributedRun:
         return f"{self._remote_prefix}-{worker.name}"
 
     def _unreachable(self, worker: Worker, names: list[str], error: LostError, parts: Iterable[str]) -> PartResults:
-        """Return the results for a lost worker, whose devices all count as unreachable."""
+        """Return the results of a step for a lost worker, in which all devices of this worker are unreachable."""
         self._has_payload.discard(worker)  # the worker may be replaced by another machine
         reason = f"worker {worker.name} is lost: {error}"
         self.live.report(f"{reason}; {len(names)} device(s) were not reached")
@@ -266,7 +280,7 @@ class DistributedRun:
         return {part: dict.fromkeys(names, LOST_PARTS.get(part, unreachable)) for part in parts}
 
     def _append_log(self, jobs: Mapping[Worker, WorkerJob]) -> None:
-        """Append the output of Ansible on the workers to the file that `fleet logs` reads."""
+        """Append Ansible's output from the workers to the log of this run, which `fleet logs` prints."""
         (self.folder / "artifacts").mkdir(exist_ok=True)
         with (self.folder / "artifacts/stdout").open("a", encoding="utf-8") as log:
             for worker, job in jobs.items():
@@ -275,7 +289,7 @@ class DistributedRun:
                     log.write(file.read_text(errors="replace") if file.exists() else "")
 
     def close(self) -> None:
-        """Remove the files of this run from the workers that it used."""
+        """Remove the files of this run from all workers that the run used."""
         for worker in self._used:
             # A failure only wastes disk space, because the folder contains no keys.
             shutil.rmtree(self.folder / worker.name / "send", ignore_errors=True)
@@ -297,5 +311,5 @@ class DistributedRun:
 
 
 def _as_mapping(result: object) -> Mapping[str, object]:
-    """Return a task result of Ansible as a mapping; an empty mapping if a worker has sent something else."""
+    """Return a task result of Ansible; an empty mapping if a worker has sent something that is not a mapping."""
     return result if isinstance(result, dict) else {}

@@ -1,4 +1,4 @@
-"""Report the progress of a run as it happens, from Ansible's events and the results of the steps."""
+"""Report the progress of a run of Ansible as it happens, from Ansible's events and the results of `fleet wave`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,11 @@ UNREACHABLE = "runner_on_unreachable"
 
 @dataclass(frozen=True)
 class TaskEvent:
-    """An event of a task on a host. `result` is the task's result. Events without a host have an empty host name."""
+    """An event that ansible-runner reported about a task on a host.
+
+    `kind` is ansible-runner's name for the event, such as runner_on_ok. `result` is the result of the task. `host` is
+    empty if the event does not concern a host.
+    """
 
     kind: str
     task: str | None
@@ -50,14 +54,14 @@ class TaskEvent:
 
 
 class LiveProgress:
-    """Reports the progress of one run, and collects the results of its steps.
+    """Reports the progress of one run of Ansible, and stores the results of the steps of `fleet wave` in this run.
 
-    As a context manager, it sets `stopped` on SIGINT and SIGTERM, so that these signals do not end this process.
-    Several threads can report events at the same time.
+    While an object of this class is used as a context manager, SIGINT and SIGTERM set `stopped` instead of ending this
+    process. Several threads can report events at the same time.
 
     Attributes:
-        steps: The latest results of the steps.
-        refusal: The error of a step that refused to continue, as JSON; None if there is no such step.
+        steps: The latest result of each step.
+        refusal: The error of the step that refused to continue, as JSON; None if no step refused.
         stopped: Whether the operator stopped the run.
     """
 
@@ -86,7 +90,10 @@ class LiveProgress:
         self.stopped = True
 
     def poll(self) -> bool:
-        """Update the progress of a bake, and return whether the run has to end. Call this repeatedly."""
+        """Update the displayed progress of a wave's bake, and return whether the operator has stopped the run.
+
+        The caller must call this method repeatedly, and must end the run if the result is True.
+        """
         if self._baking:
             wave, since, total = self._baking
             with self._lock:
@@ -94,14 +101,17 @@ class LiveProgress:
         return self.stopped
 
     def on_event(self, event: Mapping[str, Any]) -> bool:
-        """Handle an event of Ansible on this machine, as ansible-runner passes it."""
+        """Handle an event of Ansible on this machine. ansible-runner calls this method for each event."""
         parsed = TaskEvent.parse(event)
         if parsed.task == STEP and parsed.kind in ("runner_on_ok", "runner_on_failed"):
             self.on_step_output(parsed.result.get("stdout") or "")
         return self.on_device_event(event)
 
     def on_device_event(self, event: Mapping[str, Any]) -> bool:
-        """Report an event about a device. A worker may have forged it, so no decision depends on it."""
+        """Report an event about a device to the operator.
+
+        No decision depends on the event, because a worker can forge it.
+        """
         parsed = TaskEvent.parse(event)
         if parsed.task == SWITCH and parsed.kind in ("runner_on_ok", UNREACHABLE):
             self._report_switch(parsed)
@@ -110,13 +120,16 @@ class LiveProgress:
         return False  # ansible-runner does not have to store the event
 
     def start_bake(self) -> None:
-        """Show the progress of the latest wave's bake, until the output of a step ends the bake."""
+        """Start to show the progress of the bake of the wave that was opened last.
+
+        `on_step_output` ends the display.
+        """
         opened = self.steps.opened
         assert opened is not None
         self._baking = self._baking or (opened.wave, time.monotonic(), opened.bake_s)
 
     def on_step_output(self, stdout: str) -> None:
-        """Handle the output of a step of `fleet wave`."""
+        """Store the result that a step of `fleet wave` printed as JSON, and report it to the operator."""
         baking, self._baking = self._baking, None
         try:
             output = json.loads(stdout)
@@ -158,14 +171,17 @@ class LiveProgress:
         self.report(f"  {event.host}: {state} ({len(self._switched)} done)")
 
     def report(self, *lines: str) -> None:
-        """Print lines. Devices and workers provide parts of them, so control characters are replaced."""
+        """Print lines on stderr.
+
+        Control characters are replaced, because devices and workers provide parts of the lines.
+        """
         with self._lock:
             self._progress.end()
             for line in lines:
                 print("".join(each if each.isprintable() else "?" for each in line), file=sys.stderr, flush=True)
 
     def failure(self) -> FleetError | None:
-        """Return the error that ended the run if the operator stopped the run or a step refused; otherwise None."""
+        """Return the error that ended the run; None if neither the operator stopped the run nor a step refused."""
         if self.stopped:
             error = FleetError("fleet", "interrupted", "", "run the command again; it continues where it stopped")
             error.exit_code = EXIT_INTERRUPTED

@@ -1,4 +1,4 @@
-"""Run a playbook on this machine through ansible-runner, with live progress and a folder for its output."""
+"""Run a playbook on this machine through ansible-runner, with live progress and a folder for Ansible's output."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ ROOM = 1 << 20  # approximate size of a run's output in bytes
 
 
 class PlaybookRun:
-    """A finished run of a playbook on this machine. `live` holds its progress and the results of its steps."""
+    """A run of a playbook on this machine, which has ended when the constructor returns.
+
+    `live` has reported the progress of the run and contains the results of its steps.
+    """
 
     def __init__(
         self,
@@ -39,15 +42,16 @@ class PlaybookRun:
         check: bool = False,
         live: LiveProgress | None = None,
     ) -> None:
-        """Run a playbook to its end.
+        """Run a playbook, and wait until it has ended.
 
         Args:
             playbook: The name of the playbook in playbooks/, without .yml.
             inventory: The folder or file of the inventory.
-            rollouts: The folder that contains all rollout records. The output of Ansible is also kept there.
-            variables: Ansible's extra variables. They are not evaluated as templates.
-            limit: Hosts or groups in Ansible's syntax; None selects all.
-            check: Whether to report the changes without making them.
+            rollouts: The folder that contains all rollout records. Ansible's output is stored in a subfolder of it.
+            variables: The extra variables for Ansible. Their values are not evaluated as templates.
+            limit: A pattern of hosts or groups in Ansible's syntax, to which the run is limited; None selects all
+                hosts.
+            check: Whether to report the changes without making them (Ansible's check mode).
             live: The object that reports the progress; None creates a new LiveProgress.
         """
         folder = run_folder(rollouts, playbook)
@@ -84,8 +88,11 @@ class PlaybookRun:
 
 
 def _on_status(status: Mapping[str, Any], runner_config: Any) -> None:
-    """Change Ansible's command when ansible-runner is "starting"; remove the COMMAND file when it is "running"."""
-    # With this prefix, Ansible receives SIGTERM if this process is killed. Otherwise it would continue unobserved.
+    """Add setpriv to Ansible's command before Ansible starts, and remove the COMMAND file when Ansible runs.
+
+    ansible-runner calls this function whenever the status of the run changes.
+    """
+    # With this prefix, Ansible receives SIGTERM if this process is killed. Without it, Ansible would continue to run.
     prefix = ["setpriv", "--pdeathsig", "TERM", "--"]
     if status["status"] == "starting" and shutil.which("setpriv"):
         # On some systems, setpriv has no option --pdeathsig.
@@ -97,7 +104,10 @@ def _on_status(status: Mapping[str, Any], runner_config: Any) -> None:
 
 @contextlib.contextmanager
 def _without_command_file(artifacts: Path) -> Iterator[None]:
-    """Remove the COMMAND file even if ansible-runner ends before it reports "running"."""
+    """Remove the COMMAND file when the context ends.
+
+    `_on_status` does not remove the file if ansible-runner ends before it reports the status "running".
+    """
     try:
         yield
     finally:
@@ -105,14 +115,15 @@ def _without_command_file(artifacts: Path) -> Iterator[None]:
 
 
 def run_folder(rollouts: Path, playbook: str) -> Path:
-    """Create a new folder for a run. In an existing folder, ansible-runner would reuse files of an earlier run.
+    """Create a new folder for the files of a run, and return its path.
 
-    If there is no disk space for the folder, a rollback runs nevertheless. Its output is then kept in a temporary
-    folder.
+    The folder must be new, because ansible-runner would reuse files of an earlier run. If there is no disk space for
+    the folder, a rollback runs nevertheless, and its output is kept in a temporary folder. Other playbooks do not run
+    then.
 
     Args:
         rollouts: The folder that contains all rollout records.
-        playbook: The playbook's name.
+        playbook: The name of the playbook, without .yml.
     """
     name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{playbook}-{os.getpid()}"
     folder = rollouts.resolve() / RUNS / name

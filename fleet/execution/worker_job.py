@@ -1,9 +1,9 @@
-"""Run one step on one worker over ssh, with ansible-runner.
+"""Run one step of a rollout or a manual rollback on one worker over ssh, with ansible-runner.
 
-Of the commands of ansible-runner, `transmit` and `process` run on this machine, and `worker` runs on the worker. The
+This machine runs the ansible-runner commands `transmit` and `process`, and the worker runs the command `worker`. The
 worker keeps its files in `~/.edge-fleet/<run>` until the run ends. It returns the results of its devices in the
-artifact results.json (playbooks/steps.yml). If it does not return this file, it counts as lost. It may then have
-changed some of its devices, but it is unknown which ones.
+artifact results.json (playbooks/steps.yml). A worker that does not return this file counts as lost. A lost worker may
+have changed some of its devices, and this machine cannot know which ones.
 """
 
 from __future__ import annotations
@@ -54,15 +54,16 @@ class LostError(Exception):
 def write_input(
     folder: Path, devices: Mapping[str, Variables], variables: Mapping[str, Any], payload: Path | None
 ) -> None:
-    """Write the input of a worker: roles, a playbook, the worker's devices and their payload.
+    """Write the files that a worker needs for a step: roles, a playbook, the worker's devices and the payload.
 
-    It contains neither keys nor records.
+    The files contain neither keys nor records of rollouts.
 
     Args:
-        folder: The folder to write. An existing folder is replaced.
-        devices: The variables of each device, which are evaluated on the worker.
-        variables: The variables of the step. They are not evaluated, because devices provide parts of them.
-        payload: The archive for the devices; None if the worker has it already.
+        folder: The folder to which the files are written. If it exists, it is replaced.
+        devices: The Ansible variables of each device, by device name. Templates in them are evaluated on the worker.
+        variables: The Ansible variables of the step. Templates in them are not evaluated, because devices provide parts
+            of the values.
+        payload: The archive that the worker delivers to the devices; None if the worker already has it.
     """
     if folder.exists():
         shutil.rmtree(folder)  # the input of the previous step
@@ -84,24 +85,29 @@ def write_input(
 
 
 def literal(value: Any) -> Any:
-    """Mark all texts in a value so that Ansible does not evaluate them as templates."""
+    """Return a copy of a value in which all strings are marked as unsafe for Ansible.
+
+    Ansible does not evaluate marked strings as templates.
+    """
     if isinstance(value, dict):
         return {name: literal(each) for name, each in value.items()}
     return {"__ansible_unsafe": value} if isinstance(value, str) else value
 
 
 class WorkerJob:
-    """One step on one worker. Call `run` once; another thread may call `stop`."""
+    """The execution of one step on one worker. Call `run` only once; another thread may call `stop`."""
 
     def __init__(self, worker: Worker, remote_name: str, folder: Path, name: str, silence_s: float = SILENCE_S) -> None:
-        """Prepare a job. Call `write_input` before, to write the job's input to `folder`/send.
+        """Prepare a job.
+
+        The caller must already have written the input of the job to `folder`/send with `write_input`.
 
         Args:
-            worker: The worker.
-            remote_name: The name of the run's folder on the worker.
-            folder: The folder on this machine for this worker and run.
-            name: The name of this step in the run.
-            silence_s: The time without output after which the worker counts as lost, in seconds.
+            worker: The worker that runs the step.
+            remote_name: The name of the folder on the worker that contains the files of the run.
+            folder: The folder on this machine that contains the files of this run for this worker.
+            name: The name of the job, which is different for each step of the run.
+            silence_s: The time after which a worker that sends no output counts as lost, in seconds.
         """
         self.worker, self.remote_name, self.folder, self.name = worker, remote_name, folder, name
         self.silence_s = silence_s
@@ -111,12 +117,12 @@ class WorkerJob:
         self._process: subprocess.Popen[bytes] | None = None
 
     def run(self, parts: Sequence[str], devices: Sequence[str], on_event: Callable[[Event], bool]) -> PartResults:
-        """Run the step, and return its results.
+        """Run the step on the worker, and return the step's results.
 
         Args:
             parts: The names of the parts of the step's results, such as `asked` (PARTS in distributed.py).
-            devices: The devices of the worker.
-            on_event: A function that is called with each event of Ansible.
+            devices: The names of the devices for which the worker must return results.
+            on_event: A function that is called with each event of Ansible on the worker.
 
         Raises:
             LostError: The worker cannot be reached, ended early, or stopped responding.
@@ -165,7 +171,7 @@ class WorkerJob:
             raise LostError(f"it returned no result for {error}") from None
 
     def stop(self) -> None:
-        """End the connection to the worker; `run` then raises LostError."""
+        """End the connection to the worker. `run` then raises LostError."""
         if self._process:
             self._process.kill()
 
@@ -191,10 +197,10 @@ class WorkerJob:
 
 
 class _Processor(Processor):  # type: ignore[misc]  # ansible-runner has no types
-    """Reads a worker's output, and accepts only results.json and stdout from its artifacts.
+    """Processes the output of a worker, and stores only results.json and stdout from the worker's artifacts.
 
-    ansible_runner's own unstream_dir accepts any path and any link in the archive. A worker could use them to write
-    anywhere on this machine, which has keys and records that workers must not access.
+    ansible-runner's own function unstream_dir accepts any path and any link in the archive of artifacts. A worker could
+    therefore write anywhere on this machine, including keys and records that workers must not access.
     """
 
     def __init__(self, output: _WorkerOutput, folder: Path, name: str, on_event: Callable[[Event], bool]) -> None:
@@ -218,7 +224,7 @@ class _Processor(Processor):  # type: ignore[misc]  # ansible-runner has no type
 
 
 class _WorkerOutput(io.BufferedReader):
-    """A worker's output, with the time at which the last part arrived."""
+    """The output stream of a worker. `last_read` is the time at which data last arrived."""
 
     is_silent = False
 
@@ -238,15 +244,15 @@ class _WorkerOutput(io.BufferedReader):
 
 
 def remove_files(worker: Worker, remote_name: str, fleet: str) -> str:
-    """Remove the files of this run, and of old killed runs, from a worker.
+    """Remove the files of this run, and of earlier runs that were killed, from a worker.
 
     Args:
         worker: The worker.
         remote_name: The name of the run's folder on the worker.
-        fleet: The fleet's name. The names of its runs' folders begin with it.
+        fleet: The name of the fleet. The names of the folders of all its runs begin with this name.
 
     Returns:
-        The reason for a failure; an empty string after success.
+        The reason why files could not be removed; an empty string after success.
     """
     for pattern, minutes in ((f"{REMOTE_FOLDER}/{remote_name}", 0), (f"{REMOTE_FOLDER}/{fleet}-*", KEPT_MINUTES)):
         command = worker.command("worker", "cleanup", "--file-pattern", pattern, "--grace-period", str(minutes))

@@ -152,7 +152,10 @@ def sign_bundle(work: Workspace, archive: Path, signature: Path) -> tuple[str, s
 
 
 def read_bundle(archive: Path, temporary: Path) -> Bundle:
-    """Unpack an archive into a folder below `temporary`, and check the files against the manifest. Raises BundleError."""
+    """Unpack an archive into a folder below `temporary`, and check the files against the manifest.
+
+    Raises BundleError.
+    """
     folder = temporary / "bundle"
     try:
         with archive.open("rb") as stream:
