@@ -7,8 +7,9 @@ it in this list: cli, service, api, monitoring, lifecycle, inference, storage, u
 
 import os
 
-# ONNX Runtime 1.32 for Linux assigns an id to the device, stores events and uploads them. This variable turns that off.
-# It must be set before the import, so ONNX Runtime's own disable_telemetry_events() would be too late.
+# ONNX Runtime 1.32 for Linux assigns an id to the device, stores events and uploads them. This variable turns this
+# telemetry off. It must be set before ONNX Runtime is imported, so the library's own disable_telemetry_events() would
+# be too late.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # The version of the agent and the date of its release. If a device's clock shows an earlier date, the clock must be

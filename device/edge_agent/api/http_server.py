@@ -1,4 +1,4 @@
-"""The agent's HTTP server: it limits the number and duration of connections, and answers invalid requests."""
+"""The agent's HTTP server: it limits the number and duration of connections, and responds to invalid HTTP requests."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from edge_agent.api.predictions import problem
 from edge_agent.core.config import Serve
 
 PROBLEM = "application/problem+json"
-CONNECTIONS = 256  # limit for one socket; three sockets stay below the usual limit of 1024 open files
+CONNECTIONS = 256  # limit for one listening socket; with three of them, the agent stays below 1024 open files
 FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 def problem_response(
     status: int, detail: str, headers: Mapping[str, str], extensions: Mapping[str, Any]
 ) -> web.Response:
-    """Build a response with a problem document (RFC 9457).
+    """Build an HTTP response with a problem document (RFC 9457).
 
     Args:
         status: HTTP status code.
-        detail: The reason, as text for people.
+        detail: The reason why the request failed, as text for people.
         headers: Additional HTTP headers of the response.
-        extensions: Additional members of the document.
+        extensions: Additional members of the problem document, such as `found` and `expected`.
     """
     body = json.dumps(problem(status, detail, extensions)).encode()
     return web.Response(status=status, body=body, content_type=PROBLEM, headers=dict(headers))
@@ -42,7 +42,7 @@ class _ServiceFaults(logging.Filter):
 
 
 class _RefusedConnection(asyncio.Protocol):
-    """Answer a connection above the limit with status 503, and close it."""
+    """Respond with status 503 to a connection that exceeds the maximum number of connections, and close it."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.WriteTransport)
@@ -51,7 +51,10 @@ class _RefusedConnection(asyncio.Protocol):
 
 
 class _Connection(web.RequestHandler):
-    """A connection that answers invalid HTTP, for which no handler is called, with a problem document."""
+    """An HTTP connection that responds to invalid HTTP with a problem document (RFC 9457).
+
+    aiohttp calls no handler of a route for invalid HTTP, so `guard` in web.py cannot build this response.
+    """
 
     __slots__ = ()
 
@@ -64,7 +67,7 @@ class _Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         super().handle_error(
             request, status, exc, message
-        )  # writes to the log, and raises an error if a response was already started
+        )  # writes to the log, and raises an error if a response has already been started
         reason = " ".join((message or "").split())[:300]
         response = problem_response(status, reason or "internal error of the agent; see its log", {}, {})
         response.force_close()
@@ -72,11 +75,15 @@ class _Connection(web.RequestHandler):
 
 
 async def answer_expect(request: web.Request) -> None:
-    """Answer the request header `Expect` (RFC 9110, 10.1.1). aiohttp calls this function before `guard`."""
+    """Respond to the request header `Expect` (RFC 9110, 10.1.1).
+
+    aiohttp calls this function before the middleware `guard` in web.py, so this function builds its own problem
+    document.
+    """
     expectation = request.headers.get("Expect", "")
     if expectation.lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # the bytes so far are not part of the final response
+        request.writer.output_size = 0  # the bytes written so far are not part of the final response
     else:
         extensions = {"found": expectation[:80], "expected": "100-continue"}
         text = json.dumps(problem(417, "the expectation is not supported", extensions))
@@ -106,7 +113,10 @@ log.addFilter(_ServiceFaults())
 
 
 def create_runner(app: web.Application, serve: Serve) -> web.AppRunner:
-    """Create a runner with the time limits of `serve`. The server disconnects idle clients, but not active clients."""
+    """Create an aiohttp runner for `app`, with the time limits from the configuration block `serve`.
+
+    The server closes the connections of idle clients, but not of active clients.
+    """
     return _Runner(
         app,
         access_log=None,

@@ -28,10 +28,17 @@ RECONNECT_S = (1, 60)
 
 
 class Mqtt:
-    """The connection to the broker. paho-mqtt's thread maintains it, and the event loop's thread handles requests."""
+    """The agent's connection to the MQTT broker.
+
+    A thread of paho-mqtt maintains the connection, and the event loop's thread handles the requests.
+    """
 
     def __init__(self, handler: PredictionHandler) -> None:
-        """Prepare the connection. Raises ConfigurationError, FitError."""
+        """Prepare the connection to the broker; `start` opens it.
+
+        Raises FitError if paho-mqtt is not installed, and ConfigurationError if the environment variable with the
+        password is not set.
+        """
         try:
             import paho.mqtt.client as paho
             from paho.mqtt.enums import CallbackAPIVersion
@@ -77,12 +84,12 @@ class Mqtt:
         return os.environ[name] if name else None
 
     def start(self) -> None:
-        """Connect when the broker can be reached, and reconnect whenever the connection is lost."""
+        """Start the thread that connects to the broker, and reconnects whenever the connection is lost."""
         self._client.connect_async(self._config.host, self._config.port)
         self._client.loop_start()
 
     async def stop(self) -> None:
-        """Finish the requests in progress and disconnect."""
+        """Stop receiving requests, finish the requests in progress, and disconnect from the broker."""
         self._client.unsubscribe(self._config.topic_in)
         if self._requests:
             await asyncio.wait(self._requests, timeout=self._handler.config.serve.request_timeout_s)
@@ -98,7 +105,7 @@ class Mqtt:
         client.subscribe(self._config.topic_in, qos=QOS)
 
     def _on_subscribe(self, _client: Any, _data: Any, _id: Any, reasons: Any, _properties: Any) -> None:
-        """Handle the broker's reply to the subscription, which can be a refusal. Requests arrive only after this."""
+        """Handle the broker's reply to the subscription: set `connected` if it was accepted, or log the refusal."""
         at = (self._config.host, self._config.port, self._config.topic_in)
         if any(reason.is_failure for reason in reasons):
             log.warning("mqtt %s:%d refused the subscription to %s: %s", *at, ", ".join(map(str, reasons)))

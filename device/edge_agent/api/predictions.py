@@ -1,4 +1,7 @@
-"""Handle prediction and feedback requests of HTTP and MQTT: take a body, and return a result or raise ProblemError."""
+"""Handle the bodies of prediction and feedback requests, which arrive over HTTP or MQTT.
+
+The result of a request is returned. A request that fails raises ProblemError.
+"""
 
 from __future__ import annotations
 
@@ -19,23 +22,29 @@ log = logging.getLogger("edge_agent.front")  # the logger's name becomes the eve
 
 
 class PredictionHandler:
-    """Decode requests, run the engine, count predictions and capture samples. HTTP and MQTT use the same handler."""
+    """Handle prediction and feedback requests: decode the body, run the model, count the results and capture samples.
+
+    HTTP and MQTT use the same handler.
+    """
 
     def __init__(
         self, engine: Engine, statistics: ServiceStatistics, config: Config, capture: Capture | None = None
     ) -> None:
-        """Store the parts that requests use.
+        """Store the parts of the service that handle requests.
 
         Args:
-            engine: Runs the model.
-            statistics: Counts predictions and labels.
+            engine: The engine, which runs the model.
+            statistics: The statistics, which count predictions and labels.
             config: The agent's configuration.
-            capture: Stores samples for retraining; None if capturing is off.
+            capture: The object that stores samples for retraining; None if capturing is off.
         """
         self.engine, self.statistics, self.config, self.capture = engine, statistics, config, capture
 
     async def predict(self, content: bytes, content_type: str) -> tuple[PredictionResult, list[str]]:
-        """Return the predictions for a request body, and their ids. Raises ProblemError."""
+        """Run the model on the samples in a request body, and return the result and the id of each prediction.
+
+        `content_type` is the media type of the body. Raises ProblemError if the request fails.
+        """
         loaded = self.engine.loaded
         if loaded is None:
             raise no_release()
@@ -59,7 +68,10 @@ class PredictionHandler:
         return result, ids
 
     def feedback(self, content: bytes) -> dict[str, Any]:
-        """Read the id of a prediction and its true class from a request body, and count them. Raises ProblemError."""
+        """Read the id and the true class of an earlier prediction from a request body, and count this feedback.
+
+        Return the JSON object of the response. Raises ProblemError if the request fails.
+        """
         if len(content) > input_formats.SMALL_BYTES:
             raise ProblemError(413, "the body is too large", expected=f"at most {input_formats.SMALL_BYTES} bytes")
         value = input_formats.parse_json(content)
@@ -96,7 +108,7 @@ def no_release() -> ProblemError:
 
 
 def result_json(result: PredictionResult, ids: list[str]) -> dict[str, Any]:
-    """Return the response of POST /predict as a JSON object."""
+    """Convert the result of a prediction request into the JSON object of the response."""
     classes = result.loaded.classes
     predictions = []
     for prediction_id, row in zip(ids, result.probabilities.tolist(), strict=True):
@@ -119,7 +131,7 @@ def problem(status: int, detail: str, extensions: Mapping[str, Any] | None = Non
 
     Args:
         status: HTTP status code.
-        detail: The reason, as text for people.
+        detail: The reason why the request failed, as text for people.
         extensions: Additional members of the document, such as `found` and `expected`.
     """
     title = "Unprocessable Content" if status == 422 else HTTPStatus(status).phrase

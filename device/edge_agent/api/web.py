@@ -1,7 +1,7 @@
 """The agent's HTTP interface, which openapi.json describes. Every error is a problem document (RFC 9457).
 
 The response to an invalid request has a 4xx status, and says what was found and what was expected. A 5xx status means
-that the service failed: 503 if no release is loaded, 500 if the model fails.
+that the service cannot answer a valid request, such as 503 if no release is loaded or 500 if the model fails.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class _Routes:
-    """The handlers of the routes of one application."""
+    """The functions that handle the routes of one web application, and the data that these functions share."""
 
     def __init__(self, handler: PredictionHandler, metrics: MetricsExporter) -> None:
         self.handler, self.metrics = handler, metrics
@@ -73,7 +73,7 @@ class _Routes:
         return web.json_response(self.handler.feedback(await self.body(request)))
 
     async def healthz(self, _request: web.Request) -> web.Response:
-        """Check the model with a golden sample. Requests within a second share one check, so that checks stay cheap."""
+        """Run the model on a golden sample, and respond with the result. Requests within one second share one run."""
         if self.handler.engine.loaded is None:
             return web.json_response({"status": "ok", "release": None})
         started, probe = self._probed
@@ -129,7 +129,10 @@ class _Routes:
         return web.Response(body=self.openapi, content_type="application/json")
 
     async def body(self, request: web.Request) -> bytes:
-        """Read the whole body within the limits of size and time. Raises ProblemError."""
+        """Read the whole body of a request.
+
+        Raises ProblemError if the body is missing, invalid or too large, or does not arrive in time.
+        """
         if request.content_length is None and not request.body_exists:
             raise ProblemError(411, "the request has no body", expected="the header Content-Length, or a chunked body")
         too_large = ProblemError(413, "the body is too large", expected=f"at most {self.limit} bytes")
@@ -163,7 +166,7 @@ class _Routes:
 
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answer every failure with a problem document, and count the request under its route."""
+        """Call the handler of a request, convert every failure into a problem document, and count the request."""
         response: web.StreamResponse
         try:
             response = await handler(request)
@@ -189,7 +192,7 @@ class _Routes:
 
 
 def _content_type(request: web.Request) -> str:
-    """Return the body's media type. Raises ProblemError (415) for an unsupported encoding or charset."""
+    """Return the media type of a request's body. Raises ProblemError (415) for an unsupported encoding or charset."""
     encoding = request.headers.get("Content-Encoding", "identity")
     charset = request.charset or "utf-8"
     if encoding.strip().lower() != "identity" or charset.lower() not in ("utf-8", "utf8", "us-ascii"):
@@ -209,14 +212,14 @@ def create_application(
     capture: Capture | None = None,
     metrics: MetricsExporter | None = None,
 ) -> web.Application:
-    """Create the application with all routes, to be served on a loopback address or a unix socket.
+    """Create the web application with all routes, to be served on a loopback address or a unix socket.
 
     Args:
-        engine: Runs the model.
-        statistics: Counts requests, predictions and labels.
+        engine: The engine, which runs the model.
+        statistics: The statistics, which count requests, predictions and labels.
         config: The agent's configuration.
-        capture: Stores samples for retraining; None if capturing is off.
-        metrics: Exports the statistics; None creates a new exporter.
+        capture: The object that stores samples for retraining; None if capturing is off.
+        metrics: The exporter of the statistics; None creates a new exporter.
     """
     metrics = metrics or MetricsExporter(statistics, capture.usage if capture else None)
     routes = _Routes(PredictionHandler(engine, statistics, config, capture), metrics)
@@ -239,13 +242,13 @@ def create_application(
 def create_metrics_application(
     engine: Engine, statistics: ServiceStatistics, config: Config, metrics: MetricsExporter
 ) -> web.Application:
-    """Create the application with `GET /metrics` only, for `serve.metrics_listen`.
+    """Create the web application for `serve.metrics_listen`, whose only route is `GET /metrics`.
 
     Args:
-        engine: Runs the model.
-        statistics: Counts requests, predictions and labels.
+        engine: The engine, which runs the model.
+        statistics: The statistics, which count requests, predictions and labels.
         config: The agent's configuration.
-        metrics: Exports the statistics.
+        metrics: The exporter of the statistics.
     """
     routes = _Routes(PredictionHandler(engine, statistics, config), metrics)
     app = web.Application(middlewares=[routes.guard])

@@ -1,4 +1,4 @@
-"""The command line `edge-agent`: parse arguments, call one function for each command, print text or JSON.
+"""The command line `edge-agent`: parse the arguments, run the command, and print its result as text or JSON.
 
 Start reading at `main.main`. `text` formats results for operators, and output.schema.json describes the output of
 `--json`.

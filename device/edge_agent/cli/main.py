@@ -1,6 +1,6 @@
-"""`edge-agent`: parse the command line, run one command, print its result, return its exit code (core/errors.py).
+"""The program `edge-agent`: parse the command line, run one command, print its result, and return its exit code.
 
-The commands themselves are functions of `edge_agent.lifecycle`.
+Most commands are functions of `edge_agent.lifecycle`. core/errors.py lists the exit codes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SCHEMA_FILE = Path(__file__).with_name("output.schema.json")
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line. Global options come before the command."""
+    """Build the parser of the command line. Global options come before the command."""
     root = Parser(
         prog="edge-agent",
         description="Installs releases on this device, tests them, switches to them, and rolls bad ones back.",
@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
         "--samples", type=_positive, default=1000, metavar="N", help="number of inputs to compare (default: 1000)"
     )
     shadow.add_argument(
-        "--seconds", type=float, default=300.0, metavar="T", help="longest duration in seconds (default: 300)"
+        "--seconds", type=float, default=300.0, metavar="T", help="maximum duration in seconds (default: 300)"
     )
     shadow.add_argument("--no-selftest", action="store_true", help="skip the self-test before the comparison")
     activate = command(
@@ -135,7 +135,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _release(text: str) -> str:
-    """Check the name of a release. Other text is refused here, because the name becomes part of paths."""
+    """Return `text` if it is a valid name of a release.
+
+    Other text is refused before any command runs, because the name of a release becomes a part of file paths.
+    """
     if parse_release(text) is None:
         raise argparse.ArgumentTypeError(f"found {text[:200]!r}, expected {EXPECTED}")
     return text
@@ -171,14 +174,14 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit code. A traceback is printed only if the agent has a defect."""
+    """Run one command of `edge-agent`, and return the exit code. Only a defect of the agent causes a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
     Parser.json = "--json" in arguments
     options = parser().parse_args(arguments)
     code = _exit_code(options)
     if options.command == "serve":
-        # A thread can still run in a native library (a shadow comparison, or a model that hangs). It would abort the
-        # interpreter during the normal shutdown, and change the exit code.
+        # A thread can still run in a native library (a shadow comparison, or a model that hangs). This thread would
+        # abort the interpreter during the normal shutdown, and change the exit code.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -186,7 +189,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _exit_code(options: argparse.Namespace) -> int:
-    """Run a command, print its results, and return the exit code."""
+    """Run the command that `options` names, print its results, and return the exit code."""
     try:
         code = 0
         for result in _run(options):
@@ -207,7 +210,10 @@ def _exit_code(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> Iterator[Any]:
-    """Yield the results of a command (see `lifecycle.results`). The command `serve` has no results."""
+    """Run the command that `options` names, and yield its results (see `lifecycle.results`).
+
+    The command `serve` has no results.
+    """
     from edge_agent.core import config as configuration
 
     config = configuration.load(options.config)

@@ -26,7 +26,7 @@ from edge_agent.lifecycle.results import (
 
 @singledispatch
 def render(result: Any) -> str:
-    """Return the text for the result of a command. A result without a special format is shown as a table."""
+    """Format the result of a command as text. A result whose class has no format of its own is shown as a table."""
     return _table(list(_leaves(result)))
 
 
@@ -77,7 +77,7 @@ def _rollback(result: RollbackResult) -> str:
         return f"{result.release} is already current"
     standing = "current now, on trial" if result.trial else "current again"
     return (
-        f"{result.release} is {standing}; before: {result.left or 'nothing'}\n"
+        f"{result.release} is {standing}; current before: {result.left or 'nothing'}\n"
         f"  service:   {_service_model(result.service)}"
     )
 
@@ -178,9 +178,9 @@ def _samples(result: SamplesResult) -> str:
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield every value of nested objects with its dotted path.
+    """Yield the dotted path and the text of every value in nested JSON objects, such as `latency_ms.p50` and `1.2`.
 
-    The counts of HTTP requests become one row for each path and status code.
+    The list `http` of request counts becomes one row for each method, path and status code.
     """
     if isinstance(value, dict):
         for key, part in value.items():

@@ -1,6 +1,6 @@
 """The agent's configuration: one TOML file, checked against config.schema.json and parsed into objects.
 
-This module has the default of every key. The schema has the description, unit and limits of every key.
+This module defines the default of every key. The schema defines the description, unit and limits of every key.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LAST_PORT = 65535
 
 @dataclass(frozen=True)
 class Device:
-    """`[device]`: identity of the device, and the targets that it may run."""
+    """The block `[device]`: the identity of the device, and the targets (exported model files) that it may run."""
 
     id: str = field(default_factory=socket.gethostname)
     type: str = "generic"
@@ -41,7 +41,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Paths:
-    """`[paths]`: the agent's directories, and the root of trust."""
+    """The block `[paths]`: the agent's directories, and the file that is the root of trust."""
 
     state: str = "/var/lib/edge-agent"
     run: str = "/run/edge-agent"
@@ -50,7 +50,7 @@ class Paths:
 
 @dataclass(frozen=True)
 class Source:
-    """`[source]`: the repository from which releases are downloaded."""
+    """The block `[source]`: the repository from which releases are downloaded, and the retries of downloads."""
 
     metadata_url: str = "file:///var/lib/edge-agent/repository/metadata"
     targets_url: str = "file:///var/lib/edge-agent/repository/targets"
@@ -61,7 +61,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Install:
-    """`[install]`: limits of installations."""
+    """The block `[install]`: the number of unused slots to keep, and the disk space that installations may use."""
 
     keep: int = 1
     reserve_mb: float = 32.0
@@ -70,7 +70,7 @@ class Install:
 
 @dataclass(frozen=True)
 class SelfTest:
-    """`[selftest]`: the self-test that precedes a switch."""
+    """The block `[selftest]`: the time limit and the number of measured inferences of the self-test before a switch."""
 
     timeout_s: float = 120.0
     repeats: int = 50
@@ -78,7 +78,10 @@ class SelfTest:
 
 @dataclass(frozen=True)
 class TrialRules:
-    """`[trial]`: when a release on trial is confirmed, and when the agent rolls back (`lifecycle.trial_rules`)."""
+    """The block `[trial]`: the conditions under which the agent confirms a release on trial or rolls it back.
+
+    `lifecycle.trial_rules` applies these conditions.
+    """
 
     confirm: str = "auto"
     seconds: float = 60.0
@@ -91,7 +94,7 @@ class TrialRules:
 
 @dataclass(frozen=True)
 class Serve:
-    """`[serve]`: the prediction API."""
+    """The block `[serve]`: the addresses and the limits of the prediction API."""
 
     listen: str = "127.0.0.1:8650"
     socket: str = ""
@@ -106,7 +109,7 @@ class Serve:
 
 @dataclass(frozen=True)
 class Capture:
-    """`[capture]`: samples that are stored for retraining; off by default."""
+    """The block `[capture]`: which samples the agent stores for retraining, and how long; off by default."""
 
     enabled: bool = False
     rate: float = 0.0
@@ -118,7 +121,7 @@ class Capture:
 
 @dataclass(frozen=True)
 class Mqtt:
-    """`[mqtt]`: the MQTT bridge; off while `host` is empty."""
+    """The block `[mqtt]`: the broker and the topics for predictions over MQTT; off if `host` is empty."""
 
     host: str = ""
     port: int = 1883
@@ -164,7 +167,7 @@ assert set(_BLOCKS) == {block.name for block in fields(Config)}
 
 
 def load(path: Path = DEFAULT_FILE) -> Config:
-    """Read and check the configuration file `path`. Raises ConfigurationError, which lists every fault."""
+    """Read and check the configuration file `path`. Raises ConfigurationError if the file is missing or invalid."""
     try:
         value = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -182,9 +185,10 @@ def load(path: Path = DEFAULT_FILE) -> Config:
 
 
 def parse(value: Mapping[str, Any], where: str = "configuration") -> Config:
-    """Convert a mapping of block names to blocks into a Config.
+    """Check the content of a configuration file, and convert it into a Config.
 
-    Raises ConfigurationError, which names `where` as the place of the faults.
+    `value` has the blocks of the file by name. Raises ConfigurationError if `value` is invalid; the message lists the
+    faults and begins with `where`, which is usually the path of the file.
     """
     validator = Draft202012Validator(json.loads(SCHEMA_FILE.read_text(encoding="utf-8")))
     faults = sorted(validator.iter_errors(value), key=lambda fault: [str(part) for part in fault.absolute_path])
@@ -202,7 +206,7 @@ def parse(value: Mapping[str, Any], where: str = "configuration") -> Config:
 
 
 def _faults_beyond_schema(value: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the faults that JSON Schema cannot describe. The types of the values must have been checked before."""
+    """Yield the faults of a configuration that a JSON Schema cannot describe. `value` must already match the schema."""
     for block, content in value.items():
         for name, item in content.items():
             # TOML has nan, which is neither above nor below any limit, so the schema does not refuse it.

@@ -1,4 +1,4 @@
-"""Write files that survive a power cut: write a temporary file, flush it, rename it, and flush its directory.
+"""Write files so that they survive a power cut: write a temporary file, flush it, rename it, and flush its directory.
 
 If the file is not flushed before the rename, the new name can refer to an empty file after a power cut. If the
 directory is not flushed after the rename, the rename can be lost (Pillai et al., OSDI 2014, "All File Systems Are Not
@@ -17,7 +17,10 @@ from edge_agent.core.fault_points import point
 
 @contextlib.contextmanager
 def add_file_name(path: Path) -> Iterator[None]:
-    """Add the name of the file to an OSError that has none, such as the error of a write to a full disk."""
+    """Within the block, set the file name of every OSError that has no file name to `path`.
+
+    For example, the OSError of a write to a full disk has no file name.
+    """
     try:
         yield
     except OSError as error:
@@ -39,9 +42,9 @@ sync_directory = sync_file
 
 
 def sync_tree(folder: Path) -> None:
-    """Flush every file and directory below `folder`, and `folder` itself.
+    """Flush `folder` and every file and directory below it to the disk.
 
-    Symbolic links need no flush of their own, because they are flushed with the directory that contains them.
+    Symbolic links are not flushed separately, because flushing a directory also flushes the links that it contains.
     """
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -52,7 +55,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Create a directory and its missing parents, and flush each of them to the disk."""
+    """Create a directory and its missing parents, and flush the new directory entries to the disk."""
     if path.is_dir():
         return
     make_directory(path.parent)
@@ -61,16 +64,17 @@ def make_directory(path: Path) -> None:
 
 
 def write_file(path: Path, content: bytes, faults: str = "") -> None:
-    """Replace the content of a file. After a crash or a power cut, the file has either the old or the new content.
+    """Create a file or replace its content. After a crash or a power cut, the file has the old or the new content.
 
     Args:
-        path: The file.
-        content: Its new content.
-        faults: Prefix of the names of this write's fault points, such as `state` for `state.before_write`; empty if
-            the write has no fault points.
+        path: The file to write.
+        content: The new content of the file.
+        faults: The first part of the names of this write's fault points (see core/fault_points.py), such as `state`
+            in `state.before_write`; empty if this write has no fault points.
 
     Raises:
-        OSError: The file could not be written; it still has the old content.
+        OSError: The write failed. The file has the old content, or the new content if only the directory could not be
+            flushed.
     """
 
     def pass_point(name: str) -> None:
@@ -97,7 +101,7 @@ def write_file(path: Path, content: bytes, faults: str = "") -> None:
 
 
 def replace_link(link: Path, target: str) -> None:
-    """Make `link` a symbolic link to `target`, replacing an existing link in one step."""
+    """Create the symbolic link `link` to `target`. An existing link is replaced in one step."""
     partial = link.with_name(f".{link.name}.partial")
     partial.unlink(missing_ok=True)
     partial.symlink_to(target)

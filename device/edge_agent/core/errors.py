@@ -1,4 +1,4 @@
-"""The errors of the agent: one class for each cause, each with an exit code and a message in four parts.
+"""The errors of the agent: one class for each exit code, and error messages that have four parts.
 
 Exit codes of `edge-agent` (2 comes from argparse: the command line is invalid):
 
@@ -25,17 +25,17 @@ EXIT_INTERRUPTED = 130
 
 
 class AgentError(Exception):
-    """The agent cannot do what was requested."""
+    """Base class of the agent's errors, which are raised if the agent cannot do what was requested."""
 
     exit_code = EXIT_DEFECT
 
     def __init__(self, where: str, found: str, expected: str = "", remedy: str = "") -> None:
-        """Build the message from its four parts; empty parts are omitted.
+        """Build the error message from its four parts, of which empty ones are omitted.
 
         Args:
             where: The file, field, release or address that the error is about.
             found: What is wrong there.
-            expected: What the agent expected there.
+            expected: What the agent expected instead.
             remedy: What the operator can do, as an imperative sentence.
         """
         self.where, self.found, self.expected, self.remedy = where, found, expected, remedy
@@ -47,7 +47,7 @@ class AgentError(Exception):
         super().__init__("\n".join(lines))
 
     def as_json(self) -> dict[str, str | int]:
-        """Return the error as `--json` prints it."""
+        """Return the error as the JSON object that the option `--json` prints."""
         return {
             "error": type(self).__name__,
             "exit_code": self.exit_code,
@@ -77,7 +77,7 @@ class SelfTestError(AgentError):
 
 
 class NoReleaseError(AgentError):
-    """The named release is not installed or not current, or there is no release to roll back to."""
+    """The named release is not installed or is not the current one, or there is no release to roll back to."""
 
     exit_code = 6
 
@@ -89,7 +89,7 @@ class BusyError(AgentError):
 
 
 class SourceError(AgentError):
-    """The repository of releases cannot be reached, or the transfer was interrupted."""
+    """The repository of releases cannot be reached, or a download from it was interrupted."""
 
     exit_code = 8
 

@@ -1,6 +1,6 @@
 """Fault points: named places at which a test kills the agent or makes an operation fail.
 
-They are like the failpoints of etcd (gofail) and FreeBSD (fail(9)). A test sets the environment variable
+Fault points are like the failpoints of etcd (gofail) and FreeBSD (fail(9)). A test sets the environment variable
 EDGE_AGENT_FAULT. In production the variable is not set, and a fault point costs one comparison.
 
     EDGE_AGENT_FAULT=install.before_rename=kill      SIGKILL to this process, like a crash or the OOM killer
@@ -74,7 +74,7 @@ _passed: dict[str, int] = {}
 
 
 def point(name: str) -> None:
-    """Inject the fault if the environment names this point; otherwise do nothing."""
+    """Mark the fault point `name`, and inject a fault here if the variable EDGE_AGENT_FAULT names this fault point."""
     setting = os.environ.get(VARIABLE)
     if setting is None:
         return

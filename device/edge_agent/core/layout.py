@@ -27,7 +27,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Layout:
-    """The paths below the two folders `paths.state` and `paths.run` of the configuration."""
+    """The paths of the agent's files, below the folders `paths.state` and `paths.run` of the configuration."""
 
     state: Path
     run: Path
@@ -77,9 +77,9 @@ class Layout:
         return self.releases / release
 
     def bundle(self, release: str) -> Path:
-        """Return the folder of the bundle's files in a slot."""
+        """Return the folder that has the files of an installed release's bundle."""
         return self.slot(release) / "bundle"
 
     def partial(self, release: str) -> Path:
-        """Return the temporary folder in which an installation builds the slot of a release."""
+        """Return the temporary folder in which an installation assembles the slot of a release."""
         return self.releases / f".{release}.partial"

@@ -1,4 +1,7 @@
-"""Wait for exclusive locks on files (flock). The kernel releases a lock when its process ends, even if it is killed."""
+"""Lock files exclusively with flock, and wait for locks that other processes hold.
+
+The kernel releases a lock when the process that holds the lock ends, even if this process is killed.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,9 @@ POLL_S = 0.05  # flock has no time limit, so the lock is tried repeatedly
 
 
 def acquire(stream: IO[Any], wait_s: float) -> bool:
-    """Lock an open file. Return False if another process still holds the lock after `wait_s` seconds.
+    """Lock an open file exclusively, and return whether the lock was acquired within `wait_s` seconds.
 
-    Raises OSError if the file system has no locks.
+    Raises OSError if the file system does not support locks.
     """
     deadline = time.monotonic() + wait_s
     while True:

@@ -4,8 +4,8 @@ Every entry is an event. The event's name (`EVENT`), the release (`RELEASE`) and
 that `journalctl EVENT=rollback` finds every rollback. Entries are sent to journald in its native protocol
 (https://systemd.io/JOURNAL_NATIVE_PROTOCOL/).
 
-If a record has no event, the name of its logger is the event. Loggers have explicit names, so that events keep their
-names when a module moves.
+If a log record names no event, the name of its logger is the name of the event. Loggers have explicit names, so that
+events keep their names when a module moves.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 JOURNAL = "/run/systemd/journal/socket"
-# syslog(3) severities, which journald and sd-daemon(3) share.
+# The severities of syslog(3), which journald and sd-daemon(3) also use.
 PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 log = logging.getLogger("edge_agent")
@@ -40,7 +40,7 @@ def event(name: str, message: str, level: int = logging.INFO, **fields: object) 
 
 
 def setup(journal: str | None = JOURNAL) -> logging.Handler:
-    """Send the records of `log`, and warnings of libraries, to journald or stderr, and return the handler.
+    """Send the agent's log records and the warnings of libraries to journald or stderr, and return the log handler.
 
     `journal` is the path of journald's socket; None selects stderr even if systemd started the process.
     """
@@ -94,7 +94,7 @@ def _quoted(value: object) -> str:
 
 
 class Journal(logging.Handler):
-    """Send each record to journald as one datagram of fields; print it on stderr if journald does not accept it."""
+    """Send each log record to journald as one datagram, or print the record on stderr if sending fails."""
 
     def __init__(self, address: str = JOURNAL) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class Journal(logging.Handler):
 
 
 def _field(name: str, value: object) -> bytes:
-    """Encode a field as `NAME=value`. A value of several lines is encoded with its length instead."""
+    """Encode a field of a log entry for journald: as `NAME=value`, or with the length of a value of several lines."""
     data = str(value).encode()
     if b"\n" not in data:
         return name.encode() + b"=" + data + b"\n"

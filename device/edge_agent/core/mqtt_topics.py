@@ -1,4 +1,4 @@
-"""Check the MQTT topics in the configuration (MQTT 5.0, section 4.7)."""
+"""Check that the MQTT topics in the configuration are valid (MQTT 5.0, section 4.7)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ WILDCARDS = frozenset("+#")
 
 
 def topic_faults(topic_in: str, topic_out: str) -> Iterator[tuple[str, str]]:
-    """Yield each fault of the two topics as a pair: the name of the field, and a description of the fault.
+    """Check two MQTT topics, and yield each fault as a pair of the field's name and a description of the fault.
 
     `topic_in` is the topic filter for requests, and `topic_out` is the topic for responses.
     """
@@ -21,7 +21,7 @@ def topic_faults(topic_in: str, topic_out: str) -> Iterator[tuple[str, str]]:
     levels = _filter(topic_in).split("/")
     mixed = any(level not in WILDCARDS and WILDCARDS & set(level) for level in levels)
     if levels[0] == "$share" or mixed or "#" in levels[:-1]:
-        yield "topic_in", f"{topic_in[:80]!r} is not a topic filter: `+` must be a whole level, `#` the last level"
+        yield "topic_in", f"{topic_in[:80]!r} is not a topic filter: `+` must be a whole level, and `#` the last level"
     if WILDCARDS & set(topic_out):
         yield "topic_out", f"{topic_out[:80]!r} has a wildcard, so it names more than one topic"
     elif topic_out and _matches(levels, topic_out):
@@ -32,7 +32,10 @@ def topic_faults(topic_in: str, topic_out: str) -> Iterator[tuple[str, str]]:
 
 
 def _filter(topic_in: str) -> str:
-    """Return FILTER if `topic_in` is a shared subscription, `$share/GROUP/FILTER` (section 4.8.2), else `topic_in`."""
+    """Return the topic filter of `topic_in`, which can be a shared subscription (MQTT 5.0, section 4.8.2).
+
+    The filter of the shared subscription `$share/GROUP/FILTER` is FILTER. Any other `topic_in` is returned unchanged.
+    """
     start, _, remainder = topic_in.partition("/")
     group, _, shared = remainder.partition("/")
     return shared if start == "$share" and group and shared and not WILDCARDS & set(group) else topic_in

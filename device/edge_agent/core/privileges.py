@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 def become_owner(folder: Path) -> None:
-    """If this process runs as root, permanently switch it to the user that owns the state directory.
+    """If this process runs as root, permanently switch it to the user that owns the state directory `folder`.
 
     The service can then write the files that this process creates, and a downloaded release is unpacked and run without
-    root's privileges. A process that does not run as root is not changed.
+    root's privileges. A process that does not run as root keeps its user.
     """
     if (owner := _owner(folder)) is not None:
         user, group = owner
@@ -23,9 +23,10 @@ def become_owner(folder: Path) -> None:
 
 @contextlib.contextmanager
 def as_owner(folder: Path) -> Iterator[None]:
-    """Within the block, use the privileges of the state directory's owner if this process runs as root.
+    """Within the block, run with the privileges of the owner of the state directory `folder` instead of root's.
 
-    Files that the owner can change are therefore never read with root's privileges.
+    Files that the owner can change are therefore never read with root's privileges. A process that does not run as root
+    keeps its privileges.
     """
     if (owner := _owner(folder)) is None:
         yield
@@ -44,7 +45,10 @@ def as_owner(folder: Path) -> Iterator[None]:
 
 
 def _owner(folder: Path) -> tuple[int, int] | None:
-    """Return the user id and group id of `folder` if this process runs as root and root does not own it, else None."""
+    """Return the ids of the user and the group that own `folder`.
+
+    Return None if this process does not run as root, if `folder` does not exist, or if root owns `folder`.
+    """
     if os.geteuid() != 0:
         return None
     try:

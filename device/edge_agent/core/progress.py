@@ -1,4 +1,4 @@
-"""Show the progress of a long command: a bar if the output is a terminal, otherwise a line every few seconds.
+"""Show the progress of a long command: as a bar on a terminal, or as a line of text every few seconds elsewhere.
 
 The progress is written to stderr, because stdout is for the result of the command.
 """
@@ -14,14 +14,14 @@ LINE_INTERVAL_S = 5.0  # seconds between two lines if the output is not a termin
 
 
 def size(number: int) -> str:
-    """Format a number of bytes with a readable unit."""
+    """Format a number of bytes as text with the unit bytes, kB or MB."""
     if number < 1000:
         return f"{number} bytes"
     return f"{number / 1e6:.1f} MB" if number >= 1e6 else f"{number / 1e3:.1f} kB"
 
 
 class Progress:
-    """The progress of one command, written to `out`."""
+    """Show the progress of one command on the output stream `out`."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -30,30 +30,30 @@ class Progress:
         self._next = time.monotonic() + LINE_INTERVAL_S
 
     def step(self, text: str) -> None:
-        """Show that a step begins."""
+        """Show that the step `text` of the command begins."""
         self.end()
         print(f"{text} ...", file=self._out, flush=True)
 
     def bytes(self, done: int, total: int) -> None:
-        """Show how many bytes are done."""
+        """Show how many of `total` bytes have been processed."""
         self._show(done, total, f"{size(done)} of {size(total)}")
 
     def samples(self, done: int, total: int) -> None:
-        """Show how many samples are done."""
+        """Show how many of `total` samples have been processed."""
         self._show(done, total, f"{done} of {total} samples")
 
     def seconds(self, done: float, total: float, what: str) -> None:
-        """Show how many seconds have passed.
+        """Show how much time of an operation with a known duration has passed.
 
         Args:
-            done: Seconds that have passed.
-            total: Total duration in seconds.
-            what: Name of the operation that takes this time, such as "wave 2".
+            done: Time since the start of the operation, in seconds.
+            total: Total duration of the operation, in seconds.
+            what: Name of the operation, such as "wave 2".
         """
         self._show(int(done), int(total), f"{what}: {done:.0f} of {total:.0f} s")
 
     def end(self) -> None:
-        """End the line that has the bar, so that later output starts on a new line."""
+        """End the line of the progress bar, so that later output starts on a new line."""
         if self._bar_shown:
             print(file=self._out, flush=True)
             self._bar_shown = False

@@ -1,5 +1,6 @@
-"""The syntax of release names, NAME@VERSION, on the command line and in slots, the repository and inventories.
+"""Parse and compare the names of releases, which have the form NAME@VERSION.
 
+The command line, the folders of installed releases, the repository of releases and the inventories use the same form.
 manifest.schema.json defines NAME. Semantic Versioning 2.0 defines VERSION (https://semver.org has the regular
 expression that is used here).
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-LONGEST = 120  # a folder's name is the release with a prefix and a suffix, and file systems allow 255 bytes
+LONGEST = 120  # a folder's name is the release name with a prefix and a suffix, and file systems allow 255 bytes
 EXPECTED = f"NAME@VERSION of at most {LONGEST} characters, such as digits@1.2.0"
 RELEASE = re.compile(
     r"(?P<name>[a-z0-9][a-z0-9-]*)@"
@@ -21,14 +22,17 @@ RELEASE = re.compile(
 
 
 def parse_release(text: str) -> re.Match[str] | None:
-    """Return a match with the groups `name` and `version`, or None if `text` is not the name of a release."""
+    """Parse the name of a release, and return a match with the groups `name` and `version`.
+
+    Return None if `text` is not a valid name of a release.
+    """
     return RELEASE.fullmatch(text) if len(text) <= LONGEST else None
 
 
 def precedence(release: str) -> tuple[Any, ...]:
-    """Return a key that sorts versions by their precedence (Semantic Versioning 2.0, section 11).
+    """Return a sort key that orders releases by the precedence of their versions (Semantic Versioning 2.0, section 11).
 
-    Numbers are compared as numbers, and a pre-release comes before its release.
+    Numbers are compared as numbers. A pre-release such as 1.2.0-rc.1 comes before 1.2.0.
     """
     match = parse_release(release)
     assert match is not None

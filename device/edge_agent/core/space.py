@@ -1,8 +1,8 @@
-"""Disk space: how many bytes are free, whether something fits, and which errors mean that a disk cannot be written.
+"""Check disk space: how many bytes are free, whether data fits, and which errors mean that a disk is not writable.
 
 The callers decide what happens when the disk is full. `update/trust.py` refuses a download,
-`storage/target_selection.py` refuses an installation, `lifecycle/boot.py` starts the service with a state that could
-not be written, and `monitoring/ring.py` stops capturing samples.
+`storage/target_selection.py` refuses an installation, `lifecycle/boot.py` starts the service although it could not
+write the new state, and `monitoring/ring.py` stops capturing samples.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def require_space(free: int, needed: int, error: StorageError) -> None:
     """Raise `error` if fewer bytes are free than needed. Callers use this check before they write.
 
     Args:
-        free: Free bytes, as `free_bytes` returns them.
-        needed: Bytes that are needed, including the bytes that must stay free (`install.reserve_mb`).
+        free: Number of free bytes, from `free_bytes`.
+        needed: Number of bytes that are needed, including the bytes that must stay free (`install.reserve_mb`).
         error: The error to raise.
 
     Raises:
@@ -57,5 +57,5 @@ def require_space(free: int, needed: int, error: StorageError) -> None:
 
 
 def disk_full(path: Path) -> OSError:
-    """Return the OSError for a full disk, for a write to `path` that stored only a part of the data."""
+    """Return the OSError of a full disk. The caller raises it if a write to `path` stored only a part of the data."""
     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))

@@ -1,7 +1,7 @@
-"""The state of the agent: the current release, the previous one and the trial, in one small file (state.json).
+"""The state of the agent: the current release, the previous release and the trial, in one small file (state.json).
 
-The three change together, so they are in one file, which is replaced in one step. If each had its own symbolic link, a
-power cut between two renames would leave a combination that nobody intended.
+These three change together, so they are in one file, which is replaced in one step. If two symbolic links showed the
+current and the previous release, a power cut between their changes would leave a combination that nobody intended.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ MOST_PROVEN = 32  # number of confirmed releases that are remembered; a device h
 
 @dataclass(frozen=True)
 class Trial:
-    """The trial of the current release, which is not confirmed yet.
+    """The trial of the current release, which lasts until the agent confirms the release or rolls it back.
 
     Attributes:
-        release: The release on trial; it is the current one.
+        release: The release on trial, which is always the current release.
         since: Time of the switch (ISO 8601, UTC).
         starts: Number of times that the service has started with this release.
     """
@@ -42,18 +42,18 @@ class Trial:
 
 @dataclass(frozen=True)
 class State:
-    """The content of state.json. Methods that change something return a changed copy.
+    """The content of state.json. A State object does not change: its methods return a changed copy.
 
     Attributes:
         current: The release that the service runs, or None.
-        previous: The release that a rollback returns to, or None.
-        trial: The trial of the current release, or None once it is confirmed.
-        bad: The releases that failed on this device, each with the reason. A bad release can be neither installed nor
-            activated until `edge-agent forget`.
-        trusted_time: Latest time at which metadata was verified (ISO 8601, UTC). It is used instead of the device's
-            clock if the clock shows an earlier time.
-        proven: Releases that were confirmed on this device and later replaced, the most recent one last; empty if an
-            older agent, which stored only `previous`, wrote the file.
+        previous: The release to which a rollback returns, or None.
+        trial: The trial of the current release, or None if this release is confirmed.
+        bad: The releases that failed on this device or that an operator marked as bad, each with the reason. Such a
+            release can be neither installed nor activated until an operator runs `edge-agent forget`.
+        trusted_time: Latest time at which the agent verified metadata (ISO 8601, UTC), or None. If the device's clock
+            shows an earlier time, the agent uses this time instead.
+        proven: Releases that were confirmed on this device and later replaced by another release; the release that was
+            replaced last is the last one. Empty in a file that an older agent wrote, which stored only `previous`.
     """
 
     current: str | None = None
@@ -64,19 +64,22 @@ class State:
     proven: tuple[str, ...] = ()
 
     def was_confirmed(self, release: str) -> bool:
-        """Return whether `release` was confirmed on this device, so that a rollback to it needs no trial."""
+        """Return whether `release` was confirmed on this device before and is not bad.
+
+        A rollback to such a release needs no trial.
+        """
         return release not in self.bad and (release == self.previous or release in self.proven)
 
     def switched(self, release: str, now: str, reason: str | None = None) -> State:
-        """Make `release` current and put it on trial.
+        """Return the state after a switch to `release`, in which `release` is current and on trial.
 
-        The release that was current becomes the previous one, unless it is on trial or bad: a rollback must not return
-        to a release that was never confirmed or that failed.
+        The release that was current becomes `previous`, unless it was on trial or is marked as bad, because a rollback
+        must not return to a release that was never confirmed or that failed.
 
         Args:
             release: The release to switch to.
             now: The present time (ISO 8601, UTC).
-            reason: The reason for which the release that was current is marked as bad; None does not mark it.
+            reason: The reason for marking the release that was current as bad; None if it is not marked.
         """
         previous = self.previous if self.trial or reason is not None else self.current
         return replace(
@@ -87,23 +90,27 @@ class State:
         )
 
     def started(self) -> State:
-        """Count one more start of the service with the release on trial."""
+        """Return the state after one more start of the service with the release on trial."""
         assert self.trial is not None
         return replace(self, trial=replace(self.trial, starts=self.trial.starts + 1))
 
     def confirmed(self) -> State:
-        """End the trial and keep the current release."""
+        """Return the state after the trial succeeded: the current release stays current and is no longer on trial."""
         return replace(self, trial=None)
 
     def rolled_back(self, reason: str | None) -> State:
-        """Make `previous` current again, without a trial.
+        """Return the state after a rollback, in which the previous release is current again, without a trial.
 
-        If `reason` is given, the release that was current is marked as bad for this reason.
+        If `reason` is given, the release that was current before the rollback is marked as bad for this reason.
         """
         return replace(self._replaced(reason), current=self.previous, previous=None, trial=None)
 
     def _replaced(self, reason: str | None) -> State:
-        """Record whether the current release, which is about to be replaced, is bad or was confirmed."""
+        """Return the state with the current release added to `bad` or `proven`, because it is about to be replaced.
+
+        The current release is added to `bad` if `reason` is given. It is added to `proven` if there is no `reason` and
+        it is not on trial.
+        """
         if self.current is None:
             return self
         others = [release for release in (*self.proven, self.previous) if release and release != self.current]
@@ -112,27 +119,27 @@ class State:
         return replace(self, proven=_latest(others if self.trial else [*others, self.current]))
 
     def forgotten(self, release: str) -> State:
-        """Remove the mark of a bad release."""
+        """Return the state in which `release` is no longer marked as bad."""
         return replace(self, bad={name: reason for name, reason in self.bad.items() if name != release})
 
 
 def _latest(releases: list[str]) -> tuple[str, ...]:
-    """Return the last MOST_PROVEN different releases, each at the position of its last occurrence."""
+    """Remove all but the last occurrence of each release, and return the last MOST_PROVEN remaining releases."""
     return tuple(reversed(list(dict.fromkeys(reversed(releases)))[:MOST_PROVEN]))
 
 
 def format_time(moment: datetime) -> str:
-    """Return a time in ISO 8601, UTC, with whole seconds."""
+    """Format a time as text in ISO 8601, in UTC and with whole seconds."""
     return moment.astimezone(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def now() -> str:
-    """Return the present time in ISO 8601, UTC."""
+    """Return the present time as text in ISO 8601, UTC."""
     return format_time(datetime.now(timezone.utc))
 
 
 def load(layout: Layout) -> State:
-    """Return the state on disk, or an empty state if there is no file yet.
+    """Read the state from state.json, or return an empty state if this file does not exist yet.
 
     Raises ConfigurationError if the file is damaged.
     """
@@ -158,7 +165,10 @@ def load(layout: Layout) -> State:
 
 
 def _validated(state: State) -> State:
-    """Return the state if its fields have the right types. Raises TypeError, ValueError."""
+    """Return `state` if its fields have the right types and its trial is a trial of the current release.
+
+    Raises TypeError or ValueError for any other state.
+    """
     trial = state.trial
     texts = [state.current, state.previous, state.trusted_time, *((trial.release, trial.since) if trial else ())]
     if not all(text is None or isinstance(text, str) for text in texts) or not all(
@@ -173,9 +183,9 @@ def _validated(state: State) -> State:
 
 
 def save(layout: Layout, state: State) -> None:
-    """Replace the state on disk durably, then update the link `current`.
+    """Write the state to state.json so that it survives a power cut, then update the symbolic link `current`.
 
-    If this raises OSError, the state on disk is either the old or the new one, and `load` returns it.
+    If this function raises OSError, state.json has either the old or the new state, and `load` can read it.
     """
     durable.make_directory(layout.state)
     content = json.dumps({"schema_version": SCHEMA_VERSION, **asdict(state)}, indent=2, sort_keys=True) + "\n"
@@ -186,10 +196,10 @@ def save(layout: Layout, state: State) -> None:
 
 
 def load_unchanged(layout: Layout, earlier: State) -> State:
-    """Return the state on disk if no other process has changed it since `earlier` was read. The caller holds the lock.
+    """Read state.json again, and check that no other process has changed the releases since `earlier` was read.
 
-    Raises BusyError if another process has changed the current, previous or bad releases, and ConfigurationError if
-    the state is damaged.
+    The caller must hold the lock. Raises BusyError if another process has changed the current release, the previous
+    release or the bad releases, and ConfigurationError if state.json is damaged.
     """
     state = load(layout)
     if (state.current, state.previous, state.bad) != (earlier.current, earlier.previous, earlier.bad):
@@ -203,9 +213,9 @@ def load_unchanged(layout: Layout, earlier: State) -> State:
 
 
 def keep_trusted_time(layout: Layout, verified: datetime) -> None:
-    """Store the time at which metadata was verified, if it is later than the stored one.
+    """Store `verified`, a time at which all metadata was valid, as `trusted_time` unless the stored time is later.
 
-    The device uses this time instead of its clock if the clock shows an earlier time.
+    If the device's clock shows a time before `trusted_time`, the agent uses `trusted_time` instead.
     """
     moment = format_time(verified)
     with locked(layout):
@@ -215,7 +225,10 @@ def keep_trusted_time(layout: Layout, verified: datetime) -> None:
 
 
 def restore(layout: Layout) -> None:
-    """Replace a damaged state with the last copy. Raises ConfigurationError if the copy is missing or damaged."""
+    """If state.json is damaged, replace it with its last copy, and keep the damaged file as state.json.damaged.
+
+    Raises ConfigurationError if state.json is damaged and the copy is missing or damaged too.
+    """
     try:
         load(layout)
     except ConfigurationError:
@@ -231,7 +244,7 @@ def restore(layout: Layout) -> None:
 
 
 def _copy(layout: Layout) -> Path:
-    """Return the path of the state's copy. Its first line is the sha256 of the state, and the state follows."""
+    """Return the path of the copy of state.json. The copy begins with a line that has the sha256 of the rest."""
     return layout.state_file.with_name(f"{layout.state_file.name}.copy")
 
 
@@ -240,7 +253,10 @@ def _checksum(content: str) -> str:
 
 
 def show_current(layout: Layout, state: State) -> None:
-    """Make the link `current` point to the current slot. The link is for operators; the agent does not read it."""
+    """Make the symbolic link `current` point to the slot of the current release, or remove the link if there is none.
+
+    The link is for operators; the agent does not read it.
+    """
     target = f"releases/{state.current}" if state.current else None
     with contextlib.suppress(OSError):
         if str(layout.current_link.readlink()) == target:
@@ -253,17 +269,18 @@ def show_current(layout: Layout, state: State) -> None:
 
 @contextlib.contextmanager
 def locked(layout: Layout, wait_s: float = 10.0, file: Path | None = None) -> Iterator[None]:
-    """Hold the lock that every change requires. The kernel releases it when the process ends, even after a crash.
+    """Within the block, hold the lock that a process must hold while it changes the agent's files.
 
-    The lock works on a read-only file system too, for processes that only read.
+    The kernel releases the lock when the process ends, even after a crash. Processes that only read can also hold the
+    lock if the file system is read-only.
 
     Args:
-        layout: The folders of the agent.
-        wait_s: Longest time to wait for the lock, in seconds.
+        layout: The paths of the agent's files.
+        wait_s: Maximum time to wait for the lock, in seconds.
         file: The lock file, such as `layout.install_lock`; None means `layout.lock`.
 
     Raises:
-        BusyError: Another process still holds the lock after `wait_s`.
+        BusyError: Another process still holds the lock after `wait_s` seconds.
     """
     durable.make_directory(layout.state)
     lock = file or layout.lock
@@ -281,7 +298,7 @@ def locked(layout: Layout, wait_s: float = 10.0, file: Path | None = None) -> It
 
 
 def _open_lock(lock: Path) -> io.FileIO:
-    """Open a lock file, for reading only if the file system is read-only. flock needs no write access."""
+    """Open a lock file. If the file system is read-only, open it only for reading, because flock needs no more."""
     try:
         return io.FileIO(lock, "a+")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Notify systemd of the state of the service by sd_notify(3) datagrams. If $NOTIFY_SOCKET is not set, send nothing.
+"""Tell systemd the state of the service by sd_notify(3) datagrams. If $NOTIFY_SOCKET is not set, send nothing.
 
 READY=1          a verified model is loaded, or no release is installed; requests are answered
 STATUS=...       one line for `systemctl status`
@@ -15,10 +15,10 @@ READY_S = 5.0
 
 
 def send(*lines: str, wait_s: float = 0.0) -> bool:
-    """Send `lines` in one datagram, and return whether a supervisor accepted it.
+    """Send `lines` to systemd in one datagram, and return whether the datagram was sent.
 
-    If the receiver's buffer is full, wait at most `wait_s` seconds, because the caller is the loop that answers
-    requests.
+    If the socket's buffer is full, this function waits for at most `wait_s` seconds, because it blocks the event loop
+    that answers requests.
     """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
@@ -35,28 +35,31 @@ def send(*lines: str, wait_s: float = 0.0) -> bool:
 
 
 def ready(status: str) -> bool:
-    """Report that the service answers requests."""
+    """Tell systemd that the service answers requests, and set the status line that `systemctl status` shows."""
     # Wait for the receiver, because systemd would kill a working service if this datagram were lost.
     return send("READY=1", f"STATUS={status}", wait_s=READY_S)
 
 
 def status(text: str) -> bool:
-    """Set the line that `systemctl status` shows."""
+    """Set the status line that `systemctl status` shows."""
     return send(f"STATUS={text}")
 
 
 def alive() -> bool:
-    """Ping the watchdog."""
+    """Send a ping to systemd's watchdog."""
     return send("WATCHDOG=1")
 
 
 def stopping() -> bool:
-    """Report that the service is shutting down."""
+    """Tell systemd that the service is shutting down."""
     return send("STOPPING=1")
 
 
 def watchdog_s() -> float | None:
-    """Return the seconds within which systemd expects a ping from this process, or None without a watchdog."""
+    """Return the time in seconds within which systemd's watchdog expects a ping from this process.
+
+    Return None if systemd expects no pings from this process.
+    """
     interval_us, process = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
     if not interval_us.isdigit() or int(interval_us) == 0 or (process and process != str(os.getpid())):
         return None

@@ -1,4 +1,4 @@
-"""Run a model file with ONNX Runtime (ONNX) or LiteRT (TFLite). A library is imported only when a file needs it."""
+"""Run ONNX files with ONNX Runtime, and TFLite files with LiteRT. A library is imported only when a file needs it."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ _greeting_lock = threading.Lock()
 class Onnx:
     """An ONNX file that ONNX Runtime runs on the CPU.
 
-    Inputs and outputs are float32, because an ONNX file stores no scale to convert integers.
+    Inputs and outputs must be float32, because an ONNX file stores no scale with which integers could be converted.
     """
 
     def __init__(self, path: Path, inputs: Sequence[str], outputs: Sequence[str], threads: int) -> None:
-        """Open the file.
+        """Load the ONNX file, and check its inputs and outputs.
 
         Args:
             path: The ONNX file.
             inputs: Names of all inputs of the file, in the order in which `run` receives them.
-            outputs: Names of the outputs that `run` returns, in that order.
+            outputs: Names of the outputs that `run` returns, in the order of its result.
             threads: Number of threads that one operation of the model may use.
 
         Raises:
-            ModelError: The file does not load, or has other inputs or outputs.
+            ModelError: The file does not load, or does not have these inputs and outputs.
         """
         import onnxruntime
 
@@ -72,7 +72,7 @@ class Onnx:
         self._inputs, self._outputs = list(inputs), list(outputs)
 
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Run the model once on float32 inputs. Raises ModelError."""
+        """Run the model once on float32 inputs, and return its outputs. Raises ModelError."""
         feeds = {name: np.ascontiguousarray(x) for name, x in zip(self._inputs, inputs, strict=True)}
         try:
             results: list[np.ndarray] = self._session.run(self._outputs, feeds)
@@ -84,23 +84,23 @@ class Onnx:
 class LiteRt:
     """A TFLite file that LiteRT runs on one sample at a time.
 
-    Integer inputs and outputs are converted with the scales in the file. Inputs and outputs have the names of the
-    file's signature, or the names of its tensors if it has no signature.
+    `run` converts integer inputs and outputs with the scales in the file. Callers can use the names of inputs and
+    outputs from the file's signature, or the names of the tensors.
     """
 
     batch = 1
 
     def __init__(self, path: Path, inputs: Sequence[str], outputs: Sequence[str], threads: int) -> None:
-        """Open the file.
+        """Load the TFLite file, and check its inputs and outputs.
 
         Args:
             path: The TFLite file.
             inputs: Names of all inputs of the file, in the order in which `run` receives them.
-            outputs: Names of the outputs that `run` returns, in that order.
-            threads: Number of threads of the interpreter.
+            outputs: Names of the outputs that `run` returns, in the order of its result.
+            threads: Number of threads that LiteRT's interpreter may use.
 
         Raises:
-            ModelError: The file does not load, or has other inputs or outputs.
+            ModelError: The file does not load, or does not have these inputs and outputs.
         """
         from ai_edge_litert.interpreter import Interpreter
 
@@ -118,7 +118,7 @@ class LiteRt:
         self.dtypes = (np.dtype(self._inputs[0]["dtype"]).name, np.dtype(self._outputs[0]["dtype"]).name)
 
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Run the model once on one float32 sample. Raises ModelError."""
+        """Run the model once on one float32 sample, and return its outputs as float32. Raises ModelError."""
         try:
             for tensor, x in zip(self._inputs, inputs, strict=True):
                 self._interpreter.set_tensor(tensor["index"], quantise(x, tensor))
@@ -139,10 +139,10 @@ class LiteRt:
 
 
 def quantise(x: np.ndarray, tensor: Mapping[str, Any]) -> np.ndarray:
-    """Convert real values to the tensor's integers: round(x / scale) + zero_point, clipped to the tensor's type.
+    """Convert real values to the integers of a tensor: round(x / scale) + zero_point, clipped to the tensor's type.
 
     `tensor` is LiteRT's description of the tensor. Values halfway between two integers are rounded away from zero, as
-    TFLite's operation QUANTIZE does (https://ai.google.dev/edge/litert/models/quantization_spec).
+    in TFLite's operation QUANTIZE (https://ai.google.dev/edge/litert/models/quantization_spec).
     """
     if np.issubdtype(tensor["dtype"], np.floating):
         return np.ascontiguousarray(x, dtype=tensor["dtype"])
@@ -157,7 +157,10 @@ def quantise(x: np.ndarray, tensor: Mapping[str, Any]) -> np.ndarray:
 
 
 def dequantise(values: np.ndarray, tensor: Mapping[str, Any]) -> np.ndarray:
-    """Convert the tensor's integers to real values: scale * (values - zero_point), float32."""
+    """Convert the integers of a tensor to real values, float32: scale * (values - zero_point).
+
+    `tensor` is LiteRT's description of the tensor.
+    """
     if np.issubdtype(tensor["dtype"], np.floating):
         return values.astype(np.float32, copy=False)
     scale, zero = tensor["quantization"]
@@ -169,7 +172,7 @@ def dequantise(values: np.ndarray, tensor: Mapping[str, Any]) -> np.ndarray:
 
 @functools.cache
 def _suppress_greeting() -> None:
-    """Make LiteRT print its greeting now, and discard it, because LiteRT's Python package has no setting for this.
+    """Make LiteRT print its greeting line now, and discard this line, because LiteRT has no setting to turn it off.
 
     stderr is redirected only while NEG_MODEL loads. It is never redirected while a real file loads, because the
     messages of a native library that crashes on a file must be visible. Other lines that are written during the

@@ -1,7 +1,8 @@
 """Serve one loaded release. Requests wait in a queue of limited size for the single thread that runs the model.
 
-The event loop checks and counts requests and sends responses; the thread only computes. `swap` replaces the release
-between two requests. The old release finishes the requests that it accepted, and the new one serves all later requests.
+The event loop checks and counts requests and sends responses; the thread only runs the model. `swap` replaces the
+release between two requests. The old release finishes the requests that it accepted, and the new release serves all
+later requests.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ __all__ = [
     "load",
 ]
 
-# The model was not built for an input value that is this many times larger than every value in the golden samples.
+# An input value is extreme if it is this many times larger than the largest value in the golden samples.
 EXTREME_FACTOR = 1000
 
 log = logging.getLogger("edge_agent.engine")  # the logger's name becomes the event of its log records
@@ -43,7 +44,7 @@ class NotLoadedError(InferenceError):
 
 
 class OverloadedError(InferenceError):
-    """Requests arrive faster than the model computes, so too many samples wait or this request waited too long."""
+    """Requests arrive faster than the model computes: too many samples wait, or this request has waited too long."""
 
 
 class TooManySamplesError(InferenceError):
@@ -51,12 +52,12 @@ class TooManySamplesError(InferenceError):
 
 
 class TimedOutError(ModelError):
-    """The model received the samples and returned no result in time."""
+    """The model started to compute the samples of a request, but returned no result within the time limit."""
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """The loaded model's result for a golden sample.
+    """The result of a probe, which runs the loaded model on one golden sample.
 
     `difference`: largest absolute difference between a computed and a stored probability. The probe passes if this
     difference is at most `tolerance`.
@@ -73,12 +74,12 @@ class ProbeResult:
 
 
 class Engine:
-    """The service's only engine. Its methods run in the event loop's thread.
+    """The part of the service that runs the loaded model. All methods must be called in the event loop's thread.
 
     Before a caller of `predict` receives a result, the functions in `observers` are called with (x [B, *shape],
     probabilities [B, classes], latency_s, loaded). If the model fails, the functions in `failure_observers` are called
-    with (error, loaded, samples). When a new release starts to serve, the functions in `swap_observers` are called with
-    (loaded). Observers are not called for probes.
+    with (error, loaded, number of samples). When a new release starts to serve, the functions in `swap_observers` are
+    called with (loaded). Observers are not called for probes.
     """
 
     def __init__(self, config: Serve) -> None:
@@ -99,14 +100,15 @@ class Engine:
         return self._worker.waiting if self._worker else 0
 
     async def predict(self, x: np.ndarray) -> PredictionResult:
-        """Return the probabilities of samples in raw units, float32 [B, *shape].
+        """Run the model on the samples `x`, which are float32 [B, *shape] in raw units.
 
         This takes at most `serve.request_timeout_s`, or twice that time if a golden sample must be computed to find out
         whether the model or the input caused a failure.
 
         Raises:
             InputError: The input is invalid, or so extreme that the model's result is not finite.
-            NotLoadedError, OverloadedError, TooManySamplesError: The service cannot compute the request now.
+            NotLoadedError, OverloadedError, TooManySamplesError: No release is loaded, the model is overloaded, or the
+                request has too many samples.
             ModelError, OutputError: The model failed.
         """
         worker = self._worker
@@ -127,10 +129,12 @@ class Engine:
             raise
 
     async def _attribute_failure(self, worker: Worker, x: np.ndarray, error: OutputError) -> None:
-        """Raise InputError if the model still passes a golden sample, because then the extreme input is the cause.
+        """Find out whether the extreme input `x` or the model caused `error`, by running the model on a golden sample.
 
-        A failure that the input of one client causes must not count against the release. If the golden sample fails
-        too, report the model's failure to the observers.
+        If the model passes the golden sample, the input is the cause, and this method raises InputError: a failure that
+        the input of one client causes must not count against the release. If the model fails on the golden sample too,
+        this method reports the failure of the model to the observers. If the release has been replaced since the
+        request, the input is regarded as the cause.
         """
         try:
             healthy = (
@@ -146,7 +150,7 @@ class Engine:
             _notify(observer, error, worker.loaded, len(x))
 
     async def probe(self) -> ProbeResult:
-        """Compute the next golden sample through the queue and thread of the requests, without a time limit.
+        """Run the model on the next golden sample, in the same queue and thread as requests, without a time limit.
 
         Raises NotLoadedError, ModelError or OutputError. A probe never raises OverloadedError, because a busy model has
         not failed.
@@ -165,9 +169,9 @@ class Engine:
         return ProbeResult(result.latency_s, difference, loaded.tolerance, loaded.release)
 
     async def swap(self, loaded: LoadedRelease | None) -> None:
-        """Serve `loaded` from now on, and wait for the previous release to finish its requests.
+        """Serve the release `loaded` from now on, and wait until the old release has finished its requests.
 
-        If `loaded` is None, no release is served. Requests that the previous release has not finished within
+        If `loaded` is None, no release is served. Requests that the old release has not finished within
         `serve.request_timeout_s` fail with ModelError.
         """
         old = self._worker
@@ -198,9 +202,10 @@ class Engine:
         return await job.future
 
     def _expire_late_jobs(self, worker: Worker) -> None:
-        """Fail the jobs that waited too long, and schedule this method for the time when the next job is due.
+        """Fail the requests that have waited for `serve.request_timeout_s`, and schedule the next call of this method.
 
-        One timer for all jobs costs less than one timer for each job.
+        The next call is at the time when the next request reaches this limit. One timer for all requests costs less
+        than one timer for each request.
         """
         limit_s, now = self._config.request_timeout_s, time.perf_counter()
         waiting = [job for job in worker.jobs.values() if not job.probe and not job.future.done()]
@@ -248,14 +253,20 @@ class Engine:
 
 
 def _extreme_value(loaded: LoadedRelease, x: np.ndarray) -> str | None:
-    """Describe the largest value of `x` if it is far outside the range of the golden samples, else return None."""
+    """Return a description of the largest value in `x` if this value is far outside the range of the golden samples.
+
+    Return None if no value in `x` is so extreme.
+    """
     largest, usual = (float(np.abs(values).max()) for values in (x, loaded.golden_inputs))
     description = f"found a value of {largest:.3g}, expected at most about {usual:.3g}"
     return description if largest > EXTREME_FACTOR * usual else None
 
 
 def _notify(observer: Callable[..., None], *values: Any) -> None:
-    """Call an observer, and log its failure, so that a failing observer neither drops a response nor delays a swap."""
+    """Call an observer function, and log an exception that it raises.
+
+    A failing observer therefore neither drops a response nor delays the swap of a release.
+    """
     try:
         observer(*values)
     except Exception:  # an observer can raise any exception, which must not affect predictions

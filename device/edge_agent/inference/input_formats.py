@@ -1,4 +1,4 @@
-"""Decode the inputs of a prediction request (JSON, raw float32 or .npy). The content comes from untrusted clients."""
+"""Decode the samples in a prediction request (JSON, raw float32 or .npy), which comes from an untrusted client."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SMALL_BYTES = 1 << 16  # any JSON up to this size is parsed within milliseconds
 
 
 class ProblemError(Exception):
-    """The request is invalid. The response is a problem document (RFC 9457) with this error's fields."""
+    """The request fails. The response to the client is a problem document (RFC 9457) with the fields of this error."""
 
     def __init__(
         self, status: int, detail: str, *, headers: Mapping[str, str] | None = None, **extensions: Any
@@ -26,8 +26,8 @@ class ProblemError(Exception):
         """Describe the problem.
 
         Args:
-            status: HTTP status code.
-            detail: The reason, as text for people.
+            status: HTTP status code of the response.
+            detail: The reason why the request fails, as text for people.
             headers: Additional HTTP headers of the response.
             extensions: Additional members of the problem document, such as `found` and `expected`.
         """
@@ -36,20 +36,20 @@ class ProblemError(Exception):
 
 
 def decode_input(content: bytes, content_type: str, shape: tuple[int, ...], max_samples: int) -> np.ndarray:
-    """Decode the samples of a request.
+    """Decode and check the samples in the body of a request.
 
     Args:
         content: The body of the request.
-        content_type: The media type of the body; one of TYPES.
+        content_type: The media type of the body; media types other than TYPES are refused.
         shape: Shape of one sample.
-        max_samples: Largest number of samples. A large JSON body that clearly has more samples is refused without
-            parsing it.
+        max_samples: Maximum number of samples in one request. A large JSON body that clearly has more samples is
+            refused before it is parsed; the number of samples in other bodies is not checked here.
 
     Returns:
         float32 [B, *shape] with B at least 1 and only finite values.
 
     Raises:
-        ProblemError: Status 400, 413, 415 or 422.
+        ProblemError: The body is invalid or too large; the status is 400, 413, 415 or 422.
     """
     if content_type == JSON:
         _check_plausible_json(content, shape, max_samples)
@@ -74,7 +74,7 @@ def decode_input(content: bytes, content_type: str, shape: tuple[int, ...], max_
 def parse_json(content: bytes) -> dict[str, Any]:
     """Parse one JSON object (RFC 8259, UTF-8), and refuse duplicate names. All numbers become floats.
 
-    Raises ProblemError (400, 422).
+    Raises ProblemError with the status 400 or 422.
     """
     try:
         value = _DECODER.decode(content.decode("utf-8"))
@@ -97,7 +97,10 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def require_known_fields(value: Mapping[str, Any], expected: Iterable[str]) -> None:
-    """Refuse unknown names, because a misspelt name must not be ignored silently. Raises ProblemError (422)."""
+    """Raise ProblemError (422) if a JSON object has a name that is not in `expected`.
+
+    Unknown names are refused, because a misspelt name must not be ignored silently.
+    """
     unknown = sorted(set(value) - set(expected))
     if unknown:
         raise ProblemError(422, "unknown names", found=[name[:80] for name in unknown[:5]], expected=list(expected))
@@ -108,9 +111,10 @@ _DECODER = json.JSONDecoder(parse_int=float, parse_constant=_refuse_constant, ob
 
 
 def _check_plausible_json(content: bytes, shape: tuple[int, ...], max_samples: int) -> None:
-    """Refuse large JSON that has too many lists, objects or names, by counting its punctuation.
+    """Refuse a large JSON body that has more lists, objects or names than valid samples need.
 
-    Parsing millions of empty lists would block all threads for seconds.
+    This function only counts the punctuation, because parsing millions of empty lists would block all threads for
+    seconds.
     """
     if len(content) <= SMALL_BYTES:
         return
@@ -137,7 +141,7 @@ def _from_json(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
             422, "the body must have exactly one of `inputs` and `input`", found=sorted(value), expected=["inputs"]
         )
     name, values = next(iter(value.items()))
-    # numpy converts true to 1. In valid JSON the word can also be in a string, but strings are refused too.
+    # numpy converts `true` to 1. The words could also be part of a string, but strings are invalid too.
     if not isinstance(values, list) or b"true" in content or b"false" in content:
         raise ProblemError(422, f"`{name}` is not a nested list of numbers", expected="nested lists of numbers")
     try:
@@ -152,7 +156,7 @@ def _from_json(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _from_raw(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    """Decode little-endian float32 values in C order, one sample after the other."""
+    """Decode samples that follow each other as little-endian float32 values in C order."""
     size = 4 * math.prod(shape)
     if not content or len(content) % size:
         raise ProblemError(
@@ -167,7 +171,7 @@ def _from_raw(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
 def _from_npy(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
     """Decode a float32 array in NumPy's format (NEP 1).
 
-    The header is untrusted, so no memory is allocated for the shape that it states.
+    No memory is allocated for the shape in the header, because an untrusted client wrote the header.
     """
     stream = io.BytesIO(content)
     try:

@@ -1,4 +1,4 @@
-"""Read an installed release into memory and verify the bytes that are loaded."""
+"""Load an installed release into memory, and check its files against the bundle's manifest."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ EXTRAS = {"onnxruntime": "onnx", "litert": "litert"}
 
 @dataclass(frozen=True)
 class LoadedRelease:
-    """A release in memory.
+    """An installed release whose model is loaded into memory.
 
-    `sha256`: digest of the loaded model file, computed while loading it. `reference`: content of drift_reference.json,
-    or None if the bundle has no such file. `golden_inputs`: float32 [N, *shape]. `golden_outputs`: float32
-    [N, classes]. `tolerance`: largest difference from a golden output that is allowed.
+    `sha256`: digest of the model file, computed when the file was loaded. `reference`: content of drift_reference.json,
+    or None if the bundle has no such file. `golden_inputs`: inputs of the golden samples, float32 [N, *shape].
+    `golden_outputs`: stored probabilities of the golden samples, float32 [N, classes]. `tolerance`: maximum difference
+    from a golden output that the release allows.
     """
 
     release: str
@@ -47,13 +48,13 @@ class LoadedRelease:
 
     @property
     def io(self) -> Mapping[str, Any]:
-        """Description of the model file's inputs and outputs, in the format of edge_agent.inference.runtime."""
+        """Description of the model file's inputs and outputs; edge_agent.inference.runtime describes its format."""
         io: Mapping[str, Any] = self.manifest["targets"][self.target]["io"]
         return io
 
 
 def load(config: Config, release: str, target: str | None = None) -> LoadedRelease:
-    """Read an installed release into memory, and run it on one golden sample. Blocks.
+    """Load an installed release into memory, and run its model on one golden sample. Blocks the calling thread.
 
     Args:
         config: The agent's configuration.
@@ -120,7 +121,10 @@ def load(config: Config, release: str, target: str | None = None) -> LoadedRelea
 
 
 def load_in_background(config: Config, release: str) -> asyncio.Future[LoadedRelease]:
-    """Run `load` in a daemon thread, so that the process can exit even if a model hangs while loading."""
+    """Call `load` in a daemon thread, and return a future of the loaded release.
+
+    Because the thread is a daemon thread, the process can exit even if a model hangs while it is loaded.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[LoadedRelease] = loop.create_future()
     future.add_done_callback(lambda done: done.cancelled() or done.exception())  # the caller may have stopped waiting
@@ -143,7 +147,10 @@ def load_in_background(config: Config, release: str) -> asyncio.Future[LoadedRel
 
 
 def _check_readable(file: Path) -> None:
-    """Raise OSError if the file cannot be read for a reason other than its content, such as a broken disk."""
+    """Raise OSError if the device cannot read an existing file, for example because the disk fails.
+
+    Callers use this to distinguish a failing disk from a file with invalid content.
+    """
     with contextlib.suppress(FileNotFoundError), file.open("rb") as stream:
         stream.read(1)
 

@@ -1,6 +1,6 @@
-"""A loaded model, independent of the library that runs its file: check inputs, run the file, return probabilities.
+"""A loaded model with the same methods for every inference library: check inputs, run the file, return probabilities.
 
-This module needs only numpy. edge_agent.inference.backends calls the libraries.
+This module needs only numpy. edge_agent.inference.backends calls the inference libraries.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 
 class InferenceError(Exception):
-    """A prediction failed. This is the base class of all such errors; the message is text for people."""
+    """Base class of the errors that make a prediction fail. The message is text for people."""
 
 
 class ModelError(InferenceError):
@@ -30,7 +30,10 @@ class OutputError(InferenceError):
 
 @dataclass(frozen=True)
 class RecurrentState:
-    """One state of a recurrent model: its input and output names in the file, and its shape without the batch axis."""
+    """One state of a recurrent model: the names of the input and the output that carry the state, and its shape.
+
+    The shape has no batch axis.
+    """
 
     input: str
     output: str
@@ -38,14 +41,18 @@ class RecurrentState:
 
 
 class Backend(Protocol):
-    """A loaded model file. `run` takes and returns float32 arrays of `batch` samples; None means any number."""
+    """A model file that an inference library has loaded.
+
+    `run` takes and returns float32 arrays of `batch` samples. If `batch` is None, the arrays can have any number of
+    samples.
+    """
 
     @property
     def batch(self) -> int | None: ...
 
     @property
     def dtypes(self) -> tuple[str, str]:
-        """The dtypes that the file declares for its first input and its first output."""
+        """The dtypes that the model file declares for its first input and its first output."""
         ...
 
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]: ...
@@ -54,20 +61,22 @@ class Backend(Protocol):
 class Model:
     """A loaded model. It must not be used by several threads at the same time.
 
-    `batch` is the number of samples that the file computes in one run; None means any number.
+    `batch` is the number of samples that the model file computes in one run; None means any number.
 
-    The file of a recurrent model computes one step. A step reads `frame` values of the time axis (the second axis of a
-    sample: T of [C, T], H of [C, H, W]), and the next step starts `hop` values later. For every sample, the states
-    start at zero and the output of the last step is the result. Values at the end that do not fill a frame are ignored.
+    In one run, the file of a recurrent model computes one step. A step reads `frame` values of the time axis (the
+    second axis of a sample: T of [C, T], H of [C, H, W]), and the next step starts `hop` values later. For every
+    sample, the states start at zero, and the result is the output of the last step. Values at the end of the time axis
+    that do not fill a frame are ignored.
     """
 
     def __init__(self, backend: Backend, io: Mapping[str, Any], states: Sequence[RecurrentState]) -> None:
-        """Wrap a loaded file.
+        """Wrap a loaded model file.
 
         Args:
-            backend: The model file, opened with its library.
-            io: Description of the file's inputs and outputs, in the format of edge_agent.inference.runtime.
-            states: The states of a recurrent model, in the file's order; empty for other models.
+            backend: The model file, as loaded by an inference library.
+            io: Description of the file's inputs and outputs; edge_agent.inference.runtime describes its format.
+            states: The states of a recurrent model, in the order in which `backend` takes and returns them; empty for
+                other models.
         """
         self._backend = backend
         self._states = states
@@ -80,17 +89,17 @@ class Model:
         self._hop = int(recurrent["hop"]) if recurrent else 0
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """Return the probabilities, float32 [B, classes], of samples in raw units, float32 [B, *shape].
+        """Return the class probabilities of samples, float32 [B, classes].
 
-        Raises InputError, OutputError, ModelError.
+        `x` has the samples in raw units, float32 [B, *shape]. Raises InputError, OutputError, ModelError.
         """
         output = self.logits(x)
         return softmax(output) if self._activation == "logits" else output
 
     def logits(self, x: np.ndarray) -> np.ndarray:
-        """Return the output of the file without a softmax, float32 [B, classes].
+        """Return the output of the model file without applying a softmax, float32 [B, classes].
 
-        Raises InputError, OutputError, ModelError.
+        `x` has samples in raw units, float32 [B, *shape]. Raises InputError, OutputError, ModelError.
         """
         self.check_input(x)
         step = self._backend.batch or max(len(x), 1)
@@ -118,7 +127,7 @@ class Model:
     def check_input(self, x: np.ndarray) -> None:
         """Raise InputError for an input that `predict` would refuse.
 
-        Any thread can call this method at any time, because it does not use the file.
+        Any thread can call this method at any time, because the method does not use the model file.
         """
         if not isinstance(x, np.ndarray) or x.dtype != np.float32:
             kind = x.dtype if isinstance(x, np.ndarray) else type(x).__name__

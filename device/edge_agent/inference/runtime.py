@@ -1,7 +1,7 @@
-"""Open a model file, so that ONNX Runtime and LiteRT are used through the same methods (see model.py).
+"""Open ONNX and TFLite files as objects of the same class, `Model` (see model.py).
 
-`open_model` takes the file and the description `io` of its inputs and outputs (from export.json or the bundle's
-manifest):
+`open_model` takes the path of a model file, and the description `io` of the file's inputs and outputs (from export.json
+or the bundle's manifest):
 
     {"runtime": "onnxruntime" | "litert",
      "input":  {"name", "shape", "dtype"},
@@ -9,8 +9,8 @@ manifest):
      "recurrent": null | {"frame", "hop", "states": [{"input", "output", "shape"}]}}
 
 Every `shape` is the shape of one sample, without the batch axis. `input.shape` is the shape of the whole sample, even
-if the file of a recurrent model reads only one frame of it at a time. `dtype` is the type in the file; callers always
-pass and receive float32. Opening a file imports the library of the file's format.
+if the file of a recurrent model reads only one frame of the sample at a time. `dtype` is the data type in the file;
+callers always pass and receive float32. ONNX Runtime and LiteRT are each imported only when a file needs them.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def open_model(path: Path, io: Mapping[str, Any], threads: int = 1) -> Model:
 
     Args:
         path: The model file.
-        io: Description of the file's inputs and outputs, in the format above.
+        io: Description of the file's inputs and outputs, in the format that the module's docstring describes.
         threads: Number of threads that one prediction may use.
 
     Raises:
-        ModelError: The file is missing, does not load, or differs from `io`.
+        ModelError: The file is missing or does not load, or its inputs and outputs differ from `io`.
     """
     if not Path(path).is_file():
         raise ModelError(f"{path}: there is no such file")

@@ -1,8 +1,8 @@
-"""The self-test: replay a release's golden samples with this device's runtime before a switch to it.
+"""The self-test before a switch: run the new release's model on its golden samples with the runtime of this device.
 
-The self-test runs in a separate process with a time limit, so that a native library that crashes or hangs on a file
-does not affect the agent. `python -m edge_agent.inference.selftest REQUEST` is that process. REQUEST is a JSON object,
-and the process prints its result as a JSON object.
+The self-test runs in a separate process with a time limit, so that a native library that crashes or hangs on a model
+file does not affect the agent. The command of the process is `python -m edge_agent.inference.selftest REQUEST`, where
+REQUEST is a JSON object. The process prints its result as a JSON object.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MODULES = {"onnxruntime": "onnxruntime", "litert": "ai_edge_litert.interpreter"}
 
 @dataclass(frozen=True)
 class LatencyPercentiles:
-    """Two percentiles of the latency for one sample on one thread, in milliseconds."""
+    """The 50th and 95th percentile of the latency of a prediction for one sample on one thread, in milliseconds."""
 
     p50: float
     p95: float
@@ -41,14 +41,16 @@ class SelfTestResult:
     """The measurements of a self-test that passed. `--json` prints these fields in this order.
 
     Attributes:
-        target: The target that was tested.
+        target: The target that was tested, such as `onnx-int8`.
         samples: Number of golden samples.
-        max_difference: Largest difference from a golden output.
-        tolerance: Largest difference that is allowed.
-        latency_ms: Latency for one sample on one thread, in milliseconds.
-        latency_budget_ms: Largest 95th percentile of the latency that is allowed, in milliseconds; None for no limit.
-        memory_mb: Peak memory that the model adds to the memory of a process, in 1e6 bytes.
-        memory_budget_mb: Largest `memory_mb` that is allowed; None for no limit.
+        max_difference: Largest absolute difference between a computed probability and the stored probability.
+        tolerance: Maximum of `max_difference` that the release allows.
+        latency_ms: Latency of a prediction for one sample on one thread, in milliseconds.
+        latency_budget_ms: Maximum of the 95th percentile of the latency that the release allows, in milliseconds; None
+            for no limit.
+        memory_mb: Peak memory of the process of the self-test minus its memory before the model was loaded, in 1e6
+            bytes.
+        memory_budget_mb: Maximum of `memory_mb` that the release allows; None for no limit.
         seconds: Duration of the self-test in seconds.
     """
 
@@ -65,9 +67,10 @@ class SelfTestResult:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The measurements of the self-test's process, with the units of SelfTestResult.
+    """The values that the process of the self-test measured, in the same units as in SelfTestResult.
 
-    `worst_sample` is the number of the golden sample with the largest difference."""
+    `worst_sample` is the index of the golden sample whose output has the largest difference from its stored output.
+    """
 
     samples: int
     max_difference: float
@@ -77,15 +80,16 @@ class Measurement:
 
 
 def run(config: Config, release: str, target: str) -> SelfTestResult:
-    """Replay the golden samples of an installed release, and measure latency and memory.
+    """Run an installed release on its golden samples, and check outputs, latency and memory against its limits.
 
     Args:
-        config: The configuration.
+        config: The agent's configuration.
         release: The installed release, as NAME@VERSION.
         target: The target to test, such as `onnx-fp32`.
 
     Raises:
-        SelfTestError: The model does not load, its outputs differ, it is too slow or too large, or it takes too long.
+        SelfTestError: The model does not load, or its outputs, latency or memory exceed the limits of the release, or
+            the self-test takes longer than `selftest.timeout_s`.
     """
     from edge_agent.storage import manifest as manifests  # not imported in the process that measures
 
@@ -148,9 +152,10 @@ def _measure_in_process(where: str, request: dict[str, Any], timeout_s: float) -
 def _require_limits(
     where: str, description: dict[str, Any], measurement: Measurement
 ) -> tuple[float | None, float | None]:
-    """Return the limits of latency (milliseconds) and memory (1e6 bytes).
+    """Check a measurement against the limits of the release, and return the limits of latency and memory.
 
-    Raise SelfTestError if one of these limits or the tolerance is exceeded.
+    The limits are in milliseconds and in 1e6 bytes; None means no limit. Raises SelfTestError if the measurement
+    exceeds one of the limits or the tolerance of the outputs.
     """
     tolerance = description["golden"]["tolerance"]
     budget = description.get("budget") or {}
@@ -178,9 +183,10 @@ def _require_limits(
 
 
 def _measure(request: dict[str, Any]) -> dict[str, Any]:
-    """Load the model, replay the golden samples, and measure latency and memory. Runs in the self-test's process.
+    """Load a model, run it on its golden samples, and return the measurements as a JSON object.
 
-    Only the libraries that the model needs are imported, so that no other library adds to the measured memory.
+    If the model fails, the object has only the field `failed` with the reason. This function runs in the process of the
+    self-test. It imports only the libraries that the model needs, so that no other library adds to the measured memory.
     """
     import importlib
 
@@ -220,7 +226,7 @@ def _measure(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _call_times(model: Any, inputs: Any, repeats: int) -> list[float]:
-    """Return the sorted durations in milliseconds of `repeats` calls with one sample each."""
+    """Call the model `repeats` times with one sample, and return the sorted durations of the calls in milliseconds."""
     times = []
     for call in range(WARMUP + repeats):
         sample = inputs[call % len(inputs)][None]
@@ -236,7 +242,7 @@ def _percentile(ordered: list[float], share: float) -> float:
 
 
 def _status_mb(field: str) -> float:
-    """Return the size in the line `field` of /proc/self/status, in 1e6 bytes."""
+    """Return the memory size in the line of /proc/self/status that begins with `field`, in 1e6 bytes."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024 / 1e6
 
@@ -244,7 +250,7 @@ def _status_mb(field: str) -> float:
 def main() -> None:
     # If memory runs out, the kernel must kill this process and not the service.
     Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-    # Native libraries print to stdout, which must carry only the result. So their output is redirected to stderr.
+    # Only the result may be printed on stdout, but native libraries also print there. Redirect their output to stderr.
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     result = _measure(json.loads(sys.argv[1]))

@@ -1,7 +1,8 @@
-"""Compare a candidate with the current release on live inputs. The candidate's results are never returned to clients.
+"""Compare an installed release, the candidate, with the current release on live inputs.
 
-The event loop puts inputs into a queue of limited size and never waits. The candidate runs in a separate thread with
-the lowest priority. If the candidate is too slow, inputs are dropped and counted.
+The candidate's results are never returned to clients. The event loop puts inputs into a queue of limited size and never
+waits. The candidate runs in a separate thread with the lowest priority. If the candidate is so slow that the queue is
+full, further inputs are dropped and counted.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ NICE = 19
 
 
 def wilson(hits: int, total: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Return the confidence interval of a proportion by Wilson (1927).
+    """Return the confidence interval of a proportion, computed with the method of Wilson (1927).
 
     The interval is also accurate for few samples and for proportions near 1.
 
@@ -50,9 +51,10 @@ def wilson(hits: int, total: int, confidence: float = CONFIDENCE) -> tuple[float
 
 
 class Shadow:
-    """A running or finished comparison. Register `observe` as an observer of the engine.
+    """A running or finished comparison of a candidate release with the current release.
 
-    All methods except `_run` and `_compare` are called in the event loop's thread.
+    The caller must add `observe` to the observers of the engine. All methods except `_run` and `_compare` are called in
+    the event loop's thread.
     """
 
     def __init__(self, candidate: LoadedRelease, current: LoadedRelease, samples: int, seconds: float) -> None:
@@ -61,8 +63,8 @@ class Shadow:
         Args:
             candidate: The release to compare with the current one.
             current: The release that serves the requests.
-            samples: Number of samples after which the comparison ends.
-            seconds: Time limit of the comparison.
+            samples: Number of compared samples after which the comparison ends.
+            seconds: Time limit of the comparison in seconds.
         """
         self.candidate, self.current = candidate, current
         self._samples, self._seconds = samples, seconds
@@ -80,10 +82,12 @@ class Shadow:
         self._thread.start()
 
     def observe(self, x: np.ndarray, probabilities: np.ndarray, latency_s: float, loaded: LoadedRelease) -> None:
-        """Queue the inputs of a request that the current release answered. Never blocks.
+        """Queue the inputs of a request for the candidate, after the current release has computed its results.
+
+        This method never blocks. If another release than the current one computed the results, the comparison ends.
 
         Args:
-            x: Inputs, float32 [B, *shape].
+            x: Inputs of the request, float32 [B, *shape].
             probabilities: The current release's results, float32 [B, classes].
             latency_s: Time in seconds that the current release's model ran for the request.
             loaded: The release that computed the result.
@@ -100,7 +104,7 @@ class Shadow:
                 self._dropped += len(x)
 
     def end(self, reason: str) -> None:
-        """End the comparison without waiting for the thread."""
+        """End the comparison without waiting until the candidate's thread has ended."""
         with self._lock:
             if self._end_reason is None:
                 self._end_reason, self._duration_s = reason, time.monotonic() - self._started
@@ -108,9 +112,9 @@ class Shadow:
             self._queue.put_nowait(None)  # wakes the thread; if the queue is full, the thread is awake
 
     def summary(self) -> dict[str, Any]:
-        """Return the results so far. First end the comparison if its time limit is reached.
+        """Return the results of the comparison so far. If its time limit is reached, end the comparison first.
 
-        `ended` is the reason why the comparison ended, or None while it runs.
+        The field `ended` is the reason why the comparison ended, or None while the comparison runs.
         """
         if self._end_reason is None and time.monotonic() - self._started >= self._seconds:
             self.end(f"the time limit of {self._seconds:g} s is reached")
@@ -168,7 +172,7 @@ class Shadow:
 
 
 def _percentiles(times: deque[float]) -> dict[str, float | None]:
-    """Return the percentiles of durations, in milliseconds."""
+    """Return the 50th and 95th percentile of durations in milliseconds; both are None if there are no durations."""
     if not times:
         return {"p50": None, "p95": None}
     p50, p95 = np.percentile(np.fromiter(times, float), (50, 95))

@@ -1,8 +1,8 @@
 """The thread that runs the model of one loaded release.
 
-The thread computes in turns of at most `serve.batch` samples. Waiting requests are computed together in one turn. A
-request that needs more than one turn lets the other requests run after each turn, so that they wait for one turn and
-not for the whole request.
+The thread runs the model in turns. One turn computes at most `serve.batch` samples, which can belong to several
+requests. If a request needs more than one turn, other requests run between its turns, so that they do not wait until
+the whole request is finished.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ __all__ = ["Job", "Outcome", "PredictionResult", "Worker"]
 
 @dataclass(frozen=True)
 class PredictionResult:
-    """The result of one request: probabilities float32 [B, classes], and the release that computed them.
+    """The result of one request: the class probabilities, float32 [B, classes], and the release that computed them.
 
-    `latency_s`: time in seconds that the model ran in the request's turns, which can include other requests.
-    `queue_s`: time in seconds that the request waited before its first turn.
+    `latency_s`: total time in seconds for which the model ran on samples of this request. If the model computed samples
+    of other requests together with these samples, the time includes them. `queue_s`: time in seconds from the arrival
+    of the request until the model started on its first sample.
     """
 
     probabilities: np.ndarray
@@ -53,7 +54,11 @@ class PredictionResult:
 
 @dataclass(eq=False)
 class Job:
-    """A queued request: x float32 [B, *shape]. The first `rows` samples are computed; `parts` has their results."""
+    """A request in the queue of the thread that runs the model.
+
+    `x`: the samples of the request, float32 [B, *shape]. `rows`: number of samples that are already computed, which are
+    the first ones in `x`. `parts`: the results of these samples.
+    """
 
     x: np.ndarray
     future: asyncio.Future[PredictionResult]
@@ -69,7 +74,7 @@ class Job:
 
     @property
     def remaining(self) -> int:
-        """Number of samples that are not computed yet."""
+        """Number of samples of this request that are not computed yet."""
         return len(self.x) - self.rows
 
     @property
@@ -82,18 +87,19 @@ Outcome = tuple[Job, "np.ndarray | InferenceError"]
 
 
 class Worker:
-    """The inference thread and its queue.
+    """The thread that runs the model of one loaded release, and the queue of requests for this thread.
 
-    `waiting`: number of accepted samples that have no result yet. Only the event loop's thread changes it.
+    `waiting`: number of samples in accepted requests that have no result yet. Only the event loop's thread changes this
+    number.
     """
 
     def __init__(self, loaded: LoadedRelease, batch: int, on_outcomes: Callable[[Worker, list[Outcome]], None]) -> None:
-        """Start the thread.
+        """Start the thread that runs the model.
 
         Args:
             loaded: The release whose model the thread runs.
-            batch: The largest number of samples in one turn.
-            on_outcomes: Called in the event loop's thread with the worker and the jobs that a turn finished.
+            batch: The maximum number of samples that one run of the model computes.
+            on_outcomes: Called in the event loop's thread with this worker and the outcomes of finished requests.
         """
         self.loaded = loaded
         self.waiting = 0
@@ -115,7 +121,7 @@ class Worker:
         self._queue.put(job)
 
     def end(self) -> None:
-        """Accept no more jobs. `drained` is set when all accepted jobs have finished."""
+        """Tell the thread to end when it has finished the queued jobs. `drained` is set when the thread ends."""
         self._queue.put(None)
 
     # --- in the thread ---
@@ -141,7 +147,10 @@ class Worker:
         self._call_in_loop(self._set_drained)
 
     def _collect(self, line: deque[Job], wait: bool = True) -> None:
-        """Append the queued jobs to `line` in order. If `wait` is true and `line` is empty, wait for the first job."""
+        """Move all jobs from the queue to the end of `line`, in order.
+
+        If `wait` is true and there is no job in `line` or in the queue, wait for the next job.
+        """
         while not self._ended:
             try:
                 job = self._queue.get(block=wait and not line)
@@ -161,7 +170,10 @@ class Worker:
             self.drained.set_result(None)
 
     def _turn(self, together: list[Job]) -> list[Outcome]:
-        """Run one turn. Return the jobs that were finished or failed, and the jobs whose caller stopped waiting."""
+        """Run the model once on samples of the jobs in `together`.
+
+        Return the outcomes of the jobs that are now finished or failed, and of the jobs whose caller no longer waits.
+        """
         # Only the event loop's thread sets futures; this thread only reads them.
         outcomes: list[Outcome] = [(job, InferenceError("expired")) for job in together if job.future.done()]
         jobs = [job for job in together if not job.future.done()] if outcomes else together
@@ -175,7 +187,7 @@ class Worker:
         try:
             probabilities = self.loaded.model.predict(inputs[0] if len(inputs) == 1 else np.concatenate(inputs))
         except Exception as error:  # the thread survives any failure of a model
-            if len(jobs) > 1:  # run each job alone, so that only the request that causes the failure fails
+            if len(jobs) > 1:  # run each job separately, so that only the request that causes the failure fails
                 return [outcome for job in jobs for outcome in self._infer([job])]
             jobs[0].latency_s += time.perf_counter() - started
             failure = error if isinstance(error, InferenceError) else ModelError(f"{type(error).__name__}: {error}")
