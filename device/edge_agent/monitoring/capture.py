@@ -1,6 +1,6 @@
-"""Store samples for retraining on the disk, in a ring of limited size (ring.py).
+"""Capture samples for retraining: store them on the disk, in a ring of limited size (ring.py).
 
-Capturing is off by default, and the agent sends samples only when they are requested. A separate thread writes the
+Capturing is off by default, and the agent sends samples only when a client requests them. A separate thread writes the
 samples, so that predictions never wait for the disk. If the disk is too slow, samples are dropped.
 """
 
@@ -28,12 +28,12 @@ __all__ = ["Capture", "export", "parse_since"]
 
 log = logging.getLogger("edge_agent.capture")  # the logger's name becomes the event of its log records
 
-WAITING_BYTES = 16_000_000  # largest total size of the samples that wait to be written
+WAITING_BYTES = 16_000_000  # maximum total size in bytes of the samples that wait to be written
 Record = tuple[dict[str, Any], bytes]
 
 
 class Capture:
-    """Select samples (`offer`, in the event loop's thread) and write them to the disk (in a separate thread)."""
+    """Select samples in the event loop's thread, and write them to the disk in a separate thread."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -50,12 +50,12 @@ class Capture:
         self._thread.start()
 
     def offer(self, ids: list[str], x: np.ndarray, result: PredictionResult) -> None:
-        """Select samples by the rules of the block `capture`, and queue them to be written.
+        """Select samples by the rules in the configuration's block `capture`, and put them in the queue for writing.
 
         Args:
             ids: The ids of the predictions, one for each sample.
-            x: Inputs, float32 [B, *shape].
-            result: The predictions for these inputs.
+            x: The inputs of the predictions, float32 [B, *shape].
+            result: The results of the predictions.
         """
         confidences = result.probabilities.max(axis=1)
         drifting = self._drifting(x, result.loaded) if self.rules.on_drift else None
@@ -89,18 +89,21 @@ class Capture:
         return {"samples": ring.samples if ring else 0, "bytes": ring.bytes if ring else 0, "dropped": self.dropped}
 
     def lines(self, since: datetime | None = None) -> Iterator[bytes]:
-        """Return the lines of `export_lines`, including every sample selected before this call. Blocks."""
+        """Return the captured samples as JSON lines, including every sample that was selected before this call.
+
+        If `since` is given, samples whose predictions are older than `since` are omitted. Blocks.
+        """
         self.wait()
         return export_lines(self.config.layout.samples, since, self.rules.max_age_days)
 
     def wait(self) -> None:
-        """Wait until all selected samples are written. Blocks."""
+        """Wait until all selected samples are written to the disk. Blocks."""
         written = threading.Event()
         self._queue.put(written)
         written.wait()
 
     def close(self) -> None:
-        """Write the waiting samples, flush them to the disk, and end the thread. Blocks."""
+        """Write the waiting samples, flush them to the disk, and end the writing thread. Blocks."""
         self._queue.put(None)
         self._thread.join()
 

@@ -13,10 +13,10 @@ LEAST_PSI = 0.2
 
 
 class DriftWindow:
-    """Bin counts of the latest samples of one release.
+    """Detect drift in the latest samples of one release, which are counted in the bins of the drift features.
 
-    A feature drifts if its population stability index (PSI) exceeds LEAST_PSI and also the 99th percentile of the PSI
-    in windows without drift.
+    A feature drifts if its population stability index (PSI) exceeds LEAST_PSI and also exceeds the 99th percentile of
+    the PSI in windows without drift.
     """
 
     def __init__(self, loaded: LoadedRelease, window: int = WINDOW) -> None:
@@ -25,14 +25,15 @@ class DriftWindow:
         width = self._statistics.bins.edges.shape[1] + 1
         self._counts = np.zeros((len(self._statistics.features), width), np.int64)
         self._counted = 0
-        # bool [F, bins]: for each feature that drifted in the last full window, the bin whose ratio of samples exceeds
-        # the reference the most
+        # bool [F, bins]: for each feature that drifted in the last full window, the bin whose fraction of samples
+        # exceeds the fraction in the reference by the largest amount
         self.excess_bins = np.zeros((len(self._statistics.features), width), bool)
 
     def add(self, x: np.ndarray) -> np.ndarray | None:
-        """Count samples [B, *shape]. Return bool [B], which is True for each sample in one of the `excess_bins`.
+        """Count the samples `x` [B, *shape], and return which of them are in a bin that caused drift: bool [B].
 
-        Returns None if the release has no drift reference.
+        The bins that caused drift are the `excess_bins` of the last full window. Returns None if the release has no
+        drift reference.
         """
         if not self._statistics.features:
             return None
@@ -45,7 +46,7 @@ class DriftWindow:
         return in_excess
 
     def _judge(self) -> None:
-        """Find the excess bins of the full window and start the next one."""
+        """Set `excess_bins` to the bins that cause drift in the full window, and start the next window."""
         self.excess_bins[:] = False
         for i, (feature, size) in enumerate(zip(self._statistics.features, self._statistics.bins.sizes, strict=True)):
             counts, ratios = self._counts[i, :size], np.asarray(feature["ratios"])

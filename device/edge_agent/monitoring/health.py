@@ -1,4 +1,4 @@
-"""Observe the health of the loaded release: results and errors of requests, and golden samples sent as probes."""
+"""Observe the health of the loaded release by the results of requests and of probes, which run golden samples."""
 
 from __future__ import annotations
 
@@ -21,12 +21,16 @@ IDLE_PROBE_S = 5.0  # seconds between two probes while no release is on trial
 
 @dataclass
 class ReleaseHealth:
-    """The observations of one loaded release. Times are seconds of the monotonic clock.
+    """The observations of the health of one loaded release. Times are seconds of the monotonic clock.
 
-    `since`: start of the observation. `last_failure`: time of the last failed probe or request, initially `since`.
-    `last_result`: time of the last result, or 0. `answered`: number of requests and probes that the model computed.
-    `errors`: number of requests and probes on which the model failed. `fault`: the reason why the last probe failed, or
-    empty.
+    Attributes:
+        loaded: The observed release, or None before a release is loaded.
+        since: The time at which the observation started.
+        last_failure: The time of the last failed probe or request; initially `since`.
+        last_result: The time of the last result of the model, or 0.
+        answered: Number of requests and probes for which the model returned a result.
+        errors: Number of requests and probes for which the model failed.
+        fault: The reason why the last probe failed; empty if it passed.
     """
 
     loaded: LoadedRelease | None
@@ -39,7 +43,7 @@ class ReleaseHealth:
 
     @property
     def silent_s(self) -> float:
-        """Seconds since the last result, or since the start of the observation."""
+        """Seconds since the last result of the model, or since the start of the observation."""
         return time.monotonic() - max(self.last_result, self.since)
 
     @staticmethod
@@ -49,15 +53,15 @@ class ReleaseHealth:
 
 
 class Health:
-    """Observe the results of one engine, and send probes to it."""
+    """Observe the results of the engine's model, and send probes to the model."""
 
     def __init__(self, engine: Engine, hang_s: float, error_share: float) -> None:
-        """Start to observe `engine` at its next swap.
+        """Prepare to observe each release that `engine` serves after its next model swap.
 
         Args:
             engine: The engine that runs the model.
-            hang_s: Time in seconds without any result after which the model counts as hanging.
-            error_share: Largest fraction of failed inferences, 0 to 1, at which a release counts as healthy.
+            hang_s: Number of seconds without a result after which the model is considered to hang.
+            error_share: Maximum fraction of failed requests and probes, from 0 to 1, for a healthy release.
         """
         self._engine, self._hang_s, self._error_share = engine, hang_s, error_share
         self._release = ReleaseHealth.start(None)
@@ -67,14 +71,14 @@ class Health:
         engine.failure_observers.append(self._failed)
 
     def observation(self) -> trial_rules.TrialObservation:
-        """Return the observations by which the rules of a trial confirm a release or roll it back."""
+        """Return the observations that decide whether a release on trial is confirmed or rolled back."""
         now, release = time.monotonic(), self._release
         return trial_rules.TrialObservation(
             now - release.since, now - release.last_failure, release.answered, release.errors, release.fault
         )
 
     def healthy(self) -> tuple[bool, str]:
-        """Return whether the loaded release is healthy, and the reason."""
+        """Return whether the loaded release is healthy, and the reason as text."""
         release = self._release
         total = release.answered + release.errors
         if release.fault:
@@ -107,9 +111,9 @@ class Health:
         self._release.last_failure = time.monotonic()
 
     async def probe(self) -> None:
-        """Send one golden sample through the same queue and thread as the requests, and record the result."""
+        """Send one golden sample to the model through the queue and thread of the requests, and record the result."""
         release = self._release
-        if self._engine.loaded is None:  # there is no model to probe, and the event loop is alive
+        if self._engine.loaded is None:  # without a model, a running event loop counts as a result
             release.last_result = time.monotonic()
             return
         try:
@@ -134,9 +138,10 @@ class Health:
         logs.event("probe", release.fault, logging.ERROR, release=result.release)
 
     def _record_timeout(self, release: ReleaseHealth) -> None:
-        """Record that a probe had no result in time. The model hangs if it returned no other result in this time.
+        """Record a failure if the model hangs, after a probe had no result in time.
 
-        If the model returned other results, it is busy, and the late probe does not count as a failure.
+        The model hangs if it returned no other result during this time either. If it returned other results, the model
+        is busy, and the late probe does not count as a failure.
         """
         silent_s = release.silent_s
         if silent_s < self._hang_s:
@@ -148,7 +153,7 @@ class Health:
     async def probe_periodically(self, interval_s: Callable[[], float]) -> None:
         """Send a probe every `interval_s()` seconds and after each swap of the model, until cancelled.
 
-        If a third of the watchdog's timeout is shorter than this interval, probes are sent at that shorter interval.
+        If a third of the watchdog's timeout is shorter than `interval_s()`, probes are sent at the shorter interval.
         """
         ping = systemd.watchdog_s() or 3 * IDLE_PROBE_S
         while True:
@@ -160,7 +165,7 @@ class Health:
     async def ping_watchdog(self, every_s: float) -> None:
         """Ping systemd's watchdog if the model returned a result since the last ping. Repeat this until cancelled.
 
-        `every_s` is the watchdog's timeout in seconds. In this time, this method checks four times for a result.
+        `every_s` is the watchdog's timeout in seconds. The method checks for a result four times in this period.
         """
         last_ping = 0.0
         while True:

@@ -1,7 +1,7 @@
-"""Export the statistics to Prometheus, as metrics `edge_agent_*` in base units.
+"""Export the agent's statistics to Prometheus, as metrics `edge_agent_*` in base units.
 
-edge_agent.monitoring.metric_table describes every metric. The number of series is limited, because label values come
-from fixed sets: the release's classes, features and bins, the HTTP routes, and the reasons of errors.
+edge_agent.monitoring.metric_table describes every metric. The number of time series is limited, because label
+values come from fixed sets: the release's classes, features and bins, the HTTP routes, and the reasons of errors.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _BY_NAME = {description.name: description for description in METRICS}
 
 
 class MetricsExporter:
-    """Render the statistics in Prometheus's format. Values are read at each scrape and not stored between scrapes."""
+    """Export the statistics and the state of the device in Prometheus's format. Values are read at each scrape."""
 
     def __init__(
         self, statistics: ServiceStatistics, capture_usage: Callable[[], Mapping[str, int]] | None = None
@@ -57,7 +57,7 @@ class MetricsExporter:
         return encode(self._registry), content_type
 
     def collect(self) -> Iterator[Metric]:
-        """Yield all metrics. prometheus_client calls this method of its collectors."""
+        """Yield all metrics. prometheus_client calls this method at each scrape."""
         yield from self._service()
         if self._statistics.current is not None:
             yield from _release(self._statistics.current)
@@ -130,7 +130,7 @@ def _features(statistics: ReleaseStatistics) -> Iterator[Metric]:
 
 
 def _device(statistics: ServiceStatistics) -> Iterator[Metric]:
-    """Read the device's state now. Values that the device does not provide are omitted."""
+    """Yield the metrics of the device, such as free memory. Values that the device does not provide are omitted."""
     yield _single("edge_agent_device_cpu_ratio", float(psutil.cpu_percent(interval=None)) / 100)
     memory = psutil.virtual_memory()
     yield _single("edge_agent_device_memory_available_bytes", memory.available)

@@ -25,9 +25,9 @@ PENDING, PENDING_BYTES = 64, 1 << 20
 
 
 def _bounds() -> list[float]:
-    """Return BUCKETS with seven more bounds below each bound, at equal ratios.
+    """Return the bounds of LatencyHistogram: BUCKETS, with seven more bounds at equal ratios below each bound.
 
-    With these bounds, quantiles are accurate to a few percent.
+    With the additional bounds, quantiles are accurate to a few percent.
     """
     bounds, below = [], BUCKETS[0] / 2.5
     for bound in BUCKETS:
@@ -44,7 +44,7 @@ class LatencyHistogram:
     """A histogram of durations.
 
     `counts[i]` is the number of durations above BOUNDS[i-1] and up to BOUNDS[i] seconds. The last count is the number
-    of longer durations.
+    of durations above the last bound.
     """
 
     def __init__(self, counts: list[int] | None = None, total_s: float = 0.0) -> None:
@@ -62,9 +62,9 @@ class LatencyHistogram:
         return [*buckets, ("+Inf", int(sums[-1]))]
 
     def quantile(self, share: float) -> float | None:
-        """Return the quantile `share` (0 to 1) in seconds, or None if there are no durations.
+        """Return a quantile of the durations in seconds, or None if there are no durations.
 
-        The value is interpolated geometrically within its bucket.
+        For example, `share` 0.5 is the median. The quantile is interpolated geometrically within its bucket.
         """
         total = sum(self.counts)
         if not total:
@@ -80,7 +80,7 @@ class LatencyHistogram:
 
 
 class ReleaseStatistics:
-    """Counts of one loaded release. `add` is called from one thread only."""
+    """Counts of the predictions, errors and labels of one loaded release. Only one thread may call `add`."""
 
     def __init__(self, loaded: LoadedRelease, since: str) -> None:
         self.loaded, self.since = loaded, since
@@ -112,12 +112,12 @@ class ReleaseStatistics:
         self._pending_samples = self._pending_bytes = 0
 
     def add(self, x: np.ndarray, probabilities: np.ndarray, latency_s: float) -> None:
-        """Count one answered request.
+        """Count one request for which the model returned a result.
 
         Args:
-            x: Inputs, float32 [B, *shape].
-            probabilities: Results, float32 [B, classes].
-            latency_s: Time in seconds that the model ran for the request.
+            x: The inputs of the request, float32 [B, *shape].
+            probabilities: The probabilities that the model returned, float32 [B, classes].
+            latency_s: Time in seconds for which the model ran to compute the request.
         """
         self.inferences += len(x)
         self.latency.add(latency_s)
@@ -134,7 +134,10 @@ class ReleaseStatistics:
                 self.flush()
 
     def flush(self) -> np.ndarray | None:
-        """Count the features of the pending samples. Return their bins, int64 [N, F], or None if there are none."""
+        """Count the drift features of the samples that `add` has collected since the last flush.
+
+        Returns the index of the bin of each sample and feature, int64 [N, F], or None if there are no such samples.
+        """
         if not self._pending:
             return None
         bins = self.locate(np.concatenate(self._pending))
@@ -144,27 +147,27 @@ class ReleaseStatistics:
         return bins
 
     def locate(self, x: np.ndarray) -> np.ndarray:
-        """Return the number of the bin of each feature, int64 [B, F], for samples [B, *shape]."""
+        """Return the index of the bin of each sample and drift feature, int64 [B, F], for samples `x` [B, *shape]."""
         channels_first = x[:, None] if self._channel is None else np.moveaxis(x, self._channel, 1)
         return self.bins.locate(features(channels_first)[:, self._columns])
 
     def add_errors(self, reason: str, samples: int) -> None:
-        """Count the samples of a failed request."""
+        """Count the samples of a failed request under `reason`, such as `timeout`."""
         self.errors[reason] = self.errors.get(reason, 0) + samples
 
     def count_label(self, label: str, *, correct: bool, count: int = 1) -> None:
-        """Count the true class of a prediction.
+        """Count a label, or remove a label that was counted before.
 
         Args:
-            label: The true class.
+            label: The true class of a prediction.
             correct: Whether the true class is the predicted class.
-            count: 1 to count the label, or -1 to remove a label that is being replaced.
+            count: 1 counts the label; -1 removes it, because a new label replaces it.
         """
         results = self.feedback.setdefault(label, {"correct": 0, "wrong": 0})
         results["correct" if correct else "wrong"] += count
 
     def drift(self) -> dict[str, dict[str, Any]]:
-        """Return the population stability index (PSI) of each feature, and the number of samples counted for it.
+        """Return the population stability index (PSI) and the number of counted samples for each drift feature.
 
         All samples since the switch to the release are counted.
         """
@@ -176,11 +179,11 @@ class ReleaseStatistics:
 
     @property
     def counted(self) -> int:
-        """Number of samples whose features have been counted."""
+        """Number of samples whose drift features have been counted."""
         return int(self.feature_counts[0].sum()) if self.features else 0
 
     def as_json(self) -> dict[str, Any]:
-        """Return everything that must survive a restart of the service."""
+        """Return the counts and sums that must survive a restart of the service, in types that JSON supports."""
         self.flush()
         return {
             "release": self.release,
@@ -200,9 +203,10 @@ class ReleaseStatistics:
         }
 
     def resume(self, value: Mapping[str, Any]) -> bool:
-        """Continue counting from the saved result of `as_json` if it is for the same model file.
+        """Continue counting from `value`, a saved result of `as_json`, if it belongs to the same model file.
 
-        Return True if it is. If `value` is not valid, this raises an exception of any type and changes nothing.
+        Returns False and changes nothing if `value` belongs to another model file. If `value` is invalid, this method
+        raises an exception of any type and changes nothing.
         """
         if any(value[name] != getattr(self, name) for name in ("release", "target", "sha256")):
             return False

@@ -1,14 +1,14 @@
-"""The ring of captured samples on the disk. Its size and age are limited, and the oldest samples are deleted first.
+"""The ring of captured samples on the disk. The oldest samples are deleted to limit its size and age.
 
-The ring is a folder of segments, `<number>.seg`. A segment is a file of records, and new records are appended. A record
-consists of a header and content:
+The ring is a folder of segments, `<number>.seg`. A segment is a file of records, and new records are appended to the
+newest segment. A record consists of a header and content:
 
     header: magic "EAS1", then three little-endian uint32: length of the content, length of the JSON at the start of the
     content, and CRC-32 of these two lengths and the content
-    content: JSON, then the sample's float32 values in C order (a label has no values)
+    content: JSON, then the sample's float32 values in C order (the record of a label has no values)
 
 A segment is flushed to the disk when it is full and when the ring is closed, so a power cut loses at most the last
-segment. Nothing after an incomplete record of a segment is read, and the next start of the service creates a new
+segment. A segment is read up to its first incomplete or damaged record. The next start of the service creates a new
 segment.
 """
 
@@ -39,14 +39,14 @@ NUMBER = re.compile("[0-9]{1,18}", re.ASCII)
 
 
 class Ring:
-    """The segments in one folder. Only one thread may call the methods; any thread may read `samples` and `bytes`."""
+    """The ring in one folder. Only one thread may call the methods; any thread may read `samples` and `bytes`."""
 
     def __init__(self, folder: Path, limit_bytes: int, max_age_days: float) -> None:
         """Open the ring.
 
         Args:
             folder: The folder of the segments. It is created when the first record is written.
-            limit_bytes: Largest total size of the segments in bytes.
+            limit_bytes: Maximum total size of the segments in bytes.
             max_age_days: Segments that were last written more than this number of days ago are deleted.
         """
         self.folder, self.limit = folder, limit_bytes
@@ -61,7 +61,7 @@ class Ring:
         self._next = max((int(path.stem) for path in _named(folder)), default=-1) + 1
 
     def append(self, metadata: dict[str, Any], values: bytes) -> None:
-        """Write one record. If writing fails, close the segment after its previous record and raise OSError."""
+        """Append one record to the open segment. If writing fails, close the segment and raise OSError."""
         text = json.dumps(metadata, separators=(",", ":")).encode()
         content = text + values
         record = HEAD.pack(MAGIC, len(content), len(text), _checksum(len(content), len(text), content)) + content
@@ -86,7 +86,7 @@ class Ring:
         self._count()
 
     def close(self) -> None:
-        """Close the open segment and flush it to the disk."""
+        """Flush the open segment to the disk and close it."""
         stream, self._stream = self._stream, None
         if stream is None:
             return
@@ -116,7 +116,10 @@ class Ring:
 
 
 def segments(folder: Path) -> list[Path]:
-    """Return the segments, oldest first. Other files are ignored, even a pipe or directory with a segment's name."""
+    """Return the segments in `folder`, oldest first.
+
+    Other files are ignored, even a pipe or a directory with a segment's name.
+    """
     return [path for path in _named(folder) if path.is_file() and not path.is_symlink()]
 
 
@@ -126,7 +129,7 @@ def _named(folder: Path) -> list[Path]:
 
 
 def records(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """Yield the records of a segment. Stop at the first record that is incomplete or damaged."""
+    """Yield the metadata and the values of each record of a segment, up to the first incomplete or damaged record."""
     try:
         # Without O_NONBLOCK, opening a named pipe that has a segment's name would block forever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -1,9 +1,9 @@
-"""Export captured samples for retraining, as JSON lines in the format of the pipeline's source `edge_devices`.
+"""Export captured samples for retraining, as JSON lines. The pipeline's data source `edge_devices` reads this format.
 
 An image or audio sample is one line, whose `values` are a flat list. A sample of a time series is one line for each
-time step, whose `values` are named by channel, because the pipeline cuts its own windows. The time between two steps is
-the sampling interval of the release, and the last step has the time of the prediction. If two labelled samples of a
-time series overlap in time, the later one is omitted, because their time steps would be mixed.
+time step, whose `values` are named by channel, because the pipeline divides time series into windows itself. The time
+between two steps is the sampling interval of the release, and the last step has the time of the prediction. If two
+labelled samples of a time series overlap in time, the later sample is omitted, because their time steps would be mixed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ COPIED = ("release", "predicted", "confidence", "reason")
 
 
 def export(config: Config, file: Path) -> SamplesResult:
-    """Write all captured samples to `file` atomically, and return the numbers of samples and lines.
+    """Write all captured samples to `file` atomically, and return the numbers of samples, lines and bytes.
 
     Raises StorageError.
     """
@@ -52,12 +52,12 @@ def export(config: Config, file: Path) -> SamplesResult:
 
 
 def export_lines(folder: Path, since: datetime | None, max_age_days: float) -> Iterator[bytes]:
-    """Yield the lines of the captured samples, oldest first.
+    """Yield the captured samples as JSON lines, the oldest sample first.
 
     Args:
-        folder: The ring's folder.
-        since: Samples predicted before this time are omitted; None omits no samples.
-        max_age_days: Samples predicted more than this number of days ago are omitted.
+        folder: The folder of the ring in which the samples are stored.
+        since: Samples whose predictions are older than this time are omitted; None omits no samples.
+        max_age_days: Samples whose predictions are older than this number of days are omitted.
     """
     labels = _labels(folder)
     oldest = datetime.now(timezone.utc) - timedelta(days=max_age_days)
@@ -98,13 +98,16 @@ def _metadata(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _labels(folder: Path) -> dict[str, str]:
-    """Return the latest label of each labelled prediction, by the prediction's id."""
+    """Return a dictionary from the id of each labelled prediction to its latest label."""
     records = (metadata for path in ring.segments(folder) for metadata, _ in ring.records(path))
     return {metadata["of"]: metadata["label"] for metadata in records if "of" in metadata}
 
 
 def parse_since(value: str | None) -> datetime | None:
-    """Parse the query parameter `since`. Raises ProblemError (422)."""
+    """Return the time in the query parameter `since`, or None if the parameter is absent.
+
+    Raises ProblemError with status 422 if the parameter is not a valid time.
+    """
     if value is None:
         return None
     try:

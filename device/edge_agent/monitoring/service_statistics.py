@@ -1,7 +1,7 @@
-"""Statistics of the running service: the loaded release, the HTTP requests, and the predictions without a label.
+"""Statistics of the running service: the loaded release, the HTTP requests, and the labels of the latest predictions.
 
-Counting a request is cheap, and derived figures are computed only when they are requested. Everything runs in the event
-loop's thread. The exception is `save`, which can run in another thread with the result of `snapshot`.
+Counting a request is cheap, and derived figures are computed only when they are requested. All functions run in the
+event loop's thread, except `save`, which can run in another thread with the result of `snapshot`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from edge_agent.monitoring.release_statistics import ReleaseStatistics
 log = logging.getLogger("edge_agent.counts")  # the logger's name becomes the event of its log records
 
 SCHEMA_VERSION = 2
-# A power cut loses at most the counts of this time in seconds. Each save writes one small file and flushes the disk
-# twice, which wears out a memory card.
+# A power cut loses at most the counts of the last SAVE_EVERY_S seconds. Each save writes one small file and flushes the
+# disk twice, which wears out a memory card.
 SAVE_EVERY_S = 30.0
 REASONS = {OutputError: "output", ModelError: "model", TimedOutError: "timeout"}
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
@@ -76,14 +76,18 @@ class ServiceStatistics:
         self._save_request: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
 
     def attach(self, engine: Engine) -> ServiceStatistics:
-        """Start to count the results and failures of `engine` at its next `swap`."""
+        """Count the results and failures of each release that `engine` serves after its next `swap`. Returns `self`."""
         engine.observers.append(self._answered)
         engine.failure_observers.append(self._failed)
         engine.swap_observers.append(self.start_release)
         return self
 
     def start_release(self, loaded: LoadedRelease) -> None:
-        """Start to count for `loaded`. After a restart, continue with counts.json if it is for the same model file."""
+        """Start the statistics of the release `loaded`.
+
+        If this is the first release since the service started, and counts.json has the counts of the same model file,
+        continue with these counts.
+        """
         first = self.current is None
         self._previous, self.current = self.current, ReleaseStatistics(loaded, _now())
         # The new model is already in memory, perhaps together with the previous one, so it does not count as growth.
@@ -106,7 +110,7 @@ class ServiceStatistics:
             log.warning("%s: not a valid file of counts (%.200r); counting from zero", path, error)
 
     def _statistics_of(self, loaded: LoadedRelease) -> ReleaseStatistics | None:
-        """Return the statistics of `loaded`, which is the current release or the previous one.
+        """Return the statistics of `loaded`, or None if it is neither the current nor the previous release.
 
         After a swap, the previous release still finishes the requests that it accepted.
         """
@@ -126,7 +130,7 @@ class ServiceStatistics:
             statistics.add_errors(REASONS.get(type(error), "model"), samples)
 
     def remember(self, result: PredictionResult) -> list[str]:
-        """Remember the predictions of a result, so that labels can be compared with them. Return their ids.
+        """Remember the predictions of a request, so that labels can be compared with them, and return their ids.
 
         There is one id for each sample. Only the latest `serve.feedback_window` predictions are remembered.
         """
@@ -146,9 +150,9 @@ class ServiceStatistics:
         return ids
 
     def feedback(self, prediction_id: str, label: str) -> dict[str, Any]:
-        """Count the true class of a prediction, and return whether the prediction was correct.
+        """Count `label` as the true class of a prediction. Return the predicted class and whether it was correct.
 
-        A second label of the same prediction replaces the first.
+        A second label for the same prediction replaces the first.
 
         Raises UnknownPredictionError, UnknownClassError, NotLoadedError.
         """
@@ -176,7 +180,7 @@ class ServiceStatistics:
         """Count one HTTP request.
 
         Args:
-            path: Path of the route, or `other` if no route has the requested path.
+            path: Path of the requested route, or `other` if there is no such route.
             method: HTTP method. Methods that are not in METHODS are counted as `other`.
             code: HTTP status code of the response.
         """
@@ -184,7 +188,7 @@ class ServiceStatistics:
         self.http[key] = self.http.get(key, 0) + 1
 
     def report(self) -> dict[str, Any]:
-        """Return the statistics since the agent switched to the release, for the command line and for rollouts."""
+        """Return the statistics since the switch to the loaded release, for the command line and for rollouts."""
         memory = self._process.memory_info().rss
         service = {
             "uptime_s": round(time.monotonic() - self._started, 3),
@@ -223,12 +227,15 @@ class ServiceStatistics:
         }
 
     def snapshot(self) -> dict[str, Any] | None:
-        """Return the value for `save`, or None if nothing has changed since the last save."""
+        """Return the counts of the loaded release for `save`, or None if no count has changed since the last save."""
         value = self.current.as_json() if self.current else None
         return None if value == self._saved else value
 
     def save(self, value: dict[str, Any] | None) -> None:
-        """Replace counts.json durably. Raises OSError."""
+        """Replace the content of counts.json with `value`, the result of `snapshot`. Raises OSError.
+
+        If `value` is None, nothing is written.
+        """
         if value is not None:
             self.config.layout.state.mkdir(parents=True, exist_ok=True)
             content = json.dumps({"schema_version": SCHEMA_VERSION, **value}, separators=(",", ":")).encode()
@@ -239,7 +246,7 @@ class ServiceStatistics:
         """Save the counts every `every_s` seconds, and once more when cancelled.
 
         If the disk fails, counts are lost but the service continues. The counts are also saved immediately after a
-        start and after a swap of the model. So if the process is killed soon after that, the next start of the service
+        start and after a swap of the model. So if the process is killed soon afterwards, the next start of the service
         is counted as a restart of the new release.
         """
         loop, requested = asyncio.get_running_loop(), asyncio.Event()
