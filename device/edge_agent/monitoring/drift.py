@@ -39,8 +39,9 @@ LEAST_SHARE = 1e-4
 def psi(reference: np.ndarray | list[float], counts: np.ndarray | list[int]) -> float:
     """Return the population stability index (PSI) of counts against a reference: sum((p - q) * ln(p / q)).
 
-    reference: [bins], the fraction q of the reference in each bin. counts: [bins], the number of samples in each bin, from which the fractions p are computed. Ratios below
-    LEAST_SHARE are replaced with LEAST_SHARE. Returns 0.0 if all counts are zero.
+    reference: [bins], the fraction q of the reference in each bin. counts: [bins], the number of samples in each bin,
+    from which the fractions p are computed. Fractions below LEAST_SHARE are replaced with LEAST_SHARE. Returns 0.0 if
+    all counts are zero.
     """
     total = float(np.sum(counts))
     if not total:

@@ -1,4 +1,4 @@
-"""The server of control.sock. The docstring of its client, edge_agent.lifecycle.control_client, lists the requests."""
+"""The HTTP server on the unix socket control.sock. The docstring of lifecycle/control_client.py lists the requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STEP_S = 0.25  # seconds between two checks whether a comparison has ended; a li
 
 @dataclass(frozen=True)
 class ShadowRequest:
-    """The request to compare `release` with the loaded release until `samples` or `seconds` is reached."""
+    """The request to compare `release` with the loaded release for at most `samples` inputs and `seconds` seconds."""
 
     release: str
     samples: int
@@ -35,7 +35,7 @@ class ShadowRequest:
 
 
 async def start(service: Supervisor, stack: contextlib.AsyncExitStack) -> None:
-    """Listen on control.sock until `stack` unwinds. Raises OSError."""
+    """Start the server on control.sock. The server stops when `stack` unwinds. Raises OSError."""
     layout = service.config.layout
     layout.run.mkdir(parents=True, exist_ok=True)
     layout.control_socket.unlink(missing_ok=True)  # a stale socket of a killed service refuses every connection
@@ -47,7 +47,7 @@ async def start(service: Supervisor, stack: contextlib.AsyncExitStack) -> None:
 
 
 def create_application(service: Supervisor) -> web.Application:
-    """Create the application with all routes."""
+    """Create the aiohttp application with the routes of control.sock."""
     routes = _Routes(service)
     app = web.Application()
     app.add_routes(
@@ -63,7 +63,7 @@ def create_application(service: Supervisor) -> web.Application:
 
 
 class _Routes:
-    """The handlers of the requests. `shadow` is the running or the last comparison, or None."""
+    """The handlers of the requests on control.sock. `shadow` is the running or last comparison, or None."""
 
     def __init__(self, service: Supervisor) -> None:
         self.service = service
@@ -94,7 +94,10 @@ class _Routes:
         return web.json_response({"shadow": self.shadow.summary() if self.shadow else None})
 
     async def run_shadow(self, request: web.Request) -> web.StreamResponse:
-        """Compare a candidate with the loaded release. If the caller disconnects, the comparison ends."""
+        """Compare a candidate release with the loaded release, and send a summary each second.
+
+        If the caller disconnects, the comparison ends.
+        """
         service, requested = self.service, ShadowRequest.parse(await request.json())
         try:
             candidate = await self._candidate(requested.release)
@@ -119,7 +122,7 @@ class _Routes:
         return response
 
     async def _candidate(self, release: str) -> LoadedRelease:
-        """Load the candidate in addition to the current release. Raises AgentError."""
+        """Load the candidate `release`, while the current release stays loaded. Raises AgentError."""
         current = self.service.engine.loaded
         if current is None:
             raise NoReleaseError(
@@ -158,7 +161,7 @@ def _loaded(loaded: LoadedRelease | None) -> dict[str, str] | None:
 
 
 async def _stream(shadow: Shadow, response: web.StreamResponse) -> None:
-    """Write one line of JSON each second, and a last line when the comparison has ended."""
+    """Write the summary of the comparison as one line of JSON each second, and once more after the comparison ends."""
 
     async def write(summary: dict[str, Any]) -> None:
         await response.write(json.dumps(summary).encode() + b"\n")

@@ -18,7 +18,7 @@ MODE = 0o660  # programs that run with the socket's group may request prediction
 
 
 async def start(service: Supervisor, stack: contextlib.AsyncExitStack) -> str:
-    """Serve requests until `stack` unwinds, and return the addresses as text.
+    """Open the configured sockets, and return their addresses as text. The sockets close when `stack` unwinds.
 
     Raises ServiceError if an address is in use or cannot be opened.
     """

@@ -24,8 +24,8 @@ class Events:
         """Report one event.
 
         Args:
-            name: The event's name in the log, such as `loaded`.
-            message: A description, as text for people.
+            name: The name of the event in the log, such as `loaded`.
+            message: A description of the event, for people.
             level: The log level.
             fields: Additional fields of the log record.
         """

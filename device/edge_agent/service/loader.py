@@ -1,7 +1,7 @@
-"""In the background, load the release that state.json names, then swap it in between two requests.
+"""Load the release that state.json names in the background, and replace the served release between two requests.
 
-Commands write state.json before they notify the service. If the service misses the notification, it still reads the
-file within a second.
+Commands write state.json before they notify the service. If the service misses the notification, it still reads
+state.json within a second.
 """
 
 from __future__ import annotations
@@ -36,8 +36,12 @@ class _OvertakenError(Exception):
 class Loader:
     """Load the release that state.json names whenever the file changes. All methods run in the event loop's thread.
 
-    `state`: the state that was last read. `error`: the reason why the current release is not loaded, or None.
-    `unreadable_since`: the time since which the disk fails to read the current release (monotonic clock), or None.
+    Attributes:
+        state: The state of the agent when state.json was last read.
+        error: The reason why the current release is not loaded, or None.
+        unreadable_since: Time of the monotonic clock since which the current release cannot be read from the disk, or
+            None.
+        booted: The result of `boot`, which the supervisor sets before the first release is loaded.
     """
 
     def __init__(
@@ -49,14 +53,15 @@ class Loader:
         events: Events,
         ending: asyncio.Event,
     ) -> None:
-        """Store the parts that loading uses.
+        """Create the loader from the parts of the service that it uses.
 
         Args:
             config: The agent's configuration.
-            engine: Serves the loaded release.
-            health: Probes a release after a model swap.
-            statistics: Reports whether the release is on trial, and the number of its starts.
-            events: Reports each loaded release and each failure.
+            engine: The engine that serves the loaded release.
+            health: The object that probes a release after a model swap.
+            statistics: The statistics, in which the loader sets whether the release is on trial, and the number of its
+                starts.
+            events: The events to which the loader adds each loaded release and each failure.
             ending: An event that is set when the service is ending.
         """
         self.config, self.engine = config, engine
@@ -76,10 +81,13 @@ class Loader:
         return loaded is not None and loaded.release == self.state.current
 
     async def follow(self, retry: bool = False) -> str | None:
-        """While the loaded release still serves requests, load the release that state.json names, then swap them.
+        """Load the release that state.json names, and replace the loaded release with it.
+
+        The loaded release serves requests until it is replaced. If it is the release that state.json names, nothing
+        changes.
 
         Args:
-            retry: True tries a release that failed to load again now, without waiting for RETRY_S.
+            retry: True loads a release again immediately even if loading it failed less than RETRY_S seconds ago.
 
         Returns:
             The reason why the release could not be loaded, or None.
@@ -134,12 +142,12 @@ class Loader:
         self._events.add("loaded", f"serving {self.summary()}", release=name, target=new.target if new else None)
 
     async def _load(self, release: str) -> LoadedRelease:
-        """Load a release in the background.
+        """Load a release in a background thread, and return the loaded release.
 
-        Raises the errors of `load`, SelfTestError if loading takes too long, and _OvertakenError if state.json names
-        another release in the meantime or the service ends.
+        Raises the errors of `load`. Also raises SelfTestError if loading takes too long, and _OvertakenError if
+        state.json meanwhile names another release or the service ends.
         """
-        # If the release is already being loaded, wait for that thread: if it hangs, a second thread would hang too.
+        # If a thread already loads the release, wait for that thread. If it hangs, a second thread would hang too.
         if self._loading is None or self._loading[0] != release or self._loading[1].done():
             self._loading = (release, load_in_background(self.config, release))
         future, limit_s = self._loading[1], self.config.selftest.timeout_s
@@ -166,14 +174,14 @@ class Loader:
             ending.cancel()
 
     async def _current_release(self) -> str | None:
-        """Return the current release in state.json, or the one that was last read if the file cannot be read."""
+        """Return the current release in state.json, or the release that was last read if the file cannot be read."""
         try:
             return (await asyncio.to_thread(state.load, self.config.layout)).current
         except (AgentError, OSError):
             return self.state.current
 
     def summary(self) -> str:
-        """Return a description of the loaded release for people, such as `digits@1.2.0 (onnx-fp32), on trial`."""
+        """Return the loaded release as text for people, such as `digits@1.2.0 (onnx-fp32), on trial`."""
         loaded = self.engine.loaded
         if loaded is None:
             return "no release" + (f" ({self.error})" if self.error else "")

@@ -16,7 +16,9 @@ from edge_agent.service.supervisor import Supervisor
 
 
 def serve(config: Config, systemd: bool = True) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Run the service until it receives SIGTERM or SIGINT.
+
+    If `systemd` is False, the service writes no journal fields to the log and sends no notifications to systemd.
 
     Raises AgentError if the service cannot start, or if the model hangs and systemd's watchdog is not used.
     """
@@ -27,7 +29,10 @@ def serve(config: Config, systemd: bool = True) -> None:
 
 
 async def run(config: Config, systemd: bool) -> None:
-    """Start the service, serve, and shut down. The resource that was opened last is closed first."""
+    """Start the service, answer requests until a signal arrives, and shut down.
+
+    Resources are closed in the reverse order of opening.
+    """
     async with AsyncExitStack() as stack:
         supervisor = await Supervisor.boot(
             config, systemd, stack

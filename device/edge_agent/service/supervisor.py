@@ -68,9 +68,9 @@ class Supervisor:
         return supervisor
 
     async def run_until_signal(self, addresses: str) -> None:
-        """Serve until SIGTERM or SIGINT. If a background task fails, raise its exception.
+        """Run the background tasks until SIGTERM or SIGINT. If a background task fails, raise its exception.
 
-        `addresses` is written to the log.
+        `addresses` is the text with the service's addresses for the log.
         """
         tasks = [asyncio.create_task(task) for task in self._background_tasks()]
         waiting = asyncio.create_task(self.ending.wait())
@@ -94,14 +94,17 @@ class Supervisor:
         yield self.health.ping_watchdog(watchdog_s) if watchdog_s else self._exit_when_hung()
 
     async def _exit_when_hung(self) -> None:
-        """End the process if the model hangs, so that a supervisor restarts it. Used if systemd's watchdog is off."""
+        """Raise ServiceError if the model hangs, so that the process ends and its supervisor restarts it.
+
+        This method is used if systemd's watchdog is off.
+        """
         limit_s = 3 * self.config.serve.request_timeout_s
         while self.loader.state.trial or self.health.silent_s < limit_s:  # a release on trial is rolled back instead
             await asyncio.sleep(FOLLOW_S)
         raise ServiceError("the loaded model", f"has not answered for {limit_s:g} s", "", "restart the service")
 
     async def follow(self) -> None:
-        """Every FOLLOW_S seconds, load the release that state.json names and judge its trial, until cancelled."""
+        """Load the release that state.json names and judge its trial. Repeat every FOLLOW_S seconds until cancelled."""
         while True:
             await asyncio.sleep(FOLLOW_S)
             try:
@@ -111,7 +114,7 @@ class Supervisor:
                 self.events.add("state", " ".join(str(error).split()), logging.ERROR)
 
     def healthy(self) -> tuple[bool, str]:
-        """Return whether the release that state.json names is loaded and healthy, and the reason."""
+        """Return whether the release that state.json names is loaded and healthy, and the reason as text."""
         loader = self.loader
         if loader.error:
             return False, f"{loader.state.current} is current, but not loaded: {loader.error}"

@@ -1,6 +1,6 @@
 """End the trial of the loaded release: confirm the release, or roll back to the previous one.
 
-edge_agent.lifecycle.trial_rules has the rules.
+edge_agent.lifecycle.trial_rules has the rules for this decision.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from edge_agent.service.loader import Loader
 
 
 class TrialJudge:
-    """Decide about the trial with the observations of `health`. `loader` then loads the release that is current."""
+    """Confirm the release on trial or roll it back, based on the observations of its health."""
 
     def __init__(self, config: Config, loader: Loader, health: Health, events: Events) -> None:
-        """Store the parts that decisions use.
+        """Create the judge from the parts of the service that it uses.
 
         Args:
             config: The agent's configuration.
-            loader: Loads the current release.
-            health: Observes the loaded release.
-            events: Reports the decisions.
+            loader: The loader, which loads the release that is current after a decision.
+            health: The object that observes the loaded release.
+            events: The events to which the judge adds its decisions.
         """
         self.config, self._loader, self._health, self._events = config, loader, health, events
 
     async def judge(self) -> None:
-        """Confirm the release on trial, roll it back, or wait."""
+        """Confirm the release on trial, roll it back, or wait. Do nothing if no release is on trial."""
         loader = self._loader
         current_trial = loader.state.trial
         if current_trial is None:
@@ -90,7 +90,7 @@ class TrialJudge:
                 point("rollback.after")
 
     def status(self) -> dict[str, Any]:
-        """Return the decision at this moment and the observations behind it, for `edge-agent status`."""
+        """Return the present decision about the trial, with the observations behind it, for `edge-agent status`."""
         observation, rules = self._health.observation(), self.config.trial
         if not self._loader.up_to_date:  # the observations concern the previous release
             observation = trial_rules.TrialObservation(0.0, 0.0, 0, 0)

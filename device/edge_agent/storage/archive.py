@@ -1,4 +1,4 @@
-"""Unpack a bundle's archive safely. It is a tar of regular files, compressed as one Zstandard frame (RFC 8878)."""
+"""Unpack a bundle's archive safely. The archive is a tar file, compressed as one Zstandard frame (RFC 8878)."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from edge_agent.core.fault_points import point
 
 # Unit in bytes in which the file systems of devices allocate disk space.
 BLOCK = 4096
-# Largest file that `inspect` reads into memory; a manifest has a few kilobytes.
+# Maximum size in bytes of the file that `inspect` reads into memory. A manifest has a few kilobytes.
 MEMBER_LIMIT = 4 << 20
-# Largest number of files. A bundle has about twenty. Each file takes an inode, and a small memory card has few inodes.
+# Maximum number of files in an archive. A bundle has about twenty. Each file takes an inode, and a small memory card has
+# few inodes.
 MOST_ENTRIES = 4096
-# Longest name in a ustar header. Longer names need extensions of the format, which the pipeline does not write.
+# Maximum length of a name in a ustar header. Longer names need extensions of the format, which the pipeline does not
+# write.
 LONGEST_NAME = 255
-# Largest size in bytes of the headers between two files, because tarfile reads a header of any size into memory.
+# Maximum size in bytes of the headers between two files, because tarfile reads a header of any size into memory.
 HEADERS = 1 << 20
-# Largest accepted window of a Zstandard frame, in bytes: the window of the pipeline's archives. An untrusted frame can
+# Maximum accepted window of a Zstandard frame, in bytes: the window of the pipeline's archives. An untrusted frame can
 # request gigabytes.
 WINDOW = 8 << 20
 # Exceptions that tarfile and zstandard raise for a corrupted archive.
@@ -50,15 +52,15 @@ class Inspection:
 
 
 def inspect(archive: Path, member: str, limit_bytes: int = 1 << 30) -> Inspection:
-    """Read and check a whole archive without writing anything, and return the content of one file.
+    """Check a whole archive without unpacking it. Return the content of one file, and the disk space for unpacking.
 
     Args:
-        archive: The archive.
+        archive: The path of the archive.
         member: Name of the file to return, such as `manifest.json`.
-        limit_bytes: Largest total size of all files, in bytes.
+        limit_bytes: Maximum total size of all files, in bytes.
 
     Raises:
-        ArchiveError: `unpack` would refuse the archive, or it does not contain `member`.
+        ArchiveError: `unpack` would refuse the archive, or the archive does not contain `member`.
         OSError: The archive cannot be read.
     """
     member_content: bytes | None = None
@@ -83,12 +85,12 @@ def inspect(archive: Path, member: str, limit_bytes: int = 1 << 30) -> Inspectio
 
 
 def unpack(archive: Path, folder: Path, limit_bytes: int = 1 << 30) -> None:
-    """Unpack an archive into a new folder, and remove the folder if the archive is refused.
+    """Unpack an archive into a new folder. If this fails, remove the folder.
 
     Args:
-        archive: The archive.
+        archive: The path of the archive.
         folder: The folder to create.
-        limit_bytes: Largest total size of all files, in bytes.
+        limit_bytes: Maximum total size of all files, in bytes.
 
     Raises:
         ArchiveError: The archive is incomplete or corrupted, is larger than `limit_bytes`, or contains links, special
@@ -129,7 +131,7 @@ def _frame(raw: BinaryIO, archive: Path, limit_bytes: int) -> _Frame:
 
 
 def _entries(frame: _Frame, limit_bytes: int, archive: Path) -> Iterator[tuple[PurePosixPath, int, IO[bytes]]]:
-    """Yield the name, size and content of each file, in order.
+    """Yield the name, size and content of each file, in the order of the archive.
 
     The content of a file can be read only before the next file is requested.
     """
@@ -180,13 +182,13 @@ def _below(name: PurePosixPath, written: str) -> bool:
 
 
 class _Frame(io.RawIOBase):
-    """A stream of the content of one Zstandard frame. If the frame is incomplete, reading raises ArchiveError.
+    """A stream of the decompressed content of one Zstandard frame.
 
-    The zstandard package's own reader is not used, because it accepts a file that ends before its checksum.
+    If the frame is incomplete, reading raises ArchiveError. The zstandard package's own reader is not used, because it accepts a frame that ends before its checksum.
     """
 
-    # Compressed bytes that are read in one step. A block of 128 KiB can be stored in 4 bytes, so one step decompresses
-    # to at most 8 MiB in memory.
+    # Compressed bytes that are read in one step. A frame can store a block of 128 KiB in 4 bytes, so one step
+    # decompresses to at most 8 MiB in memory.
     STEP = 256
 
     def __init__(self, raw: BinaryIO, archive: Path, limit: int) -> None:
@@ -218,7 +220,10 @@ class _Frame(io.RawIOBase):
         return head
 
     def finish(self) -> None:
-        """Read the stream to its end, which verifies the checksum. Raises ArchiveError if more data follows."""
+        """Read the stream to its end, so that its checksum is verified.
+
+        Raises ArchiveError if further data follows the end of the tar file or of the frame.
+        """
         self.allow(HEADERS)
         while padding := self.read(1 << 16):
             if padding.strip(b"\0"):

@@ -1,6 +1,6 @@
-"""The manifest of a bundle: read it, check it against its JSON Schema, and check the bundle's files against it.
+"""Read the manifest of a bundle, check it against its JSON Schema, and check the files of the bundle against it.
 
-The pipeline calls the same `check` before it writes a manifest, so that devices can read every manifest that it writes.
+The pipeline calls `check` before it writes a manifest, so that devices can read every manifest of the pipeline.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class ManifestError(Exception):
     """The manifest is invalid, or the files of the bundle differ from it."""
 
     def __init__(self, file: str | Path, field: str, found: str, expected: str) -> None:
-        """Build the message.
+        """Build the error's message from its parts.
 
         Args:
-            file: The manifest, or the folder of the bundle.
+            file: The path of the manifest, or of the bundle's folder.
             field: The field of the manifest, or the name of the file in the bundle; empty for the whole manifest.
             found: The value that was found.
             expected: The value that was expected.
@@ -43,7 +43,10 @@ def _validator() -> Draft202012Validator:
 
 
 def check(manifest: Any, file: str | Path = MANIFEST) -> dict[str, Any]:
-    """Return the manifest if it matches the schema and does not contradict itself. Raises ManifestError for `file`."""
+    """Return the manifest if it matches the schema and its fields do not contradict each other.
+
+    `file` is the name of the manifest for error messages. Raises ManifestError.
+    """
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
     if isinstance(manifest, dict) and version != SCHEMA_VERSION:
         raise ManifestError(
@@ -95,7 +98,10 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def verify(folder: Path, manifest: dict[str, Any]) -> None:
-    """Check that the folder contains exactly the files of the manifest, byte for byte. Raises ManifestError."""
+    """Check that a bundle's folder contains exactly the files that its manifest lists, byte for byte.
+
+    Raises ManifestError.
+    """
     listed = set(manifest["files"]) | {MANIFEST}
     entries = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
     for name, path in sorted(entries.items()):
@@ -116,9 +122,10 @@ def verify(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def _sha256(stream: Any) -> str:
-    """Return the SHA-256 in hexadecimal digits. The file is read in blocks, because devices have little memory.
+    """Return the SHA-256 digest of an open file in hexadecimal digits.
 
-    hashlib.file_digest is not used, because Python 3.10 does not have it.
+    The file is read in blocks, because devices have little memory. hashlib.file_digest is not used, because
+    Python 3.10 does not have it.
     """
     total = hashlib.sha256()
     while block := stream.read(1 << 20):

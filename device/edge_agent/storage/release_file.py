@@ -1,4 +1,4 @@
-"""release.json of a slot: the repository's description of the release, with digests that reveal damage.
+"""Write and read release.json of a slot: the repository's description of the release, and digests that reveal damage.
 
 The digests reveal only accidental damage. A process that may write to the slot can change the digests too.
 """
@@ -25,7 +25,7 @@ class ReleaseRecord:
         release: The release, as NAME@VERSION.
         sha256: SHA-256 digest of the archive that was installed, in hexadecimal digits.
         manifest_sha256: SHA-256 digest of the manifest that was installed, in hexadecimal digits.
-        custom: Version, commit, time and builder, as the repository published them.
+        custom: Version, commit, publication time and builder of the release, from the repository's metadata.
     """
 
     release: str
@@ -35,10 +35,10 @@ class ReleaseRecord:
 
 
 def write(slot: Path, offer: Offer, manifest_sha256: str) -> None:
-    """Write release.json, without flushing it to the disk.
+    """Write release.json into a slot, without flushing the file to the disk.
 
     Args:
-        slot: Folder of the slot.
+        slot: The folder of the slot.
         offer: The release as the repository offers it.
         manifest_sha256: SHA-256 digest of the manifest in the slot, in hexadecimal digits.
     """
@@ -69,5 +69,5 @@ def read(slot: Path) -> ReleaseRecord:
 
 
 def _digest(value: dict[str, Any]) -> str:
-    """Return the digest of release.json's content without the field that has the digest."""
+    """Return the SHA-256 digest of `value`, the content of release.json without the field `own_sha256`."""
     return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

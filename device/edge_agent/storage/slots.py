@@ -32,8 +32,9 @@ MB = 1_000_000
 def install(config: Config, offer: Offer, archive: Path) -> dict[str, Any]:
     """Unpack the archive of an offered release into its slot, and return the manifest.
 
-    If the release has an undamaged slot, the slot is not changed. A damaged slot is replaced, and a model that runs
-    from it keeps its open files. If the release is refused or the installation fails, nothing remains on the disk.
+    If the release has an undamaged slot, the slot is not changed. A damaged slot is replaced; a running model that was
+    loaded from this slot keeps its open files. If the release is refused or the installation fails, no part of the
+    release remains on the disk.
 
     Args:
         config: The configuration.
@@ -101,7 +102,7 @@ def find(layout: Layout, offer: Offer) -> dict[str, Any] | None:
             "the same content for the same version",
             "publish the new content under a new version",
         )
-    durable.sync_directory(layout.releases)  # an interrupted installation may have renamed it without this flush
+    durable.sync_directory(layout.releases)  # an interrupted installation may have omitted this flush
     return manifest
 
 
@@ -136,7 +137,7 @@ def installed(layout: Layout) -> list[str]:
 
 
 def remove(layout: Layout, release: str) -> None:
-    """Remove a slot. Raises NoReleaseError, OSError."""
+    """Remove the slot of a release. Raises NoReleaseError, OSError."""
     if parse_release(release) is None or not layout.slot(release).is_dir():
         raise NoReleaseError(release, "not installed", "an installed release", "see: edge-agent status")
     point("prune.before_remove")
@@ -147,11 +148,11 @@ def remove(layout: Layout, release: str) -> None:
 
 
 def prune(config: Config, state: State, keep: int | None = None) -> list[str]:
-    """Remove all unused slots except those with the highest versions, and return the removed releases.
+    """Remove all unused slots except the `keep` slots with the highest versions, and return the removed releases.
 
     Args:
         config: The configuration.
-        state: The state that names the current release, the previous one and the one on trial, whose slots are in use.
+        state: The agent's state. The slots of its current, previous and trial releases are in use.
         keep: Number of unused slots to keep; None means `install.keep` of the configuration.
 
     Raises:

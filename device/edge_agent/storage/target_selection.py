@@ -1,4 +1,4 @@
-"""Select the target of a release that this device runs, or explain why the release does not fit the device.
+"""Select which target of a release this device runs, or explain why the release does not fit the device.
 
 A release fits if the device has the required type, architecture, memory and disk space, and a runtime for one of the
 release's targets. Versions of runtimes are read from the metadata of the installed packages, without importing them.
@@ -22,13 +22,13 @@ from edge_agent.core.config import Config
 from edge_agent.core.errors import FitError, StorageError
 
 MB = 1_000_000
-# Other names that kernels use for an architecture, and the name that is used here.
+# Other names that kernels use for an architecture, each with the name that this project uses.
 ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64", "armv8l": "armv7l"}
 # The architecture of 32-bit programs on a 64-bit kernel. The kernel reports only its own architecture, but libraries
 # must match the architecture of the program.
 NARROW = {"aarch64": "armv7l", "x86_64": "i686"}
-# For each runtime: its module, the packages that provide it (vendors publish it under other names), and the agent's
-# extra that installs it.
+# For each runtime: its module, the packages that provide the module (vendors publish it under other names), and the
+# agent's extra that installs the runtime.
 RUNTIMES: Mapping[str, tuple[str, tuple[str, ...], str]] = {
     "onnxruntime": ("onnxruntime", ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"), "onnx"),
     "litert": ("ai_edge_litert", ("ai-edge-litert", "ai-edge-litert-nightly"), "litert"),
@@ -51,9 +51,10 @@ class DeviceFacts:
 
 
 def architecture(machine: str | None = None, pointer_bytes: int = struct.calcsize("P")) -> str:
-    """Return the architecture for which this Python was built: x86_64, aarch64, armv7l, or the kernel's name for it.
+    """Return the architecture for which this Python was built: x86_64, aarch64, armv7l or another name.
 
-    Tests pass `machine` and `pointer_bytes` to replace the kernel's name and the size of a pointer.
+    `machine` is the kernel's name of the architecture, and `pointer_bytes` is the size of a pointer. Only tests set
+    these arguments.
     """
     name = (machine or platform.machine()).lower()
     name = ARCHITECTURES.get(name, name)
@@ -61,7 +62,7 @@ def architecture(machine: str | None = None, pointer_bytes: int = struct.calcsiz
 
 
 def runtime_version(runtime: str) -> str | None:
-    """Return the installed version, "unknown" if the package has no metadata, or None if it is not installed."""
+    """Return the installed version of a runtime, "unknown" if its package has no metadata, or None if not installed."""
     module, packages, _ = RUNTIMES[runtime]
     if importlib.util.find_spec(module) is None:
         return None
@@ -74,7 +75,7 @@ def runtime_version(runtime: str) -> str | None:
 
 
 def device_facts() -> DeviceFacts:
-    """Return the properties of this device."""
+    """Return the properties of this device that decide which releases fit."""
     return DeviceFacts(
         architecture=architecture(),
         memory_bytes=psutil.virtual_memory().total,
@@ -83,9 +84,9 @@ def device_facts() -> DeviceFacts:
 
 
 def select_target(config: Config, manifest: Mapping[str, Any], free_bytes: int | None = None) -> str:
-    """Return the target that this device runs.
+    """Return the name of the target of a release that this device runs.
 
-    This is the first target in `device.targets` that the release has and that an installed runtime can load.
+    This target is the first target in `device.targets` that the release has and that an installed runtime can load.
 
     Args:
         config: The configuration.
@@ -122,7 +123,7 @@ def require_space(config: Config, release: str, free: int, needed: int) -> None:
         needed: Disk space that the unpacked bundle needs, in bytes.
 
     Raises:
-        StorageError: Less than the sum of `needed` and `install.reserve_mb` is free.
+        StorageError: `free` is less than the sum of `needed` and `install.reserve_mb`.
     """
     reserve = int(config.install.reserve_mb * MB)
     error = StorageError(
@@ -156,7 +157,7 @@ def _device_reasons(
 
 
 def _target_reason(target: Mapping[str, Any], versions: Mapping[str, str | None]) -> str | None:
-    """Return the reason why no runtime of this device can load the target, or None if one can."""
+    """Return the reason why no runtime of this device can load the target, or None if a runtime can load it."""
     runtime, oldest = target["io"]["runtime"], target.get("runtime_version")
     version = versions[runtime]
     if version is None:

@@ -50,7 +50,7 @@ class UnreachableError(DownloadError):
 
 
 class _AttemptError(Exception):
-    """An attempt failed, but another one may succeed.
+    """An attempt to download a file failed, but another attempt may succeed.
 
     `pause_s` is the pause in seconds that the server requested. `status` is the server's HTTP status, or 0.
     """
@@ -68,8 +68,8 @@ class Fetcher(FetcherInterface):
     """Download files for `tuf.ngclient.Updater`.
 
     Metadata is kept in memory. A target is written to the partial file that `download_to` sets. The next download
-    resumes this file, even in another process. `resumed` is true if the last download did so. Raises subclasses of
-    tuf's DownloadError, and OSError if the disk of this device fails.
+    resumes this file, even in another process. `resumed` is true if the last download resumed a partial file. The
+    methods raise subclasses of tuf's DownloadError, and OSError if the disk of this device fails.
     """
 
     def __init__(self, source: Source) -> None:
@@ -83,7 +83,7 @@ class Fetcher(FetcherInterface):
 
     @contextlib.contextmanager
     def download_to(self, partial: PartialFile, progress: Progress | None = None) -> Iterator[None]:
-        """Within the block, write downloads to `partial`. If a download fails, the partial file is kept.
+        """Write downloads within the `with` block to the file `partial`. If a download fails, this file is kept.
 
         `progress` is called with the downloaded and the total bytes after each chunk.
         """
@@ -100,7 +100,10 @@ class Fetcher(FetcherInterface):
 
     @contextlib.contextmanager
     def download_file(self, url: str, max_length: int) -> Iterator[BinaryIO]:
-        """Yield a file with the content of `url`, at most `max_length` bytes. Raises DownloadError, OSError."""
+        """Download at most `max_length` bytes from `url`, and yield a file with the content.
+
+        Raises DownloadError, OSError.
+        """
         self.url = url
         if self._partial is None:
             memory = io.BytesIO()
@@ -120,7 +123,10 @@ class Fetcher(FetcherInterface):
             yield content
 
     def _fill(self, url: str, content: BinaryIO, limit: int, partial: PartialFile | None) -> None:
-        """Download into `content` until it is complete. An attempt that makes progress resets the count of failures."""
+        """Download `url` into the file `content`, and repeat failed attempts up to the number `source.attempts`.
+
+        An attempt that makes progress resets the count of failed attempts.
+        """
         failures, reached = 0, content.seek(0, os.SEEK_END)
         self.resumed = self.resumed or reached > 0
         if reached > limit:
@@ -149,7 +155,7 @@ class Fetcher(FetcherInterface):
                 time.sleep(pause_s)
 
     def _pause(self, failures: int, failure: _AttemptError, url: str) -> float:
-        """Return the seconds until the next attempt: exponential backoff, with random jitter.
+        """Return the pause in seconds before the next attempt, by exponential backoff with random jitter.
 
         The jitter spreads the requests of a fleet whose devices failed at the same time.
         """
@@ -211,9 +217,9 @@ class Fetcher(FetcherInterface):
     def _response_chunks(
         self, response: urllib3.BaseHTTPResponse, content: BinaryIO, limit: int, partial: PartialFile | None
     ) -> Iterator[bytes]:
-        """Check the status and range of a response, then yield its body.
+        """Check the status and range of an HTTP response, then yield its body in chunks.
 
-        If the body starts at the beginning of the file, `content` is emptied first.
+        If the body starts with the first byte of the file, `content` is emptied before.
         """
         status, offset = response.status, content.tell()
         try:

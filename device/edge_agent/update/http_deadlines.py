@@ -1,4 +1,4 @@
-"""HTTP connections with a minimum speed. If a body or headers arrive too slowly, the transfer is aborted.
+"""HTTP connections with a minimum speed. If the headers or body arrive too slowly, the transfer is aborted.
 
 The timeout of a socket limits only the wait for the next byte. With that timeout alone, a server that sends one byte at
 a time could keep a download running for days.
@@ -22,7 +22,7 @@ LEAST_BYTES = 1024
 
 
 class DeadlineWatch:
-    """Call `abort` if fewer than LEAST_BYTES arrive in a period of `seconds`.
+    """Call `abort` if fewer than LEAST_BYTES bytes arrive in a period of `seconds` seconds.
 
     The caller reports received bytes with `add`. `slow` is true if the transfer was aborted.
     """
@@ -84,7 +84,7 @@ class DeadlinePools:
         self._by_proxy: dict[str | None, urllib3.PoolManager] = {}
 
     def for_url(self, url: str) -> urllib3.PoolManager:
-        """Return the pool for an address, with the proxy that the environment variables set for it, if any."""
+        """Return the connection pool for `url`, which uses the proxy that the environment variables set for `url`."""
         parts = urlsplit(url)
         proxies = request.getproxies()
         proxy = None if request.proxy_bypass(parts.netloc) else proxies.get(parts.scheme, proxies.get("all"))
@@ -101,7 +101,7 @@ class DeadlinePools:
 
 @contextlib.contextmanager
 def watch_body(response: urllib3.BaseHTTPResponse, seconds: float) -> Iterator[DeadlineWatch]:
-    """Within the block, abort the transfer of a response's body if it is too slow. Then close the connection."""
+    """Within the `with` block, abort the transfer of a response's body if it is too slow. Then close the response."""
     try:
         with DeadlineWatch(response.shutdown, seconds) as watch:
             yield watch

@@ -17,7 +17,7 @@ class Offer:
         path: The archive's path in the repository's list of targets.
         length: Size of the archive in bytes.
         sha256: SHA-256 digest of the archive, in hexadecimal digits.
-        custom: Version, commit, time and builder, as the repository published them.
+        custom: Version, commit, publication time and builder of the release, from the repository's metadata.
     """
 
     release: str

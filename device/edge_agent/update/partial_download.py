@@ -1,7 +1,7 @@
-"""The partial file of a download. With it, a download is resumed after an interruption, a crash or a power cut.
+"""The partial file of a download, from which the download is resumed after an interruption, a crash or a power cut.
 
 The name of the partial file contains the digest of the complete file, so that a download of another version never
-continues it. Its content is not trusted until the complete file is verified.
+continues this file. The content of the partial file is not trusted until the complete file is verified.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ HEX = re.compile(r"[0-9a-f]{8,128}")
 
 
 class PartialFile:
-    """The partial file of one target, and a second file that has the validator.
+    """The partial file of one target, and a second file that stores the validator of the server's response.
 
     The validator (RFC 9110, section 13.1.5) identifies the version of the file on the server. It is an entity tag or
     the date of the last modification.
@@ -48,7 +48,7 @@ class PartialFile:
                 other.unlink()
 
     def read_validator(self) -> str | None:
-        """Return the stored validator, or None."""
+        """Return the stored validator, or None if no validator is stored."""
         with contextlib.suppress(OSError, ValueError):
             return self._validator.read_text(encoding="ascii") or None
         return None
@@ -60,7 +60,10 @@ class PartialFile:
         self._validator.write_text(strong, encoding="ascii", errors="ignore")
 
     def complete(self, destination: Path) -> None:
-        """Rename the verified and flushed file to `destination`, and flush the rename to the disk."""
+        """Rename the partial file to `destination`, and flush the rename to the disk.
+
+        The caller has verified the file and flushed its content.
+        """
         point("download.before_rename")
         self.path.replace(destination)
         point("download.after_rename")

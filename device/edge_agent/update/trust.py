@@ -1,7 +1,7 @@
-"""Decide which releases may be installed: those that the current metadata of The Update Framework lists.
+"""Find and download releases that may be installed, because the current metadata of the repository lists them.
 
-The rules are in section 5 of its specification 1.0. python-tuf implements them and checks the signatures
-(tufclient.py).
+The rules for metadata are in section 5 of the specification of The Update Framework (TUF), version 1.0. python-tuf
+implements the rules and checks the signatures (tufclient.py).
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ class Repository:
     """
 
     def __init__(self, config: Config, state: State, verified: Callable[[datetime], None] | None = None) -> None:
-        """Prepare the client; nothing is downloaded yet.
+        """Prepare the access to the repository; nothing is downloaded yet.
 
         Args:
             config: The configuration.
-            state: The state of the agent. The present time is assumed to be at or after its `trusted_time`.
-            verified: Called after each successful refresh, with the time at which all metadata was current.
+            state: The state of the agent. Its `trusted_time` is used if the device's clock shows an earlier time.
+            verified: A function that is called after each successful refresh with the result of `refresh`, or None.
         """
         self.config, self.layout = config, config.layout
         # A new device has verified nothing yet. It knows only that its agent was released before the present time.
@@ -73,10 +73,11 @@ class Repository:
         self._targets: dict[str, TargetFile] = {}
 
     def refresh(self) -> datetime:
-        """Update the metadata, and return the time at which all of it was current, for `State.trusted_time`.
+        """Update the trusted metadata, and return a time at which all of it was still valid.
 
-        A failed refresh returns no time. Otherwise a clock that is far ahead could advance the trusted time, and the
-        device would then refuse all metadata.
+        The agent stores this time as `State.trusted_time`. A failed refresh raises an error and returns no time. If it
+        returned a time, a clock that is far ahead could advance the trusted time, and the device would then refuse all
+        metadata.
         """
         durable.make_directory(self.layout.state)
         self._client = None
@@ -89,7 +90,7 @@ class Repository:
         return reference
 
     def find(self, release: str) -> Offer:
-        """Return the repository's description of a release. Refresh the metadata first if this was not done before.
+        """Return the repository's description of a release. Refresh the metadata first if this has not been done yet.
 
         Raises TrustError if the metadata does not list the release, and NoReleaseError if the name is invalid.
         """

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class Client:
-    """The client of one repository. Call `refresh` first.
+    """The TUF client of one repository of releases. Call `refresh` before the other methods.
 
     All methods raise TrustError, SourceError, ConfigurationError and OSError.
     """
@@ -45,12 +45,12 @@ class Client:
         """Prepare the client; nothing is downloaded yet.
 
         Args:
-            metadata: Folder of the trusted metadata.
-            root: File of the pinned root metadata.
-            fetcher: Transfers the files.
-            earliest: If the clock shows an earlier time than this, this time is used instead. None trusts the clock.
-            origin: Text for messages that says what happened at `earliest`, such as "when metadata was last verified
-                here".
+            metadata: The folder of the trusted metadata.
+            root: The path of the pinned root metadata.
+            fetcher: The object that transfers the files.
+            earliest: The time that is used instead of the clock if the clock shows an earlier time; None means that the
+                clock is always used.
+            origin: A description of the time `earliest` for messages, such as "when metadata was last verified here".
         """
         self.metadata, self.root, self.fetcher, self.earliest, self._origin = metadata, root, fetcher, earliest, origin
         self._work = metadata.with_name(f".{metadata.name}.partial")
@@ -58,7 +58,7 @@ class Client:
         self._clock = self._reference = datetime.now(timezone.utc)
 
     def refresh(self) -> datetime:
-        """Update the metadata, and return the time at which all of it was current."""
+        """Update the trusted metadata, and return a time at which all of it was still valid."""
         self._updater = None
         self._clock = datetime.now(timezone.utc)
         self._reference = max(self._clock, self.earliest or self._clock)
@@ -76,7 +76,10 @@ class Client:
         return self._reference
 
     def target(self, path: str) -> TargetFile | None:
-        """Return the entry of a target in the current metadata, or None. Delegated roles are searched too."""
+        """Return the entry of the target `path` in the current metadata, or None if the metadata has no such entry.
+
+        The metadata of delegated roles is searched too.
+        """
         assert self._updater is not None, "call `refresh` first"
         with self._agent_errors(), self._working_copy():
             return self._updater.get_targetinfo(path)
@@ -89,7 +92,7 @@ class Client:
         Args:
             info: The target's entry in the metadata.
             partial: The partial file, in the folder of `destination`. If it exists, the download is resumed.
-            destination: The file to create. If it exists and passes verification, it is not changed.
+            destination: The file to create. If this file exists and passes verification, nothing is downloaded.
             progress: Called with the downloaded and the total bytes after each chunk.
         """
         assert self._updater is not None, "call `refresh` first"
@@ -143,7 +146,7 @@ class Client:
 
     @contextlib.contextmanager
     def _working_copy(self) -> Iterator[None]:
-        """Within the block, the client works on a copy of the trusted metadata. Afterwards copy the changes back.
+        """Make a working copy of the trusted metadata for the `with` block, and then copy the changes back.
 
         Changes are copied back even after an error.
         """
@@ -174,7 +177,7 @@ class Client:
 
     @contextlib.contextmanager
     def _agent_errors(self) -> Iterator[None]:
-        """Translate the errors of python-tuf into errors of this agent, with a remedy."""
+        """Translate errors that python-tuf raises within the `with` block into errors of this agent, with a remedy."""
         try:
             yield
         except tuf.ExpiredMetadataError as error:
@@ -194,7 +197,10 @@ class Client:
             raise TrustError(self.fetcher.url, _one_line(error), expected, remedy) from None
 
     def _expired(self, error: tuf.ExpiredMetadataError) -> TrustError:
-        """Return an error with the role, the time of expiry and the device's time. `error` itself has only the role."""
+        """Return an error with the role of the expired metadata, the time of expiry and the time of the device's clock.
+
+        python-tuf's own `error` has only the role.
+        """
         match = re.fullmatch(r"(?:Final |New )?(.+?)(?:\.json)? is expired", str(error))
         role = match[1] if match else "metadata"
         documents = {path.name: path.read_bytes() for path in self.metadata.glob("*.json")}
