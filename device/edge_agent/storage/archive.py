@@ -19,8 +19,8 @@ from edge_agent.core.fault_points import point
 BLOCK = 4096
 # Maximum size in bytes of the file that `inspect` reads into memory. A manifest has a few kilobytes.
 MEMBER_LIMIT = 4 << 20
-# Maximum number of files in an archive. A bundle has about twenty. Each file takes an inode, and a small memory card has
-# few inodes.
+# Maximum number of files in an archive. A bundle has about twenty. Each file takes an inode, and a small memory card
+# has few inodes.
 MOST_ENTRIES = 4096
 # Maximum length of a name in a ustar header. Longer names need extensions of the format, which the pipeline does not
 # write.
@@ -184,7 +184,8 @@ def _below(name: PurePosixPath, written: str) -> bool:
 class _Frame(io.RawIOBase):
     """A stream of the decompressed content of one Zstandard frame.
 
-    If the frame is incomplete, reading raises ArchiveError. The zstandard package's own reader is not used, because it accepts a frame that ends before its checksum.
+    If the frame is incomplete, reading raises ArchiveError. The zstandard package's own reader is not used, because
+    it accepts a frame that ends before its checksum.
     """
 
     # Compressed bytes that are read in one step. A frame can store a block of 128 KiB in 4 bytes, so one step
