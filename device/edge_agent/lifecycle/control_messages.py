@@ -19,7 +19,7 @@ class LoadedModel:
     Attributes:
         release: The release, as NAME@VERSION.
         target: The target whose model file is loaded, such as `onnx-fp32`.
-        sha256: SHA-256 digest of the model file, computed while loading it, in hexadecimal digits.
+        sha256: SHA-256 digest of the model file, computed when the file was loaded, in hexadecimal digits.
     """
 
     release: str
@@ -38,7 +38,7 @@ class ServiceModel:
 
     Attributes:
         running: False if no service is running; the other two fields are then None.
-        loaded: The model in memory afterwards.
+        loaded: The model that the service has in memory after the request, or None.
         error: The reason why the release could not be loaded, or None.
     """
 

@@ -1,5 +1,4 @@
-"""The commands of `edge-agent`. Each function takes the configuration and returns the result that the command
-prints.
+"""The commands of `edge-agent`. Each function takes the configuration and returns the command's result.
 
 The commands `activate` and `rollback` are in the module `switching`, and `status` is in the module `status`. Every
 function that changes files holds the lock while it does so. Modules that take long to import are imported inside the
@@ -45,8 +44,8 @@ def install(
     Args:
         config: The configuration.
         release: The release to install, as NAME@VERSION.
-        progress: Called with the downloaded and the total bytes after each chunk.
-        report_step: Called with the name of each step when it begins.
+        progress: A function to call after each chunk, with the number of downloaded bytes and the total number.
+        report_step: A function to call with the name of each step when the step begins.
 
     Raises:
         TrialError: The release failed on this device before.
@@ -100,8 +99,8 @@ def deploy(
         config: The configuration.
         release: The release to install, as NAME@VERSION.
         selftest: False skips the self-test.
-        progress: Called with the downloaded and the total bytes after each chunk.
-        report_step: Called with the name of each step when it begins.
+        progress: A function to call after each chunk, with the number of downloaded bytes and the total number.
+        report_step: A function to call with the name of each step when the step begins.
 
     Raises:
         AgentError: An error of `install` or `activate`.
@@ -284,7 +283,7 @@ def shadow(
         samples: Number of inputs after which the comparison ends.
         seconds: Maximum duration of the comparison in seconds.
         selftest: False skips the self-test.
-        report_step: Called with the name of each step when it begins.
+        report_step: A function to call with the name of each step when the step begins.
 
     Raises:
         ServiceError: No service is running, or the service refuses the candidate or stops responding.

@@ -1,7 +1,7 @@
 """Switch the device to another release and put that release on trial, or roll back to an earlier release.
 
-The lock is held while state.json is read or written. The lock is free while a model is tested or loaded, so
-that a service that starts during that time does not have to wait.
+The lock is held while state.json is read or written. The lock is free while a model is tested or loaded, so that a
+service that starts during that time does not have to wait.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def activate(
     """Self-test a release, switch to it, put it on trial, and wait until the service answers requests with it.
 
     If another release is on trial and `release` is the previous release, `release` becomes current again
-    without a trial, because it was confirmed before.
+    without a trial, because it was confirmed on this device before.
 
     Args:
         config: The configuration.
         release: An installed release, as NAME@VERSION.
         selftest: False skips the self-test.
-        report_step: Called with the name of each step when it begins.
+        report_step: A function to call with the name of each step when the step begins.
 
     Raises:
         NoReleaseError: The release is not installed.
@@ -137,7 +137,7 @@ def rollback(
         config: The configuration.
         to: The installed release to return to; None means the previous release.
         reason: The reason why the replaced release is marked as bad; if None, that release is not marked as bad.
-        report_step: Called with the name of each step when it begins.
+        report_step: A function to call with the name of each step when the step begins.
 
     Raises:
         NoReleaseError: There is no previous release, or `to` is not installed.
@@ -182,7 +182,7 @@ def rollback(
 
 
 def _restore(config: Config, known_state: State, release: str, reason: str | None) -> None:
-    """Return to a release that was confirmed on this device, without a trial. The caller holds the lock.
+    """Roll back to a release that was confirmed on this device, without a trial. The caller holds the lock.
 
     If `reason` is given, the replaced release is marked as bad for this reason. Raises the errors of `slots.verify`.
     """

@@ -54,7 +54,7 @@ def require_not_bad(state: State, release: str) -> None:
         raise TrialError(
             release,
             f"failed on this device: {state.bad[release]}",
-            "a release that has not failed here",
+            "a release that has not failed on this device",
             f"install another version; or fix the cause, then allow this one again: edge-agent forget {release}",
         )
 

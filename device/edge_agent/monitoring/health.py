@@ -138,10 +138,10 @@ class Health:
         logs.event("probe", release.fault, logging.ERROR, release=result.release)
 
     def _record_timeout(self, release: ReleaseHealth) -> None:
-        """Record a failure if the model hangs, after a probe had no result in time.
+        """Record a failure if a probe had no result in time and the model hangs.
 
-        The model hangs if it returned no other result during this time either. If it returned other results, the model
-        is busy, and the late probe does not count as a failure.
+        The model hangs if it returned no results of requests during this time either. If it returned such results, the
+        model is only busy, and the late probe does not count as a failure.
         """
         silent_s = release.silent_s
         if silent_s < self._hang_s:

@@ -54,7 +54,7 @@ class _Prediction:
 
 
 class ServiceStatistics:
-    """All statistics of the service. `current` has the statistics of the loaded release, or is None.
+    """All statistics of the service. `current` has the statistics of the loaded release, or is None without a release.
 
     The service sets `trial` (whether the release is on trial) and `starts` (number of service starts during the trial).
     """

@@ -39,8 +39,8 @@ class Loader:
     Attributes:
         state: The state of the agent when state.json was last read.
         error: The reason why the current release is not loaded, or None.
-        unreadable_since: Time of the monotonic clock since which the current release cannot be read from the disk, or
-            None.
+        unreadable_since: The time (monotonic clock) at which reading the current release from the disk first failed,
+            or None if the disk can be read.
         booted: The result of `boot`, which the supervisor sets before the first release is loaded.
     """
 

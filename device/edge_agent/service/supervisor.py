@@ -70,7 +70,7 @@ class Supervisor:
     async def run_until_signal(self, addresses: str) -> None:
         """Run the background tasks until SIGTERM or SIGINT. If a background task fails, raise its exception.
 
-        `addresses` is the text with the service's addresses for the log.
+        `addresses` is the list of the service's addresses, as text for the log.
         """
         tasks = [asyncio.create_task(task) for task in self._background_tasks()]
         waiting = asyncio.create_task(self.ending.wait())

@@ -52,7 +52,7 @@ class Inspection:
 
 
 def inspect(archive: Path, member: str, limit_bytes: int = 1 << 30) -> Inspection:
-    """Check a whole archive without unpacking it. Return the content of one file, and the disk space for unpacking.
+    """Check a whole archive without unpacking it. Return one file's content and the disk space that unpacking needs.
 
     Args:
         archive: The path of the archive.
@@ -171,7 +171,10 @@ def _entries(frame: _Frame, limit_bytes: int, archive: Path) -> Iterator[tuple[P
 
 
 def _below(name: PurePosixPath, written: str) -> bool:
-    """Return whether the name is printable, short enough, and inside the bundle's root (relative, without `..`)."""
+    """Return whether the name of an entry is printable, short enough, and inside the bundle's root.
+
+    A name is inside the root if it is relative and has no part `..`.
+    """
     return (
         0 < len(written.encode(errors="surrogateescape")) <= LONGEST_NAME
         and written.isprintable()

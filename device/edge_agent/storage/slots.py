@@ -190,9 +190,9 @@ def _set_aside(layout: Layout, release: str) -> None:
 
 
 def _inspect(archive: Path, offer: Offer, limit: int) -> tuple[archives.Inspection, dict[str, Any]]:
-    """Inspect the archive, and check that its manifest names the offered release. Return the result and the manifest.
+    """Inspect the archive of an offered release, and check that its manifest names this release.
 
-    Raises TrustError.
+    Returns the inspection and the manifest. Raises TrustError.
     """
     inspection = archives.inspect(archive, manifests.MANIFEST, limit)
     try:

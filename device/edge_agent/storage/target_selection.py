@@ -62,7 +62,10 @@ def architecture(machine: str | None = None, pointer_bytes: int = struct.calcsiz
 
 
 def runtime_version(runtime: str) -> str | None:
-    """Return the installed version of a runtime, "unknown" if its package has no metadata, or None if not installed."""
+    """Return the version of a runtime, or None if the runtime is not installed.
+
+    The version is "unknown" if the package of the runtime has no metadata.
+    """
     module, packages, _ = RUNTIMES[runtime]
     if importlib.util.find_spec(module) is None:
         return None
@@ -84,9 +87,9 @@ def device_facts() -> DeviceFacts:
 
 
 def select_target(config: Config, manifest: Mapping[str, Any], free_bytes: int | None = None) -> str:
-    """Return the name of the target of a release that this device runs.
+    """Select the target of a release that this device runs, and return the name of the target.
 
-    This target is the first target in `device.targets` that the release has and that an installed runtime can load.
+    It is the first target in `device.targets` that the release has and that an installed runtime can load.
 
     Args:
         config: The configuration.

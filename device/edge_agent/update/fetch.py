@@ -42,7 +42,10 @@ log = logging.getLogger(__name__)
 
 
 class UnreachableError(DownloadError):
-    """The source did not respond or interrupted the transfer in every attempt. `reason` describes the last failure."""
+    """Every attempt failed, because the source did not respond or interrupted the transfer.
+
+    `reason` describes the last failure.
+    """
 
     def __init__(self, url: str, reason: str) -> None:
         self.url, self.reason = url, reason
@@ -85,7 +88,7 @@ class Fetcher(FetcherInterface):
     def download_to(self, partial: PartialFile, progress: Progress | None = None) -> Iterator[None]:
         """Write downloads within the `with` block to the file `partial`. If a download fails, this file is kept.
 
-        `progress` is called with the downloaded and the total bytes after each chunk.
+        After each chunk, `progress` is called with the number of downloaded bytes and the total number.
         """
         self._partial, self._progress, self.resumed = partial, progress, False
         try:
@@ -219,7 +222,7 @@ class Fetcher(FetcherInterface):
     ) -> Iterator[bytes]:
         """Check the status and range of an HTTP response, then yield its body in chunks.
 
-        If the body starts with the first byte of the file, `content` is emptied before.
+        If the body contains the file from its first byte, `content` is emptied first.
         """
         status, offset = response.status, content.tell()
         try:

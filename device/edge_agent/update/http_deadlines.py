@@ -84,7 +84,7 @@ class DeadlinePools:
         self._by_proxy: dict[str | None, urllib3.PoolManager] = {}
 
     def for_url(self, url: str) -> urllib3.PoolManager:
-        """Return the connection pool for `url`, which uses the proxy that the environment variables set for `url`."""
+        """Return the connection pool for `url`. The pool uses the proxy, if any, that the environment variables set."""
         parts = urlsplit(url)
         proxies = request.getproxies()
         proxy = None if request.proxy_bypass(parts.netloc) else proxies.get(parts.scheme, proxies.get("all"))

@@ -1,4 +1,4 @@
-"""Find and download releases that may be installed, because the current metadata of the repository lists them.
+"""Find and download releases. A release may be installed only if the current metadata of the repository lists it.
 
 The rules for metadata are in section 5 of the specification of The Update Framework (TUF), version 1.0. python-tuf
 implements the rules and checks the signatures (tufclient.py).
@@ -51,7 +51,7 @@ class Repository:
 
     All methods raise TrustError, SourceError, ConfigurationError and OSError. After an error, the installed releases
     are unchanged. The trusted metadata is unchanged too, except for metadata that was verified before the error. The
-    caller holds the lock.
+    caller holds `layout.install_lock`.
     """
 
     def __init__(self, config: Config, state: State, verified: Callable[[datetime], None] | None = None) -> None:
@@ -119,10 +119,10 @@ class Repository:
         return Offer(release, name, version, path, info.length, digest, custom)
 
     def download(self, offer: Offer, progress: Progress | None = None) -> Path:
-        """Download the archive into `layout.incoming`, verify it, flush it to the disk, and return its path.
+        """Download a release's archive into `layout.incoming`, verify it, flush it to the disk, and return its path.
 
-        An interrupted download is resumed. `progress` is called with the downloaded and the total bytes after each
-        chunk. Raises StorageError before the first request if the archive does not fit on the disk.
+        An interrupted download is resumed. After each chunk, `progress` is called with the number of downloaded bytes
+        and the total number. Raises StorageError before the first request if the archive does not fit on the disk.
         """
         assert self._client is not None, "call `find` first"
         info, incoming = self._targets[offer.sha256], self.layout.incoming

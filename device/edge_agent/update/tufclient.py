@@ -93,7 +93,7 @@ class Client:
             info: The target's entry in the metadata.
             partial: The partial file, in the folder of `destination`. If it exists, the download is resumed.
             destination: The file to create. If this file exists and passes verification, nothing is downloaded.
-            progress: Called with the downloaded and the total bytes after each chunk.
+            progress: A function to call after each chunk, with the number of downloaded bytes and the total number.
         """
         assert self._updater is not None, "call `refresh` first"
         if self._updater.find_cached_target(info, str(destination)):
