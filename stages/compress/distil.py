@@ -1,4 +1,4 @@
-"""Knowledge distillation: a smaller network of the same kind learns to reproduce the outputs of the trained network."""
+"""Knowledge distillation: train a smaller network of the same kind to reproduce the outputs of the trained network."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from stages.train.objective import Objective
 
 
 def make_student(teacher: Network, params: Train, scale: float, seed: int) -> Network:
-    """Build a network with random weights and the teacher's preprocessing.
+    """Build the student: a smaller network with random weights and the teacher's preprocessing.
 
     Args:
-        teacher: The trained network.
+        teacher: The trained network, whose outputs the student will learn.
         params: The parameters with the kind and the sizes of the teacher.
-        scale: The factor by which every width is multiplied.
+        scale: The factor by which the width of every layer is multiplied, at most 1.
         seed: The seed of the random weights.
     """
     torch.manual_seed(seed)
@@ -28,10 +28,10 @@ def make_student(teacher: Network, params: Train, scale: float, seed: int) -> Ne
 
 
 def distillation(teacher: Network, params: Distil, objective: Objective) -> Objective:
-    """Return the loss alpha * T^2 * KL(teacher || student) + (1 - alpha) * `objective` (Hinton et al. 2015).
+    """Return the distillation loss: alpha * T^2 * KL(teacher || student) + (1 - alpha) * `objective`.
 
-    The logits of teacher and student are divided by the temperature T in the first term. The factor T^2 keeps the
-    ratio of the two terms' gradients about the same for every T.
+    The loss is from Hinton et al. 2015. In the first term, the logits of teacher and student are divided by the
+    temperature T. The factor T^2 keeps the ratio of the two terms' gradients about the same for every T.
 
     Args:
         teacher: The trained network. It is set to evaluation mode.

@@ -1,4 +1,4 @@
-"""Structured pruning: remove whole channels. Unlike setting weights to zero, this reduces file size and latency."""
+"""Structured pruning: remove whole channels, which reduces file size and latency; setting weights to 0 does not."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ IMPORTANCE_SAMPLES = 1024  # the importance of channels is computed from at leas
 
 
 def prune(fabric: Fabric, network: Network, data: Data, objective: Objective, sparsity: float, seed: int) -> Network:
-    """Return a network without the least important channels; the given network is unchanged.
+    """Return a copy of a network without the least important channels.
 
-    The same fraction is removed everywhere: in a Cnn, from the channels of every block and the hidden layer; in an Rnn,
-    from the hidden units of every layer, in all gates; in a Transformer, from the model width, the width of every head
-    and the feed-forward layers. The inputs, the classes and the number of heads are unchanged.
+    The same fraction of channels or units is removed in every layer. In a Cnn, the channels of every block and the
+    units of the hidden layer are reduced. In an Rnn, the hidden units of every layer are reduced, in all gates. In a
+    Transformer, the model width, the width of every head and the feed-forward layers are reduced. The inputs, the
+    classes and the number of heads do not change.
 
     The importance of a channel is its first-order Taylor term |sum w * dL/dw| (Molchanov et al. 2019), summed over the
     layers that share the channel. The library of Fang et al. (2023) finds these layers.
 
     Args:
-        fabric: Provides the device.
+        fabric: The Lightning Fabric whose device is used.
         network: The network to prune.
         data: The prepared data. The importance is computed on its training split.
         objective: The loss L.
         sparsity: The fraction of channels to remove, 0 to 1.
-        seed: The seed that selects the training samples.
+        seed: The seed that selects the training samples for the importance.
 
     Returns:
-        The smaller network, on the CPU and in evaluation mode.
+        The smaller network, on the CPU and in evaluation mode. `network` itself does not change.
     """
     # Evaluation mode switches dropout off, so the gradients are the same every time.
     network = rebuild_like(network).to(fabric.device)
@@ -59,14 +60,17 @@ def prune(fabric: Fabric, network: Network, data: Data, objective: Objective, sp
 
 
 def rebuild_like(network: Network) -> Network:
-    """Return a copy of a network, on the CPU and in evaluation mode, as `save` followed by `load` would create it."""
+    """Return a copy of a network on the CPU and in evaluation mode, with layers of the network's current sizes."""
     copy = rebuild(architecture(network))
     copy.load_state_dict({name: tensor.detach().cpu() for name, tensor in network.state_dict().items()})
     return copy.eval()
 
 
 def _gradients(fabric: Fabric, network: Network, data: Data, objective: Objective, seed: int) -> None:
-    """Set .grad of all weights to the sum of the gradients over batches of training samples that the seed selects."""
+    """Set `.grad` of all weights to the sum of the gradients over some batches of training samples.
+
+    The seed selects the batches, which have at least IMPORTANCE_SAMPLES samples if the training split is large enough.
+    """
     network.zero_grad()
     samples = 0
     for index in split_batches(len(data.train), 128, seed, 0):
@@ -79,8 +83,9 @@ def _gradients(fabric: Fabric, network: Network, data: Data, objective: Objectiv
 
 @torch.no_grad()
 def _keep_attention_scale(network: Transformer, head_width: int) -> None:
-    """Scale the queries, because attention divides by the square root of the head width, which pruning has reduced.
+    """Scale the query weights so that the attention scores keep their scale after pruning.
 
+    Attention divides its scores by the square root of the head width, and pruning has reduced the head width.
     `head_width` is the width of a head before pruning.
     """
     ratio = (network.sizes()["head_width"] / head_width) ** 0.5
@@ -90,7 +95,10 @@ def _keep_attention_scale(network: Transformer, head_width: int) -> None:
 
 
 def _example(network: Network) -> list[Tensor]:
-    """Return example inputs (for an Rnn, two steps), with which the pruning library traces how layers are connected."""
+    """Return example inputs of the network's body, with which the pruning library traces how layers are connected.
+
+    For an Rnn, the result has the inputs of two steps. For other networks, it has one input.
+    """
     with torch.no_grad():
         if isinstance(network, Rnn):
             device = network.preprocess.center.device
@@ -100,7 +108,7 @@ def _example(network: Network) -> list[Tensor]:
 
 
 def _run(body: Any, example: list[Tensor]) -> Any:
-    """Compute the logits of the inputs that `_example` returned."""
+    """Compute the logits of the network's body for the inputs that `_example` returned."""
     if len(example) == 1:
         return body(example[0])
     states = body.initial_states(1)
@@ -110,7 +118,7 @@ def _run(body: Any, example: list[Tensor]) -> Any:
 
 
 def _heads(network: Network) -> dict[Any, int]:
-    """Return the number of heads of every layer that is divided into heads."""
+    """Return the number of attention heads of each query, key and value layer; empty if it is not a Transformer."""
     if not isinstance(network, Transformer):
         return {}
     attentions = [layer.attention for layer in network.body.layers]

@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def compress(params: Params) -> None:
-    """Run the steps that `params.compress` enables, and write the compressed network with its report."""
+    """Run the compression steps that `params.compress` enables, and write the compressed network and a report."""
     command.make_idle_threads_sleep()
     from stages import networks
     from stages.train import batches
@@ -84,9 +84,9 @@ def compress(params: Params) -> None:
 
 @dataclass(frozen=True)
 class Compression:
-    """The steps of compression, and the objects that they share: the device, data, parameters and checkpoints.
+    """The compression steps, as methods that share the device, the data, the parameters and the checkpoint folder.
 
-    `folder` holds the checkpoints of this run.
+    `folder` holds the checkpoints of this run, and `stopwatch` measures its duration.
     """
 
     fabric: Fabric
@@ -106,7 +106,7 @@ class Compression:
         return student
 
     def prune(self, network: Network) -> Network:
-        """Return a network without the least important channels."""
+        """Return a copy of `network` without the least important channels."""
         from stages.compress.prune import prune
 
         sparsity = self.params.compress.prune.sparsity
@@ -114,7 +114,7 @@ class Compression:
         return pruned.to(self.fabric.device)
 
     def finetune(self, network: Network) -> Network:
-        """Train a pruned network further, in place, and return it."""
+        """Fine-tune a pruned network in place, and return the same network."""
         params, train = self.params.compress.prune, self.params.train
         recipe = train.model_copy(
             update={
@@ -126,7 +126,7 @@ class Compression:
         return network
 
     def measure(self, name: str, network: Network) -> dict[str, Any]:
-        """Return the size and the test scores of the network after the step `name`."""
+        """Return the number of parameters, the size and the test scores of `network` after the step `name`."""
         from stages.train.scores import evaluate
 
         scores = evaluate(self.fabric, network, self.data.test, self.params.train.batch_size)
@@ -169,7 +169,10 @@ class Compression:
 
 
 def shorten_warmup(recipe: Train) -> Train:
-    """Return the training recipe, with the warm-up shortened if needed so that it ends before the last epoch."""
+    """Return a copy of the training parameters in which the warm-up ends before the last epoch.
+
+    The number of warm-up epochs is reduced only if it is too large.
+    """
     warmup = min(recipe.scheduler.warmup_epochs, recipe.epochs - 1)
     return recipe.model_copy(update={"scheduler": recipe.scheduler.model_copy(update={"warmup_epochs": warmup})})
 
@@ -177,8 +180,12 @@ def shorten_warmup(recipe: Train) -> Train:
 def summary(steps: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the content of reports/compress.json, without the digests of the files.
 
-    `ratio` is the size before compression divided by the size after it. `drop` is the test accuracy before compression
-    minus the test accuracy after it. `retention` is the test accuracy after compression divided by that before it.
+    `ratio` is the size before compression divided by the size after compression. `drop` is the test accuracy before
+    compression minus the accuracy after compression. `retention` is the test accuracy after compression divided by the
+    accuracy before compression.
+
+    Args:
+        steps: The measurements before compression and after each step.
     """
     before, after = steps[0], steps[-1]
     return {
@@ -190,7 +197,7 @@ def summary(steps: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def as_npz(arrays: dict[str, Any]) -> bytes:
-    """Return the bytes of a .npz file with the arrays. Equal arrays give equal bytes, because numpy writes no times."""
+    """Return the content of a .npz file with the arrays. Equal arrays give equal bytes: numpy writes no timestamps."""
     import numpy as np
 
     stream = io.BytesIO()

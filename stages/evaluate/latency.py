@@ -24,7 +24,7 @@ LIMIT_S = 120
 PROBES_AT_ONCE = 2  # probes can run at the same time, because other processes do not change a process's memory
 MEMORY_CALLS = 3  # predictions before memory is measured, because the first one allocates buffers
 
-# Runs in a fresh process, which imports nothing but numpy, the runtime and its one library.
+# This code runs in a new process, which imports only numpy, the runtime module of edge_agent and one runtime library.
 PROBE = """
 import json, resource, sys
 from pathlib import Path
@@ -52,16 +52,17 @@ print(status("VmHWM:") - before)
 def measure_latency(
     model: Model, samples: np.ndarray, warmup: int, repeats: int, confidence: float
 ) -> dict[str, Estimate]:
-    """Return p50, p95 and p99 of the latency of one prediction in ms, with their confidence intervals.
+    """Measure the latency of single predictions, and return p50, p95 and p99 in ms with their confidence intervals.
 
-    Garbage collection is off during the calls. The intervals assume that calls are independent. If the machine is
-    temporarily busy, consecutive calls have similar latencies, and the intervals are too narrow.
+    Garbage collection is off during the predictions. The intervals assume that the latencies of different predictions
+    are independent. If the machine is temporarily busy, consecutive predictions have similar latencies, and the
+    intervals are too narrow.
 
     Args:
         model: The opened model file.
-        samples: Samples [N, *shape]; each call uses the next sample, and the first one follows the last.
-        warmup: Number of calls that are made first and not measured.
-        repeats: Number of calls that are measured.
+        samples: Samples [N, *shape]; each prediction uses the next sample, and the first sample again after the last.
+        warmup: Number of unmeasured predictions before the measurement.
+        repeats: Number of measured predictions.
         confidence: Confidence level of the intervals, 0 to 1.
     """
     order = [samples[i % len(samples)][None] for i in range(warmup + repeats)]
@@ -83,16 +84,16 @@ def measure_latency(
 
 
 def measure_memory(file: Path, io: Mapping[str, Any], sample: Path, threads: int, confidence: float) -> Estimate:
-    """Return the memory that a model adds to a process, in MB (1e6 bytes).
+    """Measure by how much a process's memory increases when the process loads and runs a model, in MB (1e6 bytes).
 
-    A new process imports numpy and the runtime's library, loads the file and makes three predictions. The added memory
-    is the peak of the resident memory minus the resident memory just before the file is loaded. The estimate is the
-    median of several processes, and its interval extends from the smallest value to the largest. There are as many
-    processes as an interval with this confidence needs.
+    A new process imports numpy and the runtime's library, loads the model file and makes three predictions. The
+    increase is the peak of the resident memory minus the resident memory just before the file is loaded. The estimate
+    is the median of several processes, and its interval extends from the smallest value to the largest value. The
+    number of processes is the smallest number for which this interval reaches the confidence level.
 
     Args:
         file: The model file.
-        io: The description of the file's inputs and outputs.
+        io: The description of the model file's inputs and outputs.
         sample: A .npy file with one sample [1, *shape].
         threads: Number of threads that the runtime uses.
         confidence: Confidence level of the interval, 0 to 1.

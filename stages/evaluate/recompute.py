@@ -1,7 +1,8 @@
-"""Compute the numbers of an evaluation report again from the list of predictions in the same folder.
+"""Compute the numbers of an evaluation report again from the list of predictions, predictions.csv, in the same folder.
 
-A report that is incomplete, belongs to another run or was edited manually does not agree with this list. Latency and
-memory cannot be computed again, because they depend on the machine; only the report's schema checks them.
+If the report is incomplete, belongs to a different run or was edited manually, its numbers differ from the computed
+numbers. Latency and memory cannot be computed again, because they depend on the machine. They are checked only against
+the report's schema.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ COLUMNS = ["group", "actual", "predicted", "confidence", "reference"]
 
 @dataclass(frozen=True)
 class Predictions:
-    """The list of predictions for N test samples."""
+    """The contents of predictions.csv: the predictions for N test samples."""
 
     group: np.ndarray  # name of each sample's group [N]
     actual: np.ndarray  # class indices [N]
@@ -35,7 +36,7 @@ class Predictions:
 
 
 def read_predictions(path: Path, classes: Sequence[str]) -> Predictions:
-    """Read the list of predictions that the `evaluate` stage wrote. Raises OSError, ValueError."""
+    """Read the file predictions.csv that the `evaluate` stage wrote. Raises OSError, ValueError."""
     index = {name: k for k, name in enumerate(classes)}
     with path.open(newline="", encoding="utf-8") as stream:
         rows = csv.reader(stream)
@@ -75,13 +76,14 @@ def _is_share(text: str) -> bool:
 
 
 def disagreement(report: EvaluationReport, listed: Predictions, classes: Sequence[str]) -> str:
-    """Describe the first number of a report that its list of predictions contradicts; "" if there is none.
+    """Describe the first number in a report that differs from the number computed from the list of predictions.
 
-    A missing metric is not reported here, because the gate's check of this metric fails anyway.
+    Return "" if all numbers agree. A metric that is missing from the report is not described, because the gate's check
+    of this metric fails anyway.
 
     Args:
-        report: The report.
-        listed: The predictions.
+        report: The evaluation report.
+        listed: The predictions of the same evaluation.
         classes: Names of the classes, in the order of their indices.
     """
     for field, reported, computed in _compared(report, listed, list(classes)):
@@ -100,7 +102,7 @@ def _difference(field: str, reported: Any, computed: Any) -> str:
 
 
 def _compared(report: EvaluationReport, listed: Predictions, classes: list[str]) -> Iterator[tuple[str, Any, Any]]:
-    """Yield each field with its value in the report and the value computed from the list."""
+    """Yield the name of each field, its value in the report, and the value computed from the list of predictions."""
     correct, samples = listed.actual == listed.predicted, len(listed.actual)
     confusion = confusion_matrix(listed.actual, listed.predicted, len(classes))
     yield "samples", report.samples, samples

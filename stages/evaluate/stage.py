@@ -1,7 +1,7 @@
 """Measure the exported file on the test split, with the same runtime that devices use.
 
 Neither torch nor TensorFlow is loaded, so the measured code is the code that a device runs. Latency and memory are
-measured on this machine. All other numbers are the same in every run.
+measured on the machine that runs this stage. All other numbers are the same in every run.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ def quality(
     confidence: float,
     seed: int,
 ) -> dict[str, Any]:
-    """Return the part of a report that is the same in every run.
+    """Compute the quality metrics of an exported file: the part of the evaluation report that is the same in every run.
 
     Args:
-        probabilities: The exported file's probabilities [N, classes].
-        actual: Class indices [N].
+        probabilities: The probabilities that the exported file computes [N, classes].
+        actual: Index of each sample's actual class [N].
         reference: Logits of the compressed torch model [N, classes].
         groups: Name of each sample's group [N].
         classes: Names of the classes.
         confidence: Confidence level of the intervals, 0 to 1.
-        seed: Seed of the bootstrap.
+        seed: Seed of the bootstrap's random draws.
     """
     predicted = probabilities.argmax(axis=1)
     certain = probabilities[np.arange(len(actual)), predicted].astype(np.float64)
@@ -96,18 +96,18 @@ def _class_report(each: Mapping[str, list[Estimate]], k: int, confusion: np.ndar
 
 
 def predict(model: Model, split: Split) -> np.ndarray:
-    """Return the probabilities [N, classes] for a whole split, computed in batches. Raises InferenceError."""
+    """Return the probabilities [N, classes] that the model computes for a whole split. Raises InferenceError."""
     starts = range(0, len(split), BATCH)
     return np.concatenate([model.predict(split.samples(slice(start, start + BATCH))) for start in starts])
 
 
 def costs(model: Model, file: Path, io: Mapping[str, Any], samples: np.ndarray, params: Evaluate) -> dict[str, Any]:
-    """Return the part of a report that depends on the machine: the machine's description, latency and memory.
+    """Measure latency and memory, and return them with a description of the machine, for the evaluation report.
 
     Args:
         model: The opened model file.
-        file: The model file.
-        io: The description of the file's inputs and outputs.
+        file: The path of the model file.
+        io: The description of the model file's inputs and outputs.
         samples: Samples [N, *shape] in raw units.
         params: The numbers of predictions and threads, and the confidence level.
     """
@@ -129,7 +129,7 @@ def costs(model: Model, file: Path, io: Mapping[str, Any], samples: np.ndarray, 
 
 
 def processor() -> str:
-    """Return the processor's name, as the operating system reports it."""
+    """Return the name of this machine's processor, as the operating system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -141,13 +141,15 @@ def processor() -> str:
 def predictions(
     groups: np.ndarray, actual: np.ndarray, probabilities: np.ndarray, reference: np.ndarray, classes: list[str]
 ) -> str:
-    """Return predictions.csv, one row per test sample. The gate computes the report's numbers again from this file.
+    """Return the content of predictions.csv, with one row per test sample.
+
+    The gate computes the numbers of the evaluation report again from this file.
 
     Args:
         groups: Name of each sample's group [N].
-        actual: Class indices [N].
-        probabilities: The exported file's probabilities [N, classes]. Only the highest probability of each sample is
-            written, with nine digits, which identify a float32 exactly.
+        actual: Index of each sample's actual class [N].
+        probabilities: The probabilities that the exported file computes [N, classes]. Only the highest probability of
+            each sample is written, with nine digits, which identify a float32 exactly.
         reference: Logits of the compressed torch model [N, classes].
         classes: Names of the classes.
     """
@@ -207,7 +209,7 @@ def main() -> None:
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """Return the line that the stage prints."""
+    """Return the line that the stage prints: the main numbers of the evaluation report."""
     accuracy, latency = report["accuracy"], report["latency_ms"]["p50"]
     return (
         f"{report['target']}: accuracy {accuracy['value']:.4f} [{accuracy['low']:.4f}, {accuracy['high']:.4f}], "

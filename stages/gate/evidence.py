@@ -1,4 +1,4 @@
-"""The reports that the gate judges, each with the reason if the report cannot be trusted.
+"""Read the reports that the gate judges, and check whether each report can be trusted.
 
 A report can be trusted if it exists, matches its schema, contains the digest of the current file, and agrees with the
 numbers in the reports of other stages.
@@ -26,7 +26,8 @@ TRAINED = Path("models/trained/model.pt")
 COMPRESSED = Path("models/compressed/model.pt")
 REPORTS = Path("reports")
 PIPELINE_REPORTS = ("quality.json", "balance.json", "train/summary.json", "compress.json")
-# Tolerated difference between two measurements of a network on one split: a borderline sample may change its class.
+# Tolerated difference between two measurements of a network on one split. The predicted class of a borderline sample
+# can differ between the two measurements.
 NOISE = 0.005
 
 
@@ -35,21 +36,21 @@ class Evidence:
     """The evaluation report of one exported file, and whether it can be trusted."""
 
     report: Mapping[str, Any]
-    sha256: str | None  # of the current exported file
-    measured_sha256: str | None  # of the exported file that the report describes
-    fault: str  # why the report cannot be trusted; "" if it can
+    sha256: str | None  # SHA-256 of the current exported file
+    measured_sha256: str | None  # SHA-256 of the exported file that the report describes
+    fault: str  # the reason why the report cannot be trusted, or ""
 
 
 @dataclass(frozen=True)
 class Record:
-    """A report that concerns all targets: the report on quality, splits, training or compression."""
+    """A report that concerns all targets: the report on data quality, splits, training or compression."""
 
     report: Mapping[str, Any]
-    fault: str  # why this report cannot be trusted; "" if it can
+    fault: str  # the reason why the report cannot be trusted, or ""
 
 
 def read_evidence(target: str, classes: Sequence[str]) -> Evidence:
-    """Return the target's report, checked against the exported file and against predictions.csv."""
+    """Read the evaluation report of a target, and check it against the exported file and predictions.csv."""
     report_path, export_path = REPORTS / "evaluate" / target / "metrics.json", EXPORTED / target / "export.json"
     report, evaluated, fault = _read(report_path, EvaluationReport, "evaluate")
     measured = evaluated.model_sha256 if evaluated else None
@@ -94,9 +95,10 @@ def _check_evaluated(path: Path, report: EvaluationReport, target: str, classes:
 
 
 def read_records(data: Data, evidence: Mapping[TargetName, Evidence]) -> dict[str, Record]:
-    """Return the reports on quality, splits, training and compression.
+    """Read the reports on data quality, splits, training and compression, and check whether they can be trusted.
 
-    They are checked against each other and against the files that they describe.
+    The reports are checked against each other, against the evaluation reports in `evidence`, and against the model
+    files that they describe.
     """
     quality_path, balance_path, train_path, compress_path = (REPORTS / name for name in PIPELINE_REPORTS)
     quality_json, quality, quality_fault = _read(quality_path, QualityReport, "validate")
@@ -120,9 +122,9 @@ def read_records(data: Data, evidence: Mapping[TargetName, Evidence]) -> dict[st
 
 
 def _read(path: Path, shape: type[ModelT], stage: str) -> tuple[dict[str, Any], ModelT | None, str]:
-    """Read a report; return its JSON, its pydantic model, and "" or the reason why it is not readable.
+    """Read a report, and return it as JSON, as a pydantic model, and with "" or the reason why it is not readable.
 
-    An unreadable report is not an error here, because it becomes a failed check of the gate.
+    No error is raised for an unreadable report, because such a report makes a check of the gate fail.
     """
     try:
         return read_object(path, stage), read_model(path, shape, stage), ""
@@ -131,15 +133,15 @@ def _read(path: Path, shape: type[ModelT], stage: str) -> tuple[dict[str, Any], 
 
 
 def _located(path: Path, fault: str) -> str:
-    """Return a fault with the report's path in front of it; "" if there is no fault."""
+    """Return the text of a fault with the report's path in front of it, or "" if there is no fault."""
     return f"{path}: {fault}" if fault else ""
 
 
 def _check_quality(quality: QualityReport, balance: BalanceReport | None) -> str:
-    """Return the fault of the quality report, or "".
+    """Return the reason why the report on data quality cannot be trusted, or "".
 
-    Pass `balance` only if each row that met the contract becomes one sample. The number of samples must then be equal
-    to the number of such rows.
+    Pass `balance` only if each row that met the data contract becomes one sample. The number of prepared samples must
+    then be equal to the number of rows that met the contract.
     """
     for where, judged in {"overall": quality.overall, **quality.sources}.items():
         for metric in QualityMetrics.model_fields:

@@ -1,4 +1,4 @@
-"""Read from DVC's cache the metrics of the last gate run that passed. The page compares the new metrics with them."""
+"""Read the metrics of the last gate run that passed from DVC's cache, so that the page can show what has changed."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ CACHE = Path(".dvc/cache/files/md5")
 
 
 def read_previous_metrics(name: str, lock: Path = LOCK, cache: Path = CACHE) -> dict[str, dict[str, float]]:
-    """Return the numbers in reports/metrics.json from the last gate run that passed: target -> metric -> number.
+    """Return the numbers in reports/metrics.json of the last gate run that passed: target -> metric -> number.
 
-    DVC removes a stage's reports before it runs the stage, and updates dvc.lock only after the stage has passed. Until
-    then, dvc.lock still lists the previous reports, and DVC's cache contains them. The result is empty if there are no
-    such reports: in a first build, in a clone without a cache, or if the last run was for another task.
+    DVC removes a stage's reports before it runs the stage, and updates dvc.lock only after the stage has passed. While
+    the stage runs, dvc.lock still lists the previous reports, and DVC's cache contains them. The result is empty if
+    there are no previous reports (in a first build, or in a clone without a cache) or if they are for a different task.
 
     Args:
-        name: The task's name.
-        lock: DVC's lock file.
-        cache: DVC's cache of files by MD5.
+        name: The name of the current task.
+        lock: Path of DVC's lock file.
+        cache: DVC's cache folder, which stores files by MD5.
     """
     outs = _read_outs(lock)
     try:
@@ -41,7 +41,7 @@ def read_previous_metrics(name: str, lock: Path = LOCK, cache: Path = CACHE) -> 
 
 
 def _read_outs(lock: Path) -> dict[str, str]:
-    """Return the MD5 of each output of the `gate` stage, by path; empty if the lock file does not list them."""
+    """Return the MD5 of each output of the `gate` stage, by the output's path; empty if dvc.lock lists no outputs."""
     import yaml
 
     try:
@@ -52,6 +52,6 @@ def _read_outs(lock: Path) -> dict[str, str]:
 
 
 def _cached(outs: dict[str, str], path: str, cache: Path) -> Path:
-    """Return the path of an output in DVC's cache. Raises KeyError if the lock file does not list the output."""
+    """Return the path in DVC's cache of the output `path`. Raises KeyError if `outs` does not contain the output."""
     digest = outs[path]
     return cache / digest[:2] / digest[2:]

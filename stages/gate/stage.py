@@ -4,8 +4,8 @@ The verdict depends only on the reports, the parameters and the digests of the f
 same numbers give the same verdict on any branch. A check fails if its number is missing, not finite, stale or in
 conflict with another report.
 
-Each check has a target. The checks that are named after a report (quality, balance, train, compress) have the target
-"pipeline". Every exported file depends on these reports, so the gate fails if one of these checks fails.
+Each check belongs to a target. The checks of the reports quality, balance, train and compress belong to the target
+"pipeline". These reports concern every exported file, so the gate fails if one of these checks fails.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
 
 
 def judge(gate: Gate, evidence: Mapping[TargetName, Evidence], records: Mapping[str, Record]) -> Verdict:
-    """Return the verdict on every built target.
+    """Compare the reports with the thresholds, and return the verdict of the gate with all checks.
 
     The gate passes if no report in `records` has a fault, all required targets pass, and at least one target passes.
-    Budgets of a target that is not built are ignored.
+    The limits of targets that are not built are ignored.
 
     Args:
-        gate: Thresholds, and a budget for each target.
-        evidence: The evaluation report of each target, with the reason if it cannot be trusted.
+        gate: Thresholds for all targets, and limits for each target.
+        evidence: The evaluation report of each built target, with the reason if the report cannot be trusted.
         records: The reports that concern all targets: "quality", "balance", "train" (the float model) and "compress".
 
     Raises:
-        ParameterError: A target has no budget.
+        ParameterError: `gate.targets` has no limits for a built target.
     """
     unjudged = sorted(set(evidence) - set(gate.targets))
     if unjudged:
@@ -152,7 +152,7 @@ def _check(name: str, target: str, number: Number, operator: str, threshold: flo
 
 
 def _notes(gate: Gate, evidence: Mapping[TargetName, Evidence], trained: Record) -> list[str]:
-    """Return notes for the reader of the verdict; they do not make a check fail."""
+    """Return notes that explain the verdict to its reader: unexpectedly good results, and caveats on the intervals."""
     sound = {target: own.report for target, own in evidence.items() if not own.fault}
     better = []
     for metric in gate.retention:
@@ -180,9 +180,9 @@ def _of_trained(trained: Record, path: str) -> Number:
 
 
 def _number(report: Mapping[str, Any], path: str, where: str = "its report") -> Number:
-    """Return the number at a dotted path, or None and the reason why there is no finite number.
+    """Return the number at a dotted path of a report and "", or None and the reason why there is no finite number.
 
-    If an estimate with its interval is at that path, the number is the estimate's `value`.
+    If the path leads to an estimate with an interval, the number is the `value` of the estimate.
     """
     value: Any = report
     for part in path.split("."):
@@ -209,11 +209,11 @@ def _ratio(numerator: Number, denominator: Number) -> Number:
 def table_of_metrics(
     verdict: Verdict, evidence: Mapping[TargetName, Evidence], trained: Record
 ) -> dict[str, dict[str, float | bool]]:
-    """Return the content of reports/metrics.json: a flat row per target, for `dvc metrics show`.
+    """Return the content of reports/metrics.json: one flat mapping of numbers per target, for `dvc metrics show`.
 
     Args:
-        verdict: The verdict.
-        evidence: Evidence by target. A number that is missing from a report is left out of the row.
+        verdict: The verdict of the gate.
+        evidence: The evaluation report of each target. A number that is missing from the report is left out.
         trained: The report on the trained float model.
     """
     rows: dict[str, dict[str, float | bool]] = {}
@@ -236,7 +236,7 @@ def table_of_metrics(
 
 
 def refusal(failures: Iterable[Check]) -> GateError:
-    """Return the error that is raised if the gate fails."""
+    """Return the error that the stage raises if the gate fails, with a line for each failed check."""
     lines = [f"  {check.target} {check.name}: {check.reason}" for check in failures]
     return GateError(
         str(GATE),

@@ -1,6 +1,6 @@
 """The cluster bootstrap, which resamples whole groups of test samples (for example experiments or speakers).
 
-Samples of one group are similar, especially if their windows overlap. A thousand samples may come from only seven
+Samples of one group are similar, especially if their windows overlap. A thousand samples can come from only seven
 experiments. Whole groups are drawn with replacement, so similar samples stay together, and the spread of the replicates
 reflects the differences between groups (Davison & Hinkley 1997, section 3.8; Field & Welsh 2007, "Bootstrapping
 clustered data", J. R. Stat. Soc. B 69). The method needs many groups: with fewer than about ten, the intervals are
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 RESAMPLES = 2000  # bootstrap replicates; with another seed, the ends of a 95% interval move by about 5% of its width
-CELLS = 10_000_000  # largest number of values that a bootstrap holds in memory at a time
+CELLS = 10_000_000  # maximum number of values that a bootstrap holds in memory at the same time
 FEW = 10  # with fewer groups than this, the report warns that the intervals are rough
 
 
@@ -23,12 +23,12 @@ class Clusters:
     """The groups of N samples, from which bootstrap replicates of whole groups are drawn."""
 
     def __init__(self, groups: np.ndarray, seed: int, width: int) -> None:
-        """Find the distinct groups.
+        """Find the distinct groups of the samples.
 
         Args:
             groups: Name of each sample's group [N].
             seed: Seed of the random draws of groups.
-            width: The largest `number` that will be passed to `totals`. It determines how much memory is needed.
+            width: The largest `number` with which `totals` will be called; it limits the replicates per array.
         """
         names, self._member = np.unique(groups, return_inverse=True)
         self.count, self._seed = len(names), seed
@@ -36,19 +36,19 @@ class Clusters:
 
     @property
     def single(self) -> bool:
-        """True if every group has exactly one sample, so that samples count as independent."""
+        """True if every group has exactly one sample, so that the samples can be treated as independent."""
         return self.count == len(self._member)
 
     def totals(self, kinds: np.ndarray, number: int, values: np.ndarray | None = None) -> Iterator[np.ndarray]:
-        """Yield RESAMPLES bootstrap replicates, in several arrays [*, number].
+        """Yield RESAMPLES bootstrap replicates of the total of each kind of sample, in several arrays [*, number].
 
-        A replicate has one number for each kind of sample. Every call draws the same groups.
+        The total of a kind is the number of its samples, or the sum of their values if `values` is given. Every call
+        draws the same groups.
 
         Args:
             kinds: Kind of each sample [N]: an integer below `number`, for example a cell of the confusion matrix.
             number: Number of kinds.
-            values: Value of each sample [N], or None. With values, a replicate has the sum of the values of each kind;
-                without them, the number of samples of each kind.
+            values: Value of each sample [N], or None to count the samples.
         """
         # Samples of the same group and kind are combined into one entry. Entries are sorted by kind, so that the
         # entries of one kind are adjacent.
@@ -64,7 +64,7 @@ class Clusters:
             yield result
 
     def describe(self) -> dict[str, Any]:
-        """Return the resampled unit, the number of units and a caveat on the intervals, for a report."""
+        """Return for a report what is resampled (samples or groups), their number, and a caveat on the intervals."""
         if self.single:
             return {"unit": "sample", "units": self.count, "caveat": None}
         caveat = None
@@ -76,9 +76,10 @@ class Clusters:
 
 
 def portions(cells: int) -> list[int]:
-    """Return the sizes of portions that together have RESAMPLES replicates.
+    """Return how many replicates to compute at a time, as a list of numbers that add up to RESAMPLES.
 
-    A replicate has `cells` numbers. A portion has at most CELLS numbers, but at least one replicate.
+    A replicate has `cells` values. The replicates of one portion have at most CELLS values in total, except that a
+    portion always has at least one replicate.
     """
     size = max(1, min(RESAMPLES, CELLS // cells))
     return [min(size, RESAMPLES - start) for start in range(0, RESAMPLES, size)]

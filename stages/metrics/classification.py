@@ -1,8 +1,8 @@
 """Metrics of a classifier, each with its confidence interval.
 
-If every group has one sample, the samples count as independent. If groups have several samples, the bootstrap draws
-whole groups (bootstrap.py). An interval is then never narrower than the interval for independent samples. Without this
-rule, seven groups without a wrong prediction would give an interval of width 0.
+If every group has one sample, the samples are treated as independent. If groups have several samples, the bootstrap
+draws whole groups (bootstrap.py). An interval is then never narrower than the interval for independent samples. Without
+this rule, seven groups without a wrong prediction would give an interval of width 0.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ def wilson(hits: int, samples: int, confidence: float) -> Estimate:
 
 
 def hit_share(hits: np.ndarray, confidence: float, clusters: Clusters) -> Estimate:
-    """Return the proportion of hits with Wilson's interval, which the bootstrap widens if groups have several samples.
+    """Return the proportion of hits with its interval: Wilson's interval, widened for groups with several samples.
 
     Args:
         hits: Whether each sample is a hit: bool [N].
         confidence: Confidence level of the interval, 0 to 1.
-        clusters: The groups of the samples.
+        clusters: The groups of the samples, from which the bootstrap draws.
     """
     estimate = wilson(int(hits.sum()), len(hits), confidence)
     if clusters.single:
@@ -65,7 +65,7 @@ def hit_share(hits: np.ndarray, confidence: float, clusters: Clusters) -> Estima
 def estimates(
     actual: np.ndarray, predicted: np.ndarray, classes: int, confidence: float, seed: int, clusters: Clusters
 ) -> tuple[dict[str, Estimate], dict[str, list[Estimate]]]:
-    """Return the average scores and the scores of each class, with their confidence intervals.
+    """Return precision, recall and F1 as averages and for each class, with their confidence intervals.
 
     Averages and F1 have percentile bootstrap intervals (Efron & Tibshirani 1993, chapter 13). Precision and recall of a
     class are proportions and have Wilson's intervals. Drawing samples with replacement is equivalent to drawing the
@@ -80,7 +80,7 @@ def estimates(
         clusters: The groups of the samples.
 
     Returns:
-        The averages by name, as in `confusion.averages`. The precision, recall and f1 of each class.
+        The averages by name, as in `confusion.averages`; and the scores "precision", "recall" and "f1" of each class.
     """
     cells = actual * classes + predicted
     confusion = np.bincount(cells, minlength=classes**2).reshape(classes, classes)
@@ -107,10 +107,10 @@ def estimates(
 
 
 def _scores(replicates: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the averages [R] and the scores per class [R, classes] of R replicates of a confusion matrix.
+    """Return the averages [R] and the scores per class [R, classes] of R bootstrap replicates of a confusion matrix.
 
-    The replicates are in several arrays [*, classes * classes]. `<name>_defined` marks the replicates in which a score
-    is defined, because its denominator is not 0.
+    The replicates are given in several arrays [*, classes * classes]. The entry `<name>_defined` of the result marks
+    the replicates in which the score `<name>` is defined: its denominator is not 0.
     """
     parts: dict[str, list[np.ndarray]] = {}
     for portion in replicates:
@@ -126,7 +126,7 @@ def _scores(replicates: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _widen(estimate: Estimate, drawn: np.ndarray, confidence: float) -> Estimate:
-    """Return the estimate with its interval widened to include the percentile interval of the replicates.
+    """Return the estimate, with its interval widened to include the percentile interval of the replicates `drawn`.
 
     If there are no replicates, the interval is 0 to 1.
     """
@@ -135,7 +135,7 @@ def _widen(estimate: Estimate, drawn: np.ndarray, confidence: float) -> Estimate
 
 
 def _enclose(value: np.ndarray, drawn: np.ndarray, confidence: float) -> Estimate:
-    """Return a value with the percentile interval of its replicates, widened if necessary to include the value."""
+    """Return a value with the percentile interval of its replicates `drawn`, widened if it excludes the value."""
     low, high = np.quantile(drawn, _ends(confidence))
     return Estimate(float(value), min(float(low), float(value)), max(float(high), float(value)))
 
@@ -164,9 +164,9 @@ def calibration_estimate(
 ) -> Estimate:
     """Return `calibration_error` with a bootstrap interval.
 
-    The error is a mean of absolute values, so random variation increases it: the estimate is too high, and the
+    The error is a mean of absolute values, which random variation increases. So the estimate is too high, and the
     replicates are even higher. The low end of the interval is from the basic bootstrap, which corrects this bias. The
-    high end is a percentile of the replicates, which is not corrected. So the interval is too wide rather than too
+    high end is a percentile of the replicates without this correction. So the interval is too wide rather than too
     narrow.
 
     Args:
@@ -177,8 +177,8 @@ def calibration_estimate(
         clusters: The groups of the samples.
     """
     samples = len(confidences)
-    # A gap is confidence minus correctness (0 or 1). Samples of one bin with the same gap are counted together. Gaps
-    # are rounded to three decimals, which limits the number of different gaps. The estimate itself is not rounded.
+    # A gap is confidence minus correctness (0 or 1). Samples in the same bin with the same gap are counted together.
+    # Gaps are rounded to three decimals to limit the number of different gaps. The estimate itself is not rounded.
     kinds, counts = np.unique(
         np.stack([_bins(confidences), np.round((confidences - correct) * 1000)]), axis=1, return_counts=True
     )
@@ -203,18 +203,18 @@ def calibration_estimate(
 
 
 def _bins(confidences: np.ndarray) -> np.ndarray:
-    """Return the bin of each confidence: (0, 1/15] is bin 0, ... (14/15, 1] is bin 14."""
+    """Return the index of each confidence's bin: (0, 1/15] is bin 0, ... (14/15, 1] is bin 14."""
     numbers: np.ndarray = np.clip(np.ceil(confidences * BINS).astype(np.int64) - 1, 0, BINS - 1)
     return numbers
 
 
 def _ends(confidence: float) -> list[float]:
-    """Return the probabilities of the two quantiles that are the ends of a confidence interval."""
+    """Return the probabilities of the lower and the upper quantile that are the ends of a confidence interval."""
     return [(1 - confidence) / 2, (1 + confidence) / 2]
 
 
 def percentile(sorted_values: np.ndarray, share: float, confidence: float) -> Estimate:
-    """Return a quantile with a distribution-free confidence interval, whose ends are two of the values.
+    """Return a quantile of the values with a distribution-free confidence interval, whose ends are two of the values.
 
     The number of values below the true quantile has a binomial distribution (David & Nagaraja 2003, section 7.1).
 
@@ -252,13 +252,13 @@ def binomial_quantile(probability: float, count: int, share: float) -> int:
 
 
 def values_needed(share: float, confidence: float) -> int:
-    """Return the smallest number of values from which `percentile` can compute both ends of the interval."""
+    """Return the minimum number of values from which `percentile` can compute both ends of the interval."""
     tail = (1 - confidence) / 2
     return math.ceil(math.log(tail) / math.log(max(share, 1 - share)))
 
 
 def by_group(groups: np.ndarray, correct: np.ndarray, confidence: float) -> dict[str, dict[str, Any]]:
-    """Return the accuracy of each group with Wilson's interval.
+    """Return the accuracy of each group of samples with Wilson's interval, by the group's name.
 
     If every group has exactly one sample, the result is empty. The interval assumes that the samples of a group
     are independent. If samples overlap in time, the interval is too narrow.
@@ -285,9 +285,9 @@ def by_group(groups: np.ndarray, correct: np.ndarray, confidence: float) -> dict
 
 
 def shares(values: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-    """Return the fraction of samples in each class, by class name.
+    """Return the fraction of samples in each class, by the name of the class.
 
-    `values` has the class index of each sample [N], and `names` the names of the classes in the order of their indices.
+    `values` has the class index of each sample [N]. `names` has the name of each class, in the order of the indices.
     """
     counts = np.bincount(values, minlength=len(names))
     return {name: float(count / len(values)) for name, count in zip(names, counts, strict=True)}

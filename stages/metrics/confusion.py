@@ -1,4 +1,4 @@
-"""Compute precision, recall and F1 from confusion matrices, for networks in training and for exported files."""
+"""Compute confusion matrices, and precision, recall and F1 from them, for PyTorch networks and for exported files."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def confusion_matrix(actual: np.ndarray, predicted: np.ndarray, classes: int) ->
 
 
 def per_class(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """Return precision, recall, f1 and support of each class, by name.
+    """Return the precision, recall, f1 and support of each class, by the name of the score.
 
     Each score has the shape [..., classes] for confusion matrices [..., classes, classes]. As in scikit-learn, the
-    precision of a class that was never predicted is 0, and so is the recall of a class that never occurs.
+    precision of a class that was never predicted is 0, and the recall of a class that never occurs is 0.
     """
     hits = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
     support, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
@@ -34,7 +34,7 @@ def per_class(confusion: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def averages(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """Return macro averages and support-weighted averages of precision, recall and f1, by name.
+    """Return the macro averages and support-weighted averages of precision, recall and f1, by names like `f1_macro`.
 
     Each average has the shape [...] for confusion matrices [..., classes, classes]. Macro averages are over the classes
     that occur in the samples or in the predictions.
@@ -50,7 +50,7 @@ def averages(confusion: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Return the ratio, or 0 where the denominator is 0."""
+    """Return numerator / denominator for each element, or 0 where the denominator is 0."""
     out = np.zeros(np.broadcast(numerator, denominator).shape)
     np.divide(numerator, denominator, out=out, where=denominator > 0)
     return out

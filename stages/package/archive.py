@@ -1,7 +1,8 @@
 """Write a bundle as one file, with the same bytes for the same content. edge_agent.storage.archive unpacks the file.
 
-It is a tar archive (POSIX.1-1988 ustar) of regular files in the order of their names, with mode 0644, no owner and time
-zero, in one Zstandard frame (RFC 8878) with a fixed compression level and a checksum, written by one thread.
+The file is a tar archive (POSIX.1-1988 ustar) of regular files. They are sorted by name and have mode 0644, no owner
+and modification time 0. One thread compresses the archive to one Zstandard frame (RFC 8878) with a fixed compression
+level and a checksum.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ MODE = 0o644
 
 
 class BundleError(StageError):
-    """A bundle cannot be written."""
+    """The error for a folder that cannot be written as a bundle."""
 
 
 def pack(folder: Path, archive: Path) -> None:
-    """Write every file below `folder` into `archive`. An existing archive is replaced when the new one is complete.
+    """Write every file below `folder` to the file `archive`. An existing archive is kept until the new one is complete.
 
     Raises OSError, and BundleError if the folder contains anything but regular files and folders.
     """

@@ -1,4 +1,4 @@
-"""The golden samples of a bundle, with which a device checks a model before it serves predictions with the model."""
+"""Write the golden samples of a bundle: test samples and outputs with which a device checks a model before using it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from stages.params.common import TargetName
 
 
 def golden_indices(labels: np.ndarray, count: int) -> np.ndarray:
-    """Return up to `count` sample indices, sorted. The first sample of each class is chosen, then the second, etc."""
+    """Return the sorted indices of up to `count` samples, about the same number from each class.
+
+    The first sample of each class is chosen, then the second sample of each class, and so on.
+    """
     labels = np.asarray(labels)
     ranks = np.zeros(len(labels), dtype=np.int64)
     for label in np.unique(labels):
@@ -29,7 +32,10 @@ def golden_indices(labels: np.ndarray, count: int) -> np.ndarray:
 
 
 def golden_outputs(target: Passed, inputs: np.ndarray) -> np.ndarray:
-    """Return probabilities [N, classes] for `inputs` [N, *shape], predicted one at a time as on a device."""
+    """Return the probabilities [N, classes] that the target's model computes for `inputs` [N, *shape].
+
+    The model runs with batch size 1 and one thread, as on a device.
+    """
     try:
         model = open_model(target.file, dict(target.export["io"]), threads=1)
         return np.concatenate([model.predict(inputs[i : i + 1]) for i in range(len(inputs))])
@@ -46,10 +52,10 @@ def write_golden(folder: Path, passed: Mapping[TargetName, Passed], test: Split,
     """Write the golden samples and each target's outputs for them; return the manifest's entry for each target.
 
     Args:
-        folder: The bundle's folder.
-        passed: The targets that passed.
+        folder: The folder in which the bundle's files are collected.
+        passed: The targets that passed the gate.
         test: The test split.
-        params: Number of golden samples, and tolerances.
+        params: The parameters with the number of golden samples and the tolerances.
     """
     samples = test.samples(golden_indices(test.y, params.package.golden_samples))
     (folder / "golden").mkdir()

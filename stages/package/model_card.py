@@ -1,6 +1,6 @@
-"""The model card: what a person should know before using the model (Mitchell et al. 2019).
+"""Create the model card: what a person should know before using the model (Mitchell et al. 2019).
 
-It contains nothing that can change while the model stays the same, such as a build time or a latency.
+The card contains nothing that can change while the model stays the same, such as a build time or a latency.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from stages.report.schemas.evaluation import Intervals
 
 @dataclass(frozen=True)
 class Groups:
-    """Numbers of groups. A group is all rows of one person, one device or one experiment."""
+    """The numbers of groups in the test split. A group is, for example, all rows of one person or one device."""
 
     name: str  # name of the group column
-    tested: int  # groups in the test split
-    trained: int  # groups in the test split that are also in the training split
+    tested: int  # number of groups in the test split
+    trained: int  # number of groups in the test split that are also in the training split
 
 
 ROWS = {
@@ -40,16 +40,16 @@ def model_card(
     groups: Groups,
     intervals: Intervals,
 ) -> str:
-    """Return the card as Markdown.
+    """Return the text of the model card as Markdown.
 
     Args:
         manifest: The bundle's manifest.
-        limitations: The text `package.limitations`: what the model must not be used for.
-        splits: Number of samples by split.
-        per_class: Target -> class -> precision, recall, f1, support.
-        left_out: Target -> names of its failed checks.
-        groups: The groups of the test split.
-        intervals: How the confidence intervals were computed. This is the same for all targets.
+        limitations: The parameter `package.limitations`: known limitations of the model.
+        splits: Number of samples in each split, by the split's name.
+        per_class: For each target and class: precision, recall, f1 and support.
+        left_out: For each target that is not in the bundle: the names of its failed checks.
+        groups: The numbers of groups in the test split.
+        intervals: How the confidence intervals of all targets were computed.
     """
     shape, classes = manifest["input"], manifest["output"]["classes"]
     axes = " x ".join(f"{size} {axis}" for axis, size in zip(shape["axes"], shape["shape"], strict=True))

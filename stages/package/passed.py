@@ -1,4 +1,4 @@
-"""Select what goes into the bundle: the targets that passed the gate, with the files and reports that it judged."""
+"""Select the targets that passed the gate, and check that their files and reports are those that the gate judged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EVALUATED = Path("reports/evaluate")
 
 @dataclass(frozen=True)
 class Passed:
-    """A target that passed the gate: its model file, export.json and metrics.json."""
+    """A target that passed the gate: its model file, and the contents of its export.json and metrics.json."""
 
     file: Path
     export: Mapping[str, Any]
@@ -29,15 +29,15 @@ class Passed:
 def select(
     name: str, built: Iterable[TargetName], classes: list[str]
 ) -> tuple[dict[TargetName, Passed], dict[str, list[str]]]:
-    """Return the targets that passed, and for each target that is left out the names of its failed checks.
+    """Return the targets that passed the gate, and the names of the failed checks of each other target.
 
     Args:
-        name: The task's name.
-        built: The targets that are built.
+        name: The name of the current task.
+        built: The targets that were built.
         classes: Names of the classes.
 
     Raises:
-        GateError: The gate failed, judged a different task, or judged different files than the current ones.
+        GateError: The gate did not pass, it judged a different task, or the files have changed since it judged them.
         StageError: A report is missing or stale.
     """
     judged, verdict = read_verdict()
@@ -82,7 +82,11 @@ def select(
 
 
 def _metrics(target: str, digest: str, classes: list[str], verdict: Verdict) -> dict[str, Any]:
-    """Return the evaluation report of the file with this digest. Raises StageError if the gate judged another one."""
+    """Return the evaluation report of the target, whose model file has the SHA-256 `digest`.
+
+    Raises:
+        StageError: The report describes a different model file, or it is not the report that the gate judged.
+    """
     path = EVALUATED / target / "metrics.json"
     report = read_model(path, BundledEvaluation, "evaluate")
     if report.model_sha256 != digest:

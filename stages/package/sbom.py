@@ -1,7 +1,7 @@
-"""The software bill of materials: CycloneDX 1.6, with the same bytes for the same content.
+"""Create the bundle's software bill of materials (SBOM) in the format CycloneDX 1.6.
 
-A random serial number and the time are optional in the standard (https://cyclonedx.org/docs/1.6/json/). Both are left
-out, so that the same content always gives the same bundle.
+The standard allows a random serial number and a timestamp (https://cyclonedx.org/docs/1.6/json/). Both are left out, so
+that the same content always gives the same bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from stages.report.libraries import AT_RUNTIME
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model's path in the bundle, its digest, and the runtime that it needs."""
+    """A model file in the bundle: its path, its SHA-256, and the runtime that the model needs."""
 
     path: str
     sha256: str
@@ -31,13 +31,13 @@ class ModelFile:
 
 
 def sbom(name: str, licence: str, models: Mapping[str, ModelFile], versions: Mapping[str, str]) -> str:
-    """Return CycloneDX JSON for the model files and the libraries that run them or built them.
+    """Return the SBOM as CycloneDX JSON. It lists the model files and the libraries that build or run the models.
 
     Args:
         name: The bundle's name.
-        licence: SPDX identifier or name of the licence.
-        models: Model files by target.
-        versions: Versions by library.
+        licence: SPDX identifier or name of the model's licence.
+        models: The model file of each target, by the target's name.
+        versions: The version of each library, by the library's name.
     """
     needed = {library for model in models.values() for library in AT_RUNTIME[model.runtime]}
     root = Component(name=name, type=ComponentType.APPLICATION, bom_ref="bundle", licenses=[_licence(licence)])
@@ -76,5 +76,5 @@ def sbom(name: str, licence: str, models: Mapping[str, ModelFile], versions: Map
 
 
 def _licence(text: str) -> DisjunctiveLicense:
-    """Return a licence by its SPDX identifier if it has one, otherwise by its name (such as "proprietary")."""
+    """Return the CycloneDX object for a licence, which `text` gives as an SPDX identifier or as a name."""
     return DisjunctiveLicense(id=text) if is_supported_id(text) else DisjunctiveLicense(name=text)

@@ -36,7 +36,7 @@ BUNDLE = Path("models/bundle")
 SNAPSHOT = Path("data/snapshot")
 DRIFT = Path("data/drift_reference.json")
 
-# The outputs of earlier stages from which the exported files were built, each with the stage that wrote it.
+# The outputs of earlier stages from which the exported files were built. The value is the stage that wrote the output.
 INPUTS = {
     PREPARED: "prepare", DRIFT: "prepare", Path("models/trained"): "train", Path("models/compressed"): "compress",
 }  # fmt: skip
@@ -54,7 +54,11 @@ ESTIMATES = (
 
 
 def read_drift(spec: SampleSpec) -> dict[str, Any]:
-    """Return the drift reference that `prepare` wrote for these channels and classes. Raises StageError."""
+    """Read the drift reference that the `prepare` stage wrote, and check that its channels and classes match `spec`.
+
+    Raises:
+        StageError: The file is missing or not valid, or it has different classes or unknown channels.
+    """
     reference = read_model(DRIFT, DriftReference, "prepare")
     if set(reference.labels) != set(spec.classes):
         labels = list(reference.labels)
@@ -69,13 +73,18 @@ def read_drift(spec: SampleSpec) -> dict[str, Any]:
 
 
 def drift_reference(reference: Mapping[str, Any], passed: Mapping[TargetName, Passed]) -> dict[str, Any]:
-    """Return the drift reference of the inputs, with each target's predictions and confidences added."""
+    """Return the drift reference for the bundle: the distributions of inputs, predictions and confidences.
+
+    Args:
+        reference: The drift reference that the `prepare` stage wrote, with the distributions of the inputs.
+        passed: The targets that passed the gate, with the distributions of their predictions and confidences.
+    """
     kept = ("prediction_ratios", "confidence_bins")
     return {**reference, "targets": {name: {k: own.metrics[k] for k in kept} for name, own in passed.items()}}
 
 
 def canonical_digest(value: Any) -> str:
-    """Return the SHA-256 of a value as JSON with sorted keys and without spaces."""
+    """Return the SHA-256 of a value's JSON text, which has sorted keys and no spaces."""
     return digest_of(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -88,16 +97,16 @@ def manifest_of(
     sources: Mapping[str, str],
     versions: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Return the manifest without `files`, which `fill` adds after it has written the files.
+    """Return the bundle's manifest without the key `files`, which `fill` adds after it has written the files.
 
     Args:
-        params: All parameters.
-        spec: Shape, channels and classes.
-        passed: The targets that passed.
+        params: All parameters of the pipeline.
+        spec: The description of a sample: shape, channels and classes.
+        passed: The targets that passed the gate.
         golden: The manifest's entry for the golden samples of each target, as `write_golden` returns it.
-        inputs: SHA-256 of the stages' outputs, by path.
-        sources: SHA-256 of each source of the snapshot.
-        versions: Versions by library.
+        inputs: SHA-256 of the outputs of earlier stages, by path.
+        sources: SHA-256 of each source of the snapshot, by the source's name.
+        versions: The version of each library, by the library's name.
     """
     blocks = params.model_dump(mode="json", by_alias=True)
     return {
@@ -149,13 +158,13 @@ def _runtime_version(params: Params, name: TargetName) -> dict[str, str]:
 def card(
     manifest: Mapping[str, Any], passed: Mapping[TargetName, Passed], left_out: dict[str, list[str]], params: Params
 ) -> str:
-    """Return the model card, with sizes and groups of the prepared splits.
+    """Return the text of the model card. The sizes and groups of the splits are read from the prepared data.
 
     Args:
         manifest: The bundle's manifest.
-        passed: The targets that passed.
-        left_out: Target -> names of its failed checks.
-        params: Limitations, and the name of the group column.
+        passed: The targets that passed the gate.
+        left_out: For each target that is not in the bundle: the names of its failed checks.
+        params: The parameters with the known limitations and the name of the group column.
     """
     splits = {split: Split.open(PREPARED, split) for split in SPLITS}
     tested, trained = (set(np.unique(splits[split].group)) for split in ("test", "train"))
@@ -167,7 +176,7 @@ def card(
 
 
 def fill(folder: Path, params: Params) -> dict[str, Any]:
-    """Write the bundle's files into `folder`; return the checked manifest. Raises StageError, OSError."""
+    """Write all files of the bundle into `folder`, check them, and return the manifest. Raises StageError, OSError."""
     spec = SampleSpec.read(PREPARED)
     passed, left_out = select(params.name, params.targets, spec.classes)
     reference = read_drift(spec)

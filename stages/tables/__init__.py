@@ -1,5 +1,5 @@
-"""Tables that may be larger than memory: Ibis expressions on DuckDB or Spark, and parquet files.
+"""Process tables that may be larger than memory, with Ibis expressions on DuckDB or Spark, and with parquet files.
 
-Start reading at `engine.Engine`, a context manager. `parquet` reads and writes files, `casting` casts a column cell by
-cell, and `rounding` rounds the numbers that an engine computes. May import stages.params and stages.core.
+Start reading at `engine.Engine`, a context manager. `parquet` writes and checks files, `casting` casts a column cell by
+cell, and `rounding` rounds numbers that DuckDB or Spark computed. May import stages.params and stages.core.
 """

@@ -6,10 +6,10 @@ import pyarrow as pa
 
 
 def cast_cells(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Cast every cell to `kind`; a cell that cannot be cast becomes null.
+    """Cast every cell of a column to the type `kind`. A cell that cannot be cast becomes null.
 
-    If a part of the column cannot be cast, its two halves are cast separately, so that a few invalid cells cost little
-    time.
+    If a part of the column cannot be cast, the two halves of this part are cast separately. So a few invalid cells cost
+    little time.
     """
     try:
         return column.cast(kind)

@@ -23,7 +23,11 @@ appender.stderr.layout.pattern = Spark %p %c{1}: %m%n
 
 
 def connect_duckdb(compute: Compute, spill: Path) -> Any:
-    """Start DuckDB in this process. Data above its memory limit goes to the folder `spill`. Raises ParameterError."""
+    """Start DuckDB in this process. It writes data that exceeds its memory limit to the folder `spill`.
+
+    Raises:
+        ParameterError: DuckDB does not accept the memory limit.
+    """
     import duckdb
     import ibis
 
@@ -47,7 +51,11 @@ def connect_duckdb(compute: Compute, spill: Path) -> Any:
 
 
 def connect_spark(compute: Compute, spill: Path) -> Any:
-    """Start a Spark session. Data above its memory limit goes to the folder `spill`. Raises ParameterError."""
+    """Start a Spark session. It writes data that exceeds its memory limit to the folder `spill`.
+
+    Raises:
+        ParameterError: PySpark is not installed, or Spark does not start with the parameters.
+    """
     warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas", category=FutureWarning)
     try:
         import ibis

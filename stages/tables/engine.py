@@ -1,7 +1,7 @@
-"""Evaluate Ibis expressions on embedded DuckDB (the default) or on Spark, with equal results.
+"""Evaluate Ibis expressions on DuckDB, which runs in the stage's own process, or on Spark, with equal results.
 
-Both engines respect their memory limit and spill to disk. Rows leave an engine as a stream of Arrow batches in the
-order of the expression, and both engines produce the same batches.
+Both engines respect their memory limit and write data that exceeds it to disk. The rows of a result are delivered as a
+stream of Arrow batches in the order that the expression defines, and both engines deliver the same batches.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SCRATCH = Path(".work")
 
 
 class Engine:
-    """Reads tables and evaluates expressions; a context manager: `with Engine(params.compute) as engine`."""
+    """DuckDB or Spark, which reads tables and evaluates Ibis expressions: `with Engine(params.compute) as engine`."""
 
     def __init__(self, compute: Compute) -> None:
         """Start the engine that `compute` selects. Raises ParameterError."""
@@ -64,7 +64,7 @@ class Engine:
             self._explain(error)
 
     def _explain(self, error: BaseException) -> None:
-        """Raise StageError if a corrupted file or a full disk caused the engine's error."""
+        """Raise an error that names the cause, if a corrupted file or a full disk caused the engine's error."""
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         for path in self._files:
             try:
@@ -80,7 +80,7 @@ class Engine:
             raise corrupted_parquet(self._files[0].parent, reason) from None
 
     def close(self) -> None:
-        """Stop the engine and remove its spilled data."""
+        """Stop the engine, and remove the data that it wrote to disk because of its memory limit."""
         if self.name == "duckdb":
             self._connection.disconnect()
         else:
@@ -91,7 +91,7 @@ class Engine:
             SCRATCH.rmdir()  # fails while another engine uses the folder
 
     def read(self, paths: list[Path]) -> ir.Table:
-        """Return a table that reads its rows from parquet files, which must all have the same schema."""
+        """Return an Ibis table whose rows are in parquet files. All files must have the same schema."""
         self._files += paths
         files = [str(path.resolve()) for path in paths]
         if self.name == "duckdb":
@@ -101,7 +101,7 @@ class Engine:
         return self._connection.table(name)
 
     def from_pandas(self, frame: pd.DataFrame) -> ir.Table:
-        """Return a small table with the rows of a data frame."""
+        """Return an Ibis table with the rows of a small pandas data frame."""
         name = self._next()
         if self.name == "duckdb":
             # NOTE: create_table of ibis 12 writes SQL that DuckDB 2.0 does not accept.
@@ -111,7 +111,10 @@ class Engine:
         return self._connection.table(name)
 
     def materialise(self, table: ir.Table) -> ir.Table:
-        """Evaluate an expression once, and return a table of its rows in the engine's memory or spill folder."""
+        """Evaluate the expression `table` once, and return a table that holds the resulting rows.
+
+        DuckDB holds the rows in its memory or on disk; Spark writes them to a folder.
+        """
         name = self._next()
         if self.name == "duckdb":
             self._connection.con.execute(f"CREATE TABLE {name} AS {self._connection.compile(table)}")
@@ -122,7 +125,10 @@ class Engine:
         return self._connection.table(name)
 
     def hash_cells(self, column: ir.Column) -> ir.IntegerColumn:
-        """Return a 64-bit hash of each cell. Cells can be lists, for which ibis has no 64-bit hash on Spark."""
+        """Return an expression for a 64-bit hash of each cell of a column.
+
+        Cells can be lists. For lists, ibis has no 64-bit hash on Spark, so the engine's built-in function is used.
+        """
         import ibis
         import ibis.expr.datatypes as dt
 
@@ -133,10 +139,10 @@ class Engine:
         return ibis.udf.scalar.builtin(code, name=name, signature=((column.type(),), kind))(column)
 
     def microseconds(self, time: ir.TimestampColumn) -> ir.IntegerColumn:
-        """Return each time as microseconds since 1970.
+        """Return an expression that converts each time of a column to microseconds since 1970.
 
         NOTE: `epoch_seconds` of ibis includes fractions of a second on DuckDB but not on Spark, and ibis cannot extract
-        microseconds on Spark. Each engine has an exact built-in function.
+        microseconds on Spark. So the engine's exact built-in function is used.
         """
         import ibis
         import ibis.expr.datatypes as dt
@@ -148,7 +154,7 @@ class Engine:
         return ibis.udf.scalar.builtin(epoch, name=name, signature=((dt.timestamp,), dt.int64))(time)
 
     def stream(self, table: ir.Table, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of `table` in its order, cast to `schema`, in batches of equal size (except the last)."""
+        """Yield the rows of `table` in order, cast to `schema`. All batches except the last have the same size."""
         return _rebatch(self._batches(table, batch_rows(schema)), schema)
 
     def _batches(self, table: ir.Table, rows: int) -> Iterator[pa.RecordBatch]:
@@ -170,7 +176,7 @@ class Engine:
 
 
 def _remove_stale_spill() -> None:
-    """Remove the spilled data of engines whose process was killed."""
+    """Remove the data that earlier engines wrote to disk and could not remove, because their processes were killed."""
     SCRATCH.mkdir(exist_ok=True)
     for folder in SCRATCH.glob("tables-*-*"):
         try:
@@ -182,9 +188,10 @@ def _remove_stale_spill() -> None:
 
 
 def _close_default_backend() -> None:
-    """Close the default engine, which ibis opens for the in-memory table of a failed pandera check.
+    """Close the default backend of ibis, which ibis opens for the in-memory table of a failed pandera check.
 
-    NOTE: if it is still open when Python exits, DuckDB's bindings (nanobind) print a hundred lines about leaks.
+    NOTE: If this backend is still open when Python exits, DuckDB's bindings (nanobind) print a hundred lines about
+    leaks.
     """
     import ibis
 
@@ -194,7 +201,7 @@ def _close_default_backend() -> None:
 
 
 def _rebatch(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Regroup the rows into batches of a fixed size, because each engine yields batches of different sizes."""
+    """Yield the rows of `batches` in new batches of a fixed size, because DuckDB and Spark yield different sizes."""
     size = batch_rows(schema)
     waiting: list[pa.RecordBatch] = []
     rows = 0
@@ -211,7 +218,7 @@ def _rebatch(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[p
 
 
 def _is_engine_error(error: BaseException) -> bool:
-    """Check if DuckDB, Spark or Arrow raised the error. Arrow reports corrupted bytes as OSError without errno."""
+    """Return True if DuckDB, Spark or Arrow raised the error. Arrow reports corruption as an OSError without errno."""
     if isinstance(error, OSError):
         return error.errno is None
     return type(error).__module__.split(".")[0] in ("_duckdb", "duckdb", "py4j", "pyspark", "pyarrow")

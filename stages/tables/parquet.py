@@ -12,24 +12,24 @@ from stages.core.errors import ContractError
 from stages.core.files import rerun_hint
 
 BATCH_ROWS = 65_536
-BATCH_LISTS = 256  # rows that hold an image or an audio clip are large
+BATCH_LISTS = 256  # rows per batch if a row holds an image or an audio clip, because such rows are large
 
 
 def batch_rows(schema: pa.Schema) -> int:
-    """Return the number of rows of one batch of this schema."""
+    """Return how many rows a batch with this schema has."""
     return BATCH_LISTS if any(pa.types.is_list(kind) for kind in schema.types) else BATCH_ROWS
 
 
 def write_parquet(path: Path, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> int:
-    """Write batches as one parquet file, with the same bytes for the same rows.
+    """Write batches of rows to one parquet file, with the same bytes for the same rows.
 
     Args:
-        path: The file; missing folders are created.
-        batches: The rows, in order.
+        path: The file to write; its missing parent folders are created.
+        batches: The batches of rows, in the order of the file.
         schema: Schema of the batches.
 
     Returns:
-        The number of rows.
+        The number of rows that were written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = 0
@@ -41,7 +41,11 @@ def write_parquet(path: Path, batches: Iterator[pa.RecordBatch], schema: pa.Sche
 
 
 def list_parquet_files(folder: Path) -> list[Path]:
-    """Return the parquet files in `folder`, sorted. Raises ContractError if there is none, or one is corrupted."""
+    """Return the sorted paths of the parquet files in `folder`.
+
+    Raises:
+        ContractError: The folder has no parquet file, or one of its files is corrupted.
+    """
     paths = sorted(folder.glob("*.parquet"))
     if not paths:
         raise ContractError(
@@ -56,6 +60,9 @@ def list_parquet_files(folder: Path) -> list[Path]:
 
 
 def corrupted_parquet(path: Path, reason: str) -> ContractError:
-    """Return the error for a corrupted file, or for a folder with a corrupted file; it names the stage to run again."""
+    """Return the error for a corrupted parquet file or a folder that contains such a file.
+
+    The error's remedy names the stage that must be run again.
+    """
     stage = "collect" if "snapshot" in path.parts else "validate"
     return ContractError(str(path), f"not readable as parquet: {reason}", "a complete parquet file", rerun_hint(stage))

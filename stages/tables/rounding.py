@@ -1,4 +1,4 @@
-"""Round numbers that an engine computed, so that they depend only on the data."""
+"""Round numbers that DuckDB or Spark computed from a table, so that both give the same numbers in every run."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ DIGITS = 9
 
 
 def round_figure(value: Any) -> float | None:
-    """Return `value` as a float of DIGITS significant digits; None if it is missing or not finite.
+    """Return `value` rounded to DIGITS significant digits, or None if it is missing or not finite.
 
-    An engine does not add floats in a fixed order, so the last digits of a sum vary between runs and engines.
+    DuckDB and Spark do not add floats in a fixed order, so the last digits of a sum differ from run to run.
     """
     if value is None or not math.isfinite(value):
         return None
