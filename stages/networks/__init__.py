@@ -1,8 +1,9 @@
 """Build networks, save them to files, and load them from files.
 
-Start reading at `build()`, `save()` and `load()`. Each kind of network has a module; `preprocess` has the first layer
-of every network. A file contains the architecture as plain values and the weights as tensors. Loading a file runs no
-code from the file, and rebuilds a pruned network with its reduced sizes. Equal networks give files with equal bytes.
+Start reading at `build()`, `save()` and `load()`. Each kind of network has its own module, and `preprocess` defines the
+first layer of all networks. The file of a network contains the architecture as plain values and the weights as tensors.
+Loading a file runs no code from the file, and rebuilds a pruned network with its reduced sizes. Equal networks give
+files with equal bytes.
 May import stages.params and stages.core.
 """
 
@@ -30,13 +31,14 @@ KINDS: dict[str, Any] = {"cnn": Cnn, "rnn": Rnn, "transformer": Transformer}
 
 
 def build(spec: SampleSpec, params: Train, scale: float = 1.0) -> Network:
-    """Build a network with random weights, drawn from torch's generator.
+    """Build a network with random weights, which are drawn from torch's global random generator.
 
     Args:
         spec: The description of a sample: shape, classes, scaling, spectral features.
-        params: The kind of network and its sizes.
-        scale: Factor that multiplies every width. Each result is rounded and is at least 1; the width of a transformer
-            is rounded to a multiple of its number of heads.
+        params: The parameters of training, which select the kind of network and its sizes.
+        scale: Factor by which the number of channels or units of every layer is multiplied. Each product is rounded to
+            an integer of at least 1; the width of a transformer's tokens is rounded to a multiple of the number of
+            heads.
 
     Raises:
         ParameterError: The sizes do not fit the shape of a sample.
@@ -84,31 +86,40 @@ def build(spec: SampleSpec, params: Train, scale: float = 1.0) -> Network:
 
 
 def architecture(network: Network) -> dict[str, Any]:
-    """Return the network's kind, sample description and sizes as plain values, without the weights; see `rebuild`."""
+    """Return a network's kind, sample description and sizes as plain values, but not its weights.
+
+    `rebuild` builds a network from these values.
+    """
     return {"network": network.kind, "spec": network.spec.model_dump(), "sizes": network.sizes()}
 
 
 def rebuild(plan: dict[str, Any]) -> Network:
-    """Build a network from the values that `architecture` returned. Its weights are random."""
+    """Build a network with random weights from the values that `architecture` returned."""
     network: Network = KINDS[plan["network"]](SampleSpec.model_validate(plan["spec"]), **plan["sizes"])
     return network
 
 
 def serialise(value: Any) -> bytes:
-    """Return the bytes that torch.save writes. Equal values give equal bytes, which have no time and no file name."""
+    """Return a value as the bytes that torch.save writes.
+
+    Equal values give equal bytes, because the bytes contain neither a time nor a file name.
+    """
     stream = io.BytesIO()
     torch.save(value, stream)
     return stream.getvalue()
 
 
 def save(network: Network, path: Path) -> None:
-    """Write the architecture and a CPU copy of the weights to a file. If this fails, an existing file stays intact."""
+    """Write a network's architecture and weights to a file. The weights are stored as CPU tensors.
+
+    If writing fails, an existing file stays unchanged.
+    """
     weights = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
     write_bytes(path, serialise({"architecture": architecture(network), "weights": weights}))
 
 
 def load(path: Path) -> Network:
-    """Load a network from a file, onto the CPU and in evaluation mode.
+    """Load a network from a file. The network is on the CPU and in evaluation mode.
 
     Raises:
         StageError: The file does not exist, or was not written by `save`.
@@ -129,6 +140,6 @@ def load(path: Path) -> Network:
             str(path),
             f"not readable as a network: {reason}",
             "a file that the `train` or `compress` stage wrote",
-            "remove the file, and run again the stage that wrote it",
+            "remove the file, and rerun the stage that wrote it",
         ) from None
     return network.eval()

@@ -1,4 +1,4 @@
-"""The base class of the networks. A network consists of preprocessing and a body."""
+"""The base class of all networks. A network consists of a preprocessing layer and a body, which computes the logits."""
 
 from __future__ import annotations
 
@@ -45,5 +45,8 @@ class Network(nn.Module):
         return logits
 
     def sizes(self) -> dict[str, Any]:
-        """Return the constructor's arguments for a network of the current sizes, which pruning may have reduced."""
+        """Return the constructor's arguments, except `spec`, that give a network of the same sizes as this network.
+
+        Pruning may have reduced the sizes since this network was built.
+        """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""A convolutional network: blocks of convolution, batch norm, ReLU and max pooling; a hidden layer; a classifier."""
+"""A convolutional network: blocks of convolution, batch norm, ReLU and max pooling, a hidden layer and a classifier."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stages.params import locate_parameter
 
 
 class Cnn(Network):
-    """A convolutional network: 2-D for images and spectral features, 1-D for raw series and raw audio."""
+    """A convolutional network, which is 2-D for images and spectral features, and 1-D for series and raw audio."""
 
     kind = "cnn"
 
@@ -34,12 +34,12 @@ class Cnn(Network):
         Args:
             spec: The description of a sample.
             bins: Number of quantile bins per channel of a series (see `preprocess.QuantileBins`); 0 for no bins.
-            channels: Output channels of each block.
+            channels: Number of output channels of each block.
             kernel: Length of each side of the convolution kernels; an odd number.
-            pool: Factor by which each block reduces the resolution.
+            pool: Size of the max pooling; each block divides the length of every axis by this number.
             head: How the last block's output becomes a vector. "flatten" keeps the values of every position; "average"
                 takes the mean over all positions, so that the hidden layer needs fewer weights.
-            hidden: Units of the hidden layer.
+            hidden: Number of units in the hidden layer.
             dropout: Probability that a unit of the hidden layer is dropped in training.
 
         Raises:

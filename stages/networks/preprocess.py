@@ -21,13 +21,14 @@ POWER_FLOOR = 1e-6
 
 
 class Preprocess(nn.Module):
-    """Scale samples in raw units, and compute their spectral features or quantile bins.
+    """The first layer of a network, which scales raw samples and computes their spectral features or quantile bins.
 
-    Every channel is scaled to (x - center) / scale. With `spec.features`, log-mel or MFCC frames are then computed and
-    scaled per band. With `bins`, each channel of a series is encoded by `QuantileBins` instead, without scaling.
+    Every channel is scaled to (x - center) / scale. If `spec.features` is set, log-mel or MFCC frames are then
+    computed, and each of their bands is scaled. If `bins` is not 0, the channels of a series are encoded by
+    `QuantileBins` instead of being scaled.
 
-    The input is [B, *spec.shape] in raw units. With features, the output is [B, 1, bands, frames]. With
-    bins, it is [B, C * bins, T]. Otherwise it has the shape of the input.
+    The input is [B, *spec.shape] in raw units. The output is [B, 1, bands, frames] for spectral features and
+    [B, C * bins, T] for quantile bins. If the samples are only scaled, the output has the shape of the input.
     """
 
     center: Tensor
@@ -56,7 +57,10 @@ class Preprocess(nn.Module):
 
     @torch.no_grad()
     def fit_to_samples(self, batches: Iterable[Tensor]) -> None:
-        """Set the scaling per band and the edges of the bins from training samples [B, *spec.shape] in raw units."""
+        """Set the scaling of the bands, or the bins, from batches of training samples [B, *spec.shape] in raw units.
+
+        If the layer has neither bands nor bins, nothing is set.
+        """
         if self.features is not None:
             self._fit_bands(batches)
         if self.bins is not None:
@@ -82,14 +86,15 @@ class Preprocess(nn.Module):
 class QuantileBins(nn.Module):
     """Piecewise linear encoding of a series (Gorishniy et al. 2022): [B, C, T] -> [B, C * bins, T].
 
-    A bin is the interval between two neighbouring quantiles of the channel in the training split. The output for a bin
-    is the fraction of the bin's width that is below the value, from 0 to 1.
+    A bin is the interval between two neighbouring quantiles of the channel's values in the training split. The output
+    for a bin is 0 if the value is below the bin, 1 if the value is above the bin, and increases linearly in between.
 
-    A machine may run in several operating regimes. Its values vary much between regimes and little within a regime, but
-    the small variation within a regime may be the only sign of a fault. Bins are narrow where values are dense, so they
+    The values of a machine's sensors can vary much between operating regimes and little within one regime, but the
+    small variation within a regime can be the only sign of a fault. Bins are narrow where values are dense, so they
     resolve the small variation.
-    Values and edges are compared in raw units, because the difference of two close floating-point numbers is exact. So
-    a narrow bin does not magnify rounding differences between runtimes.
+
+    The edge of a bin is subtracted from values in raw units, because the difference of two close floating-point numbers
+    is exact. If the values were scaled first, a narrow bin would magnify the rounding differences between runtimes.
     """
 
     edge: Tensor
@@ -104,7 +109,10 @@ class QuantileBins(nn.Module):
         return ((x.unsqueeze(2) - self.edge) * self.slope).clamp(0.0, 1.0).flatten(1, 2)
 
     def fit_edges(self, values: Tensor, scale: Tensor) -> None:
-        """Set the edges from raw values [C, N]. A bin is at least 1/1000 of the channel's `scale` [C] wide."""
+        """Set the bins of each channel to the intervals between the quantiles of the channel's raw values [C, N].
+
+        The width of a bin is at least 1/1000 of the channel's `scale` [C].
+        """
         edges = np.quantile(values.double().numpy(), np.linspace(0, 1, self.edge.shape[2] + 1), axis=1).T
         width = np.maximum(np.diff(edges, axis=1), 1e-3 * scale.double().numpy()[:, None])
         self.edge.copy_(torch.from_numpy(edges[:, :-1]).float()[None, :, :, None])
@@ -112,10 +120,10 @@ class QuantileBins(nn.Module):
 
 
 class SpectralFeatures(nn.Module):
-    """Compute log-mel energies or MFCC by convolutions with fixed kernels: [B, 1, T] -> [B, 1, bands, frames].
+    """A layer that computes log-mel energies or MFCC with fixed convolutions: [B, 1, T] -> [B, 1, bands, frames].
 
-    A frame has `frame` samples, which are multiplied by a periodic Hann window. A frame starts every `hop` samples,
-    without padding: frames = (T - frame) // hop + 1. The steps for each frame are:
+    A frame has `frame` audio samples, which are multiplied by a periodic Hann window. A frame starts every `hop` audio
+    samples. The audio is not padded, so the number of frames is (T - frame) // hop + 1. The steps for each frame are:
 
     1. the power spectrum from the discrete Fourier transform, in which a tone of amplitude 1 has power 1;
     2. triangular mel filters, which give the power in each band;
@@ -157,10 +165,10 @@ class SpectralFeatures(nn.Module):
 
 
 def fourier_kernels(frame: int) -> np.ndarray:
-    """Return the kernels of the real DFT: [2 * (frame // 2 + 1), 1, frame] float32.
+    """Return the convolution kernels that compute a frame's windowed DFT: [2 * (frame // 2 + 1), 1, frame] float32.
 
-    The kernels are the windowed cosines, then the windowed sines. They are scaled so that a tone of amplitude 1 has
-    power 1.
+    The first half of the kernels are cosines and the second half are negative sines, each multiplied by a Hann window.
+    The kernels are scaled so that a tone of amplitude 1 has power 1.
     """
     time = np.arange(frame)
     window = 0.5 - 0.5 * np.cos(2 * np.pi * time / frame)
@@ -176,7 +184,7 @@ def mel_filters(bands: int, frame: int, rate_hz: float) -> np.ndarray:
 
     Args:
         bands: Number of filters.
-        frame: Samples in a frame.
+        frame: Number of audio samples in a frame.
         rate_hz: Sampling rate in Hz.
 
     Returns:
@@ -191,7 +199,7 @@ def mel_filters(bands: int, frame: int, rate_hz: float) -> np.ndarray:
 
 
 def dct_matrix(coefficients: int, bands: int) -> np.ndarray:
-    """Return the first rows of the orthonormal DCT-II matrix: [coefficients, bands] float32."""
+    """Return the first rows of the orthonormal DCT-II matrix of size `bands`: [coefficients, bands] float32."""
     order, position = np.arange(coefficients)[:, None], np.arange(bands)[None, :]
     matrix = np.sqrt(2 / bands) * np.cos(np.pi * order * (2 * position + 1) / (2 * bands))
     matrix[0] /= math.sqrt(2)

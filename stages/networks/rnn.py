@@ -1,7 +1,7 @@
 """GRU and LSTM networks. They are unidirectional, so that a device can run them one step at a time.
 
-Cells consist of linear layers, because converters reject recurrent operators or unroll them over all steps. A graph
-of linear layers for a single step is small.
+The cells are written as linear layers, because converters reject recurrent operators or unroll them over all steps. The
+exported graph computes a single step with these linear layers, so it is small.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from stages.params import locate_parameter
 
 
 class Rnn(Network):
-    """A recurrent network whose steps read `frame` samples each, and start `hop` samples apart on the time axis.
+    """A recurrent network. Each step reads `frame` points of the time axis; the next step starts `hop` points later.
 
-    The time axis is the first axis after the channels. For images, it goes over the rows from top to bottom. With
-    spectral features, a step reads one frame of features, and the features' `frame` and `hop` replace the arguments.
+    The time axis is the first axis after the channels. For images, its points are the rows from top to bottom. For
+    audio with spectral features, each step reads one frame of features, and the `frame` and `hop` of the features are
+    used instead of the arguments.
     """
 
     kind = "rnn"
@@ -46,10 +47,12 @@ class Rnn(Network):
             bins: Number of quantile bins per channel of a series (see `preprocess.QuantileBins`); 0 for no bins.
             cell: "gru" or "lstm".
             hidden: Number of units in each layer.
-            frame: Number of samples (for images: rows) that a step reads.
-            hop: Number of samples (for images: rows) from the start of one step's frame to the start of the next.
-            pool: What the classifier reads. "last" is the output of the last step. "max" is each unit's highest output
-                so far, or 0 if all were negative; it is kept in an extra state. So a detection survives later silence.
+            frame: Number of points of the time axis (for images: rows) that a step reads.
+            hop: Number of points of the time axis (for images: rows) from the start of one step to the start of the
+                next step.
+            pool: The values that the classifier reads. "last" selects the output of the last step. "max" selects the
+                highest output of each unit in all steps so far, or 0 if all outputs of the unit were negative. An
+                additional state keeps these maxima, so an event still affects the logits after a long silence.
             dropout: Probability that an output of a layer is dropped in training.
 
         Raises:
@@ -78,23 +81,23 @@ class Rnn(Network):
         return (self.spec.shape[0], self.frame, *self.spec.shape[2:])
 
     def initial_states(self, batch: int) -> tuple[Tensor, ...]:
-        """Return zeros [batch, hidden] for every state.
+        """Return the states before the first step: one tensor of zeros [batch, hidden] for each state.
 
-        The order is: for each layer, its output and (LSTM only) its cell state; then, if `pool` is "max", the highest
-        outputs so far.
+        The states of a layer are its output and, for an LSTM, its cell state. The states of all layers are returned in
+        the order of the layers. If `pool` is "max", the last state is the highest output of each unit so far.
         """
         states: tuple[Tensor, ...] = self.body.initial_states(batch)
         return states
 
     def step(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        """Run one step on frames [B, *frame_shape] in raw units; return the logits, then the new states."""
+        """Run one step on inputs [B, *frame_shape] in raw units, and return the logits, followed by the new states."""
         stepped: tuple[Tensor, ...] = self.body.step(self.preprocess(x).flatten(1), *states)
         return stepped
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute the logits of whole samples [B, *spec.shape], as `step` returns them after the last frame.
+        """Compute the logits of whole samples [B, *spec.shape]; they equal the logits that `step` returns last.
 
-        For speed, the linear layers of the input are computed for all steps in one operation.
+        For speed, each cell applies its linear layers for the input to all steps in one operation.
         """
         z = self.preprocess(x)
         if self.spec.features is not None:
@@ -118,13 +121,16 @@ class Rnn(Network):
 
 
 class RnnBody(nn.Module):
-    """Layers of cells with dropout after each, and a classifier: [B, steps, width] -> logits [B, classes]."""
+    """The layers of an RNN after preprocessing: [B, steps, width] -> logits [B, classes].
+
+    These are recurrent layers, each followed by dropout, and a classifier.
+    """
 
     def __init__(self, width: int, classes: int, cell: str, hidden: list[int], pool: str, dropout: float) -> None:
         """Build the layers with random weights.
 
         Args:
-            width: Number of values that a step reads.
+            width: Number of preprocessed values that a step reads.
             classes: Number of classes.
             cell: As in `Rnn`.
             hidden: As in `Rnn`.
@@ -140,7 +146,7 @@ class RnnBody(nn.Module):
         self.classifier = nn.Linear(hidden[-1], classes)
 
     def initial_states(self, batch: int) -> tuple[Tensor, ...]:
-        """Return zeros for every state, as `Rnn.initial_states` does."""
+        """Return the states before the first step, as `Rnn.initial_states` describes them."""
         weight = self.classifier.weight
         widths = [layer.hidden for layer in self.layers for _ in range(layer.states)]
         if self.highest:
@@ -148,7 +154,7 @@ class RnnBody(nn.Module):
         return tuple(weight.new_zeros(batch, width) for width in widths)
 
     def step(self, z: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        """Run one step on preprocessed frames [B, width]; return the logits, then the new states."""
+        """Run one step on preprocessed inputs [B, width], and return the logits, followed by the new states."""
         new_states: list[Tensor] = []
         for number, layer in enumerate(self.layers):
             own = states[number * layer.states : (number + 1) * layer.states]
@@ -187,7 +193,7 @@ class Cell(nn.Module):
 
     @property
     def hidden(self) -> int:
-        """Number of units."""
+        """Number of units in the cell."""
         return int(self.recurrent[0].out_features)
 
     def forward(self, z: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
@@ -200,7 +206,10 @@ class Cell(nn.Module):
         return self.combine(from_input, from_state, states)
 
     def sequence(self, z: Tensor) -> Tensor:
-        """Run all steps on inputs [B, steps, width], from zero states; return the outputs [B, steps, hidden]."""
+        """Run all steps on inputs [B, steps, width], and return the outputs of all steps [B, steps, hidden].
+
+        The states before the first step are zeros.
+        """
         from_inputs = F.linear(z, *_fused(self.inputs))
         weight, bias = _fused(self.recurrent)
         states = tuple(z.new_zeros(z.shape[0], self.hidden) for _ in range(self.states))
@@ -215,12 +224,12 @@ class Cell(nn.Module):
         """Compute the new states from the outputs of the linear layers.
 
         Args:
-            from_input: For each gate, in the order of `gates`: output of its linear layer for the input, [B, hidden].
-            from_state: For each gate, in the same order: output of its linear layer for the state, [B, hidden].
-            states: The previous states, [B, hidden] each; the first is the previous output of the cell.
+            from_input: The output [B, hidden] of each gate's linear layer for the input, in the order of `gates`.
+            from_state: The output [B, hidden] of each gate's linear layer for the state, in the order of `gates`.
+            states: The previous states, [B, hidden] each; the first state is the previous output of the cell.
 
         Returns:
-            The new states, in the same order.
+            The new states, in the order of `states`.
         """
         raise NotImplementedError
 
@@ -235,7 +244,7 @@ class GruCell(Cell):
     states = 1
 
     def combine(self, from_input: Any, from_state: Any, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Compute the new output.
+        """Compute the new state, which is also the output of the cell.
 
         Args:
             from_input: As in `Cell.combine`.
@@ -255,12 +264,12 @@ class LstmCell(Cell):
     states = 2
 
     def combine(self, from_input: Any, from_state: Any, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Compute the new output and the new cell state.
+        """Compute the new states: the output of the cell, and the cell state.
 
         Args:
             from_input: As in `Cell.combine`.
             from_state: As in `Cell.combine`.
-            states: As in `Cell.combine`; the second is the cell state.
+            states: As in `Cell.combine`; the second state is the cell state.
         """
         input_gate, forget_gate, candidate, output_gate = (a + b for a, b in zip(from_input, from_state, strict=True))
         cell = torch.sigmoid(forget_gate) * states[1] + torch.sigmoid(input_gate) * torch.tanh(candidate)
@@ -268,5 +277,5 @@ class LstmCell(Cell):
 
 
 def _fused(gates: Any) -> tuple[Tensor, Tensor]:
-    """Return the weights and biases of a linear layer that computes all gates together."""
+    """Return the weight matrix and the bias of one linear layer that computes the linear layers of all gates."""
     return torch.cat([gate.weight for gate in gates]), torch.cat([gate.bias for gate in gates])

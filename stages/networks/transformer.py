@@ -1,6 +1,6 @@
-"""A pre-norm transformer encoder (Vaswani et al. 2017) over patches (Dosovitskiy et al. 2021).
+"""A pre-norm transformer encoder (Vaswani et al. 2017) over patches of a sample (Dosovitskiy et al. 2021).
 
-Attention is written as matrix products and a softmax, which every converter supports.
+Attention is written as matrix products and a softmax, because every converter supports these operations.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from stages.params import locate_parameter
 class Transformer(Network):
     """A transformer encoder whose classifier reads the mean of the tokens.
 
-    A token is a patch of the sample: `patch` x `patch` pixels of an image, `patch` samples of a series or of raw
-    audio, `patch` frames of spectral features. An incomplete patch at the end is ignored.
+    Each token is computed from one patch of the sample: `patch` x `patch` pixels of an image, `patch` time steps of a
+    series or of raw audio, or `patch` frames of spectral features. An incomplete patch at the end is ignored.
     """
 
     kind = "transformer"
@@ -42,12 +42,13 @@ class Transformer(Network):
         Args:
             spec: The description of a sample.
             bins: Number of quantile bins per channel of a series (see `preprocess.QuantileBins`); 0 for no bins.
-            width: Width of a token.
+            width: Number of values in a token.
             heads: Number of attention heads in each layer.
-            head_width: Width of each head's queries, keys and values.
+            head_width: Number of values in a query, key or value of one head.
             feedforward: Number of units in the feed-forward block of each layer, with one entry per layer.
-            patch: Side of a patch, in pixels, samples or frames.
-            dropout: Probability that a value is dropped in training, after embedding, attention and feed-forward.
+            patch: Length of each side of a patch, in pixels, time steps or frames.
+            dropout: Probability that a value is dropped in training. Dropout is applied to the embedded tokens and to
+                the outputs of attention and feed-forward blocks.
 
         Raises:
             ParameterError: A patch is larger than a sample.
@@ -99,7 +100,7 @@ class TransformerBody(nn.Module):
 
         Args:
             shape: Shape of one preprocessed sample: [C, T] or [C, H, W].
-            patch: Size of a patch along each axis after the channels.
+            patch: Length of a patch along each axis of `shape`, without the channels.
             classes: Number of classes.
             width: As in `Transformer`.
             heads: As in `Transformer`.
@@ -170,9 +171,9 @@ class Attention(nn.Module):
         """Build the linear layers with random weights.
 
         Args:
-            width: Width of a token.
+            width: Number of values in a token.
             heads: Number of heads.
-            head_width: Width of each head's queries, keys and values.
+            head_width: Number of values in a query, key or value of one head.
         """
         super().__init__()
         self.heads = heads
@@ -193,7 +194,7 @@ class Attention(nn.Module):
         return output
 
     def _heads(self, tokens: Tensor) -> Tensor:
-        """Split the heads: [B, tokens, heads * head_width] -> [B, heads, tokens, head_width]."""
+        """Split the last axis into heads: [B, tokens, heads * head_width] -> [B, heads, tokens, head_width]."""
         size = (self.heads, tokens.shape[2] // self.heads)
         heads: Tensor = tokens.unflatten(2, size)
         return heads.transpose(1, 2)

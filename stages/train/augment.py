@@ -1,4 +1,4 @@
-"""Apply random changes to batches of training samples in raw units. Other splits are never augmented."""
+"""Apply random changes to batches of training samples in raw units. Validation and test samples are not changed."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def check_parameters(params: Augment, spec: SampleSpec) -> None:
 
 
 def augment(x: Tensor, spec: SampleSpec, params: Augment) -> Tensor:
-    """Return samples with random changes, which are drawn separately for each sample from torch's generator.
+    """Return randomly changed copies of samples. The changes are drawn from torch's generator, separately per sample.
 
-    Images are rotated by up to `rotation_deg` in either direction, and enlarged or reduced by a factor of up to
+    Images are rotated by up to `rotation_deg` degrees in either direction, and enlarged or reduced by a factor of up to
     1 + `scaling`. Series and audio are shifted in time by at most the fraction `time_shift` of their length, and the
-    value at the edge fills the gap. Their deviation from the channel's center is multiplied or divided by a factor of
-    up to 1 + `scaling`. Then Gaussian noise is added; its standard deviation is drawn for each sample, from 0 to
-    `noise` times the channel's scale.
+    first or last value fills the gap. The deviation of each value from its channel's center is multiplied or divided by
+    a factor of up to 1 + `scaling`. Finally, Gaussian noise is added to samples of every kind; the standard deviation
+    of the noise is drawn for each sample, from 0 to `noise` times the channel's scale.
 
     Args:
         x: Samples [B, *spec.shape] in raw units.
         spec: The description of a sample: its kind, and the center and scale of every channel.
-        params: The largest change of each type; 0 disables the type.
+        params: The maximum of each type of change; 0 disables that type.
     """
     if spec.kind == "image":
         if params.rotation_deg or params.scaling:
@@ -63,13 +63,14 @@ def augment(x: Tensor, spec: SampleSpec, params: Augment) -> Tensor:
 
 
 def rotate_and_zoom(x: Tensor, degrees: float, zoom: float) -> Tensor:
-    """Rotate and resize images about their centre, with bilinear interpolation. Pixels from outside an image are 0.
+    """Rotate and resize each image about its centre by a random angle and factor, with bilinear interpolation.
 
-    Pixels are assumed to be square, even if height and width differ.
+    Pixels of the result that are outside the original image are 0. Pixels are assumed to be square, even if height and
+    width differ.
 
     Args:
         x: Images [B, C, H, W].
-        degrees: Largest rotation in either direction, in degrees.
+        degrees: Maximum rotation in either direction, in degrees.
         zoom: Each image is resized by a factor between 1 / (1 + zoom) and 1 + zoom.
     """
     batch, _, height, width = x.shape
@@ -83,7 +84,7 @@ def rotate_and_zoom(x: Tensor, degrees: float, zoom: float) -> Tensor:
 
 
 def shift(x: Tensor, share: float) -> Tensor:
-    """Shift series [B, C, T] by whole time steps, by at most the fraction `share` of T in either direction."""
+    """Shift each series [B, C, T] by a random number of time steps, at most the fraction `share` of T either way."""
     length = x.shape[2]
     largest = int(length * share)
     offset = torch.randint(-largest, largest + 1, (x.shape[0], 1), device=x.device)
@@ -92,11 +93,14 @@ def shift(x: Tensor, share: float) -> Tensor:
 
 
 def _factors(x: Tensor, share: float) -> Tensor:
-    """Draw a factor between 1 / (1 + share) and 1 + share for each sample; on average, half are above 1."""
+    """Draw a random factor between 1 / (1 + share) and 1 + share for each sample in `x`.
+
+    A factor above 1 is as likely as a factor below 1.
+    """
     power = torch.rand(x.shape[0], *(1,) * (x.dim() - 1), device=x.device) * 2 - 1
     return (1 + share) ** power
 
 
 def _per_channel(values: list[float], x: Tensor) -> Tensor:
-    """Return one value per channel, in a shape that broadcasts to samples `x`."""
+    """Return the values, one per channel, as a tensor that broadcasts to the shape of the samples `x`."""
     return torch.tensor(values, dtype=x.dtype, device=x.device).view(1, -1, *(1,) * (x.dim() - 2))

@@ -55,12 +55,12 @@ class Data:
 
 
 def load_batch(split: Split, index: np.ndarray | slice, fabric: Fabric) -> tuple[Tensor, Tensor]:
-    """Return samples [B, *shape] and labels [B] on the device of `fabric`.
+    """Load samples [B, *shape] and labels [B] of a split onto the device of `fabric`, and return both.
 
     Args:
         split: The split to read from.
         index: Indices of the samples in the split.
-        fabric: The fabric, whose device receives the tensors.
+        fabric: The fabric on whose device the tensors are created.
     """
     return to_tensor(split.samples(index)).to(fabric.device), to_tensor(split.y[index]).to(fabric.device)
 
@@ -71,14 +71,15 @@ def to_tensor(values: np.ndarray) -> Tensor:
 
 
 def split_batches(samples: int, size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """Return the indices of the samples in each batch of an epoch, in random order.
+    """Divide the samples of a split randomly into batches for one epoch, and return the indices in each batch.
 
-    Batch sizes differ by at most one, because batch norm cannot train on a last batch of a single sample.
+    Batch sizes differ by at most one. If all batches except the last one were full, the last batch could consist of a
+    single sample, and batch norm cannot train on a single sample.
 
     Args:
         samples: Number of samples in the split.
-        size: Largest number of samples in a batch.
-        seed: The run's seed. Together with `epoch`, it determines the order.
+        size: Maximum number of samples in a batch.
+        seed: The seed of the run. Together with `epoch`, the seed determines the order of the samples.
         epoch: Number of the epoch, from 0.
     """
     order = np.random.default_rng([seed, epoch]).permutation(samples)
@@ -86,12 +87,13 @@ def split_batches(samples: int, size: int, seed: int, epoch: int) -> list[np.nda
 
 
 def training_batches(data: Data, batch_size: int, max_values: int | None = None) -> Iterator[Tensor]:
-    """Yield batches [B, *shape] of the training split in its stored order, without augmentation.
+    """Yield batches [B, *shape] of training samples in the order in which they are stored, without augmentation.
 
     Args:
         data: The prepared data.
-        batch_size: Largest number of samples in a batch.
-        max_values: If set, yield only evenly spaced samples that have at most this many values in total.
+        batch_size: Maximum number of samples in a batch.
+        max_values: Maximum total number of values in all yielded samples; None for no limit. If the training split has
+            more values, only some of its samples are yielded, at even distances.
     """
     samples = len(data.train)
     if max_values is not None:

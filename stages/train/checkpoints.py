@@ -47,19 +47,20 @@ CODE = (
 def checkpoint_folder(stage: str, params: Params, inputs: list[Path], fabric: Fabric) -> Path:
     """Return the folder of this run's checkpoints, and remove the folders of the stage's other runs.
 
-    The folder is .work/<stage>/<digest>. DVC removes a stage's outputs before it runs the stage, so the folder is not
-    one of the outputs. The digest covers everything that affects the result, so a run never resumes from a stale
+    The folder is .work/<stage>/<digest>. It is not one of the stage's outputs, because DVC removes the outputs before
+    it runs the stage. The digest covers everything that affects the result, so a run never resumes from a stale
     checkpoint.
 
-    A folder with another digest belongs to a run that was killed before its code, data or parameters changed. If such
-    folders were kept, their weights and optimiser states would fill the disk. (A run that completes removes its own
-    folder; DVC's run cache can restore its results.)
+    A folder with a different digest belongs to a run that was killed before the code, data or parameters changed. If
+    such folders were kept, their weights and optimiser states would fill the disk. (A run that completes removes its
+    own folder; DVC's run cache can restore the run's results.)
 
     Args:
         stage: "train" or "compress".
         params: All parameters. The digest covers the seed, `train` and, for "compress", `compress`.
         inputs: Files and folders that the run reads.
-        fabric: The type of device and the number of processes, both of which affect the last bits of sums.
+        fabric: The device and the processes of the run. The digest covers the type of device and the number of
+            processes, because both affect the last bits of sums.
 
     Raises:
         FileNotFoundError: A module listed in `CODE`, or an input, is missing.
@@ -78,21 +79,24 @@ def checkpoint_folder(stage: str, params: Params, inputs: list[Path], fabric: Fa
 
 
 def copy_weights(network: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of the network's state, because training changes the tensors of state_dict() in place."""
+    """Return a copy of the network's weights and buffers, which later training does not change.
+
+    Training changes the tensors that state_dict() returns in place.
+    """
     return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
 
 
 def save_checkpoint(
     path: Path, network: nn.Module, optimiser: Any, history: list[Epoch], best: dict[str, Tensor]
 ) -> None:
-    """Write everything that a run needs to resume after its last completed epoch.
+    """Write a checkpoint with everything that a run needs to resume after its last completed epoch.
 
     Args:
-        path: The checkpoint. It is replaced atomically.
-        network: The network, with the weights of the last epoch.
+        path: The checkpoint file, which is replaced atomically.
+        network: The network, with the weights of the last completed epoch.
         optimiser: The network's optimiser.
         history: The results of every completed epoch.
-        best: State of the network after the best epoch.
+        best: The network's weights and buffers after the best epoch.
     """
     state = {"history": [astuple(epoch) for epoch in history], "weights": network.state_dict()}
     write_bytes(path, serialise({**state, "best": best, "optimiser": optimiser.state_dict()}))
@@ -102,13 +106,13 @@ def load_checkpoint(path: Path, network: nn.Module, optimiser: Any) -> tuple[lis
     """Load a checkpoint into a network and its optimiser. If the file does not exist, both stay unchanged.
 
     Args:
-        path: The checkpoint.
+        path: The checkpoint file.
         network: The network, changed in place.
         optimiser: The network's optimiser, changed in place.
 
     Returns:
-        The completed epochs, and the state of the network after the best epoch. Without a checkpoint, there are no
-        epochs, and the state is the network's current state.
+        The results of every completed epoch, and the network's weights and buffers after the best epoch. If the file
+        does not exist, the list of epochs is empty, and the weights and buffers are the network's current ones.
     """
     if not path.exists():
         return [], copy_weights(network)

@@ -1,4 +1,4 @@
-"""Measure the wall time of training, including the time of killed runs that a later run resumed."""
+"""Measure the wall time of training. If a run resumes a killed run, the time of the killed run is included."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from stages.core.files import write_json, write_text
 
 
 class Stopwatch:
-    """Measures the wall time of a run in seconds, including the killed runs that it resumes."""
+    """Measures the wall time of a training run in seconds. If the run resumes killed runs, their time is included."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         """Start the stopwatch.
 
         Args:
-            path: The file that stores the measured time for the next run. It is next to the checkpoint.
+            path: The file in which the measured time is stored, so that a run that resumes this run can include the
+                time. The file is next to the checkpoint.
             clock: Function that returns the current time in seconds.
         """
         self._path, self._clock = path, clock
@@ -24,7 +25,7 @@ class Stopwatch:
         self._start = clock()
 
     def _read(self) -> float:
-        """Return the seconds of earlier runs; 0 if there are none, or if the file is not readable."""
+        """Return the time of earlier runs in seconds; 0 if the file is missing or not readable."""
         try:
             return float(self._path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -32,18 +33,18 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """The seconds measured so far, including the seconds of earlier runs."""
+        """The time measured so far in seconds, including the time of earlier runs."""
         return self._earlier + self._clock() - self._start
 
     def save(self) -> None:
-        """Write the time so far to the file. Call this method whenever a checkpoint is saved."""
+        """Write the time measured so far to the file. Call this method whenever a checkpoint is saved."""
         write_text(self._path, f"{self.seconds:.3f}")
 
 
 def write_duration(path: Path, seconds: float) -> None:
-    """Write the report of a stage's duration.
+    """Write the duration of a stage to a report.
 
-    Durations differ from run to run, but the bundle must not. Therefore the duration is in a separate file, which does
-    not affect the result of any later stage.
+    Durations differ from run to run, but the bundle must always have the same bytes. Therefore the duration is in a
+    separate file, which does not affect the result of any later stage.
     """
     write_json(path, {"seconds": round(seconds, 3)})

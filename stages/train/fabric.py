@@ -12,15 +12,16 @@ from torch import Tensor
 from stages.core.errors import ParameterError
 from stages.params import Params, locate_parameter
 
-# The number of threads affects the order of additions, and therefore the last bits of a weight. It is fixed, so that
-# a run gives the same bytes on machines with different numbers of cores.
+# The number of threads affects the order of additions, and therefore the last bits of a weight. The number is fixed, so
+# that a run gives the same bytes on machines with different numbers of cores.
 THREADS = 2
 
 
 def start_fabric(params: Params) -> Fabric:
-    """Set up the device `params.device` and the processes that torchrun started.
+    """Set up training on the device `params.device`, in all processes that torchrun started, and return the fabric.
 
-    Torch then uses deterministic kernels in the whole process. If there is only one process, it uses THREADS threads.
+    From then on, torch uses deterministic kernels in this process. If there is only one process, torch uses THREADS
+    threads.
 
     Raises:
         ParameterError: The device is not available.

@@ -2,8 +2,8 @@
 
 The random numbers of an epoch depend only on the seed, the epoch and the rank of the process. The learning rate and
 early stopping depend only on the parameters and on earlier epochs. A checkpoint contains the weights, the optimiser's
-state and the results of the epochs. Therefore a run that was killed and resumed gives the same bytes as a run without
-an interruption.
+state and the results of all completed epochs. Therefore a run that was killed and resumed gives the same bytes as a run
+without an interruption.
 """
 
 from __future__ import annotations
@@ -42,30 +42,32 @@ def train_network(
     checkpoint: Path,
     on_epoch: Callable[[Epoch], None],
 ) -> list[Epoch]:
-    """Train a network in place, and give it the weights of the epoch that was best on the validation split.
+    """Train a network in place. In the end, the network has the weights of the best epoch on the validation split.
 
     Args:
         fabric: The device and the processes.
         network: The network, changed in place.
         data: The prepared data.
         params: The parameters of training: epochs, optimiser, schedule, augmentation, early stopping.
-        objective: Computes the loss of a batch from its logits, samples and labels.
-        seed: Seed of the order of the samples, of their augmentation and of dropout.
-        checkpoint: The file that is written after each epoch. If it exists, the run resumes from it.
-        on_epoch: Function that is called with each completed epoch, including the epochs before the run was resumed.
+        objective: Function that computes the loss of a batch from the batch's logits, samples and labels.
+        seed: Seed for the order of the samples, for their augmentation and for dropout.
+        checkpoint: The checkpoint file, which is written after each epoch. If the file exists, the run resumes from it.
+        on_epoch: Function that is called with the results of each completed epoch. If the run is resumed, the function
+            is also called for the epochs that were completed earlier.
 
     Returns:
         The results of every epoch, in order.
 
     Raises:
         ParameterError: A batch has fewer samples than there are processes.
-        StageError: The loss is not finite.
+        StageError: The training loss is not finite.
     """
     smallest = min(map(len, split_batches(len(data.train), params.batch_size, seed, 0)))
     if smallest < fabric.world_size:
         raise ParameterError(
             locate_parameter("train.batch_size"),
-            f"found {params.batch_size}, but a batch has only {smallest} samples for {fabric.world_size} processes",
+            f"found {params.batch_size}, with which the smallest batch has size {smallest}, "
+            f"but there are {fabric.world_size} processes",
             "at least one sample for each process in every batch",
             "raise train.batch_size, or start fewer processes",
         )
@@ -136,7 +138,10 @@ def make_optimiser(params: Optimiser, network: nn.Module) -> torch.optim.Optimiz
 
 
 def _share_buffers(fabric: Fabric, network: nn.Module) -> None:
-    """Copy the buffers of rank 0 to every rank, because a rank's batch norm statistics cover only its own samples."""
+    """Copy the network's buffers from rank 0 to all other ranks.
+
+    The batch norm statistics in the buffers differ between ranks, because each rank trains on different samples.
+    """
     if fabric.world_size > 1:
         for buffer in network.buffers():
             torch.distributed.broadcast(buffer, src=0)
@@ -145,8 +150,8 @@ def _share_buffers(fabric: Fabric, network: nn.Module) -> None:
 def _explain_divergence(loss: float, epoch: int, data: Data, params: Train) -> StageError:
     """Return the error for a loss that is not finite.
 
-    The error names the first training sample that has NaN or infinity. If there is no such sample, it names
-    the learning rate.
+    The error names the first training sample that contains NaN or infinity. If there is no such sample, the error
+    gives the learning rate.
     """
     for number, batch in enumerate(training_batches(data, 1024)):
         bad = np.flatnonzero(~np.isfinite(batch.numpy()).reshape(len(batch), -1).all(axis=1))

@@ -18,8 +18,8 @@ Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # (logits [B, classes], 
 def class_weights(labels: np.ndarray, classes: int, params: Train) -> Tensor | None:
     """Return the weight of each class in the loss: [classes] float32, or None for equal weights.
 
-    Balanced weights are inversely proportional to the number of the class's samples. Their mean over all samples is 1.
-    A class without samples has weight 0.
+    A balanced weight is inversely proportional to the number of samples of its class. The mean weight of all samples is
+    1. A class without samples has weight 0.
 
     Args:
         labels: Class indices [N] of the training split.

@@ -11,19 +11,22 @@ from stages.train.schedule import Epoch
 if TYPE_CHECKING:
     from rich import progress as rich_progress
 
-INTERVAL_S = 5.0  # shortest time between two printed lines, in seconds
+INTERVAL_S = 5.0  # minimum time between two printed lines, in seconds
 
 
 class EpochProgress:
-    """Shows a progress bar on a terminal. Elsewhere, prints the last epoch and at most one line per INTERVAL_S."""
+    """Shows the progress of training: a bar on a terminal, or lines of text in a pipe or a file.
+
+    At most one line is printed per INTERVAL_S, plus a line for the last epoch.
+    """
 
     def __init__(self, title: str, epochs: int, show: bool) -> None:
         """Prepare the display. The bar is visible inside a `with` block.
 
         Args:
-            title: Text in front of the progress, for example "train cnn".
-            epochs: Largest number of epochs.
-            show: Whether to show progress. True in the first process only, so that only one process prints.
+            title: Text in front of the progress bar or of each line, for example "train cnn".
+            epochs: Maximum number of epochs.
+            show: Whether this process shows the progress. Only the first process should show it.
         """
         self.title, self.epochs, self.show = title, epochs, show
         self.printed = 0.0
@@ -46,7 +49,7 @@ class EpochProgress:
             self.bar.stop()
 
     def __call__(self, epoch: Epoch) -> None:
-        """Show a completed epoch."""
+        """Show the results of a completed epoch."""
         number = epoch.epoch + 1
         if self.bar:
             words = f"{number}/{self.epochs} loss {epoch.train_loss:.3f} accuracy {epoch.validation_accuracy:.3f}"

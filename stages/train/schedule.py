@@ -42,7 +42,7 @@ def learning_rate(params: Train, progress: float, history: list[Epoch]) -> float
 
 
 def _plateaus(history: list[Epoch], metric: str, patience: int) -> int:
-    """Count how often `patience` epochs passed without a new best epoch."""
+    """Count how many times `patience` consecutive epochs passed without a new best epoch."""
     count, epochs_since_best = 0, 0
     for number in range(len(history)):
         epochs_since_best = 0 if best_epoch(history[: number + 1], metric) == number else epochs_since_best + 1
@@ -52,7 +52,7 @@ def _plateaus(history: list[Epoch], metric: str, patience: int) -> int:
 
 
 def best_epoch(history: list[Epoch], metric: str) -> int:
-    """Return the number of the epoch with the highest validation metric; the lowest validation loss breaks ties."""
+    """Return the number of the epoch with the highest validation metric; the lower validation loss breaks a tie."""
     return max(
         range(len(history)),
         key=lambda i: (getattr(history[i], f"validation_{metric}"), -history[i].validation_loss),

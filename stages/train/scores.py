@@ -31,13 +31,15 @@ class Scores:
 
 @torch.no_grad()
 def evaluate(fabric: Fabric, network: Network, split: Split, batch_size: int) -> Scores:
-    """Return the network's scores on a split. Each process takes a part of the samples; all return the same scores.
+    """Return the network's scores on a split.
+
+    Each process evaluates a part of the samples, and all processes return the scores of the whole split.
 
     Args:
         fabric: The device and the processes.
-        network: The network. It is set to evaluation mode.
-        split: The split. Its samples are not augmented.
-        batch_size: Number of samples in a batch.
+        network: The network, which is set to evaluation mode.
+        split: The split, whose samples are not augmented.
+        batch_size: Maximum number of samples in a batch.
     """
     network.eval()
     classes = len(network.spec.classes)
@@ -57,12 +59,12 @@ def evaluate(fabric: Fabric, network: Network, split: Split, batch_size: int) ->
 
 @torch.no_grad()
 def all_logits(network: Network, split: Split, batch_size: int) -> np.ndarray:
-    """Return the network's logits for a whole split, in its stored order: [N, classes] float32.
+    """Return the network's logits for all samples of a split, in the split's order: [N, classes] float32.
 
     Args:
-        network: The network. It is set to evaluation mode.
-        split: The split. Its samples are not augmented.
-        batch_size: Number of samples in a batch.
+        network: The network, which is set to evaluation mode.
+        split: The split, whose samples are not augmented.
+        batch_size: Maximum number of samples in a batch.
     """
     network.eval()
     device = next(network.parameters()).device

@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def train(params: Params) -> None:
-    """Train the network that `params.train` describes, and write it with its reports."""
+    """Train the network that `params.train` describes, and write the network and the reports on its training."""
     command.make_idle_threads_sleep()
     import torch
 
@@ -110,7 +110,7 @@ class Log:
     """Logs the metrics of every epoch with DVCLive. A resumed run logs the earlier epochs again."""
 
     def __init__(self, folder: Path, enabled: bool) -> None:
-        """Empty `folder` and start a log in it. If `enabled` is false, nothing is written."""
+        """Empty `folder` and start a log in it. If `enabled` is false, do nothing, and write no log later."""
         self.live: Any = None
         if enabled:
             from dvclive.live import Live
@@ -119,7 +119,7 @@ class Log:
             self.live = Live(str(folder), save_dvc_exp=False, dvcyaml=None, report=None)
 
     def __call__(self, epoch: Epoch) -> None:
-        """Log a completed epoch."""
+        """Log the results of a completed epoch."""
         if self.live:
             for name, value in asdict(epoch).items():
                 if name != "epoch":
@@ -133,7 +133,7 @@ class Log:
 
 
 def history_csv(history: list[Epoch]) -> str:
-    """Return the epochs as CSV with a header line."""
+    """Return the results of the epochs as CSV with a header line."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, list(asdict(history[0])), lineterminator="\n")
     writer.writeheader()
@@ -145,8 +145,8 @@ def summary(params: Params, network: Network, history: list[Epoch], scores: dict
     """Return the content of reports/train/summary.json, without the digest of the network's file.
 
     Args:
-        params: The parameters, with the type of the network and the metric that selects the best epoch.
-        network: The trained network. `size_bytes` is the size of its weights as float32.
+        params: All parameters, of which `train.network` and `train.metric` are used.
+        network: The trained network, of which the weights are counted; `size_bytes` is their size as float32.
         history: The results of every epoch.
         scores: Scores of the trained network, by split.
     """
