@@ -33,7 +33,7 @@ def repair_lock() -> None:
     """Replace an unreadable dvc.lock with the last committed version, or remove it if there is no such version.
 
     The unreadable file is kept as .work/dvc.lock.damaged. Raises StageError if dvc.lock has a merge conflict or is not
-    a file, because a person must then decide.
+    a file, because a person must decide what to do in these cases.
     """
     if not LOCK.exists():
         return
@@ -78,7 +78,7 @@ def refuse_concurrent_run() -> None:
         readers = [reader for path in locks.get("read", {}) for reader in locks["read"][path]]
         commands = {int(holder["pid"]): str(holder["cmd"]) for holder in [*writers, *readers]}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return  # missing or corrupted: DVC reports it
+        return  # the lock file is missing or corrupted; DVC reports a corrupted one
     alive = {pid: command_line for pid, command_line in commands.items() if psutil.pid_exists(pid)}
     if alive:
         problem = "; ".join(f"process {pid} is running here: {command_line}" for pid, command_line in alive.items())
@@ -86,7 +86,7 @@ def refuse_concurrent_run() -> None:
 
 
 def is_readable(content: bytes) -> bool:
-    """Check whether DVC can read the lock file, and whether the file ends with a newline.
+    """Check whether DVC can read dvc.lock, and whether `content`, the content of dvc.lock, ends with a newline.
 
     The second check is needed because a file that was cut off inside a digest can still be valid YAML.
     """
@@ -102,7 +102,7 @@ def is_readable(content: bytes) -> bool:
 
 
 def committed_lock() -> bytes | None:
-    """Return the last committed dvc.lock; None if there is no committed version, or git is not installed."""
+    """Return the content of the last committed dvc.lock; None if there is none, or git is not installed."""
     try:
         done = subprocess.run(["git", "show", f"HEAD:./{LOCK}"], capture_output=True, check=False)
     except FileNotFoundError:
@@ -125,7 +125,7 @@ def restore_outputs() -> None:
     from dvc.repo import Repo
     from dvc.scm import SCMError
 
-    logging.getLogger("dvc").setLevel(logging.CRITICAL)  # its warnings suggest `dvc checkout`, which is done below
+    logging.getLogger("dvc").setLevel(logging.CRITICAL)  # DVC's warnings suggest `dvc checkout`, which is done below
     try:
         with Repo() as repo:
             missing = missing_outputs(repo)
@@ -142,7 +142,7 @@ def restore_outputs() -> None:
 
 
 def main() -> None:
-    """Restore dvc.lock and missing outputs; with --lock, only repair dvc.lock and check that no other run is active."""
+    """Restore dvc.lock and missing outputs; with --lock, only repair dvc.lock and check that DVC is not running."""
     parser = command.parser("restore", __doc__)
     parser.add_argument(
         "--lock", action="store_true", help="before a run: only repair dvc.lock, and check that no other run is active"

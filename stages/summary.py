@@ -1,9 +1,9 @@
 """Print the result of a build: a table of targets, a table of splits, and the paths of the bundle and the report.
 
-The command fails if the last verdict is for a different task than the one in params.yaml. If parameters or judged files
-have changed since the verdict, for example because a run was killed, the output says that the results are from an
-earlier run. It says the same about a bundle that does not contain the files that passed the gate. With --json, the
-result is printed as JSON.
+The command fails if the gate's last verdict is for a different task than the one in params.yaml. If the parameters or
+the files that the gate judged have changed since the verdict, for example because a run was killed, the output says
+that the results are from an earlier run. The output says the same about a bundle that does not contain exactly the
+files that passed the gate. With --json, the result is printed as JSON.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ BUNDLES = Path("models/bundle")
 
 
 def summarise() -> dict[str, Any]:
-    """Return the result of the build as a JSON-ready value. Raises StageError when nothing was built."""
+    """Return the result of the build as a dictionary that can be written as JSON.
+
+    Raises StageError if nothing was built, or if the gate's verdict is for a different task.
+    """
     name, verdict = read_verdict()
     shared, task = read_parameters()
     if name != task["name"]:
@@ -66,9 +69,9 @@ def summarise() -> dict[str, Any]:
 
 
 def outdated(verdict: Verdict, parameters: str) -> list[str]:
-    """Return the reasons why the verdict does not apply to the current files and parameters; empty if it applies.
+    """Return the reasons why the gate's verdict does not apply to the current files and parameters.
 
-    `parameters` is the digest of the current parameters.
+    The list is empty if the verdict applies. `parameters` is the digest of the current parameters.
     """
     reasons = [] if verdict.parameters == parameters else ["the parameters have changed since the verdict"]
     for name, digest in verdict.inputs.items():
@@ -80,7 +83,7 @@ def outdated(verdict: Verdict, parameters: str) -> list[str]:
 
 
 def _numbers(metrics: dict[str, Any], target: str) -> dict[str, float]:
-    """Return the target's numbers in reports/metrics.json. Raises StageError."""
+    """Return the metrics of `target` in reports/metrics.json. Raises StageError if they are missing or not numbers."""
     row = metrics.get(target)
     if not isinstance(row, dict) or not all(isinstance(value, int | float) for value in row.values()):
         raise StageError(
@@ -90,9 +93,9 @@ def _numbers(metrics: dict[str, Any], target: str) -> dict[str, float]:
 
 
 def _training() -> dict[str, Any]:
-    """Return the recorded splits, network and durations; a value that is not recorded is None.
+    """Return the numbers about the splits, the trained network and the durations; a value that is not recorded is None.
 
-    A missing or corrupted report does not stop the summary, because the gate or `outdated` already names the report.
+    A missing or corrupted report is not an error here, because the gate or `outdated` already names that report.
     """
     from stages.report.schemas.data import BalanceReport
     from stages.report.schemas.training import Duration, TrainingReport
@@ -114,7 +117,7 @@ def _training() -> dict[str, Any]:
 
 
 def _network(trained: TrainingReport) -> dict[str, Any]:
-    """Return the kind, size and number of epochs of the trained float network, before compression."""
+    """Return the kind, the size and the training epochs of the float network, before compression."""
     return {
         "kind": trained.network,
         "parameters": trained.parameters,
@@ -132,7 +135,10 @@ def _optional(path: Path, model: type[ModelT], stage: str) -> ModelT | None:
 
 
 def holds(archive: Path, verdicts: dict[str, TargetVerdict]) -> bool:
-    """Check if a bundle contains exactly the model files that passed. Raises StageError if the bundle is corrupted."""
+    """Check if a bundle contains exactly the model files that passed the gate.
+
+    Raises StageError if the bundle is corrupted.
+    """
     from edge_agent.storage.archive import ArchiveError, unpack
 
     with tempfile.TemporaryDirectory() as folder:
@@ -159,7 +165,7 @@ def describe_bundle(summary: dict[str, Any]) -> str:
 
 
 def describe_duration(summary: dict[str, Any]) -> str:
-    """Return how long training and compression took."""
+    """Return a text that says how long training and compression took."""
     from stages.report.units import format_duration
 
     seconds, network = summary["duration_s"], summary["network"]

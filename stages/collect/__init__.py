@@ -1,4 +1,4 @@
-"""The `collect` stage: take a snapshot of every configured source, with its provenance.
+"""The `collect` stage: store a snapshot of the data of all configured sources, and where the data came from.
 
 Start reading at `stage.main()`; `sources` has one module for each type of source.
 May import stages.tables.casting, stages.params and stages.core. Other parts of stages.tables are

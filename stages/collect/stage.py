@@ -1,9 +1,9 @@
-"""Take a snapshot of every configured source, with its provenance.
+"""Store a snapshot of the data of all configured sources, and record where and when the data was collected.
 
 Writes data/snapshot/<source>/part-00000.parquet, data/provenance.json
 
-The sources are read concurrently. If one fails, the others still finish, all failures are reported together, and the
-last snapshot is unchanged. To collect new data, change `collect.snapshot`.
+The sources are read concurrently. If a source cannot be read, the other sources are still read to their end, all
+failures are reported together, and the previous snapshot is unchanged. To collect new data, change `collect.snapshot`.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ SCRATCH = Path(".work/collect")
 
 
 async def collect_source(source: Any, context: Context, folder: Path) -> dict[str, Any]:
-    """Read one source and write its rows.
+    """Read one source and write its rows to a parquet file.
 
     Args:
         source: Parameters of the source.
-        context: The block `data` of the parameters, the retries and the progress reporter.
-        folder: The folder that receives one parquet file.
+        context: The source's name, the `data` parameters, the retry settings and the progress reporter.
+        folder: The folder in which the parquet file is written.
 
     Returns:
         The provenance of the rows, for data/provenance.json.
@@ -50,7 +50,7 @@ async def collect_source(source: Any, context: Context, folder: Path) -> dict[st
     try:
         raw = await FETCH[source.type](source, context)
         rows = await asyncio.to_thread(write_tables, normalise(raw.tables, context.data), folder, context)
-    except OSError as error:  # reported with the failures of the other sources, not instead of them
+    except OSError as error:  # so that it is reported together with the failures of the other sources
         where = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         raise context.error(
             where, "access to the file, and enough disk space", "free disk space or correct the path, then run again"
@@ -65,7 +65,10 @@ async def collect_source(source: Any, context: Context, folder: Path) -> dict[st
 
 
 async def take_snapshot(params: Params) -> None:
-    """Read all sources concurrently, and replace the snapshot if all of them succeed. Raises CombinedError."""
+    """Read all sources concurrently, and replace the snapshot if every source was read successfully.
+
+    Raises CombinedError with the errors of all sources that could not be read.
+    """
     from stages.collect.sources import Context
     from stages.collect.sources.concurrency import gather_all
 
@@ -99,6 +102,6 @@ async def take_snapshot(params: Params) -> None:
 
 
 def main() -> None:
-    """Run the stage on the files of the current directory."""
+    """Run the `collect` stage in the current directory."""
     command.parser("collect", __doc__).parse_args()
     asyncio.run(take_snapshot(load()))

@@ -1,4 +1,4 @@
-"""Start-up code of the stages' programs: their command line, and the behaviour of idle threads."""
+"""Code that a stage runs when it starts: the parser of its command line, and a setting for idle threads."""
 
 from __future__ import annotations
 

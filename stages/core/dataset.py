@@ -34,22 +34,26 @@ class _Strict(BaseModel):
 
 
 class Channel(_Strict):
-    """A channel of a sample."""
+    """The name and the unit of one channel of the samples."""
 
     name: str = Field(description="Name of the channel.")
     unit: str = Field(description="Unit of the channel's values.")
 
 
 class Scaling(_Strict):
-    """Scaling of each channel, (x - center) / scale, computed inside the exported graph."""
+    """The scaling (x - center) / scale of each channel, which the exported model itself computes."""
 
     method: Literal["none", "normalise", "standardise"] = Field(description="How the scaling was computed.")
-    center: list[FiniteFloat] = Field(description="Center of each channel in the training split, in its unit.")
-    scale: list[FiniteFloat] = Field(description="Scale of each channel in the training split, in its unit.")
+    center: list[FiniteFloat] = Field(
+        description="Center of each channel in the training split, in the unit of the channel."
+    )
+    scale: list[FiniteFloat] = Field(
+        description="Scale of each channel in the training split, in the unit of the channel."
+    )
 
 
 class AudioFeatures(_Strict):
-    """Spectral features of audio, computed inside the exported graph."""
+    """Settings of the spectral features that the exported model itself computes from audio."""
 
     type: Literal["log-mel", "mfcc"] = Field(description="Kind of features.")
     frame: int = Field(description="Length of one frame, in audio samples.")
@@ -59,7 +63,7 @@ class AudioFeatures(_Strict):
 
 
 class SampleSpec(_Strict):
-    """Description of one sample, which all stages after `prepare` read."""
+    """The format of the samples, which `prepare` writes to spec.json and all later stages read."""
 
     kind: Literal["series", "image", "audio"] = Field(description="Kind of the samples.")
     shape: list[PositiveInt] = Field(
@@ -68,7 +72,7 @@ class SampleSpec(_Strict):
     )
     channels: list[Channel] = Field(min_length=1, description="The C channels, in order.")
     classes: list[str] = Field(min_length=2, description="Names of the classes, in the order of their indices.")
-    rate_hz: float | None = Field(description="Sampling rate along T, in Hz; null for images.")
+    rate_hz: float | None = Field(description="Sampling rate along the time axis T, in Hz; null for images.")
     scaling: Scaling = Field(description="Scaling of each channel.")
     features: AudioFeatures | None = Field(
         default=None, description="Spectral features of audio; null if there are none."
@@ -91,16 +95,17 @@ class SampleSpec(_Strict):
 
 
 class ArrayFile:
-    """Writes a .npy file row by row, for arrays that are larger than memory; a context manager.
+    """A context manager that writes a .npy file row by row, so that the array can be larger than memory.
 
-    The header is rewritten at the end, when the number of rows is known. numpy reserves space in the header for this.
+    The header is rewritten when the `with` block ends, because the number of rows is known only then. numpy reserves
+    space in the header for this number.
     """
 
     def __init__(self, path: Path, row_shape: tuple[int, ...], dtype: np.dtype | type) -> None:
-        """Create the file.
+        """Create the .npy file, still without rows.
 
         Args:
-            path: The file; an existing file is replaced.
+            path: Path of the file; an existing file is replaced.
             row_shape: Shape of one row.
             dtype: Type of the elements.
         """
@@ -120,7 +125,7 @@ class ArrayFile:
         self._stream.close()
 
     def append(self, rows: np.ndarray) -> None:
-        """Append `rows` of shape [n, *row_shape]."""
+        """Append the n rows of an array of shape [n, *row_shape] to the file."""
         assert rows.shape[1:] == self._row_shape, f"rows of {rows.shape[1:]} for {self._row_shape}"
         self._stream.write(np.ascontiguousarray(rows, dtype=self._dtype))  # type: ignore[arg-type]  # numpy arrays support the buffer protocol
         self.rows += len(rows)
@@ -134,13 +139,13 @@ class ArrayFile:
 
 @dataclass(frozen=True)
 class Split:
-    """A split of the prepared data. All arrays are memory maps.
+    """One split of the prepared data (train, validation or test), as memory-mapped arrays.
 
     x: Samples [N, *shape], or for series the rows [R, channels]; float32, raw units.
     y: Class index of each sample, int64 [N].
     group: Group name of each sample, unicode [N].
-    starts: First row of each sample, int64 [N]; None except for series.
-    window: Number of rows of a sample; None except for series.
+    starts: For series, the index in `x` of each sample's first row, int64 [N]; None for images and audio.
+    window: For series, the number of rows of each sample; None for images and audio.
     """
 
     x: np.ndarray
@@ -153,8 +158,8 @@ class Split:
     def open(cls, prepared: Path, name: str) -> Split:
         """Open the split `name` in the folder `prepared`.
 
-        Labels and starts are read and checked; samples are not. Raises StageError if a file is missing, incomplete, of
-        the wrong type or shape, or inconsistent with the others.
+        The values in y.npy and starts.npy are checked, but not the values in x.npy. Raises StageError if a file is
+        missing, incomplete, of the wrong type or shape, or inconsistent with the other files.
         """
         folder, spec = prepared / name, SampleSpec.read(prepared)
         windowed = (folder / "starts.npy").exists()
@@ -181,7 +186,7 @@ class Split:
         return len(self.y)
 
     def samples(self, index: np.ndarray | slice) -> np.ndarray:
-        """Return the samples at `index`: float32 [len(index), *shape], a copy in memory."""
+        """Return a copy in memory of the samples at `index`, as float32 [number of samples, *shape]."""
         if self.starts is None or self.window is None:
             return np.ascontiguousarray(self.x[index], dtype=np.float32)
         rows = np.asarray(self.starts[index])[:, None] + np.arange(self.window)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 class StageError(Exception):
-    """A stage cannot continue. This is the base class of all errors.
+    """A stage cannot continue. This is the base class of all errors of the stages.
 
     The message has four parts: where, found, expected, remedy.
     """
@@ -25,7 +25,7 @@ class StageError(Exception):
         expected: str = "",
         remedy: str = "",
     ) -> None:
-        """Compose the message.
+        """Compose the error's message from its four parts.
 
         Args:
             where: The file, column or parameter at fault.
@@ -83,8 +83,8 @@ WRITTEN_FOLDERS = ("data", "models", "reports", ".work", ".")
 def run(main: Callable[[], None]) -> None:
     """Call a stage's main(), and turn errors that the user can fix into a message and an exit code.
 
-    A full disk, too little memory and a missing file are such errors too. Any other exception is a defect of the stage
-    and keeps its traceback.
+    The user can also fix a full disk, too little memory and a missing file. Any other exception is a defect of the
+    stage, and its traceback is printed.
     """
     try:
         main()
@@ -110,7 +110,10 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _free_space(error: OSError) -> str:
-    """Return the disks that a stage writes to, with their free space, because a full disk's error names no file."""
+    """Return a text with the disks that a stage writes to, and the free space on each disk.
+
+    The operating system's error for a full disk names no file. For any other error, return "file system".
+    """
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return "file system"
     disks: dict[int, Path] = {}

@@ -26,7 +26,10 @@ ModelT = TypeVar("ModelT", bound="BaseModel")
 
 
 def sha256(path: Path) -> str:
-    """Return the hex SHA-256 of a file; for a directory, of the sorted relative paths and digests of its files."""
+    """Return the SHA-256 of a file or a directory in hex.
+
+    The digest of a directory is computed from the relative paths and the digests of its files, sorted by path.
+    """
     if path.is_dir():
         total = hashlib.sha256()
         for child in sorted(p for p in path.rglob("*") if p.is_file()):
@@ -66,7 +69,7 @@ def read_json(path: Path) -> Any:
 
 
 def rerun_hint(stage: str) -> str:
-    """Return the remedy for a corrupted file: run the stage that writes it."""
+    """Return the remedy for a missing or corrupted file: run `stage` again, because this stage writes the file."""
     return f"run the `{stage}` stage again (make repro)"
 
 
@@ -96,12 +99,12 @@ def read_object(path: Path, stage: str) -> dict[str, Any]:
 
 
 def read_model(path: Path, model: type[ModelT], stage: str) -> ModelT:
-    """Return the JSON object that `stage` wrote to `path`, as a pydantic model.
+    """Return the JSON object that `stage` wrote to `path`, as an instance of a pydantic model.
 
     Args:
         path: The JSON file.
-        model: The class of the result.
-        stage: The stage that writes the file; the remedy of the error names it.
+        model: The class of the pydantic model.
+        stage: Name of the stage that writes the file; the error's remedy is to run this stage again.
 
     Raises:
         StageError: The file is missing or not valid; the message names the first field at fault.
@@ -137,8 +140,8 @@ def new_directory(path: Path) -> Iterator[Path]:
     """Yield an empty temporary directory, and replace `path` with it when the `with` block succeeds.
 
     If the block raises an exception, `path` is unchanged. No portable system call replaces one directory with another,
-    so this takes two renames. If the process is killed between them, the directory is missing, but never incomplete.
-    DVC restores a missing output.
+    so `path` is replaced by two renames. If the process is killed between the renames, `path` is missing, but never
+    incomplete, and DVC restores a missing output.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, old = (path.with_name(f".{path.name}.{state}") for state in ("partial", "old"))

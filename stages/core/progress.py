@@ -1,4 +1,8 @@
-"""Report the progress of long work: one bar per task on a terminal, otherwise a plain line every few seconds."""
+"""Report the progress of long-running tasks.
+
+On a terminal, each task has a progress bar. In other output, such as a log file, each task gets a line of text every
+few seconds.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +22,11 @@ SECONDS = 5.0  # time between two progress lines of one task
 
 @dataclass
 class TaskProgress:
-    """Progress of one task.
+    """The progress of one task.
 
     done, total: Completed and total units of work, such as rows or bytes; `total` is None if it is not known.
-    printed: Time at which the last line of this task was printed, in seconds of the monotonic clock.
-    bar: The progress bar of this task; None if the output is not a terminal.
+    printed: Time of the monotonic clock, in seconds, when the last line about this task was printed.
+    bar: Id of the task's progress bar; None if the output is not a terminal.
     """
 
     done: int
@@ -32,7 +36,7 @@ class TaskProgress:
 
 
 class ProgressReporter:
-    """Reports the progress of named tasks; a context manager. Several threads can report progress at the same time."""
+    """A context manager that reports the progress of named tasks; several threads can use it at the same time."""
 
     def __init__(
         self,
@@ -40,12 +44,14 @@ class ProgressReporter:
         line: Callable[[str, int, int | None], str],
         bars: Callable[[], rich_progress.Progress],
     ) -> None:
-        """Prepare reports; nothing is shown before a task starts.
+        """Set up the reporter; nothing is shown before a task starts.
 
         Args:
-            stream: The stream that receives the lines. If it is a terminal, bars are shown instead.
-            line: Formats a task's line from its name, the units done and the total (None if not known).
-            bars: Creates the bars. Called on a terminal only, because its library is slow to import.
+            stream: The output stream. Progress bars are shown if it is a terminal, and lines are written if it is not.
+            line: A function that returns a task's line for the task's name, its completed units of work and its total
+                units (None if not known).
+            bars: A function that creates the progress bars. It is called only if `stream` is a terminal, because it
+                imports a library that loads slowly.
         """
         self._stream, self._line, self._make_bars = stream, line, bars
         self._lock = threading.Lock()
@@ -63,11 +69,11 @@ class ProgressReporter:
             self._bars.stop()
 
     def start(self, name: str, total: int | None, done: int = 0) -> None:
-        """Start a task, or restart it.
+        """Start to report a task. If the task has already started, its numbers are replaced.
 
         Args:
             name: Name of the task, unique within this reporter.
-            total: Total units of work; None if it is not known.
+            total: Total units of work; None if the total is not known.
             done: Units of work that are already done.
         """
         with self._lock:
@@ -80,7 +86,7 @@ class ProgressReporter:
                 self._bars.update(task.bar, total=total, completed=done)
 
     def advance(self, name: str, count: int) -> None:
-        """Record that `count` more units of a started task are done."""
+        """Record that `count` more units of the started task `name` are done."""
         with self._lock:
             task = self._tasks[name]
             task.done += count
@@ -95,8 +101,8 @@ def report_rows(batches: Iterable[pa.RecordBatch], name: str, total: int) -> Ite
     """Yield the batches unchanged, and report on standard error how many rows have been read.
 
     Args:
-        batches: The batches.
-        name: Name of the task that the report shows.
+        batches: Batches of rows.
+        name: Name of the task, which the report shows.
         total: Number of rows in all batches.
     """
     with ProgressReporter(sys.stderr, _row_line, _row_bars) as progress:

@@ -1,7 +1,7 @@
-"""The data contract for a table as a whole: its columns and their types.
+"""Check whether a table has the columns and types that the data contract requires, and convert it to these types.
 
-If a column is missing, additional, empty or of the wrong type, the stage fails. The rules for single rows are in
-`row_rules`: a row that violates such a rule is quarantined with the reason, and the stage continues.
+If a column is missing, additional, empty or of the wrong type, the `validate` stage fails. The rules for single
+rows are in `row_rules`: a row that violates such a rule is quarantined with the reason, and the stage continues.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from stages.params.validate import Column, Validate
 
-# Canonical types: the types in data/validated, whatever the bit widths of the numbers in the source are.
+# Canonical types: the types in data/validated. They do not depend on the bit widths of the numbers in the source.
 ARROW_TYPES = {
     "float": pa.float64(),
     "integer": pa.int64(),
@@ -36,7 +36,8 @@ IBIS_TYPES = {
     "values": "array<float32>",
 }
 
-# Text that is parsed as a value. Times have the format that `collect` writes if a column also contains other text.
+# Text that is parsed as a value. The pattern for times matches the format in which `collect` writes times into a column
+# that also contains other text.
 TEXT_PATTERNS = {
     "float": r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$",
     "integer": r"^[+-]?[0-9]+(\.0+)?$",
@@ -46,14 +47,15 @@ TEXT_PATTERNS = {
 
 @dataclass(frozen=True)
 class SourceTable:
-    """A source as a canonical table, which has the contract's columns in the contract's order and types.
+    """The data of one source as a canonical table: its columns have the order and types of the data contract.
 
     name: Name of the source.
     table: The canonical table.
     rows: Number of rows.
-    cells: Number of rows with a value, per column.
-    parsed_text: Columns that were text where the contract requires numbers or times. The table has an additional
-        column for each (`text_column_name`), with the text of the cells that could not be parsed.
+    cells: For each column, the number of rows that have a value in this column.
+    parsed_text: Names of the columns that were collected as text although the contract requires numbers or times. For
+        each of these columns, the table has an additional column (`text_column_name`) with the text of the cells that
+        could not be parsed.
     """
 
     name: str
@@ -67,7 +69,7 @@ def conform(raw: ir.Table, source: str, contract: Validate) -> SourceTable:
     """Convert the table of a source to the contract's columns and types.
 
     Args:
-        raw: The table as collected.
+        raw: The table as it was collected.
         source: Name of the source.
         contract: The data contract.
 
@@ -90,15 +92,15 @@ def conform(raw: ir.Table, source: str, contract: Validate) -> SourceTable:
 
 
 def arrow_schema(contract: Validate) -> pa.Schema:
-    """Return the schema of validated data, without the column `source`."""
+    """Return the Arrow schema of the files in data/validated, without their additional column `source`."""
     return pa.schema([(name, ARROW_TYPES[column.type]) for name, column in contract.columns.items()])
 
 
 def check_columns(table: ir.Table, source: str, contract: Validate) -> list[StageError]:
-    """Check the columns of a table with pandera.
+    """Check with pandera whether a table has the columns and types that the data contract requires.
 
     Args:
-        table: The table as collected.
+        table: The table as it was collected.
         source: Name of the source, for error messages.
         contract: The data contract.
 
@@ -109,8 +111,8 @@ def check_columns(table: ir.Table, source: str, contract: Validate) -> list[Stag
     from pandera.errors import SchemaErrorReason, SchemaErrors
 
     extra = [name for name in table.columns if name not in contract.columns]
-    # This check replaces pandera's dtype, which does not support arrays. A type of the same family is accepted and
-    # converted: for float, for example, float32 or a whole number.
+    # This check replaces pandera's own check of types, which does not support arrays. A type of the same family is accepted
+    # and converted: for float, for example, float32 or a whole number.
     schema = pandera.DataFrameSchema(
         {
             name: pandera.Column(
@@ -176,7 +178,7 @@ def _wrong_type(source: str, name: str, actual: str, expected: str) -> ContractE
 
 
 def _empty_column(source: SourceTable, column: str, contract: Validate) -> ContractError:
-    """Return the error for a column without any value: all cells are missing, or none of its text can be parsed."""
+    """Return the error for a column without values: all cells are missing, or none of their texts can be parsed."""
     texts = example_values(source.table, text_column_name(column)) if column in source.parsed_text else ""
     if texts:
         return _wrong_type(source.name, column, f"string, such as {texts}", contract.columns[column].type)
@@ -189,21 +191,21 @@ def _empty_column(source: SourceTable, column: str, contract: Validate) -> Contr
 
 
 def example_values(table: ir.Table, name: str) -> str:
-    """Return up to three values of a column, sorted."""
+    """Return a text with the lowest distinct values of a column, at most three."""
     cell = table[name]
     values = table.filter(cell.notnull()).select(name).distinct().order_by(name).limit(3).to_pyarrow()[name].to_pylist()
     return ", ".join(reprlib.repr(value) if isinstance(value, str) else str(value) for value in values)
 
 
 def text_column_name(name: str) -> str:
-    """Return the name of the additional column for the texts in column `name` that could not be parsed."""
+    """Return the name of the additional column with those texts of column `name` that could not be parsed."""
     return f"text of {name}"
 
 
 def is_complete(table: ir.Table, name: str) -> ir.BooleanColumn:
-    """Return a column that is True where a cell has a value.
+    """Return a boolean column that is True for each row in which column `name` has a value.
 
-    A null does not count as a value. A list that is empty or contains a null or NaN does not count either.
+    A null is not a value. A list that is empty, or that contains a null or NaN, is not a value either.
     """
     cell = table[name]
     if not cell.type().is_array():
@@ -213,7 +215,7 @@ def is_complete(table: ir.Table, name: str) -> ir.BooleanColumn:
 
 
 def count_cells(table: ir.Table, contract: Validate) -> tuple[int, dict[str, int]]:
-    """Return the number of rows, and per column the number of cells with a value."""
+    """Return the number of rows of a table, and for each column the number of cells with a value."""
     names = list(contract.columns)
     sums = {f"cells_{i}": is_complete(table, name).sum() for i, name in enumerate(names)}
     row = table.aggregate(rows=table.count(), **sums).to_pyarrow().to_pylist()[0]
@@ -221,15 +223,16 @@ def count_cells(table: ir.Table, contract: Validate) -> tuple[int, dict[str, int
 
 
 def parsed_text_columns(table: ir.Table, contract: Validate) -> list[str]:
-    """Return the columns that are text where the contract requires numbers or times; they are parsed cell by cell."""
+    """Return the names of the columns that contain text although the contract requires numbers or times."""
     return [n for n, column in contract.columns.items() if column.type in TEXT_PATTERNS and table[n].type().is_string()]
 
 
 def to_canonical_types(table: ir.Table, contract: Validate) -> ir.Table:
-    """Return a table with the columns, order and types of the contract. NaN in a float column becomes null.
+    """Convert a table to the columns of the contract, in the contract's order and types.
 
-    In a text column, a cell that is not a number or time becomes null; its text is in an additional column at the end
-    (`text_column_name`).
+    NaN in a float column becomes null. If a column contains text although the contract requires numbers or times, each
+    cell is parsed. A cell that cannot be parsed becomes null, and an additional column at the end of the table contains
+    its text (`text_column_name`).
     """
     import ibis
 

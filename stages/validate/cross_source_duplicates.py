@@ -1,4 +1,7 @@
-"""Detect rows that two sources contain, because such a duplicate could be in both the training and the test split."""
+"""Detect rows that occur in more than one source.
+
+Without this check, one copy of such a row could be in the training split and another copy in the test split.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def duplicate_rule(data: Data) -> Rule:
-    """Return the rule that a row violates if `mark_duplicates` has marked the row."""
+    """Return the rule that a row violates if `mark_duplicates` has marked the row as a copy from another source."""
     key = tuple(data.columns) if data.kind != "series" else (data.group, str(data.time))
     compared = "values" if data.kind != "series" else "the whole row"
     return Rule(
@@ -26,20 +29,20 @@ def duplicate_rule(data: Data) -> Rule:
 def mark_duplicates(
     engine: Engine, table: ir.Table, earlier: list[ir.Table], data: Data, columns: list[str]
 ) -> ir.Table:
-    """Add a column that marks the rows that an earlier source contains too.
+    """Add a boolean column that marks the rows that also occur in a source that was checked earlier.
 
-    For images and audio, the values are compared. For series, the whole row is compared, because two sources can have
+    For images and audio, the values are compared. For series, whole rows are compared, because two sources can have
     different rows for the same machine and time.
 
     Args:
-        engine: The engine that evaluates the tables.
-        table: The canonical table of a source.
-        earlier: The valid rows of each earlier source.
-        data: The block `data` of the parameters.
-        columns: Columns of the contract.
+        engine: The table engine (DuckDB or Spark) that runs the queries.
+        table: The canonical table (`contract.SourceTable`) of the source that is checked now.
+        earlier: For each source that was checked earlier, a table of its valid rows.
+        data: The task's `data` parameters.
+        columns: Names of the contract's columns.
 
     Returns:
-        `table` with the boolean column DUPLICATE_COLUMN.
+        `table` with the additional boolean column DUPLICATE_COLUMN.
     """
     import ibis
 
@@ -52,7 +55,7 @@ def mark_duplicates(
         return rows.mutate(code=engine.hash_cells(rows[data.columns[0]])) if hash_key == ["code"] else rows
 
     before = with_hash(reduce(lambda a, b: a.union(b), [t.select(key) for t in earlier]))
-    # Compare hashes first: values are compared, and stored, only if their hashes are equal.
+    # Compare hashes first, so that only values with equal hashes are stored and compared.
     candidates = engine.materialise(
         with_hash(table).select(hash_key).distinct().semi_join(before.select(hash_key), hash_key)
     )

@@ -1,8 +1,8 @@
 """Check the whole data set against a great-expectations suite, and write the results as web pages (Data Docs).
 
-great-expectations does not read the rows. Ibis aggregates every source to one row of a small table, the profile: the
-numbers of rows and groups, the fraction of each class, the means and extremes. The suite
-(`tasks/<task>/expectations.json`) has the expectations for this profile.
+great-expectations does not read the rows of the data set. It reads a small table, the profile, in which each source has
+one row: its numbers of rows and groups, the fraction of each class, and the means and extremes of its columns. Ibis
+computes the profile. The suite (`tasks/<task>/expectations.json`) has the expectations for the profile.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ UUID = r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
 
 
 def read_suite(path: Path) -> dict[str, Any]:
-    """Return the suite in `path`. Raises ContractError if it is missing, not valid JSON or empty."""
+    """Return the great-expectations suite in the file `path`.
+
+    Raises ContractError if the file is missing or not valid JSON, or if it has no expectations.
+    """
     try:
         suite = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -44,14 +47,14 @@ def read_suite(path: Path) -> dict[str, Any]:
 def run_suite(
     profile: pd.DataFrame, suite: dict[str, Any], path: Path, snapshot: datetime, data_docs: Path
 ) -> list[StageError]:
-    """Check the profile and write Data Docs.
+    """Check the profile against the suite, and write the results as web pages (Data Docs).
 
     Args:
-        profile: One row per source.
-        suite: The suite.
+        profile: The profile: a table with one row for each source.
+        suite: The great-expectations suite, as JSON.
         path: File of the suite, for error messages.
-        snapshot: Time of the snapshot, which becomes the time of the run.
-        data_docs: Folder for the pages.
+        snapshot: Time of the snapshot, which the pages show as the time of the check.
+        data_docs: Folder in which the pages are written.
 
     Returns:
         An error for each expectation that is not met.
@@ -86,7 +89,7 @@ def run_suite(
         )
     )
     checkpoint = context.checkpoints.add(gx.Checkpoint(name="contract", validation_definitions=[definition]))
-    # The run gets the name and time of the snapshot, so that the pages do not depend on the current time.
+    # The name and time of the check are those of the snapshot, so that the pages do not depend on the current time.
     run_id = RunIdentifier(run_name="snapshot", run_time=snapshot.astimezone(UTC))
     result = checkpoint.run(batch_parameters={"dataframe": profile}, run_id=run_id)
     context.build_data_docs()
@@ -100,9 +103,10 @@ def run_suite(
 
 
 def _expectations(suite: dict[str, Any], path: Path) -> list[Any]:
-    """Build the expectations one by one.
+    """Return the expectations of the suite as objects of great-expectations. Raises ContractError for an invalid one.
 
-    NOTE: if a whole suite is built from dictionaries, great-expectations skips invalid expectations and only logs them.
+    The objects are created one by one. If great-expectations creates a whole suite from dictionaries, it skips invalid
+    expectations and only logs them.
     """
     from great_expectations.exceptions.exceptions import GreatExpectationsError
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
@@ -140,10 +144,10 @@ def _fault(path: Path, outcome: Any, profile: pd.DataFrame) -> ContractError:
 
 
 def _make_deterministic(data_docs: Path, snapshot: datetime) -> None:
-    """Change the pages so that the same data gives the same bytes.
+    """Change the pages of Data Docs so that the same data always gives the same files.
 
-    The pages contain random ids, the time, and an image that is loaded from the vendor's server. The image would tell
-    the vendor when the pages are read.
+    great-expectations writes random ids, the current time and the URL of an image into the pages. The image is on the
+    vendor's server, which would notice whenever somebody opens a page, so the URL is replaced by a local path.
     """
     stamp = snapshot.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     for page in sorted(data_docs.rglob("*.html")):

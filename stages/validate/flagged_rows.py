@@ -1,4 +1,4 @@
-"""Find the rows of a table that violate rules. A boolean column for each violated rule flags these rows."""
+"""Find the rows of a table that violate rules, and mark them in a boolean column (flag) for each violated rule."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ViolationCounts:
-    """Numbers of rows that violate rules.
+    """The numbers of rows of a source that violate rules of the data contract.
 
     rows: Number of rows that violate at least one rule.
-    by_metric: For each quality metric, the number of rows that violate one of its rules.
-    by_rule: For each rule, the number of rows that violate it; the key is the rule's reason.
+    by_metric: For each quality metric, the number of rows that violate at least one of the metric's rules.
+    by_rule: For each violated rule, the number of rows that violate the rule; the keys are the rules' reasons.
     """
 
     rows: int
@@ -31,15 +31,15 @@ class ViolationCounts:
 class FlaggedRows:
     """A canonical table (`contract.SourceTable`) with a boolean column for each violated rule.
 
-    pandera can report a rule that compares rows with each other although no row violates it. All flags of this rule
-    are then False.
+    If a rule compares rows with each other, pandera can report that the rule is violated although no row violates it.
+    The column of such a rule is False in all rows.
     """
 
     table: ir.Table
     violated: list[Rule]
 
     def flag(self, number: int) -> ir.BooleanColumn:
-        """Return the column that is True where a row violates `violated[number]`."""
+        """Return the boolean column that is True for each row that violates the rule `violated[number]`."""
         return self.table[_flag_column(number)]
 
     def valid_rows(self) -> ir.Table:
@@ -49,9 +49,9 @@ class FlaggedRows:
         return self.table.filter(~reduce(or_, self._flags())).drop(*self._names())
 
     def invalid_rows(self) -> ir.Table:
-        """Return the rows that violate a rule, with an additional column `reason`.
+        """Return the rows that violate at least one rule, with an additional column `reason`.
 
-        The column contains the reasons of all rules that the row violates, joined by '; '.
+        The column contains the reasons of all rules that the row violates, separated by '; '.
         """
         import ibis
 
@@ -65,7 +65,7 @@ class FlaggedRows:
         return self.table.filter(reduce(or_, self._flags())).mutate(reason=joined).drop(*self._names())
 
     def count(self) -> ViolationCounts:
-        """Count the violations in one query."""
+        """Return the numbers of rows that violate rules, counted by a single query."""
         if not self.violated:
             return ViolationCounts(0, {}, {})
         flags = self._flags()
@@ -89,7 +89,7 @@ class FlaggedRows:
 
 
 def flag_violations(table: ir.Table, rules: list[Rule]) -> FlaggedRows:
-    """Check a canonical table, and flag its rows for each rule that at least one row violates."""
+    """Check a canonical table against rules, and add a boolean column for each rule that pandera finds violated."""
     violated = violated_rules(table, rules)
     return FlaggedRows(
         table.mutate(**{_flag_column(i): ~rule.holds(table) for i, rule in enumerate(violated)}), violated
@@ -97,13 +97,13 @@ def flag_violations(table: ir.Table, rules: list[Rule]) -> FlaggedRows:
 
 
 def violated_rules(table: ir.Table, rules: list[Rule]) -> list[Rule]:
-    """Return the rules that at least one row of a canonical table violates, according to pandera."""
+    """Return the rules that a canonical table violates according to pandera."""
     import pandera.ibis as pandera
     from pandera.errors import SchemaErrors
 
     by_reason = {rule.reason: rule for rule in rules}
     checks = [
-        # One failure case per rule is enough, because the flags identify all rows later.
+        # One failure case per rule is enough, because the flags later identify all rows that violate the rule.
         pandera.Check(lambda d, rule=rule: rule.holds(d.table), name=rule.reason, n_failure_cases=1, ignore_na=False)
         for rule in rules
     ]

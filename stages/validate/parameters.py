@@ -1,4 +1,4 @@
-"""Check that the contract's parameters are consistent, before any row is read."""
+"""Check that the data contract is consistent with itself and with the `data` parameters, before any row is read."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from stages.params.common import Data
 from stages.params.validate import Validate
 from stages.validate.row_rules import DUPLICATE_COLUMN, STATISTICS, column_of_term
 
-Problem = tuple[str, str]  # what was found, what is expected
+Problem = tuple[str, str]  # the parts `found` and `expected` of an error
 
 
 def check_parameters(data: Data, contract: Validate) -> None:
-    """Raise ParameterError for the first check that `data` and the contract do not pass."""
+    """Run all CHECKS on the `data` parameters and the data contract. Raises ParameterError for the first problem."""
     for check in CHECKS:
         for problem, expected in check(data, contract):
             raise ParameterError(locate_parameter("validate.columns"), problem, expected, "correct the contract")

@@ -1,4 +1,4 @@
-"""Compute five metrics of a data set's quality, each a fraction between 0 and 1, from counts.
+"""Compute the five quality metrics of a data set from counts. Each metric is a fraction between 0 and 1.
 
 The counts of all sources are added, and the overall metrics are computed from the sums. A mean of the sources' metrics
 would give a small source the same weight as a large one.
@@ -40,11 +40,15 @@ class Share:
 
 @dataclass
 class Counts:
-    """Counts of one source, or sums over several sources. The dictionaries have columns or reasons of rules as keys."""
+    """The counts from which the quality metrics are computed, for one source or summed over several sources.
+
+    A `Share` counts the good items and all items. The keys of the dictionaries are names of columns or reasons of
+    rules, but the keys of `violations` are names of metrics.
+    """
 
     rows: int = 0
     cells: dict[str, Share] = field(default_factory=dict)  # per column: cells with a value
-    consistent: dict[str, Share] = field(default_factory=dict)  # per kind of consistency
+    consistent: dict[str, Share] = field(default_factory=dict)  # per consistency rule: rows or time steps that meet it
     plausible: Share = field(default_factory=Share)  # rows that meet every plausibility rule
     fresh: Share = field(default_factory=Share)
     valid: Share = field(default_factory=Share)
@@ -73,13 +77,13 @@ def count_source(
     steps: dict[str, Share],
     contract: Validate,
 ) -> Counts:
-    """Return the counts of one source.
+    """Return the counts from which the quality metrics of one source are computed.
 
     Args:
-        source: The source, with its numbers of rows and cells.
-        rules: All rules that its rows were checked against.
-        violations: Numbers of rows that violate these rules.
-        steps: For each kind of consistency in time, the fraction of good time steps (`sampling_steps`).
+        source: The canonical table of the source, with its numbers of rows and cells.
+        rules: All rules against which the rows of the source were checked.
+        violations: The numbers of rows that violate these rules.
+        steps: For each rule about time steps, the fraction of steps that meet the rule (`sampling_steps`).
         contract: The data contract.
     """
     rows = source.rows
@@ -119,32 +123,33 @@ def completeness(counts: Counts) -> float:
 
 
 def consistency(counts: Counts) -> float:
-    """Return the smallest of the consistency fractions, so that a high fraction does not hide a low one.
+    """Return the lowest of the consistency fractions, so that a high fraction does not hide a low one.
 
     consistency = min(unique, ordered, regular, agreeing), where
-      unique   = 1 - (rows with the key of another row) / rows; the key is group and time, or for images and audio
-                 the values. A second such fraction counts the rows that an alphabetically earlier source also has.
-      ordered  = steps with time(i) > time(i-1) / steps; a step leads from a row to the next stored row of its group
-      regular  = steps with |time(i) - time(i-1) - interval| <= tolerance / steps
-      agreeing = rows where two redundant columns are within their tolerance / rows, for each pair
+      unique   = 1 - (rows that repeat the key of another row) / rows. The key of a row is its group and time, or its
+                 values for images and audio. If there are several sources, a second fraction counts the rows that also
+                 occur in a source whose name is alphabetically earlier.
+      ordered  = (steps with time(i) > time(i-1)) / steps; a step leads from a row to the next stored row of its group
+      regular  = (steps with |time(i) - time(i-1) - interval| <= tolerance) / steps
+      agreeing = (rows in which two redundant columns differ at most by their tolerance) / rows, for each such pair
     """
     return min((share.value for share in counts.consistent.values()), default=1.0)
 
 
 def accuracy(counts: Counts) -> float:
-    """Return the fraction of rows that meet every plausibility rule, such as agreement with a reference.
+    """Return the fraction of rows that meet all plausibility rules; 1 if there are no plausibility rules.
 
-    The result is 1 if there are no plausibility rules.
+    A plausibility rule can require, for example, that a value agrees with a reference measurement.
 
-    accuracy = rows with minimum_r <= sum_k(factor_rk * term_rk) <= maximum_r for every rule r / rows
+    accuracy = (rows with minimum_r <= sum_k(factor_rk * term_rk) <= maximum_r for every rule r) / rows
     """
     return counts.plausible.value
 
 
 def timeliness(counts: Counts) -> float:
-    """Return the fraction of rows that are fresh at the snapshot's time; 1 if the contract does not require freshness.
+    """Return the fraction of rows that are recent enough; 1 if the data contract does not require freshness.
 
-    timeliness = rows with snapshot - max_age <= time <= snapshot / rows
+    timeliness = (rows with snapshot - max_age <= time <= snapshot) / rows, where `snapshot` is the snapshot's time
     """
     return counts.fresh.value
 
@@ -152,7 +157,7 @@ def timeliness(counts: Counts) -> float:
 def validity(counts: Counts) -> float:
     """Return the fraction of rows whose values are all finite, in range, allowed, of the right length and unique.
 
-    validity = rows that meet every rule on a single column / rows; completeness, not validity, counts missing values
+    validity = (rows that meet every rule on a single column) / rows. A missing value lowers completeness, not validity.
     """
     return counts.valid.value
 
@@ -167,7 +172,11 @@ FORMULAS = {
 
 
 def judge_metrics(counts: Counts, thresholds: Thresholds) -> dict[str, dict[str, Any]]:
-    """Return the value, threshold and result of each metric, and the columns (or rules) that lower it most."""
+    """Compare each quality metric with its threshold.
+
+    The result has, for each metric, the value, the threshold, whether the metric passed, whether it was measured, and
+    the columns or rules that lower the value most.
+    """
     judged = {}
     for metric, formula in FORMULAS.items():
         value, threshold = formula(counts), getattr(thresholds, metric)
@@ -182,7 +191,10 @@ def judge_metrics(counts: Counts, thresholds: Thresholds) -> dict[str, dict[str,
 
 
 def _is_measured(metric: str, counts: Counts) -> bool:
-    """Return False if the contract has no rule for the metric, because its value is then 1 without any measurement."""
+    """Return False if the data contract has no rule for the metric.
+
+    The value of such a metric is 1, although nothing was measured.
+    """
     if metric == "accuracy":
         return counts.plausible.total > 0
     return counts.fresh.total > 0 if metric == "timeliness" else True
@@ -203,7 +215,7 @@ def _percent(share: float) -> str:
 
 
 def format_table(rows: Iterable[tuple[str, str, float, float, list[str]]]) -> str:
-    """Format rows of (place, metric, value, threshold, worst columns) as aligned lines with a header."""
+    """Format rows of (where, metric, value, threshold, worst columns) as a text table with a header."""
     cells = [("where", "metric", "found", "needed", "worst columns")]
     cells += [(w, m, f"{value:.4f}", f"{needed:.4f}", ", ".join(worst) or "-") for w, m, value, needed, worst in rows]
     widths = [max(len(row[i]) for row in cells) for i in range(4)]

@@ -1,4 +1,4 @@
-"""Rules of the data contract that every row must meet, as Ibis expressions with equal results on all engines."""
+"""The rules that the data contract sets for single rows, as Ibis expressions that DuckDB and Spark evaluate equally."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Metric = Literal["completeness", "consistency", "accuracy", "timeliness", "validity"]
 
-STATISTICS = ("mean", "minimum", "maximum", "length")  # statistics of a `values` column that plausibility rules can use
+STATISTICS = ("mean", "minimum", "maximum", "length")  # of a `values` column, for plausibility rules
 DUPLICATE_COLUMN = "copied_from_another_source"  # stages.validate.cross_source_duplicates adds this column
 LARGEST_64 = 1.7976931348623157e308
 LARGEST_32 = 3.4028234663852886e38
@@ -27,14 +27,15 @@ LARGEST_32 = 3.4028234663852886e38
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule that every row must meet.
+    """A rule of the data contract that every row must meet.
 
-    metric: The quality metric that counts violations of the rule.
-    columns: The columns that the rule reads.
-    reason: The text that is stored with rows that violate the rule.
-    holds: A function that takes a canonical table, and returns a column that is True where the rule is met, and False
-        elsewhere.
-    text_column: Column with the text that could not be parsed, shown in the reason.
+    metric: The quality metric that violations of the rule lower.
+    columns: Names of the columns that the rule reads.
+    reason: The text that is stored with each row that violates the rule.
+    holds: A function that takes a canonical table, and returns a boolean column that is True for each row that meets
+        the rule.
+    text_column: For a rule about text that could not be parsed, the name of the column with this text. The text is
+        added to the reason.
     """
 
     metric: Metric
@@ -45,13 +46,13 @@ class Rule:
 
 
 def build_rules(data: Data, contract: Validate, snapshot: datetime, texts: Iterable[str] = ()) -> list[Rule]:
-    """Return all rules that the rows of a source must meet; fast rules come first.
+    """Return all rules that the rows of a source must meet.
 
     Args:
-        data: The block `data` of the parameters.
+        data: The task's `data` parameters.
         contract: The data contract.
-        snapshot: Time of the snapshot, for freshness.
-        texts: Columns that were text where the contract requires numbers or times.
+        snapshot: Time of the snapshot, from which the rule about freshness computes the age of a row.
+        texts: Names of the columns that were collected as text although the contract requires numbers or times.
     """
     rules: list[Rule] = []
     for name, column in contract.columns.items():
@@ -125,9 +126,9 @@ def _duplicate_key_rule(key: list[str]) -> Rule:
 
 
 def _is_first(table: ir.Table, key: list[str]) -> ir.BooleanColumn:
-    """Return a column that is True for exactly one row of each `key`.
+    """Return a boolean column that is True for exactly one of all rows with the same values in the columns `key`.
 
-    It is the first row in the order of all columns, so that the order of the input does not matter.
+    This row is the first when the rows are sorted by all other columns, so that the order of the input does not matter.
     """
     import ibis
 
@@ -212,5 +213,5 @@ def _span(column: Column) -> str:
 
 
 def column_of_term(term: str, contract: Validate) -> str:
-    """Return the column that a term of a plausibility rule reads."""
+    """Return the name of the column that a term of a plausibility rule, such as `speed` or `values.mean`, refers to."""
     return term if term in contract.columns else term.rsplit(".", 1)[0]

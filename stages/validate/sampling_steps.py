@@ -1,6 +1,7 @@
-"""Time steps between consecutive rows of a group, in the order of the files.
+"""Check the time steps between consecutive rows of a group, in the order in which the files store the rows.
 
-A table in an engine has no order, so this module reads the group and time columns from the files, batch by batch.
+The rows of a table in DuckDB or Spark have no order, so this module reads the group and time columns from the files,
+batch by batch.
 """
 
 from __future__ import annotations
@@ -26,7 +27,12 @@ MICROSECONDS = 1_000_000
 
 @dataclass(frozen=True)
 class Steps:
-    """Numbers of time steps: in total, forward in time, and within the tolerance of the expected interval."""
+    """The numbers of time steps in a source.
+
+    total: Number of all steps.
+    forward: Number of steps that lead forward in time.
+    regular: Number of steps that have the expected length, within the tolerance.
+    """
 
     total: int
     forward: int
@@ -34,12 +40,14 @@ class Steps:
 
 
 def step_shares(paths: list[Path], data: Data, sampling: Sampling | None) -> dict[str, Share]:
-    """Return the fraction of good time steps for each kind of consistency in time. The keys are the reason texts.
+    """Return the fraction of time steps that meet each rule about time steps. The keys are the rules' reasons.
+
+    One rule requires that each step leads forward in time, the other rule that it has the expected length.
 
     Args:
         paths: The files of a source, in order.
-        data: The block `data` of the parameters; without a time column, the result is empty.
-        sampling: The expected interval; if None, only the order is checked.
+        data: The task's `data` parameters. If they name no time column, the result is empty.
+        sampling: The expected length of a step and its tolerance. If None, the length is not checked.
     """
     if data.time is None:
         return {}
@@ -52,14 +60,14 @@ def step_shares(paths: list[Path], data: Data, sampling: Sampling | None) -> dic
 
 
 def count_steps(paths: list[Path], group: str, time: str, interval_s: float, tolerance_s: float) -> Steps:
-    """Count the steps from each row to the next row of its group. Rows without a group or a time are skipped.
+    """Count the time steps from each row to the next row of its group. Rows without a group or a time are skipped.
 
     Args:
         paths: The files of a source, in order.
-        group: Column of the group.
-        time: Column of the time.
-        interval_s: Expected step, in seconds.
-        tolerance_s: Largest deviation of a regular step, in seconds.
+        group: Name of the column with the group.
+        time: Name of the column with the time.
+        interval_s: Expected length of a step, in seconds.
+        tolerance_s: Maximum difference between the length of a regular step and `interval_s`, in seconds.
     """
     last: dict[str, int] = {}
     total = forward = regular = 0
@@ -74,7 +82,10 @@ def count_steps(paths: list[Path], group: str, time: str, interval_s: float, tol
 
 
 def _steps(groups: pa.Array, times: pa.Array, last: dict[str, int]) -> np.ndarray:
-    """Return the lengths in microseconds of the steps that end in this batch; update `last`, each group's last time."""
+    """Return the lengths of all time steps that end in this batch of rows, in microseconds.
+
+    `last` maps each group to the time of its last row, and is updated.
+    """
     if pa.types.is_string(times.type) or pa.types.is_large_string(times.type):
         times = cast_cells(times, pa.timestamp("us"))
     present = pc.and_(pc.is_valid(groups), pc.is_valid(times))

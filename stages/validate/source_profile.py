@@ -1,4 +1,4 @@
-"""Statistics of one source, which reports/quality.json shows and great-expectations checks."""
+"""Compute the statistics of a source that are written to reports/quality.json and checked by great-expectations."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Profile:
-    """Statistics of one source.
+    """The statistics of one source.
 
-    row: The row that great-expectations checks (`profile_row`).
-    columns: Fraction of missing cells of each column, and min, max and mean of numeric columns.
-    later: `rows` is the number of rows with a time after the snapshot, and `last` their latest time. Empty for data
-        without a time column.
+    row: The source's row in the table that great-expectations checks (`profile_row`).
+    columns: For each column, the fraction of missing cells; for numeric columns also the minimum, maximum and mean.
+    later: A dictionary about the rows whose time is after the snapshot: `rows` is their number, and `last` is the
+        latest time. The dictionary is empty for data without a time column.
     """
 
     row: dict[str, Any]
@@ -38,10 +38,10 @@ def profile_source(
     """Compute the statistics of a source.
 
     Args:
-        source: The source. Missing cells are counted in all its rows.
-        valid: The rows that do not violate a rule. All other statistics are computed from these rows.
+        source: The canonical table of the source. Missing cells are counted in all of its rows.
+        valid: The rows of the source that do not violate any rule. All other statistics are computed from these rows.
         rows: Number of valid rows.
-        data: The block `data` of the parameters.
+        data: The task's `data` parameters.
         contract: The data contract.
         snapshot: Time of the snapshot.
     """
@@ -62,7 +62,10 @@ def profile_source(
 
 
 def column_statistics(table: ir.Table, contract: Validate) -> dict[str, dict[str, float | None]]:
-    """Return min, max, mean and std of each numeric column, and of all elements of each `values` column."""
+    """Return the minimum, maximum, mean and standard deviation of each numeric column.
+
+    For a column of type `values`, they are computed over the elements of all its lists.
+    """
     names = [n for n, c in contract.columns.items() if c.type in ("float", "integer", "values")]
     if not names:
         return {}
@@ -93,13 +96,13 @@ def column_statistics(table: ir.Table, contract: Validate) -> dict[str, dict[str
 
 
 def count_classes(table: ir.Table, data: Data) -> dict[str, int]:
-    """Return the number of rows per value of the label column, including classes without rows."""
+    """Return the number of rows for each value of the label column; a class without rows has the number 0."""
     rows = table.group_by(data.label).aggregate(n=table.count()).to_pyarrow().to_pylist()
     return dict.fromkeys(data.classes, 0) | {row[data.label]: int(row["n"]) for row in rows}
 
 
 def count_groups(table: ir.Table, data: Data) -> int:
-    """Return the number of groups."""
+    """Return the number of distinct groups in a table."""
     return int(table[data.group].nunique().to_pyarrow().as_py())
 
 
@@ -111,18 +114,18 @@ def profile_row(
     null_shares: dict[str, float],
     statistics: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return the row of the profile that great-expectations checks.
+    """Return the row of one source in the profile, the table that great-expectations checks.
 
     Args:
         source: Name of the source.
         rows: Number of valid rows.
         groups: Number of groups.
-        classes: Number of rows per class. The profile has the fractions `share.<class>`, and in `classes` the number of
-            classes that have rows.
-        null_shares: Fraction of missing cells per column among all collected rows. The profile has them as
+        classes: Number of valid rows for each class. The row has the fraction of each class as `share.<class>`, and the
+            number of classes that have rows as `classes`.
+        null_shares: For each column, the fraction of missing cells in all collected rows. The row has this fraction as
             `null_share.<column>`.
-        statistics: Statistics of each column of the valid rows. The profile has them as `min.<column>`, `max.<column>`
-            and so on.
+        statistics: Statistics of each numeric column in the valid rows. The row has them as `min.<column>`,
+            `max.<column>`, `mean.<column>` and `std.<column>`.
     """
     row: dict[str, Any] = {"source": source, "rows": rows, "groups": groups}
     row["classes"] = sum(1 for n in classes.values() if n)

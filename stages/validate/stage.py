@@ -1,4 +1,4 @@
-"""Check the snapshot against the data contract; quarantine the rows that violate it.
+"""Check the snapshot against the data contract, and quarantine the rows that violate the contract.
 
 Reads  data/snapshot/<source>/*.parquet, tasks/<task>/expectations.json
 Writes data/validated/<source>/, data/quarantine/<source>/, reports/quality.json, reports/data_docs/
@@ -41,13 +41,13 @@ DATA_DOCS = Path("reports/data_docs")
 
 @dataclass(frozen=True)
 class CheckedSource:
-    """A source with the results of its check.
+    """A source of the snapshot, with the results of its check against the data contract.
 
     name: Name of the source.
-    flagged: Its rows, with flags for violated rules.
-    counts: Counts for the quality metrics.
-    violations: Numbers of rows that violate rules.
-    profile: Statistics.
+    flagged: The rows of the source, with flags for violated rules.
+    counts: The counts from which the quality metrics of the source are computed.
+    violations: The numbers of rows that violate rules.
+    profile: Statistics of the source, for the quality report and great-expectations.
     """
 
     name: str
@@ -60,13 +60,14 @@ class CheckedSource:
 def check_source(
     engine: Engine, name: str, paths: list[Path], earlier: list[CheckedSource], params: Params
 ) -> CheckedSource:
-    """Check one source.
+    """Check one source of the snapshot against the data contract.
 
     Args:
-        engine: The engine for tables.
+        engine: The table engine (DuckDB or Spark) that runs the queries.
         name: Name of the source.
-        paths: Its files.
-        earlier: The sources that are already checked. A row that repeats one of their valid rows is a duplicate.
+        paths: The parquet files of the source.
+        earlier: The sources that are already checked. A row that also occurs in the valid rows of such a source is a
+            duplicate.
         params: All parameters.
 
     Raises:
@@ -87,7 +88,10 @@ def check_source(
 
 
 def check_combined(sources: list[CheckedSource], params: Params) -> list[StageError]:
-    """Return the errors in the combined rows of all sources: fewer than two classes, or a channel that is constant."""
+    """Return the errors in the valid rows of all sources together.
+
+    It is an error if the rows have fewer than two classes, or if a channel has the same value in all rows.
+    """
     data = params.data
     faults: list[StageError] = []
     present = {label for s in sources for label in data.classes if (s.profile.row[f"share.{label}"] or 0) > 0}
@@ -144,8 +148,8 @@ def refuse_below_thresholds(
 
     Args:
         quality: The contents of reports/quality.json.
-        sources: All sources.
-        engine: The engine for tables.
+        sources: All sources with the results of their checks.
+        engine: The table engine (DuckDB or Spark) that runs the queries.
         params: All parameters.
     """
     largest_share = params.validation.quarantine_share
@@ -178,11 +182,13 @@ def refuse_below_thresholds(
 
 
 def write_rows(sources: list[CheckedSource], engine: Engine, params: Params) -> None:
-    """Write the valid rows, and the quarantined rows with their reasons, in an order that depends only on the data.
+    """Write the valid rows to data/validated, and the other rows with their reasons to data/quarantine.
+
+    The rows are sorted, so that the order of the rows in the snapshot does not matter.
 
     Args:
-        sources: All sources.
-        engine: The engine for tables.
+        sources: All sources with the results of their checks.
+        engine: The table engine (DuckDB or Spark) that runs the queries.
         params: All parameters.
     """
     import ibis
@@ -197,7 +203,7 @@ def write_rows(sources: list[CheckedSource], engine: Engine, params: Params) -> 
 
 
 def main() -> None:
-    """Run the stage on the files of the current directory."""
+    """Run the `validate` stage in the current directory."""
     command.parser("validate", __doc__).parse_args()
     # pandera imports pyspark if it is installed, even for the engine duckdb.
     warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas", category=FutureWarning)

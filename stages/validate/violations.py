@@ -1,4 +1,4 @@
-"""Report rows that violate the contract: example values, the first row for each rule, and a file with all rows."""
+"""Report the rows that violate the data contract: examples for error messages, and a file with all these rows."""
 
 from __future__ import annotations
 
@@ -21,19 +21,24 @@ VIOLATIONS = Path(".work/refused")
 
 
 def row_order(params: Params) -> list[str]:
-    """Return the columns that rows are sorted by: group, time, then all others, so that input order does not matter."""
+    """Return the names of the columns by which rows are sorted: group, time, then all other columns.
+
+    Sorted rows do not depend on the order of the rows in the snapshot.
+    """
     data = params.data
     first = [data.group] + ([data.time] if data.time else [])
     return first + [name for name in params.validation.columns if name not in first]
 
 
 def explain_violations(name: str, flagged: FlaggedRows, data: Data) -> Iterator[tuple[str, str]]:
-    """Yield the reason of each violated rule, and a text with up to three bad values and the first bad row.
+    """Yield two texts for each violated rule: the rule's reason, and examples of the violation.
+
+    The examples are up to three values that violate the rule, and the group and time of the first row that violates it.
 
     Args:
         name: Name of the source.
-        flagged: Rows of the source, with flags for violated rules.
-        data: The block `data` of the parameters.
+        flagged: The rows of the source, with flags for violated rules.
+        data: The task's `data` parameters.
     """
     for number, rule in enumerate(flagged.violated):
         rows = flagged.table.filter(flagged.flag(number))
@@ -51,14 +56,14 @@ def explain_violations(name: str, flagged: FlaggedRows, data: Data) -> Iterator[
 
 
 def write_violations(folder: Path, flagged: FlaggedRows, engine: Engine, params: Params) -> None:
-    """Write the rows that violate a rule to a parquet file, each with the `reason`.
+    """Write the rows that violate rules to a parquet file, with their reasons in the column `reason`.
 
-    The file is written even if there are no such rows, so that an empty folder always means an interrupted run.
+    The file is written even if no row violates a rule, so that an empty folder always means an interrupted run.
 
     Args:
-        folder: The folder that receives one parquet file.
-        flagged: Rows of a source, with flags for violated rules.
-        engine: The engine for tables.
+        folder: The folder in which the parquet file is written.
+        flagged: The rows of one source, with flags for violated rules.
+        engine: The table engine (DuckDB or Spark) that runs the queries.
         params: All parameters.
     """
     schema = arrow_schema(params.validation).append(pa.field("reason", pa.string()))

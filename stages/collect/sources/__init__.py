@@ -1,8 +1,9 @@
-"""Sources of rows: one module for each type, each with `async fetch(source, context) -> FetchResult`.
+"""The types of data sources. Each type has a module with a function `async fetch(source, context) -> FetchResult`.
 
-Start reading at `FETCH`, which maps a type of source to its `fetch`. `base` defines the arguments and results of all
-sources. The sources share the modules `http`, `decode`, `archives`, `threads`, `concurrency`, `normalise` and `writer`.
-May import stages.tables.casting (no other part of stages.tables: see stages.collect), stages.params and stages.core.
+Start reading at `FETCH`, which maps the name of each type to its `fetch`. `base` defines the `context` argument and the
+result of `fetch`. The sources share the modules `http`, `decode`, `archives`, `threads`, `concurrency`, `normalise` and
+`writer`. May import stages.tables.casting (but no other part of stages.tables; stages.collect gives the reason),
+stages.params and stages.core.
 """
 
 from __future__ import annotations

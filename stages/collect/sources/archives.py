@@ -1,4 +1,7 @@
-"""Extract selected regular files from tar and zip archives, without owner and mode. Selected links are refused."""
+"""Extract selected regular files from tar and zip archives.
+
+The files' owners and permissions are not restored. A selected member that is a link or a device is an error.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +29,15 @@ PATH_ERRORS = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, er
 def unpack(archive: Path, files: Files, context: Context) -> Path:
     """Extract the selected members of an archive into a folder next to it.
 
-    A member whose path leads out of the folder makes the whole archive invalid, even if it is not selected.
+    If the path of any member leads out of the folder, the archive is invalid, even if that member is not selected.
 
     Args:
         archive: A tar or zip file.
-        files: Which members are selected.
-        context: The source's name, for error messages.
+        files: The patterns that select members.
+        context: Provides the source's name for error messages.
 
     Returns:
-        The folder.
+        The folder with the extracted files.
 
     Raises:
         SourceError: The archive is not valid, or contains no selected member.
@@ -48,7 +51,7 @@ def unpack(archive: Path, files: Files, context: Context) -> Path:
         if isinstance(error, OSError) and error.errno is not None and error.errno not in PATH_ERRORS:
             raise  # the cause is the disk, not the archive
         raise _unpack_error(str(error), context) from None
-    except (NotImplementedError, RuntimeError) as error:  # encrypted, or an unknown compression
+    except (NotImplementedError, RuntimeError) as error:  # the archive is encrypted, or its compression is unknown
         raise _unpack_error(str(error), context) from None
     if not names:
         remedy = "correct `url:`, or create the archive again"
@@ -59,7 +62,10 @@ def unpack(archive: Path, files: Files, context: Context) -> Path:
 
 
 def _extract(archive: Path, folder: Path, files: Files, context: Context) -> list[str]:
-    """Write the selected members into `folder`; return the paths of all members. Raises ValueError."""
+    """Write the selected members into `folder`, and return the paths of all members.
+
+    Raises ValueError if a selected member is not a regular file or occurs twice, or if a path leads out of the folder.
+    """
     paths: dict[str, None] = {}
     for name, is_file, content in _iterate_members(archive, context):
         inside = _member_path(name)
@@ -78,7 +84,7 @@ def _extract(archive: Path, folder: Path, files: Files, context: Context) -> lis
 
 
 def _member_path(name: str) -> str | None:
-    """Return the path of a member inside the folder; None for the metadata files that macOS adds.
+    """Return the path that the member `name` gets in the folder; None for the metadata files that macOS adds.
 
     Raises ValueError if the path leads out of the folder.
     """
@@ -99,7 +105,7 @@ def _unpack_error(reason: str, context: Context) -> SourceError:
 
 
 def _iterate_members(archive: Path, context: Context) -> Iterator[tuple[str, bool, Callable[[], IO[bytes]]]]:
-    """Yield every member that is not a folder: its name, whether it is a regular file, and a function to open it."""
+    """Yield the name of each member except folders, whether it is a regular file, and a function that opens it."""
     if tarfile.is_tarfile(archive):
         with tarfile.open(archive) as tar:
             for member in tar:

@@ -1,4 +1,4 @@
-"""The arguments and results that all sources have in common, and helpers that several sources share."""
+"""The arguments and results that are the same for all types of sources, and helpers that several types use."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ ARROW_ERRORS = (pa.ArrowException, OverflowError, UnicodeEncodeError, RecursionE
 
 @dataclass(frozen=True)
 class Context:
-    """The arguments that every source gets in addition to its own parameters.
+    """The data that the `fetch` of every source receives in addition to the source's own parameters.
 
     name: Name of the source.
-    data: The block `data` of the parameters: the kind, columns and classes of the data.
+    data: The task's `data` parameters: the kind, columns and classes of the data.
     snapshot: Time of the snapshot, in UTC.
-    retry: The number of attempts, the pauses between them and the time limits of requests.
-    scratch: Folder for this source's downloads. A failed run leaves it in place for the next run.
-    progress: Reports the progress in bytes.
-    stop: An event that is set when the run ends. Threads that copy or write check it, and stop.
+    retry: The retry settings: the number of attempts for a request, the pauses between them, and a time limit.
+    scratch: Folder for this source's downloads. After a failed run it is kept, so that the next run can use it.
+    progress: The reporter of this source's progress, in bytes.
+    stop: An event that is set when the stage has finished or failed. Threads that copy or write data then stop.
     """
 
     name: str
@@ -45,10 +45,10 @@ class Context:
     stop: threading.Event
 
     def error(self, problem: str, expected: str = "", remedy: str = "") -> SourceError:
-        """Return an error that names this source.
+        """Return an error whose message names this source.
 
         Args:
-            problem: What was found; secrets in URLs are removed.
+            problem: What was found. Secrets in URLs are removed from this text.
             expected: What is required instead.
             remedy: What the user should do.
         """
@@ -57,7 +57,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Origin:
-    """The origin of collected bytes: the URL, the SHA-256 in hex, and the number of bytes."""
+    """Where collected bytes came from (a URL), with their SHA-256 in hex and their number."""
 
     url: str
     sha256: str
@@ -66,16 +66,16 @@ class Origin:
 
 @dataclass(frozen=True)
 class FetchResult:
-    """The result of reading a source: the origins of its bytes, and its rows as tables that are read one at a time."""
+    """The data of one source: the origins of its bytes, and its rows as an iterable of tables."""
 
     origins: list[Origin]
     tables: Iterable[pa.Table]
 
 
 class JsonTableBuilder:
-    """Builds one table from JSON objects. A missing field of an object becomes a null.
+    """Builds one table from JSON objects. Each object becomes a row, and a field that an object lacks becomes a null.
 
-    `digest` is the SHA-256 of the objects, written as JSON lines with sorted keys.
+    `digest` is the SHA-256 of all added objects, written as JSON lines with sorted keys.
     """
 
     def __init__(self, url: str, context: Context) -> None:
@@ -84,7 +84,7 @@ class JsonTableBuilder:
         self.digest, self.bytes = hashlib.sha256(), 0
 
     def add(self, rows: list[dict[str, Any]]) -> None:
-        """Append rows. Raises SourceError if the values of a field cannot form a column."""
+        """Append JSON objects as rows. Raises SourceError if a table cannot store a field's name or values."""
         if not rows:
             return
         names = dict.fromkeys(name for row in rows for name in row)
@@ -97,7 +97,10 @@ class JsonTableBuilder:
         self.bytes += len(text)
 
     def build(self, columns: dict[str, str] | None) -> FetchResult:
-        """Return all rows. Raises SourceError if there are none, or a column of `columns` is missing."""
+        """Return all rows as one table, with only the columns that `columns` names (see `select_columns`).
+
+        Raises SourceError if there are no rows, a named column is missing, or a field has values of several types.
+        """
         if not self.tables:
             raise self.context.error(f"{self.url}: no rows received", "at least one row", "correct the source")
         try:
@@ -136,18 +139,18 @@ class JsonTableBuilder:
 
 
 def has_surrogate(text: str) -> bool:
-    """Check if the text contains a surrogate (half a character), which JSON and file names allow but UTF-8 does not."""
+    """Check if the text contains an unpaired surrogate, which JSON and file names allow but UTF-8 does not."""
     return bool(re.search("[\ud800-\udfff]", text))
 
 
 def select_columns(table: pa.Table, columns: dict[str, str] | None, where: str, context: Context) -> pa.Table:
-    """Select and rename the configured columns.
+    """Return the table with only the configured columns, under their configured names.
 
     Args:
-        table: The table.
-        columns: Maps the current name of each column to keep to its new name; None keeps all columns.
+        table: The table as it was read.
+        columns: For each column that is kept, its current name (the key) and its new name. None keeps all columns.
         where: The file or URL of the table, for error messages.
-        context: The source's name, for error messages.
+        context: Provides the source's name for error messages.
 
     Raises:
         SourceError: A configured column is missing, or a column name occurs more than once.
@@ -169,7 +172,7 @@ def select_columns(table: pa.Table, columns: dict[str, str] | None, where: str, 
 
 
 def value_at(value: Any, dotted: str) -> Any:
-    """Return the value at a dotted path inside JSON; None if the path does not exist."""
+    """Return the value at a dotted path inside a JSON value; None if the path does not exist."""
     for part in dotted.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return value

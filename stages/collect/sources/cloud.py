@@ -1,4 +1,4 @@
-"""Objects in an S3-compatible store, on an HTTPS server, or files on this machine, through fsspec."""
+"""Read objects from an S3-compatible store or an HTTP server, or files of this machine, with fsspec."""
 
 from __future__ import annotations
 
@@ -25,14 +25,17 @@ Result = TypeVar("Result")
 
 
 async def fetch(source: Cloud, context: Context) -> FetchResult:
-    """Copy the selected objects and decode them. Raises SourceError."""
-    # fsspec runs its own event loop, so its calls are made in a thread
+    """Copy the selected objects to this machine and decode them. Raises SourceError."""
+    # fsspec runs its own event loop, so it is called in a separate thread
     folder, origins = await run_detached(lambda: copy_objects(source, context))
     return FetchResult(origins, decode.read_tables(folder, source.files, context))
 
 
 def storage_options(source: Cloud, context: Context) -> dict[str, Any]:
-    """Return the options of fsspec for the store. Each kind of store has its own name for the time limit."""
+    """Return the options with which fsspec opens the store.
+
+    They set the same time limit for each kind of store, but the name of this option depends on the kind.
+    """
     silence = context.retry.timeout_s
     if source.url.startswith(("http://", "https://")):
         limit = aiohttp.ClientTimeout(total=None, connect=silence, sock_connect=silence, sock_read=silence)
@@ -47,7 +50,7 @@ def storage_options(source: Cloud, context: Context) -> dict[str, Any]:
 
 
 def copy_objects(source: Cloud, context: Context) -> tuple[Path, list[Origin]]:
-    """Copy the selected objects into a folder; return the folder and the objects' origins. Raises SourceError."""
+    """Copy the selected objects to a local folder; return the folder and the objects' origins. Raises SourceError."""
     folder = context.scratch / "objects"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -56,7 +59,7 @@ def copy_objects(source: Cloud, context: Context) -> tuple[Path, list[Origin]]:
     except (ImportError, ValueError, OSError) as error:
         raise context.error(f"{redact(source.url)}: {error}", "a URL that fsspec can read", "correct `url:`") from None
     if hasattr(system, "retries"):
-        system.retries = 1  # s3fs would otherwise repeat requests too, with fixed pauses
+        system.retries = 1  # without this, s3fs also repeats failed requests, with fixed pauses
     objects = _with_retries(lambda: list_objects(system, root, source.url), source.url, context)
     if not objects:
         raise context.error(
@@ -85,12 +88,12 @@ def list_objects(system: Any, root: str, url: str) -> dict[str, str]:
 
     Args:
         system: The file system of fsspec.
-        root: Path of the object or folder, as fsspec writes it.
-        url: URL of the object or folder.
+        root: Path of the object or folder, in fsspec's notation.
+        url: URL of the same object or folder.
 
     Returns:
-        A mapping from the fsspec path of each object to its path relative to `root`. If `root` is an object, it is
-        mapped to its name.
+        A mapping from the fsspec path of each object to the object's path relative to `root`. If `root` itself
+        is an object, it is mapped to its file name.
     """
     if url.startswith(("http://", "https://")):
         return {root: unquote(urlsplit(url).path).rpartition("/")[2] or "index"}
@@ -101,7 +104,7 @@ def list_objects(system: Any, root: str, url: str) -> dict[str, str]:
 
 
 class _CopyProgress(Callback):  # type: ignore[misc]  # fsspec has no types
-    """Reports the progress of a copy, and stops the copy when the run has ended."""
+    """An fsspec callback that reports the progress of a copy, and stops the copy when the stage has ended."""
 
     def __init__(self, context: Context) -> None:
         super().__init__()
@@ -127,7 +130,10 @@ def _copy_one(system: Any, path: str, target: Path, url: str, context: Context) 
 
 
 def _with_retries(call: Callable[[], Result], url: str, context: Context) -> Result:
-    """Return the result of the first successful attempt. Raises SourceError if no attempt succeeds."""
+    """Call a function until it succeeds, and return its result.
+
+    Raises SourceError if the last allowed attempt fails, or if an error is permanent.
+    """
     from botocore.exceptions import BotoCoreError, NoCredentialsError, ParamValidationError
 
     reason = ""

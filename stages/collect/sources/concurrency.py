@@ -12,9 +12,10 @@ T = TypeVar("T")
 
 
 async def gather_all(jobs: Iterable[Awaitable[T]]) -> list[T]:
-    """Wait for all jobs, and return their results in order.
+    """Run all jobs concurrently, and return their results in the order of the jobs.
 
-    Raises CombinedError with all StageErrors. Any other exception is a defect, and is raised instead of CombinedError.
+    Raises CombinedError with the StageErrors of all failed jobs. If a job raises any other exception, which is a
+    defect in the code, that exception is raised and not CombinedError.
     """
     results = await asyncio.gather(*jobs, return_exceptions=True)
     failures = [result for result in results if isinstance(result, BaseException)]

@@ -1,4 +1,4 @@
-"""Decode CSV, parquet, image and WAV files to tables, with only one file at a time in memory."""
+"""Decode CSV, parquet, image and WAV files to tables. Files are read into memory one at a time."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ BYTES_PER_TABLE = 64 << 20
 
 
 def read_tables(folder: Path, files: Files, context: Context) -> Iterator[pa.Table]:
-    """Yield tables of the selected files, sorted by path.
+    """Yield the contents of the selected files as tables, in the order of the files' paths.
 
     Args:
         folder: The folder with the files.
-        files: Which files are selected, and their format.
-        context: The block `data` of the parameters, and the source's name for error messages.
+        files: The patterns that select files, and the format of the files.
+        context: Provides the task's `data` parameters, and the source's name for error messages.
 
     Raises:
         SourceError: No file is selected, or a selected file is not valid.
@@ -51,12 +51,12 @@ def read_tables(folder: Path, files: Files, context: Context) -> Iterator[pa.Tab
 
 
 def no_match_error(names: list[str], files: Files, context: Context) -> SourceError:
-    """Return the error for patterns that match no file.
+    """Return the error for the case that the patterns in `select` match no file.
 
     Args:
-        names: Paths of all files.
-        files: The patterns.
-        context: The source's name, for error messages.
+        names: Paths of all files in the archive or folder.
+        files: The patterns that select files.
+        context: Provides the source's name for error messages.
     """
     first = f"; the first are {', '.join(sorted(names)[:3])}" if names else ""
     return context.error(
@@ -67,20 +67,20 @@ def no_match_error(names: list[str], files: Files, context: Context) -> SourceEr
 
 
 def is_selected(name: str, files: Files) -> bool:
-    """Check if one of the patterns matches the path."""
+    """Check if at least one of the patterns in `files.select` matches the path `name`."""
     return any(fnmatchcase(name, pattern) for pattern in files.select)
 
 
 def path_columns(name: str, files: Files, context: Context) -> dict[str, str | None]:
-    """Return the columns whose values are parts of a file's path, as matched by `files.path`.
+    """Return the columns that the regular expression `files.path` extracts from a file's path.
 
     Args:
         name: Path of the file, relative to the archive or folder.
-        files: The pattern, whose named groups become columns.
-        context: The source's name, for error messages.
+        files: The regular expression `path`. Each of its named groups becomes a text column.
+        context: Provides the source's name for error messages.
 
     Raises:
-        SourceError: The pattern does not match.
+        SourceError: The regular expression does not match the path.
     """
     if files.path is None:
         return {}
@@ -132,8 +132,8 @@ def read_csv(path: Path, name: str, form: Csv, context: Context) -> pa.Table:
     Args:
         path: The file.
         name: Path of the file relative to the archive or folder, for error messages.
-        form: Separator, encoding and columns.
-        context: The block `data` of the parameters, and the source's name for error messages.
+        form: The CSV file's separator, encoding and columns.
+        context: Provides the task's `data` parameters, and the source's name for error messages.
 
     Raises:
         SourceError: The file is not valid, or has no rows.
@@ -166,7 +166,10 @@ def read_csv(path: Path, name: str, form: Csv, context: Context) -> pa.Table:
 
 
 def _check_encoding(path: Path, name: str, encoding: str, context: Context) -> None:
-    """Decode the whole file once, because the CSV reader would read undecodable bytes as binary values."""
+    """Decode the whole file to check that it is text in `encoding`. Raises SourceError.
+
+    The CSV reader does not check this: it would read bytes that cannot be decoded as binary values.
+    """
     try:
         decoder, done = codecs.getincrementaldecoder(encoding)(), 0
         with path.open("rb") as stream:
@@ -218,15 +221,15 @@ def _samples_table(samples: list[tuple[str, dict[str, str | None], np.ndarray]],
 
 
 def read_image(content: bytes, name: str, context: Context) -> np.ndarray:
-    """Decode an image to grey or RGB levels, 0 to 255, resized to `data.image`.
+    """Decode an image to grey or RGB levels from 0 to 255, and resize it to the size in `data.image`.
 
     Args:
-        content: Bytes of the file.
+        content: The bytes of the file.
         name: Path of the file, for error messages.
-        context: The block `data` of the parameters, and the source's name for error messages.
+        context: Provides the task's `data` parameters, and the source's name for error messages.
 
     Returns:
-        float32 [C * H * W], channel by channel.
+        The levels as float32 [C * H * W]; all levels of one channel are followed by those of the next channel.
 
     Raises:
         SourceError: The file is not a valid image, or has more than 8 bits per channel.
@@ -266,18 +269,18 @@ def read_image(content: bytes, name: str, context: Context) -> np.ndarray:
 
 
 def read_wav(content: bytes, name: str, context: Context) -> np.ndarray:
-    """Decode 16-bit PCM to fractions of full scale, -1 to 1.
+    """Decode a WAV file with 16-bit PCM to samples from -1 to 1, where 1 is full scale.
 
     Args:
-        content: Bytes of the file.
+        content: The bytes of the file.
         name: Path of the file, for error messages.
-        context: The block `data` of the parameters, and the source's name for error messages.
+        context: Provides the task's `data` parameters, and the source's name for error messages.
 
     Returns:
-        float32 [samples].
+        The samples as float32 [number of samples].
 
     Raises:
-        SourceError: The file is not valid, is incomplete, or has a different format.
+        SourceError: The file is not valid or incomplete, or its channels, bits or sampling rate are not as required.
     """
     audio = context.data.audio
     if audio is None:

@@ -1,9 +1,9 @@
-"""Samples that devices captured during operation, read from each device over HTTP.
+"""Read the samples that devices captured during operation. Each device is read over HTTP.
 
 The response to `GET {url}/samples?since=<RFC 3339 time>` is `application/x-ndjson`: one JSON object per line with `id`,
 `time`, `label` (null until a person labels the sample), `group` (optional; by default the device's name) and `values`
-(for series an object channel -> number, for images and audio the flat list of the sample). A label can be a value of
-the label column or the name of a class, because a device knows only the names.
+(for series an object that maps each channel to a number, for images and audio the sample as a flat list of numbers). A
+label can be a value of the label column or the name of a class, because a device knows only the names of the classes.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from stages.params.collect import EdgeDevices
 async def fetch(source: EdgeDevices, context: Context) -> FetchResult:
     """Return the labelled samples of all devices, sorted by device, time and id. Raises SourceError.
 
-    Samples without a label are left out. If a device sends several labelled samples with one id, only the last
-    of them is kept. A device that does not respond causes an error.
+    Samples without a label are left out. If a device sends several labelled samples with the same id, only
+    the last of these samples is kept. If a device does not respond, this is an error.
     """
     since = {} if source.since is None else {"since": source.since.astimezone(UTC).isoformat().replace("+00:00", "Z")}
     async with open_session(context) as http:
@@ -55,13 +55,13 @@ async def fetch(source: EdgeDevices, context: Context) -> FetchResult:
 
 
 async def read_device(http: Any, url: str, since: dict[str, str], context: Context) -> bytes:
-    """Read the samples of one device.
+    """Request the samples of one device, and return its response.
 
     Args:
-        http: An aiohttp session.
-        url: URL of the samples.
-        since: The query parameter `since`, or an empty dictionary.
-        context: The retries, and the source's name for error messages.
+        http: The aiohttp session.
+        url: URL of the device's samples.
+        since: The query parameter `since`; an empty dictionary requests all samples.
+        context: Provides the retry settings, and the source's name for error messages.
 
     Raises:
         SourceError: The device does not respond as expected.
@@ -77,13 +77,13 @@ async def read_device(http: Any, url: str, since: dict[str, str], context: Conte
 
 
 def parse_sample(line: bytes, device: str, url: str, context: Context) -> dict[str, Any] | None:
-    """Return the sample in one line as a row with the task's column names; None if it has no label.
+    """Convert one line of a device's response to a row with the task's column names; None for a sample without a label.
 
     Args:
-        line: The JSON object of a sample.
-        device: Name of the device; it is the group of a sample that has no `group`.
+        line: One sample as a JSON object.
+        device: Name of the device, which becomes the group if the sample has no `group`.
         url: URL of the device, for error messages.
-        context: The block `data` of the parameters, and the source's name for error messages.
+        context: Provides the task's `data` parameters, and the source's name for error messages.
 
     Raises:
         SourceError: The line is not a sample.
@@ -108,9 +108,10 @@ def parse_sample(line: bytes, device: str, url: str, context: Context) -> dict[s
 
 
 def label_value(label: Any, classes: Mapping[str, str]) -> Any:
-    """Return the value of the label column for `label`, which can also be the name of a class.
+    """Convert a class name to the class's value in the label column; any other label is returned unchanged.
 
-    Raises ValueError if `label` is the label of one class and the name of another.
+    `classes` maps each value of the label column to a class name. Raises ValueError if `label` is the value of one
+    class and the name of another class.
     """
     named = [value for value, name in classes.items() if name == label]
     if len(named) != 1 or named[0] == label:

@@ -1,4 +1,4 @@
-"""Data sets that are part of an installed package, so that real data is available without a network."""
+"""Read data sets that are included in an installed Python package, so that real data needs no network."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from stages.params.collect import Embedded
 
 
 async def fetch(source: Embedded, context: Context) -> FetchResult:
-    """Return the data set as one table."""
+    """Return the digits data set of scikit-learn as one table."""
     return await asyncio.to_thread(_digits)
 
 
 def _digits() -> FetchResult:
-    """Return the test set of Optical Recognition of Handwritten Digits (Alpaydin & Kaynak 1998, UCI) from scikit-learn.
+    """Return scikit-learn's copy of a data set of handwritten digits, and its origin.
 
-    It has 1,797 images of 8x8 pixels. The value of a pixel, 0 to 16, is the number of set bits in a 4x4 block of the
+    The copy is the test set of Optical Recognition of Handwritten Digits (Alpaydin & Kaynak 1998, UCI). It has 1,797
+    images of 8x8 pixels. The value of a pixel, 0 to 16, is the number of set bits in a 4x4 block of the
     scanned image.
     """
     from sklearn.datasets import load_digits

@@ -1,4 +1,4 @@
-"""Data of an HTTP API: an archive to download, or rows in pages of JSON."""
+"""Read data from an HTTP API, which provides either an archive or JSON pages with rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stages.params.collect import ExternalApi, Pages
 
 
 async def fetch(source: ExternalApi, context: Context) -> FetchResult:
-    """Download the archive, or read all pages. Raises SourceError."""
+    """Download and decode the API's archive, or read the rows of all its JSON pages. Raises SourceError."""
     async with open_session(context, headers_from(source.headers_env, context), source.url) as http:
         if source.pages is not None:
             return (await read_pages(http, source.url, source.pages, context)).build(source.pages.columns)
@@ -28,16 +28,16 @@ async def fetch(source: ExternalApi, context: Context) -> FetchResult:
 
 
 async def read_pages(http: Any, url: str, pages: Pages, context: Context) -> JsonTableBuilder:
-    """Read pages of JSON until a page has no link to a next page.
+    """Read the rows of all JSON pages: start at `url`, and follow the link in each page to the next page.
 
     Args:
-        http: The session.
+        http: The aiohttp session.
         url: URL of the first page.
-        pages: Dotted paths to the rows and to the next page's URL inside the JSON.
-        context: The retries, and the source's name for error messages.
+        pages: The dotted paths inside a page's JSON to its rows, and to the URL of the next page.
+        context: Provides the retry settings, and the source's name for error messages.
 
     Raises:
-        SourceError: A page is not valid, or the links form a loop.
+        SourceError: A page is not valid, or it links back to an earlier page.
     """
     rows = JsonTableBuilder(url, context)
     visited: set[str] = set()
@@ -67,10 +67,10 @@ def next_page_url(current: str, page: Any, path: str, context: Context) -> str |
     """Return the URL of the next page; None after the last page.
 
     Args:
-        current: URL of this page, which a relative link refers to.
-        page: The JSON of this page.
-        path: Dotted path to the link inside the JSON.
-        context: The source's name, for error messages.
+        current: URL of the current page. A relative link is resolved against this URL.
+        page: The JSON value of the current page.
+        path: Dotted path to the link inside the JSON value.
+        context: Provides the source's name for error messages.
 
     Raises:
         SourceError: The link is not a URL.

@@ -1,4 +1,4 @@
-"""HTTP requests with retries, downloads that resume after an interruption, and checks of the content type."""
+"""Make HTTP requests with retries, resume interrupted downloads, and check the content type of responses."""
 
 from __future__ import annotations
 
@@ -23,11 +23,14 @@ TRANSIENT_STATUS = (408, 425, 429)  # and every 5xx: another attempt may succeed
 
 
 class TransientError(Exception):
-    """An attempt failed, but another attempt may succeed."""
+    """A request failed, but may succeed if it is repeated."""
 
 
 def headers_from(names: dict[str, str] | None, context: Context) -> dict[str, str]:
-    """Return header values from the environment. Raises SourceError if a variable is not set."""
+    """Return request headers with values from environment variables.
+
+    `names` maps the name of each header to the name of its variable. Raises SourceError if a variable is not set.
+    """
     missing = [variable for variable in (names or {}).values() if variable not in os.environ]
     if missing:
         raise context.error(
@@ -39,13 +42,13 @@ def headers_from(names: dict[str, str] | None, context: Context) -> dict[str, st
 
 
 def open_session(context: Context, headers: dict[str, str] | None = None, url: str = "") -> aiohttp.ClientSession:
-    """Return an HTTP session that limits how long it waits for more data, but not how long a transfer takes.
+    """Return an HTTP session that limits the time without any data, but not the total time of a transfer.
 
     Args:
-        context: The time limits for connecting and for waiting for data.
-        headers: Headers to send. They can be secret, so they are sent only to the host of `url`, never after a redirect
-            or link to another host.
-        url: The URL whose host gets the headers.
+        context: Provides the time limit for connecting and for waiting for data.
+        headers: Request headers, which can contain secrets. They are sent only to the server (scheme, host and port) of
+            `url`, and not to another server to which a redirect or a link leads.
+        url: A URL on the server that receives the headers.
     """
 
     async def add_headers(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
@@ -61,15 +64,16 @@ def open_session(context: Context, headers: dict[str, str] | None = None, url: s
 
 
 async def with_retries(attempt: Callable[[], Awaitable[Result]], url: str, context: Context) -> Result:
-    """Return the result of the first successful attempt.
+    """Repeat a request until it succeeds, and return its result.
 
     Args:
-        attempt: Makes one request. It is called again after a TransientError or a connection error.
+        attempt: A function that makes the request once. It is called again after a TransientError, a connection error
+            or a timeout.
         url: The URL, for error messages.
-        context: The retries, and the source's name for error messages.
+        context: Provides the retry settings, and the source's name for error messages.
 
     Raises:
-        SourceError: The last attempt failed, or the error is permanent.
+        SourceError: The last allowed attempt failed, or an attempt failed with a permanent error.
     """
     pause, reason = context.retry.backoff_s, ""
     remedy = "check that the source is running and reachable, then run again (collect.retry sets the time limits)"
@@ -101,16 +105,16 @@ async def with_retries(attempt: Callable[[], Awaitable[Result]], url: str, conte
 
 
 def check_response(response: aiohttp.ClientResponse, url: str, context: Context) -> None:
-    """Check the status and the content type.
+    """Check the status and the content type of an HTTP response.
 
     Args:
-        response: The response. Its body is not read here.
+        response: The response, whose body is not read here.
         url: The URL, for error messages.
-        context: The source's name, for error messages.
+        context: Provides the source's name for error messages.
 
     Raises:
-        TransientError: Another attempt may succeed.
-        SourceError: The error is permanent, or the response is a web page.
+        TransientError: The request failed, but may succeed if it is repeated.
+        SourceError: The request failed with a permanent error, or the response is a web page.
     """
     if response.status >= 500 or response.status in TRANSIENT_STATUS:
         raise TransientError(f"HTTP {response.status} {response.reason}")
@@ -130,9 +134,9 @@ async def get_json(http: aiohttp.ClientSession, url: str, context: Context) -> A
     """Return the JSON value at a URL.
 
     Args:
-        http: The session.
+        http: The aiohttp session.
         url: The URL.
-        context: The retries, and the source's name for error messages.
+        context: Provides the retry settings, and the source's name for error messages.
 
     Raises:
         SourceError: The request failed, or the response is not JSON.
@@ -152,20 +156,20 @@ async def get_json(http: aiohttp.ClientSession, url: str, context: Context) -> A
 
 
 async def download(http: aiohttp.ClientSession, url: str, digest: str | None, context: Context) -> Path:
-    """Download a file into the source's scratch folder.
+    """Download a file into the source's scratch folder, and return its path.
 
     An interrupted download is resumed by an HTTP range request (RFC 9110, section 14) if the server confirms that the
     file has not changed (`If-Range`).
 
     Args:
-        http: The session.
+        http: The aiohttp session.
         url: URL of the file.
-        digest: Expected SHA-256 in hex. A file that is already there and matches is not downloaded again; a download
-            that differs is removed.
-        context: The retries, the scratch folder and the progress reporter.
+        digest: The file's expected SHA-256 in hex, or None. If the folder already has the complete file with this
+            digest, the file is not downloaded again. A downloaded file with a different digest is removed.
+        context: Provides the retry settings, the scratch folder and the progress reporter.
 
     Raises:
-        SourceError: The download failed, or its digest differs.
+        SourceError: The download failed, or the digest of the file is not the expected digest.
     """
     context.scratch.mkdir(parents=True, exist_ok=True)
     complete = context.scratch / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.download"
@@ -217,7 +221,7 @@ async def _resume_download(
 
 
 def _keep_validator(response: aiohttp.ClientResponse, validator: Path) -> None:
-    """Store the response's ETag or Last-Modified header, because a download can only be resumed with it."""
+    """Store the response's ETag or Last-Modified header, because a request to resume a download needs one of them."""
     tag = response.headers.get("ETag") or response.headers.get("Last-Modified")
     if tag and not tag.startswith("W/"):
         validator.write_text(tag)
@@ -226,7 +230,10 @@ def _keep_validator(response: aiohttp.ClientResponse, validator: Path) -> None:
 
 
 def _first_byte(response: aiohttp.ClientResponse, size: int, partial: Path) -> int:
-    """Return the offset of the response's first byte: 0 if the server ignores the range and sends the complete file."""
+    """Return the position in the file of the first byte that the server sends.
+
+    The position is 0 if the server ignores the requested range and sends the complete file.
+    """
     if not size or response.status != 206:
         return 0
     if not response.headers.get("Content-Range", "").startswith(f"bytes {size}-"):

@@ -1,6 +1,6 @@
 """Convert columns to the types of the pipeline: group and label to text, time to UTC timestamps, channels to numbers.
 
-Cells that cannot be converted are unchanged. The `validate` stage reports them as violations of the data contract.
+Cells that cannot be converted are left unchanged. The `validate` stage reports them as violations of the data contract.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_EXACT = 2.0**53  # above this number, a double cannot represent every whole 
 
 
 def normalise(tables: Iterable[pa.Table], data: Data) -> Iterator[pa.Table]:
-    """Yield the tables with their group, label, time and channel columns converted."""
+    """Yield each table with its group, label, time and channel columns converted to the types of the pipeline."""
     for table in tables:
         for index, name in enumerate(table.column_names):
             column = table.column(index)
@@ -52,7 +52,7 @@ def to_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def to_utc(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Convert a column to UTC timestamps in microseconds. Times without a time zone are taken as UTC."""
+    """Convert a column to UTC timestamps in microseconds. A time without a time zone is read as UTC."""
     text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
     return _parse_time(column) if text else _cast_time(column)
 
@@ -67,8 +67,8 @@ def _cast_time(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def _parse_time(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Convert a column of text to timestamps.
 
-    If a cell is not a time, the column remains text: its times are written as `2026-01-01 00:00:00.000000`, and its
-    other cells are unchanged.
+    If at least one cell is not a time, the column remains text. The cells with times are then rewritten in the form
+    `2026-01-01 00:00:00.000000`, and all other cells are left unchanged.
     """
     # digits below microseconds are removed: RFC 3339 allows any number of digits, but Arrow parses only those it stores
     text = pc.replace_substring_regex(pc.utf8_upper(column), r"(\.\d{6})\d+", r"\1").combine_chunks()

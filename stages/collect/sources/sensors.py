@@ -1,4 +1,4 @@
-"""Live readings of sensors, by HTTP polling or from MQTT topics."""
+"""Collect live sensor readings, either by HTTP polling or from MQTT topics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from stages.params.collect import HttpPolling, Mqtt, Sensors
 
 
 async def fetch(source: Sensors, context: Context) -> FetchResult:
-    """Collect readings as rows; a reading without a time gets the time of its arrival. Raises SourceError."""
+    """Collect sensor readings as rows; a reading without a time gets its time of arrival. Raises SourceError."""
     if source.http is not None:
         return (await poll(source.http, context)).build(source.columns)
     assert source.mqtt is not None
@@ -30,7 +30,7 @@ async def fetch(source: Sensors, context: Context) -> FetchResult:
 
 
 async def poll(http: HttpPolling, context: Context) -> JsonTableBuilder:
-    """Request the URL `http.samples` times. Raises SourceError."""
+    """Request readings from the sensor's URL, as many times as `http.samples` specifies. Raises SourceError."""
     rows = JsonTableBuilder(http.url, context)
     async with open_session(context) as connection:
         for number in range(http.samples):
@@ -41,7 +41,10 @@ async def poll(http: HttpPolling, context: Context) -> JsonTableBuilder:
 
 
 async def listen(mqtt: Mqtt, context: Context) -> JsonTableBuilder:
-    """Receive messages by MQTT 5 (OASIS) with quality of service 1, in order of arrival. Raises SourceError."""
+    """Subscribe to MQTT topics, and collect the readings in the received messages, in order of arrival.
+
+    The protocol is MQTT 5 (OASIS) with quality of service 1. Raises SourceError.
+    """
     loop = asyncio.get_running_loop()
     arrived: asyncio.Queue[Any] = asyncio.Queue()
     where = f"mqtt{'s' if mqtt.tls else ''}://{mqtt.host}:{mqtt.port}"
@@ -83,16 +86,17 @@ async def listen(mqtt: Mqtt, context: Context) -> JsonTableBuilder:
 
 
 def create_client(mqtt: Mqtt, where: str, deliver: Any, context: Context) -> paho.Client:
-    """Return a client that is not connected yet.
+    """Return an MQTT client that is not connected yet. When it connects, it subscribes to the topics.
 
     Args:
-        mqtt: Broker, login and topics.
+        mqtt: The MQTT settings: broker, login and topics.
         where: URL of the broker, for error messages.
-        deliver: Called in the client's thread with (topic, payload) of each message, or with a SourceError.
-        context: The time limits, and the source's name for error messages.
+        deliver: A function that the client's thread calls with (topic, payload) for each message. It is called with a
+            SourceError if the broker refuses the connection or a subscription.
+        context: Provides the time limit for connecting, and the source's name for error messages.
 
     Raises:
-        SourceError: The environment variable of the password is not set.
+        SourceError: The environment variable for the password is not set.
     """
 
     def connected(client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
@@ -134,17 +138,17 @@ def create_client(mqtt: Mqtt, where: str, deliver: Any, context: Context) -> pah
 
 
 def message_rows(topic: str, payload: bytes, mqtt: Mqtt, where: str, context: Context) -> list[dict[str, Any]]:
-    """Return the rows of one message, with the columns whose values are parts of its topic.
+    """Convert one MQTT message to rows, and add the columns that are extracted from the message's topic.
 
     Args:
         topic: Topic of the message.
         payload: A JSON object or a list of JSON objects.
-        mqtt: The pattern `topic`, whose named groups become columns.
+        mqtt: The MQTT settings. Each named group of their regular expression `topic` becomes a column.
         where: URL of the broker, for error messages.
-        context: The block `data` of the parameters, and the source's name for error messages.
+        context: Provides the task's `data` parameters, and the source's name for error messages.
 
     Raises:
-        SourceError: The payload is not valid, or the topic does not match the pattern.
+        SourceError: The payload is not valid, or the regular expression does not match the topic.
     """
     try:
         value = json.loads(payload)
@@ -164,12 +168,12 @@ def message_rows(topic: str, payload: bytes, mqtt: Mqtt, where: str, context: Co
 
 
 def parse_readings(value: Any, where: str, context: Context) -> list[dict[str, Any]]:
-    """Return a JSON object or a list of JSON objects as rows; a row without a time gets the current time.
+    """Convert a JSON object or a list of JSON objects to rows; a row without a time gets the current time.
 
     Args:
         value: The JSON value.
-        where: URL of its origin, for error messages.
-        context: The block `data` of the parameters, and the source's name for error messages.
+        where: URL from which the JSON value was received, for error messages.
+        context: Provides the task's `data` parameters, and the source's name for error messages.
 
     Raises:
         SourceError: The value is neither a JSON object nor a list of JSON objects.

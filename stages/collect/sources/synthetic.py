@@ -1,4 +1,4 @@
-"""A seeded generator of sensor data, with optional faults and drift."""
+"""Generate sensor data from a seed, with optional faults and drift."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ FAULT_ROWS = 20  # duration of a fault, in rows
 
 
 async def fetch(source: Synthetic, context: Context) -> FetchResult:
-    """Generate rows up to the snapshot's time; the same seed and parameters give the same bytes. Raises SourceError."""
+    """Generate rows whose times end at the time of the snapshot.
+
+    The same seed and parameters always give the same rows. Raises SourceError if the parameters contradict each other.
+    """
     if context.data.kind != "series":
         raise context.error(
             f"`type: synthetic` generates series, but data.kind is {context.data.kind}",
@@ -64,15 +67,15 @@ def _signal(seconds: np.ndarray, source: Synthetic, random: np.random.Generator)
 
 
 def inject_faults(values: np.ndarray, source: Synthetic, random: np.random.Generator) -> np.ndarray:
-    """Add faults to the values in place.
+    """Add random faults to the sensor values.
 
     Args:
-        values: float64 [rows, channels], changed in place.
-        source: The kinds of faults, and the fraction of the time in which there is a fault.
-        random: The generator of random numbers.
+        values: The sensor values, float64 [rows, channels]; they are changed in place.
+        source: Parameters of the source: the kinds of faults, and the expected fraction of rows that have a fault.
+        random: The random number generator.
 
     Returns:
-        bool [rows], True during a fault.
+        A boolean array [rows] that is True for each row with a fault.
     """
     rows, channels = values.shape
     fault = np.zeros(rows, dtype=bool)

@@ -12,10 +12,10 @@ Result = TypeVar("Result")
 
 
 async def run_detached(call: Callable[[], Result]) -> Result:
-    """Return the result of `call`, which runs in a thread that does not delay the end of the program.
+    """Run `call` in a thread that does not delay the end of the program, and return the result of `call`.
 
-    `asyncio.to_thread` is not suitable, because after Ctrl-C Python waits for its thread, possibly forever if a server
-    does not respond.
+    `asyncio.to_thread` is not suitable: after Ctrl-C, Python waits until the threads of `asyncio.to_thread` have ended.
+    If a server does not respond, Python could therefore wait forever.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Result] = loop.create_future()

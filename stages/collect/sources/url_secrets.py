@@ -11,5 +11,5 @@ URL_SECRET = re.compile(
 
 
 def redact(text: str) -> str:
-    """Return the text without the user names, passwords and secret parameters in its URLs."""
+    """Return the text, with user names, passwords and secret query parameters removed from its URLs."""
     return URL_SECRET.sub(r"\1***", URL_USER.sub("", text))

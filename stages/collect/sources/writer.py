@@ -13,25 +13,26 @@ from stages.collect.sources.base import Context
 
 ROWS_PER_GROUP = 1 << 17
 BYTES_PER_GROUP = 64 << 20
-FILE = b"file"  # metadata key for the name of the file that a table was read from
+FILE = b"file"  # metadata key of a table, for the name of the file from which the table was read
 
 
 def write_tables(tables: Iterable[pa.Table], folder: Path, context: Context) -> int:
-    """Write the tables to `folder`/part-00000.parquet; the same tables in the same order give the same bytes.
+    """Write the tables to `folder`/part-00000.parquet; the same tables in the same order give the same file.
 
-    A column can have different types in two tables, such as whole numbers in one and decimal numbers in the next. The
-    common type is known only after the last table, so the tables are first spooled to disk, one at a time.
+    A column can have different types in two tables, for example whole numbers in the first table and decimal numbers in
+    the second. A type that fits all tables is known only after the last table, so each table is first written to a
+    temporary file.
 
     Args:
-        tables: The tables, which are read once.
-        folder: The folder, which is created.
-        context: The scratch folder, and the source's name for error messages.
+        tables: The tables; they are iterated over only once.
+        folder: The folder for the parquet file, which this function creates.
+        context: Provides the scratch folder, and the source's name for error messages.
 
     Returns:
-        The number of rows.
+        The number of written rows.
 
     Raises:
-        SourceError: There are no rows, the tables differ in columns or types, or the run has ended.
+        SourceError: There are no rows, the tables' columns or types do not match, or the stage has ended.
     """
     spool = context.scratch / "tables"
     shutil.rmtree(spool, ignore_errors=True)
@@ -61,15 +62,16 @@ def _spool_tables(tables: Iterable[pa.Table], spool: Path, context: Context) -> 
 
 
 def _unify(schema: pa.Schema, other: pa.Schema, file: str, context: Context) -> pa.Schema:
-    """Return a schema to which both tables can be converted. A column that is text in one of the tables becomes text.
+    """Return a schema to which the tables of both schemas can be converted.
 
-    The `validate` stage then reads such a column cell by cell, and quarantines rows whose cell is not a number or time.
+    A column that is text in only one of the schemas becomes text. The `validate` stage later converts this column cell
+    by cell, and quarantines the rows in which the cell is not a number or a time.
     """
     location = f" in {file}" if file else ""
     if sorted(schema.names) != sorted(other.names):
         raise context.error(
-            f"its files differ in columns: the first columns are {', '.join(schema.names)}, "
-            f"the next columns{location} are {', '.join(other.names)}",
+            f"its files differ in columns: the columns are first {', '.join(schema.names)}, "
+            f"then{location} {', '.join(other.names)}",
             "the same columns in every file",
             "list the common columns (`columns:`), or select fewer files",
         )
@@ -107,7 +109,7 @@ def _write_parquet(parts: list[Path], schema: pa.Schema, path: Path, context: Co
 
 
 def _groups(parts: list[Path], schema: pa.Schema) -> Iterator[pa.Table]:
-    """Join small tables and yield larger ones, so that a thousand small files do not become a thousand row groups."""
+    """Yield the spooled rows in large tables, so that many small files do not become many small row groups."""
     waiting: list[pa.Table] = []
     for batch in _batches(parts):
         waiting.append(pa.Table.from_batches([batch]).select(schema.names).cast(schema))
