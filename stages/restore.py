@@ -102,7 +102,7 @@ def is_readable(content: bytes) -> bool:
 
 
 def committed_lock() -> bytes | None:
-    """Return the content of the last committed dvc.lock; None if there is none, or git is not installed."""
+    """Return the content of the last committed dvc.lock; None if no version is committed, or git is not installed."""
     try:
         done = subprocess.run(["git", "show", f"HEAD:./{LOCK}"], capture_output=True, check=False)
     except FileNotFoundError:

@@ -93,9 +93,10 @@ def _numbers(metrics: dict[str, Any], target: str) -> dict[str, float]:
 
 
 def _training() -> dict[str, Any]:
-    """Return the numbers about the splits, the trained network and the durations; a value that is not recorded is None.
+    """Return the sizes and accuracies of the splits, the trained network, and the durations of train and compress.
 
-    A missing or corrupted report is not an error here, because the gate or `outdated` already names that report.
+    A value that is not recorded is None. A missing or corrupted report is not an error here, because the gate or
+    `outdated` already names this report.
     """
     from stages.report.schemas.data import BalanceReport
     from stages.report.schemas.training import Duration, TrainingReport
@@ -117,7 +118,7 @@ def _training() -> dict[str, Any]:
 
 
 def _network(trained: TrainingReport) -> dict[str, Any]:
-    """Return the kind, the size and the training epochs of the float network, before compression."""
+    """Return the kind, the size and the number of epochs of the trained float network, before its compression."""
     return {
         "kind": trained.network,
         "parameters": trained.parameters,

@@ -2,7 +2,7 @@
 
 Writes data/snapshot/<source>/part-00000.parquet, data/provenance.json
 
-The sources are read concurrently. If a source cannot be read, the other sources are still read to their end, all
+The sources are read concurrently. If a source cannot be read, the other sources are still read completely, all
 failures are reported together, and the previous snapshot is unchanged. To collect new data, change `collect.snapshot`.
 """
 

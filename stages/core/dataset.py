@@ -41,7 +41,7 @@ class Channel(_Strict):
 
 
 class Scaling(_Strict):
-    """The scaling (x - center) / scale of each channel, which the exported model itself computes."""
+    """The scaling (x - center) / scale of each channel, which is part of the exported model."""
 
     method: Literal["none", "normalise", "standardise"] = Field(description="How the scaling was computed.")
     center: list[FiniteFloat] = Field(
@@ -53,7 +53,7 @@ class Scaling(_Strict):
 
 
 class AudioFeatures(_Strict):
-    """Settings of the spectral features that the exported model itself computes from audio."""
+    """Settings of the spectral features of audio, whose computation is part of the exported model."""
 
     type: Literal["log-mel", "mfcc"] = Field(description="Kind of features.")
     frame: int = Field(description="Length of one frame, in audio samples.")

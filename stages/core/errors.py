@@ -83,8 +83,8 @@ WRITTEN_FOLDERS = ("data", "models", "reports", ".work", ".")
 def run(main: Callable[[], None]) -> None:
     """Call a stage's main(), and turn errors that the user can fix into a message and an exit code.
 
-    The user can also fix a full disk, too little memory and a missing file. Any other exception is a defect of the
-    stage, and its traceback is printed.
+    A full disk, too little memory or a missing file is also reported by a message. Any other exception is a defect of
+    the stage, and its traceback is printed.
     """
     try:
         main()
@@ -112,7 +112,8 @@ def run(main: Callable[[], None]) -> None:
 def _free_space(error: OSError) -> str:
     """Return a text with the disks that a stage writes to, and the free space on each disk.
 
-    The operating system's error for a full disk names no file. For any other error, return "file system".
+    The text is needed because the error for a full disk does not name a file. If the error has another cause, the text
+    is "file system".
     """
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return "file system"

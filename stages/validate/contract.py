@@ -111,8 +111,8 @@ def check_columns(table: ir.Table, source: str, contract: Validate) -> list[Stag
     from pandera.errors import SchemaErrorReason, SchemaErrors
 
     extra = [name for name in table.columns if name not in contract.columns]
-    # This check replaces pandera's own check of types, which does not support arrays. A type of the same family is accepted
-    # and converted: for float, for example, float32 or a whole number.
+    # This check replaces pandera's own check of types, which does not support arrays. A type of the same family is
+    # accepted and converted: for float, for example, float32 or a whole number.
     schema = pandera.DataFrameSchema(
         {
             name: pandera.Column(

@@ -147,7 +147,7 @@ def accuracy(counts: Counts) -> float:
 
 
 def timeliness(counts: Counts) -> float:
-    """Return the fraction of rows that are recent enough; 1 if the data contract does not require freshness.
+    """Return the fraction of rows with a recent time, not after the snapshot; 1 if the contract has no freshness rule.
 
     timeliness = (rows with snapshot - max_age <= time <= snapshot) / rows, where `snapshot` is the snapshot's time
     """

@@ -1,4 +1,4 @@
-"""The rules that the data contract sets for single rows, as Ibis expressions that DuckDB and Spark evaluate equally."""
+"""The data contract's rules for single rows, as Ibis expressions with the same results on DuckDB and Spark."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ LARGEST_32 = 3.4028234663852886e38
 class Rule:
     """A rule of the data contract that every row must meet.
 
-    metric: The quality metric that violations of the rule lower.
+    metric: The quality metric that counts violations of the rule.
     columns: Names of the columns that the rule reads.
     reason: The text that is stored with each row that violates the rule.
     holds: A function that takes a canonical table, and returns a boolean column that is True for each row that meets
-        the rule.
+        the rule, and False for each other row.
     text_column: For a rule about text that could not be parsed, the name of the column with this text. The text is
         added to the reason.
     """
@@ -46,7 +46,7 @@ class Rule:
 
 
 def build_rules(data: Data, contract: Validate, snapshot: datetime, texts: Iterable[str] = ()) -> list[Rule]:
-    """Return all rules that the rows of a source must meet.
+    """Return all rules that the rows of a source must meet; rules that are fast to check come first.
 
     Args:
         data: The task's `data` parameters.
@@ -126,9 +126,9 @@ def _duplicate_key_rule(key: list[str]) -> Rule:
 
 
 def _is_first(table: ir.Table, key: list[str]) -> ir.BooleanColumn:
-    """Return a boolean column that is True for exactly one of all rows with the same values in the columns `key`.
+    """Return a boolean column that is True for one row of each set of rows with the same values in the `key` columns.
 
-    This row is the first when the rows are sorted by all other columns, so that the order of the input does not matter.
+    This row is the first when the set is sorted by all other columns, so that the order of the input does not matter.
     """
     import ibis
 

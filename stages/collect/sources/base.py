@@ -57,7 +57,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where collected bytes came from (a URL), with their SHA-256 in hex and their number."""
+    """The URL from which bytes were collected, the SHA-256 of these bytes in hex, and their number."""
 
     url: str
     sha256: str

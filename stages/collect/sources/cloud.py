@@ -34,7 +34,7 @@ async def fetch(source: Cloud, context: Context) -> FetchResult:
 def storage_options(source: Cloud, context: Context) -> dict[str, Any]:
     """Return the options with which fsspec opens the store.
 
-    They set the same time limit for each kind of store, but the name of this option depends on the kind.
+    They set the same time limit for each kind of store, although this option has a different name for each kind.
     """
     silence = context.retry.timeout_s
     if source.url.startswith(("http://", "https://")):
@@ -92,8 +92,8 @@ def list_objects(system: Any, root: str, url: str) -> dict[str, str]:
         url: URL of the same object or folder.
 
     Returns:
-        A mapping from the fsspec path of each object to the object's path relative to `root`. If `root` itself
-        is an object, it is mapped to its file name.
+        A mapping from the fsspec path of each object to the object's path relative to `root`. If `root` itself is
+        an object, it is mapped to its file name.
     """
     if url.startswith(("http://", "https://")):
         return {root: unquote(urlsplit(url).path).rpartition("/")[2] or "index"}

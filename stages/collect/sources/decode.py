@@ -166,10 +166,7 @@ def read_csv(path: Path, name: str, form: Csv, context: Context) -> pa.Table:
 
 
 def _check_encoding(path: Path, name: str, encoding: str, context: Context) -> None:
-    """Decode the whole file to check that it is text in `encoding`. Raises SourceError.
-
-    The CSV reader does not check this: it would read bytes that cannot be decoded as binary values.
-    """
+    """Raise SourceError if the file is not text in `encoding`; the CSV reader would read such a file as binary values."""
     try:
         decoder, done = codecs.getincrementaldecoder(encoding)(), 0
         with path.open("rb") as stream:
@@ -229,7 +226,7 @@ def read_image(content: bytes, name: str, context: Context) -> np.ndarray:
         context: Provides the task's `data` parameters, and the source's name for error messages.
 
     Returns:
-        The levels as float32 [C * H * W]; all levels of one channel are followed by those of the next channel.
+        The levels as float32 [C * H * W], one channel after another.
 
     Raises:
         SourceError: The file is not a valid image, or has more than 8 bits per channel.
@@ -280,7 +277,7 @@ def read_wav(content: bytes, name: str, context: Context) -> np.ndarray:
         The samples as float32 [number of samples].
 
     Raises:
-        SourceError: The file is not valid or incomplete, or its channels, bits or sampling rate are not as required.
+        SourceError: The file is not valid, is incomplete, or has the wrong number of channels, bits or samples per second.
     """
     audio = context.data.audio
     if audio is None:
