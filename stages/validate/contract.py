@@ -1,4 +1,4 @@
-"""Check whether a table has the columns and types that the data contract requires, and convert it to these types.
+"""Check if a table has the columns and types that the data contract requires, and convert the table to these types.
 
 If a column is missing, additional, empty or of the wrong type, the `validate` stage fails. The rules for single
 rows are in `row_rules`: a row that violates such a rule is quarantined with the reason, and the stage continues.
@@ -178,7 +178,7 @@ def _wrong_type(source: str, name: str, actual: str, expected: str) -> ContractE
 
 
 def _empty_column(source: SourceTable, column: str, contract: Validate) -> ContractError:
-    """Return the error for a column without values: all cells are missing, or none of their texts can be parsed."""
+    """Return the error for a column without values: its cells are all missing, or are texts that cannot be parsed."""
     texts = example_values(source.table, text_column_name(column)) if column in source.parsed_text else ""
     if texts:
         return _wrong_type(source.name, column, f"string, such as {texts}", contract.columns[column].type)

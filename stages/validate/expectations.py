@@ -26,7 +26,7 @@ UUID = r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
 def read_suite(path: Path) -> dict[str, Any]:
     """Return the great-expectations suite in the file `path`.
 
-    Raises ContractError if the file is missing or not valid JSON, or if it has no expectations.
+    Raises ContractError if the file is missing, is not valid JSON, or has no expectations.
     """
     try:
         suite = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Find the rows of a table that violate rules, and mark them in a boolean column (flag) for each violated rule."""
+"""Find the rows of a table that violate rules, and mark these rows in one boolean column for each violated rule."""
 
 from __future__ import annotations
 
