@@ -166,7 +166,7 @@ def read_csv(path: Path, name: str, form: Csv, context: Context) -> pa.Table:
 
 
 def _check_encoding(path: Path, name: str, encoding: str, context: Context) -> None:
-    """Raise SourceError if the file is not text in `encoding`, because the CSV reader would read it as binary values."""
+    """Raise SourceError if the file is not text in `encoding`; the CSV reader itself would read it as binary values."""
     try:
         decoder, done = codecs.getincrementaldecoder(encoding)(), 0
         with path.open("rb") as stream:
@@ -277,7 +277,7 @@ def read_wav(content: bytes, name: str, context: Context) -> np.ndarray:
         The samples as float32 [number of samples].
 
     Raises:
-        SourceError: The file is not valid, is incomplete, or has the wrong number of channels, bit depth or sampling rate.
+        SourceError: The file is not a valid, complete WAV file, or has a wrong bit depth, sampling rate or number of channels.
     """
     audio = context.data.audio
     if audio is None:

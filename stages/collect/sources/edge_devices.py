@@ -27,7 +27,7 @@ async def fetch(source: EdgeDevices, context: Context) -> FetchResult:
     """Return the labelled samples of all devices, sorted by device, time and id. Raises SourceError.
 
     Samples without a label are left out. If a device sends several labelled samples with the same id, only
-    the last of these samples is kept. If a device does not respond, this is an error.
+    the last of these samples is kept. It is an error if a device does not respond.
     """
     since = {} if source.since is None else {"since": source.since.astimezone(UTC).isoformat().replace("+00:00", "Z")}
     async with open_session(context) as http:
@@ -77,7 +77,7 @@ async def read_device(http: Any, url: str, since: dict[str, str], context: Conte
 
 
 def parse_sample(line: bytes, device: str, url: str, context: Context) -> dict[str, Any] | None:
-    """Convert one line of a device's response to a row with the task's column names; None for a sample without a label.
+    """Convert one line of a device's response to a row with the task's column names; None if the sample has no label.
 
     Args:
         line: One sample as a JSON object.
