@@ -277,7 +277,7 @@ def read_wav(content: bytes, name: str, context: Context) -> np.ndarray:
         The samples as float32 [number of samples].
 
     Raises:
-        SourceError: The file is not a valid, complete WAV file, or has a wrong bit depth, sampling rate or number of channels.
+        SourceError: The WAV file is not valid, is incomplete, or does not have the required format.
     """
     audio = context.data.audio
     if audio is None:
