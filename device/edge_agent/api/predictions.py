@@ -30,7 +30,7 @@ class PredictionHandler:
     def __init__(
         self, engine: Engine, statistics: ServiceStatistics, config: Config, capture: Capture | None = None
     ) -> None:
-        """Store the parts of the service that handle requests.
+        """Store the objects that are needed to handle requests.
 
         Args:
             engine: The engine, which runs the model.

@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     )
     root.add_argument("--config", type=Path, default=Path(DEFAULT), metavar="FILE", help=f"default: {DEFAULT}")
     root.add_argument(
-        "--json", action="store_true", help="print one JSON object on stdout, for errors too (output.schema.json)"
+        "--json", action="store_true", help="print one JSON object on stdout, also for errors (output.schema.json)"
     )
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -65,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     shadow = command(
         "shadow",
         "run an installed release on the live inputs of the current release, without using its predictions",
-        "Reports how often both releases predict the same class, and their latency. Ends at either limit, or with ^C.",
+        "Reports how often both releases predict the same class, and the latency of each. Ends at a limit or with ^C.",
     )
     release(shadow)
     shadow.add_argument(
@@ -96,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
     confirm.add_argument("--force", action="store_true", help="confirm without a health check")
     rollback = command("rollback", "roll back to the previous release, without network access")
     rollback.add_argument("--to", type=_release, metavar="RELEASE", help="roll back to this installed release")
-    rollback.add_argument("--reason", metavar="TEXT", help="mark the release that is replaced as bad, for this reason")
+    rollback.add_argument("--reason", metavar="TEXT", help="mark the replaced release as bad, for this reason")
     command(
         "status",
         "show the current release, the trial, installed releases, and the model that the service has loaded",
@@ -107,7 +107,7 @@ def parser() -> argparse.ArgumentParser:
     command("report", "show the service's statistics since the agent switched to the release")
     verify = command("verify", "check every byte of every slot against its manifest", "Exits 3 if a slot is damaged.")
     verify.add_argument("--release", type=_release, metavar="RELEASE", help="check this release only")
-    serve = command("serve", "run the service: answer predictions, judge trials, report, until SIGTERM")
+    serve = command("serve", "run the service until SIGTERM: answer requests, judge trials, report statistics")
     serve.add_argument(
         "--no-systemd", action="store_true", help="run under another supervisor, without sd_notify and journald fields"
     )

@@ -109,7 +109,7 @@ class Serve:
 
 @dataclass(frozen=True)
 class Capture:
-    """The block `[capture]`: which samples the agent stores for retraining, and how long; off by default."""
+    """The block `[capture]`: which samples the agent stores for retraining, and for how long; off by default."""
 
     enabled: bool = False
     rate: float = 0.0

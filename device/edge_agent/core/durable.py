@@ -101,7 +101,7 @@ def write_file(path: Path, content: bytes, faults: str = "") -> None:
 
 
 def replace_link(link: Path, target: str) -> None:
-    """Create the symbolic link `link` to `target`. An existing link is replaced in one step."""
+    """Create the symbolic link `link`, which points to `target`. An existing link is replaced in one step."""
     partial = link.with_name(f".{link.name}.partial")
     partial.unlink(missing_ok=True)
     partial.symlink_to(target)

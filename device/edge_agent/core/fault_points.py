@@ -74,7 +74,10 @@ _passed: dict[str, int] = {}
 
 
 def point(name: str) -> None:
-    """Mark the fault point `name`, and inject a fault here if the variable EDGE_AGENT_FAULT names this fault point."""
+    """Inject a fault if the environment variable EDGE_AGENT_FAULT names the fault point `name`.
+
+    The agent calls this function at every fault point.
+    """
     setting = os.environ.get(VARIABLE)
     if setting is None:
         return

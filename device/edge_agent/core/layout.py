@@ -2,16 +2,16 @@
 
 <state>/                    /var/lib/edge-agent, on a disk that survives a power cut
     state.json              the current, the previous and the bad releases, and the trial (edge_agent.core.state)
-    state.json.copy         a copy with its checksum; it replaces a damaged state.json when the service starts
+    state.json.copy         a copy of state.json with a checksum; replaces a damaged state.json when the service starts
     lock                    locked by the process that is changing files here
     install.lock            locked during an installation, which can take hours
     tuf/                    the metadata of The Update Framework that this device trusts
     incoming/               archives that are being downloaded
     releases/<release>/     a slot: one completely installed release
-        release.json        the release as the repository described it
+        release.json        the description of the release from the repository
         bundle/             the bundle's files, including manifest.json
     releases/.<release>.partial/   a slot that is being filled; removed if the installation was interrupted
-    current                 a link to the current slot, for operators; the agent does not read it
+    current                 a link to the slot of the current release, for operators; the agent does not read it
     samples/                captured samples, in a ring of limited size (edge_agent.monitoring.ring)
     counts.json             statistics since the agent switched to the current release
 <run>/                      /run/edge-agent, empty after a boot

@@ -123,7 +123,10 @@ class Journal(logging.Handler):
 
 
 def _field(name: str, value: object) -> bytes:
-    """Encode a field of a log entry for journald: as `NAME=value`, or with the length of a value of several lines."""
+    """Encode one field of a log entry in the protocol of journald.
+
+    A value of one line is encoded as `NAME=value`. A value of several lines is preceded by its length.
+    """
     data = str(value).encode()
     if b"\n" not in data:
         return name.encode() + b"=" + data + b"\n"

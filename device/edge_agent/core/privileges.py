@@ -23,7 +23,7 @@ def become_owner(folder: Path) -> None:
 
 @contextlib.contextmanager
 def as_owner(folder: Path) -> Iterator[None]:
-    """Within the block, run with the privileges of the owner of the state directory `folder` instead of root's.
+    """Within the block, use the privileges of the user that owns the state directory `folder` instead of root's.
 
     Files that the owner can change are therefore never read with root's privileges. A process that does not run as root
     keeps its privileges.

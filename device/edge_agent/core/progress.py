@@ -1,4 +1,4 @@
-"""Show the progress of a long command: as a bar on a terminal, or as a line of text every few seconds elsewhere.
+"""Show the progress of a long command: as a bar on a terminal, or as a line of text every few seconds in other output.
 
 The progress is written to stderr, because stdout is for the result of the command.
 """

@@ -52,8 +52,8 @@ class State:
             release can be neither installed nor activated until an operator runs `edge-agent forget`.
         trusted_time: Latest time at which the agent verified metadata (ISO 8601, UTC), or None. If the device's clock
             shows an earlier time, the agent uses this time instead.
-        proven: Releases that were confirmed on this device and later replaced by another release; the release that was
-            replaced last is the last one. Empty in a file that an older agent wrote, which stored only `previous`.
+        proven: Releases that were confirmed on this device and later replaced by another release, in the order in which
+            they were replaced. Empty if an older agent wrote the file, because older agents stored only `previous`.
     """
 
     current: str | None = None
@@ -205,8 +205,8 @@ def load_unchanged(layout: Layout, earlier: State) -> State:
     if (state.current, state.previous, state.bad) != (earlier.current, earlier.previous, earlier.bad):
         raise BusyError(
             str(layout.state_file),
-            f"changed during this command: {state.current or 'no release'} is current",
-            f"{earlier.current or 'no release'} as the current release during the whole command",
+            f"changed by another process during this command; {state.current or 'no release'} is now current",
+            f"{earlier.current or 'no release'} as the current release, and an otherwise unchanged state",
             "check edge-agent status, then run the command again",
         )
     return state
@@ -244,7 +244,7 @@ def restore(layout: Layout) -> None:
 
 
 def _copy(layout: Layout) -> Path:
-    """Return the path of the copy of state.json. The copy begins with a line that has the sha256 of the rest."""
+    """Return the path of the copy of state.json. The first line of the copy is the sha256 of the following lines."""
     return layout.state_file.with_name(f"{layout.state_file.name}.copy")
 
 
@@ -298,7 +298,7 @@ def locked(layout: Layout, wait_s: float = 10.0, file: Path | None = None) -> It
 
 
 def _open_lock(lock: Path) -> io.FileIO:
-    """Open a lock file. If the file system is read-only, open it only for reading, because flock needs no more."""
+    """Open a lock file. On a read-only file system, open it only for reading; flock does not need write access."""
     try:
         return io.FileIO(lock, "a+")
     except OSError as error:

@@ -17,7 +17,7 @@ import numpy as np
 from edge_agent.inference.model import ModelError
 
 # LiteRT prints this line when a process loads its first model. NEG_MODEL is a TFLite file with a single NEG operation
-# on one float. Loading it makes LiteRT print the line.
+# on one float; the agent loads it first, so that LiteRT prints the line then.
 GREETING = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
 NEG_MODEL = base64.b64decode(
     "GAAAAFRGTDMAAA4AFAAQAAwACAAAAAQADgAAABAAAAAcAAAAtAAAAAMAAAABAAAACAAAAAQABAAEAAAAAQAAABAAAAAMABQAEAAMAAgABAAM"
@@ -174,9 +174,9 @@ def dequantise(values: np.ndarray, tensor: Mapping[str, Any]) -> np.ndarray:
 def _suppress_greeting() -> None:
     """Make LiteRT print its greeting line now, and discard this line, because LiteRT has no setting to turn it off.
 
-    stderr is redirected only while NEG_MODEL loads. It is never redirected while a real file loads, because the
-    messages of a native library that crashes on a file must be visible. Other lines that are written during the
-    redirection are written to stderr afterwards.
+    stderr is redirected only while the tiny model NEG_MODEL loads. It is never redirected while a real model loads,
+    because an operator must see the messages of a native library that crashes on the model. Other lines that are
+    written during the redirection are written to stderr afterwards.
     """
     from ai_edge_litert.interpreter import Interpreter
 

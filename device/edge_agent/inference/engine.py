@@ -119,7 +119,9 @@ class Engine:
         if len(x) > limit:
             raise TooManySamplesError(f"found {len(x)} samples, expected at most {limit} in one request")
         if worker.waiting + len(x) > limit:
-            raise OverloadedError(f"{worker.waiting} samples are waiting; the limit is {limit}")
+            raise OverloadedError(
+                f"{worker.waiting} samples are waiting; this request would exceed the limit of {limit}"
+            )
         try:
             return await self._submit(worker, x, probe=False)
         except OutputError as error:
@@ -255,7 +257,7 @@ class Engine:
 def _extreme_value(loaded: LoadedRelease, x: np.ndarray) -> str | None:
     """Return a description of the largest value in `x` if this value is far outside the range of the golden samples.
 
-    Return None if no value in `x` is so extreme.
+    Return None if the largest value is not far outside this range.
     """
     largest, usual = (float(np.abs(values).max()) for values in (x, loaded.golden_inputs))
     description = f"found a value of {largest:.3g}, expected at most about {usual:.3g}"

@@ -156,7 +156,7 @@ def _from_json(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _from_raw(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    """Decode samples that follow each other as little-endian float32 values in C order."""
+    """Decode consecutive samples that are stored as little-endian float32 values in C order."""
     size = 4 * math.prod(shape)
     if not content or len(content) % size:
         raise ProblemError(

@@ -31,7 +31,7 @@ class LoadedRelease:
 
     `sha256`: digest of the model file, computed when the file was loaded. `reference`: content of drift_reference.json,
     or None if the bundle has no such file. `golden_inputs`: inputs of the golden samples, float32 [N, *shape].
-    `golden_outputs`: stored probabilities of the golden samples, float32 [N, classes]. `tolerance`: maximum difference
+    `golden_outputs`: stored output probabilities of the golden samples, float32 [N, classes]. `tolerance`: maximum difference
     from a golden output that the release allows.
     """
 
@@ -48,7 +48,7 @@ class LoadedRelease:
 
     @property
     def io(self) -> Mapping[str, Any]:
-        """Description of the model file's inputs and outputs; edge_agent.inference.runtime describes its format."""
+        """Description of the model file's inputs and outputs; edge_agent.inference.runtime documents the format."""
         io: Mapping[str, Any] = self.manifest["targets"][self.target]["io"]
         return io
 

@@ -30,9 +30,9 @@ class OutputError(InferenceError):
 
 @dataclass(frozen=True)
 class RecurrentState:
-    """One state of a recurrent model: the names of the input and the output that carry the state, and its shape.
+    """One state of a recurrent model: the model file's input and output for the state, and the shape of the state.
 
-    The shape has no batch axis.
+    `input` and `output` are names. `shape` has no batch axis.
     """
 
     input: str
@@ -74,7 +74,7 @@ class Model:
 
         Args:
             backend: The model file, as loaded by an inference library.
-            io: Description of the file's inputs and outputs; edge_agent.inference.runtime describes its format.
+            io: Description of the file's inputs and outputs; edge_agent.inference.runtime documents the format.
             states: The states of a recurrent model, in the order in which `backend` takes and returns them; empty for
                 other models.
         """

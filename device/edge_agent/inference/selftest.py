@@ -69,7 +69,7 @@ class SelfTestResult:
 class Measurement:
     """The values that the process of the self-test measured, in the same units as in SelfTestResult.
 
-    `worst_sample` is the index of the golden sample whose output has the largest difference from its stored output.
+    `worst_sample` is the index of the golden sample whose computed output differs most from its stored output.
     """
 
     samples: int
@@ -140,7 +140,9 @@ def _measure_in_process(where: str, request: dict[str, Any], timeout_s: float) -
     lines = process.stdout.splitlines()
     if process.returncode != 0 or not lines:
         raise SelfTestError(
-            where, f"the self-test ended with exit code {process.returncode}{last}", "a result on its standard output"
+            where,
+            f"the self-test ended with exit code {process.returncode}{last}",
+            "a result on the standard output of the self-test",
         )
     result: dict[str, Any] = json.loads(lines[-1])
     if "failed" in result:

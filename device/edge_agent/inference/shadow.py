@@ -82,9 +82,10 @@ class Shadow:
         self._thread.start()
 
     def observe(self, x: np.ndarray, probabilities: np.ndarray, latency_s: float, loaded: LoadedRelease) -> None:
-        """Queue the inputs of a request for the candidate, after the current release has computed its results.
+        """Queue the inputs of a request for the candidate. This method never blocks.
 
-        This method never blocks. If another release than the current one computed the results, the comparison ends.
+        The engine calls this method after the loaded release has computed the results of the request. If this release
+        is not the release `current` of the comparison, the comparison ends.
 
         Args:
             x: Inputs of the request, float32 [B, *shape].
@@ -112,7 +113,7 @@ class Shadow:
             self._queue.put_nowait(None)  # wakes the thread; if the queue is full, the thread is awake
 
     def summary(self) -> dict[str, Any]:
-        """Return the results of the comparison so far. If its time limit is reached, end the comparison first.
+        """Return the results of the comparison so far. If the time limit is reached, end the comparison first.
 
         The field `ended` is the reason why the comparison ended, or None while the comparison runs.
         """

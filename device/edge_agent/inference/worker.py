@@ -1,8 +1,8 @@
 """The thread that runs the model of one loaded release.
 
 The thread runs the model in turns. One turn computes at most `serve.batch` samples, which can belong to several
-requests. If a request needs more than one turn, other requests run between its turns, so that they do not wait until
-the whole request is finished.
+requests. If a request needs more than one turn, other requests run between its turns, so that no request has to wait
+until a large request is finished.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class PredictionResult:
 class Job:
     """A request in the queue of the thread that runs the model.
 
-    `x`: the samples of the request, float32 [B, *shape]. `rows`: number of samples that are already computed, which are
-    the first ones in `x`. `parts`: the results of these samples.
+    `x`: the samples of the request, float32 [B, *shape]. `rows`: number of samples that are already computed; these are
+    the first samples in `x`. `parts`: the results of these samples.
     """
 
     x: np.ndarray

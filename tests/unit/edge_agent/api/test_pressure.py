@@ -93,7 +93,7 @@ def test_a_request_larger_than_the_queue_is_refused(tmp_path: Path) -> None:
             await engine.predict(ones(5))
         first = asyncio.ensure_future(engine.predict(ones(3)))
         await asyncio.sleep(0)
-        with pytest.raises(OverloadedError, match="3 samples are waiting; the limit is 4"):
+        with pytest.raises(OverloadedError, match="3 samples are waiting; this request would exceed the limit of 4"):
             await engine.predict(ones(2))
         assert len((await first).probabilities) == 3
         await engine.close()

@@ -105,7 +105,7 @@ def test_the_queue_is_bounded_except_for_probes(tmp_path: Path) -> None:
         pending = [asyncio.ensure_future(engine.predict(samples(1))) for _ in range(4)]
         probe = asyncio.ensure_future(engine.probe())
         await until(backend.entered)
-        with pytest.raises(OverloadedError, match="4 samples are waiting; the limit is 4"):
+        with pytest.raises(OverloadedError, match="4 samples are waiting; this request would exceed the limit of 4"):
             await engine.predict(samples(1))
         backend.go.set()
         await asyncio.gather(*pending)

@@ -90,7 +90,7 @@ def test_the_lock_is_free_during_a_self_test_and_a_switch_of_another_process_is_
             with state.locked(device.config.layout, wait_s=0.0):
                 state.save(device.config.layout, device.state.rolled_back("another process's decision"))
 
-    with pytest.raises(BusyError, match="changed during this command: no release is current"):
+    with pytest.raises(BusyError, match="changed by another process during this command; no release is now current"):
         switching.activate(device.config, NEW, report_step=report_step)
     assert device.state.current is None
 
