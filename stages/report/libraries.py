@@ -1,4 +1,4 @@
-"""List the libraries that affect a build, with the versions that are installed."""
+"""List the libraries that affect a build, with their installed versions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ AT_BUILD = (
 
 
 def libraries() -> dict[str, str]:
-    """Return the version of each installed library of `AT_BUILD` and `AT_RUNTIME`, by name."""
+    """Return the installed version of each library in `AT_BUILD` and `AT_RUNTIME`, by the library's name.
+
+    Libraries that are not installed are omitted.
+    """
     versions = {}
     for name in sorted({*AT_BUILD, *(name for names in AT_RUNTIME.values() for name in names)}):
         try:

@@ -1,4 +1,4 @@
-"""Compute the digest of the parameters that affect the verdict. If the digest changes, the verdict is outdated."""
+"""Compute a digest of the parameters that affect the gate's verdict. If the digest changes, the verdict is outdated."""
 
 from __future__ import annotations
 
@@ -11,16 +11,23 @@ from stages.core.errors import ParameterError
 
 
 def read_parameters() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the values in params.yaml and in the task's params.yaml, without defaults. Raises ParameterError.
+    """Return the values in params.yaml and the values in the task's params.yaml, without adding default values.
 
-    Only the name of the task is checked. The stages report all other errors.
+    The function checks only that each file contains the name of the task. The stages check all other values.
+
+    Raises:
+        ParameterError: A file is not readable, or does not contain the name of the task as text.
     """
     shared = _read_yaml(Path("params.yaml"), "task")
     return shared, _read_yaml(Path("tasks") / shared["task"] / "params.yaml", "name")
 
 
 def _read_yaml(path: Path, key: str) -> dict[str, Any]:
-    """Return the YAML mapping in the file `path`. Raises ParameterError if `key` is missing or not text."""
+    """Return the YAML mapping in the file `path`.
+
+    Raises:
+        ParameterError: The file is not readable, or the value of `key` is missing or not text.
+    """
     import yaml
 
     try:
@@ -36,10 +43,11 @@ def _read_yaml(path: Path, key: str) -> dict[str, Any]:
 
 
 def parameters_digest(shared: dict[str, Any], task: dict[str, Any]) -> str:
-    """Return the SHA-256 of the parameters that affect the verdict; their order and comments do not matter.
+    """Return the SHA-256 digest of the parameters that affect the gate's verdict.
 
-    The digest does not cover `package`, because that stage runs after the gate. It does not cover parameters that only
-    select where the work is done, such as `device`.
+    `shared` and `task` are the values that `read_parameters` returns. The order of the keys and the comments in the
+    files do not affect the digest. The digest does not cover `package`, because that stage runs after the gate, and
+    does not cover parameters that only select where the work is done, such as `device`.
     """
     steering = {key: shared.get(key) for key in ("task", "seed", "targets")}
     values = [steering, {key: value for key, value in task.items() if key != "package"}]
@@ -47,10 +55,10 @@ def parameters_digest(shared: dict[str, Any], task: dict[str, Any]) -> str:
 
 
 def _sorted(value: Any) -> Any:
-    """Return a value with its keys sorted, and with whole numbers as integers.
+    """Return a YAML value with every mapping as a sorted list of pairs, and every whole number as an integer.
 
-    Keys in YAML can be text or numbers, which Python cannot compare, so they are sorted as text. 1 and 1.0 count as the
-    same value, as in DVC.
+    YAML keys can be text or numbers. Python cannot compare text with numbers, so keys are sorted as text. 1 and 1.0 are
+    treated as the same value, as in DVC.
     """
     if isinstance(value, dict):
         return sorted(([str(key), _sorted(own)] for key, own in value.items()), key=lambda pair: pair[0])

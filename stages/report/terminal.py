@@ -1,4 +1,4 @@
-"""Print tables on the terminal. A verdict is always written as a word, so that it does not depend on colour."""
+"""Print tables on the terminal. A verdict is always written as a word, so that users can read it without colour."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.table import Table
 
 PASS, FAIL = "[green]pass[/]", "[bold red]FAIL[/]"
 
-# For each column: the title of two lines, the key in reports/metrics.json, and the format of the number.
+# For each column: the title in two lines, the key in reports/metrics.json, and the format of the number.
 COLUMNS = (
     ("\naccuracy", "accuracy", "{:.2%}"),
     ("F1\nmacro", "f1_macro", "{:.2%}"),
@@ -29,7 +29,10 @@ def _console() -> Console:
 
 
 def print_gate(gate: Mapping[str, Any]) -> None:
-    """Print every check of the gate, and then the reason for each target that is left out of the bundle."""
+    """Print the checks of the gate, why targets are left out of the bundle, the notes, and the verdict.
+
+    `gate` is the content of reports/gate.json.
+    """
     table = Table(title=f"Gate: {gate['name']}", title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("target")
     table.add_column("check")
@@ -64,10 +67,12 @@ def print_summary(
 
     Args:
         name: The task's name.
-        targets: For each target, its name, the numbers of `COLUMNS`, and its verdict.
-        splits: For each split, its `samples` and the `accuracy` of the trained float network; None if not recorded.
+        targets: For each target, its name, the numbers that `COLUMNS` lists, and its verdict.
+        splits: For each split, the number of `samples` and the `accuracy` of the trained float network; each is None if
+            it was not recorded.
         lines: For each line, a title of at most seven letters and a text.
-        current: Whether the verdict is for the current files and parameters. If not, each row says so.
+        current: Whether the verdict is for the current files and parameters. If false, each row shows that its verdict
+            is from an earlier run.
     """
     table = Table(box=None, pad_edge=False)
     table.add_column(f"\n{name}", style="bold")

@@ -1,4 +1,4 @@
-"""The schema of reports/gate.json: the verdict, which the gate writes and later stages read."""
+"""The schema of reports/gate.json, the report in which the gate writes its verdict for later stages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ class Check(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     name: str
-    target: str = Field(description='The target that is checked; "pipeline" for a report that all targets depend on.')
+    target: str = Field(
+        description='The target that was checked; "pipeline" if the check is for a report that all targets depend on.'
+    )
     value: float | str | None = Field(description="The measured value; null if it is missing.")
     operator: str
     threshold: float | str
@@ -29,7 +31,7 @@ class Check(BaseModel):
 
 
 class TargetVerdict(BaseModel):
-    """The verdict on one exported file."""
+    """The gate's verdict on one exported file."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -46,7 +48,7 @@ class TargetVerdict(BaseModel):
 
 
 class Verdict(BaseModel):
-    """The verdict on all targets."""
+    """The gate's verdict on all targets."""
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
 
@@ -65,7 +67,7 @@ class Verdict(BaseModel):
 
 
 class GateReport(Verdict):
-    """The content of reports/gate.json: the complete verdict, and the name of the task that was judged."""
+    """The content of reports/gate.json: a verdict in which no field is missing, and the name of the judged task."""
 
     name: str
     notes: list[str]
@@ -74,17 +76,21 @@ class GateReport(Verdict):
 
 
 def as_json(name: str, verdict: Verdict) -> dict[str, Any]:
-    """Return the content of reports/gate.json."""
+    """Return the content of reports/gate.json for the task `name` and its verdict."""
     return {"name": name, **verdict.model_dump()}
 
 
 def read_verdict(path: Path = GATE) -> tuple[str, Verdict]:
-    """Return the name of the task that was judged, and the verdict. Raises StageError if it contradicts itself."""
+    """Read the gate's report, and return the name of the judged task and the verdict.
+
+    Raises:
+        StageError: The report is not readable, or contains a passed verdict although a required check failed.
+    """
     report = read_model(path, GateReport, "gate")
     failed = [check.name for check in report.failures() if check.target == PIPELINE]
     failed += [target for target, own in report.targets.items() if own.required and not own.passed]
     if report.passed and failed:
         raise StageError(
-            f"{path}: passed", f"found true, though {', '.join(failed)} failed", "false", rerun_hint("gate")
+            f"{path}: passed", f"found true, although {', '.join(failed)} failed", "false", rerun_hint("gate")
         )
     return report.name, report

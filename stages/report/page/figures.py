@@ -1,4 +1,4 @@
-"""Draw the pictures of the page from numbers of the reports."""
+"""Draw the pictures of the page reports/index.html from the numbers in the reports."""
 
 from __future__ import annotations
 
@@ -19,24 +19,29 @@ def percent(value: float) -> str:
 
 
 def interval(low: float, high: float) -> str:
-    """Return the bounds of an interval as percentages. One decimal is enough, because the bounds are estimates."""
+    """Return the bounds of an interval as percentages with one decimal, because the bounds are only estimates."""
     return f"{100 * low:.1f} to {100 * high:.1f}%"
 
 
 def from_where(label: str, lowest: float) -> str:
-    """Return an axis label, with a note if the axis does not start at 0, because differences then look larger."""
+    """Return an axis label. If the axis does not start at 0, add a note, because differences then look larger.
+
+    Args:
+        label: The label without the note.
+        lowest: The value at which the axis starts.
+    """
     return f"{label}, axis from {percent(lowest)}" if lowest > 0 else label
 
 
 def share_ticks(low: float, high: float) -> list[float]:
-    """Return the ticks for an axis of fractions, without ticks above 1."""
+    """Return the values of the ticks for an axis that shows fractions from `low` to `high`, without ticks above 1."""
     values = ticks(low, high)
     return [value for value in values if value <= 1.0] or values
 
 
 @dataclass(frozen=True)
 class Line:
-    """A curve, with its name and its CSS classes."""
+    """A curve in a plot: its name, its values and its CSS classes."""
 
     name: str
     values: Sequence[float]
@@ -46,15 +51,15 @@ class Line:
 def curves(
     title: str, x: Sequence[float], lines: Sequence[Line], y_label: str, share: bool, best: float | None
 ) -> Markup:
-    """Draw curves over the epochs, each with its name at its end.
+    """Draw curves over the epochs of training, and write the name of each curve at its right end.
 
     Args:
         title: Text for screen readers.
         x: Numbers of the epochs.
         lines: The curves, each with one value per epoch.
         y_label: Name of the y axis.
-        share: Whether the values are fractions, 0 to 1.
-        best: The epoch whose weights were kept. It is marked in the plot.
+        share: Whether the values are fractions between 0 and 1; fractions are shown as percentages.
+        best: Number of the epoch whose weights were kept, which is marked in the plot; None for no mark.
     """
     values = [value for line in lines for value in line.values]
     drawing = Drawing(title, 250)
@@ -85,7 +90,7 @@ def _draw_lines(drawing: Drawing, frame: Frame, x: Sequence[float], lines: Seque
 
 @dataclass(frozen=True)
 class Point:
-    """A target in a plot, with its value and its confidence interval on each axis."""
+    """A target in a scatter plot, with a value and a confidence interval for each axis."""
 
     name: str
     x: tuple[float, float, float]  # value, low, high
@@ -96,11 +101,11 @@ class Point:
 def scatter(title: str, points: Sequence[Point], x_label: str, y_label: str) -> Markup:
     """Draw one marker per target, with confidence intervals and a legend. The marker of a failed target is hollow.
 
-    Markers that overlap also have their names next to them, because one marker can hide another.
+    If markers overlap, their names are also written next to them, because one marker can hide another.
 
     Args:
         title: Text for screen readers.
-        points: The targets; the y values are fractions.
+        points: The targets. The values for the y axis are fractions, which are shown as percentages.
         x_label: Name of the x axis.
         y_label: Name of the y axis.
     """
@@ -141,7 +146,7 @@ def scatter(title: str, points: Sequence[Point], x_label: str, y_label: str) -> 
 
 
 def stacked(title: str, rows: Sequence[str], parts: Mapping[str, Sequence[int]]) -> Markup:
-    """Draw one bar per class, with a segment for each split and the total at the end.
+    """Draw one bar per class, with a segment for each split, and the class's total number of samples next to the bar.
 
     Args:
         title: Text for screen readers.
@@ -172,7 +177,7 @@ def stacked(title: str, rows: Sequence[str], parts: Mapping[str, Sequence[int]])
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar, with its text at the right and an optional threshold."""
+    """A horizontal bar: its name, its value, the text at its right end, and an optional threshold for the value."""
 
     name: str
     value: float
@@ -181,13 +186,13 @@ class Bar:
 
 
 def bars(title: str, rows: Sequence[Bar], largest: float, style: str = "s1") -> Markup:
-    """Draw horizontal bars, each with its text at the right and a tick at its threshold.
+    """Draw horizontal bars, and mark the threshold of each bar that has one.
 
     Args:
         title: Text for screen readers.
         rows: The bars.
-        largest: The value at which a bar has its full length.
-        style: CSS classes.
+        largest: The value for which a bar has the full length.
+        style: CSS classes of the bars.
     """
     band = 40.0
     drawing = Drawing(title, band * len(rows))
@@ -206,11 +211,11 @@ def bars(title: str, rows: Sequence[Bar], largest: float, style: str = "s1") -> 
 
 
 def confusion(title: str, matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Markup:
-    """Draw a confusion matrix; the larger a cell's fraction of its row, the stronger its colour.
+    """Draw a confusion matrix. The colour of a cell shows which fraction of the samples in its row the cell contains.
 
     Args:
         title: Text for screen readers.
-        matrix: Counts; rows are actual classes, columns predicted ones.
+        matrix: Numbers of samples; rows are actual classes, and columns are predicted classes.
         classes: Names of the classes.
     """
     longest = min(max(map(len, classes)), 12)
@@ -244,5 +249,5 @@ def confusion(title: str, matrix: Sequence[Sequence[int]], classes: Sequence[str
 
 
 def shorten(words: str, length: int) -> str:
-    """Return the text, cut to `length` characters with an ellipsis if it is longer."""
+    """Return a text. If it is longer than `length` characters, cut it to that length, including an ellipsis."""
     return words if len(words) <= length else words[: length - 1] + "…"

@@ -1,4 +1,4 @@
-"""Write the names of overlapping markers into a plot, because one marker can hide another."""
+"""Write the names of overlapping markers into a scatter plot, because one marker can hide another."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from stages.report.page.svg import LETTER, Drawing, Frame
 NEAR = 12.0  # markers overlap if their centres are closer than this
 LINE = 15.0  # distance from one name to the next
 ASIDE = 14.0  # distance from a marker to its name
-RADIUS = 7.0  # radius of a marker and the free space around it
+RADIUS = 7.0  # radius of a marker, including the free space around the marker
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A marker in a drawing: the name of its target, its centre and its CSS class."""
+    """A marker in a plot: the name of the target that it stands for, its centre and its CSS class."""
 
     name: str
     x: float
@@ -27,7 +27,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle of the picture, from (x1, y1) at the top left to (x2, y2)."""
+    """A rectangle in a drawing, from (x1, y1) at the top left to (x2, y2) at the bottom right."""
 
     x1: float
     y1: float
@@ -40,12 +40,12 @@ class Box:
 
 
 def name_overlapping(drawing: Drawing, frame: Frame, marks: Sequence[Mark]) -> None:
-    """Write the names of overlapping markers near them, each with a line to its marker.
+    """Write the names of overlapping markers next to the markers, and draw a line from each name to its marker.
 
     Args:
         drawing: The drawing to which names and lines are added.
-        frame: The plot. Names are written inside it if there is space.
-        marks: All markers. No name covers a marker if there is space.
+        frame: The plot. If there is enough space, names are written inside the plot.
+        marks: All markers of the plot. If there is enough space, names do not cover markers.
     """
     used = [Box(mark.x - RADIUS, mark.y - RADIUS, mark.x + RADIUS, mark.y + RADIUS) for mark in marks]
     for cluster in _clusters(marks):
@@ -62,7 +62,7 @@ def name_overlapping(drawing: Drawing, frame: Frame, marks: Sequence[Mark]) -> N
 
 
 def _clusters(marks: Sequence[Mark]) -> list[list[Mark]]:
-    """Return groups of two or more markers, in which each marker overlaps another marker of the group."""
+    """Return the groups of overlapping markers. In a group, each marker overlaps at least one other marker."""
     clusters: list[list[Mark]] = []
     for mark in marks:
         near = [own for own in clusters if any(math.hypot(mark.x - o.x, mark.y - o.y) < NEAR for o in own)]
@@ -72,10 +72,11 @@ def _clusters(marks: Sequence[Mark]) -> list[list[Mark]]:
 
 
 def _places(frame: Frame, cluster: Sequence[Mark]) -> list[tuple[bool, Box]]:
-    """Return the possible places for the names of a cluster, the best first.
+    """Return the places where the names of a group of markers can be written, starting with the best place.
 
     A place is a flag and a box inside the plot. The flag is True if the box is to the right of the markers, and False
-    if it is to the left. If no box fits inside the plot, return only the place below and to the right of the markers.
+    if the box is to the left. If no box fits inside the plot, return only the place below and to the right of the
+    markers.
     """
     width, height = LETTER * max(len(mark.name) for mark in cluster), LINE * len(cluster)
     low, high = max(mark.y for mark in cluster), min(mark.y for mark in cluster)

@@ -1,6 +1,6 @@
 """Describe the provenance of a build for the page: data, code, seed, libraries and durations.
 
-The page shows the commit, times and durations. The bundle contains none of these, so they do not change its bytes.
+The page shows the commit, times and durations. The bundle contains none of these, so they do not change the bundle.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class Build:
 
 
 def read_build(seed: int, root: Path = Path()) -> Build:
-    """Return the seed, the commit of the repository `root`, and the installed libraries."""
+    """Return the seed, the commit and uncommitted changes of the repository `root`, and the installed libraries."""
     commit = _git(root, "rev-parse", "HEAD")
     changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock")
     return Build(seed, commit, bool(changed), libraries())
 
 
 def _git(root: Path, *arguments: str) -> str | None:
-    """Return the output of git; None if git is not installed, or `root` is not in a repository."""
+    """Run git in the folder `root` and return its output; None if git is not installed or the command failed."""
     try:
         result = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
     except OSError:
@@ -50,12 +50,12 @@ def describe_build(
     durations: Mapping[str, Mapping[str, Any] | None],
     gate: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return the section on the build's origin.
+    """Return the values for the page's section on the provenance of a build.
 
     Args:
-        build: Seed, code and libraries.
+        build: The build's seed, code and libraries.
         provenance: Content of data/provenance.json; None if it is unreadable.
-        durations: Content of reports/durations/<stage>.json by stage; None if a file is unreadable.
+        durations: Content of reports/durations/<stage>.json, by stage; None for a stage whose file is unreadable.
         gate: Content of reports/gate.json.
     """
     sources = provenance["sources"] if provenance else {}
@@ -72,7 +72,7 @@ def describe_build(
 
 
 def _source(name: str, source: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one row of the table of sources."""
+    """Return the row for the data source `name` in the page's table of data sources."""
     first = source["origins"][0] if source["origins"] else None
     return {
         "name": name,
@@ -86,7 +86,7 @@ def _source(name: str, source: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _time(text: str) -> str:
-    """Return an ISO 8601 time to the minute. Any other text is returned unchanged."""
+    """Format an ISO 8601 time to the minute, with its time zone. Return a text that is not a time unchanged."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:

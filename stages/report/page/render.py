@@ -1,4 +1,4 @@
-"""Render reports/index.html, one self-contained page, from the reports. The page names each missing report."""
+"""Render reports/index.html, a single self-contained file, from the reports. The page names each missing report."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def render(
     previous: Mapping[str, Mapping[str, float]],
     root: Path = Path(),
 ) -> str:
-    """Return the page as HTML. If a report is missing or unreadable, the page names it and omits its section.
+    """Return the page as HTML. If a report is missing or unreadable, the page names the report and omits its section.
 
     Args:
         name: The task's name.
         data: The parameters that describe a sample: its kind, channels and classes.
         gate: Content of reports/gate.json.
         build: Seed, code and libraries of the build.
-        previous: Content of reports/metrics.json from the previous gate that passed; empty if there is none.
-        root: The folder that holds data/ and reports/.
+        previous: Content of reports/metrics.json from the last gate run that passed before; empty if there was none.
+        root: The folder that contains data/ and reports/.
     """
     missing: list[str] = []
 
@@ -101,9 +101,9 @@ def write_page(html: str, path: Path) -> None:
 
 
 def _read_optional(path: Path, model: type[ReportModel], missing: list[str]) -> Any:
-    """Return a report as a JSON object.
+    """Read the report at `path`, and return it as a JSON object.
 
-    If the report is missing or does not fit `model`, add its path to `missing` and return None.
+    If the report is missing or does not match the schema `model`, add `path` to `missing` and return None.
     """
     try:
         read_model(path, model, path.stem)
@@ -114,7 +114,7 @@ def _read_optional(path: Path, model: type[ReportModel], missing: list[str]) -> 
 
 
 def _read_history(path: Path, missing: list[str]) -> list[dict[str, float]]:
-    """Return the rows of history.csv, one for each epoch.
+    """Return the rows of reports/train/history.csv, one row for each epoch.
 
     If the file is unreadable or has no rows, add its path to `missing` and return an empty list.
     """
@@ -129,9 +129,10 @@ def _read_history(path: Path, missing: list[str]) -> list[dict[str, float]]:
 
 
 def _draw(section: Callable[..., Any], reports: tuple[Any, ...], missing: list[str]) -> Any:
-    """Return a section of the page, or None if a report lacks a value that the section shows.
+    """Compute a section of the page with the function `section`, and return the section.
 
-    A report with unexpected fields must not hide the verdict, so only the section of that report is left out.
+    If a value that the section shows is missing or unexpected in the reports, add the error to `missing` and return
+    None. Then only this section is left out, and the page still shows the verdict.
     """
     if len(reports) == 1 and reports[0] is None:
         return None

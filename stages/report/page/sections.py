@@ -1,4 +1,4 @@
-"""Compute the values that each section of the page shows from the reports."""
+"""Compute, from the reports, the values that the sections of the page reports/index.html show."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def machine(properties: Mapping[str, str | int]) -> str:
 def target_row(
     target: str, gate: Mapping[str, Any], report: Mapping[str, Any] | None, trained: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Return one row of the table of targets. A number that was not measured is None.
+    """Return the row for the target `target` in the page's table of targets. A number that was not measured is None.
 
     Args:
         target: The target's name.
         gate: Content of reports/gate.json.
-        report: Content of the target's metrics.json; None if it is unreadable.
-        trained: Content of reports/train/summary.json; None if it is unreadable.
+        report: Content of reports/evaluate/<target>/metrics.json; None if the file is unreadable.
+        trained: Content of reports/train/summary.json; None if the file is unreadable.
     """
 
     def estimate(*path: str) -> Mapping[str, float] | None:
@@ -77,9 +77,14 @@ def target_row(
 def changes(
     rows: Sequence[Mapping[str, Any]], previous: Mapping[str, Mapping[str, float]]
 ) -> list[tuple[str, list[tuple[str, str, str]]]]:
-    """Return, for each target, the title, the previous value and the current value of each compared metric.
+    """Return a table that compares the metrics of each target with the last gate run that passed before.
 
-    `rows` are from `target_row`. `previous` is the previous content of reports/metrics.json, by target.
+    For each target, the table has the title, the previous value and the current value of each metric in `COMPARED`.
+
+    Args:
+        rows: The results of `target_row` for all targets.
+        previous: Content of reports/metrics.json from the last gate run that passed before. If it is empty, the table
+            is empty.
     """
     table: list[tuple[str, list[tuple[str, str, str]]]] = []
     for row in rows if previous else []:
@@ -94,7 +99,7 @@ def changes(
 
 
 def failures(checks: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any]]]]:
-    """Return the name of each failed check, with the results for the targets that failed it."""
+    """Return the name of each failed check, with its results for the targets that failed the check."""
     failed = [check for check in checks if not check["passed"]]
     names = dict.fromkeys(check["name"] for check in failed)
     return [(name, [check for check in failed if check["name"] == name]) for name in names]
@@ -103,7 +108,7 @@ def failures(checks: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mappin
 def checks_by_name(
     checks: Sequence[Mapping[str, Any]], targets: Sequence[str]
 ) -> list[tuple[str, list[Mapping[str, Any] | None]]]:
-    """Return the name of each check, with its result for each target, or None for a target that is not checked."""
+    """Return the name of each check, with one result per target; None if the check does not apply to the target."""
     cells = {(check["name"], check["target"]): check for check in checks}
     return [
         (name, [cells.get((name, target)) for target in targets]) for name in dict.fromkeys(c["name"] for c in checks)
@@ -111,7 +116,7 @@ def checks_by_name(
 
 
 def quality(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the section on the data's quality, from reports/quality.json."""
+    """Return the values for the page's section on data quality, from the content of reports/quality.json."""
     bars = []
     for metric, own in report["overall"].items():
         words = f"{percent(own['value'])}, needed {percent(own['threshold'])}"
@@ -128,7 +133,7 @@ def quality(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def balance(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the section on classes and splits, from reports/balance.json."""
+    """Return the values for the page's section on classes and splits, from the content of reports/balance.json."""
     splits = {split: report["splits"][split] for split in SPLITS}
     classes = list(splits["train"]["classes"])
     parts = {split: [own["classes"].get(name, 0) for name in classes] for split, own in splits.items()}
@@ -141,7 +146,12 @@ def balance(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def training(history: Sequence[Mapping[str, float]], summary: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the curves of training, from reports/train/history.csv and summary.json."""
+    """Return the plots for the page's section on training: the loss and the validation scores of each epoch.
+
+    Args:
+        history: Rows of reports/train/history.csv.
+        summary: Content of reports/train/summary.json; None if the file is unreadable.
+    """
     epochs = [row["epoch"] for row in history]
     best = float(summary["best_epoch"]) if summary else None
 
@@ -172,7 +182,7 @@ def training(history: Sequence[Mapping[str, float]], summary: Mapping[str, Any] 
 
 
 def compression(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the section on the steps of compression, from reports/compress.json."""
+    """Return the values for the page's section on compression, from the content of reports/compress.json."""
     steps = report["steps"]
     rows = [
         Bar(
@@ -191,7 +201,12 @@ def compression(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tradeoffs(evaluated: Mapping[str, Mapping[str, Any]], gate: Mapping[str, Any]) -> dict[str, Markup]:
-    """Return the pictures of accuracy against size and latency, from each target's metrics.json."""
+    """Return two plots of the targets: accuracy against file size, and accuracy against latency.
+
+    Args:
+        evaluated: Content of reports/evaluate/<target>/metrics.json, by target.
+        gate: Content of reports/gate.json.
+    """
 
     def with_interval(estimate: Mapping[str, float]) -> tuple[float, float, float]:
         return estimate["value"], estimate["low"], estimate["high"]
@@ -211,7 +226,10 @@ def tradeoffs(evaluated: Mapping[str, Mapping[str, Any]], gate: Mapping[str, Any
 
 
 def mistakes(evaluated: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the section on wrong predictions, from each target's metrics.json."""
+    """Return the values for the page's section on wrong predictions.
+
+    `evaluated` is the content of reports/evaluate/<target>/metrics.json, by target.
+    """
     first = next(iter(evaluated.values()))
     classes = first["classes"]  # in the order of the matrix; `per_class` is sorted by name
     sizes = [own["samples"] for own in first["by_group"].values()]

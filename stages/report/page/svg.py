@@ -1,4 +1,4 @@
-"""Draw pictures in SVG. The same input gives the same bytes, and the page's style sets the colours."""
+"""Draw pictures in SVG. The same input gives the same bytes. The style sheet of the page defines the colours."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from itertools import pairwise
 
 from markupsafe import Markup, escape
 
-WIDTH = 420  # user units; this is about the width in pixels on a phone, where text is then not scaled
-# Width of a letter in user units, at the font size for phones, where text is largest in relation to the picture.
+WIDTH = 420  # in user units; about the width of a phone's screen in pixels, so that a phone does not scale the text
+# Width of a letter in user units, at the font size for phones, which is the largest in relation to the picture.
 LETTER = 7.9
 
 # Corners of a square, a triangle and a diamond, with about the same area as a circle of radius 1.
@@ -28,7 +28,7 @@ def number(value: float) -> str:
 
 @dataclass
 class Drawing:
-    """A picture that consists of SVG elements. Screen readers read its `title`."""
+    """A picture that consists of SVG elements. Screen readers read the `title` of the picture."""
 
     title: str
     height: float
@@ -59,8 +59,8 @@ class Drawing:
             width: Width; a negative width is drawn as 0.
             height: Height.
             style: CSS classes.
-            extra: Further SVG attributes.
-            hint: Text of the tooltip.
+            extra: Additional SVG attributes.
+            hint: Text of the tooltip; empty for no tooltip.
         """
         size = f'x="{number(x)}" y="{number(y)}" width="{number(max(width, 0))}" height="{number(height)}"'
         self.parts.append(f'<rect {size} class="{style}" {extra}>{_hint(hint)}</rect>')
@@ -71,10 +71,10 @@ class Drawing:
         Args:
             x: Horizontal position of the anchor.
             y: Vertical position of the baseline.
-            words: The text, which is escaped.
+            words: The text. Special characters in it are escaped.
             style: CSS classes.
             anchor: The part of the text that is at `x`: "start", "middle" or "end".
-            turn: Rotation about the anchor in degrees.
+            turn: Clockwise rotation about the anchor, in degrees.
         """
         turned = f' transform="rotate({number(turn)} {number(x)} {number(y)})"' if turn else ""
         position = f'x="{number(x)}" y="{number(y)}" text-anchor="{anchor}"'
@@ -84,7 +84,7 @@ class Drawing:
         """Add a line through several points.
 
         Args:
-            points: (x, y) of each point.
+            points: The position (x, y) of each point.
             style: CSS classes.
             closed: Whether the line returns to the first point.
         """
@@ -97,10 +97,10 @@ class Drawing:
         Args:
             x: Horizontal position of the centre.
             y: Vertical position of the centre.
-            shape: Number of the series, which selects the shape; the shapes repeat after four.
+            shape: Number of the series. It selects one of the four shapes; the fifth series has the first shape again.
             style: CSS classes.
             size: Radius of the circle; the other shapes have about the same area.
-            hint: Text of the tooltip.
+            hint: Text of the tooltip; empty for no tooltip.
         """
         if shape % 4 == 0:
             self.parts.append(
@@ -124,12 +124,14 @@ def _hint(words: str) -> str:
 
 
 def ticks(low: float, high: float, about: int = 5, integers: bool = False) -> list[float]:
-    """Return round values that cover [low, high]: multiples of 1, 2, 2.5 or 5 times a power of ten.
+    """Return the values of the ticks for an axis that covers [low, high].
+
+    The distance between two ticks is 1, 2, 2.5 or 5 times a power of ten.
 
     Args:
-        low: Smallest value.
-        high: Largest value.
-        about: Number of ticks to aim for.
+        low: Smallest value of the data.
+        high: Largest value of the data.
+        about: Approximate number of ticks.
         integers: Whether ticks must be integers.
     """
     if not high > low:
@@ -144,9 +146,9 @@ def ticks(low: float, high: float, about: int = 5, integers: bool = False) -> li
 
 @dataclass(frozen=True)
 class Frame:
-    """The axes of a plot: the range of the data, and the area in which it is drawn.
+    """The axes of a plot: the ranges of the x and y values, and the edges of the plot in the drawing.
 
-    If the range of an axis has length 0, every point is in the middle of that axis.
+    If the range of an axis has length 0, every point is drawn in the middle of that axis.
     """
 
     x: tuple[float, float]
@@ -157,7 +159,7 @@ class Frame:
     bottom: float
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """Return the position of a data point in the drawing."""
+        """Return the position in the drawing of the data point with the values `x` and `y`."""
         return (
             self.left + _along(x, *self.x) * (self.right - self.left),
             self.bottom - _along(y, *self.y) * (self.bottom - self.top),
@@ -179,18 +181,21 @@ def axes(
     margin: float = 14,
     x_range: tuple[float, float] | None = None,
 ) -> Frame:
-    """Add a grid, tick labels and the names of the axes. The name of the y axis is above the axis.
+    """Add a plot's axes to a drawing: grid lines, tick labels and the names of the axes. Return the frame of the plot.
+
+    The name of the y axis is above the axis.
 
     Args:
-        drawing: The picture.
-        x_ticks: Values with a label. The first and last are the range of the axis, unless `x_range` is given.
-        y_ticks: Values with a label. The first and last are the range of the axis.
+        drawing: The drawing, which is changed in place.
+        x_ticks: Values that are labelled on the x axis. If `x_range` is None, the axis ranges from the first to the
+            last of these values.
+        y_ticks: Values that are labelled on the y axis, which ranges from the first to the last of these values.
         x_label: Name of the x axis.
         y_label: Name of the y axis.
         y_format: Function that returns the label of a y value.
         top: Space above the plot.
         margin: Space to the right of the plot.
-        x_range: The range of the x axis, if it is not the range of `x_ticks`.
+        x_range: The smallest and the largest value of the x axis; None for the range of `x_ticks`.
     """
     labels = [y_format(value) for value in y_ticks]
     frame = Frame(
@@ -218,13 +223,13 @@ def axes(
 
 
 def spread(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Return positions of labels near the given ones, at least `gap` apart.
+    """Move labels apart so that they do not overlap, and return their new positions.
 
     Args:
-        positions: Where each label should be.
-        gap: Smallest distance between two labels.
-        low: Lower limit; labels go below it if there is not enough space.
-        high: Upper limit.
+        positions: The preferred position of each label.
+        gap: Minimum distance between two labels.
+        low: Minimum position. If there is not enough space, some positions are less than this.
+        high: Maximum position.
     """
     order = sorted(range(len(positions)), key=lambda i: positions[i])
     placed = [min(max(p, low), high) for p in positions]

@@ -1,4 +1,4 @@
-"""The schemas of the reports on the data: its origin, quality and splits, and the reference for drift."""
+"""The schemas of the reports on the data: its origin, its quality, its splits, and the reference data for drift."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from stages.report.schemas.base import Bins, ReportModel, Share
 
 
 class Origin(ReportModel):
-    """A file, message log or archive that a source was read from."""
+    """A file, message log or archive from which the rows of a data source were read."""
 
     url: str = Field(description="URL that was read, with secret parts masked.")
     sha256: str = Field(description="SHA-256 of the bytes that were read.")
 
 
 class SourceOrigin(ReportModel):
-    """One source of the snapshot, with the files, logs or archives that its rows come from."""
+    """One data source of the snapshot, with the files, logs or archives that its rows come from."""
 
     type: str = Field(description="Type of the source, as in `collect.sources`.")
     rows: NonNegativeInt = Field(description="Number of the source's rows in the snapshot.")
@@ -26,10 +26,10 @@ class SourceOrigin(ReportModel):
 
 
 class Provenance(ReportModel):
-    """The content of data/provenance.json: the origin of the snapshot's rows."""
+    """The content of data/provenance.json: the sources from which the rows of the snapshot were collected."""
 
     snapshot: str = Field(description="The snapshot's time, `collect.snapshot`: ISO 8601.")
-    sources: dict[str, SourceOrigin] = Field(description="The sources, by name.")
+    sources: dict[str, SourceOrigin] = Field(description="The data sources, by name.")
 
 
 class QualityMetric(ReportModel):
@@ -52,14 +52,14 @@ class QualityMetrics(ReportModel):
 
 
 class SourceQuality(QualityMetrics):
-    """The quality metrics and the numbers of rows of one source."""
+    """The quality metrics of one data source, and the numbers of its rows."""
 
     rows: PositiveInt = Field(description="Number of the source's rows in the snapshot.")
     quarantined: NonNegativeInt = Field(description="Number of rows that violate the data contract.")
 
 
 class Quarantine(ReportModel):
-    """The number of rows, over all sources, that violate the data contract."""
+    """The number of rows of all sources that violate the data contract, in total and by rule."""
 
     rows: NonNegativeInt
     share: Share = Field(description="Fraction of the snapshot's rows that are in quarantine.")
@@ -78,7 +78,7 @@ class SplitCounts(ReportModel):
     """The size of one split."""
 
     samples: PositiveInt
-    groups: PositiveInt = Field(description="Number of distinct values of the group column.")
+    groups: PositiveInt = Field(description="Number of distinct values that the group column has in the split.")
     classes: dict[str, NonNegativeInt] = Field(description="Number of samples of each class.")
 
 
@@ -97,14 +97,14 @@ class MissingValues(ReportModel):
 
 
 class BalanceReport(ReportModel):
-    """The content of reports/balance.json: the size of each split."""
+    """The content of reports/balance.json: the size of each split, and the number of dropped rows."""
 
     splits: Splits
     missing: MissingValues
 
 
 class Feature(Bins):
-    """The distribution of one statistic of one channel over the samples of the training split."""
+    """The histogram of one statistic of one channel, such as its mean, over the samples of the training split."""
 
     name: str
     channel: NonNegativeInt = Field(description="Index of the channel.")
@@ -112,7 +112,7 @@ class Feature(Bins):
 
 
 class DriftReference(ReportModel):
-    """The content of data/drift_reference.json: the distributions that drift is measured against."""
+    """The content of data/drift_reference.json: the training data's distributions, for comparison with live data."""
 
     schema_version: Annotated[int, Field(ge=1, le=1)]
     samples: PositiveInt

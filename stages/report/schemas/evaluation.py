@@ -60,11 +60,11 @@ class Intervals(ReportModel):
 
     unit: Literal["sample", "group"] = Field(description="Kind of unit that was resampled.")
     units: PositiveInt = Field(description="Number of these units in the test split.")
-    caveat: str | None = Field(description="Limit of the intervals that readers should know; null if none.")
+    caveat: str | None = Field(description="Limitation of the intervals that readers should know; null if none.")
 
 
 class EvaluationReport(ReportModel):
-    """The measurements of one exported file. If a number is missing or null, its check fails."""
+    """The measurements of one exported file. If a number is missing or null, the gate's check of the number fails."""
 
     target: str | None = None
     model_sha256: str | None = Field(None, description="SHA-256 of the file that was measured.")
@@ -113,7 +113,7 @@ class EvaluationReport(ReportModel):
 
 
 class BundledEvaluation(EvaluationReport):
-    """The evaluation report of a target that is in the bundle. Every field that the bundle contains is required."""
+    """The evaluation report of a target that is in the bundle. The fields that the bundle needs are required."""
 
     model_sha256: Sha256
     samples: PositiveInt

@@ -24,7 +24,7 @@ class Output(Tensor):
 
 
 class State(ReportModel):
-    """A state of a recurrent model. Each step reads it from `input` and returns the new state in `output`."""
+    """A state of a recurrent model. Each step reads the state from the tensor `input` and writes it to `output`."""
 
     input: str
     output: str
@@ -32,15 +32,15 @@ class State(ReportModel):
 
 
 class Recurrent(ReportModel):
-    """The steps of a recurrent model along the time axis, and the states between them."""
+    """The steps in which a recurrent model reads the time axis, and the states that it passes to the next step."""
 
-    frame: PositiveInt = Field(description="Number of samples that one step reads.")
-    hop: PositiveInt = Field(description="Number of samples from the start of one step to the next.")
+    frame: PositiveInt = Field(description="Number of points of the time axis that one step reads.")
+    hop: PositiveInt = Field(description="Number of points from the start of one step to the start of the next step.")
     states: list[State] = Field(min_length=1)
 
 
 class Io(ReportModel):
-    """The inputs and outputs of a model file, which device/edge_agent/inference/runtime.py needs to run it."""
+    """The inputs and outputs of a model file. The agent on a device needs this description to run the file."""
 
     runtime: str
     input: Tensor

@@ -54,6 +54,8 @@ class CompressionReport(ReportModel):
 
 
 class Duration(ReportModel):
-    """The content of reports/durations/train.json and compress.json."""
+    """The content of reports/durations/train.json or reports/durations/compress.json: the duration of the stage."""
 
-    seconds: NonNegativeFloat = Field(description="Wall time of the training, including killed runs that it resumed.")
+    seconds: NonNegativeFloat = Field(
+        description="Wall time of the training run, including the time of killed runs that the run resumed."
+    )

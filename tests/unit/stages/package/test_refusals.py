@@ -220,7 +220,7 @@ def test_a_passed_gate_with_a_failed_check_of_the_pipeline_is_no_verdict(gated: 
     judged["checks"][0]["passed"] = False
     (gated / "reports/gate.json").write_text(json.dumps(judged))
 
-    with pytest.raises(StageError, match=r"gate\.json: passed: found true, though quality failed"):
+    with pytest.raises(StageError, match=r"gate\.json: passed: found true, although quality failed"):
         package.main()
 
 

@@ -57,7 +57,7 @@ def check(**changes: Any) -> dict[str, Any]:
         ({"notes": [3]}, "notes.0", "found 3", "string"),
         ({"inputs": {"reports/quality.json": 3}}, "inputs.reports/quality.json", "found 3", "string"),
         ({"parameters": None}, "parameters", "found None", "string"),
-        (target(passed=False, failed=["size_kb"]), "passed", "found true, though onnx-fp32 failed", "false"),
+        (target(passed=False, failed=["size_kb"]), "passed", "found true, although onnx-fp32 failed", "false"),
     ],
 )
 def test_a_field_that_does_not_fit_is_named(
