@@ -77,9 +77,9 @@ def add_commands(commands: Commands) -> None:
         actions,
         "init",
         "create a new repository and its keys",
-        "Root metadata requires two of three signatures. A passphrase in the environment encrypts a role's keys. Move "
-        "the keys of root and targets off this machine afterwards. Keep the keys of snapshot and timestamp where "
-        "`fleet release refresh` runs.",
+        "Root metadata requires two of three signatures. If the environment has a passphrase for a role, the "
+        "role's keys are encrypted with it. Afterwards, move the keys of root and targets off this machine. Keep the "
+        "keys of snapshot and timestamp on the machine that runs `fleet release refresh`.",
     )
     init.add_argument(
         "--development",
@@ -98,10 +98,10 @@ def add_commands(commands: Commands) -> None:
         actions,
         "rotate",
         "replace a key of one role",
-        "Devices accept the new key automatically. The command needs enough root keys for root's threshold, and the "
-        "keys of all roles whose metadata is signed again. To replace a key of targets, these roles are targets, "
-        "snapshot and timestamp. If the command was killed, check `fleet keys status`, and run the command again only "
-        "if the old key is still listed (for root: with --key). Otherwise another key would be replaced.",
+        "Devices accept the new key automatically. The command needs as many root keys as root's threshold requires, "
+        "and the keys of all roles whose metadata is signed again: if a key of targets is replaced, these roles are "
+        "targets, snapshot and timestamp. If the command was killed, check `fleet keys status`. Run the command again "
+        "only if the old key is still listed (for root: with --key), because it would replace one more key if not.",
     )
     rotation.add_argument("--role", choices=(*ROLES, BUILDER), default="root", help="role whose key is replaced (root)")
     rotation.add_argument(
@@ -123,7 +123,7 @@ def _init(options: argparse.Namespace) -> KeysInitialised:
         if not (options.builder_identity and options.builder_issuer):
             raise ConfigurationError(
                 "fleet keys init",
-                "only one of --builder-identity and --builder-issuer",
+                "only one of the options --builder-identity and --builder-issuer",
                 "both options or neither",
                 "pass both options",
             )

@@ -49,8 +49,9 @@ def add_commands(commands: Commands) -> None:
         commands,
         "publish",
         "publish a bundle as a release: verify it, sign it, list it in the repository, tag it in git",
-        "Publishing the same bytes again changes nothing. Different bytes under a used version are refused. If the "
-        "command was killed, run it again. If there is no repository, the command creates one with development keys.",
+        "Publishing the same bytes again changes nothing. A version that is in use is refused for a different bundle. "
+        "If the command was killed, run it again. If there is no repository, the command creates one with development "
+        "keys.",
     )
     parser.add_argument(
         "bundle", type=Path, metavar="BUNDLE", help="bundle that the pipeline built, models/bundle/NAME.tar.zst"

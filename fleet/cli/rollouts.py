@@ -33,7 +33,7 @@ def add_commands(commands: Commands) -> None:
         commands,
         "rollout",
         "install on every device the release that the inventory declares",
-        "Updates devices in waves, and rolls back those with a bad release. If it is interrupted, run it again.",
+        "Updates devices in waves. If a wave fails, devices are rolled back. If interrupted, run the command again.",
     )
     _add_playbook_options(parser)
     parser.add_argument(
@@ -54,7 +54,7 @@ def add_commands(commands: Commands) -> None:
     parser = command(
         commands,
         "rollback",
-        "roll devices back manually, to the release that each ran before",
+        "roll devices back manually, each to its previous release",
         "Needs no repository. The unfinished rollout is abandoned.",
     )
     _add_playbook_options(parser)
@@ -73,7 +73,8 @@ def add_commands(commands: Commands) -> None:
         commands,
         "give-up",
         "abandon the unfinished rollout",
-        "No device is queried. Failed devices roll back at the start of the next rollout. Others keep their release.",
+        "No device is queried. Failed devices roll back at the start of the next rollout. Other devices keep their "
+        "release.",
     )
     _add_record_options(parser)
     parser.add_argument("--reason", required=True, type=_reason, metavar="TEXT", help="why")

@@ -53,7 +53,7 @@ def add_commands(commands: Commands) -> None:
             step.add_argument("--fleet", type=fleet_name, required=True, metavar="NAME")
             if name in ("recall", "recalled"):
                 step.add_argument(
-                    "--every", action="store_true", help="roll back every device, whatever release it runs"
+                    "--every", action="store_true", help="roll back every device, whichever release it runs"
                 )
             if name == "recalled":
                 step.add_argument("--reason", default="", metavar="TEXT")

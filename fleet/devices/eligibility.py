@@ -103,7 +103,7 @@ def obstacles(
             f"{status.disk.free_bytes / MB:.0f} MB of disk space are free, but {needed / MB:.0f} MB are needed"
         )
     if not service.running or service.fault:
-        reasons.append("its service does not answer" if service.running else "its service does not run")
+        reasons.append("its service does not answer" if service.running else "its service is not running")
     if release in status.bad:
         reasons.append(f"{release} failed on this device before: {status.bad[release]} (edge-agent forget {release})")
     return reasons + _clock_deviation(status.time, queried, now, clock_skew_s)

@@ -82,7 +82,7 @@ class Feedback(Message):
     @model_validator(mode="after")
     def _check_total(self) -> Self:
         if self.wrong > self.n:
-            raise ValueError("there are more wrong labels than labels")
+            raise ValueError("the number of wrong labels exceeds the number of all labels")
         return self
 
 

@@ -36,14 +36,14 @@ def faults(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield (field, expected value) for each variable that disables the check of host keys, or could disable it."""
     for field in CHECKING:
         if str(values.get(field, True)).lower() not in TRUE:
-            yield field, "host keys that are checked: set the variable to true, or remove it"
+            yield field, "true or no value, so that host keys are checked"
     for field in ARGUMENTS:
         value = values.get(field, "")
         text = INVENTORY_DIR.sub("/", value) if isinstance(value, str) else "{{"
         if any(mark in text for mark in ("{{", "{%", "{#")):
-            yield field, "host keys that are checked: a text without templates other than {{ inventory_dir }}"
+            yield field, "a text with no template except {{ inventory_dir }}, so that host keys are checked"
         elif UNCHECKED.search(text.translate(QUOTING)):
-            yield field, "host keys that are checked: a known_hosts file, without -F, Include and KnownHostsCommand"
+            yield field, "options without -F, Include, KnownHostsCommand and the like, so that host keys are checked"
     for field, name in PROGRAMS.items():
         if field in values and not re.fullmatch(rf"(/(\S*/)?)?{name}", str(values[field])):
-            yield field, f"host keys that are checked: the program {name}, or an absolute path that ends with it"
+            yield field, f"the program {name} or an absolute path to it, so that host keys are checked"

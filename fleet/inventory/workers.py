@@ -138,7 +138,7 @@ def assign_workers(fleet: Fleet, listing: Listing) -> WorkerAssignment:
             worker_of[device.name] = declared[requested]
         elif requested is not None:
             where = files.declaring_file(device.name, "worker", device.groups)
-            names = ", ".join(declared) or "none is valid"
+            names = ", ".join(declared) or "this group has no valid host"
             faults.append(f"{where}: {device.name}: worker: found {requested!r}, expected a host of {GROUP}: {names}")
     if faults:
         raise InventoryError(

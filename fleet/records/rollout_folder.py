@@ -138,8 +138,8 @@ def find(fleet: str, rollout: str | None = None, root: Path = ROLLOUTS) -> Recor
         raise NoReleaseError(
             f"{root / fleet}",
             f"no rollout {rollout or ''}".strip(),
-            f"one of the latest rollouts: {latest}",
-            "begin a rollout",
+            f"a recorded rollout; the latest are: {latest}",
+            "use the id of a recorded rollout; if there is none, begin a rollout",
         )
     return matching[-1]
 

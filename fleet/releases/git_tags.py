@@ -214,7 +214,7 @@ class BundleSource:
                 "a bundle whose digest is in this dvc.lock",
                 "run make repro; or pass the bundle's commit with --commit SHA; or use --no-tag",
             )
-        return [] if is_built else [f"commit {commit[:12]} has no dvc.lock: cannot check that it built the bundle"]
+        return [] if is_built else [f"commit {commit[:12]} has no dvc.lock: the origin of the bundle is not checked"]
 
 
 def is_registered(versions: Mapping[str, str], name: str, version: str, commit: str) -> bool:

@@ -149,7 +149,10 @@ def sign(folder: Path, signature: Path, policy: SigningPolicy, keys: Keys) -> No
     _run(request, f"{folder.name}: signing")
     if not signature.is_file():
         raise TrustError(
-            str(signature), "the signing program did not write this file", "a signature file", "sign the bundle again"
+            str(signature),
+            "the signing program ended without writing this file",
+            "a signature file",
+            "sign the bundle again",
         )
 
 
@@ -211,7 +214,7 @@ def _serialization(signature: Path) -> Mapping[str, Any]:
         bundle = json.loads(signature.read_text(encoding="utf-8"))
         statement = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"]))
         if statement["predicateType"] != PREDICATE:
-            raise ValueError(f"predicate {statement['predicateType']}")
+            raise ValueError(f"the predicate type is {statement['predicateType']}")
         serialization = dict(statement["predicate"]["serialization"])
         if not all(isinstance(path, str) for path in serialization.get("ignore_paths", [])):
             raise ValueError("ignore_paths")

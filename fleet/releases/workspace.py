@@ -127,7 +127,7 @@ class Workspace:
             raise ConfigurationError(
                 f"{self.policy_file}: builder",
                 f"the policy pins {existing.builder}",
-                f"{requested.builder}, or no existing policy",
+                f"{requested.builder}, the builder in the options; or no policy file",
                 "change the policy manually and commit it (it is never overwritten), or leave out --builder-identity",
             )
         if not is_requested and not (existing.public_key and self.keys.has(BUILDER, existing.keyid)):

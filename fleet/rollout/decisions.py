@@ -208,7 +208,7 @@ def rollbacks(state: RolloutState, rollout: str) -> tuple[dict[str, RollbackOrde
         if device.was is not None:
             orders[name] = RollbackOrder(device.was, f"rollout {rollout}: {reason}"[:MAX_REASON])
         elif NO_PREVIOUS_RELEASE not in device.reason:
-            kept[name] = f"{reason}; it keeps {device.release}: {NO_PREVIOUS_RELEASE}"
+            kept[name] = f"{reason}; the device keeps {device.release}: {NO_PREVIOUS_RELEASE}"
     return orders, kept
 
 

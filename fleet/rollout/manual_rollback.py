@@ -91,7 +91,7 @@ def finish_manual_rollback(
             skipped[name] = f"{name}: left unchanged: runs {running}, which the latest rollout did not deliver"
             continue
         release, loaded, problem = _outcome(rollback)
-        with _warn_on_error(warnings, f"{name}: its rollback is not in the audit trail"):
+        with _warn_on_error(warnings, f"{name}: its rollback was not written to the audit trail"):
             audit_log.append(
                 root / fleet / audit_log.FILE,
                 "rollback",

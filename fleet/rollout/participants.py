@@ -86,8 +86,8 @@ class Participants:
             return f"{len(self.unreachable)} device(s) do not respond, {allowed} allowed: {', '.join(self.unreachable)}"
         if self.changing and self.absent:
             return (
-                f"{', '.join(self.absent)} of the first wave cannot take part, but a release that has not yet passed a "
-                "wave needs every device of the first wave"
+                f"{', '.join(self.absent)} of the first wave cannot be updated, but a release that has not yet passed "
+                "a wave needs every device of the first wave"
             )
         return ""
 

@@ -249,7 +249,7 @@ def _assemble(
     rollout, changes = unfinished.rollout, unfinished.changes
     interrupted = {name: each for name, each in unfinished.interrupted.items() if changes and name in names}
     dirty = commit is not None and commit.endswith(DIRTY)
-    uncommitted = f"{fleet.path}: differs from its commit; the record adds {DIRTY} to the commit"
+    uncommitted = f"{fleet.path}: has uncommitted changes, so the record adds {DIRTY} to the commit"
     return RolloutPlan.model_validate(
         {
             "fleet": fleet.name,

@@ -132,7 +132,7 @@ def abandon(record: Record, reason: str, status: Status = "given up") -> None:
     status = "failed" if state.has_failed else status
     for name, rollback in pending_devices(record, state).items():
         cause = state.devices[name].reason or "the rollout failed"
-        explanation = f"{cause}; not back at {rollback.to}: the rollout was interrupted"
+        explanation = f"{cause}; not rolled back to {rollback.to}: the rollout was interrupted"
         state = state.with_device(name, outcome="pending", reason=explanation)
     rollout_audit.append(record, "give up", result=status, detail=reason)
     reasons = [state.reason if state.has_failed else "", f"abandoned: {reason}"]

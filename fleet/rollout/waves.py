@@ -61,7 +61,7 @@ def plan_waves(devices: Sequence[Device], policy: RolloutPolicy, fleet_size: int
         raise InventoryError(
             "rollout.waves",
             f"{len(remaining)} device(s) are in no wave: {names}",
-            "every device in one wave",
+            "a wave for every device",
             "add a last wave for all other devices: {name: rest, rest: true}",
         )
     return planned

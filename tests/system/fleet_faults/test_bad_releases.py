@@ -42,7 +42,7 @@ def test_a_canary_that_is_off_stops_the_rollout(fleet: LabFleet, case: Case) -> 
     done = fleet.rollout()
     fleet[0].plug()
 
-    case.survived(done, code=2, message="device-01 of the first wave cannot take part")
+    case.survived(done, code=2, message="device-01 of the first wave cannot be updated")
 
 
 def test_an_archive_that_differs_from_its_signature_is_refused(fleet: LabFleet, case: Case) -> None:

@@ -119,9 +119,9 @@ def test_the_shipped_inventories_are_valid(name: str) -> None:
         (
             {"host_vars__b": {"ansible_ssh_common_args": "-o StrictHostKeyChecking=no"}},
             "host_vars/b.yml",
-            "expected host keys that are checked",
+            "so that host keys are checked",
         ),
-        ({"host_vars__b": {"ansible_host_key_checking": False}}, "host_vars/b.yml", "expected host keys that are"),
+        ({"host_vars__b": {"ansible_host_key_checking": False}}, "host_vars/b.yml", "expected true or no value"),
         (
             {"hosts": {"canaries": {"a": {"ansible_host": "192.0.2.1"}}, "rest": {"b": {"ansible_host": "192.0.2.1"}}}},
             "hosts.yml",

@@ -70,7 +70,7 @@ def test_an_inventory_without_workers_has_none(tmp_path: Path) -> None:
         ({"ansible_port": "{{ port }}"}, {}, "worker-1: ansible_port: found '{{ port }}'"),
         ({"ansible_host": "{{ address }}"}, {}, "a value without a template"),
         ({"ansible_connection": "docker"}, {}, "ansible_connection: found 'docker'"),
-        ({"ansible_ssh_common_args": "-oStrictHostKeyChecking=no"}, {}, "host keys that are checked"),
+        ({"ansible_ssh_common_args": "-oStrictHostKeyChecking=no"}, {}, "host keys are checked"),
         (
             {"ansible_ssh_host_key_checking": False},
             {},

@@ -33,7 +33,7 @@ def test_devices_are_in_waves_and_their_previous_release_is_recorded(root: Path)
         (status(disk={"free_bytes": 39}), "of disk space are free"),
         (status(bad={NEW: "too slow"}), "failed on this device before: too slow"),
         (status(time="1970-01-01T00:00:00Z"), "its clock shows 1970"),
-        (status(service={"running": False, "fault": None, "loaded": None}), "its service does not run"),
+        (status(service={"running": False, "fault": None, "loaded": None}), "its service is not running"),
     ],
 )
 def test_an_unfit_device_stops_the_rollout_or_is_skipped(root: Path, unfit: AgentStatus, words: str) -> None:

@@ -183,7 +183,7 @@ def test_a_device_without_a_previous_release_is_reported(root: Path) -> None:
     assert controller(started).decide_rollbacks({"a": status(NEW)}).back == {}
     table = controller(started).close({}).table
 
-    assert any(f"it keeps {NEW}: it ran no release before" in row for row in table)
+    assert any(f"the device keeps {NEW}: it ran no release before" in row for row in table)
 
 
 def test_a_device_that_cannot_roll_back_is_pending(root: Path) -> None:
