@@ -36,7 +36,7 @@ class PlanFile(RolloutPlan):
 
 
 class StateFile(Document):
-    """The fields of state.json that are validated more strictly than by RolloutState."""
+    """The fields of state.json that RolloutState does not check strictly enough."""
 
     schema_version: Literal[1] = Field(description="Version of the format.")
     owner: Process = Field(description="Process that controls the rollout.")

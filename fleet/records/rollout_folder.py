@@ -15,8 +15,9 @@ Each rollout has a folder:
         <id>/reports/           the reports of the devices
         <id>/report.html, .md   the report for people
 
-A rollout belongs to the ansible-playbook process that began it. If that process ends without closing the rollout, the
-next run queries the devices and resumes the rollout where it stopped, so that no step is done twice.
+A rollout is controlled by the ansible-playbook process that began or resumed it. If that process ends without
+closing the rollout, the next run queries the devices and resumes the rollout where it stopped, so that no step is done
+twice.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ class Record:
 
 @contextlib.contextmanager
 def locked(fleet: str, root: Path = ROLLOUTS) -> Iterator[None]:
-    """Hold the lock of a fleet's rollout records. Raises BusyError if another process keeps holding it."""
+    """Hold the lock of a fleet's rollout records. Raises BusyError if another process holds it for too long."""
     folder = root / fleet
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "lock"
@@ -235,7 +236,7 @@ def _start_of(name: str) -> datetime | None:
 
 
 def _remove_incomplete(folder: Path) -> None:
-    """Remove the folders of rollouts without state.json, whose process was killed before it changed any device."""
+    """Remove the rollout folders without state.json. Their process was killed before it changed any device."""
     for each in folder.iterdir() if folder.is_dir() else ():
         if _start_of(each.name) and each.is_dir() and not (each / "state.json").exists():
             shutil.rmtree(each)

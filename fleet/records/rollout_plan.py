@@ -53,7 +53,7 @@ class RolloutPlan(Document):
     only: list[str] | None = Field(default=None, description="Devices that --limit selects; null means all.")
     commit: str | None = Field(default=None, description="Git commit of the inventory.")
     by: str | None = Field(default=None, description="User who began the rollout.")
-    development: bool = Field(default=False, description="Whether releases with development keys are accepted.")
+    development: bool = Field(default=False, description="Whether releases signed with development keys are accepted.")
     outside_window: bool = Field(default=False, description="Whether the maintenance window is ignored.")
     size: Count = Field(description="Number of devices in the fleet.")
     again: bool = Field(default=False, description="Whether a release that failed before may be tried again.")
@@ -66,6 +66,8 @@ class RolloutPlan(Document):
     proven: list[str] = Field(default=[], description="Releases that passed a wave of an earlier rollout.")
     resumes: str | None = Field(default=None, description="Id of the unfinished rollout that is resumed.")
     gives_up: AbandonedRollout | None = Field(default=None, description="Unfinished rollout that is abandoned.")
-    pending: dict[str, PendingRollback] = Field(default={}, description="Devices whose pending rollbacks come first.")
-    refused: Refusal | None = Field(default=None, description="Error that prevents all but pending rollbacks.")
+    pending: dict[str, PendingRollback] = Field(
+        default={}, description="Pending rollbacks to perform first, by device name."
+    )
+    refused: Refusal | None = Field(default=None, description="Error that allows only pending rollbacks.")
     warnings: list[str] = Field(default=[], description="Warnings for the operator.")

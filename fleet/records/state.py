@@ -1,4 +1,4 @@
-"""The types of state.json: a rollout's progress, its devices, its waves, and the process that owns it."""
+"""The types of state.json: a rollout's progress, its devices, its waves, and the process that controls it."""
 
 from __future__ import annotations
 
@@ -213,10 +213,10 @@ class RolloutState:
         return any(wave.status == "fail" for wave in self.waves)
 
     def with_wave(self, name: str, **changed: Any) -> RolloutState:
-        """Return a copy of the state in which these fields of a wave are changed."""
+        """Return a copy of the state in which the given fields of a wave are changed."""
         waves = tuple(replace(wave, **changed) if wave.name == name else wave for wave in self.waves)
         return replace(self, waves=waves)
 
     def with_device(self, name: str, **changed: Any) -> RolloutState:
-        """Return a copy of the state in which these fields of a device are changed."""
+        """Return a copy of the state in which the given fields of a device are changed."""
         return replace(self, devices={**self.devices, name: replace(self.devices[name], **changed)})

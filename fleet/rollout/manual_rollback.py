@@ -1,6 +1,6 @@
 """Support manual rollbacks (`playbooks/rollback.yml`): abandon the unfinished rollout and record the result.
 
-A record that cannot be read or written never delays the rollback of a device. It only causes a warning.
+If a record cannot be read or written, the operator gets a warning, but the rollback of a device is not delayed.
 """
 
 from __future__ import annotations

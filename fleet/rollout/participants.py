@@ -18,7 +18,7 @@ SHOWN = 20  # maximum number of devices of a wave that the table lists
 
 
 class Participants:
-    """The devices of a rollout plan: those to update in each wave, and those that cannot or need not be updated."""
+    """The devices of a rollout plan, divided into devices to update and devices that cannot or need not be updated."""
 
     def __init__(
         self,

@@ -238,7 +238,7 @@ def write_archive(repository: Repository, releases: Iterable[str], file: Path) -
 
 
 def _metadata(repository: Repository) -> dict[str, bytes]:
-    """Return the content of the metadata files, by file name: all root versions, and the current other roles.
+    """Return the content of the metadata files, by file name: all versions of root, and the latest of each other role.
 
     The targets, snapshot and timestamp were read at the same time, so the timestamp refers to exactly this snapshot."""
     roots = [f"{version}.root.json" for version in range(1, repository.root.version)]

@@ -126,7 +126,7 @@ def abandon(record: Record, reason: str, status: Status = "given up") -> None:
     Args:
         record: The rollout's record.
         reason: Why the rollout is abandoned.
-        status: The final status of the rollout if none of its waves has failed. If one has failed, it is `failed`.
+        status: The final status of the rollout if no wave has failed. If one has failed, the status is `failed`.
     """
     state = record.load()
     status = "failed" if state.has_failed else status

@@ -139,7 +139,7 @@ def device_fault(report: Report, release: str, thresholds: VerdictThresholds) ->
 
 
 def fails_early(thresholds: VerdictThresholds, wave: Sequence[DeviceObservation]) -> str:
-    """Return why a wave has too many failed inferences to pass, or an empty string if its bake can continue.
+    """Return why a wave fails early because of too many failed inferences, or an empty string if it does not.
 
     A one-sided binomial test decides this every time the wave is checked during its bake. Because the test is repeated
     often, each test may use only a hundredth of the error probability that the policy allows.

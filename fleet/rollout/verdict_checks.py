@@ -19,7 +19,7 @@ SwitchOutcome = Literal["ok", "failed", "unreachable"]
 
 @dataclass(frozen=True)
 class DeviceObservation:
-    """The outcome of one device's switch, and the device's reports from before the rollout and the end of the bake.
+    """The outcome of a device's switch, and the device's reports from before the rollout and from the end of the bake.
 
     The device is in the wave that is judged, or in its control group.
 
@@ -175,10 +175,11 @@ def check_feedback(
 
 
 def check_predictions(thresholds: VerdictThresholds, wave: Sequence[DeviceObservation]) -> Check:
-    """Check that the distribution of predicted classes after the switch is similar to the one before the rollout.
+    """Check that the distribution of predicted classes is similar to the distribution before the rollout.
 
-    The distributions are compared for the same devices, by their population stability index (PSI). The check fails only
-    if the PSI exceeds both the limit of the policy and the 99th percentile of the PSI that chance alone produces.
+    Both distributions are of the same devices, and the population stability index (PSI) measures their difference. The
+    check fails only if the PSI exceeds the limit of the policy, and also the 99th percentile of the PSI that chance
+    alone produces.
     """
     now, earlier = _class_counts(wave, before=False), _class_counts(wave, before=True)
     names = sorted(set(now) | set(earlier))

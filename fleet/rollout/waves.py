@@ -41,8 +41,8 @@ def plan_waves(devices: Sequence[Device], policy: RolloutPolicy, fleet_size: int
     Args:
         devices: The devices to update.
         policy: The fleet's rollout policy.
-        fleet_size: The number of devices in the fleet. Percentages refer to it, so the size of a wave does not depend
-            on how many devices are up to date.
+        fleet_size: The number of devices in the fleet. Percentages refer to this number, so the size of a wave
+            does not depend on how many devices are up to date.
 
     Raises:
         InventoryError: The policy leaves a device without a wave.
