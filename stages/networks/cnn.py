@@ -1,4 +1,7 @@
-"""A convolutional network: blocks of convolution, batch norm, ReLU and max pooling, a hidden layer and a classifier."""
+"""A convolutional network, which consists of blocks, a hidden layer and a classifier.
+
+Each block has a convolution, a batch norm, a ReLU and a max pooling.
+"""
 
 from __future__ import annotations
 
@@ -102,8 +105,8 @@ class CnnBody(nn.Module):
             if min(extent) < pool:
                 raise ParameterError(
                     locate_parameter("train.cnn.channels"),
-                    f"found {len(channels)} blocks, but after {number - 1} of them a sample of shape {list(shape)} "
-                    f"has only {extent} positions, which is less than the pool size {pool}",
+                    f"found {len(channels)} blocks, but after {number - 1} of them, a sample of shape {list(shape)} "
+                    f"is reduced to a resolution of {extent}, which is less than the pool size {pool}",
                     remedy="remove blocks, or lower train.cnn.pool",
                 )
             # No bias, because the batch norm that follows has one. Export folds the batch norm into the convolution.

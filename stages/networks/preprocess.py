@@ -1,4 +1,4 @@
-"""Preprocess samples in raw units, as the first layer of every network.
+"""The first layer of every network, which preprocesses samples in raw units.
 
 Preprocessing is part of the exported graph, so a device preprocesses samples exactly as training did.
 """
@@ -57,9 +57,10 @@ class Preprocess(nn.Module):
 
     @torch.no_grad()
     def fit_to_samples(self, batches: Iterable[Tensor]) -> None:
-        """Set the scaling of the bands, or the bins, from batches of training samples [B, *spec.shape] in raw units.
+        """Fit the layer to batches of training samples [B, *spec.shape] in raw units.
 
-        If the layer has neither bands nor bins, nothing is set.
+        This sets the scaling of each band of the spectral features, or the edges of the quantile bins. If the layer has
+        neither features nor bins, nothing is changed.
         """
         if self.features is not None:
             self._fit_bands(batches)

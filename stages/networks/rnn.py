@@ -83,8 +83,8 @@ class Rnn(Network):
     def initial_states(self, batch: int) -> tuple[Tensor, ...]:
         """Return the states before the first step: one tensor of zeros [batch, hidden] for each state.
 
-        The states of a layer are its output and, for an LSTM, its cell state. The states of all layers are returned in
-        the order of the layers. If `pool` is "max", the last state is the highest output of each unit so far.
+        The states of a layer are the layer's previous output and, for an LSTM, the cell state. The states are returned
+        in the order of the layers. If `pool` is "max", a final state follows: the highest output of each unit so far.
         """
         states: tuple[Tensor, ...] = self.body.initial_states(batch)
         return states
@@ -95,7 +95,7 @@ class Rnn(Network):
         return stepped
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute the logits of whole samples [B, *spec.shape]; they equal the logits that `step` returns last.
+        """Compute the logits of whole samples [B, *spec.shape]: the same logits that `step` returns for the last step.
 
         For speed, each cell applies its linear layers for the input to all steps in one operation.
         """

@@ -48,7 +48,7 @@ class Transformer(Network):
             feedforward: Number of units in the feed-forward block of each layer, with one entry per layer.
             patch: Length of each side of a patch, in pixels, time steps or frames.
             dropout: Probability that a value is dropped in training. Dropout is applied to the embedded tokens and to
-                the outputs of attention and feed-forward blocks.
+                the outputs of the attention and feed-forward blocks.
 
         Raises:
             ParameterError: A patch is larger than a sample.

@@ -71,7 +71,7 @@ def rotate_and_zoom(x: Tensor, degrees: float, zoom: float) -> Tensor:
     Args:
         x: Images [B, C, H, W].
         degrees: Maximum rotation in either direction, in degrees.
-        zoom: Each image is resized by a factor between 1 / (1 + zoom) and 1 + zoom.
+        zoom: Maximum change in size; the factor of each image is between 1 / (1 + zoom) and 1 + zoom.
     """
     batch, _, height, width = x.shape
     angle = (torch.rand(batch, device=x.device) * 2 - 1) * math.radians(degrees)

@@ -27,7 +27,7 @@ class Data:
 
     @classmethod
     def open(cls, prepared: Path) -> Data:
-        """Open a folder that the `prepare` stage wrote.
+        """Open the prepared data in a folder that the `prepare` stage wrote.
 
         Raises:
             StageError: A split is missing or empty, or the training split has fewer than two classes.
@@ -93,7 +93,7 @@ def training_batches(data: Data, batch_size: int, max_values: int | None = None)
         data: The prepared data.
         batch_size: Maximum number of samples in a batch.
         max_values: Maximum total number of values in all yielded samples; None for no limit. If the training split has
-            more values, only some of its samples are yielded, at even distances.
+            more values, only evenly spaced samples of the split are yielded.
     """
     samples = len(data.train)
     if max_values is not None:

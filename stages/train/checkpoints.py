@@ -81,7 +81,7 @@ def checkpoint_folder(stage: str, params: Params, inputs: list[Path], fabric: Fa
 def copy_weights(network: nn.Module) -> dict[str, Tensor]:
     """Return a copy of the network's weights and buffers, which later training does not change.
 
-    Training changes the tensors that state_dict() returns in place.
+    Without a copy, training would change the tensors from state_dict() in place.
     """
     return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
 
@@ -112,7 +112,7 @@ def load_checkpoint(path: Path, network: nn.Module, optimiser: Any) -> tuple[lis
 
     Returns:
         The results of every completed epoch, and the network's weights and buffers after the best epoch. If the file
-        does not exist, the list of epochs is empty, and the weights and buffers are the network's current ones.
+        does not exist, an empty list and the network's current weights and buffers are returned.
     """
     if not path.exists():
         return [], copy_weights(network)

@@ -42,7 +42,7 @@ def train_network(
     checkpoint: Path,
     on_epoch: Callable[[Epoch], None],
 ) -> list[Epoch]:
-    """Train a network in place. In the end, the network has the weights of the best epoch on the validation split.
+    """Train a network in place. At the end, the network has the weights of the epoch with the best validation score.
 
     Args:
         fabric: The device and the processes.

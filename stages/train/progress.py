@@ -15,9 +15,9 @@ INTERVAL_S = 5.0  # minimum time between two printed lines, in seconds
 
 
 class EpochProgress:
-    """Shows the progress of training: a bar on a terminal, or lines of text in a pipe or a file.
+    """Shows the progress of training as a bar on a terminal, or as lines of text if the output is a pipe or a file.
 
-    At most one line is printed per INTERVAL_S, plus a line for the last epoch.
+    At most one line is printed every INTERVAL_S seconds, and one more line for the last epoch.
     """
 
     def __init__(self, title: str, epochs: int, show: bool) -> None:

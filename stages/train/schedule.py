@@ -26,7 +26,7 @@ def learning_rate(params: Train, progress: float, history: list[Epoch]) -> float
     Args:
         params: The parameters of training: the scheduler, the learning rate after the warm-up, the number of epochs.
         progress: Number of completed epochs, including the completed fraction of the current epoch; for example 2.5.
-        history: The completed epochs.
+        history: The results of the completed epochs.
     """
     scheduler, rate = params.scheduler, params.optimiser.learning_rate
     if progress < scheduler.warmup_epochs:

@@ -110,7 +110,7 @@ class Log:
     """Logs the metrics of every epoch with DVCLive. A resumed run logs the earlier epochs again."""
 
     def __init__(self, folder: Path, enabled: bool) -> None:
-        """Empty `folder` and start a log in it. If `enabled` is false, do nothing, and write no log later."""
+        """Empty `folder` and start a log in it. If `enabled` is false, do nothing; the log then writes no files."""
         self.live: Any = None
         if enabled:
             from dvclive.live import Live
@@ -146,7 +146,8 @@ def summary(params: Params, network: Network, history: list[Epoch], scores: dict
 
     Args:
         params: All parameters, of which `train.network` and `train.metric` are used.
-        network: The trained network, of which the weights are counted; `size_bytes` is their size as float32.
+        network: The trained network. `parameters` is the number of its weights, and `size_bytes` is the size of its
+            weights as float32.
         history: The results of every epoch.
         scores: Scores of the trained network, by split.
     """

@@ -81,7 +81,7 @@ def curves(
 
 
 def _draw_lines(drawing: Drawing, frame: Frame, x: Sequence[float], lines: Sequence[Line]) -> None:
-    """Draw the curves, and write their names next to their ends without overlaps."""
+    """Draw the curves, and write the name of each curve next to its right end, so that the names do not overlap."""
     ends = [frame.at(x[-1], line.values[-1])[1] for line in lines]
     for line, y in zip(lines, spread([end + 4 for end in ends], 15, frame.top + 4, frame.bottom), strict=True):
         drawing.path([frame.at(a, b) for a, b in zip(x, line.values, strict=True)], f"curve {line.style}")
@@ -211,7 +211,7 @@ def bars(title: str, rows: Sequence[Bar], largest: float, style: str = "s1") -> 
 
 
 def confusion(title: str, matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Markup:
-    """Draw a confusion matrix. The colour of a cell shows which fraction of the samples in its row the cell contains.
+    """Draw a confusion matrix. The larger a cell's fraction of the samples in its row, the stronger the cell's colour.
 
     Args:
         title: Text for screen readers.
@@ -249,5 +249,5 @@ def confusion(title: str, matrix: Sequence[Sequence[int]], classes: Sequence[str
 
 
 def shorten(words: str, length: int) -> str:
-    """Return a text. If it is longer than `length` characters, cut it to that length, including an ellipsis."""
+    """Cut a text that is longer than `length` characters to exactly `length` characters, including an ellipsis."""
     return words if len(words) <= length else words[: length - 1] + "…"

@@ -54,7 +54,7 @@ def describe_build(
 
     Args:
         build: The build's seed, code and libraries.
-        provenance: Content of data/provenance.json; None if it is unreadable.
+        provenance: Content of data/provenance.json; None if the file is unreadable.
         durations: Content of reports/durations/<stage>.json, by stage; None for a stage whose file is unreadable.
         gate: Content of reports/gate.json.
     """

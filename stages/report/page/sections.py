@@ -108,7 +108,7 @@ def failures(checks: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mappin
 def checks_by_name(
     checks: Sequence[Mapping[str, Any]], targets: Sequence[str]
 ) -> list[tuple[str, list[Mapping[str, Any] | None]]]:
-    """Return the name of each check, with one result per target; None if the check does not apply to the target."""
+    """Return the name of each check with one result per target; a result is None if the target has no such check."""
     cells = {(check["name"], check["target"]): check for check in checks}
     return [
         (name, [cells.get((name, target)) for target in targets]) for name in dict.fromkeys(c["name"] for c in checks)

@@ -59,7 +59,7 @@ class SourceQuality(QualityMetrics):
 
 
 class Quarantine(ReportModel):
-    """The number of rows of all sources that violate the data contract, in total and by rule."""
+    """The numbers of rows that are in quarantine, in total and by the rule of the data contract that they violate."""
 
     rows: NonNegativeInt
     share: Share = Field(description="Fraction of the snapshot's rows that are in quarantine.")
@@ -104,7 +104,7 @@ class BalanceReport(ReportModel):
 
 
 class Feature(Bins):
-    """The histogram of one statistic of one channel, such as its mean, over the samples of the training split."""
+    """The histogram of one statistic of a channel (for example, its mean) over the samples of the training split."""
 
     name: str
     channel: NonNegativeInt = Field(description="Index of the channel.")

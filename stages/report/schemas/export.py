@@ -24,7 +24,10 @@ class Output(Tensor):
 
 
 class State(ReportModel):
-    """A state of a recurrent model. Each step reads the state from the tensor `input` and writes it to `output`."""
+    """A state of a recurrent model.
+
+    Each step reads the state from the tensor `input` and writes the new state to the tensor `output`.
+    """
 
     input: str
     output: str
@@ -32,7 +35,7 @@ class State(ReportModel):
 
 
 class Recurrent(ReportModel):
-    """The steps in which a recurrent model reads the time axis, and the states that it passes to the next step."""
+    """The steps in which a recurrent model reads the time axis, and the states that each step passes to the next."""
 
     frame: PositiveInt = Field(description="Number of points of the time axis that one step reads.")
     hop: PositiveInt = Field(description="Number of points from the start of one step to the start of the next step.")
