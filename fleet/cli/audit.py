@@ -58,7 +58,7 @@ def _time(text: str) -> datetime:
 def audit(options: argparse.Namespace) -> dict[str, object]:
     """Return the audit lines of all rollouts and manual rollbacks of a fleet, oldest first.
 
-    Raises NoReleaseError if the fleet has no records, or if no record mentions the device.
+    Raises NoReleaseError if the fleet has no records, or if no record mentions the device that the operator named.
     """
     folder = options.rollouts / options.fleet
     if not folder.is_dir():
@@ -78,7 +78,10 @@ def audit(options: argparse.Namespace) -> dict[str, object]:
 
 
 def _require_device(folder: Path, name: str, lines: list[AuditLine], records: Sequence[Record]) -> None:
-    """Raise NoReleaseError if no record mentions a device. A record that cannot be read could mention any device."""
+    """Raise NoReleaseError if all records can be read and none of them mentions the device.
+
+    If a record cannot be read, nothing is raised, because this record could mention the device.
+    """
     devices = {each for line in lines for each in (line.device, *line.devices) if each}
     for record in records:
         try:

@@ -18,14 +18,17 @@ from fleet.releases.workspace import Workspace
 
 
 class KeyShown(Output):
-    """A key of a role. `here` says whether its private key is in the folder of private keys."""
+    """A key of a role, as `fleet keys` shows it.
+
+    `here` says whether the private key is in the folder of private keys.
+    """
 
     id: str
     here: bool
 
 
 class RoleShown(Output):
-    """A role of the repository, with the keys that sign for it."""
+    """A role of the repository with the keys that sign for the role, as `fleet keys` shows it."""
 
     role: str
     version: int
@@ -36,7 +39,10 @@ class RoleShown(Output):
 
 
 class KeyStatus(Output):
-    """The result of `fleet keys status`. `fleet keys init` and `fleet keys rotate` return its fields, too."""
+    """The result of `fleet keys status`.
+
+    The results of `fleet keys init` and `fleet keys rotate` also contain these fields.
+    """
 
     repository: str
     development: bool
@@ -46,7 +52,10 @@ class KeyStatus(Output):
 
 
 class InitialKeys(Output):
-    """The additional fields of the result of `fleet keys init`. `pin` is the root metadata that devices must trust."""
+    """The fields that only the result of `fleet keys init` has.
+
+    `pin` is the path of the root metadata that devices must trust.
+    """
 
     created: bool = Field(serialization_alias="made")
     pin: str
@@ -58,7 +67,10 @@ class KeysInitialised(KeyStatus, InitialKeys):
 
 
 class ReplacedKey(Output):
-    """The additional fields of the result of `fleet keys rotate`: the role, and the ids of its old and its new key."""
+    """The fields that only the result of `fleet keys rotate` has.
+
+    They are the role, and the ids of the role's old and new key.
+    """
 
     role: str
     old: str
@@ -226,6 +238,6 @@ def _status_text(result: KeyStatus) -> str:
 
 
 def table(rows: list[tuple[str, ...]]) -> str:
-    """Align rows in columns that are two spaces apart."""
+    """Format rows as lines of text with aligned columns, which are separated by two spaces."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

@@ -86,12 +86,15 @@ def ansible_log(options: argparse.Namespace) -> Output:
 
 
 class LogReader(LiveProgress):
-    """Reports the progress of playbooks/logs.yml. `log_task` is the result of the task that reads the log."""
+    """Reports the progress of playbooks/logs.yml, and keeps the result of the task that reads the log.
+
+    This result is `log_task`, or None until the task has ended.
+    """
 
     log_task: TaskResult | None = None
 
     def on_device_event(self, event: Mapping[str, Any]) -> bool:
-        """Keep the result of the task that reads the log, and report the event as usual."""
+        """Keep the result of the task that reads the log, and report the event as LiveProgress does."""
         parsed = TaskEvent.parse(event)
         if parsed.task == READ_LOG and parsed.kind in ENDED:
             self.log_task = TaskResult.model_validate(dict(parsed.result))
@@ -99,10 +102,10 @@ class LogReader(LiveProgress):
 
 
 def device_log(options: argparse.Namespace) -> Output:
-    """Return the log of a device, read through playbooks/logs.yml.
+    """Return the log of the agent on a device, which playbooks/logs.yml reads from the device.
 
-    Raises InventoryError if the inventory is not valid, SourceError if the device cannot be reached, and
-    NoReleaseError if it has no log.
+    Raises InventoryError if the inventory is not valid, SourceError if the device cannot be reached, and NoReleaseError
+    if the device has no log.
     """
     device, live = model.load(options.inventory).device(options.device).name, LogReader()
     # A command that only reads leaves no record behind.

@@ -40,7 +40,7 @@ Commands = Any  # the result of add_subparsers, a type without a public name
 
 
 class Output(BaseModel):
-    """The result of a command. output.schema.json describes the JSON that is printed."""
+    """The base class for the results of commands. output.schema.json describes the JSON that is printed."""
 
 
 def parser(modules: tuple[str, ...] = MODULES) -> argparse.ArgumentParser:
@@ -64,9 +64,9 @@ def command(commands: Commands, name: str, summary: str, details: str = "") -> a
     """Add the parser of a command. The command also accepts `--json` after its name.
 
     Args:
-        commands: The commands or actions to add the command to.
+        commands: The group of commands or of actions to which the command is added.
         name: The name of the command.
-        summary: One line for the list of commands, without a full stop.
+        summary: One line for the list of commands, without a full stop at its end.
         details: Further sentences for the help of this command.
     """
     added: argparse.ArgumentParser = commands.add_parser(
@@ -77,7 +77,10 @@ def command(commands: Commands, name: str, summary: str, details: str = "") -> a
 
 
 def fleet_name(text: str) -> str:
-    """Parse a fleet's name, which is also the name of its folder."""
+    """Check and return the name of a fleet that was passed on the command line.
+
+    The fleet's records are stored in a folder with this name.
+    """
     from fleet.inventory.model import NAME  # imported late because most steps of a rollout do not need it
 
     if not NAME.fullmatch(text):

@@ -18,7 +18,10 @@ PARTS = ("major", "minor", "patch")
 
 
 class ReleasePublished(Output):
-    """The published release in the result of `fleet publish`. `state` is `published` or `unchanged`."""
+    """The fields of the result of `fleet publish` that describe the published release.
+
+    `state` is `published` or `unchanged`.
+    """
 
     release: str
     state: str
@@ -36,7 +39,7 @@ class Publication(Provenance, ReleasePublished):
 
 
 class BundleSigned(Output):
-    """The result of `fleet sign`."""
+    """The result of `fleet sign`: the signature file, the name of the bundle, and the builder."""
 
     signature: str
     name: str
@@ -84,7 +87,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def publish_command(options: argparse.Namespace) -> Publication:
-    """Run `fleet publish`."""
+    """Publish the bundle that the options of `fleet publish` name."""
     workspace = workspace_of(options)
     registry = None if options.no_tag else TagRegistry(options.git)
     request = PublishRequest(options.bundle, options.version, options.bump, options.signature, options.commit, registry)
@@ -104,7 +107,7 @@ def publish_command(options: argparse.Namespace) -> Publication:
 
 
 def sign_command(options: argparse.Namespace) -> BundleSigned:
-    """Run `fleet sign`."""
+    """Sign the bundle that the options of `fleet sign` name."""
     name, builder = publishing.sign_bundle(workspace_of(options), options.bundle, options.signature)
     return BundleSigned(signature=str(options.signature), name=name, builder=builder)
 

@@ -12,7 +12,10 @@ from fleet.releases.workspace import FOLDER, Workspace
 
 
 def add_options(parser: argparse.ArgumentParser, writes: bool = True) -> None:
-    """Add the shared options to a command's parser. `writes` also adds the options of commands that sign."""
+    """Add the options that all commands about releases share to a command's parser.
+
+    If `writes` is true, also add the options of commands that sign metadata.
+    """
     parser.add_argument(
         "--repository",
         default=FOLDER,
@@ -50,6 +53,6 @@ def _days(text: str) -> float:
 
 
 def workspace_of(options: argparse.Namespace) -> Workspace:
-    """Return the workspace that the options of `add_options` select."""
+    """Return the workspace that an operator selected with the options of `add_options`."""
     days = {role: getattr(options, f"{role}_days", days) for role, days in DAYS.items()}
     return Workspace(options.repository, options.keys, getattr(options, "policy", None), days)

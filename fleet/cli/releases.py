@@ -19,7 +19,7 @@ SHOWN = ("release", "state", "reason", "withdrawn", "sha256", "length", "time", 
 
 
 class InRepository(Output):
-    """The location of the repository that a command used."""
+    """The base class for results that contain the location of the repository that a command used."""
 
     repository: str
 
@@ -44,7 +44,8 @@ class ReleaseWithdrawn(Release, InRepository):
 class MetadataRefreshed(InRepository):
     """The result of `fleet release refresh`.
 
-    `signed` lists the roles whose metadata was signed again; `days_left` gives the days until expiry, by role.
+    `signed` lists the roles whose metadata was signed again; `days_left` gives the days until the metadata expires, by
+    role.
     """
 
     signed: list[str]

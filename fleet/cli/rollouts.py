@@ -111,8 +111,8 @@ def _reason(text: str) -> str:
 def rollout(options: argparse.Namespace) -> Output:
     """Roll out the releases that the inventory declares, and return the outcome.
 
-    Raises PausedError if preflight refuses the rollout, NoReleaseError if --resume finds no unfinished rollout, and
-    the error of any other step that refuses.
+    Raises PausedError if preflight refuses the rollout, and NoReleaseError if `--resume` finds no unfinished rollout.
+    If any other step refuses to continue, its error is raised.
     """
     if options.resume:
         resume.require_resumable(model.load(options.inventory), options.inventory, options.rollouts)
@@ -149,7 +149,7 @@ def rollout(options: argparse.Namespace) -> Output:
 
 
 def rollback(options: argparse.Namespace) -> Output:
-    """Roll devices back manually, and return which devices have not rolled back."""
+    """Run a manual rollback, and return its outcome with the devices that have not rolled back."""
     variables = {"rollout_records": str(options.rollouts.resolve()), "rollout_reason": options.reason}
     if options.release:
         variables["rollout_release"] = options.release
@@ -166,9 +166,10 @@ def rollback(options: argparse.Namespace) -> Output:
 
 
 def abandon(options: argparse.Namespace) -> Output:
-    """Abandon the unfinished rollout, even if its process ran on another machine.
+    """Abandon the unfinished rollout of a fleet, even if the rollout's process ran on another machine.
 
-    Raises BusyError while the rollout's process runs on this machine, and NoReleaseError if no rollout is unfinished.
+    Raises BusyError if the rollout's process is still running on this machine, and NoReleaseError if no rollout is
+    unfinished.
     """
     record = resume.abandon_manually(model.load(options.inventory).name, options.rollouts, options.reason)
     state = record.load()
@@ -183,7 +184,10 @@ def _run_here(
 
 
 def _run_on_workers(options: argparse.Namespace, playbook: str) -> DistributedRun | None:
-    """Run the steps of a playbook on the inventory's workers; return None if the run does not use workers."""
+    """Run the steps of a playbook through the inventory's workers, and return the run.
+
+    Return None if the inventory declares no workers or if the operator passed `--direct`.
+    """
     is_rollout = playbook == "rollout"
     listing = read_listing(options.inventory) if is_rollout or not options.direct else Listing()
     if options.direct or not workers.are_declared(listing):
@@ -202,7 +206,10 @@ def _run_on_workers(options: argparse.Namespace, playbook: str) -> DistributedRu
 
 
 def _plan_arguments(options: argparse.Namespace, run: DistributedRun) -> list[str]:
-    """Return the arguments of `fleet wave plan`, as playbooks/roles/rollout/tasks/plan.yml passes them."""
+    """Return the arguments of `fleet wave plan` for the options of `fleet rollout`.
+
+    playbooks/roles/rollout/tasks/plan.yml passes the same arguments.
+    """
     return [
         *("--inventory", str(options.inventory.resolve())),
         *("--repository", repository_storage.absolute_location(options.repository)),

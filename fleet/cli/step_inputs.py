@@ -1,4 +1,7 @@
-"""Read the input of the steps of `fleet wave` into typed models. The playbooks pass it on stdin."""
+"""Read the input of a step of `fleet wave` from stdin into a typed model.
+
+The playbooks pass this input to the step as a JSON object.
+"""
 
 from __future__ import annotations
 
@@ -20,23 +23,23 @@ PRINTED = ("schema_version", "command")  # fields that `fleet --json` adds to th
 
 
 class DeviceNames(BaseModel):
-    """The devices of a wave."""
+    """The input of `fleet wave open`: the names of the devices of a wave."""
 
     devices: list[str] = Field(description="Names of the devices.")
 
 
 class DeviceStatuses(BaseModel):
-    """The results of `edge-agent status` on several devices."""
+    """The input of `fleet wave settle` and `fleet wave close`: results of `edge-agent status` on several devices."""
 
     devices: dict[str, TaskResult] = Field(description="Result of the task that queries the status, by device.")
 
     def responses(self) -> dict[str, StatusResponse]:
-        """Return the response of each device."""
+        """Return the response of each device to `edge-agent status`, by device name."""
         return parse_statuses(self.devices)
 
 
 class PreflightInput(DeviceStatuses):
-    """The input of `fleet wave preflight`: the plan of a rollout, and the statuses of its devices."""
+    """The input of `fleet wave preflight`: the plan of a rollout, and the statuses of the devices in the plan."""
 
     plan: RolloutPlan = Field(description="The output of `fleet wave plan`.")
 
@@ -57,12 +60,15 @@ class Switch(BaseModel):
     )
 
     def deploy_outcomes(self) -> dict[str, tuple[SwitchOutcome, str]]:
-        """Return whether each device switched to its release, and the reason if it did not."""
+        """Return the outcome of the switch for each device, with the reason if the device did not switch."""
         return {name: _deploy_outcome(result, self.trouble[name]) for name, result in self.deployed.items()}
 
 
 class BakeInput(BaseModel):
-    """The input of `fleet wave bake`: deployment results and statuses of a wave, and the previous check's result."""
+    """The input of `fleet wave bake`: the deployment results and the statuses of a wave's devices.
+
+    It also contains the result of the previous check during the same bake.
+    """
 
     switched: Switch = Field(description="Results of `edge-agent deploy` on the wave's devices.")
     asked: dict[str, TaskResult] = Field(description="Status of each device; empty at the first check.")
@@ -74,7 +80,7 @@ class BakeInput(BaseModel):
         return value or None
 
     def statuses(self) -> dict[str, AgentStatus | None]:
-        """Return the status of each device, or None for a device that did not respond."""
+        """Return the status of each device of the wave; None for a device that did not respond."""
         return {name: response.status for name, response in parse_statuses(self.asked).items()}
 
 
@@ -85,7 +91,10 @@ class ControlResult(TaskResult):
 
 
 class JudgeInput(BaseModel):
-    """The input of `fleet wave judge`: the deployment results and statuses of a wave, and its control group."""
+    """The input of `fleet wave judge`: the deployment results and the statuses of a wave's devices.
+
+    It also contains the statuses of the devices in the control group.
+    """
 
     switched: Switch = Field(description="Results of `edge-agent deploy` on the wave's devices.")
     asked: dict[str, TaskResult] = Field(description="Status of each device of the wave.")
@@ -93,14 +102,17 @@ class JudgeInput(BaseModel):
 
 
 class ManualRollbackInput(BaseModel):
-    """The input of `fleet wave recalled`: the results of a manual rollback."""
+    """The input of `fleet wave recalled`: the results of a manual rollback on each device."""
 
     back: dict[str, TaskResult] = Field(description="Result of `edge-agent rollback`, by device.")
     asked: dict[str, TaskResult] = Field(description="Result of `edge-agent status` after the rollback, by device.")
 
 
 def parse_statuses(results: Mapping[str, TaskResult]) -> dict[str, StatusResponse]:
-    """Return the responses of devices to `edge-agent status`."""
+    """Parse the results of `edge-agent status` on several devices.
+
+    Return the response of each device, by device name.
+    """
     return {name: parse_status(result) for name, result in results.items()}
 
 
@@ -115,7 +127,7 @@ def _deploy_outcome(result: TaskResult, trouble: object) -> tuple[SwitchOutcome,
 
 
 def read_stdin(model: type[T]) -> T:
-    """Read the input of a step from stdin. Raises ConfigurationError if it does not match the model."""
+    """Read the input of a step from stdin. Raises ConfigurationError if the input does not match the model."""
     try:
         return model.model_validate(json.load(sys.stdin))
     except ValidationError as error:

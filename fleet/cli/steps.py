@@ -1,7 +1,7 @@
 """`fleet wave ...`: the steps of a rollout that make its decisions. playbooks/rollout.yml calls them on the controller.
 
-A step prints JSON. If it needs responses of devices, it reads them as JSON from stdin (step_inputs.py). An operator
-calls `fleet rollout` instead.
+A step prints its result as JSON. If a step needs the responses of devices, it reads them as JSON from stdin
+(step_inputs.py). Operators call `fleet rollout` instead of these steps.
 """
 
 from __future__ import annotations
@@ -174,7 +174,10 @@ def _close(options: argparse.Namespace) -> StepOutput:
 
 
 def _idle(options: argparse.Namespace) -> StepOutput:
-    """Check that no rollout is running. Raises BusyError. A rollout with an unreadable record counts as not running."""
+    """Check that no process is running a rollout of the fleet. Raises BusyError if one is.
+
+    A rollout whose record cannot be read counts as not running.
+    """
     with contextlib.suppress(ConfigurationError):
         rollout_folder.unfinished(options.fleet, options.rollouts)
     return {"fleet": options.fleet}

@@ -1,6 +1,6 @@
-"""Interpret responses from devices' agents.
+"""Interpret the responses of agents on devices.
 
-`messages` parses the output of an agent, which Ansible registers in task results, into typed messages.
-`eligibility` decides whether a device already runs a release, and why a device cannot run one.
-This package may import documents, errors and the agent's core, but neither inventory nor releases.
+`messages` parses an agent's output, which Ansible's task results contain, into typed messages. `eligibility` decides
+whether a device already runs a release, and lists the reasons why a device cannot run a release. This package may
+import documents, errors and the agent's core, but neither inventory nor releases.
 """

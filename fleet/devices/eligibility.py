@@ -1,4 +1,4 @@
-"""Decide from an agent's status whether a device already runs a release, and whether it can run one."""
+"""Decide from an agent's status whether its device already runs a release, and whether the device could run it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ class Requirements(Document):
 
 
 class ReleaseInfo(Document):
-    """The facts about a release that decide which devices can run it. Older records lack some of these fields."""
+    """The facts about a release that decide which devices can run the release.
+
+    Older rollout records lack some of these fields.
+    """
 
     path: str = Field(default="", description="Path of the archive in the repository of releases.")
     length: Count = Field(default=0, description="Size of the archive in bytes.")
@@ -37,21 +40,21 @@ class ReleaseInfo(Document):
 
 
 def loaded_model(status: AgentStatus | None) -> LoadedModel | None:
-    """Return the model that the service of a device has loaded, or None."""
+    """Return the model that the service of a device's agent has loaded; None if it has loaded no model."""
     return status.service.loaded if status else None
 
 
 def loaded_release(status: AgentStatus | None) -> str | None:
-    """Return the release that the service of a device has loaded, or None."""
+    """Return the release that the service of a device's agent has loaded; None if it has loaded no release."""
     loaded = loaded_model(status)
     return loaded.release if loaded else None
 
 
 def runs(status: AgentStatus | None, release: str, release_info: ReleaseInfo) -> bool:
-    """Return whether a device has confirmed a release and runs exactly the release's published model file.
+    """Return whether a device has confirmed a release and runs the model file that was published in this release.
 
     Args:
-        status: The device's status; None if it did not respond.
+        status: The device's status; None if the device did not respond.
         release: The release, as NAME@VERSION.
         release_info: The published facts about this release.
     """
@@ -76,10 +79,10 @@ def obstacles(
     Args:
         status: The device's status.
         release: The release, as NAME@VERSION.
-        release_info: The published facts about this release.
-        queried: The time at which the query of all devices began. The device responded between this time and `now`.
+        release_info: The published facts about this release, including its requirements.
+        queried: The time at which the query of all devices began. The device responded between `queried` and `now`.
         now: The current time, with a time zone.
-        clock_skew_s: The largest allowed deviation of a device's clock, in seconds.
+        clock_skew_s: The maximum allowed deviation of the device's clock, in seconds.
     """
     device, service, required = status.device, status.service, release_info.requirements
     reasons = []

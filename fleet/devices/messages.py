@@ -1,6 +1,7 @@
-"""Parse and validate messages from a device's agent. Code behind this module can rely on the declared types.
+"""Parse and validate the JSON messages that agents on devices print.
 
-Undeclared fields are kept unchanged, because a newer agent may report more fields.
+Code that receives a parsed message can rely on the declared types. Undeclared fields are kept unchanged, because a
+newer agent may report more fields.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def _require_time_zone(text: str) -> str:
 
 
 class Message(Document):
-    """A JSON object from an agent. Undeclared fields are accepted and kept."""
+    """The base class for JSON objects that an agent prints. Undeclared fields are accepted and kept."""
 
 
 class Machine(Message):
@@ -52,7 +53,7 @@ class ServiceFault(Message):
 
 
 class Service(Message):
-    """The state of the agent's service."""
+    """The state of the service process of an agent."""
 
     running: bool = Field(description="Whether a service process exists.")
     fault: ServiceFault | None = Field(description="Why the service does not answer; null if it does.")
@@ -66,7 +67,7 @@ class Disk(Message):
 
 
 class Latency(Message):
-    """Duration of inferences since the service switched to its current release."""
+    """The duration of inferences since the agent's service switched to its current release."""
 
     p95: Annotated[float, Field(ge=0)] | None = Field(
         description="95th percentile in seconds; null if there were no inferences."
@@ -74,7 +75,7 @@ class Latency(Message):
 
 
 class Feedback(Message):
-    """True labels that arrived for predictions since the service switched to its current release."""
+    """The true labels that arrived for predictions since the agent's service switched to its current release."""
 
     n: Count = Field(description="Number of labels that arrived.")
     wrong: Count = Field(description="Number of labels that differ from the prediction.")
@@ -87,7 +88,7 @@ class Feedback(Message):
 
 
 class ServingReport(Message):
-    """The statistics of a service since it switched to `release`."""
+    """The statistics that an agent's service has collected since it switched to `release`."""
 
     release: str = Field(description="Release that is served, as NAME@VERSION.")
     trial: bool = Field(description="Whether the release's trial is still running.")
@@ -104,7 +105,7 @@ class ServingReport(Message):
 
 
 class IdleReport(Message):
-    """The report of a service that serves no release."""
+    """The report of an agent's service that serves no release."""
 
     release: None = Field(description="Always null, since no release is served.")
 
@@ -124,7 +125,7 @@ class AgentStatus(Message):
     )
     device: Machine = Field(description="Hardware of the device.")
     current: str | None = Field(description="Installed release that the device runs, or null.")
-    trial: Trial | None = Field(description="The trial of the current release; null once it is confirmed.")
+    trial: Trial | None = Field(description="The trial of the current release; null once the release is confirmed.")
     bad: dict[str, str] = Field(description="Releases that failed on the device, each with the reason.")
     installed: list[str | None] = Field(description="Installed releases.")
     service: Service = Field(description="State of the agent's service.")
@@ -153,7 +154,7 @@ class AgentFailure:
 
 @dataclass(frozen=True)
 class StatusResponse:
-    """The status of a device, or the reason why it is missing."""
+    """The status of a device, or the reason why the status is missing."""
 
     status: AgentStatus | None
     reason: str = ""
@@ -161,7 +162,7 @@ class StatusResponse:
 
 @dataclass(frozen=True)
 class CommandResponse:
-    """The result of a command on a device, or the reason why it is missing."""
+    """The result of a command on a device, or the reason why the result is missing."""
 
     result: CommandResult | None
     reason: str = ""
@@ -171,7 +172,10 @@ NOT_QUERIED = StatusResponse(None, "the device was not queried")
 
 
 class TaskResult(BaseModel):
-    """The result of one task on one device, as Ansible registered it. The device can forge every value."""
+    """The result of one Ansible task on one device, as Ansible registered it.
+
+    A device can forge every value.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -201,13 +205,16 @@ def parse_status(result: TaskResult) -> StatusResponse:
 
 
 def parse_command(result: TaskResult) -> CommandResponse:
-    """Return the result of `edge-agent deploy` or `edge-agent rollback`, or the reason why it is missing."""
+    """Return the result of `edge-agent deploy` or `edge-agent rollback`, or the reason why the result is missing."""
     message, reason = _parse_result(result, CommandResult)
     return CommandResponse(message, reason)
 
 
 def _parse_result(result: TaskResult, message_type: type[M]) -> tuple[M | None, str]:
-    """Return the message in a task's output and an empty reason, or None and the reason why it is missing."""
+    """Return the agent's message in a task's output and an empty reason.
+
+    If there is no valid message, return None and the reason.
+    """
     if reason := result.unreachable_reason():
         return None, reason
     try:
@@ -222,7 +229,7 @@ def _parse_result(result: TaskResult, message_type: type[M]) -> tuple[M | None, 
 
 
 def parse_message(text: object, message_type: type[M]) -> M | AgentFailure:
-    """Parse the JSON object that an agent printed. Raises ValueError if the message is not valid."""
+    """Parse the JSON message or error that an agent printed. Raises ValueError if the output is neither."""
     if not isinstance(text, str):
         raise ValueError("no output")
     try:

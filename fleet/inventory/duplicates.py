@@ -1,4 +1,7 @@
-"""Refuse duplicate keys in an inventory's mappings. Ansible would use the last duplicate, with a warning at most."""
+"""Refuse duplicate keys in the files of an inventory.
+
+Ansible would use the value of the last duplicate, and would print at most a warning.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,10 @@ def _is_yaml(file: Path) -> bool:
 
 
 def _in_yaml(file: Path) -> Iterator[str]:
-    """Yield the errors in a YAML or JSON file."""
+    """Yield an error message for each duplicate key in a YAML or JSON file.
+
+    Raises InventoryError if the file is neither valid YAML nor valid JSON.
+    """
     text = ""
     try:
         text = file.read_text(encoding="utf-8")
@@ -79,7 +85,7 @@ def _in_yaml(file: Path) -> Iterator[str]:
 
 
 def _in_json(text: str) -> list[str] | None:
-    """Return the duplicate names in a JSON text; None if the text is not JSON."""
+    """Return the names that occur more than once in an object of a JSON text; None if the text is not valid JSON."""
     duplicates: list[str] = []
 
     def collect(pairs: list[tuple[str, Any]]) -> None:
@@ -94,7 +100,10 @@ def _in_json(text: str) -> list[str] | None:
 
 
 def _in_ini(file: Path) -> Iterator[str]:
-    """Yield the errors in an INI file. A host may be repeated in a group only with the same variables."""
+    """Yield an error message for each host or variable that an INI file declares twice with different values.
+
+    A host may be repeated in a group without variables or with the same variables.
+    """
     first: dict[tuple[str, str, str], ini.Entry] = {}
     for entry in ini.entries(file.read_text(encoding="utf-8", errors="replace")):
         before = first.setdefault((entry.group, entry.kind, entry.name), entry)

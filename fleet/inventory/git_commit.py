@@ -10,7 +10,10 @@ DIRTY = "-dirty"  # suffix of a commit, as in `git describe`
 
 
 def inventory_commit(path: Path) -> str | None:
-    """Return the checked-out commit, with `-dirty` if the inventory differs from the commit; None outside git."""
+    """Return the checked-out commit of an inventory's git repository; None if there is no repository or commit.
+
+    The suffix `-dirty` is added to the commit if files of the inventory differ from it.
+    """
     folder = path if path.is_dir() else path.parent
     git = partial(subprocess.run, cwd=folder, capture_output=True, text=True, check=False)
     head = git(["git", "rev-parse", "HEAD"])

@@ -1,4 +1,7 @@
-"""Read the entries of an INI inventory for error messages that name the file. Only Ansible interprets inventories."""
+"""Read the entries of an INI inventory, so that error messages can name the file with the error.
+
+The entries are used only in error messages. The values that rollouts use come from Ansible.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ SECTION = re.compile(r"\[([^\]:]+)(?::(\w+))?\]\s*(?:[#;].*)?")
 class Entry:
     """A line of an INI file that declares a host, a variable or a child group of `group`.
 
-    `kind` is hosts, vars or children; `name` is the name of the host, the variable or the child group.
+    `kind` is hosts, vars or children; `name` is the name of the host, the variable or the child group. `values` are the
+    variables that the line sets.
     """
 
     group: str

@@ -22,7 +22,7 @@ Variables = Mapping[str, Any]  # merged variables of a host; templates are not e
 
 @dataclass(frozen=True)
 class Group:
-    """A group of the inventory: its own hosts, and the names of its child groups."""
+    """A group of the inventory: the hosts that it lists directly, and the names of its child groups."""
 
     hosts: tuple[str, ...] = ()
     children: tuple[str, ...] = ()
@@ -30,7 +30,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Listing:
-    """An inventory as Ansible reads it. `variables` holds the merged variables of each host."""
+    """An inventory as Ansible reads it.
+
+    `groups` holds each group by name, and `variables` holds the merged variables of each host.
+    """
 
     groups: Mapping[str, Group] = field(default_factory=dict)
     variables: Mapping[str, Variables] = field(default_factory=dict)
@@ -50,7 +53,10 @@ class Listing:
         return memberships
 
     def depths(self) -> dict[str, int]:
-        """Return the depth of each group below `all`, along the longest path. Ansible prefers deeper groups."""
+        """Return the depth of each group, which is the length of the longest path from the group `all` to the group.
+
+        If several groups set a variable, Ansible uses the value of the deepest group.
+        """
         depths = {"all": 0}
         pending = ["all"]
         while pending:
@@ -63,7 +69,10 @@ class Listing:
 
 
 def read_listing(path: Path, limit: str | None = None) -> Listing:
-    """Read an inventory with Ansible. `limit` selects hosts or groups in Ansible's syntax. Raises InventoryError."""
+    """Read an inventory with Ansible. Raises InventoryError.
+
+    `limit` is a pattern that selects hosts or groups, in Ansible's syntax; None selects all hosts.
+    """
     if not path.exists():
         raise InventoryError(
             str(path),

@@ -35,7 +35,10 @@ LONGEST_S = 604_800  # 7 days
 
 @dataclass(frozen=True)
 class Device:
-    """A declared device. `variables` holds its merged Ansible variables; their templates are not evaluated."""
+    """A device that the inventory declares.
+
+    `variables` holds its merged Ansible variables. Templates in these variables are not evaluated.
+    """
 
     name: str
     address: str
@@ -48,7 +51,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Fleet:
-    """A declared fleet, with its devices sorted by wave and name.
+    """A fleet that an inventory declares, with its devices sorted by wave and name.
 
     `development` says whether the fleet accepts releases that are signed with development keys.
     """
@@ -101,7 +104,10 @@ def load(path: Path, listing: Listing | None = None) -> Fleet:
 
 
 def limited_devices(path: Path, limit: str) -> list[str]:
-    """Return the devices that --limit selects, according to Ansible. Raises InventoryError if it selects none."""
+    """Return the names of the devices that a host pattern (`--limit`) selects in Ansible.
+
+    Raises InventoryError if the pattern selects no device.
+    """
     devices = read_listing(path, limit).hosts(GROUP)
     if not devices:
         raise InventoryError(
@@ -114,7 +120,7 @@ def limited_devices(path: Path, limit: str) -> list[str]:
 
 
 class _Check:
-    """Checks an inventory and collects every error, each with the file that sets the value."""
+    """Checks an inventory and collects every error, each with the file that sets the invalid value."""
 
     def __init__(self, path: Path, listing: Listing) -> None:
         self.path, self.files = path, provenance.InventoryFiles(path)
@@ -133,13 +139,13 @@ class _Check:
         groups: tuple[str, ...] = (),
         value: Any = provenance.ANY_VALUE,
     ) -> None:
-        """Add an error.
+        """Add an error to the list of errors.
 
         Args:
             host: The host's name; empty if the error concerns the whole inventory.
-            field: The variable with the error; empty if the error is not in a variable.
-            actual: What the inventory declares.
-            expected: What the inventory should declare.
+            field: The name of the variable with the error; empty if the error does not concern a variable.
+            actual: A description of what the inventory declares.
+            expected: A description of what the inventory should declare.
             groups: The groups of the host.
             value: The value of the variable, which is used to find the file that sets the variable.
         """
@@ -191,7 +197,10 @@ class _Check:
             self.fault(host, "", "a name that Ansible or the playbooks use for something else", expected)
 
     def _conflicts(self, host: str, field: str, groups: tuple[str, ...], value: Any) -> None:
-        """Add an error if groups of a host set different values. `value` is the value that Ansible chooses."""
+        """Add an error if groups of a host with the same precedence set different values of a variable.
+
+        `value` is the value that Ansible chooses.
+        """
         depths = {group: self.depths[group] for group in groups}
         if conflicts := self.files.conflicting_groups(host, field, depths):
             actual = ", ".join(f"{each!r} in the group {group} ({file})" for group, (file, each) in conflicts.items())
@@ -199,7 +208,10 @@ class _Check:
             self.fault(host, field, actual, expected, groups, value)
 
     def fleet(self, declared: Sequence[tuple[str, Any]], groups: Mapping[str, tuple[str, ...]]) -> tuple[str, bool]:
-        """Check that all hosts declare the same `fleet`; return its name and whether it accepts development keys."""
+        """Check that all hosts declare the same value of the variable `fleet`.
+
+        Return the fleet's name and whether the fleet accepts development keys.
+        """
         expected = "{name: NAME, development: true or false}, the same for all devices (group_vars/all.yml)"
         for host, value in declared:
             is_valid = (
@@ -216,7 +228,7 @@ class _Check:
         return (declared[0][1]["name"], declared[0][1]["development"]) if declared else ("", False)
 
     def all_devices(self, devices: Sequence[Device | None]) -> None:
-        """Check that there is a canary, and that each device has its own address."""
+        """Check that at least one device is a canary, and that no two devices have the same address."""
         valid = [device for device in devices if device]
         if len(valid) == len(devices) and valid and not any(device.wave == 0 for device in valid):
             self.fault("", "wave", "no device in wave 0", "at least one canary: a device with `wave: 0`")

@@ -24,14 +24,17 @@ Variables = Mapping[str, Any]
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads a value with one of Ansible's tags, such as !vault, as null, because only its presence matters here."""
+    """Reads YAML, and replaces each value that has one of Ansible's tags, such as !vault, with null.
+
+    Only the presence of such a value matters here.
+    """
 
 
 _Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
 
 
 class InventoryFiles:
-    """The files of one inventory, each read once."""
+    """The files of one inventory. Each file is read only once."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.folder = path, path if path.is_dir() else path.parent
@@ -55,7 +58,7 @@ class InventoryFiles:
         return str(files[0] if files else self.path)
 
     def conflicting_groups(self, host: str, field: str, depths: Mapping[str, int]) -> dict[str, tuple[Path, Any]]:
-        """Return the groups with the highest precedence if they set different values of a variable.
+        """Return the groups of a host that have the highest precedence, if they set different values of a variable.
 
         These groups have the same precedence, so Ansible would choose the group whose name sorts last.
 
@@ -65,7 +68,8 @@ class InventoryFiles:
             depths: The depth of each group of the host below `all`.
 
         Returns:
-            The file and the value of each group; empty if the host itself sets the variable, or if the groups agree.
+            The file and the value of each of these groups, by group name; empty if the host itself sets the variable,
+            or if the groups set the same value.
         """
         if any(field in values for _, values in self._host(host)):
             return {}
@@ -84,7 +88,10 @@ class InventoryFiles:
         return int(priorities[-1]) if priorities and str(priorities[-1]).isdigit() else 1
 
     def _declarations(self, host: str, groups: list[str]) -> Iterator[tuple[Path, Variables]]:
-        """Yield the files that set variables of a host or its groups, with the variables, highest precedence first."""
+        """Yield each file that sets variables of a host or of its groups, together with these variables.
+
+        The file with the highest precedence comes first.
+        """
         yield from self._host(host)
         for level in (self._in_files, self._in_sources):
             for group in (*reversed(groups), "all"):
@@ -148,7 +155,10 @@ def _part(group: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def inventory_files(path: Path) -> Iterator[Path]:
-    """Yield the files of an inventory that Ansible reads. Inventory scripts, which Ansible runs, are left out."""
+    """Yield the inventory files that Ansible parses.
+
+    Inventory scripts are left out, because Ansible executes them instead.
+    """
     files = (file for file in sorted(path.rglob("*")) if _is_source(file.relative_to(path)))
     for file in files if path.is_dir() else [path]:
         if file.is_file() and not file.read_bytes().startswith(b"#!"):
@@ -179,7 +189,7 @@ def is_yaml(file: Path) -> bool:
 
 
 def _ini(file: Path) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
-    """Return the variables of each host and of each group in an INI inventory file. Values are text."""
+    """Return the variables of each host and of each group in an INI inventory file. All values are strings."""
     hosts: dict[str, list[Any]] = {}
     groups: dict[str, list[Any]] = {}
     for entry in ini.entries(file.read_text(encoding="utf-8", errors="replace")):

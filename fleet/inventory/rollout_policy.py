@@ -18,7 +18,7 @@ TIME_OF_DAY = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
 
 
 class Block(BaseModel):
-    """A block of the rollout policy. Unknown keys and wrong types are refused."""
+    """The base class for the blocks of the rollout policy. Unknown keys and wrong types are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -45,13 +45,16 @@ def device_count(amount: int | str, devices: int) -> int:
 
 
 class WaveRule(Block):
-    """A wave. Its devices are selected from the devices that are in no earlier wave. Set `name` and one other field."""
+    """A rule that selects the devices of one wave from the devices that are in no earlier wave.
+
+    Set `name` and exactly one other field.
+    """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="Name of the wave.")
     group: str | None = Field(default=None, description="All devices of this inventory group.")
     device_type: str | None = Field(default=None, description="All devices of this type.")
-    per_type: int | None = Field(default=None, gt=0, description="Number of devices of each type.")
-    count: int | None = Field(default=None, gt=0, description="Number of devices.")
+    per_type: int | None = Field(default=None, gt=0, description="Number of devices to select of each device type.")
+    count: int | None = Field(default=None, gt=0, description="Number of devices to select.")
     percent: int | None = Field(
         default=None, gt=0, le=100, description="Percentage of the whole fleet, but at least one device."
     )
@@ -67,7 +70,10 @@ class WaveRule(Block):
 
 
 class FailureBudget(Block):
-    """Devices that may fail or be unreachable before a rollout fails. In canary waves, every device must be healthy."""
+    """The numbers of devices that may fail or be unreachable before a rollout fails.
+
+    In canary waves, every device must be healthy.
+    """
 
     failed: Amount = Field(
         default=0, description='Devices that may fail: a number, or a percentage of the fleet such as "5%".'
@@ -81,8 +87,8 @@ class FailureBudget(Block):
 class VerdictThresholds(Block):
     """Thresholds of the verdict on a wave, which fleet/rollout/verdict.py computes.
 
-    The statistics of the wave's devices are compared with the statistics of the same devices before the rollout, and of
-    the control group.
+    The statistics of the wave's devices are compared with the statistics of the same devices before the rollout, and
+    with the statistics of the control group.
     """
 
     confidence: float = Field(
@@ -130,9 +136,10 @@ class VerdictThresholds(Block):
 
 
 class MaintenanceWindow(Block):
-    """The time in which a rollout may update devices.
+    """The times at which a rollout may update devices.
 
-    If `until` is earlier than `from`, the window continues past midnight. `days` names the days on which it opens.
+    If `until` is earlier than `from`, the window continues past midnight. `days` names the days on which the window
+    opens.
     """
 
     days: list[Day] = Field(default=list(DAYS), min_length=1, description="Days of the week on which the window opens.")
@@ -152,7 +159,7 @@ class MaintenanceWindow(Block):
         return self
 
     def is_open(self, now: datetime) -> bool:
-        """Return whether devices may be updated at `now`, a time with a time zone."""
+        """Return whether devices may be updated at the time `now`, which must have a time zone."""
         local = now.astimezone(ZoneInfo(self.timezone))
         start, until = time.fromisoformat(self.start), time.fromisoformat(self.until)
         today, yesterday = DAYS[local.weekday()], DAYS[(local - timedelta(days=1)).weekday()]
@@ -239,7 +246,10 @@ def parse(value: Any, where: str) -> RolloutPolicy:
 
 
 def require_open_window(policy: RolloutPolicy, path: Path) -> None:
-    """Check that the maintenance window is open. Raises PausedError, which names the inventory's `path`."""
+    """Check that the maintenance window of a rollout policy is open now. Raises PausedError if it is closed.
+
+    `path` is the path of the inventory, which the error message names.
+    """
     window, now = policy.window, datetime.now(UTC)
     if window and not window.is_open(now):
         raise PausedError(

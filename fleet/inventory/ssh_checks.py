@@ -33,7 +33,10 @@ INVENTORY_DIR = re.compile(r"\{\{ *inventory_dir *\}\}")  # the only template wh
 
 
 def faults(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield (field, expected value) for each variable that disables the check of host keys, or could disable it."""
+    """Yield each variable that disables or could disable the check of SSH host keys.
+
+    Each result is a pair: the name of the variable, and a description of the expected value.
+    """
     for field in CHECKING:
         if str(values.get(field, True)).lower() not in TRUE:
             yield field, "true or no value, so that host keys are checked"

@@ -1,7 +1,7 @@
-"""Read the workers that an inventory declares, and assign each device to one of them (docs/how-to/add-workers.md).
+"""Read the workers that an inventory declares, and assign each device to a worker (docs/how-to/add-workers.md).
 
 Workers are the hosts of the group `workers`; Ansible's own variables define how to reach them. A device can declare
-`worker: NAME`. The other devices of each wave are distributed evenly over all workers.
+`worker: NAME`. The devices of each wave that declare no worker are distributed evenly over all workers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ SSH = "-oBatchMode=yes -oConnectTimeout=10 -oServerAliveInterval=5 -oServerAlive
 
 
 class Worker(BaseModel):
-    """The connection to a worker, and where it has ansible-runner. The fields are variables of the inventory."""
+    """A worker: how to connect to it, and where ansible-runner is installed on it.
+
+    The fields are variables of the inventory.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -55,9 +58,10 @@ class Worker(BaseModel):
         return value
 
     def command(self, *arguments: str) -> list[str]:
-        """Return the command that runs ansible-runner on the worker in the user's home.
+        """Return the command with which this machine runs ansible-runner on the worker.
 
-        Only the user can read the files that it writes (umask 077).
+        `arguments` are the arguments of ansible-runner, which runs in the home folder of the worker's user. Only this
+        user can read the files that ansible-runner writes (umask 077).
         """
         run = f"umask 077; cd; PATH={self.worker_home}/bin:$PATH; exec ansible-runner {shlex.join(arguments)}"
         if self.ansible_connection == "local":
@@ -83,14 +87,18 @@ class Worker(BaseModel):
 
 @dataclass(frozen=True)
 class WorkerAssignment:
-    """The worker of each device (`worker_of`), and the variables that the worker receives for each device."""
+    """The assignment of the devices of a fleet to workers.
+
+    `worker_of` holds the worker of each device, by device name. `variables` holds the Ansible variables that the worker
+    receives for each device.
+    """
 
     workers: tuple[Worker, ...]
     worker_of: Mapping[str, Worker]
     variables: Mapping[str, Variables]
 
     def shards(self, devices: Sequence[str]) -> dict[Worker, list[str]]:
-        """Group devices by worker. A worker is left out if none of these devices is assigned to it."""
+        """Group devices by the worker that they are assigned to. Workers without any of these devices are left out."""
         shards: dict[Worker, list[str]] = {}
         for name in devices:
             shards.setdefault(self.worker_of[name], []).append(name)
@@ -152,7 +160,10 @@ def assign_workers(fleet: Fleet, listing: Listing) -> WorkerAssignment:
 
 
 def _with_inventory_dir(variables: Variables, path: Path) -> Variables:
-    """Replace `{{ inventory_dir }}`, the only template that is evaluated here."""
+    """Replace the template `{{ inventory_dir }}` in the values of variables with the inventory's folder.
+
+    No other template is evaluated here.
+    """
     folder = str((path if path.is_dir() else path.parent).resolve())
     return {
         name: ssh_checks.INVENTORY_DIR.sub(lambda _: folder, value) if isinstance(value, str) else value
@@ -161,7 +172,10 @@ def _with_inventory_dir(variables: Variables, path: Path) -> Variables:
 
 
 def _encrypted(fleet: Fleet) -> Iterator[Path]:
-    """Yield encrypted files with variables of devices. Ansible has decrypted their values to plain text."""
+    """Yield the files with variables of devices that are encrypted as a whole.
+
+    Ansible has already decrypted the values from these files to plain text.
+    """
     names = {
         "group_vars": {"all", *(group for device in fleet.devices for group in device.groups)},
         "host_vars": {device.name for device in fleet.devices},
@@ -177,7 +191,7 @@ def _encrypted(fleet: Fleet) -> Iterator[Path]:
 
 
 def _without_vault(value: Any) -> Any:
-    """Remove encrypted values, because a worker does not have the vault's password."""
+    """Return a value without its encrypted parts, because a worker does not have the vault's password."""
     if isinstance(value, Mapping):
         return {name: _without_vault(each) for name, each in value.items() if not _is_vault(each)}
     return [_without_vault(each) for each in value if not _is_vault(each)] if isinstance(value, list) else value
