@@ -69,7 +69,7 @@ def build(output: Path, python: str, architecture: str, glibc: str, extras: str,
         python: The Python version of the devices, such as 3.11.
         architecture: The processor architecture of the devices: `x86_64` or `aarch64`.
         glibc: The version of the devices' C library, such as 2.36.
-        extras: The extras of the agent to include, separated by commas.
+        extras: The optional dependencies (extras) of the agent's package to include, separated by commas.
         previous: The earlier wheelhouse whose third-party wheels can be reused; None selects the wheelhouse that is
             replaced.
 
@@ -195,7 +195,7 @@ def _line(wheel: Path) -> str:
 def _tar(wheels: Path, folder: Path) -> Path:
     """Pack the wheels into one file, whose name contains a digest of the wheels.
 
-    Without this file, Ansible would take a minute to copy the forty wheels one by one.
+    If there were no such file, Ansible would copy the forty wheels one by one, which takes a minute.
     """
     files = sorted(wheels.iterdir())
     digest = hashlib.sha256("\n".join(map(_line, files)).encode()).hexdigest()[:12]

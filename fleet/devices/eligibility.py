@@ -82,7 +82,7 @@ def obstacles(
         release_info: The published facts about this release, including its requirements.
         queried: The time at which the query of all devices began. The device responded between `queried` and `now`.
         now: The current time, with a time zone.
-        clock_skew_s: The maximum allowed deviation of the device's clock, in seconds.
+        clock_skew_s: The maximum allowed difference between the device's clock and the controller's clock, in seconds.
     """
     device, service, required = status.device, status.service, release_info.requirements
     reasons = []

@@ -49,7 +49,10 @@ class LoadedModel(Message):
 
 
 class ServiceFault(Message):
-    """The reason why an agent's service does not answer. Decisions depend only on whether there is a reason."""
+    """The reason why an agent's service does not answer.
+
+    Decisions depend on whether there is a reason, but not on its text.
+    """
 
 
 class Service(Message):

@@ -199,8 +199,8 @@ class WorkerJob:
 class _Processor(Processor):  # type: ignore[misc]  # ansible-runner has no types
     """Processes the output of a worker, and stores only results.json and stdout from the worker's artifacts.
 
-    ansible-runner's own function unstream_dir accepts any path and any link in the archive of artifacts. A worker could
-    therefore write anywhere on this machine, including keys and records that workers must not access.
+    ansible-runner's own function `unstream_dir` would accept any path and any link in the archive of artifacts. A
+    worker could then write anywhere on this machine, which has keys and records that workers must not access.
     """
 
     def __init__(self, output: _WorkerOutput, folder: Path, name: str, on_event: Callable[[Event], bool]) -> None:

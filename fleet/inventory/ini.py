@@ -28,7 +28,10 @@ class Entry:
 
 
 def entries(text: str) -> Iterator[Entry]:
-    """Yield the entries of an INI text in order. Lines that cannot be parsed are skipped: Ansible reports them."""
+    """Yield the entries of an INI text in order.
+
+    Lines that cannot be parsed are skipped, because Ansible reports them.
+    """
     group, kind = "ungrouped", "hosts"
     for line in (each.strip() for each in text.splitlines()):
         if not line or line[0] in "#;":

@@ -172,9 +172,9 @@ def _with_inventory_dir(variables: Variables, path: Path) -> Variables:
 
 
 def _encrypted(fleet: Fleet) -> Iterator[Path]:
-    """Yield the files with variables of devices that are encrypted as a whole.
+    """Yield each file that contains variables of devices and is encrypted as a whole.
 
-    Ansible has already decrypted the values from these files to plain text.
+    Ansible has already decrypted the values in such a file to plain text.
     """
     names = {
         "group_vars": {"all", *(group for device in fleet.devices for group in device.groups)},

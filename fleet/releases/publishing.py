@@ -228,10 +228,10 @@ def _source(request: PublishRequest, name: str) -> BundleSource | None:
 
 
 def _next_version(part: str, source: BundleSource | None, used: list[str]) -> str:
-    """Return the version of a new release, if the operator requested none.
+    """Return the version of a new release for which the operator has requested no version.
 
-    If an operator registered an unused version on the bundle's commit with `gto register`, return this version. If not,
-    return the highest used version with the given part incremented.
+    If an operator registered an unused version on the bundle's commit with `gto register`, return this version. If
+    there is no such version, increment `part` of the highest used version and return the result.
     """
     if source is None:
         return next_version(used, part)

@@ -190,7 +190,7 @@ class Repository:
         return self.targets_folder / parent / f"{target.hashes['sha256']}.{name}"
 
     def remove_unlisted(self, path: str) -> None:
-        """Remove files that the metadata does not list from the folder of a target.
+        """Remove from the folder of a target all files that the metadata does not list.
 
         A run that was killed can leave such files. `path` is the target's path in the repository.
         """

@@ -15,8 +15,8 @@ from fleet.releases.repository import ROLES, Repository
 def rotate(repository: Repository, role: str, keyid: str | None = None) -> tuple[str, str]:
     """Replace one key of a role with a new key.
 
-    For the role root, this function writes one new version of the root metadata. As many old keys and as many new keys
-    as the threshold requires sign it (TUF specification 1.0, section 6.1). For any other role, the function writes root
+    For the role root, this function writes one new version of the root metadata, signed with as many old keys and as
+    many new keys as the threshold requires (TUF specification 1.0, section 6.1). For any other role, it writes root
     metadata that lists the old and the new key, then the role's metadata signed with both keys, then root metadata that
     lists only the new key. If the process is killed between these steps, the next call continues with the next step.
 
