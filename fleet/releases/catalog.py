@@ -88,7 +88,7 @@ def published_targets(repository: Repository, name: str) -> dict[str, TargetFile
 
 
 def withdrawals(repository: Repository) -> dict[str, Withdrawal]:
-    """Return the record of each withdrawn release, by release.
+    """Return the record of each withdrawn release, by NAME@VERSION.
 
     If the caller changes this mapping, the next `Repository.write` of the targets metadata signs and saves the change.
     """

@@ -36,7 +36,7 @@ def warnings(repository: Repository) -> list[str]:
 
 
 def require_current(repository: Repository) -> None:
-    """Check that the metadata of every role is still valid. Raises TrustError if it has expired."""
+    """Check that the metadata of every role is still valid. Raises TrustError if the metadata of a role has expired."""
     for role in ROLES:
         days = days_left(repository, role)
         if days <= 0:

@@ -38,7 +38,8 @@ class PublishRequest:
 
     Attributes:
         bundle: The archive of the bundle, which the pipeline built.
-        version: The semantic version of the release; None increments the highest version that is already used.
+        version: The semantic version of the release. If None, `decide` chooses a version, normally the highest used
+            version with `part` incremented.
         part: The part of the version to increment if `version` is None: major, minor or patch.
         signature: The file with the builder's signature from `sign_bundle`; None signs the bundle now.
         commit: The commit that the bundle was built from, as the operator names it; None if the operator names no
@@ -99,8 +100,8 @@ class Publication:
 def publish(work: Workspace, request: PublishRequest) -> Publication:
     """Publish a bundle as a release.
 
-    If the archive is already published, only restore missing files of the release and its git tag. Raises BundleError,
-    VersionError, KeysError, TrustError, ConfigurationError, StorageError, BusyError, SourceError.
+    If the archive is already published, only restore missing files or a missing git tag of the release. Raises
+    BundleError, VersionError, KeysError, TrustError, ConfigurationError, StorageError, BusyError, SourceError.
     """
     registry = request.registry
     with tempfile.TemporaryDirectory(prefix="fleet-") as temporary:
