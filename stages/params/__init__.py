@@ -10,6 +10,7 @@ May import only stages.core.
 from __future__ import annotations
 
 import math
+import re
 import reprlib
 from pathlib import Path
 from typing import Any, TypeVar
@@ -171,7 +172,13 @@ def _remedy(value: Any, kind: str) -> str:
     """
     if kind in ("float_type", "int_type") and isinstance(value, str):
         try:
-            return f"write it as {float(value)!r}, without quotes" if math.isfinite(float(value)) else "write a number"
+            number = float(value)
         except ValueError:
-            pass
+            return "change the value"
+        if not math.isfinite(number):
+            return "write a number"
+        if kind == "int_type" and number.is_integer():
+            return f"write it as {int(number)}, without quotes"
+        text = re.sub(r"^(-?\d+)e", r"\1.0e", repr(number))  # 1e-05 -> 1.0e-05
+        return f"write it as {text}, without quotes"
     return "write it in quotes" if kind == "string_type" else "change the value"

@@ -95,6 +95,7 @@ def test_a_fault_in_the_shared_file(workspace: Path, field: str, value: Any, exp
         ("prepare.drift", {"bins": 500, "samples": 100}, "at most one bin per sample"),
         ("prepare.split.validation", 0.0, "greater than 0"),
         ("train.optimiser.learning_rate", "1e-3", "valid number; remedy: write it as 0.001, without quotes"),
+        ("train.optimiser.learning_rate", "1e-5", "valid number; remedy: write it as 1.0e-05, without quotes"),
         ("train.optimiser.learning_rate", 0, "greater than 0"),
         ("train.optimiser.learning_rate", 1e39, "less than or equal to 1000"),
         ("train.optimiser.learning_rate", True, "valid number"),
