@@ -10,15 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fleet.errors import FleetError, PlaybookError
-from fleet.execution import worker_job
+from fleet.execution import step_process, worker_job
 from fleet.execution.live_progress import LiveProgress
 from fleet.execution.step_outputs import (
     BakeChecked,
@@ -32,7 +30,7 @@ from fleet.execution.step_outputs import (
     WaveJudged,
     WaveOpened,
 )
-from fleet.execution.worker_job import HERE, LostError, PartResults, WorkerJob
+from fleet.execution.worker_job import LostError, PartResults, WorkerJob
 from fleet.inventory import model
 from fleet.inventory.listing import Listing
 from fleet.inventory.workers import Worker, WorkerAssignment, assign_workers
@@ -173,30 +171,13 @@ class DistributedRun:
 
         The playbooks do the same in playbooks/roles/rollout/tasks/run_fleet_step.yml.
         """
-        process = subprocess.Popen(
-            [sys.executable, "-m", "fleet", "--json", "wave", step, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=HERE,
-            start_new_session=True,  # Ctrl-C must stop only this program
-        )
-        text: str | None = json.dumps(stdin or {})
-        while True:
-            try:
-                stdout, stderr = process.communicate(text, timeout=POLL_S)
-                break
-            except subprocess.TimeoutExpired:
-                text = None
-                if self.live.poll():
-                    process.kill()
+        code, stdout, stderr = step_process.run([step, *arguments], json.dumps(stdin or {}), self.live.poll, POLL_S)
         self.live.on_step_output(stdout)
-        if process.returncode and not self.live.stopped and not self.live.refusal:
+        if code and not self.live.stopped and not self.live.refusal:
             raise PlaybookError(
                 f"fleet wave {step}", stderr.strip()[-400:], "a result as JSON", "report this as a defect"
             )
-        if process.returncode or self.live.stopped:
+        if code or self.live.stopped:
             raise StoppedError
         return model_of_result.model_validate_json(stdout)
 

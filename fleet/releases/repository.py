@@ -10,7 +10,6 @@ can leave files to which no metadata refers. The next run overwrites these files
 
 from __future__ import annotations
 
-import filecmp
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -32,20 +31,20 @@ from tuf.api.metadata import (
 )
 from tuf.api.serialization.json import JSONSerializer
 
-from fleet.errors import ConfigurationError, KeysError, StorageError, TrustError
+from fleet.errors import ConfigurationError, KeysError, TrustError
+from fleet.releases import file_copies
+from fleet.releases.file_copies import Progress
 from fleet.releases.keys import Keys
 
 ROLES = ("root", "targets", "snapshot", "timestamp")
 DAYS: Mapping[str, float] = {"root": 365, "targets": 90, "snapshot": 14, "timestamp": 3}
 ROOT_KEYS, ROOT_THRESHOLD = 3, 2
 DEVELOPMENT = "x-development"
-CHUNK = 1 << 20
 # A function that is called with every written file, in the order in which clients may see the files, and optionally
 # with a progress callback.
 Mirror = Callable[[Path, "Progress | None"], None]
 # A function that downloads a target's file if the local folder lacks it.
 Fetch = Callable[[Path], None]
-Progress = Callable[[int, int], None]
 T = TypeVar("T", bound=Signed)
 
 
@@ -120,13 +119,8 @@ class Repository:
             mirror: A function that uploads each written file to an object store; None if there is no object store.
         """
         repository = cls.__new__(cls)
-        repository.folder, repository.keys, repository.days, repository.mirror, repository.fetch = (
-            folder,
-            keys,
-            {**DAYS, **days},
-            mirror,
-            None,
-        )
+        repository.folder, repository.keys, repository.days = folder, keys, {**DAYS, **days}
+        repository.mirror, repository.fetch = mirror, None
         repository.metadata, repository.targets_folder, repository.content = folder / "metadata", folder / "targets", {}
         durable.make_directory(repository.metadata)
         durable.make_directory(repository.targets_folder)
@@ -180,7 +174,7 @@ class Repository:
         """
         destination = self.local_file(target)
         durable.make_directory(destination.parent)
-        _copy(file, destination, None if self.mirror else progress)
+        file_copies.copy(file, destination, None if self.mirror else progress)
         if self.mirror:
             self.mirror(destination, progress)
 
@@ -302,28 +296,3 @@ class Repository:
 def _as_sslib_key(key: Key) -> SSlibKey:
     assert isinstance(key, SSlibKey)
     return key
-
-
-def _copy(file: Path, destination: Path, progress: Progress | None) -> None:
-    """Copy a file durably and atomically, unless the destination already contains the same bytes."""
-    if destination.is_file() and filecmp.cmp(file, destination, shallow=False):
-        return
-    partial, total, done = destination.with_name(f".{destination.name}.partial"), file.stat().st_size, 0
-    try:
-        with file.open("rb") as source, partial.open("wb") as out:
-            while chunk := source.read(CHUNK):
-                out.write(chunk)
-                done += len(chunk)
-                if progress:
-                    progress(done, total)
-        durable.sync_file(partial)
-        partial.replace(destination)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise StorageError(
-            str(destination),
-            error.strerror or str(error),
-            "free disk space",
-            "free some space, then run the command again",
-        ) from None
-    durable.sync_directory(destination.parent)

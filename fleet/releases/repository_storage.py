@@ -24,7 +24,8 @@ from edge_agent.core import durable
 
 from fleet import locks
 from fleet.errors import BusyError, ConfigurationError, SourceError, TrustError
-from fleet.releases.repository import Fetch, Mirror, Progress
+from fleet.releases.file_copies import Progress
+from fleet.releases.repository import Fetch, Mirror
 
 CACHE = "~/.cache/edge-ai-workflow/releases"
 TIMESTAMP = "metadata/timestamp.json"

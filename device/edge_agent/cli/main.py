@@ -240,7 +240,7 @@ def _run(options: argparse.Namespace) -> Iterator[Any]:
 
 def _operate(options: argparse.Namespace, config: Config) -> Iterator[Any]:
     from edge_agent.core.progress import Progress
-    from edge_agent.lifecycle import operations, switching
+    from edge_agent.lifecycle import inspection, operations, switching
 
     progress = Progress(sys.stderr)
     if options.command == "install":
@@ -254,15 +254,15 @@ def _operate(options: argparse.Namespace, config: Config) -> Iterator[Any]:
     elif options.command == "rollback":
         yield switching.rollback(config, options.to, options.reason, progress.step)
     elif options.command == "report":
-        yield operations.report(config)
+        yield inspection.report(config)
     elif options.command == "verify":
-        yield operations.verify(config, options.release)
+        yield inspection.verify(config, options.release)
     elif options.command == "prune":
         yield operations.prune(config, options.keep)
     elif options.command == "forget":
         yield operations.forget_time(config) if options.trusted_time else operations.forget(config, options.release)
     else:
-        summaries = operations.shadow(
+        summaries = inspection.shadow(
             config, options.release, options.samples, options.seconds, not options.no_selftest, progress.step
         )
         last = None

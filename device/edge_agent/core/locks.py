@@ -5,8 +5,12 @@ The kernel releases a lock when the process that holds the lock ends, even if th
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import io
+import os
 import time
+from pathlib import Path
 from typing import IO, Any
 
 POLL_S = 0.05  # flock has no time limit, so the lock is tried repeatedly
@@ -26,3 +30,14 @@ def acquire(stream: IO[Any], wait_s: float) -> bool:
             if time.monotonic() >= deadline:
                 return False
             time.sleep(POLL_S)
+
+
+def open_file(lock: Path) -> io.FileIO:
+    """Open a lock file. On a read-only file system, open it only for reading; flock does not need write access."""
+    try:
+        return io.FileIO(lock, "a+")
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+    # The file system is read-only. If the lock file does not exist either, lock its folder instead.
+    return io.FileIO(os.open(lock if lock.exists() else lock.parent, os.O_RDONLY), "r")

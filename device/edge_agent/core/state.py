@@ -7,9 +7,7 @@ current and the previous release, a power cut between their changes would leave 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
-import io
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -284,7 +282,7 @@ def locked(layout: Layout, wait_s: float = 10.0, file: Path | None = None) -> It
     """
     durable.make_directory(layout.state)
     lock = file or layout.lock
-    with _open_lock(lock) as stream:
+    with locks.open_file(lock) as stream:
         if not locks.acquire(stream, wait_s):
             stream.seek(0)
             holder = (stream.read() or b"").decode(errors="replace").strip() or "another process"
@@ -295,14 +293,3 @@ def locked(layout: Layout, wait_s: float = 10.0, file: Path | None = None) -> It
             stream.truncate(0)
             stream.write(f"process {os.getpid()}".encode())
         yield
-
-
-def _open_lock(lock: Path) -> io.FileIO:
-    """Open a lock file. On a read-only file system, open it only for reading; flock does not need write access."""
-    try:
-        return io.FileIO(lock, "a+")
-    except OSError as error:
-        if error.errno != errno.EROFS:
-            raise
-    # The file system is read-only. If the lock file does not exist either, lock its folder instead.
-    return io.FileIO(os.open(lock if lock.exists() else lock.parent, os.O_RDONLY), "r")

@@ -15,7 +15,6 @@ import re
 import stat
 import time
 from collections.abc import Callable, Iterator
-from email.utils import parsedate_to_datetime
 from typing import BinaryIO
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -26,6 +25,7 @@ from tuf.ngclient.fetcher import FetcherInterface
 
 from edge_agent.core.config import Source
 from edge_agent.core.fault_points import point
+from edge_agent.update import http_messages
 from edge_agent.update.http_deadlines import LEAST_BYTES, DeadlinePools, watch_body
 from edge_agent.update.partial_download import PartialFile
 
@@ -213,7 +213,7 @@ class Fetcher(FetcherInterface):
             if isinstance(reason, urllib3.exceptions.SSLError):
                 # Another attempt would fail too, because the certificate is not valid.
                 raise UnreachableError(url, f"TLS failed ({reason})") from None
-            raise _AttemptError(_short(reason)) from None
+            raise _AttemptError(http_messages.describe(reason)) from None
         except ValueError as error:  # the deadline watch has aborted a TLS connection
             raise _AttemptError(str(error)) from None
 
@@ -227,7 +227,7 @@ class Fetcher(FetcherInterface):
         status, offset = response.status, content.tell()
         try:
             if status == 429 or status >= 500:
-                raise _AttemptError(f"the server answered {status}", _retry_after(response), status)
+                raise _AttemptError(f"the server answered {status}", http_messages.retry_after_s(response), status)
             if status == 416 and offset:
                 raise _RestartError
             if status == 206 and offset:
@@ -263,7 +263,7 @@ class Fetcher(FetcherInterface):
                     remaining = None if remaining is None else remaining - len(chunk)
                     yield chunk
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:  # ValueError: a TLS connection was aborted
-            raise _AttemptError(self._slow if watch.slow else _short(error)) from None
+            raise _AttemptError(self._slow if watch.slow else http_messages.describe(error)) from None
         if watch.slow:
             raise _AttemptError(self._slow)
         if remaining:
@@ -295,19 +295,3 @@ def _from_disk(url: str, offset: int) -> Iterator[bytes]:
         raise UnreachableError(url, f"not a valid address ({error})") from None
     except OSError as error:
         raise _AttemptError(error.strerror or str(error)) from None
-
-
-def _short(error: BaseException | None) -> str:
-    """Return the message of a urllib3 error without the names and addresses of Python objects."""
-    first = error.args[0] if isinstance(error, urllib3.exceptions.ProtocolError) and error.args else error
-    return re.sub(r"^\w+\([^()]*\): |^<[^>]*>:? ?", "", str(first)) or type(error).__name__
-
-
-def _retry_after(response: urllib3.BaseHTTPResponse) -> float:
-    """Return the pause in seconds that the header `Retry-After` requests, or 0 (RFC 9110, section 10.2.3)."""
-    value = response.headers.get("Retry-After", "").strip()
-    if value.isdecimal():
-        return float(value)
-    with contextlib.suppress(ValueError, TypeError, OverflowError):
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    return 0.0

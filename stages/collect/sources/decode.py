@@ -59,11 +59,8 @@ def no_match_error(names: list[str], files: Files, context: Context) -> SourceEr
         context: Provides the source's name for error messages.
     """
     first = f"; the first are {', '.join(sorted(names)[:3])}" if names else ""
-    return context.error(
-        f"none of {len(names)} files matches {', '.join(files.select)}{first}",
-        "at least one file that matches",
-        "correct `select:`",
-    )
+    reason = f"none of {len(names)} files matches {', '.join(files.select)}{first}"
+    return context.error(reason, "at least one file that matches", "correct `select:`")
 
 
 def is_selected(name: str, files: Files) -> bool:
@@ -86,11 +83,8 @@ def path_columns(name: str, files: Files, context: Context) -> dict[str, str | N
         return {}
     match = re.search(files.path, name)
     if not match:
-        raise context.error(
-            f"{name}: its path does not match {files.path}",
-            "a path that matches `path:`",
-            "correct `path:` or `select:`",
-        )
+        reason = f"{name}: its path does not match {files.path}"
+        raise context.error(reason, "a path that matches `path:`", "correct `path:` or `select:`")
     return match.groupdict()
 
 
@@ -114,11 +108,8 @@ def _read_table_file(path: Path, name: str, form: Csv | Parquet, context: Contex
 def _add_path_columns(table: pa.Table, name: str, files: Files, context: Context) -> pa.Table:
     for column, value in path_columns(name, files, context).items():
         if column in table.column_names:
-            raise context.error(
-                f"{name}: column {column} is in the file and in `path:`",
-                "the column in only one of them",
-                "rename the column",
-            )
+            reason = f"{name}: column {column} is in the file and in `path:`"
+            raise context.error(reason, "the column in only one of them", "rename the column")
         table = table.append_column(column, pa.array([value] * len(table), pa.string()))
     return table
 

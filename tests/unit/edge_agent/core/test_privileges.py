@@ -44,7 +44,7 @@ assert (os.getuid(), os.geteuid(), os.getgid(), os.getgroups()) == (12345, 12345
     ("arguments", "module"),
     [
         (["serve"], "main.serve"),
-        (["shadow", OLD], "operations.shadow"),
+        (["shadow", OLD], "inspection.shadow"),
         (["status"], "status.status"),
         (["samples", "export", "{folder}/out.jsonl"], "samples.export_lines"),
     ],
@@ -58,7 +58,7 @@ def test_nothing_that_runs_or_reads_a_release_is_done_as_root(
     script = f"""
 import os, sys
 from edge_agent.cli import main as cli
-from edge_agent.lifecycle import operations, status
+from edge_agent.lifecycle import inspection, status
 from edge_agent.monitoring import samples
 from edge_agent.service import main
 os.makedirs({str(device.config.layout.state)!r})
@@ -95,7 +95,7 @@ def test_the_error_for_a_user_without_permission_names_the_right_user(device: De
 import os, sys
 from edge_agent.cli import main as cli
 from edge_agent.core import progress
-from edge_agent.lifecycle import operations
+from edge_agent.lifecycle import inspection, operations, switching
 from edge_agent.storage import slots
 os.setgroups([])
 os.setresgid(12347, 12347, 12347)
