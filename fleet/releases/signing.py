@@ -221,8 +221,8 @@ def _serialization(signature: Path) -> Mapping[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrustError(
             str(signature),
-            f"not a signature of a model ({type(error).__name__}: {error})",
-            PREDICATE,
+            f"not a signature of a bundle ({type(error).__name__}: {error})",
+            f"a signature that the model-signing library made ({PREDICATE})",
             "sign the bundle again",
         ) from None
     return serialization

@@ -142,8 +142,8 @@ class RolloutController:
                 return wave
         raise ConfigurationError(
             str(self.record.folder),
-            f"{', '.join(devices)} are not exactly the devices of one wave of this rollout",
-            "; ".join(f"{wave.name}: {', '.join(wave.devices)}" for wave in self.state.waves),
+            f"no wave of this rollout has the devices {', '.join(devices)}",
+            f"all devices of one wave ({' / '.join(f'{w.name}: ' + ', '.join(w.devices) for w in self.state.waves)})",
             "run all plays of rollout.yml, not only some of them",
         )
 

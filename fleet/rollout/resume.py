@@ -38,7 +38,7 @@ def unfinished_rollout(fleet: str, path: Path, root: Path) -> Record | None:
         if recorded.exists() and _folder(recorded) != _folder(path):
             raise InventoryError(
                 f"{path}: fleet.name",
-                f"{fleet}, which is also the fleet's name in {recorded}, whose rollouts are recorded in {root / fleet}",
+                f"{fleet}: the inventory {recorded} has the same name, and its rollouts are recorded in {root / fleet}",
                 "a different fleet name in each inventory",
                 "rename one of the fleets, or keep its records in another folder: --rollouts, -e rollout_records=",
             )

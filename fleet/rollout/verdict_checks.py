@@ -178,8 +178,8 @@ def check_predictions(thresholds: VerdictThresholds, wave: Sequence[DeviceObserv
     """Check that the distribution of predicted classes is similar to the distribution before the rollout.
 
     Both distributions are of the same devices, and the population stability index (PSI) measures their difference. The
-    check fails only if the PSI exceeds the limit of the policy, and also the 99th percentile of the PSI that chance
-    alone produces.
+    check fails only if the PSI exceeds both the limit of the policy and the 99th percentile of the PSI values that
+    chance alone would produce.
     """
     now, earlier = _class_counts(wave, before=False), _class_counts(wave, before=True)
     names = sorted(set(now) | set(earlier))

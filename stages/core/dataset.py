@@ -53,7 +53,7 @@ class Scaling(_Strict):
 
 
 class AudioFeatures(_Strict):
-    """Settings of the spectral features of audio, whose computation is part of the exported model."""
+    """Settings of the spectral features of audio. The exported model computes these features itself."""
 
     type: Literal["log-mel", "mfcc"] = Field(description="Kind of features.")
     frame: int = Field(description="Length of one frame, in audio samples.")

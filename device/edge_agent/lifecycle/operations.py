@@ -135,8 +135,8 @@ def confirm(config: Config, release: str | None = None, force: bool = False) -> 
         if current is None:
             raise NoReleaseError(
                 str(layout.state_file),
-                "no release is current",
-                "a release on trial",
+                "the device has no current release",
+                "a current release that is on trial",
                 "activate a release first: edge-agent activate RELEASE",
             )
         if release is not None and release != current:

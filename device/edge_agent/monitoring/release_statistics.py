@@ -147,7 +147,7 @@ class ReleaseStatistics:
         return bins
 
     def locate(self, x: np.ndarray) -> np.ndarray:
-        """Return the index of the bin of each sample and drift feature, int64 [B, F], for samples `x` [B, *shape]."""
+        """Return, for each sample of `x` [B, *shape], the bin index of each drift feature, as int64 [B, F]."""
         channels_first = x[:, None] if self._channel is None else np.moveaxis(x, self._channel, 1)
         return self.bins.locate(features(channels_first)[:, self._columns])
 

@@ -108,7 +108,7 @@ def test_output_for_people(device: Device) -> None:
     [
         (("install", "pump@9.0.0"), TrustError, "withdrawn, or never published"),
         (("activate", OLD), NoReleaseError, "not installed"),
-        (("confirm",), NoReleaseError, "no release is current"),
+        (("confirm",), NoReleaseError, "the device has no current release"),
         (("rollback",), NoReleaseError, "no previous release to roll back to"),
         (("rollback", "--to", OLD), NoReleaseError, "not installed"),
         (("verify", "--release", OLD), NoReleaseError, "not installed"),

@@ -117,7 +117,7 @@ def test_an_invalid_signature_file_is_refused(folder: Path, policy: SigningPolic
     signature = folder.parent / "signature"
     signature.write_bytes(content)
 
-    refused(folder, signature, policy, "not a signature of a model")
+    refused(folder, signature, policy, "not a signature of a bundle")
 
 
 def test_the_builders_key_is_opened_with_its_passphrase(

@@ -236,5 +236,5 @@ def test_a_rollout_that_another_process_runs_is_refused(root: Path) -> None:
 
 
 def test_devices_that_are_not_a_wave_are_refused(root: Path) -> None:
-    with pytest.raises(ConfigurationError, match="are not exactly the devices of one wave"):
+    with pytest.raises(ConfigurationError, match="no wave of this rollout has the devices"):
         controller(begin(root)).open_wave(["a", "b"])
