@@ -68,7 +68,7 @@ METRICS = (
         "edge_agent_prediction_confidence_ratio",
         "histogram",
         (),
-        "Probability of the predicted class, from 0 to 1. A probability equal to a bound is counted in the next bucket.",
+        "Probability of the predicted class, from 0 to 1. A value equal to a bound is counted in the next bucket.",
     ),
     MetricDescription(
         "edge_agent_feature_bin", "counter", ("feature", "bin"), "Number of samples in each bin of each drift feature."
