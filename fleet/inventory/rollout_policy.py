@@ -70,7 +70,7 @@ class WaveRule(Block):
 
 
 class FailureBudget(Block):
-    """The numbers of devices that may fail or be unreachable before a rollout fails.
+    """Limits on the numbers of failed and unreachable devices; a rollout that exceeds a limit fails.
 
     In canary waves, every device must be healthy.
     """

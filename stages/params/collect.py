@@ -226,7 +226,7 @@ Source = Annotated[
 
 
 class Retry(Block):
-    """Parameters of the repetition of failed requests."""
+    """How often and when failed requests are repeated."""
 
     attempts: int = Field(gt=0, le=30, description="Maximum number of attempts for each request.")
     backoff_s: float = Field(

@@ -10,7 +10,7 @@ from stages.params.common import Block, Positive, Share, Text
 
 
 class Tolerance(Block):
-    """Largest allowed difference between a probability that a device computes and the one recorded in the bundle.
+    """Largest allowed difference between the probabilities that a device computes and those in the bundle.
 
     Between two processors, the results of float kernels can differ in the last bits. The results of int8 kernels can
     differ by one quantisation step.
@@ -40,7 +40,7 @@ class Requirements(Block):
         )
     )
     runtimes: dict[Literal["onnxruntime", "litert"], Annotated[str, Field(pattern=r"^\d+(\.\d+)*$")]] = Field(
-        description="Mapping from each runtime's name to its oldest version that can read the exported files."
+        description="Mapping from each runtime's name to the oldest version that can read the exported files."
     )
 
 
@@ -73,8 +73,8 @@ class Package(Block):
     )
     golden_tolerance: Tolerance = Field(
         description=(
-            "Largest allowed difference between a probability that a device computes for a golden sample and the one "
-            "recorded in the bundle."
+            "Largest allowed difference between a probability that a device computes for a golden sample and the "
+            "probability recorded in the bundle."
         )
     )
     requirements: Requirements = Field(description="What a device must have to install the bundle.")

@@ -127,7 +127,7 @@ class EarlyStopping(Block):
     """Early end of the training if the validation metric no longer improves."""
 
     patience: Count = Field(
-        description="Number of epochs without improvement of the validation metric after which training ends."
+        description="Training ends after this number of epochs without an improvement of the validation metric."
     )
 
 

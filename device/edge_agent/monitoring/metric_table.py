@@ -71,13 +71,13 @@ METRICS = (
         "Probability of the predicted class, from 0 to 1. A value equal to a bound is counted in the next bucket.",
     ),
     MetricDescription(
-        "edge_agent_feature_bin", "counter", ("feature", "bin"), "Number of samples in each bin of each drift feature."
+        "edge_agent_feature_bin", "counter", ("feature", "bin"), "Number of samples by drift feature and bin."
     ),
     MetricDescription(
         "edge_agent_feature_reference_ratio",
         "gauge",
         ("feature", "bin"),
-        "Fraction of the training samples in each bin of each drift feature, from 0 to 1.",
+        "Fraction of the training samples by drift feature and bin, from 0 to 1.",
     ),
     MetricDescription("edge_agent_feature_reference_samples", "gauge", (), "Number of samples in the drift reference."),
     MetricDescription(
