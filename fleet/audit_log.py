@@ -2,7 +2,7 @@
 
 Each line is one JSON object, which is written durably and never changed. The line is written before the recorded change
 becomes visible. Only the replacement of a key is recorded after the change. If a run is killed after it wrote the line
-but before it made the change, the repeated run writes the line again.
+but before it made the change, the line is written again when the run is repeated.
 """
 
 from __future__ import annotations

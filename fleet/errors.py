@@ -17,7 +17,7 @@ Exit codes of `fleet`:
     11  the rollout is paused: the verdict is inconclusive, or an operator has to decide
     12  a configuration, an inventory or a repository of releases is invalid
     13  a private key is missing, or its passphrase is wrong
-    14  Ansible ended before the playbook reported a result: see its log
+    14  Ansible ended before the playbook reported a result: see Ansible's log
    130  interrupted
 """
 

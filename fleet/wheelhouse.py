@@ -1,7 +1,7 @@
 """Build the wheelhouse (`make wheelhouse`): all files that a device needs to install the agent without a network.
 
     <output>/cp311-x86_64/
-        wheelhouse.json     the names of these files, and the digest in the name of the device's virtual environment
+        wheelhouse.json     the names of these files, and the digest for the name of the device's virtual environment
         requirements.txt    every Python package with its version and SHA-256, for pip's --require-hashes
         dependencies-<digest>.tar    third-party wheels; changes rarely
         edge_agent-<version>-py3-none-any.whl
@@ -195,7 +195,7 @@ def _line(wheel: Path) -> str:
 def _tar(wheels: Path, folder: Path) -> Path:
     """Pack the wheels into one file, whose name contains a digest of the wheels.
 
-    If there were no such file, Ansible would copy the forty wheels one by one, which takes a minute.
+    Without this file, Ansible would copy the forty wheels one by one, which would take a minute.
     """
     files = sorted(wheels.iterdir())
     digest = hashlib.sha256("\n".join(map(_line, files)).encode()).hexdigest()[:12]

@@ -88,7 +88,7 @@ def ansible_log(options: argparse.Namespace) -> Output:
 class LogReader(LiveProgress):
     """Reports the progress of playbooks/logs.yml, and keeps the result of the task that reads the log.
 
-    This result is `log_task`, or None until the task has ended.
+    The result is stored in `log_task`, which is None until the task has ended.
     """
 
     log_task: TaskResult | None = None

@@ -44,7 +44,7 @@ class Output(BaseModel):
 
 
 def parser(modules: tuple[str, ...] = MODULES) -> argparse.ArgumentParser:
-    """Return the parser of the command line, with the commands of these modules."""
+    """Return the parser of the command line, with the commands that the given modules define."""
     root = argparse.ArgumentParser(
         prog="fleet",
         description="Publishes releases, and rolls them out to a fleet of devices.",
@@ -64,7 +64,8 @@ def command(commands: Commands, name: str, summary: str, details: str = "") -> a
     """Add the parser of a command. The command also accepts `--json` after its name.
 
     Args:
-        commands: The group of commands or of actions to which the command is added.
+        commands: The object of argparse to which the command is added: the commands of `fleet`, or the actions of
+            one command.
         name: The name of the command.
         summary: One line for the list of commands, without a full stop at its end.
         details: Further sentences for the help of this command.

@@ -53,6 +53,6 @@ def _days(text: str) -> float:
 
 
 def workspace_of(options: argparse.Namespace) -> Workspace:
-    """Return the workspace that an operator selected with the options of `add_options`."""
+    """Return the workspace that an operator selected with the options that `add_options` defines."""
     days = {role: getattr(options, f"{role}_days", days) for role, days in DAYS.items()}
     return Workspace(options.repository, options.keys, getattr(options, "policy", None), days)

@@ -1,8 +1,8 @@
 """`fleet rollout`, `fleet rollback`, `fleet give-up`: run the playbooks with live progress and distinct exit codes.
 
-The steps that a playbook calls (steps.py) make every decision, so ansible-playbook gives the same result as these
-commands. This module reads the results of the steps from Ansible's events and reports them as they arrive
-(execution/live_progress.py). If the inventory declares workers, the workers connect to the devices
+The steps that a playbook calls (steps.py) make every decision, so running a playbook with ansible-playbook gives the
+same result as these commands. This module reads the results of the steps from Ansible's events and reports them as they
+arrive (execution/live_progress.py). If the inventory declares workers, the workers connect to the devices
 (execution/distributed.py).
 """
 

@@ -120,7 +120,7 @@ class LiveProgress:
         return False  # ansible-runner does not have to store the event
 
     def start_bake(self) -> None:
-        """Start to show the progress of the bake of the wave that was opened last.
+        """Start to display the bake progress of the wave that was opened last.
 
         `on_step_output` ends the display.
         """

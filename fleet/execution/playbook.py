@@ -28,7 +28,7 @@ ROOM = 1 << 20  # approximate size of a run's output in bytes
 class PlaybookRun:
     """A run of a playbook on this machine, which has ended when the constructor returns.
 
-    `live` has reported the progress of the run and contains the results of its steps.
+    `live` reports the progress during the run, and then contains the results of the run's steps.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class PlaybookRun:
 
 
 def _on_status(status: Mapping[str, Any], runner_config: Any) -> None:
-    """Add setpriv to Ansible's command before Ansible starts, and remove the COMMAND file when Ansible runs.
+    """Add setpriv to Ansible's command before Ansible starts, and remove the file COMMAND when Ansible has started.
 
     ansible-runner calls this function whenever the status of the run changes.
     """
@@ -104,7 +104,7 @@ def _on_status(status: Mapping[str, Any], runner_config: Any) -> None:
 
 @contextlib.contextmanager
 def _without_command_file(artifacts: Path) -> Iterator[None]:
-    """Remove the COMMAND file when the context ends.
+    """Remove the file COMMAND, which contains passphrases, when the context ends.
 
     `_on_status` does not remove the file if ansible-runner ends before it reports the status "running".
     """
@@ -118,8 +118,8 @@ def run_folder(rollouts: Path, playbook: str) -> Path:
     """Create a new folder for the files of a run, and return its path.
 
     The folder must be new, because ansible-runner would reuse files of an earlier run. If there is no disk space for
-    the folder, a rollback runs nevertheless, and its output is kept in a temporary folder. Other playbooks do not run
-    then.
+    the folder, a rollback runs nevertheless, and its output is kept in a temporary folder. Other playbooks are
+    not run in this case.
 
     Args:
         rollouts: The folder that contains all rollout records.

@@ -249,7 +249,7 @@ def remove_files(worker: Worker, remote_name: str, fleet: str) -> str:
     Args:
         worker: The worker.
         remote_name: The name of the run's folder on the worker.
-        fleet: The name of the fleet. The names of the folders of all its runs begin with this name.
+        fleet: The name of the fleet. The folder name of each run of this fleet begins with it.
 
     Returns:
         The reason why files could not be removed; an empty string after success.

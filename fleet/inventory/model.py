@@ -197,7 +197,7 @@ class _Check:
             self.fault(host, "", "a name that Ansible or the playbooks use for something else", expected)
 
     def _conflicts(self, host: str, field: str, groups: tuple[str, ...], value: Any) -> None:
-        """Add an error if groups of a host with the same precedence set different values of a variable.
+        """Add an error if several groups of a host have the same precedence but set a variable to different values.
 
         `value` is the value that Ansible chooses.
         """

@@ -26,7 +26,7 @@ Variables = Mapping[str, Any]
 class _Loader(yaml.SafeLoader):
     """Reads YAML, and replaces each value that has one of Ansible's tags, such as !vault, with null.
 
-    Only the presence of such a value matters here.
+    Here, it matters only that such a value exists.
     """
 
 

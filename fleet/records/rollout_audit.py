@@ -182,8 +182,8 @@ def select(
 def as_csv(lines: Iterable[Mapping[str, object]]) -> str:
     """Convert audit lines to CSV (RFC 4180) that is safe to open in spreadsheets and to print on terminals.
 
-    Each line has the form of `AuditLine.as_json`. If a spreadsheet would run a text as a formula, the text gets a
-    leading apostrophe. Control characters become '?'.
+    Each line is a mapping as `AuditLine.as_json` returns it. If a spreadsheet would interpret a text as a formula, the
+    text gets a leading apostrophe. Control characters become '?'.
     """
     stream = io.StringIO()
     writer = csv.DictWriter(stream, FIELDS, extrasaction="ignore")

@@ -35,7 +35,7 @@ class AbandonedRollout(Document):
 
 
 class Refusal(Document):
-    """The error because of which no device gets a new release. Pending rollbacks are performed nevertheless."""
+    """The error that prevents all updates to new releases. Pending rollbacks are performed nevertheless."""
 
     error: str = Field(description="Name of the error's class.")
     exit_code: int = Field(description="Exit code of the error.")

@@ -177,7 +177,7 @@ def _published(repository: Repository, release: str, target: TargetFile) -> Rele
 
 
 def _metrics(file: Path) -> dict[str, dict[str, float]] | None:
-    """Return the metrics in the manifest of an archive, by target.
+    """Return the model's metrics for each target, such as onnx-int8, from the manifest in an archive.
 
     The result is None if the archive is missing, for example because only the metadata was cloned.
     """

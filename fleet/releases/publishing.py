@@ -135,7 +135,7 @@ def sign_bundle(work: Workspace, archive: Path, signature: Path) -> tuple[str, s
         signature: The signature file to write.
 
     Returns:
-        The name of the bundle, and the builder: `key:` and the key's id, or the identity.
+        The name of the bundle, and the builder: `key:` followed by the key's id, or the identity.
     """
     policy = SigningPolicy.load(work.policy_file)
     with tempfile.TemporaryDirectory(prefix="fleet-") as temporary:

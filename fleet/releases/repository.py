@@ -224,8 +224,9 @@ class Repository:
     def write_root(self, root: Root, signers: list[CryptoSigner] | None = None) -> None:
         """Sign and write the next version of the root metadata. Raises KeysError.
 
-        The old root keys and the new root keys must both sign it, each with as many keys as their threshold requires.
-        `signers` are the keys that sign; None selects the available keys that `root` lists.
+        The new version needs enough signatures by old root keys to reach the old threshold, and enough by new root keys
+        to reach the new threshold. `signers` are the keys that sign the new version; None selects the available keys
+        that `root` lists.
         """
         signers = signers if signers is not None else self.signers("root", root)
         root.version += 1

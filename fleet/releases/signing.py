@@ -79,7 +79,7 @@ class SigningPolicy:
 
     @property
     def builder(self) -> str:
-        """The builder as the metadata of a release records it: `key:` and the key's id, or the identity."""
+        """The builder as the metadata of a release records it: `key:` followed by the key's id, or the identity."""
         return f"key:{self.keyid}" if self.public_key else self.identity
 
     def save(self, path: Path) -> None:
@@ -157,7 +157,7 @@ def sign(folder: Path, signature: Path, policy: SigningPolicy, keys: Keys) -> No
 
 
 def verify(folder: Path, signature: Path, policy: SigningPolicy) -> None:
-    """Check that the policy's builder signed all files below a folder, and no others.
+    """Check that the policy's builder signed exactly the files below a folder.
 
     Paths that the policy ignores are not checked.
 

@@ -57,7 +57,7 @@ class Workspace:
     def record(self, action: str, **fields: Any) -> None:
         """Append a line about an action to the audit log.
 
-        Call this method before other processes can see the changes of the action.
+        Call this method before other processes can see the changes that the action makes.
         """
         audit_log.append(self.local_folder / audit_log.FILE, action, **fields)
 

@@ -2,8 +2,8 @@
 
 The pause between two checks grows with the time since the bake began. A release that fails immediately is detected
 immediately. A release that fails after some hours is detected within a tenth of that time. A bake of one day therefore
-needs about seventy checks, not thousands. Because querying many devices takes time, the pauses are also so long that
-at most a tenth of the bake is spent on queries.
+needs about seventy checks, not thousands. Because querying many devices takes time, the pauses are also long enough
+that at most a tenth of the bake is spent on queries.
 """
 
 from __future__ import annotations

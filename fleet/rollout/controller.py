@@ -102,7 +102,7 @@ class RolloutController:
         approved_by: str | None = None,
         refresh_payload: RefreshPayload = lambda _: (False, ""),
     ) -> WaveOpening:
-        """Decide whether a wave may begin. If it may, record that its devices may run the new release from now on.
+        """Decide whether a wave may begin. If so, record that its devices could be running the new release from now on.
 
         Args:
             devices: The devices of the wave.

@@ -57,7 +57,7 @@ def begin_manual_rollback(fleet: str, root: Path, every: bool = False) -> Manual
 
 
 def _latest_releases(fleet: str, root: Path, warnings: list[str]) -> list[str] | None:
-    """Return which releases of the latest rollout a device may still run, or None if this is not known."""
+    """Return which releases of the latest rollout could still be running on a device; None if this is not known."""
     with _warn_on_error(warnings, "the releases of the latest rollout are not known, so every device rolls back"):
         for record in reversed(rollout_folder.rollouts(fleet, root)):
             devices = record.load().devices.values()
@@ -73,7 +73,7 @@ def finish_manual_rollback(
     """Record for each device whether its manual rollback succeeded.
 
     A rollback succeeded if the device has loaded the release that the agent named in its result. If every device was
-    skipped, all devices count as failed, because in an emergency an operator must not take this result for success.
+    skipped, all devices count as failed, because in an emergency an operator must not mistake this result for success.
 
     Args:
         fleet: The fleet's name.

@@ -1,8 +1,8 @@
 """Find and record pending rollbacks: rollbacks that a device could not perform when its rollout failed.
 
 The fleet's next rollout rolls these devices back first. Pending rollbacks are found in the records of all rollouts,
-however old, and are not stored anywhere else. A device is recorded as rolled back as soon as it has loaded any release
-other than the failed release.
+regardless of their age, and are not stored anywhere else. A device is recorded as rolled back as soon as it has loaded
+any release other than the failed release.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class UnfinishedWork:
 
     @property
     def goes_on(self) -> bool:
-        """Return True if the next rollout resumes the unfinished rollout."""
+        """Return whether an earlier rollout is unfinished and can resume."""
         return self.rollout is not None and not self.changes
 
     def without_declaration(self, reason: str) -> UnfinishedWork:
@@ -110,7 +110,7 @@ def plan_rollout(
     """Plan a rollout of the releases that an inventory declares, including unfinished rollbacks of earlier rollouts.
 
     If the inventory must not be rolled out but devices still have to roll back, the plan contains only these rollbacks,
-    and the error in its field `refused`.
+    and its field `refused` contains the error.
 
     Args:
         path: The inventory's path.

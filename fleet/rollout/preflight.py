@@ -30,7 +30,7 @@ class RemainingWaves:
         record: The folder of the record.
         order: The devices of these waves, in the order of the waves.
         serial: The number of devices in each wave, as a value for Ansible's `serial`.
-        touched: Devices that may already run the new release.
+        touched: Devices that could already be running the new release.
         push: The file that contains the payload.
     """
 
@@ -94,7 +94,7 @@ def run_preflight(
 def _record_pending(
     plan: RolloutPlan, responses: Mapping[str, StatusResponse], root: Path, check: bool
 ) -> tuple[list[str], dict[str, str]]:
-    """Record which pending rollbacks have been completed. With `check`, nothing is recorded.
+    """Record which pending rollbacks have been completed. If `check` is true, nothing is recorded.
 
     Returns:
         Lines for the terminal, and the devices whose rollback is still pending, each with the reason.

@@ -1,8 +1,8 @@
 """Resume or abandon the unfinished rollout of a fleet.
 
-A rollout is abandoned if its inventory has changed since the rollout began. Its releases do not count as failed in this
-case. If a wave had failed and the rollout's process was killed before the rollbacks, the rollback of every device that
-the rollout may have changed becomes pending. The next run performs these rollbacks first.
+A rollout is abandoned if its inventory has changed since the rollout began. In this case, the rollout's releases do not
+count as failed. If a wave had failed and the rollout's process was killed before the rollbacks, the rollback of every
+device that the rollout may have changed becomes pending. The next run performs these rollbacks first.
 """
 
 from __future__ import annotations

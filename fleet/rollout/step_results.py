@@ -38,7 +38,7 @@ class PreflightResult(StepResult):
         record: The folder of the record; None if no rollout was begun.
         order: The devices to update, in the order of the waves.
         serial: The number of devices in each wave, as a value for Ansible's `serial`.
-        touched: Devices that may already run the new release.
+        touched: Devices that could already be running the new release.
         push: The file that contains the payload; None if no rollout was begun.
         table: Lines for the terminal.
     """

@@ -139,10 +139,11 @@ def device_fault(report: Report, release: str, thresholds: VerdictThresholds) ->
 
 
 def fails_early(thresholds: VerdictThresholds, wave: Sequence[DeviceObservation]) -> str:
-    """Return why a wave fails early because of too many failed inferences, or an empty string if it does not.
+    """Check before the end of a bake whether significantly too many inferences of the wave have failed.
 
-    A one-sided binomial test decides this every time the wave is checked during its bake. Because the test is repeated
-    often, each test may use only a hundredth of the error probability that the policy allows.
+    Return the reason why the wave fails, or an empty string if it does not fail. At each check during the bake, a
+    one-sided binomial test compares the fraction of failed inferences with the allowed fraction. Because the test is
+    repeated often, each test may use only a hundredth of the error probability that the policy allows.
     """
     errors, total = error_counts(wave)
     if not total or errors / total <= thresholds.error_share:

@@ -104,11 +104,10 @@ def check_errors(
 def check_latency(
     thresholds: VerdictThresholds, wave: Sequence[DeviceObservation], control_group: Sequence[DeviceObservation]
 ) -> Check:
-    """Check that the p95 latency of the wave has not increased too much since before the rollout.
+    """Check that the p95 latency of the wave is not too much higher than before the rollout.
 
-    Each device has a ratio: its p95 latency in its latest report, divided by its p95 latency before the rollout. The
-    median ratio of the wave is divided by the median ratio of the control group, if the control group's ratio is above
-    1.
+    Each device has a ratio: its p95 latency in its latest report, divided by its p95 latency before the rollout. If the
+    median ratio of the control group is above 1, the median ratio of the wave is divided by it.
 
     Args:
         thresholds: The thresholds of the rollout policy.
@@ -177,8 +176,8 @@ def check_feedback(
 def check_predictions(thresholds: VerdictThresholds, wave: Sequence[DeviceObservation]) -> Check:
     """Check that the distribution of predicted classes is similar to the distribution before the rollout.
 
-    Both distributions are of the same devices, and the population stability index (PSI) measures their difference. The
-    check fails only if the PSI exceeds both the limit of the policy and the 99th percentile of the PSI values that
+    Both distributions come from the same devices, and the population stability index (PSI) measures their difference.
+    The check fails only if the PSI exceeds both the limit of the policy and the 99th percentile of the PSI values that
     chance alone would produce.
     """
     now, earlier = _class_counts(wave, before=False), _class_counts(wave, before=True)
@@ -216,7 +215,7 @@ def error_counts(
     Args:
         devices: The observations of the devices.
         before: Whether to use the reports from before the rollout instead of the latest reports.
-        since_before: Whether to subtract the inferences that the reports from before the rollout already count.
+        since_before: Whether to subtract the inferences that the reports from before the rollout already include.
     """
     errors = total = 0
     for each in devices:

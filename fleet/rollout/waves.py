@@ -108,7 +108,7 @@ def plan_limited_waves(
 def _limited_wave(
     wave: PlannedWave, changing: tuple[str, ...], absent: tuple[str, ...], untried: Sequence[str], is_first: bool
 ) -> PlannedWave:
-    """Return a wave with only the devices to update. `untried` lists its releases that have not been in a wave yet."""
+    """Return a wave with only the devices to update. `untried` lists releases that are in a wave for the first time."""
     limited = replace(wave, devices=changing, canary=is_first or bool(untried))
     if not untried:
         return limited
@@ -125,8 +125,8 @@ def wave_names(devices: Sequence[Device], policy: RolloutPolicy) -> list[str]:
 def check_wave_names(devices: Sequence[Device], policy: RolloutPolicy, where: str) -> None:
     """Check that the groups, device types and waves that the policy refers to exist.
 
-    A wave with a misspelt group would be empty, so the next wave would come first, without canaries. If `approve` had a
-    misspelt wave name, the rollout would not wait for that approval.
+    A wave with a misspelt group would be empty, so the next wave would be updated first, without canaries. If `approve`
+    had a misspelt wave name, the rollout would not wait for that approval.
 
     Args:
         devices: The whole fleet.
