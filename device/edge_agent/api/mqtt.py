@@ -84,7 +84,7 @@ class Mqtt:
         return os.environ[name] if name else None
 
     def start(self) -> None:
-        """Start the thread that connects to the broker, and reconnects whenever the connection is lost."""
+        """Start the thread that connects to the broker and that reconnects whenever the connection is lost."""
         self._client.connect_async(self._config.host, self._config.port)
         self._client.loop_start()
 

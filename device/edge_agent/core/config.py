@@ -50,7 +50,7 @@ class Paths:
 
 @dataclass(frozen=True)
 class Source:
-    """The block `[source]`: the repository from which releases are downloaded, and the retries of downloads."""
+    """The block `[source]`: the addresses of the repository of releases, and the attempts and timeout of a download."""
 
     metadata_url: str = "file:///var/lib/edge-agent/repository/metadata"
     targets_url: str = "file:///var/lib/edge-agent/repository/targets"
@@ -61,7 +61,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Install:
-    """The block `[install]`: the number of unused slots to keep, and the disk space that installations may use."""
+    """The block `[install]`: the number of unused slots to keep, and limits on the disk space that bundles may use."""
 
     keep: int = 1
     reserve_mb: float = 32.0
@@ -70,7 +70,7 @@ class Install:
 
 @dataclass(frozen=True)
 class SelfTest:
-    """The block `[selftest]`: the time limit and the number of measured inferences of the self-test before a switch."""
+    """The block `[selftest]`: the maximum duration of a self-test, and the number of inferences that it measures."""
 
     timeout_s: float = 120.0
     repeats: int = 50

@@ -17,7 +17,7 @@ from edge_agent.core.fault_points import point
 
 @contextlib.contextmanager
 def add_file_name(path: Path) -> Iterator[None]:
-    """Within the block, set the file name of every OSError that has no file name to `path`.
+    """If the `with` block raises an OSError that has no file name, set its file name to `path`.
 
     For example, the OSError of a write to a full disk has no file name.
     """

@@ -77,7 +77,7 @@ class State:
         Args:
             release: The release to switch to.
             now: The present time (ISO 8601, UTC).
-            reason: The reason for marking the release that was current as bad; None if it is not marked.
+            reason: The reason why the replaced release is marked as bad; None if it is not marked.
         """
         previous = self.previous if self.trial or reason is not None else self.current
         return replace(
@@ -104,7 +104,7 @@ class State:
         return replace(self._replaced(reason), current=self.previous, previous=None, trial=None)
 
     def _replaced(self, reason: str | None) -> State:
-        """Return the state with the current release added to `bad` or `proven`, because it is about to be replaced.
+        """Add the current release to `bad` or `proven` before another release replaces it; return the new state.
 
         The current release is added to `bad` if `reason` is given. It is added to `proven` if there is no `reason` and
         it is not on trial.
@@ -269,8 +269,8 @@ def show_current(layout: Layout, state: State) -> None:
 def locked(layout: Layout, wait_s: float = 10.0, file: Path | None = None) -> Iterator[None]:
     """Within the block, hold the lock that a process must hold while it changes the agent's files.
 
-    The kernel releases the lock when the process ends, even after a crash. Processes that only read can also hold the
-    lock if the file system is read-only.
+    The kernel releases the lock when the process ends, even after a crash. On a read-only file system, a process that
+    only reads can hold the lock too.
 
     Args:
         layout: The paths of the agent's files.

@@ -17,8 +17,8 @@ READY_S = 5.0
 def send(*lines: str, wait_s: float = 0.0) -> bool:
     """Send `lines` to systemd in one datagram, and return whether the datagram was sent.
 
-    If the socket's buffer is full, this function waits for at most `wait_s` seconds, because it blocks the event loop
-    that answers requests.
+    If the socket's buffer is full, this function waits for at most `wait_s` seconds. This limit is needed because the
+    function blocks the event loop, which answers requests.
     """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:

@@ -31,8 +31,8 @@ class LoadedRelease:
 
     `sha256`: digest of the model file, computed when the file was loaded. `reference`: content of drift_reference.json,
     or None if the bundle has no such file. `golden_inputs`: inputs of the golden samples, float32 [N, *shape].
-    `golden_outputs`: stored probabilities of the golden samples, float32 [N, classes]. `tolerance`: maximum difference
-    from a golden output that the release allows.
+    `golden_outputs`: stored probabilities of the golden samples, float32 [N, classes]. `tolerance`: the
+    release's limit for the difference between a computed and a stored probability.
     """
 
     release: str

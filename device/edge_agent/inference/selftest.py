@@ -1,4 +1,4 @@
-"""The self-test before a switch: run the new release's model on its golden samples with the runtime of this device.
+"""Self-test a release before the agent switches to it: run its model on its golden samples on this device.
 
 The self-test runs in a separate process with a time limit, so that a native library that crashes or hangs on a model
 file does not affect the agent. The command of the process is `python -m edge_agent.inference.selftest REQUEST`, where
@@ -44,13 +44,13 @@ class SelfTestResult:
         target: The target that was tested, such as `onnx-int8`.
         samples: Number of golden samples.
         max_difference: Largest absolute difference between a computed probability and the stored probability.
-        tolerance: Maximum of `max_difference` that the release allows.
+        tolerance: The release's limit for `max_difference`.
         latency_ms: Latency of a prediction for one sample on one thread, in milliseconds.
-        latency_budget_ms: Maximum of the 95th percentile of the latency that the release allows, in milliseconds; None
-            for no limit.
+        latency_budget_ms: The release's limit for the 95th percentile of the latency, in milliseconds; None for no
+            limit.
         memory_mb: Peak memory of the process of the self-test minus its memory before the model was loaded, in 1e6
             bytes.
-        memory_budget_mb: Maximum of `memory_mb` that the release allows; None for no limit.
+        memory_budget_mb: The release's limit for `memory_mb`; None for no limit.
         seconds: Duration of the self-test in seconds.
     """
 
@@ -239,7 +239,7 @@ def _call_times(model: Any, inputs: Any, repeats: int) -> list[float]:
 
 
 def _percentile(ordered: list[float], share: float) -> float:
-    """Return the smallest value such that at least the fraction `share` of all values are less than or equal to it."""
+    """Return the quantile `share` of the sorted values: the value with the rank ceil(share * number of values)."""
     return round(ordered[max(math.ceil(share * len(ordered)) - 1, 0)], 6)
 
 

@@ -29,8 +29,8 @@ __all__ = ["Job", "Outcome", "PredictionResult", "Worker"]
 class PredictionResult:
     """The result of one request: the class probabilities, float32 [B, classes], and the release that computed them.
 
-    `latency_s`: total time in seconds for which the model ran on samples of this request. If the model computed samples
-    of other requests together with these samples, the time includes them. `queue_s`: time in seconds from the arrival
+    `latency_s`: total duration in seconds of the runs of the model that computed samples of this request; such a run
+    can also compute samples of other requests. `queue_s`: time in seconds from the arrival
     of the request until the model started on its first sample.
     """
 
@@ -99,7 +99,8 @@ class Worker:
         Args:
             loaded: The release whose model the thread runs.
             batch: The maximum number of samples that one run of the model computes.
-            on_outcomes: Called in the event loop's thread with this worker and the outcomes of finished requests.
+            on_outcomes: A function that is called in the event loop's thread with this worker and the outcomes of
+                finished requests.
         """
         self.loaded = loaded
         self.waiting = 0

@@ -59,8 +59,8 @@ def boot(config: Config) -> BootResult:
 def current_state(config: Config, booted: BootResult) -> State:
     """Return the state in state.json, or `booted.state` if `boot` could not write it there.
 
-    If state.json has changed since `boot`, return its content. If `booted.state` is returned, also write it to
-    state.json if this is possible now. Raises OSError and ConfigurationError.
+    If state.json has changed since `boot`, its content is returned. Before `booted.state` is returned, this function
+    tries again to write it to state.json. Raises OSError and ConfigurationError.
     """
     on_disk = state.load(config.layout)
     if on_disk != booted.unwritten_state:
@@ -111,7 +111,7 @@ def _decide(config: Config) -> BootResult:
 
 
 def _undamaged(config: Config, known_state: State) -> State:
-    """Return the state, rolled back if the current slot is damaged and the previous slot is not.
+    """Roll back if the current release's slot is damaged and the previous release's is not. Return the state.
 
     The damaged release is not marked as bad, because the disk failed, not the release.
     """

@@ -22,7 +22,9 @@ def features(x: np.ndarray) -> np.ndarray:
 
 
 def bin_counts(values: np.ndarray, edges: np.ndarray | list[float]) -> np.ndarray:
-    """Count the values in each bin. Bin i is for edges[i-1] <= value < edges[i]; the first and last bin are unbounded.
+    """Count the values in each bin. Bin i has the values with edges[i-1] <= value < edges[i].
+
+    The first bin has no lower bound, and the last bin has no upper bound.
 
     values: [N]; edges: [bins - 1], ascending. Returns int64 [bins]. NaN belongs to no bin, so N minus the sum of the
     counts is the number of NaN values.

@@ -13,10 +13,10 @@ LEAST_PSI = 0.2
 
 
 class DriftWindow:
-    """Detect drift in the latest samples of one release, which are counted in the bins of the drift features.
+    """Detect drift in the latest samples of one release, by counting the samples in the bins of each drift feature.
 
-    A feature drifts if its population stability index (PSI) exceeds LEAST_PSI and also exceeds the 99th percentile of
-    the PSI in windows without drift.
+    A feature drifts if its population stability index (PSI) exceeds both LEAST_PSI and the 99th percentile of the
+    PSI that windows without drift would have.
     """
 
     def __init__(self, loaded: LoadedRelease, window: int = WINDOW) -> None:

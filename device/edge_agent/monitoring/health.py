@@ -27,7 +27,7 @@ class ReleaseHealth:
         loaded: The observed release, or None before a release is loaded.
         since: The time at which the observation started.
         last_failure: The time of the last failed probe or request; initially `since`.
-        last_result: The time of the last result of the model, or 0.
+        last_result: The time of the last result of the model, or 0 if the model has returned no result.
         answered: Number of requests and probes for which the model returned a result.
         errors: Number of requests and probes for which the model failed.
         fault: The reason why the last probe failed; empty if it passed.
@@ -56,7 +56,7 @@ class Health:
     """Observe the results of the engine's model, and send probes to the model."""
 
     def __init__(self, engine: Engine, hang_s: float, error_share: float) -> None:
-        """Prepare to observe each release that `engine` serves after its next model swap.
+        """Prepare to observe each release that `engine` starts to serve from now on.
 
         Args:
             engine: The engine that runs the model.
@@ -140,8 +140,8 @@ class Health:
     def _record_timeout(self, release: ReleaseHealth) -> None:
         """Record a failure if a probe had no result in time and the model hangs.
 
-        The model hangs if it returned no results of requests during this time either. If it returned such results, the
-        model is only busy, and the late probe does not count as a failure.
+        The model hangs if it returned no result of any request during this time. If it returned a result, the model is
+        only busy, and the late probe does not count as a failure.
         """
         silent_s = release.silent_s
         if silent_s < self._hang_s:

@@ -25,9 +25,10 @@ PENDING, PENDING_BYTES = 64, 1 << 20
 
 
 def _bounds() -> list[float]:
-    """Return the bounds of LatencyHistogram: BUCKETS, with seven more bounds at equal ratios below each bound.
+    """Return the bounds of LatencyHistogram: the bounds in BUCKETS, and seven more bounds below each of them.
 
-    With the additional bounds, quantiles are accurate to a few percent.
+    The ratio between neighbouring bounds is constant from one bound in BUCKETS to the next. With the additional bounds,
+    quantiles are accurate to a few percent.
     """
     bounds, below = [], BUCKETS[0] / 2.5
     for bound in BUCKETS:
@@ -134,9 +135,9 @@ class ReleaseStatistics:
                 self.flush()
 
     def flush(self) -> np.ndarray | None:
-        """Count the drift features of the samples that `add` has collected since the last flush.
+        """Count the samples that `add` has collected since the last flush, in the bins of each drift feature.
 
-        Returns the index of the bin of each sample and feature, int64 [N, F], or None if there are no such samples.
+        Returns the bin index of each drift feature for each of these samples, int64 [N, F], or None if there are none.
         """
         if not self._pending:
             return None
@@ -179,7 +180,7 @@ class ReleaseStatistics:
 
     @property
     def counted(self) -> int:
-        """Number of samples whose drift features have been counted."""
+        """Number of samples that have been counted in the bins of the drift features."""
         return int(self.feature_counts[0].sum()) if self.features else 0
 
     def as_json(self) -> dict[str, Any]:

@@ -39,7 +39,10 @@ NUMBER = re.compile("[0-9]{1,18}", re.ASCII)
 
 
 class Ring:
-    """The ring in one folder. Only one thread may call the methods; any thread may read `samples` and `bytes`."""
+    """The ring in one folder.
+
+    Only one thread may call the methods; any thread may read the attributes `samples` and `bytes`.
+    """
 
     def __init__(self, folder: Path, limit_bytes: int, max_age_days: float) -> None:
         """Open the ring.

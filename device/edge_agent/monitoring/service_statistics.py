@@ -54,8 +54,9 @@ class _Prediction:
 
 
 class ServiceStatistics:
-    """All statistics of the service. `current` has the statistics of the loaded release, or is None without a release.
+    """All statistics of the service.
 
+    `current` has the statistics of the loaded release, or is None if no release is loaded.
     The service sets `trial` (whether the release is on trial) and `starts` (number of service starts during the trial).
     """
 
@@ -76,7 +77,7 @@ class ServiceStatistics:
         self._save_request: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
 
     def attach(self, engine: Engine) -> ServiceStatistics:
-        """Count the results and failures of each release that `engine` serves after its next `swap`. Returns `self`."""
+        """Count the results and failures of each release that `engine` starts to serve from now on. Returns `self`."""
         engine.observers.append(self._answered)
         engine.failure_observers.append(self._failed)
         engine.swap_observers.append(self.start_release)

@@ -126,7 +126,7 @@ class Fetcher(FetcherInterface):
             yield content
 
     def _fill(self, url: str, content: BinaryIO, limit: int, partial: PartialFile | None) -> None:
-        """Download `url` into the file `content`, and repeat failed attempts up to the number `source.attempts`.
+        """Download `url` into the file `content`, and repeat failed attempts, up to `source.attempts` failures.
 
         An attempt that makes progress resets the count of failed attempts.
         """
@@ -222,7 +222,7 @@ class Fetcher(FetcherInterface):
     ) -> Iterator[bytes]:
         """Check the status and range of an HTTP response, then yield its body in chunks.
 
-        If the body contains the file from its first byte, `content` is emptied first.
+        If the body begins with the first byte of the file, `content` is emptied first.
         """
         status, offset = response.status, content.tell()
         try:

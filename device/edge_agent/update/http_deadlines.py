@@ -101,7 +101,7 @@ class DeadlinePools:
 
 @contextlib.contextmanager
 def watch_body(response: urllib3.BaseHTTPResponse, seconds: float) -> Iterator[DeadlineWatch]:
-    """Within the `with` block, abort the transfer of a response's body if it is too slow. Then close the response."""
+    """Abort the transfer of a response's body if it is too slow, and close the response after the `with` block."""
     try:
         with DeadlineWatch(response.shutdown, seconds) as watch:
             yield watch

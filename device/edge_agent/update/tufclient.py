@@ -3,7 +3,7 @@
 The trusted metadata is in one folder. The client works on a copy of this folder. Every file that the client accepts is
 then copied back and flushed to the disk. This is done even after a failed refresh, because a new root that was accepted
 stays valid (specification, 5.3.9). The copy is necessary because python-tuf renames files without a flush. A power cut
-could then leave empty files, and the device would accept older metadata without notice.
+could then leave empty files, and the device would not notice if it received older metadata.
 """
 
 from __future__ import annotations
