@@ -67,7 +67,7 @@ def owner_of(pid: int) -> Owner:
 def _start_time(pid: int) -> float:
     """Return the start time of a process: seconds since boot on Linux, or since 1970 on other systems.
 
-    On Linux, the value is field 22 of /proc/PID/stat, see proc(5). psutil would report wall-clock time there, which
+    On Linux, the value is field 22 of /proc/PID/stat, see proc(5). psutil would report wall-clock time, which
     changes if the clock is set while the process runs.
     """
     try:

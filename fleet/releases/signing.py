@@ -55,7 +55,7 @@ class Request(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class SigningPolicy:
-    """The signing policy: the only builder whose signatures are accepted, by key or by identity (policy.schema.json).
+    """The signing policy: it names the only accepted builder by a public key or by an identity (policy.schema.json).
 
     Attributes:
         public_key: The builder's public key, ECDSA on the curve P-256, in PEM format; empty if the builder has an
