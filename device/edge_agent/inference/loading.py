@@ -121,7 +121,7 @@ def load(config: Config, release: str, target: str | None = None) -> LoadedRelea
 
 
 def load_in_background(config: Config, release: str) -> asyncio.Future[LoadedRelease]:
-    """Call `load` in a daemon thread, and return a future of the loaded release.
+    """Call `load` in a daemon thread, and return a future whose result is the loaded release.
 
     Because the thread is a daemon thread, the process can exit even if a model hangs while it is loaded.
     """

@@ -1,4 +1,4 @@
-"""In the background, load the release that state.json names. It replaces the served release between two requests.
+"""In the background, load the release that state.json names, and replace the served release between two requests.
 
 Commands write state.json before they notify the service. If the service misses the notification, it still reads
 state.json within a second.
