@@ -76,8 +76,8 @@ def rerun_hint(stage: str) -> str:
 def read_object(path: Path, stage: str) -> dict[str, Any]:
     """Return the JSON object that `stage` wrote to `path`.
 
-    Raises StageError if the file is missing, not a JSON object, or contains a number that is not finite: `write_json`
-    writes no such number, but Python's json accepts NaN and reads 1e999 as infinity.
+    Raises StageError if the file is missing, not a JSON object, or contains a number that is not finite. `write_json`
+    never writes such a number, but Python's json module would accept NaN, and would read 1e999 as infinity.
     """
     expected = f"the JSON object that the `{stage}` stage writes"
     try:

@@ -25,7 +25,7 @@ class TaskProgress:
     """The progress of one task.
 
     done, total: Completed and total units of work, such as rows or bytes; `total` is None if it is not known.
-    printed: Time of the monotonic clock, in seconds, when the last line about this task was printed.
+    printed: Time at which the last line about this task was printed, in seconds on the monotonic clock.
     bar: Id of the task's progress bar; None if the output is not a terminal.
     """
 
@@ -48,8 +48,8 @@ class ProgressReporter:
 
         Args:
             stream: The output stream. Progress bars are shown if it is a terminal, and lines are written if it is not.
-            line: A function that returns a task's line for the task's name, its completed units of work and its total
-                units (None if not known).
+            line: A function that returns the line of text for a task. Its arguments are the task's name, the completed
+                units of work, and the total units (None if not known).
             bars: A function that creates the progress bars. It is called only if `stream` is a terminal, because it
                 imports a library that loads slowly.
         """
@@ -69,7 +69,7 @@ class ProgressReporter:
             self._bars.stop()
 
     def start(self, name: str, total: int | None, done: int = 0) -> None:
-        """Start to report a task. If the task has already started, its numbers are replaced.
+        """Start to report the progress of a task. If the task has already started, its numbers are replaced.
 
         Args:
             name: Name of the task, unique within this reporter.

@@ -3,8 +3,8 @@
 `params.yaml` names the task and holds the values that all tasks share. `tasks/<task>/params.yaml` holds one block per
 stage. Parameters have no defaults in code: every value that affects a result is written in one of the two files.
 
-Start reading at `load()`. The module with a stage's name defines the block of that stage; `common` has shared types.
-May import only stages.core.
+Start reading at `load()`. Each module that has the name of a stage defines the block of that stage; `common` has
+shared types. May import only stages.core.
 """
 
 from __future__ import annotations
@@ -144,8 +144,8 @@ def _example_file(field: str, values: Any) -> str:
 def _field_name(loc: tuple[str | int, ...], values: Any, kind: str) -> str:
     """Return the dotted name of the invalid field, made of the keys in the parameter file.
 
-    `loc` is the field's location in pydantic's error. It can also contain the type of a source or a format, which is
-    not a key in the file and is left out.
+    `loc` is the field's location in pydantic's error. It can also contain the type of a source or a format.
+    Such a type is not a key in the file, so it is left out.
     """
     parts = []
     for number, part in enumerate(loc, start=1):

@@ -204,7 +204,9 @@ class Synthetic(Block):
     faults: list[Literal["spike", "stuck", "offset"]] = Field(
         description="Kinds of fault to simulate; the kind of each fault is chosen from this list at random."
     )
-    drift_per_hour: float = Field(ge=-1e6, le=1e6, description="Amount added to every channel per hour.")
+    drift_per_hour: float = Field(
+        ge=-1e6, le=1e6, description="Drift of every channel: the amount by which its values increase per hour."
+    )
 
     @model_validator(mode="after")
     def _limited_rows(self) -> Synthetic:

@@ -18,7 +18,7 @@ SPARK_MIN_MB = 512
 
 
 def _check_slug(value: str) -> str:
-    """Check a name that is used for a folder and for a file."""
+    """Check that a name can be used in the names of folders and files."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", value):
         raise ValueError("a name of at most 64 lowercase letters, digits and -, which begins with a letter or a digit")
     return value

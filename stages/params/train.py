@@ -178,7 +178,7 @@ class Train(Block):
     optimiser: Optimiser = Field(description="The optimiser, which updates the weights.")
     scheduler: Scheduler = Field(description="How the learning rate changes over the epochs.")
     label_smoothing: float = Field(
-        ge=0, lt=1, description="Fraction of each label's weight that is spread evenly over all classes."
+        ge=0, lt=1, description="Label smoothing: fraction of a label's weight that is spread evenly over all classes."
     )
     class_weights: Literal["none", "balanced"] = Field(
         description=(
@@ -186,7 +186,7 @@ class Train(Block):
             "(`balanced`)."
         )
     )
-    early_stopping: EarlyStopping = Field(description="When the training ends before the last epoch.")
+    early_stopping: EarlyStopping = Field(description="Condition for ending the training before the last epoch.")
     metric: Literal["accuracy", "f1_macro"] = Field(
         description="Metric on the validation split that determines the best epoch."
     )

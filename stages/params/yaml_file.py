@@ -1,4 +1,4 @@
-"""Read a YAML file of parameters. Duplicate keys are refused, because a YAML parser would silently use the last one."""
+"""Read a YAML file of parameters. Duplicate keys are refused, because a parser would silently use the last value."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ import pyarrow as pa
 def cast_cells(column: pa.Array, kind: pa.DataType) -> pa.Array:
     """Cast every cell of a column to the type `kind`. A cell that cannot be cast becomes null.
 
-    If a part of the column cannot be cast, the two halves of this part are cast separately. So a few invalid cells cost
-    little time.
+    The column is cast as a whole if possible. If that fails, it is split in the middle, and this function is called for
+    each part. A few invalid cells therefore cost little time.
     """
     try:
         return column.cast(kind)

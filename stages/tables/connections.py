@@ -54,7 +54,7 @@ def connect_spark(compute: Compute, spill: Path) -> Any:
     """Start a Spark session. It writes data that exceeds its memory limit to the folder `spill`.
 
     Raises:
-        ParameterError: PySpark is not installed, or Spark does not start with the parameters.
+        ParameterError: PySpark is not installed, or Spark does not start with the configured parameters.
     """
     warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas", category=FutureWarning)
     try:

@@ -201,7 +201,7 @@ def _close_default_backend() -> None:
 
 
 def _rebatch(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of `batches` in new batches of a fixed size, because DuckDB and Spark yield different sizes."""
+    """Regroup the rows of `batches` into batches of a fixed size, because the sizes from DuckDB and Spark differ."""
     size = batch_rows(schema)
     waiting: list[pa.RecordBatch] = []
     rows = 0

@@ -16,7 +16,7 @@ BATCH_LISTS = 256  # rows per batch if a row holds an image or an audio clip, be
 
 
 def batch_rows(schema: pa.Schema) -> int:
-    """Return how many rows a batch with this schema has."""
+    """Return the number of rows per batch; it is smaller if the schema has a column of lists."""
     return BATCH_LISTS if any(pa.types.is_list(kind) for kind in schema.types) else BATCH_ROWS
 
 
@@ -25,7 +25,7 @@ def write_parquet(path: Path, batches: Iterator[pa.RecordBatch], schema: pa.Sche
 
     Args:
         path: The file to write; its missing parent folders are created.
-        batches: The batches of rows, in the order of the file.
+        batches: The batches of rows, in the order in which they are written.
         schema: Schema of the batches.
 
     Returns:

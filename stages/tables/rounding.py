@@ -1,4 +1,4 @@
-"""Round numbers that DuckDB or Spark computed from a table, so that both give the same numbers in every run."""
+"""Round numbers that DuckDB or Spark computed from a table, so that both engines give the same numbers in every run."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def duplicate_rule(data: Data) -> Rule:
-    """Return the rule that a row violates if `mark_duplicates` has marked the row as a copy from another source."""
+    """Return the rule that is violated by each row that `mark_duplicates` has marked."""
     key = tuple(data.columns) if data.kind != "series" else (data.group, str(data.time))
     compared = "values" if data.kind != "series" else "the whole row"
     return Rule(
@@ -29,7 +29,7 @@ def duplicate_rule(data: Data) -> Rule:
 def mark_duplicates(
     engine: Engine, table: ir.Table, earlier: list[ir.Table], data: Data, columns: list[str]
 ) -> ir.Table:
-    """Add a boolean column that marks the rows that also occur in a source that was checked earlier.
+    """Mark each row of `table` that also occurs in one of the `earlier` tables.
 
     For images and audio, the values are compared. For series, whole rows are compared, because two sources can have
     different rows for the same machine and time.

@@ -103,7 +103,7 @@ def run_suite(
 
 
 def _expectations(suite: dict[str, Any], path: Path) -> list[Any]:
-    """Return the expectations of the suite as objects of great-expectations. Raises ContractError for an invalid one.
+    """Return the expectations of the suite as objects of great-expectations. Raises ContractError if one is invalid.
 
     The objects are created one by one. If great-expectations creates a whole suite from dictionaries, it skips invalid
     expectations and only logs them.
@@ -146,8 +146,8 @@ def _fault(path: Path, outcome: Any, profile: pd.DataFrame) -> ContractError:
 def _make_deterministic(data_docs: Path, snapshot: datetime) -> None:
     """Change the pages of Data Docs so that the same data always gives the same files.
 
-    great-expectations writes random ids, the current time and the URL of an image into the pages. The image is on the
-    vendor's server, which would notice whenever somebody opens a page, so the URL is replaced by a local path.
+    great-expectations writes random ids, the current time and the URL of an image into the pages. The image is on a
+    server of the vendor, which could record each visit to a page, so the URL is replaced by a local path.
     """
     stamp = snapshot.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     for page in sorted(data_docs.rglob("*.html")):

@@ -19,7 +19,7 @@ class ViolationCounts:
 
     rows: Number of rows that violate at least one rule.
     by_metric: For each quality metric, the number of rows that violate at least one of the metric's rules.
-    by_rule: For each violated rule, the number of rows that violate the rule; the keys are the rules' reasons.
+    by_rule: For each violated rule, the number of rows that violate it; each key is the rule's text (`Rule.reason`).
     """
 
     rows: int
@@ -31,15 +31,15 @@ class ViolationCounts:
 class FlaggedRows:
     """A canonical table (`contract.SourceTable`) with a boolean column for each violated rule.
 
-    If a rule compares rows with each other, pandera can report that the rule is violated although no row violates it.
-    The column of such a rule is False in all rows.
+    If a rule compares rows with each other, pandera can report a violation although no row violates the rule. In this
+    case, the rule's column is False in all rows.
     """
 
     table: ir.Table
     violated: list[Rule]
 
     def flag(self, number: int) -> ir.BooleanColumn:
-        """Return the boolean column that is True for each row that violates the rule `violated[number]`."""
+        """Return the boolean column for the rule `violated[number]`; it is True for the rows that violate this rule."""
         return self.table[_flag_column(number)]
 
     def valid_rows(self) -> ir.Table:
@@ -89,7 +89,7 @@ class FlaggedRows:
 
 
 def flag_violations(table: ir.Table, rules: list[Rule]) -> FlaggedRows:
-    """Check a canonical table against rules, and add a boolean column for each rule that pandera finds violated."""
+    """Check a canonical table against rules, and add a boolean column for each rule that is violated."""
     violated = violated_rules(table, rules)
     return FlaggedRows(
         table.mutate(**{_flag_column(i): ~rule.holds(table) for i, rule in enumerate(violated)}), violated

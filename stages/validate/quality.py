@@ -42,8 +42,8 @@ class Share:
 class Counts:
     """The counts from which the quality metrics are computed, for one source or summed over several sources.
 
-    A `Share` counts the good items and all items. The keys of the dictionaries are names of columns or reasons of
-    rules, but the keys of `violations` are names of metrics.
+    Each `Share` counts the good items and all items. The key for a column is the column's name, and the key for a rule
+    is the text that describes the rule.
     """
 
     rows: int = 0
@@ -52,7 +52,7 @@ class Counts:
     plausible: Share = field(default_factory=Share)  # rows that meet every plausibility rule
     fresh: Share = field(default_factory=Share)
     valid: Share = field(default_factory=Share)
-    violations: dict[str, dict[str, int]] = field(default_factory=dict)  # per metric: rows that violate each rule
+    violations: dict[str, dict[str, int]] = field(default_factory=dict)  # per metric and rule: rows that violate it
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
@@ -175,7 +175,7 @@ def judge_metrics(counts: Counts, thresholds: Thresholds) -> dict[str, dict[str,
     """Compare each quality metric with its threshold.
 
     The result has, for each metric, the value, the threshold, whether the metric passed, whether it was measured, and
-    the columns or rules that lower the value most.
+    the columns or rules that lower the value the most.
     """
     judged = {}
     for metric, formula in FORMULAS.items():

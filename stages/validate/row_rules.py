@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Metric = Literal["completeness", "consistency", "accuracy", "timeliness", "validity"]
 
-STATISTICS = ("mean", "minimum", "maximum", "length")  # of a `values` column, for plausibility rules
+STATISTICS = ("mean", "minimum", "maximum", "length")  # statistics of a `values` column that plausibility rules can use
 DUPLICATE_COLUMN = "copied_from_another_source"  # stages.validate.cross_source_duplicates adds this column
 LARGEST_64 = 1.7976931348623157e308
 LARGEST_32 = 3.4028234663852886e38
@@ -32,8 +32,8 @@ class Rule:
     metric: The quality metric that counts violations of the rule.
     columns: Names of the columns that the rule reads.
     reason: The text that is stored with each row that violates the rule.
-    holds: A function that takes a canonical table, and returns a boolean column that is True for each row that meets
-        the rule, and False for each other row.
+    holds: A function that takes a canonical table and returns a boolean column: True for the rows that meet the rule,
+        and False for all other rows.
     text_column: For a rule about text that could not be parsed, the name of the column with this text. The text is
         added to the reason.
     """
@@ -213,5 +213,5 @@ def _span(column: Column) -> str:
 
 
 def column_of_term(term: str, contract: Validate) -> str:
-    """Return the name of the column that a term of a plausibility rule, such as `speed` or `values.mean`, refers to."""
+    """Return the name of the column in a plausibility rule's term: for `values.mean`, the column is `values`."""
     return term if term in contract.columns else term.rsplit(".", 1)[0]

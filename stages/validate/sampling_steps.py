@@ -40,7 +40,7 @@ class Steps:
 
 
 def step_shares(paths: list[Path], data: Data, sampling: Sampling | None) -> dict[str, Share]:
-    """Return the fraction of time steps that meet each rule about time steps. The keys are the rules' reasons.
+    """Return a mapping from the text of each rule about time steps to the fraction of steps that meet the rule.
 
     One rule requires that each step leads forward in time, the other rule that it has the expected length.
 
@@ -84,7 +84,7 @@ def count_steps(paths: list[Path], group: str, time: str, interval_s: float, tol
 def _steps(groups: pa.Array, times: pa.Array, last: dict[str, int]) -> np.ndarray:
     """Return the lengths of all time steps that end in this batch of rows, in microseconds.
 
-    `last` maps each group to the time of its last row, and is updated.
+    The function updates `last`, which maps each group to the time of the last row that was read.
     """
     if pa.types.is_string(times.type) or pa.types.is_large_string(times.type):
         times = cast_cells(times, pa.timestamp("us"))

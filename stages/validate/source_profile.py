@@ -120,12 +120,12 @@ def profile_row(
         source: Name of the source.
         rows: Number of valid rows.
         groups: Number of groups.
-        classes: Number of valid rows for each class. The row has the fraction of each class as `share.<class>`, and the
-            number of classes that have rows as `classes`.
-        null_shares: For each column, the fraction of missing cells in all collected rows. The row has this fraction as
-            `null_share.<column>`.
-        statistics: Statistics of each numeric column in the valid rows. The row has them as `min.<column>`,
-            `max.<column>`, `mean.<column>` and `std.<column>`.
+        classes: Number of valid rows for each class. In the returned row, `share.<class>` is the fraction of
+            a class, and `classes` is the number of classes that have at least one row.
+        null_shares: For each column, the fraction of missing cells in all collected rows. It is
+            `null_share.<column>` in the returned row.
+        statistics: Statistics of each numeric column in the valid rows. They are `min.<column>`, `max.<column>`,
+            `mean.<column>` and `std.<column>` in the returned row.
     """
     row: dict[str, Any] = {"source": source, "rows": rows, "groups": groups}
     row["classes"] = sum(1 for n in classes.values() if n)

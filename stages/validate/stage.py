@@ -88,7 +88,7 @@ def check_source(
 
 
 def check_combined(sources: list[CheckedSource], params: Params) -> list[StageError]:
-    """Return the errors in the valid rows of all sources together.
+    """Return the errors in the combined valid rows of all sources.
 
     It is an error if the rows have fewer than two classes, or if a channel has the same value in all rows.
     """
@@ -141,7 +141,7 @@ def quality_report(sources: list[CheckedSource], params: Params) -> dict[str, An
 def refuse_below_thresholds(
     quality: dict[str, Any], sources: list[CheckedSource], engine: Engine, params: Params
 ) -> None:
-    """Raise ContractError if a metric is below its threshold, or too many rows violate the contract.
+    """Raise ContractError if a metric is below its threshold, or if too many rows violate the contract.
 
     Before the error is raised, the rows that violate the contract are written to .work/refused. The quarantine of the
     last successful run is unchanged.
@@ -182,7 +182,7 @@ def refuse_below_thresholds(
 
 
 def write_rows(sources: list[CheckedSource], engine: Engine, params: Params) -> None:
-    """Write the valid rows to data/validated, and the other rows with their reasons to data/quarantine.
+    """Write the valid rows to data/validated, and the other rows, with the violated rules, to data/quarantine.
 
     The rows are sorted, so that the order of the rows in the snapshot does not matter.
 

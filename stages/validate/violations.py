@@ -56,7 +56,7 @@ def explain_violations(name: str, flagged: FlaggedRows, data: Data) -> Iterator[
 
 
 def write_violations(folder: Path, flagged: FlaggedRows, engine: Engine, params: Params) -> None:
-    """Write the rows that violate rules to a parquet file, with their reasons in the column `reason`.
+    """Write the rows that violate rules to a parquet file; the column `reason` names the violated rules.
 
     The file is written even if no row violates a rule, so that an empty folder always means an interrupted run.
 

@@ -2,8 +2,8 @@
 
 Start reading at `FETCH`, which maps the name of each type to its `fetch`. `base` defines the `context` argument and the
 result of `fetch`. The sources share the modules `http`, `decode`, `archives`, `threads`, `concurrency`, `normalise` and
-`writer`. May import stages.tables.casting (but no other part of stages.tables; stages.collect gives the reason),
-stages.params and stages.core.
+`writer`. May import stages.params, stages.core and stages.tables.casting, but no other part of stages.tables (the
+docstring of stages.collect gives the reason).
 """
 
 from __future__ import annotations

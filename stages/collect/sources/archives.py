@@ -105,7 +105,7 @@ def _unpack_error(reason: str, context: Context) -> SourceError:
 
 
 def _iterate_members(archive: Path, context: Context) -> Iterator[tuple[str, bool, Callable[[], IO[bytes]]]]:
-    """Yield for each member except folders: its name, whether it is a regular file, and a function that opens it."""
+    """For each member that is not a folder, yield its name, whether it is a regular file, and a function to open it."""
     if tarfile.is_tarfile(archive):
         with tarfile.open(archive) as tar:
             for member in tar:

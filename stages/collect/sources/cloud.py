@@ -1,4 +1,4 @@
-"""Read objects from an S3-compatible store or an HTTP server, or files of this machine, with fsspec."""
+"""Read objects from an S3-compatible store or an HTTP server, or local files, with fsspec."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def fetch(source: Cloud, context: Context) -> FetchResult:
 def storage_options(source: Cloud, context: Context) -> dict[str, Any]:
     """Return the options with which fsspec opens the store.
 
-    They set the same time limit for each kind of store, although this option has a different name for each kind.
+    The time limit is the same for every kind of store, but the option that sets it has a different name for each.
     """
     silence = context.retry.timeout_s
     if source.url.startswith(("http://", "https://")):
@@ -132,7 +132,7 @@ def _copy_one(system: Any, path: str, target: Path, url: str, context: Context) 
 def _with_retries(call: Callable[[], Result], url: str, context: Context) -> Result:
     """Call a function until it succeeds, and return its result.
 
-    Raises SourceError if the last allowed attempt fails, or if an error is permanent.
+    Raises SourceError if the last allowed attempt fails, or if an attempt fails with a permanent error.
     """
     from botocore.exceptions import BotoCoreError, NoCredentialsError, ParamValidationError
 

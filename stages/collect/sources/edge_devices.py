@@ -3,7 +3,7 @@
 The response to `GET {url}/samples?since=<RFC 3339 time>` is `application/x-ndjson`: one JSON object per line with `id`,
 `time`, `label` (null until a person labels the sample), `group` (optional; by default the device's name) and `values`
 (for series an object that maps each channel to a number, for images and audio the sample as a flat list of numbers). A
-label can be a value of the label column or the name of a class, because a device knows only the names of the classes.
+device knows only the names of the classes, so a label can be a class name instead of a value of the label column.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Read data sets that are included in an installed Python package, so that real data needs no network."""
+"""Read data sets that are included in an installed Python package: real data that needs no download."""
 
 from __future__ import annotations
 

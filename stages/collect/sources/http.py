@@ -19,7 +19,7 @@ from stages.core.errors import SourceError
 Result = TypeVar("Result")
 
 PAGE_TYPES = ("text/html", "application/xhtml+xml")
-TRANSIENT_STATUS = (408, 425, 429)  # and every 5xx: another attempt may succeed (RFC 9110, section 15)
+TRANSIENT_STATUS = (408, 425, 429)  # for these and every 5xx, another attempt may succeed (RFC 9110)
 
 
 class TransientError(Exception):
@@ -42,7 +42,7 @@ def headers_from(names: dict[str, str] | None, context: Context) -> dict[str, st
 
 
 def open_session(context: Context, headers: dict[str, str] | None = None, url: str = "") -> aiohttp.ClientSession:
-    """Return an HTTP session that limits the time without any data, but not the total time of a transfer.
+    """Return an HTTP session that limits how long it waits for data, but not the total time of a transfer.
 
     Args:
         context: Provides the time limit for connecting and for waiting for data.

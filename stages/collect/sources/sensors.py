@@ -91,8 +91,8 @@ def create_client(mqtt: Mqtt, where: str, deliver: Any, context: Context) -> pah
     Args:
         mqtt: The MQTT settings: broker, login and topics.
         where: URL of the broker, for error messages.
-        deliver: A function that the client's thread calls with (topic, payload) for each message. It is called with a
-            SourceError if the broker refuses the connection or a subscription.
+        deliver: A function with one argument. The client's thread calls it with the tuple (topic, payload) for each
+            message, and with a SourceError if the broker refuses the connection or a subscription.
         context: Provides the time limit for connecting, and the source's name for error messages.
 
     Raises:
