@@ -17,7 +17,7 @@ def make_student(teacher: Network, params: Train, scale: float, seed: int) -> Ne
 
     Args:
         teacher: The trained network, whose outputs the student will learn.
-        params: The parameters with the kind and the sizes of the teacher.
+        params: The parameters of training, which define the kind and the sizes of the teacher.
         scale: The factor by which the width of every layer is multiplied, at most 1.
         seed: The seed of the random weights.
     """
@@ -35,7 +35,7 @@ def distillation(teacher: Network, params: Distil, objective: Objective) -> Obje
 
     Args:
         teacher: The trained network. It is set to evaluation mode.
-        params: The parameters with the temperature T and the weight alpha.
+        params: The parameters of distillation, which define the temperature T and the weight alpha.
         objective: The loss for the labels.
     """
     temperature, alpha = params.temperature, params.alpha

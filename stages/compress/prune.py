@@ -31,7 +31,7 @@ def prune(fabric: Fabric, network: Network, data: Data, objective: Objective, sp
         fabric: The Lightning Fabric whose device is used.
         network: The network to prune.
         data: The prepared data. The importance is computed on its training split.
-        objective: The loss L.
+        objective: The function that computes the loss L.
         sparsity: The fraction of channels to remove, 0 to 1.
         seed: The seed that selects the training samples for the importance.
 
@@ -60,7 +60,7 @@ def prune(fabric: Fabric, network: Network, data: Data, objective: Objective, sp
 
 
 def rebuild_like(network: Network) -> Network:
-    """Return a copy of a network on the CPU and in evaluation mode, with layers of the network's current sizes."""
+    """Copy a network, whose layers may have been pruned, and return the copy on the CPU and in evaluation mode."""
     copy = rebuild(architecture(network))
     copy.load_state_dict({name: tensor.detach().cpu() for name, tensor in network.state_dict().items()})
     return copy.eval()
@@ -118,7 +118,7 @@ def _run(body: Any, example: list[Tensor]) -> Any:
 
 
 def _heads(network: Network) -> dict[Any, int]:
-    """Return the number of attention heads of each query, key and value layer; empty if it is not a Transformer."""
+    """Return the number of heads of each query, key and value layer; empty if `network` is not a Transformer."""
     if not isinstance(network, Transformer):
         return {}
     attentions = [layer.attention for layer in network.body.layers]

@@ -60,7 +60,7 @@ def measure_latency(
 
     Args:
         model: The opened model file.
-        samples: Samples [N, *shape]; each prediction uses the next sample, and the first sample again after the last.
+        samples: Samples [N, *shape]. Each prediction uses the next sample; the first sample follows the last sample.
         warmup: Number of unmeasured predictions before the measurement.
         repeats: Number of measured predictions.
         confidence: Confidence level of the intervals, 0 to 1.

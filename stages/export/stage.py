@@ -101,8 +101,8 @@ def measure(
         reference: The torch model's logits for these samples [N, classes].
 
     Returns:
-        The candidates that run, with their comparisons. For each candidate that does not run, the reason, by the
-        candidate's method.
+        The candidates that run, with their comparisons. Also a mapping from the method of each other candidate to
+        the reason why it does not run.
 
     Raises:
         ConversionError: No candidate runs.

@@ -122,7 +122,7 @@ def read_records(data: Data, evidence: Mapping[TargetName, Evidence]) -> dict[st
 
 
 def _read(path: Path, shape: type[ModelT], stage: str) -> tuple[dict[str, Any], ModelT | None, str]:
-    """Read a report, and return it as JSON, as a pydantic model, and with "" or the reason why it is not readable.
+    """Read a report, and return its JSON object, its pydantic model, and "" or the reason why it is not readable.
 
     No error is raised for an unreadable report, because such a report makes a check of the gate fail.
     """

@@ -52,6 +52,6 @@ def _read_outs(lock: Path) -> dict[str, str]:
 
 
 def _cached(outs: dict[str, str], path: str, cache: Path) -> Path:
-    """Return the path in DVC's cache of the output `path`. Raises KeyError if `outs` does not contain the output."""
+    """Return the path of the copy of the output `path` in DVC's cache. Raises KeyError if `outs` does not list it."""
     digest = outs[path]
     return cache / digest[:2] / digest[2:]

@@ -4,8 +4,8 @@ The verdict depends only on the reports, the parameters and the digests of the f
 same numbers give the same verdict on any branch. A check fails if its number is missing, not finite, stale or in
 conflict with another report.
 
-Each check belongs to a target. The checks of the reports quality, balance, train and compress belong to the target
-"pipeline". These reports concern every exported file, so the gate fails if one of these checks fails.
+Each check belongs to a target. The checks of the reports `quality`, `balance`, `train` and `compress` belong to the
+target "pipeline". These reports concern every exported file, so the gate fails if one of these checks fails.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class Clusters:
         Args:
             groups: Name of each sample's group [N].
             seed: Seed of the random draws of groups.
-            width: The largest `number` with which `totals` will be called; it limits the replicates per array.
+            width: The largest `number` that will be passed to `totals`; it limits the replicates in each array.
         """
         names, self._member = np.unique(groups, return_inverse=True)
         self.count, self._seed = len(names), seed
@@ -64,7 +64,7 @@ class Clusters:
             yield result
 
     def describe(self) -> dict[str, Any]:
-        """Return for a report what is resampled (samples or groups), their number, and a caveat on the intervals."""
+        """Describe the resampled units for a report: their kind (sample or group), number, and a caveat, if any."""
         if self.single:
             return {"unit": "sample", "units": self.count, "caveat": None}
         caveat = None

@@ -69,7 +69,8 @@ def estimates(
 
     Averages and F1 have percentile bootstrap intervals (Efron & Tibshirani 1993, chapter 13). Precision and recall of a
     class are proportions and have Wilson's intervals. Drawing samples with replacement is equivalent to drawing the
-    cells of the confusion matrix from a multinomial distribution. So the cost is the same for any number of samples.
+    cells of the confusion matrix from a multinomial distribution. So the computing time does not depend on the
+    number of samples.
 
     Args:
         actual: Index of each sample's actual class [N].
@@ -164,7 +165,7 @@ def calibration_estimate(
 ) -> Estimate:
     """Return `calibration_error` with a bootstrap interval.
 
-    The error is a mean of absolute values, which random variation increases. So the estimate is too high, and the
+    The error is a mean of absolute values. Random variation increases this mean, so the estimate is too high, and the
     replicates are even higher. The low end of the interval is from the basic bootstrap, which corrects this bias. The
     high end is a percentile of the replicates without this correction. So the interval is too wide rather than too
     narrow.

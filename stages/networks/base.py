@@ -45,7 +45,7 @@ class Network(nn.Module):
         return logits
 
     def sizes(self) -> dict[str, Any]:
-        """Return the constructor's arguments, except `spec`, that give a network of the same sizes as this network.
+        """Return the constructor's arguments, without `spec`, for a new network with the same sizes as this network.
 
         Pruning may have reduced the sizes since this network was built.
         """

@@ -39,7 +39,7 @@ class Cnn(Network):
             bins: Number of quantile bins per channel of a series (see `preprocess.QuantileBins`); 0 for no bins.
             channels: Number of output channels of each block.
             kernel: Length of each side of the convolution kernels; an odd number.
-            pool: Size of the max pooling; each block divides the length of every axis by this number.
+            pool: Window size of the max pooling; each block divides the length of every axis by this number.
             head: How the last block's output becomes a vector. "flatten" keeps the values of every position; "average"
                 takes the mean over all positions, so that the hidden layer needs fewer weights.
             hidden: Number of units in the hidden layer.

@@ -23,7 +23,7 @@ class Rnn(Network):
 
     The time axis is the first axis after the channels. For images, its points are the rows from top to bottom. For
     audio with spectral features, each step reads one frame of features, and the `frame` and `hop` of the features are
-    used instead of the arguments.
+    used instead of the arguments with these names.
     """
 
     kind = "rnn"
@@ -123,7 +123,7 @@ class Rnn(Network):
 class RnnBody(nn.Module):
     """The layers of an RNN after preprocessing: [B, steps, width] -> logits [B, classes].
 
-    These are recurrent layers, each followed by dropout, and a classifier.
+    The layers are recurrent layers, each followed by dropout, and a classifier.
     """
 
     def __init__(self, width: int, classes: int, cell: str, hidden: list[int], pool: str, dropout: float) -> None:

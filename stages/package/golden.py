@@ -55,7 +55,7 @@ def write_golden(folder: Path, passed: Mapping[TargetName, Passed], test: Split,
         folder: The folder in which the bundle's files are collected.
         passed: The targets that passed the gate.
         test: The test split.
-        params: The parameters with the number of golden samples and the tolerances.
+        params: All parameters of the pipeline, which define the number of golden samples and the tolerances.
     """
     samples = test.samples(golden_indices(test.y, params.package.golden_samples))
     (folder / "golden").mkdir()

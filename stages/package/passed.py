@@ -1,4 +1,4 @@
-"""Select the targets that passed the gate, and check that their files and reports are those that the gate judged."""
+"""Select the targets that passed the gate, and check that their files and reports are unchanged since the verdict."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ def card(
         manifest: The bundle's manifest.
         passed: The targets that passed the gate.
         left_out: For each target that is not in the bundle: the names of its failed checks.
-        params: The parameters, of which the card shows the known limitations and the name of the group column.
+        params: All parameters of the pipeline. The card shows the model's limitations and the name of the group column.
     """
     splits = {split: Split.open(PREPARED, split) for split in SPLITS}
     tested, trained = (set(np.unique(splits[split].group)) for split in ("test", "train"))

@@ -63,7 +63,7 @@ def _sorted_batches(
 def write_samples(
     engine: Engine, table: ir.Table, splits: Splits, prepared: Path, spec: SampleSpec, params: Params
 ) -> None:
-    """Write the images or audio clips of each split to x.npy, y.npy and group.npy.
+    """Write the images or audio clips of each split to x.npy, their classes to y.npy and their groups to group.npy.
 
     Args:
         engine: The table engine that evaluates expressions.
@@ -118,7 +118,9 @@ def fixed_length(lists: pa.ListArray, length: int) -> np.ndarray:
 
 
 def write_series(engine: Engine, table: ir.Table, splits: Splits, prepared: Path, params: Params) -> float:
-    """Write the rows of a series to x.npy of each split, and the first row, class and group of each window.
+    """Write the rows of a series to x.npy of each split, and describe the windows in starts.npy, y.npy and group.npy.
+
+    These files have the index of the first row, the class and the group of each window.
 
     Args:
         engine: The table engine that evaluates expressions.

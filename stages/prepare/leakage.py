@@ -54,7 +54,7 @@ class SampleFingerprints:
 
 
 def _equal_samples(prepared: Path, first: str, second: str, codes: dict[str, np.ndarray]) -> list[tuple[int, int]]:
-    """Return the index in `first` and the index in `second` of each sample of split `second` that is also in `first`.
+    """Find the samples that are in both splits, and return each sample's index in `first` and its index in `second`.
 
     Args:
         prepared: Folder of the prepared data.
@@ -113,7 +113,7 @@ class RunFingerprints:
             self._changes = self._changes or bool((x[start:end] != self._first).any())
 
     def finish_run(self) -> None:
-        """Store the fingerprint of the current run, whose rows have all been added, and record a duplicate run."""
+        """Store the fingerprint of the run whose last row was just added, and record the run if it is a duplicate."""
         if self._run is not None and self._changes and self._rows >= self._shortest:
             group, _, split = self._run
             other = self._first_run.setdefault(self._digest.digest(), (group, split))

@@ -25,7 +25,7 @@ def drop_incomplete(table: ir.Table, columns: list[str]) -> ir.Table:
 
 
 def fill_constant(table: ir.Table, train: ir.Table, columns: list[str], method: str) -> ir.Table:
-    """Replace the missing values of a column by the mean or the median of the column in the training rows.
+    """Replace the missing values of each column by the column's mean or median in the training rows.
 
     Args:
         table: The rows of all splits.

@@ -41,7 +41,7 @@ class Splits:
     rows: int
 
     def rows_in(self, name: str, engine: Engine, table: ir.Table) -> ir.Table:
-        """Return the rows of the split `name`. It cannot be used if single rows were assigned to splits.
+        """Return the rows of the split `name`. Do not call this method if single rows were assigned to splits.
 
         Args:
             name: Name of the split.

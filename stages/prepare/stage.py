@@ -44,7 +44,7 @@ class MissingValues:
 
 
 def check_parameters(params: Params) -> None:
-    """Raise ParameterError if the block `prepare` is not consistent with `data`."""
+    """Raise ParameterError if the parameters `prepare` are not consistent with the parameters `data`."""
     data, prepare = params.data, params.prepare
 
     def refuse(field: str, value: str, expected: str) -> None:

@@ -29,7 +29,7 @@ def _console() -> Console:
 
 
 def print_gate(gate: Mapping[str, Any]) -> None:
-    """Print the checks of the gate, why targets are left out of the bundle, the notes, and the verdict.
+    """Print the gate's checks, the reasons why targets are left out of the bundle, the gate's notes, and the verdict.
 
     `gate` is the content of reports/gate.json.
     """

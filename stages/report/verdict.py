@@ -84,7 +84,7 @@ def read_verdict(path: Path = GATE) -> tuple[str, Verdict]:
     """Read the gate's report, and return the name of the judged task and the verdict.
 
     Raises:
-        StageError: The report is not readable, or contains a passed verdict although a required check failed.
+        StageError: The report is not readable, or says that the gate passed although a required check failed.
     """
     report = read_model(path, GateReport, "gate")
     failed = [check.name for check in report.failures() if check.target == PIPELINE]

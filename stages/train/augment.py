@@ -84,7 +84,7 @@ def rotate_and_zoom(x: Tensor, degrees: float, zoom: float) -> Tensor:
 
 
 def shift(x: Tensor, share: float) -> Tensor:
-    """Shift each series [B, C, T] by a random number of time steps, at most the fraction `share` of T either way."""
+    """Shift each series [B, C, T] in time by a random number of steps, at most `share` * T in either direction."""
     length = x.shape[2]
     largest = int(length * share)
     offset = torch.randint(-largest, largest + 1, (x.shape[0], 1), device=x.device)

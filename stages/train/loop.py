@@ -120,7 +120,7 @@ def _train_epoch(
         x = augment(x, data.spec, params.augment)
         loss = objective(model(x), x, y)
         optimiser.zero_grad()
-        # Gradients are averaged over ranks, but some ranks have one sample more. The factor corrects the average.
+        # Gradients are averaged over ranks, but some ranks have one more sample than others. The factor corrects this.
         fabric.backward(loss * (len(own) * fabric.world_size / len(batch)))
         optimiser.step()
         total += torch.tensor([loss.item() * len(y), len(y)], dtype=torch.float64)

@@ -38,7 +38,7 @@ def cross_entropy(data: Data, params: Train, device: torch.device) -> Objective:
 
     Args:
         data: The prepared data. Class weights are computed from the labels of its training split.
-        params: The parameters of training, of which `class_weights` and `label_smoothing` are used.
+        params: The parameters of training. Only `class_weights` and `label_smoothing` are used.
         device: The device that computes the loss.
     """
     weights = class_weights(np.asarray(data.train.y), len(data.spec.classes), params)

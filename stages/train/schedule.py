@@ -1,4 +1,4 @@
-"""Compute the learning rate, the best epoch and the end of training from the completed epochs."""
+"""Compute the learning rate, find the best epoch, and decide when training stops."""
 
 from __future__ import annotations
 

@@ -144,10 +144,11 @@ def history_csv(history: list[Epoch]) -> str:
 def summary(params: Params, network: Network, history: list[Epoch], scores: dict[str, Scores]) -> dict[str, Any]:
     """Return the content of reports/train/summary.json, without the digest of the network's file.
 
+    In this report, `parameters` is the number of the network's weights, and `size_bytes` is their size as float32.
+
     Args:
-        params: All parameters, of which `train.network` and `train.metric` are used.
-        network: The trained network. `parameters` is the number of its weights, and `size_bytes` is the size of its
-            weights as float32.
+        params: All parameters of the pipeline. Only `train.network` and `train.metric` are used.
+        network: The trained network.
         history: The results of every epoch.
         scores: Scores of the trained network, by split.
     """

@@ -99,7 +99,7 @@ def preprocessing() -> Any:
 
 
 def floor() -> float:
-    """Return the constant POWER_FLOOR of the torch network. The import is in a function, because it loads torch."""
+    """Return the constant POWER_FLOOR of the torch network. It is imported here, because the import loads torch."""
     from stages.networks.preprocess import POWER_FLOOR
 
     return POWER_FLOOR

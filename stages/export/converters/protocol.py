@@ -10,7 +10,7 @@ A converter is called as
     min-max         int8 weights and activations; a range extends from the minimum to the maximum over all calibration
                     samples
     moving-average  int8 weights and activations; a range is a moving average of the minimum and maximum of each
-                    calibration sample, which clips outliers
+                    calibration sample, so that outliers are clipped
     dynamic         int8 weights; the device determines the ranges of activations in every call
 
 A converter writes one candidate file per method and finally DIR/candidates.json:

@@ -246,7 +246,7 @@ def int8_elements(model: bytes) -> int:
 def describe(graph: Graph, model: bytes) -> dict[str, Any]:
     """Return the description of the inputs and outputs of the TFLite file `model`, which was converted from `graph`.
 
-    The type of the output is read from the file, because it is int8 after static quantisation.
+    The type of the output is read from the file, because the output is int8 after static quantisation.
     """
     from ai_edge_litert import schema_py_generated as schema
 

@@ -211,7 +211,7 @@ def bars(title: str, rows: Sequence[Bar], largest: float, style: str = "s1") -> 
 
 
 def confusion(title: str, matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Markup:
-    """Draw a confusion matrix. The larger a cell's fraction of the samples in its row, the stronger the cell's colour.
+    """Draw a confusion matrix. Cells that have a larger fraction of their row's samples have a stronger colour.
 
     Args:
         title: Text for screen readers.
@@ -249,5 +249,5 @@ def confusion(title: str, matrix: Sequence[Sequence[int]], classes: Sequence[str
 
 
 def shorten(words: str, length: int) -> str:
-    """Cut a text that is longer than `length` characters to exactly `length` characters, including an ellipsis."""
+    """Shorten a text to at most `length` characters. A shortened text ends with an ellipsis."""
     return words if len(words) <= length else words[: length - 1] + "…"

@@ -74,9 +74,9 @@ def _clusters(marks: Sequence[Mark]) -> list[list[Mark]]:
 def _places(frame: Frame, cluster: Sequence[Mark]) -> list[tuple[bool, Box]]:
     """Return the places where the names of a group of markers can be written, starting with the best place.
 
-    A place is a flag and a box inside the plot. The flag is True if the box is to the right of the markers, and False
-    if the box is to the left. If no box fits inside the plot, return only the place below and to the right of the
-    markers.
+    A place is a flag and a box. The flag is True if the box is to the right of the markers, and False if the box is to
+    the left of them. Only boxes inside the plot are returned. If no box fits inside the plot, return only the box below
+    and to the right of the markers, with its flag.
     """
     width, height = LETTER * max(len(mark.name) for mark in cluster), LINE * len(cluster)
     low, high = max(mark.y for mark in cluster), min(mark.y for mark in cluster)

@@ -29,7 +29,7 @@ class Build:
 
 
 def read_build(seed: int, root: Path = Path()) -> Build:
-    """Return the seed, the commit and uncommitted changes of the repository `root`, and the installed libraries."""
+    """Describe a build by its seed, the state of the Git repository `root`, and the installed libraries."""
     commit = _git(root, "rev-parse", "HEAD")
     changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock")
     return Build(seed, commit, bool(changed), libraries())

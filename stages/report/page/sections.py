@@ -20,7 +20,7 @@ STEPS = {
     "prune": "channels pruned",
     "finetune": "fine-tuned",
 }
-# Metrics that are compared with the last gate that passed, each as: title, key in `target_row`, key in
+# Metrics that are compared with the previous gate run that passed, each as: title, key in `target_row`, key in
 # reports/metrics.json, format.
 COMPARED = (
     ("Accuracy", "accuracy", "accuracy", percent),
@@ -77,14 +77,14 @@ def target_row(
 def changes(
     rows: Sequence[Mapping[str, Any]], previous: Mapping[str, Mapping[str, float]]
 ) -> list[tuple[str, list[tuple[str, str, str]]]]:
-    """Return a table that compares the metrics of each target with the last gate run that passed before.
+    """Return a table that compares each target's metrics with its metrics in the previous gate run that passed.
 
     For each target, the table has the title, the previous value and the current value of each metric in `COMPARED`.
 
     Args:
         rows: The results of `target_row` for all targets.
-        previous: Content of reports/metrics.json from the last gate run that passed before. If it is empty, the table
-            is empty.
+        previous: Content of reports/metrics.json from the previous gate run that passed. If it is empty, the table is
+            empty.
     """
     table: list[tuple[str, list[tuple[str, str, str]]]] = []
     for row in rows if previous else []:
@@ -99,7 +99,7 @@ def changes(
 
 
 def failures(checks: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any]]]]:
-    """Return the name of each failed check, with its results for the targets that failed the check."""
+    """Return each failed check: its name, and the results of the targets that failed the check."""
     failed = [check for check in checks if not check["passed"]]
     names = dict.fromkeys(check["name"] for check in failed)
     return [(name, [check for check in failed if check["name"] == name]) for name in names]

@@ -84,7 +84,8 @@ class EvaluationReport(ReportModel):
     f1_weighted: ShareEstimate | None = None
     calibration_error: ShareEstimate | None = None
     agreement: ShareEstimate | None = Field(
-        None, description="Fraction of test samples for which the compressed torch model predicts the same class."
+        None,
+        description="Fraction of test samples for which the file and the compressed torch model agree on the class.",
     )
     latency_ms: dict[str, Cost] | None = Field(
         None, description="Latency of one sample in milliseconds, by percentile (p50, p95, p99)."
