@@ -86,7 +86,7 @@ class SampleSpec(_Strict):
 
     @classmethod
     def read(cls, prepared: Path) -> SampleSpec:
-        """Read spec.json in the folder `prepared`. Raises StageError."""
+        """Read spec.json from the folder `prepared`. Raises StageError."""
         return read_model(prepared / "spec.json", cls, STAGE)
 
     def write(self, prepared: Path) -> None:

@@ -83,7 +83,7 @@ WRITTEN_FOLDERS = ("data", "models", "reports", ".work", ".")
 def run(main: Callable[[], None]) -> None:
     """Call a stage's main(), and turn errors that the user can fix into a message and an exit code.
 
-    A full disk, too little memory or a missing file is also reported by a message. Any other exception is a defect of
+    A full disk, too little memory or a missing file is also reported in a message. Any other exception is a defect of
     the stage, and its traceback is printed.
     """
     try:
@@ -112,8 +112,8 @@ def run(main: Callable[[], None]) -> None:
 def _free_space(error: OSError) -> str:
     """Return a text with the disks that a stage writes to, and the free space on each disk.
 
-    The text is needed because the error for a full disk does not name a file. If the error has another cause, the text
-    is "file system".
+    The text is needed because the error for a full disk does not name a file. If `error` is not about a full disk, the
+    text is "file system".
     """
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return "file system"

@@ -25,7 +25,7 @@ def _check_topic(value: str) -> str:
 
 
 def _check_year(value: datetime) -> datetime:
-    """Check that the year is 1970 to 2200, because a 64-bit count of nanoseconds since 1970 overflows in 2262."""
+    """Check that the year is from 1970 to 2200, because a 64-bit count of nanoseconds since 1970 overflows in 2262."""
     if not 1970 <= value.year <= 2200:
         raise ValueError("a time between 1970 and 2200")
     return value

@@ -21,9 +21,9 @@ class Evaluate(Block):
 
     @model_validator(mode="after")
     def _enough_repeats(self) -> Evaluate:
-        """Require enough repeats for the interval of the 99th percentile: 0.99 ** repeats <= (1 - confidence) / 2.
+        """Require enough timed predictions for a confidence interval of the 99th percentile.
 
-        With fewer timed predictions, this interval has no upper bound.
+        The condition is 0.99 ** repeats <= (1 - confidence) / 2. With fewer predictions, the interval has no upper bound.
         """
         least = math.ceil(math.log((1 - self.confidence) / 2) / math.log(0.99))
         if self.repeats < least:

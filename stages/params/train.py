@@ -124,7 +124,7 @@ class Scheduler(Block):
 
 
 class EarlyStopping(Block):
-    """Early end of the training if the validation metric no longer improves."""
+    """Early stopping: the training ends when the validation metric no longer improves."""
 
     patience: Count = Field(
         description="Training ends after this number of epochs without an improvement of the validation metric."

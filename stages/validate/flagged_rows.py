@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ViolationCounts:
-    """The numbers of rows of a source that violate rules of the data contract.
+    """For one source, the numbers of rows that violate rules of the data contract.
 
     rows: Number of rows that violate at least one rule.
     by_metric: For each quality metric, the number of rows that violate at least one of the metric's rules.

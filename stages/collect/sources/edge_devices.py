@@ -26,8 +26,8 @@ from stages.params.collect import EdgeDevices
 async def fetch(source: EdgeDevices, context: Context) -> FetchResult:
     """Return the labelled samples of all devices, sorted by device, time and id. Raises SourceError.
 
-    Samples without a label are left out. If a device sends several labelled samples with the same id, only
-    the last of these samples is kept. It is an error if a device does not respond.
+    Samples without a label are left out. If a device's response contains several labelled samples with the
+    same id, only the last of them is kept. It is an error if a device does not respond.
     """
     since = {} if source.since is None else {"since": source.since.astimezone(UTC).isoformat().replace("+00:00", "Z")}
     async with open_session(context) as http:

@@ -16,7 +16,7 @@ FAULT_ROWS = 20  # duration of a fault, in rows
 
 
 async def fetch(source: Synthetic, context: Context) -> FetchResult:
-    """Generate rows whose times end at the time of the snapshot.
+    """Generate the rows of all simulated machines, for the period that ends at the time of the snapshot.
 
     The same seed and parameters always give the same rows. Raises SourceError if the parameters contradict each other.
     """
