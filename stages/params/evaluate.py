@@ -23,7 +23,8 @@ class Evaluate(Block):
     def _enough_repeats(self) -> Evaluate:
         """Require enough timed predictions for a confidence interval of the 99th percentile.
 
-        The condition is 0.99 ** repeats <= (1 - confidence) / 2. With fewer predictions, the interval has no upper bound.
+        The condition is 0.99 ** repeats <= (1 - confidence) / 2. With fewer predictions, the interval has no upper
+        bound.
         """
         least = math.ceil(math.log((1 - self.confidence) / 2) / math.log(0.99))
         if self.repeats < least:

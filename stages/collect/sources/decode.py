@@ -157,7 +157,7 @@ def read_csv(path: Path, name: str, form: Csv, context: Context) -> pa.Table:
 
 
 def _check_encoding(path: Path, name: str, encoding: str, context: Context) -> None:
-    """Raise SourceError if the file is not text in `encoding`, because the CSV reader would accept it as binary values."""
+    """Raise SourceError if the file is not text in `encoding`; the CSV reader would accept it as binary values."""
     try:
         decoder, done = codecs.getincrementaldecoder(encoding)(), 0
         with path.open("rb") as stream:
