@@ -66,8 +66,8 @@ def check_source(
         engine: The table engine (DuckDB or Spark) that runs the queries.
         name: Name of the source.
         paths: The parquet files of the source.
-        earlier: The sources that have already been checked. A row that also occurs in the valid rows of such a source is
-            a duplicate.
+        earlier: The sources that have already been checked. A row that also occurs in the valid rows of such a source
+            is a duplicate.
         params: All parameters.
 
     Raises:
