@@ -60,7 +60,7 @@ def prune(fabric: Fabric, network: Network, data: Data, objective: Objective, sp
 
 
 def rebuild_like(network: Network) -> Network:
-    """Copy a network, whose layers may have been pruned, and return the copy on the CPU and in evaluation mode."""
+    """Copy a network that may have been pruned, and return the copy on the CPU and in evaluation mode."""
     copy = rebuild(architecture(network))
     copy.load_state_dict({name: tensor.detach().cpu() for name, tensor in network.state_dict().items()})
     return copy.eval()
@@ -95,7 +95,7 @@ def _keep_attention_scale(network: Transformer, head_width: int) -> None:
 
 
 def _example(network: Network) -> list[Tensor]:
-    """Return example inputs of the network's body, with which the pruning library traces how layers are connected.
+    """Return example inputs for the network's body. The pruning library uses them to trace how layers are connected.
 
     For an Rnn, the result has the inputs of two steps. For other networks, it has one input.
     """

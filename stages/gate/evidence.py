@@ -71,7 +71,7 @@ def read_evidence(target: str, classes: Sequence[str]) -> Evidence:
 
 
 def digests(targets: Iterable[TargetName]) -> dict[str, str]:
-    """Return the SHA-256 of every file that the gate judges or reads, by its path; missing files are left out."""
+    """Return the SHA-256 of every file that the gate judges or reads, by path. Missing files are left out."""
     paths = [TRAINED, COMPRESSED, *(REPORTS / name for name in PIPELINE_REPORTS)]
     for target in targets:
         paths += sorted(path for path in (EXPORTED / target).glob("*") if path.is_file())

@@ -20,7 +20,7 @@ FEW = 10  # with fewer groups than this, the report warns that the intervals are
 
 
 class Clusters:
-    """The groups of N samples, from which bootstrap replicates of whole groups are drawn."""
+    """The groups of N samples. Each bootstrap replicate consists of whole groups that are drawn with replacement."""
 
     def __init__(self, groups: np.ndarray, seed: int, width: int) -> None:
         """Find the distinct groups of the samples.
@@ -76,7 +76,7 @@ class Clusters:
 
 
 def portions(cells: int) -> list[int]:
-    """Return how many replicates to compute at a time, as a list of numbers that add up to RESAMPLES.
+    """Divide RESAMPLES replicates into portions that are computed one by one, and return the size of each portion.
 
     A replicate has `cells` values. The replicates of one portion have at most CELLS values in total, except that a
     portion always has at least one replicate.

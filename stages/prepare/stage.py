@@ -92,7 +92,7 @@ def handle_missing(table: ir.Table, params: Params) -> tuple[ir.Table, MissingVa
 
 
 def count_rows(table: ir.Table, dropped: int) -> int:
-    """Return the number of rows in `table`, from which `dropped` rows were removed.
+    """Return the number of rows that remain in `table` after `dropped` rows were removed.
 
     Raises:
         ContractError: No rows remain.

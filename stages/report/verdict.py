@@ -67,7 +67,7 @@ class Verdict(BaseModel):
 
 
 class GateReport(Verdict):
-    """The content of reports/gate.json: a verdict in which no field is missing, and the name of the judged task."""
+    """The content of reports/gate.json: the name of the task, and a verdict whose fields are all required."""
 
     name: str
     notes: list[str]

@@ -60,7 +60,7 @@ def load_batch(split: Split, index: np.ndarray | slice, fabric: Fabric) -> tuple
     Args:
         split: The split to read from.
         index: Indices of the samples in the split.
-        fabric: The fabric on whose device the tensors are created.
+        fabric: The fabric; the tensors are created on its device.
     """
     return to_tensor(split.samples(index)).to(fabric.device), to_tensor(split.y[index]).to(fabric.device)
 

@@ -1,4 +1,4 @@
-"""Save and load checkpoints of unfinished training runs, and choose the folder from which a run can resume."""
+"""Save and load checkpoints of unfinished training runs, and choose the folder for the checkpoints of a run."""
 
 from __future__ import annotations
 

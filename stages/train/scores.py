@@ -38,7 +38,7 @@ def evaluate(fabric: Fabric, network: Network, split: Split, batch_size: int) ->
     Args:
         fabric: The device and the processes.
         network: The network, which is set to evaluation mode.
-        split: The split, whose samples are not augmented.
+        split: The split. Its samples are not augmented.
         batch_size: Maximum number of samples in a batch.
     """
     network.eval()
@@ -63,7 +63,7 @@ def all_logits(network: Network, split: Split, batch_size: int) -> np.ndarray:
 
     Args:
         network: The network, which is set to evaluation mode.
-        split: The split, whose samples are not augmented.
+        split: The split. Its samples are not augmented.
         batch_size: Maximum number of samples in a batch.
     """
     network.eval()

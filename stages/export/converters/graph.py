@@ -70,7 +70,7 @@ class Graph:
         )
 
     def io(self, runtime: str) -> dict[str, Any]:
-        """Return the description of the inputs and outputs of a converted file, in which all of them are float32.
+        """Return the description of the inputs and outputs of a converted file that uses float32 for all of them.
 
         The code that runs the file on a device reads this description.
         """

@@ -10,7 +10,7 @@ from stages.report.schemas.base import Bins, ReportModel, Share
 
 
 class Origin(ReportModel):
-    """A file, message log or archive from which the rows of a data source were read."""
+    """The origin of rows of a data source: a file, a message log or an archive."""
 
     url: str = Field(description="URL that was read, with secret parts masked.")
     sha256: str = Field(description="SHA-256 of the bytes that were read.")
