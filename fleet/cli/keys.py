@@ -157,9 +157,9 @@ def _rotate(options: argparse.Namespace) -> KeyRotated:
             if not policy.public_key:
                 raise ConfigurationError(
                     str(workspace.policy_file),
-                    f"the builder {policy.identity} is an identity and has no key",
-                    "a builder with a key",
-                    "do nothing, because an identity needs no rotation",
+                    f"the builder signs with the identity {policy.identity}, not with a key",
+                    "a builder that signs with a key",
+                    "none is needed, because an identity has no key to rotate",
                 )
             old = policy.keyid
             key = workspace.keys.make(BUILDER)

@@ -72,7 +72,7 @@ class WaveRule(Block):
 class FailureBudget(Block):
     """Limits on the numbers of failed and unreachable devices; a rollout that exceeds a limit fails.
 
-    In canary waves, every device must be healthy.
+    Canary waves (see `rollout.waves`) have no such budget: every device of a canary wave must be healthy.
     """
 
     failed: Amount = Field(
@@ -97,7 +97,8 @@ class VerdictThresholds(Block):
     min_inferences: int = Field(
         default=20,
         ge=0,
-        description="Inferences that the wave needs after the switch. If there are fewer, the verdict is inconclusive.",
+        description="Minimum number of inferences of the wave after its devices switched to the new release. "
+        "With fewer inferences, the verdict is inconclusive.",
     )
     error_share: float = Field(
         default=0.01, ge=0, le=1, description="Largest allowed fraction of failed inferences in the wave."

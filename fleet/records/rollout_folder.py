@@ -169,7 +169,7 @@ def unfinished(fleet: str, root: Path = ROLLOUTS, elsewhere: bool = True) -> Rec
             f"fleet {fleet}",
             f"rollout {records[-1].id} is running in process {state.owner.pid} on {state.owner.host}",
             "one rollout per fleet at a time",
-            "wait until that rollout ends; or end its process, and the next run resumes the rollout"
+            "wait until that rollout ends, or end its process (the next run then resumes the rollout)"
             + ("" if here else "; if that machine no longer exists, run `fleet give-up`"),
         )
     return records[-1]

@@ -68,8 +68,8 @@ class TagRegistry:
             if certified and commit != certified:
                 raise VersionError(
                     f"commit {revision}",
-                    f"the signature was made for commit {certified}",
-                    "the commit of the signature",
+                    "not the commit for which the signature was made",
+                    f"commit {certified}",
                     "leave out --commit",
                 )
         elif is_local:
@@ -236,14 +236,14 @@ def is_registered(versions: Mapping[str, str], name: str, version: str, commit: 
             f"tag {name}@v{version}",
             f"already registered on commit {versions[version][:12]}",
             f"a tag on commit {commit[:12]}",
-            "publish another version, or publish from that commit",
+            f"publish another version, or publish from commit {versions[version][:12]}",
         )
     other = next((each for each, at in versions.items() if at == commit and each != version), None)
     if other:
         raise VersionError(
             f"commit {commit[:12]}",
             f"already registered as {name}@v{other}",
-            f"{name}@v{version} as the only version of the artifact on this commit",
+            f"a commit without another version of {name}",
             f"use --version {other}, or commit the changes first",
         )
     return version in versions

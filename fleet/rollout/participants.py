@@ -118,7 +118,7 @@ class Participants:
         return RolloutState("running", owner(), waves, devices, outside_window=self.plan.outside_window)
 
     def result(self) -> PreflightResult:
-        """Return the result of the preflight: whether the new rollout begins, its waves, or why it does not begin."""
+        """Return the result of the preflight: the waves if the new rollout begins, or the reason why it does not."""
         refusal = self.refusal()
         unchanged = "" if self.changing else "every device that responded already runs its declared release"
         return PreflightResult(

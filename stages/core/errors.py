@@ -43,7 +43,7 @@ class StageError(Exception):
 
 
 class ParameterError(StageError):
-    """A parameter in params.yaml or in the task's params.yaml is unknown, missing or not valid."""
+    """A parameter in params.yaml or in tasks/<task>/params.yaml is unknown, missing or not valid."""
 
 
 class SourceError(StageError):

@@ -2,7 +2,7 @@
 
 If every group has one sample, the samples are treated as independent. If groups have several samples, the bootstrap
 draws whole groups (bootstrap.py). An interval is then never narrower than the interval for independent samples. Without
-this rule, seven groups without a wrong prediction would give an interval of width 0.
+this lower limit, the bootstrap over a few groups without a wrong prediction would give an interval of width 0.
 """
 
 from __future__ import annotations

@@ -38,9 +38,9 @@ def augment(x: Tensor, spec: SampleSpec, params: Augment) -> Tensor:
 
     Images are rotated by up to `rotation_deg` degrees in either direction, and enlarged or reduced by a factor of up to
     1 + `scaling`. Series and audio are shifted in time by at most the fraction `time_shift` of their length, and the
-    first or last value fills the gap. The deviation of each value from its channel's center is multiplied or divided by
-    a factor of up to 1 + `scaling`. Finally, Gaussian noise is added to samples of every kind; the standard deviation
-    of the noise is drawn for each sample, from 0 to `noise` times the channel's scale.
+    first or last value fills the gap. In series and audio, the deviation of each value from its channel's center is
+    also multiplied or divided by a factor of up to 1 + `scaling`. Finally, Gaussian noise is added to samples of every
+    kind; the standard deviation of the noise is drawn for each sample, from 0 to `noise` times the channel's scale.
 
     Args:
         x: Samples [B, *spec.shape] in raw units.

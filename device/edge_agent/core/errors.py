@@ -101,7 +101,7 @@ class StorageError(AgentError):
 
 
 class TrialError(AgentError):
-    """The release failed its trial and was rolled back, or the release is not healthy or is marked as bad."""
+    """The release failed its trial and was rolled back, is marked as bad, or is not healthy enough for the command."""
 
     exit_code = 10
 

@@ -86,7 +86,7 @@ class Fetcher(FetcherInterface):
 
     @contextlib.contextmanager
     def download_to(self, partial: PartialFile, progress: Progress | None = None) -> Iterator[None]:
-        """Write downloads within the `with` block to the file `partial`. If a download fails, this file is kept.
+        """Context manager: downloads inside the `with` block are written to the file `partial`, which a failure keeps.
 
         After each chunk, `progress` is called with the number of downloaded bytes and the total number.
         """

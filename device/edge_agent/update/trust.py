@@ -73,7 +73,7 @@ class Repository:
         self._targets: dict[str, TargetFile] = {}
 
     def refresh(self) -> datetime:
-        """Update the trusted metadata, and return a time at which all of it was still valid.
+        """Update the trusted metadata, and return the time at which the metadata was verified to be valid.
 
         The agent stores this time as `State.trusted_time`. A failed refresh raises an error and returns no time. If it
         returned a time, a clock that is far ahead could advance the trusted time, and the device would then refuse all

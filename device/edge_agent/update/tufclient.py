@@ -58,7 +58,7 @@ class Client:
         self._clock = self._reference = datetime.now(timezone.utc)
 
     def refresh(self) -> datetime:
-        """Update the trusted metadata, and return a time at which all of it was still valid."""
+        """Update the trusted metadata, and return the time at which the metadata was verified to be valid."""
         self._updater = None
         self._clock = datetime.now(timezone.utc)
         self._reference = max(self._clock, self.earliest or self._clock)

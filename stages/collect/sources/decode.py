@@ -178,7 +178,7 @@ def _refuse_html(path: Path, name: str, context: Context) -> None:
         raise context.error(
             f"{name}: it is an HTML page",
             "a data file",
-            "correct the URL or the request headers (a web page instead of data is often a login page)",
+            "correct the URL or the request headers (servers answer unauthenticated requests with a login page)",
         )
 
 

@@ -126,7 +126,7 @@ def check_response(response: aiohttp.ClientResponse, url: str, context: Context)
         raise context.error(
             f"{redact(url)}: content type {response.content_type}",
             "a data file",
-            "correct the URL or the headers (headers_env); a web page instead of data is often a login page",
+            "correct the URL or the headers (headers_env); servers answer unauthenticated requests with a login page",
         )
 
 
