@@ -108,7 +108,11 @@ def plan_limited_waves(
 def _limited_wave(
     wave: PlannedWave, changing: tuple[str, ...], absent: tuple[str, ...], untried: Sequence[str], is_first: bool
 ) -> PlannedWave:
-    """Return a wave with only the devices to update. `untried` lists releases that are in a wave for the first time."""
+    """Return a wave with only the devices to update.
+
+    `untried` lists the releases that no earlier wave has received. A wave with such releases is a canary wave: the first
+    wave of a rollout needs all its devices, and a later wave needs an approval.
+    """
     limited = replace(wave, devices=changing, canary=is_first or bool(untried))
     if not untried:
         return limited

@@ -114,13 +114,13 @@ def _probe(request: str) -> float:
         result = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     except subprocess.TimeoutExpired:
         raise StageError(
-            "memory probe", f"still running after {LIMIT_S} s", "a process that makes three predictions"
+            "memory probe", f"still running after {LIMIT_S} s", "three predictions within this time"
         ) from None
     if result.returncode:
         lines = result.stderr.strip().splitlines()
         raise StageError(
             "memory probe",
             lines[-1] if lines else f"exit code {result.returncode}",
-            "a process that makes three predictions",
+            "three predictions without an error",
         )
     return float(result.stdout)
