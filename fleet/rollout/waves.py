@@ -110,8 +110,8 @@ def _limited_wave(
 ) -> PlannedWave:
     """Return a wave with only the devices to update.
 
-    `untried` lists the releases that no earlier wave has received. A wave with such releases is a canary wave: the first
-    wave of a rollout needs all its devices, and a later wave needs an approval.
+    `untried` lists the releases that no earlier wave has received. A wave with such releases is a canary wave. If it is
+    the first wave of the rollout, it needs all its devices; a later wave needs an approval.
     """
     limited = replace(wave, devices=changing, canary=is_first or bool(untried))
     if not untried:
