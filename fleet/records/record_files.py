@@ -64,7 +64,7 @@ def read_state(path: Path) -> RolloutState:
         raise damaged(path, f"devices: no entry for {', '.join(missing[:3])}, which a wave lists")
     touched = {device.wave for device in state.devices.values() if device.touched}
     if missing := sorted(touched - {wave.name for wave in state.waves}):
-        raise damaged(path, f"waves: no entry for {missing[0]!r}, the wave of a device with `touched: true`")
+        raise damaged(path, f"devices: the wave {missing[0]!r} of a device with `touched: true` is not in `waves`")
     return state
 
 

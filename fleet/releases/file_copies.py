@@ -15,7 +15,16 @@ Progress = Callable[[int, int], None]  # called with the number of copied bytes 
 
 
 def copy(file: Path, destination: Path, progress: Progress | None) -> None:
-    """Copy a file durably and atomically, unless the destination already contains the same bytes."""
+    """Copy a file durably and atomically, unless the destination already contains the same bytes.
+
+    Args:
+        file: The file to copy.
+        destination: The path of the copy.
+        progress: A function that is called with the number of copied bytes and the total number of bytes, or None.
+
+    Raises:
+        StorageError: The file could not be written, for example because the disk is full.
+    """
     if destination.is_file() and filecmp.cmp(file, destination, shallow=False):
         return
     partial, total, done = destination.with_name(f".{destination.name}.partial"), file.stat().st_size, 0

@@ -88,8 +88,8 @@ def read_export(target: str) -> tuple[Path, dict[str, Any]]:
     if file.stat().st_size != described.size_bytes:
         raise StageError(
             f"{path}: size_bytes",
-            f"the file's size is given as {described.size_bytes}",
-            f"{file.stat().st_size}",
+            f"found {described.size_bytes}",
+            f"{file.stat().st_size}, the size of {file.name} in bytes",
             remedy,
         )
     return file, read_object(path, "export")

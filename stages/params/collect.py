@@ -228,7 +228,7 @@ Source = Annotated[
 
 
 class Retry(Block):
-    """How often and when failed requests are repeated."""
+    """The number of attempts for a request, and the pauses between them."""
 
     attempts: int = Field(gt=0, le=30, description="Maximum number of attempts for each request.")
     backoff_s: float = Field(

@@ -70,8 +70,8 @@ def _unify(schema: pa.Schema, other: pa.Schema, file: str, context: Context) -> 
     location = f" in {file}" if file else ""
     if sorted(schema.names) != sorted(other.names):
         raise context.error(
-            f"its files differ in columns: the columns are first {', '.join(schema.names)}, "
-            f"then{location} {', '.join(other.names)}",
+            f"its files differ in columns: the columns of the first file are {', '.join(schema.names)}, "
+            f"but the columns{location} are {', '.join(other.names)}",
             "the same columns in every file",
             "list the common columns (`columns:`), or select fewer files",
         )

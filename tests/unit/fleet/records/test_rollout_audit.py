@@ -179,7 +179,7 @@ def test_a_device_that_no_record_names_is_an_error(
 
     assert main.main([*arguments, "--device", "x"]) == 6
     printed = capsys.readouterr()
-    assert printed.out == "" and "no device 'x'" in printed.err and "one of: a, b, c, d" in printed.err
+    assert printed.out == "" and "do not mention the device 'x'" in printed.err and "one of: a, b, c, d" in printed.err
     for name, shown in (("b", ["open"]), ("c", ["rollback"]), ("d", [])):
         assert main.main([*arguments, "--device", name]) == 0
         assert [row["action"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))] == shown
