@@ -201,9 +201,8 @@ class Device:
         if self._notify:
             self._notify.close()
         self._nspawn = self._notify = self.leader = None
-        # The kernel removes the link later, with the network namespace. But the next boot needs the link's name.
-        if network.exists(self.link):
-            network.ip("link", "delete", self.link)
+        # The kernel would remove the link later, with the network namespace. But the next boot needs the link's name.
+        network.remove_link(self.link)
         cgroup.remove(self.group)
 
     def disconnect(self) -> None:

@@ -46,8 +46,7 @@ class Bridge:
         ip("link", "set", self.name, "up")
 
     def remove(self) -> None:
-        if exists(self.name):
-            ip("link", "delete", self.name)
+        remove_link(self.name)
 
 
 def free_subnet() -> ipaddress.IPv4Network:
@@ -64,6 +63,15 @@ def free_subnet() -> ipaddress.IPv4Network:
         if not any(subnet.overlaps(route) for route in routes):
             return subnet
     raise LabError("routes", f"every /24 of {POOL} is in use", "a free subnet", "stop other labs")
+
+
+def remove_link(name: str) -> None:
+    """Remove a link, unless the kernel has removed it already, together with a network namespace. Raises LabError."""
+    try:
+        ip("link", "delete", name)
+    except LabError:
+        if exists(name):
+            raise
 
 
 def exists(name: str) -> bool:

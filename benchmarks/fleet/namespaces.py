@@ -132,8 +132,8 @@ class LightDevice(Device):
 
     def unplug(self) -> None:
         """Cut the power. Remove the network link first, because the kernel would remove it at an unknown time."""
-        if self.on and network.exists(self.link):
-            network.ip("link", "delete", self.link)
+        if self.on:
+            network.remove_link(self.link)
         super().unplug()
 
     def _groups(self) -> list[str]:

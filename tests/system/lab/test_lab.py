@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from fleet.inventory import model
-from lab import Lab, LabError
+from lab import Lab, LabError, network
 from lab.lab import waves
 from lab.root import debian_sources
 from tests.support.labs import is_removed, need_lab, remains_of, start_lab
@@ -143,6 +143,16 @@ def test_a_killed_lab_is_removed_by_the_next_lab(running_lab: Lab) -> None:
 
     with Lab(1, plugged=False):
         assert remains_of(identity) == []
+
+
+def test_a_link_that_the_kernel_has_removed_is_no_error(running_lab: Lab) -> None:
+    link = running_lab.devices[0].link
+
+    network.remove_link(f"{link}-x")
+    with pytest.raises(LabError, match="ip link delete lo"):
+        network.remove_link("lo")
+
+    assert network.exists(link)
 
 
 def test_the_waves_grow_in_size(tmp_path: Path) -> None:
