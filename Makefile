@@ -10,7 +10,7 @@ RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 # In CI, a skipped test is an error if the data sets are in the folder `shared` next to the checkout. This repository may
 # not publish the data sets, so they can be missing there.
 NO_SKIPS := $(if $(CI),$(if $(wildcard ../shared/data/*.tar.gz),--no-skips))
-WORKERS ?= 2
+WORKERS ?= 3
 TEST = $(RUN) python -m pytest --numprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder
 # These tests run one after the other because they judge latency, which other work on the same processors would change.
 TEST_FLEET = $(RUN) python -m pytest --durations=25 $(NO_SKIPS) tests/system/fleet_faults tests/system/lab/test_lab_arm64.py

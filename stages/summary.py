@@ -194,10 +194,7 @@ def main() -> None:
     if summary["network"]:
         size = f"{summary['network']['float32_bytes'] / 1000:.1f} kB"
         lines.append(
-            (
-                "float",
-                f"{size}: float32 weights of the trained network; compression = this size / size of the exported file",
-            )
+            ("float", f"{size}, the trained network's weights; compression = this / size of the exported file")
         )
     lines += [("bundle", describe_bundle(summary)), ("report", summary["report"] or "none")]
     print_summary(summary["name"], summary["targets"], summary["splits"], lines, not summary["outdated"])

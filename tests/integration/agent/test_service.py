@@ -147,7 +147,7 @@ def test_a_model_that_crashes_the_process_is_rolled_back_after_the_allowed_start
     first = ServiceProcess(device)
     first.ready()
     result = device.json("activate", NEW, "--no-selftest", code=ServiceError.exit_code)
-    assert f"{NEW} is current, on trial" in result["found"]
+    assert f"{NEW} is now current and on trial" in result["found"]
     ends.append(first.ended())
     while (served := ServiceProcess(device)) and "ended" in (outcome := _ready_or_ended(served)):
         ends.append(served.ended())

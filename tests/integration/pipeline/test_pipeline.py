@@ -114,7 +114,7 @@ def share_and_clone(first: Path, tmp_path: Path) -> tuple[Path, str]:
     call(tmp_path, "git", "clone", "--quiet", "--bare", str(first), str(origin))
     call(first, "git", "remote", "add", "origin", str(origin))
     call(first, "git", "push", "--quiet", "--set-upstream", "origin", "main")
-    for command in commands("In the clone with the build"):
+    for command in commands("In the clone in which you build"):
         follow(first, command, store)
     shutil.rmtree(first)
     call(tmp_path, "git", "clone", "--quiet", str(origin), str(second))

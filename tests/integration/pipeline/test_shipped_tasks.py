@@ -19,7 +19,7 @@ from tests.support.stages.clone import bundle_digest, call, change, fresh_clone,
 
 pytestmark = pytest.mark.slow
 
-# Every test run includes the network that the tasks are shipped with. All builds but one per task are for a single
+# Every test run builds the task `pump` with the network in its parameters. All builds but one per task are for a single
 # quantized target, whose export converts the float model first (tests/unit/stages/export compares all targets with
 # torch).
 BUILDS = [
@@ -49,7 +49,7 @@ def data_server() -> Iterator[str]:
     server.server_close()
 
 
-@pytest.fixture(scope="module", params=["pump", "spoken-digits"])
+@pytest.fixture(scope="module", params=["pump", pytest.param("spoken-digits", marks=pytest.mark.exhaustive)])
 def prepared(request: pytest.FixtureRequest, data_server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh clone in which a shipped task's real data has been collected, validated and prepared."""
     task = request.param

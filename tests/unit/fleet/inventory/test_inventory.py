@@ -149,9 +149,8 @@ def test_a_time_limit_is_a_positive_number_of_seconds(tmp_path: Path, field: str
 
     assert f"{len(invalid)} error(s)" in message
     for number, value in enumerate(invalid):
-        assert (
-            f"{tmp_path / f'host_vars/b{number}.yml'}: b{number}: {field}: found {value!r}, expected seconds" in message
-        )
+        file = tmp_path / f"host_vars/b{number}.yml"
+        assert f"{file}: b{number}: {field}: found {value!r}, expected a number of seconds" in message
     valid = {"host_vars__a": {field: 0.5}, "host_vars__b": {field: 604800}}
     assert model.load(good(tmp_path / "right", **valid)).device("b").variables[field] == 604800
 
@@ -242,7 +241,10 @@ def test_a_rollout_of_nobody_begins_nothing(tmp_path: Path, group: str | None) -
     assert not (tmp_path / "rollouts").exists()
 
 
-@pytest.mark.parametrize("playbook", ["rollout", "rollback", "bootstrap"])
+EXHAUSTIVE = [pytest.param(name, marks=pytest.mark.exhaustive) for name in ("rollback", "bootstrap")]
+
+
+@pytest.mark.parametrize("playbook", ["rollout", *EXHAUSTIVE])
 def test_two_inventories_at_once_are_refused(tmp_path: Path, playbook: str) -> None:
     """Ansible would merge them; what is planned, or called back, is the first one's."""
     both = [argument for name in ("one", "two") for argument in ("-i", str(good(tmp_path / name)))]
@@ -252,7 +254,7 @@ def test_two_inventories_at_once_are_refused(tmp_path: Path, playbook: str) -> N
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
 
     assert done.returncode == 2, done.stdout
-    assert f"inventories: found {tmp_path / 'one'}, {tmp_path / 'two'}, expected one" in done.stdout
+    assert f"inventories: found {tmp_path / 'one'}, {tmp_path / 'two'}, expected exactly one" in done.stdout
 
 
 def test_an_unknown_device_is_named(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_an_edited_statement_is_refused(folder: Path, policy: SigningPolicy, key
     refused(folder, signature, policy, 'hash_type": "md5"')
     statement["predicateType"] = "https://slsa.dev/provenance/v1"
     rewrite()
-    refused(folder, signature, policy, "predicate https://slsa")
+    refused(folder, signature, policy, "predicate type is https://slsa")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"dsseEnvelope": {"payload": "!"}}', b'"text"'])

@@ -176,7 +176,7 @@ def test_a_recurrent_file_holds_one_step(converted: Converted) -> None:
     assert len(recurrent["states"]) == states
 
 
-@pytest.mark.parametrize("format", ["onnxruntime", "litert"])
+@pytest.mark.parametrize("format", ["onnxruntime", pytest.param("litert", marks=pytest.mark.exhaustive)])
 def test_the_same_network_gives_the_same_bytes(tmp_path: Path, format: str) -> None:
     write_task(tmp_path, replace(CASES["cnn-1d"], epochs=1))
     np.savez(

@@ -128,7 +128,7 @@ def test_spark_gives_the_same_bytes(bench: Bench) -> None:
     assert any("data/quarantine" in name for name in result["duckdb"])
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_memory_stays_bounded(workspace: Path) -> None:
     # given a table that takes 1.6 GB to prepare where the engine may use what it likes
     from benchmarks.prepare import measure, write_table

@@ -75,7 +75,7 @@ def test_rows_that_violate_the_contract_are_quarantined_with_every_reason(bench:
     assert quality["sources"]["rig"]["validity"]["value"] == pytest.approx(1 - 4 / len(rows))
 
 
-@pytest.mark.parametrize("engine", ["duckdb", pytest.param("pyspark", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("engine", ["duckdb", pytest.param("pyspark", marks=pytest.mark.exhaustive)])
 def test_a_word_among_numbers_quarantines_only_its_row(bench: Bench, engine: str) -> None:
     # given columns that are text, because a few cells are not numbers or times
     if engine == "pyspark":
