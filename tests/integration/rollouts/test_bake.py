@@ -111,7 +111,7 @@ def test_a_release_withdrawn_during_the_canary_bake_reaches_no_other_device(flee
 
     again = fleet.run("rollout")
 
-    assert again.returncode == 6 and "declare another one" in json.loads(again.stdout)["remedy"]
+    assert again.returncode == 6 and "declare a different release" in json.loads(again.stdout)["remedy"]
     assert fleet.running() == {CANARY: release, **dict.fromkeys(REST, BASE)}
 
 
