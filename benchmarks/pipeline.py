@@ -97,7 +97,7 @@ def main() -> None:
             commands = stage_commands(root)
             warm = timed(root, "dvc", "repro")
             clean(root)
-            # This is a file, not `python -c`, because pyspark ends a process whose main module has no file.
+            # The script is a file, because pyspark ends a process that was started with `python -c`.
             program = root / "without_dvc.py"
             program.write_text(SCRIPT.format(commands=list(commands.values())))
             script.append(timed(root, sys.executable, program.name))

@@ -1,7 +1,7 @@
 """The audit trail of rollouts: who changed what on which device, when and with what result. `fleet audit` prints it.
 
 Each line of a rollout's audit.jsonl has the fields in FIELDS and is never changed (fleet/audit_log.py). A line may
-be unreadable, because somebody edited it or a power cut left it incomplete. Every query shows such a line and marks it
+be unreadable, because it was edited or a power cut left it incomplete. Every query shows such a line and marks it
 as unreadable, because it may concern any device at any time.
 """
 

@@ -1,7 +1,7 @@
 """The state of the agent: the current release, the previous release and the trial, in one small file (state.json).
 
 These three change together, so they are in one file, which is replaced in one step. If two symbolic links showed the
-current and the previous release, a power cut between their changes would leave a combination that nobody intended.
+current and the previous release, a power cut between their changes could leave them inconsistent.
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ def load_in_background(config: Config, release: str) -> asyncio.Future[LoadedRel
             outcome = (future.set_result, load(config, release))
         except BaseException as error:
             outcome = (future.set_exception, error)
-        with contextlib.suppress(RuntimeError):  # the event loop is closed, so nobody waits for the result
+        with contextlib.suppress(RuntimeError):  # the event loop is closed, so the result is not needed
             loop.call_soon_threadsafe(set_outcome, *outcome)
 
     threading.Thread(target=run, name=f"loading {release}", daemon=True).start()
