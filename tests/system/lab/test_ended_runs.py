@@ -47,6 +47,8 @@ class Run:
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                # The default action for SIGINT, which a shell's `&` would disable.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         self.labs: list[str] = []
 
