@@ -84,6 +84,10 @@ test: $(READY) $(SIGNING)/.ready  ## run the tests that every change must pass (
 test-fast: $(READY) $(SIGNING)/.ready  ## run the quick tests (under 2 minutes)
 	@$(TEST) -m "not slow"
 
+.PHONY: coverage
+coverage: $(READY) $(SIGNING)/.ready  ## run the quick tests and print how much of each package they ran
+	@$(TEST) --cov --cov-report= -m "not slow"
+
 .PHONY: test-all
 test-all: $(READY) $(SIGNING)/.ready  ## run every test, then test-fleet (as root; takes hours)
 	@CRASH_DAY=all FUZZ_EXAMPLES=1500 $(TEST) --durations=25 -m "not fleet" $(NO_SKIPS); status=$$?; \

@@ -20,7 +20,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     coverage = controller.combining_cov or controller.cov
     statements: dict[str, int] = defaultdict(int)
     missed: dict[str, int] = defaultdict(int)
-    for file in coverage.get_data().measured_files():
+    # Jinja runs code that it compiled from a template under the template's file name; a template has no statements.
+    for file in (file for file in coverage.get_data().measured_files() if file.endswith(".py")):
         _, lines, _, missing, _ = coverage.analysis2(file)
         for package in (package_of(Path(file)), "all"):
             statements[package] += len(lines)

@@ -35,6 +35,8 @@ from tests.support.stages.training import (
 from tests.support.stages.workspace import copy_code
 from tests.unit.stages.train.test_train import kill_after_epoch
 
+pytestmark = pytest.mark.slow
+
 MODEL, REFERENCE, REPORT = (
     Path("models/compressed/model.pt"),
     Path("models/reference.npz"),

@@ -18,6 +18,8 @@ from stages.gate import stage as gate
 from stages.package import stage as package
 from tests.support.stages.built import change_report, edit
 
+pytestmark = pytest.mark.slow
+
 ARCHIVE = Path("models/bundle/digits.tar.zst")
 
 

@@ -16,6 +16,8 @@ from tests.support.stages.clone import call
 from tests.support.stages.page import BUNDLE, Text, page
 from tests.support.stages.target import CLASSES
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_numbers_are_those_of_the_reports(built: Path) -> None:
     gate.main()

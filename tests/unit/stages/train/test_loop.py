@@ -21,6 +21,8 @@ from stages.train.objective import class_weights, cross_entropy
 from stages.train.scores import all_logits, evaluate
 from tests.support.stages.training import train_params, write_prepared
 
+pytestmark = pytest.mark.slow
+
 
 class Cpu:
     device = "cpu"

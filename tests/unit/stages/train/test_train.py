@@ -27,6 +27,8 @@ from stages.train.stage import train
 from tests.support.stages.bench import call_stage
 from tests.support.stages.training import prepare_digits, recipe, run_stage, write_params, write_prepared
 
+pytestmark = pytest.mark.slow
+
 MODEL, REPORT = Path("models/trained/model.pt"), Path("reports/train")
 NONE = {"noise": 0.0, "rotation_deg": 0.0, "scaling": 0.0, "time_shift": 0.0}
 # Run in every test run: each kind of data and each network once.

@@ -14,6 +14,8 @@ from tests.support.requirements import need_program
 from tests.support.stages.bench import Bench
 from tests.support.stages.contract import IMAGES, SERIES, image_rows, series_rows
 
+pytestmark = pytest.mark.slow
+
 ENGINES = ["duckdb", pytest.param("pyspark", marks=pytest.mark.exhaustive)]
 SOURCE = {"type": "embedded", "dataset": "sklearn-digits"}  # collect is not run here
 TWO = {

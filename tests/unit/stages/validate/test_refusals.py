@@ -13,6 +13,8 @@ import yaml
 from tests.support.stages.bench import Bench
 from tests.support.stages.contract import SERIES, series_rows
 
+pytestmark = pytest.mark.slow
+
 OUTPUTS = ("data/validated", "data/quarantine", "reports")
 
 

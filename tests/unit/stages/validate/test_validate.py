@@ -18,6 +18,8 @@ from tests.support.requirements import need_program
 from tests.support.stages.bench import Bench, contents
 from tests.support.stages.contract import IMAGES, SERIES, image_rows, series_rows
 
+pytestmark = pytest.mark.slow
+
 OUTPUTS = ("data/validated", "data/quarantine", "reports")
 
 
