@@ -14,4 +14,4 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # The version of the agent and the date of its release. If a device's clock shows an earlier date, the clock must be
 # wrong. Change both values together.
-RELEASED = ("0.1.0", "2026-11-24T00:00:00Z")
+RELEASED = ("0.2.0", "2026-12-01T00:00:00Z")

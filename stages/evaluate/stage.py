@@ -96,7 +96,11 @@ def _class_report(each: Mapping[str, list[Estimate]], k: int, confusion: np.ndar
 
 
 def predict(model: Model, split: Split) -> np.ndarray:
-    """Return the probabilities [N, classes] that the model computes for a whole split. Raises InferenceError."""
+    """Return the probabilities [N, classes] that the model computes for a whole split. Raises InferenceError.
+
+    The model computes one sample in each run. A device joins samples only if this does not change their results.
+    """
+    model.batch = 1
     starts = range(0, len(split), BATCH)
     return np.concatenate([model.predict(split.samples(slice(start, start + BATCH))) for start in starts])
 

@@ -79,7 +79,9 @@ def compare(file: Path, io: Mapping[str, Any], x: np.ndarray, reference: np.ndar
     Raises:
         InferenceError: The file does not load, or its logits are not finite or have a different shape.
     """
-    logits = open_model(file, io).logits(x)
+    model = open_model(file, io)
+    model.batch = 1  # as `evaluate` measures and as a device serves a file whose samples must not be joined
+    logits = model.logits(x)
     if logits.shape != reference.shape:
         raise InferenceError(f"{file}: found logits of shape {logits.shape}, expected {reference.shape}")
     return Comparison(

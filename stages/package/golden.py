@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from edge_agent.inference.golden_replay import JOINABLE, SINGLE, joining_fault, probability_fault
 from edge_agent.inference.model import InferenceError
 from edge_agent.inference.runtime import open_model
 
@@ -31,14 +32,27 @@ def golden_indices(labels: np.ndarray, count: int) -> np.ndarray:
     return np.sort(order[:count])
 
 
-def golden_outputs(target: Passed, inputs: np.ndarray) -> np.ndarray:
-    """Return the probabilities [N, classes] that the target's model computes for `inputs` [N, *shape].
+def replay(target: Passed, inputs: np.ndarray, tolerance: float) -> tuple[np.ndarray, str]:
+    """Run the target's model on golden samples, with one thread, as on a device.
 
-    The model runs with batch size 1 and one thread, as on a device.
+    Args:
+        target: The target.
+        inputs: The inputs of the golden samples [N, *shape].
+        tolerance: Largest allowed difference between a computed and a stored probability.
+
+    Returns:
+        The probabilities [N, classes], which the model computes for one sample at a time, and the value of `batch` in
+        the manifest: whether a device may join samples into one run of the model.
+
+    Raises:
+        StageError: The model does not run, or its outputs are not probabilities.
     """
     try:
         model = open_model(target.file, dict(target.export["io"]), threads=1)
-        return np.concatenate([model.predict(inputs[i : i + 1]) for i in range(len(inputs))])
+        outputs = np.concatenate([model.predict(inputs[i : i + 1]) for i in range(len(inputs))])
+        if fault := probability_fault(outputs, model.output_dtype):
+            raise InferenceError(fault)
+        return outputs, SINGLE if joining_fault(model, inputs, tolerance) else JOINABLE
     except InferenceError as error:
         raise StageError(
             str(target.file),
@@ -49,7 +63,9 @@ def golden_outputs(target: Passed, inputs: np.ndarray) -> np.ndarray:
 
 
 def write_golden(folder: Path, passed: Mapping[TargetName, Passed], test: Split, params: Params) -> dict[str, Any]:
-    """Write the golden samples and each target's outputs for them; return the manifest's entry for each target.
+    """Write the golden samples and each target's outputs for them; return fields of the manifest for each target.
+
+    These fields are `batch` and `golden`.
 
     Args:
         folder: The folder in which the bundle's files are collected.
@@ -62,11 +78,16 @@ def write_golden(folder: Path, passed: Mapping[TargetName, Passed], test: Split,
     np.save(folder / "golden" / "inputs.npy", samples, allow_pickle=False)
     described: dict[str, Any] = {}
     for name, own in passed.items():
-        np.save(folder / "golden" / f"{name}.npy", golden_outputs(own, samples), allow_pickle=False)
+        tolerance = getattr(params.package.golden_tolerance, params.targets[name].precision)
+        outputs, batch = replay(own, samples, tolerance)
+        np.save(folder / "golden" / f"{name}.npy", outputs, allow_pickle=False)
         described[name] = {
-            "inputs": "golden/inputs.npy",
-            "outputs": f"golden/{name}.npy",
-            "samples": len(samples),
-            "tolerance": getattr(params.package.golden_tolerance, params.targets[name].precision),
+            "batch": batch,
+            "golden": {
+                "inputs": "golden/inputs.npy",
+                "outputs": f"golden/{name}.npy",
+                "samples": len(samples),
+                "tolerance": tolerance,
+            },
         }
     return described

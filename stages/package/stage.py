@@ -103,7 +103,7 @@ def manifest_of(
         params: All parameters of the pipeline.
         spec: The description of a sample: shape, channels and classes.
         passed: The targets that passed the gate.
-        golden: The manifest's entry for the golden samples of each target, as `write_golden` returns it.
+        golden: The fields `batch` and `golden` of each target, as `write_golden` returns them.
         inputs: SHA-256 of the outputs of earlier stages, by path.
         sources: SHA-256 of each source of the snapshot, by the source's name.
         versions: The version of each library, by the library's name.
@@ -111,6 +111,7 @@ def manifest_of(
     blocks = params.model_dump(mode="json", by_alias=True)
     return {
         "schema_version": bundle_manifest.SCHEMA_VERSION,
+        "agent_version": bundle_manifest.AGENT_VERSION,
         "name": params.name,
         "task": f"{spec.kind}-classification",
         "description": params.package.description,
@@ -134,6 +135,7 @@ def manifest_of(
                 "sha256": own.export["sha256"],
                 "size_bytes": own.export["size_bytes"],
                 "precision": params.targets[name].precision,
+                "batch": golden[name]["batch"],
                 **_runtime_version(params, name),
                 "budget": blocks["package"]["device_budget"],
                 "io": own.export["io"],
@@ -142,7 +144,7 @@ def manifest_of(
                     "confidence": own.metrics["confidence"],
                     "estimates": {k: own.metrics[k] for k in ESTIMATES if k in own.metrics},
                 },
-                "golden": golden[name],
+                "golden": golden[name]["golden"],
             }
             for name, own in passed.items()
         },

@@ -53,9 +53,10 @@ def _activate(result: ActivateResult) -> str:
 
 
 def _selftest(result: SelfTestResult) -> str:
+    warning = f"; samples are computed one by one: {result.joining_fault}" if result.joining_fault else ""
     return (
         f"{result.samples} golden samples differ by at most {result.max_difference:.2g} "
-        f"(allowed {result.tolerance:g}), p95 {result.latency_ms.p95:.3f} ms, {result.memory_mb:.1f} MB"
+        f"(allowed {result.tolerance:g}), p95 {result.latency_ms.p95:.3f} ms, {result.memory_mb:.1f} MB{warning}"
     )
 
 

@@ -63,8 +63,11 @@ class Onnx:
         for value in [*file_inputs.values(), *(file_outputs[name] for name in outputs)]:
             if value.type != "tensor(float)":
                 raise ModelError(
-                    f"{path}: {value.name}: found {value.type}, expected tensor(float); ONNX stores no scale for "
-                    "integer inputs and outputs, so export the file with float32 ones"
+                    f"{path}: {value.name}: found {value.type}, expected tensor(float){_advice(value.type)}"
+                )
+            if not value.shape:
+                raise ModelError(
+                    f"{path}: {value.name}: found a scalar, expected a tensor whose first axis is the batch"
                 )
         first = file_inputs[inputs[0]].shape[0]
         self.batch = first if isinstance(first, int) else None
@@ -124,7 +127,9 @@ class LiteRt:
                 self._interpreter.set_tensor(tensor["index"], quantise(x, tensor))
             self._interpreter.invoke()
             values = [self._interpreter.get_tensor(tensor["index"]) for tensor in self._outputs]
-        except (ValueError, RuntimeError) as error:
+        except ModelError:
+            raise
+        except Exception as error:  # a file that loads can fail when it runs, with any exception
             raise ModelError(f"the model failed in LiteRT: {_first_line(error)}") from None
         return [dequantise(value, tensor) for value, tensor in zip(values, self._outputs, strict=True)]
 
@@ -136,6 +141,17 @@ class LiteRt:
             file_inputs = {**file_inputs, **runner.get_input_details()}
             file_outputs = {**file_outputs, **runner.get_output_details()}
         return file_inputs, file_outputs
+
+
+def _advice(onnx_type: str) -> str:
+    """Return the remedy for an input or output of an ONNX file that is not float32, such as `tensor(int8)`."""
+    if "float" in onnx_type or "double" in onnx_type:
+        return "; insert a Cast, so that the file has float32 inputs and outputs"
+    if onnx_type.startswith("tensor(") and "int" in onnx_type:
+        return (
+            "; ONNX stores no scale for integer inputs and outputs, so export the file with float32 inputs and outputs"
+        )
+    return "; the agent serves only models whose inputs and outputs are numbers"
 
 
 def quantise(x: np.ndarray, tensor: Mapping[str, Any]) -> np.ndarray:

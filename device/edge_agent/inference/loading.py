@@ -16,12 +16,14 @@ import numpy as np
 
 from edge_agent.core.config import Config
 from edge_agent.core.errors import AgentError, FitError, NoReleaseError, SelfTestError, TrustError
+from edge_agent.inference.golden_replay import JOINABLE, joining_fault, probability_fault
 from edge_agent.inference.model import InferenceError, Model, ModelError
 from edge_agent.inference.runtime import open_model
 from edge_agent.storage import manifest as bundle_manifest
 from edge_agent.storage import target_selection
 
 REFERENCE = "drift_reference.json"
+NOT_PROBABILITIES = "correct io.output.activation in the manifest, and build the release again"
 EXTRAS = {"onnxruntime": "onnx", "litert": "litert"}
 
 
@@ -32,7 +34,9 @@ class LoadedRelease:
     `sha256`: digest of the model file, computed when the file was loaded. `reference`: content of drift_reference.json,
     or None if the bundle has no such file. `golden_inputs`: inputs of the golden samples, float32 [N, *shape].
     `golden_outputs`: stored probabilities of the golden samples, float32 [N, classes]. `tolerance`: the
-    release's limit for the difference between a computed and a stored probability.
+    release's limit for the difference between a computed and a stored probability. `joining_fault`: the reason why the
+    model computes one sample in each run although the manifest says that samples may be joined; None if there is no
+    such reason.
     """
 
     release: str
@@ -45,6 +49,7 @@ class LoadedRelease:
     golden_inputs: np.ndarray
     golden_outputs: np.ndarray
     tolerance: float
+    joining_fault: str | None = None
 
     @property
     def io(self) -> Mapping[str, Any]:
@@ -54,7 +59,10 @@ class LoadedRelease:
 
 
 def load(config: Config, release: str, target: str | None = None) -> LoadedRelease:
-    """Load an installed release into memory, and run its model on one golden sample. Blocks the calling thread.
+    """Load an installed release into memory, and run its model on golden samples. Blocks the calling thread.
+
+    If the manifest says that samples may be joined into one run, and this device finds that a sample's result then
+    changes, the model computes one sample in each run.
 
     Args:
         config: The agent's configuration.
@@ -73,6 +81,9 @@ def load(config: Config, release: str, target: str | None = None) -> LoadedRelea
         raise NoReleaseError(str(folder), "not installed", "an installed release", f"edge-agent install {release}")
     try:
         manifest = bundle_manifest.read(folder)
+    except bundle_manifest.UnknownVersionError as error:
+        needed = error.agent_version or "a newer version"
+        raise FitError(error.file, error.found, error.expected, f"install agent {needed} on this device") from None
     except bundle_manifest.ManifestError as error:
         _check_readable(Path(error.file))
         raise _corrupted(release, Path(error.file), f"{error.field}: {error.found}", error.expected) from None
@@ -88,24 +99,14 @@ def load(config: Config, release: str, target: str | None = None) -> LoadedRelea
     if digest != described["sha256"]:
         raise _corrupted(release, file, f"sha256 {digest}", described["sha256"])
     classes = tuple(manifest["output"]["classes"])
-    for field, actual, expected in (
-        ("input.shape", described["io"]["input"]["shape"], manifest["input"]["shape"]),
-        ("output.shape", described["io"]["output"]["shape"][-1:], [len(classes)]),
-    ):
-        if list(actual) != list(expected):
-            raise _corrupted(release, folder / "manifest.json", f"targets.{target}.io.{field} {actual}", str(expected))
     golden_inputs = _golden(release, folder / described["golden"]["inputs"], tuple(manifest["input"]["shape"]))
     golden_outputs = _golden(release, folder / described["golden"]["outputs"], (len(classes),))
     if len(golden_inputs) != len(golden_outputs):
         outputs_file = folder / described["golden"]["outputs"]
         raise _corrupted(release, outputs_file, f"{len(golden_outputs)} golden outputs", f"{len(golden_inputs)}")
     model = _open(file, described["io"], config.serve.threads)
-    try:
-        model.predict(np.ascontiguousarray(golden_inputs[:1]))
-    except InferenceError as error:
-        raise SelfTestError(
-            str(file), str(error), "a model that computes the first golden sample", "build the release again"
-        ) from None
+    tolerance = float(described["golden"]["tolerance"])
+    fault = _check_model(file, model, golden_inputs, described["batch"] == JOINABLE, tolerance)
     return LoadedRelease(
         release,
         target,
@@ -116,7 +117,8 @@ def load(config: Config, release: str, target: str | None = None) -> LoadedRelea
         classes,
         golden_inputs,
         golden_outputs,
-        float(described["golden"]["tolerance"]),
+        tolerance,
+        fault,
     )
 
 
@@ -183,6 +185,36 @@ def _open(file: Path, io: Mapping[str, Any], threads: int) -> Model:
             f"{io['runtime']}",
             f"install the agent with its extra `{extra}`",
         ) from None
+
+
+def _check_model(file: Path, model: Model, golden_inputs: np.ndarray, joinable: bool, tolerance: float) -> str | None:
+    """Run the model on golden samples, and set how many samples it computes in one run.
+
+    Args:
+        file: The model file.
+        model: The opened model.
+        golden_inputs: The inputs of the golden samples, float32 [N, *shape].
+        joinable: Whether the manifest says that samples may be joined into one run.
+        tolerance: Largest allowed difference between a computed and a stored probability.
+
+    Returns:
+        The reason why the samples of a joinable file must not be joined on this device, or None.
+
+    Raises:
+        SelfTestError: The model does not compute the first golden sample, or does not return probabilities.
+    """
+    try:
+        first = model.predict(np.ascontiguousarray(golden_inputs[:1]))
+    except InferenceError as error:
+        raise SelfTestError(
+            str(file), str(error), "a model that computes the first golden sample", "build the release again"
+        ) from None
+    if problem := probability_fault(first, model.output_dtype):
+        raise SelfTestError(str(file), problem, "probabilities", NOT_PROBABILITIES)
+    fault = joining_fault(model, golden_inputs, tolerance) if joinable else None
+    if not joinable or fault:
+        model.batch = 1
+    return fault
 
 
 def _golden(release: str, file: Path, shape: tuple[int, ...]) -> np.ndarray:

@@ -61,7 +61,10 @@ class Backend(Protocol):
 class Model:
     """A loaded model. It must not be used by several threads at the same time.
 
-    `batch` is the number of samples that the model file computes in one run; None means any number.
+    `output_dtype` is the data type of the output in the file, such as "float32" or "int8".
+
+    `batch` is the number of samples that one run of the model file computes; None means any number. A caller sets it to
+    1 for a file whose results depend on the samples that are computed in the same run (see golden_replay.py).
 
     In one run, the file of a recurrent model computes one step. A step reads `frame` values of the time axis (the
     second axis of a sample: T of [C, T], H of [C, H, W]), and the next step starts `hop` values later. For every
@@ -80,10 +83,11 @@ class Model:
         """
         self._backend = backend
         self._states = states
-        self.batch = backend.batch
+        self.batch: int | None = backend.batch
         self.shape: tuple[int, ...] = tuple(io["input"]["shape"])
         self.classes = int(io["output"]["shape"][-1])
         self._activation = io["output"]["activation"]
+        self.output_dtype: str = io["output"]["dtype"]
         recurrent = io.get("recurrent")
         self._frame = int(recurrent["frame"]) if recurrent else 0
         self._hop = int(recurrent["hop"]) if recurrent else 0
@@ -93,7 +97,18 @@ class Model:
 
         `x` has the samples in raw units, float32 [B, *shape]. Raises InputError, OutputError, ModelError.
         """
-        output = self.logits(x)
+        return self._activate(self.logits(x))
+
+    def predict_in_one_run(self, x: np.ndarray) -> np.ndarray:
+        """Return the class probabilities of samples that the file computes in one run, float32 [B, classes].
+
+        They can be NaN or infinity, and `batch` is ignored. `x` has samples in raw units, float32 [B, *shape]. Raises
+        OutputError, ModelError.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._activate(self._run(x))
+
+    def _activate(self, output: np.ndarray) -> np.ndarray:
         return softmax(output) if self._activation == "logits" else output
 
     def logits(self, x: np.ndarray) -> np.ndarray:
@@ -102,7 +117,7 @@ class Model:
         `x` has samples in raw units, float32 [B, *shape]. Raises InputError, OutputError, ModelError.
         """
         self.check_input(x)
-        step = self._backend.batch or max(len(x), 1)
+        step = self.batch or max(len(x), 1)
         parts = [self._run(x[start : start + step]) for start in range(0, len(x), step)]
         output = np.concatenate(parts) if parts else np.empty((0, self.classes), np.float32)
         if not np.isfinite(output).all():

@@ -49,7 +49,12 @@ def open_model(path: Path, io: Mapping[str, Any], threads: int = 1) -> Model:
     backends: dict[str, Callable[..., Backend]] = {"onnxruntime": Onnx, "litert": LiteRt}
     if io["runtime"] not in backends:
         raise ModelError(f"{path}: found runtime {io['runtime']!r}, expected one of {', '.join(backends)}")
-    backend = backends[io["runtime"]](Path(path), inputs, outputs, threads)
+    try:
+        backend = backends[io["runtime"]](Path(path), inputs, outputs, threads)
+    except (ModelError, ImportError):
+        raise
+    except Exception as error:  # a damaged file can make an inference library raise any exception
+        raise ModelError(f"{path}: not loadable by {io['runtime']}: {type(error).__name__}: {error}") from None
     for part, dtype in zip(("input", "output"), backend.dtypes, strict=True):
         if io[part]["dtype"] != dtype:
             raise ModelError(f"{path}: {part}: found dtype {dtype}, expected {io[part]['dtype']} as in `io`")

@@ -42,6 +42,8 @@ class SelfTestResult:
 
     Attributes:
         target: The target that was tested, such as `onnx-int8`.
+        batch: `joinable` if the service may join samples of several requests into one run of the model, or `single`.
+        joining_fault: The reason why a file that the manifest declares joinable is `single` on this device, or None.
         samples: Number of golden samples.
         max_difference: Largest absolute difference between a computed probability and the stored probability.
         tolerance: The release's limit for `max_difference`.
@@ -55,6 +57,8 @@ class SelfTestResult:
     """
 
     target: str
+    batch: str
+    joining_fault: str | None
     samples: int
     max_difference: float
     tolerance: float
@@ -70,6 +74,7 @@ class Measurement:
     """The values that the process of the self-test measured, in the same units as in SelfTestResult.
 
     `worst_sample` is the index of the golden sample whose computed output differs most from its stored output.
+    `probability_fault` is what shows that the outputs are not probabilities, or None.
     """
 
     samples: int
@@ -77,6 +82,8 @@ class Measurement:
     worst_sample: int
     latency_ms: LatencyPercentiles
     memory_mb: float
+    joining_fault: str | None
+    probability_fault: str | None
 
 
 def run(config: Config, release: str, target: str) -> SelfTestResult:
@@ -108,6 +115,8 @@ def run(config: Config, release: str, target: str) -> SelfTestResult:
     point("selftest.after")
     return SelfTestResult(
         target=target,
+        batch="single" if description["batch"] == "single" or measurement.joining_fault else "joinable",
+        joining_fault=measurement.joining_fault,
         samples=measurement.samples,
         max_difference=measurement.max_difference,
         tolerance=description["golden"]["tolerance"],
@@ -162,6 +171,13 @@ def _require_limits(
     tolerance = description["golden"]["tolerance"]
     budget = description.get("budget") or {}
     latency_limit, memory_limit = budget.get("latency_p95_ms"), budget.get("memory_mb")
+    if measurement.probability_fault is not None:
+        raise SelfTestError(
+            where,
+            measurement.probability_fault,
+            "probabilities",
+            "correct io.output.activation in the manifest, and build the release again",
+        )
     # `not a <= b` is used instead of `a > b`, so that NaN fails.
     if not measurement.max_difference <= tolerance:
         raise SelfTestError(
@@ -194,6 +210,7 @@ def _measure(request: dict[str, Any]) -> dict[str, Any]:
 
     import numpy as np
 
+    from edge_agent.inference.golden_replay import JOINABLE, joining_fault, probability_fault
     from edge_agent.inference.model import InferenceError
     from edge_agent.inference.runtime import open_model
 
@@ -215,6 +232,8 @@ def _measure(request: dict[str, Any]) -> dict[str, Any]:
         return {"failed": str(error)}
     if outputs.shape != expected.shape:
         return {"failed": f"golden samples: found outputs of shape {outputs.shape}, expected {expected.shape}"}
+    memory_mb = max(_status_mb("VmHWM:") - before, 0.0)  # of single samples: the check below joins samples
+    tolerance = golden["tolerance"]
     differences = np.abs(outputs - expected).max(axis=1)
     worst = int(differences.argmax())
     measurement = Measurement(
@@ -222,7 +241,9 @@ def _measure(request: dict[str, Any]) -> dict[str, Any]:
         max_difference=float(differences[worst]),
         worst_sample=worst,
         latency_ms=LatencyPercentiles(p50=_percentile(times, 0.5), p95=_percentile(times, 0.95)),
-        memory_mb=max(_status_mb("VmHWM:") - before, 0.0),
+        memory_mb=memory_mb,
+        joining_fault=joining_fault(model, inputs, tolerance) if target["batch"] == JOINABLE else None,
+        probability_fault=probability_fault(outputs, model.output_dtype),
     )
     return asdict(measurement)
 

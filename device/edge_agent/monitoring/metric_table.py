@@ -37,6 +37,12 @@ METRICS = (
         "The loaded model: release, target, SHA-256 of the file, and runtime.",
     ),
     MetricDescription(
+        "edge_agent_batch_samples_limit",
+        "gauge",
+        (),
+        "Largest number of samples in one run of the model. It is 1 if samples must not be joined.",
+    ),
+    MetricDescription(
         "edge_agent_release", "info", ("release", "name", "version"), "The loaded release: its name and version."
     ),
     MetricDescription(

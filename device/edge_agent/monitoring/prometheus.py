@@ -61,6 +61,8 @@ class MetricsExporter:
         yield from self._service()
         if self._statistics.current is not None:
             yield from _release(self._statistics.current)
+            limit = self._statistics.current.loaded.model.batch or self._statistics.config.serve.batch
+            yield _single("edge_agent_batch_samples_limit", limit)
         if self._capture_usage is not None:
             usage = self._capture_usage()
             yield _single("edge_agent_capture_samples", usage["samples"])

@@ -212,6 +212,7 @@ class ServiceStatistics:
             "release": statistics.release,
             "target": statistics.target,
             "model_sha256": statistics.sha256,
+            "joining_fault": statistics.loaded.joining_fault,
             "since": statistics.since,
             "restarts": statistics.restarts,
             **service,

@@ -140,6 +140,9 @@ class Loader:
         point("serve.after_swap")
         name = new.release if new else None
         self._events.add("loaded", f"serving {self.summary()}", release=name, target=new.target if new else None)
+        if new and new.joining_fault:
+            message = f"samples are computed one by one: {new.joining_fault}"
+            self._events.add("not_joinable", message, logging.WARNING, release=name)
 
     async def _load(self, release: str) -> LoadedRelease:
         """Load a release in a background thread, and return the loaded release.

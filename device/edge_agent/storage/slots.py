@@ -15,7 +15,7 @@ from typing import Any
 
 from edge_agent.core import durable
 from edge_agent.core.config import Config
-from edge_agent.core.errors import NoReleaseError, TrustError
+from edge_agent.core.errors import AgentError, FitError, NoReleaseError, TrustError
 from edge_agent.core.fault_points import point
 from edge_agent.core.layout import Layout
 from edge_agent.core.release import parse_release, precedence
@@ -211,6 +211,9 @@ def _inspect(archive: Path, offer: Offer, limit: int) -> tuple[archives.Inspecti
     return inspection, manifest
 
 
-def _refused(error: manifests.ManifestError, release: str) -> TrustError:
+def _refused(error: manifests.ManifestError, release: str) -> AgentError:
     where = ": ".join(part for part in (release, Path(error.file).name, error.field) if part)
+    if isinstance(error, manifests.UnknownVersionError):
+        needed = f"version {error.agent_version} or newer" if error.agent_version else "a newer version"
+        return FitError(where, f"found {error.found}", error.expected, f"install {needed} of the agent on this device")
     return TrustError(where, f"found {error.found}", error.expected, "build and publish the bundle again")

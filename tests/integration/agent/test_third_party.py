@@ -17,12 +17,11 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from edge_agent.core.config import Config
 from edge_agent.inference.engine import load
-from edge_agent.storage import manifest as bundle_manifest
 from onnx import TensorProto, helper, numpy_helper
 
-from stages.core.files import sha256
 from tests.support.agent.http_server import serving
 from tests.support.agent.serving import device
+from tests.support.agent.third_party import write_bundle
 
 pytestmark = pytest.mark.slow  # a model is converted
 
@@ -41,44 +40,9 @@ def packaged(
 ) -> str:
     """Write a slot with only the model, golden samples and a manifest. Return the release."""
     release = f"{name}@1.0.0"
-    folder = config.layout.bundle(release)
-    (folder / "golden").mkdir(parents=True)
-    model = folder / file.name
-    model.write_bytes(file.read_bytes())
-    for part, values in zip(("inputs", "outputs"), golden, strict=True):
-        np.save(folder / "golden" / f"{part}.npy", values)
-    paths = [file.name, "golden/inputs.npy", "golden/outputs.npy"]
-    files = {p: {"sha256": sha256(folder / p), "size_bytes": (folder / p).stat().st_size} for p in paths}
-    manifest = {
-        "schema_version": 1,
-        "name": name,
-        "task": "image-classification",
-        "description": "Brought along.",
-        "licence": "Apache-2.0",
-        **described,
-        "data": {"snapshot": "2026-01-01T00:00:00Z", "sources": {"theirs": "0" * 64}},
-        "inputs": {},
-        "parameters": {},
-        "targets": {
-            target: {
-                "file": file.name,
-                **files[file.name],
-                "precision": target.rpartition("-")[2],
-                "io": io,
-                "metrics": {"samples": 1, "confidence": 0.95, "estimates": {}},
-                "golden": {
-                    "inputs": "golden/inputs.npy",
-                    "outputs": "golden/outputs.npy",
-                    "samples": len(golden[0]),
-                    "tolerance": 0.01,
-                },
-            }
-        },
-        "files": files,
-        "libraries": {},
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    bundle_manifest.verify(folder, bundle_manifest.read(folder))
+    described = {"name": name, "task": "image-classification", **described}
+    batch = "single" if io["runtime"] == "litert" else "joinable"
+    write_bundle(config.layout.bundle(release), file, io, described, golden, target, batch)
     return release
 
 

@@ -181,6 +181,7 @@ def _target(
         "sha256": sha256(root / path),
         "size_bytes": (root / path).stat().st_size,
         "precision": precision,
+        "batch": "single" if io["runtime"] == "litert" else "joinable",
         "io": io,
         "metrics": {"samples": 60, "confidence": 0.95, "estimates": {}},
         "golden": {
@@ -234,6 +235,7 @@ def _manifest(name: str, root: Path, targets: Any, requirements: Mapping[str, An
     optional = {"requirements": dict(requirements)} if requirements is not None else {}
     return {
         "schema_version": bundle_manifest.SCHEMA_VERSION,
+        "agent_version": bundle_manifest.AGENT_VERSION,
         "name": name,
         "task": "series-classification",
         "description": "Made by hand for tests.",

@@ -56,6 +56,13 @@ def onnx_int8_input(path: Path) -> Path:
     return _save_onnx(path, nodes, inputs, outputs, {})
 
 
+def onnx_identity(path: Path, shape: list[Any], kind: int) -> Path:
+    """y = x, of any shape and type."""
+    nodes = [helper.make_node("Identity", ["x"], ["y"])]
+    value = [helper.make_tensor_value_info(name, kind, shape) for name in "xy"]
+    return _save_onnx(path, nodes, value[:1], value[1:], {})
+
+
 def _save_onnx(path: Path, nodes: Any, inputs: Any, outputs: Any, weights: dict[str, np.ndarray]) -> Path:
     initializers = [numpy_helper.from_array(value, name) for name, value in weights.items()]
     graph = helper.make_graph(nodes, "by_hand", inputs, outputs, initializers)

@@ -60,7 +60,7 @@ def test_a_shape_that_the_file_does_not_have(settings: Config, loaded: LoadedRel
     manifest["input"]["shape"] = [2, 17]
     path.write_text(json.dumps(manifest))
 
-    with pytest.raises(TrustError, match=r"input.shape \[2, 16\]"):
+    with pytest.raises(TrustError, match=r"input.shape: \[2, 16\]"):
         load(settings, RELEASE)
 
 

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,16 @@ from edge_agent.inference import runtime
 from edge_agent.inference.backends import dequantise, quantise
 from edge_agent.inference.model import InputError, ModelError, OutputError, softmax
 from edge_agent.inference.runtime import open_model
+from onnx import TensorProto
 
-from tests.support.agent.model_files import description, onnx_int8_input, onnx_linear, onnx_step, tflite_int8_linear
+from tests.support.agent.model_files import (
+    description,
+    onnx_identity,
+    onnx_int8_input,
+    onnx_linear,
+    onnx_step,
+    tflite_int8_linear,
+)
 
 WEIGHT = np.array([[1.0, -1.0, 0.0], [0.5, 0.0, 2.0]])
 X = np.array([[1.0, 2.0], [-3.0, 0.25], [0.0, 0.0], [4.0, -4.0], [0.5, 0.5]], np.float32)
@@ -204,6 +213,23 @@ def test_an_integer_input_of_an_onnx_file_is_refused_because_it_has_no_scale(tmp
 
     with pytest.raises(ModelError, match=r"x: found tensor\(int8\), expected tensor\(float\)"):
         open_model(onnx_int8_input(tmp_path / "model.onnx"), io)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "words"),
+    [
+        ([], TensorProto.FLOAT, "x: found a scalar, expected a tensor whose first axis is the batch"),
+        (["n", 2], TensorProto.FLOAT16, r"x: found tensor\(float16\), expected tensor\(float\); insert a Cast"),
+        (["n", 2], TensorProto.DOUBLE, r"x: found tensor\(double\), expected tensor\(float\); insert a Cast"),
+        (["n", 2], TensorProto.INT64, r"x: found tensor\(int64\), expected tensor\(float\); ONNX stores no scale"),
+        (["n", 2], TensorProto.STRING, r"x: found tensor\(string\), .*; the agent serves only models .* numbers"),
+    ],
+)
+def test_an_input_that_the_agent_cannot_pass_is_described(tmp_path: Path, shape: Any, kind: int, words: str) -> None:
+    file = onnx_identity(tmp_path / "model.onnx", shape, kind)
+
+    with pytest.raises(ModelError, match=words):
+        open_model(file, description("onnxruntime", [2], 2))
 
 
 def test_importing_the_runtime_loads_numpy_and_nothing_heavier() -> None:

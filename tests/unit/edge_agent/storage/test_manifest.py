@@ -23,7 +23,8 @@ ESTIMATE = {"value": 0.9, "low": 0.8, "high": 1.0}
 def valid() -> dict[str, Any]:
     model = {"sha256": sha256(MODEL).hexdigest(), "size_bytes": len(MODEL)}
     return {
-        "schema_version": 1,
+        "schema_version": 2,
+        "agent_version": "0.2.0",
         "name": "digits",
         "task": "image-classification",
         "description": "Reads a digit.",
@@ -38,8 +39,13 @@ def valid() -> dict[str, Any]:
         "parameters": {"train": "3" * 64},
         "targets": {
             "onnx-fp32": {
-                "file": "targets/onnx-fp32/model.onnx", **model, "precision": "fp32",
-                "io": {"runtime": "onnxruntime", "input": {}, "output": {}, "recurrent": None},
+                "file": "targets/onnx-fp32/model.onnx", **model, "precision": "fp32", "batch": "joinable",
+                "io": {
+                    "runtime": "onnxruntime",
+                    "input": {"name": "x", "shape": [1, 8, 8], "dtype": "float32"},
+                    "output": {"name": "y", "shape": [2], "dtype": "float32", "activation": "logits"},
+                    "recurrent": None,
+                },
                 "metrics": {"samples": 360, "confidence": 0.95, "estimates": {"accuracy": ESTIMATE}},
                 "golden": {
                     "inputs": "golden/inputs.npy", "outputs": "golden/onnx-fp32.npy", "samples": 2, "tolerance": 0.001,
@@ -85,21 +91,56 @@ def test_a_valid_manifest_is_read_and_its_files_verified(bundle: Path) -> None:
     assert read == valid()
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 3, "1", True, None])
 def test_another_schema_version_is_refused_first(version: Any) -> None:
     other = changed("schema_version", version) | {"unknown": True}
 
-    with pytest.raises(ManifestError, match=r"manifest\.json: schema_version: found .*; expected 1") as error:
+    with pytest.raises(ManifestError, match=r"schema_version: found .*; expected 1 or 2, the versions") as error:
         manifest.check(other)
 
     assert error.value.field == "schema_version"
+
+
+def test_a_newer_manifest_states_the_agent_version_that_is_needed() -> None:
+    with pytest.raises(manifest.UnknownVersionError) as error:
+        manifest.check({"schema_version": 3, "agent_version": "0.9.0"})
+
+    assert error.value.agent_version == "0.9.0"
+
+
+@pytest.mark.parametrize("stated", [None, "1.0", {"a": 1}])
+def test_a_newer_manifest_need_not_state_the_agent_version(stated: Any) -> None:
+    with pytest.raises(manifest.UnknownVersionError) as error:
+        manifest.check({"schema_version": 3, "agent_version": stated})
+
+    assert error.value.agent_version is None
+
+
+def version_1() -> dict[str, Any]:
+    """The same manifest as the pipeline wrote it in version 1 of the format."""
+    old = changed("targets|onnx-fp32|batch", ...) | {"schema_version": 1}
+    del old["agent_version"]
+    return old
+
+
+def test_a_manifest_of_version_1_is_read_as_single() -> None:
+    read = manifest.check(version_1())
+
+    assert read == changed("targets|onnx-fp32|batch", "single") | {"agent_version": "0.1.0"}
+
+
+def test_a_manifest_of_version_1_cannot_declare_a_file_joinable() -> None:
+    with pytest.raises(ManifestError) as error:
+        manifest.check(valid() | {"schema_version": 1})
+
+    assert (error.value.field, error.value.found) == ("schema_version", "1")
 
 
 @pytest.mark.parametrize(
     ("path", "value", "field", "expected"),
     [
         ("name", "../digits", "name", "matches"),
-        ("name", ..., "", "the fields schema_version, name"),
+        ("name", ..., "", "the fields schema_version, agent_version, name"),
         ("surprise", 1, "", "only fields"),
         ("input|shape", [1, 0], "input.shape.1", "minimum"),
         ("input|dtype", "int8", "input.dtype", "float32"),
@@ -110,6 +151,25 @@ def test_another_schema_version_is_refused_first(version: Any) -> None:
         ("targets|onnx-fp32|sha256", "abc", "targets.onnx-fp32.sha256", "matches"),
         ("targets|onnx-fp32|precision", "fp16", "targets.onnx-fp32.precision", "one of"),
         ("targets|onnx-fp32|io|runtime", "tvm", "targets.onnx-fp32.io.runtime", "one of"),
+        ("targets|onnx-fp32|batch", ..., "targets.onnx-fp32", "the fields file"),
+        ("targets|onnx-fp32|batch", "many", "targets.onnx-fp32.batch", "one of"),
+        ("targets|onnx-fp32|io|output|activation", "logit", "targets.onnx-fp32.io.output.activation", "one of"),
+        ("targets|onnx-fp32|io|output|activation", ..., "targets.onnx-fp32.io.output", "activation"),
+        ("targets|onnx-fp32|io|output|scale", 1, "targets.onnx-fp32.io.output", "only fields"),
+        ("targets|onnx-fp32|io|input|dtype", "float16", "targets.onnx-fp32.io.input.dtype", "one of"),
+        ("targets|onnx-fp32|io|input|shape", [8, 8], "targets.onnx-fp32.io.input.shape", "input.shape"),
+        ("targets|onnx-fp32|io|output|shape", [3], "targets.onnx-fp32.io.output.shape", "each class"),
+        ("targets|onnx-fp32|io|recurrent", {"frame": 2, "hop": 1}, "targets.onnx-fp32.io.recurrent", "states"),
+        (
+            "targets|onnx-fp32|io|recurrent",
+            {"frame": 9, "hop": 1, "states": [{"input": "s", "output": "t", "shape": [2]}]},
+            "targets.onnx-fp32.io.recurrent.frame",
+            "at most 8",
+        ),
+        ("input|axes", ["channel", "height"], "input.axes", "3 axes"),
+        ("input|axes", ["channel", "height", "time"], "input.axes", "height, width"),
+        ("input|axes", ["height", "height", "width"], "input.axes", "unique"),
+        ("input|channels", [{"name": c, "unit": ""} for c in "ab"], "input.channels", "1, the size"),
         ("targets|onnx-fp32|golden|tolerance", -1, "targets.onnx-fp32.golden.tolerance", "minimum"),
         ("targets|onnx-fp32|metrics|estimates|accuracy", 0.9, "targets.onnx-fp32.metrics.estimates.accuracy", "object"),
         ("targets|onnx-fp32|file", "targets/other", "targets.onnx-fp32.file", "listed under"),

@@ -16,10 +16,13 @@ from edge_agent.storage import manifest as bundle_manifest
 from edge_agent.storage.archive import unpack
 from edge_agent.storage.manifest import ManifestError
 
+from stages.core.errors import StageError
 from stages.core.files import sha256
 from stages.gate import stage as gate
 from stages.package import stage as package
-from stages.package.golden import golden_indices
+from stages.package.golden import golden_indices, replay
+from stages.package.passed import Passed
+from tests.support.agent import neighbours
 from tests.support.stages.built import change_report, edit, regroup, report
 
 ARCHIVE = Path("models/bundle/digits.tar.zst")
@@ -65,6 +68,24 @@ def test_golden_samples_replay_through_the_runtime_of_the_device(gated: Path) ->
         assert inputs.shape == (16, 1, 8, 8)
         assert np.abs(answers - outputs).max() <= target["golden"]["tolerance"], name
         assert np.allclose(outputs.sum(1), 1, atol=1e-5)
+        assert target["batch"] == "joinable"
+
+
+def test_a_file_whose_results_depend_on_the_neighbours_is_declared_single(gated: Path) -> None:
+    file = neighbours.dynamic_int8(gated / "model.onnx")
+    target = Passed(file, {"io": neighbours.IO}, {})
+
+    outputs, batch = replay(target, neighbours.samples(16), 0.05)
+
+    assert batch == "single"
+    assert np.abs(outputs - neighbours.alone(file, neighbours.samples(16))).max() < 1e-6
+
+
+def test_outputs_that_are_not_probabilities_are_refused(gated: Path) -> None:
+    target = Passed(neighbours.without_softmax(gated / "model.onnx"), {"io": neighbours.IO}, {})
+
+    with pytest.raises(StageError, match="but probabilities"):
+        replay(target, neighbours.samples(16), 0.05)
 
 
 def test_golden_samples_are_as_many_and_as_tolerant_as_the_parameters_say(gated: Path) -> None:
@@ -142,8 +163,8 @@ def test_nothing_in_the_manifest_is_a_version_a_time_or_a_place(gated: Path) -> 
     assert str(gated) not in text
     assert "latency_ms" not in text  # what was measured; a budget is a parameter
     assert set(read(gated)) == {
-        "schema_version", "name", "task", "description", "licence", "input", "output", "data", "inputs", "parameters",
-        "requirements", "targets", "files", "libraries",
+        "schema_version", "agent_version", "name", "task", "description", "licence", "input", "output", "data",
+        "inputs", "parameters", "requirements", "targets", "files", "libraries",
     }  # fmt: skip
 
 
