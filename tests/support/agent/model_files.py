@@ -48,14 +48,6 @@ def onnx_step(path: Path, channels: int, frame: int) -> Path:
     return _save_onnx(path, nodes, inputs, outputs, weights)
 
 
-def onnx_int8_input(path: Path) -> Path:
-    """y = float(x), x int8: the file does not contain the scale of x."""
-    nodes = [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)]
-    inputs = [helper.make_tensor_value_info("x", TensorProto.INT8, ["batch", 2])]
-    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 2])]
-    return _save_onnx(path, nodes, inputs, outputs, {})
-
-
 def onnx_identity(path: Path, shape: list[Any], kind: int) -> Path:
     """y = x, of any shape and type."""
     nodes = [helper.make_node("Identity", ["x"], ["y"])]
