@@ -15,7 +15,7 @@ import numpy as np
 from edge_agent.inference.model import InferenceError, Model
 
 JOINABLE, SINGLE = "joinable", "single"
-JOINED = 16  # samples in the largest run of the check
+JOINED = 16  # samples in the largest run; also the default of `serve.batch` on a device
 # The neighbour of the golden samples is this many times larger than the largest golden sample.
 NEIGHBOUR_FACTOR = 200.0
 # Largest deviation of a probability from the range 0 to 1, and of a sum of probabilities from 1. Integer outputs are
@@ -24,7 +24,7 @@ DEVIATION = 0.005
 INTEGER_STEP = 1 / 256
 
 
-def joining_fault(model: Model, inputs: np.ndarray, tolerance: float) -> str | None:
+def joining_fault(model: Model, inputs: np.ndarray, tolerance: float, joined: int = JOINED) -> str | None:
     """Return the reason why samples must not be joined into one run of a model, or None if they may be joined.
 
     The golden samples are computed alone, joined, and joined with a sample that is 200 times larger. They may be joined
@@ -35,17 +35,16 @@ def joining_fault(model: Model, inputs: np.ndarray, tolerance: float) -> str | N
         model: The opened model. Its attribute `batch` has the value from the model file.
         inputs: The golden samples, float32 [N, *shape], N >= 1.
         tolerance: Largest allowed difference between a computed and a stored probability.
+        joined: Number of samples in the largest run. If it is larger than N, golden samples occur several times.
     """
     if model.batch is not None:
         return f"the file computes {model.batch} sample{'s' if model.batch > 1 else ''} in each run"
-    samples = inputs[np.arange(JOINED) % len(inputs)]
+    rows = np.arange(max(joined, 2)) % len(inputs)
     run, limit = "alone", tolerance / 2
     try:
-        alone = np.concatenate([model.predict_in_one_run(samples[i : i + 1]) for i in range(min(len(inputs), JOINED))])
-        alone = alone[np.arange(JOINED) % len(alone)]
-        for run, batch, kept in _runs(samples):
-            joined = model.predict_in_one_run(batch)
-            difference = float(np.abs(joined[kept] - alone[kept]).max())
+        alone = np.concatenate([model.predict_in_one_run(inputs[i : i + 1]) for i in range(rows.max() + 1)])[rows]
+        for run, batch, kept in _runs(inputs[rows]):
+            difference = float(np.abs(model.predict_in_one_run(batch)[kept] - alone[kept]).max())
             if not difference <= limit:  # NaN fails
                 return f"computed {run}, a probability changes by {difference:.3g}, expected at most {limit:g}"
     except InferenceError as error:

@@ -106,7 +106,8 @@ def load(config: Config, release: str, target: str | None = None) -> LoadedRelea
         raise _corrupted(release, outputs_file, f"{len(golden_outputs)} golden outputs", f"{len(golden_inputs)}")
     model = _open(file, described["io"], config.serve.threads)
     tolerance = float(described["golden"]["tolerance"])
-    fault = _check_model(file, model, golden_inputs, described["batch"] == JOINABLE, tolerance)
+    joined = min(config.serve.batch, config.serve.queue) if described["batch"] == JOINABLE else 1
+    fault = _check_model(file, model, golden_inputs, tolerance, joined)
     return LoadedRelease(
         release,
         target,
@@ -187,15 +188,15 @@ def _open(file: Path, io: Mapping[str, Any], threads: int) -> Model:
         ) from None
 
 
-def _check_model(file: Path, model: Model, golden_inputs: np.ndarray, joinable: bool, tolerance: float) -> str | None:
+def _check_model(file: Path, model: Model, golden_inputs: np.ndarray, tolerance: float, joined: int) -> str | None:
     """Run the model on golden samples, and set how many samples it computes in one run.
 
     Args:
         file: The model file.
         model: The opened model.
         golden_inputs: The inputs of the golden samples, float32 [N, *shape].
-        joinable: Whether the manifest says that samples may be joined into one run.
         tolerance: Largest allowed difference between a computed and a stored probability.
+        joined: Number of samples that the service wants to join into one run.
 
     Returns:
         The reason why the samples of a joinable file must not be joined on this device, or None.
@@ -211,8 +212,8 @@ def _check_model(file: Path, model: Model, golden_inputs: np.ndarray, joinable: 
         ) from None
     if problem := probability_fault(first, model.output_dtype):
         raise SelfTestError(str(file), problem, "probabilities", NOT_PROBABILITIES)
-    fault = joining_fault(model, golden_inputs, tolerance) if joinable else None
-    if not joinable or fault:
+    fault = joining_fault(model, golden_inputs, tolerance, joined) if joined > 1 else None
+    if joined == 1 or fault:
         model.batch = 1
     return fault
 

@@ -106,6 +106,7 @@ def run(config: Config, release: str, target: str) -> SelfTestResult:
         "bundle": str(config.layout.bundle(release)),
         "target": description,
         "repeats": config.selftest.repeats,
+        "joined": min(config.serve.batch, config.serve.queue),
     }
     point("selftest.before")
     start = time.monotonic()
@@ -233,7 +234,7 @@ def _measure(request: dict[str, Any]) -> dict[str, Any]:
     if outputs.shape != expected.shape:
         return {"failed": f"golden samples: found outputs of shape {outputs.shape}, expected {expected.shape}"}
     memory_mb = max(_status_mb("VmHWM:") - before, 0.0)  # of single samples: the check below joins samples
-    tolerance = golden["tolerance"]
+    tolerance, joinable = golden["tolerance"], target["batch"] == JOINABLE
     differences = np.abs(outputs - expected).max(axis=1)
     worst = int(differences.argmax())
     measurement = Measurement(
@@ -242,7 +243,7 @@ def _measure(request: dict[str, Any]) -> dict[str, Any]:
         worst_sample=worst,
         latency_ms=LatencyPercentiles(p50=_percentile(times, 0.5), p95=_percentile(times, 0.95)),
         memory_mb=memory_mb,
-        joining_fault=joining_fault(model, inputs, tolerance) if target["batch"] == JOINABLE else None,
+        joining_fault=joining_fault(model, inputs, tolerance, request["joined"]) if joinable else None,
         probability_fault=probability_fault(outputs, model.output_dtype),
     )
     return asdict(measurement)

@@ -140,3 +140,16 @@ def test_a_device_deploys_confirms_and_serves(published: tuple[Device, Path], ki
     assert (deployed["selftest"]["joining_fault"] is None) == joinable
     assert changed_classes(results, neighbours.alone(file, neighbours.samples(80))) == 0
     assert failed == 0
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(16, True), (17, False), (1, True)])
+def test_as_many_samples_are_joined_in_the_check_as_in_the_service(tmp_path: Path, limit: int, expected: bool) -> None:
+    config = device(tmp_path, serve={"batch": limit})
+    file = neighbours.at_most(tmp_path / "model.onnx", 16)
+    golden = neighbours.samples(12)
+    described = series("theirs", ["channel", "time"], list(neighbours.SHAPE), 3, neighbours.CLASSES)
+    folder = config.layout.bundle(RELEASE)
+    answers = neighbours.alone(file, golden)
+    write_bundle(folder, file, neighbours.IO, described, (golden, answers), "onnx-fp32", "joinable")
+
+    assert (load(config, RELEASE).joining_fault is None) == expected

@@ -66,6 +66,22 @@ def fixed_reshape(path: Path) -> Path:
     return _save(path, nodes, {"w": LINEAR, "b": BIAS, "size": np.array([1, SIZE], np.int64)})
 
 
+def at_most(path: Path, count: int) -> Path:
+    """A linear classifier whose run fails with more than `count` samples: it adds rows of a constant to them."""
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["f"]),
+        helper.make_node("Shape", ["f"], ["shape"]),
+        helper.make_node("Gather", ["shape", "zero"], ["n"]),
+        helper.make_node("Range", ["zero", "n", "one"], ["rows"]),
+        helper.make_node("Gather", ["table", "rows"], ["zeros"]),
+        helper.make_node("Add", ["f", "zeros"], ["flat"]),
+        GEMM,
+        SOFTMAX,
+    ]
+    constants = {"zero": np.array(0, np.int64), "one": np.array(1, np.int64)}
+    return _save(path, nodes, {"w": LINEAR, "b": BIAS, "table": np.zeros((count, SIZE), np.float32), **constants})
+
+
 def batch_statistics(path: Path) -> Path:
     """Normalise with mean and variance of the run, like a network that was exported in training mode."""
     norm = helper.make_node(

@@ -115,7 +115,7 @@ def test_the_measuring_process_reports_a_missing_runtime(built: Any) -> None:
     target = json.loads((bundle / "manifest.json").read_text())["targets"]["onnx-fp32"]
     target["golden"]["outputs"] = "golden/inputs.npy"
 
-    answer = selftest._measure({"bundle": str(bundle), "target": target, "repeats": 1})
+    answer = selftest._measure({"bundle": str(bundle), "target": target, "repeats": 1, "joined": 16})
 
     assert "found outputs of shape (6, 3), expected (6, 2, 16)" in answer["failed"]
 
