@@ -152,6 +152,11 @@ lab: $(READY)  ## boot N=10 Debian devices until Ctrl-C, ARM64=0 of them aarch64
 bench-agent: $(READY)  ## measure the agent: latency compared with the runtime alone, HTTP, switches, memory
 	@$(RUN) python -m benchmarks.agent
 
+.PHONY: bench-soak
+bench-soak: SECONDS ?= 3600
+bench-soak: $(READY)  ## compare an hour of mixed traffic with the right responses; memory, descriptors and threads
+	@$(RUN) python -m benchmarks.agent.soak --seconds $(SECONDS)
+
 .PHONY: bench-fleet
 bench-fleet: N ?= 10 40
 bench-fleet: STAND_INS ?= 20 50 100 200
