@@ -50,11 +50,11 @@ IO = {
 
 @dataclass
 class Counts:
-    """What the clients saw. `lost` and `wrong` have the reasons; both must be empty."""
+    """The responses by status, and the responses that were lost or wrong, by reason."""
 
     responses: collections.Counter[str] = field(default_factory=collections.Counter)
     lost: collections.Counter[str] = field(default_factory=collections.Counter)
-    wrong: collections.Counter[str] = field(default_factory=collections.Counter)
+    incorrect: collections.Counter[str] = field(default_factory=collections.Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, counter: collections.Counter[str], key: str) -> None:
@@ -72,7 +72,13 @@ class Resources:
 
 
 def write_model(path: Path, weight: np.ndarray, slow: bool) -> Path:
-    """Write y = flatten(x) @ weight [2048, classes]. A slow model also multiplies large matrices in every run."""
+    """Write the model y = flatten(x) @ weight.
+
+    Args:
+        path: The ONNX file.
+        weight: The weights, float32 [2048, classes].
+        slow: Whether the model also multiplies large matrices in every run.
+    """
     constants = {"w": weight}
     nodes = [helper.make_node("Flatten", ["x"], ["flat"])]
     if slow:
@@ -167,12 +173,19 @@ class Soak:
         return text.encode()
 
     def judge(self, response: http.client.HTTPResponse, content: bytes, rows: list[int]) -> None:
+        """Count a response, and compare its probabilities with the right ones.
+
+        Args:
+            response: The response.
+            content: The body of the response.
+            rows: The indices of the samples in the request.
+        """
         self.counts.add(self.counts.responses, str(response.status))
         if response.status == 200:
             release = response.headers["Edge-Agent-Release"]
             result = np.frombuffer(content, "<f4").reshape(len(rows), CLASSES)
             if not np.abs(result - self.expected[release][rows]).max() <= TOLERANCE:
-                self.counts.add(self.counts.wrong, release)
+                self.counts.add(self.counts.incorrect, release)
         elif response.status not in REFUSALS:
             self.counts.add(self.counts.lost, f"status {response.status}: {content[:200]!r}")
 
@@ -251,14 +264,14 @@ def run(soak: Soak, seconds: float, switch_every: float) -> int:
         after = _traffic(soak, pid, seconds, switch_every)
     counts = soak.counts
     print(f"at the end:       {after}")
-    print(json.dumps({"responses": counts.responses, "lost": counts.lost, "wrong": counts.wrong}, indent=1))
+    print(json.dumps({"responses": counts.responses, "lost": counts.lost, "incorrect": counts.incorrect}, indent=1))
     grown = [
         name
         for name, allowed in (("memory_mb", 0.1 * before.memory_mb), ("descriptors", 2), ("threads", 2))
         if getattr(after, name) > getattr(before, name) + allowed
     ]
     print("grown: " + (", ".join(grown) or "nothing"))
-    return 1 if counts.lost or counts.wrong or grown else 0
+    return 1 if counts.lost or counts.incorrect or grown else 0
 
 
 def _traffic(soak: Soak, pid: int, seconds: float, switch_every: float) -> Resources:
