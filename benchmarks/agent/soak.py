@@ -22,12 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import psutil
-from onnx import TensorProto, helper, numpy_helper
 
 from stages.package.archive import pack
 from tests.support.agent.cli import Device
+from tests.support.agent.model_files import onnx_flatten_linear
 from tests.support.agent.third_party import series, write_bundle
 from tests.support.agent.tuf_repository import TufRepository
 from tests.support.servers import free_port
@@ -71,39 +70,6 @@ class Resources:
     threads: int
 
 
-def write_model(path: Path, weight: np.ndarray, slow: bool) -> Path:
-    """Write the model y = flatten(x) @ weight.
-
-    Args:
-        path: The ONNX file.
-        weight: The weights, float32 [2048, classes].
-        slow: Whether the model also multiplies large matrices in every run.
-    """
-    constants = {"w": weight}
-    nodes = [helper.make_node("Flatten", ["x"], ["flat"])]
-    if slow:
-        constants |= {"side": np.array([SIDE, SIDE], np.int64), "zero": np.zeros((), np.float32)}
-        one = numpy_helper.from_array(np.ones(1, np.float32))
-        nodes += [
-            helper.make_node("MatMul", ["flat", "w"], ["plain"]),
-            helper.make_node("ReduceMax", ["flat"], ["largest_input"], keepdims=0),
-            helper.make_node("ConstantOfShape", ["side"], ["ones"], value=one),
-            helper.make_node("Mul", ["ones", "largest_input"], ["matrix"]),
-            helper.make_node("MatMul", ["matrix", "ones"], ["product"]),
-            helper.make_node("ReduceMax", ["product"], ["largest"], keepdims=0),
-            helper.make_node("Mul", ["largest", "zero"], ["nothing"]),
-            helper.make_node("Add", ["plain", "nothing"], ["y"]),
-        ]
-    else:
-        nodes.append(helper.make_node("MatMul", ["flat", "w"], ["y"]))
-    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", *SHAPE])]
-    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", CLASSES])]
-    initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
-    graph = helper.make_graph(nodes, "soak", inputs, outputs, initializers)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
-    return path
-
-
 def softmax(logits: np.ndarray) -> np.ndarray:
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
@@ -124,7 +90,7 @@ class Soak:
             weight = np.random.default_rng(10 + number).normal(size=(int(np.prod(SHAPE)), CLASSES)) / 30
             weight = weight.astype(np.float32)
             self.expected[release] = softmax(self.x.reshape(len(self.x), -1) @ weight)
-            file = write_model(folder / "model.onnx", weight, release == SLOW)
+            file = onnx_flatten_linear(folder / "model.onnx", weight, SHAPE, SIDE if release == SLOW else 0)
             described = series("soak", ["channel", "time"], list(SHAPE), SHAPE[0], CLASSES)
             bundle = folder / release
             golden = (self.x[:8], self.expected[release][:8])

@@ -16,6 +16,9 @@ from edge_agent.core.config import Serve
 
 PROBLEM = "application/problem+json"
 CONNECTIONS = 256  # limit for one listening socket; with three of them, the agent stays below 1024 open files
+# Largest read from a connection. By default, asyncio reads 256 KiB from each of the connections that have data, before
+# the service counts any of these bytes.
+READ_BYTES = 1 << 15
 FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -57,6 +60,10 @@ class _Connection(web.RequestHandler):
     """
 
     __slots__ = ()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.max_size = READ_BYTES  # type: ignore[attr-defined]  # asyncio has no public setting for this
+        super().connection_made(transport)
 
     def handle_error(
         self,
@@ -115,7 +122,10 @@ log.addFilter(_ServiceFaults())
 def create_runner(app: web.Application, serve: Serve) -> web.AppRunner:
     """Create an aiohttp runner for `app`, with the time limits from the configuration block `serve`.
 
-    The server closes the connections of idle clients, but not of active clients.
+    The server closes the connections of idle clients, but not of active clients. If a response is sent before the whole
+    body has arrived, such as status 429, the server reads and ignores the rest of the body before it closes the
+    connection. If it closed the connection earlier, the kernel would send a reset, and the client might never read the
+    response (RFC 9112, 9.6).
     """
     return _Runner(
         app,
@@ -124,6 +134,6 @@ def create_runner(app: web.Application, serve: Serve) -> web.AppRunner:
         handle_signals=False,
         keepalive_timeout=serve.request_timeout_s,
         shutdown_timeout=serve.request_timeout_s,
-        lingering_time=1.0,
+        lingering_time=serve.request_timeout_s,
         auto_decompress=False,  # compressed bodies are refused, because a kilobyte can unpack to gigabytes
     )

@@ -20,6 +20,7 @@ from edge_agent.api.predictions import PredictionHandler, problem, result_json
 from edge_agent.core.errors import ConfigurationError, FitError
 from edge_agent.inference import input_formats
 from edge_agent.inference.input_formats import ProblemError
+from edge_agent.inference.memory_budget import OverBudgetError
 
 log = logging.getLogger("edge_agent.mqtt")  # the logger's name becomes the event of its log records
 
@@ -133,9 +134,13 @@ class Mqtt:
     async def _respond(self, message: Any) -> None:
         content_type = getattr(message.properties, "ContentType", input_formats.JSON)
         try:
-            if len(message.payload) > self._limit:
-                raise ProblemError(413, "the message is too large", expected=f"at most {self._limit} bytes")
-            value = result_json(*await self._handler.predict(message.payload, content_type))
+            with self._handler.engine.memory.hold() as held:
+                if len(message.payload) > self._limit:
+                    raise ProblemError(413, "the message is too large", expected=f"at most {self._limit} bytes")
+                held.resize(len(message.payload))
+                value = result_json(*await self._handler.predict(_take_payload(message), content_type, held))
+        except OverBudgetError as error:
+            value = problem(429, str(error))
         except ProblemError as error:
             value = problem(error.status, error.detail, error.extensions)
         except Exception:  # a defect of the agent must fail only one message, not the bridge
@@ -147,3 +152,10 @@ class Mqtt:
         if correlation is not None:
             properties.CorrelationData = correlation
         self._client.publish(self._config.topic_out, json.dumps(value), qos=QOS, properties=properties)
+
+
+def _take_payload(message: Any) -> bytes:
+    """Return the payload of a message, and remove it from the message, so that its memory can be freed early."""
+    payload: bytes = message.payload
+    message.payload = b""
+    return payload

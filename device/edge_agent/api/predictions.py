@@ -14,6 +14,7 @@ from edge_agent.core.config import Config
 from edge_agent.inference import input_formats
 from edge_agent.inference.engine import Engine, NotLoadedError, OverloadedError, PredictionResult, TooManySamplesError
 from edge_agent.inference.input_formats import ProblemError
+from edge_agent.inference.memory_budget import HeldBytes, OverBudgetError
 from edge_agent.inference.model import InferenceError, InputError
 from edge_agent.monitoring.capture import Capture
 from edge_agent.monitoring.service_statistics import ServiceStatistics, UnknownClassError, UnknownPredictionError
@@ -40,19 +41,29 @@ class PredictionHandler:
         """
         self.engine, self.statistics, self.config, self.capture = engine, statistics, config, capture
 
-    async def predict(self, content: bytes, content_type: str) -> tuple[PredictionResult, list[str]]:
+    async def predict(
+        self, content: bytes | bytearray, content_type: str, held: HeldBytes
+    ) -> tuple[PredictionResult, list[str]]:
         """Run the model on the samples in a request body, and return the result and the id of each prediction.
 
-        `content_type` is the media type of the body. Raises ProblemError if the request fails.
+        Args:
+            content: The body.
+            content_type: The media type of the body.
+            held: The bytes of the body in the engine's budget. From the decoding on, they are the bytes of the samples.
+
+        Raises:
+            ProblemError: The request fails.
         """
         loaded = self.engine.loaded
         if loaded is None:
             raise no_release()
         x = input_formats.decode_input(content, content_type, loaded.model.shape, self.config.serve.queue)
+        del content  # only `x` may refer to it while the request waits
         try:
-            result = await self.engine.predict(x)
-        except OverloadedError as error:
-            raise ProblemError(429, str(error), headers={"Retry-After": "1"}) from None
+            held.resize(x.nbytes)
+            result = await self.engine.predict(x, held)
+        except (OverBudgetError, OverloadedError) as error:
+            raise busy(str(error)) from None
         except TooManySamplesError as error:
             raise ProblemError(413, str(error)) from None
         except InputError as error:
@@ -67,7 +78,7 @@ class PredictionHandler:
             self.capture.offer(ids, x, result)
         return result, ids
 
-    def feedback(self, content: bytes) -> dict[str, Any]:
+    def feedback(self, content: bytes | bytearray) -> dict[str, Any]:
         """Read the id and the true class of an earlier prediction from a request body, and count this feedback.
 
         Return the JSON object of the response. Raises ProblemError if the request fails.
@@ -98,6 +109,11 @@ class PredictionHandler:
         if self.capture is not None:
             self.capture.label(prediction_id, label)
         return response
+
+
+def busy(reason: str) -> ProblemError:
+    """Return the error for a request that the service cannot process now."""
+    return ProblemError(429, reason, headers={"Retry-After": "1"})
 
 
 def no_release() -> ProblemError:

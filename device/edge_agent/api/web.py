@@ -17,11 +17,12 @@ import numpy as np
 from aiohttp import web
 
 from edge_agent.api.http_server import answer_expect, problem_response
-from edge_agent.api.predictions import PredictionHandler, no_release, result_json
+from edge_agent.api.predictions import PredictionHandler, busy, no_release, result_json
 from edge_agent.core.config import Config
 from edge_agent.inference import input_formats
 from edge_agent.inference.engine import Engine
 from edge_agent.inference.input_formats import ProblemError
+from edge_agent.inference.memory_budget import HeldBytes, OverBudgetError
 from edge_agent.inference.model import InferenceError
 from edge_agent.monitoring.capture import Capture, parse_since
 from edge_agent.monitoring.prometheus import MetricsExporter
@@ -30,7 +31,6 @@ from edge_agent.monitoring.service_statistics import ServiceStatistics
 log = logging.getLogger("edge_agent.web")  # the logger's name becomes the event of its log records
 
 OPENAPI_FILE = Path(__file__).with_name("openapi.json")
-BODIES_AT_ONCE = 8  # the bodies of all requests together may use this many times the memory of the largest body
 PROBE_AGE_S = 1.0
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -42,13 +42,13 @@ class _Routes:
         self.handler, self.metrics = handler, metrics
         self.limit = int(handler.config.serve.body_limit_mb * 1e6)
         self.timeout_s = handler.config.serve.request_timeout_s
-        self.body_bytes = 0
         self.openapi = OPENAPI_FILE.read_bytes()
         self._probed: tuple[float, asyncio.Task[dict[str, Any]] | None] = (0.0, None)
 
     async def predict(self, request: web.Request) -> web.Response:
         content_type = _content_type(request)
-        result, ids = await self.handler.predict(await self.body(request), content_type)
+        with self.handler.engine.memory.hold() as held:
+            result, ids = await self.handler.predict(await self.body(request, held), content_type, held)
         if input_formats.RAW not in request.headers.get("Accept", ""):
             return web.json_response(result_json(result, ids))
         headers = {
@@ -70,7 +70,8 @@ class _Routes:
                 found=content_type,
                 expected=input_formats.JSON,
             )
-        return web.json_response(self.handler.feedback(await self.body(request)))
+        with self.handler.engine.memory.hold() as held:
+            return web.json_response(self.handler.feedback(await self.body(request, held)))
 
     async def healthz(self, _request: web.Request) -> web.Response:
         """Run the model on a golden sample, and respond with the result. Requests within one second share one run."""
@@ -128,41 +129,41 @@ class _Routes:
     async def describe(self, _request: web.Request) -> web.Response:
         return web.Response(body=self.openapi, content_type="application/json")
 
-    async def body(self, request: web.Request) -> bytes:
-        """Read the whole body of a request.
+    async def body(self, request: web.Request, held: HeldBytes) -> bytearray:
+        """Read the whole body of a request, and count its bytes in `held` while they arrive.
 
-        Raises ProblemError if the body is missing, invalid or too large, or does not arrive in time.
+        Bytes are counted when they arrive, and not when the header announces them, so that a slow client does not
+        reserve memory that it does not use. Raises ProblemError if the body is missing, invalid or too large, does not
+        arrive in time, or does not fit into the memory for requests.
         """
         if request.content_length is None and not request.body_exists:
             raise ProblemError(411, "the request has no body", expected="the header Content-Length, or a chunked body")
         too_large = ProblemError(413, "the body is too large", expected=f"at most {self.limit} bytes")
         if (request.content_length or 0) > self.limit:
             raise too_large
-        parts: list[bytes] = []
-        size = 0
+        content = bytearray()
 
         async def read() -> None:
-            nonlocal size
             while part := await request.content.readany():
-                size += len(part)
-                self.body_bytes += len(part)
-                if size > self.limit:
+                if len(content) + len(part) > self.limit:
                     raise too_large
-                if self.body_bytes > BODIES_AT_ONCE * self.limit:
-                    raise ProblemError(429, "too many large requests at the same time", headers={"Retry-After": "1"})
-                parts.append(part)
+                try:
+                    held.resize(len(content) + len(part))
+                except OverBudgetError as error:
+                    content.clear()
+                    held.resize(0)  # at once, so that not every other request is refused too
+                    raise busy(str(error)) from None
+                content.extend(part)
 
         try:
             await asyncio.wait_for(read(), self.timeout_s)
         except asyncio.TimeoutError:
             raise ProblemError(
-                408, f"the body did not arrive within {self.timeout_s:g} s", found=f"{size} bytes"
+                408, f"the body did not arrive within {self.timeout_s:g} s", found=f"{len(content)} bytes"
             ) from None
         except (web.RequestPayloadError, web.PayloadAccessError, ValueError) as error:
             raise ProblemError(400, f"the body is invalid: {error}"[:300]) from None
-        finally:
-            self.body_bytes -= size
-        return b"".join(parts)
+        return content
 
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -173,7 +174,7 @@ class _Routes:
         except ProblemError as error:
             response = problem_response(error.status, error.detail, error.headers, error.extensions)
             if error.status in (408, 413, 429):
-                response.force_close()  # the remaining body is not read
+                response.force_close()  # the rest of the body is read and ignored first (see create_runner)
         except web.HTTPException as error:
             allowed = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
             extensions = {"expected": allowed["Allow"].split(",")} if allowed else {}

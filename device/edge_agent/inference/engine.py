@@ -18,6 +18,7 @@ import numpy as np
 
 from edge_agent.core.config import Serve
 from edge_agent.inference.loading import LoadedRelease, load
+from edge_agent.inference.memory_budget import HeldBytes, MemoryBudget
 from edge_agent.inference.model import InferenceError, InputError, ModelError, OutputError
 from edge_agent.inference.worker import Job, Outcome, PredictionResult, Worker
 
@@ -33,6 +34,8 @@ __all__ = [
     "load",
 ]
 
+# The requests in progress may use this many times the memory of the largest body (`serve.body_limit_mb`).
+BODIES_AT_ONCE = 3
 # An input value is extreme if it is this many times larger than the largest value in the golden samples.
 EXTREME_FACTOR = 1000
 
@@ -79,13 +82,14 @@ class Engine:
     Before a caller of `predict` receives a result, the functions in `observers` are called with (x [B, *shape],
     probabilities [B, classes], latency_s, loaded). If the model fails, the functions in `failure_observers` are called
     with (error, loaded, number of samples). When a new release starts to serve, the functions in `swap_observers` are
-    called with (loaded). Observers are not called for probes.
+    called with (loaded). Observers are not called for probes. `memory` limits the bytes of all requests in progress.
     """
 
     def __init__(self, config: Serve) -> None:
         self.observers: list[Callable[[np.ndarray, np.ndarray, float, LoadedRelease], None]] = []
         self.failure_observers: list[Callable[[InferenceError, LoadedRelease, int], None]] = []
         self.swap_observers: list[Callable[[LoadedRelease], None]] = []
+        self.memory = MemoryBudget(int(BODIES_AT_ONCE * config.body_limit_mb * 1e6))
         self._config = config
         self._worker: Worker | None = None
         self._probes = 0
@@ -99,11 +103,16 @@ class Engine:
         """Number of samples in accepted requests that have no result yet."""
         return self._worker.waiting if self._worker else 0
 
-    async def predict(self, x: np.ndarray) -> PredictionResult:
-        """Run the model on the samples `x`, which are float32 [B, *shape] in raw units.
+    async def predict(self, x: np.ndarray, held: HeldBytes | None = None) -> PredictionResult:
+        """Run the model on samples.
 
         This takes at most `serve.request_timeout_s`, or twice that time if a golden sample must be computed to find out
         whether the model or the input caused a failure.
+
+        Args:
+            x: The samples, float32 [B, *shape] in raw units.
+            held: The bytes of `x` in the budget `memory`. The engine uses them until it no longer refers to `x`, which
+                can be later than the result: for example, if the request waited too long.
 
         Raises:
             InputError: The input is invalid, or so extreme that the model's result is not finite.
@@ -123,7 +132,7 @@ class Engine:
                 f"{worker.waiting} samples are waiting; this request would exceed the limit of {limit}"
             )
         try:
-            return await self._submit(worker, x, probe=False)
+            return await self._submit(worker, x, held)
         except OutputError as error:
             if _extreme_value(worker.loaded, x) is None:
                 raise
@@ -166,7 +175,8 @@ class Engine:
         loaded = worker.loaded
         row = self._probes % len(loaded.golden_inputs)
         self._probes += 1
-        result = await self._submit(worker, np.ascontiguousarray(loaded.golden_inputs[row : row + 1]), probe=True)
+        golden_input = np.ascontiguousarray(loaded.golden_inputs[row : row + 1])
+        result = await self._submit(worker, golden_input, None, probe=True)
         difference = float(np.abs(result.probabilities[0] - loaded.golden_outputs[row]).max())
         return ProbeResult(result.latency_s, difference, loaded.tolerance, loaded.release)
 
@@ -194,9 +204,11 @@ class Engine:
     async def close(self) -> None:
         await self.swap(None)
 
-    async def _submit(self, worker: Worker, x: np.ndarray, *, probe: bool) -> PredictionResult:
+    async def _submit(
+        self, worker: Worker, x: np.ndarray, held: HeldBytes | None, probe: bool = False
+    ) -> PredictionResult:
         loop = asyncio.get_running_loop()
-        job = Job(x, loop.create_future(), probe, time.perf_counter())
+        job = Job(x, loop.create_future(), probe, time.perf_counter(), held.share() if held else None)
         worker.put(job)
         if not worker.timer_running:
             worker.timer_running = True
@@ -240,6 +252,8 @@ class Engine:
             if worker.jobs.pop(id(job), None) is None:
                 continue  # `swap` has failed this job already
             worker.waiting -= 0 if job.probe else len(job.x)
+            if job.held is not None:
+                job.held.release()
             if job.future.done():
                 continue  # the job waited too long, or its caller stopped waiting
             if isinstance(result, InferenceError):

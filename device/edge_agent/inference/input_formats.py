@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 JSON, RAW, NPY = "application/json", "application/octet-stream", "application/x-npy"
 TYPES = (JSON, RAW, NPY)
 LONGEST_AXIS = (1 << 31) - 1
+LONGEST_HEADER = 1 << 17  # of a .npy file; numpy refuses headers of more than 10000 characters
 SMALL_BYTES = 1 << 16  # any JSON up to this size is parsed within milliseconds
 
 
@@ -35,7 +37,7 @@ class ProblemError(Exception):
         self.status, self.detail, self.headers, self.extensions = status, detail, dict(headers or {}), extensions
 
 
-def decode_input(content: bytes, content_type: str, shape: tuple[int, ...], max_samples: int) -> np.ndarray:
+def decode_input(content: bytes | bytearray, content_type: str, shape: tuple[int, ...], max_samples: int) -> np.ndarray:
     """Decode and check the samples in the body of a request.
 
     Args:
@@ -71,7 +73,7 @@ def decode_input(content: bytes, content_type: str, shape: tuple[int, ...], max_
     return x
 
 
-def parse_json(content: bytes) -> dict[str, Any]:
+def parse_json(content: bytes | bytearray) -> dict[str, Any]:
     """Parse one JSON object (RFC 8259, UTF-8), and refuse duplicate names. All numbers become floats.
 
     Raises ProblemError with the status 400 or 422.
@@ -106,11 +108,13 @@ def require_known_fields(value: Mapping[str, Any], expected: Iterable[str]) -> N
         raise ProblemError(422, "unknown names", found=[name[:80] for name in unknown[:5]], expected=list(expected))
 
 
+_INPUTS = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*"inputs"[ \t\n\r]*:[ \t\n\r]*\[')
+_SPACE, _END = re.compile(r"[ \t\n\r]*"), re.compile(r"[ \t\n\r]*\}[ \t\n\r]*")
 # One instance for all requests: creating one takes as long as parsing a small request.
 _DECODER = json.JSONDecoder(parse_int=float, parse_constant=_refuse_constant, object_pairs_hook=_unique_names)
 
 
-def _check_plausible_json(content: bytes, shape: tuple[int, ...], max_samples: int) -> None:
+def _check_plausible_json(content: bytes | bytearray, shape: tuple[int, ...], max_samples: int) -> None:
     """Refuse a large JSON body that has more lists, objects or names than valid samples need.
 
     This function only counts the punctuation, because parsing millions of empty lists would block all threads for
@@ -132,8 +136,10 @@ def _check_plausible_json(content: bytes, shape: tuple[int, ...], max_samples: i
         raise ProblemError(413, "too many samples in one request", expected=f"at most {max_samples}")
 
 
-def _from_json(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
+def _from_json(content: bytes | bytearray, shape: tuple[int, ...]) -> np.ndarray:
     """Decode `{"inputs": [sample, ...]}`, or `{"input": sample}` for one sample."""
+    if len(content) > SMALL_BYTES and (start := _INPUTS.match(content)):
+        return _from_large_json(content, start.end(), shape)
     value = parse_json(content)
     require_known_fields(value, ("inputs", "input"))
     if len(value) != 1:
@@ -155,7 +161,44 @@ def _from_json(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
     return x[None] if name == "input" else x
 
 
-def _from_raw(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
+def _from_large_json(content: bytes | bytearray, start: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Decode `{"inputs": [sample, ...]}` sample by sample, because Python's numbers need many times more memory.
+
+    `start` is the position after the bracket that opens the list of samples. Raises ProblemError.
+    """
+    wrong = ProblemError(422, "`inputs` is not a list of samples of the right shape", expected=["batch", *shape])
+    count, row = (content.count(b",") + 1) // math.prod(shape), 0
+    if not count or b"true" in content or b"false" in content:  # numpy converts `true` to 1
+        raise wrong
+    x = np.empty((count, *shape), np.float32)
+    try:
+        text, position = content.decode("utf-8"), start
+        while True:
+            sample, position = _DECODER.raw_decode(text, _skip_space(text, position))
+            try:
+                values = np.asarray(sample)
+            except ValueError:  # lists of different lengths
+                raise wrong from None
+            if row == count or values.dtype != np.float64 or values.shape != shape:
+                raise wrong
+            with np.errstate(over="ignore"):  # a value too large for float32 becomes infinite and is refused
+                x[row] = values
+            row, position = row + 1, _skip_space(text, position)
+            if text[position : position + 1] == "]" and _END.fullmatch(text, position + 1):
+                return x[:row]
+            if text[position : position + 1] != ",":
+                raise ValueError(f"found {text[position : position + 10]!r} at position {position}")
+            position += 1
+    except (ValueError, RecursionError) as error:
+        raise ProblemError(400, f"the body is not valid JSON: {error}", expected="one JSON object in UTF-8") from None
+
+
+def _skip_space(text: str, position: int) -> int:
+    match = _SPACE.match(text, position)
+    return match.end() if match else position
+
+
+def _from_raw(content: bytes | bytearray, shape: tuple[int, ...]) -> np.ndarray:
     """Decode consecutive samples that are stored as little-endian float32 values in C order."""
     size = 4 * math.prod(shape)
     if not content or len(content) % size:
@@ -168,12 +211,12 @@ def _from_raw(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
     return np.frombuffer(content, dtype="<f4").astype(np.float32, copy=False).reshape(-1, *shape)
 
 
-def _from_npy(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
+def _from_npy(content: bytes | bytearray, shape: tuple[int, ...]) -> np.ndarray:
     """Decode a float32 array in NumPy's format (NEP 1).
 
     No memory is allocated for the shape in the header, because an untrusted client wrote the header.
     """
-    stream = io.BytesIO(content)
+    stream = io.BytesIO(content[:LONGEST_HEADER])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -196,9 +239,9 @@ def _from_npy(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
         raise ProblemError(
             422, "the inputs have the wrong shape", found=list(header_shape)[:16], expected=["batch", *shape]
         )
-    values = content[stream.tell() :]
+    values = memoryview(content)[stream.tell() :]
     if header_shape[0] < 1 or len(values) != 4 * math.prod(header_shape):
         expected = f"{4 * math.prod(header_shape)} bytes for the header's shape, and at least one sample"
         raise ProblemError(422, "the array is incomplete", found=f"{len(values)} bytes", expected=expected)
     x = np.frombuffer(values, dtype="<f4").reshape(header_shape, order="F" if fortran else "C")
-    return np.ascontiguousarray(x, dtype=np.float32)
+    return np.require(x, np.float32, ["C_CONTIGUOUS", "ALIGNED"])

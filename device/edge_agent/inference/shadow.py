@@ -23,6 +23,7 @@ from edge_agent.inference.loading import LoadedRelease
 from edge_agent.inference.model import InferenceError
 
 QUEUE = 64  # requests that may wait for the candidate
+WAITING_BYTES = 8_000_000  # maximum total size in bytes of the inputs that wait for the candidate
 LATENCIES = 4096  # number of the latest latencies of each release that are kept to compute percentiles
 CONFIDENCE = 0.95
 NICE = 19
@@ -70,7 +71,7 @@ class Shadow:
         self._samples, self._seconds = samples, seconds
         self._queue: queue.Queue[tuple[np.ndarray, np.ndarray, float] | None] = queue.Queue(QUEUE)
         self._lock = threading.Lock()
-        self._processed = self._agreed = self._errors = self._dropped = 0
+        self._processed = self._agreed = self._errors = self._dropped = self._waiting_bytes = 0
         self._latency: dict[str, deque[float]] = {
             "current": deque(maxlen=LATENCIES),
             "candidate": deque(maxlen=LATENCIES),
@@ -98,11 +99,13 @@ class Shadow:
         if loaded is not self.current:
             self.end(f"{loaded.release} took over from {self.current.release}")
             return
-        try:
-            self._queue.put_nowait((x, probabilities, latency_s))
-        except queue.Full:
-            with self._lock:
+        with self._lock:
+            full = self._waiting_bytes > 0 and self._waiting_bytes + x.nbytes > WAITING_BYTES
+            if full or self._queue.full():
                 self._dropped += len(x)
+                return
+            self._waiting_bytes += x.nbytes
+        self._queue.put_nowait((x, probabilities, latency_s))  # only this thread puts inputs into the queue
 
     def end(self, reason: str) -> None:
         """End the comparison without waiting until the candidate's thread has ended."""
@@ -150,6 +153,8 @@ class Shadow:
             if job is None:
                 break
             self._compare(*job)
+            with self._lock:
+                self._waiting_bytes -= job[0].nbytes
             if self._processed >= self._samples:
                 self.end(f"{self._samples} samples were compared")
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from edge_agent.inference.loading import LoadedRelease
+from edge_agent.inference.memory_budget import HeldBytes
 from edge_agent.inference.model import InferenceError, ModelError
 
 __all__ = ["Job", "Outcome", "PredictionResult", "Worker"]
@@ -57,13 +58,14 @@ class Job:
     """A request in the queue of the thread that runs the model.
 
     `x`: the samples of the request, float32 [B, *shape]. `rows`: number of samples that are already computed; these are
-    the first samples in `x`. `parts`: the results of these samples.
+    the first samples in `x`. `parts`: the results of these samples. `held`: the bytes of `x` in the engine's budget.
     """
 
     x: np.ndarray
     future: asyncio.Future[PredictionResult]
     probe: bool
     waiting_since: float
+    held: HeldBytes | None
     started: float | None = None
     rows: int = 0
     latency_s: float = 0.0

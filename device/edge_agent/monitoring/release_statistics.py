@@ -150,7 +150,9 @@ class ReleaseStatistics:
     def locate(self, x: np.ndarray) -> np.ndarray:
         """Return, for each sample of `x` [B, *shape], the bin index of each drift feature, as int64 [B, F]."""
         channels_first = x[:, None] if self._channel is None else np.moveaxis(x, self._channel, 1)
-        return self.bins.locate(features(channels_first)[:, self._columns])
+        step = max(PENDING_BYTES // max(x[:1].nbytes, 1), 1)  # `features` needs several copies of its input
+        parts = [channels_first[i : i + step] for i in range(0, max(len(x), 1), step)]
+        return np.concatenate([self.bins.locate(features(part)[:, self._columns]) for part in parts])
 
     def add_errors(self, reason: str, samples: int) -> None:
         """Count the samples of a failed request under `reason`, such as `timeout`."""

@@ -9,7 +9,7 @@ import asyncio
 import os
 from contextlib import AsyncExitStack
 
-from edge_agent.core import logs
+from edge_agent.core import logs, malloc
 from edge_agent.core.config import Config
 from edge_agent.service import control_server, endpoints
 from edge_agent.service.supervisor import Supervisor
@@ -22,6 +22,7 @@ def serve(config: Config, systemd: bool = True) -> None:
 
     Raises AgentError if the service cannot start, or if the model hangs and systemd's watchdog is not used.
     """
+    malloc.return_freed_memory()
     logs.setup(logs.JOURNAL if systemd else None)
     if not systemd:
         os.environ.pop("NOTIFY_SOCKET", None)

@@ -31,6 +31,38 @@ def onnx_linear(path: Path, weight: np.ndarray, *, batch: int | str = "batch", o
     return _save_onnx(path, nodes, inputs, outputs, {"w": weight.astype(np.float32)})
 
 
+def onnx_flatten_linear(path: Path, weight: np.ndarray, shape: tuple[int, ...], side: int = 0) -> Path:
+    """Write y = flatten(x) @ weight.
+
+    Args:
+        path: The ONNX file.
+        weight: The weights, float32 [size of a sample, classes].
+        shape: Shape of a sample.
+        side: If it is not 0, each run also multiplies two matrices with this number of rows and columns, so it is slow.
+    """
+    constants: dict[str, np.ndarray] = {"w": weight}
+    nodes = [helper.make_node("Flatten", ["x"], ["flat"])]
+    if side:
+        # The matrix depends on x, or else it would be computed when the file is loaded.
+        one = numpy_helper.from_array(np.ones(1, np.float32))
+        constants |= {"side": np.array([side, side], np.int64), "zero": np.zeros((), np.float32)}
+        nodes += [
+            helper.make_node("MatMul", ["flat", "w"], ["plain"]),
+            helper.make_node("ReduceMax", ["flat"], ["largest_input"], keepdims=0),
+            helper.make_node("ConstantOfShape", ["side"], ["ones"], value=one),
+            helper.make_node("Mul", ["ones", "largest_input"], ["matrix"]),
+            helper.make_node("MatMul", ["matrix", "ones"], ["product"]),
+            helper.make_node("ReduceMax", ["product"], ["largest"], keepdims=0),
+            helper.make_node("Mul", ["largest", "zero"], ["nothing"]),
+            helper.make_node("Add", ["plain", "nothing"], ["y"]),
+        ]
+    else:
+        nodes.append(helper.make_node("MatMul", ["flat", "w"], ["y"]))
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", *shape])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", weight.shape[1]])]
+    return _save_onnx(path, nodes, inputs, outputs, constants)
+
+
 def onnx_step(path: Path, channels: int, frame: int) -> Path:
     """Write one step of a recurrent model: state = state / 2 + sum of the frame per channel; it returns the state."""
     nodes = [
