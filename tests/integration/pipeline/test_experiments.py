@@ -51,7 +51,7 @@ def swept(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = copied(built, tmp_path_factory.mktemp("swept"))
     values = ",".join(map(str, LIMITS))
     call(root, "dvc", "exp", "run", "--queue", "-S", f"{TASK}:gate.calibration_error={values}")
-    call(root, "dvc", "queue", "start")
+    call(root, "dvc", "queue", "start", "--jobs", "2")
     try:
         deadline = time.monotonic() + QUEUE_TIMEOUT_S
         while re.search(r"Queued|Running|[1-9] active", status := call(root, "dvc", "queue", "status").stdout):
