@@ -5,7 +5,7 @@ tables, metrics, networks and report contain code that several stages share. `ma
 `restore`.
 
 A package may import only from lower layers. These are the layers from top to bottom, separated by `>`; packages of the
-same layer are separated by `|`: package | gate | summary | restore > evaluate > export | compress > train | prepare |
-validate | collect > report | networks | tables > params | metrics > core. Of the agent's packages (device/edge_agent),
-the stages may import only inference, monitoring and storage.
+same layer are separated by `|`: enforce | package | gate | summary | restore > evaluate > export | compress > train |
+prepare | validate | collect > report | networks | tables > params | metrics > core. Of the agent's packages
+(device/edge_agent), the stages may import only inference, monitoring and storage.
 """

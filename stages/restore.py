@@ -3,8 +3,7 @@
 DVC writes dvc.lock in place, so a kill or a power failure can leave the file incomplete. DVC also removes a stage's
 outputs before it runs the stage. This program moves an incomplete dvc.lock aside and restores the last committed
 version. DVC's run cache then restores the results of stages that finished after that commit. The program also restores
-missing outputs of the last successful run from DVC's cache. It keeps the outputs that a failed stage has written, such
-as the gate's report.
+missing outputs of the last successful run from DVC's cache. It keeps the outputs that a failed stage has written.
 """
 
 from __future__ import annotations

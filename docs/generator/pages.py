@@ -133,7 +133,8 @@ def exit_codes() -> Page:
         *_code_table([*common, *_codes(FleetError, fleet_errors, missing), interrupted]),
         "## `python -m stages.<stage>`",
         "",
-        "`make repro` and `dvc repro` stop at the first stage that fails.",
+        "`make repro` and `dvc repro` stop at the first stage that fails. If the gate refuses the model, this is the",
+        "last stage, `enforce`. In an experiment (`dvc exp run`), `enforce` exits with 0.",
         "",
         *_code_table(stages),
     ]

@@ -1,4 +1,4 @@
-"""Read the metrics of the last gate run that passed from DVC's cache, so that the page can show what has changed."""
+"""Read the metrics of the previous build from DVC's cache, so that the page can show what has changed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ CACHE = Path(".dvc/cache/files/md5")
 
 
 def read_previous_metrics(name: str, lock: Path = LOCK, cache: Path = CACHE) -> dict[str, dict[str, float]]:
-    """Return the numbers in reports/metrics.json of the last gate run that passed: target -> metric -> number.
+    """Return the numbers in reports/metrics.json of the previous build: target -> metric -> number.
 
-    DVC removes a stage's reports before it runs the stage, and updates dvc.lock only after the stage has passed. While
+    DVC removes a stage's reports before it runs the stage, and updates dvc.lock only after the stage has ended. While
     the stage runs, dvc.lock still lists the previous reports, and DVC's cache contains them. The result is empty if
     there are no previous reports (in a first build, or in a clone without a cache) or if they are for a different task.
 

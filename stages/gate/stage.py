@@ -1,4 +1,7 @@
-"""Judge the reports against the thresholds, and write the HTML page.
+"""Judge the reports against the thresholds, record the verdict, and write the HTML page.
+
+The stage also succeeds if the gate refuses the model, so that DVC keeps the verdict and the numbers. The `enforce`
+stage fails then.
 
 The verdict depends only on the reports, the parameters and the digests of the files that the reports describe, so the
 same numbers give the same verdict on any branch. A check fails if its number is missing, not finite, stale or in
@@ -12,11 +15,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from stages.core import command
-from stages.core.errors import GateError, ParameterError
+from stages.core.errors import ParameterError
 from stages.core.files import write_json
 from stages.gate.evidence import NOISE, REPORTS, Evidence, Record, digests, read_evidence, read_records
 from stages.gate.stale_targets import remove_stale_targets
@@ -208,8 +211,10 @@ def _ratio(numerator: Number, denominator: Number) -> Number:
 
 def table_of_metrics(
     verdict: Verdict, evidence: Mapping[TargetName, Evidence], trained: Record
-) -> dict[str, dict[str, float | bool]]:
-    """Return the content of reports/metrics.json: one flat mapping of numbers per target, for `dvc metrics show`.
+) -> dict[str, bool | dict[str, float | bool]]:
+    """Return the content of reports/metrics.json: whether the gate passed, and one flat mapping of numbers per target.
+
+    `dvc metrics show` and `dvc exp show` print these numbers.
 
     Args:
         verdict: The verdict of the gate.
@@ -232,17 +237,7 @@ def table_of_metrics(
         }
         rows[target] = {name: value for name, (value, _) in numbers.items() if value is not None}
         rows[target]["passed"] = verdict.targets[target].passed
-    return rows
-
-
-def refusal(failures: Iterable[Check]) -> GateError:
-    """Return the error that the stage raises if the gate fails, with a line for each failed check."""
-    lines = [f"  {check.target} {check.name}: {check.reason}" for check in failures]
-    return GateError(
-        str(GATE),
-        "the gate did not pass; no bundle is made\n" + "\n".join(lines),
-        remedy="see reports/index.html, then improve the model, or change the thresholds under `gate` and record why",
-    )
+    return {"passed": verdict.passed, **rows}
 
 
 def main() -> None:
@@ -267,5 +262,3 @@ def main() -> None:
     page = render(params.name, params.data, judged, read_build(params.seed), read_previous_metrics(params.name))
     write_page(page, REPORTS / "index.html")
     print_gate(judged)
-    if not verdict.passed:
-        raise refusal(verdict.failures())

@@ -26,19 +26,12 @@ class Passed:
     metrics: Mapping[str, Any]
 
 
-def select(
-    name: str, built: Iterable[TargetName], classes: list[str]
-) -> tuple[dict[TargetName, Passed], dict[str, list[str]]]:
-    """Return the targets that passed the gate, and the names of the failed checks of each other target.
-
-    Args:
-        name: The name of the current task.
-        built: The targets that were built.
-        classes: Names of the classes.
+def read_own_verdict(name: str) -> Verdict:
+    """Return the gate's verdict on the task `name`.
 
     Raises:
-        GateError: The gate did not pass, it judged a different task, or the files have changed since it judged them.
-        StageError: A report is missing or stale.
+        GateError: The verdict is for a different task.
+        StageError: The gate's report is missing or not valid.
     """
     judged, verdict = read_verdict()
     if judged != name:
@@ -48,13 +41,23 @@ def select(
             f"{name!r}, the name of the current task",
             "run the `gate` stage again (make repro)",
         )
-    if not verdict.passed:
-        raise GateError(
-            str(GATE),
-            "the gate did not pass",
-            "a verdict that passes",
-            "see reports/index.html, correct the cause, then run again",
-        )
+    return verdict
+
+
+def select(
+    verdict: Verdict, built: Iterable[TargetName], classes: list[str]
+) -> tuple[dict[TargetName, Passed], dict[str, list[str]]]:
+    """Return the targets that passed the gate, and the names of the failed checks of each other target.
+
+    Args:
+        verdict: The gate's verdict, which passed.
+        built: The targets that were built.
+        classes: Names of the classes.
+
+    Raises:
+        GateError: A target was not judged, or the files have changed since the gate judged them.
+        StageError: A report is missing or stale.
+    """
     passed: dict[TargetName, Passed] = {}
     left_out: dict[str, list[str]] = {}
     for target in built:

@@ -1,6 +1,9 @@
 """Put the targets that passed the gate into one deterministic bundle: models/bundle/<name>.tar.zst.
 
 The bundle contains nothing that can change while model, data and parameters stay the same, such as a time or a commit.
+
+If the gate refused the model, the folder models/bundle has no bundle, but a text with the reasons. So a bundle of an
+earlier build cannot be taken for a bundle of this build.
 """
 
 from __future__ import annotations
@@ -24,15 +27,17 @@ from stages.export.artifact import PREPARED
 from stages.package.archive import pack
 from stages.package.golden import write_golden
 from stages.package.model_card import Groups, model_card
-from stages.package.passed import Passed, select
+from stages.package.passed import Passed, read_own_verdict, select
 from stages.package.sbom import ModelFile, sbom
 from stages.params import Params, load
 from stages.params.common import TargetName
 from stages.report.libraries import libraries
 from stages.report.schemas.data import DriftReference
 from stages.report.schemas.evaluation import Intervals
+from stages.report.verdict import Verdict, refusal
 
 BUNDLE = Path("models/bundle")
+NO_BUNDLE = "NO_BUNDLE.txt"
 SNAPSHOT = Path("data/snapshot")
 DRIFT = Path("data/drift_reference.json")
 
@@ -177,10 +182,20 @@ def card(
     return model_card(manifest, params.package.limitations, sizes, per_class, left_out, groups, intervals)
 
 
-def fill(folder: Path, params: Params) -> dict[str, Any]:
-    """Write all files of the bundle into `folder`, check them, and return the manifest. Raises StageError, OSError."""
+def fill(folder: Path, params: Params, verdict: Verdict) -> dict[str, Any]:
+    """Write all files of the bundle into a folder, check them, and return the manifest.
+
+    Args:
+        folder: The empty folder in which the bundle's files are collected.
+        params: All parameters of the pipeline.
+        verdict: The gate's verdict, which passed.
+
+    Raises:
+        StageError: A file that belongs into the bundle is missing or not valid.
+        OSError: A file cannot be written.
+    """
     spec = SampleSpec.read(PREPARED)
-    passed, left_out = select(params.name, params.targets, spec.classes)
+    passed, left_out = select(verdict, params.targets, spec.classes)
     reference = read_drift(spec)
     for path, stage in {**INPUTS, SNAPSHOT: "collect"}.items():
         if not path.exists():
@@ -218,8 +233,14 @@ def fill(folder: Path, params: Params) -> dict[str, Any]:
 def main() -> None:
     command.parser("package", __doc__).parse_args()
     params = load()
+    verdict = read_own_verdict(params.name)
+    if not verdict.passed:
+        with new_directory(BUNDLE) as new:
+            write_text(new / NO_BUNDLE, f"{refusal(verdict)}\n")
+        print(f"no bundle, because the gate did not pass; {BUNDLE / NO_BUNDLE} has the reasons")
+        return
     with tempfile.TemporaryDirectory() as folder:
-        manifest = fill(Path(folder), params)
+        manifest = fill(Path(folder), params, verdict)
         with new_directory(BUNDLE) as new:
             archive = new / f"{params.name}.tar.zst"
             pack(Path(folder), archive)

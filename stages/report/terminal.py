@@ -48,7 +48,7 @@ def print_gate(gate: Mapping[str, Any]) -> None:
     console = _console()
     console.print(table)
     for check in gate["checks"]:
-        if gate["passed"] and not check["passed"]:  # if the gate fails, the stage's error message has these lines
+        if gate["passed"] and not check["passed"]:  # if the gate fails, the message of `enforce` has these lines
             reason = f"{check['target']} is left out of the bundle because of {check['name']}: {check['reason']}"
             console.print(reason, soft_wrap=True, markup=False)
     for note in gate["notes"]:

@@ -1,4 +1,4 @@
-"""The schema of reports/gate.json, the report in which the gate writes its verdict for later stages."""
+"""The schema of reports/gate.json, in which the gate writes its verdict, and the error for a refused model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from stages.core.errors import StageError
+from stages.core.errors import GateError, StageError
 from stages.core.files import read_model, rerun_hint
 
 GATE = Path("reports/gate.json")
@@ -94,3 +94,13 @@ def read_verdict(path: Path = GATE) -> tuple[str, Verdict]:
             f"{path}: passed", f"found true, although {', '.join(failed)} failed", "false", rerun_hint("gate")
         )
     return report.name, report
+
+
+def refusal(verdict: Verdict) -> GateError:
+    """Return the error for a verdict that did not pass, with a line for each failed check."""
+    lines = [f"  {check.target} {check.name}: {check.reason}" for check in verdict.failures()]
+    return GateError(
+        str(GATE),
+        "the gate did not pass; no bundle is made\n" + "\n".join(lines),
+        remedy="see reports/index.html, then improve the model, or change the thresholds under `gate` and record why",
+    )

@@ -21,6 +21,7 @@ SECONDS: dict[str, int] = {
     "system/fleet_faults/test_smoke.py": 200,
     "unit/stages/export/test_targets.py": 145,
     "integration/rollouts/test_workers_ssh.py": 140,
+    "integration/pipeline/test_experiments.py": 140,
     "integration/playbooks/test_embedded.py": 135,
     "unit/fleet/cli/test_publish.py": 130,
     "integration/rollouts/test_bake.py": 105,

@@ -39,7 +39,7 @@ def render(
         data: The parameters that describe a sample: its kind, channels and classes.
         gate: Content of reports/gate.json.
         build: Seed, code and libraries of the build.
-        previous: Content of reports/metrics.json from the previous gate run that passed; empty if there is none.
+        previous: Content of reports/metrics.json from the previous build; empty if there is none.
         root: The folder that contains data/ and reports/.
     """
     missing: list[str] = []

@@ -20,8 +20,8 @@ STEPS = {
     "prune": "channels pruned",
     "finetune": "fine-tuned",
 }
-# Metrics that are compared with the previous gate run that passed, each as: title, key in `target_row`, key in
-# reports/metrics.json, format.
+# Metrics that are compared with the previous build, each as: title, key in `target_row`, key in reports/metrics.json,
+# format.
 COMPARED = (
     ("Accuracy", "accuracy", "accuracy", percent),
     ("F1, macro", "f1", "f1_macro", percent),
@@ -77,14 +77,13 @@ def target_row(
 def changes(
     rows: Sequence[Mapping[str, Any]], previous: Mapping[str, Mapping[str, float]]
 ) -> list[tuple[str, list[tuple[str, str, str]]]]:
-    """Return a table that compares each target's metrics with its metrics in the previous gate run that passed.
+    """Return a table that compares each target's metrics with its metrics in the previous build.
 
     For each target, the table has the title, the previous value and the current value of each metric in `COMPARED`.
 
     Args:
         rows: The results of `target_row` for all targets.
-        previous: Content of reports/metrics.json from the previous gate run that passed. If it is empty, the table is
-            empty.
+        previous: Content of reports/metrics.json from the previous build. If it is empty, the table is empty.
     """
     table: list[tuple[str, list[tuple[str, str, str]]]] = []
     for row in rows if previous else []:

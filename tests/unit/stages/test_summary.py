@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from stages import summary
-from stages.core.errors import GateError, StageError
+from stages.core.errors import StageError
 from stages.core.files import sha256
 from stages.gate import stage as gate
 from stages.package import stage as package
@@ -116,8 +116,7 @@ def test_a_failed_target_names_its_checks(packaged: Path) -> None:
 
 def test_a_bundle_of_an_earlier_run_is_called_so(packaged: Path) -> None:
     edit(packaged, lambda task: task["gate"]["metrics"].update(accuracy=0.999))
-    with pytest.raises(GateError):
-        gate.main()
+    gate.main()
 
     text = printed()
 
@@ -183,8 +182,7 @@ def test_comments_order_and_where_the_work_is_done_make_no_other_parameters(pack
 
 def test_a_failed_check_of_the_pipeline_is_said(packaged: Path) -> None:
     (packaged / "reports/quality.json").unlink()
-    with pytest.raises(GateError):
-        gate.main()
+    gate.main()
 
     assert "FAIL: quality: reports/quality.json: there is no such file" in printed()
     assert json.loads(printed("--json"))["failed"] == ["quality: reports/quality.json: there is no such file"]

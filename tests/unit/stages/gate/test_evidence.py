@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from stages.core.errors import GateError
 from stages.gate import stage as gate
 from stages.report.schemas.evaluation import EvaluationReport
+from stages.report.verdict import read_verdict, refusal
 from tests.support.stages.built import change_report, edit, report
 
 pytestmark = pytest.mark.slow  # each runs the whole gate
@@ -42,10 +41,10 @@ def refused(root: Path, message: str) -> list[dict[str, Any]]:
     bundle.parent.mkdir()
     bundle.write_bytes(b"an earlier one")
 
-    with pytest.raises(GateError, match="did not pass") as error:
-        gate.main()
+    gate.main()
 
-    assert message in str(error.value)
+    _, verdict = read_verdict()
+    assert message in str(refusal(verdict))
     page = (root / "reports" / "index.html").read_text()
     assert "The gate did not pass" in page
     assert "Reports that all files depend on" in page
@@ -215,8 +214,7 @@ def test_a_field_that_is_null_ends_in_a_verdict(built: Path, field: str) -> None
     """A null is refused, or counts as a number that was not measured; it never ends the gate with a traceback."""
     change_report(built, "onnx-fp32", **{field: None})
 
-    with contextlib.suppress(GateError):
-        gate.main()
+    gate.main()
 
     judged = {check["target"]: check for check in verdict_of(built)["checks"] if check["name"] == "report"}
     assert judged["onnx-int8"]["passed"]

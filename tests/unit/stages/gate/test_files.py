@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from stages.core.errors import GateError
 from stages.core.files import sha256
 from stages.gate import stage as gate
 from tests.support.stages.built import change_report, edit, report
@@ -49,8 +48,7 @@ def test_real_files_pass_and_every_output_is_written(built: Path) -> None:
 def test_a_report_of_another_file_is_stale(built: Path) -> None:
     change_report(built, "onnx-fp32", model_sha256="0" * 64)
 
-    with pytest.raises(GateError, match="did not pass"):
-        gate.main()
+    gate.main()
 
     assert "measured on a different file" in reasons(built)
     assert verdict_of(built)["targets"]["onnx-int8"]["passed"]
@@ -60,8 +58,7 @@ def test_a_file_exchanged_after_its_export_is_stale(built: Path) -> None:
     with (built / "models/exported/onnx-int8/model.onnx").open("ab") as stream:
         stream.write(b"\0")
 
-    with pytest.raises(GateError):
-        gate.main()
+    gate.main()
 
     assert "describes a different file" in reasons(built)
 
@@ -78,8 +75,7 @@ def test_a_file_exchanged_after_its_export_is_stale(built: Path) -> None:
 def test_what_is_missing_fails_and_the_page_is_there_to_look_at(built: Path, removed: str, message: str) -> None:
     (built / removed).unlink()
 
-    with pytest.raises(GateError):
-        gate.main()
+    gate.main()
 
     assert message in reasons(built)
     assert "did not pass" in (built / "reports" / "index.html").read_text()
@@ -89,8 +85,7 @@ def test_what_is_missing_fails_and_the_page_is_there_to_look_at(built: Path, rem
 def test_a_report_that_is_no_json_object_fails(built: Path, content: str) -> None:
     (built / "reports/evaluate/onnx-fp32/metrics.json").write_text(content)
 
-    with pytest.raises(GateError):
-        gate.main()
+    gate.main()
 
     assert "JSON" in reasons(built)
 
@@ -98,8 +93,7 @@ def test_a_report_that_is_no_json_object_fails(built: Path, content: str) -> Non
 def test_nan_in_a_report_fails_and_gate_json_stays_json(built: Path) -> None:
     change_report(built, "onnx-fp32", accuracy={"value": math.nan, "low": math.nan, "high": math.nan})
 
-    with pytest.raises(GateError):
-        gate.main()
+    gate.main()
 
     text = (built / "reports" / "gate.json").read_text()
     assert "NaN" not in text.replace("'NaN' is not a finite number", "")
@@ -107,16 +101,18 @@ def test_nan_in_a_report_fails_and_gate_json_stays_json(built: Path) -> None:
     assert not verdict_of(built)["targets"]["onnx-fp32"]["passed"]
 
 
-def test_the_command_says_what_failed_and_exits_non_zero(built: Path) -> None:
-    edit(built, lambda task: task["gate"]["metrics"].update(accuracy=0.999))
+@pytest.mark.parametrize(("least", "passed"), [(0.85, True), (0.999, False)])
+def test_the_command_records_each_verdict_and_its_numbers(built: Path, least: float, passed: bool) -> None:
+    edit(built, lambda task: task["gate"]["metrics"].update(accuracy=least))
 
     done = subprocess.run([sys.executable, "-m", "stages.gate"], capture_output=True, text=True, check=False)
 
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert "is below 0.999" in done.stderr
-    assert "FAIL" in done.stdout
-    assert not verdict_of(built)["passed"]
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"gate: {'pass' if passed else 'FAIL'}" in done.stdout
+    assert verdict_of(built)["passed"] is passed
+    metrics = json.loads((built / "reports/metrics.json").read_text())
+    assert metrics["passed"] is passed
+    assert metrics["onnx-fp32"]["accuracy"] == report(built, "onnx-fp32")["accuracy"]["value"]
 
 
 def test_the_verdict_does_not_hang_on_where_it_is_made(

@@ -1,4 +1,4 @@
-"""The baseline of the page: the metrics of the previous gate that passed, or none."""
+"""The baseline of the page: the metrics of the previous build, or none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from stages.gate import stage as gate
 from stages.gate.previous import read_previous_metrics
-from tests.support.stages.built import record_gate
+from tests.support.stages.built import edit, record_gate, report
 
 
 @pytest.fixture
@@ -25,7 +25,18 @@ def test_the_recorded_metrics_are_read_after_dvc_removed_the_reports(recorded: P
     metrics = json.loads((recorded / "reports/metrics.json").read_text())
     shutil.rmtree(recorded / "reports")
 
-    assert read_previous_metrics("digits") == metrics
+    assert read_previous_metrics("digits") == {target: metrics[target] for target in ("onnx-fp32", "onnx-int8")}
+
+
+def test_the_metrics_of_a_refused_build_are_a_baseline_too(built: Path) -> None:
+    edit(built, lambda task: task["gate"]["metrics"].update(accuracy=0.999))
+    gate.main()
+    record_gate(built)
+
+    before = read_previous_metrics("digits")
+
+    assert before["onnx-fp32"]["accuracy"] == report(built, "onnx-fp32")["accuracy"]["value"]
+    assert before["onnx-fp32"]["passed"] is False
 
 
 def test_another_task_has_no_baseline(recorded: Path) -> None:

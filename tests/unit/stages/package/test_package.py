@@ -256,7 +256,7 @@ def test_a_tampered_bundle_is_noticed_after_it_is_unpacked(gated: Path) -> None:
         bundle_manifest.verify(folder, bundle_manifest.read(folder))
 
 
-@pytest.mark.parametrize("name", ["gate", "package", "summary"])
+@pytest.mark.parametrize("name", ["gate", "package", "enforce", "summary"])
 def test_help_is_quick_and_says_what_the_stage_does(workspace: Path, name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", f"stages.{name}", "--help"],

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from stages.core.errors import GateError
 from stages.gate import stage as gate
 from stages.report.page import figures
 from tests.support.stages.built import edit, regroup, rename_classes, report
@@ -86,8 +85,7 @@ def test_names_from_the_data_are_escaped(built: Path) -> None:
 
 def test_a_failed_gate_is_shown_with_its_reasons_in_words(built: Path) -> None:
     edit(built, lambda task: task["gate"]["metrics"].update(accuracy=0.999))
-    with pytest.raises(GateError):
-        gate.main()
+    gate.main()
 
     text = str(Text(page(built)))
     assert "The gate did not pass" in text
@@ -113,14 +111,10 @@ def test_a_report_that_is_missing_or_odd_leaves_out_its_picture_and_is_named(
     path = built / "reports" / name
     path.unlink() if content is None else path.write_text(content)
 
-    if name == "train/history.csv":
-        gate.main()
-    else:  # what the gate judges by must be there
-        with pytest.raises(GateError):
-            gate.main()
+    gate.main()
 
     text = str(Text(page(built)))
-    assert ("All gates passed" in text) == (name == "train/history.csv")
+    assert ("All gates passed" in text) == (name == "train/history.csv")  # the gate judges by the other reports
     assert "Not on this page, because the report is missing or has an unexpected form" in text
 
 
@@ -128,8 +122,7 @@ def test_without_any_report_the_page_still_says_so(built: Path) -> None:
     for path in (built / "reports").rglob("*.json"):
         path.unlink()
 
-    with pytest.raises(GateError):
-        gate.main()
+    gate.main()
 
     assert "not measured" in str(Text(page(built)))
 

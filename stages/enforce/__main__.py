@@ -1,0 +1,4 @@
+from stages.core.errors import run
+from stages.enforce.stage import main
+
+run(main)
