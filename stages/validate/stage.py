@@ -119,6 +119,8 @@ def refuse_below_thresholds(
         f"\n    {n} row(s): {reason}{details[reason]}" for reason, n in sorted(quarantine["reasons"].items())
     )
     remedy = f"correct the source, or the contract in {locate_parameter('validate')}"
+    if any(rule.text_column and rule.reason in quarantine["reasons"] for s in sources for rule in s.flagged.violated):
+        remedy += "; if a word means a missing value, write it into `missing_values` of the CSV format"
     remedy += f"; the rows with their reasons are in {VIOLATIONS}/" if reasons else ""
     if low:
         problem = f"the quality is below a threshold\n{format_table(low)}"
