@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -110,9 +111,27 @@ def list_objects(system: Any, root: str, url: str) -> dict[str, str]:
         return {root: unquote(urlsplit(url).path).rpartition("/")[2] or "index"}
     if system.isfile(root):
         return {root: root.rpartition("/")[2]}
-    strict = {"on_error": "raise"} if isinstance(system, LocalFileSystem) else {}  # fsspec would skip such a folder
-    paths = [path for path in system.find(root, **strict) if not path.endswith("/")]
+    found = list_folder(root) if isinstance(system, LocalFileSystem) else system.find(root)
+    paths = [path for path in found if not path.endswith("/")]
     return {path: path[len(root) :].strip("/") for path in paths}
+
+
+def list_folder(root: str) -> list[str]:
+    """Return the paths of all files below a local folder, and of all links to folders; an empty list if it is missing.
+
+    NOTE: fsspec leaves out a folder that cannot be listed. Here, it is an OSError.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    if not Path(root).exists():
+        return []
+    paths: list[Path] = []
+    for folder, folders, files in os.walk(root, onerror=fail):
+        paths += [Path(folder) / name for name in files]
+        paths += [link for name in folders if (link := Path(folder) / name).is_symlink()]
+    return [str(path) for path in paths]
 
 
 class _CopyProgress(Callback):  # type: ignore[misc]  # fsspec has no types

@@ -234,3 +234,20 @@ def test_a_link_to_a_folder_is_named(workspace: Path, capsys: pytest.CaptureFixt
     assert left_out() == {"matches no pattern of select": (1, ["linked"])}
     configure(workspace, plant={"type": "cloud", "url": "rows", "files": select | {"select": ["*"]}})
     assert "linked: it is a link to a folder" in refuse(capsys)
+
+
+def test_a_folder_that_cannot_be_read_is_refused(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its path is longer than the system allows, so that not even root can list it."""
+    write(workspace / "rows", {"a.csv": rows(1)})
+    name = "x" * 250
+    folder = os.open(workspace / "rows", os.O_RDONLY)
+    for _ in range(17):
+        os.mkdir(name, dir_fd=folder)
+        inner = os.open(name, os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = inner
+    os.close(folder)
+    select = {"select": ["*.csv"], "path": None, "format": CSV}
+    configure(workspace, plant={"type": "cloud", "url": "rows", "files": select})
+
+    assert "File name too long" in refuse(capsys)
