@@ -111,8 +111,8 @@ def list_objects(system: Any, root: str, url: str) -> dict[str, str]:
         return {root: unquote(urlsplit(url).path).rpartition("/")[2] or "index"}
     if system.isfile(root):
         return {root: root.rpartition("/")[2]}
-    found = list_folder(root) if isinstance(system, LocalFileSystem) else system.find(root)
-    paths = [path for path in found if not path.endswith("/")]
+    listing = list_folder(root) if isinstance(system, LocalFileSystem) else system.find(root)
+    paths = [path for path in listing if not path.endswith("/")]
     return {path: path[len(root) :].strip("/") for path in paths}
 
 
