@@ -56,11 +56,14 @@ async def collect_source(source: Any, context: Context, folder: Path) -> dict[st
             where, "access to the file, and enough disk space", "free disk space or correct the path, then run again"
         ) from error
     print(f"{context.name}: {rows} rows from {len(raw.origins)} origin(s)", flush=True)
+    for left_out in raw.left_out:
+        print(f"{context.name}: {left_out}", flush=True)
     return {
         "type": source.type,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "rows": rows,
         "origins": [asdict(origin) for origin in raw.origins],
+        "left_out": [asdict(left_out) for left_out in raw.left_out],
     }
 
 

@@ -60,6 +60,14 @@ class Csv(Block):
             "and their names."
         )
     )
+    missing_values: dict[Text, list[Text]] | None = Field(
+        default=None,
+        description=(
+            "Texts that mean a missing value: a mapping from a column's name in the file to a list; the name `*` "
+            "stands for every column that is not named. An empty field is always a missing value; null: nothing else "
+            "is, so NA, NaN, null and None are words."
+        ),
+    )
 
 
 class Parquet(Block):
@@ -75,13 +83,22 @@ class Parquet(Block):
 
 
 class Images(Block):
-    """Images in any format that Pillow reads.
+    """Images in the format PNG, TIFF, JPEG, BMP, GIF, WebP or PPM, with 8 or 16 bits per channel.
 
     Images are converted to grey if `data.channels` has one channel, or to RGB if it has three channels. They are
-    resized to the size in `data.image`.
+    resized to the size in `data.image`. The levels are from 0 to 255; those of 16 bits are divided by 257.
     """
 
     type: Literal["images"] = Field(description="Type of this format.")
+    background: int | None = Field(
+        default=None,
+        ge=0,
+        le=255,
+        description=(
+            "Level of the grey background on which transparent pixels are composed, from 0 (black) to 255 (white); "
+            "null: 255."
+        ),
+    )
 
 
 class Wav(Block):
@@ -100,13 +117,14 @@ class Files(Block):
         min_length=1,
         description=(
             "Shell patterns that select the files to read by their paths in the archive or folder; `*` also matches "
-            "`/`."
+            "`/`. Upper and lower case are not distinguished. A hidden file (a part of its path begins with a dot) is "
+            "read only if the pattern also has such a part."
         ),
     )
     path: Pattern = Field(
         description=(
             "Regular expression that must match a part of each selected file's path; each named group of the "
-            "expression becomes a text column. Null: no such columns."
+            "expression becomes a text column. Upper and lower case are not distinguished. Null: no such columns."
         )
     )
     format: Format = Field(description="Format of the files.")

@@ -20,8 +20,8 @@ class Thresholds(Block):
     completeness: Share = Field(description="Smallest allowed fraction of table cells that have a value.")
     consistency: Share = Field(
         description=(
-            "Smallest allowed fraction of rows or time steps that pass each check: unique rows, ordered and regular "
-            "time steps, redundant columns with equal values."
+            "Smallest allowed fraction of rows or time steps that pass each check: unique rows, rows without conflict, "
+            "ordered and regular time steps, redundant columns with equal values."
         )
     )
     accuracy: Share = Field(description="Smallest allowed fraction of rows that meet every plausibility rule.")
@@ -54,7 +54,11 @@ class Column(Block):
         default=None, min_length=1, description="Allowed values; for type `string` only; null: any value."
     )
     unique: bool = Field(
-        default=False, description="Whether all values of the column must be different; not for type `values`."
+        default=False,
+        description=(
+            "Whether all values of the column must be different; not for type `values`. All rows with a repeated value "
+            "are quarantined."
+        ),
     )
 
     @model_validator(mode="after")

@@ -11,14 +11,23 @@ import yaml
 from stages.core.errors import ParameterError
 
 EXPECTED = "a YAML file of parameters"
+# YAML 1.1 reads some words without quotes as values: no, off and yes, null and ~, 1 and 1:30, 2026-01-01.
+WORDS = {
+    "tag:yaml.org,2002:bool": "a truth value",
+    "tag:yaml.org,2002:null": "null",
+    "tag:yaml.org,2002:int": "a number",
+    "tag:yaml.org,2002:float": "a number",
+    "tag:yaml.org,2002:timestamp": "a date",
+}
 
 
 class Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which also records all duplicate keys of mappings at any depth."""
+    """PyYAML's safe loader, which also records the duplicate keys, and the keys that are not text, at any depth."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.repeated: list[tuple[str, int, int]] = []  # dotted field, first line, second line
+        self.not_text: list[tuple[str, int, str]] = []  # dotted field, line, type
 
     def get_single_node(self) -> yaml.Node | None:
         # NOTE: Duplicates are searched for before values are built, because a merge key (<<) adds keys to its mapping.
@@ -44,6 +53,8 @@ class Loader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode):
                 continue  # the loader refuses such a key when it builds the mapping
             field, line = (*path, key.value), key.start_mark.line + 1
+            if key.tag in WORDS:
+                self.not_text.append((".".join(field), line, WORDS[key.tag]))
             if (key.tag, key.value) in lines:
                 self.repeated.append((".".join(field), lines[key.tag, key.value], line))
             lines.setdefault((key.tag, key.value), line)
@@ -99,5 +110,10 @@ def _parse(path: Path, text: str) -> Any:
             "found a duplicate key\n" + "\n".join(lines),
             "each key only once in its block",
             "remove one of the two lines",
+        )
+    if loader.not_text:
+        lines = [f"  {field}: YAML reads the key in line {line} as {kind}" for field, line, kind in loader.not_text]
+        raise ParameterError(
+            str(path), "found a key that is not text\n" + "\n".join(lines), "text", "write it in quotes"
         )
     return value

@@ -64,6 +64,11 @@ class FlaggedRows:
         joined = reduce(lambda a, b: a.concat(b), texts, ibis.literal("")).re_replace("; $", "")
         return self.table.filter(reduce(or_, self._flags())).mutate(reason=joined).drop(*self._names())
 
+    def with_rule(self, table: ir.Table, rule: Rule) -> FlaggedRows:
+        """Return the rows of `table`, which are these rows with additional columns, with a flag for one more rule."""
+        flag = {_flag_column(len(self.violated)): ~rule.holds(table)}
+        return FlaggedRows(table.mutate(**flag).select(*self.table.columns, *flag), [*self.violated, rule])
+
     def count(self) -> ViolationCounts:
         """Return the numbers of rows that violate rules, counted by a single query."""
         if not self.violated:

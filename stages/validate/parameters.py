@@ -8,7 +8,7 @@ from stages.core.errors import ParameterError
 from stages.params import locate_parameter
 from stages.params.common import Data
 from stages.params.validate import Validate
-from stages.validate.row_rules import DUPLICATE_COLUMN, STATISTICS, column_of_term
+from stages.validate.row_rules import CONFLICT_COLUMN, DUPLICATE_COLUMN, STATISTICS, column_of_term
 
 Problem = tuple[str, str]  # the parts `found` and `expected` of an error
 
@@ -74,9 +74,10 @@ def _nullable_keys(data: Data, contract: Validate) -> Iterator[Problem]:
 
 
 def _reserved_names(data: Data, contract: Validate) -> Iterator[Problem]:
-    if {"source", "reason", DUPLICATE_COLUMN} & set(contract.columns):
+    reserved = ("source", "reason", DUPLICATE_COLUMN, CONFLICT_COLUMN)
+    if set(reserved) & set(contract.columns):
         yield (
-            f"a column is called `source`, `reason` or `{DUPLICATE_COLUMN}`",
+            f"a column is called {', '.join(f'`{name}`' for name in reserved[:-1])} or `{reserved[-1]}`",
             "other names, because the `validate` stage adds columns with these names",
         )
 

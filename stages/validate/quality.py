@@ -125,10 +125,12 @@ def completeness(counts: Counts) -> float:
 def consistency(counts: Counts) -> float:
     """Return the lowest of the consistency fractions, so that a high fraction does not hide a low one.
 
-    consistency = min(unique, ordered, regular, agreeing), where
-      unique   = 1 - (rows that repeat the key of another row) / rows. The key of a row is its group and time, or its
-                 values for images and audio. If there are several sources, a second fraction counts the rows that also
-                 occur in a source whose name is alphabetically earlier.
+    consistency = min(unique, agreed, ordered, regular, agreeing), where
+      unique   = 1 - (rows that repeat another row) / rows. If there are several sources, a second fraction counts
+                 the rows that also occur in a source whose name is alphabetically earlier.
+      agreed   = 1 - (rows with the key of another row, but other values) / rows. The key of a row is its group and
+                 time, or its values for images and audio. If there are several sources, a second fraction counts the
+                 rows with which another source disagrees.
       ordered  = (steps with time(i) > time(i-1)) / steps; a step leads from a row to the next stored row of its group
       regular  = (steps with |time(i) - time(i-1) - interval| <= tolerance) / steps
       agreeing = (rows in which two redundant columns differ at most by their tolerance) / rows, for each such pair

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 Metric = Literal["completeness", "consistency", "accuracy", "timeliness", "validity"]
 
 STATISTICS = ("mean", "minimum", "maximum", "length")  # statistics of a `values` column that plausibility rules can use
-DUPLICATE_COLUMN = "copied_from_another_source"  # stages.validate.cross_source_duplicates adds this column
+# stages.validate.cross_source_duplicates adds these columns
+DUPLICATE_COLUMN = "copied_from_another_source"
+CONFLICT_COLUMN = "disputed_by_another_source"
 LARGEST_64 = 1.7976931348623157e308
 LARGEST_32 = 3.4028234663852886e38
 
@@ -59,8 +61,7 @@ def build_rules(data: Data, contract: Validate, snapshot: datetime, texts: Itera
         if name in texts:
             rules.append(_readable_rule(name, column))
         rules += _column_rules(name, column, data, name in texts)
-    key = [data.group, data.time] if data.time is not None else data.columns
-    rules.append(_duplicate_key_rule(key))
+    rules += _duplicate_rules(data)
     rules += [_agreement_rule(pair) for pair in contract.redundant]
     rules += [_plausibility_rule(rule, contract) for rule in contract.plausibility]
     if contract.freshness is not None:
@@ -110,19 +111,61 @@ def _column_rules(name: str, column: Column, data: Data, text: bool) -> list[Rul
         what = "unknown label" if name == data.label else "not an allowed value"
         add("validity", what, lambda t: _or_null(t[name], t[name].isin(allowed)))
     if column.unique:
-        rules.append(
-            Rule("validity", (name,), f"{name}: not unique", lambda t: t[name].isnull() | _is_first(t, [name]))
-        )
+        rules.append(Rule("validity", (name,), f"{name}: not unique", lambda t: t[name].isnull() | _is_unique(t, name)))
     return rules
 
 
-def _duplicate_key_rule(key: list[str]) -> Rule:
-    reason = f"duplicate of another row ({', '.join(key)})"
+def key_columns(data: Data) -> list[str]:
+    """Return the columns that identify a row: group and time of a series, the values of an image or a clip."""
+    return [data.group, data.time] if data.time is not None else data.columns
 
-    def holds(table: ir.Table) -> ir.BooleanColumn:
-        return reduce(or_, [table[name].isnull() for name in key]) | _is_first(table, key)
 
-    return Rule("consistency", tuple(key), reason, holds)
+def compared_columns(data: Data, columns: Iterable[str]) -> list[str]:
+    """Return those of `columns` in which two rows with the same key must agree.
+
+    Two rows of a series must agree in all columns. Two equal images or clips must have the same label; their group and
+    the name of their file may differ.
+    """
+    key = key_columns(data)
+    return [name for name in columns if name not in key] if data.kind == "series" else [data.label]
+
+
+def conflict_reason(data: Data) -> str:
+    """Return the part of a reason that says in what two contradictory rows agree and differ."""
+    return f"the same {' and '.join(key_columns(data))}, but {'other' if data.kind == 'series' else 'another'} " + (
+        "values" if data.kind == "series" else data.label
+    )
+
+
+def _duplicate_rules(data: Data) -> list[Rule]:
+    """Return the rules on rows with the same key.
+
+    Of rows that agree, one is kept. If they do not agree, it is unknown which row is right, so none is kept.
+    """
+    key = key_columns(data)
+
+    def is_keyless(table: ir.Table) -> ir.BooleanColumn:
+        return reduce(or_, [table[name].isnull() for name in key])
+
+    def is_single(table: ir.Table) -> ir.BooleanColumn:
+        return is_keyless(table) | _is_first(table, [*key, *compared_columns(data, table.columns)])
+
+    def is_undisputed(table: ir.Table) -> ir.BooleanColumn:
+        return is_keyless(table) | _agrees(table, key, compared_columns(data, table.columns))
+
+    return [
+        Rule("consistency", tuple(key), f"duplicate of another row ({', '.join(key)})", is_single),
+        Rule("consistency", tuple(key), f"conflict with another row ({conflict_reason(data)})", is_undisputed),
+    ]
+
+
+def _is_unique(table: ir.Table, name: str) -> ir.BooleanColumn:
+    """Return a boolean column that is False for rows with the same value in a column.
+
+    If these rows are equal in every column, it is True for one of them.
+    """
+    others = [column for column in table.columns if column != name]
+    return _agrees(table, [name], others) & _is_first(table, [name, *others])
 
 
 def _is_first(table: ir.Table, key: list[str]) -> ir.BooleanColumn:
@@ -134,6 +177,19 @@ def _is_first(table: ir.Table, key: list[str]) -> ir.BooleanColumn:
 
     order = [ibis.asc(table[name], nulls_first=True) for name in table.columns if name not in key]
     return ibis.row_number().over(group_by=key, order_by=order or key) == 0
+
+
+def _agrees(table: ir.Table, key: list[str], compared: list[str]) -> ir.BooleanColumn:
+    """Return a boolean column that is True for a row if all rows with the same key are equal in the compared columns.
+
+    Null is a value like any other.
+    """
+    import ibis
+
+    def rows_alike(columns: list[str]) -> ir.IntegerColumn:
+        return table.count().over(ibis.window(group_by=columns))
+
+    return rows_alike(key) == rows_alike([*key, *compared])
 
 
 def _agreement_rule(pair: Redundant) -> Rule:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,10 @@ from stages.core.progress import report_rows
 from stages.params import Params, find_task_folder, load, locate_parameter
 from stages.tables.engine import Engine
 from stages.tables.parquet import list_parquet_files, write_parquet
-from stages.validate import cross_source_duplicates
-from stages.validate.contract import arrow_schema, conform
-from stages.validate.flagged_rows import FlaggedRows, ViolationCounts, flag_violations
+from stages.validate.check_sources import CheckedSource, FlaggedSource, check_sources, flag_source
+from stages.validate.contract import arrow_schema
 from stages.validate.parameters import check_parameters
-from stages.validate.quality import METRICS, Counts, count_source, format_table, judge_metrics
-from stages.validate.row_rules import build_rules
-from stages.validate.sampling_steps import step_shares
-from stages.validate.source_profile import Profile, profile_source
+from stages.validate.quality import METRICS, Counts, format_table, judge_metrics
 from stages.validate.violations import VIOLATIONS, explain_violations, row_order, write_violations
 
 SNAPSHOT = Path("data/snapshot")
@@ -37,54 +32,6 @@ VALIDATED = Path("data/validated")
 QUARANTINE = Path("data/quarantine")
 QUALITY = Path("reports/quality.json")
 DATA_DOCS = Path("reports/data_docs")
-
-
-@dataclass(frozen=True)
-class CheckedSource:
-    """A source of the snapshot, with the results of its check against the data contract.
-
-    name: Name of the source.
-    flagged: The rows of the source, with flags for violated rules.
-    counts: The counts from which the quality metrics of the source are computed.
-    violations: The numbers of rows that violate rules.
-    profile: Statistics of the source, for the quality report and great-expectations.
-    """
-
-    name: str
-    flagged: FlaggedRows
-    counts: Counts
-    violations: ViolationCounts
-    profile: Profile
-
-
-def check_source(
-    engine: Engine, name: str, paths: list[Path], earlier: list[CheckedSource], params: Params
-) -> CheckedSource:
-    """Check one source of the snapshot against the data contract.
-
-    Args:
-        engine: The table engine (DuckDB or Spark) that runs the queries.
-        name: Name of the source.
-        paths: The parquet files of the source.
-        earlier: The sources that have already been checked. A row that also occurs in the valid rows of such a source
-            is a duplicate.
-        params: All parameters.
-
-    Raises:
-        CombinedError: Columns of the source are missing, additional, empty or of the wrong type.
-    """
-    data, contract, snapshot = params.data, params.validation, params.collect.snapshot
-    source = conform(engine.read(paths), name, contract)
-    rows, row_rules = source.table, build_rules(data, contract, snapshot, source.parsed_text)
-    if len(params.collect.sources) > 1:
-        row_rules.append(cross_source_duplicates.duplicate_rule(data))
-        before = [other.flagged.valid_rows() for other in earlier]
-        rows = cross_source_duplicates.mark_duplicates(engine, rows, before, data, list(contract.columns))
-    flagged = flag_violations(rows, row_rules)
-    violations = flagged.count()
-    counts = count_source(source, row_rules, violations, step_shares(paths, data, contract.sampling), contract)
-    profile = profile_source(source, flagged.valid_rows(), source.rows - violations.rows, data, contract, snapshot)
-    return CheckedSource(name, flagged, counts, violations, profile)
 
 
 def check_combined(sources: list[CheckedSource], params: Params) -> list[StageError]:
@@ -172,6 +119,8 @@ def refuse_below_thresholds(
         f"\n    {n} row(s): {reason}{details[reason]}" for reason, n in sorted(quarantine["reasons"].items())
     )
     remedy = f"correct the source, or the contract in {locate_parameter('validate')}"
+    if any(rule.text_column and rule.reason in quarantine["reasons"] for s in sources for rule in s.flagged.violated):
+        remedy += "; if a word means a missing value, write it into `missing_values` of the CSV format"
     remedy += f"; the rows with their reasons are in {VIOLATIONS}/" if reasons else ""
     if low:
         problem = f"the quality is below a threshold\n{format_table(low)}"
@@ -216,16 +165,18 @@ def main() -> None:
     suite = read_suite(suite_path)
     sources = sorted(params.collect.sources)
     with Engine(params.compute) as engine:
-        checked, faults = list[CheckedSource](), list[StageError]()
+        flagged, faults = list[FlaggedSource](), list[StageError]()
         for name in sources:
             try:
-                checked.append(check_source(engine, name, list_parquet_files(SNAPSHOT / name), checked, params))
+                paths = list_parquet_files(SNAPSHOT / name)
+                flagged.append(flag_source(engine, name, paths, flagged, params))
             except CombinedError as error:
                 faults += error.errors
             except StageError as error:
                 faults.append(error)
         if faults:
             raise CombinedError(faults)
+        checked = check_sources(engine, flagged, params)
         quality = quality_report(checked, params)
         refuse_below_thresholds(quality, checked, engine, params)
         faults = check_combined(checked, params)

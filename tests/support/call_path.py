@@ -82,7 +82,8 @@ def validation(folder: Path) -> CallPath:
     from stages.params import load
     from stages.tables.engine import Engine
     from stages.tables.parquet import list_parquet_files
-    from stages.validate.stage import SNAPSHOT, check_source
+    from stages.validate.check_sources import check_sources, flag_source
+    from stages.validate.stage import SNAPSHOT
     from tests.support.stages.contract import SERIES, series_rows, write_rows, write_task
 
     with contextlib.chdir(folder):
@@ -90,7 +91,8 @@ def validation(folder: Path) -> CallPath:
         write_rows(folder, series_rows())
         params = load()
         with Engine(params.compute) as engine, new_directory(Path("out")), traced() as path:
-            check_source(engine, "rig", list_parquet_files(SNAPSHOT / "rig"), [], params)
+            flagged = flag_source(engine, "rig", list_parquet_files(SNAPSHOT / "rig"), [], params)
+            check_sources(engine, [flagged], params)
     return path
 
 

@@ -1,9 +1,9 @@
 """The types of data sources. Each type has a module with a function `async fetch(source, context) -> FetchResult`.
 
 Start reading at `FETCH`, which maps the name of each type to its `fetch`. `base` defines the `context` argument and the
-result of `fetch`. The sources share the modules `http`, `decode`, `archives`, `threads`, `concurrency`, `normalise` and
-`writer`. May import stages.params, stages.core and stages.tables.casting, but no other part of stages.tables (the
-docstring of stages.collect gives the reason).
+result of `fetch`. The sources share the modules `http`, `archives`, `selection`, `threads`, `concurrency`, `normalise`
+and `writer`, and `decode`, which calls `csv_table`, `images` and `sound`. May import stages.params, stages.core and
+stages.tables.casting, but no other part of stages.tables (the docstring of stages.collect gives the reason).
 """
 
 from __future__ import annotations

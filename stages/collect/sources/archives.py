@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from stages.collect.sources import decode
-from stages.collect.sources.base import Context
+from stages.collect.sources.base import Context, LeftOut
+from stages.collect.sources.selection import reason_left_out, select_files
 from stages.core.errors import SourceError
 from stages.params.files import Files
 
@@ -26,7 +26,7 @@ from stages.params.files import Files
 PATH_ERRORS = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL)
 
 
-def unpack(archive: Path, files: Files, context: Context) -> Path:
+def unpack(archive: Path, files: Files, context: Context) -> tuple[Path, list[str], list[LeftOut]]:
     """Extract the selected members of an archive into a folder next to it.
 
     If the path of any member leads out of the folder, the archive is invalid, even if that member is not selected.
@@ -37,7 +37,7 @@ def unpack(archive: Path, files: Files, context: Context) -> Path:
         context: Provides the source's name for error messages.
 
     Returns:
-        The folder with the extracted files.
+        The folder with the extracted files, the names of these files, and a record of all other members.
 
     Raises:
         SourceError: The archive is not valid, or contains no selected member.
@@ -56,9 +56,7 @@ def unpack(archive: Path, files: Files, context: Context) -> Path:
     if not names:
         remedy = "correct `url:`, or create the archive again"
         raise context.error("the archive contains no files", "an archive that contains files", remedy)
-    if not any(decode.is_selected(name, files) for name in names):
-        raise decode.no_match_error(names, files, context)
-    return folder
+    return folder, *select_files(names, files, context)
 
 
 def _extract(archive: Path, folder: Path, files: Files, context: Context) -> list[str]:
@@ -69,12 +67,10 @@ def _extract(archive: Path, folder: Path, files: Files, context: Context) -> lis
     paths: dict[str, None] = {}
     for name, is_file, content in _iterate_members(archive, context):
         inside = _member_path(name)
-        if inside is None:
-            continue
-        if decode.is_selected(inside, files):
+        if reason_left_out(inside, files) is None:
             if not is_file:
                 raise ValueError(f"member {name!r} is a link or a device")
-            if inside in paths:
+            if (folder / inside).exists():  # also on a file system that does not distinguish upper and lower case
                 raise ValueError(f"member {name!r} is a duplicate")
             (folder / inside).parent.mkdir(parents=True, exist_ok=True)
             with content() as packed, (folder / inside).open("wb") as unpacked:
@@ -83,14 +79,9 @@ def _extract(archive: Path, folder: Path, files: Files, context: Context) -> lis
     return list(paths)
 
 
-def _member_path(name: str) -> str | None:
-    """Return the path that the member `name` gets in the folder; None for the metadata files that macOS adds.
-
-    Raises ValueError if the path leads out of the folder.
-    """
+def _member_path(name: str) -> str:
+    """Return the path that the member `name` gets in the folder. Raises ValueError if it leads out of the folder."""
     path = PurePosixPath(name)
-    if "__MACOSX" in path.parts or path.name.startswith("._"):
-        return None
     if path.is_absolute() or ".." in path.parts:
         raise ValueError(f"member {name!r} leads out of the archive")
     return path.as_posix()

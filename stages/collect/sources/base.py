@@ -7,7 +7,7 @@ import json
 import re
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from stages.core.progress import ProgressReporter
 from stages.params.collect import Retry
 from stages.params.common import Data
 
+LEFT_OUT_NAMES = 20  # names that the provenance states for each reason
 ARROW_ERRORS = (pa.ArrowException, OverflowError, UnicodeEncodeError, RecursionError)  # raised by pa.array
 
 
@@ -65,11 +66,32 @@ class Origin:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """The files or samples of a source that were not read for one reason: their number, and the first names."""
+
+    reason: str
+    count: int
+    first: list[str]
+
+    @classmethod
+    def record(cls, reason: str, names: list[str]) -> LeftOut:
+        """Return a record of the names. Names with characters that cannot be printed are written with escapes."""
+        first = [name if name.isprintable() else ascii(name)[1:-1] for name in names[:LEFT_OUT_NAMES]]
+        return cls(reason, len(names), first)
+
+    def __str__(self) -> str:
+        shown = ", ".join(self.first[:3])
+        more = f" and {self.count - 3} more" if self.count > 3 else ""
+        return f"{self.count} left out ({self.reason}): {shown}{more}"
+
+
+@dataclass(frozen=True)
 class FetchResult:
-    """The data of one source: the origins of its bytes, and its rows as an iterable of tables."""
+    """The data of one source: the origins of its bytes, its rows as an iterable of tables, and what was left out."""
 
     origins: list[Origin]
     tables: Iterable[pa.Table]
+    left_out: list[LeftOut] = field(default_factory=list)
 
 
 class JsonTableBuilder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,8 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from stages.collect.sources import decode
-from stages.collect.sources.base import Context, FetchResult, Origin
+from stages.collect.sources.base import Context, FetchResult, LeftOut, Origin
+from stages.collect.sources.selection import select_files
 from stages.collect.sources.threads import run_detached
 from stages.collect.sources.url_secrets import redact
 from stages.params.collect import Cloud
@@ -27,8 +29,8 @@ Result = TypeVar("Result")
 async def fetch(source: Cloud, context: Context) -> FetchResult:
     """Copy the selected objects to this machine and decode them. Raises SourceError."""
     # fsspec runs its own event loop, so it is called in a separate thread
-    folder, origins = await run_detached(lambda: copy_objects(source, context))
-    return FetchResult(origins, decode.read_tables(folder, source.files, context))
+    folder, names, origins, left_out = await run_detached(lambda: copy_objects(source, context))
+    return FetchResult(origins, decode.read_tables(folder, names, source.files, context), left_out)
 
 
 def storage_options(source: Cloud, context: Context) -> dict[str, Any]:
@@ -49,8 +51,15 @@ def storage_options(source: Cloud, context: Context) -> dict[str, Any]:
     return {}
 
 
-def copy_objects(source: Cloud, context: Context) -> tuple[Path, list[Origin]]:
-    """Copy the selected objects to a local folder; return the folder and the objects' origins. Raises SourceError."""
+def copy_objects(source: Cloud, context: Context) -> tuple[Path, list[str], list[Origin], list[LeftOut]]:
+    """Copy the selected objects to a local folder.
+
+    Returns:
+        The folder, the names of the files in it, the objects' origins, and a record of all other objects.
+
+    Raises:
+        SourceError: The store cannot be read, no object is selected, or two objects have the same path.
+    """
     folder = context.scratch / "objects"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -65,22 +74,25 @@ def copy_objects(source: Cloud, context: Context) -> tuple[Path, list[Origin]]:
         raise context.error(
             f"{redact(source.url)}: it does not exist", "an existing object or folder", "correct `url:`"
         )
-    chosen = {path: name for path, name in sorted(objects.items()) if decode.is_selected(name, source.files)}
-    if not chosen:
-        raise decode.no_match_error(list(objects.values()), source.files, context)
+    names, left_out = select_files(objects.values(), source.files, context)
+    selected = set(names)
+    chosen = {path: name for path, name in sorted(objects.items()) if name in selected}
     for path, name in chosen.items():
         if ".." in name.split("/"):
             raise context.error(
                 f"the name of object {name!r} leads out of its folder", "a name without `..`", "rename the object"
             )
         if isinstance(system, LocalFileSystem) and not Path(path).is_file():
-            kind = "a broken link" if Path(path).is_symlink() else "a pipe, a socket or a device"
+            kind = "a pipe, a socket or a device"
+            if Path(path).is_symlink():
+                kind = "a link to a folder" if Path(path).is_dir() else "a broken link"
             raise context.error(f"{name}: it is {kind}", "a regular file", "remove it, or exclude it (`select:`)")
     single = list(objects) == [root]
-    return folder, [
+    origins = [
         _copy_one(system, path, folder / name, source.url if single else f"{source.url.rstrip('/')}/{name}", context)
         for path, name in chosen.items()
     ]
+    return folder, names, origins, left_out
 
 
 def list_objects(system: Any, root: str, url: str) -> dict[str, str]:
@@ -99,8 +111,27 @@ def list_objects(system: Any, root: str, url: str) -> dict[str, str]:
         return {root: unquote(urlsplit(url).path).rpartition("/")[2] or "index"}
     if system.isfile(root):
         return {root: root.rpartition("/")[2]}
-    paths = [path for path in system.find(root) if not path.endswith("/")]
+    listing = list_folder(root) if isinstance(system, LocalFileSystem) else system.find(root)
+    paths = [path for path in listing if not path.endswith("/")]
     return {path: path[len(root) :].strip("/") for path in paths}
+
+
+def list_folder(root: str) -> list[str]:
+    """Return the paths of all files below a local folder, and of all links to folders; an empty list if it is missing.
+
+    NOTE: fsspec leaves out a folder that cannot be listed. Here, it is an OSError.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    if not Path(root).exists():
+        return []
+    paths: list[Path] = []
+    for folder, folders, files in os.walk(root, onerror=fail):
+        paths += [Path(folder) / name for name in files]
+        paths += [link for name in folders if (link := Path(folder) / name).is_symlink()]
+    return [str(path) for path in paths]
 
 
 class _CopyProgress(Callback):  # type: ignore[misc]  # fsspec has no types
@@ -123,6 +154,9 @@ class _CopyProgress(Callback):  # type: ignore[misc]  # fsspec has no types
 
 def _copy_one(system: Any, path: str, target: Path, url: str, context: Context) -> Origin:
     target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():  # for example on a file system that does not distinguish upper and lower case
+        problem = f"{redact(url)}: another object has the same path on this machine"
+        raise context.error(problem, "a different path for each object", "rename one of the objects")
     _with_retries(lambda: system.get_file(path, str(target), callback=_CopyProgress(context)), url, context)
     with target.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()

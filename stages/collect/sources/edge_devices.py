@@ -16,18 +16,21 @@ from typing import Any
 
 import pyarrow as pa
 
-from stages.collect.sources.base import Context, FetchResult, JsonTableBuilder, Origin
+from stages.collect.sources.base import Context, FetchResult, JsonTableBuilder, LeftOut, Origin
 from stages.collect.sources.concurrency import gather_all
 from stages.collect.sources.http import check_response, open_session, with_retries
 from stages.collect.sources.url_secrets import redact
 from stages.params.collect import EdgeDevices
+
+NO_LABEL = "no label"
+REPLACED = "replaced by a later sample with the same id"
 
 
 async def fetch(source: EdgeDevices, context: Context) -> FetchResult:
     """Return the labelled samples of all devices, sorted by device, time and id. Raises SourceError.
 
     Samples without a label are left out. If a device's response contains several labelled samples with the
-    same id, only the last of them is kept. It is an error if a device does not respond.
+    same id, only the last of them is kept. The result records both. It is an error if a device does not respond.
     """
     since = {} if source.since is None else {"since": source.since.astimezone(UTC).isoformat().replace("+00:00", "Z")}
     async with open_session(context) as http:
@@ -36,10 +39,20 @@ async def fetch(source: EdgeDevices, context: Context) -> FetchResult:
         )
     rows: list[dict[str, Any]] = []
     origins: list[Origin] = []
+    unlabelled: list[str] = []
+    replaced: list[str] = []
     for (device, url), content in zip(source.devices.items(), responses, strict=True):
         origins.append(Origin(redact(url), hashlib.sha256(content).hexdigest(), len(content)))
         samples = [parse_sample(line, device, url, context) for line in content.splitlines() if line.strip()]
-        labelled = {str(s["id"]): s for s in samples if s is not None}
+        labelled: dict[str, dict[str, Any]] = {}
+        for sample in samples:
+            number = str(sample["id"])
+            if sample[context.data.label] is None:
+                unlabelled.append(f"{device}/{number}")
+                continue
+            if number in labelled:
+                replaced.append(f"{device}/{number}")
+            labelled[number] = sample
         rows += sorted(labelled.values(), key=lambda s: (str(s["time"]), str(s["id"])))
     if not rows:
         raise context.error(
@@ -51,7 +64,10 @@ async def fetch(source: EdgeDevices, context: Context) -> FetchResult:
     builder.add(rows)
     table: pa.Table = next(iter(builder.build(None).tables))
     unwanted = [name for name in ("id", "time") if name != context.data.time]
-    return FetchResult(origins, [table.drop_columns(unwanted)])
+    left_out = [(NO_LABEL, unlabelled), (REPLACED, replaced)]
+    return FetchResult(
+        origins, [table.drop_columns(unwanted)], [LeftOut.record(reason, names) for reason, names in left_out if names]
+    )
 
 
 async def read_device(http: Any, url: str, since: dict[str, str], context: Context) -> bytes:
@@ -76,8 +92,8 @@ async def read_device(http: Any, url: str, since: dict[str, str], context: Conte
     return await with_retries(attempt, url, context)
 
 
-def parse_sample(line: bytes, device: str, url: str, context: Context) -> dict[str, Any] | None:
-    """Convert one line of a device's response to a row with the task's column names; None if the sample has no label.
+def parse_sample(line: bytes, device: str, url: str, context: Context) -> dict[str, Any]:
+    """Convert one line of a device's response to a row with the task's column names. The label can be None.
 
     Args:
         line: One sample as a JSON object.
@@ -100,8 +116,6 @@ def parse_sample(line: bytes, device: str, url: str, context: Context) -> dict[s
             "a JSON object with id, time, label and values",
             "update the agent on this device",
         ) from None
-    if label is None:
-        return None
     return {"id": number, "time": time, data.group: sample.get("group") or device, data.label: label, **columns} | (
         {data.time: time} if data.time else {}
     )

@@ -22,9 +22,9 @@ async def fetch(source: ExternalApi, context: Context) -> FetchResult:
             return (await read_pages(http, source.url, source.pages, context)).build(source.pages.columns)
         archive = await download(http, source.url, source.sha256, context)
     assert source.archive is not None
-    folder = await asyncio.to_thread(unpack, archive, source.archive, context)
+    folder, names, left_out = await asyncio.to_thread(unpack, archive, source.archive, context)
     origin = Origin(redact(source.url), await asyncio.to_thread(sha256, archive), archive.stat().st_size)
-    return FetchResult([origin], decode.read_tables(folder, source.archive, context))
+    return FetchResult([origin], decode.read_tables(folder, names, source.archive, context), left_out)
 
 
 async def read_pages(http: Any, url: str, pages: Pages, context: Context) -> JsonTableBuilder:

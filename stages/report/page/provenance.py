@@ -82,6 +82,7 @@ def _source(name: str, source: Mapping[str, Any]) -> dict[str, Any]:
         "origins": len(source["origins"]),
         "url": first["url"] if first else None,
         "sha256": first["sha256"][:SHORT] if first else None,
+        "left_out": source["left_out"],
     }
 
 

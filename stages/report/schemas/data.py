@@ -16,6 +16,14 @@ class Origin(ReportModel):
     sha256: str = Field(description="SHA-256 of the bytes that were read.")
 
 
+class LeftOut(ReportModel):
+    """The files or samples of a data source that were not read for one reason."""
+
+    reason: str = Field(description="Why they were not read, such as `hidden`.")
+    count: PositiveInt = Field(description="Their number.")
+    first: list[str] = Field(min_length=1, description="Their names, at most 20.")
+
+
 class SourceOrigin(ReportModel):
     """One data source of the snapshot, with the files, logs or archives that its rows come from."""
 
@@ -23,6 +31,7 @@ class SourceOrigin(ReportModel):
     rows: NonNegativeInt = Field(description="Number of the source's rows in the snapshot.")
     time: str = Field(description="Time at which the source was read: ISO 8601, UTC.")
     origins: list[Origin] = Field(description="The files, message logs or archives that the rows come from.")
+    left_out: list[LeftOut] = Field(description="The files or samples that were not read, by reason.")
 
 
 class Provenance(ReportModel):

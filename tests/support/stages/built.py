@@ -149,6 +149,7 @@ def _write_data(root: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     np.save(snapshot / "part-00000.npy", x)
     origin = {"url": "pkg:pypi/scikit-learn", "sha256": sha256(snapshot / "part-00000.npy"), "bytes": x.nbytes}
     source = {"type": "embedded", "rows": len(y) + 2, "time": "2026-11-02T08:30:00+00:00", "origins": [origin]}
+    source["left_out"] = [{"reason": "hidden", "count": 4, "first": [".a.npy", ".b.npy", ".c.npy", ".d.npy"]}]
     provenance = {"snapshot": "2026-11-01T00:00:00+00:00", "sources": {"digits": source}}
     write_json(root / "data" / "provenance.json", provenance)
     means = splits["train"][0].mean(axis=(1, 2, 3))

@@ -91,6 +91,34 @@ def test_all_duplicate_keys_are_reported_with_their_lines(workspace: Path) -> No
     assert "remedy:   remove one of the two lines" in message
 
 
+@pytest.mark.parametrize(
+    ("word", "kind"),
+    [("no", "a truth value"), ("off", "a truth value"), ("null", "null"), ("~", "null"), ("1", "a number"),
+     (".nan", "a number"), ("1:30", "a number"), ("2026-01-01", "a date")],
+)  # fmt: skip
+def test_a_class_whose_name_yaml_reads_as_a_value_is_refused(workspace: Path, word: str, kind: str) -> None:
+    path = workspace / TASK
+    text = path.read_text()
+    number = next(i for i, line in enumerate(text.splitlines(), 1) if line.startswith("  classes:"))
+    path.write_text(re.sub(r"classes: .*", f"classes: {{{word}: a, b: c}}", text, count=1))
+
+    message = refused()
+
+    assert f"data.classes.{word}: YAML reads the key in line {number} as {kind}" in message
+    assert "write it in quotes" in message
+
+    path.write_text(re.sub(r"classes: .*", f'classes: {{"{word}": a, b: "{word}"}}', text, count=1))
+    assert load().data.classes == {word: "a", "b": word}
+
+
+@pytest.mark.parametrize("word", ["NA", "None", "nan", "NaN", "y", "n", "N/A"])
+def test_other_words_are_names_of_classes_without_quotes(workspace: Path, word: str) -> None:
+    path = workspace / TASK
+    path.write_text(re.sub(r"classes: .*", f"classes: {{{word}: a, b: {word}}}", path.read_text(), count=1))
+
+    assert load().data.classes == {word: "a", "b": word}
+
+
 def test_a_duplicate_key_in_the_shared_file(workspace: Path) -> None:
     path = workspace / SHARED
     path.write_text(path.read_text() + "  onnx-fp32: {runtime: litert, precision: int8}\n")

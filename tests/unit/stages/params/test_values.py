@@ -74,7 +74,6 @@ def test_a_fault_in_the_shared_file(workspace: Path, field: str, value: Any, exp
     [
         ("name", "../digits", NOT_A_TASK),
         ("data.classes", {"0": "zero", "1": "zero"}, "different classes (zero is a duplicate)"),
-        ("data.classes", {0: "zero", "1": "one"}, "valid string"),
         ("data.group", "digit", "different columns for group, time, label and channels (digit is a duplicate)"),
         ("data.image.height", 0, "greater than 0"),
         ("data.image.width", HUGE, "less than or equal to"),

@@ -39,6 +39,7 @@ def test_the_provenance_of_the_build_is_shown(built: Path) -> None:
         f"onnxruntime {version('onnxruntime')}",
         "digits embedded 1,799 2026-11-02 08:30 UTC pkg:pypi/scikit-learn",
         "model_card.md in the bundle",
+        "Not read from source digits: 4 (hidden), .a.npy , .b.npy , .c.npy and 1 more.",
     ):
         assert words in text
     assert f'<a href="{BUNDLE}">' in html

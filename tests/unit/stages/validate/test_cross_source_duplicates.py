@@ -40,7 +40,7 @@ def test_images_that_a_second_source_contains_are_quarantined(bench: Bench, engi
     need(engine)
     # given a second source: ten duplicates in another order and with other names, and ten new pictures
     first, own = image_rows(20), image_rows(20, seed=1)
-    copied = first.iloc[[7, 3, 50, 51, 52, 53, 54, 55, 56, 57]].assign(camera="elsewhere", sign="a")
+    copied = first.iloc[[7, 3, 50, 51, 52, 53, 54, 55, 56, 57]].assign(camera="elsewhere")
     bench.task(IMAGES, TWO, compute__backend=engine)
     bench.collected(first, source="first")
     bench.collected(pd.concat([own, copied], ignore_index=True), source="second")
@@ -49,23 +49,23 @@ def test_images_that_a_second_source_contains_are_quarantined(bench: Bench, engi
     # then
     assert len(quarantined("first")) == 0
     bad = quarantined("second")
-    assert set(bad["reason"]) == {"copy of a row of another source (values)"}
+    assert set(bad["reason"]) == {"copy of a row of another source (values, sign)"}
     assert set(bad["camera"]) == {"elsewhere"} and len(bad) == 10
     result = read_json(Path("reports/quality.json"))
     assert result["overall"]["consistency"]["value"] == pytest.approx(1 - 10 / 250)
     assert result["sources"]["second"]["consistency"]["worst_columns"] == [
-        "copy of a row of another source (values) (7.7%)"
+        "copy of a row of another source (values, sign) (7.7%)"
     ]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_rows_of_a_series_are_duplicates_only_if_every_column_is_equal(bench: Bench, engine: str) -> None:
     need(engine)
-    # given the same runs and times from two sources, which differ but in one run; a hole is a value like any other
+    # given two sources that have one run in common; a hole is a value like any other
     first = series_rows()
     first.loc[5, "flow"] = np.nan
     second = first.copy()
-    second.loc[second["run"] != "run-00", "flow"] += 0.01
+    second.loc[second["run"] != "run-00", "run"] += " of the second"
     bench.task(SERIES, TWO, compute__backend=engine)
     bench.collected(first, source="first")
     bench.collected(second, source="second")
@@ -100,4 +100,4 @@ def test_many_duplicates_fail_the_threshold_of_consistency(bench: Bench) -> None
     bench.collected(rows.assign(camera="elsewhere"), source="second")
 
     message = bench.refused("validate")
-    assert "120 row(s): copy of a row of another source (values)" in message and "consistency" in message
+    assert "120 row(s): copy of a row of another source (values, sign)" in message and "consistency" in message

@@ -55,6 +55,23 @@ def test_labelled_samples_of_all_devices_in_order(workspace: Path, web: WebServe
     }  # fmt: skip
 
 
+def test_samples_that_are_left_out_are_counted_and_named(
+    workspace: Path, web: WebServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = device(web, "pi-1", sample(1), sample(2, None), sample(1, "1"), sample(3, None))
+    second = device(web, "pi-2", sample(1, "1"), sample(2, None))
+    configure(workspace, fleet=source({"pi-1": first, "pi-2": second}))
+
+    succeed()
+
+    assert read_snapshot("fleet")["state"].to_pylist() == ["1", "1"]
+    assert provenance()["sources"]["fleet"].get("left_out") == [
+        {"reason": "no label", "count": 3, "first": ["pi-1/2", "pi-1/3", "pi-2/2"]},
+        {"reason": "replaced by a later sample with the same id", "count": 1, "first": ["pi-1/1"]},
+    ]
+    assert "fleet: 3 left out (no label): pi-1/2, pi-1/3, pi-2/2\n" in capsys.readouterr().out
+
+
 def test_only_newer_samples_are_requested(workspace: Path, web: WebServer) -> None:
     url = device(web, "pi-1", sample(1), sample(2))
     configure(workspace, fleet=source({"pi-1": url}, "2026-01-01T01:00:02+01:00"))
