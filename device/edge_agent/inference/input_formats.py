@@ -166,10 +166,10 @@ def _from_large_json(content: bytes | bytearray, start: int, shape: tuple[int, .
 
     `start` is the position after the bracket that opens the list of samples. Raises ProblemError.
     """
-    wrong = ProblemError(422, "`inputs` is not a list of samples of the right shape", expected=["batch", *shape])
+    refusal = ProblemError(422, "`inputs` is not a list of samples of the right shape", expected=["batch", *shape])
     count, row = (content.count(b",") + 1) // math.prod(shape), 0
     if not count or b"true" in content or b"false" in content:  # numpy converts `true` to 1
-        raise wrong
+        raise refusal
     x = np.empty((count, *shape), np.float32)
     try:
         text, position = content.decode("utf-8"), start
@@ -178,9 +178,9 @@ def _from_large_json(content: bytes | bytearray, start: int, shape: tuple[int, .
             try:
                 values = np.asarray(sample)
             except ValueError:  # lists of different lengths
-                raise wrong from None
+                raise refusal from None
             if row == count or values.dtype != np.float64 or values.shape != shape:
-                raise wrong
+                raise refusal
             with np.errstate(over="ignore"):  # a value too large for float32 becomes infinite and is refused
                 x[row] = values
             row, position = row + 1, _skip_space(text, position)
