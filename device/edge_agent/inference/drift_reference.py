@@ -62,9 +62,15 @@ class _Check:
     def __init__(self, file: Path) -> None:
         self.file = file
 
-    def refuse(self, field: str, found: object, expected: str) -> NoReturn:
-        """Refuse the release because of the value `found` in `field`, such as `features.0.channel`."""
-        text = found if isinstance(found, str) else json.dumps(found, default=str)
+    def refuse(self, field: str, value: object, expected: str) -> NoReturn:
+        """Refuse the release because of the value of a field.
+
+        Args:
+            field: The path of the field, such as `features.0.channel`; empty for the whole file.
+            value: The value that was found there, or its description.
+            expected: The value that was expected.
+        """
+        text = value if isinstance(value, str) else json.dumps(value, default=str)
         where = f"{self.file}: {field}" if field else str(self.file)
         raise SelfTestError(
             where, text if len(text) <= 120 else f"{text[:117]}...", expected, "build the release again"

@@ -32,7 +32,7 @@ Reason = Literal[
 
 @dataclass(frozen=True)
 class Condition:
-    """Whether the release that state.json names is loaded and healthy.
+    """The condition of the release that state.json names: healthy, or the reason why it is not.
 
     Attributes:
         reason: `healthy`, or the reason why the release is not healthy: see docs/reference/http-and-mqtt.md.
@@ -48,7 +48,7 @@ class Condition:
 
     @property
     def ready(self) -> bool:
-        """Whether clients can rely on the predictions of the loaded release.
+        """True if clients can rely on the predictions of the loaded release.
 
         During a switch the previous release still serves them, and an unreadable state.json does not affect the model.
         """
@@ -66,7 +66,7 @@ class ReleaseHealth:
         last_result: The time of the last result of the model, or 0 if the model has returned no result.
         answered: Number of requests and probes for which the model returned a result.
         errors: Number of requests and probes for which the model failed.
-        wrong: The golden samples that failed when they were last computed: the failed probe of each, by its index.
+        failed_probes: The last probe of each golden sample that failed then, by the index of the sample.
         hang: The reason why the model is considered to hang; empty if its last probe had a result.
     """
 
@@ -76,7 +76,7 @@ class ReleaseHealth:
     last_result: float
     answered: int = 0
     errors: int = 0
-    wrong: dict[int, ProbeResult] = field(default_factory=dict)
+    failed_probes: dict[int, ProbeResult] = field(default_factory=dict)
     hang: str = ""
 
     @property
@@ -112,7 +112,7 @@ class Health:
         """Return the observations that decide whether a release on trial is confirmed or rolled back."""
         now, release = time.monotonic(), self._release
         # An error of the model is not a reason to end the trial at once, because it counts as a failed inference.
-        wrong_outputs = [probe.fault for probe in release.wrong.values() if probe.error is None]
+        wrong_outputs = [probe.fault for probe in release.failed_probes.values() if probe.error is None]
         failure = release.hang or next(iter(wrong_outputs), "")
         return trial_rules.TrialObservation(
             now - release.since, now - release.last_failure, release.answered, release.errors, failure
@@ -127,8 +127,8 @@ class Health:
         total = release.answered + release.errors
         if self._engine.loaded is None:
             return Condition("no_release", "no release is loaded")
-        if release.wrong:
-            return Condition("golden_samples_wrong", next(iter(release.wrong.values())).fault)
+        if release.failed_probes:
+            return Condition("golden_samples_wrong", next(iter(release.failed_probes.values())).fault)
         if release.hang:
             return Condition("model_hangs", release.hang)
         if not release.answered:
@@ -179,10 +179,10 @@ class Health:
         else:
             release.errors += 1
         if result.passed:
-            release.wrong.pop(result.sample, None)
+            release.failed_probes.pop(result.sample, None)
             return
         release.last_failure = release.last_result
-        release.wrong[result.sample] = result
+        release.failed_probes[result.sample] = result
         logs.event("probe", result.fault, logging.ERROR, release=result.release)
 
     def _record_timeout(self, release: ReleaseHealth) -> None:
