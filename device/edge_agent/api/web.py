@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,12 @@ import numpy as np
 from aiohttp import web
 
 from edge_agent.api.http_server import answer_expect, problem_response
-from edge_agent.api.predictions import PredictionHandler, busy, no_release, result_json
+from edge_agent.api.predictions import PredictionHandler, busy, result_json
 from edge_agent.core.config import Config
 from edge_agent.inference import input_formats
 from edge_agent.inference.engine import Engine
 from edge_agent.inference.input_formats import ProblemError
 from edge_agent.inference.memory_budget import HeldBytes, OverBudgetError
-from edge_agent.inference.model import InferenceError
 from edge_agent.monitoring.capture import Capture, parse_since
 from edge_agent.monitoring.prometheus import MetricsExporter
 from edge_agent.monitoring.service_statistics import ServiceStatistics
@@ -31,7 +29,6 @@ from edge_agent.monitoring.service_statistics import ServiceStatistics
 log = logging.getLogger("edge_agent.web")  # the logger's name becomes the event of its log records
 
 OPENAPI_FILE = Path(__file__).with_name("openapi.json")
-PROBE_AGE_S = 1.0
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -39,11 +36,10 @@ class _Routes:
     """The functions that handle the routes of one web application, and the data that these functions share."""
 
     def __init__(self, handler: PredictionHandler, metrics: MetricsExporter) -> None:
-        self.handler, self.metrics = handler, metrics
+        self.handler, self.metrics, self.condition = handler, metrics, metrics.condition
         self.limit = int(handler.config.serve.body_limit_mb * 1e6)
         self.timeout_s = handler.config.serve.request_timeout_s
         self.openapi = OPENAPI_FILE.read_bytes()
-        self._probed: tuple[float, asyncio.Task[dict[str, Any]] | None] = (0.0, None)
 
     async def predict(self, request: web.Request) -> web.Response:
         content_type = _content_type(request)
@@ -74,29 +70,19 @@ class _Routes:
             return web.json_response(self.handler.feedback(await self.body(request, held)))
 
     async def healthz(self, _request: web.Request) -> web.Response:
-        """Run the model on a golden sample, and respond with the result. Requests within one second share one run."""
-        if self.handler.engine.loaded is None:
-            return web.json_response({"status": "ok", "release": None})
-        started, probe = self._probed
-        if probe is None or (probe.done() and time.monotonic() - started > PROBE_AGE_S):
-            probe = asyncio.create_task(self._probe())
-            self._probed = (time.monotonic(), probe)
-        try:
-            return web.json_response(await asyncio.wait_for(asyncio.shield(probe), self.timeout_s))
-        except asyncio.TimeoutError:
-            raise ProblemError(503, f"the model did not answer within {self.timeout_s:g} s") from None
-        except InferenceError as error:
-            raise ProblemError(503, f"the model failed: {error}") from None
-
-    async def _probe(self) -> dict[str, Any]:
-        probe = await self.handler.engine.probe()
-        return {"status": "ok", "release": probe.release, "golden": probe.passed}
+        """Respond with 503 only if golden samples are wrong, so that no supervisor restarts a device in a loop."""
+        condition, loaded = self.condition(), self.handler.engine.loaded
+        if condition.reason == "golden_samples_wrong":
+            raise ProblemError(503, condition.detail, reason=condition.reason)
+        golden = {} if loaded is None else {"golden": True}
+        release = None if loaded is None else loaded.release
+        return web.json_response({"status": "ok", "release": release, **golden, "reason": condition.reason})
 
     async def readyz(self, _request: web.Request) -> web.Response:
-        loaded = self.handler.engine.loaded
-        if loaded is None:
-            raise no_release()
-        return web.json_response({"status": "ready", "release": loaded.release})
+        condition, loaded = self.condition(), self.handler.engine.loaded
+        if loaded is None or not condition.ready:
+            raise ProblemError(503, condition.detail, headers={"Retry-After": "5"}, reason=condition.reason)
+        return web.json_response({"status": "ready", "release": loaded.release, "reason": condition.reason})
 
     async def info(self, _request: web.Request) -> web.Response:
         loaded, device = self.handler.engine.loaded, self.handler.config.device
@@ -210,8 +196,8 @@ def create_application(
     engine: Engine,
     statistics: ServiceStatistics,
     config: Config,
+    metrics: MetricsExporter,
     capture: Capture | None = None,
-    metrics: MetricsExporter | None = None,
 ) -> web.Application:
     """Create the web application with all routes, to be served on a loopback address or a unix socket.
 
@@ -219,10 +205,9 @@ def create_application(
         engine: The engine, which runs the model.
         statistics: The statistics, which count requests, predictions and labels.
         config: The agent's configuration.
+        metrics: The exporter of the statistics, which also knows whether the release is healthy.
         capture: The object that stores samples for retraining; None if capturing is off.
-        metrics: The exporter of the statistics; None creates a new exporter.
     """
-    metrics = metrics or MetricsExporter(statistics, capture.usage if capture else None)
     routes = _Routes(PredictionHandler(engine, statistics, config, capture), metrics)
     app = web.Application(middlewares=[routes.guard])
     app.router.add_post("/predict", routes.predict, expect_handler=answer_expect)

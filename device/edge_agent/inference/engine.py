@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,18 +63,29 @@ class TimedOutError(ModelError):
 class ProbeResult:
     """The result of a probe, which runs the loaded model on one golden sample.
 
-    `difference`: largest absolute difference between a computed and a stored probability. The probe passes if this
+    `sample`: index of the golden sample. `difference`: largest absolute difference between a computed and a stored
+    probability; NaN if the model failed. `error`: the reason why the model failed, or None. The probe passes if the
     difference is at most `tolerance`.
     """
 
-    latency_s: float
+    release: str
+    sample: int
     difference: float
     tolerance: float
-    release: str
+    error: str | None = None
 
     @property
     def passed(self) -> bool:
         return self.difference <= self.tolerance
+
+    @property
+    def fault(self) -> str:
+        """The reason why the probe failed, as text for people; empty if the probe passed."""
+        if self.passed:
+            return ""
+        if self.error is not None:
+            return f"golden sample {self.sample} failed: {self.error}"
+        return f"a golden sample differs by {self.difference:.3g}, allowed {self.tolerance:g} (sample {self.sample})"
 
 
 class Engine:
@@ -152,7 +164,7 @@ class Engine:
                 worker is not self._worker
                 or (await asyncio.wait_for(self._probe(worker), self._config.request_timeout_s)).passed
             )
-        except (InferenceError, asyncio.TimeoutError):
+        except asyncio.TimeoutError:
             healthy = False
         if healthy:
             value = _extreme_value(worker.loaded, x)
@@ -163,8 +175,8 @@ class Engine:
     async def probe(self) -> ProbeResult:
         """Run the model on the next golden sample, in the same queue and thread as requests, without a time limit.
 
-        Raises NotLoadedError, ModelError or OutputError. A probe never raises OverloadedError, because a busy model has
-        not failed.
+        Raises NotLoadedError. If the model fails, the result has the error. A probe is never refused because the model
+        is busy.
         """
         worker = self._worker
         if worker is None:
@@ -176,9 +188,12 @@ class Engine:
         row = self._probes % len(loaded.golden_inputs)
         self._probes += 1
         golden_input = np.ascontiguousarray(loaded.golden_inputs[row : row + 1])
-        result = await self._submit(worker, golden_input, None, probe=True)
+        try:
+            result = await self._submit(worker, golden_input, None, probe=True)
+        except InferenceError as error:
+            return ProbeResult(loaded.release, row, math.nan, loaded.tolerance, str(error))
         difference = float(np.abs(result.probabilities[0] - loaded.golden_outputs[row]).max())
-        return ProbeResult(result.latency_s, difference, loaded.tolerance, loaded.release)
+        return ProbeResult(loaded.release, row, difference, loaded.tolerance)
 
     async def swap(self, loaded: LoadedRelease | None) -> None:
         """Serve the release `loaded` from now on, and wait until the old release has finished its requests.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import json
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,13 +15,13 @@ import numpy as np
 
 from edge_agent.core.config import Config
 from edge_agent.core.errors import AgentError, FitError, NoReleaseError, SelfTestError, TrustError
+from edge_agent.inference import drift_reference
 from edge_agent.inference.golden_replay import JOINABLE, joining_fault, probability_fault
 from edge_agent.inference.model import InferenceError, Model, ModelError
 from edge_agent.inference.runtime import open_model
 from edge_agent.storage import manifest as bundle_manifest
 from edge_agent.storage import target_selection
 
-REFERENCE = "drift_reference.json"
 NOT_PROBABILITIES = "correct io.output.activation in the manifest, and build the release again"
 EXTRAS = {"onnxruntime": "onnx", "litert": "litert"}
 
@@ -73,7 +72,7 @@ def load(config: Config, release: str, target: str | None = None) -> LoadedRelea
         NoReleaseError: The release is not installed.
         TrustError: A file differs from the manifest.
         FitError: No target fits this device, or the target's runtime is not installed.
-        SelfTestError: The model does not load or run.
+        SelfTestError: The model does not load or run, or the drift reference does not fit the release.
         OSError: The device cannot read a file.
     """
     folder = config.layout.bundle(release)
@@ -114,7 +113,7 @@ def load(config: Config, release: str, target: str | None = None) -> LoadedRelea
         digest,
         manifest,
         model,
-        _reference(release, folder / REFERENCE),
+        drift_reference.read(release, folder, manifest),
         classes,
         golden_inputs,
         golden_outputs,
@@ -226,18 +225,3 @@ def _golden(release: str, file: Path, shape: tuple[int, ...]) -> np.ndarray:
     if values.dtype != np.float32 or values.shape[1:] != shape or not len(values):
         raise _corrupted(release, file, f"{values.dtype} {values.shape}", f"float32 (N, {', '.join(map(str, shape))})")
     return values
-
-
-def _reference(release: str, file: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads(file.read_bytes())
-        for feature in value["features"]:
-            if len(feature["ratios"]) != len(feature["edges"]) + 1 or not isinstance(feature["channel"], int):
-                raise ValueError(f"feature {feature['name']}")
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise _corrupted(
-            release, file, f"not a drift reference ({error!r})", "features that have bin edges and ratios"
-        ) from None
-    return dict(value)

@@ -214,8 +214,12 @@ def _require_loaded(config: Config, release: str, description: str) -> ServiceMo
 def installed_target(config: Config, release: str) -> str:
     """Verify an installed release, and return the name of the target that this device runs.
 
-    Raises TrustError, NoReleaseError, FitError.
+    Raises TrustError, NoReleaseError, FitError, and SelfTestError if the release's drift reference is invalid.
     """
+    from edge_agent.inference import drift_reference
     from edge_agent.storage import slots, target_selection
 
-    return target_selection.select_target(config, slots.verify(config.layout, release), None)
+    manifest = slots.verify(config.layout, release)
+    target = target_selection.select_target(config, manifest, None)
+    drift_reference.read(release, config.layout.bundle(release), manifest)
+    return target

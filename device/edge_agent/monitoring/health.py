@@ -7,8 +7,8 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from edge_agent.core import logs, systemd
 from edge_agent.inference.engine import Engine, ProbeResult
@@ -17,6 +17,42 @@ from edge_agent.inference.model import InferenceError
 from edge_agent.lifecycle import trial_rules
 
 IDLE_PROBE_S = 5.0  # seconds between two probes while no release is on trial
+
+Reason = Literal[
+    "healthy",
+    "golden_samples_wrong",
+    "model_hangs",
+    "model_fails",
+    "release_loading",
+    "release_not_loaded",
+    "no_release",
+    "state_unreadable",
+]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """The condition of the release that state.json names: healthy, or the reason why it is not.
+
+    Attributes:
+        reason: `healthy`, or the reason why the release is not healthy: see docs/reference/http-and-mqtt.md.
+        detail: The reason as text for people.
+    """
+
+    reason: Reason
+    detail: str
+
+    @property
+    def healthy(self) -> bool:
+        return self.reason == "healthy"
+
+    @property
+    def ready(self) -> bool:
+        """True if clients can rely on the predictions of the loaded release.
+
+        During a switch the previous release still serves them, and an unreadable state.json does not affect the model.
+        """
+        return self.reason in ("healthy", "release_loading", "state_unreadable")
 
 
 @dataclass
@@ -30,7 +66,8 @@ class ReleaseHealth:
         last_result: The time of the last result of the model, or 0 if the model has returned no result.
         answered: Number of requests and probes for which the model returned a result.
         errors: Number of requests and probes for which the model failed.
-        fault: The reason why the last probe failed; empty if it passed.
+        failed_probes: The last probe of each golden sample that failed then, by the index of the sample.
+        hang: The reason why the model is considered to hang; empty if its last probe had a result.
     """
 
     loaded: LoadedRelease | None
@@ -39,7 +76,8 @@ class ReleaseHealth:
     last_result: float
     answered: int = 0
     errors: int = 0
-    fault: str = ""
+    failed_probes: dict[int, ProbeResult] = field(default_factory=dict)
+    hang: str = ""
 
     @property
     def silent_s(self) -> float:
@@ -73,21 +111,31 @@ class Health:
     def observation(self) -> trial_rules.TrialObservation:
         """Return the observations that decide whether a release on trial is confirmed or rolled back."""
         now, release = time.monotonic(), self._release
+        # An error of the model is not a reason to end the trial at once, because it counts as a failed inference.
+        wrong_outputs = [probe.fault for probe in release.failed_probes.values() if probe.error is None]
+        failure = release.hang or next(iter(wrong_outputs), "")
         return trial_rules.TrialObservation(
-            now - release.since, now - release.last_failure, release.answered, release.errors, release.fault
+            now - release.since, now - release.last_failure, release.answered, release.errors, failure
         )
 
-    def healthy(self) -> tuple[bool, str]:
-        """Return whether the loaded release is healthy, and the reason as text."""
+    def condition(self) -> Condition:
+        """Return whether the loaded release is healthy.
+
+        A release whose golden samples were wrong is healthy again when each of these samples has passed a probe.
+        """
         release = self._release
         total = release.answered + release.errors
-        if release.fault:
-            return False, release.fault
+        if self._engine.loaded is None:
+            return Condition("no_release", "no release is loaded")
+        if release.failed_probes:
+            return Condition("golden_samples_wrong", next(iter(release.failed_probes.values())).fault)
+        if release.hang:
+            return Condition("model_hangs", release.hang)
         if not release.answered:
-            return False, "the model has not computed a golden sample yet"
+            return Condition("release_loading", "the model has not computed a golden sample yet")
         if release.errors >= trial_rules.LEAST_ERRORS and release.errors > self._error_share * total:
-            return False, f"{release.errors} of {total} inferences failed"
-        return True, "healthy"
+            return Condition("model_fails", f"{release.errors} of {total} inferences failed")
+        return Condition("healthy", "healthy")
 
     @property
     def silent_s(self) -> float:
@@ -120,22 +168,22 @@ class Health:
             result = await asyncio.wait_for(self._engine.probe(), self._hang_s)
         except asyncio.TimeoutError:
             self._record_timeout(release)
-        except InferenceError as error:
-            release.errors += 1
-            release.last_result = release.last_failure = time.monotonic()
-            logs.event("probe", f"a golden sample failed: {error}", logging.ERROR)
         else:
             self._record(release, result)
 
     def _record(self, release: ReleaseHealth, result: ProbeResult) -> None:
         release.last_result = time.monotonic()
-        release.answered += 1
+        release.hang = ""
+        if result.error is None:
+            release.answered += 1
+        else:
+            release.errors += 1
         if result.passed:
-            release.fault = ""
+            release.failed_probes.pop(result.sample, None)
             return
         release.last_failure = release.last_result
-        release.fault = f"a golden sample differs by {result.difference:.3g}, allowed {result.tolerance:g}"
-        logs.event("probe", release.fault, logging.ERROR, release=result.release)
+        release.failed_probes[result.sample] = result
+        logs.event("probe", result.fault, logging.ERROR, release=result.release)
 
     def _record_timeout(self, release: ReleaseHealth) -> None:
         """Record a failure if a probe had no result in time and the model hangs.
@@ -147,8 +195,8 @@ class Health:
         if silent_s < self._hang_s:
             return
         release.last_failure = time.monotonic()
-        release.fault = f"the model has not answered for {silent_s:.0f} s"
-        logs.event("hangs", release.fault, logging.CRITICAL)
+        release.hang = f"the model has not answered for {silent_s:.0f} s"
+        logs.event("hangs", release.hang, logging.CRITICAL)
 
     async def probe_periodically(self, interval_s: Callable[[], float]) -> None:
         """Send a probe every `interval_s()` seconds and after each swap of the model, until cancelled.

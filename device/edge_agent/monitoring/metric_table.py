@@ -17,6 +17,18 @@ class MetricDescription:
 
 
 METRICS = (
+    MetricDescription(
+        "edge_agent_healthy",
+        "gauge",
+        ("reason",),
+        "Whether the current release is loaded and healthy: 1 for yes, 0 for no. The label is the reason.",
+    ),
+    MetricDescription(
+        "edge_agent_part_failed",
+        "gauge",
+        ("output", "part"),
+        "Whether a part of an output (metrics or report) failed the last time, and was left out: 1 for yes, 0 for no.",
+    ),
     MetricDescription("edge_agent_trial", "gauge", (), "Whether the current release is on trial: 1 for yes, 0 for no."),
     MetricDescription(
         "edge_agent_trial_starts",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edge_agent.inference.loading import LoadedRelease
-from edge_agent.monitoring.drift import Bins, features, psi
+from edge_agent.monitoring.drift import STATISTICS, Bins, features, psi
 
 # Upper bounds of the exported histograms, in seconds.
 BUCKETS = (
@@ -98,8 +98,9 @@ class ReleaseStatistics:
         self.bins = Bins([feature["edges"] for feature in self.features])
         axes = list(loaded.manifest["input"]["axes"])
         self._channel = axes.index("channel") + 1 if "channel" in axes else None
-        statistics = {"mean": 0, "std": 1}
-        self._columns = [2 * feature["channel"] + statistics[feature["statistic"]] for feature in self.features]
+        self._columns = [
+            len(STATISTICS) * feature["channel"] + STATISTICS.index(feature["statistic"]) for feature in self.features
+        ]
         self.restarts = 0
         self.inferences = 0
         self.errors: dict[str, int] = {}
@@ -141,9 +142,9 @@ class ReleaseStatistics:
         """
         if not self._pending:
             return None
-        bins = self.locate(np.concatenate(self._pending))
-        self._pending = []
+        pending, self._pending = self._pending, []  # also if counting fails, so that the samples do not fill the memory
         self._pending_samples = self._pending_bytes = 0
+        bins = self.locate(np.concatenate(pending))
         self.feature_counts += self.bins.counts(bins)
         return bins
 

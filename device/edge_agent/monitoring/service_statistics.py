@@ -14,8 +14,10 @@ import os
 import secrets
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,9 @@ from edge_agent.core.config import Config
 from edge_agent.inference.engine import Engine, NotLoadedError, PredictionResult, TimedOutError
 from edge_agent.inference.loading import LoadedRelease
 from edge_agent.inference.model import InferenceError, ModelError, OutputError
+from edge_agent.monitoring.parts import Parts
 from edge_agent.monitoring.release_statistics import ReleaseStatistics
+from edge_agent.monitoring.report_parts import RELEASE_PARTS, valid_json
 
 log = logging.getLogger("edge_agent.counts")  # the logger's name becomes the event of its log records
 
@@ -72,7 +76,8 @@ class ServiceStatistics:
         self._predictions = 0
         self._started = time.monotonic()
         self._process = psutil.Process()
-        self._memory_at_start = self._process.memory_info().rss
+        self.report_parts = Parts("report")
+        self._measure_start()
         self._saved: dict[str, Any] | None = None
         self._save_request: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
 
@@ -92,7 +97,7 @@ class ServiceStatistics:
         first = self.current is None
         self._previous, self.current = self.current, ReleaseStatistics(loaded, _now())
         # The new model is already in memory, perhaps together with the previous one, so it does not count as growth.
-        self._memory_at_start = self._process.memory_info().rss
+        self._measure_start()
         if first:
             self._resume(self.current)
         if self._save_request is not None:
@@ -189,44 +194,48 @@ class ServiceStatistics:
         self.http[key] = self.http.get(key, 0) + 1
 
     def report(self) -> dict[str, Any]:
-        """Return the statistics since the switch to the loaded release, for the command line and for rollouts."""
-        memory = self._process.memory_info().rss
-        service = {
+        """Return the statistics since the switch to the loaded release, for the command line and for rollouts.
+
+        The statistics are computed in parts. The fields of a part that fails are left out, and `failed_parts` names it.
+        """
+        statistics = self.current
+        report: dict[str, Any] = {"release": None, "target": None, "model_sha256": None}
+        parts: dict[str, Callable[[], dict[str, Any]]] = {"service": self._service, "memory": self._memory}
+        if statistics is not None:
+            report = {
+                "release": statistics.release,
+                "target": statistics.target,
+                "model_sha256": statistics.sha256,
+                "joining_fault": statistics.loaded.joining_fault,
+                "since": statistics.since,
+                "restarts": statistics.restarts,
+            }
+            parts |= {name: partial(compute, statistics) for name, compute in RELEASE_PARTS.items()}
+        for name, compute in parts.items():
+            report |= self.report_parts.compute(name, partial(valid_json, compute)) or {}
+        return {**report, "failed_parts": [name for name in parts if self.report_parts.failed[name]]}
+
+    def _service(self) -> dict[str, Any]:
+        return {
             "uptime_s": round(time.monotonic() - self._started, 3),
             "trial": self.trial,
             "starts": self.starts,
-            "memory_bytes": memory,
-            "memory_at_start_bytes": self._memory_at_start,
             "http": [
                 {"path": path, "method": method, "code": code, "count": count}
                 for (path, method, code), count in sorted(self.http.items())
             ],
         }
-        statistics = self.current
-        if statistics is None:
-            return {"release": None, "target": None, "model_sha256": None, **service}
-        inferences, errors = statistics.inferences, sum(statistics.errors.values())
-        results = {name: sum(counts[name] for counts in statistics.feedback.values()) for name in ("correct", "wrong")}
-        labelled = sum(results.values())
+
+    def _memory(self) -> dict[str, Any]:
+        if self._memory_at_start is None:
+            raise RuntimeError("the memory at the start was not measured")
         return {
-            "release": statistics.release,
-            "target": statistics.target,
-            "model_sha256": statistics.sha256,
-            "joining_fault": statistics.loaded.joining_fault,
-            "since": statistics.since,
-            "restarts": statistics.restarts,
-            **service,
-            "inferences": inferences,
-            "errors": errors,
-            "error_reasons": dict(statistics.errors),
-            "error_share": errors / (inferences + errors) if inferences + errors else 0.0,
-            "latency_s": {name: statistics.latency.quantile(share) for name, share in _QUANTILES.items()},
-            "queue_s": {name: statistics.queue.quantile(share) for name, share in _QUANTILES.items()},
-            "predictions": dict(zip(statistics.classes, statistics.per_class, strict=True)),
-            "confidence_mean": statistics.confidence_sum / inferences if inferences else None,
-            "drift": statistics.drift(),
-            "feedback": {**results, "n": labelled, "accuracy": results["correct"] / labelled if labelled else None},
+            "memory_bytes": self._process.memory_info().rss,
+            "memory_at_start_bytes": self._memory_at_start,
         }
+
+    def _measure_start(self) -> None:
+        self._memory_at_start = self.report_parts.compute("memory", lambda: int(self._process.memory_info().rss))
 
     def snapshot(self) -> dict[str, Any] | None:
         """Return the counts of the loaded release for `save`, or None if no count has changed since the last save."""
@@ -271,9 +280,6 @@ class ServiceStatistics:
             self.save(self.snapshot())
         except OSError as error:
             log.warning("%s: not saved (%s)", self.config.layout.counts, os.strerror(error.errno or 0))
-
-
-_QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
 def _now() -> str:

@@ -71,11 +71,11 @@ class _Routes:
 
     async def status(self, _request: web.Request) -> web.Response:
         service = self.service
-        healthy, reason = service.healthy()
+        condition = service.condition()
         value = {
             "loaded": _loaded(service.engine.loaded),
-            "healthy": healthy,
-            "reason": reason,
+            "healthy": condition.healthy,
+            "reason": condition.detail,
             "ready": service.engine.loaded is not None,
             "trial": service.judge.status() if service.loader.state.trial else None,
             "uptime_seconds": round(time.monotonic() - service.started, 1),

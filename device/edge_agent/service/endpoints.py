@@ -39,8 +39,8 @@ async def _start(service: Supervisor, stack: contextlib.AsyncExitStack) -> str:
     if config.capture.enabled:
         capture = Capture(config)
         stack.callback(capture.close)
-    metrics = MetricsExporter(statistics, capture.usage if capture else None)
-    app = web.create_application(engine, statistics, config, capture, metrics)
+    metrics = MetricsExporter(statistics, service.condition, capture.usage if capture else None)
+    app = web.create_application(engine, statistics, config, metrics, capture)
     addresses = await _open(app, config.serve.listen, service, stack)
     if config.serve.socket:
         path = Path(config.serve.socket)

@@ -18,7 +18,7 @@ from edge_agent.core.config import Config
 from edge_agent.core.errors import AgentError, ServiceError
 from edge_agent.inference.engine import Engine
 from edge_agent.lifecycle.boot import boot
-from edge_agent.monitoring.health import IDLE_PROBE_S, Health
+from edge_agent.monitoring.health import IDLE_PROBE_S, Condition, Health
 from edge_agent.monitoring.service_statistics import ServiceStatistics
 from edge_agent.service.events import Events
 from edge_agent.service.loader import FOLLOW_S, Loader
@@ -39,6 +39,7 @@ class Supervisor:
         self.loader = Loader(config, self.engine, self.health, self.statistics, self.events, self.ending)
         self.judge = TrialJudge(config, self.loader, self.health, self.events)
         self._under_systemd = under_systemd
+        self._state_error = ""  # the reason why state.json could not be read at the last attempt
 
     @classmethod
     async def boot(cls, config: Config, under_systemd: bool, stack: contextlib.AsyncExitStack) -> Supervisor:
@@ -110,19 +111,28 @@ class Supervisor:
             try:
                 await self.loader.follow()
                 await self.judge.judge()
+                self._state_error = ""
             except (AgentError, OSError) as error:  # the state cannot be read: keep the loaded release
-                self.events.add("state", " ".join(str(error).split()), logging.ERROR)
+                self._state_error = " ".join(str(error).split())
+                self.events.add("state", self._state_error, logging.ERROR)
 
-    def healthy(self) -> tuple[bool, str]:
-        """Return whether the release that state.json names is loaded and healthy, and the reason as text."""
-        loader = self.loader
+    def condition(self) -> Condition:
+        """Return whether the release that state.json names is loaded and healthy.
+
+        Wrong golden samples of the loaded release come first, because clients receive its predictions.
+        """
+        loader, current, loaded = self.loader, self.loader.state.current, self.health.condition()
+        if loaded.reason == "golden_samples_wrong":
+            return loaded
         if loader.error:
-            return False, f"{loader.state.current} is current, but not loaded: {loader.error}"
-        if self.engine.loaded is None:
-            return False, "no release is current"
+            return Condition("release_not_loaded", f"{current} is current, but not loaded: {loader.error}")
+        if current is None:
+            return Condition("no_release", "no release is current")
         if not loader.up_to_date:
-            return False, f"{loader.state.current} is current, but not loaded yet"
-        return self.health.healthy()
+            return Condition("release_loading", f"{current} is current, but not loaded yet")
+        if loaded.healthy and self._state_error:
+            return Condition("state_unreadable", f"the state cannot be read: {self._state_error}")
+        return loaded
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

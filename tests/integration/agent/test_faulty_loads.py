@@ -13,6 +13,7 @@ import pytest
 from edge_agent.core import state
 from edge_agent.core.config import Config
 from edge_agent.core.state import State, Trial
+from edge_agent.monitoring.health import Condition
 from edge_agent.service import supervisor
 from edge_agent.service.supervisor import Supervisor
 
@@ -65,12 +66,12 @@ def test_a_load_that_hangs_does_not_block_a_rollback(tmp_path: Path) -> None:
         while service.loader.state.current != NEW:
             await asyncio.sleep(0)
         # The reported figures are not those of the previous release.
-        assert service.healthy() == (False, f"{NEW} is current, but not loaded yet")
+        assert service.condition() == Condition("release_loading", f"{NEW} is current, but not loaded yet")
         assert (service.judge.status()["answered"], service.judge.status()["action"]) == (0, "wait")
         state.save(config.layout, ON_TRIAL.rolled_back("requested by an operator"))
         assert await following is None
         assert loaded(service) == OLD
-        assert service.healthy()[0]
+        assert service.condition().healthy
         await service.engine.close()
 
     run(main)

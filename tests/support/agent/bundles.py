@@ -6,8 +6,9 @@ the same files as the pipeline's `package`. Its keywords build the bad bundles t
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ def bundle(
     wrong_golden: bool = False,
     padding: int = 0,
     variant: int = 0,
+    change_reference: Callable[[dict[str, Any]], object] | None = None,
 ) -> Bundle:
     """Write `folder`/`name`.tar.zst, whose model has weights from `seed`.
 
@@ -72,6 +74,7 @@ def bundle(
             inference takes tens of milliseconds; `greedy`: an inference takes 300 MB; None: a good model.
         wrong_golden: True reverses the stored outputs.
         padding: Size of an additional, incompressible file in bytes.
+        change_reference: A function that changes the content of drift_reference.json before it is written.
         variant: Another number gives another file with the same predictions, like a model that was trained again.
     """
     root = folder / f".{name}-{seed}"
@@ -90,7 +93,10 @@ def bundle(
         stored = outputs[target][:, ::-1] if wrong_golden else outputs[target]
         np.save(root / "golden" / f"{target}.npy", stored, allow_pickle=False)
         described_targets[target] = _target(target, file.name, root, io, budget, runtime_version)
-    write_json(root / "drift_reference.json", _drift_reference(inputs, outputs))
+    reference = _drift_reference(inputs, outputs)
+    if change_reference is not None:
+        change_reference(reference)
+    (root / "drift_reference.json").write_text(json.dumps(reference))  # also NaN, which write_json refuses
     (root / "model_card.md").write_text(f"# {name}\n")
     (root / "sbom.cdx.json").write_text("{}\n")
     if padding:

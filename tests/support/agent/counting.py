@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from edge_agent.core.config import Config
 from edge_agent.inference.engine import Engine, LoadedRelease
+from edge_agent.monitoring.health import Condition
+from edge_agent.monitoring.prometheus import MetricsExporter
 from edge_agent.monitoring.service_statistics import ServiceStatistics
 
 from tests.support.agent.serving import run
@@ -33,3 +35,8 @@ def counted(config: Config, *releases: LoadedRelease, x: np.ndarray) -> ServiceS
 
     run(main)
     return statistics
+
+
+def exporter(statistics: ServiceStatistics) -> MetricsExporter:
+    """Return an exporter of these statistics, for a service without capture whose release is healthy."""
+    return MetricsExporter(statistics, lambda: Condition("healthy", "healthy"))

@@ -19,6 +19,8 @@ from edge_agent.api import http_server, web
 from edge_agent.core.config import Config
 from edge_agent.inference.engine import Engine, LoadedRelease
 from edge_agent.monitoring.capture import Capture
+from edge_agent.monitoring.health import Health
+from edge_agent.monitoring.prometheus import MetricsExporter
 from edge_agent.monitoring.service_statistics import ServiceStatistics
 
 
@@ -48,6 +50,7 @@ class Agent:
     loop: asyncio.AbstractEventLoop
     engine: Engine
     statistics: ServiceStatistics
+    health: Health
     capture: Capture | None
 
     @property
@@ -92,13 +95,16 @@ def serving(config: Config, loaded: LoadedRelease | None = None) -> Iterator[Age
     async def main() -> None:
         engine, statistics = Engine(config.serve), ServiceStatistics(config)
         statistics.attach(engine)
+        health = Health(engine, config.serve.request_timeout_s, config.trial.error_share)
         capture = Capture(config) if config.capture.enabled else None
         await engine.swap(loaded)
-        runner = http_server.create_runner(web.create_application(engine, statistics, config, capture), config.serve)
+        metrics = MetricsExporter(statistics, health.condition, capture.usage if capture else None)
+        app = web.create_application(engine, statistics, config, metrics, capture)
+        runner = http_server.create_runner(app, config.serve)
         await runner.setup()
         await aiohttp_web.TCPSite(runner, "127.0.0.1", 0).start()
         loop = asyncio.get_running_loop()
-        ready.append(Agent(runner.addresses[0][1], loop, engine, statistics, capture))
+        ready.append(Agent(runner.addresses[0][1], loop, engine, statistics, health, capture))
         ended.append(asyncio.Event())
         started.set()
         await ended[0].wait()

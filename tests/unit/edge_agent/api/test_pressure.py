@@ -171,7 +171,7 @@ def test_late_failures_of_the_previous_release_do_not_count_for_the_next(tmp_pat
         assert (observation.answered, observation.errors) == (0, 0)
         assert observation.healthy_s == observation.loaded_s
         await health.probe()
-        assert health.healthy() == (True, "healthy")
+        assert health.condition().healthy
         await engine.close()
 
     run(main)

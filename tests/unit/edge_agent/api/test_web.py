@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from edge_agent.api.web import OPENAPI_FILE
 from edge_agent.inference.engine import LoadedRelease
+from edge_agent.monitoring.prometheus import MetricsExporter
 from openapi_spec_validator import validate
 
 from tests.support.agent.http_server import Agent, npy, serving
@@ -54,7 +55,8 @@ def test_the_description_is_openapi(agent: Agent) -> None:
 def loaded_routes(agent: Agent) -> Any:
     from edge_agent.api import web
 
-    app = web.create_application(agent.engine, agent.statistics, agent.statistics.config)
+    metrics = MetricsExporter(agent.statistics, agent.health.condition)
+    app = web.create_application(agent.engine, agent.statistics, agent.statistics.config, metrics)
     return app.router.routes()
 
 
@@ -157,8 +159,10 @@ def test_feedback_with_an_unknown_class_or_for_an_old_prediction(agent: Agent) -
 
 
 def test_health_and_information(agent: Agent) -> None:
-    assert agent.ask("GET", "/healthz").json == {"status": "ok", "release": RELEASE, "golden": True}
-    assert agent.ask("GET", "/readyz").json == {"status": "ready", "release": RELEASE}
+    agent.call(agent.health.probe())
+    healthy = {"release": RELEASE, "reason": "healthy"}
+    assert agent.ask("GET", "/healthz").json == {"status": "ok", "golden": True, **healthy}
+    assert agent.ask("GET", "/readyz").json == {"status": "ready", **healthy}
     info = agent.ask("GET", "/info").json
     assert (info["model_sha256"], info["input"]["shape"]) == (loaded(agent).sha256, list(SHAPE))
     assert info["device"] == {"id": "pi-1", "type": "generic"}
@@ -181,15 +185,21 @@ def test_a_broken_and_a_hanging_model(tmp_path: Path) -> None:
     with serving(config, behaving(real, Backend(lambda x: np.full((len(x), 3), np.nan)))) as agent:
         answer = agent.ask("POST", "/predict", {"input": ZEROS})
         assert (answer.status, answer.json["release"]) == (500, "other@1.0.0")
-        assert agent.ask("GET", "/healthz").status == 503
+        agent.call(agent.health.probe())
+        for path in ("/healthz", "/readyz"):
+            failed = agent.ask("GET", path)
+            assert (failed.status, failed.json["reason"]) == (503, "golden_samples_wrong")
         assert agent.statistics.report()["error_reasons"] == {"output": 1}
         agent.call(agent.engine.swap(behaving(real, hanging)))
         late = agent.ask("POST", "/predict", {"input": ZEROS})
         assert (late.status, "no result within" in late.json["detail"]) == (500, True)
         behind = agent.ask("POST", "/predict", {"input": ZEROS})
         assert (behind.status, behind.headers["retry-after"]) == (429, "1")
-        assert agent.ask("GET", "/healthz").status == 503
-        assert agent.ask("GET", "/readyz").status == 200
+        agent.call(agent.health.probe())
+        alive = agent.ask("GET", "/healthz")  # a restart is the task of the watchdog
+        assert (alive.status, alive.json["reason"]) == (200, "model_hangs")
+        unready = agent.ask("GET", "/readyz")
+        assert (unready.status, unready.json["reason"]) == (503, "model_hangs")
         agent.call(agent.engine.swap(real))
         hanging.go.set()
         assert agent.ask("POST", "/predict", {"input": ZEROS}).status == 200

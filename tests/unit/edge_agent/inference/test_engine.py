@@ -239,8 +239,7 @@ def test_a_model_that_hangs_is_abandoned(tmp_path: Path) -> None:
         probe = asyncio.ensure_future(engine.probe())
         await asyncio.sleep(0)  # the request is queued before the swap
         await engine.swap(loaded)
-        with pytest.raises(ModelError, match="hangs"):
-            await probe
+        assert "hangs" in (await probe).fault
         assert (await engine.predict(samples(1))).release == RELEASE
         hanging.go.set()
         await engine.close()

@@ -14,7 +14,6 @@ import pytest
 from edge_agent.core.config import Config
 from edge_agent.inference.engine import Engine
 from edge_agent.monitoring.drift import LEAST_SHARE, Bins, bin_counts, features, null_quantile, psi
-from edge_agent.monitoring.prometheus import MetricsExporter
 from edge_agent.monitoring.release_statistics import BUCKETS, LatencyHistogram
 from edge_agent.monitoring.service_statistics import ServiceStatistics
 from hypothesis import given, settings
@@ -22,7 +21,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from scipy import stats
 
-from tests.support.agent.counting import SHAPE, counted, samples
+from tests.support.agent.counting import SHAPE, counted, exporter, samples
 from tests.support.agent.http_server import serving
 from tests.support.agent.serving import RELEASE, Backend, behaving, device, installed, run
 from tests.support.requirements import need_program
@@ -35,7 +34,7 @@ def config(tmp_path: Path) -> Config:
 
 def values(statistics: ServiceStatistics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     """Return every exported sample by name and labels."""
-    text = MetricsExporter(statistics).render()[0].decode()
+    text = exporter(statistics).render()[0].decode()
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)

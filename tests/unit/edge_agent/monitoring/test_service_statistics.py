@@ -11,12 +11,11 @@ import pytest
 from edge_agent.core.config import Config
 from edge_agent.inference.engine import Engine
 from edge_agent.inference.model import OutputError
-from edge_agent.monitoring.prometheus import MetricsExporter
 from edge_agent.monitoring.release_statistics import LatencyHistogram
 from edge_agent.monitoring.service_statistics import ServiceStatistics
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.agent.counting import counted, samples
+from tests.support.agent.counting import counted, exporter, samples
 from tests.support.agent.serving import Backend, behaving, device, installed, run
 
 
@@ -99,7 +98,7 @@ def test_quantiles_are_accurate_to_a_few_percent(seconds: float) -> None:
 def test_starts_decrease_after_a_trial_so_they_are_a_gauge(config: Config) -> None:
     types = {
         family.name: family.type
-        for family in text_string_to_metric_families(MetricsExporter(ServiceStatistics(config)).render()[0].decode())
+        for family in text_string_to_metric_families(exporter(ServiceStatistics(config)).render()[0].decode())
     }
 
     assert types["edge_agent_trial_starts"] == "gauge"
@@ -108,7 +107,7 @@ def test_starts_decrease_after_a_trial_so_they_are_a_gauge(config: Config) -> No
 
 @pytest.mark.parametrize("accept", ["application/openmetrics-text;version=abc", "text/plain;version=1.x", "\u00e9"])
 def test_an_invalid_version_gets_plain_text(config: Config, accept: str) -> None:
-    content, kind = MetricsExporter(ServiceStatistics(config)).render(accept)
+    content, kind = exporter(ServiceStatistics(config)).render(accept)
 
     assert kind.startswith("text/plain")
     assert content
