@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from edge_agent.core.config import Config
 from edge_agent.core.errors import StorageError
+from edge_agent.core.json_values import to_json
 from edge_agent.inference.engine import Engine, LoadedRelease
-from edge_agent.lifecycle.results import to_json
 from edge_agent.monitoring import capture
 from edge_agent.monitoring.capture import Capture
 from edge_agent.monitoring.drift_window import DriftWindow
