@@ -29,6 +29,10 @@ needs_mounts = pytest.mark.skipif(bool(disks.missing()), reason=disks.missing())
 SIZE = 12 << 20
 ERRORS = {"error": errno.EIO, "nospace": errno.ENOSPC, "quota": errno.EDQUOT, "readonly": errno.EROFS}
 ANSWERS = 200
+each_error = pytest.mark.parametrize(
+    "action",
+    ["error", "quota", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("nospace", "readonly"))],
+)
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +235,7 @@ def test_a_reboot_although_nothing_could_be_written(folder: Path, fork: Forks, u
                         path.unlink()
 
 
-@pytest.mark.parametrize("action", ERRORS)
+@each_error
 def test_the_verdict_of_a_trial_if_each_write_fails(folder: Path, fork: Forks, action: str) -> None:
     fault = f"state.before_fsync={action}#1+"
     with device_in(folder / "device", folder, fork, deadline_s=1.0) as device:
@@ -247,7 +251,7 @@ def test_the_verdict_of_a_trial_if_each_write_fails(folder: Path, fork: Forks, a
             assert written(device) == (ONE, False)
 
 
-@pytest.mark.parametrize("action", ERRORS)
+@each_error
 def test_a_rollback_by_hand_if_each_write_fails(folder: Path, fork: Forks, action: str) -> None:
     fault = f"state.before_fsync={action}#1+"
     with device_in(folder / "device", folder, fork, deadline_s=900.0) as device, device.serving(fault) as served:
