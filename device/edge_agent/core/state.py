@@ -38,9 +38,9 @@ def load(layout: Layout) -> State:
     If there is no state.json yet, return an empty state. Raises ConfigurationError if the file is damaged.
     """
     on_disk = _content(layout)
-    found = kept_state.find(layout, on_disk or "")
-    if found is not None:
-        return _parse(layout, found.content)
+    unwritten = kept_state.find(layout, on_disk or "")
+    if unwritten is not None:
+        return _parse(layout, unwritten.content)
     return State() if on_disk is None else _parse(layout, on_disk)
 
 
@@ -121,9 +121,13 @@ def save_or_keep(layout: Layout, state: State, in_process: bool = False) -> None
 
 
 def keep(layout: Layout, state: State, error: OSError, in_process: bool = False) -> None:
-    """Keep a state in memory that could not be written because of `error`, which is raised if this fails too.
+    """Keep a state in memory that could not be written.
 
-    The arguments `layout`, `state` and `in_process` have the same meaning as for `save_or_keep`.
+    Args:
+        layout: The paths of the agent's files.
+        state: The state that could not be written.
+        error: The error of the write, which is raised again if the run folder cannot be written either.
+        in_process: Whether this process keeps the state in this case (see `save_or_keep`).
     """
     reason = " ".join((error.strerror or str(error)).split())
     unwritten = KeptState(agent_state.to_text(state), kept_state.digest(_content(layout) or ""), reason)
