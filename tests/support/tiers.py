@@ -27,6 +27,7 @@ SECONDS: dict[str, int] = {
     "integration/rollouts/test_bake.py": 105,
     "unit/stages/train/test_train.py": 95,
     "unit/fleet/cli/test_logs.py": 60,
+    "system/crash/test_unwritable_disks.py": 60,
     "integration/pipeline/test_shipped_tasks.py": 60,
     "integration/pipeline/test_own_task.py": 50,
     "unit/stages/tables/test_tables.py": 45,

@@ -273,7 +273,7 @@ def _operate(options: argparse.Namespace, config: Config) -> Iterator[Any]:
 
 
 def _print(options: argparse.Namespace, result: Any) -> None:
-    from edge_agent.lifecycle.results import to_json
+    from edge_agent.core.json_values import to_json
 
     if options.json:
         value = {"schema_version": OUTPUT_VERSION, "command": options.command, **to_json(result)}

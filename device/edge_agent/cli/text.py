@@ -22,6 +22,7 @@ from edge_agent.lifecycle.results import (
     TrialStatus,
     VerifyResult,
 )
+from edge_agent.lifecycle.unwritten import UnwrittenState
 
 
 @singledispatch
@@ -49,7 +50,7 @@ def _activate(result: ActivateResult) -> str:
     if result.selftest:
         lines.append(f"  self-test: {_selftest(result.selftest)}")
     lines.append(f"  service:   {_service_model(result.service)}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_unwritten_lines(result.unwritten)])
 
 
 def _selftest(result: SelfTestResult) -> str:
@@ -77,10 +78,19 @@ def _rollback(result: RollbackResult) -> str:
     if not result.changed:
         return f"{result.release} is already current"
     standing = "current now, on trial" if result.trial else "current again"
-    return (
-        f"{result.release} is {standing}; current before: {result.left or 'nothing'}\n"
-        f"  service:   {_service_model(result.service)}"
-    )
+    lines = [
+        f"{result.release} is {standing}; current before: {result.left or 'nothing'}",
+        f"  service:   {_service_model(result.service)}",
+    ]
+    return "\n".join([*lines, *_unwritten_lines(result.unwritten)])
+
+
+def _unwritten_lines(unwritten: UnwrittenState | None) -> list[str]:
+    return [] if unwritten is None else [f"  NOT YET WRITTEN TO THE DISK: {_unwritten(unwritten)}"]
+
+
+def _unwritten(unwritten: UnwrittenState) -> str:
+    return f"{unwritten.reason}; the agent tries again each second; until then, {unwritten.after_reboot}"
 
 
 @render.register
@@ -125,6 +135,8 @@ def _status(result: StatusResult) -> str:
     if result.trial:
         rows.append(("trial", _trial(result.trial, result.service.trial)))
     rows += [("bad", f"{release}: {reason}") for release, reason in sorted(result.bad.items())]
+    if result.unwritten:
+        rows.append(("not written", _unwritten(result.unwritten)))
     rows.append(("installed", ", ".join(result.installed) or "nothing"))
     rows.append(("disk", f"{disk.free_bytes / 1e9:.1f} GB free" if disk else "no state yet"))
     return _table(rows)

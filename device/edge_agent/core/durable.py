@@ -14,6 +14,8 @@ from pathlib import Path
 
 from edge_agent.core.fault_points import point
 
+WRITE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC  # without O_TRUNC, because a temporary file may have reserved space
+
 
 @contextlib.contextmanager
 def add_file_name(path: Path) -> Iterator[None]:
@@ -63,7 +65,7 @@ def make_directory(path: Path) -> None:
     sync_directory(path.parent)
 
 
-def write_file(path: Path, content: bytes, faults: str = "") -> None:
+def write_file(path: Path, content: bytes, faults: str = "", reserve_bytes: int = 0) -> None:
     """Create a file or replace its content. After a crash or a power cut, the file has the old or the new content.
 
     Args:
@@ -71,6 +73,7 @@ def write_file(path: Path, content: bytes, faults: str = "") -> None:
         content: The new content of the file.
         faults: The first part of the names of this write's fault points (see core/fault_points.py), such as `state`
             in `state.before_write`; empty if this write has no fault points.
+        reserve_bytes: Disk space to allocate for the next write of this file (see `reserve`); 0 allocates none.
 
     Raises:
         OSError: The write failed. The file has the old content, or the new content if only the directory could not be
@@ -81,23 +84,53 @@ def write_file(path: Path, content: bytes, faults: str = "") -> None:
         if faults:
             point(f"{faults}.{name}")
 
-    partial = path.with_name(f".{path.name}.partial")
+    partial = _partial(path)
     pass_point("before_write")
     try:
-        with add_file_name(path), partial.open("wb") as stream:
+        with add_file_name(path), os.fdopen(os.open(partial, WRITE, 0o666), "wb") as stream:
             stream.write(content)
-            stream.flush()
+            stream.truncate()
             pass_point("after_write")
             pass_point("before_fsync")
             os.fsync(stream.fileno())
         pass_point("before_rename")
         partial.replace(path)
     except OSError:
-        partial.unlink(missing_ok=True)
+        if not reserve_bytes:
+            partial.unlink(missing_ok=True)
         raise
     pass_point("after_rename")
     sync_directory(path.parent)
     pass_point("after_directory_fsync")
+    if reserve_bytes:
+        with contextlib.suppress(OSError):  # there is no space now; the next write may need new space
+            reserve(path, reserve_bytes)
+
+
+def reserve(path: Path, size: int) -> None:
+    """Allocate disk space for the next `write_file` of `path`, so that it succeeds even if the disk is full then.
+
+    The space is allocated to the temporary file, whose blocks the next write overwrites. Raises OSError.
+    """
+    if is_reserved(path, size):
+        return
+    descriptor = os.open(_partial(path), WRITE, 0o666)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    finally:
+        os.close(descriptor)
+
+
+def is_reserved(path: Path, size: int) -> bool:
+    """Return whether `size` bytes of disk space are allocated for the next `write_file` of `path`."""
+    try:
+        return _partial(path).stat().st_size >= size
+    except OSError:
+        return False
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
 
 
 def replace_link(link: Path, target: str) -> None:

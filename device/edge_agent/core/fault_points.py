@@ -6,7 +6,10 @@ EDGE_AGENT_FAULT. In production the variable is not set, and a fault point costs
     EDGE_AGENT_FAULT=install.before_rename=kill      SIGKILL to this process, like a crash or the OOM killer
     EDGE_AGENT_FAULT=install.before_rename=error     OSError EIO, like a worn memory card
     EDGE_AGENT_FAULT=install.before_rename=nospace   OSError ENOSPC
+    EDGE_AGENT_FAULT=install.before_rename=quota     OSError EDQUOT
+    EDGE_AGENT_FAULT=install.before_rename=readonly  OSError EROFS
     EDGE_AGENT_FAULT=download.chunk=kill#3           SIGKILL when the process reaches the point for the third time
+    EDGE_AGENT_FAULT=state.before_write=error#1+     OSError EIO at the first time and every later time
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import os
 import signal
 
 VARIABLE = "EDGE_AGENT_FAULT"
+ERRORS = {"error": errno.EIO, "nospace": errno.ENOSPC, "quota": errno.EDQUOT, "readonly": errno.EROFS}
 
 # All fault points. `point` refuses other names, so that a test that goes through this list covers every fault point.
 POINTS = (
@@ -87,11 +91,11 @@ def point(name: str) -> None:
         return
     action, _, at = action.partition("#")
     _passed[setting] = _passed.get(setting, 0) + 1
-    if _passed[setting] != int(at or 1):
+    first, repeats = int(at.rstrip("+") or 1), at.endswith("+")
+    if _passed[setting] < first or (_passed[setting] > first and not repeats):
         return
     # This line tells a test that the fault was injected, even if a retry hides the effect.
     os.write(2, f"fault: {setting}\n".encode())
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    numbers = {"error": errno.EIO, "nospace": errno.ENOSPC}
-    raise OSError(numbers[action], os.strerror(numbers[action]), name)
+    raise OSError(ERRORS[action], os.strerror(ERRORS[action]), name)

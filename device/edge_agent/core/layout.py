@@ -2,6 +2,7 @@
 
 <state>/                    /var/lib/edge-agent, on a disk that survives a power cut
     state.json              the current, the previous and the bad releases, and the trial (edge_agent.core.state)
+    .state.json.partial     disk space for the next state.json, allocated in advance (edge_agent.core.durable)
     state.json.copy         a copy of state.json with a checksum; replaces a damaged state.json when the service starts
     lock                    locked by the process that is changing files here
     install.lock            locked during an installation, which can take hours
@@ -17,6 +18,7 @@
 <run>/                      /run/edge-agent, empty after a boot
     control.sock            the command line's connection to the service
     predict.sock            predictions, if a unix socket is configured
+    unwritten-state.json    a state that could not be written to state.json (edge_agent.core.kept_state)
 """
 
 from __future__ import annotations
@@ -67,6 +69,10 @@ class Layout:
     @property
     def counts(self) -> Path:
         return self.state / "counts.json"
+
+    @property
+    def kept_state(self) -> Path:
+        return self.run / "unwritten-state.json"
 
     @property
     def control_socket(self) -> Path:

@@ -5,13 +5,14 @@ The kernel releases a lock when the process that holds the lock ends, even if th
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import io
 import os
 import time
 from pathlib import Path
 from typing import IO, Any
+
+from edge_agent.core.space import UNWRITABLE
 
 POLL_S = 0.05  # flock has no time limit, so the lock is tried repeatedly
 
@@ -33,11 +34,11 @@ def acquire(stream: IO[Any], wait_s: float) -> bool:
 
 
 def open_file(lock: Path) -> io.FileIO:
-    """Open a lock file. On a read-only file system, open it only for reading; flock does not need write access."""
+    """Open a lock file. If the disk cannot be written, open it only for reading; flock does not need write access."""
     try:
         return io.FileIO(lock, "a+")
     except OSError as error:
-        if error.errno != errno.EROFS:
+        if error.errno not in UNWRITABLE:
             raise
-    # The file system is read-only. If the lock file does not exist either, lock its folder instead.
+    # The disk cannot be written. If the lock file does not exist either, lock its folder instead.
     return io.FileIO(os.open(lock if lock.exists() else lock.parent, os.O_RDONLY), "r")

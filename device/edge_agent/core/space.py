@@ -2,7 +2,7 @@
 
 The callers decide what happens when the disk is full. `update/trust.py` refuses a download,
 `storage/target_selection.py` refuses an installation, `lifecycle/boot.py` starts the service although it could not
-write the new state, and `monitoring/ring.py` stops capturing samples.
+write the new state, `core/state.py` keeps a rollback in memory, and `monitoring/ring.py` stops capturing samples.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from edge_agent.core.errors import StorageError
 
-# Errors of a disk that can be read but not written: it is read-only or full, or the quota is used up. A failing disk
-# reports other errors.
-UNWRITABLE = frozenset((errno.EROFS, errno.ENOSPC, errno.EDQUOT))
+# Errors of a disk that may still be readable but cannot be written: it is read-only or full, the quota is used up, or
+# the disk fails.
+UNWRITABLE = frozenset((errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO))
 
 
 class DiskSpace(NamedTuple):

@@ -1,129 +1,25 @@
-"""The state of the agent: the current release, the previous release and the trial, in one small file (state.json).
+"""Read and write state.json, the file with the state of the agent, and lock the agent's files.
 
-These three change together, so they are in one file, which is replaced in one step. If two symbolic links showed the
-current and the previous release, a power cut between their changes could leave them inconsistent.
+If state.json cannot be written, a rollback is kept in memory instead (kept_state.py) until the file can be written.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from edge_agent.core import durable, locks
+from edge_agent.core import agent_state, durable, kept_state, locks
+from edge_agent.core.agent_state import SCHEMA_VERSION, State
 from edge_agent.core.errors import BusyError, ConfigurationError
+from edge_agent.core.kept_state import KeptState
 from edge_agent.core.layout import Layout
 
-SCHEMA_VERSION = 1
-MOST_PROVEN = 32  # number of confirmed releases that are remembered; a device has fewer slots
-
-
-@dataclass(frozen=True)
-class Trial:
-    """The trial of the current release, which lasts until the agent confirms the release or rolls it back.
-
-    Attributes:
-        release: The release on trial, which is always the current release.
-        since: Time of the switch (ISO 8601, UTC).
-        starts: Number of times that the service has started with this release.
-    """
-
-    release: str
-    since: str
-    starts: int = 0
-
-
-@dataclass(frozen=True)
-class State:
-    """The content of state.json. A State object does not change: its methods return a changed copy.
-
-    Attributes:
-        current: The release that the service runs, or None.
-        previous: The release to which a rollback returns, or None.
-        trial: The trial of the current release, or None if this release is confirmed.
-        bad: The releases that failed on this device or that an operator marked as bad, each with the reason. Such a
-            release can be neither installed nor activated until an operator runs `edge-agent forget`.
-        trusted_time: Latest time at which the agent verified metadata (ISO 8601, UTC), or None. If the device's clock
-            shows an earlier time, the agent uses this time instead.
-        proven: Releases that were confirmed on this device and later replaced by another release, in the order in which
-            they were replaced. Empty if an older agent wrote the file, because older agents stored only `previous`.
-    """
-
-    current: str | None = None
-    previous: str | None = None
-    trial: Trial | None = None
-    bad: Mapping[str, str] = field(default_factory=dict)
-    trusted_time: str | None = None
-    proven: tuple[str, ...] = ()
-
-    def was_confirmed(self, release: str) -> bool:
-        """Return whether `release` was confirmed on this device before and is not bad.
-
-        A rollback to such a release needs no trial.
-        """
-        return release not in self.bad and (release == self.previous or release in self.proven)
-
-    def switched(self, release: str, now: str, reason: str | None = None) -> State:
-        """Return the state after a switch to `release`, in which `release` is current and on trial.
-
-        The release that was current becomes `previous`, unless it was on trial or is marked as bad, because a rollback
-        must not return to a release that was never confirmed or that failed.
-
-        Args:
-            release: The release to switch to.
-            now: The present time (ISO 8601, UTC).
-            reason: The reason why the replaced release is marked as bad; None if it is not marked.
-        """
-        previous = self.previous if self.trial or reason is not None else self.current
-        return replace(
-            self._replaced(reason),
-            current=release,
-            previous=None if previous == release else previous,
-            trial=Trial(release, now),
-        )
-
-    def started(self) -> State:
-        """Return the state after one more start of the service with the release on trial."""
-        assert self.trial is not None
-        return replace(self, trial=replace(self.trial, starts=self.trial.starts + 1))
-
-    def confirmed(self) -> State:
-        """Return the state after the trial succeeded: the current release stays current and is no longer on trial."""
-        return replace(self, trial=None)
-
-    def rolled_back(self, reason: str | None) -> State:
-        """Return the state after a rollback, in which the previous release is current again, without a trial.
-
-        If `reason` is given, the release that was current before the rollback is marked as bad for this reason.
-        """
-        return replace(self._replaced(reason), current=self.previous, previous=None, trial=None)
-
-    def _replaced(self, reason: str | None) -> State:
-        """Add the current release to `bad` or `proven` before another release replaces it; return the new state.
-
-        The current release is added to `bad` if `reason` is given. It is added to `proven` if there is no `reason` and
-        it is not on trial.
-        """
-        if self.current is None:
-            return self
-        others = [release for release in (*self.proven, self.previous) if release and release != self.current]
-        if reason is not None:
-            return replace(self, bad={**self.bad, self.current: reason}, proven=_latest(others))
-        return replace(self, proven=_latest(others if self.trial else [*others, self.current]))
-
-    def forgotten(self, release: str) -> State:
-        """Return the state in which `release` is no longer marked as bad."""
-        return replace(self, bad={name: reason for name, reason in self.bad.items() if name != release})
-
-
-def _latest(releases: list[str]) -> tuple[str, ...]:
-    """Remove all but the last occurrence of each release, and return the last MOST_PROVEN remaining releases."""
-    return tuple(reversed(list(dict.fromkeys(reversed(releases)))[:MOST_PROVEN]))
+# Disk space that is allocated in advance for each of state.json and its copy, so that a full disk can be written.
+RESERVE_BYTES = 65536
 
 
 def format_time(moment: datetime) -> str:
@@ -137,47 +33,56 @@ def now() -> str:
 
 
 def load(layout: Layout) -> State:
-    """Read the state from state.json, or return an empty state if this file does not exist yet.
+    """Return the state in state.json, or the kept state that could not be written there.
+
+    If there is no state.json yet, return an empty state. Raises ConfigurationError if the file is damaged.
+    """
+    on_disk = _content(layout)
+    unwritten = kept_state.find(layout, on_disk or "")
+    if unwritten is not None:
+        return _parse(layout, unwritten.content)
+    return State() if on_disk is None else _parse(layout, on_disk)
+
+
+def load_written(layout: Layout) -> State:
+    """Return the state in state.json, which a reboot returns to, even if a kept state replaces it.
 
     Raises ConfigurationError if the file is damaged.
     """
+    on_disk = _content(layout)
+    return State() if on_disk is None else _parse(layout, on_disk)
+
+
+def kept(layout: Layout) -> KeptState | None:
+    """Return the kept state that `load` returns because it could not be written, or None if state.json applies."""
+    return kept_state.find(layout, _content(layout) or "")
+
+
+def _content(layout: Layout) -> str | None:
+    """Return the content of state.json, or None if there is no such file yet."""
     try:
-        value = json.loads(layout.state_file.read_text(encoding="utf-8"))
-        if value.pop("schema_version") != SCHEMA_VERSION:
-            raise ValueError(f"schema_version is not {SCHEMA_VERSION}")
-        trial = value.pop("trial")
-        proven = value.pop("proven", [])
-        if not isinstance(proven, list):
-            raise TypeError("proven is not a list of releases")
-        return _validated(State(trial=Trial(**trial) if trial else None, proven=tuple(proven), **value))
+        return layout.state_file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return State()
+        return None
+    except UnicodeDecodeError as error:
+        raise _damaged(layout, error) from None
+
+
+def _parse(layout: Layout, content: str) -> State:
+    try:
+        return agent_state.parse(content)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ConfigurationError(
-            str(layout.state_file),
-            f"not a state that this agent wrote ({error})",
-            f"JSON with schema_version {SCHEMA_VERSION}",
-            "restart the service, which restores the last copy; if there is no copy, move the file away (the agent "
-            "then starts without a release), and activate an installed release: edge-agent activate RELEASE",
-        ) from None
+        raise _damaged(layout, error) from None
 
 
-def _validated(state: State) -> State:
-    """Return `state` if its fields have the right types and its trial is a trial of the current release.
-
-    Raises TypeError or ValueError for any other state.
-    """
-    trial = state.trial
-    texts = [state.current, state.previous, state.trusted_time, *((trial.release, trial.since) if trial else ())]
-    if not all(text is None or isinstance(text, str) for text in texts) or not all(
-        isinstance(text, str) for text in state.proven
-    ):
-        raise TypeError("a release or a time is not a string")
-    if not all(isinstance(text, str) for item in state.bad.items() for text in item):
-        raise TypeError("bad is not a mapping of releases to reasons")
-    if trial and (type(trial.starts) is not int or trial.release != state.current):
-        raise ValueError(f"{trial.release} is on trial with {trial.starts!r} starts, but {state.current} is current")
-    return state
+def _damaged(layout: Layout, error: Exception) -> ConfigurationError:
+    return ConfigurationError(
+        str(layout.state_file),
+        f"not a state that this agent wrote ({error})",
+        f"JSON with schema_version {SCHEMA_VERSION}",
+        "restart the service, which restores the last copy; if there is no copy, move the file away (the agent "
+        "then starts without a release), and activate an installed release: edge-agent activate RELEASE",
+    )
 
 
 def save(layout: Layout, state: State) -> None:
@@ -186,11 +91,72 @@ def save(layout: Layout, state: State) -> None:
     If this function raises OSError, state.json has either the old or the new state, and `load` can read it.
     """
     durable.make_directory(layout.state)
-    content = json.dumps({"schema_version": SCHEMA_VERSION, **asdict(state)}, indent=2, sort_keys=True) + "\n"
-    durable.write_file(layout.state_file, content.encode(), faults="state")
+    content = agent_state.to_text(state)
+    durable.write_file(layout.state_file, content.encode(), "state", RESERVE_BYTES)
     with contextlib.suppress(OSError):  # if the copy cannot be written, an older copy is good enough
-        durable.write_file(_copy(layout), f"{_checksum(content)}\n{content}".encode())
+        durable.write_file(_copy(layout), f"{kept_state.digest(content)}\n{content}".encode(), "", RESERVE_BYTES)
     show_current(layout, state)
+    with contextlib.suppress(OSError):  # a kept state no longer applies, because state.json has changed
+        kept_state.discard(layout)
+
+
+def save_or_keep(layout: Layout, state: State, in_process: bool = False) -> None:
+    """Write the state to state.json; if the disk cannot be written, keep the state in memory. Use it for rollbacks.
+
+    The caller must hold the lock. `settle` writes a kept state later, and `kept` returns it until then.
+
+    Args:
+        layout: The paths of the agent's files.
+        state: The new state.
+        in_process: Whether this process keeps the state if the run folder cannot be written either. Only the service
+            does this, because other processes do not know the state then.
+
+    Raises:
+        OSError: The state could neither be written nor kept.
+    """
+    try:
+        save(layout, state)
+    except OSError as error:
+        keep(layout, state, error, in_process)
+
+
+def keep(layout: Layout, state: State, error: OSError, in_process: bool = False) -> None:
+    """Keep a state in memory that could not be written.
+
+    Args:
+        layout: The paths of the agent's files.
+        state: The state that could not be written.
+        error: The error of the write, which is raised again if the run folder cannot be written either.
+        in_process: Whether this process keeps the state in this case (see `save_or_keep`).
+    """
+    reason = " ".join((error.strerror or str(error)).split())
+    unwritten = KeptState(agent_state.to_text(state), kept_state.digest(_content(layout) or ""), reason)
+    try:
+        kept_state.keep(layout, unwritten)
+    except OSError:
+        if not in_process:
+            raise error from None
+        kept_state.keep_in_process(layout, unwritten)
+
+
+def settle(layout: Layout) -> bool:
+    """Try again to write a kept state, and allocate the disk space for the next write. Return whether it was written.
+
+    The service calls this function regularly. Nothing happens while another process holds the lock.
+    """
+    if kept(layout) is None and _reserved(layout):
+        return False
+    with contextlib.suppress(BusyError, OSError), locked(layout, wait_s=0.0):
+        if kept(layout) is not None:
+            save(layout, load(layout))
+            return True
+        for path in (layout.state_file, _copy(layout)):
+            durable.reserve(path, RESERVE_BYTES)
+    return False
+
+
+def _reserved(layout: Layout) -> bool:
+    return all(durable.is_reserved(path, RESERVE_BYTES) for path in (layout.state_file, _copy(layout)))
 
 
 def load_unchanged(layout: Layout, earlier: State) -> State:
@@ -234,7 +200,7 @@ def restore(layout: Layout) -> None:
             checksum, _, content = _copy(layout).read_text(encoding="utf-8").partition("\n")
         except (FileNotFoundError, ValueError):
             checksum, content = "", ""
-        if checksum != _checksum(content):
+        if checksum != kept_state.digest(content):
             raise
         damaged = layout.state_file.read_bytes()
         durable.write_file(layout.state_file.with_name(f"{layout.state_file.name}.damaged"), damaged)
@@ -244,10 +210,6 @@ def restore(layout: Layout) -> None:
 def _copy(layout: Layout) -> Path:
     """Return the path of the copy of state.json. The first line of the copy is the sha256 of the following lines."""
     return layout.state_file.with_name(f"{layout.state_file.name}.copy")
-
-
-def _checksum(content: str) -> str:
-    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def show_current(layout: Layout, state: State) -> None:

@@ -3,39 +3,25 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
 
 from edge_agent.core import logs, space, state
+from edge_agent.core.agent_state import State
 from edge_agent.core.config import Config
 from edge_agent.core.errors import BusyError, ConfigurationError, NoReleaseError, TrustError
 from edge_agent.core.fault_points import point
-from edge_agent.core.state import State
 from edge_agent.lifecycle import trial_rules
 from edge_agent.storage import slots
 
 LOCK_S = 10.0
 
 
-@dataclass(frozen=True)
-class BootResult:
-    """The agent's state after `boot` decided which release the service starts with.
-
-    Attributes:
-        state: The state that `boot` decided on.
-        unwritten_state: The outdated state that is still in state.json because `state` could not be written there; None
-            if state.json contains `state`.
-    """
-
-    state: State = field(default_factory=State)
-    unwritten_state: State | None = None
-
-
-def boot(config: Config) -> BootResult:
+def boot(config: Config) -> State:
     """Count the service's start if a release is on trial, roll back if necessary, and return the resulting state.
 
     If no release is on trial, nothing has to be written. So the service starts even if another process, such as an
-    installation, holds the lock, or if the disk is full or read-only. If a release is on trial and its start cannot be
-    counted, the release is rolled back, because without a count a release that crashes would be restarted forever.
+    installation, holds the lock, or if the disk cannot be written. If a release is on trial and its start cannot be
+    counted, the release is rolled back, because without a count a release that crashes would be restarted forever. A
+    decision that cannot be written is kept in memory (see `state.keep`).
 
     Raises:
         BusyError: Another process holds the lock while a release is on trial.
@@ -51,33 +37,12 @@ def boot(config: Config) -> BootResult:
         if known_state.trial:
             raise
         logs.event("waiting", f"started without the lock: {_one_line(error)}", logging.WARNING)
-        result = BootResult(_undamaged(config, known_state))
+        result = _undamaged(config, known_state)
     point("serve.after_boot")
     return result
 
 
-def current_state(config: Config, booted: BootResult) -> State:
-    """Return the state in state.json, or `booted.state` if `boot` could not write it there.
-
-    If state.json has changed since `boot`, its content is returned. Before `booted.state` is returned, this function
-    tries again to write it to state.json. Raises OSError and ConfigurationError.
-    """
-    on_disk = state.load(config.layout)
-    if on_disk != booted.unwritten_state:
-        return on_disk
-    try:
-        with state.locked(config.layout, wait_s=0.0):
-            if state.load(config.layout) == booted.unwritten_state:
-                state.save(config.layout, booted.state)
-    except BusyError:
-        pass
-    except OSError as error:
-        if error.errno not in space.UNWRITABLE:
-            raise
-    return booted.state
-
-
-def _decide(config: Config) -> BootResult:
+def _decide(config: Config) -> State:
     """Do the work of `boot` while the caller holds the lock."""
     layout = config.layout
     try:
@@ -93,12 +58,11 @@ def _decide(config: Config) -> BootResult:
         decided = _undamaged(config, decided)
     try:
         slots.recover(layout)
-        if decided != before:
+        if decided != before or state.kept(layout):
             state.save(layout, decided)
         state.show_current(layout, decided)
     except OSError as error:
-        on_disk = state.load(layout)
-        unwritten_start = decided.trial is not None and on_disk != decided
+        unwritten_start = decided.trial is not None and state.load(layout) != decided
         if error.errno not in space.UNWRITABLE or (unwritten_start and decided.previous is None):
             raise
         logs.event("unwritable", f"{layout.state} cannot be written: {_one_line(error)}", logging.CRITICAL)
@@ -106,8 +70,9 @@ def _decide(config: Config) -> BootResult:
             reason = "on trial, and its start cannot be counted"
             _log_rollback(decided.current, decided.previous, reason, logging.CRITICAL)
             decided = decided.rolled_back(None)
-        return BootResult(decided, on_disk if on_disk != decided else None)
-    return BootResult(decided)
+        if state.load(layout) != decided:
+            state.keep(layout, decided, error, in_process=True)
+    return decided
 
 
 def _undamaged(config: Config, known_state: State) -> State:

@@ -110,6 +110,7 @@ def deploy(
         trial=activated.trial,
         service=activated.service,
         selftest=activated.selftest,
+        unwritten=activated.unwritten,
         installed=installed.changed,
         sha256=installed.sha256,
     )

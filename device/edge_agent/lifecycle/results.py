@@ -1,4 +1,4 @@
-"""The results of the commands of `edge-agent`, one class for each command, and their conversion to JSON.
+"""The results of the commands of `edge-agent`, one class for each command.
 
 The option `--json` prints the fields under their names and in the order of their declarations, and
 cli/output.schema.json describes them. So renaming or moving a field changes the output.
@@ -6,13 +6,13 @@ cli/output.schema.json describes them. So renaming or moving a field changes the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from edge_agent.core.errors import AgentError
 from edge_agent.inference.selftest import SelfTestResult
 from edge_agent.lifecycle.control_messages import LoadedModel, ServiceEvent, ServiceModel, TrialProgress
+from edge_agent.lifecycle.unwritten import UnwrittenState
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class ActivateResult:
         trial: True if the release is on trial.
         service: The model that the service has loaded.
         selftest: The measurements of the self-test; None if no self-test ran.
+        unwritten: The reason why a return to the previous release is not in state.json yet; None if it is.
     """
 
     release: str
@@ -53,6 +54,7 @@ class ActivateResult:
     trial: bool
     service: ServiceModel
     selftest: SelfTestResult | None
+    unwritten: UnwrittenState | None
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class RollbackResult:
         changed: False if `release` was already current.
         trial: True if `release` is on trial.
         service: The model that the service has loaded.
+        unwritten: The reason why the rollback, which is in effect, is not in state.json yet; None if it is.
     """
 
     release: str
@@ -93,6 +96,7 @@ class RollbackResult:
     changed: bool
     trial: bool
     service: ServiceModel
+    unwritten: UnwrittenState | None
 
 
 @dataclass(frozen=True)
@@ -245,6 +249,7 @@ class StatusResult:
         installed: The installed releases, sorted by name.
         service: The status of the service.
         disk: Size and free space of the disk; None while the state directory does not exist.
+        unwritten: The reason why this state, which is in effect, is not in state.json yet; None if it is.
     """
 
     time: str
@@ -257,6 +262,7 @@ class StatusResult:
     installed: list[str]
     service: ServiceSummary
     disk: DiskStatus | None
+    unwritten: UnwrittenState | None
 
 
 @dataclass(frozen=True)
@@ -287,14 +293,3 @@ class SamplesResult:
     labelled: int
     lines: int
     size_bytes: int
-
-
-def to_json(value: Any) -> Any:
-    """Convert `value` to types that JSON supports. A dataclass becomes a dictionary of its fields."""
-    if isinstance(value, AgentError):
-        return value.as_json()
-    if is_dataclass(value):
-        return {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {key: to_json(item) for key, item in value.items()}
-    return [to_json(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -6,10 +6,10 @@ import os
 from typing import Any
 
 from edge_agent.core import state
+from edge_agent.core.agent_state import State
 from edge_agent.core.config import Config
 from edge_agent.core.errors import AgentError
 from edge_agent.core.space import disk_space
-from edge_agent.core.state import State
 from edge_agent.lifecycle import control_client
 from edge_agent.lifecycle.control_messages import ServiceStatus
 from edge_agent.lifecycle.results import (
@@ -20,6 +20,7 @@ from edge_agent.lifecycle.results import (
     StatusResult,
     TrialStatus,
 )
+from edge_agent.lifecycle.unwritten import unwritten
 
 RESPONSE_S = 5.0  # if the service takes longer, `status` reports that it does not respond
 
@@ -43,6 +44,7 @@ def status(config: Config, report: bool = False) -> StatusResult:
         installed=_installed(config),
         service=service,
         disk=_disk(config),
+        unwritten=unwritten(config),
     )
     if not report:
         return result

@@ -10,14 +10,15 @@ import dataclasses
 from collections.abc import Callable
 
 from edge_agent.core import state
+from edge_agent.core.agent_state import State
 from edge_agent.core.config import Config
 from edge_agent.core.errors import NoReleaseError, ServiceError, TrialError
 from edge_agent.core.fault_points import point
-from edge_agent.core.state import State
 from edge_agent.lifecycle import control_client
 from edge_agent.lifecycle.control_messages import ServiceModel
 from edge_agent.lifecycle.results import ActivateResult, RollbackResult
 from edge_agent.lifecycle.trial_rules import require_not_bad
+from edge_agent.lifecycle.unwritten import unwritten
 
 ReportStep = Callable[[str], None]
 
@@ -56,6 +57,7 @@ def activate(
             trial=known_state.trial is not None and not restored,
             service=_require_loaded(config, release, "current again" if restored else "current"),
             selftest=None,
+            unwritten=unwritten(config),
         )
     require_not_bad(known_state, release)
     return _switch_on_trial(config, known_state, release, selftest, report_step)
@@ -104,14 +106,12 @@ def _switch_on_trial(
         with state.locked(layout):
             current_state = state.load(layout)
             if current_state.trial == switched.trial:  # otherwise the service has already rolled back
-                state.save(layout, current_state.rolled_back(failure))
+                state.save_or_keep(layout, current_state.rolled_back(failure))
         control_client.reconcile(layout)
-        raise TrialError(
-            release,
-            failure,
-            "a model that loads",
-            f"see the log for the cause; the agent rolled back to {switched.previous or 'no release'}",
-        )
+        outcome = f"the agent rolled back to {switched.previous or 'no release'}"
+        if kept := unwritten(config):
+            outcome += f", but could not write this to {layout.state_file} yet ({kept.reason}): {kept.after_reboot}"
+        raise TrialError(release, failure, "a model that loads", f"see the log for the cause; {outcome}")
     return ActivateResult(
         release=release,
         changed=True,
@@ -119,6 +119,7 @@ def _switch_on_trial(
         trial=True,
         service=service,
         selftest=measurements,
+        unwritten=None,
     )
 
 
@@ -132,6 +133,9 @@ def rollback(
 
     A release that was confirmed on this device before becomes current without a trial. Any other release is
     self-tested and put on trial, as `activate` does.
+
+    A return to a release that was confirmed before needs no disk: if state.json cannot be written, the rollback is in
+    effect until a reboot, and the service writes it as soon as possible. The result then has `unwritten`.
 
     Args:
         config: The configuration.
@@ -178,20 +182,23 @@ def rollback(
         changed=not unchanged,
         trial=trial,
         service=service,
+        unwritten=unwritten(config),
     )
 
 
 def _restore(config: Config, known_state: State, release: str, reason: str | None) -> None:
     """Roll back to a release that was confirmed on this device, without a trial. The caller holds the lock.
 
-    If `reason` is given, the replaced release is marked as bad for this reason. Raises the errors of `slots.verify`.
+    If `reason` is given, the replaced release is marked as bad for this reason. If state.json cannot be written, the
+    rollback is kept in memory. Raises the errors of `slots.verify` and `state.save_or_keep`.
     """
     from edge_agent.storage import slots
 
     slots.verify(config.layout, release)
     point("rollback.before")
     previous = known_state.previous if known_state.previous != release else None
-    state.save(config.layout, dataclasses.replace(known_state.rolled_back(reason), current=release, previous=previous))
+    restored = dataclasses.replace(known_state.rolled_back(reason), current=release, previous=previous)
+    state.save_or_keep(config.layout, restored)
     point("rollback.after_state")
 
 

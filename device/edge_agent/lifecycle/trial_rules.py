@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from edge_agent.core.agent_state import State
 from edge_agent.core.config import TrialRules
 from edge_agent.core.errors import TrialError
-from edge_agent.core.state import State
 
 # With fewer errors than this, the error rate is not judged, because one client's unusual request can cause an error.
 LEAST_ERRORS = 5

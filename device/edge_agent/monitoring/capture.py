@@ -12,7 +12,7 @@ import random
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ import numpy as np
 from edge_agent.core.config import Config
 from edge_agent.inference.engine import PredictionResult
 from edge_agent.inference.loading import LoadedRelease
+from edge_agent.monitoring import sample_times
 from edge_agent.monitoring.drift_window import DriftWindow
 from edge_agent.monitoring.ring import Ring
 from edge_agent.monitoring.samples import export, export_lines, parse_since
@@ -65,7 +66,7 @@ class Capture:
                 continue
             metadata = {
                 "id": prediction_id,
-                "time": datetime.now(timezone.utc).isoformat(),
+                **sample_times.stamp(),
                 "release": result.release,
                 "predicted": result.loaded.classes[int(result.probabilities[i].argmax())],
                 "confidence": float(confidences[i]),
@@ -91,7 +92,8 @@ class Capture:
     def lines(self, since: datetime | None = None) -> Iterator[bytes]:
         """Return the captured samples as JSON lines, including every sample that was selected before this call.
 
-        If `since` is given, samples whose predictions are older than `since` are omitted. Blocks.
+        If `since` is given, samples whose predictions are older than `since` are omitted. Samples with an unknown time
+        are not omitted. Blocks.
         """
         self.wait()
         return export_lines(self.config.layout.samples, since, self.rules.max_age_days)

@@ -14,6 +14,7 @@ segment.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -28,6 +29,7 @@ from typing import Any
 
 from edge_agent.core.durable import sync_directory
 from edge_agent.core.space import disk_full
+from edge_agent.monitoring.sample_times import EARLIEST
 
 log = logging.getLogger("edge_agent.ring")  # the logger's name becomes the event of its log records
 
@@ -107,7 +109,7 @@ class Ring:
         while self._segments:
             path, _, _ = self._segments[0]
             total = sum(size for _, _, size in self._segments) + self._bytes
-            old = path.exists() and time.time() - path.stat().st_mtime > self._max_age_s
+            old = time.time() - written_at(path) > self._max_age_s
             if total <= self.limit and not old:
                 return
             path.unlink(missing_ok=True)
@@ -116,6 +118,20 @@ class Ring:
     def _count(self) -> None:
         self.samples = sum(count for _, count, _ in self._segments) + self._samples
         self.bytes = sum(size for _, _, size in self._segments) + self._bytes
+
+
+def written_at(path: Path) -> float:
+    """Return the time at which a segment was last written, in seconds since 1970.
+
+    If the device's clock had not been set then, its age counts from now on: the present becomes the time of the file.
+    For a deleted segment, the present is returned.
+    """
+    with contextlib.suppress(OSError):  # for example, on a read-only disk
+        written = path.stat().st_mtime
+        if written >= EARLIEST.timestamp():
+            return written
+        os.utime(path)
+    return time.time()
 
 
 def segments(folder: Path) -> list[Path]:

@@ -4,10 +4,13 @@ An image or audio sample is one line, whose `values` are a flat list. A sample o
 time step, whose `values` are named by channel, because the pipeline divides time series into windows itself. The time
 between two steps is the sampling interval of the release, and the last step has the time of the prediction. If two
 labelled samples of a time series overlap in time, the later sample is omitted, because their time steps would be mixed.
+
+If the time of a sample is unknown because the device's clock had not been set yet (sample_times.py), `time` is null.
 """
 
 from __future__ import annotations
 
+import bisect
 import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -23,6 +26,7 @@ from edge_agent.core.privileges import as_owner
 from edge_agent.inference.input_formats import ProblemError
 from edge_agent.lifecycle.results import SamplesResult
 from edge_agent.monitoring import ring
+from edge_agent.monitoring.sample_times import SampleTimes, stamp
 
 COPIED = ("release", "predicted", "confidence", "reason")
 
@@ -57,39 +61,100 @@ def export_lines(folder: Path, since: datetime | None, max_age_days: float) -> I
     Args:
         folder: The folder of the ring in which the samples are stored.
         since: Samples whose predictions are older than this time are omitted; None omits no samples.
-        max_age_days: Samples whose predictions are older than this number of days are omitted.
+        max_age_days: Samples whose predictions are older than this number of days are omitted. The age of a sample with
+            an unknown time is the age of its file.
     """
-    labels = _labels(folder)
+    labels, times = _labels(folder), SampleTimes()
+    for metadata in _metadata(folder):
+        times.add(metadata)
+    times.add(stamp())
     oldest = datetime.now(timezone.utc) - timedelta(days=max_age_days)
-    if since is not None:
-        oldest = max(oldest, since)
-    labelled_until: datetime | None = None
+    newer_than = oldest if since is None else max(oldest, since)
+    labelled = _Spans()
     for path in ring.segments(folder):
+        unknown_is_old = ring.written_at(path) < oldest.timestamp()
         for metadata, content in ring.records(path):
-            if "id" not in metadata or (at := datetime.fromisoformat(metadata["time"])) < oldest:
+            if "id" not in metadata:
+                continue
+            at = times.find(metadata)
+            if unknown_is_old if at is None else at < newer_than:
                 continue
             label = labels.get(metadata["id"])
             values = np.frombuffer(content, "<f4").reshape(metadata["shape"])
-            if metadata["input"]["kind"] != "series":
+            if metadata["input"]["kind"] == "series":
+                yield from _steps(metadata, at, label, values, labelled)
+            else:
                 yield _line(metadata, metadata["id"], at, label, values.ravel().tolist())
-                continue
-            spec = metadata["input"]
-            steps = np.moveaxis(values, spec["axes"].index("time"), 0).reshape(-1, len(spec["channels"]))
-            step = timedelta(seconds=1 / (spec["rate_hz"] or 1.0))
-            first = at - step * (len(steps) - 1)
-            if label is not None:
-                if labelled_until is not None and first <= labelled_until:
-                    continue
-                labelled_until = at
-            for number, row in enumerate(steps.tolist()):
-                by_channel = dict(zip(spec["channels"], row, strict=True))
-                yield _line(metadata, f"{metadata['id']}-{number}", first + number * step, label, by_channel)
 
 
-def _line(metadata: dict[str, Any], line_id: str, at: datetime, label: str | None, values: Any) -> bytes:
-    stamp = at.isoformat(timespec="microseconds").replace("+00:00", "Z")
+class _Spans:
+    """Spans of time that do not overlap."""
+
+    def __init__(self) -> None:
+        self._spans: list[tuple[datetime, datetime]] = []
+
+    def add(self, first: datetime, last: datetime) -> bool:
+        """Add a span, and return True; or return False if the span overlaps with an earlier one."""
+        place = bisect.bisect(self._spans, (first, last))
+        if place and self._spans[place - 1][1] >= first:
+            return False
+        if place < len(self._spans) and self._spans[place][0] <= last:
+            return False
+        self._spans.insert(place, (first, last))
+        return True
+
+
+def _steps(
+    metadata: dict[str, Any], at: datetime | None, label: str | None, values: np.ndarray, labelled: _Spans
+) -> Iterator[bytes]:
+    """Yield one line for each time step of a sample of a time series.
+
+    Args:
+        metadata: The description of the sample.
+        at: The time of the last step, or None if it is unknown.
+        label: The label of the sample, or None.
+        values: The values of the sample, float32 [*shape].
+        labelled: The spans of the labelled samples so far. A labelled sample that overlaps with one of them is omitted.
+    """
+    spec = metadata["input"]
+    steps = np.moveaxis(values, spec["axes"].index("time"), 0).reshape(-1, len(spec["channels"]))
+    step = timedelta(seconds=1 / (spec["rate_hz"] or 1.0))
+    duration = step * (len(steps) - 1)
+    if at is not None and label is not None and not labelled.add(at - duration, at):
+        return
+    for number, row in enumerate(steps.tolist()):
+        before = step * number - duration
+        by_channel = dict(zip(spec["channels"], row, strict=True))
+        yield _line(metadata, f"{metadata['id']}-{number}", at, label, by_channel, before)
+
+
+def _line(
+    metadata: dict[str, Any],
+    line_id: str,
+    at: datetime | None,
+    label: str | None,
+    values: Any,
+    before: timedelta = timedelta(0),
+) -> bytes:
+    """Return one line of the export.
+
+    Args:
+        metadata: The description of the sample.
+        line_id: The id of the line.
+        at: The time of the sample, or None if it is unknown. The line then has the boot and the time since the boot.
+        label: The label of the sample, or None.
+        values: The values of the line.
+        before: The time from the sample to the line, which is 0 or negative.
+    """
     copied = {name: metadata[name] for name in COPIED}
-    return json.dumps({"id": line_id, "time": stamp, "label": label, "values": values, **copied}).encode() + b"\n"
+    if at is not None:
+        stamp_text = (at + before).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        when: dict[str, Any] = {"time": stamp_text}
+    else:
+        when = {"time": None}
+        if metadata.get("boot") is not None:
+            when |= {"boot": metadata["boot"], "uptime_s": round(metadata["uptime_s"] + before.total_seconds(), 6)}
+    return json.dumps({"id": line_id, **when, "label": label, "values": values, **copied}).encode() + b"\n"
 
 
 def _metadata(folder: Path) -> Iterator[dict[str, Any]]:

@@ -13,14 +13,13 @@ import time
 from typing import Any
 
 from edge_agent.core import state
+from edge_agent.core.agent_state import State
 from edge_agent.core.config import Config
 from edge_agent.core.errors import AgentError, SelfTestError
 from edge_agent.core.fault_points import point
-from edge_agent.core.state import State
 from edge_agent.inference.engine import Engine
 from edge_agent.inference.loading import LoadedRelease, load_in_background
 from edge_agent.inference.model import InferenceError
-from edge_agent.lifecycle.boot import BootResult, current_state
 from edge_agent.monitoring.health import Health
 from edge_agent.monitoring.service_statistics import ServiceStatistics
 from edge_agent.service.events import Events
@@ -41,7 +40,6 @@ class Loader:
         error: The reason why the current release is not loaded, or None.
         unreadable_since: The time (monotonic clock) at which reading the current release from the disk first failed,
             or None if the disk can be read.
-        booted: The result of `boot`, which the supervisor sets before the first release is loaded.
     """
 
     def __init__(
@@ -68,7 +66,6 @@ class Loader:
         self.state = State()
         self.error: str | None = None
         self.unreadable_since: float | None = None
-        self.booted = BootResult()
         self._health, self._statistics, self._events, self._ending = health, statistics, events, ending
         self._failure: tuple[str | None, float] = (None, 0.0)
         self._loading: tuple[str, asyncio.Future[LoadedRelease]] | None = None
@@ -100,7 +97,12 @@ class Loader:
                     return self.error
 
     async def _reconcile(self, retry: bool) -> str | None:
-        self.state = await asyncio.to_thread(current_state, self.config, self.booted)
+        layout = self.config.layout
+        written = await asyncio.to_thread(state.settle, layout)
+        self.state = await asyncio.to_thread(state.load, layout)
+        if written:
+            text = f"{layout.state_file} was written; {self.state.current or 'no release'} also stays after a reboot"
+            self._events.add("written", text, release=self.state.current)
         trial = self.state.trial
         self._statistics.trial, self._statistics.starts = trial is not None, trial.starts if trial else 0
         release, loaded = self.state.current, self.engine.loaded

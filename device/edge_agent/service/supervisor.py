@@ -61,7 +61,7 @@ class Supervisor:
         layout.run.mkdir(parents=True, exist_ok=True)
         # A second service would replace the sockets of the first.
         stack.enter_context(state.locked(layout, wait_s=0.0, file=layout.run / "serve.lock"))
-        supervisor.loader.booted = await asyncio.to_thread(boot, config)
+        await asyncio.to_thread(boot, config)
         stack.push_async_callback(supervisor.engine.close)
         saving = asyncio.create_task(supervisor.statistics.save_periodically())
         stack.push_async_callback(_cancel, saving)

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 from edge_agent.core import state
+from edge_agent.core.agent_state import State, Trial
 from edge_agent.core.config import Config
 from edge_agent.core.errors import BusyError
 from edge_agent.core.fault_points import point
-from edge_agent.core.state import State
 from edge_agent.lifecycle import trial_rules
 from edge_agent.monitoring.health import Health
 from edge_agent.service.events import Events
@@ -57,22 +57,24 @@ class TrialJudge:
                 reason = decision.reason
                 await self._apply("rollback", current_trial, lambda s: s.rolled_back(reason), reason)
 
-    async def _apply(
-        self, action: str, current_trial: state.Trial, change: Callable[[State], State], reason: str
-    ) -> None:
+    async def _apply(self, action: str, current_trial: Trial, change: Callable[[State], State], reason: str) -> None:
         """Write the decision to state.json, and load the release that is then current.
 
-        If another process has ended the trial, do nothing. If the lock is held or the disk fails, postpone the
-        decision.
+        If another process has ended the trial, do nothing. If the lock is held, postpone the decision. If the disk
+        cannot be written, postpone a confirmation, but keep a rollback in memory and make it at once.
         """
+        layout = self.config.layout
 
         def write() -> bool:
-            with state.locked(self.config.layout, wait_s=0.0):
-                on_disk = state.load(self.config.layout)
-                if on_disk.trial is None or on_disk.trial.release != current_trial.release:
+            with state.locked(layout, wait_s=0.0):
+                known_state = state.load(layout)
+                if known_state.trial is None or known_state.trial.release != current_trial.release:
                     return False
                 point(f"{action}.before")
-                state.save(self.config.layout, change(on_disk))
+                if action == "rollback":
+                    state.save_or_keep(layout, change(known_state), in_process=True)
+                else:
+                    state.save(layout, change(known_state))
                 point("rollback.after_state" if action == "rollback" else "confirm.after")
             return True
 
@@ -85,6 +87,9 @@ class TrialJudge:
             level = logging.WARNING if action == "rollback" else logging.INFO
             text = f"{'rolled back from' if action == 'rollback' else 'confirmed'} {current_trial.release}: {reason}"
             self._events.add(action, text, level, release=current_trial.release)
+            if kept := await asyncio.to_thread(state.kept, layout):
+                text = f"{layout.state_file} cannot be written: {kept.reason}; the rollback is kept in memory"
+                self._events.add("unwritable", text, logging.CRITICAL, release=current_trial.release)
             await self._loader.follow(retry=True)
             if action == "rollback":
                 point("rollback.after")

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.core import durable
+from edge_agent.core.agent_state import State
 from edge_agent.core.config import Config
 from edge_agent.core.errors import AgentError, FitError, NoReleaseError, TrustError
 from edge_agent.core.fault_points import point
 from edge_agent.core.layout import Layout
 from edge_agent.core.release import parse_release, precedence
 from edge_agent.core.space import free_bytes
-from edge_agent.core.state import State
 from edge_agent.storage import archive as archives
 from edge_agent.storage import manifest as manifests
 from edge_agent.storage import release_file, target_selection

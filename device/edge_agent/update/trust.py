@@ -15,10 +15,10 @@ from tuf.api.metadata import TargetFile
 
 from edge_agent import RELEASED
 from edge_agent.core import durable, space
+from edge_agent.core.agent_state import State
 from edge_agent.core.config import Config
 from edge_agent.core.errors import ConfigurationError, NoReleaseError, StorageError, TrustError
 from edge_agent.core.release import EXPECTED, LONGEST, parse_release
-from edge_agent.core.state import State
 from edge_agent.update.fetch import Fetcher, Progress
 from edge_agent.update.offer import Offer
 from edge_agent.update.partial_download import PartialFile

@@ -1,9 +1,10 @@
 """Read the samples that devices captured during operation. Each device is read over HTTP.
 
 The response to `GET {url}/samples?since=<RFC 3339 time>` is `application/x-ndjson`: one JSON object per line with `id`,
-`time`, `label` (null until a person labels the sample), `group` (optional; by default the device's name) and `values`
-(for series an object that maps each channel to a number, for images and audio the sample as a flat list of numbers). A
-device knows only the names of the classes, so a label can be a class name instead of a value of the label column.
+`time` (null if unknown), `label` (null until a person labels the sample), `group` (optional; by default the device's
+name) and `values` (for series an object that maps each channel to a number, for images and audio the sample as a flat
+list of numbers). A device knows only the names of the classes, so a label can be a class name instead of a value of the
+label column.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from edge_agent.core import state
+from edge_agent.core.agent_state import State, Trial
 from edge_agent.core.config import Config
-from edge_agent.core.state import State, Trial
 from edge_agent.monitoring.health import Condition
 from edge_agent.service import supervisor
 from edge_agent.service.supervisor import Supervisor

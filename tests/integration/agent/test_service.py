@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from edge_agent.core import state
+from edge_agent.core.agent_state import State
 from edge_agent.core.errors import BusyError, ServiceError, TrialError
 
 from tests.support.agent.bundles import CRASHING
@@ -94,7 +94,7 @@ def test_an_activated_release_is_loaded_tried_and_confirmed(make: Make) -> None:
         served.wait_for(f"confirmed {NEW}")
 
     on_disk = device.state
-    assert on_disk == state.State(current=NEW, previous=OLD, proven=(OLD,), trusted_time=on_disk.trusted_time)
+    assert on_disk == State(current=NEW, previous=OLD, proven=(OLD,), trusted_time=on_disk.trusted_time)
     assert "event=confirm" in served.log
 
 

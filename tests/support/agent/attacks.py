@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.core import state
+from edge_agent.core.agent_state import State
 from edge_agent.core.config import Config
 from edge_agent.core.errors import AgentError, SourceError, TrustError
-from edge_agent.core.state import State
 from edge_agent.storage import slots
 from edge_agent.update.trust import Repository
 from tuf.api.metadata import TargetFile, Targets

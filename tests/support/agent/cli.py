@@ -23,6 +23,7 @@ from edge_agent.cli.main import SCHEMA_FILE
 from edge_agent.core import config as configuration
 from edge_agent.core import fault_points
 from edge_agent.core import state as states
+from edge_agent.core.agent_state import State
 from edge_agent.core.config import Config
 from jsonschema import Draft202012Validator
 
@@ -64,7 +65,7 @@ class Device:
         self.config: Config = configuration.load(self.file)
 
     @property
-    def state(self) -> states.State:
+    def state(self) -> State:
         """Return the content of state.json."""
         return states.load(self.config.layout)
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.core import fault_points
+from edge_agent.core.agent_state import State
 from edge_agent.core.config import Config, Install, Paths, Source
-from edge_agent.core.state import State
 from edge_agent.update.trust import Repository
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import (
@@ -203,9 +203,9 @@ def fetched(config: Config, release: str = RELEASE) -> bytes:
 
 _DEVICE = """
 import json, sys
-from edge_agent.core import config, state
+from edge_agent.core import config, agent_state
 from edge_agent.update import trust
-repository = trust.Repository(config.parse(json.loads(sys.argv[1])), state.State())
+repository = trust.Repository(config.parse(json.loads(sys.argv[1])), agent_state.State())
 repository.refresh()
 print(repository.download(repository.find(sys.argv[2])))
 """

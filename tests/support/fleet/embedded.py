@@ -21,6 +21,7 @@ import numpy as np
 import yaml
 from edge_agent.core import config as configuration
 from edge_agent.core import state
+from edge_agent.core.agent_state import State
 
 from fleet.releases.catalog import target_path
 from fleet.releases.keys import Keys
@@ -177,7 +178,7 @@ class EmbeddedFleet:
             releases[name] = loaded["release"] if loaded else None
         return releases
 
-    def state_of(self, device: str) -> state.State:
+    def state_of(self, device: str) -> State:
         return state.load(configuration.load(self.base / device / "etc/edge-agent/config.toml").layout)
 
     def reset_to(self, release: str) -> None:

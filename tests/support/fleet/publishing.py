@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from edge_agent.core.agent_state import State
 from edge_agent.core.config import Config, Install, Paths, Source
-from edge_agent.core.state import State
 from edge_agent.update.trust import Repository as DeviceRepository
 from jsonschema import Draft202012Validator
 

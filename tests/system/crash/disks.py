@@ -61,10 +61,10 @@ class Disk:
         return int(fields[4]), int(fields[8])
 
 
-def make(image: Path) -> None:
-    """Create an image with an empty ext4 file system with a journal."""
+def make(image: Path, size: int = SIZE) -> None:
+    """Create an image of `size` bytes with an empty ext4 file system with a journal."""
     with image.open("wb") as stream:
-        stream.truncate(SIZE)
+        stream.truncate(size)
     options = ["-q", "-b", "4096", "-O", "has_journal", "-J", "size=4", "-E", "lazy_itable_init=0,lazy_journal_init=0"]
     subprocess.run(["mkfs.ext4", *options, str(image)], check=True)
 

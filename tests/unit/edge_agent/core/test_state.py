@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from edge_agent.core import durable, state
+from edge_agent.core.agent_state import State, Trial
 from edge_agent.core.errors import BusyError, ConfigurationError
 from edge_agent.core.fault_points import POINTS, VARIABLE, point
 from edge_agent.core.layout import Layout
-from edge_agent.core.state import State, Trial
 
 ONE, TWO, THREE = "pump@1.0.0", "pump@2.0.0", "pump@3.0.0"
 NOW = "2026-01-01T00:00:00Z"
@@ -209,4 +209,5 @@ def test_the_state_is_readable_text(layout: Layout) -> None:
     state.save(layout, CONFIRMED)
 
     assert json.loads(layout.state_file.read_text())["current"] == ONE
-    assert sorted(path.name for path in layout.state.iterdir()) == ["current", "state.json", "state.json.copy"]
+    visible = sorted(path.name for path in layout.state.iterdir() if not path.name.startswith("."))
+    assert visible == ["current", "state.json", "state.json.copy"]

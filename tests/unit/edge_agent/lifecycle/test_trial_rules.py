@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from edge_agent.core.agent_state import State, Trial
 from edge_agent.core.config import TrialRules
-from edge_agent.core.state import State, Trial
 from edge_agent.lifecycle.trial_rules import TrialObservation, count_start, decide
 
 RULES = TrialRules(seconds=60, inferences=20, error_share=0.01, starts=3, deadline_s=900)

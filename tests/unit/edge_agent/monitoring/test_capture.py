@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -15,8 +16,8 @@ import numpy as np
 import pytest
 from edge_agent.core.config import Config
 from edge_agent.core.errors import StorageError
+from edge_agent.core.json_values import to_json
 from edge_agent.inference.engine import Engine, LoadedRelease
-from edge_agent.lifecycle.results import to_json
 from edge_agent.monitoring import capture
 from edge_agent.monitoring.capture import Capture
 from edge_agent.monitoring.drift_window import DriftWindow
@@ -128,7 +129,7 @@ def test_samples_that_are_too_old_are_deleted(tmp_path: Path) -> None:
     for number in range(8):
         ring.append({"id": str(number)}, bytes(100))  # one segment each
     for path in segments(tmp_path / "ring")[:5]:
-        os.utime(path, (1e9, 1e9))
+        os.utime(path, (time.time() - 2 * 86400,) * 2)
 
     ring.append({"id": "8"}, bytes(100))
 

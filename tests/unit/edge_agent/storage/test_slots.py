@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from edge_agent.core.agent_state import State, Trial
 from edge_agent.core.errors import FitError, NoReleaseError, StorageError, TrustError
 from edge_agent.core.fault_points import VARIABLE
-from edge_agent.core.state import State, Trial
 from edge_agent.storage import release_file, slots
 from edge_agent.storage.archive import inspect
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import zstandard
 from edge_agent.core import state
+from edge_agent.core.agent_state import State
 from edge_agent.core.config import Config, Install
 from edge_agent.core.errors import AgentError, TrustError
-from edge_agent.core.state import State
 from edge_agent.storage import slots
 from edge_agent.storage.archive import HEADERS, LONGEST_NAME, MOST_ENTRIES, ArchiveError, inspect, unpack
 from edge_agent.update.trust import Repository

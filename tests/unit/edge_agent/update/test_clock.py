@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from edge_agent import RELEASED
 from edge_agent.core import state
+from edge_agent.core.agent_state import State
 from edge_agent.core.errors import TrustError
-from edge_agent.core.state import State
 from edge_agent.update import trust
 from edge_agent.update.trust import Repository
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from edge_agent.core import state
+from edge_agent.core.agent_state import State
 from edge_agent.core.errors import AgentError, SourceError, TrustError
-from edge_agent.core.state import State
 from edge_agent.storage import slots
 from edge_agent.update.trust import Repository
 from tuf.api.metadata import Metadata

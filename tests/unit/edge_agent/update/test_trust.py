@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 from edge_agent.core import fault_points
+from edge_agent.core.agent_state import State
 from edge_agent.core.config import Config, Install
 from edge_agent.core.errors import ConfigurationError, NoReleaseError, SourceError, StorageError, TrustError
-from edge_agent.core.state import State
 from edge_agent.update.trust import Repository
 from tuf.api.metadata import Metadata
 
