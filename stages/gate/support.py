@@ -14,7 +14,6 @@ from stages.metrics.confusion import MEANS, name_classes
 from stages.params.common import TargetName
 from stages.params.gate import Gate
 from stages.report.schemas.data import BalanceReport
-from stages.report.schemas.training import TrainingReport
 from stages.report.verdict import PIPELINE, SUPPORT, Check
 
 JUDGED = frozenset([*MEANS, "retention.f1_macro"])  # the checks of means over classes
@@ -124,11 +123,10 @@ def support_notes(gate: Gate, evidence: Mapping[TargetName, Evidence], trained: 
             "recognises it; every mean over classes, such as macro F1, is over "
             f"{name_classes(partial['classes'], partial['absent'])}"
         )
-    if not trained.fault and trained.report.get("validation"):
-        own = TrainingReport.model_validate(trained.report).validation.partial
-        if own:
-            notes.append(
-                f"no validation sample is of class {', '.join(own.absent)}; the validation scores of the training are "
-                f"over {name_classes(own.classes, own.absent)}"
-            )
+    validation = {} if trained.fault else trained.report.get("validation", {})
+    if partial := validation.get("partial"):
+        notes.append(
+            f"no validation sample is of class {', '.join(partial['absent'])}; the validation scores of the training "
+            f"are over {name_classes(partial['classes'], partial['absent'])}"
+        )
     return notes

@@ -85,7 +85,7 @@ def train_network(
         _share_buffers(fabric, network)
         scores = evaluate(fabric, network, data.validation, params.batch_size)
         partial = scores.partial.f1_macro if scores.partial else None
-        history.append(Epoch(number, loss, scores.loss, scores.accuracy, scores.f1_macro, partial, rate))
+        history.append(Epoch(number, loss, scores.loss, scores.accuracy, scores.f1_macro, rate, partial))
         if best_epoch(history, params.metric) == number:
             best = copy_weights(network)
         if fabric.is_global_zero:

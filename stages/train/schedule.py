@@ -22,8 +22,8 @@ class Epoch:
     validation_loss: float
     validation_accuracy: float
     validation_f1_macro: float | None
-    validation_f1_partial: float | None
     learning_rate: float
+    validation_f1_partial: float | None = None
 
     def score(self, metric: str) -> float:
         """Return the validation metric that determines the best epoch: "accuracy" or "f1_macro"."""

@@ -1,4 +1,4 @@
-"""A class without a sample fails the gate, unless `gate.support: null` accepts it; then every mean names its classes."""
+"""A class without a sample fails the gate, unless `gate.support: null` accepts it: then each mean names its classes."""
 
 from __future__ import annotations
 
@@ -87,8 +87,10 @@ def test_null_accepts_the_means_over_the_other_classes_and_says_over_which() -> 
     over = "over 2 of 3 classes: idle, run"
     judged = {check.name: (check.value, check.note) for check in verdict.checks if check.note}
     assert judged == {
-        "f1_macro": (0.96, over), "recall_macro": (0.96, over), "retention.f1_macro": (pytest.approx(0.96 / 0.98), over),
-    }  # fmt: skip
+        "f1_macro": (0.96, over),
+        "recall_macro": (0.96, over),
+        "retention.f1_macro": (pytest.approx(0.96 / 0.98), over),
+    }
     test, validation = verdict.notes
     assert "no test sample is of class jam" in test and over in test
     assert "no validation sample is of class jam" in validation and over in validation
