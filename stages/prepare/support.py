@@ -29,8 +29,8 @@ def describe_absent_classes(prepared: Path, classes: list[str], group: str) -> l
         sentences.append(
             f"class {name!r} has no sample in {' and '.join(absent)} "
             f"({', '.join(f'{count} in {split}' for split, count in counts.items())}); its samples are from "
-            f"{len(groups)} group(s) of {group!r} ({shown}). The model's quality for this class is not measured, and "
-            "the gate fails. Remedy: collect the class in more groups, at least one for each split; change "
-            "prepare.split; or set gate.support: null to accept that the class is not measured"
+            f"{len(groups)} group(s) of {group!r} ({shown}). The model's quality for this class is not measured there, "
+            "which the gate accepts only with gate.support: null. Remedy: collect the class in more groups, at least "
+            "one for each split, or change prepare.split"
         )
     return sentences

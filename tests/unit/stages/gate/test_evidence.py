@@ -14,6 +14,7 @@ from stages.core.errors import GateError
 from stages.gate import stage as gate
 from stages.report.schemas.evaluation import EvaluationReport
 from tests.support.stages.built import change_report, edit, report
+from tests.support.stages.target import CLASSES
 
 pytestmark = pytest.mark.slow  # each runs the whole gate
 
@@ -28,6 +29,12 @@ DAMAGE: dict[str, str | None] = {
     "no JSON": "\x00\x01", "list": "[]", "text": '"all is well"',
     "null": "null", "no field": "{}", "NaN": '{"ratio": NaN}', "infinite": '{"ratio": 1e999}', "deep": "[" * 100_000,
 }  # fmt: skip
+# Scores of a split without the class 3, which the prepared splits have.
+WITHOUT_3: dict[str, Any] = {
+    "accuracy": 0.9,
+    "f1_macro": None,
+    "partial": {"classes": [name for name in CLASSES if name != "3"], "absent": ["3"], "f1_macro": 0.9},
+}
 REFUSED_AS_NULL = {"target", "model_sha256", "classes", "samples", "by_group", "confusion", "machine"}
 
 
@@ -98,6 +105,9 @@ def changed(value: Any, path: str, new: Any) -> Any:
         ("train", "test.accuracy", 1.5, "test.accuracy: found 1.5"),
         ("train", "test.accuracy", 0.5, "the trained network's accuracy is"),
         ("train", "test.f1_macro", 0.5, "the trained network's f1_macro is"),
+        ("train", "test", WITHOUT_3, "stale: the mean of test is over the classes ['0', '1', '2', '4', "),
+        ("train", "validation.f1_macro", None, "validation.f1_macro: found nothing"),
+        ("compress", "steps.0", {"name": "trained", "parameters": 87_500, "size_bytes": 350_000, **WITHOUT_3}, "f1_macro"),
         ("train", "parameters", 87_501, "the trained network's parameters is 87500 here, but 87501"),
         ("train", "size_bytes", 900_000, "the trained network's size_bytes is"),
         ("train", "size_bytes", True, "size_bytes: found True"),
