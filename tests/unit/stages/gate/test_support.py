@@ -6,10 +6,12 @@ import json
 from typing import Any
 
 import pytest
+import yaml
 
 from stages.gate.evidence import Evidence, Record
 from stages.gate.stage import judge, table_of_metrics
 from stages.report.verdict import Verdict
+from tests.support.paths import REPOSITORY
 from tests.unit.stages.gate.test_gate import BALANCE, DIGEST, REPORT, SOUND, TRAINED, failed, gate_of
 
 NAMES = {"classes": ["idle", "run"], "absent": ["jam"]}
@@ -124,3 +126,9 @@ def test_the_table_of_metrics_names_the_classes_and_has_null_instead_of_a_number
     row = json.loads(json.dumps(table, allow_nan=False))["onnx-int8"]
     assert row["f1_macro"] == f1_macro
     assert row["classes_with_samples"] == "2 of 3 classes: idle, run"
+
+
+@pytest.mark.parametrize("task", ["digits", "pump", "spoken-digits"])
+def test_the_shipped_tasks_need_a_sample_of_every_class(task: str) -> None:
+    params = yaml.safe_load((REPOSITORY / "tasks" / task / "params.yaml").read_text(encoding="utf-8"))
+    assert params["gate"].get("support") == 1
