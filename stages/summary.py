@@ -82,10 +82,19 @@ def outdated(verdict: Verdict, parameters: str) -> list[str]:
     return reasons
 
 
-def _numbers(metrics: dict[str, Any], target: str) -> dict[str, float]:
-    """Return the metrics of `target` in reports/metrics.json. Raises StageError if they are missing or not numbers."""
+def _numbers(metrics: dict[str, Any], target: str) -> dict[str, float | str | None]:
+    """Return the metrics of `target` in reports/metrics.json. Raises StageError if they are missing or not numbers.
+
+    If a class has no test sample, `classes_with_samples` is a text that names the other classes, and `f1_macro` can be
+    null, because it is undefined.
+    """
     row = metrics.get(target)
-    if not isinstance(row, dict) or not all(isinstance(value, int | float) for value in row.values()):
+    if not isinstance(row, dict) or not all(
+        isinstance(value, int | float)
+        or (name == "f1_macro" and value is None and "classes_with_samples" in row)
+        or (name == "classes_with_samples" and isinstance(value, str))
+        for name, value in row.items()
+    ):
         raise StageError(
             f"{METRICS}: {target}", f"found {row!r}", "a JSON object of metric names and numbers", rerun_hint("gate")
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +137,7 @@ class Compression:
             "size_bytes": parameters * 4,
             "accuracy": scores.accuracy,
             "f1_macro": scores.f1_macro,
+            "partial": asdict(scores.partial) if scores.partial else None,
         }
 
     def _objective(self) -> Objective:

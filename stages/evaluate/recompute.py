@@ -18,7 +18,7 @@ import numpy as np
 
 from stages.metrics.bootstrap import Clusters
 from stages.metrics.classification import by_group, calibration_error, shares
-from stages.metrics.confusion import averages, confusion_matrix, per_class
+from stages.metrics.confusion import averages, confusion_matrix, defined, per_class, supported
 from stages.report.schemas.evaluation import EvaluationReport
 
 COLUMNS = ["group", "actual", "predicted", "confidence", "reference"]
@@ -115,10 +115,11 @@ def _compared(report: EvaluationReport, listed: Predictions, classes: list[str])
     }
     for name, value in means.items():
         if (estimate := getattr(report, name)) is not None:
-            yield name, estimate.value, float(value)
+            yield name, estimate.value, defined(value)
+    yield "partial", report.partial and report.partial.values(), _partial_means(confusion, classes)
     if report.per_class is not None:
         scores = per_class(confusion)
-        own = {name: {field: float(scores[field][k]) for field in scores} for k, name in enumerate(classes)}
+        own = {name: {field: defined(scores[field][k]) for field in scores} for k, name in enumerate(classes)}
         yield "per_class", {name: score.model_dump() for name, score in report.per_class.items()}, own
     if report.prediction_ratios is not None:
         yield "prediction_ratios", report.prediction_ratios, shares(listed.predicted, classes)
@@ -131,6 +132,16 @@ def _compared(report: EvaluationReport, listed: Predictions, classes: list[str])
     yield "by_group", {name: own.model_dump() for name, own in report.by_group.items()}, computed
     if report.intervals is not None:
         yield "intervals", report.intervals.model_dump(), Clusters(listed.group, 0, 1).describe()
+
+
+def _partial_means(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any] | None:
+    """Return the means over the classes that have a sample, or None if every class has one."""
+    over = supported(confusion)
+    if over.all():
+        return None
+    present, absent = ([classes[int(k)] for k in np.flatnonzero(chosen)] for chosen in (over, ~over))
+    means = {name: float(value) for name, value in averages(confusion, over).items()}
+    return {"classes": present, "absent": absent, **means}
 
 
 def _equal(reported: Any, computed: Any) -> bool:

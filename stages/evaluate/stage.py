@@ -30,7 +30,7 @@ from stages.export.artifact import PREPARED, find_target, read_export, read_refe
 from stages.metrics import classification
 from stages.metrics.bootstrap import Clusters
 from stages.metrics.classification import Estimate
-from stages.metrics.confusion import confusion_matrix
+from stages.metrics.confusion import confusion_matrix, name_classes, supported
 from stages.params import load
 from stages.params.evaluate import Evaluate
 
@@ -66,6 +66,8 @@ def quality(
     counts = confusion_matrix(actual, predicted, len(classes))
     clusters = Clusters(groups, seed, counts.size)
     means, each = classification.estimates(actual, predicted, len(classes), confidence, seed, clusters)
+    measured = {name: asdict(estimate) for name, estimate in means.items()}
+    absent = [classes[k] for k in np.flatnonzero(~supported(counts))]
     edges = np.round(np.linspace(0, 1, CONFIDENCE_BINS + 1)[1:-1], 12)
     return {
         "classes": classes,
@@ -73,7 +75,14 @@ def quality(
         "confidence": confidence,
         "intervals": clusters.describe(),
         "accuracy": asdict(classification.hit_share(correct, confidence, clusters)),
-        **{name: asdict(estimate) for name, estimate in means.items()},
+        **(dict.fromkeys(measured) if absent else measured),
+        "partial": {
+            "classes": [name for name in classes if name not in absent],
+            "absent": absent,
+            **measured,
+        }
+        if absent
+        else None,
         "calibration_error": asdict(classification.calibration_estimate(certain, correct, confidence, seed, clusters)),
         "agreement": asdict(classification.hit_share(predicted == reference.argmax(axis=1), confidence, clusters)),
         "per_class": {name: _class_report(each, k, counts) for k, name in enumerate(classes)},
@@ -87,11 +96,12 @@ def quality(
     }
 
 
-def _class_report(each: Mapping[str, list[Estimate]], k: int, confusion: np.ndarray) -> dict[str, Any]:
+def _class_report(each: Mapping[str, list[Estimate | None]], k: int, confusion: np.ndarray) -> dict[str, Any]:
     report: dict[str, Any] = {"support": int(confusion[k].sum())}
     for name, values in each.items():
-        report[name] = values[k].value
-        report[f"{name}_interval"] = [values[k].low, values[k].high]
+        own = values[k]
+        report[name] = own and own.value
+        report[f"{name}_interval"] = own and [own.low, own.high]
     return report
 
 
@@ -214,9 +224,15 @@ def main() -> None:
 
 def summary(report: Mapping[str, Any]) -> str:
     """Return the line that the stage prints: the main numbers of the evaluation report."""
-    accuracy, latency = report["accuracy"], report["latency_ms"]["p50"]
+    accuracy, latency, partial = report["accuracy"], report["latency_ms"]["p50"], report["partial"]
+    f1_macro = (
+        f"undefined, because no test sample is of class {', '.join(partial['absent'])} "
+        f"({partial['f1_macro']['value']:.4f} over {name_classes(partial['classes'], partial['absent'])})"
+        if partial
+        else f"{report['f1_macro']['value']:.4f}"
+    )
     return (
         f"{report['target']}: accuracy {accuracy['value']:.4f} [{accuracy['low']:.4f}, {accuracy['high']:.4f}], "
-        f"macro F1 {report['f1_macro']['value']:.4f}, agreement {report['agreement']['value']:.4f}, "
+        f"macro F1 {f1_macro}, agreement {report['agreement']['value']:.4f}, "
         f"p50 {latency['value']:.3f} ms, {report['memory_mb']['value']:.1f} MB, {report['size_bytes'] / 1000:.1f} kB"
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stages.core.dataset import SPLITS
 from stages.core.errors import StageError
 from stages.core.files import ModelT, read_model, read_object, sha256
 from stages.evaluate.recompute import disagreement, read_predictions
@@ -19,7 +20,7 @@ from stages.params.common import Data, TargetName
 from stages.report.schemas.data import BalanceReport, QualityMetrics, QualityReport
 from stages.report.schemas.evaluation import EvaluationReport
 from stages.report.schemas.export import ExportedFile
-from stages.report.schemas.training import CompressionReport, TrainingReport
+from stages.report.schemas.training import CompressionReport, SplitScores, TrainingReport
 
 EXPORTED = Path("models/exported")
 TRAINED = Path("models/trained/model.pt")
@@ -110,7 +111,9 @@ def read_records(data: Data, evidence: Mapping[TargetName, Evidence]) -> dict[st
     if quality:
         quality_fault = _located(quality_path, _check_quality(quality, None if data.kind == "series" else balance))
     if trained:
-        train_fault = _located(train_path, _check_file(trained.model_sha256, TRAINED))
+        train_fault = _located(
+            train_path, _check_file(trained.model_sha256, TRAINED) or _check_classes(trained, balance)
+        )
     if compressed:
         compress_fault = _located(compress_path, _check_compressed(compressed, trained))
     return {
@@ -188,6 +191,21 @@ def _check_balance(balance: BalanceReport, data: Data, evidence: Mapping[TargetN
     return ""
 
 
+def _check_classes(trained: TrainingReport, balance: BalanceReport | None) -> str:
+    """Return a fault if a score of the trained network is over other classes than those that have samples, or ""."""
+    for name in SPLITS if balance else ():
+        assert balance is not None
+        counts, partial = balance.splits.of(name).classes, getattr(trained, name).partial
+        present = {own for own, count in counts.items() if count}
+        measured = set(partial.classes) if partial else set(counts)
+        if measured != present:
+            return (
+                f"stale: the mean of {name} is over the classes {sorted(measured)}, "
+                f"but balance.json has samples of {sorted(present)}"
+            )
+    return ""
+
+
 def _check_file(digest: str, path: Path) -> str:
     if not path.is_file():
         return f"{path} is missing, but the report describes it"
@@ -214,9 +232,18 @@ def _check_compressed(report: CompressionReport, trained: TrainingReport | None)
             "parameters": (first.parameters, trained.parameters, 0),
             "size_bytes": (first.size_bytes, trained.size_bytes, 0),
             "accuracy": (first.accuracy, trained.test.accuracy, NOISE),
-            "f1_macro": (first.f1_macro, trained.test.f1_macro, NOISE),
+            "f1_macro": (_f1(first), _f1(trained.test), NOISE),
         }
+        if (first.partial and first.partial.classes) != (trained.test.partial and trained.test.partial.classes):
+            return "the trained network's f1_macro is over other classes than in train/summary.json"
         for name, (here, there, tolerance) in shared.items():
             if abs(here - there) > tolerance:
                 return f"the trained network's {name} is {here:g} here, but {there:g} in train/summary.json"
     return ""
+
+
+def _f1(scores: SplitScores) -> float:
+    """Return the mean F1 score of all classes, or of the classes that have samples if a class has none."""
+    mean = scores.partial.f1_macro if scores.partial else scores.f1_macro
+    assert mean is not None  # the schema requires one of the two
+    return mean

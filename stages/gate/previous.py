@@ -13,8 +13,8 @@ LOCK = Path("dvc.lock")
 CACHE = Path(".dvc/cache/files/md5")
 
 
-def read_previous_metrics(name: str, lock: Path = LOCK, cache: Path = CACHE) -> dict[str, dict[str, float]]:
-    """Return the numbers in reports/metrics.json of the previous build: target -> metric -> number.
+def read_previous_metrics(name: str, lock: Path = LOCK, cache: Path = CACHE) -> dict[str, dict[str, float | str]]:
+    """Return the values in reports/metrics.json of the previous build: target -> metric -> value.
 
     DVC removes a stage's reports before it runs the stage, and updates dvc.lock only after the stage has ended. While
     the stage runs, dvc.lock still lists the previous reports, and DVC's cache contains them. The result is empty if
@@ -34,7 +34,7 @@ def read_previous_metrics(name: str, lock: Path = LOCK, cache: Path = CACHE) -> 
     if report.name != name:
         return {}
     return {
-        target: {key: value for key, value in row.items() if isinstance(value, int | float)}
+        target: {key: value for key, value in row.items() if isinstance(value, int | float | str)}
         for target, row in metrics.items()
         if isinstance(row, dict)
     }

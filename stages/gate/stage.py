@@ -23,6 +23,15 @@ from stages.core.errors import ParameterError
 from stages.core.files import write_json
 from stages.gate.evidence import NOISE, REPORTS, Evidence, Record, digests, read_evidence, read_records
 from stages.gate.stale_targets import remove_stale_targets
+from stages.gate.support import (
+    accept_in_evidence,
+    accept_in_training,
+    check_support,
+    describe_partial,
+    explain_undefined,
+    name_partial_means,
+    support_notes,
+)
 from stages.params import load, locate_parameter
 from stages.params.common import TargetName
 from stages.params.gate import Budget, Gate
@@ -79,16 +88,18 @@ def judge(gate: Gate, evidence: Mapping[TargetName, Evidence], records: Mapping[
         )
         for name, record in records.items()
     ]
-    passed = not any(record.fault for record in records.values())
+    checks += check_support(gate, records["balance"])
+    passed = all(check.passed for check in checks)
+    evidence, trained = accept_in_evidence(gate, evidence), accept_in_training(gate, records["train"])
     verdicts: dict[str, TargetVerdict] = {}
     for name, own in evidence.items():
         budget = gate.targets[name]
-        judged = _judge_target(name, gate, budget, own, records["train"])
+        judged = name_partial_means(_judge_target(name, gate, budget, own, trained), own.report)
         failed = [check.name for check in judged if not check.passed]
         checks += judged
         verdicts[name] = TargetVerdict(passed=not failed, required=budget.required, sha256=own.sha256, failed=failed)
     passed &= any(v.passed for v in verdicts.values()) and all(v.passed for v in verdicts.values() if v.required)
-    notes = _notes(gate, evidence, records["train"])
+    notes = support_notes(gate, evidence, trained) + _notes(gate, evidence, trained)
     return Verdict(passed=passed, checks=checks, targets=verdicts, notes=notes)
 
 
@@ -188,10 +199,13 @@ def _number(report: Mapping[str, Any], path: str, where: str = "its report") -> 
     If the path leads to an estimate with an interval, the number is the `value` of the estimate.
     """
     value: Any = report
+    parent: Any = None
     for part in path.split("."):
         if not isinstance(value, Mapping) or part not in value:
             return None, f"{path} is missing from {where}"
-        value = value[part]
+        parent, value = value, value[part]
+    if value is None and (why := explain_undefined(parent)):
+        return None, f"{path} in {where} is {why}"
     if isinstance(value, Mapping):
         value = value.get("value")
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -210,19 +224,23 @@ def _ratio(numerator: Number, denominator: Number) -> Number:
 
 
 def table_of_metrics(
-    verdict: Verdict, evidence: Mapping[TargetName, Evidence], trained: Record
-) -> dict[str, bool | dict[str, float | bool]]:
+    gate: Gate, verdict: Verdict, evidence: Mapping[TargetName, Evidence], trained: Record
+) -> dict[str, bool | dict[str, float | bool | str | None]]:
     """Return the content of reports/metrics.json: whether the gate passed, and one flat mapping of numbers per target.
 
     `dvc metrics show` and `dvc exp show` print these numbers.
 
+    If a class has no test sample, the entry `classes_with_samples` names the classes that have one. `f1_macro` is then
+    the mean over these classes if `gate.support` is null, and otherwise null.
+
     Args:
+        gate: The thresholds.
         verdict: The verdict of the gate.
         evidence: The evaluation report of each target. A number that is missing from the report is left out.
         trained: The report on the trained float model.
     """
-    rows: dict[str, dict[str, float | bool]] = {}
-    for target, own in evidence.items():
+    rows: dict[str, dict[str, float | bool | str | None]] = {}
+    for target, own in accept_in_evidence(gate, evidence).items():
         numbers = {
             "accuracy": _number(own.report, "accuracy"),
             "f1_macro": _number(own.report, "f1_macro"),
@@ -237,6 +255,8 @@ def table_of_metrics(
         }
         rows[target] = {name: value for name, (value, _) in numbers.items() if value is not None}
         rows[target]["passed"] = verdict.targets[target].passed
+        if over := describe_partial(own.report):
+            rows[target] |= {"f1_macro": numbers["f1_macro"][0], "classes_with_samples": over}
     return {"passed": verdict.passed, **rows}
 
 
@@ -258,7 +278,7 @@ def main() -> None:
     )
     judged = as_json(params.name, verdict)
     write_json(GATE, judged)
-    write_json(REPORTS / "metrics.json", table_of_metrics(verdict, evidence, records["train"]))
+    write_json(REPORTS / "metrics.json", table_of_metrics(params.gate, verdict, evidence, records["train"]))
     page = render(params.name, params.data, judged, read_build(params.seed), read_previous_metrics(params.name))
     write_page(page, REPORTS / "index.html")
     print_gate(judged)

@@ -3,6 +3,9 @@
 If every group has one sample, the samples are treated as independent. If groups have several samples, the bootstrap
 draws whole groups (bootstrap.py). An interval is then never narrower than the interval for independent samples. Without
 this lower limit, the bootstrap over a few groups without a wrong prediction would give an interval of width 0.
+
+A class without a test sample has no scores, and the averages are over the other classes. Every bootstrap replicate is
+averaged over the same classes; a replicate in which one of them has no sample does not count.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from stages.metrics.bootstrap import Clusters, portions
-from stages.metrics.confusion import averages, per_class
+from stages.metrics.confusion import averages, per_class, supported
 
 BINS = 15  # bins of confidence for the calibration error, as in Guo et al. 2017
 
@@ -64,8 +67,10 @@ def hit_share(hits: np.ndarray, confidence: float, clusters: Clusters) -> Estima
 
 def estimates(
     actual: np.ndarray, predicted: np.ndarray, classes: int, confidence: float, seed: int, clusters: Clusters
-) -> tuple[dict[str, Estimate], dict[str, list[Estimate]]]:
+) -> tuple[dict[str, Estimate], dict[str, list[Estimate | None]]]:
     """Return precision, recall and F1 as averages and for each class, with their confidence intervals.
+
+    The averages are over the classes that have a sample; if a class has none, the caller must say so.
 
     Averages and F1 have percentile bootstrap intervals (Efron & Tibshirani 1993, chapter 13). Precision and recall of a
     class are proportions and have Wilson's intervals. Drawing samples with replacement is equivalent to drawing the
@@ -81,64 +86,65 @@ def estimates(
         clusters: The groups of the samples.
 
     Returns:
-        The averages by name, as in `confusion.averages`; and the scores "precision", "recall" and "f1" of each class.
+        The averages by name, as in `confusion.averages`; and the scores "precision", "recall" and "f1" of each class:
+        None if the class has no sample.
     """
     cells = actual * classes + predicted
     confusion = np.bincount(cells, minlength=classes**2).reshape(classes, classes)
     draw = np.random.default_rng(seed).multinomial
     shares = (confusion / len(cells)).ravel()
-    drawn = _scores(draw(len(cells), shares, size=size) for size in portions(confusion.size))
-    means = {name: _enclose(value, drawn[name], confidence) for name, value in averages(confusion).items()}
+    over = supported(confusion)
+    drawn = _scores((draw(len(cells), shares, size=size) for size in portions(confusion.size)), over)
+    means = {name: _enclose(value, drawn[name], confidence) for name, value in averages(confusion, over).items()}
 
     scores, named = per_class(confusion), confusion.sum(axis=0)
-    each = {
+    each: dict[str, list[Estimate | None]] = {
         "precision": [_share(confusion[k, k], named[k], confidence) for k in range(classes)],
         "recall": [_share(confusion[k, k], scores["support"][k], confidence) for k in range(classes)],
         "f1": [_enclose(scores["f1"][k], drawn["f1"][:, k], confidence) for k in range(classes)],
     }
+    each = {name: [value if over[k] else None for k, value in enumerate(own)] for name, own in each.items()}
     if clusters.single:
         return means, each
-    drawn = _scores(clusters.totals(cells, classes**2))
-    means = {name: _widen(own, drawn[name], confidence) for name, own in means.items()}
+    drawn = _scores(clusters.totals(cells, classes**2), over)
+    means = {name: _widen(mean, drawn[name], confidence) for name, mean in means.items()}
     each = {
-        name: [_widen(own, drawn[name][drawn[f"{name}_defined"][:, k], k], confidence) for k, own in enumerate(values)]
+        name: [value and _widen(value, drawn[name][:, k], confidence) for k, value in enumerate(values)]
         for name, values in each.items()
     }
     return means, each
 
 
-def _scores(replicates: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
+def _scores(replicates: Iterable[np.ndarray], over: np.ndarray) -> dict[str, np.ndarray]:
     """Return the averages [R] and the scores per class [R, classes] of R bootstrap replicates of a confusion matrix.
 
-    The replicates are given in several arrays [*, classes * classes]. The entry `<name>_defined` of the result marks
-    the replicates in which the score `<name>` is defined: its denominator is not 0.
+    A score is NaN in the replicates in which it is undefined. The replicates are given in several arrays [*, classes *
+    classes]. The averages are over the classes for which `over` [classes] is true.
     """
     parts: dict[str, list[np.ndarray]] = {}
     for portion in replicates:
         classes = math.isqrt(portion.shape[1])
         counts = portion.reshape(-1, classes, classes)
-        each, named = per_class(counts), counts.sum(axis=-2)
-        defined = {"precision": named, "recall": each["support"], "f1": named + each["support"]}
-        for name, value in {**averages(counts), **each}.items():
+        each = per_class(counts)
+        each["precision"] = np.where(counts.sum(axis=-2) > 0, each["precision"], np.nan)  # never predicted: 0 of 0
+        for name, value in {**averages(counts, over), **each}.items():
             parts.setdefault(name, []).append(value)
-        for name, value in defined.items():
-            parts.setdefault(f"{name}_defined", []).append(value > 0)
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 
 def _widen(estimate: Estimate, drawn: np.ndarray, confidence: float) -> Estimate:
     """Return the estimate, with its interval widened to include the percentile interval of the replicates `drawn`.
 
-    If there are no replicates, the interval is 0 to 1.
+    Replicates in which the score is undefined (NaN) do not count. If none remains, the interval is 0 to 1.
     """
-    low, high = np.quantile(drawn, _ends(confidence)) if len(drawn) else (0.0, 1.0)
+    defined = drawn[~np.isnan(drawn)]
+    low, high = np.quantile(defined, _ends(confidence)) if len(defined) else (0.0, 1.0)
     return Estimate(estimate.value, min(float(low), estimate.low), max(float(high), estimate.high))
 
 
 def _enclose(value: np.ndarray, drawn: np.ndarray, confidence: float) -> Estimate:
     """Return a value with the percentile interval of its replicates `drawn`, widened if it excludes the value."""
-    low, high = np.quantile(drawn, _ends(confidence))
-    return Estimate(float(value), min(float(low), float(value)), max(float(high), float(value)))
+    return _widen(Estimate(float(value), float(value), float(value)), drawn, confidence)
 
 
 def _share(hits: int, samples: int, confidence: float) -> Estimate:

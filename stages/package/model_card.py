@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from stages.metrics.confusion import name_classes
 from stages.report.schemas.evaluation import Intervals
 
 
@@ -35,7 +36,8 @@ def model_card(
     manifest: Mapping[str, Any],
     limitations: str,
     splits: Mapping[str, int],
-    per_class: Mapping[str, Mapping[str, Mapping[str, float]]],
+    per_class: Mapping[str, Mapping[str, Mapping[str, float | None]]],
+    partial: Mapping[str, Mapping[str, Any] | None],
     left_out: Mapping[str, list[str]],
     groups: Groups,
     intervals: Intervals,
@@ -47,6 +49,7 @@ def model_card(
         limitations: The parameter `package.limitations`: known limitations of the model.
         splits: Number of samples in each split, by the split's name.
         per_class: For each target and class: precision, recall, f1 and support.
+        partial: For each target: the means over the classes that have a test sample; None if every class has one.
         left_out: For each target that is not in the bundle: the names of its failed checks.
         groups: The numbers of groups in the test split.
         intervals: How the confidence intervals of all targets were computed.
@@ -79,7 +82,7 @@ def model_card(
         "",
         "## Quality, measured on the exported files",
         "",
-        *_quality(manifest, groups, intervals),
+        *_quality(manifest, partial, groups, intervals),
         *(_classes(per_class)),
     ]
     if left_out:
@@ -103,14 +106,23 @@ def _reach(groups: Groups) -> str:
     )
 
 
-def _quality(manifest: Mapping[str, Any], groups: Groups, intervals: Intervals) -> list[str]:
+def _quality(
+    manifest: Mapping[str, Any],
+    partial: Mapping[str, Mapping[str, Any] | None],
+    groups: Groups,
+    intervals: Intervals,
+) -> list[str]:
     targets = manifest["targets"]
     metrics = next(iter(targets.values()))["metrics"]
     head = ["|  | " + " | ".join(targets) + " |", "|---|" + "---:|" * len(targets)]
     size = "| Size | " + " | ".join(f"{own['size_bytes'] / 1000:.1f} kB" for own in targets.values()) + " |"
     rows = []
+    first = next(iter(partial.values()))
     for name, title in ROWS.items():
         estimates = [own["metrics"]["estimates"].get(name) for own in targets.values()]
+        if not any(estimates) and first and name in first:
+            estimates = [own and own[name] for own in partial.values()]
+            title += f", over {name_classes(first['classes'], first['absent'])}"
         if any(estimates):
             rows.append(f"| {title} | " + " | ".join(_estimate(estimate) for estimate in estimates) + " |")
     samples = f"{metrics['samples']} test samples"
@@ -120,6 +132,11 @@ def _quality(manifest: Mapping[str, Any], groups: Groups, intervals: Intervals) 
         interval += f", which treats all samples of one {groups.name} as a unit"
     caveat = f" Keep in mind: {intervals.caveat}." if intervals.caveat else ""
     note = f"{samples}; in brackets {interval}.{caveat} How fast a file runs depends on the device: measure it there."
+    if first:
+        note += (
+            f" **No test sample is of class {', '.join(first['absent'])}**, so nothing is known about how well the "
+            "model recognises it."
+        )
     return [note, "", *head, *rows, size]
 
 
@@ -127,14 +144,18 @@ def _estimate(estimate: Mapping[str, float] | None) -> str:
     return f"{estimate['value']:.4f} [{estimate['low']:.4f}, {estimate['high']:.4f}]" if estimate else "not measured"
 
 
-def _classes(per_class: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
+def _score(value: float | None) -> str:
+    return "no sample" if value is None else f"{value:.4f}"
+
+
+def _classes(per_class: Mapping[str, Mapping[str, Mapping[str, float | None]]]) -> list[str]:
     if not per_class:
         return []
     names = next(iter(per_class.values()))
     head = ["", "### F1 by class", "", "| Class | test samples | " + " | ".join(per_class) + " |"]
     rows = [
         f"| {name} | {names[name]['support']:.0f} | "
-        + " | ".join(f"{classes[name]['f1']:.4f}" for classes in per_class.values())
+        + " | ".join(_score(classes[name]["f1"]) for classes in per_class.values())
         + " |"
         for name in names
     ]

@@ -147,7 +147,7 @@ def manifest_of(
                 "metrics": {
                     "samples": own.metrics["samples"],
                     "confidence": own.metrics["confidence"],
-                    "estimates": {k: own.metrics[k] for k in ESTIMATES if k in own.metrics},
+                    "estimates": {k: own.metrics[k] for k in ESTIMATES if own.metrics.get(k) is not None},
                 },
                 "golden": golden[name]["golden"],
             }
@@ -179,7 +179,8 @@ def card(
     sizes = {split: len(own) for split, own in splits.items()}
     per_class: dict[str, Any] = {name: own.metrics["per_class"] for name, own in passed.items()}
     intervals = Intervals.model_validate(next(iter(passed.values())).metrics["intervals"])
-    return model_card(manifest, params.package.limitations, sizes, per_class, left_out, groups, intervals)
+    partial: dict[str, Any] = {name: own.metrics.get("partial") for name, own in passed.items()}
+    return model_card(manifest, params.package.limitations, sizes, per_class, partial, left_out, groups, intervals)
 
 
 def fill(folder: Path, params: Params, verdict: Verdict) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from stages.params.common import Block, Positive, Share, TargetName
+from stages.params.common import Block, Count, Positive, Share, TargetName
 
 # A compressed model can be slightly better than the trained one, but a threshold far above 1 is a typing error.
 Retained = Annotated[float, Field(gt=0, le=1.1)]
@@ -57,6 +57,13 @@ class Budget(Block):
 class Gate(Block):
     """Thresholds that apply to all targets, and limits for each single target."""
 
+    support: Count | None = Field(
+        description=(
+            "Smallest allowed number of samples of each class in the validation split and in the test split. Null: not "
+            "judged; if a class has no test sample, the means over classes, such as `f1_macro`, are then judged over "
+            "the other classes."
+        )
+    )
     metrics: dict[MetricName, Share] = Field(
         description="Mapping from each metric's name, such as `accuracy` or `f1_macro`, to its smallest allowed value."
     )

@@ -205,6 +205,7 @@ def prepare(engine: Engine, paths: list[Path], prepared: Path, params: Params) -
     from stages.prepare.arrays import write_samples, write_series
     from stages.prepare.scaling import fit_scaling
     from stages.prepare.splits import refuse_poor_splits, split_rows
+    from stages.prepare.support import describe_absent_classes
 
     table, missing_values = handle_missing(engine.read(paths), params)
     splits = split_rows(engine, table, count_rows(table, missing_values.dropped), params)
@@ -234,6 +235,7 @@ def prepare(engine: Engine, paths: list[Path], prepared: Path, params: Params) -
             "values": missing_values.holes,
             "rows_dropped": missing_values.dropped,
         },
+        "warnings": describe_absent_classes(prepared, spec.classes, params.data.group),
     }
 
 
@@ -261,6 +263,8 @@ def main() -> None:
     print("\n".join(_summary(name, split) for name, split in report["splits"].items()))
     if report["missing"]["values"]:
         print(f"missing values: {report['missing']}")
+    for warning in report["warnings"]:
+        print(f"warning: {warning}")
 
 
 def _summary(name: str, split: dict[str, Any]) -> str:

@@ -4,5 +4,5 @@
 reports. `parameters_digest` computes a digest that shows whether a verdict is outdated. `libraries` lists the versions
 of libraries. `page` draws reports/index.html, and `terminal` prints tables. This file imports nothing, so that commands
 that print tables start fast.
-May import stages.params and stages.core.
+May import stages.metrics, stages.params and stages.core.
 """

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 PASS, FAIL = "[green]pass[/]", "[bold red]FAIL[/]"
@@ -21,6 +22,8 @@ COLUMNS = (
     ("\nagreement", "agreement", "{:.2%}"),
     ("\nretention", "retention", "{:.2%}"),
 )
+
+F1 = [key for _, key, _ in COLUMNS].index("f1_macro")
 
 
 def _console() -> Console:
@@ -42,6 +45,7 @@ def print_gate(gate: Mapping[str, Any]) -> None:
     previous = None
     for check in gate["checks"]:
         value, needed = _short(check["value"]), f"{check['operator']} {_short(check['threshold'])}"
+        value += f" {escape(check['note'])}" if check.get("note") else ""
         target = check["target"] if check["target"] != previous else ""
         table.add_row(target, check["name"], value, needed, PASS if check["passed"] else FAIL)
         previous = check["target"]
@@ -81,6 +85,8 @@ def print_summary(
     table.add_column("\nverdict")
     for row in targets:
         cells = [_cell(form, row.get(key)) for _, key, form in COLUMNS]
+        if over := row.get("classes_with_samples"):
+            cells[F1] = escape(f"{'undefined' if row.get('f1_macro') is None else cells[F1]}\n{over.partition(':')[0]}")
         table.add_row(row["target"], *cells, _verdict(row) if current else f"{_verdict(row)}, from an earlier run")
     console = _console()
     console.print()

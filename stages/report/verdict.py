@@ -11,6 +11,7 @@ from stages.core.errors import GateError, StageError
 from stages.core.files import read_model, rerun_hint
 
 GATE = Path("reports/gate.json")
+SUPPORT = {"validation": "support.validation", "test": "support.test"}  # the check of a class's samples in a split
 PIPELINE = "pipeline"  # the `target` of a check that does not belong to a single exported file
 
 
@@ -28,6 +29,7 @@ class Check(BaseModel):
     threshold: float | str
     passed: bool
     reason: str = Field(description="Why the check failed; empty if it passed.")
+    note: str = Field("", description="What the reader must know about the value, such as the classes that it is over.")
 
 
 class TargetVerdict(BaseModel):

@@ -84,7 +84,8 @@ def train_network(
             raise _explain_divergence(loss, number, data, params)
         _share_buffers(fabric, network)
         scores = evaluate(fabric, network, data.validation, params.batch_size)
-        history.append(Epoch(number, loss, scores.loss, scores.accuracy, scores.f1_macro, rate))
+        partial = scores.partial.f1_macro if scores.partial else None
+        history.append(Epoch(number, loss, scores.loss, scores.accuracy, scores.f1_macro, rate, partial))
         if best_epoch(history, params.metric) == number:
             best = copy_weights(network)
         if fabric.is_global_zero:

@@ -56,9 +56,10 @@ class EpochProgress:
             self.bar.update(self.task, completed=number, words=words)
         elif self.show and (time.monotonic() - self.printed > INTERVAL_S or number == self.epochs):
             self.printed = time.monotonic()
+            partial = "" if epoch.validation_f1_partial is None else " over the classes that have samples"
             print(
                 f"{self.title}: epoch {number}/{self.epochs}  loss {epoch.train_loss:.4f}  validation: loss "
                 f"{epoch.validation_loss:.4f} accuracy {epoch.validation_accuracy:.4f} F1 "
-                f"{epoch.validation_f1_macro:.4f}",
+                f"{epoch.score('f1_macro'):.4f}{partial}",
                 flush=True,
             )

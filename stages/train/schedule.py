@@ -10,14 +10,28 @@ from stages.params.train import Train
 
 @dataclass(frozen=True)
 class Epoch:
-    """The results of one completed epoch. Epochs are numbered from 0; `learning_rate` is the rate of the last batch."""
+    """The results of one completed epoch. Epochs are numbered from 0; `learning_rate` is the rate of the last batch.
+
+    If a class has no validation sample, `validation_f1_macro` is undefined (None), and `validation_f1_partial` is the
+    mean F1 score of the other classes. These are the same classes in every epoch, so the epochs can be compared.
+    Otherwise `validation_f1_partial` is None.
+    """
 
     epoch: int
     train_loss: float
     validation_loss: float
     validation_accuracy: float
-    validation_f1_macro: float
+    validation_f1_macro: float | None
     learning_rate: float
+    validation_f1_partial: float | None = None
+
+    def score(self, metric: str) -> float:
+        """Return the validation metric that determines the best epoch: "accuracy" or "f1_macro"."""
+        if metric == "accuracy":
+            return self.validation_accuracy
+        score = self.validation_f1_partial if self.validation_f1_macro is None else self.validation_f1_macro
+        assert score is not None
+        return score
 
 
 def learning_rate(params: Train, progress: float, history: list[Epoch]) -> float:
@@ -53,10 +67,7 @@ def _plateaus(history: list[Epoch], metric: str, patience: int) -> int:
 
 def best_epoch(history: list[Epoch], metric: str) -> int:
     """Return the number of the epoch with the highest validation metric; the lower validation loss breaks a tie."""
-    return max(
-        range(len(history)),
-        key=lambda i: (getattr(history[i], f"validation_{metric}"), -history[i].validation_loss),
-    )
+    return max(range(len(history)), key=lambda i: (history[i].score(metric), -history[i].validation_loss))
 
 
 def is_over(history: list[Epoch], params: Train) -> bool:

@@ -10,23 +10,40 @@ from lightning_fabric import Fabric
 from torch.nn import functional as F
 
 from stages.core.dataset import Split
-from stages.metrics.confusion import averages
+from stages.metrics.confusion import averages, name_classes, supported
 from stages.networks import Network
 from stages.train.batches import load_batch, to_tensor
 from stages.train.fabric import sum_over_ranks
 
 
 @dataclass(frozen=True)
+class PartialScores:
+    """The mean F1 score over the classes that have a sample in a split, if a class has none."""
+
+    classes: list[str]  # the classes that the mean is over
+    absent: list[str]  # the classes without a sample
+    f1_macro: float
+
+
+@dataclass(frozen=True)
 class Scores:
     """Scores of a network on one split.
 
-    `loss` is the mean cross entropy, without class weights or label smoothing. `f1_macro` is the mean F1 score of the
-    classes that occur in the split or in the predictions.
+    `loss` is the mean cross entropy, without class weights or label smoothing. `f1_macro` is the mean F1 score of all
+    classes. If a class has no sample in the split, it is undefined (None), and `partial` has the mean over the others.
     """
 
     loss: float
     accuracy: float
-    f1_macro: float
+    f1_macro: float | None
+    partial: PartialScores | None = None
+
+    def describe_f1(self) -> str:
+        """Return the macro F1 score as text. If it is undefined, the text names the classes of the partial mean."""
+        if self.partial is None:
+            return f"{self.f1_macro:.4f}"
+        absent, over = ", ".join(self.partial.absent), name_classes(self.partial.classes, self.partial.absent)
+        return f"undefined, because no sample is of class {absent} ({self.partial.f1_macro:.4f} over {over})"
 
 
 @torch.no_grad()
@@ -54,7 +71,14 @@ def evaluate(fabric: Fabric, network: Network, split: Split, batch_size: int) ->
         confusion += torch.bincount(pairs, minlength=classes**2).view(classes, classes)
     confusion, loss = sum_over_ranks(fabric, confusion), sum_over_ranks(fabric, loss)
     accuracy = float(confusion.diagonal().sum() / confusion.sum())
-    return Scores(float(loss / len(split)), accuracy, float(averages(confusion.numpy())["f1_macro"]))
+    counts = confusion.numpy()
+    over = supported(counts)
+    f1_macro = float(averages(counts, over)["f1_macro"])
+    if over.all():
+        return Scores(float(loss / len(split)), accuracy, f1_macro)
+    names = network.spec.classes
+    present, absent = ([names[k] for k in np.flatnonzero(chosen)] for chosen in (over, ~over))
+    return Scores(float(loss / len(split)), accuracy, None, PartialScores(present, absent, f1_macro))
 
 
 @torch.no_grad()

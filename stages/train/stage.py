@@ -28,6 +28,7 @@ LIVE_NAMES = {  # DVCLive creates a folder for the part before the slash
     "validation_loss": "validation/loss",
     "validation_accuracy": "validation/accuracy",
     "validation_f1_macro": "validation/f1_macro",
+    "validation_f1_partial": "validation/f1_partial",
 }
 # Preprocessing is fitted to at most this many values of the training split, which take 160 MB as float64.
 MAX_FITTED_VALUES = 20_000_000
@@ -102,8 +103,10 @@ def train(params: Params) -> None:
     shutil.rmtree(folder)
     print(
         f"{params.train.network}, {report['parameters']} parameters: best epoch {report['best_epoch'] + 1} of "
-        f"{len(history)}, test accuracy {scores['test'].accuracy:.4f}, macro F1 {scores['test'].f1_macro:.4f}"
+        f"{len(history)}, test accuracy {scores['test'].accuracy:.4f}, macro F1 {scores['test'].describe_f1()}"
     )
+    if scores["validation"].partial:
+        print(f"validation: macro F1 {scores['validation'].describe_f1()}")
 
 
 class Log:
@@ -122,7 +125,7 @@ class Log:
         """Log the results of a completed epoch."""
         if self.live:
             for name, value in asdict(epoch).items():
-                if name != "epoch":
+                if name != "epoch" and value is not None:
                     self.live.log_metric(LIVE_NAMES.get(name, name), value)
             self.live.next_step()
 

@@ -30,6 +30,7 @@ SECONDS: dict[str, int] = {
     "system/crash/test_unwritable_disks.py": 60,
     "integration/pipeline/test_shipped_tasks.py": 60,
     "integration/pipeline/test_own_task.py": 50,
+    "integration/pipeline/test_absent_class.py": 45,
     "unit/stages/tables/test_tables.py": 45,
     "integration/agent/test_cli.py": 40,
     "integration/repository/test_setup.py": 40,

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from edge_agent.core.config import Serve
+from edge_agent.inference.golden_replay import extreme_value
 from edge_agent.inference.loading import LoadedRelease, load
 from edge_agent.inference.memory_budget import HeldBytes, MemoryBudget
 from edge_agent.inference.model import InferenceError, InputError, ModelError, OutputError
@@ -37,8 +38,6 @@ __all__ = [
 
 # The requests in progress may use this many times the memory of the largest body (`serve.body_limit_mb`).
 BODIES_AT_ONCE = 3
-# An input value is extreme if it is this many times larger than the largest value in the golden samples.
-EXTREME_FACTOR = 1000
 
 log = logging.getLogger("edge_agent.engine")  # the logger's name becomes the event of its log records
 
@@ -146,7 +145,7 @@ class Engine:
         try:
             return await self._submit(worker, x, held)
         except OutputError as error:
-            if _extreme_value(worker.loaded, x) is None:
+            if extreme_value(x, worker.loaded.golden_inputs) is None:
                 raise
             await self._attribute_failure(worker, x, error)
             raise
@@ -167,7 +166,7 @@ class Engine:
         except asyncio.TimeoutError:
             healthy = False
         if healthy:
-            value = _extreme_value(worker.loaded, x)
+            value = extreme_value(x, worker.loaded.golden_inputs)
             raise InputError(f"the model has no finite result for this input: {value}") from None
         for observer in self.failure_observers:
             _notify(observer, error, worker.loaded, len(x))
@@ -273,7 +272,9 @@ class Engine:
                 continue  # the job waited too long, or its caller stopped waiting
             if isinstance(result, InferenceError):
                 # If the input has extreme values, `predict` decides whether the input or the model is at fault.
-                undecided = isinstance(result, OutputError) and _extreme_value(worker.loaded, job.x) is not None
+                undecided = (
+                    isinstance(result, OutputError) and extreme_value(job.x, worker.loaded.golden_inputs) is not None
+                )
                 for failure_observer in [] if job.probe or undecided else self.failure_observers:
                     _notify(failure_observer, result, worker.loaded, len(job.x))
                 job.future.set_exception(result)
@@ -281,16 +282,6 @@ class Engine:
                 for observer in [] if job.probe else self.observers:
                     _notify(observer, job.x, result, job.latency_s, worker.loaded)
                 job.future.set_result(PredictionResult(result, worker.loaded, job.latency_s, job.queue_s))
-
-
-def _extreme_value(loaded: LoadedRelease, x: np.ndarray) -> str | None:
-    """Return a description of the largest value in `x` if this value is far outside the range of the golden samples.
-
-    Return None if the largest value is not far outside this range.
-    """
-    largest, usual = (float(np.abs(values).max()) for values in (x, loaded.golden_inputs))
-    description = f"found a value of {largest:.3g}, expected at most about {usual:.3g}"
-    return description if largest > EXTREME_FACTOR * usual else None
 
 
 def _notify(observer: Callable[..., None], *values: Any) -> None:

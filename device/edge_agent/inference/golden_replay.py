@@ -22,6 +22,8 @@ NEIGHBOUR_FACTOR = 200.0
 # rounded to steps of 1/256 or less, so their sum can also deviate by half a step for each class.
 DEVIATION = 0.005
 INTEGER_STEP = 1 / 256
+# An input value is extreme if it is this many times larger than the largest value in the golden samples.
+EXTREME_FACTOR = 1000
 
 
 def joining_fault(model: Model, inputs: np.ndarray, tolerance: float, joined: int = JOINED) -> str | None:
@@ -86,3 +88,13 @@ def probability_fault(probabilities: np.ndarray, output_dtype: str) -> str | Non
     if not abs(worst - 1) <= DEVIATION + rounding:
         return f"outputs of one sample whose sum is {worst:.3g}, but probabilities have the sum 1"
     return None
+
+
+def extreme_value(x: np.ndarray, golden_inputs: np.ndarray) -> str | None:
+    """Return a description of the largest value in `x` if this value is far outside the range of the golden samples.
+
+    Return None if the largest value is not far outside this range.
+    """
+    largest, usual = (float(np.abs(values).max()) for values in (x, golden_inputs))
+    description = f"found a value of {largest:.3g}, expected at most about {usual:.3g}"
+    return description if largest > EXTREME_FACTOR * usual else None

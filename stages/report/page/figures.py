@@ -167,6 +167,8 @@ def stacked(title: str, rows: Sequence[str], parts: Mapping[str, Sequence[int]])
         y, x = top + band * i, start
         drawing.text(start - 8, y + 14, shorten(row, 14), "tick", "end")
         for j, (split, values) in enumerate(parts.items()):
+            if not values[i]:
+                continue
             width = values[i] * scale
             # A gap separates the segments, so that they can be distinguished without colour.
             drawing.rect(x, y + 3, width - 1.5, band - 8, f"s{j + 1}", hint=f"{row}: {values[i]:,} in {split}")
@@ -213,6 +215,8 @@ def bars(title: str, rows: Sequence[Bar], largest: float, style: str = "s1") -> 
 def confusion(title: str, matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Markup:
     """Draw a confusion matrix. Cells that have a larger fraction of their row's samples have a stronger colour.
 
+    The row of a class without a sample is marked with "no sample".
+
     Args:
         title: Text for screen readers.
         matrix: Numbers of samples; rows are actual classes, and columns are predicted classes.
@@ -233,9 +237,11 @@ def confusion(title: str, matrix: Sequence[Sequence[int]], classes: Sequence[str
         else:
             drawing.text(x, y0 - 7, short, "tick", "middle")
     for i, row in enumerate(matrix):
-        total = sum(row) or 1
+        total = sum(row)
+        if not total:
+            drawing.text(x0 + 4, y0 + cell * (i + 0.5) + 4, "no sample", "note")
         for j, count in enumerate(row):
-            share = count / total
+            share = count / total if total else 0.0
             x, y = x0 + cell * j, y0 + cell * i
             shade = f'fill-opacity="{0.12 + 0.88 * share:.3f}"' if count else ""
             hint = f"{classes[i]} predicted as {classes[j]}: {count} of {total}"

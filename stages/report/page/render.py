@@ -18,7 +18,7 @@ from stages.report.schemas.base import ReportModel
 from stages.report.schemas.data import BalanceReport, Provenance, QualityReport
 from stages.report.schemas.evaluation import EvaluationReport
 from stages.report.schemas.training import CompressionReport, Duration, TrainingReport
-from stages.report.verdict import PIPELINE
+from stages.report.verdict import PIPELINE, SUPPORT
 
 TEMPLATES = Path(__file__).parent
 PROVENANCE = Path("data/provenance.json")
@@ -29,7 +29,7 @@ def render(
     data: Data,
     gate: Mapping[str, Any],
     build: Build,
-    previous: Mapping[str, Mapping[str, float]],
+    previous: Mapping[str, Mapping[str, float | str]],
     root: Path = Path(),
 ) -> str:
     """Return the page as HTML. If a report is missing or unreadable, the page names the report and omits its section.
@@ -74,6 +74,7 @@ def render(
     )
     environment.filters["percent"] = figures.percent
     environment.globals["interval"] = figures.interval
+    pipeline = [check for check in gate["checks"] if check["target"] == PIPELINE]
     rows = [sections.target_row(target, gate, evaluated.get(target), trained) for target in targets]
     return environment.get_template("page.html.j2").render(
         name=name,
@@ -84,7 +85,8 @@ def render(
         rows=rows,
         changes=sections.changes(rows, previous),
         checks=sections.checks_by_name([check for check in gate["checks"] if check["target"] != PIPELINE], targets),
-        records=[check for check in gate["checks"] if check["target"] == PIPELINE],
+        records=[check for check in pipeline if check["name"] not in SUPPORT.values()],
+        support=[(split, check) for split, name in SUPPORT.items() for check in pipeline if check["name"] == name],
         failures=sections.failures(gate["checks"]),
         intervals=next((own["intervals"] for own in evaluated.values() if own.get("intervals")), None),
         machines=sorted({sections.machine(own["machine"]) for own in evaluated.values() if own.get("machine")}),
@@ -116,11 +118,12 @@ def _read_optional(path: Path, model: type[ReportModel], missing: list[str]) -> 
 def _read_history(path: Path, missing: list[str]) -> list[dict[str, float]]:
     """Return the rows of reports/train/history.csv, one row for each epoch.
 
-    If the file is unreadable or has no rows, add its path to `missing` and return an empty list.
+    Empty cells, which are undefined scores, are left out. If the file is unreadable or has no rows, add its path to
+    `missing` and return an empty list.
     """
     try:
         with path.open(newline="", encoding="utf-8") as stream:
-            rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
+            rows = [{key: float(text) for key, text in row.items() if text != ""} for row in csv.DictReader(stream)]
     except (OSError, ValueError, TypeError):
         rows = []
     if not rows:

@@ -7,8 +7,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from stages.metrics.confusion import name_classes
 from stages.report.page import figures
 from stages.report.page.figures import Bar, Line, Point, percent
+from stages.report.verdict import SUPPORT
 
 SPLITS = ("train", "validation", "test")
 MAX_GROUPS = 24  # more bars than this are not readable
@@ -57,14 +59,21 @@ def target_row(
             value = value.get(part) if isinstance(value, Mapping) else None
         return value if isinstance(value, Mapping) and isinstance(value.get("value"), int | float) else None
 
-    accuracy = estimate("accuracy")
+    accuracy, f1, f1_note = estimate("accuracy"), estimate("f1_macro"), ""
+    if partial := report.get("partial") if report else None:
+        over = name_classes(partial["classes"], partial["absent"])
+        if any(check["name"] == SUPPORT["test"] for check in gate["checks"]):
+            f1_note = f"undefined: no test sample of {', '.join(partial['absent'])}"
+        else:  # gate.support is null
+            f1, f1_note = estimate("partial", "f1_macro"), f"over {over}"
     before = trained["test"]["accuracy"] if trained else None
     size = report.get("size_bytes") if report else None
     return {
         "target": target,
         **gate["targets"][target],
         "accuracy": accuracy,
-        "f1": estimate("f1_macro"),
+        "f1": f1,
+        "f1_note": f1_note,
         "agreement": estimate("agreement"),
         "retention": accuracy["value"] / before if accuracy and before else None,
         "size_kb": size / 1000 if size else None,
@@ -75,7 +84,7 @@ def target_row(
 
 
 def changes(
-    rows: Sequence[Mapping[str, Any]], previous: Mapping[str, Mapping[str, float]]
+    rows: Sequence[Mapping[str, Any]], previous: Mapping[str, Mapping[str, float | str]]
 ) -> list[tuple[str, list[tuple[str, str, str]]]]:
     """Return a table that compares each target's metrics with its metrics in the previous build.
 
@@ -89,9 +98,14 @@ def changes(
     for row in rows if previous else []:
         cells = []
         for title, key, name, form in COMPARED:
-            now, before = row[key], previous.get(row["target"], {}).get(name)
+            earlier = previous.get(row["target"], {})
+            now, before = row[key], earlier.get(name)
             if isinstance(now, Mapping):
                 now = now["value"]
+            # Means over different classes cannot be compared.
+            over = f"over {earlier['classes_with_samples']}" if "classes_with_samples" in earlier else ""
+            if isinstance(before, str) or (key == "f1" and over != row["f1_note"]):
+                before = None
             cells.append((title, "-" if before is None else form(before), "-" if now is None else form(now)))
         table.append((row["target"], cells))
     return table
@@ -139,6 +153,8 @@ def balance(report: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "picture": figures.stacked("Samples of each class in each split", classes, parts),
         "splits": splits,
+        "classes": [(name, [own["classes"].get(name, 0) for own in splits.values()]) for name in classes],
+        "warnings": report.get("warnings", []),
         # If the data has no groups, the group column has a different value in every sample.
         "grouped": any(own["groups"] != own["samples"] for own in splits.values()),
     }
@@ -153,6 +169,9 @@ def training(history: Sequence[Mapping[str, float]], summary: Mapping[str, Any] 
     """
     epochs = [row["epoch"] for row in history]
     best = float(summary["best_epoch"]) if summary else None
+    partial = summary["validation"].get("partial") if summary else None
+    over = name_classes(partial["classes"], partial["absent"]) if partial else ""
+    f1 = "validation_f1_partial" if partial else "validation_f1_macro"
 
     def column(name: str) -> list[float]:
         return [row[name] for row in history]
@@ -171,12 +190,14 @@ def training(history: Sequence[Mapping[str, float]], summary: Mapping[str, Any] 
             epochs,
             [
                 Line("accuracy", column("validation_accuracy"), "s1"),
-                Line("macro F1", column("validation_f1_macro"), "s2"),
+                Line(f"F1, {over.partition(' classes')[0]}" if partial else "macro F1", column(f1), "s2"),
             ],
             "validation split",
             True,
             best,
         ),
+        "over": over,
+        "absent": partial["absent"] if partial else [],
     }
 
 

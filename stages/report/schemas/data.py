@@ -98,6 +98,10 @@ class Splits(ReportModel):
     validation: SplitCounts
     test: SplitCounts
 
+    def of(self, split: str) -> SplitCounts:
+        """Return the size of the split with this name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[split]
+
 
 class MissingValues(ReportModel):
     """The number of rows that were dropped because of missing values."""
@@ -110,6 +114,7 @@ class BalanceReport(ReportModel):
 
     splits: Splits
     missing: MissingValues
+    warnings: list[str] = Field([], description="For each class without a sample in a split: a sentence, and a remedy.")
 
 
 class Feature(Bins):

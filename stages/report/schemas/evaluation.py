@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
@@ -39,13 +39,30 @@ class Cost(Estimate):
     high: NonNegativeFloat
 
 
+class PartialMeans(ReportModel):
+    """The means over the classes that have a test sample, if a class has none."""
+
+    classes: list[str] = Field(min_length=1, description="The classes that the means are over.")
+    absent: list[str] = Field(min_length=1, description="The classes without a test sample.")
+    precision_macro: ShareEstimate
+    recall_macro: ShareEstimate
+    f1_macro: ShareEstimate
+    precision_weighted: ShareEstimate
+    recall_weighted: ShareEstimate
+    f1_weighted: ShareEstimate
+
+    def values(self) -> dict[str, Any]:
+        """Return the classes, and the means without their intervals."""
+        return {name: value.value if isinstance(value, Estimate) else value for name, value in self}
+
+
 class ClassScores(ReportModel):
-    """The scores of one class."""
+    """The scores of one class. They are null if the class has no test sample."""
 
     support: NonNegativeInt = Field(description="Number of test samples of the class.")
-    precision: Share
-    recall: Share
-    f1: Share
+    precision: Share | None
+    recall: Share | None
+    f1: Share | None
 
 
 class GroupScores(ReportModel):
@@ -82,6 +99,13 @@ class EvaluationReport(ReportModel):
     precision_weighted: ShareEstimate | None = None
     recall_weighted: ShareEstimate | None = None
     f1_weighted: ShareEstimate | None = None
+    partial: PartialMeans | None = Field(
+        None,
+        description=(
+            "Means over the classes that have a test sample. Null if every class has one; otherwise the means over all "
+            "classes are null."
+        ),
+    )
     calibration_error: ShareEstimate | None = None
     agreement: ShareEstimate | None = Field(
         None,

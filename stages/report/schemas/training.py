@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from stages.report.schemas.base import ReportModel, Sha256, Share
+
+
+class PartialScores(ReportModel):
+    """The mean over the classes that have a sample in a split, if a class has none."""
+
+    classes: list[str] = Field(min_length=1, description="The classes that the mean is over.")
+    absent: list[str] = Field(min_length=1, description="The classes without a sample.")
+    f1_macro: Share
 
 
 class SplitScores(ReportModel):
     """The scores of a network on one split."""
 
     accuracy: Share
-    f1_macro: Share
+    f1_macro: Share | None = Field(description="Mean F1 score of all classes; null if a class has no sample.")
+    partial: PartialScores | None = Field(None, description="Mean over the other classes; null if every class has one.")
+
+    @model_validator(mode="after")
+    def _has_one_mean(self) -> Self:
+        if (self.f1_macro is None) != (self.partial is not None):
+            raise ValueError("`f1_macro` must be null exactly when `partial` has the mean over a part of the classes")
+        return self
 
 
 class TrainingReport(ReportModel):

@@ -13,6 +13,7 @@ from stages.gate import stage as gate
 from stages.report.schemas.evaluation import EvaluationReport
 from stages.report.verdict import read_verdict, refusal
 from tests.support.stages.built import change_report, edit, report
+from tests.support.stages.target import CLASSES
 
 pytestmark = pytest.mark.slow  # each runs the whole gate
 
@@ -27,6 +28,12 @@ DAMAGE: dict[str, str | None] = {
     "no JSON": "\x00\x01", "list": "[]", "text": '"all is well"',
     "null": "null", "no field": "{}", "NaN": '{"ratio": NaN}', "infinite": '{"ratio": 1e999}', "deep": "[" * 100_000,
 }  # fmt: skip
+# Scores of a split without the class 3, which the prepared splits have.
+WITHOUT_3: dict[str, Any] = {
+    "accuracy": 0.9,
+    "f1_macro": None,
+    "partial": {"classes": [name for name in CLASSES if name != "3"], "absent": ["3"], "f1_macro": 0.9},
+}
 REFUSED_AS_NULL = {"target", "model_sha256", "classes", "samples", "by_group", "confusion", "machine"}
 
 
@@ -97,6 +104,8 @@ def changed(value: Any, path: str, new: Any) -> Any:
         ("train", "test.accuracy", 1.5, "test.accuracy: found 1.5"),
         ("train", "test.accuracy", 0.5, "the trained network's accuracy is"),
         ("train", "test.f1_macro", 0.5, "the trained network's f1_macro is"),
+        ("train", "test", WITHOUT_3, "stale: the mean of test is over the classes ['0', '1', '2', '4', "),
+        ("train", "validation.f1_macro", None, "validation.f1_macro: found nothing"),
         ("train", "parameters", 87_501, "the trained network's parameters is 87500 here, but 87501"),
         ("train", "size_bytes", 900_000, "the trained network's size_bytes is"),
         ("train", "size_bytes", True, "size_bytes: found True"),
@@ -118,6 +127,15 @@ def test_reports_that_do_not_fit_together_fail_with_the_reason(
     failures = refused(built, message)
 
     assert {check["target"] for check in failures if check["name"] in PIPELINE} == {"pipeline"}
+
+
+def test_a_compression_that_was_measured_over_other_classes_than_the_training_fails(built: Path) -> None:
+    path = built / "reports/compress.json"
+    report = json.loads(path.read_text())
+    report["steps"][0] |= {"f1_macro": None, "partial": WITHOUT_3["partial"]}
+    path.write_text(json.dumps(report))
+
+    refused(built, "the trained network's f1_macro is over other classes than in train/summary.json")
 
 
 @pytest.mark.parametrize(("model", "names"), [("trained", {"train", "compress"}), ("compressed", {"compress"})])

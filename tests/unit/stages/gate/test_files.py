@@ -30,7 +30,7 @@ def test_real_files_pass_and_every_output_is_written(built: Path) -> None:
 
     judged = verdict_of(built)
     assert judged["passed"]
-    assert set(judged["checks"][0]) == {"name", "target", "value", "operator", "threshold", "passed", "reason"}
+    assert set(judged["checks"][0]) == {"name", "target", "value", "operator", "threshold", "passed", "reason", "note"}
     assert judged["inputs"]["models/exported/onnx-fp32/model.onnx"] == judged["targets"]["onnx-fp32"]["sha256"]
     assert judged["inputs"]["models/trained/model.pt"] == sha256(built / "models/trained/model.pt")
     assert {path for path in judged["inputs"] if path.startswith("reports/")} == {

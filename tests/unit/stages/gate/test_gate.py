@@ -28,12 +28,16 @@ REPORT: dict[str, Any] = {
     "memory_mb": {"value": 40.0, "low": 39.0, "high": 41.0},
 }
 TRAINED = {"test": {"accuracy": 0.98, "f1_macro": 0.98}, "size_bytes": 600_000}
-SOUND = {name: Record({}, "") for name in ("quality", "balance", "compress")} | {"train": Record(TRAINED, "")}
+COUNTS = {"samples": 60, "groups": 60, "classes": {"idle": 20, "run": 37, "jam": 3}}
+BALANCE = {"splits": dict.fromkeys(("train", "validation", "test"), COUNTS), "missing": {"rows_dropped": 0}}
+SOUND = {name: Record({}, "") for name in ("quality", "compress")}
+SOUND |= {"balance": Record(BALANCE, ""), "train": Record(TRAINED, "")}
 BUDGET = {"required": True, "size_kb": 40.0, "compression": 10.0, "latency_p95_ms": 5.0, "memory_mb": 200.0}
 
 
 def gate_of(budgets: dict[str, dict[str, Any]] | None = None, **changed: Any) -> Gate:
     values: dict[str, Any] = {
+        "support": 3,
         "metrics": {"accuracy": 0.95, "f1_macro": 0.95},
         "retention": {"accuracy": 0.98},
         "agreement": 0.95,
@@ -56,7 +60,7 @@ def test_good_numbers_pass_every_check() -> None:
 
     assert verdict.passed, verdict.failures()
     assert {check.name for check in verdict.checks} == {
-        "quality", "balance", "train", "compress", "report",
+        "quality", "balance", "train", "compress", "support.validation", "support.test", "report",
         "accuracy", "f1_macro", "retention.accuracy", "agreement", "calibration_error",
         "size_kb", "compression", "latency_p95_ms", "memory_mb",
     }  # fmt: skip
@@ -134,7 +138,8 @@ def test_a_report_on_the_pipeline_that_is_not_sound_fails_the_gate_and_no_target
     assert not verdict.passed
     (check, *others) = verdict.failures()
     assert (check.name, check.target, check.value, check.reason) == (name, "pipeline", "unsound", "it is stale")
-    assert [one.name for one in others] == (["compression"] if name == "train" else [])
+    depending = {"train": ["compression"], "balance": ["support.validation", "support.test"]}
+    assert [one.name for one in others] == depending.get(name, [])
 
 
 def test_numbers_of_a_stale_training_give_no_retention() -> None:

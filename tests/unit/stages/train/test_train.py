@@ -82,7 +82,8 @@ def test_the_stage_writes_a_network_and_its_reports(digits_workspace: Path) -> N
         rows = list(csv.DictReader(stream))
     assert [int(row["epoch"]) for row in rows] == [0, 1, 2, 3]
     assert list(rows[0])[1:] == [
-        "train_loss", "validation_loss", "validation_accuracy", "validation_f1_macro", "learning_rate"
+        "train_loss", "validation_loss", "validation_accuracy", "validation_f1_macro", "learning_rate",
+        "validation_f1_partial",
     ]  # fmt: skip
     best = rows[summary["best_epoch"]]
     assert float(best["validation_accuracy"]) == summary["validation"]["accuracy"]
