@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support.servers import WebServer, web_server
 from tests.support.stages.workspace import copy_code
@@ -18,6 +19,10 @@ pytest_plugins = [
     "tests.support.end_on_signal",
     "tests.support.tiers",
 ]
+
+# A test must not fail because the machine is busy.
+settings.register_profile("without_deadline", deadline=None)
+settings.load_profile("without_deadline")
 
 # NOTE: pyspark takes a main module without a file for a doctest and ends the process with exit code 0, when
 # great-expectations imports it. A test worker's main module has none.

@@ -195,7 +195,7 @@ def _check_classes(trained: TrainingReport, balance: BalanceReport | None) -> st
     """Return a fault if a score of the trained network is over other classes than those that have samples, or ""."""
     for name in SPLITS if balance else ():
         assert balance is not None
-        counts, partial = balance.splits.of(name).classes, getattr(trained, name).partial
+        counts, partial = balance.splits.counts(name).classes, getattr(trained, name).partial
         present = {own for own, count in counts.items() if count}
         measured = set(partial.classes) if partial else set(counts)
         if measured != present:

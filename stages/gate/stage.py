@@ -204,8 +204,8 @@ def _number(report: Mapping[str, Any], path: str, where: str = "its report") -> 
         if not isinstance(value, Mapping) or part not in value:
             return None, f"{path} is missing from {where}"
         parent, value = value, value[part]
-    if value is None and (why := explain_undefined(parent)):
-        return None, f"{path} in {where} is {why}"
+    if value is None and (reason := explain_undefined(parent)):
+        return None, f"{path} in {where} is {reason}"
     if isinstance(value, Mapping):
         value = value.get("value")
     if isinstance(value, bool) or not isinstance(value, int | float):

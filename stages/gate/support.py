@@ -34,7 +34,7 @@ def check_support(gate: Gate, balance: Record) -> list[Check]:
 def _check_split(split: str, least: int, balance: Record) -> Check:
     value, reason = None, balance.fault
     if not reason:
-        counts = BalanceReport.model_validate(balance.report).splits.of(split).classes
+        counts = BalanceReport.model_validate(balance.report).splits.counts(split).classes
         value = float(min(counts.values()))
         few = [f"class {name!r} has {count or 'no'} sample(s)" for name, count in counts.items() if count < least]
         if few:

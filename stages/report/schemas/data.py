@@ -98,7 +98,7 @@ class Splits(ReportModel):
     validation: SplitCounts
     test: SplitCounts
 
-    def of(self, split: str) -> SplitCounts:
+    def counts(self, split: str) -> SplitCounts:
         """Return the size of the split with this name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[split]
 
